@@ -1,0 +1,35 @@
+# Needs python3 (3.11 or later), make and the package registries; uv is fetched with pip where it is missing.
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+READY := $(VENV)/.ready
+
+.PHONY: demo setup check test lock bench clean
+
+demo: setup
+	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(UV) >/dev/null || (python3 -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install --quiet uv)
+	$(UV) venv --quiet --allow-existing --python python3 $(VENV)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
+	touch $@
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -m "not e2e"
+
+test: check
+	$(BIN)/pytest -q -m e2e
+
+lock:
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-header \
+		--no-annotate pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) $(VENV)-uv .lorabel build *.egg-info

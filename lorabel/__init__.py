@@ -1,0 +1,1 @@
+"""What the backend, the model server and the workers share. It imports none of them."""

@@ -1,0 +1,12 @@
+"""The only builder of region values. Regions carry no `id`: Label Studio's editor makes one, and two regions
+with the same id would overwrite each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Region = dict[str, Any]
+
+
+def choices(from_name: str, to_name: str, values: Sequence[str]) -> Region:
+    """https://labelstud.io/tags/choices: `values` as in the label config, aliases where it has them."""
+    return {"from_name": from_name, "to_name": to_name, "type": "choices", "value": {"choices": list(values)}}

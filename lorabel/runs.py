@@ -1,0 +1,151 @@
+"""Training runs as rows: asked for, claimed by one worker, kept alive, ended. The queue only brings the news.
+
+At most one run of a project is queued and at most one is running; two unique indexes see to it.
+"""
+
+from datetime import timedelta
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Select, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from lorabel import projects
+from lorabel.errors import NotFoundError
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import Annotation, Project, RunState, TrainingRun, now
+
+MOST_ATTEMPTS = 2
+
+
+def request(store: Store, project_id: int, reason: str) -> TrainingRun:
+    """The project's queued run; if one waits already it serves this request too."""
+    for _ in range(3):
+        try:
+            with store.write() as session:
+                projects.get(session, project_id)
+                queued = session.scalar(_of(project_id, RunState.QUEUED))
+                if queued is None:
+                    queued = TrainingRun(project_id=project_id, state=RunState.QUEUED, reason=reason)
+                    session.add(queued)
+            return queued
+        except IntegrityError:
+            continue
+    raise RuntimeError(f"project {project_id}: another process keeps asking for the same run")
+
+
+def claim(store: Store, run_id: int) -> TrainingRun | None:
+    """Mark a queued run as running and ours; None if it is not queued or another run of its project is on."""
+    try:
+        with store.write() as session:
+            claimed = update(TrainingRun).where(
+                TrainingRun.id == run_id, TrainingRun.state == RunState.QUEUED
+            )
+            claimed = claimed.values(state=RunState.RUNNING, started_at=now(), heartbeat_at=now())
+            if cast(CursorResult[Any], session.execute(claimed)).rowcount == 0:
+                return None
+            return session.get_one(TrainingRun, run_id)
+    except IntegrityError:
+        return None
+
+
+def report(store: Store, run_id: int, **columns: Any) -> None:
+    """Write progress and show that the run is alive."""
+    with store.write() as session:
+        session.execute(
+            update(TrainingRun).where(TrainingRun.id == run_id).values(heartbeat_at=now(), **columns)
+        )
+
+
+def finish(session: Session, run_id: int, state: RunState, **columns: Any) -> None:
+    session.execute(
+        update(TrainingRun)
+        .where(TrainingRun.id == run_id, TrainingRun.state == RunState.RUNNING)
+        .values(state=state, finished_at=now(), seconds_left=None, **columns)
+    )
+
+
+def requeue_killed(store: Store, settings: Settings) -> list[int]:
+    """Runs whose worker fell silent go back to the queue once, and fail the second time.
+
+    Returns:
+        The ids of the runs that are queued again.
+    """
+    silent_since = now() - timedelta(seconds=settings.run_lease_seconds)
+    again = []
+    with store.write() as session:
+        silent = select(TrainingRun).where(
+            TrainingRun.state == RunState.RUNNING, TrainingRun.heartbeat_at < silent_since
+        )
+        for run in session.scalars(silent.with_for_update(skip_locked=True)):
+            waiting = session.scalar(_of(run.project_id, RunState.QUEUED))
+            if run.attempt >= MOST_ATTEMPTS or waiting is not None:
+                run.state, run.finished_at = RunState.FAILED, now()
+                run.error = f"the worker was killed in attempt {run.attempt} of {MOST_ATTEMPTS}"
+            else:
+                run.state, run.attempt = RunState.QUEUED, run.attempt + 1
+                again.append(run.id)
+    return again
+
+
+def queued_ids(session: Session) -> list[int]:
+    return list(session.scalars(select(TrainingRun.id).where(TrainingRun.state == RunState.QUEUED)))
+
+
+def get(session: Session, project_id: int, run_id: int) -> TrainingRun:
+    run = session.get(TrainingRun, run_id)
+    if run is None or run.project_id != project_id:
+        raise NotFoundError(f"project {project_id} has no training run {run_id}")
+    return run
+
+
+def list_of(session: Session, project_id: int) -> list[TrainingRun]:
+    """Newest first."""
+    return list(
+        session.scalars(
+            select(TrainingRun).where(TrainingRun.project_id == project_id).order_by(TrainingRun.id.desc())
+        )
+    )
+
+
+def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
+    """Ask for a run of each project whose policy says so.
+
+    A run is due after N new annotations, or when the newest is T seconds old and at least M are new; the
+    extra params that Label Studio sends with /setup override the settings of the same (lower case) name.
+    """
+    usable = (
+        Annotation.run_id.is_(None),
+        Annotation.is_deleted.is_(False),
+        Annotation.was_cancelled.is_(False),
+    )
+    with store.read() as session:
+        counts = session.execute(
+            select(Project, func.count(Annotation.id), func.max(Annotation.received_at))
+            .join(Annotation, Annotation.project_id == Project.id)
+            .where(*usable, Project.is_deleted.is_(False))
+            .group_by(Project.id)
+        ).all()
+    due = []
+    for project, fresh, newest in counts:
+        policy = _policy(project, settings)
+        waited = now() - newest > timedelta(seconds=policy["train_after_seconds"])
+        if fresh >= policy["train_after_annotations"]:
+            due.append(request(store, project.id, f"{fresh} new annotations"))
+        elif waited and fresh >= policy["train_min_annotations"]:
+            due.append(request(store, project.id, f"{fresh} new annotations, the newest some time ago"))
+    return due
+
+
+def _policy(project: Project, settings: Settings) -> dict[str, int]:
+    names = ("train_after_annotations", "train_after_seconds", "train_min_annotations")
+    extra = project.extra_params or {}
+    return {
+        name: value if isinstance(value := extra.get(name), int) and value > 0 else getattr(settings, name)
+        for name in names
+    }
+
+
+def _of(project_id: int, state: RunState) -> Select[tuple[TrainingRun]]:
+    return select(TrainingRun).where(TrainingRun.project_id == project_id, TrainingRun.state == state)

@@ -1,0 +1,132 @@
+"""Every environment variable, typed and documented. Nothing else reads the environment.
+
+The README's table of settings is made from this file (`tests/test_docs.py` compares them).
+"""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _model_sources() -> dict[str, str]:
+    """`MODEL_DUAL_ENCODER=...` -> `{"dual_encoder": ...}`, for any family, also from other packages."""
+    prefix = "MODEL_"
+    return {
+        name.removeprefix(prefix).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(prefix) and not name.startswith("MODEL_SERVER_") and value
+    }
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
+
+    label_studio_url: str | None = Field(None, description="Address of Label Studio as this machine sees it.")
+    label_studio_api_key: SecretStr | None = Field(
+        None,
+        description="Personal access token (or legacy token) of a Label Studio user who sees the projects.",
+    )
+    basic_auth_user: str | None = Field(None, description="User name that every endpoint demands.")
+    basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint demands.")
+
+    host: str = Field("127.0.0.1", description="Address that the backend listens on.")
+    port: int = Field(9090, description="Port that the backend listens on.")
+    workers: int = Field(1, ge=1, description="Processes of the backend.")
+    threads: int = Field(32, ge=8, description="Threads per process of the backend.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    data_dir: Path = Field(Path(".lorabel"), description="Folder of database, adapters and embedded Redis.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in DATA_DIR.")
+    redis_url: str | None = Field(None, description="Redis for the queues; default: an embedded one.")
+    model_server_url: str = Field(
+        "http://127.0.0.1:9191", description="Where the backend finds the model server."
+    )
+    model_server_host: str = Field("127.0.0.1", description="Address that the model server listens on.")
+
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="`auto` takes bfloat16 where the device computes in it."
+    )
+    models: dict[str, str] = Field(
+        default_factory=_model_sources,
+        description="`MODEL_<FAMILY>`, e.g. `MODEL_DUAL_ENCODER`: the base model, as `hf-hub:owner/name`, "
+        "`name/pretrained` or `local-dir:folder`.",
+    )
+    max_batch: int = Field(64, ge=1, description="Most rows in one forward pass.")
+    max_waiting: int = Field(
+        2048, ge=1, description="Rows that may wait in the model server before it says 503."
+    )
+    adapter_memory_mb: int = Field(512, ge=1, description="Memory for loaded adapters.")
+    predict_timeout_s: float = Field(
+        95.0, gt=0, description="Time for one /predict; Label Studio gives up after 100 s."
+    )
+    max_request_mb: int = Field(64, ge=1, description="Largest request body; larger ones get 413.")
+
+    media_allowed_hosts: str = Field(
+        "", description="Private hosts that media may come from: `host` or `host:port`, comma separated."
+    )
+    local_files_document_root: Path | None = Field(
+        None, description="Folder under which `/data/local-files/?d=` paths may be read; none by default."
+    )
+    media_max_mb: int = Field(64, ge=1, description="Largest media file.")
+    media_max_megapixels: int = Field(100, ge=1, description="Largest picture.")
+    media_timeout_s: float = Field(20.0, gt=0, description="Time for one download.")
+
+    train_after_annotations: int = Field(10, ge=1, description="New annotations that start a training run.")
+    train_after_seconds: int = Field(
+        60, ge=1, description="Age of the newest annotation that starts a run with fewer new ones."
+    )
+    train_min_annotations: int = Field(3, ge=1, description="Fewest new annotations for that.")
+    lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
+    learning_rate: float = Field(2e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
+    train_steps: int = Field(120, ge=1, description="Most optimizer steps of one run.")
+    train_batch: int = Field(32, ge=1, description="Examples per step.")
+    train_patience: int = Field(30, ge=1, description="Steps without a lower loss after which a run stops.")
+    replay_annotations: int = Field(200, ge=0, description="Most old annotations replayed in a run.")
+    held_out_percent: int = Field(
+        20, ge=0, le=50, description="Share of tasks held out from training for good."
+    )
+    evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks that an evaluation takes.")
+    evaluate_min_tasks: int = Field(
+        5, ge=1, description="Held-out tasks below which they are too few to tell."
+    )
+    seed: int = Field(17, description="Seed of training.")
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = Field(
+        "none", description="Where accelerate reports training curves to."
+    )
+    sweep_seconds: float = Field(5.0, gt=0, description="How often lost jobs and due runs are looked for.")
+    run_lease_seconds: float = Field(
+        30.0, gt=1, description="Silence after which a running training counts as killed."
+    )
+
+    @model_validator(mode="after")
+    def check_auth(self) -> Self:
+        if (self.basic_auth_user is None) != (self.basic_auth_pass is None):
+            raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS belong together: set both or neither")
+        return self
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'lorabel.db'}"
+
+    @property
+    def redis(self) -> str:
+        return self.redis_url or f"unix://{self.redis_socket}"
+
+    @property
+    def redis_socket(self) -> Path:
+        return self.data_dir.absolute() / "redis" / "redis.sock"
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.data_dir.absolute() / "adapters"
+
+    @property
+    def basic_auth(self) -> tuple[str, str] | None:
+        """User and password, or None where no authentication is demanded."""
+        if self.basic_auth_user is None or self.basic_auth_pass is None:
+            return None
+        return self.basic_auth_user, self.basic_auth_pass.get_secret_value()

@@ -1,0 +1,103 @@
+"""Model versions: a set of adapters, one per control tag; which one is live, and who may become it.
+
+`p<project>.v0` stands for the base models and needs no row. The live version changes here and nowhere else.
+"""
+
+import logging
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from lorabel import projects
+from lorabel.errors import ConflictError, ModelServerError, NotFoundError
+from lorabel.model_client import ModelClient
+from lorabel.store import Store
+from lorabel.tables import ModelVersion, Project, VersionState, now, version_name
+
+log = logging.getLogger(__name__)
+
+
+def list_of(session: Session, project_id: int) -> list[ModelVersion]:
+    """Newest first, without v0."""
+    of_project = select(ModelVersion).where(ModelVersion.project_id == project_id)
+    return list(session.scalars(of_project.order_by(ModelVersion.number.desc())))
+
+
+def get(session: Session, project_id: int, number: int) -> ModelVersion:
+    wanted = (ModelVersion.project_id == project_id, ModelVersion.number == number)
+    version = session.scalar(select(ModelVersion).where(*wanted))
+    if version is None:
+        known = ", ".join(v.name for v in list_of(session, project_id)) or "none"
+        raise NotFoundError(f"no version {version_name(project_id, number)}; known: {known}")
+    return version
+
+
+def adapters_of(session: Session, project_id: int, number: int) -> dict[str, str]:
+    """from_name -> adapter name; empty for v0."""
+    return get(session, project_id, number).adapters if number else {}
+
+
+def live_adapters(session: Session, project: Project) -> dict[str, str]:
+    return adapters_of(session, project.id, project.live_number)
+
+
+def parse_number(project_id: int, name: str | int) -> int:
+    """`3`, `v3` or `p12.v3` -> 3. Raises NotFoundError for another project's version or no version at all."""
+    text = str(name).removeprefix(f"p{project_id}.").removeprefix("v")
+    if not text.isdigit():
+        raise NotFoundError(f"{name!r} names no version of project {project_id}; expected p{project_id}.v<n>")
+    return int(text)
+
+
+def next_number(session: Session, project_id: int) -> int:
+    return (
+        session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id))
+        or 0
+    ) + 1
+
+
+def promote(store: Store, model_client: ModelClient, project_id: int, number: int) -> str:
+    """Make a version live and retire the one that was. Its adapters are loaded first, so nobody waits.
+
+    Returns:
+        The live version's name.
+
+    Raises:
+        NotFoundError: no such version.
+    """
+    with store.read() as session:
+        projects.get(session, project_id)
+        adapters = adapters_of(session, project_id, number)
+    try:
+        model_client.preload(sorted(adapters.values()))
+    except ModelServerError as error:
+        log.warning("project %d: v%d goes live without preloading: %s", project_id, number, error)
+    with store.write() as session:
+        project = session.get_one(Project, project_id, with_for_update=True)
+        _retire_live(session, project)
+        if number:
+            version = get(session, project_id, number)
+            version.state, version.promoted_at = VersionState.LIVE, now()
+        project.live_number = number
+        return project.live_version
+
+
+def rollback(store: Store, model_client: ModelClient, project_id: int) -> str:
+    """Make the live version's parent live again.
+
+    Raises:
+        ConflictError: the base models are live, there is nothing before them.
+    """
+    with store.read() as session:
+        project = projects.get(session, project_id)
+        if project.live_number == 0:
+            raise ConflictError(
+                f"project {project_id} runs on the base models: there is nothing to go back to"
+            )
+        parent = get(session, project_id, project.live_number).parent
+    return promote(store, model_client, project_id, parent)
+
+
+def _retire_live(session: Session, project: Project) -> None:
+    if project.live_number:
+        get(session, project.id, project.live_number).state = VersionState.RETIRED

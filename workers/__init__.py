@@ -1,0 +1,1 @@
+"""RQ jobs: annotations become training data, training data becomes adapters."""
