@@ -25,6 +25,10 @@ class SettingsError(LorabelError):
     """A setting is wrong or contradicts another one."""
 
 
+class RunLostError(LorabelError):
+    """A training run whose lease ended while it was computing: what it made must not be used."""
+
+
 class MissingTargetError(LorabelError):
     """An annotation that teaches nothing about a control tag, and why: it is skipped, not failed."""
 
@@ -54,3 +58,12 @@ class ModelServerBusyError(ModelServerError):
 
 class LabelStudioError(LorabelError):
     """Label Studio could not be reached, or refused what we asked."""
+
+
+class LabelStudioRefusedError(LabelStudioError):
+    """Label Studio answered with an error status. `detail` is its own explanation."""
+
+    def __init__(self, message: str, *, status_code: int, detail: str) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.detail = detail

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from lorabel.problems import Metrics
@@ -21,13 +22,9 @@ def classification(
     label `[[tn, fp], [fn, tp]]` (multiple).
     """
     truth, guess = _indicators(targets, len(labels)), _indicators(predicted, len(labels))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        truth, guess, average=None, zero_division=0
-    )
+    precision, recall, f1, support = precision_recall_fscore_support(truth, guess, average=None, zero_division=0)
     occurring = (truth.any(axis=0)) | (guess.any(axis=0))
-    macro = [
-        float(np.mean(figure[occurring])) if occurring.any() else 1.0 for figure in (precision, recall, f1)
-    ]
+    macro = [float(np.mean(figure[occurring])) if occurring.any() else 1.0 for figure in (precision, recall, f1)]
     if is_multiple:
         confusion = [
             [[int(np.sum(~t & ~g)), int(np.sum(~t & g))], [int(np.sum(t & ~g)), int(np.sum(t & g))]]
@@ -55,7 +52,7 @@ def classification(
     )
 
 
-def _indicators(rows: Sequence[tuple[int, ...]], n_labels: int) -> np.ndarray:
+def _indicators(rows: Sequence[tuple[int, ...]], n_labels: int) -> NDArray[np.bool_]:
     """(rows, labels) bool."""
     table = np.zeros((len(rows), n_labels), dtype=bool)
     for row, indices in zip(table, rows, strict=True):

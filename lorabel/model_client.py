@@ -70,7 +70,5 @@ class ModelClient:
             retry_after_s = int(answer.headers.get("Retry-After", "1"))
             raise ModelServerBusyError(f"model server is busy: {answer.text}", retry_after_s=retry_after_s)
         if answer.is_error:
-            raise ModelServerError(
-                f"model server answered {answer.status_code} to {path}: {answer.text[:500]}"
-            )
+            raise ModelServerError(f"model server answered {answer.status_code} to {path}: {answer.text[:500]}")
         return answer.content

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import MediaRef
 from lorabel.errors import NotFoundError
+from lorabel.media import origin
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Project
@@ -18,6 +20,10 @@ def get(session: Session, project_id: int) -> Project:
     if project is None:
         raise NotFoundError(f"project {project_id} is not known here; connect it with `lorabel connect`")
     return project
+
+
+def list_all(session: Session) -> list[Project]:
+    return list(session.scalars(select(Project).where(Project.is_deleted.is_(False)).order_by(Project.id)))
 
 
 def ensure(store: Store, session: Session, project_id: int) -> Project:
@@ -75,11 +81,6 @@ def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorizati
     if access is None or urlsplit(media.url).scheme not in ("", "http", "https"):
         return media
     url = urljoin(access.url.rstrip("/") + "/", media.url)
-    if _origin(url) != _origin(access.url):
+    if origin(url) != origin(access.url):
         return media
     return MediaRef(url=url, authorization=authorization, is_trusted=access.is_trusted)
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -11,7 +11,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue
-from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
 from lorabel.settings import Settings
@@ -37,9 +36,11 @@ class Jobs:
         )
 
     def collect(self, event_id: int) -> bool:
+        """False if Redis cannot be reached: the next sweep does the work."""
         return self._enqueue(LIGHT, COLLECT_JOB, [], f"collect-{event_id}")
 
     def train(self, run_id: int, attempt: int = 1) -> bool:
+        """A job that waits already counts as put there. Two jobs of one run do no harm: one claims it."""
         return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], f"train-{run_id}-{attempt}")
 
     def is_reachable(self) -> bool:
@@ -48,20 +49,13 @@ class Jobs:
         except RedisError:
             return False
 
-    def _enqueue(self, queue: str, function: str, args: list[Any], job_id: str) -> bool:
-        """False if Redis could not be reached; a job that waits already counts as enqueued."""
+    def _enqueue(self, name: str, function: str, args: list[Any], job_id: str) -> bool:
+        queue = Queue(name, connection=self.redis, serializer=JSONSerializer)
         try:
-            Queue(queue, connection=self.redis, serializer=JSONSerializer).enqueue_call(
-                function,
-                args=tuple(args),
-                job_id=job_id,
-                unique=True,
-                timeout=-1,
-                result_ttl=0,
-                failure_ttl=FAILURE_TTL_S,
-            )
-        except DuplicateJobError:
-            log.debug("job %s is on queue %s already", job_id, queue)
+            if job_id not in queue.job_ids:
+                queue.enqueue_call(
+                    function, args=tuple(args), job_id=job_id, timeout=-1, result_ttl=0, failure_ttl=FAILURE_TTL_S
+                )
         except RedisError as error:
             log.warning("job %s waits for the next sweep, Redis cannot be reached: %s", job_id, error)
             return False

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lorabel import projects
-from lorabel.errors import NotFoundError
+from lorabel.errors import NotFoundError, RunLostError
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Annotation, Project, RunState, TrainingRun, now
@@ -20,28 +20,37 @@ MOST_ATTEMPTS = 2
 
 
 def request(store: Store, project_id: int, reason: str) -> TrainingRun:
-    """The project's queued run; if one waits already it serves this request too."""
-    for _ in range(3):
-        try:
-            with store.write() as session:
-                projects.get(session, project_id)
-                queued = session.scalar(_of(project_id, RunState.QUEUED))
-                if queued is None:
-                    queued = TrainingRun(project_id=project_id, state=RunState.QUEUED, reason=reason)
-                    session.add(queued)
-            return queued
-        except IntegrityError:
-            continue
-    raise RuntimeError(f"project {project_id}: another process keeps asking for the same run")
+    """The project's queued run; if one waits already it serves this request too.
+
+    Raises:
+        NotFoundError: no such project.
+    """
+    try:
+        with store.write() as session:
+            projects.get(session, project_id)
+            return queued(session, project_id) or add(session, project_id, reason)
+    except IntegrityError:  # another process was quicker
+        with store.write() as session:
+            return queued(session, project_id) or add(session, project_id, reason)
+
+
+def queued(session: Session, project_id: int) -> TrainingRun | None:
+    return session.scalar(_of(project_id, RunState.QUEUED))
+
+
+def add(session: Session, project_id: int, reason: str) -> TrainingRun:
+    """A new queued run. Raises IntegrityError if one waits already."""
+    run = TrainingRun(project_id=project_id, state=RunState.QUEUED, reason=reason)
+    session.add(run)
+    session.flush()
+    return run
 
 
 def claim(store: Store, run_id: int) -> TrainingRun | None:
     """Mark a queued run as running and ours; None if it is not queued or another run of its project is on."""
     try:
         with store.write() as session:
-            claimed = update(TrainingRun).where(
-                TrainingRun.id == run_id, TrainingRun.state == RunState.QUEUED
-            )
+            claimed = update(TrainingRun).where(TrainingRun.id == run_id, TrainingRun.state == RunState.QUEUED)
             claimed = claimed.values(state=RunState.RUNNING, started_at=now(), heartbeat_at=now())
             if cast(CursorResult[Any], session.execute(claimed)).rowcount == 0:
                 return None
@@ -50,47 +59,42 @@ def claim(store: Store, run_id: int) -> TrainingRun | None:
         return None
 
 
-def report(store: Store, run_id: int, **columns: Any) -> None:
-    """Write progress and show that the run is alive."""
+def report(store: Store, run: TrainingRun, **columns: Any) -> None:
+    """Write progress and show that the run is alive. Raises RunLostError if it was given to another worker."""
     with store.write() as session:
-        session.execute(
-            update(TrainingRun).where(TrainingRun.id == run_id).values(heartbeat_at=now(), **columns)
-        )
+        _change(session, run, heartbeat_at=now(), **columns)
 
 
-def finish(session: Session, run_id: int, state: RunState, **columns: Any) -> None:
-    session.execute(
-        update(TrainingRun)
-        .where(TrainingRun.id == run_id, TrainingRun.state == RunState.RUNNING)
-        .values(state=state, finished_at=now(), seconds_left=None, **columns)
+def finish(session: Session, run: TrainingRun, state: RunState, **columns: Any) -> None:
+    """Raises RunLostError if it was given to another worker, so that the transaction comes to nothing."""
+    _change(session, run, state=state, finished_at=now(), seconds_left=None, **columns)
+
+
+def _change(session: Session, run: TrainingRun, **columns: Any) -> None:
+    ours = update(TrainingRun).where(
+        TrainingRun.id == run.id, TrainingRun.state == RunState.RUNNING, TrainingRun.attempt == run.attempt
     )
+    if cast(CursorResult[Any], session.execute(ours.values(**columns))).rowcount == 0:
+        raise RunLostError(f"run {run.id} is no longer ours: its lease ended and another worker may have it")
 
 
-def requeue_killed(store: Store, settings: Settings) -> list[int]:
-    """Runs whose worker fell silent go back to the queue once, and fail the second time.
-
-    Returns:
-        The ids of the runs that are queued again.
-    """
+def requeue_killed(store: Store, settings: Settings) -> None:
+    """Runs whose worker fell silent go back to the queue once, and fail the second time."""
     silent_since = now() - timedelta(seconds=settings.run_lease_seconds)
-    again = []
     with store.write() as session:
         silent = select(TrainingRun).where(
             TrainingRun.state == RunState.RUNNING, TrainingRun.heartbeat_at < silent_since
         )
         for run in session.scalars(silent.with_for_update(skip_locked=True)):
-            waiting = session.scalar(_of(run.project_id, RunState.QUEUED))
-            if run.attempt >= MOST_ATTEMPTS or waiting is not None:
+            if run.attempt >= MOST_ATTEMPTS or queued(session, run.project_id) is not None:
                 run.state, run.finished_at = RunState.FAILED, now()
                 run.error = f"the worker was killed in attempt {run.attempt} of {MOST_ATTEMPTS}"
             else:
                 run.state, run.attempt = RunState.QUEUED, run.attempt + 1
-                again.append(run.id)
-    return again
 
 
-def queued_ids(session: Session) -> list[int]:
-    return list(session.scalars(select(TrainingRun.id).where(TrainingRun.state == RunState.QUEUED)))
+def all_queued(session: Session) -> list[TrainingRun]:
+    return list(session.scalars(select(TrainingRun).where(TrainingRun.state == RunState.QUEUED)))
 
 
 def get(session: Session, project_id: int, run_id: int) -> TrainingRun:
@@ -147,5 +151,5 @@ def _policy(project: Project, settings: Settings) -> dict[str, int]:
     }
 
 
-def _of(project_id: int, state: RunState) -> Select[tuple[TrainingRun]]:
+def _of(project_id: int, state: RunState) -> Select[TrainingRun]:
     return select(TrainingRun).where(TrainingRun.project_id == project_id, TrainingRun.state == state)

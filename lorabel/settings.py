@@ -3,12 +3,16 @@
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
 
+import hashlib
 import os
+import tempfile
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LONGEST_SOCKET_PATH = 100
 
 
 def _model_sources() -> dict[str, str]:
@@ -29,6 +33,7 @@ class Settings(BaseSettings):
         None,
         description="Personal access token (or legacy token) of a Label Studio user who sees the projects.",
     )
+    label_studio_port: int = Field(8080, description="Port of the Label Studio that `lorabel demo` starts.")
     basic_auth_user: str | None = Field(None, description="User name that every endpoint demands.")
     basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint demands.")
 
@@ -41,9 +46,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".lorabel"), description="Folder of database, adapters and embedded Redis.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in DATA_DIR.")
     redis_url: str | None = Field(None, description="Redis for the queues; default: an embedded one.")
-    model_server_url: str = Field(
-        "http://127.0.0.1:9191", description="Where the backend finds the model server."
-    )
+    model_server_url: str = Field("http://127.0.0.1:9191", description="Where the backend finds the model server.")
     model_server_host: str = Field("127.0.0.1", description="Address that the model server listens on.")
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
@@ -56,9 +59,7 @@ class Settings(BaseSettings):
         "`name/pretrained` or `local-dir:folder`.",
     )
     max_batch: int = Field(64, ge=1, description="Most rows in one forward pass.")
-    max_waiting: int = Field(
-        2048, ge=1, description="Rows that may wait in the model server before it says 503."
-    )
+    max_waiting: int = Field(2048, ge=1, description="Rows that may wait in the model server before it says 503.")
     adapter_memory_mb: int = Field(512, ge=1, description="Memory for loaded adapters.")
     predict_timeout_s: float = Field(
         95.0, gt=0, description="Time for one /predict; Label Studio gives up after 100 s."
@@ -86,13 +87,9 @@ class Settings(BaseSettings):
     train_batch: int = Field(32, ge=1, description="Examples per step.")
     train_patience: int = Field(30, ge=1, description="Steps without a lower loss after which a run stops.")
     replay_annotations: int = Field(200, ge=0, description="Most old annotations replayed in a run.")
-    held_out_percent: int = Field(
-        20, ge=0, le=50, description="Share of tasks held out from training for good."
-    )
+    held_out_percent: int = Field(20, ge=0, le=50, description="Share of tasks held out from training for good.")
     evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks that an evaluation takes.")
-    evaluate_min_tasks: int = Field(
-        5, ge=1, description="Held-out tasks below which they are too few to tell."
-    )
+    evaluate_min_tasks: int = Field(5, ge=1, description="Held-out tasks below which they are too few to tell.")
     seed: int = Field(17, description="Seed of training.")
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = Field(
         "none", description="Where accelerate reports training curves to."
@@ -118,7 +115,12 @@ class Settings(BaseSettings):
 
     @property
     def redis_socket(self) -> Path:
-        return self.data_dir.absolute() / "redis" / "redis.sock"
+        """In DATA_DIR, or in the system's folder for such things if that path is too long for a socket."""
+        path = self.data_dir.absolute() / "redis" / "redis.sock"
+        if len(str(path)) <= LONGEST_SOCKET_PATH:
+            return path
+        name = hashlib.blake2b(str(path).encode(), digest_size=8).hexdigest()
+        return Path(tempfile.gettempdir()) / f"lorabel-{name}.sock"
 
     @property
     def adapters_dir(self) -> Path:

@@ -51,8 +51,7 @@ def parse_number(project_id: int, name: str | int) -> int:
 
 def next_number(session: Session, project_id: int) -> int:
     return (
-        session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id))
-        or 0
+        session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id)) or 0
     ) + 1
 
 
@@ -68,18 +67,30 @@ def promote(store: Store, model_client: ModelClient, project_id: int, number: in
     with store.read() as session:
         projects.get(session, project_id)
         adapters = adapters_of(session, project_id, number)
+    preload(model_client, adapters)
+    with store.write() as session:
+        project = session.get_one(Project, project_id, with_for_update=True)
+        make_live(session, project, number)
+        return project.live_version
+
+
+def preload(model_client: ModelClient, adapters: dict[str, str]) -> None:
+    """Load a version's adapters before it is live, so that no annotator waits for it. Better late than never:
+    if the model server cannot be reached, it loads them when they are first asked for."""
     try:
         model_client.preload(sorted(adapters.values()))
     except ModelServerError as error:
-        log.warning("project %d: v%d goes live without preloading: %s", project_id, number, error)
-    with store.write() as session:
-        project = session.get_one(Project, project_id, with_for_update=True)
-        _retire_live(session, project)
-        if number:
-            version = get(session, project_id, number)
-            version.state, version.promoted_at = VersionState.LIVE, now()
-        project.live_number = number
-        return project.live_version
+        log.warning("%s are not preloaded: %s", sorted(adapters.values()), error)
+
+
+def make_live(session: Session, project: Project, number: int) -> None:
+    """Retire the live version and put `number` in its place (0: the base models)."""
+    if project.live_number:
+        get(session, project.id, project.live_number).state = VersionState.RETIRED
+    if number:
+        version = get(session, project.id, number)
+        version.state, version.promoted_at = VersionState.LIVE, now()
+    project.live_number = number
 
 
 def rollback(store: Store, model_client: ModelClient, project_id: int) -> str:
@@ -91,13 +102,6 @@ def rollback(store: Store, model_client: ModelClient, project_id: int) -> str:
     with store.read() as session:
         project = projects.get(session, project_id)
         if project.live_number == 0:
-            raise ConflictError(
-                f"project {project_id} runs on the base models: there is nothing to go back to"
-            )
+            raise ConflictError(f"project {project_id} runs on the base models: there is nothing to go back to")
         parent = get(session, project_id, project.live_number).parent
     return promote(store, model_client, project_id, parent)
-
-
-def _retire_live(session: Session, project: Project) -> None:
-    if project.live_number:
-        get(session, project.id, project.live_number).state = VersionState.RETIRED

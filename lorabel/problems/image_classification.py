@@ -69,9 +69,7 @@ class ImageClassification(Problem):
             chosen = [max(range(len(scores)), key=scores.__getitem__)]
             confidence = scores[chosen[0]]
         values = [self.labels[i].value for i in chosen]
-        return Prediction(
-            [regions.choices(self.from_name, self.to_name, values)] if values else [], confidence
-        )
+        return Prediction([regions.choices(self.from_name, self.to_name, values)] if values else [], confidence)
 
     def target(self, result: list[regions.Region]) -> LabelTarget:
         mine = [region for region in result if region.get("from_name") == self.from_name]

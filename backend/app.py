@@ -1,0 +1,95 @@
+"""The Flask app that Label Studio and the ML engineer talk to: wires the parts, nothing else."""
+
+import logging
+import time
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from backend import admin, observability, openapi, protocol
+from backend.services import EXTENSION, Services, services
+from lorabel.errors import (
+    BadRequestError,
+    ConflictError,
+    LabelStudioError,
+    LorabelError,
+    ModelServerBusyError,
+    ModelServerError,
+    NotFoundError,
+    UnreadableError,
+)
+from lorabel.http_auth import require_basic_auth
+from lorabel.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STATUS_CODES: dict[type[Exception], int] = {
+    BadRequestError: 400,
+    NotFoundError: 404,
+    ConflictError: 409,
+    UnreadableError: 422,
+    ModelServerBusyError: 503,
+    ModelServerError: 502,
+    LabelStudioError: 502,
+    LorabelError: 500,
+    Exception: 500,
+}
+OPEN_PATHS = frozenset({"/livez"})
+QUIET_PATHS = frozenset({"/livez", "/health", "/metrics"})
+
+
+def create_app(settings: Settings) -> Flask:
+    """Opens the database and migrates it; nothing else is reached until a request needs it."""
+    app = Flask("lorabel")
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 2**20
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions[EXTENSION] = Services.open(settings)
+    _watch_requests(app)
+    require_basic_auth(app, settings, OPEN_PATHS)
+    for blueprint in (protocol.blueprint, admin.blueprint, observability.blueprint, openapi.blueprint):
+        app.register_blueprint(blueprint)
+    app.register_error_handler(RequestEntityTooLarge, _refuse_size)
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_error)
+    return app
+
+
+def _watch_requests(app: Flask) -> None:
+    @app.before_request
+    def start() -> None:
+        g.started_at = time.perf_counter()
+
+    @app.after_request
+    def note(answer: Response) -> Response:
+        seconds = time.perf_counter() - g.started_at
+        endpoint = request.url_rule.rule if request.url_rule else "unknown"
+        metrics = services().metrics
+        metrics.requests.labels(endpoint, answer.status_code).inc()
+        metrics.request_seconds.labels(endpoint).observe(seconds)
+        level = logging.DEBUG if request.path in QUIET_PATHS else logging.INFO
+        log.log(level, "%s %s %d %.0f ms", request.method, request.path, answer.status_code, seconds * 1000)
+        return answer
+
+
+def _answer_error(error: Exception) -> Response:
+    status = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
+    if isinstance(error, LorabelError):
+        log.warning("%s %s: %s", request.method, request.path, error)
+        answer = jsonify(error=str(error))
+    else:
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        answer = jsonify(error=f"our fault: {type(error).__name__}; the log has more")
+    if isinstance(error, ModelServerBusyError):
+        answer.headers["Retry-After"] = str(error.retry_after_s)
+    answer.status_code = status
+    return answer
+
+
+def _refuse_size(_: RequestEntityTooLarge) -> tuple[Response, int]:
+    limit_mb = services().settings.max_request_mb
+    log.warning("%s %s: larger than %d MB", request.method, request.path, limit_mb)
+    return jsonify(error=f"the request is larger than {limit_mb} MB; MAX_REQUEST_MB sets the limit"), 413
+
+
+def _answer_http_error(error: HTTPException) -> tuple[Response, int]:
+    return jsonify(error=error.description or error.name), error.code or 500

@@ -1,0 +1,69 @@
+"""With which Authorization header a project's media is fetched from Label Studio."""
+
+import logging
+from collections import OrderedDict
+from threading import Lock
+from time import monotonic
+
+from lorabel.errors import LabelStudioError
+from lorabel.label_studio import LabelStudio
+from lorabel.projects import LabelStudioAccess
+
+log = logging.getLogger(__name__)
+
+MOST_CLIENTS = 64
+TIMEOUT_S = 5.0
+RETRY_AFTER_S = 30.0
+
+
+class Authorizations:
+    """Keeps one client per (address, token), since each caches its access token. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[tuple[str, str], LabelStudio] = OrderedDict()
+        self._refused_at: dict[tuple[str, str], float] = {}
+        self._lock = Lock()
+
+    def find(self, access: LabelStudioAccess | None) -> str | None:
+        """The header's value, or None where there is no token.
+
+        The token that `/setup` carries is a legacy one and goes out as it is: nobody vouched for the host
+        that came with it, so we do not call that host to exchange anything.
+
+        Raises:
+            LabelStudioError: Label Studio refused the token, now or less than RETRY_AFTER_S ago.
+        """
+        if access is None or not access.api_key:
+            return None
+        if not access.is_trusted:
+            return f"Token {access.api_key}"
+        key = (access.url, access.api_key)
+        with self._lock:
+            client = self._client(key)
+            refused_at = self._refused_at.get(key)
+        if refused_at is not None and monotonic() - refused_at < RETRY_AFTER_S:
+            raise LabelStudioError(f"Label Studio at {access.url} refused the token a moment ago")
+        return self._ask(key, client)
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def _ask(self, key: tuple[str, str], client: LabelStudio) -> str | None:
+        try:
+            authorization = client.authorization()
+        except LabelStudioError:
+            with self._lock:
+                self._refused_at[key] = monotonic()
+            raise
+        with self._lock:
+            self._refused_at.pop(key, None)
+        return authorization
+
+    def _client(self, key: tuple[str, str]) -> LabelStudio:
+        client = self._clients.pop(key, None) or LabelStudio(*key, timeout_s=TIMEOUT_S)
+        self._clients[key] = client
+        if len(self._clients) > MOST_CLIENTS:
+            oldest, _ = self._clients.popitem(last=False)
+            self._refused_at.pop(oldest, None)
+        return client

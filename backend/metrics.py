@@ -1,0 +1,48 @@
+"""What Prometheus reads at `/metrics`. One registry per app, so that tests can make many.
+
+With several gunicorn processes (WORKERS) the counts of all of them are summed over files in a folder
+(https://prometheus.github.io/client_python/multiprocess/); `gunicorn.conf.py` names it before we start.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from backend.metrics_folder import shared_folder
+from lorabel.settings import Settings
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 100)
+
+
+class Metrics:
+    """Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self._folder = shared_folder(settings)
+        self.requests = Counter("lorabel_requests", "HTTP requests.", ["endpoint", "status"], registry=registry)
+        self.request_seconds = Histogram(
+            "lorabel_request_seconds", "Time to answer.", ["endpoint"], buckets=SECONDS, registry=registry
+        )
+        self.predictions = Counter("lorabel_predictions", "Tasks predicted for Label Studio.", registry=registry)
+        self.unread_tasks = Counter(
+            "lorabel_unread_tasks", "Tasks that could not be predicted.", ["is_permanent"], registry=registry
+        )
+        self.unserved_tasks = Counter(
+            "lorabel_unserved_tasks", "Tasks whose label config nobody serves.", registry=registry
+        )
+        self.dropped_regions = Counter(
+            "lorabel_dropped_regions", "Predicted regions against the label config.", registry=registry
+        )
+        self.events = Counter("lorabel_events", "Webhook events stored.", ["action", "state"], registry=registry)
+        self.refused_tokens = Counter(
+            "lorabel_refused_tokens", "Media asked for without a Label Studio token.", registry=registry
+        )
+
+    def render(self) -> bytes:
+        """Prometheus' text format 0.0.4."""
+        if self._folder is None:
+            return generate_latest(self._registry)
+        every_process = CollectorRegistry()
+        MultiProcessCollector(every_process, path=str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(every_process)

@@ -1,0 +1,95 @@
+"""The Label Studio wire: the five endpoints that Label Studio 1.23.2 calls, and no others.
+
+/health and /setup come before every prediction and have 1 s and 3 s: they answer from the database alone.
+What we answer to a failure is never shown to anyone, so each failure is in the log and in the REST API.
+"""
+
+import logging
+from typing import Any
+
+from flask import Blueprint, request
+
+from backend import events, predictions, wire
+from backend.services import Services, services
+from lorabel import projects, versions
+from lorabel.errors import LabelConfigError
+from lorabel.problems import bind
+from lorabel.tables import Project, version_name
+
+log = logging.getLogger(__name__)
+blueprint = Blueprint("protocol", __name__)
+Answer = dict[str, Any]
+
+
+@blueprint.get("/health")
+def health() -> Answer:
+    return wire.HealthAnswer().model_dump()
+
+
+@blueprint.post("/setup")
+def setup() -> Answer:
+    """The live version, also for a label config that we cannot read: labeling goes on without us."""
+    body = wire.parse(wire.Setup, request.get_data())
+    project = _remember(services(), body)
+    return wire.SetupAnswer(model_version=project.live_version).model_dump()
+
+
+@blueprint.post("/predict")
+def predict() -> Answer:
+    body = wire.parse(wire.Predict, request.get_data())
+    entries = predictions.predict(services(), body)
+    return {"results": [[] if entry is None else entry.model_dump() for entry in entries]}
+
+
+@blueprint.post("/webhook")
+def webhook() -> Answer:
+    return events.receive(services(), request.get_data()).model_dump(exclude_none=True)
+
+
+@blueprint.get("/versions")
+def list_versions() -> Answer:
+    """Of every project, since Label Studio does not say which one it asks for."""
+    with services().store.read() as session:
+        names = [
+            name
+            for project in projects.list_all(session)
+            for name in (
+                version_name(project.id, 0),
+                *(version.name for version in reversed(versions.list_of(session, project.id))),
+            )
+        ]
+    return wire.VersionsAnswer(versions=names).model_dump()
+
+
+def _remember(services: Services, body: wire.Setup) -> Project:
+    project_id = project_id_of(body.project)
+    with services.store.read() as session:
+        known = session.get(Project, project_id)
+    if known is None or known.label_config != body.label_config:
+        _log_unserved(project_id, body.label_config)
+    if body.extra_params is not None and not isinstance(body.extra_params, dict):
+        log.warning("project %d: extra params are ignored, expected a JSON object", project_id)
+    return projects.remember(
+        services.store,
+        project_id,
+        label_config=body.label_config,
+        hostname=body.hostname,
+        setup_token=body.access_token,
+        extra_params=body.extra_params if isinstance(body.extra_params, dict) else None,
+        is_deleted=False,
+    )
+
+
+def _log_unserved(project_id: int, label_config: str) -> None:
+    try:
+        bound = bind(label_config)
+    except LabelConfigError as error:
+        log.error("project %d: no predictions, %s", project_id, error)
+        return
+    for control in bound.unclaimed:
+        log.warning("project %d: nobody serves control tag %r (%s)", project_id, control.name, control.tag)
+
+
+def project_id_of(project: str) -> int:
+    """`12.1795324321` -> 12."""
+    return int(project.split(".", 1)[0])

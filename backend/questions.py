@@ -1,0 +1,97 @@
+"""The questions of one `/predict` to the model server, in pieces that leave time for an answer.
+
+One piece after another: when the time is up, what was answered counts and the rest is asked for again.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from time import monotonic
+
+from pydantic import ValidationError
+
+from backend.services import Services
+from lorabel.contracts import Contract
+from lorabel.errors import ModelServerError
+from lorabel.messages import PredictRow, RowResult
+from lorabel.problems import Prediction, Problem
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_REQUEST = 256
+LEAST_TIME_S = 0.05
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one binding wants to know about one task; `adapter` None asks the base model."""
+
+    binding: Problem
+    contract: Contract
+    adapter: str | None
+
+    def row(self) -> PredictRow:
+        return PredictRow(
+            kind=self.contract.kind, input=self.contract.model_dump(mode="json"), adapter=self.adapter
+        )
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Why there is no answer, and whether asking again cannot help."""
+
+    reason: str
+    is_permanent: bool
+
+
+def ask(services: Services, questions: Sequence[Question | Unread], deadline: float) -> list[Prediction | Unread]:
+    """One answer per question, in order; those that come as Unread stay as they are.
+
+    Args:
+        deadline: by `time.monotonic()`.
+
+    Raises:
+        ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread.
+    """
+    answers: list[Prediction | Unread] = [one for one in questions if isinstance(one, Unread)]
+    asked = [one for one in questions if isinstance(one, Question)]
+    found: list[Prediction | Unread] = []
+    for start in range(0, len(asked), ROWS_PER_REQUEST):
+        piece = asked[start : start + ROWS_PER_REQUEST]
+        try:
+            results = _ask_piece(services, piece, deadline - monotonic())
+        except ModelServerError as error:
+            if not found:
+                raise
+            log.warning("%d of %d questions stay unanswered: %s", len(asked) - start, len(asked), error)
+            found += [Unread(str(error), is_permanent=False)] * (len(asked) - start)
+            break
+        found += [_read(question, result) for question, result in zip(piece, results, strict=True)]
+    unread, answered = iter(answers), iter(found)
+    return [next(unread) if isinstance(one, Unread) else next(answered) for one in questions]
+
+
+def _ask_piece(services: Services, piece: Sequence[Question], timeout_s: float) -> list[RowResult]:
+    if timeout_s < LEAST_TIME_S:
+        raise ModelServerError("the time for one /predict is up (PREDICT_TIMEOUT_S)")
+    return services.model_client.predict([question.row() for question in piece], timeout_s)
+
+
+def _read(question: Question, result: RowResult) -> Prediction | Unread:
+    if result.error is not None:
+        return Unread(result.error.reason, result.error.is_permanent)
+    try:
+        output = question.binding.output_type.model_validate(result.output)
+        prediction = question.binding.prediction(output)
+    except (ValidationError, ValueError, LookupError) as error:
+        return _broken(question, f"{type(error).__name__}: {error}")
+    if not isfinite(prediction.score):
+        return _broken(question, f"score {prediction.score}")
+    return prediction
+
+
+def _broken(question: Question, what: str) -> Unread:
+    reason = f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
+    log.error(reason)
+    return Unread(reason, is_permanent=False)

@@ -1,0 +1,56 @@
+"""What the routes need, made once per app and handed to them by `app.extensions`."""
+
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+from typing import cast
+
+from flask import current_app
+
+from backend.authorizations import Authorizations
+from backend.metrics import Metrics
+from lorabel.model_client import ModelClient
+from lorabel.queue import Jobs
+from lorabel.settings import Settings
+from lorabel.store import Store
+
+EXTENSION = "lorabel"
+RESERVED_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Services:
+    """Thread-safe. `prediction_slots` keeps some threads free of predictions, for /health and /setup."""
+
+    settings: Settings
+    store: Store
+    jobs: Jobs
+    model_client: ModelClient
+    authorizations: Authorizations
+    metrics: Metrics
+    prediction_slots: BoundedSemaphore
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Services":
+        """Opens the database and brings its schema to the newest revision."""
+        store = Store.open(settings)
+        store.migrate()
+        return cls(
+            settings,
+            store,
+            Jobs(settings),
+            ModelClient(settings),
+            Authorizations(),
+            Metrics(settings),
+            BoundedSemaphore(settings.threads - RESERVED_THREADS),
+        )
+
+    def close(self) -> None:
+        self.authorizations.close()
+        self.model_client.close()
+        self.jobs.redis.close()
+        self.store.close()
+
+
+def services() -> Services:
+    """Those of the app that answers the current request."""
+    return cast(Services, current_app.extensions[EXTENSION])

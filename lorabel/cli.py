@@ -1,0 +1,244 @@
+"""`lorabel`: one command for people; what it does lies in the modules that it calls."""
+
+import logging
+import signal
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from lorabel import connect as connecting
+from lorabel import doctor as doctors
+from lorabel import projects, runs, versions
+from lorabel.errors import LorabelError
+from lorabel.model_client import ModelClient
+from lorabel.queue import Jobs
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import ModelVersion, Project, RunState, TrainingRun
+from lorabel.up import Supervisor
+
+UP_TIMEOUT_S = 1800.0
+POLL_S = 0.5
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", help="Label Studio's backend."
+)
+console = Console()
+ProjectId = Annotated[int, typer.Argument(help="The project's id in Label Studio.")]
+
+
+def main() -> None:
+    """The entry point: our own errors are one line and exit status 1, never a traceback."""
+    try:
+        app()
+    except LorabelError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']} (found {e['input']!r})" for e in error.errors()
+        )
+        Console(stderr=True).print(f"[red]error:[/red] settings: {wrong}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def up() -> None:
+    """Start Redis, model server, backend and workers on this machine, until Ctrl-C."""
+    settings = _settings()
+    supervisor = Supervisor(settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        supervisor.start()
+        with console.status("starting") as status:
+            supervisor.wait_until_ready(UP_TIMEOUT_S, lambda part: status.update(f"waiting for {part}"))
+        console.print(f"backend at http://{settings.host}:{settings.port}, logs in {settings.data_dir / 'logs'}")
+        console.print("ready")
+        supervisor.run_forever()
+    except KeyboardInterrupt:
+        console.print("stopping")
+    finally:
+        supervisor.stop()
+
+
+@app.command()
+def demo(
+    headless: Annotated[bool, typer.Option(help="Let a scripted annotator work, and print a table.")] = False,
+) -> None:
+    """Start the real Label Studio with all of Lorabel and pictures to label, until Ctrl-C."""
+    from lorabel.demo.run import run
+
+    _log_to_console("WARNING")
+    raise typer.Exit(run(is_headless=headless, console=console))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date; `up` does this by itself."""
+    Store.open(_settings()).migrate()
+    console.print("the schema is up to date")
+
+
+@app.command()
+def connect(
+    label_studio_url: Annotated[str, typer.Option(help="Address of Label Studio.")],
+    api_key: Annotated[str, typer.Option(help="Personal access token or legacy token.")],
+    project: Annotated[int, typer.Option(help="The project's id.")],
+    backend_url: Annotated[str | None, typer.Option(help="Our address as Label Studio sees it.")] = None,
+    title: Annotated[str, typer.Option(help="What Label Studio calls us.")] = connecting.TITLE,
+) -> None:
+    """Connect a Label Studio project: backend, webhook, model version, and one prediction as proof."""
+    colours = {
+        connecting.Outcome.UNCHANGED: "green",
+        connecting.Outcome.CHANGED: "yellow",
+        connecting.Outcome.FAILED: "red",
+    }
+
+    def report(step: connecting.Step) -> None:
+        console.print(f"[{colours[step.outcome]}]{step.outcome:>9}[/] {step.name}: {step.found}", highlight=False)
+
+    settings = _settings()
+    connection = connecting.connect(
+        settings, label_studio_url, api_key, project, backend_url=backend_url, title=title, report=report
+    )
+    if not connection.is_complete:
+        console.print("[red]not connected:[/red] see the failed step")
+        raise typer.Exit(1)
+    console.print("connected" if connection.is_changed else "connected already, nothing was changed")
+
+
+@app.command()
+def doctor(project: Annotated[int | None, typer.Option(help="Look at this project only.")] = None) -> None:
+    """Check each part, and say what mends what is wrong."""
+    checks = doctors.examine(_settings(), project)
+    for check in checks:
+        mark = "[green]ok[/green]   " if check.is_ok else "[red]wrong[/red]"
+        console.print(f"{mark} {check.name}: {check.found}", highlight=False)
+        if check.remedy:
+            console.print(f"      {check.remedy}", highlight=False)
+    raise typer.Exit(0 if all(check.is_ok for check in checks) else 1)
+
+
+@app.command()
+def train(
+    project: ProjectId,
+    wait: Annotated[bool, typer.Option(help="Wait until the run has ended.")] = False,
+) -> None:
+    """Start a training run now."""
+    settings, store = _open()
+    run = runs.request(store, project, "lorabel train")
+    if not Jobs(settings).train(run.id, run.attempt):
+        console.print("Redis cannot be reached: the run starts with the next sweep")
+    console.print(f"run {run.id} of project {project} is queued")
+    if wait:
+        _wait_for(store, project, run.id)
+
+
+@app.command(name="versions")
+def list_versions(project: ProjectId) -> None:
+    """List a project's model versions, newest first."""
+    _, store = _open()
+    with store.read() as session:
+        found = versions.list_of(session, project)
+        live = projects.get(session, project).live_version
+    table = _table("version", "state", "created", "trained on", "decision")
+    for version in found:
+        decision = version.metrics.get("decision", "")
+        table.add_row(version.name, version.state, _when(version), str(len(version.trained_on)), decision)
+    table.add_row(f"p{project}.v0", "live" if live.endswith(".v0") else "base", "", "", "the base models")
+    console.print(table)
+
+
+@app.command()
+def promote(project: ProjectId, version: Annotated[str, typer.Argument(help="`p1.v3`, `v3` or `3`.")]) -> None:
+    """Make a version live for the next prediction."""
+    settings, store = _open()
+    live = versions.promote(store, ModelClient(settings), project, versions.parse_number(project, version))
+    console.print(f"{live} is live")
+
+
+@app.command()
+def rollback(project: ProjectId) -> None:
+    """Make the live version's parent live again, for the next prediction."""
+    settings, store = _open()
+    console.print(f"{versions.rollback(store, ModelClient(settings), project)} is live")
+
+
+@app.command()
+def status() -> None:
+    """Show every project with its live version and its newest training run."""
+    _, store = _open()
+    table = _table("project", "live", "run", "state", "step", "loss", "seconds left", "reason, decision or error")
+    with store.read() as session:
+        for project in projects.list_all(session):
+            newest = next(iter(runs.list_of(session, project.id)), None)
+            table.add_row(*_status_row(project, newest))
+    console.print(table)
+
+
+def _status_row(project: Project, run: TrainingRun | None) -> list[str]:
+    if run is None:
+        return [str(project.id), project.live_version, "", "", "", "", "", "no run yet"]
+    return [
+        str(project.id),
+        project.live_version,
+        str(run.id),
+        run.state,
+        f"{run.step} of {run.steps}",
+        "" if run.loss is None else f"{run.loss:.3f}",
+        "" if run.seconds_left is None else f"{run.seconds_left:.0f}",
+        run.error or run.decision or run.reason,
+    ]
+
+
+def _wait_for(store: Store, project: int, run_id: int) -> None:
+    while True:
+        with store.read() as session:
+            run = runs.get(session, project, run_id)
+        if run.state == RunState.FAILED:
+            raise LorabelError(f"run {run_id} failed: {run.error}")
+        if run.state == RunState.FINISHED:
+            console.print(run.decision or "finished")
+            return
+        time.sleep(POLL_S)
+
+
+def _when(version: ModelVersion) -> str:
+    return version.created_at.strftime("%Y-%m-%d %H:%M")
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _open() -> tuple[Settings, Store]:
+    settings = _settings()
+    store = Store.open(settings)
+    store.migrate()
+    return settings, store
+
+
+def _settings() -> Settings:
+    settings = Settings()
+    _log_to_console(settings.log_level)
+    return settings
+
+
+def _log_to_console(level: str) -> None:
+    handler: Any = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    for noisy in ("httpx", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

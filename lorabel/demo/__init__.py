@@ -1,0 +1,6 @@
+"""A project to try Lorabel on: pictures that are drawn, and a small model that was trained on such pictures."""
+
+from pathlib import Path
+
+MODEL_FOLDER = Path(__file__).parent / "model"
+"""Loaded by open_clip as `local-dir:<MODEL_FOLDER>`."""

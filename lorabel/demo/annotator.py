@@ -1,0 +1,165 @@
+"""`lorabel demo --headless`: an annotator without a face works through Label Studio's own API, in rounds.
+
+In each round she takes tasks from the labeling stream (so that Label Studio itself asks our backend), reads the
+pre-annotation, submits the right answer, and then waits until the training that her submits caused has ended.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorabel import runs
+from lorabel.demo.project import LABEL_CONFIG, picture_of, right_answer
+from lorabel.errors import LabelStudioError
+from lorabel.label_studio import LabelStudio
+from lorabel.problems import bind
+from lorabel.store import Store
+from lorabel.tables import Project, RunState, TrainingRun
+
+ROUNDS = 5
+TASKS_PER_ROUND = 16
+UNSEEN_TASKS = 24
+PICTURES = ROUNDS * TASKS_PER_ROUND + UNSEEN_TASKS
+
+TRAINING_TIMEOUT_S = 180.0
+POLL_S = 0.2
+
+MOST_AT_FIRST = 0.6
+"""Zero-shot, the share must be about the chance of one in three; with 40 tasks it scatters by 0.08."""
+LEAST_AT_LAST = 0.9
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Round:
+    """How the loop stood when a round began, and how long its training took.
+
+    Attributes:
+        annotations: submitted before the round.
+        version: live in the round.
+        right: pre-annotations that were right, of `asked`, on tasks that nobody had annotated.
+        wait_s: from the round's last submit to the end of the training; None in the last round.
+    """
+
+    annotations: int
+    version: str
+    right: int
+    asked: int
+    wait_s: float | None
+
+    @property
+    def share(self) -> float:
+        return self.right / self.asked
+
+
+def has_improved(rounds: Sequence[Round]) -> bool:
+    """From about chance to right, with a version that was learned."""
+    first, last = rounds[0], rounds[-1]
+    return first.share <= MOST_AT_FIRST and last.share >= LEAST_AT_LAST and first.version != last.version
+
+
+class Annotator:
+    def __init__(self, label_studio: LabelStudio, store: Store, project_id: int) -> None:
+        self._label_studio = label_studio
+        self._store = store
+        self._project_id = project_id
+        self._binding = bind(LABEL_CONFIG).bindings[0]
+
+    def work(self, report: Callable[[Round], None]) -> list[Round]:
+        """All rounds; `report` is called after each."""
+        unseen = self._unseen_task_ids()
+        rounds: list[Round] = []
+        for number in range(ROUNDS):
+            finished = self._work_round(number * TASKS_PER_ROUND, unseen, is_last=number == ROUNDS - 1)
+            report(finished)
+            rounds.append(finished)
+        return rounds
+
+    def _work_round(self, annotations: int, unseen: frozenset[int], *, is_last: bool) -> Round:
+        version, last_run = self._live_version(), self._last_run_id()
+        right = self._count_right_unseen(unseen, version)
+        right += sum(self._annotate_next() for _ in range(TASKS_PER_ROUND))
+        submitted_at = time.monotonic()
+        wait_s = None
+        if not is_last:
+            self._wait_for_training(last_run)
+            wait_s = time.monotonic() - submitted_at
+        return Round(annotations, version, right, len(unseen) + TASKS_PER_ROUND, wait_s)
+
+    def _annotate_next(self) -> bool:
+        """Take the next task, submit the right answer. Whether the pre-annotation was right."""
+        task = self._label_studio.call("GET", f"/api/projects/{self._project_id}/next", timeout_s=110.0)
+        answer = right_answer(picture_of(task["data"], PICTURES))
+        newest = max(task["predictions"], key=lambda prediction: prediction["id"], default=None)
+        region = {
+            "from_name": self._binding.from_name,
+            "to_name": self._binding.to_name,
+            "type": "choices",
+            "value": {"choices": [answer]},
+        }
+        self._label_studio.call(
+            "POST", f"/api/tasks/{task['id']}/annotations/", json={"result": [region], "lead_time": 1.0}
+        )
+        return _choices(newest) == [answer]
+
+    def _unseen_task_ids(self) -> frozenset[int]:
+        """The project's last tasks, which the labeling stream does not reach."""
+        tasks = list(self._label_studio.tasks(self._project_id))
+        if len(tasks) != PICTURES:
+            raise LabelStudioError(f"project {self._project_id} has {len(tasks)} tasks, expected {PICTURES}")
+        return frozenset(task.task_id for task in tasks[-UNSEEN_TASKS:])
+
+    def _count_right_unseen(self, task_ids: frozenset[int], version: str) -> int:
+        """As the Data Manager's "Retrieve Predictions" does it for chosen tasks."""
+        self._label_studio.call(
+            "POST",
+            "/api/dm/actions",
+            params={"id": "retrieve_tasks_predictions", "project": self._project_id},
+            json={"selectedItems": {"all": False, "included": sorted(task_ids)}},
+            timeout_s=110.0,
+        )
+        found = self._label_studio.call("GET", "/api/predictions/", params={"project": self._project_id})
+        made = {p["task"]: p for p in found if p["task"] in task_ids and p["model_version"] == version}
+        tasks = self._label_studio.tasks(self._project_id)
+        return sum(
+            _choices(made.get(task.task_id)) == [right_answer(picture_of(task.data, PICTURES))]
+            for task in tasks
+            if task.task_id in task_ids
+        )
+
+    def _wait_for_training(self, last_run: int) -> None:
+        deadline = time.monotonic() + TRAINING_TIMEOUT_S
+        while time.monotonic() < deadline:
+            run = self._newest_run()
+            if run is not None and run.id > last_run and run.state == RunState.FINISHED:
+                return
+            if run is not None and run.id > last_run and run.state == RunState.FAILED:
+                raise LabelStudioError(f"training run {run.id} failed: {run.error}")
+            time.sleep(POLL_S)
+        raise LabelStudioError(
+            f"no training of project {self._project_id} ended within {TRAINING_TIMEOUT_S:.0f} s after "
+            f"{TASKS_PER_ROUND} annotations (last run: {_describe(self._newest_run())}); see `lorabel status`, "
+            "and `lorabel doctor` for the webhook"
+        )
+
+    def _newest_run(self) -> TrainingRun | None:
+        with self._store.read() as session:
+            return next(iter(runs.list_of(session, self._project_id)), None)
+
+    def _last_run_id(self) -> int:
+        run = self._newest_run()
+        return run.id if run else 0
+
+    def _live_version(self) -> str:
+        with self._store.read() as session:
+            return session.get_one(Project, self._project_id).live_version
+
+
+def _choices(prediction: Json | None) -> list[str]:
+    return [c for region in (prediction or {}).get("result", ()) for c in region["value"]["choices"]]
+
+
+def _describe(run: TrainingRun | None) -> str:
+    return "none" if run is None else f"{run.id}, {run.state}, {run.decision or run.error or 'no decision'}"

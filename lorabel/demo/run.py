@@ -1,0 +1,194 @@
+"""`lorabel demo`: the real Label Studio and all of Lorabel on this machine, connected, with pictures to label."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from lorabel import connect as connecting
+from lorabel.demo import account as accounts
+from lorabel.demo import annotator
+from lorabel.demo.account import Account
+from lorabel.demo.annotator import Annotator, Round
+from lorabel.demo.installation import ADDRESS, PRIVATE_ADDRESSES, Installation, check_port
+from lorabel.demo.project import create_project
+from lorabel.errors import LabelStudioError
+from lorabel.label_studio import LabelStudio
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.up import Supervisor
+
+MODEL = Path(__file__).parent / "model"
+PICTURES = 120
+START_TIMEOUT_S = 240.0
+POLL_S = 0.5
+
+
+def demo_settings(*, is_headless: bool) -> Settings:
+    """What suits the demo, under what the environment says; the processes that we start inherit it."""
+    defaults = {
+        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL}",
+        "TRAIN_AFTER_ANNOTATIONS": str(annotator.TASKS_PER_ROUND if is_headless else 8),
+        "TRAIN_AFTER_SECONDS": "20",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    return Settings()
+
+
+def run(*, is_headless: bool, console: Console) -> int:
+    """Until Ctrl-C, or headless until the last round. Ends every process that it started, and no other.
+
+    Returns:
+        The exit code: 0, of a headless run only if the loop improved.
+
+    Raises:
+        LorabelError: a port is taken, the installation failed, a part does not come up.
+    """
+    settings = demo_settings(is_headless=is_headless)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return Demo(settings, console).run(is_headless=is_headless)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 0 if not is_headless else 130
+
+
+class Demo:
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self.settings = settings
+        self.console = console
+        self.folder = settings.data_dir.absolute() / "label-studio"
+        self.account_file = self.folder / "account.json"
+        self.url = f"http://{ADDRESS}:{settings.label_studio_port}"
+
+    def run(self, *, is_headless: bool) -> int:
+        check_port(self.settings.label_studio_port, "LABEL_STUDIO_PORT")
+        check_port(self.settings.port, "PORT")
+        check_port(urlsplit(self.settings.model_server_url).port or 80, "MODEL_SERVER_URL")
+        account = accounts.load_or_create(self.account_file)
+        installation = Installation.under(self.folder)
+        with self.console.status("preparing Label Studio") as status:
+            installation.install(lambda text: status.update(text))
+            installation.create_database(account.email, account.password, lambda text: status.update(text))
+        supervisor = Supervisor(self.settings)
+        supervisor.add(
+            "label-studio",
+            installation.command(self.settings.label_studio_port),
+            installation.environment(PRIVATE_ADDRESSES),
+        )
+        try:
+            supervisor.start()
+            self._wait_for_label_studio()
+            supervisor.wait_until_ready(START_TIMEOUT_S)
+            account = self._signed_in(account)
+            if is_headless:
+                return self._work_headless(account)
+            self._invite(self._with_project(account))
+            supervisor.run_forever()
+            return 0
+        finally:
+            supervisor.stop()
+
+    def _wait_for_label_studio(self) -> None:
+        label_studio = LabelStudio(self.url, None, timeout_s=5.0)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with self.console.status(f"waiting for Label Studio at {self.url}"):
+            while True:
+                try:
+                    version = label_studio.server().version
+                    break
+                except LabelStudioError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(POLL_S)
+        label_studio.close()
+        self.console.print(f"Label Studio {version} answers at {self.url}")
+
+    def _signed_in(self, account: Account) -> Account:
+        account = accounts.with_token(account, self.url)
+        accounts.save(account, self.account_file)
+        return account
+
+    def _with_project(self, account: Account) -> Account:
+        """The account's project, made and connected if it is not; connecting again changes nothing."""
+        if account.project_id is None:
+            account = replace(account, project_id=self._create_project(account, PICTURES))
+            accounts.save(account, self.account_file)
+        self._connect(account, account.project_id or 0)
+        return account
+
+    def _create_project(self, account: Account, count: int) -> int:
+        label_studio = LabelStudio(self.url, account.token, timeout_s=30.0)
+        with self.console.status(f"drawing {count} pictures and uploading them"):
+            project_id = create_project(label_studio, count)
+        label_studio.close()
+        self.console.print(f"project {project_id} has {count} pictures")
+        return project_id
+
+    def _connect(self, account: Account, project_id: int) -> None:
+        connection = connecting.connect(self.settings, self.url, account.token or "", project_id)
+        for step in connection.steps:
+            self.console.print(f"  {step.name}: {step.found}", highlight=False)
+        if not connection.is_complete:
+            raise LabelStudioError("the demo's project could not be connected; see the steps above")
+
+    def _work_headless(self, account: Account) -> int:
+        """In a project of its own each time, so that the first round is zero-shot."""
+        project_id = self._create_project(account, annotator.PICTURES)
+        self._connect(account, project_id)
+        label_studio = LabelStudio(self.url, account.token, timeout_s=60.0)
+        store = Store.open(self.settings)
+        try:
+            rounds = Annotator(label_studio, store, project_id).work(self._show_round)
+        finally:
+            store.close()
+            label_studio.close()
+        self.console.print(_table(rounds))
+        if annotator.has_improved(rounds):
+            self.console.print("[green]the loop improved[/green]")
+            return 0
+        self.console.print(
+            f"[red]the loop did not improve[/red]: expected a first share of at most "
+            f"{annotator.MOST_AT_FIRST} and a last one of at least {annotator.LEAST_AT_LAST}"
+        )
+        return 1
+
+    def _show_round(self, done: Round) -> None:
+        trained = "" if done.wait_s is None else f", trained {done.wait_s:.1f} s after the last submit"
+        self.console.print(f"  {done.version}: {done.right} of {done.asked} right{trained}", highlight=False)
+
+    def _invite(self, account: Account) -> None:
+        self.console.print(
+            f"\n[bold]{self.url}/projects/{account.project_id}/data[/bold]\n"
+            f"  login     {account.email}\n"
+            f"  password  {account.password}\n\n"
+            "Try: press [bold]Label All Tasks[/bold]. Solid prints are Grade A, striped ones B, outlined ones C;\n"
+            "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them: after\n"
+            f"{self.settings.train_after_annotations} annotations it trains (lorabel status shows it), and the next "
+            "task is predicted\nby the new version. Ctrl-C ends everything; `lorabel demo` goes on here.",
+            highlight=False,
+        )
+
+
+def _table(rounds: list[Round]) -> Table:
+    table = Table(title="Right pre-annotations on tasks that the model had not seen")
+    for name in ("annotations so far", "live version", "right", "seconds from last submit to new version"):
+        table.add_column(name, justify="right")
+    for done in rounds:
+        wait = "" if done.wait_s is None else f"{done.wait_s:.1f}"
+        share = f"{done.share:.2f} ({done.right} of {done.asked})"
+        table.add_row(str(done.annotations), done.version, share, wait)
+    return table
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal_number)

@@ -1,0 +1,319 @@
+"""Trains the demo model from nothing: a tiny open_clip model, on pictures that are drawn once and kept in memory.
+
+    python -m lorabel.demo.train --out DIR --minutes 25 --seed 0
+
+Not plain InfoNCE: each image is classified against sets of captions in which exactly one is right
+(all colours, all shapes, all fills, all sizes, and every combination of some attributes in the batch),
+which needs few captions a step and has no false negatives. The folder that comes out is loaded by
+`open_clip.create_model_and_transforms("local-dir:DIR")` with no code of ours.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import random
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lorabel.demo.captions import ATTRIBUTES, WORDS, describe, unknown_words, write
+from lorabel.demo.pictures import HELD_OUT_PAIRS, Picture, random_pictures
+
+TRAINING_SEED = 1
+"""Of the pictures; evaluation draws from others."""
+LARGEST_SCALE = 30
+"""Of the logits, so that confidences stay short of certainty."""
+
+CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 128,
+        "custom_text": True,
+        "vision_cfg": {"timm_model_name": "edgenext_xx_small", "timm_pool": "avg", "image_size": 64},
+        "text_cfg": {
+            "context_length": 64,
+            "vocab_size": 260,
+            "hf_tokenizer_name": "bytes",
+            "width": 128,
+            "heads": 4,
+            "layers": 3,
+            "pool_type": "eos",
+            "pad_id": 0,
+            "eos_id": 2,
+        },
+    },
+    "preprocess_cfg": {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    },
+}
+TOKENIZER_CONFIG: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "pad_token": "<pad>",
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "model_max_length": CONFIG["model_cfg"]["text_cfg"]["context_length"],
+}
+IMAGE_PX: int = CONFIG["model_cfg"]["vision_cfg"]["image_size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    out: Path
+    minutes: float
+    seed: int = 0
+    pictures: int = 40_000
+    batch: int = 64
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Pictures and their pixels, (n, side, side, 3) uint8."""
+
+    pictures: list[Picture]
+    pixels: NDArray[np.uint8]
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Each UTF-8 byte is a token, so no label is unknown: `<pad>` 0, `<bos>` 1, `<eos>` 2, bytes from 3."""
+    symbols = ["<pad>", "<bos>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    ends = [("<bos>", 1), ("<eos>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
+    return tokenizer
+
+
+def prepare(out: Path) -> None:
+    """Writes the config and the tokenizer, without which open_clip cannot build the model."""
+    out.mkdir(parents=True, exist_ok=True)
+    byte_tokenizer().save(str(out / "tokenizer.json"))
+    for name, content in (("open_clip_config.json", CONFIG), ("tokenizer_config.json", TOKENIZER_CONFIG)):
+        (out / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def save(model: nn.Module, out: Path) -> None:
+    """Writes the weights as float16, half the size; they are loaded as float32. Replaces the file atomically."""
+    weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    partial = out / "open_clip_model.partial"
+    save_file(weights, partial)
+    partial.chmod(0o644)
+    partial.replace(out / "open_clip_model.safetensors")
+
+
+def initialise(model: nn.Module) -> None:
+    """Larger first weights than timm's, whose blocks do nothing at first, for trainings that take days."""
+    for name, parameter in model.named_parameters():
+        if ".gamma" in name:
+            nn.init.constant_(parameter, 0.5)
+        elif name.startswith("visual.") and parameter.ndim == 4:
+            nn.init.kaiming_normal_(parameter, mode="fan_in", nonlinearity="linear")
+        elif name.startswith("visual.") and parameter.ndim == 2:
+            nn.init.xavier_normal_(parameter)
+
+
+def draw_all(pictures: list[Picture], side_px: int = IMAGE_PX) -> Drawn:
+    """Draws with every core."""
+    with ProcessPoolExecutor() as pool:
+        pixels = list(pool.map(_pixels, pictures, itertools.repeat(side_px), chunksize=200))
+    return Drawn(pictures, np.stack(pixels))
+
+
+def _pixels(picture: Picture, side_px: int) -> NDArray[np.uint8]:
+    return np.asarray(picture.draw(side_px))
+
+
+def augment(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    """(n, side, side, 3) uint8 to (n, 3, side, side) float32, normalised; mirrored, moved, lit, blurred a bit."""
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    mirrored = torch.from_numpy(rng.random(len(images)) < 0.5)
+    images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    pad = 4
+    left, top = rng.integers(0, 2 * pad + 1, 2)
+    side = images.shape[-1]
+    images = functional.pad(images, (pad,) * 4, mode="replicate")[..., top : top + side, left : left + side]
+    images = images * torch.from_numpy(rng.uniform(0.93, 1.05, (len(images), 1, 1, 1))).float()
+    if rng.random() < 0.25:
+        images = (
+            functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1) * 0.6
+            + images * 0.4
+        )
+    return (images.clamp(0, 1) - 0.5) / 0.25
+
+
+class Trainer:
+    """One model, its optimizer and the random choices of one training.
+
+    `anchors` is one vector for each word, (words, dim), thrown away after training. Images are classified
+    against the anchors and captions are drawn to the sum of theirs, so that neither tower has to wait
+    until the other makes sense; beside that, images are classified against the captions themselves.
+    """
+
+    def __init__(self, options: Options, model: Any, tokenizer: Any) -> None:
+        self.options, self.model, self.tokenizer = options, model, tokenizer
+        self.mask: Tensor = model.text.attn_mask
+        self.words = random.Random(options.seed)
+        self.rng = np.random.default_rng(options.seed)
+        self.rows = {word: row for row, word in enumerate(w for name in ATTRIBUTES for w in WORDS[name])}
+        dim = CONFIG["model_cfg"]["embed_dim"]
+        self.anchors = nn.Parameter(nn.init.orthogonal_(torch.empty(len(self.rows), dim)))
+        decayed = [p for p in model.parameters() if p.ndim >= 2]
+        others = [p for p in model.parameters() if p.ndim < 2] + [self.anchors]
+        groups = [
+            {"params": decayed, "weight_decay": options.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
+
+    def step(self, drawn: Drawn, share_done: float) -> dict[str, float]:
+        """One update; returns the losses by name."""
+        chosen = self.rng.integers(len(drawn.pictures), size=self.options.batch)
+        pictures = [drawn.pictures[i] for i in chosen]
+        images = augment(drawn.pixels[chosen], self.rng).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.model.encode_image(images, normalize=True)
+        losses = {"words": self._words(features, pictures), **self._captions(features, pictures)}
+        if self.words.random() < 0.25:
+            losses["unknown"] = self._unknown()
+        self._update(sum(losses.values(), torch.zeros(())), self.options.learning_rate * schedule(share_done))
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def _update(self, loss: Tensor, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        """(n, dim), unit length. Padding is cut off, which changes nothing under a causal mask."""
+        tokens = self.tokenizer(texts)
+        length = int((tokens != 0).sum(1).max())
+        self.model.text.attn_mask = self.mask[:length, :length]
+        features: Tensor = self.model.encode_text(tokens[:, :length], normalize=True)
+        self.model.text.attn_mask = self.mask
+        return features
+
+    def _scale(self) -> Tensor:
+        scale: Tensor = self.model.logit_scale.exp()
+        return scale
+
+    def _words(self, features: Tensor, pictures: list[Picture]) -> Tensor:
+        """Each image against the anchors of all colours, all shapes, all fills, all sizes."""
+        loss = torch.zeros(())
+        for name in ATTRIBUTES:
+            anchors = functional.normalize(self.anchors[[self.rows[word] for word in WORDS[name]]], dim=-1)
+            targets = torch.tensor([WORDS[name].index(getattr(p, name)) for p in pictures])
+            hidden = mixes_into_held_out(pictures, [{name: word} for word in WORDS[name]])
+            logits = (self._scale() * features @ anchors.T).masked_fill(hidden, float("-inf"))
+            loss = loss + functional.cross_entropy(logits, targets)
+        return loss
+
+    def _captions(self, features: Tensor, pictures: list[Picture]) -> dict[str, Tensor]:
+        """Each image against captions of some attributes, and each caption against the anchors' sums."""
+        names = self._some_attributes()
+        combinations = [tuple(describe(p, names).items()) for p in pictures]
+        distinct = list(dict.fromkeys(combinations))
+        texts = self._encode([write(dict(combination), self.words) for combination in distinct])
+        rows = torch.tensor([[self.rows[word] for _, word in combination] for combination in distinct])
+        sums = functional.normalize(functional.normalize(self.anchors, dim=-1)[rows].sum(1), dim=-1)
+        targets = torch.tensor([distinct.index(combination) for combination in combinations])
+        hidden = mixes_into_held_out(pictures, [dict(combination) for combination in distinct])
+        logits = (self._scale() * features @ texts.T).masked_fill(hidden, float("-inf"))
+        return {
+            "captions": functional.cross_entropy(logits, targets),
+            "sums": functional.cross_entropy(self._scale() * texts @ sums.T, torch.arange(len(distinct))),
+        }
+
+    def _some_attributes(self) -> tuple[str, ...]:
+        draw = self.words.random()
+        if draw < 0.35:
+            return ("colour", "shape")
+        return tuple(self.words.sample(ATTRIBUTES, 1 if draw < 0.65 else self.words.randint(2, 4)))
+
+    def _unknown(self) -> Tensor:
+        """Tells labels apart that no picture explains, however they are written."""
+        pairs = unknown_words(16, self.words)
+        texts = self._encode([text for pair in pairs for text in pair])
+        logits = self._scale() * texts[0::2] @ texts[1::2].T
+        return functional.cross_entropy(logits, torch.arange(len(pairs)))
+
+
+def mixes_into_held_out(pictures: list[Picture], captions: list[dict[str, str]]) -> Tensor:
+    """(pictures, captions) bool: whether one's colour and the other's shape are a pair that is never trained on.
+
+    Such a caption is no wrong answer to choose from. Otherwise the model would learn, from never seeing a
+    red moon, that what is red is no moon.
+    """
+    rows = [
+        [
+            (p.colour, c.get("shape")) in HELD_OUT_PAIRS or (c.get("colour"), p.shape) in HELD_OUT_PAIRS
+            for c in captions
+        ]
+        for p in pictures
+    ]
+    return torch.tensor(rows)
+
+
+def schedule(share_done: float) -> float:
+    """Share of the learning rate: up within the first twentieth, then down along a cosine."""
+    return min(1.0, share_done / 0.05 + 0.02) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(share_done, 1.0))) / 2)
+
+
+def train(options: Options) -> None:
+    """Trains for about `options.minutes` after drawing; the folder is usable from the first minute on."""
+    torch.manual_seed(options.seed)
+    prepare(options.out)
+    model = open_clip.create_model(f"local-dir:{options.out}", load_weights=False)
+    initialise(model)
+    model.to(memory_format=torch.channels_last).train()
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{options.out}")
+    started = time.monotonic()
+    drawn = draw_all(list(itertools.islice(random_pictures(TRAINING_SEED, held_out=False), options.pictures)))
+    print(f"{len(drawn.pictures)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
+    trainer = Trainer(options, model, tokenizer)
+    started, losses = time.monotonic(), []
+    for step in itertools.count(1):
+        share_done = (time.monotonic() - started) / (60 * options.minutes)
+        if share_done >= 1:
+            break
+        losses.append(trainer.step(drawn, share_done))
+        if step % 100 == 0:
+            recent = {name: np.mean([each[name] for each in losses[-100:] if name in each]) for name in losses[-1]}
+            figures = " ".join(f"{name} {value:.2f}" for name, value in recent.items())
+            print(f"step {step} {figures}; {share_done:.0%} done", flush=True)
+        if step % 200 == 0:
+            save(model, options.out)
+    save(model, options.out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=int, default=40_000)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    train(Options(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

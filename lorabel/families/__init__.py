@@ -1,0 +1,103 @@
+"""A family is one way of computing; each file here holds one. Training and serving share it.
+
+A subclass of `Family` is found by itself. It says which (input, output) pair it serves, and knows nothing of
+Label Studio, projects or HTTP.
+"""
+
+import logging
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from lorabel.contracts import Contract, MediaRef, RowAdapters
+from lorabel.device import choose_device, choose_precision
+from lorabel.discovery import discover
+from lorabel.errors import SettingsError
+from lorabel.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[MediaRef], bytes]
+Memo = MutableMapping[Hashable, Any]
+
+
+class Family(ABC):
+    """A loaded base model. `prepare` may run in any thread, everything else in one."""
+
+    name: ClassVar[str]
+    input_type: ClassVar[type[Contract]]
+    output_type: ClassVar[type[Contract]]
+    default_source: ClassVar[str]
+
+    source: str
+    module: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    @abstractmethod
+    def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        """The base model, frozen and in eval mode.
+
+        Raises:
+            SettingsError: it cannot be found or read; the message names the setting.
+        """
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, folder: Path) -> str:
+        """Write a tiny model with random weights for tests; returns its source for `load`."""
+
+    @abstractmethod
+    def prepare(self, question: Any, fetch: Fetch) -> Any:
+        """One example, on the CPU. Raises UnreadableError."""
+
+    @abstractmethod
+    def augment(self, examples: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
+        """The same examples changed a little, so that a few of them teach more."""
+
+    @abstractmethod
+    def predict(
+        self, examples: Sequence[Any], adapters: Sequence[str | None], rows: RowAdapters, memo: Memo
+    ) -> Sequence[Contract]:
+        """One output per example, row i computed with `adapters[i]`.
+
+        Args:
+            memo: keeps what does not depend on the examples (text features by adapter and texts). It must
+                be emptied when an adapter's name comes to mean other weights.
+        """
+
+    @abstractmethod
+    def loss(self, examples: Sequence[Any], targets: Sequence[Any]) -> Tensor:
+        """Scalar float32, with the adapter that PEFT has active."""
+
+    def lora_layers(self) -> list[str]:
+        """Names of the linear layers that LoRA goes on: all of them."""
+        return [name for name, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
+
+
+def family_types() -> tuple[type[Family], ...]:
+    return discover(sys.modules[__name__], Family)  # type: ignore[type-abstract]
+
+
+def family_for(input_type: type[Contract], output_type: type[Contract]) -> type[Family]:
+    """Raises SettingsError if no family or more than one serves the pair."""
+    able = [f for f in family_types() if (f.input_type, f.output_type) == (input_type, output_type)]
+    if len(able) != 1:
+        names = ", ".join(f.name for f in able) or "no family"
+        raise SettingsError(f"{names} serves {input_type.kind} -> {output_type.kind}, expected exactly one")
+    return able[0]
+
+
+def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | None = None) -> Family:
+    """Load the base model that MODEL_<FAMILY> names, on the settings' device and, by default, precision."""
+    device = choose_device(settings)
+    dtype = dtype or choose_precision(settings, device)
+    source = settings.models.get(family.name, family.default_source)
+    log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
+    return family.load(source, device, dtype, settings)

@@ -1,0 +1,35 @@
+"""HTTP basic authentication for our Flask apps, switched on by BASIC_AUTH_USER and BASIC_AUTH_PASS."""
+
+import hmac
+from collections.abc import Collection
+
+from flask import Flask, Response, jsonify, request
+
+from lorabel.settings import Settings
+
+
+def require_basic_auth(app: Flask, settings: Settings, open_paths: Collection[str]) -> None:
+    """Answer 401 to every request without the right user and password, except at `open_paths`."""
+    expected = settings.basic_auth
+    if expected is None:
+        return
+
+    @app.before_request
+    def check() -> Response | None:
+        if request.path in open_paths or _is_right(expected):
+            return None
+        answer = jsonify(error="user and password are needed: BASIC_AUTH_USER and BASIC_AUTH_PASS are set here")
+        answer.status_code = 401
+        answer.headers["WWW-Authenticate"] = 'Basic realm="lorabel", charset="UTF-8"'
+        return answer
+
+
+def _is_right(expected: tuple[str, str]) -> bool:
+    """Takes equally long for each wrong user or password of one length."""
+    given = request.authorization
+    if given is None or given.type != "basic":
+        return False
+    user, password = (str(part or "").encode() for part in (given.username, given.password))
+    is_user = hmac.compare_digest(user, expected[0].encode())
+    is_password = hmac.compare_digest(password, expected[1].encode())
+    return is_user and is_password

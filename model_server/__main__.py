@@ -1,0 +1,48 @@
+"""`python -m model_server`: the one process that owns the device, under gunicorn with threads."""
+
+import logging
+from urllib.parse import urlsplit
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from lorabel.settings import Settings
+
+THREADS = 64
+
+
+class ModelServer(BaseApplication):  # type: ignore[misc]
+    """https://docs.gunicorn.org/en/stable/custom.html. The app is made in the worker: CUDA survives no fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        port = urlsplit(self._settings.model_server_url).port or 80
+        for key, value in {
+            "bind": f"{self._settings.model_server_host}:{port}",
+            "workers": 1,
+            "threads": THREADS,
+            "worker_class": "gthread",
+            # Loading a base model may take minutes; a supervisor or container looks after a hanging one.
+            "timeout": 0,
+            "loglevel": self._settings.log_level.lower(),
+            "proc_name": "lorabel-model-server",
+        }.items():
+            self.cfg.set(key, value)
+
+    def load(self) -> Flask:
+        from model_server.app import create_app
+
+        return create_app(self._settings)
+
+
+def main() -> None:
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    ModelServer(settings).run()
+
+
+if __name__ == "__main__":
+    main()

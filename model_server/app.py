@@ -1,0 +1,133 @@
+"""HTTP in front of the engine: /v1/predict /v1/preload /v1/models /health /metrics. Internal to Lorabel."""
+
+import logging
+import time
+from concurrent.futures import wait
+
+from flask import Flask, Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import HTTPException
+
+from lorabel.errors import ModelServerBusyError, NotFoundError, UnreadableError
+from lorabel.families import family_types, load_family
+from lorabel.http_auth import require_basic_auth
+from lorabel.media import Fetcher
+from lorabel.messages import (
+    FamilyInfo,
+    ModelsResponse,
+    PredictRequest,
+    PredictResponse,
+    PreloadRequest,
+    RowError,
+    RowResult,
+)
+from lorabel.registry import Registry
+from lorabel.settings import Settings
+from model_server.adapters import AdapterBank
+from model_server.engine import Engine, Metrics, Station
+
+log = logging.getLogger(__name__)
+
+MEGABYTE = 1024 * 1024
+GRACE_S = 1.0
+
+
+def create_app(settings: Settings) -> Flask:
+    """Loads every family's base model: takes seconds, or minutes where a hub is asked for the first time."""
+    adapters = Registry(settings.adapters_dir)
+    stations = [
+        Station(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE))
+        for family in (load_family(kind, settings) for kind in family_types())
+    ]
+    for station in stations:
+        family = station.family
+        log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
+    metrics_registry = CollectorRegistry()
+    engine = Engine(
+        stations,
+        Fetcher(settings).fetch,
+        Metrics(metrics_registry),
+        max_batch=settings.max_batch,
+        max_waiting=settings.max_waiting,
+    )
+    return _create_app(settings, engine, metrics_registry)
+
+
+def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorRegistry) -> Flask:
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * MEGABYTE
+    app.extensions["engine"] = engine
+    require_basic_auth(app, settings, open_paths=("/livez",))
+    _handle_errors(app)
+
+    @app.get("/livez")
+    @app.get("/health")
+    def health() -> Response:
+        return jsonify(status="UP")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(metrics_registry), content_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/v1/predict")
+    def predict() -> Response:
+        return _answer(_predict(engine, PredictRequest.model_validate_json(request.get_data())))
+
+    @app.post("/v1/preload")
+    def preload() -> Response:
+        for adapter in PreloadRequest.model_validate_json(request.get_data()).adapters:
+            engine.preload(adapter)
+        return jsonify(status="ok")
+
+    @app.get("/v1/models")
+    def models() -> Response:
+        return _answer(_describe(engine))
+
+    return app
+
+
+def _predict(engine: Engine, wanted: PredictRequest) -> PredictResponse:
+    deadline = time.monotonic() + wanted.timeout_s
+    futures = engine.submit(wanted.rows, wanted.timeout_s)
+    done, _ = wait(futures, timeout=max(0.0, deadline - time.monotonic()) + GRACE_S)
+    late = RowResult(error=RowError(reason=f"not ready after {wanted.timeout_s:g} s", is_permanent=False))
+    return PredictResponse(rows=[future.result() if future in done else late for future in futures])
+
+
+def _describe(engine: Engine) -> ModelsResponse:
+    families = [station.family for station in engine.stations]
+    return ModelsResponse(
+        device=str(families[0].device),
+        precision=str(families[0].dtype).removeprefix("torch."),
+        max_batch=engine.max_batch,
+        families=[
+            FamilyInfo(
+                name=family.name,
+                source=family.source,
+                parameters=sum(p.numel() for p in family.module.parameters()),
+                lora_layers=len(family.lora_layers()),
+            )
+            for family in families
+        ],
+        adapters=[name for station in engine.stations for name in station.bank.names],
+        adapter_bytes=sum(station.bank.nbytes for station in engine.stations),
+    )
+
+
+def _answer(message: BaseModel) -> Response:
+    return Response(message.model_dump_json(), content_type="application/json")
+
+
+def _handle_errors(app: Flask) -> None:
+    table = {ValidationError: 400, NotFoundError: 404, UnreadableError: 409, ModelServerBusyError: 503}
+
+    def handle(error: Exception) -> tuple[Response, int]:
+        answer = jsonify(error=str(error))
+        if isinstance(error, ModelServerBusyError):
+            answer.headers["Retry-After"] = str(error.retry_after_s)
+        return answer, table[type(error)]
+
+    for kind in table:
+        app.register_error_handler(kind, handle)
+    app.register_error_handler(HTTPException, lambda error: (jsonify(error=error.description), error.code or 500))

@@ -1,0 +1,94 @@
+"""A model server over real HTTP that answers from the picture's address, without any model.
+
+`.../red0.png` shows the label `red`; an address with `forbidden` in it cannot be read for now, one with
+`broken` in it never.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.serving import make_server
+
+from lorabel.messages import (
+    ModelsResponse,
+    PredictRequest,
+    PredictResponse,
+    PredictRow,
+    PreloadRequest,
+    RowError,
+    RowResult,
+)
+
+SURE = 0.9
+
+
+class FakeModelServer:
+    """`rows` are those asked for so far. `status` other than 200 refuses from request `fails_from` on."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.rows: list[PredictRow] = []
+        self.requests: list[PredictRequest] = []
+        self.preloaded: list[str] = []
+        self.status = 200
+        self.fails_from = 0
+        self.wait_s = 0.0
+        self.outputs: dict[str, Any] = {}
+
+    def predict(self) -> Response:
+        time.sleep(self.wait_s)
+        asked = PredictRequest.model_validate_json(request.get_data())
+        self.requests.append(asked)
+        if self.status != 200 and len(self.requests) > self.fails_from:
+            return Response("no", self.status, {"Retry-After": "7"})
+        self.rows += asked.rows
+        answer = PredictResponse(rows=[self.answer(row) for row in asked.rows])
+        return Response(answer.model_dump_json(), content_type="application/json")
+
+    def preload(self) -> Response:
+        self.preloaded += PreloadRequest.model_validate_json(request.get_data()).adapters
+        return Response("{}", self.status, content_type="application/json")
+
+    def models(self) -> Response:
+        answer = ModelsResponse(
+            device="cpu", precision="float32", max_batch=64, families=[], adapters=[], adapter_bytes=0
+        )
+        return Response(answer.model_dump_json(), content_type="application/json")
+
+    def answer(self, row: PredictRow) -> RowResult:
+        url = row.input["image"]["url"]
+        for part, output in self.outputs.items():
+            if part in url:
+                return RowResult(output=output)
+        if "forbidden" in url:
+            return RowResult(error=RowError(reason=f"{url}: 403", is_permanent=False))
+        if "broken" in url:
+            return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
+        return RowResult(output={"probabilities": _scores(url, row.input["texts"])})
+
+
+def _scores(url: str, texts: list[str]) -> list[float]:
+    name = url.rsplit("/", 1)[-1]
+    shown = next((i for i, text in enumerate(texts) if text in name), 0)
+    rest = (1 - SURE) / max(1, len(texts) - 1)
+    return [SURE if i == shown else rest for i in range(len(texts))]
+
+
+@contextmanager
+def running() -> Iterator[FakeModelServer]:
+    app = Flask("fake-model-server")
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    fake = FakeModelServer(f"http://127.0.0.1:{server.server_port}")
+    app.add_url_rule("/v1/predict", view_func=fake.predict, methods=["POST"])
+    app.add_url_rule("/v1/preload", view_func=fake.preload, methods=["POST"])
+    app.add_url_rule("/v1/models", view_func=fake.models)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield fake
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -1,0 +1,126 @@
+from base64 import b64encode
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from backend.app import STATUS_CODES, create_app
+from backend.services import EXTENSION, Services
+from lorabel import errors
+from lorabel.settings import Settings
+from lorabel.tables import Event
+from tests.backend import requests
+
+RIGHT = ("ann", "s3cret ü:x")
+PATHS = ["/health", "/versions", "/metrics", "/api/v1/projects", "/api/v1/openapi.json", "/no-such-page"]
+
+
+@pytest.fixture
+def guarded(settings: Settings) -> Iterator[FlaskClient]:
+    user, password = RIGHT
+    login = {"basic_auth_user": user, "basic_auth_pass": SecretStr(password)}
+    app = create_app(settings.model_copy(update=login))
+    yield app.test_client()
+    app.extensions[EXTENSION].close()
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_demands_the_password(guarded: FlaskClient, path: str) -> None:
+    answer = guarded.get(path)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+    assert "BASIC_AUTH_USER" in answer.json["error"]
+
+
+def test_setup_predict_and_webhook_demand_the_password_too(guarded: FlaskClient) -> None:
+    for path in ("/setup", "/predict", "/webhook"):
+        assert guarded.post(path, json={}).status_code == 401
+
+
+def test_the_right_password_opens(guarded: FlaskClient) -> None:
+    assert guarded.get("/health", headers=basic(*RIGHT)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        basic("ann", "wrong"),
+        basic("bob", RIGHT[1]),
+        basic("ann", ""),
+        basic("", ""),
+        {"Authorization": "Basic !!!"},
+        {"Authorization": "Bearer " + RIGHT[1]},
+        {"Authorization": "Token x"},
+    ],
+)
+def test_a_wrong_password_does_not_open(guarded: FlaskClient, headers: dict[str, str]) -> None:
+    assert guarded.get("/health", headers=headers).status_code == 401
+
+
+def test_livez_needs_no_password(guarded: FlaskClient) -> None:
+    answer = guarded.get("/livez")
+    assert (answer.status_code, answer.json) == (200, {"status": "UP"})
+
+
+def test_without_settings_for_it_no_password_is_demanded(client: FlaskClient) -> None:
+    assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook", "/api/v1/projects/1/promote"])
+def test_a_request_over_the_limit_is_refused_with_the_settings_name(
+    settings: Settings, path: str
+) -> None:
+    app = create_app(settings.model_copy(update={"max_request_mb": 1}))
+    answer = app.test_client().post(path, data=b'{"x": "' + b"y" * 2**20 + b'"}')
+    services: Services = app.extensions[EXTENSION]
+    with services.store.read() as session:
+        assert session.scalar(select(func.count(Event.id))) == 0
+    services.close()
+    assert answer.status_code == 413
+    assert "MAX_REQUEST_MB" in answer.json["error"]
+
+
+def test_an_unknown_path_and_a_wrong_method_get_json(client: FlaskClient) -> None:
+    assert client.get("/train").status_code == 404
+    answer = client.get("/predict")
+    assert answer.status_code == 405
+    assert answer.json["error"]
+
+
+def test_every_error_of_ours_has_a_status_code() -> None:
+    ours = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    for kind in ours:
+        assert any(parent in STATUS_CODES for parent in kind.__mro__[:-2])
+
+
+def test_a_fault_of_ours_says_nothing_of_the_inside(
+    app: Flask, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.add_url_rule("/fault", view_func=lambda: 1 / 0)
+    answer = app.test_client().get("/fault")
+    assert answer.status_code == 500
+    assert answer.json["error"] == "our fault: ZeroDivisionError; the log has more"
+    assert "division by zero" in caplog.text
+
+
+def test_two_apps_share_nothing(settings: Settings, client: FlaskClient) -> None:
+    other = create_app(settings)
+    client.get("/health")
+    assert b'endpoint="/health"' in client.get("/metrics").data
+    assert b'endpoint="/health"' not in other.test_client().get("/metrics").data
+    other.extensions[EXTENSION].close()
+
+
+def test_tokens_never_reach_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    client.post("/setup", json=requests.setup(access_token="hush-hush"))
+    client.post("/setup", json=requests.setup(access_token=["hush-hush"]))
+    client.get("/health?token=hush-hush")
+    assert "hush-hush" not in caplog.text

@@ -1,0 +1,143 @@
+"""/health, /setup and /versions, against the facts of tests/data/recordings/CLIENT_CONTRACT.md."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from backend.services import Services
+from lorabel.tables import ModelVersion, Project, VersionState
+from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
+
+
+def stored(services: Services, project_id: int = 1) -> Project:
+    with services.store.read() as session:
+        return session.get_one(Project, project_id)
+
+
+def add_version(services: Services, number: int, is_live: bool = True) -> None:
+    with services.store.write() as session:
+        project = session.get_one(Project, 1)
+        state = VersionState.LIVE if is_live else VersionState.REJECTED
+        session.add(
+            ModelVersion(
+                project_id=1, number=number, parent=project.live_number, state=state, base_models={},
+                adapters={"label": f"p1.v{number}/label"}, metrics={}, trained_on=[],
+            )
+        )
+        if is_live:
+            project.live_number = number
+
+
+def test_health_is_json_and_asks_neither_database_nor_model_server(
+    client: FlaskClient, services: Services, model_server: FakeModelServer
+) -> None:
+    services.store.close()
+    model_server.status = 500
+    answer = client.get("/health")
+    assert answer.json == {"status": "UP", "model_class": "Lorabel"}
+    assert model_server.requests == []
+
+
+def test_setup_names_the_live_version_as_a_string(client: FlaskClient, services: Services) -> None:
+    assert client.post("/setup", json=requests.setup()).json == {"model_version": "p1.v0"}
+    add_version(services, 3)
+    assert client.post("/setup", json=requests.setup()).json == {"model_version": "p1.v3"}
+
+
+def test_setup_and_predict_name_the_same_version(client: FlaskClient, services: Services) -> None:
+    client.post("/setup", json=requests.setup())
+    add_version(services, 2)
+    named = client.post("/setup", json=requests.setup()).json["model_version"]
+    answer = client.post("/predict", json=requests.predict(requests.task(1)))
+    assert answer.json["results"][0]["model_version"] == named == "p1.v2"
+
+
+def test_setup_remembers_what_label_studio_says(client: FlaskClient, services: Services) -> None:
+    client.post("/setup", json=requests.setup(extra_params={"train_after_annotations": 2}))
+    project = stored(services)
+    assert project.label_config == requests.CONFIG
+    assert project.hostname == "http://localhost:8080"
+    assert project.setup_token == "legacy"
+    assert project.extra_params == {"train_after_annotations": 2}
+
+
+def test_setup_writes_only_what_changed(client: FlaskClient, services: Services) -> None:
+    client.post("/setup", json=requests.setup())
+    first = stored(services).updated_at
+    client.post("/setup", json=requests.setup())
+    assert stored(services).updated_at == first
+    client.post("/setup", json=requests.setup(hostname="http://labels.example.com"))
+    assert stored(services).updated_at > first
+
+
+@pytest.mark.parametrize("extra", [None, [], "fast", 3, True])
+def test_extra_params_may_be_any_json_and_only_an_object_counts(
+    client: FlaskClient, services: Services, extra: object
+) -> None:
+    assert client.post("/setup", json=requests.setup(extra_params=extra)).status_code == 200
+    assert stored(services).extra_params is None
+
+
+def test_setup_logs_the_control_tags_that_nobody_serves_once(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.post("/setup", json=requests.setup(schema=requests.UNSERVED))
+    assert "nobody serves control tag 'stars' (Rating)" in caplog.text
+    caplog.clear()
+    client.post("/setup", json=requests.setup(schema=requests.UNSERVED))
+    assert "stars" not in caplog.text
+
+
+@pytest.mark.parametrize("config", ["<View><Choices", "", "no XML"])
+def test_a_label_config_that_cannot_be_read_blocks_nobody_and_is_logged(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture, config: str
+) -> None:
+    answer = client.post("/setup", json=requests.setup(schema=config))
+    assert (answer.status_code, answer.json) == (200, {"model_version": "p1.v0"})
+    assert "label config cannot be read" in caplog.text
+    assert "label config cannot be read" in client.get("/api/v1/projects/1").json["label_config_error"]
+    predicted = client.post("/predict", json=requests.predict(requests.task(1), label_config=config))
+    assert (predicted.status_code, predicted.json) == (200, {"results": [[]]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"project": 12}, "project: Input should be a valid string"),
+        ({"project": "x.y"}, "project: Value error, 'x.y' is no project"),
+        ({"project": "99999999999.1"}, "is no project"),
+        ({"project": "²"}, "is no project"),
+        ({"schema": None}, "schema: Input should be a valid string"),
+    ],
+)
+def test_a_malformed_setup_is_refused_with_the_reason(
+    client: FlaskClient, changes: dict[str, object], reason: str
+) -> None:
+    answer = client.post("/setup", json=requests.setup(**changes))
+    assert answer.status_code == 400
+    assert reason in answer.json["error"]
+    assert client.get("/api/v1/projects").json == {"projects": []}
+
+
+@pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe"])
+def test_what_is_no_json_object_is_refused(client: FlaskClient, path: str, body: bytes) -> None:
+    answer = client.post(path, data=body)
+    assert answer.status_code == 400
+    assert answer.json["error"]
+
+
+def test_a_project_that_comes_back_is_no_longer_deleted(client: FlaskClient, services: Services) -> None:
+    client.post("/setup", json=requests.setup())
+    with services.store.write() as session:
+        session.get_one(Project, 1).is_deleted = True
+    client.post("/setup", json=requests.setup())
+    assert not stored(services).is_deleted
+
+
+def test_versions_of_every_project_are_strings(client: FlaskClient, services: Services) -> None:
+    client.post("/setup", json=requests.setup())
+    client.post("/setup", json=requests.setup(project="12.1"))
+    add_version(services, 1)
+    add_version(services, 2, is_live=False)
+    assert client.get("/versions").json == {"versions": ["p1.v0", "p1.v1", "p1.v2", "p12.v0"]}

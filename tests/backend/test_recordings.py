@@ -1,0 +1,99 @@
+"""Every request that the real Label Studio sent gets the answer that it can use."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from backend.services import Services
+from lorabel.label_config import parse
+from lorabel.problems import bind
+from lorabel.tables import Event, EventState
+
+RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
+FILES = sorted(RECORDINGS.glob("*/*.json"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()))
+
+
+def send(client: FlaskClient, recorded: dict[str, Any]) -> Any:
+    headers = {k: v for k, v in recorded["headers"].items() if k != "Authorization"}
+    return client.open(
+        recorded["path"], method=recorded["method"], headers=headers, json=recorded["body"]
+    )
+
+
+def test_there_are_recordings() -> None:
+    assert len(FILES) > 90
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_recorded_request_gets_an_answer_that_label_studio_can_use(
+    path: Path, client: FlaskClient, services: Services
+) -> None:
+    recorded = read(path)
+    answer = send(client, recorded)
+    assert answer.status_code == 200
+    assert isinstance(answer.json, dict)
+    check = {
+        "/health": check_health,
+        "/setup": check_setup,
+        "/predict": check_predict,
+        "/webhook": check_webhook,
+        "/versions": check_versions,
+    }[recorded["path"]]
+    check(recorded["body"], answer.json, services)
+
+
+def check_health(_: Any, answer: dict[str, Any], __: Services) -> None:
+    assert answer["status"] == "UP"
+
+
+def check_setup(body: dict[str, Any], answer: dict[str, Any], _: Services) -> None:
+    project_id = body["project"].split(".")[0]
+    assert answer == {"model_version": f"p{project_id}.v0"}
+
+
+def check_versions(_: Any, answer: dict[str, Any], __: Services) -> None:
+    assert answer == {"versions": []}
+
+
+def check_webhook(body: dict[str, Any], answer: dict[str, Any], services: Services) -> None:
+    assert answer["status"] == "ok"
+    with services.store.read() as session:
+        event = session.scalars(select(Event)).one()
+    assert event.action == body["action"]
+    assert event.project_id == body["project"]["id"]
+    assert json.loads(event.payload) == body
+    is_training = body["action"] == "START_TRAINING"
+    assert event.state == (EventState.APPLIED if is_training else EventState.PENDING)
+    assert ("job" in answer) == is_training
+
+
+def check_predict(body: dict[str, Any], answer: dict[str, Any], _: Services) -> None:
+    results = answer["results"]
+    assert len(results) == len(body["tasks"])
+    is_served = bool(bind(body["label_config"]).bindings)
+    is_interactive = body["params"]["context"] is not None
+    for task, entry in zip(body["tasks"], results, strict=True):
+        if not is_served:
+            assert entry == [] or (is_interactive and entry["result"] == [])
+            continue
+        assert entry["model_version"] == f"p{body['project'].split('.')[0]}.v0"
+        assert 0 < entry["score"] <= 1
+        assert entry["result"], f"task {task['id']} has no regions"
+        assert not [e for r in entry["result"] for e in parse(body["label_config"]).find_region_errors(r)]
+
+
+def test_the_recorded_flow_in_its_order_keeps_every_event(client: FlaskClient, services: Services) -> None:
+    sent = [read(path) for path in FILES if path.parent.name == "image-choices"]
+    for recorded in sent:
+        assert send(client, recorded).status_code == 200
+    with services.store.read() as session:
+        stored = [json.loads(event.payload) for event in session.scalars(select(Event).order_by(Event.id))]
+    assert stored == [recorded["body"] for recorded in sent if recorded["path"] == "/webhook"]

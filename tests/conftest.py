@@ -1,0 +1,54 @@
+"""Settings and a database of its own for each test.
+
+DATABASE_URL_FOR_TESTS (PostgreSQL) and REDIS_URL_FOR_TESTS run the same tests against real servers; without
+them the database is SQLite and Redis is a socket where nobody listens.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from lorabel.settings import Settings
+from lorabel.store import Store
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """As in a fresh installation, whatever the developer's environment says."""
+    for name in list(os.environ):
+        if name.lower() in Settings.model_fields or name.startswith("MODEL_"):
+            monkeypatch.delenv(name)
+    dead = f"unix://{tmp_path}/no-redis.sock"
+    fresh = Settings(data_dir=tmp_path, redis_url=os.environ.get("REDIS_URL_FOR_TESTS", dead))
+    url = os.environ.get("DATABASE_URL_FOR_TESTS")
+    if url is None:
+        yield fresh
+        return
+    schema = f"test_{uuid4().hex}"
+    _execute(url, f"CREATE SCHEMA {schema}")
+    own = make_url(url).update_query_dict({"options": f"-csearch_path={schema}"})
+    yield fresh.model_copy(update={"database_url": own.render_as_string(hide_password=False)})
+    _execute(url, f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    """Migrated to the newest revision."""
+    store = Store.open(settings)
+    store.migrate()
+    yield store
+    store.close()
+
+
+def _execute(url: str, statement: str) -> None:
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    engine = create_engine(parsed, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

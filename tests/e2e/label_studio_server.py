@@ -1,0 +1,127 @@
+"""The real Label Studio as a process of its own: installed once per machine, fresh data for every server."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from lorabel.demo.account import Account, sign_in, with_token
+from lorabel.demo.installation import LABEL_STUDIO_VERSION, Installation
+from lorabel.errors import LabelStudioError
+from lorabel.label_studio import LabelStudio
+
+EMAIL = "annotator@example.com"
+PASSWORD = "only-in-tests-1"
+START_TIMEOUT_S = 120.0
+CACHE = Path.home() / ".cache" / "lorabel-tests" / f"label-studio-{LABEL_STUDIO_VERSION}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def install() -> Installation:
+    """Environment and an empty database with one user; both are made once and copied after that."""
+    installation = Installation.under(CACHE)
+    installation.install(lambda _: None)
+    installation.create_database(EMAIL, PASSWORD, lambda _: None)
+    return installation
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+    account: Account
+
+    @property
+    def token(self) -> str:
+        assert self.account.token is not None
+        return self.account.token
+
+    def client(self) -> LabelStudio:
+        return LabelStudio(self.url, self.token, timeout_s=60.0)
+
+    def allow_legacy_tokens(self) -> str:
+        """Returns the user's legacy token."""
+        client = self.client()
+        client.call("POST", "/api/jwt/settings", json={"legacy_api_tokens_enabled": True, "api_tokens_enabled": True})
+        token = client.call("GET", "/api/current-user/token")["token"]
+        client.close()
+        return str(token)
+
+
+def start(data: Path, variables: Mapping[str, str], port: int | None = None) -> Server:
+    """Start a server on `data`, which is filled if it is not there; a second start goes on with it."""
+    installation = install()
+    if not data.exists():
+        shutil.copytree(installation.data, data)
+    port = port or free_port()
+    here = Installation(installation.folder, data)
+    with (data / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            here.command(port),
+            env=here.environment(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_up(url, process, data / "server.log")
+        return Server(url, port, process, _account(url, data))
+    except BaseException:
+        kill_group(process)
+        raise
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its own group, with everything that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+    except ProcessLookupError:
+        process.wait(timeout=10)
+
+
+def log_in(url: str) -> httpx.Client:
+    browser = httpx.Client(base_url=url, headers={"Referer": url}, trust_env=False, timeout=30.0)
+    sign_in(browser, EMAIL, PASSWORD)
+    return browser
+
+
+def _account(url: str, data: Path) -> Account:
+    kept = data / "token"
+    if kept.exists():
+        return Account(EMAIL, PASSWORD, kept.read_text())
+    account = with_token(Account(EMAIL, PASSWORD), url)
+    kept.write_text(account.token or "")
+    return account
+
+
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    client = LabelStudio(url, None, timeout_s=5.0)
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            client.server()
+            return
+        except LabelStudioError:
+            time.sleep(0.3)
+    raise RuntimeError(f"Label Studio did not come up at {url}:\n{log.read_text(errors='replace')[-3000:]}")

@@ -1,0 +1,72 @@
+"""All processes of Lorabel as a person starts them: `lorabel up`, on free ports, with data of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorabel.demo.run import MODEL
+from lorabel.settings import Settings
+from tests.e2e.label_studio_server import free_port
+
+READY_TIMEOUT_S = 120.0
+PROGRAM = Path(sys.prefix) / "bin" / "lorabel"
+
+
+@dataclass(frozen=True)
+class Lorabel:
+    url: str
+    settings: Settings
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
+    """`variables` are put over those of a test: training after few annotations, with the demo's model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    chosen = {
+        "PORT": str(port),
+        "MODEL_SERVER_URL": f"http://127.0.0.1:{free_port()}",
+        "DATA_DIR": str(folder / "data"),
+        "DEVICE": "cpu",
+        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL}",
+        "TRAIN_AFTER_ANNOTATIONS": "16",
+        "TRAIN_AFTER_SECONDS": "60",
+        **(variables or {}),
+    }
+    log = folder / "up.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(PROGRAM), "up"],
+            env={**os.environ, **chosen},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    lorabel = Lorabel(
+        f"http://127.0.0.1:{chosen['PORT']}", _settings(chosen), chosen, process, log
+    )
+    _wait_until_ready(lorabel)
+    return lorabel
+
+
+def _settings(variables: Mapping[str, str]) -> Settings:
+    """The same settings in this process."""
+    lower = {name.lower(): value for name, value in variables.items() if not name.startswith("MODEL_DUAL")}
+    return Settings(**lower)  # type: ignore[arg-type]
+
+
+def _wait_until_ready(lorabel: Lorabel) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline and lorabel.process.poll() is None:
+        if "ready" in lorabel.log.read_text(errors="replace").split():
+            return
+        time.sleep(0.3)
+    lines = lorabel.log.read_text(errors="replace")[-4000:]
+    raise RuntimeError(f"`lorabel up` did not get ready within {READY_TIMEOUT_S:.0f} s:\n{lines}")

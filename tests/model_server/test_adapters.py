@@ -1,0 +1,91 @@
+"""The bank against PEFT itself: each row of a mixed batch is what PEFT computes alone with that adapter."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from lorabel.errors import NotFoundError, UnreadableError
+from lorabel.families import Family
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.registry import Registry
+from lorabel.settings import Settings
+from model_server.adapters import AdapterBank
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    return DualEncoder.tiny(tmp_path / "base")
+
+
+def load(source: str) -> DualEncoder:
+    return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
+
+
+def save_random_adapter(family: Family, registry: Registry, version: str, rank: int) -> str:
+    """PEFT's fresh adapters do nothing (B is zero), so B is made random too."""
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=family.lora_layers())
+    model = get_peft_model(family.module, config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    registry.write(version, lambda folder: model.save_pretrained(folder / "label"))
+    model.unload()
+    return f"{version}/label"
+
+
+@torch.inference_mode()
+def peft_features(source: str, folder: Path | None, pixels: torch.Tensor) -> torch.Tensor:
+    module = load(source).module
+    model = module if folder is None else PeftModel.from_pretrained(module, folder)
+    return model.encode_image(pixels)
+
+
+def test_each_row_of_a_mixed_batch_equals_peft_alone_for_ranks_4_8_and_16(source: str, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    names = [save_random_adapter(load(source), registry, f"p1.v{i}", rank) for i, rank in enumerate((4, 8, 16), 1)]
+    family = load(source)
+    bank = AdapterBank(family, registry, memory_bytes=10**9)
+    rows = [names[2], None, names[0], names[1], names[0]]
+    pixels = torch.randn(len(rows), 3, 32, 32)
+    with torch.inference_mode(), bank.rows(rows):
+        mixed = family.module.encode_image(pixels)
+    for i, name in enumerate(rows):
+        alone = peft_features(source, name and registry.path(name), pixels[i : i + 1])[0]
+        torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
+    base = peft_features(source, None, pixels)
+    assert not torch.allclose(mixed[0], base[0], atol=1e-2), "the adapter must change something"
+
+
+def test_adapters_leave_by_recency_when_memory_is_full(source: str, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    family = load(source)
+    one, two, three = (save_random_adapter(family, registry, f"p1.v{i}", 8) for i in (1, 2, 3))
+    bank = AdapterBank(family, registry, memory_bytes=10**9)
+    size = bank.load(one).nbytes
+    small = AdapterBank(family, registry, memory_bytes=2 * size)
+    for name in (one, two, one, three):
+        small.load(name)
+    assert small.names == [one, three]
+    assert small.nbytes == 2 * size
+
+
+def test_an_adapter_for_another_base_model_is_refused_by_name(source: str, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    name = save_random_adapter(load(source), registry, "p7.v1", 4)
+    weights = registry.path(name) / "adapter_model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    save_file({key: value[..., :5].contiguous() for key, value in load_file(weights).items()}, weights)
+    bank = AdapterBank(load(source), registry, memory_bytes=10**9)
+    with pytest.raises(UnreadableError, match=r"p7\.v1/label.*does not fit.*MODEL_DUAL_ENCODER"):
+        bank.load(name)
+
+
+@pytest.mark.parametrize("name", ["p1.v1/../../etc", "../p1.v1/label", "p1.v1/..", "p9.v9/label"])
+def test_names_that_point_elsewhere_or_nowhere_are_refused(source: str, tmp_path: Path, name: str) -> None:
+    bank = AdapterBank(load(source), Registry(tmp_path), memory_bytes=10**9)
+    with pytest.raises(NotFoundError):
+        bank.load(name)

@@ -1,0 +1,75 @@
+"""One control tag's candidate adapter: read the examples, train, score candidate and live on the same tasks."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+
+from lorabel.contracts import MediaRef
+from lorabel.families import Family
+from lorabel.problems import Problem
+from workers import examples, lora
+from workers.evaluate import Judgement, choose_tasks, judge, score
+from workers.services import Services
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`skipped`: annotation id -> why it taught nothing."""
+
+    judgement: Judgement
+    base_model: str
+    loss: float
+    trained_on: list[int]
+    skipped: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where a candidate starts: the live adapter's folder if there is one, and how media is reached."""
+
+    live: Path | None
+    resolve: Callable[[MediaRef], MediaRef]
+    name: str
+
+
+def make_candidate(
+    here: Services,
+    problem: Problem,
+    family: Family,
+    plan: examples.Plan,
+    ground: Ground,
+    recipe: lora.Recipe,
+    folder: Path,
+    on_step: Callable[[lora.Progress], None],
+) -> Candidate | None:
+    """Train on the plan and save the adapter into `folder`; None if nothing in it can be read."""
+    train, unread = examples.read(plan.train, family, ground.resolve, here.fetcher.fetch)
+    if not train:
+        return None
+    held_out, unread_too = examples.read(
+        plan.held_out[-here.settings.evaluate_max_tasks :], family, ground.resolve, here.fetcher.fetch
+    )
+    tasks = choose_tasks(held_out, train, here.settings)
+    with lora.adapted(family, ground.live, recipe) as model:
+        with lora.with_live(model):
+            live = score(problem, family, tasks, here.settings.max_batch)
+        loss = lora.fine_tune(family, model, train, recipe, ground.name, here.settings.data_dir, on_step)
+        candidate = score(problem, family, tasks, here.settings.max_batch)
+        _save(model, folder)
+    return Candidate(
+        judge(candidate, live, len(held_out), here.settings),
+        family.source,
+        loss,
+        [example.lesson.annotation_id for example in train],
+        {**plan.skipped, **unread, **unread_too},
+    )
+
+
+def _save(model: PeftModel, folder: Path) -> None:
+    """PEFT's own format; `save_embedding_layers` would ask a hub about the base model."""
+    model.save_pretrained(folder, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)

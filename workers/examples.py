@@ -1,0 +1,135 @@
+"""Annotations -> examples: which are new, which are replayed, which are held out for good."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.families import Family, Fetch
+from lorabel.problems import Problem, with_media
+from lorabel.settings import Settings
+from lorabel.tables import Annotation
+
+T = TypeVar("T")
+FETCH_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one annotated task teaches about one control tag."""
+
+    annotation_id: int
+    task_id: int
+    question: Any
+    target: Any
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A lesson with its media read: `model_input` is what the family's `prepare` made of it."""
+
+    lesson: Lesson
+    model_input: Any
+
+    @property
+    def target(self) -> Any:
+        return self.lesson.target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes: `train` has the new lessons and the replayed ones. `skipped`: annotation id -> why."""
+
+    train: list[Lesson]
+    held_out: list[Lesson]
+    skipped: dict[int, str]
+
+
+def is_held_out(task_id: int, percent: int) -> bool:
+    """By a hash of the task's id, so the answer never changes and needs no table."""
+    digest = hashlib.blake2b(str(task_id).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % 100 < percent
+
+
+def plan(problem: Problem, annotations: Iterable[Annotation], settings: Settings, seed: int) -> Plan:
+    """Split a project's usable annotations. Of several on one task the ground truth counts, else the newest."""
+    lessons, skipped = [], {}
+    for annotation in _one_per_task(annotations):
+        try:
+            lessons.append(_lesson(problem, annotation))
+        except (MissingTargetError, UnreadableError) as error:
+            skipped[annotation.id] = str(error)
+    held_out = [lesson for lesson in lessons if is_held_out(lesson.task_id, settings.held_out_percent)]
+    rest = [lesson for lesson in lessons if not is_held_out(lesson.task_id, settings.held_out_percent)]
+    new = [lesson for lesson in rest if lesson.is_new]
+    old = [lesson for lesson in rest if not lesson.is_new]
+    replayed = balanced(old, lambda lesson: lesson.target, settings.replay_annotations, seed)
+    return Plan(new + replayed, held_out, skipped)
+
+
+def balanced(items: Sequence[T], class_of: Callable[[T], Hashable], most: int, seed: int) -> list[T]:
+    """At most `most` items, taken from the classes in turn, at random within each."""
+    classes: dict[Hashable, list[T]] = defaultdict(list)
+    for item in items:
+        classes[class_of(item)].append(item)
+    dice = random.Random(seed)
+    for members in classes.values():
+        dice.shuffle(members)
+    taken: list[T] = []
+    while classes and len(taken) < most:
+        for key in list(classes):
+            taken.append(classes[key].pop())
+            if not classes[key]:
+                del classes[key]
+    return taken[:most]
+
+
+def read(
+    lessons: Sequence[Lesson], family: Family, resolve: Callable[[Any], Any], fetch: Fetch
+) -> tuple[list[Example], dict[int, str]]:
+    """Fetch and prepare in threads. Returns the examples in order, and annotation id -> why not."""
+
+    def prepare(lesson: Lesson) -> Example | str:
+        try:
+            return Example(lesson, family.prepare(with_media(lesson.question, resolve), fetch))
+        except UnreadableError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(FETCH_THREADS) as threads:
+        found = list(threads.map(prepare, lessons))
+    examples = [example for example in found if isinstance(example, Example)]
+    unread = {
+        lesson.annotation_id: reason
+        for lesson, reason in zip(lessons, found, strict=True)
+        if isinstance(reason, str)
+    }
+    return examples, unread
+
+
+def _one_per_task(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """In the order in which they arrived."""
+    best: dict[int, Annotation] = {}
+    for annotation in annotations:
+        if annotation.task_id is None:
+            continue
+        other = best.get(annotation.task_id)
+        if other is None or _rank(annotation) > _rank(other):
+            best[annotation.task_id] = annotation
+    return sorted(best.values(), key=lambda annotation: (annotation.received_at, annotation.id))
+
+
+def _rank(annotation: Annotation) -> tuple[bool, Any, int]:
+    return annotation.ground_truth, annotation.updated_at, annotation.id
+
+
+def _lesson(problem: Problem, annotation: Annotation) -> Lesson:
+    if annotation.task_id is None or annotation.task_data is None:
+        raise MissingTargetError("the event did not carry the task's data")
+    target = problem.target(annotation.result or [])
+    question = problem.model_input(annotation.task_data)
+    return Lesson(annotation.id, annotation.task_id, question, target, annotation.run_id is None)

@@ -1,0 +1,284 @@
+"""New annotations become a candidate version, and the candidate becomes live if it is not worse.
+
+A run is claimed in the database, so that a second job for it does nothing. It shows that it lives by a
+heartbeat; when that stops, the sweep gives the run to another worker, once. The new version's folder and row
+appear together, after evaluation; until then a kill leaves everything as it was.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from lorabel import projects, runs, versions
+from lorabel.contracts import MediaRef
+from lorabel.device import choose_device, choose_precision
+from lorabel.errors import LabelStudioError, LorabelError
+from lorabel.families import Family, family_for
+from lorabel.label_studio import LabelStudio
+from lorabel.problems import Problem, bind
+from lorabel.tables import (
+    Annotation,
+    ModelVersion,
+    Project,
+    RunState,
+    TrainingRun,
+    VersionState,
+    version_name,
+)
+from workers import examples, lora, services
+from workers.candidate import Candidate, Ground, make_candidate
+from workers.collect import apply_pending
+from workers.reconcile import reconcile
+from workers.services import Services
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 0.5
+SECOND_LOOK_AFTER_S = 2.0
+
+
+def run(run_id: int) -> None:
+    """The RQ job. Whatever goes wrong ends up in the run's row, never in the queue."""
+    here = services.current()
+    claimed = runs.claim(here.store, run_id)
+    if claimed is None:
+        log.info("run %d is not waiting, or another run of its project is on", run_id)
+        return
+    try:
+        with _heartbeat(here, claimed):
+            _train(here, claimed)
+    except Exception as error:
+        log.exception("run %d failed", run_id)
+        reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
+        with here.store.write() as session:
+            runs.finish(session, claimed, RunState.FAILED, error=reason)
+    with here.store.read() as session:
+        following = runs.queued(session, claimed.project_id)
+    if following is not None:
+        here.jobs.train(following.id, following.attempt)
+
+
+def _train(here: Services, claimed: TrainingRun) -> None:
+    project, annotations, compared = _gather(here, claimed)
+    problems = bind(project.label_config or "").bindings
+    if not problems:
+        raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
+    precision = choose_precision(here.settings, choose_device(here.settings))
+    recipe = lora.Recipe.from_settings(here.settings, str(precision).removeprefix("torch."))
+    runs.report(here.store, claimed, config={**asdict(recipe), "compared": compared})
+    with TemporaryDirectory(prefix="lorabel-") as scratch:
+        candidates = {}
+        for problem in problems:
+            made = _train_problem(here, claimed, project, problem, annotations, recipe, Path(scratch))
+            if made is not None:
+                candidates[problem.from_name] = made
+        _conclude(here, claimed, project, annotations, candidates, Path(scratch))
+
+
+def _train_problem(
+    here: Services,
+    claimed: TrainingRun,
+    project: Project,
+    problem: Problem,
+    annotations: list[Annotation],
+    recipe: lora.Recipe,
+    scratch: Path,
+) -> Candidate | None:
+    family = here.family(family_for(problem.input_type, problem.output_type))
+    plan = examples.plan(problem, annotations, here.settings, seed=recipe.seed + claimed.id)
+    live = _live_folder(here, project, problem, family)
+    ground = Ground(live, _resolver(here, project), f"{version_name(project.id, project.live_number)}-next")
+    folder = scratch / _folder_name(problem.from_name)
+    return make_candidate(here, problem, family, plan, ground, recipe, folder, _reporter(here, claimed))
+
+
+def _gather(here: Services, claimed: TrainingRun) -> tuple[Project, list[Annotation], str]:
+    """START_TRAINING may arrive before the event of the annotation that caused it: look a second time."""
+    apply_pending(here.store)
+    compared = reconcile(here, claimed.project_id)
+    project, annotations = _usable(here, claimed.project_id)
+    if not any(annotation.run_id is None for annotation in annotations):
+        time.sleep(SECOND_LOOK_AFTER_S)
+        apply_pending(here.store)
+        project, annotations = _usable(here, claimed.project_id)
+    return project, annotations, compared
+
+
+def _usable(here: Services, project_id: int) -> tuple[Project, list[Annotation]]:
+    with here.store.read() as session:
+        usable = select(Annotation).where(
+            Annotation.project_id == project_id,
+            Annotation.is_deleted.is_(False),
+            Annotation.was_cancelled.is_(False),
+        )
+        return projects.get(session, project_id), list(session.scalars(usable))
+
+
+def _live_folder(here: Services, project: Project, problem: Problem, family: Family) -> Path | None:
+    """None if the base models are live, or if live was trained on another base model than the present one."""
+    if not project.live_number:
+        return None
+    with here.store.read() as session:
+        live = versions.get(session, project.id, project.live_number)
+    name, base = live.adapters.get(problem.from_name), live.base_models.get(problem.from_name)
+    if name is None:
+        return None
+    if base != family.source:
+        log.warning("%s was trained on %s, not on %s: training begins anew", live.name, base, family.source)
+        return None
+    return here.registry.path(name)
+
+
+def _resolver(here: Services, project: Project) -> Callable[[MediaRef], MediaRef]:
+    access = projects.label_studio_access(project, here.settings)
+    authorization = None
+    if access is not None and access.api_key is not None:
+        client = LabelStudio(access.url, access.api_key)
+        try:
+            authorization = client.authorization()
+        except LabelStudioError as error:
+            log.warning("project %d: media is fetched without a token: %s", project.id, error)
+        finally:
+            client.close()
+    return lambda media: projects.resolve_media(media, access, authorization)
+
+
+def _conclude(
+    here: Services,
+    claimed: TrainingRun,
+    project: Project,
+    annotations: list[Annotation],
+    candidates: dict[str, Candidate],
+    scratch: Path,
+) -> None:
+    """The folder first, then version, annotations and run in one transaction, if the run is still ours.
+
+    A folder without a row is what a kill in between leaves; the next run overwrites it.
+    """
+    runs.report(here.store, claimed)
+    version = None
+    if candidates:
+        with here.store.read() as session:
+            version = _version(session, project, claimed, candidates)
+        here.registry.write(version.name, lambda folder: _copy(scratch, folder))
+        if version.state == VersionState.CANDIDATE:
+            versions.preload(here.model_client, version.adapters)
+    with here.store.write() as session:
+        project = session.get_one(Project, project.id, with_for_update=True)
+        runs.finish(session, claimed, RunState.FINISHED, **_summary(version, candidates))
+        _mark_taken(session, claimed, annotations)
+        if version is not None:
+            session.add(version)
+            session.flush()
+            if version.state == VersionState.CANDIDATE:
+                versions.make_live(session, project, version.number)
+            log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
+
+
+def _summary(version: ModelVersion | None, candidates: dict[str, Candidate]) -> dict[str, Any]:
+    if version is None:
+        return {"decision": "nothing to learn from: no annotation of a training task could be used"}
+    skipped = {tag: {str(i): why for i, why in made.skipped.items()} for tag, made in candidates.items()}
+    return {
+        "version_number": version.number,
+        "decision": version.metrics["decision"],
+        "metrics": {**version.metrics, "skipped": skipped},
+        "annotation_ids": version.trained_on,
+    }
+
+
+def _version(
+    session: Session, project: Project, claimed: TrainingRun, candidates: dict[str, Candidate]
+) -> ModelVersion:
+    """Per control tag the candidate's adapter if it was accepted, else live's. Rejected if none was."""
+    number = versions.next_number(session, project.id)
+    name = version_name(project.id, number)
+    accepted = [tag for tag, candidate in candidates.items() if candidate.judgement.is_accepted]
+    chosen = accepted or list(candidates)
+    return ModelVersion(
+        project_id=project.id,
+        number=number,
+        parent=project.live_number,
+        state=VersionState.CANDIDATE if accepted else VersionState.REJECTED,
+        base_models={tag: candidate.base_model for tag, candidate in candidates.items()},
+        adapters={
+            **versions.live_adapters(session, project),
+            **{tag: f"{name}/{_folder_name(tag)}" for tag in chosen},
+        },
+        metrics={
+            "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
+            "live": {tag: candidate.judgement.live.values for tag, candidate in candidates.items()},
+            "loss": {tag: candidate.loss for tag, candidate in candidates.items()},
+            "decision": "; ".join(f"{tag}: {made.judgement.decision}" for tag, made in candidates.items()),
+        },
+        trained_on=sorted({i for candidate in candidates.values() for i in candidate.trained_on}),
+        run_id=claimed.id,
+    )
+
+
+def _mark_taken(session: Session, claimed: TrainingRun, annotations: list[Annotation]) -> None:
+    """An annotation that was changed in the meantime stays new."""
+    for annotation in annotations:
+        same = (Annotation.id == annotation.id, Annotation.updated_at == annotation.updated_at)
+        session.execute(update(Annotation).where(*same).values(run_id=claimed.id))
+
+
+def _copy(scratch: Path, folder: Path) -> None:
+    for adapter in scratch.iterdir():
+        shutil.copytree(adapter, folder / adapter.name)
+
+
+def _folder_name(from_name: str) -> str:
+    return quote(from_name, safe="")
+
+
+def _reporter(here: Services, claimed: TrainingRun) -> Callable[[lora.Progress], None]:
+    last = 0.0
+
+    def report(progress: lora.Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last < REPORT_EVERY_S and progress.step < progress.steps:
+            return
+        last = time.monotonic()
+        runs.report(
+            here.store,
+            claimed,
+            step=progress.step,
+            steps=progress.steps,
+            loss=progress.loss,
+            seconds_left=progress.seconds_left,
+        )
+
+    return report
+
+
+@contextmanager
+def _heartbeat(here: Services, claimed: TrainingRun) -> Iterator[None]:
+    """Renew the lease from a thread, also while media is fetched or a model loads."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(here.settings.run_lease_seconds / 4):
+            try:
+                runs.report(here.store, claimed)
+            except Exception:
+                log.exception("run %d cannot renew its lease", claimed.id)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

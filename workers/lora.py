@@ -1,0 +1,174 @@
+"""The training loop: LoRA by PEFT on a family's base model, from the live adapter or from nothing."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from lorabel.families import Family
+from lorabel.settings import Settings
+from workers.examples import Example
+
+LIVE = "live"
+CANDIDATE = "default"  # PEFT saves the adapter of this name at the folder's top, where anybody looks for it
+WARMUP = 0.1
+SMOOTHING = 0.8
+LEARNED_LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class Recipe:
+    rank: int
+    learning_rate: float
+    steps: int
+    batch: int
+    patience: int
+    seed: int
+    precision: str
+    tracker: str
+
+    @classmethod
+    def from_settings(cls, settings: Settings, precision: str) -> "Recipe":
+        return cls(
+            settings.lora_rank,
+            settings.learning_rate,
+            settings.train_steps,
+            settings.train_batch,
+            settings.train_patience,
+            settings.seed,
+            precision,
+            settings.tracker,
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a step. `loss` is smoothed."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float
+
+
+@contextmanager
+def adapted(family: Family, live: Path | None, recipe: Recipe) -> Iterator[PeftModel]:
+    """The base model with a candidate adapter on it, and with the live one beside it if there is one.
+
+    The base model is as before at the end of the block.
+    """
+    torch.manual_seed(recipe.seed)
+    if live is None:
+        config = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=family.lora_layers())
+        model = get_peft_model(family.module, config)
+    else:
+        model = PeftModel.from_pretrained(family.module, live, adapter_name=CANDIDATE, is_trainable=True)
+        model.load_adapter(live, LIVE)
+    model.peft_config[CANDIDATE].base_model_name_or_path = family.source
+    try:
+        yield model
+    finally:
+        model.unload()
+        family.module.requires_grad_(False)
+
+
+@contextmanager
+def with_live(model: PeftModel) -> Iterator[None]:
+    """Inside, the live adapter computes; the base model alone if there is none."""
+    if LIVE not in model.peft_config:
+        with model.disable_adapter():
+            yield
+        return
+    model.set_adapter(LIVE)
+    try:
+        yield
+    finally:
+        model.set_adapter(CANDIDATE)
+
+
+def fine_tune(
+    family: Family,
+    model: PeftModel,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    name: str,
+    folder: Path,
+    on_step: Callable[[Progress], None],
+) -> float:
+    """Train the candidate; stops early when the smoothed loss no longer falls. Returns that loss.
+
+    Args:
+        name, folder: of the run, for the tracker (TensorBoard writes below `folder`).
+    """
+    accelerator = Accelerator(
+        cpu=family.device.type == "cpu",
+        mixed_precision="bf16" if recipe.precision == "bfloat16" else "no",
+        log_with=None if recipe.tracker == "none" else recipe.tracker,
+        project_dir=folder,
+    )
+    if recipe.tracker != "none":
+        accelerator.init_trackers(name, config=asdict(recipe))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
+    optimizer, schedule = accelerator.prepare(optimizer, schedule)
+    batches = _batches(family, examples, recipe)
+    loss, best, best_step, started = 0.0, math.inf, 0, time.monotonic()
+    for step in range(1, recipe.steps + 1):
+        now = _step(family, accelerator, next(batches), optimizer, weights)
+        schedule.step()
+        loss = now if step == 1 else SMOOTHING * loss + (1 - SMOOTHING) * now
+        accelerator.log({"loss": now}, step=step)
+        seconds_left = (time.monotonic() - started) / step * (recipe.steps - step)
+        on_step(Progress(step, recipe.steps, loss, seconds_left))
+        if loss < 0.99 * best:
+            best, best_step = loss, step
+        if loss < LEARNED_LOSS or step - best_step >= recipe.patience:
+            break
+    accelerator.end_training()
+    return loss
+
+
+def _step(
+    family: Family,
+    accelerator: Accelerator,
+    batch: tuple[Sequence[Any], Sequence[Any]],
+    optimizer: Any,
+    weights: Any,
+) -> float:
+    with accelerator.autocast():
+        loss = family.loss(*batch)
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
+
+
+def _batches(
+    family: Family, examples: Sequence[Example], recipe: Recipe
+) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+    """Endless (inputs, targets): every example once before any comes again, augmented."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < min(recipe.batch, len(examples)):
+            waiting += torch.randperm(len(examples), generator=generator).tolist()
+        chosen, waiting = [examples[i] for i in waiting[: recipe.batch]], waiting[recipe.batch :]
+        inputs = family.augment([example.model_input for example in chosen], generator)
+        yield inputs, [example.target for example in chosen]
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to a tenth."""
+    warmup = max(1, int(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

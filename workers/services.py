@@ -1,0 +1,58 @@
+"""What the jobs of one worker process share. RQ calls jobs by dotted path with JSON arguments, so they fetch it
+from here; it is made at the first use and kept, base models too."""
+
+import logging
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+
+from lorabel.families import Family, load_family
+from lorabel.media import Fetcher
+from lorabel.model_client import ModelClient
+from lorabel.queue import Jobs
+from lorabel.registry import Registry
+from lorabel.settings import Settings
+from lorabel.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    store: Store
+    jobs: Jobs
+    registry: Registry
+    fetcher: Fetcher
+    model_client: ModelClient
+    _families: dict[type[Family], Family] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Services":
+        return cls(
+            settings,
+            Store.open(settings),
+            Jobs(settings),
+            Registry(settings.adapters_dir),
+            Fetcher(settings),
+            ModelClient(settings),
+        )
+
+    def family(self, kind: type[Family]) -> Family:
+        """The base model for training, loaded once and kept warm. Weights are float32 whatever the precision:
+        accelerate casts the products."""
+        if kind not in self._families:
+            self._families[kind] = load_family(kind, self.settings, dtype=torch.float32)
+        return self._families[kind]
+
+    def close(self) -> None:
+        self.store.close()
+        self.fetcher.close()
+        self.model_client.close()
+
+
+@cache
+def current() -> Services:
+    """This process's services, from the environment."""
+    return Services.open(Settings())

@@ -1,0 +1,29 @@
+"""What Redis lost is asked for again: the database knows what is to be done. Runs in the light worker."""
+
+import logging
+import threading
+
+from lorabel import runs
+from workers.collect import apply_pending, start_due_runs
+from workers.services import Services
+
+log = logging.getLogger(__name__)
+
+
+def sweep(here: Services) -> None:
+    """Apply events that no job brought, requeue killed runs, start due ones, renew lost jobs of queued ones."""
+    apply_pending(here.store)
+    runs.requeue_killed(here.store, here.settings)
+    start_due_runs(here)
+    with here.store.read() as session:
+        waiting = runs.all_queued(session)
+    for run in waiting:
+        here.jobs.train(run.id, run.attempt)
+
+
+def sweep_forever(here: Services, stop: threading.Event) -> None:
+    while not stop.wait(here.settings.sweep_seconds):
+        try:
+            sweep(here)
+        except Exception:
+            log.exception("this sweep failed; the next comes in %g s", here.settings.sweep_seconds)

@@ -1,0 +1,58 @@
+"""`python -m workers.worker light|train`: an RQ worker that runs its jobs in its own process.
+
+`light` applies events and sweeps; `train` keeps the base model warm from one run to the next. Start more of
+either against the same database and Redis to go faster.
+"""
+
+import logging
+import os
+import sys
+import threading
+
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+from rq.timeouts import TimerDeathPenalty
+
+from lorabel.queue import LIGHT, TRAIN
+from lorabel.settings import Settings
+from workers import services
+from workers.sweep import sweep_forever
+
+log = logging.getLogger(__name__)
+
+# Where model server and training share the CPU, an annotator's prediction goes first.
+TRAINING_NICENESS = 10
+
+
+class Worker(SimpleWorker):
+    """Jobs have no time limit of RQ's: a run's lease is watched by the sweep."""
+
+    death_penalty_class = TimerDeathPenalty
+
+
+def main(queue_name: str) -> None:
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    here = services.current()
+    here.store.migrate()
+    stop = threading.Event()
+    if queue_name == LIGHT:
+        threading.Thread(target=sweep_forever, args=(here, stop), name="sweep", daemon=True).start()
+    else:
+        os.nice(TRAINING_NICENESS)
+    redis = Redis.from_url(settings.redis)
+    queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
+    worker = Worker([queue], connection=redis, serializer=JSONSerializer)
+    log.info("worker of queue %s, process %d", queue_name, os.getpid())
+    try:
+        worker.work(logging_level="WARNING")
+    finally:
+        stop.set()
+        here.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in (LIGHT, TRAIN):
+        sys.exit(f"usage: python -m workers.worker {LIGHT}|{TRAIN}")
+    main(sys.argv[1])
