@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import Select, func, select
 
 from backend import records, wire
+from backend.bodies import read_body
 from backend.services import services
 from lorabel import projects, runs, versions
 from lorabel.errors import BadRequestError
@@ -97,7 +98,7 @@ def train(project_id: int) -> tuple[Answer, int]:
 @blueprint.post(f"{PROJECT}/promote")
 def promote(project_id: int) -> Answer:
     """The next prediction uses the version; no restart."""
-    body = wire.parse(wire.Promote, request.get_data())
+    body = wire.parse(wire.Promote, read_body())
     number = versions.parse_number(project_id, body.version)
     live = versions.promote(services().store, services().model_client, project_id, number)
     return _json(records.LiveVersion(live_version=live))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 from pydantic_core import from_json
+from sqlalchemy import update
 
 from backend import wire
 from backend.services import Services
@@ -46,10 +47,8 @@ def receive(services: Services, raw: bytes) -> wire.WebhookAnswer:
     envelope = _parse(raw)
     event = _store(services, envelope, raw.decode())
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
-    if envelope.action == START_TRAINING and envelope.project is not None:
-        run = runs.request(services.store, envelope.project.id, START_TRAINING)
-        services.jobs.train(run.id, run.attempt)
-        return wire.WebhookAnswer(job=str(run.id))
+    if envelope.action == START_TRAINING and event.project_id is not None:
+        return wire.WebhookAnswer(job=str(_start_training(services, event.id, event.project_id)))
     if event.state == EventState.PENDING:
         services.jobs.collect(event.id)
     return wire.WebhookAnswer()
@@ -57,7 +56,7 @@ def receive(services: Services, raw: bytes) -> wire.WebhookAnswer:
 
 def _parse(raw: bytes) -> wire.Envelope:
     try:
-        body = from_json(raw)
+        body = from_json(raw, cache_strings="keys")
     except ValueError as error:
         raise BadRequestError(f"the event is no JSON: {error}") from error
     try:
@@ -69,19 +68,26 @@ def _parse(raw: bytes) -> wire.Envelope:
 
 
 def _store(services: Services, envelope: wire.Envelope, payload: str) -> Event:
-    """START_TRAINING is applied by the run that is asked for right after; the row is for the record."""
     project_id = envelope.project.id if envelope.project else None
     event = Event(action=envelope.action, project_id=project_id, payload=payload, state=EventState.PENDING)
     if envelope.action not in KNOWN:
         log.info("project %s: event %r is not known here and is kept as ignored", project_id, envelope.action)
         event.state = EventState.IGNORED
-    elif envelope.action == START_TRAINING:
-        event.state, event.applied_at = EventState.APPLIED, now()
     with services.store.write() as session:
         if project_id is not None and envelope.action in KNOWN:
             projects.ensure(services.store, session, project_id)
         session.add(event)
     return event
+
+
+def _start_training(services: Services, event_id: int, project_id: int) -> int:
+    """The id of the run that is queued now. If we are killed half-way, the sweep finds the event pending."""
+    run = runs.request(services.store, project_id, START_TRAINING)
+    services.jobs.train(run.id, run.attempt)
+    with services.store.write() as session:
+        applied = update(Event).where(Event.id == event_id)
+        session.execute(applied.values(state=EventState.APPLIED, applied_at=now()))
+    return run.id
 
 
 def _label(action: str) -> str:

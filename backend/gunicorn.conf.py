@@ -16,8 +16,11 @@ workers = _settings.workers
 threads = _settings.threads
 worker_class = "gthread"
 loglevel = _settings.log_level.lower()
+control_socket_disable = True
 keepalive = 75
 graceful_timeout = 10
+# A socket in the home directory, which a container's user may not have and two backends would share.
+control_socket_disable = True
 # Of the process, not of a request: its main thread reports while the others wait.
 timeout = 60
 

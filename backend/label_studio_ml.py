@@ -41,6 +41,11 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
         if project_id := str(self.project_id):
             self.set("model_version", _live_version(int(project_id)))
 
+    def set_extra_params(self, extra_params: Any) -> None:
+        """2.x only; its own wants a string, which Label Studio's JSON object is not."""
+        if isinstance(extra_params, dict):
+            projects.remember(_services().store, int(self.project_id), extra_params=extra_params)
+
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **_: Any) -> list[Any]:
         """One prediction per task in order, `[]` for a task that cannot be read now."""
         if not tasks:

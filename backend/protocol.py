@@ -7,9 +7,10 @@ What we answer to a failure is never shown to anyone, so each failure is in the 
 import logging
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint
 
 from backend import events, predictions, wire
+from backend.bodies import read_body
 from backend.services import Services, services
 from lorabel import projects, versions
 from lorabel.errors import LabelConfigError
@@ -29,21 +30,21 @@ def health() -> Answer:
 @blueprint.post("/setup")
 def setup() -> Answer:
     """The live version, also for a label config that we cannot read: labeling goes on without us."""
-    body = wire.parse(wire.Setup, request.get_data())
+    body = wire.parse(wire.Setup, read_body())
     project = _remember(services(), body)
     return wire.SetupAnswer(model_version=project.live_version).model_dump()
 
 
 @blueprint.post("/predict")
 def predict() -> Answer:
-    body = wire.parse(wire.Predict, request.get_data())
+    body = wire.parse(wire.Predict, read_body())
     entries = predictions.predict(services(), body)
     return {"results": [[] if entry is None else entry.model_dump() for entry in entries]}
 
 
 @blueprint.post("/webhook")
 def webhook() -> Answer:
-    return events.receive(services(), request.get_data()).model_dump(exclude_none=True)
+    return events.receive(services(), read_body()).model_dump(exclude_none=True)
 
 
 @blueprint.get("/versions")

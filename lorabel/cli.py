@@ -1,10 +1,9 @@
 """`lorabel`: one command for people; what it does lies in the modules that it calls."""
 
-import logging
 import signal
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from lorabel import connect as connecting
 from lorabel import doctor as doctors
-from lorabel import projects, runs, versions
+from lorabel import logs, projects, runs, versions
 from lorabel.errors import LorabelError
 from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
@@ -74,7 +73,7 @@ def demo(
     """Start the real Label Studio with all of Lorabel and pictures to label, until Ctrl-C."""
     from lorabel.demo.run import run
 
-    _log_to_console("WARNING")
+    _settings()
     raise typer.Exit(run(is_headless=headless, console=console))
 
 
@@ -229,15 +228,8 @@ def _open() -> tuple[Settings, Store]:
 
 def _settings() -> Settings:
     settings = Settings()
-    _log_to_console(settings.log_level)
+    logs.configure(settings, RichHandler(console=Console(stderr=True), show_path=False))
     return settings
-
-
-def _log_to_console(level: str) -> None:
-    handler: Any = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
-    for noisy in ("httpx", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from lorabel.tables import Project
 
 TITLE = "Lorabel"
 BLOCKED = "reserved network address"
+WRONG_AUTH = "authentication parameters"
 CONNECTED = "CO"
 
 ALLOW_BACKENDS = "set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false in Label Studio's environment"
@@ -90,12 +91,9 @@ def connect(
     Raises:
         LabelStudioError: Label Studio, the token or the project is not there, or the backend cannot be added.
     """
-    label_studio = LabelStudio(label_studio_url, api_key)
-    try:
+    with LabelStudio(label_studio_url, api_key) as label_studio:
         work = _Work(settings, label_studio, project_id, backend_url, title, report)
         return work.run(api_key)
-    finally:
-        label_studio.close()
 
 
 class _Work:
@@ -200,10 +198,7 @@ class _Work:
             self.label_studio.add_backend(self.project_id, self.backend_url, self.title, self.settings.basic_auth)
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:
-                raise LabelStudioError(
-                    f"{error}; Label Studio must reach the backend at {self.backend_url}: start it with "
-                    "`lorabel up`, or name its address as Label Studio sees it with --backend-url"
-                ) from error
+                raise LabelStudioError(f"{error}; {self._remedy(error.detail)}") from error
             if not self._mine():
                 raise LabelStudioError(
                     f"Label Studio refuses backends at private addresses such as {self.backend_url} "
@@ -211,6 +206,14 @@ class _Work:
                 ) from error
             found += ", though Label Studio answered 403 and left it half connected"
         return found
+
+    def _remedy(self, detail: str) -> str:
+        if WRONG_AUTH in detail:
+            return "start the backend and connect it with the same BASIC_AUTH_USER and BASIC_AUTH_PASS"
+        return (
+            f"Label Studio must reach the backend at {self.backend_url}: start it with `lorabel up`, or name its "
+            "address as Label Studio sees it with --backend-url"
+        )
 
     def _judge(self, backend: Backend, outcome: Outcome, found: str) -> None:
         first = self.label_studio.backends(self.project_id)[0]

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lorabel import projects, versions
 from lorabel.connect import ALLOW_EVENTS, BLOCKED, CONNECTED, basic_auth_header, default_backend_url
 from lorabel.contracts import Contract, MediaRef
-from lorabel.errors import LorabelError
+from lorabel.errors import LorabelError, NotFoundError
 from lorabel.label_studio import Backend, LabelStudio
 from lorabel.media import Fetcher
 from lorabel.messages import ModelsResponse
@@ -131,7 +131,11 @@ class _Doctor:
                 for name in versions.live_adapters(session, project).values()
             ]
         for name in live:
-            self.registry.path(name)
+            try:
+                self.registry.path(name)
+            except NotFoundError as error:
+                remedy = "put the folder back, or make another version live with `lorabel rollback PROJECT`"
+                raise Wrong(f"{name} is live, but {error}", remedy) from error
         return f"{self.registry.root} can be written, {len(live)} live adapters are in it"
 
     def projects(self, project_id: int | None) -> Iterator[Check]:
@@ -162,11 +166,8 @@ class _ProjectDoctor:
         if self.access is None:
             yield Check(self._name("Label Studio"), False, "its address is not known", mend)
             return
-        label_studio = LabelStudio(self.access.url, self.access.api_key)
-        try:
+        with LabelStudio(self.access.url, self.access.api_key) as label_studio:
             yield from self._checks(label_studio, self.access, mend)
-        finally:
-            label_studio.close()
 
     def _checks(self, label_studio: LabelStudio, access: LabelStudioAccess, mend: str) -> Iterator[Check]:
         address = _check(

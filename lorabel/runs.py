@@ -6,7 +6,7 @@ At most one run of a project is queued and at most one is running; two unique in
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Select, func, select, update
+from sqlalchemy import CursorResult, Exists, Select, exists, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -118,6 +118,7 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
 
     A run is due after N new annotations, or when the newest is T seconds old and at least M are new; the
     extra params that Label Studio sends with /setup override the settings of the same (lower case) name.
+    None is due while another is queued or on: what that one learns from counts as new until it ends.
     """
     usable = (
         Annotation.run_id.is_(None),
@@ -128,7 +129,7 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
         counts = session.execute(
             select(Project, func.count(Annotation.id), func.max(Annotation.received_at))
             .join(Annotation, Annotation.project_id == Project.id)
-            .where(*usable, Project.is_deleted.is_(False))
+            .where(*usable, Project.is_deleted.is_(False), ~_is_training())
             .group_by(Project.id)
         ).all()
     due = []
@@ -149,6 +150,11 @@ def _policy(project: Project, settings: Settings) -> dict[str, int]:
         name: value if isinstance(value := extra.get(name), int) and value > 0 else getattr(settings, name)
         for name in names
     }
+
+
+def _is_training() -> Exists:
+    active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
+    return exists().where(TrainingRun.project_id == Project.id, active)
 
 
 def _of(project_id: int, state: RunState) -> Select[TrainingRun]:

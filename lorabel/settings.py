@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     def check_auth(self) -> Self:
         if (self.basic_auth_user is None) != (self.basic_auth_pass is None):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS belong together: set both or neither")
+        if self.basic_auth is not None and not all(part.isascii() for part in self.basic_auth):
+            raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS must be ASCII: Label Studio sends Latin-1")
         return self
 
     @property

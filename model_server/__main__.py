@@ -1,11 +1,11 @@
 """`python -m model_server`: the one process that owns the device, under gunicorn with threads."""
 
-import logging
 from urllib.parse import urlsplit
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from lorabel import logs
 from lorabel.settings import Settings
 
 THREADS = 64
@@ -28,6 +28,7 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
             # Loading a base model may take minutes; a supervisor or container looks after a hanging one.
             "timeout": 0,
             "loglevel": self._settings.log_level.lower(),
+            "control_socket_disable": True,
             "proc_name": "lorabel-model-server",
         }.items():
             self.cfg.set(key, value)
@@ -40,7 +41,7 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
 
 def main() -> None:
     settings = Settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(settings)
     ModelServer(settings).run()
 
 

@@ -77,6 +77,7 @@ def _train(here: Services, claimed: TrainingRun) -> None:
     precision = choose_precision(here.settings, choose_device(here.settings))
     recipe = lora.Recipe.from_settings(here.settings, str(precision).removeprefix("torch."))
     runs.report(here.store, claimed, config={**asdict(recipe), "compared": compared})
+    here.registry.remove_leftovers(f"p{project.id}.")
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         candidates = {}
         for problem in problems:

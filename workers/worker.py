@@ -14,6 +14,7 @@ from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
+from lorabel import logs
 from lorabel.queue import LIGHT, TRAIN
 from lorabel.settings import Settings
 from workers import services
@@ -33,7 +34,7 @@ class Worker(SimpleWorker):
 
 def main(queue_name: str) -> None:
     settings = Settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(settings)
     here = services.current()
     here.store.migrate()
     stop = threading.Event()

@@ -80,7 +80,7 @@ def measure(
     template: str = "{}",
     side_px: int = 64,
 ) -> float:
-    """Accuracy when the labels are all words of the attributes (`red`) or all their combinations (`red circle`)."""
+    """Accuracy when the labels are all words of the attributes (`red`), or all combinations (`red circle`)."""
     labels = [" ".join(words) for words in itertools.product(*(WORDS[name] for name in attributes))]
     truth = [labels.index(" ".join(getattr(p, name) for name in attributes)) for p in pictures]
     return _accuracy(model.choose(model.pixels(pictures, side_px), labels, template), truth)

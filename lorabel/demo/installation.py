@@ -10,7 +10,6 @@ environment: it reads HOST, PORT, DATABASE_URL and the like as its own settings,
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -98,10 +97,11 @@ class Installation:
             **extra,
         }
 
-    def command(self, port: int) -> list[str]:
-        return [
-            str(self.program), "start", "--no-browser", "--internal-host", ADDRESS, "--port", str(port)
-        ]  # fmt: skip
+    def command(self, port: int, variables: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+        """Starts the server with this environment and no other, whoever runs it."""
+        environment = [f"{name}={value}" for name, value in self.environment(variables).items()]
+        options = ["--no-browser", "--internal-host", ADDRESS, "--port", str(port)]
+        return ["/usr/bin/env", "-i", *environment, str(self.program), "start", *options]
 
     def _run(self, argv: list[str], environment: dict[str, str] | None = None) -> None:
         with self.log.open("ab") as log:
@@ -122,18 +122,6 @@ class Installation:
                 f"{' '.join(argv[:3])} ended with {ended.returncode} while Label Studio was installed in "
                 f"{self.folder}; the end of {self.log}:\n{tail}"
             )
-
-
-def check_port(port: int, variable: str) -> None:
-    """Raises SettingsError if something listens on the port, naming the variable that changes it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError as error:
-            raise SettingsError(
-                f"port {port} is taken ({error.strerror}); stop what listens there, or set {variable} to another"
-            ) from error
 
 
 def _find_uv(folder: Path, run: Callable[[list[str]], None], say: Say) -> str:

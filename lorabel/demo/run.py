@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -14,19 +13,18 @@ from rich.console import Console
 from rich.table import Table
 
 from lorabel import connect as connecting
+from lorabel.demo import MODEL_FOLDER, annotator
 from lorabel.demo import account as accounts
-from lorabel.demo import annotator
 from lorabel.demo.account import Account
 from lorabel.demo.annotator import Annotator, Round
-from lorabel.demo.installation import ADDRESS, PRIVATE_ADDRESSES, Installation, check_port
+from lorabel.demo.installation import ADDRESS, PRIVATE_ADDRESSES, Installation
 from lorabel.demo.project import create_project
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio import LabelStudio
 from lorabel.settings import Settings
 from lorabel.store import Store
-from lorabel.up import Supervisor
+from lorabel.up import Supervisor, check_port
 
-MODEL = Path(__file__).parent / "model"
 PICTURES = 120
 START_TIMEOUT_S = 240.0
 POLL_S = 0.5
@@ -35,7 +33,7 @@ POLL_S = 0.5
 def demo_settings(*, is_headless: bool) -> Settings:
     """What suits the demo, under what the environment says; the processes that we start inherit it."""
     defaults = {
-        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL}",
+        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
         "TRAIN_AFTER_ANNOTATIONS": str(annotator.TASKS_PER_ROUND if is_headless else 8),
         "TRAIN_AFTER_SECONDS": "20",
     }
@@ -71,24 +69,18 @@ class Demo:
         self.url = f"http://{ADDRESS}:{settings.label_studio_port}"
 
     def run(self, *, is_headless: bool) -> int:
-        check_port(self.settings.label_studio_port, "LABEL_STUDIO_PORT")
-        check_port(self.settings.port, "PORT")
-        check_port(urlsplit(self.settings.model_server_url).port or 80, "MODEL_SERVER_URL")
+        self._check_ports()
         account = accounts.load_or_create(self.account_file)
         installation = Installation.under(self.folder)
         with self.console.status("preparing Label Studio") as status:
             installation.install(lambda text: status.update(text))
             installation.create_database(account.email, account.password, lambda text: status.update(text))
         supervisor = Supervisor(self.settings)
-        supervisor.add(
-            "label-studio",
-            installation.command(self.settings.label_studio_port),
-            installation.environment(PRIVATE_ADDRESSES),
-        )
         try:
+            command = installation.command(self.settings.label_studio_port, PRIVATE_ADDRESSES)
+            supervisor.add("label-studio", command)
             supervisor.start()
-            self._wait_for_label_studio()
-            supervisor.wait_until_ready(START_TIMEOUT_S)
+            self._wait(supervisor)
             account = self._signed_in(account)
             if is_headless:
                 return self._work_headless(account)
@@ -98,20 +90,30 @@ class Demo:
         finally:
             supervisor.stop()
 
-    def _wait_for_label_studio(self) -> None:
-        label_studio = LabelStudio(self.url, None, timeout_s=5.0)
+    def _check_ports(self) -> None:
+        """Before the minutes that an installation takes."""
+        model_server = urlsplit(self.settings.model_server_url)
+        check_port(ADDRESS, self.settings.label_studio_port, "LABEL_STUDIO_PORT")
+        check_port(self.settings.host, self.settings.port, "PORT")
+        check_port(self.settings.model_server_host, model_server.port or 80, "MODEL_SERVER_URL")
+
+    def _wait(self, supervisor: Supervisor) -> None:
+        with self.console.status("starting Lorabel and Label Studio") as status:
+            supervisor.wait_until_ready(START_TIMEOUT_S, lambda part: status.update(f"waiting for {part}"))
+            status.update(f"waiting for Label Studio at {self.url}")
+            version = self._wait_for_label_studio()
+        self.console.print(f"Lorabel is ready, Label Studio {version} answers at {self.url}")
+
+    def _wait_for_label_studio(self) -> str:
         deadline = time.monotonic() + START_TIMEOUT_S
-        with self.console.status(f"waiting for Label Studio at {self.url}"):
+        with LabelStudio(self.url, None, timeout_s=5.0) as label_studio:
             while True:
                 try:
-                    version = label_studio.server().version
-                    break
+                    return label_studio.server().version
                 except LabelStudioError:
                     if time.monotonic() > deadline:
                         raise
-                    time.sleep(POLL_S)
-        label_studio.close()
-        self.console.print(f"Label Studio {version} answers at {self.url}")
+                time.sleep(POLL_S)
 
     def _signed_in(self, account: Account) -> Account:
         account = accounts.with_token(account, self.url)
@@ -127,10 +129,11 @@ class Demo:
         return account
 
     def _create_project(self, account: Account, count: int) -> int:
-        label_studio = LabelStudio(self.url, account.token, timeout_s=30.0)
-        with self.console.status(f"drawing {count} pictures and uploading them"):
+        with (
+            LabelStudio(self.url, account.token, timeout_s=30.0) as label_studio,
+            self.console.status(f"drawing {count} pictures and uploading them"),
+        ):
             project_id = create_project(label_studio, count)
-        label_studio.close()
         self.console.print(f"project {project_id} has {count} pictures")
         return project_id
 
@@ -145,13 +148,12 @@ class Demo:
         """In a project of its own each time, so that the first round is zero-shot."""
         project_id = self._create_project(account, annotator.PICTURES)
         self._connect(account, project_id)
-        label_studio = LabelStudio(self.url, account.token, timeout_s=60.0)
         store = Store.open(self.settings)
         try:
-            rounds = Annotator(label_studio, store, project_id).work(self._show_round)
+            with LabelStudio(self.url, account.token, timeout_s=60.0) as label_studio:
+                rounds = Annotator(label_studio, store, project_id).work(self._show_round)
         finally:
             store.close()
-            label_studio.close()
         self.console.print(_table(rounds))
         if annotator.has_improved(rounds):
             self.console.print("[green]the loop improved[/green]")
@@ -172,9 +174,9 @@ class Demo:
             f"  login     {account.email}\n"
             f"  password  {account.password}\n\n"
             "Try: press [bold]Label All Tasks[/bold]. Solid prints are Grade A, striped ones B, outlined ones C;\n"
-            "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them: after\n"
-            f"{self.settings.train_after_annotations} annotations it trains (lorabel status shows it), and the next "
-            "task is predicted\nby the new version. Ctrl-C ends everything; `lorabel demo` goes on here.",
+            "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them:\n"
+            f"after {self.settings.train_after_annotations} annotations it trains (see `lorabel status`), and the "
+            "next task is\npredicted by the new version. Ctrl-C ends everything; `lorabel demo` goes on here.",
             highlight=False,
         )
 

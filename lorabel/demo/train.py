@@ -79,6 +79,8 @@ class Options:
     batch: int = 64
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
+    caption_share: float = 1.0
+    start: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,7 @@ class Trainer:
         self.words = random.Random(options.seed)
         self.rng = np.random.default_rng(options.seed)
         self.rows = {word: row for row, word in enumerate(w for name in ATTRIBUTES for w in WORDS[name])}
-        dim = CONFIG["model_cfg"]["embed_dim"]
-        self.anchors = nn.Parameter(nn.init.orthogonal_(torch.empty(len(self.rows), dim)))
+        self.anchors = nn.Parameter(self._first_anchors())
         decayed = [p for p in model.parameters() if p.ndim >= 2]
         others = [p for p in model.parameters() if p.ndim < 2] + [self.anchors]
         groups = [
@@ -181,14 +182,23 @@ class Trainer:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
 
+    @torch.no_grad()
+    def _first_anchors(self) -> Tensor:
+        """(words, dim). At right angles to each other, or the text features of the model to start from."""
+        if self.options.start is not None:
+            return self._encode(list(self.rows))
+        return nn.init.orthogonal_(torch.empty(len(self.rows), CONFIG["model_cfg"]["embed_dim"]))
+
     def step(self, drawn: Drawn, share_done: float) -> dict[str, float]:
         """One update; returns the losses by name."""
         chosen = self.rng.integers(len(drawn.pictures), size=self.options.batch)
         pictures = [drawn.pictures[i] for i in chosen]
         images = augment(drawn.pixels[chosen], self.rng).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.model.encode_image(images, normalize=True)
-        losses = {"words": self._words(features, pictures), **self._captions(features, pictures)}
-        if self.words.random() < 0.25:
+        losses = {"words": self._words(features, pictures)}
+        if self.words.random() < self.options.caption_share:
+            losses |= self._captions(features, pictures)
+        if self.words.random() < 0.25 * self.options.caption_share:
             losses["unknown"] = self._unknown()
         self._update(sum(losses.values(), torch.zeros(())), self.options.learning_rate * schedule(share_done))
         return {name: float(loss.detach()) for name, loss in losses.items()}
@@ -282,8 +292,11 @@ def train(options: Options) -> None:
     """Trains for about `options.minutes` after drawing; the folder is usable from the first minute on."""
     torch.manual_seed(options.seed)
     prepare(options.out)
-    model = open_clip.create_model(f"local-dir:{options.out}", load_weights=False)
-    initialise(model)
+    if options.start is None:
+        model = open_clip.create_model(f"local-dir:{options.out}", load_weights=False)
+        initialise(model)
+    else:
+        model = open_clip.create_model(f"local-dir:{options.start}")
     model.to(memory_format=torch.channels_last).train()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{options.out}")
     started = time.monotonic()
@@ -297,7 +310,7 @@ def train(options: Options) -> None:
             break
         losses.append(trainer.step(drawn, share_done))
         if step % 100 == 0:
-            recent = {name: np.mean([each[name] for each in losses[-100:] if name in each]) for name in losses[-1]}
+            recent = {name: _mean(losses[-100:], name) for name in ("words", "captions", "sums", "unknown")}
             figures = " ".join(f"{name} {value:.2f}" for name, value in recent.items())
             print(f"step {step} {figures}; {share_done:.0%} done", flush=True)
         if step % 200 == 0:
@@ -305,11 +318,17 @@ def train(options: Options) -> None:
     save(model, options.out)
 
 
+def _mean(losses: list[dict[str, float]], name: str) -> float:
+    return float(np.mean([each[name] for each in losses if name in each]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--caption-share", type=float, default=1.0, help="of the steps that train the text tower")
+    parser.add_argument("--start", type=Path, help="folder of a model to train on, instead of a new one")
     parser.add_argument("--pictures", type=int, default=40_000)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     train(Options(**vars(parser.parse_args())))

@@ -156,5 +156,5 @@ def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
     left, top, right, bottom, contrast = torch.rand(5, generator=generator).tolist()
     x, y = int(left * 0.1 * width), int(top * 0.1 * height)
     cut = pixels[:, y : height - int(bottom * 0.1 * height), x : width - int(right * 0.1 * width)]
-    resized = functional.interpolate(cut[None], (height, width), mode="bilinear", antialias=True)[0]
+    resized: Tensor = functional.interpolate(cut[None], (height, width), mode="bilinear", antialias=True)[0]
     return resized * (0.9 + 0.2 * contrast)

@@ -74,9 +74,7 @@ def test_without_settings_for_it_no_password_is_demanded(client: FlaskClient) ->
 
 
 @pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook", "/api/v1/projects/1/promote"])
-def test_a_request_over_the_limit_is_refused_with_the_settings_name(
-    settings: Settings, path: str
-) -> None:
+def test_a_request_over_the_limit_is_refused_with_the_settings_name(settings: Settings, path: str) -> None:
     app = create_app(settings.model_copy(update={"max_request_mb": 1}))
     answer = app.test_client().post(path, data=b'{"x": "' + b"y" * 2**20 + b'"}')
     services: Services = app.extensions[EXTENSION]

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.services import EXTENSION, Services
+from lorabel.errors import LabelStudioError
 from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import SURE, FakeModelServer
@@ -240,9 +241,7 @@ def test_a_thousand_tasks_in_one_request_get_a_thousand_entries(
     assert len(client.get("/api/v1/projects/1").json["unread"]) == 502
 
 
-def test_a_failure_half_way_leaves_the_rest_for_later(
-    client: FlaskClient, model_server: FakeModelServer
-) -> None:
+def test_a_failure_half_way_leaves_the_rest_for_later(client: FlaskClient, model_server: FakeModelServer) -> None:
     model_server.status, model_server.fails_from = 500, 1
     found = results(client, *(picture(i, "blue") for i in range(300)))
     assert all(choices(entry) == {"label": ["blue"]} for entry in found[:256])
@@ -319,3 +318,22 @@ def test_a_malformed_predict_is_refused_with_the_place(client: FlaskClient, chan
     answer = client.post("/predict", json=requests.predict(picture(1, "red")) | changes)
     assert answer.status_code == 400
     assert next(iter(changes)) in answer.json["error"]
+
+
+def test_a_refused_token_is_logged_and_the_media_asked_for_without_it(
+    client: FlaskClient,
+    services: Services,
+    model_server: FakeModelServer,
+    metric: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: Any) -> None:
+        raise LabelStudioError("the token was refused")
+
+    monkeypatch.setattr(services.authorizations, "find", refuse)
+    client.post("/setup", json=requests.setup())
+    results(client, requests.task(1, "/data/upload/1/red.png"))
+    assert model_server.rows[0].input["image"]["authorization"] is None
+    assert metric("lorabel_refused_tokens_total") == 1
+    assert "fetched without a token: the token was refused" in caplog.text

@@ -20,8 +20,14 @@ def add_version(services: Services, number: int, is_live: bool = True) -> None:
         state = VersionState.LIVE if is_live else VersionState.REJECTED
         session.add(
             ModelVersion(
-                project_id=1, number=number, parent=project.live_number, state=state, base_models={},
-                adapters={"label": f"p1.v{number}/label"}, metrics={}, trained_on=[],
+                project_id=1,
+                number=number,
+                parent=project.live_number,
+                state=state,
+                base_models={},
+                adapters={"label": f"p1.v{number}/label"},
+                metrics={},
+                trained_on=[],
             )
         )
         if is_live:

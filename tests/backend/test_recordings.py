@@ -23,9 +23,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def send(client: FlaskClient, recorded: dict[str, Any]) -> Any:
     headers = {k: v for k, v in recorded["headers"].items() if k != "Authorization"}
-    return client.open(
-        recorded["path"], method=recorded["method"], headers=headers, json=recorded["body"]
-    )
+    return client.open(recorded["path"], method=recorded["method"], headers=headers, json=recorded["body"])
 
 
 def test_there_are_recordings() -> None:

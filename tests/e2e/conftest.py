@@ -9,6 +9,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from lorabel.demo.installation import PRIVATE_ADDRESSES
+from lorabel.label_studio import LabelStudio
 from tests.e2e import label_studio_server, lorabel_processes
 from tests.e2e.label_studio_server import Server, kill_group
 from tests.e2e.lorabel_processes import Lorabel
@@ -32,12 +33,12 @@ BROWSER_OPTIONS = (
 def start_label_studio(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., Server]]:
-    """A function that starts one more Label Studio: `start(variables, data=None)`."""
+    """A function that starts one more Label Studio: `start(variables, data=None, port=None)`."""
     servers: list[Server] = []
 
-    def start(variables: Mapping[str, str], data: Path | None = None) -> Server:
+    def start(variables: Mapping[str, str], data: Path | None = None, port: int | None = None) -> Server:
         folder = data or tmp_path_factory.mktemp("label-studio") / "data"
-        servers.append(label_studio_server.start(folder, variables))
+        servers.append(label_studio_server.start(folder, variables, port))
         return servers[-1]
 
     yield start
@@ -49,6 +50,12 @@ def start_label_studio(
 def label_studio(start_label_studio: Callable[..., Server]) -> Server:
     """The real Label Studio, which lets backends at private addresses in."""
     return start_label_studio(PRIVATE_ADDRESSES)
+
+
+@pytest.fixture
+def client(label_studio: Server) -> Iterator[LabelStudio]:
+    with label_studio.client() as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +76,12 @@ def start_lorabel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 def lorabel_up(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
     """All of Lorabel, shared by the tests that kill nothing."""
     return start_lorabel()
+
+
+@pytest.fixture(scope="session")
+def guarded_lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
+    """All of Lorabel, demanding a user and a password."""
+    return start_lorabel({"BASIC_AUTH_USER": "label-studio", "BASIC_AUTH_PASS": "pass:word"})
 
 
 @pytest.fixture

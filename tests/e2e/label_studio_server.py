@@ -54,11 +54,17 @@ class Server:
 
     def allow_legacy_tokens(self) -> str:
         """Returns the user's legacy token."""
-        client = self.client()
-        client.call("POST", "/api/jwt/settings", json={"legacy_api_tokens_enabled": True, "api_tokens_enabled": True})
-        token = client.call("GET", "/api/current-user/token")["token"]
-        client.close()
-        return str(token)
+        self._set_legacy_tokens(True)
+        with self.client() as client:
+            return str(client.call("GET", "/api/current-user/token")["token"])
+
+    def forbid_legacy_tokens(self) -> None:
+        self._set_legacy_tokens(False)
+
+    def _set_legacy_tokens(self, is_allowed: bool) -> None:
+        wanted = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": is_allowed}
+        with self.client() as client:
+            client.call("POST", "/api/jwt/settings", json=wanted)
 
 
 def start(data: Path, variables: Mapping[str, str], port: int | None = None) -> Server:
@@ -70,8 +76,7 @@ def start(data: Path, variables: Mapping[str, str], port: int | None = None) -> 
     here = Installation(installation.folder, data)
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            here.command(port),
-            env=here.environment(variables),
+            here.command(port, variables),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -115,13 +120,11 @@ def _account(url: str, data: Path) -> Account:
 
 def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    client = LabelStudio(url, None, timeout_s=5.0)
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            client.server()
-            return
-        except LabelStudioError:
-            time.sleep(0.3)
+    with LabelStudio(url, None, timeout_s=5.0) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                client.server()
+                return
+            except LabelStudioError:
+                time.sleep(0.3)
     raise RuntimeError(f"Label Studio did not come up at {url}:\n{log.read_text(errors='replace')[-3000:]}")

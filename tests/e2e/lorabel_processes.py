@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorabel.demo.run import MODEL
+from lorabel.demo import MODEL_FOLDER
 from lorabel.settings import Settings
 from tests.e2e.label_studio_server import free_port
 
@@ -34,7 +34,7 @@ def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
         "MODEL_SERVER_URL": f"http://127.0.0.1:{free_port()}",
         "DATA_DIR": str(folder / "data"),
         "DEVICE": "cpu",
-        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL}",
+        "MODEL_DUAL_ENCODER": os.environ.get("MODEL_DUAL_ENCODER", f"local-dir:{MODEL_FOLDER}"),
         "TRAIN_AFTER_ANNOTATIONS": "16",
         "TRAIN_AFTER_SECONDS": "60",
         **(variables or {}),
@@ -49,9 +49,7 @@ def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
             stderr=out,
             start_new_session=True,
         )
-    lorabel = Lorabel(
-        f"http://127.0.0.1:{chosen['PORT']}", _settings(chosen), chosen, process, log
-    )
+    lorabel = Lorabel(f"http://127.0.0.1:{chosen['PORT']}", _settings(chosen), chosen, process, log)
     _wait_until_ready(lorabel)
     return lorabel
 

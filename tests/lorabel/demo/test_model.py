@@ -38,7 +38,7 @@ def test_a_row_does_not_depend_on_the_other_rows(model: DemoModel) -> None:
     pixels = model.pixels(list(islice(random_pictures(11), 8)))
     with torch.no_grad():
         together = model.model.encode_image(pixels)
-        alone = torch.cat([model.model.encode_image(row) for row in pixels.split(1)])
+        alone = torch.cat([model.model.encode_image(row) for row in torch.split(pixels, 1)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 

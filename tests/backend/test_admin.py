@@ -1,0 +1,175 @@
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from backend.services import Services
+from lorabel.tables import Annotation, Event, EventState, Project, now
+from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
+from tests.backend.test_protocol import add_version
+
+P1 = "/api/v1/projects/1"
+
+
+@pytest.fixture
+def project(client: FlaskClient) -> None:
+    client.post("/setup", json=requests.setup())
+
+
+def annotate(services: Services, annotation_id: int, **columns: Any) -> None:
+    with services.store.write() as session:
+        session.add(Annotation(id=annotation_id, project_id=1, task_id=annotation_id, **columns))
+
+
+def test_a_project_names_its_bindings_and_what_nobody_serves(client: FlaskClient) -> None:
+    config = requests.CONFIG.replace("</View>", '<Rating name="stars" toName="image"/></View>')
+    client.post("/setup", json=requests.setup(schema=config))
+    found = client.get(P1).json
+    assert found["live_version"] == "p1.v0"
+    assert found["label_config"] == config
+    served = {"from_name": "label", "to_name": "image", "problem": "ImageClassification"}
+    assert found["bindings"] == [served]
+    assert found["unclaimed"] == [{"name": "stars", "tag": "Rating"}]
+    assert found["label_config_error"] is None
+
+
+def test_tokens_are_not_shown(client: FlaskClient, services: Services) -> None:
+    client.post("/setup", json=requests.setup(access_token="hush-hush"))
+    with services.store.write() as session:
+        session.get_one(Project, 1).api_key = "hush-hush"
+    client.post("/webhook", json=requests.event("PROJECT_UPDATED", token="hush-hush"))
+    for path in (P1, "/api/v1/projects", "/api/v1/events"):
+        assert b"hush-hush" not in client.get(path).data
+
+
+def test_new_annotations_are_those_that_a_run_may_take(
+    client: FlaskClient, services: Services, project: None
+) -> None:
+    annotate(services, 1)
+    annotate(services, 2, was_cancelled=True)
+    annotate(services, 3, is_deleted=True)
+    annotate(services, 4, run_id=1)
+    annotate(services, 5, ground_truth=True)
+    assert client.get(P1).json["new_annotations"] == 2
+    assert client.get("/api/v1/projects").json["projects"][0]["new_annotations"] == 2
+
+
+def test_a_project_known_only_from_an_event_has_no_label_config_yet(client: FlaskClient) -> None:
+    client.post("/webhook", json=requests.event("PROJECT_UPDATED"))
+    found = client.get(P1).json
+    assert (found["label_config"], found["bindings"]) == (None, [])
+
+
+def test_versions_are_newest_first_with_the_base_models_at_the_end(
+    client: FlaskClient, services: Services, project: None
+) -> None:
+    add_version(services, 1)
+    add_version(services, 2, is_live=False)
+    found = client.get(f"{P1}/versions").json
+    assert found["live_version"] == "p1.v1"
+    named = [(one["version"], one["state"], one["parent"]) for one in found["versions"]]
+    assert named == [("p1.v2", "rejected", "p1.v1"), ("p1.v1", "live", "p1.v0"), ("p1.v0", "retired", None)]
+    expected = {"version", "state", "metrics", "created_at", "trained_on", "base_models", "adapters"}
+    assert all(expected <= one.keys() for one in found["versions"])
+
+
+@pytest.mark.parametrize("name", ["1", "v1", "p1.v1"])
+def test_one_version_by_any_of_its_names(
+    client: FlaskClient, services: Services, project: None, name: str
+) -> None:
+    add_version(services, 1)
+    assert client.get(f"{P1}/versions/{name}").json["adapters"] == {"label": "p1.v1/label"}
+
+
+def test_the_base_models_are_version_0_and_live_at_first(client: FlaskClient, project: None) -> None:
+    assert client.get(f"{P1}/versions/v0").json["state"] == "live"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/projects/9",
+        "/api/v1/projects/9/versions",
+        "/api/v1/projects/9/versions/1",
+        "/api/v1/projects/9/runs",
+        "/api/v1/projects/9/annotations",
+        "/api/v1/projects/99999999999",
+        f"{P1}/versions/7",
+        f"{P1}/versions/p2.v0",
+        f"{P1}/versions/newest",
+    ],
+)
+def test_what_does_not_exist_is_404(client: FlaskClient, project: None, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert answer.json["error"]
+
+
+@pytest.mark.parametrize("action", ["train", "promote", "rollback"])
+def test_actions_on_an_unknown_project_are_404(client: FlaskClient, action: str) -> None:
+    assert client.post(f"/api/v1/projects/9/{action}", json={"version": "v0"}).status_code == 404
+
+
+def test_train_queues_one_run_and_says_which(client: FlaskClient, project: None) -> None:
+    answer = client.post(f"{P1}/train")
+    assert answer.status_code == 202
+    assert (answer.json["state"], answer.json["version"]) == ("queued", None)
+    assert client.post(f"{P1}/train").json["id"] == answer.json["id"]
+    assert [run["id"] for run in client.get(f"{P1}/runs").json["runs"]] == [answer.json["id"]]
+
+
+def test_promote_loads_the_adapters_first_and_counts_for_the_next_prediction(
+    client: FlaskClient, services: Services, project: None, model_server: FakeModelServer
+) -> None:
+    add_version(services, 1, is_live=False)
+    assert client.post(f"{P1}/promote", json={"version": "p1.v1"}).json == {"live_version": "p1.v1"}
+    assert model_server.preloaded == ["p1.v1/label"]
+    predicted = client.post("/predict", json=requests.predict(requests.task(1))).json["results"][0]
+    assert predicted["model_version"] == "p1.v1"
+    assert model_server.rows[0].adapter == "p1.v1/label"
+    assert client.get(f"{P1}/versions/1").json["state"] == "live"
+
+
+def test_rollback_counts_for_the_next_prediction(
+    client: FlaskClient, services: Services, project: None, model_server: FakeModelServer
+) -> None:
+    add_version(services, 1)
+    assert client.post(f"{P1}/rollback").json == {"live_version": "p1.v0"}
+    assert client.post("/setup", json=requests.setup()).json == {"model_version": "p1.v0"}
+    client.post("/predict", json=requests.predict(requests.task(1)))
+    assert model_server.rows[0].adapter is None
+    answer = client.post(f"{P1}/rollback")
+    assert answer.status_code == 409
+    assert "nothing to go back to" in answer.json["error"]
+
+
+@pytest.mark.parametrize("body", [{}, {"version": None}, [], {"version": {}}])
+def test_a_malformed_promote_is_refused(client: FlaskClient, project: None, body: Any) -> None:
+    assert client.post(f"{P1}/promote", json=body).status_code == 400
+
+
+def test_annotations_come_in_pages(client: FlaskClient, services: Services, project: None) -> None:
+    for number in range(1, 6):
+        annotate(services, number, result=[{"from_name": "label"}], updated_at=now())
+    found = client.get(f"{P1}/annotations?limit=2&offset=3").json
+    assert (found["total"], [one["id"] for one in found["annotations"]]) == (5, [4, 5])
+    assert found["annotations"][0]["result"] == [{"from_name": "label"}]
+    assert len(client.get(f"{P1}/annotations").json["annotations"]) == 5
+
+
+@pytest.mark.parametrize("query", ["limit=x", "limit=1001", "limit=-1", "offset=1.5", "offset=", "limit=²"])
+def test_a_page_that_makes_no_sense_is_refused(client: FlaskClient, project: None, query: str) -> None:
+    assert client.get(f"{P1}/annotations?{query}").status_code == 400
+
+
+def test_events_are_found_by_their_state(client: FlaskClient, services: Services) -> None:
+    with services.store.write() as session:
+        session.add(Event(action="A", payload="{}", state=EventState.FAILED, error="why"))
+        session.add(Event(action="B", payload="{}", state=EventState.APPLIED))
+    found = client.get("/api/v1/events?state=failed").json
+    assert [(one["action"], one["error"]) for one in found["events"]] == [("A", "why")]
+    assert client.get("/api/v1/events").json["total"] == 2
+    answer = client.get("/api/v1/events?state=lost")
+    assert answer.status_code == 400
+    assert "pending" in answer.json["error"]

@@ -1,0 +1,241 @@
+"""/webhook, against the facts of tests/data/recordings/CLIENT_CONTRACT.md."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from backend.app import create_app
+from backend.events import KNOWN
+from backend.services import EXTENSION, Services
+from lorabel.settings import Settings
+from lorabel.tables import Event, EventState, Project, RunState, TrainingRun
+from tests.backend import requests
+
+EVENTS = {
+    "ANNOTATION_CREATED": {"annotation": requests.annotation(7), "task": requests.task(3)},
+    "ANNOTATIONS_CREATED": {"annotation": [requests.annotation(7)], "task": [requests.task(3)]},
+    "ANNOTATION_UPDATED": {"annotation": requests.annotation(7), "task": requests.task(3)},
+    "ANNOTATIONS_DELETED": {"annotations": [{"id": 7}]},
+    "TASKS_CREATED": {"tasks": [requests.task(3)]},
+    "TASKS_DELETED": {"tasks": [{"id": 3}]},
+    "PROJECT_UPDATED": {},
+    "PROJECT_DELETED": {},
+    "START_TRAINING": {},
+}
+
+
+class Noted:
+    """Stands for the queues and notes what was put on them."""
+
+    def __init__(self, services: Services) -> None:
+        self.store = services.store
+        self.collected: list[int] = []
+        self.trained: list[tuple[int, int]] = []
+
+    def collect(self, event_id: int) -> bool:
+        with self.store.read() as session:
+            assert session.get(Event, event_id), "the job came before the commit"
+        self.collected.append(event_id)
+        return True
+
+    def train(self, run_id: int, attempt: int = 1) -> bool:
+        self.trained.append((run_id, attempt))
+        return True
+
+
+@pytest.fixture
+def jobs(services: Services) -> Iterator[Noted]:
+    real, noted = services.jobs, Noted(services)
+    object.__setattr__(services, "jobs", noted)
+    yield noted
+    object.__setattr__(services, "jobs", real)
+
+
+def stored(services: Services) -> list[Event]:
+    with services.store.read() as session:
+        return list(session.scalars(select(Event).order_by(Event.id)))
+
+
+def runs(services: Services) -> list[TrainingRun]:
+    with services.store.read() as session:
+        return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id)))
+
+
+def test_every_known_action_is_tried_here() -> None:
+    assert EVENTS.keys() == KNOWN.keys()
+
+
+@pytest.mark.parametrize("action", [action for action in EVENTS if action != "START_TRAINING"])
+def test_an_event_is_stored_as_it_came_and_a_job_is_told(
+    client: FlaskClient, services: Services, jobs: Noted, action: str, metric: Any
+) -> None:
+    raw = json.dumps(requests.event(action, **EVENTS[action]), indent=3)
+    answer = client.post("/webhook", data=raw)
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+    [event] = stored(services)
+    assert (event.action, event.project_id, event.state) == (action, 1, EventState.PENDING)
+    assert event.payload == raw
+    assert jobs.collected == [event.id]
+    assert metric("lorabel_events_total", action=action, state="pending") == 1
+    with services.store.read() as session:
+        assert session.get(Project, 1) is not None
+
+
+def test_the_same_event_five_times_is_stored_five_times(client: FlaskClient, services: Services) -> None:
+    for _ in range(5):
+        client.post("/webhook", json=requests.event("ANNOTATION_CREATED", **EVENTS["ANNOTATION_CREATED"]))
+    assert len(stored(services)) == 5
+
+
+@pytest.mark.parametrize("action", ["LABEL_LINK_CREATED", "ANNOTATION_DELETED", "REVIEW_CREATED", "x y"])
+@pytest.mark.parametrize("parts", [{}, {"tasks": "what", "annotation": 3}])
+def test_an_unknown_action_is_kept_as_ignored(
+    client: FlaskClient, services: Services, jobs: Noted, action: str, parts: dict[str, Any], metric: Any
+) -> None:
+    assert client.post("/webhook", json=requests.event(action, **parts)).status_code == 200
+    [event] = stored(services)
+    assert (event.action, event.state) == (action, EventState.IGNORED)
+    assert jobs.collected == []
+    assert metric("lorabel_events_total", action="other", state="ignored") == 1
+
+
+def test_an_unknown_action_needs_no_project(client: FlaskClient, services: Services) -> None:
+    assert client.post("/webhook", json={"action": "PING"}).status_code == 200
+    assert stored(services)[0].project_id is None
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "action: Field required"),
+        ({"action": ""}, "action: String should have at least 1 character"),
+        ({"action": None}, "action: Input should be a valid string"),
+        ({"action": "A\x00B"}, "action: String should match pattern"),
+        ({"action": "A" * 101}, "action: String should have at most 100"),
+        ({"action": "START_TRAINING"}, "project: Field required"),
+        ({"action": "PROJECT_UPDATED", "project": 1}, "project: Input should be"),
+        ({"action": "PROJECT_UPDATED", "project": {"id": "1"}}, "project.id: Input should be a valid integer"),
+        ({"action": "PROJECT_UPDATED", "project": {"id": True}}, "project.id: Input should be a valid integer"),
+        ({"action": "PROJECT_UPDATED", "project": {"id": 2**31}}, "project.id: Input should be less than"),
+        ({"action": "PROJECT_UPDATED", "project": {"id": -1}}, "project.id: Input should be greater than"),
+        ({"action": "PING", "project": {"id": 1.5}}, "project.id"),
+        (requests.event("ANNOTATION_CREATED"), "annotation: Field required"),
+        (requests.event("ANNOTATION_CREATED", annotation={}), "annotation.Named.id: Field required"),
+        (requests.event("ANNOTATION_CREATED", annotation={"id": "7"}), "annotation.Named.id"),
+        (requests.event("ANNOTATIONS_CREATED", annotation=[{"id": 1}, 2]), "annotation.list"),
+        (requests.event("ANNOTATIONS_DELETED", annotations=[{"id": 1}, {}]), "annotations.1.id: Field required"),
+        (requests.event("ANNOTATIONS_DELETED"), "annotations: Field required"),
+        (requests.event("TASKS_CREATED", tasks={"id": 1}), "tasks: Input should be a valid list"),
+        (requests.event("TASKS_DELETED", tasks=[None]), "tasks.0: Input should be"),
+    ],
+)
+def test_a_malformed_event_is_refused_with_the_reason_and_nothing_is_stored(
+    client: FlaskClient, services: Services, jobs: Noted, body: dict[str, Any], reason: str
+) -> None:
+    answer = client.post("/webhook", json=body)
+    assert answer.status_code == 400
+    assert reason in answer.json["error"]
+    assert stored(services) == []
+    assert jobs.collected == []
+    assert client.get("/api/v1/projects").json == {"projects": []}
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b'{"action": "X"} y', b"\xff", b'{"action": "\xff"}', b"[" * 100_000])
+def test_what_is_no_json_is_refused_and_nothing_is_stored(
+    client: FlaskClient, services: Services, raw: bytes
+) -> None:
+    assert client.post("/webhook", data=raw).status_code == 400
+    assert stored(services) == []
+
+
+def test_start_training_is_answered_with_the_job_of_a_run(
+    client: FlaskClient, services: Services, jobs: Noted
+) -> None:
+    answer = client.post("/webhook", json=requests.event("START_TRAINING"))
+    [run] = runs(services)
+    assert (answer.status_code, answer.json) == (200, {"status": "ok", "job": str(run.id)})
+    assert (run.project_id, run.state, run.reason) == (1, RunState.QUEUED, "START_TRAINING")
+    assert jobs.trained == [(run.id, 1)]
+    assert [event.state for event in stored(services)] == [EventState.APPLIED]
+
+
+def test_start_training_before_its_annotation_and_twice_is_one_run(
+    client: FlaskClient, services: Services, jobs: Noted
+) -> None:
+    first = client.post("/webhook", json=requests.event("START_TRAINING")).json
+    client.post("/webhook", json=requests.event("ANNOTATION_CREATED", **EVENTS["ANNOTATION_CREATED"]))
+    second = client.post("/webhook", json=requests.event("START_TRAINING")).json
+    assert first == second
+    assert len(runs(services)) == 1
+
+
+@pytest.fixture
+def without_redis(settings: Settings, tmp_path: Path) -> Iterator[Flask]:
+    app = create_app(settings.model_copy(update={"redis_url": f"unix://{tmp_path}/nobody.sock"}))
+    yield app
+    app.extensions[EXTENSION].close()
+
+
+@pytest.mark.parametrize("action", EVENTS)
+def test_without_redis_every_event_is_stored_and_answered(without_redis: Flask, action: str) -> None:
+    answer = without_redis.test_client().post("/webhook", json=requests.event(action, **EVENTS[action]))
+    assert answer.status_code == 200
+    assert [event.action for event in stored(without_redis.extensions[EXTENSION])] == [action]
+
+
+def test_bulk_events_of_5000_items_are_answered_far_below_a_second(
+    client: FlaskClient, services: Services
+) -> None:
+    annotations = [requests.annotation(i, i) | {"unique_id": "x" * 900} for i in range(5000)]
+    tasks = [requests.task(i, meta="y" * 500) for i in range(5000)]
+    raw = json.dumps(requests.event("ANNOTATIONS_CREATED", annotation=annotations, task=tasks))
+    assert len(raw) > 8_000_000
+    seconds = []
+    for _ in range(3):
+        started_at = time.perf_counter()
+        assert client.post("/webhook", data=raw).status_code == 200
+        seconds.append(time.perf_counter() - started_at)
+    assert min(seconds) < 0.5
+    assert {event.payload for event in stored(services)} == {raw}
+
+
+def test_hundreds_of_events_keep_their_p99_far_below_a_second(client: FlaskClient, services: Services) -> None:
+    body = requests.event("ANNOTATION_CREATED", **EVENTS["ANNOTATION_CREATED"])
+    seconds = []
+    for _ in range(200):
+        started_at = time.perf_counter()
+        assert client.post("/webhook", json=body).status_code == 200
+        seconds.append(time.perf_counter() - started_at)
+    assert sorted(seconds)[197] < 0.5
+    assert len(stored(services)) == 200
+
+
+def test_an_event_that_cannot_be_stored_is_no_success(
+    app: Flask, services: Services, jobs: Noted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("backend.events.projects.ensure", fail)
+    answer = app.test_client().post("/webhook", json=requests.event("PROJECT_UPDATED"))
+    assert answer.status_code == 500
+    assert stored(services) == []
+    assert jobs.collected == []
+
+
+def test_a_start_training_that_was_killed_half_way_is_left_for_the_sweep(
+    app: Flask, services: Services, jobs: Noted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("killed")
+
+    monkeypatch.setattr("backend.events.runs.request", fail)
+    assert app.test_client().post("/webhook", json=requests.event("START_TRAINING")).status_code == 500
+    assert [event.state for event in stored(services)] == [EventState.PENDING]

@@ -1,0 +1,109 @@
+"""The backend as it is deployed: gunicorn with our settings file."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import backend
+from lorabel.settings import Settings
+from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
+
+CONFIG = Path(backend.__file__).parent / "gunicorn.conf.py"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def gunicorn(settings: Settings, **variables: Any) -> Iterator[httpx.Client]:
+    port = free_port()
+    own = {
+        "DATA_DIR": str(settings.data_dir),
+        "DATABASE_URL": settings.database,
+        "REDIS_URL": settings.redis,
+        "MODEL_SERVER_URL": settings.model_server_url,
+        "PORT": str(port),
+        "LOG_LEVEL": "INFO",
+    }
+    command = [sys.executable, "-m", "gunicorn", "--config", str(CONFIG)]
+    process = subprocess.Popen(command, env=os.environ | own | variables)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
+            wait_for(client)
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
+    assert process.returncode == 0
+
+
+def wait_for(client: httpx.Client) -> None:
+    for _ in range(200):
+        try:
+            client.get("/livez").raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    pytest.fail("the backend does not answer")
+
+
+def test_gunicorn_serves_what_label_studio_asks(settings: Settings, model_server: FakeModelServer) -> None:
+    with gunicorn(settings) as client:
+        assert client.get("/health").json()["status"] == "UP"
+        assert client.post("/setup", json=requests.setup()).json() == {"model_version": "p1.v0"}
+        [entry] = client.post("/predict", json=requests.predict(requests.task(1))).json()["results"]
+        assert entry["result"][0]["value"] == {"choices": ["red"]}
+        assert client.post("/webhook", json=requests.event("START_TRAINING")).json()["job"]
+        assert client.post("/predict", content=b"x" * (65 * 2**20)).status_code == 413
+
+
+def test_a_body_in_chunks_is_limited_too(settings: Settings) -> None:
+    with gunicorn(settings, MAX_REQUEST_MB="1") as client:
+        chunks = (b"x" * 2**16 for _ in range(32))
+        assert client.post("/webhook", content=chunks).status_code == 413
+        chunks = (piece for piece in (b'{"action": ', b'"PING"}'))
+        assert client.post("/webhook", content=chunks).status_code == 200
+
+
+def test_several_processes_count_together(settings: Settings) -> None:
+    with gunicorn(settings, WORKERS="3") as client:
+        for _ in range(30):
+            client.get("/health", headers={"Connection": "close"})
+        for _ in range(5):
+            text = client.get("/metrics", headers={"Connection": "close"}).text
+            assert 'lorabel_requests_total{endpoint="/health",status="200"} 30.0' in text
+
+
+def test_health_and_setup_stay_fast_during_slow_predictions(
+    settings: Settings, model_server: FakeModelServer
+) -> None:
+    model_server.wait_s = 3.0
+    with gunicorn(settings, THREADS="8") as client, ThreadPoolExecutor(12) as pool:
+        asked = requests.predict(requests.task(1))
+        predictions = [pool.submit(client.post, "/predict", json=asked) for _ in range(12)]
+        time.sleep(0.3)
+        seconds = []
+        for _ in range(20):
+            started_at = time.perf_counter()
+            assert client.get("/health").status_code == 200
+            assert client.post("/setup", json=requests.setup()).status_code == 200
+            seconds.append(time.perf_counter() - started_at)
+        codes = sorted(prediction.result().status_code for prediction in predictions)
+    assert codes == [200] * 4 + [503] * 8
+    assert max(seconds) < 1
+    assert sorted(seconds)[10] < 0.1

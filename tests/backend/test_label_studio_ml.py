@@ -1,0 +1,104 @@
+"""As label-studio-ml 2.x, which no registry has, calls its models; 1.0.9 itself is in tests/e2e."""
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import Event, Project
+from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
+
+
+class Base:
+    """The part of 2.x's LabelStudioMLBase that its `api.py` and our subclass meet."""
+
+    def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
+        self.cache: dict[str, str] = {}
+        self.project_id = project_id or ""
+        self.label_config = label_config
+        self.setup()
+
+    def set(self, key: str, value: str) -> None:
+        assert isinstance(value, str)
+        self.cache[key] = value
+
+    def get(self, key: str) -> str | None:
+        return self.cache.get(key)
+
+    def setup(self) -> None: ...
+
+
+@pytest.fixture
+def model(
+    settings: Settings, store: Store, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    for name, value in (
+        ("DATA_DIR", str(settings.data_dir)),
+        ("DATABASE_URL", settings.database),
+        ("REDIS_URL", settings.redis),
+        ("MODEL_SERVER_URL", model_server.url),
+    ):
+        monkeypatch.setenv(name, value)
+    package, module = ModuleType("label_studio_ml"), ModuleType("label_studio_ml.model")
+    module.LabelStudioMLBase = Base  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "label_studio_ml", package)
+    monkeypatch.setitem(sys.modules, "label_studio_ml.model", module)
+    monkeypatch.delitem(sys.modules, "backend.label_studio_ml", raising=False)
+    ours = import_module("backend.label_studio_ml")
+    yield ours.LorabelModel
+    ours._services().close()
+    del sys.modules["backend.label_studio_ml"]
+
+
+def test_setup_names_the_live_version(model: Any, store: Store) -> None:
+    assert model("1", requests.CONFIG).get("model_version") == "p1.v0"
+    with store.write() as session:
+        session.add(Project(id=1, live_number=2))
+    assert model("1", requests.CONFIG).get("model_version") == "p1.v2"
+
+
+def test_a_model_without_project_can_be_made(model: Any) -> None:
+    assert model().get("model_version") is None
+
+
+def test_predictions_are_those_of_our_own_backend(model: Any) -> None:
+    tasks = [
+        requests.task(1, "http://p.test/blue.png"),
+        requests.task(2, "http://p.test/forbidden.png"),
+        requests.task(3, "http://p.test/broken.png"),
+    ]
+    found = model("1", requests.CONFIG).predict(tasks, context=None, login=None, password=None)
+    region = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["blue"]}}
+    assert found == [
+        {"result": [region], "score": 0.9, "model_version": "p1.v0"},
+        [],
+        {"result": [], "score": 0.0, "model_version": "p1.v0"},
+    ]
+
+
+def test_no_tasks_get_no_predictions(model: Any) -> None:
+    assert model("1", requests.CONFIG).predict([]) == []
+
+
+def test_extra_params_may_be_an_object(model: Any, store: Store) -> None:
+    model("1", requests.CONFIG).set_extra_params({"train_after_annotations": 2})
+    with store.read() as session:
+        assert session.get_one(Project, 1).extra_params == {"train_after_annotations": 2}
+
+
+def test_events_are_stored_for_the_workers(model: Any, store: Store) -> None:
+    data = requests.event("ANNOTATION_CREATED", annotation=requests.annotation(7), task=requests.task(3))
+    event = data.pop("action")
+    assert model("1", requests.CONFIG).fit(event, data) == {"status": "ok"}
+    answer = model("1", requests.CONFIG).fit("START_TRAINING", {"project": {"id": 1}})
+    assert answer["job"]
+    with store.read() as session:
+        found = list(session.scalars(select(Event.action).order_by(Event.id)))
+    assert found == ["ANNOTATION_CREATED", "START_TRAINING"]

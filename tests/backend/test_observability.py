@@ -1,0 +1,59 @@
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from backend.services import Services
+from tests.backend import requests
+
+
+def test_metrics_are_readable_by_prometheus(client: FlaskClient) -> None:
+    client.get("/health")
+    answer = client.get("/metrics")
+    assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    names = {family.name for family in text_string_to_metric_families(answer.text)}
+    assert names >= {
+        "lorabel_requests",
+        "lorabel_request_seconds",
+        "lorabel_predictions",
+        "lorabel_unread_tasks",
+        "lorabel_unserved_tasks",
+        "lorabel_dropped_regions",
+        "lorabel_events",
+        "lorabel_refused_tokens",
+    }
+
+
+def test_requests_are_counted_by_endpoint_and_status(client: FlaskClient, metric: Any) -> None:
+    client.post("/setup", json=requests.setup())
+    client.post("/setup", json={})
+    client.get("/api/v1/projects/1")
+    client.get("/api/v1/projects/2")
+    assert metric("lorabel_requests_total", endpoint="/setup", status="200") == 1
+    assert metric("lorabel_requests_total", endpoint="/setup", status="400") == 1
+    assert metric("lorabel_request_seconds_count", endpoint="/setup") == 2
+
+
+def test_strangers_cannot_make_new_time_series(client: FlaskClient, services: Services) -> None:
+    client.get("/a")
+    before = len(client.get("/metrics").text.splitlines())
+    for number in range(50):
+        client.get(f"/{number}")
+        client.post("/webhook", json={"action": f"ACTION_{number}"})
+    assert len(client.get("/metrics").text.splitlines()) < before + 60
+
+
+@pytest.mark.parametrize("path", ["/livez", "/health"])
+def test_probes_do_not_fill_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    caplog.set_level("INFO")
+    client.get(path)
+    assert path not in caplog.text
+
+
+def test_a_request_is_one_line_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="backend")
+    client.post("/setup", json=requests.setup())
+    lines = [record.message for record in caplog.records if record.name == "backend.app"]
+    assert len(lines) == 1
+    assert lines[0].startswith("POST /setup 200 ")

@@ -1,0 +1,83 @@
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from backend import openapi
+from tests.backend import requests
+from tests.backend.test_events import EVENTS
+
+
+@pytest.fixture
+def document(client: FlaskClient) -> dict[str, Any]:
+    return dict(client.get("/api/v1/openapi.json").json)
+
+
+def test_the_description_is_valid_openapi(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+def test_every_endpoint_is_described_and_no_other(app: Flask, document: dict[str, Any]) -> None:
+    served = {
+        (re.sub(r"<(?:[^:<>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint != "static"
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    described = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    assert described == served
+
+
+def test_every_field_that_a_page_takes_is_described(document: dict[str, Any]) -> None:
+    events = document["paths"]["/api/v1/events"]["get"]
+    assert [one["name"] for one in events["parameters"]] == ["limit", "offset", "state"]
+
+
+def test_only_livez_is_open(document: dict[str, Any]) -> None:
+    is_open = [
+        path for path, methods in document["paths"].items() for one in methods.values() if "security" in one
+    ]
+    assert is_open == ["/livez"]
+
+
+ASKED = [
+    ("get", "/health", None),
+    ("post", "/setup", requests.setup()),
+    ("post", "/predict", requests.predict(requests.task(1), requests.task(2, "http://p.test/forbidden.png"))),
+    ("post", "/webhook", requests.event("START_TRAINING")),
+    ("post", "/webhook", requests.event("TASKS_DELETED", **EVENTS["TASKS_DELETED"])),
+    ("get", "/versions", None),
+    ("get", "/api/v1/projects", None),
+    ("get", "/api/v1/projects/1", None),
+    ("get", "/api/v1/projects/1/versions", None),
+    ("get", "/api/v1/projects/1/versions/v0", None),
+    ("get", "/api/v1/projects/1/runs", None),
+    ("get", "/api/v1/projects/1/annotations", None),
+    ("get", "/api/v1/events", None),
+    ("post", "/api/v1/projects/1/train", None),
+    ("post", "/api/v1/projects/1/promote", {"version": 0}),
+    ("post", "/api/v1/projects/1/rollback", None),
+    ("get", "/api/v1/projects/2", None),
+    ("post", "/predict", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ASKED, ids=[f"{m} {p}" for m, p, _ in ASKED])
+def test_answers_are_as_described(
+    client: FlaskClient, document: dict[str, Any], method: str, path: str, body: Any
+) -> None:
+    client.post("/setup", json=requests.setup())
+    answer = client.open(path, method=method.upper(), json=body)
+    template = re.sub(r"/projects/\d", "/projects/{project_id}", path).replace("/v0", "/{version}")
+    described = document["paths"][template][method]["responses"]
+    schema = described[str(answer.status_code)]["content"]["application/json"]["schema"]
+    Draft202012Validator(schema | {"components": document["components"]}).validate(answer.json)
+
+
+def test_every_error_has_words() -> None:
+    codes = {code for operation in openapi.OPERATIONS for code in operation.errors} | {401, 500}
+    assert codes == openapi.DESCRIPTIONS.keys()

@@ -1,0 +1,168 @@
+"""`label-studio-ml start` (1.0.9) hosts `backend/label_studio_ml.py`, in an environment of its own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from lorabel.label_config import parse
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import Event, Project, TrainingRun
+from tests.backend import fake_model_server
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+OVERRIDES = ROOT / "docs" / "label-studio-ml-overrides.txt"
+RECORDINGS = ROOT / "tests" / "data" / "recordings" / "image-choices"
+SCRIPT = "from backend.label_studio_ml import LorabelModel\n"
+LEFT_OUT = ("accelerate", "open_clip_torch", "peft", "scikit-learn", "torch", "torchvision", "transformers")
+"""The backend needs none of them; they are 2 GB."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    folder: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """label-studio-ml starts whatever `python` is first on the PATH."""
+        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        return os.environ | {"VIRTUAL_ENV": str(self.folder), "PATH": path}
+
+    def run(self, *command: str, **variables: str) -> None:
+        done = subprocess.run(command, env=self.variables | variables, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    uv = shutil.which("uv") or str(ROOT / ".venv-uv" / "bin" / "uv")
+    folder = tmp_path_factory.mktemp("label-studio-ml")
+    left_out = folder / "left-out.txt"
+    left_out.write_text("".join(f'{name} ; python_version < "3"\n' for name in LEFT_OUT))
+    made = Environment(folder / "venv")
+    made.run(uv, "venv", "--quiet", str(made.folder))
+    overrides = ("--override", str(OVERRIDES), "--override", str(left_out))
+    made.run(uv, "pip", "install", "--quiet", "label-studio-ml==1.0.9", "--editable", str(ROOT), *overrides)
+    return made
+
+
+@pytest.fixture(scope="module")
+def model_server_url() -> Iterator[str]:
+    with fake_model_server.running() as server:
+        yield server.url
+
+
+@pytest.fixture
+def started(
+    environment: Environment, settings: Settings, store: Store, model_server_url: str, tmp_path: Path
+) -> Iterator[httpx.Client]:
+    """What the user does: a script of one line, `init`, `start`."""
+    script = tmp_path / "model.py"
+    script.write_text(SCRIPT)
+    project = tmp_path / "hosted"
+    environment.run("label-studio-ml", "init", str(project), "--script", f"{script}:LorabelModel")
+    port = free_port()
+    own = {
+        "DATA_DIR": str(settings.data_dir),
+        "DATABASE_URL": settings.database,
+        "REDIS_URL": settings.redis,
+        "MODEL_SERVER_URL": model_server_url,
+    }
+    command = ["label-studio-ml", "start", str(project), "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment.variables | own, start_new_session=True)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+            wait_for(client, process)
+            yield client
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=20)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "label-studio-ml start ended"
+        try:
+            client.get("/health").raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    pytest.fail("label-studio-ml start does not answer")
+
+
+def recorded(name: str) -> Any:
+    [path] = RECORDINGS.glob(f"*-{name}.json")
+    return json.loads(path.read_text())["body"]
+
+
+def test_recorded_requests_are_answered_right(started: httpx.Client) -> None:
+    setup = started.post("/setup", json=recorded("connect-setup"))
+    assert isinstance(setup.json()["model_version"], str)
+    asked = recorded("retrieve-predict")
+    answer = started.post("/predict", json=asked)
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert len(results) == len(asked["tasks"])
+    for task, entry in zip(asked["tasks"], results, strict=True):
+        [region] = entry["result"]
+        assert parse(asked["label_config"]).find_region_errors(region) == []
+        assert region["value"]["choices"][0] in task["data"]["image"]
+        assert 0 < entry["score"] <= 1
+        assert "model_version" not in entry
+
+
+def test_events_are_stored_for_the_workers_and_a_new_live_version_gets_a_new_name(
+    started: httpx.Client, store: Store
+) -> None:
+    started.post("/setup", json=recorded("connect-setup"))
+    started.post("/webhook", json=recorded("accept-webhook-annotation_created"))
+    wait_until(lambda: actions(store) == ["ANNOTATION_CREATED"])
+    assert started.post("/setup", json=recorded("connect-setup")).json() == {"model_version": "INITIAL"}
+    with store.write() as session:
+        session.get_one(Project, 1).live_number = 1
+    time.sleep(1.1)  # 1.0.9 names its jobs by the second
+    started.post("/webhook", json=recorded("train-webhook-start_training"))
+    wait_until(lambda: runs(store) == [1])
+    assert actions(store) == ["ANNOTATION_CREATED", "START_TRAINING"]
+    wait_until(lambda: version(started).isdigit())
+
+
+def actions(store: Store) -> list[str]:
+    with store.read() as session:
+        return list(session.scalars(select(Event.action).order_by(Event.id)))
+
+
+def runs(store: Store) -> list[int]:
+    with store.read() as session:
+        return list(session.scalars(select(TrainingRun.project_id)))
+
+
+def version(client: httpx.Client) -> str:
+    return str(client.post("/setup", json=recorded("connect-setup")).json()["model_version"])
+
+
+def wait_until(is_true: Any, seconds: float = 20) -> None:
+    ends_at = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < ends_at, "waited too long"
+        time.sleep(0.1)

@@ -1,0 +1,103 @@
+"""As much of Label Studio 1.23.2's API as its client needs in tests; it answers over a real socket."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+LEGACY_TOKEN = "0123456789abcdef0123456789abcdef01234567"
+
+
+def make_jwt(**claims: Any) -> str:
+    """Unsigned: only Label Studio itself verifies its tokens."""
+    parts = ({"alg": "HS256", "typ": "JWT"}, claims)
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+    return ".".join([*encoded, "c2lnbmF0dXJl"])
+
+
+PERSONAL_TOKEN = make_jwt(token_type="refresh", exp=8_000_000_000, iat=1_700_000_000)
+
+
+class FakeLabelStudio:
+    """Attributes: `tasks` as the API shows them; `exchanges` counts tokens given; `requests` are paths asked."""
+
+    def __init__(self) -> None:
+        self.tasks: list[dict[str, Any]] = []
+        self.exchanges = 0
+        self.life_s = 300
+        self.accepted = PERSONAL_TOKEN
+        self.requests: list[str] = []
+        self.authorizations: list[str | None] = []
+        self.url = ""
+
+    def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
+        path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
+        self.requests.append(path)
+        self.authorizations.append(authorization)
+        if path == "/api/token/refresh/":
+            return self._exchange(body)
+        if path == "/api/version":
+            return 200, {"release": "1.23.2"}
+        if path == "/api/current-user/whoami":
+            if authorization in (f"Token {LEGACY_TOKEN}", f"Bearer {self._access()}"):
+                return 200, {"id": 1, "email": "annotator@example.com"}
+            return 401, {"detail": "legacy token authentication has been disabled"}
+        if path == "/api/tasks/":
+            return 200, {"tasks": self._page(json.loads(query["query"][0]), int(query["page_size"][0]))}
+        return 404, "<!doctype html><title>404 | Label Studio</title>"
+
+    def _exchange(self, body: Any) -> tuple[int, Any]:
+        if body["refresh"] != self.accepted:
+            return 401, {"detail": "Token is invalid"}
+        self.exchanges += 1
+        time.sleep(0.05)
+        return 200, {"access": self._access()}
+
+    def _access(self) -> str:
+        return make_jwt(token_type="access", iat=1_000, exp=1_000 + self.life_s, jti=self.exchanges)
+
+    def _page(self, query: dict[str, Any], size: int) -> list[dict[str, Any]]:
+        found = sorted(self.tasks, key=lambda task: int(task["id"]))
+        for wanted in query["filters"]["items"]:
+            column = wanted["filter"].rsplit(":", 1)[1]
+            found = [task for task in found if task[column] > wanted["value"]]
+        return found[:size]
+
+
+@contextmanager
+def serve(fake: FakeLabelStudio) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def respond(self) -> None:
+            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.loads(sent) if sent else None
+            status, answer = fake.answer(self.command, self.path, body, self.headers.get("Authorization"))
+            encoded = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html" if isinstance(answer, str) else "application/json")
+            self.send_header("Content-Length", str(len(encoded)))
+            self.end_headers()
+            self.wfile.write(encoded)
+
+        do_GET = do_POST = respond  # noqa: N815 - the names that BaseHTTPRequestHandler looks for
+
+        def log_message(self, *args: object) -> None:
+            """Silence."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

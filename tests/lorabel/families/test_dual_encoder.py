@@ -1,0 +1,116 @@
+"""Against open_clip's own pipeline, with a tiny CLIP of random weights."""
+
+import base64
+import io
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
+from lorabel.errors import SettingsError
+from lorabel.families.dual_encoder import NEUTRAL_TEXT, DualEncoder, Example
+from lorabel.settings import Settings
+
+TEXTS = ("a cat", "a rocket", "coffee")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return DualEncoder.tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def family(source: str) -> DualEncoder:
+    return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
+
+
+def photos() -> list[Image.Image]:
+    return [Image.fromarray(photo) for photo in (data.chelsea(), data.rocket(), data.coffee())]
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def prepare(family: DualEncoder, image: Image.Image, is_multiple: bool = False) -> Example:
+    url = "data:image/png;base64," + base64.b64encode(png(image)).decode()
+    question = ImageLabels(image=MediaRef(url=url), texts=TEXTS, is_multiple=is_multiple)
+    return family.prepare(question, lambda media: base64.b64decode(media.url.split(",")[1]))
+
+
+def no_adapters(adapters: Sequence[str | None]) -> Any:
+    return nullcontext()
+
+
+@torch.inference_mode()
+def plain_open_clip(source: str) -> torch.Tensor:
+    """(photos, texts) logits of the model as open_clip loads it, with its fused attention."""
+    model, _, transform = open_clip.create_model_and_transforms(source)
+    pixels = torch.stack([transform(photo.convert("RGB")) for photo in photos()])
+    logits, _ = model.eval().get_logits(pixels, open_clip.get_tokenizer(source)([*TEXTS, NEUTRAL_TEXT]))
+    return logits
+
+
+def test_probabilities_are_those_of_open_clip_on_real_photos(family: DualEncoder, source: str) -> None:
+    outputs = family.predict([prepare(family, photo) for photo in photos()], [None] * 3, no_adapters, {})
+    expected = plain_open_clip(source)[:, :3].softmax(-1)
+    torch.testing.assert_close(torch.tensor([o.probabilities for o in outputs]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_several_labels_are_measured_against_the_neutral_text(family: DualEncoder, source: str) -> None:
+    outputs = family.predict([prepare(family, photo, True) for photo in photos()], [None] * 3, no_adapters, {})
+    logits = plain_open_clip(source)
+    expected = (logits[:, :3] - logits[:, 3:]).sigmoid()
+    torch.testing.assert_close(torch.tensor([o.probabilities for o in outputs]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_text_features_are_computed_once_per_adapter_and_label_set(
+    family: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(
+        family.module, "encode_text", lambda tokens: calls.append(1) or torch.ones(len(tokens), 32)
+    )
+    memo: dict[Any, Any] = {}
+    example = prepare(family, photos()[0])
+    family.predict([example, example], ["a", "b"], no_adapters, memo)
+    family.predict([example], ["a"], no_adapters, memo)
+    assert len(calls) == 2
+    assert set(memo) == {("a", TEXTS), ("b", TEXTS)}
+
+
+def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
+    family: DualEncoder, source: str
+) -> None:
+    logits = plain_open_clip(source)
+    single = [prepare(family, photo) for photo in photos()]
+    targets = [LabelTarget((i,)) for i in (2, 0, 1)]
+    expected = torch.nn.functional.cross_entropy(logits[:, :3], torch.tensor([2, 0, 1]))
+    torch.testing.assert_close(family.loss(single, targets), expected, rtol=1e-3, atol=1e-3)
+    several = [prepare(family, photo, True) for photo in photos()]
+    targets = [LabelTarget((0, 2)), LabelTarget(()), LabelTarget((1,))]
+    truth = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, :3] - logits[:, 3:], truth)
+    torch.testing.assert_close(family.loss(several, targets), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_lora_reaches_q_k_v_and_the_mlp_of_both_towers(family: DualEncoder) -> None:
+    layers = family.lora_layers()
+    for tower in ("visual.transformer.resblocks.0", "transformer.resblocks.1"):
+        for layer in ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"):
+            assert f"{tower}.{layer}" in layers
+
+
+def test_a_base_model_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"MODEL_DUAL_ENCODER='local-dir:.*nowhere' cannot be loaded"):
+        DualEncoder.load(f"local-dir:{tmp_path}/nowhere", torch.device("cpu"), torch.float32, Settings())

@@ -1,0 +1,150 @@
+import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from lorabel import projects, runs
+from lorabel.store import Store
+from lorabel.tables import Annotation, Event, EventState, Project
+from tests.workers.events import PROJECT, annotation, at, deletion, put, recorded, task_deletion
+from workers.collect import apply_pending
+
+
+def final_state(store: Store) -> dict[int, tuple[Any, ...]]:
+    with store.read() as session:
+        rows = session.scalars(select(Annotation))
+        return {
+            row.id: ("deleted",) if row.is_deleted else (row.task_id, row.result[0]["value"]["choices"][0])
+            for row in rows
+        }
+
+
+def states(store: Store) -> list[str]:
+    with store.read() as session:
+        return list(session.scalars(select(Event.state).order_by(Event.id)))
+
+
+def test_a_submitted_annotation_is_kept_with_its_task_and_project(store: Store) -> None:
+    put(store, recorded("image-choices/05-accept-webhook-annotation_created.json"))
+    assert apply_pending(store) == 1
+    with store.read() as session:
+        row = session.get_one(Annotation, 1)
+        assert (row.project_id, row.task_id, row.completed_by) == (1, 1, 1)
+        assert row.task_data == {"image": "/data/upload/1/ca4223a3-red0.png"}
+        assert row.result[0]["value"] == {"choices": ["red"]}
+        assert (row.was_cancelled, row.ground_truth, row.is_deleted, row.run_id) == (False, False, False, None)
+        assert "Choices" in str(session.get_one(Project, 1).label_config)
+
+
+def test_skips_and_ground_truth_are_told_apart(store: Store) -> None:
+    put(store, recorded("image-choices/08-skip-webhook-annotation_created.json"))
+    put(store, recorded("image-choices/11-ground-truth-webhook-annotation_updated.json"))
+    apply_pending(store)
+    with store.read() as session:
+        assert [row.was_cancelled for row in session.scalars(select(Annotation).order_by(Annotation.id))] == [
+            False,
+            True,
+        ]
+        assert session.scalar(select(Annotation.ground_truth).where(Annotation.was_cancelled.is_(False)))
+
+
+def test_bulk_events_bring_many_annotations_and_delete_them(store: Store) -> None:
+    put(store, recorded("image-choices/14-bulk-create-webhook-annotations_created.json"))
+    apply_pending(store)
+    assert final_state(store) == {4: (1, "red"), 5: (2, "red"), 6: (3, "red"), 7: (4, "red")}
+    put(store, recorded("image-choices/15-bulk-delete-webhook-annotations_deleted.json"))
+    apply_pending(store)
+    assert set(final_state(store).values()) == {("deleted",)}
+
+
+HISTORY = [
+    annotation(1, 10, "red", 0),
+    annotation(1, 10, "blue", 5, "ANNOTATION_UPDATED"),
+    annotation(1, 10, "red", 9, "ANNOTATION_UPDATED"),
+    annotation(2, 20, "blue", 1),
+    annotation(2, 20, "red", 2, "ANNOTATION_UPDATED"),
+    deletion(2),
+    annotation(3, 30, "blue", 3),
+    task_deletion(30),
+]
+EXPECTED = {1: (10, "red"), 2: ("deleted",), 3: ("deleted",)}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_order_and_any_number_of_arrivals_give_the_same_state(store: Store, seed: int) -> None:
+    events = HISTORY * 5
+    random.Random(seed).shuffle(events)
+    put(store, *events)
+    apply_pending(store)
+    assert final_state(store) == EXPECTED
+    assert EventState.PENDING not in states(store) and EventState.FAILED not in states(store)
+
+
+def test_an_update_before_its_creation_and_a_deletion_before_both(store: Store) -> None:
+    created, updated = annotation(1, 10, "red", 0), annotation(1, 10, "blue", 5, "ANNOTATION_UPDATED")
+    for order in itertools.permutations([created, updated]):
+        put(store, *order)
+    apply_pending(store)
+    assert final_state(store) == {1: (10, "blue")}
+    assert states(store) == ["applied", "applied", "stale", "stale"]
+    put(store, deletion(2), annotation(2, 20, "red", 0), annotation(2, 20, "red", 3, "ANNOTATION_UPDATED"))
+    apply_pending(store)
+    assert final_state(store)[2] == ("deleted",)
+
+
+def test_sixteen_workers_apply_each_event_once(store: Store) -> None:
+    put(store, *(annotation(i, 100 + i, "red", 0) for i in range(40)))
+    put(store, *(annotation(i, 100 + i, "blue", 5, "ANNOTATION_UPDATED") for i in range(40)))
+    put(store, *(annotation(i, 100 + i, "blue", 5, "ANNOTATION_UPDATED") for i in range(40)))
+    with ThreadPoolExecutor(16) as threads:
+        counts = list(threads.map(lambda _: apply_pending(store), range(16)))
+    assert sum(counts) == 120
+    assert set(final_state(store).values()) == {(100 + i, "blue") for i in range(40)}
+    with store.read() as session:
+        times = set(session.scalars(select(Annotation.times_applied)))
+    assert times <= {1, 2}, "once for the creation, if it was not overtaken, and once for the update"
+    found = states(store)
+    assert found.count("applied") + found.count("stale") == 120
+    assert found.count("stale") >= 40
+
+
+def test_a_changed_label_config_is_the_newest_even_if_an_old_event_comes_late(store: Store) -> None:
+    new = recorded("image-choices/18-label-config-webhook-project_updated.json")
+    old = {**new, "project": {**new["project"], "label_config": "<View/>"}}
+    put(store, old, new)
+    apply_pending(store)
+    put(store, annotation(1, 1, "red", 0))
+    apply_pending(store)
+    with store.read() as session:
+        assert projects.get(session, PROJECT).label_config == new["project"]["label_config"]
+
+
+def test_an_event_that_cannot_be_applied_is_kept_with_its_reason_and_stops_no_other(store: Store) -> None:
+    broken = annotation(1, 10, "red", 0) | {"annotation": {"id": 1, "updated_at": "yesterday", "result": []}}
+    put(store, broken, annotation(2, 20, "red", 0))
+    assert apply_pending(store) == 2
+    assert states(store) == ["failed", "applied"]
+    with store.read() as session:
+        assert "ValueError" in str(session.scalar(select(Event.error).where(Event.state == "failed")))
+
+
+def test_a_training_request_whose_run_was_lost_gets_its_run(store: Store) -> None:
+    put(store, recorded("image-choices/16-train-webhook-start_training.json"))
+    apply_pending(store)
+    put(store, recorded("image-choices/16-train-webhook-start_training.json"))
+    apply_pending(store)
+    with store.read() as session:
+        assert [run.reason for run in runs.list_of(session, PROJECT)] == ["START_TRAINING"]
+    assert states(store) == ["applied", "stale"]
+
+
+def test_times_are_compared_not_their_spelling(store: Store) -> None:
+    put(store, annotation(1, 10, "red", 5))
+    same = annotation(1, 10, "blue", 5)
+    same["annotation"]["updated_at"] = at(5).replace("Z", "+00:00")
+    put(store, same)
+    apply_pending(store)
+    assert final_state(store) == {1: (10, "red")}

@@ -1,0 +1,80 @@
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lorabel.contracts import LabelTarget
+from lorabel.problems import bind
+from lorabel.problems.image_classification import ImageClassification
+from lorabel.settings import Settings
+from lorabel.tables import Annotation
+from tests.workers.events import START
+from workers.examples import balanced, is_held_out, plan
+
+PROBLEM = bind(ImageClassification.SAMPLE.label_config).bindings[0]
+
+
+def annotation(annotation_id: int, task_id: int, label: str = "red", **changed: Any) -> Annotation:
+    result = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [label]}}]
+    columns: dict[str, Any] = {
+        "project_id": 1,
+        "task_data": {"image": f"/{task_id}.png"},
+        "result": result,
+        "ground_truth": False,
+        "updated_at": START + timedelta(seconds=annotation_id),
+        "received_at": START + timedelta(seconds=annotation_id),
+        "run_id": None,
+    }
+    return Annotation(id=annotation_id, task_id=task_id, **{**columns, **changed})
+
+
+def settings(**changed: Any) -> Settings:
+    return Settings(**{"held_out_percent": 20, "replay_annotations": 10, **changed})
+
+
+def test_about_a_fifth_of_the_tasks_is_held_out_and_always_the_same_ones() -> None:
+    held_out = [task for task in range(10_000) if is_held_out(task, 20)]
+    assert 1900 < len(held_out) < 2100
+    assert held_out[:5] == [task for task in range(100) if is_held_out(task, 20)][:5]
+    assert {task for task in range(10_000) if is_held_out(task, 10)} <= set(held_out)
+
+
+def test_no_held_out_task_is_ever_trained_on() -> None:
+    made = plan(PROBLEM, [annotation(i, i, run_id=i % 2 or None) for i in range(200)], settings(), seed=1)
+    assert all(is_held_out(lesson.task_id, 20) for lesson in made.held_out)
+    assert not any(is_held_out(lesson.task_id, 20) for lesson in made.train)
+
+
+def test_all_new_annotations_are_taken_and_a_bounded_balanced_part_of_the_old_ones() -> None:
+    old = [annotation(i, i, "red" if i < 180 else "blue", run_id=1) for i in range(200)]
+    new = [annotation(i, i, "red") for i in range(200, 230)]
+    made = plan(PROBLEM, old + new, settings(), seed=1)
+    assert sum(lesson.is_new for lesson in made.train) == sum(not is_held_out(i, 20) for i in range(200, 230))
+    replayed = [lesson.target for lesson in made.train if not lesson.is_new]
+    assert Counter(replayed) == {LabelTarget((0,)): 5, LabelTarget((1,)): 5}
+
+
+def test_of_several_annotations_of_a_task_the_ground_truth_counts_else_the_newest() -> None:
+    task = next(i for i in range(100) if not is_held_out(i, 20))
+    several = [annotation(1, task, "red"), annotation(3, task, "blue"), annotation(2, task, "red")]
+    assert [lesson.annotation_id for lesson in plan(PROBLEM, several, settings(), 1).train] == [3]
+    several[0].ground_truth = True
+    assert [lesson.annotation_id for lesson in plan(PROBLEM, several, settings(), 1).train] == [1]
+
+
+def test_what_teaches_nothing_is_skipped_with_the_reason() -> None:
+    odd = [annotation(1, 1, "purple"), annotation(2, 2, result=[]), annotation(3, 3, task_data=None)]
+    skipped = plan(PROBLEM, odd, settings(), seed=1).skipped
+    assert "which the label config no longer has" in skipped[1]
+    assert "no choice was made in 'label'" in skipped[2]
+    assert "did not carry the task's data" in skipped[3]
+
+
+@pytest.mark.parametrize("most", [0, 1, 7, 100])
+def test_balanced_takes_the_classes_in_turn_and_no_more_than_asked(most: int) -> None:
+    items = ["a"] * 50 + ["b"] * 3 + ["c"] * 20
+    taken = Counter(balanced(items, lambda item: item, most, seed=3))
+    assert sum(taken.values()) == min(most, len(items))
+    if most == 7:
+        assert sorted(taken.values()) == [2, 2, 3]
