@@ -32,7 +32,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
 WORKDIR /app
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-USER lorabel
+USER 1000:1000
 VOLUME ["/data", "/hub"]
 EXPOSE 9090 9191
 CMD ["gunicorn", "--config", "backend/gunicorn.conf.py"]

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
 from time import monotonic
 
 from backend import unread, wire
@@ -124,9 +123,7 @@ def _merge(
         else:
             regions.append(region)
     score = sum(prediction.score for prediction in predictions) / len(predictions) if predictions else 0.0
-    return wire.PredictionEntry(
-        result=regions, score=score if isfinite(score) else 0.0, model_version=live.project.live_version
-    )
+    return wire.PredictionEntry(result=regions, score=score, model_version=live.project.live_version)
 
 
 def _empty(live: Live) -> wire.PredictionEntry:

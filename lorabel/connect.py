@@ -7,7 +7,7 @@ no basic auth unless the webhook has the header; and only a project's first back
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -92,27 +92,19 @@ def connect(
         LabelStudioError: Label Studio, the token or the project is not there, or the backend cannot be added.
     """
     with LabelStudio(label_studio_url, api_key) as label_studio:
-        work = _Work(settings, label_studio, project_id, backend_url, title, report)
-        return work.run(api_key)
+        url = (backend_url or default_backend_url(settings)).rstrip("/")
+        return _Work(settings, label_studio, project_id, url, title, report).run(api_key)
 
 
+@dataclass
 class _Work:
-    def __init__(
-        self,
-        settings: Settings,
-        label_studio: LabelStudio,
-        project_id: int,
-        backend_url: str | None,
-        title: str,
-        report: Callable[[Step], None],
-    ) -> None:
-        self.settings = settings
-        self.label_studio = label_studio
-        self.project_id = project_id
-        self.backend_url = (backend_url or default_backend_url(settings)).rstrip("/")
-        self.title = title
-        self.report = report
-        self.steps: list[Step] = []
+    settings: Settings
+    label_studio: LabelStudio
+    project_id: int
+    backend_url: str
+    title: str
+    report: Callable[[Step], None]
+    steps: list[Step] = field(default_factory=list)
 
     def run(self, api_key: str) -> Connection:
         server, email = self.label_studio.server(), self.label_studio.email()

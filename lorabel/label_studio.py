@@ -250,7 +250,8 @@ class LabelStudio:
         with self._calling():
             answer = self._http.request(method, self.url + path, **request)
         if not answer.is_success:
-            raise self._refusal(answer.status_code, _try_json(answer))
+            is_json = answer.headers.get("Content-Type", "").startswith("application/json")
+            raise self._refusal(answer.status_code, _json(answer) if is_json else answer.text)
         return answer
 
     @contextmanager
@@ -291,13 +292,6 @@ def _json(answer: httpx.Response) -> Any:
             f"{answer.request.url} answered {answer.status_code} with {answer.text[:80]!r}, expected JSON; "
             "is there a Label Studio at this address?"
         ) from error
-
-
-def _try_json(answer: httpx.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError:
-        return answer.text
 
 
 def _detail(body: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     Dialect,
     ForeignKey,
@@ -117,9 +118,9 @@ class Annotation(Table):
     """
 
     __tablename__ = "annotation"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     project_id: Mapped[int] = mapped_column(index=True)
-    task_id: Mapped[int | None] = mapped_column(index=True)
+    task_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     task_data: Mapped[Json | None]
     result: Mapped[Any | None] = mapped_column(JSON)
     was_cancelled: Mapped[bool] = mapped_column(default=False)
@@ -136,7 +137,7 @@ class DeletedTask(Table):
     """A tombstone, so that an annotation event that arrives after its task's deletion does not train."""
 
     __tablename__ = "deleted_task"
-    task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     project_id: Mapped[int]
 
 
@@ -212,7 +213,7 @@ class UnreadTask(Table):
 
     __tablename__ = "unread_task"
     project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     reason: Mapped[str] = mapped_column(Text)
     is_permanent: Mapped[bool]
     seen_at: Mapped[datetime] = mapped_column(default=now)

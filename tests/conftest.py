@@ -1,7 +1,8 @@
 """Settings and a database of its own for each test.
 
-DATABASE_URL_FOR_TESTS (PostgreSQL) and REDIS_URL_FOR_TESTS run the same tests against real servers; without
-them the database is SQLite and Redis is a socket where nobody listens.
+DATABASE_URL_FOR_TESTS (PostgreSQL) and REDIS_URL_FOR_TESTS run the same tests against real servers (see
+tests/servers.py), of which the Redis is emptied for each test; without them the database is SQLite and Redis is
+a socket where nobody listens.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from redis import Redis
 from sqlalchemy import create_engine, make_url, text
 
 from lorabel.settings import Settings
@@ -22,8 +24,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     for name in list(os.environ):
         if name.lower() in Settings.model_fields or name.startswith("MODEL_"):
             monkeypatch.delenv(name)
-    dead = f"unix://{tmp_path}/no-redis.sock"
-    fresh = Settings(data_dir=tmp_path, redis_url=os.environ.get("REDIS_URL_FOR_TESTS", dead))
+    redis_url = os.environ.get("REDIS_URL_FOR_TESTS")
+    if redis_url is not None:
+        with Redis.from_url(redis_url) as redis:
+            redis.flushdb()
+    fresh = Settings(data_dir=tmp_path, redis_url=redis_url or f"unix://{tmp_path}/no-redis.sock")
     url = os.environ.get("DATABASE_URL_FOR_TESTS")
     if url is None:
         yield fresh

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from lorabel import projects, runs
 from lorabel.store import Store
-from lorabel.tables import Annotation, DeletedTask, Event, EventState, Project, TrainingRun, now
+from lorabel.tables import Annotation, DeletedTask, Event, EventState, Project, TrainingRun, UnreadTask, now
 from workers import services
 from workers.services import Services
 
@@ -169,6 +169,9 @@ def _id(value: Any) -> int | None:
 
 def _delete_tasks(session: Session, project_id: int, task_ids: list[int]) -> int:
     """No event comes for the annotations that go with a task."""
+    session.execute(
+        delete(UnreadTask).where(UnreadTask.project_id == project_id, UnreadTask.task_id.in_(task_ids))
+    )
     gone = _deleted_tasks(session, task_ids)
     session.add_all(DeletedTask(task_id=i, project_id=project_id) for i in set(task_ids) - gone)
     changed = len(set(task_ids) - gone)

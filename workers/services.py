@@ -4,16 +4,17 @@ from here; it is made at the first use and kept, base models too."""
 import logging
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-
-from lorabel.families import Family, load_family
 from lorabel.media import Fetcher
 from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from lorabel.store import Store
+
+if TYPE_CHECKING:
+    from lorabel.families import Family
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Services:
     registry: Registry
     fetcher: Fetcher
     model_client: ModelClient
-    _families: dict[type[Family], Family] = field(default_factory=dict)
+    _families: "dict[type[Family], Family]" = field(default_factory=dict)
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -39,9 +40,14 @@ class Services:
             ModelClient(settings),
         )
 
-    def family(self, kind: type[Family]) -> Family:
+    def family(self, kind: "type[Family]") -> "Family":
         """The base model for training, loaded once and kept warm. Weights are float32 whatever the precision:
         accelerate casts the products."""
+        # The light worker never comes here, and starts in a second without torch.
+        import torch
+
+        from lorabel.families import load_family
+
         if kind not in self._families:
             self._families[kind] = load_family(kind, self.settings, dtype=torch.float32)
         return self._families[kind]

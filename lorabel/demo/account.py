@@ -44,9 +44,13 @@ def with_token(account: Account, url: str) -> Account:
     """The account with a personal access token, made now by logging in if there is none yet."""
     if account.token is not None:
         return account
-    with httpx.Client(base_url=url, timeout=30.0, trust_env=False, headers={"Referer": url}) as browser:
-        sign_in(browser, account.email, account.password)
-        answer = browser.post("/api/token/", json={}, headers={"X-CSRFToken": browser.cookies["csrftoken"]})
+    try:
+        with httpx.Client(base_url=url, timeout=30.0, trust_env=False, headers={"Referer": url}) as browser:
+            sign_in(browser, account.email, account.password)
+            csrf = {"X-CSRFToken": browser.cookies["csrftoken"]}
+            answer = browser.post("/api/token/", json={}, headers=csrf)
+    except httpx.HTTPError as error:
+        raise LabelStudioError(f"Label Studio at {url} cannot be reached ({error}); is it running?") from error
     if answer.status_code != httpx.codes.CREATED:
         raise LabelStudioError(
             f"{url}/api/token/ answered {answer.status_code} {answer.text[:200]!r}, expected a new token"

@@ -20,7 +20,7 @@ FILES_PER_REQUEST = 40
 GRADES = MappingProxyType({"solid": "Grade A", "striped": "Grade B", "outlined": "Grade C"})
 LABEL_CONFIG = """<View>
   <Header value="How good is this print?"/>
-  <Image name="image" value="$image"/>
+  <Image name="image" value="$image" maxWidth="440px"/>
   <Choices name="grade" toName="image" choice="single" showInline="true">
     <Choice value="Grade A"/>
     <Choice value="Grade B"/>

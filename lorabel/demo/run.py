@@ -56,8 +56,7 @@ def run(*, is_headless: bool, console: Console) -> int:
     try:
         return Demo(settings, console).run(is_headless=is_headless)
     except KeyboardInterrupt:
-        console.print("stopped")
-        return 0 if not is_headless else 130
+        return 128 + signal.SIGINT if is_headless else 0
 
 
 class Demo:
@@ -88,7 +87,9 @@ class Demo:
             supervisor.run_forever()
             return 0
         finally:
-            supervisor.stop()
+            with self.console.status("ending every process"):
+                supervisor.stop()
+            self.console.print("every process has ended")
 
     def _check_ports(self) -> None:
         """Before the minutes that an installation takes."""
@@ -174,8 +175,8 @@ class Demo:
             f"  login     {account.email}\n"
             f"  password  {account.password}\n\n"
             "Try: press [bold]Label All Tasks[/bold]. Solid prints are Grade A, striped ones B, outlined ones C;\n"
-            "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them:\n"
-            f"after {self.settings.train_after_annotations} annotations it trains (see `lorabel status`), and the "
+            "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them.\n"
+            f"After {self.settings.train_after_annotations} annotations it trains (see `lorabel status`), and the "
             "next task is\npredicted by the new version. Ctrl-C ends everything; `lorabel demo` goes on here.",
             highlight=False,
         )

@@ -4,6 +4,7 @@
 `broken` in it never.
 """
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ class FakeModelServer:
             return Response("no", self.status, {"Retry-After": "7"})
         self.rows += asked.rows
         answer = PredictResponse(rows=[self.answer(row) for row in asked.rows])
-        return Response(answer.model_dump_json(), content_type="application/json")
+        # As Python writes it: NaN too, which pydantic would make null.
+        return Response(json.dumps(answer.model_dump()), content_type="application/json")
 
     def preload(self) -> Response:
         self.preloaded += PreloadRequest.model_validate_json(request.get_data()).adapters

@@ -15,7 +15,15 @@ from lorabel.tables import Event
 from tests.backend import requests
 
 RIGHT = ("ann", "s3cret ü:x")
-PATHS = ["/health", "/versions", "/metrics", "/api/v1/projects", "/api/v1/openapi.json", "/no-such-page"]
+PATHS = [
+    "/health",
+    "/versions",
+    "/metrics",
+    "/api/v1/projects",
+    "/api/v1/openapi.json",
+    "/no-such-page",
+    "/livez2",
+]
 
 
 @pytest.fixture

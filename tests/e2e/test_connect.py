@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from lorabel.checks import Check
 from lorabel.connect import Connection, Outcome, basic_auth_header, connect
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.demo.project import create_project
-from lorabel.doctor import Check, examine
+from lorabel.doctor import examine
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio import LabelStudio
 from tests.e2e.label_studio_server import Server, kill_group

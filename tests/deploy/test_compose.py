@@ -1,0 +1,139 @@
+"""The compose files, as far as they can be checked without a Docker engine."""
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from jsonschema import Draft7Validator
+
+from lorabel.demo.installation import LABEL_STUDIO_VERSION, PRIVATE_ADDRESSES
+from lorabel.settings import Settings
+from tests.deploy.compose import COMPOSE, GPU, ROOT, UnsetVariableError, interpolate, read, variables_in
+
+SCHEMA = "builtin_schemas/vendor/compose-spec.json"
+SECRET = re.compile(r"PASS|KEY|TOKEN|SECRET")
+LORABEL = ("migrate", "model-server", "backend", "worker-light", "worker-train")
+SERVICES = read(COMPOSE)["services"]
+FILLED_IN = {
+    "POSTGRES_PASSWORD": "database-password",
+    "LABEL_STUDIO_USERNAME": "someone@example.com",
+    "LABEL_STUDIO_PASSWORD": "label-studio-password",
+}
+
+
+@pytest.mark.parametrize("path", [COMPOSE, GPU], ids=lambda path: path.name)
+def test_the_file_follows_the_compose_specification(path: Path) -> None:
+    """The schema comes with the package check-jsonschema."""
+    schema = json.loads(files("check_jsonschema").joinpath(SCHEMA).read_text())
+    errors = [f"{error.json_path}: {error.message}" for error in Draft7Validator(schema).iter_errors(read(path))]
+    assert errors == []
+
+
+def test_every_part_is_there() -> None:
+    assert set(SERVICES) == {"label-studio", "postgres", "redis", *LORABEL}
+
+
+def test_nothing_starts_before_the_secrets_are_set() -> None:
+    for missing in FILLED_IN:
+        with pytest.raises(UnsetVariableError, match=missing):
+            interpolate(SERVICES, {name: value for name, value in FILLED_IN.items() if name != missing})
+    interpolate(SERVICES, FILLED_IN)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_stands_in_the_file(name: str) -> None:
+    for variable, value in SERVICES[name].get("environment", {}).items():
+        assert not SECRET.search(variable) or value.startswith("${"), f"{variable} is written in the file"
+
+
+def test_the_example_environment_names_every_variable_and_holds_no_secret() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert variables_in(COMPOSE) | variables_in(GPU) == set(example)
+    assert [name for name, value in example.items() if SECRET.search(name) and value] == []
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "migrate"])
+def test_every_service_that_stays_is_checked_and_started_again(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_the_database_is_migrated_once_before_anything_uses_it() -> None:
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("backend", "worker-light", "worker-train"):
+        needed = SERVICES[name]["depends_on"]
+        assert needed["migrate"] == {"condition": "service_completed_successfully"}
+        assert needed["redis"] == {"condition": "service_healthy"}
+
+
+@pytest.mark.parametrize("name", LORABEL)
+def test_every_variable_for_lorabel_is_one_that_it_reads(name: str) -> None:
+    libpq = {"PGPASSWORD"}
+    for variable in SERVICES[name]["environment"].keys() - libpq:
+        assert variable.lower() in Settings.model_fields or variable == "MODEL_DUAL_ENCODER", variable
+
+
+@pytest.mark.parametrize("name", LORABEL)
+def test_addresses_point_at_services_by_names_that_everything_accepts(name: str) -> None:
+    """werkzeug takes a host with an underscore for none at all."""
+    environment = interpolate(SERVICES[name]["environment"], FILLED_IN)
+    hosts = {urlsplit(value).hostname for value in environment.values() if "://" in value}
+    assert hosts == {"postgres", "redis", "label-studio", "model-server"}
+    assert not any("_" in service for service in SERVICES)
+
+
+def test_label_studio_accepts_the_backends_name_in_a_webhook() -> None:
+    """Django's URLField, which a webhook's URL is, demands a dot."""
+    assert any("." in alias for alias in SERVICES["backend"]["networks"]["default"]["aliases"])
+
+
+def test_label_studio_is_the_version_that_we_test_and_lets_private_backends_in() -> None:
+    label_studio = SERVICES["label-studio"]
+    assert label_studio["image"] == f"heartexlabs/label-studio:{LABEL_STUDIO_VERSION}"
+    assert label_studio["environment"].items() >= dict(PRIVATE_ADDRESSES).items()
+
+
+def test_redis_keeps_its_data() -> None:
+    assert "--appendonly yes" in " ".join(SERVICES["redis"]["command"])
+    assert _targets("redis") == {"/data": "redis"}
+
+
+def test_adapters_are_shared_between_model_server_and_workers() -> None:
+    for name in LORABEL:
+        assert _targets(name)["/data"] == "data"
+        assert SERVICES[name]["environment"]["DATA_DIR"] == "/data"
+
+
+def test_every_volume_is_declared_and_every_file_is_there() -> None:
+    declared = read(COMPOSE)["volumes"]
+    for source in (source for name in SERVICES for source in _targets(name).values()):
+        if source.startswith("./"):
+            assert source == "./models" or (ROOT / source).is_file(), source
+        else:
+            assert source in declared
+
+
+def test_only_label_studio_is_published_to_other_machines() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"label-studio": ["8080:8080"], "backend": ["127.0.0.1:9090:9090"]}
+
+
+def test_the_override_gives_a_gpu_to_model_server_and_training() -> None:
+    overridden: dict[str, Any] = read(GPU)["services"]
+    assert set(overridden) == {"model-server", "worker-train"} <= set(SERVICES)
+    for service in overridden.values():
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+        assert service["build"]["args"] == {"TORCH": "cuda"}
+        assert service["image"] != SERVICES["backend"]["image"]
+
+
+def _targets(name: str) -> dict[str, str]:
+    """Path in the container -> volume or file."""
+    pairs = [volume.split(":") for volume in SERVICES[name].get("volumes", [])]
+    return {pair[1]: pair[0] for pair in pairs}

@@ -1,0 +1,88 @@
+"""The tables in README.md and docs/ that are made from the code. `make docs` writes them; a test compares them.
+
+<!-- table: settings -->
+...
+<!-- end of table -->
+"""
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import typer
+
+from backend.openapi import OPERATIONS
+from lorabel.cli import app
+from lorabel.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "operations.md")
+TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
+METRICS = ("Counter", "Gauge", "Histogram")
+METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/engine.py"}
+
+
+def settings() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        variable = "MODEL_<FAMILY>" if name == "models" else name.upper()
+        default = "" if name == "models" or field.default is None else str(field.default)
+        what = (field.description or "").removeprefix("`MODEL_<FAMILY>`, ")
+        rows.append((f"`{variable}`", f"`{default}`" if default else "", what[:1].upper() + what[1:]))
+    return _table(("variable", "default", "what it is"), rows)
+
+
+def commands() -> str:
+    # typer brings its own click, whose classes are not those of the package.
+    found: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    rows = []
+    for name, command in found.items():
+        arguments = [p.name.upper() for p in command.params if p.param_type_name == "argument"]
+        options = [p.opts[0] if p.required else f"[{p.opts[0]}]" for p in command.params if _is_option(p)]
+        rows.append((f"`{' '.join(['lorabel', name, *arguments, *options])}`", command.help or ""))
+    return _table(("command", "what it does"), rows)
+
+
+def rest() -> str:
+    return _table(
+        ("request", "what it is for"), [(f"`{o.method.upper()} {o.path}`", o.summary) for o in OPERATIONS]
+    )
+
+
+def metrics() -> str:
+    rows = []
+    for process, path in METRIC_FILES.items():
+        for call in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in METRICS:
+                name, what, *labels = [ast.literal_eval(arg) for arg in call.args]
+                name = f"{name}_total" if call.func.id == "Counter" else name
+                shown = f"{{{', '.join(labels[0])}}}" if labels else ""
+                rows.append((process, f"`{name}{shown}`", call.func.id.lower(), what.rstrip(".")))
+    return _table(("process", "metric", "kind", "what it counts"), rows)
+
+
+TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
+    {"settings": settings, "commands": commands, "rest": rest, "metrics": metrics}
+)
+
+
+def fill_in(text: str) -> str:
+    """The page with every marked table made anew. Raises KeyError for a table that nobody makes."""
+    return TABLE.sub(lambda match: f"{match[1]}{match[2]}{TABLES[match[1]]()}", text)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _is_option(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "option") and parameter.name != "help"
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(fill_in(page.read_text()))

@@ -1,0 +1,254 @@
+"""The commands, variables and health checks of docker-compose.yml, run here: PostgreSQL and Redis are real.
+
+There is no container, so names of services become 127.0.0.1 and every port another one that is free.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from PIL import Image
+
+from tests.deploy.compose import COMPOSE, ROOT, interpolate, read
+from tests.e2e.label_studio_server import Server, kill_group
+from tests.servers import MissingServerError, PostgresServer, free_port, postgres_server, redis_server
+
+pytestmark = pytest.mark.e2e
+
+PORTS = ("5432", "6379", "8080", "9090", "9191")
+AUTH = ("label-studio", "pass:word")
+PROJECT = "1.1795324321"
+CONFIG = (
+    '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
+    '<Choice value="red"/><Choice value="blue"/></Choices></View>'
+)
+STAY = ("model-server", "backend", "worker-light", "worker-train")
+HEALTHY_WITHIN_S = 180.0
+TRAINED_WITHIN_S = 180.0
+
+
+@dataclass
+class Deployment:
+    """The services of the file, with `ports` in place of theirs and `data` in place of /data."""
+
+    services: dict[str, Any]
+    ports: dict[str, int]
+    data: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['9090']}"
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The container's own and no other, but for the paths to our programs."""
+        path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
+        given = {name: self._here(value) for name, value in self.services[service]["environment"].items()}
+        return {"PATH": path, "HOME": str(self.data), "PYTHONWARNINGS": "default", **given}
+
+    def command(self, service: str) -> list[str]:
+        return [self._here(word) for word in self.services[service]["command"]]
+
+    def start(self, service: str) -> None:
+        with (self.data / f"{service}.log").open("wb") as log:
+            self.running[service] = subprocess.Popen(
+                self.command(service),
+                cwd=ROOT,
+                env=self.environment(service),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def check(self, service: str) -> subprocess.CompletedProcess[str]:
+        """Run a service's health check as Docker does: status 0 is healthy."""
+        kind, *test = self.services[service]["healthcheck"]["test"]
+        assert kind == "CMD"
+        environment = self.environment(service) if service in STAY else dict(os.environ)
+        return subprocess.run(
+            [self._here(word) for word in test],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def wait_until_healthy(self, service: str) -> None:
+        deadline = time.monotonic() + HEALTHY_WITHIN_S
+        while (checked := self.check(service)).returncode != 0:
+            assert self.running[service].poll() is None, f"{service} ended:\n{self.log(service)}"
+            assert time.monotonic() < deadline, f"{service}: {checked.stderr}\n{self.log(service)}"
+            time.sleep(1.0)
+
+    def log(self, service: str) -> str:
+        return (self.data / f"{service}.log").read_text(errors="replace")[-3000:]
+
+    def _here(self, text: str) -> str:
+        text = re.sub(rf"\b({'|'.join(self.services)})(?=:\d)", "127.0.0.1", text)
+        text = re.sub(rf"\b({'|'.join(self.ports)})\b", lambda match: str(self.ports[match[0]]), text)
+        return re.sub(r"^/data$", str(self.data), text)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """Prepared as the image prepares it: the database and our script for the second one."""
+    script = ROOT / "docker" / "create-label-studio-database.sql"
+    try:
+        with postgres_server() as server:
+            with psycopg.connect(server.url(), autocommit=True) as connection:
+                connection.execute("CREATE DATABASE lorabel")
+                connection.execute(script.read_bytes())
+            yield server
+    except MissingServerError as error:
+        _skip_or_fail(str(error))
+
+
+@pytest.fixture(scope="module")
+def deployment(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Everything of the file but Label Studio, healthy."""
+    data = tmp_path_factory.mktemp("compose")
+    variables = {
+        "POSTGRES_PASSWORD": "not looked at: the server trusts this machine",
+        "LABEL_STUDIO_USERNAME": "someone@example.com",
+        "LABEL_STUDIO_PASSWORD": "only-in-tests-1",
+        "BASIC_AUTH_USER": AUTH[0],
+        "BASIC_AUTH_PASS": AUTH[1],
+        "MODEL_DUAL_ENCODER": _tiny_model(data / "model"),
+    }
+    services = interpolate(read(COMPOSE)["services"], variables)
+    try:
+        with redis_server(services["redis"]["command"]) as redis:
+            ports = {port: free_port() for port in PORTS} | {"5432": postgres.port, "6379": redis.port}
+            deployment = Deployment(services, ports, data)
+            migrated = subprocess.run(
+                deployment.command("migrate"), cwd=ROOT, env=deployment.environment("migrate"), capture_output=True
+            )
+            assert migrated.returncode == 0, migrated.stderr.decode()
+            try:
+                for service in STAY:
+                    deployment.start(service)
+                for service in STAY:
+                    deployment.wait_until_healthy(service)
+                yield deployment
+            finally:
+                for process in deployment.running.values():
+                    kill_group(process)
+    except MissingServerError as error:
+        _skip_or_fail(str(error))
+
+
+@pytest.fixture
+def label_studio_calls(deployment: Deployment) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=deployment.url, auth=AUTH, timeout=100.0, trust_env=False) as client:
+        yield client
+
+
+def test_a_prediction_goes_through_every_part(label_studio_calls: httpx.Client) -> None:
+    setup = {"project": PROJECT, "schema": CONFIG, "hostname": "", "access_token": "", "extra_params": None}
+    assert label_studio_calls.post("/setup", json=setup).json() == {"model_version": "p1.v0"}
+    tasks = [{"id": number, "data": {"image": _picture(number)}} for number in (7, 8)]
+    body = {"tasks": tasks, "project": PROJECT, "label_config": CONFIG, "params": {"context": None}}
+    entries = label_studio_calls.post("/predict", json=body).json()["results"]
+    assert [entry["model_version"] for entry in entries] == ["p1.v0", "p1.v0"]
+    assert all(entry["result"][0]["value"]["choices"][0] in ("red", "blue") for entry in entries)
+
+
+def test_events_are_applied_and_trained_on(label_studio_calls: httpx.Client) -> None:
+    """By both workers, over Redis, with the rows in PostgreSQL and the adapter in the shared folder."""
+    for number in range(1, 9):
+        assert label_studio_calls.post("/webhook", json=_submitted(number)).json()["status"] == "ok"
+    start = {"action": "START_TRAINING", "project": {"id": 1, "label_config": CONFIG}}
+    assert label_studio_calls.post("/webhook", json=start).json()["job"]
+    deadline = time.monotonic() + TRAINED_WITHIN_S
+    states: set[str] = set()
+    while "finished" not in states:
+        assert time.monotonic() < deadline and "failed" not in states, label_studio_calls.get(
+            "/api/v1/projects/1/runs"
+        ).text
+        time.sleep(0.5)
+        states = {run["state"] for run in label_studio_calls.get("/api/v1/projects/1/runs").json()["runs"]}
+    assert label_studio_calls.get("/api/v1/projects/1/annotations").json()["total"] == 8
+    assert "p1.v1" in label_studio_calls.get("/api/v1/projects/1/versions").text
+
+
+@pytest.mark.parametrize("service", ["postgres", "redis", *STAY])
+def test_the_health_check_passes(deployment: Deployment, service: str) -> None:
+    checked = deployment.check(service)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_nothing_is_answered_without_the_password_but_what_containers_probe(deployment: Deployment) -> None:
+    status = {
+        path: httpx.get(f"{deployment.url}{path}", trust_env=False).status_code for path in ("/livez", "/health")
+    }
+    assert status == {"/livez": 200, "/health": 401}
+
+
+def test_the_health_check_of_a_killed_worker_fails(deployment: Deployment) -> None:
+    process = deployment.running.pop("worker-light")
+    process.kill()
+    process.wait()
+    checked = deployment.check("worker-light")
+    assert checked.returncode == 1
+    assert "no worker of queue light" in checked.stderr
+    deployment.start("worker-light")
+    deployment.wait_until_healthy("worker-light")
+
+
+def test_the_health_check_of_label_studio_passes(label_studio: Server) -> None:
+    services = read(COMPOSE)["services"]
+    deployment = Deployment(services, {"8080": label_studio.port}, Path())
+    checked = deployment.check("label-studio")
+    assert checked.returncode == 0, checked.stderr
+
+
+def _submitted(number: int) -> dict[str, Any]:
+    choice = {"choices": ["red" if number % 2 else "blue"]}
+    region = {"from_name": "label", "to_name": "image", "type": "choices", "value": choice}
+    return {
+        "action": "ANNOTATION_CREATED",
+        "annotation": {
+            "id": number,
+            "task": number,
+            "result": [region],
+            "was_cancelled": False,
+            "ground_truth": False,
+            "created_at": "2026-01-01T00:00:00Z",
+            "updated_at": "2026-01-01T00:00:00Z",
+            "completed_by": 1,
+        },
+        "task": {"id": number, "data": {"image": _picture(number)}},
+        "project": {"id": 1, "label_config": CONFIG},
+    }
+
+
+def _picture(number: int) -> str:
+    file = BytesIO()
+    Image.new("RGB", (32, 32), "red" if number % 2 else "blue").save(file, "PNG")
+    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _tiny_model(folder: Path) -> str:
+    """Random weights, as small as open_clip can be."""
+    from lorabel.families.dual_encoder import DualEncoder
+
+    return DualEncoder.tiny(folder)
+
+
+def _skip_or_fail(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

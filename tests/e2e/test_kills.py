@@ -1,0 +1,138 @@
+"""SIGKILL to one part after the other while events stream in: what was answered 2xx is kept and applied once."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from lorabel.store import Store
+from lorabel.tables import Annotation, Event, EventState
+from tests.e2e.lorabel_processes import Lorabel
+from tests.e2e.processes import kill, pid_of, wait_until
+from tests.workers.events import annotation
+
+pytestmark = pytest.mark.e2e
+
+EVENTS = 500
+SENDERS = 8
+RECOVERY_TIMEOUT_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
+    """With the database and Redis that DATABASE_URL_FOR_TESTS and REDIS_URL_FOR_TESTS name, if they are set."""
+    given = {
+        name.removesuffix("_FOR_TESTS"): value
+        for name, value in os.environ.items()
+        if name in ("DATABASE_URL_FOR_TESTS", "REDIS_URL_FOR_TESTS")
+    }
+    return start_lorabel({"TRAIN_AFTER_ANNOTATIONS": "100000", "TRAIN_AFTER_SECONDS": "100000", **given})
+
+
+@pytest.fixture
+def store(lorabel: Lorabel) -> Iterator[Store]:
+    store = Store.open(lorabel.settings)
+    yield store
+    store.close()
+
+
+@dataclass
+class Stream:
+    """500 annotation events from eight senders, as eight annotators' clicks."""
+
+    url: str
+    first_id: int
+    answered: list[int] = field(default_factory=list)
+    sent: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, number: int) -> None:
+        body = annotation(self.first_id + number, self.first_id + number, "red", 0)
+        is_answered = self._post(body)
+        with self.lock:
+            self.sent += 1
+            if is_answered:
+                self.answered.append(self.first_id + number)
+        time.sleep(0.02)
+
+    def _post(self, body: dict[str, Any]) -> bool:
+        """Never sent again, as Label Studio does; but with patience, since how fast it is stands in benchmarks."""
+        try:
+            return httpx.post(f"{self.url}/webhook", json=body, timeout=30.0, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+
+def stream_and_kill(lorabel: Lorabel, first_id: int, strike: Callable[[], None]) -> Stream:
+    stream = Stream(lorabel.url, first_id)
+    with ThreadPoolExecutor(SENDERS) as senders:
+        futures = [senders.submit(stream.send, number) for number in range(EVENTS)]
+        while stream.sent < EVENTS // 3:
+            time.sleep(0.01)
+        strike()
+        for future in futures:
+            future.result()
+    return stream
+
+
+def check_applied_once(store: Store, stream: Stream) -> None:
+    def is_done() -> bool:
+        with store.read() as session:
+            waiting = select(func.count()).where(Event.state == EventState.PENDING)
+            return session.scalar(waiting) == 0
+
+    wait_until(is_done, RECOVERY_TIMEOUT_S, "every event is applied")
+    ids = set(stream.answered)
+    with store.read() as session:
+        rows = session.scalars(select(Annotation).where(Annotation.id >= stream.first_id))
+        times = {row.id: row.times_applied for row in rows if row.id < stream.first_id + EVENTS}
+        states = set(session.scalars(select(Event.state)))
+    assert ids <= set(times), "an event that was answered 2xx is missing"
+    assert set(times.values()) == {1}, "an annotation was applied more than once"
+    assert states == {EventState.APPLIED}
+
+
+def check_all_parts_run(lorabel: Lorabel, part: str, killed: int) -> None:
+    wait_until(lambda: pid_of(lorabel, part) not in (None, killed), RECOVERY_TIMEOUT_S, f"{part} runs again")
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{lorabel.url}/health", timeout=1.0, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    wait_until(answers, RECOVERY_TIMEOUT_S, "the backend answers")
+
+
+@pytest.mark.parametrize(("number", "part"), [(1, "backend"), (2, "model_server"), (3, "worker-light"),
+                                              (4, "worker-train")])  # fmt: skip
+def test_events_survive_the_kill_of_a_process(lorabel: Lorabel, store: Store, number: int, part: str) -> None:
+    killed: list[int] = []
+    stream = stream_and_kill(lorabel, number * 10_000, lambda: killed.append(kill(lorabel, part)))
+    if part != "backend":
+        assert len(stream.answered) == EVENTS, "only a killed backend may leave an event unanswered"
+    assert len(stream.answered) >= EVENTS // 3
+    check_applied_once(store, stream)
+    check_all_parts_run(lorabel, part, killed[0])
+
+
+@pytest.mark.skipif("REDIS_URL_FOR_TESTS" in os.environ, reason="an external Redis is not ours to kill")
+def test_events_survive_the_kill_of_redis_and_the_loss_of_its_data(lorabel: Lorabel, store: Store) -> None:
+    killed: list[int] = []
+
+    def strike() -> None:
+        killed.append(kill(lorabel, "redis"))
+        shutil.rmtree(lorabel.settings.data_dir / "redis" / "appendonlydir")
+
+    stream = stream_and_kill(lorabel, 50_000, strike)
+    assert len(stream.answered) == EVENTS
+    check_applied_once(store, stream)
+    check_all_parts_run(lorabel, "redis", killed[0])

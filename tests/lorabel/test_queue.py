@@ -1,0 +1,54 @@
+"""The queue with a real Redis, and without any."""
+
+import logging
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from lorabel.queue import Jobs
+from lorabel.settings import Settings
+from lorabel.up import redis_command
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    settings = Settings(data_dir=tmp_path)
+    server = subprocess.Popen(redis_command(settings), stdout=subprocess.DEVNULL)
+    jobs = Jobs(settings)
+    while not jobs.is_reachable():
+        time.sleep(0.05)
+    yield jobs
+    jobs.redis.close()
+    server.terminate()
+    server.wait()
+
+
+def waiting(jobs: Jobs, name: str) -> list[tuple[str, str, tuple[object, ...]]]:
+    queue = Queue(name, connection=jobs.redis, serializer=JSONSerializer)
+    return [(job.id, job.func_name, tuple(job.args)) for job in queue.jobs]
+
+
+def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
+    assert jobs.collect(7) and jobs.train(3, 2)
+    assert waiting(jobs, "light") == [("collect-7", "workers.collect.collect", ())]
+    assert waiting(jobs, "train") == [("train-3-2", "workers.finetune.run", (3,))]
+    assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
+
+
+def test_a_job_that_waits_is_not_put_there_twice(jobs: Jobs) -> None:
+    assert all(jobs.train(3) for _ in range(5))
+    assert len(waiting(jobs, "train")) == 1
+
+
+def test_without_redis_nothing_raises_and_nothing_waits_long(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = Jobs(Settings(redis_url=f"unix://{tmp_path}/none.sock"))
+    with caplog.at_level(logging.WARNING):
+        assert not jobs.collect(1) and not jobs.is_reachable()
+    assert "collect-1 waits for the next sweep, Redis cannot be reached" in caplog.text

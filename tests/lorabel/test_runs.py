@@ -1,0 +1,120 @@
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lorabel import projects, runs
+from lorabel.errors import NotFoundError, RunLostError
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import Annotation, RunState, TrainingRun, now
+
+IDS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def project(store: Store) -> None:
+    projects.remember(store, 1, label_config="<View/>")
+
+
+def state_of(store: Store, run_id: int) -> TrainingRun:
+    with store.read() as session:
+        return runs.get(session, 1, run_id)
+
+
+def annotate(store: Store, count: int, age_s: float = 0, **columns: Any) -> None:
+    with store.write() as session:
+        for _ in range(count):
+            row = Annotation(id=next(IDS), project_id=1, **columns)
+            row.received_at = now() - timedelta(seconds=age_s)
+            session.add(row)
+
+
+def test_a_second_request_is_served_by_the_run_that_waits(store: Store) -> None:
+    first = runs.request(store, 1, "CLI")
+    assert runs.request(store, 1, "REST").id == first.id
+    claimed = runs.claim(store, first.id)
+    assert claimed is not None and claimed.state == RunState.RUNNING
+    assert runs.request(store, 1, "REST").id != first.id
+
+
+def test_sixteen_requests_at_once_make_one_run_and_sixteen_claims_one_owner(store: Store) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        requested = {run.id for run in threads.map(lambda _: runs.request(store, 1, "x"), range(16))}
+        assert len(requested) == 1
+        claims = list(threads.map(lambda _: runs.claim(store, *requested), range(16)))
+    assert sum(claim is not None for claim in claims) == 1
+
+
+def test_a_project_has_one_running_run_at_most(store: Store) -> None:
+    runs.claim(store, runs.request(store, 1, "first").id)
+    second = runs.request(store, 1, "second")
+    assert runs.claim(store, second.id) is None
+    assert state_of(store, second.id).state == RunState.QUEUED
+
+
+def test_an_unknown_project_is_an_error(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="project 99 is not known here"):
+        runs.request(store, 99, "x")
+
+
+def test_a_killed_run_is_queued_again_once_and_then_fails(store: Store, settings: Settings) -> None:
+    brief = settings.model_copy(update={"run_lease_seconds": 0.0})
+    run = runs.request(store, 1, "x")
+    first = runs.claim(store, run.id)
+    assert first is not None
+    runs.requeue_killed(store, settings)
+    assert state_of(store, run.id).state == RunState.RUNNING, "its lease has not ended"
+    runs.requeue_killed(store, brief)
+    assert (state_of(store, run.id).state, state_of(store, run.id).attempt) == (RunState.QUEUED, 2)
+    with pytest.raises(RunLostError):
+        runs.report(store, first, step=3)
+    runs.claim(store, run.id)
+    runs.requeue_killed(store, brief)
+    failed = state_of(store, run.id)
+    assert failed.state == RunState.FAILED
+    assert failed.error == "the worker was killed in attempt 2 of 2"
+
+
+def test_a_run_that_was_taken_over_cannot_be_finished_by_its_first_worker(
+    store: Store, settings: Settings
+) -> None:
+    first = runs.claim(store, runs.request(store, 1, "x").id)
+    assert first is not None
+    runs.requeue_killed(store, settings.model_copy(update={"run_lease_seconds": 0.0}))
+    second = runs.claim(store, first.id)
+    assert second is not None
+    with pytest.raises(RunLostError), store.write() as session:
+        runs.finish(session, first, RunState.FINISHED, decision="mine")
+    with store.write() as session:
+        runs.finish(session, second, RunState.FINISHED, decision="ours")
+    assert state_of(store, first.id).decision == "ours"
+
+
+def test_a_run_is_due_after_n_new_annotations(store: Store, settings: Settings) -> None:
+    annotate(store, 9)
+    assert runs.request_due(store, settings) == []
+    annotate(store, 1)
+    assert [run.reason for run in runs.request_due(store, settings)] == ["10 new annotations"]
+
+
+def test_a_run_is_due_when_the_newest_of_a_few_is_old_enough(store: Store, settings: Settings) -> None:
+    annotate(store, 2, age_s=1000)
+    assert runs.request_due(store, settings) == []
+    annotate(store, 1, age_s=1000)
+    assert len(runs.request_due(store, settings)) == 1
+
+
+def test_what_cannot_teach_does_not_count(store: Store, settings: Settings) -> None:
+    annotate(store, 20, was_cancelled=True)
+    annotate(store, 20, is_deleted=True)
+    annotate(store, 20, run_id=7)
+    assert runs.request_due(store, settings) == []
+
+
+def test_extra_params_of_the_project_override_the_policy(store: Store, settings: Settings) -> None:
+    projects.remember(store, 1, extra_params={"train_after_annotations": 2, "train_min_annotations": "many"})
+    annotate(store, 2)
+    assert len(runs.request_due(store, settings)) == 1

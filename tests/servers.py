@@ -1,0 +1,174 @@
+"""Real PostgreSQL and Redis servers on free ports, with their data in temporary folders.
+
+`python -m tests.servers -- pytest tests/backend` runs a command with DATABASE_URL_FOR_TESTS and
+REDIS_URL_FOR_TESTS set to such servers, and ends them after it.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+from redis import Redis
+from redis.exceptions import RedisError
+
+START_TIMEOUT_S = 60.0
+POLL_S = 0.1
+DEBIAN_FOLDERS = "/usr/lib/postgresql"
+
+
+class MissingServerError(Exception):
+    """A server's program is not installed; the message says what to install."""
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """`trust` authentication on 127.0.0.1; the superuser is `lorabel`."""
+
+    port: int
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://lorabel@127.0.0.1:{self.port}/{database}"
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    port: int
+
+    def url(self, database: int = 0) -> str:
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A fresh cluster. PostgreSQL refuses to run as root, so root runs it as somebody else.
+
+    Raises:
+        MissingServerError: it is not installed.
+    """
+    initdb, postgres = _postgres_program("initdb"), _postgres_program("postgres")
+    port = free_port()
+    with TemporaryDirectory(prefix="lorabel-pg-") as folder, _as_somebody(Path(folder)) as prefix:
+        data = Path(folder) / "data"
+        make = ["--auth=trust", "--username=lorabel", "--encoding=UTF8", "--no-locale", "--no-sync"]
+        made = subprocess.run([*prefix, initdb, *make, f"--pgdata={data}"], capture_output=True, cwd=folder)
+        if made.returncode:
+            raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
+        options = ["-D", str(data), "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"]
+        server = PostgresServer(port)
+        # SIGINT ends PostgreSQL without waiting for its clients.
+        with _running([*prefix, postgres, *options], Path(folder), signal.SIGINT, lambda: _answers(server)):
+            yield server
+
+
+@contextmanager
+def redis_server(command: Sequence[str] = ("redis-server",)) -> Iterator[RedisServer]:
+    """An empty server, started by `command` with the port and folder put after it.
+
+    Raises:
+        MissingServerError: it is not installed.
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        raise MissingServerError("redis-server is not on the PATH: apt-get install redis-server")
+    server = RedisServer(free_port())
+    with TemporaryDirectory(prefix="lorabel-redis-") as folder:
+        options = ["--port", str(server.port), "--bind", "127.0.0.1", "--dir", folder]
+        with _running([program, *command[1:], *options], Path(folder), signal.SIGTERM, lambda: _pings(server)):
+            yield server
+
+
+def _postgres_program(name: str) -> str:
+    """From the newest of Debian's versions, else from the PATH (where Debian keeps no `postgres`)."""
+    versions = sorted(Path(DEBIAN_FOLDERS).glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+    program = str(versions[-1]) if versions else shutil.which(name)
+    if program is None:
+        raise MissingServerError(f"PostgreSQL's {name} is not installed: apt-get install postgresql")
+    return program
+
+
+@contextmanager
+def _as_somebody(folder: Path) -> Iterator[list[str]]:
+    """What to put before a command so that it does not run as root; the folder is given to that user."""
+    if os.geteuid() != 0:
+        yield []
+        return
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    user = "postgres" if "postgres" in names else "nobody"
+    shutil.chown(folder, user)
+    yield ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups", "--"]
+
+
+@contextmanager
+def _running(argv: Sequence[str], folder: Path, end: int, is_up: Callable[[], bool]) -> Iterator[None]:
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not is_up():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{argv[0]} did not come up:\n{log.read_text(errors='replace')[-3000:]}")
+            time.sleep(POLL_S)
+        yield
+    finally:
+        process.send_signal(end)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(server: PostgresServer) -> bool:
+    try:
+        psycopg.connect(server.url(), connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _pings(server: RedisServer) -> bool:
+    client = Redis(port=server.port)
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
+    finally:
+        client.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    with postgres_server() as postgres, redis_server() as redis:
+        servers = {"DATABASE_URL_FOR_TESTS": postgres.url(), "REDIS_URL_FOR_TESTS": redis.url()}
+        try:
+            return subprocess.run(argv, env={**os.environ, **servers}).returncode
+        except KeyboardInterrupt:
+            return 130
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] != "--":
+        sys.exit("usage: python -m tests.servers -- COMMAND [ARGUMENT ...]")
+    try:
+        sys.exit(main(sys.argv[2:]))
+    except MissingServerError as missing:
+        sys.exit(str(missing))

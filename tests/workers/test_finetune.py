@@ -1,0 +1,192 @@
+"""A training run from rows to a live version, with the demo model and drawn pictures."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from lorabel import projects, runs, versions
+from lorabel.attention import separate_attention
+from lorabel.contracts import ImageLabels, MediaRef
+from lorabel.demo import MODEL_FOLDER
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
+from model_server.adapters import AdapterBank
+from tests.workers.events import START
+from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
+from workers import finetune, services
+from workers.examples import is_held_out
+from workers.services import Services
+
+PROJECT = 1
+SOURCE = f"local-dir:{MODEL_FOLDER}"
+
+
+@pytest.fixture
+def demo_settings(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={
+            "models": {"dual_encoder": SOURCE},
+            "precision": "float32",
+            "model_server_url": "http://127.0.0.1:9",
+        }
+    )
+
+
+@pytest.fixture
+def here(demo_settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    here = Services.open(demo_settings)
+    monkeypatch.setattr(services, "current", lambda: here)
+    projects.remember(store, PROJECT, label_config=LABEL_CONFIG)
+    yield here
+    here.close()
+
+
+def annotate(store: Store, first_id: int, count: int, grade_of: Any = None) -> None:
+    with store.write() as session:
+        for i, picture in enumerate(pictures(first_id + count)[first_id:], start=first_id):
+            grade = GRADES[picture.fill] if grade_of is None else grade_of(i, picture)
+            session.add(
+                Annotation(
+                    id=i,
+                    project_id=PROJECT,
+                    task_id=i,
+                    task_data={"image": data_url(picture)},
+                    result=result(grade),
+                    updated_at=START + timedelta(seconds=i),
+                    times_applied=1,
+                )
+            )
+
+
+def train(store: Store, reason: str = "test") -> TrainingRun:
+    run = runs.request(store, PROJECT, reason)
+    finetune.run(run.id)
+    with store.read() as session:
+        return runs.get(session, PROJECT, run.id)
+
+
+def version_of(store: Store, run: TrainingRun) -> ModelVersion:
+    assert run.version_number is not None, run.error or run.decision
+    with store.read() as session:
+        return versions.get(session, PROJECT, run.version_number)
+
+
+def test_a_run_learns_what_labels_mean_and_its_version_goes_live(here: Services, store: Store) -> None:
+    annotate(store, 1, 50)
+    run = train(store)
+    assert run.state == RunState.FINISHED
+    version = version_of(store, run)
+    candidate, live = (version.metrics[side]["grade"] for side in ("candidate", "live"))
+    assert candidate["tasks"] == sum(is_held_out(i, 20) for i in range(1, 51)) >= 5
+    assert candidate["accuracy"] >= 0.8 > live["accuracy"]
+    assert version.state == VersionState.LIVE
+    assert version.trained_on == [i for i in range(1, 51) if not is_held_out(i, 20)]
+    assert version.base_models == {"grade": SOURCE}
+    with store.read() as session:
+        assert projects.get(session, PROJECT).live_version == "p1.v1"
+        assert {row.run_id for row in session.query(Annotation)} == {run.id}
+    check_plain_peft_gives_the_same_logits(here, version.adapters["grade"])
+    check_a_worse_candidate_is_rejected(here, store)
+
+
+def check_plain_peft_gives_the_same_logits(here: Services, name: str) -> None:
+    """Acceptance: any other PEFT program can load what a run wrote."""
+    import open_clip
+
+    example = pictures(1, seed=77)[0].draw(96)
+    texts = tuple(GRADES.values())
+    module, _, transform = open_clip.create_model_and_transforms(SOURCE)
+    plain = PeftModel.from_pretrained(separate_attention(module).eval(), here.registry.path(name))
+    with torch.inference_mode():
+        image_logits, _ = plain.get_logits(transform(example)[None], open_clip.get_tokenizer(SOURCE)(list(texts)))
+    family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, here.settings)
+    bank = AdapterBank(family, here.registry, 10**9)
+    question = ImageLabels(image=MediaRef(url=data_url(pictures(1, seed=77)[0])), texts=texts)
+    (output,) = family.predict([family.prepare(question, here.fetcher.fetch)], [name], bank.rows, {})
+    torch.testing.assert_close(
+        torch.tensor(output.probabilities), image_logits[0].softmax(-1), rtol=1e-3, atol=1e-4
+    )
+
+
+def check_a_worse_candidate_is_rejected(here: Services, store: Store) -> None:
+    """New annotations that contradict the old ones on the tasks that train, and not on those held out."""
+    wrong = {"solid": "Grade C", "striped": "Grade A", "outlined": "Grade B"}
+    annotate(store, 100, 60, lambda i, p: GRADES[p.fill] if is_held_out(i, 20) else wrong[p.fill])
+    run = train(store)
+    version = version_of(store, run)
+    assert version.state == VersionState.REJECTED
+    assert "is worse than live's" in str(run.decision)
+    assert version.metrics["candidate"]["grade"]["accuracy"] < version.metrics["live"]["grade"]["accuracy"]
+    with store.read() as session:
+        assert projects.get(session, PROJECT).live_version == "p1.v1"
+    versions.promote(store, here.model_client, PROJECT, version.number)
+    versions.rollback(store, here.model_client, PROJECT)
+    with store.read() as session:
+        assert projects.get(session, PROJECT).live_version == "p1.v1"
+
+
+def test_a_run_without_new_annotations_ends_with_a_reason(
+    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "SECOND_LOOK_AFTER_S", 0.0)
+    run = train(store)
+    assert run.state == RunState.FINISHED
+    assert "nothing to learn from" in str(run.decision)
+    assert run.version_number is None
+
+
+def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(here: Services, store: Store) -> None:
+    projects.remember(store, PROJECT, label_config='<View><Text name="t" value="$t"/></View>')
+    annotate(store, 1, 3)
+    run = train(store)
+    assert run.state == RunState.FAILED
+    assert "no control tag of project 1's label config is served" in str(run.error)
+
+
+def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
+    here: Services, store: Store, demo_settings: Settings
+) -> None:
+    annotate(store, 1, 20)
+    run = runs.request(store, PROJECT, "test")
+    environment = {
+        **os.environ,
+        "DATA_DIR": str(demo_settings.data_dir),
+        "DATABASE_URL": demo_settings.database,
+        "MODEL_DUAL_ENCODER": SOURCE,
+        "TRAIN_STEPS": "100000",
+        "TRAIN_PATIENCE": "100000",
+    }
+    job = f"from workers import finetune; finetune.run({run.id})"
+    worker = subprocess.Popen([sys.executable, "-c", job], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while _reload(store, run).step < 1 and time.monotonic() < deadline:
+        assert worker.poll() is None
+        time.sleep(0.2)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert _reload(store, run).state == RunState.RUNNING
+    runs.requeue_killed(store, demo_settings.model_copy(update={"run_lease_seconds": 0.0}))
+    with store.read() as session:
+        assert versions.list_of(session, PROJECT) == []
+        assert projects.get(session, PROJECT).live_version == "p1.v0"
+    assert not list(Path(demo_settings.adapters_dir).glob("p1.*"))
+    finetune.run(run.id)
+    ended = _reload(store, run)
+    assert (ended.state, ended.attempt, ended.version_number) == (RunState.FINISHED, 2, 1)
+
+
+def _reload(store: Store, run: TrainingRun) -> TrainingRun:
+    with store.read() as session:
+        return runs.get(session, PROJECT, run.id)

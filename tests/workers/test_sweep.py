@@ -1,0 +1,83 @@
+import threading
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from lorabel import projects, runs
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import RunState
+from tests.workers.events import annotation, put
+from workers import sweep
+from workers.services import Services
+
+
+class RecordedJobs:
+    """Stands in for the queue: a sweep must work while Redis is away, and say what it asked for."""
+
+    def __init__(self) -> None:
+        self.trained: list[tuple[int, int]] = []
+
+    def train(self, run_id: int, attempt: int) -> bool:
+        self.trained.append((run_id, attempt))
+        return True
+
+
+@pytest.fixture
+def here(settings: Settings, store: Store) -> Iterator[Services]:
+    real = Services.open(settings)
+    here = Services(settings, store, cast(Any, RecordedJobs()), real.registry, real.fetcher, real.model_client)
+    yield here
+    real.close()
+
+
+def trained(here: Services) -> list[tuple[int, int]]:
+    return cast(RecordedJobs, here.jobs).trained
+
+
+def test_events_that_no_job_brought_are_applied_and_start_the_run_that_is_due(
+    here: Services, store: Store
+) -> None:
+    put(store, *(annotation(i, i, "red", 0) for i in range(here.settings.train_after_annotations)))
+    sweep.sweep(here)
+    with store.read() as session:
+        (run,) = runs.list_of(session, 1)
+    assert run.state == RunState.QUEUED
+    assert set(trained(here)) == {(run.id, 1)}
+
+
+def test_a_queued_run_whose_job_was_lost_is_asked_for_again(here: Services, store: Store) -> None:
+    projects.remember(store, 1, label_config="<View/>")
+    run = runs.request(store, 1, "CLI")
+    sweep.sweep(here)
+    sweep.sweep(here)
+    assert trained(here) == [(run.id, 1), (run.id, 1)]
+
+
+def test_a_killed_run_is_asked_for_again_as_its_second_attempt(here: Services, store: Store) -> None:
+    projects.remember(store, 1, label_config="<View/>")
+    run = runs.request(store, 1, "CLI")
+    runs.claim(store, run.id)
+    brief = here.settings.model_copy(update={"run_lease_seconds": 0.0})
+    impatient = Services(brief, store, here.jobs, here.registry, here.fetcher, here.model_client)
+    sweep.sweep(impatient)
+    assert trained(here) == [(run.id, 2)]
+
+
+def test_a_sweep_that_fails_does_not_end_the_sweeping(here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    stop = threading.Event()
+
+    def fail(_: Services) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            stop.set()
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(sweep, "sweep", fail)
+    quick = here.settings.model_copy(update={"sweep_seconds": 0.01})
+    sweep.sweep_forever(
+        Services(quick, here.store, here.jobs, here.registry, here.fetcher, here.model_client), stop
+    )
+    assert len(calls) == 3

@@ -1,0 +1,84 @@
+"""`python -m workers.health light|train`: is the worker in this container alive? For container health checks.
+
+A process that exists proves nothing: it may hang. An idle worker renews its entry in Redis while it waits for a
+job, and one that trains renews its run in the database. The light worker must also keep up: an event that has
+waited for minutes means that neither its jobs nor its sweep are done.
+"""
+
+import os
+import socket
+import sys
+from datetime import timedelta
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, Worker
+from rq.serializers import JSONSerializer
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from lorabel.queue import LIGHT, TRAIN
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import Event, EventState, RunState, TrainingRun, now
+
+LONGEST_WAIT = timedelta(minutes=3)
+REDIS_TIMEOUT_S = 5.0
+
+
+def find_fault(queue_name: str, settings: Settings) -> str | None:
+    """What is wrong, or None. Reads only."""
+    store = Store.open(settings)
+    try:
+        if queue_name == LIGHT and (oldest := _oldest_event(store)) is not None:
+            return f"event {oldest} has waited for more than {LONGEST_WAIT.seconds} s"
+        if _is_waiting_for_jobs(queue_name, settings):
+            return None
+        if queue_name == TRAIN and _is_run_alive(store, settings):
+            return None
+    except (RedisError, SQLAlchemyError) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        store.close()
+    return f"no worker of queue {queue_name} on {socket.gethostname()} shows that it lives"
+
+
+def _oldest_event(store: Store) -> int | None:
+    waiting = (Event.state == EventState.PENDING, Event.received_at < now() - LONGEST_WAIT)
+    with store.read() as session:
+        return session.scalar(select(func.min(Event.id)).where(*waiting))
+
+
+def _is_waiting_for_jobs(queue_name: str, settings: Settings) -> bool:
+    """RQ's entry lasts a minute longer than a worker waits for a job, and 7 minutes into a job."""
+    redis = Redis.from_url(settings.redis, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    try:
+        queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
+        found = Worker.all(queue=queue, serializer=JSONSerializer)
+        return any(worker.hostname == socket.gethostname() and _is_there(worker.pid) for worker in found)
+    finally:
+        redis.close()
+
+
+def _is_there(pid: int | None) -> bool:
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return False
+    return bool(pid)
+
+
+def _is_run_alive(store: Store, settings: Settings) -> bool:
+    """Any worker's: a run does not say whose it is."""
+    since = now() - timedelta(seconds=settings.run_lease_seconds)
+    with store.read() as session:
+        alive = select(func.count()).where(
+            TrainingRun.state == RunState.RUNNING, TrainingRun.heartbeat_at >= since
+        )
+        return bool(session.scalar(alive))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in (LIGHT, TRAIN):
+        sys.exit(f"usage: python -m workers.health {LIGHT}|{TRAIN}")
+    sys.exit(find_fault(sys.argv[1], Settings()))
