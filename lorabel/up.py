@@ -28,6 +28,8 @@ WATCH_EVERY_S = 0.2
 RESTART_AFTER_S = 0.5
 STOP_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 0.3
+# Threads of torch that wait for each other sleep instead of spinning: several processes share these cores.
+PATIENCE = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Supervisor:
     def add(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         """Start one more child; its output goes to `DATA_DIR/logs/<name>.log`."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        child = Child(name, argv, {**self._env, **(env or {})}, self._logs / f"{name}.log")
+        child = Child(name, argv, {**PATIENCE, **self._env, **(env or {})}, self._logs / f"{name}.log")
         child.start()
         self._children.append(child)
 

@@ -17,6 +17,9 @@ from sqlalchemy import create_engine, make_url, text
 from lorabel.settings import Settings
 from lorabel.store import Store
 
+# As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:

@@ -2,6 +2,7 @@
 from here; it is made at the first use and kept, base models too."""
 
 import logging
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -49,7 +50,12 @@ class Services:
         from lorabel.families import load_family
 
         if kind not in self._families:
-            self._families[kind] = load_family(kind, self.settings, dtype=torch.float32)
+            family = load_family(kind, self.settings, dtype=torch.float32)
+            if family.device.type == "cpu":
+                # The other half is the model server's. Two processes that each take every core wait for each
+                # other at every barrier, and a step takes ten times as long.
+                torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+            self._families[kind] = family
         return self._families[kind]
 
     def close(self) -> None:

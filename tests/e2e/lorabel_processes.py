@@ -34,7 +34,7 @@ def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
         "MODEL_SERVER_URL": f"http://127.0.0.1:{free_port()}",
         "DATA_DIR": str(folder / "data"),
         "DEVICE": "cpu",
-        "MODEL_DUAL_ENCODER": os.environ.get("MODEL_DUAL_ENCODER", f"local-dir:{MODEL_FOLDER}"),
+        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
         "TRAIN_AFTER_ANNOTATIONS": "16",
         "TRAIN_AFTER_SECONDS": "60",
         **(variables or {}),
@@ -43,7 +43,7 @@ def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(PROGRAM), "up"],
-            env={**os.environ, **chosen},
+            env={**bare_environment(), **chosen},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -52,6 +52,15 @@ def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
     lorabel = Lorabel(f"http://127.0.0.1:{chosen['PORT']}", _settings(chosen), chosen, process, log)
     _wait_until_ready(lorabel)
     return lorabel
+
+
+def bare_environment() -> dict[str, str]:
+    """The developer's, without what would set anything of Lorabel."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower() not in Settings.model_fields and not name.startswith("MODEL_")
+    }
 
 
 def _settings(variables: Mapping[str, str]) -> Settings:

@@ -1,6 +1,5 @@
 """`lorabel demo --headless`: from nothing to a model that has learned, with the real Label Studio."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ import pytest
 
 from tests.e2e import label_studio_server
 from tests.e2e.label_studio_server import free_port
-from tests.e2e.lorabel_processes import PROGRAM
+from tests.e2e.lorabel_processes import PROGRAM, bare_environment
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +35,7 @@ def test_the_headless_demo_improves_and_ends_every_process(tmp_path: Path) -> No
     }
     ended = subprocess.run(
         [str(PROGRAM), "demo", "--headless"],
-        env={**os.environ, **variables},
+        env={**bare_environment(), **variables},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

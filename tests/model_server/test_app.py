@@ -1,0 +1,106 @@
+"""The model server over HTTP, with the demo model: right answers, and clear errors."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask.testing import FlaskClient
+
+from lorabel.demo import MODEL_FOLDER
+from lorabel.demo.pictures import COLOURS
+from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow
+from lorabel.settings import Settings
+from model_server.app import create_app
+from tests.workers.pictures import data_url, pictures
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    settings = Settings(
+        data_dir=tmp_path_factory.mktemp("data"),
+        models={"dual_encoder": f"local-dir:{MODEL_FOLDER}"},
+        device="cpu",
+        precision="float32",
+        max_request_mb=1,
+    )
+    app = create_app(settings)
+    yield app.test_client()
+    app.extensions["engine"].close()
+
+
+def row(url: str, texts: tuple[str, ...] = tuple(COLOURS), adapter: str | None = None) -> PredictRow:
+    question = {"image": {"url": url}, "texts": texts, "is_multiple": False}
+    return PredictRow(kind="image_labels", input=question, adapter=adapter)
+
+
+def predict(client: FlaskClient, rows: list[PredictRow]) -> PredictResponse:
+    request = PredictRequest(rows=rows, timeout_s=60)
+    answer = client.post("/v1/predict", data=request.model_dump_json())
+    assert answer.status_code == 200, answer.text
+    return PredictResponse.model_validate_json(answer.data)
+
+
+def test_colours_of_drawn_pictures_are_recognised_without_training(client: FlaskClient) -> None:
+    drawn = pictures(40, seed=123)
+    results = predict(client, [row(data_url(picture)) for picture in drawn]).rows
+    guesses = []
+    for result in results:
+        assert result.output is not None
+        scores = result.output["probabilities"]
+        assert sum(scores) == pytest.approx(1.0, abs=1e-3)
+        guesses.append(tuple(COLOURS)[scores.index(max(scores))])
+    right = sum(guess == picture.colour for guess, picture in zip(guesses, drawn, strict=True))
+    assert right >= 36
+
+
+def test_a_broken_picture_and_a_missing_adapter_are_errors_of_their_rows(client: FlaskClient) -> None:
+    good = data_url(pictures(1)[0])
+    results = predict(
+        client, [row("data:image/png;base64,AAAA"), row(good), row(good, adapter="p1.v9/label")]
+    ).rows
+    assert [result.output is not None for result in results] == [False, True, False]
+    assert results[0].error is not None and results[0].error.is_permanent
+    assert results[2].error is not None and "'p1.v9/label' is not in" in results[2].error.reason
+
+
+def test_what_is_loaded_is_described(client: FlaskClient) -> None:
+    found = ModelsResponse.model_validate_json(client.get("/v1/models").data)
+    assert (found.device, found.precision, found.adapters) == ("cpu", "float32", [])
+    assert [family.name for family in found.families] == ["dual_encoder"]
+    assert found.families[0].lora_layers > 20
+
+
+def test_metrics_count_the_rows(client: FlaskClient) -> None:
+    predict(client, [row(data_url(pictures(1)[0]))])
+    text = client.get("/metrics").text
+    assert 'lorabel_rows_total{outcome="ok"}' in text
+    assert "lorabel_batch_rows_bucket" in text
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{}", '{"rows": [], "timeout_s": 1}', '{"rows": [{"kind": 1}], "timeout_s": 1}']
+)
+def test_a_malformed_request_is_told_what_is_wrong(client: FlaskClient, body: str) -> None:
+    answer = client.post("/v1/predict", data=body)
+    assert answer.status_code == 400
+    assert answer.json is not None and answer.json["error"]
+
+
+def test_preloading_what_is_not_there_is_not_found(client: FlaskClient) -> None:
+    answer = client.post("/v1/preload", json={"adapters": ["p1.v9/label"]})
+    assert answer.status_code == 404
+    assert "p1.v9/label" in answer.text
+
+
+def test_an_oversized_request_is_refused(client: FlaskClient) -> None:
+    assert client.post("/v1/predict", data=b"x" * 2**21).status_code == 413
+
+
+def test_basic_auth_guards_everything_but_livez(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from model_server.app import _create_app
+
+    guarded = Settings(basic_auth_user="u", basic_auth_pass="p", data_dir=tmp_path_factory.mktemp("d"))  # type: ignore[arg-type]
+    client = _create_app(guarded, None, None).test_client()  # type: ignore[arg-type]
+    assert client.get("/livez").status_code == 200
+    assert client.get("/health").status_code == 401
+    assert client.get("/health", auth=("u", "wrong")).status_code == 401
+    assert client.get("/health", auth=("u", "p")).status_code == 200
