@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 READY := $(VENV)/.ready
 
-.PHONY: demo setup check test lock bench clean
+.PHONY: demo setup check test test-postgres docs lock bench clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -24,8 +24,16 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest -q -m "not e2e"
 
-test: check
+# What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
+test-postgres: setup
+	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q \
+		tests/backend tests/workers tests/lorabel/test_*.py tests/e2e/test_kills.py
+
+test: check test-postgres
 	$(BIN)/pytest -q -m e2e
+
+docs: setup
+	$(BIN)/python -m tests.docs_tables
 
 lock:
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-header \

@@ -24,6 +24,7 @@ from lorabel.store import Store
 
 log = logging.getLogger(__name__)
 
+REDIS = "redis"
 WATCH_EVERY_S = 0.2
 RESTART_AFTER_S = 0.5
 STOP_TIMEOUT_S = 10.0
@@ -85,7 +86,7 @@ class Supervisor:
         store.migrate()
         store.close()
         if self.settings.redis_url is None:
-            self.add("redis", redis_command(self.settings))
+            self.add(REDIS, redis_command(self.settings))
         python = sys.executable
         self.add("model_server", [python, "-m", "model_server"])
         self.add("backend", [python, "-m", "gunicorn", "--config", str(gunicorn_config())])
@@ -129,19 +130,12 @@ class Supervisor:
         self.stop()
 
     def stop(self) -> None:
+        """Redis goes last: a worker that loses it in the middle of a job counts the job as failed."""
         self._stop.set()
         if self._watcher.is_alive():
             self._watcher.join()
-        for child in reversed(self._children):
-            child.signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        for child in reversed(self._children):
-            if child.process is not None:
-                try:
-                    child.process.wait(max(0.1, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    child.signal(signal.SIGKILL)
-                    child.process.wait()
+        _end([child for child in self._children if child.name != REDIS])
+        _end([child for child in self._children if child.name == REDIS])
 
     def _watch(self) -> None:
         while not self._stop.wait(WATCH_EVERY_S):
@@ -164,6 +158,20 @@ class Supervisor:
     def _log_tail(self, name: str, lines: int = 15) -> str:
         text = (self._logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
+
+
+def _end(children: Sequence[Child]) -> None:
+    for child in children:
+        child.signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for child in children:
+        if child.process is None:
+            continue
+        try:
+            child.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.signal(signal.SIGKILL)
+            child.process.wait()
 
 
 def check_port(host: str, port: int, variable: str) -> None:

@@ -10,7 +10,7 @@ from tests.docs_tables import PAGES, ROOT, TABLES, fill_in
 DECISION_PARTS = ("## Context", "## Choice", "## What else was weighed")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
-# Made by `make pictures` before a release, from the real Label Studio.
+# Taken from the real Label Studio by the browser test, before a release.
 NOT_YET = {"docs/pictures/label-studio.png"}
 
 

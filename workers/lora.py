@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from lorabel.errors import SettingsError
 from lorabel.families import Family
 from lorabel.settings import Settings
 from workers.examples import Example
@@ -107,6 +109,7 @@ def fine_tune(
     Args:
         name, folder: of the run, for the tracker (TensorBoard writes below `folder`).
     """
+    check_tracker(recipe.tracker)
     accelerator = Accelerator(
         cpu=family.device.type == "cpu",
         mixed_precision="bf16" if recipe.precision == "bfloat16" else "no",
@@ -134,6 +137,12 @@ def fine_tune(
             break
     accelerator.end_training()
     return loss
+
+
+def check_tracker(tracker: str) -> None:
+    """Raises SettingsError if its package is missing: accelerate would go on without a word."""
+    if tracker != "none" and find_spec(tracker) is None:
+        raise SettingsError(f"TRACKER={tracker}, but that package is not installed; install lorabel[tracking]")
 
 
 def _step(

@@ -3,7 +3,7 @@
     python -m lorabel.demo.evaluate [--model DIR]
 
 Zero-shot: labels that say what is in the picture. Unknown meaning: `grade A`, `grade B`, `grade C`, where a rule
-that the words do not tell decides which is right, before and after LoRA on 40 annotated pictures. The recipe
+that the words do not tell decides which is right, before and after LoRA on 40 (or 80) annotated pictures. The recipe
 here is the smallest that works; it is not the product's training, which also replays, evaluates and stops early.
 """
 
@@ -40,15 +40,20 @@ GROUPS: MappingProxyType[str, tuple[str, str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """LoRA on every linear layer of both towers but the last projections; the rate falls linearly to 0."""
+    """LoRA on every linear layer of the text tower, over image features that are computed once.
+
+    The image tower stays as it is: with 40 pictures its LoRA learns them by heart, and accuracy falls.
+    `scale` multiplies the cosines in training, in place of the model's own logit scale (28.6), at which the
+    loss is near 0 before the texts point where they should. The rate falls linearly to 0.
+    """
 
     rank: int = 8
     alpha: int = 16
-    learning_rate: float = 4e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.01
     steps: int = 60
-    batch: int = 32
     warmup_steps: int = 5
+    scale: float = 10.0
 
 
 class DemoModel:
@@ -68,9 +73,13 @@ class DemoModel:
         """The index of the best label for each image."""
         tokens = self.tokenizer([template.format(label) for label in labels])
         texts = self.model.encode_text(tokens, normalize=True)
-        images = torch.cat([self.model.encode_image(chunk, normalize=True) for chunk in torch.split(pixels, 128)])
-        indices: list[int] = (images @ texts.T).argmax(dim=1).tolist()
+        indices: list[int] = (self.image_features(pixels) @ texts.T).argmax(dim=1).tolist()
         return indices
+
+    @torch.no_grad()
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """(n, dim), unit length."""
+        return torch.cat([self.model.encode_image(some, normalize=True) for some in torch.split(pixels, 128)])
 
 
 def measure(
@@ -91,31 +100,20 @@ def grade(picture: Picture, attribute: str) -> int:
     return next(i for i, words in enumerate(GROUPS[attribute]) if getattr(picture, attribute) in words.split())
 
 
-def mirror_and_move(pixels: Tensor) -> Tensor:
-    """Light augmentation: each image mirrored or not, all moved together by up to 3 pixels."""
-    mirrored = torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(3), pixels)
-    left, top = torch.randint(0, 7, (2,)).tolist()
-    side = pixels.shape[-1]
-    return functional.pad(mirrored, (3,) * 4, mode="replicate")[..., top : top + side, left : left + side]
-
-
 def fine_tune(model: DemoModel, pixels: Tensor, truth: Tensor, labels: Sequence[str], recipe: Recipe) -> None:
-    """Cross-entropy over the label texts; the model's own logit scale, which stays fixed."""
-    names = [name for name, layer in model.model.named_modules() if isinstance(layer, nn.Linear)]
-    targets = [name for name in names if not name.startswith("visual.head")]
-    network = get_peft_model(
-        model.model, LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets)
-    )
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    """Cross-entropy over the label texts; every step sees every picture."""
+    layers = [
+        name for name, layer in model.model.text.named_modules(prefix="text") if isinstance(layer, nn.Linear)
+    ]
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=layers)
+    learned = [p for p in get_peft_model(model.model, config).parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    tokens, scale = model.tokenizer(list(labels)), model.model.logit_scale.exp().detach()
+    tokens, images = model.tokenizer(list(labels)), model.image_features(pixels)
     for step in range(recipe.steps):
         share = min(1.0, (step + 1) / recipe.warmup_steps) * (1 - step / recipe.steps)
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * share
-        chosen = torch.randperm(len(pixels))[: recipe.batch]
-        images = model.model.encode_image(mirror_and_move(pixels[chosen]), normalize=True)
         texts = model.model.encode_text(tokens, normalize=True)
-        loss = functional.cross_entropy(scale * images @ texts.T, truth[chosen])
+        loss = functional.cross_entropy(recipe.scale * images @ texts.T, truth)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -161,20 +159,20 @@ def print_zero_shot(folder: Path, count: int) -> None:
 
 
 def print_unknown(folder: Path, seeds: Sequence[int], recipe: Recipe) -> None:
-    print("\n| grades decided by | before | after 40 annotations | seconds |")
-    print("|---|---|---|---|")
-    for attribute in GROUPS:
-        rows = [measure_unknown(attribute, seed, recipe, folder) for seed in seeds]
+    print("\n| grades decided by | annotations | before | after | seconds |")
+    print("|---|---|---|---|---|")
+    for attribute, annotations in itertools.product(GROUPS, (40, 80)):
+        rows = [measure_unknown(attribute, seed, recipe, folder, annotations) for seed in seeds]
         before = ", ".join(f"{row[0]:.0%}" for row in rows)
         after = ", ".join(f"{row[1]:.1%}" for row in rows)
         took = ", ".join(f"{row[2]:.1f}" for row in rows)
-        print(f"| {attribute} | {before} | {after} | {took} |", flush=True)
+        print(f"| {attribute} | {annotations} | {before} | {after} | {took} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER)
-    parser.add_argument("--pictures", type=int, default=600)
+    parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     print_zero_shot(options.model, options.pictures)

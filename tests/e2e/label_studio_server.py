@@ -92,10 +92,12 @@ def start(data: Path, variables: Mapping[str, str], port: int | None = None) -> 
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its own group, with everything that it started."""
+    """End a process that leads its own group; SIGTERM first, so that it can end what it started."""
+    if process.poll() is not None:
+        return
     try:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=10)
+        process.wait(timeout=20)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=10)

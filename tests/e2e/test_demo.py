@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import label_studio_server
-from tests.e2e.label_studio_server import free_port
+from tests.e2e.label_studio_server import free_port, kill_group
 from tests.e2e.lorabel_processes import PROGRAM, bare_environment
 
 pytestmark = pytest.mark.e2e
 
-TIMEOUT_S = 290
+TIMEOUT_S = 540
+"""Two quiet cores need less than 300 s; a busy machine is no fault of the demo."""
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
@@ -26,6 +27,7 @@ def test_the_headless_demo_improves_and_ends_every_process(tmp_path: Path) -> No
     (folder / "account.json").write_text(
         f'{{"email": "{label_studio_server.EMAIL}", "password": "{label_studio_server.PASSWORD}"}}'
     )
+    log = tmp_path / "demo.log"
     variables = {
         "DATA_DIR": str(tmp_path),
         "PORT": str(free_port()),
@@ -33,22 +35,35 @@ def test_the_headless_demo_improves_and_ends_every_process(tmp_path: Path) -> No
         "MODEL_SERVER_URL": f"http://127.0.0.1:{free_port()}",
         "DEVICE": "cpu",
     }
-    ended = subprocess.run(
-        [str(PROGRAM), "demo", "--headless"],
-        env={**bare_environment(), **variables},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    shares = [float(share) for share in re.findall(r"(\d\.\d\d) \(\d+ of \d+\)", ended.stdout)]
+    with log.open("wb") as out:
+        demo = subprocess.Popen(
+            [str(PROGRAM), "demo", "--headless"],
+            env={**bare_environment(), **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        status = demo.wait(timeout=TIMEOUT_S)
+    finally:
+        kill_group(demo)
+    said = log.read_text()
+    assert status == 0, said
+    shares = [float(share) for share in re.findall(r"(\d\.\d\d) \(\d+ of \d+\)", said)]
     assert shares[0] <= 0.6
     assert shares[-1] >= 0.9
     assert _processes_of(tmp_path) == []
 
 
 def _processes_of(folder: Path) -> list[str]:
-    """Command lines that name the folder, or run in it."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if str(folder) in line]
+    """Command lines of the processes whose environment or arguments name the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:
+            continue  # It has ended meanwhile, or is another user's.
+        if str(folder).encode() in command + environment:
+            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+    return found

@@ -10,7 +10,8 @@ from lorabel.tables import ModelVersion, VersionState
 @pytest.fixture
 def lonely(settings: Settings) -> Settings:
     """Nothing of Lorabel runs."""
-    return settings.model_copy(update={"port": 1, "model_server_url": "http://127.0.0.1:1"})
+    nobody = {"port": 1, "model_server_url": "http://127.0.0.1:1", "redis_url": "redis://127.0.0.1:1"}
+    return settings.model_copy(update=nobody)
 
 
 def test_nothing_runs_and_every_finding_has_a_remedy(lonely: Settings) -> None:

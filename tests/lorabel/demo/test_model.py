@@ -43,9 +43,9 @@ def test_a_row_does_not_depend_on_the_other_rows(model: DemoModel) -> None:
 
 
 def test_the_grades_of_forty_pictures_teach_what_the_words_do_not_tell() -> None:
-    before, after, took_s = measure_unknown("colour", seed=7, recipe=Recipe())
+    before, after, took_s = measure_unknown("fill", seed=7, recipe=Recipe())
     assert before < 0.6
-    assert after >= 0.85
+    assert after >= 0.9
     assert took_s < 10
 
 

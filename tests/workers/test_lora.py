@@ -1,0 +1,112 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
+from lorabel.errors import SettingsError
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.dual_encoder import Example as Input
+from lorabel.settings import Settings
+from workers import lora
+from workers.examples import Example, Lesson
+
+TEXTS = ("red", "blue")
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> DualEncoder:
+    torch.manual_seed(0)
+    source = DualEncoder.tiny(tmp_path_factory.mktemp("base"))
+    return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
+
+
+@pytest.fixture
+def untouched(family: DualEncoder) -> Iterator[None]:
+    before = {name: weight.clone() for name, weight in family.module.state_dict().items()}
+    yield
+    after = family.module.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def examples(family: DualEncoder) -> list[Example]:
+    question = ImageLabels(image=MediaRef(url="x"), texts=TEXTS)
+    pixels = [family.transform(Image.new("RGB", (32, 32), text)) for text in TEXTS]
+    return [
+        Example(Lesson(i, i, question, LabelTarget((i % 2,)), True), Input(pixels[i % 2], TEXTS, False))
+        for i in range(12)
+    ]
+
+
+def recipe(**changed: object) -> lora.Recipe:
+    columns = {
+        "rank": 4,
+        "learning_rate": 1e-2,
+        "steps": 30,
+        "batch": 8,
+        "patience": 30,
+        "seed": 1,
+        "precision": "float32",
+        "tracker": "none",
+    }
+    return lora.Recipe(**{**columns, **changed})  # type: ignore[arg-type]
+
+
+def train(
+    family: DualEncoder, folder: Path, live: Path | None = None, **changed: object
+) -> tuple[float, list[int]]:
+    steps: list[int] = []
+    with lora.adapted(family, live, recipe(**changed)) as model:
+        loss = lora.fine_tune(
+            family, model, examples(family), recipe(**changed), "test", folder, lambda p: steps.append(p.step)
+        )
+        model.save_pretrained(folder / "adapter", selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+    return loss, steps
+
+
+@pytest.mark.usefixtures("untouched")
+def test_training_lowers_the_loss_reports_each_step_and_leaves_the_base_model_as_it_was(
+    family: DualEncoder, tmp_path: Path
+) -> None:
+    loss, steps = train(family, tmp_path)
+    assert loss < 0.2
+    assert steps == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.usefixtures("untouched")
+def test_the_same_seed_gives_the_same_adapter(family: DualEncoder, tmp_path: Path) -> None:
+    train(family, tmp_path / "one")
+    train(family, tmp_path / "two")
+    train(family, tmp_path / "three", seed=2)
+    one, two, three = (
+        (tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes()
+        for name in ("one", "two", "three")
+    )
+    assert one == two != three
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_run_goes_on_from_the_live_adapter(family: DualEncoder, tmp_path: Path) -> None:
+    train(family, tmp_path / "first")
+    again, steps = train(family, tmp_path / "second", live=tmp_path / "first" / "adapter", steps=1)
+    assert again < 0.3 and steps == [1]
+
+
+@pytest.mark.usefixtures("untouched")
+def test_training_stops_early_when_the_loss_no_longer_falls(family: DualEncoder, tmp_path: Path) -> None:
+    _, steps = train(family, tmp_path, steps=500, learning_rate=0.0, patience=5)
+    assert len(steps) < 100
+
+
+@pytest.mark.usefixtures("untouched")
+def test_tensorboard_gets_the_curve_where_it_is_the_tracker(family: DualEncoder, tmp_path: Path) -> None:
+    train(family, tmp_path, tracker="tensorboard", steps=3)
+    assert list((tmp_path / "test").glob("events.out.tfevents*"))
+
+
+def test_a_tracker_that_is_not_installed_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"TRACKER=mlflow, but .* install lorabel\[tracking\]"):
+        lora.check_tracker("mlflow")
