@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     replay_annotations: int = Field(200, ge=0, description="Most old annotations replayed in a run.")
     held_out_percent: int = Field(20, ge=0, le=50, description="Share of tasks held out from training for good.")
     evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks that an evaluation takes.")
-    evaluate_min_tasks: int = Field(5, ge=1, description="Held-out tasks below which they are too few to tell.")
+    evaluate_min_tasks: int = Field(10, ge=1, description="Held-out tasks below which they are too few to tell.")
     seed: int = Field(17, description="Seed of training.")
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = Field(
         "none", description="Where accelerate reports training curves to."

@@ -32,9 +32,9 @@ def find_fault(queue_name: str, settings: Settings) -> str | None:
     try:
         if queue_name == LIGHT and (oldest := _oldest_event(store)) is not None:
             return f"event {oldest} has waited for more than {LONGEST_WAIT.seconds} s"
-        if _is_waiting_for_jobs(queue_name, settings):
-            return None
         if queue_name == TRAIN and _is_run_alive(store, settings):
+            return None
+        if _is_waiting_for_jobs(queue_name, settings):
             return None
     except (RedisError, SQLAlchemyError) as error:
         return f"{type(error).__name__}: {error}"

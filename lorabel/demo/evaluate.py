@@ -3,8 +3,8 @@
     python -m lorabel.demo.evaluate [--model DIR]
 
 Zero-shot: labels that say what is in the picture. Unknown meaning: `grade A`, `grade B`, `grade C`, where a rule
-that the words do not tell decides which is right, before and after LoRA on 40 (or 80) annotated pictures. The recipe
-here is the smallest that works; it is not the product's training, which also replays, evaluates and stops early.
+that the words do not tell decides which is right, before and after LoRA on 40 or 80 annotated pictures. The recipe
+here is the smallest that works, not the product's training, which also replays, evaluates and stops early.
 """
 
 import argparse

@@ -40,6 +40,7 @@ def demo_settings(settings: Settings) -> Settings:
             "models": {"dual_encoder": SOURCE},
             "precision": "float32",
             "model_server_url": "http://127.0.0.1:9",
+            "evaluate_min_tasks": 5,
         }
     )
 
