@@ -82,9 +82,12 @@ class Settings(BaseSettings):
     )
     train_min_annotations: int = Field(3, ge=1, description="Fewest new annotations for that.")
     lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
-    learning_rate: float = Field(2e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
-    train_steps: int = Field(120, ge=1, description="Most optimizer steps of one run.")
-    train_batch: int = Field(32, ge=1, description="Examples per step.")
+    lora_towers: Literal["text", "both"] = Field(
+        "text", description="Where a dual encoder gets new adapters; see docs/decisions/0009."
+    )
+    learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
+    train_steps: int = Field(60, ge=1, description="Most optimizer steps of one run.")
+    train_batch: int = Field(128, ge=1, description="Examples per step.")
     train_patience: int = Field(30, ge=1, description="Steps without a lower loss after which a run stops.")
     replay_annotations: int = Field(200, ge=0, description="Most old annotations replayed in a run.")
     held_out_percent: int = Field(20, ge=0, le=50, description="Share of tasks held out from training for good.")

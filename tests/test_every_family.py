@@ -113,3 +113,12 @@ def test_augmented_examples_keep_their_shape_and_are_the_same_for_the_same_seed(
     for before, first, second in zip(examples, once, again, strict=True):
         assert first.pixels.shape == before.pixels.shape
         assert torch.equal(first.pixels, second.pixels)
+
+
+def test_precomputed_examples_give_the_same_answers(kind: type[Family], source: str, tmp_path: Path) -> None:
+    family = load(kind, source)
+    bank = AdapterBank(family, Registry(tmp_path), 10**9)
+    examples = four_examples(family)
+    made = family.precompute(examples, family.trained_layers(), torch.Generator())
+    expected, found = (family.predict(inputs, [None] * 4, bank.rows, {}) for inputs in (examples, made))
+    torch.testing.assert_close(probabilities(found), probabilities(expected), rtol=1e-4, atol=1e-5)

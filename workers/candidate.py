@@ -56,6 +56,8 @@ def make_candidate(
     )
     tasks = choose_tasks(held_out, train, here.settings)
     with lora.adapted(family, ground.live, recipe) as model:
+        train = lora.precompute(family, model, train, recipe)
+        tasks = lora.precompute(family, model, tasks, recipe)
         with lora.with_live(model):
             live = score(problem, family, tasks, here.settings.max_batch)
         loss = lora.fine_tune(family, model, train, recipe, ground.name, here.settings.data_dir, on_step)

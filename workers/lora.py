@@ -4,14 +4,21 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 
 from lorabel.errors import SettingsError
 from lorabel.families import Family
@@ -20,7 +27,8 @@ from workers.examples import Example
 
 LIVE = "live"
 CANDIDATE = "default"  # PEFT saves the adapter of this name at the folder's top, where anybody looks for it
-WARMUP = 0.1
+WARMUP_STEPS = 5
+WEIGHT_DECAY = 0.01
 SMOOTHING = 0.8
 LEARNED_LOSS = 0.01
 
@@ -64,16 +72,20 @@ class Progress:
 def adapted(family: Family, live: Path | None, recipe: Recipe) -> Iterator[PeftModel]:
     """The base model with a candidate adapter on it, and with the live one beside it if there is one.
 
+    The candidate begins as live, with live's rank, on live's layers and those that the settings add.
+
     The base model is as before at the end of the block.
     """
     torch.manual_seed(recipe.seed)
-    if live is None:
-        config = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=family.lora_layers())
-        model = get_peft_model(family.module, config)
-    else:
-        model = PeftModel.from_pretrained(family.module, live, adapter_name=CANDIDATE, is_trainable=True)
-        model.load_adapter(live, LIVE)
+    before = None if live is None else PeftConfig.from_pretrained(live)
+    layers = set(family.trained_layers()) | set(before.target_modules if before else ())
+    rank = before.r if before else recipe.rank
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(layers))
+    model = get_peft_model(family.module, config)
     model.peft_config[CANDIDATE].base_model_name_or_path = family.source
+    if live is not None:
+        model.load_adapter(live, LIVE)
+        set_peft_model_state_dict(model, load_peft_weights(live), adapter_name=CANDIDATE)
     try:
         yield model
     finally:
@@ -93,6 +105,14 @@ def with_live(model: PeftModel) -> Iterator[None]:
         yield
     finally:
         model.set_adapter(CANDIDATE)
+
+
+def precompute(family: Family, model: PeftModel, examples: Sequence[Example], recipe: Recipe) -> list[Example]:
+    """With everything computed that neither candidate nor live can change."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    trained = model.peft_config[CANDIDATE].target_modules
+    inputs = family.precompute([example.model_input for example in examples], trained, generator)
+    return [replace(example, model_input=made) for example, made in zip(examples, inputs, strict=True)]
 
 
 def fine_tune(
@@ -119,7 +139,7 @@ def fine_tune(
     if recipe.tracker != "none":
         accelerator.init_trackers(name, config=asdict(recipe))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     optimizer, schedule = accelerator.prepare(optimizer, schedule)
     batches = _batches(family, examples, recipe)
@@ -176,8 +196,5 @@ def _batches(
 
 
 def _rate(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to a tenth."""
-    warmup = max(1, int(WARMUP * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    """A short warm-up, then linear to nothing."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)

@@ -7,7 +7,7 @@ Label Studio, projects or HTTP.
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Hashable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -57,6 +57,15 @@ class Family(ABC):
     def prepare(self, question: Any, fetch: Fetch) -> Any:
         """One example, on the CPU. Raises UnreadableError."""
 
+    def precompute(
+        self, examples: Sequence[Any], trained: Collection[str], generator: torch.Generator
+    ) -> Sequence[Any]:
+        """The same examples with everything computed that LoRA on the `trained` layers cannot change.
+
+        A run then pays once for it, not at every step. Several augmented views may be kept of each.
+        """
+        return examples
+
     @abstractmethod
     def augment(self, examples: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
         """The same examples changed a little, so that a few of them teach more."""
@@ -77,8 +86,12 @@ class Family(ABC):
         """Scalar float32, with the adapter that PEFT has active."""
 
     def lora_layers(self) -> list[str]:
-        """Names of the linear layers that LoRA goes on: all of them."""
+        """Names of the linear layers that an adapter may be on: all of them."""
         return [name for name, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
+
+    def trained_layers(self) -> list[str]:
+        """Those of them that a new adapter goes on."""
+        return self.lora_layers()
 
 
 def family_types() -> tuple[type[Family], ...]:

@@ -5,8 +5,8 @@ work at once, since a label is only a text.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -28,13 +28,25 @@ TEXT_BATCH = 256
 NEUTRAL_TEXT = "something else"
 
 
+IMAGE_TOWER = "visual."
+# Of a picture whose features are precomputed: the picture itself, then augmented ones.
+VIEWS = 4
+LARGEST_CUT = 0.03
+FEATURE_BATCH = 64
+# The model's own scale (28 for the demo model, 100 and more for CLIP) saturates the loss as soon as a training
+# example is right, and little is learned for others. docs/decisions/0009 has the figures.
+TRAINING_SCALE = 10.0
+
+
 @dataclass(frozen=True)
 class Example:
-    """`pixels`: (3, height, width) float32, normalised as the model wants it."""
+    """`pixels`: (3, height, width) float32, normalised as the model wants it; or, precomputed, `features`:
+    (views, dim) float32, of length 1, the first of the picture itself."""
 
-    pixels: Tensor
     texts: tuple[str, ...]
     is_multiple: bool
+    pixels: Tensor | None = None
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class DualEncoder(Family):
     transform: Any
     tokenize: Any
     max_megapixels: int
+    towers: str
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
@@ -65,7 +78,9 @@ class DualEncoder(Family):
             ) from error
         separate_attention(module).requires_grad_(False).eval()
         module.to(device=device, dtype=dtype)
-        return cls(source, module, device, dtype, transform, tokenize, settings.media_max_megapixels)
+        return cls(
+            source, module, device, dtype, transform, tokenize, settings.media_max_megapixels, settings.lora_towers
+        )
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
@@ -86,14 +101,37 @@ class DualEncoder(Family):
 
     def prepare(self, question: ImageLabels, fetch: Fetch) -> Example:
         image = decode_image(fetch(question.image), self.max_megapixels)
-        return Example(self.transform(image), question.texts, question.is_multiple)
+        return Example(question.texts, question.is_multiple, self.transform(image))
+
+    def trained_layers(self) -> list[str]:
+        if self.towers == "both":
+            return self.lora_layers()
+        return [name for name in self.lora_layers() if not name.startswith(IMAGE_TOWER)]
+
+    @torch.inference_mode()
+    def precompute(
+        self, examples: Sequence[Example], trained: Collection[str], generator: torch.Generator
+    ) -> Sequence[Example]:
+        """Where only the text tower learns, pictures become features, so that a step costs next to nothing."""
+        if any(name.startswith(IMAGE_TOWER) for name in trained):
+            return examples
+        views = [[example, *self.augment([example] * (VIEWS - 1), generator)] for example in examples]
+        flat = [example for of_one in views for example in of_one]
+        features = torch.cat(
+            [
+                self._encode_images(flat[start : start + FEATURE_BATCH])
+                for start in range(0, len(flat), FEATURE_BATCH)
+            ]
+        )
+        return [
+            replace(example, pixels=None, features=own)
+            for example, own in zip(examples, features.view(len(examples), VIEWS, -1), strict=True)
+        ]
 
     def augment(self, examples: Sequence[Example], generator: torch.Generator) -> Sequence[Example]:
-        """Cut off up to a tenth of each side and change the contrast a little. Never mirrored: an arrow's
-        direction may be the label."""
-        return [
-            Example(_jitter(example.pixels, generator), example.texts, example.is_multiple) for example in examples
-        ]
+        """Cut off up to 3% at each side and change the contrast a little, or take one of the views that have
+        been precomputed so. Never mirrored: an arrow's direction may be the label."""
+        return [_augmented(example, generator) for example in examples]
 
     @torch.inference_mode()
     def predict(
@@ -119,6 +157,7 @@ class DualEncoder(Family):
         """
         first = examples[0]
         logits = self._logits(self._encode_images(examples), self._encode_texts(first.texts), first.is_multiple)
+        logits = logits * min(1.0, TRAINING_SCALE / float(self._scale()))
         if not first.is_multiple:
             right = torch.tensor([target.indices[0] for target in targets], device=self.device)
             return functional.cross_entropy(logits, right)
@@ -128,8 +167,12 @@ class DualEncoder(Family):
         return functional.binary_cross_entropy_with_logits(logits, truth)
 
     def _encode_images(self, examples: Sequence[Example]) -> Tensor:
-        """(batch, dim) float32, of length 1."""
-        pixels = torch.stack([example.pixels for example in examples]).to(self.device, self.dtype)
+        """(batch, dim) float32, of length 1. The examples are all precomputed or none is."""
+        known = [example.features[0] for example in examples if example.features is not None]
+        if known:
+            return torch.stack(known)
+        pixels = torch.stack([example.pixels for example in examples if example.pixels is not None])
+        pixels = pixels.to(self.device, self.dtype)
         return functional.normalize(self.module.encode_image(pixels).float(), dim=-1)  # type: ignore[operator]
 
     def _encode_texts(self, texts: tuple[str, ...]) -> Tensor:
@@ -143,18 +186,30 @@ class DualEncoder(Family):
 
         SigLIP learned that border as a bias; CLIP did not, so there it is the nearness of the neutral text.
         """
-        nearness: Tensor = self.module.logit_scale.float().exp() * images @ texts.T  # type: ignore[operator]
+        nearness = self._scale() * images @ texts.T
         labels, neutral = nearness[:, :-1], nearness[:, -1:]
         if not is_multiple:
             return labels
         bias = self.module.logit_bias
         return labels + bias.float() if isinstance(bias, Tensor) else labels - neutral
 
+    def _scale(self) -> Tensor:
+        scale: Tensor = self.module.logit_scale.detach().float().exp()  # type: ignore[operator]
+        return scale
+
+
+def _augmented(example: Example, generator: torch.Generator) -> Example:
+    if example.features is not None:
+        view = int(torch.randint(len(example.features), (), generator=generator))
+        return replace(example, features=example.features[view, None])
+    return example if example.pixels is None else replace(example, pixels=_jitter(example.pixels, generator))
+
 
 def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
     _, height, width = pixels.shape
-    left, top, right, bottom, contrast = torch.rand(5, generator=generator).tolist()
-    x, y = int(left * 0.1 * width), int(top * 0.1 * height)
-    cut = pixels[:, y : height - int(bottom * 0.1 * height), x : width - int(right * 0.1 * width)]
+    shares: list[float] = torch.rand(5, generator=generator).tolist()
+    left, right = (round(share * LARGEST_CUT * width) for share in shares[:2])
+    top, bottom = (round(share * LARGEST_CUT * height) for share in shares[2:4])
+    cut = pixels[:, top : height - bottom, left : width - right]
     resized: Tensor = functional.interpolate(cut[None], (height, width), mode="bilinear", antialias=True)[0]
-    return resized * (0.9 + 0.2 * contrast)
+    return resized * (0.95 + 0.1 * shares[4])

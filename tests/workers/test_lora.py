@@ -36,7 +36,7 @@ def examples(family: DualEncoder) -> list[Example]:
     question = ImageLabels(image=MediaRef(url="x"), texts=TEXTS)
     pixels = [family.transform(Image.new("RGB", (32, 32), text)) for text in TEXTS]
     return [
-        Example(Lesson(i, i, question, LabelTarget((i % 2,)), True), Input(pixels[i % 2], TEXTS, False))
+        Example(Lesson(i, i, question, LabelTarget((i % 2,)), True), Input(TEXTS, False, pixels[i % 2]))
         for i in range(12)
     ]
 

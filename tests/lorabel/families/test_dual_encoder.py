@@ -15,7 +15,7 @@ from skimage import data
 
 from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
 from lorabel.errors import SettingsError
-from lorabel.families.dual_encoder import NEUTRAL_TEXT, DualEncoder, Example
+from lorabel.families.dual_encoder import NEUTRAL_TEXT, TRAINING_SCALE, VIEWS, DualEncoder, Example
 from lorabel.settings import Settings
 
 TEXTS = ("a cat", "a rocket", "coffee")
@@ -92,7 +92,7 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
 def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
     family: DualEncoder, source: str
 ) -> None:
-    logits = plain_open_clip(source)
+    logits = plain_open_clip(source) * TRAINING_SCALE / family.module.logit_scale.exp()
     single = [prepare(family, photo) for photo in photos()]
     targets = [LabelTarget((i,)) for i in (2, 0, 1)]
     expected = torch.nn.functional.cross_entropy(logits[:, :3], torch.tensor([2, 0, 1]))
@@ -102,6 +102,29 @@ def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
     truth = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, :3] - logits[:, 3:], truth)
     torch.testing.assert_close(family.loss(several, targets), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_precomputed_features_give_the_same_answers_and_several_views(family: DualEncoder) -> None:
+    examples = [prepare(family, photo) for photo in photos()]
+    made = family.precompute(examples, family.trained_layers(), torch.Generator())
+    assert [example.features.shape for example in made if example.features is not None] == [(VIEWS, 32)] * 3
+    expected = family.predict(examples, [None] * 3, no_adapters, {})
+    found = family.predict(made, [None] * 3, no_adapters, {})
+    torch.testing.assert_close(
+        torch.tensor([o.probabilities for o in found]), torch.tensor([o.probabilities for o in expected])
+    )
+    views = {
+        tuple(family.augment(made, torch.Generator().manual_seed(i))[0].features[0].tolist()) for i in range(40)
+    }
+    assert len(views) == VIEWS
+
+
+def test_pictures_stay_pictures_where_the_image_tower_learns(source: str) -> None:
+    settings = Settings(lora_towers="both")
+    both = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
+    example = prepare(both, photos()[0])
+    assert both.precompute([example], both.trained_layers(), torch.Generator()) == [example]
+    assert both.trained_layers() == both.lora_layers()
 
 
 def test_lora_reaches_q_k_v_and_the_mlp_of_both_towers(family: DualEncoder) -> None:
