@@ -157,6 +157,15 @@ def _pings(server: RedisServer) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
+    try:
+        return _run_beside(argv)
+    except MissingServerError as error:
+        # As for tests that need a browser: a developer may lack it, CI may not.
+        print(f"skipped, {error}: {' '.join(argv)}", file=sys.stderr)
+        return 1 if os.environ.get("CI") == "true" else 0
+
+
+def _run_beside(argv: Sequence[str]) -> int:
     with postgres_server() as postgres, redis_server() as redis:
         servers = {"DATABASE_URL_FOR_TESTS": postgres.url(), "REDIS_URL_FOR_TESTS": redis.url()}
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lorabel.errors import SettingsError
 from lorabel.media import Fetcher
 from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
@@ -57,6 +58,16 @@ class Services:
                 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
             self._families[kind] = family
         return self._families[kind]
+
+    def warm_up(self) -> None:
+        """Load every base model before the first run asks for it. One that cannot be loaded fails its own runs."""
+        from lorabel.families import family_types
+
+        for kind in family_types():
+            try:
+                self.family(kind)
+            except SettingsError as error:
+                log.error("runs of family %s will fail: %s", kind.name, error)
 
     def close(self) -> None:
         self.store.close()

@@ -42,6 +42,7 @@ def main(queue_name: str) -> None:
         threading.Thread(target=sweep_forever, args=(here, stop), name="sweep", daemon=True).start()
     else:
         os.nice(TRAINING_NICENESS)
+        here.warm_up()
     redis = Redis.from_url(settings.redis)
     queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
     worker = Worker([queue], connection=redis, serializer=JSONSerializer)
