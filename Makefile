@@ -26,8 +26,9 @@ check: setup
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
-	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q \
-		tests/backend tests/workers tests/lorabel/test_*.py tests/e2e/test_kills.py
+	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile \
+		tests/backend tests/workers tests/lorabel/test_*.py
+	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
 test: check test-postgres
 	$(BIN)/pytest -q -m e2e

@@ -29,6 +29,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
             monkeypatch.delenv(name)
     redis_url = os.environ.get("REDIS_URL_FOR_TESTS")
     if redis_url is not None:
+        # Each process of pytest-xdist (gw0, gw1, ...) empties a database of its own.
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        redis_url = f"{redis_url.rpartition('/')[0]}/{number}"
         with Redis.from_url(redis_url) as redis:
             redis.flushdb()
     fresh = Settings(data_dir=tmp_path, redis_url=redis_url or f"unix://{tmp_path}/no-redis.sock")

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+from typing import Any
 
 from redis import Redis
 from rq import Queue, SimpleWorker
@@ -24,12 +25,21 @@ log = logging.getLogger(__name__)
 
 # Where model server and training share the CPU, an annotator's prediction goes first.
 TRAINING_NICENESS = 10
+# A waiting worker renews its entry in Redis 15 s before that: container health checks look at it.
+HEARTBEAT_S = 45
 
 
 class Worker(SimpleWorker):
     """Jobs have no time limit of RQ's: a run's lease is watched by the sweep."""
 
     death_penalty_class = TimerDeathPenalty
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Also puts the worker's entry back where Redis lost its data: RQ writes it once."""
+        if pipeline is None and not self.connection.hexists(self.key, "birth"):
+            self.connection.delete(self.key)
+            self.register_birth()  # type: ignore[no-untyped-call]
+        super().heartbeat(timeout, pipeline)
 
 
 def main(queue_name: str) -> None:
@@ -45,7 +55,7 @@ def main(queue_name: str) -> None:
         here.warm_up()
     redis = Redis.from_url(settings.redis)
     queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
-    worker = Worker([queue], connection=redis, serializer=JSONSerializer)
+    worker = Worker([queue], connection=redis, serializer=JSONSerializer, worker_ttl=HEARTBEAT_S)
     log.info("worker of queue %s, process %d", queue_name, os.getpid())
     try:
         worker.work(logging_level="WARNING")

@@ -20,7 +20,8 @@ from lorabel.label_config import parse
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Event, Project, TrainingRun
-from tests.backend import fake_model_server
+from tests.e2e.lorabel_processes import Lorabel
+from tests.workers.pictures import data_url, pictures
 
 pytestmark = pytest.mark.e2e
 
@@ -60,15 +61,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return made
 
 
-@pytest.fixture(scope="module")
-def model_server_url() -> Iterator[str]:
-    with fake_model_server.running() as server:
-        yield server.url
-
-
 @pytest.fixture
 def started(
-    environment: Environment, settings: Settings, store: Store, model_server_url: str, tmp_path: Path
+    environment: Environment, settings: Settings, store: Store, lorabel_up: Lorabel, tmp_path: Path
 ) -> Iterator[httpx.Client]:
     """What the user does: a script of one line, `init`, `start`."""
     script = tmp_path / "model.py"
@@ -80,7 +75,7 @@ def started(
         "DATA_DIR": str(settings.data_dir),
         "DATABASE_URL": settings.database,
         "REDIS_URL": settings.redis,
-        "MODEL_SERVER_URL": model_server_url,
+        "MODEL_SERVER_URL": lorabel_up.settings.model_server_url,
     }
     command = ["label-studio-ml", "start", str(project), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, env=environment.variables | own, start_new_session=True)
@@ -115,18 +110,19 @@ def recorded(name: str) -> Any:
     return json.loads(path.read_text())["body"]
 
 
-def test_recorded_requests_are_answered_right(started: httpx.Client) -> None:
+def test_tasks_are_answered_right_by_the_real_model_server(started: httpx.Client) -> None:
     setup = started.post("/setup", json=recorded("connect-setup"))
     assert isinstance(setup.json()["model_version"], str)
-    asked = recorded("retrieve-predict")
+    drawn = [picture for picture in pictures(200) if picture.colour in ("red", "blue")][:10]
+    asked = recorded("stream-predict")
+    task = asked["tasks"][0]
+    asked["tasks"] = [task | {"id": i, "data": {"image": data_url(picture)}} for i, picture in enumerate(drawn)]
     answer = started.post("/predict", json=asked)
     assert answer.status_code == 200, answer.text
-    results = answer.json()["results"]
-    assert len(results) == len(asked["tasks"])
-    for task, entry in zip(asked["tasks"], results, strict=True):
+    for picture, entry in zip(drawn, answer.json()["results"], strict=True):
         [region] = entry["result"]
         assert parse(asked["label_config"]).find_region_errors(region) == []
-        assert region["value"]["choices"][0] in task["data"]["image"]
+        assert region["value"]["choices"] == [picture.colour]
         assert 0 < entry["score"] <= 1
         assert "model_version" not in entry
 
