@@ -11,7 +11,7 @@ ARG PYTHON=3.12
 FROM python:${PYTHON}-slim AS build
 ARG TORCH=cpu
 ARG UV=0.13.9
-ENV VIRTUAL_ENV=/opt/venv UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
+ENV VIRTUAL_ENV=/venv UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir "uv==${UV}" && uv venv "$VIRTUAL_ENV"
 WORKDIR /app
 # The lock also has what only development needs, so it limits versions and does not choose packages.
@@ -27,10 +27,10 @@ RUN uv pip install --build-constraints requirements.lock --no-deps --editable .
 
 FROM python:${PYTHON}-slim
 RUN useradd --uid 1000 --create-home lorabel && install --directory --owner=lorabel --group=lorabel /data /hub
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=PASSIVE \
     DATA_DIR=/data HF_HOME=/hub HOST=0.0.0.0 MODEL_SERVER_HOST=0.0.0.0
 WORKDIR /app
-COPY --from=build /opt/venv /opt/venv
+COPY --from=build /venv /venv
 COPY --from=build /app /app
 USER 1000:1000
 VOLUME ["/data", "/hub"]

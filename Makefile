@@ -33,6 +33,9 @@ test-postgres: setup
 test: check test-postgres
 	$(BIN)/pytest -q -m e2e
 
+bench: setup
+	$(BIN)/python -m benchmarks.latency
+
 docs: setup
 	$(BIN)/python -m tests.docs_tables
 

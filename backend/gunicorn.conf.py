@@ -16,7 +16,6 @@ workers = _settings.workers
 threads = _settings.threads
 worker_class = "gthread"
 loglevel = _settings.log_level.lower()
-control_socket_disable = True
 keepalive = 75
 graceful_timeout = 10
 # A socket in the home directory, which a container's user may not have and two backends would share.

@@ -85,11 +85,13 @@ def _questions(
     for task in tasks:
         for binding in bound.bindings:
             try:
-                plain = binding.model_input(task.data)
+                contract = with_media(
+                    binding.model_input(task.data),
+                    lambda media: projects.resolve_media(media, access, authorization),
+                )
             except UnreadableError as error:
                 questions.append(Unread(str(error), error.is_permanent))
                 continue
-            contract = with_media(plain, lambda media: projects.resolve_media(media, access, authorization))
             questions.append(Question(binding, contract, live.adapters.get(binding.from_name)))
     return questions
 

@@ -6,8 +6,8 @@ from typing import cast
 
 from flask import current_app
 
-from backend.authorizations import Authorizations
 from backend.metrics import Metrics
+from lorabel.authorizations import Authorizations
 from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
 from lorabel.settings import Settings

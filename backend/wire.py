@@ -6,7 +6,7 @@ never looked at, above all the `annotations` in the tasks of `/predict`.
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from lorabel.errors import BadRequestError
 
@@ -106,6 +106,13 @@ class Named(Body):
     id: Annotated[StrictInt, Field(ge=0)]
 
 
+class SubmittedAnnotation(Named):
+    """What the job cannot do without: events with it missing are refused, not stored."""
+
+    updated_at: AwareDatetime
+    result: list[dict[str, Any]]
+
+
 class ProjectName(Body):
     id: Id
 
@@ -126,7 +133,7 @@ class ProjectEvent(Envelope):
 class AnnotationEvent(ProjectEvent):
     """ANNOTATION_CREATED, ANNOTATION_UPDATED; ANNOTATIONS_CREATED, whose key is singular all the same."""
 
-    annotation: Named | list[Named]
+    annotation: SubmittedAnnotation | list[SubmittedAnnotation]
     task: Named | list[Named] | None = None
 
 

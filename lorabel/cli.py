@@ -40,11 +40,14 @@ def main() -> None:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']} (found {e['input']!r})" for e in error.errors()
-        )
-        Console(stderr=True).print(f"[red]error:[/red] settings: {wrong}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/red] settings: {_wrong(error)}", highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _wrong(error: ValidationError) -> str:
+    """Without the values: among them are passwords."""
+    found = [(".".join(map(str, one["loc"])).upper(), one["msg"]) for one in error.errors(include_input=False)]
+    return "; ".join(f"{name}: {reason}" if name else reason for name, reason in found)
 
 
 @app.command()

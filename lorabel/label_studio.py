@@ -214,6 +214,15 @@ class LabelStudio:
                     seen.add(task.task_id)
                     yield task
 
+    def has_annotation(self, annotation_id: int) -> bool:
+        try:
+            self.call("GET", f"/api/annotations/{annotation_id}/")
+        except LabelStudioRefusedError as error:
+            if error.status_code == httpx.codes.NOT_FOUND:
+                return False
+            raise
+        return True
+
     def call(self, method: str, path: str, *, timeout_s: float | None = None, **request: Any) -> Any:
         """A call that the SDK lacks; the decoded JSON answer. `request` is httpx's (`json`, `files`, ...)."""
         if timeout_s is not None:

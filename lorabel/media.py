@@ -9,12 +9,16 @@ import base64
 import binascii
 import io
 import ipaddress
+import math
 import socket
+import ssl
+import threading
 import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urljoin, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,8 +30,12 @@ from lorabel.settings import Settings
 MOST_REDIRECTS = 5
 LOCAL_FILES_PATH = "/data/local-files/"
 MEGABYTE = 1024 * 1024
+KEPT_IN_URLS = "%/:=&?~#+!$,;'@()*[]"
+# What browsers show. Above all not EPS, for which Pillow would start Ghostscript on a stranger's file.
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 REDIRECTS = (301, 302, 303, 307, 308)
 GONE = 410
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Fetcher:
@@ -36,8 +44,9 @@ class Fetcher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         allowed = [host.strip().lower() for host in settings.media_allowed_hosts.split(",") if host.strip()]
-        self._guarded = _pool(_GuardedBackend(frozenset(allowed)))
-        self._trusted = _pool(httpcore.SyncBackend())
+        self._limit = _Limit()
+        self._guarded = _pool(_Backend(frozenset(allowed), self._limit))
+        self._trusted = _pool(_Backend(None, self._limit))
 
     def fetch(self, media: MediaRef) -> bytes:
         """The file's bytes.
@@ -45,10 +54,10 @@ class Fetcher:
         Raises:
             UnreadableError: forbidden, unreachable, too slow (for now), or too large (for good).
         """
-        scheme = urlsplit(media.url).scheme.lower()
-        if scheme == "data":
+        if media.url.startswith("data:"):
             return self._checked_size(_decode_data_url(media.url), media.url)
-        path = urlsplit(media.url).path
+        media = media.model_copy(update={"url": ascii_url(media.url)})
+        scheme, path = urlsplit(media.url).scheme, urlsplit(media.url).path
         if path.startswith(LOCAL_FILES_PATH) and self._settings.local_files_document_root is not None:
             return self._read_local(media.url, self._settings.local_files_document_root)
         if scheme not in ("http", "https"):
@@ -64,7 +73,8 @@ class Fetcher:
         self._trusted.close()
 
     def _download(self, media: MediaRef) -> bytes:
-        url, deadline = media.url, time.monotonic() + self._settings.media_timeout_s
+        url = media.url
+        self._limit.ends_at = time.monotonic() + self._settings.media_timeout_s
         for _ in range(MOST_REDIRECTS + 1):
             is_same = origin(url) == origin(media.url)
             pool = self._trusted if media.is_trusted and is_same else self._guarded
@@ -77,9 +87,9 @@ class Fetcher:
                         location = dict(answer.headers).get(b"Location") or dict(answer.headers).get(b"location")
                         if location is None:
                             raise UnreadableError(f"{_shown(url)} redirects to nowhere", is_permanent=False)
-                        url = urljoin(url, location.decode("latin-1"))
+                        url = ascii_url(urljoin(url, location.decode("latin-1")))
                         continue
-                    return self._read(answer, url, deadline)
+                    return self._read(answer, url)
             except _ForbiddenAddressError as error:
                 raise UnreadableError(str(error), is_permanent=False) from error
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
@@ -92,7 +102,7 @@ class Fetcher:
             f"{_shown(media.url)} redirects more than {MOST_REDIRECTS} times", is_permanent=False
         )
 
-    def _read(self, answer: httpcore.Response, url: str, deadline: float) -> bytes:
+    def _read(self, answer: httpcore.Response, url: str) -> bytes:
         if answer.status >= 300:
             raise UnreadableError(
                 f"{_shown(url)} answered status {answer.status}", is_permanent=answer.status == GONE
@@ -101,11 +111,6 @@ class Fetcher:
         for part in answer.iter_stream():
             size += len(part)
             self._check_size(size, url)
-            if time.monotonic() > deadline:
-                raise UnreadableError(
-                    f"{_shown(url)} took longer than {self._settings.media_timeout_s:g} s (MEDIA_TIMEOUT_S)",
-                    is_permanent=False,
-                )
             parts.append(part)
         return b"".join(parts)
 
@@ -138,7 +143,7 @@ def decode_image(data: bytes, most_megapixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
             megapixels = image.width * image.height / 1e6
             if megapixels > most_megapixels:
                 raise UnreadableError(
@@ -156,11 +161,48 @@ class _ForbiddenAddressError(Exception):
     pass
 
 
-class _GuardedBackend(httpcore.NetworkBackend):
-    """Connects to public addresses and to hosts that the operator allowed, by `host` or `host:port`."""
+class _Limit(threading.local):
+    """When the download of this thread must have ended, by the monotonic clock."""
 
-    def __init__(self, allowed: frozenset[str]) -> None:
-        self._allowed = allowed
+    ends_at: float = math.inf
+
+    def seconds_left(self, asked: float | None) -> float:
+        left = self.ends_at - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time for the whole download is over")
+        return left if asked is None else min(asked, left)
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """A limit for each read is none for a server that sends a header byte by byte."""
+
+    def __init__(self, inner: httpcore.NetworkStream, limit: _Limit) -> None:
+        self._inner, self._limit = inner, limit
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._limit.seconds_left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._limit.seconds_left(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        secured = self._inner.start_tls(ssl_context, server_hostname, self._limit.seconds_left(timeout))
+        return _TimedStream(secured, self._limit)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects to public addresses and to the `allowed` hosts, by `host` or `host:port`; None allows all."""
+
+    def __init__(self, allowed: frozenset[str] | None, limit: _Limit) -> None:
+        self._allowed, self._limit = allowed, limit
         self._plain = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -171,10 +213,10 @@ class _GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        address = host
-        if not {host.lower(), f"{host.lower()}:{port}"} & self._allowed:
-            address = _public_address(host, port)
-        return self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+        is_allowed = self._allowed is None or {host.lower(), f"{host.lower()}:{port}"} & self._allowed
+        address = host if is_allowed else _public_address(host, port)
+        stream = self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+        return _TimedStream(stream, self._limit)
 
 
 def _public_address(host: str, port: int) -> str:
@@ -185,13 +227,20 @@ def _public_address(host: str, port: int) -> str:
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
         ip = ipaddress.ip_address(address.split("%")[0])
-        mapped = getattr(ip, "ipv4_mapped", None)
-        if not (mapped or ip).is_global or ip.is_multicast:
+        if not all(one.is_global and not one.is_multicast for one in (ip, *_embedded(ip))):
             raise _ForbiddenAddressError(
                 f"media host {host!r} is at {address}, which is not public; "
                 f"add {host}:{port} to MEDIA_ALLOWED_HOSTS if it is yours"
             )
     return addresses[0]
+
+
+def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that a translating network would reach by an IPv6 one (mapped, 6to4, NAT64)."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return []
+    translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None
+    return [one for one in (ip.ipv4_mapped, ip.sixtofour, translated) if one is not None]
 
 
 def _pool(backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
@@ -208,6 +257,23 @@ def _decode_data_url(url: str) -> bytes:
         raise UnreadableError(f"data URL {_shown(url)} is broken: {error}", is_permanent=True) from error
 
 
+def ascii_url(url: str) -> str:
+    """As a browser would send it: other characters percent-encoded, a host in IDNA.
+
+    Raises:
+        UnreadableError: it is no address at all, for good.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host = (parts.hostname or "").encode("idna").decode() if not (parts.hostname or "").isascii() else None
+        port = f":{parts.port}" if parts.port is not None else ""
+        netloc = parts.netloc if host is None else f"{host}{port}"
+    except ValueError as error:
+        raise UnreadableError(f"{_shown(url)} is no address: {error}", is_permanent=True) from error
+    path, query = quote(parts.path, safe=KEPT_IN_URLS), quote(parts.query, safe=KEPT_IN_URLS)
+    return urlunsplit((parts.scheme.lower(), netloc, path, query, ""))
+
+
 def origin(url: str) -> tuple[str, str | None, int | None]:
     """Scheme, host and port: what a token is bound to."""
     parts = urlsplit(url)
@@ -219,5 +285,7 @@ def _host_header(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Without the query, which may hold a signature."""
-    return repr(url.split("?")[0][:120])
+    """Without the query, which may hold a signature, and without a password."""
+    scheme, separator, rest = url.split("?")[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return repr(f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"[:120])

@@ -16,6 +16,7 @@ from lorabel.messages import (
 from lorabel.settings import Settings
 
 PROBE_TIMEOUT_S = 5.0
+ANSWER_GRACE_S = 2.0
 
 
 class ModelClient:
@@ -36,8 +37,9 @@ class ModelClient:
             ModelServerError: it cannot be reached or failed.
         """
         request = PredictRequest(rows=list(rows), timeout_s=timeout_s)
+        # It answers what is ready at the time limit, so the connection must live a little longer.
         answer = PredictResponse.model_validate_json(
-            self._post("/v1/predict", request.model_dump_json(), timeout_s)
+            self._post("/v1/predict", request.model_dump_json(), timeout_s + ANSWER_GRACE_S)
         )
         if len(answer.rows) != len(rows):
             raise ModelServerError(f"model server answered {len(answer.rows)} rows for {len(rows)}")

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import MediaRef
 from lorabel.errors import NotFoundError
-from lorabel.media import origin
+from lorabel.media import ascii_url, origin
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Project
@@ -77,10 +77,13 @@ def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorizati
 
     Args:
         authorization: the header's value for Label Studio (`Bearer ...` or `Token ...`), if there is one.
+
+    Raises:
+        UnreadableError: the URL is none.
     """
-    if access is None or urlsplit(media.url).scheme not in ("", "http", "https"):
+    if access is None or media.url.startswith("data:"):
         return media
-    url = urljoin(access.url.rstrip("/") + "/", media.url)
+    url = ascii_url(urljoin(access.url.rstrip("/") + "/", ascii_url(media.url)))
     if origin(url) != origin(access.url):
         return media
     return MediaRef(url=url, authorization=authorization, is_trusted=access.is_trusted)

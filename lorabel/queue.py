@@ -52,7 +52,8 @@ class Jobs:
     def _enqueue(self, name: str, function: str, args: list[Any], job_id: str) -> bool:
         queue = Queue(name, connection=self.redis, serializer=JSONSerializer)
         try:
-            if job_id not in queue.job_ids:
+            # An event has one job only; the other list is short.
+            if name == LIGHT or job_id not in queue.job_ids:
                 queue.enqueue_call(
                     function, args=tuple(args), job_id=job_id, timeout=-1, result_ttl=0, failure_ttl=FAILURE_TTL_S
                 )

@@ -33,8 +33,15 @@ class Registry:
     def write(self, version: str, write_into: Callable[[Path], None]) -> None:
         """Let `write_into` fill a version's folder, then put it in its place in one step.
 
-        What a killed run left for the same version is overwritten; half-written folders are never seen.
+        Half-written folders are never seen, and a folder is never replaced: its name stands for its weights
+        in the model server's memory.
+
+        Raises:
+            FileExistsError: the version has a folder.
         """
+        final = self.root / version
+        if final.exists():
+            raise FileExistsError(f"{final} exists; a version's folder is never replaced")
         aside = self.root / f".{version}.{uuid4().hex}"
         aside.mkdir(parents=True)
         try:
@@ -42,13 +49,15 @@ class Registry:
             for path in sorted(aside.rglob("*"), reverse=True):
                 _flush(path)
             _flush(aside)
-            final = self.root / version
-            if final.exists():
-                shutil.rmtree(final)
             aside.rename(final)
             _flush(self.root)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def last_number(self, project_id: int) -> int:
+        """The largest n of the folders `p<project>.v<n>`, 0 if there is none."""
+        names = [folder.name for folder in self.root.glob(f"p{project_id}.v*")]
+        return max((int(name.rpartition(".v")[2]) for name in names), default=0)
 
     def remove_leftovers(self, version_prefix: str) -> None:
         """Delete what killed runs wrote aside, e.g. for `p12.`; only safe while no run of it is on."""

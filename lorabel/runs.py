@@ -11,12 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lorabel import projects
-from lorabel.errors import NotFoundError, RunLostError
+from lorabel.errors import LabelConfigError, NotFoundError, RunLostError
+from lorabel.problems import bind
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Annotation, Project, RunState, TrainingRun, now
 
 MOST_ATTEMPTS = 2
+FIRST_REST = timedelta(minutes=1)
+MOST_FAILURES = 11  # then a run is tried about once a day
 
 
 def request(store: Store, project_id: int, reason: str) -> TrainingRun:
@@ -118,7 +121,8 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
 
     A run is due after N new annotations, or when the newest is T seconds old and at least M are new; the
     extra params that Label Studio sends with /setup override the settings of the same (lower case) name.
-    None is due while another is queued or on: what that one learns from counts as new until it ends.
+    None is due while another is queued or on: what that one learns from counts as new until it ends. After a
+    failure the next one waits, twice as long after each; nor is one due where no problem serves the config.
     """
     usable = (
         Annotation.run_id.is_(None),
@@ -132,6 +136,7 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
             .where(*usable, Project.is_deleted.is_(False), ~_is_training())
             .group_by(Project.id)
         ).all()
+        counts = [row for row in counts if _can_learn(row[0]) and not _rests(session, row[0].id)]
     due = []
     for project, fresh, newest in counts:
         policy = _policy(project, settings)
@@ -143,11 +148,29 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     return due
 
 
+def _can_learn(project: Project) -> bool:
+    try:
+        return bool(bind(project.label_config or "").bindings)
+    except LabelConfigError:
+        return False
+
+
+def _rests(session: Session, project_id: int) -> bool:
+    """Whether the newest runs failed, and too short a time ago."""
+    states = select(TrainingRun.state, TrainingRun.finished_at).where(TrainingRun.project_id == project_id)
+    failures, last = 0, None
+    for state, finished_at in session.execute(states.order_by(TrainingRun.id.desc()).limit(MOST_FAILURES)):
+        if state != RunState.FAILED:
+            break
+        failures, last = failures + 1, last or finished_at
+    return last is not None and now() - last < FIRST_REST * 2 ** (failures - 1)
+
+
 def _policy(project: Project, settings: Settings) -> dict[str, int]:
     names = ("train_after_annotations", "train_after_seconds", "train_min_annotations")
     extra = project.extra_params or {}
     return {
-        name: value if isinstance(value := extra.get(name), int) and value > 0 else getattr(settings, name)
+        name: int(value) if (value := str(extra.get(name))).isdigit() and int(value) else getattr(settings, name)
         for name in names
     }
 

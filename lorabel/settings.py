@@ -26,7 +26,9 @@ def _model_sources() -> dict[str, str]:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     label_studio_url: str | None = Field(None, description="Address of Label Studio as this machine sees it.")
     label_studio_api_key: SecretStr | None = Field(

@@ -119,6 +119,8 @@ class AdapterBank:
             batch.stacks[name] = self._stack(name, batch.adapters)
         a, b = batch.stacks[name]
         x: Tensor = args[0]
+        if x.shape[0] % len(batch.index):
+            raise ValueError(f"layer {name!r} got {x.shape[0]} rows where {len(batch.index)} have adapters")
         index = batch.index.repeat_interleave(x.shape[0] // len(batch.index))
         delta = torch.bmm(torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), a[index]), b[index])
         return output + delta.view_as(output)

@@ -190,15 +190,17 @@ class Engine:
         try:
             outputs = self._forward(batch)
         except Exception as error:
-            if _is_out_of_memory(error) and len(batch) > 1:
-                self._halve(batch)
+            if not _is_out_of_memory(error) or len(batch) == 1:
+                log.exception("a batch of %d rows failed", len(batch))
+                for row in batch:
+                    row.done.set_result(_failed(f"{type(error).__name__}: {error}"))
                 return
-            log.exception("a batch of %d rows failed", len(batch))
-            for row in batch:
-                row.done.set_result(_failed(f"{type(error).__name__}: {error}"))
         else:
             for row, output in zip(batch, outputs, strict=True):
                 row.done.set_result(RowResult(output=output.model_dump()))
+            return
+        # Only here, where the error is gone, is what its frames hold on the device free again.
+        self._halve(batch)
 
     def _forward(self, batch: list[_Ready]) -> Sequence[Any]:
         station = batch[0].station

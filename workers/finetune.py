@@ -17,15 +17,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from lorabel import projects, runs, versions
 from lorabel.contracts import MediaRef
 from lorabel.device import choose_device, choose_precision
-from lorabel.errors import LabelStudioError, LorabelError
+from lorabel.errors import LabelStudioError, LorabelError, RunLostError
 from lorabel.families import Family, family_for
-from lorabel.label_studio import LabelStudio
 from lorabel.problems import Problem, bind
 from lorabel.tables import (
     Annotation,
@@ -61,12 +60,19 @@ def run(run_id: int) -> None:
     except Exception as error:
         log.exception("run %d failed", run_id)
         reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
-        with here.store.write() as session:
-            runs.finish(session, claimed, RunState.FAILED, error=reason)
+        _fail(here, claimed, reason)
     with here.store.read() as session:
         following = runs.queued(session, claimed.project_id)
     if following is not None:
         here.jobs.train(following.id, following.attempt)
+
+
+def _fail(here: Services, claimed: TrainingRun, reason: str) -> None:
+    try:
+        with here.store.write() as session:
+            runs.finish(session, claimed, RunState.FAILED, error=reason)
+    except RunLostError as error:
+        log.warning("its reason is not kept: %s", error)
 
 
 def _train(here: Services, claimed: TrainingRun) -> None:
@@ -144,14 +150,10 @@ def _live_folder(here: Services, project: Project, problem: Problem, family: Fam
 def _resolver(here: Services, project: Project) -> Callable[[MediaRef], MediaRef]:
     access = projects.label_studio_access(project, here.settings)
     authorization = None
-    if access is not None and access.api_key is not None:
-        client = LabelStudio(access.url, access.api_key)
-        try:
-            authorization = client.authorization()
-        except LabelStudioError as error:
-            log.warning("project %d: media is fetched without a token: %s", project.id, error)
-        finally:
-            client.close()
+    try:
+        authorization = here.authorizations.find(access)
+    except LabelStudioError as error:
+        log.warning("project %d: media is fetched without a token: %s", project.id, error)
     return lambda media: projects.resolve_media(media, access, authorization)
 
 
@@ -165,18 +167,25 @@ def _conclude(
 ) -> None:
     """The folder first, then version, annotations and run in one transaction, if the run is still ours.
 
-    A folder without a row is what a kill in between leaves; the next run overwrites it.
+    A folder without a row is what a kill in between leaves; its number is not used again, because the model
+    server may have loaded it.
     """
     runs.report(here.store, claimed)
     version = None
     if candidates:
         with here.store.read() as session:
-            version = _version(session, project, claimed, candidates)
+            used = here.registry.last_number(project.id)
+            number = max(versions.next_number(session, project.id), used + 1)
+            version = _version(session, project, number, claimed, candidates)
         here.registry.write(version.name, lambda folder: _copy(scratch, folder))
         if version.state == VersionState.CANDIDATE:
             versions.preload(here.model_client, version.adapters)
     with here.store.write() as session:
         project = session.get_one(Project, project.id, with_for_update=True)
+        if version is not None and version.parent != project.live_number:
+            version.state = VersionState.REJECTED
+            why = f"{project.live_version} became live while this was made from v{version.parent}"
+            version.metrics = {**version.metrics, "decision": f"{why}; {version.metrics['decision']}"}
         runs.finish(session, claimed, RunState.FINISHED, **_summary(version, candidates))
         _mark_taken(session, claimed, annotations)
         if version is not None:
@@ -200,10 +209,10 @@ def _summary(version: ModelVersion | None, candidates: dict[str, Candidate]) -> 
 
 
 def _version(
-    session: Session, project: Project, claimed: TrainingRun, candidates: dict[str, Candidate]
+    session: Session, project: Project, number: int, claimed: TrainingRun, candidates: dict[str, Candidate]
 ) -> ModelVersion:
     """Per control tag the candidate's adapter if it was accepted, else live's. Rejected if none was."""
-    number = versions.next_number(session, project.id)
+    live = versions.get(session, project.id, project.live_number) if project.live_number else None
     name = version_name(project.id, number)
     accepted = [tag for tag, candidate in candidates.items() if candidate.judgement.is_accepted]
     chosen = accepted or list(candidates)
@@ -212,9 +221,12 @@ def _version(
         number=number,
         parent=project.live_number,
         state=VersionState.CANDIDATE if accepted else VersionState.REJECTED,
-        base_models={tag: candidate.base_model for tag, candidate in candidates.items()},
+        base_models={
+            **(live.base_models if live else {}),
+            **{tag: candidate.base_model for tag, candidate in candidates.items()},
+        },
         adapters={
-            **versions.live_adapters(session, project),
+            **(live.adapters if live else {}),
             **{tag: f"{name}/{_folder_name(tag)}" for tag in chosen},
         },
         metrics={
@@ -229,10 +241,12 @@ def _version(
 
 
 def _mark_taken(session: Session, claimed: TrainingRun, annotations: list[Annotation]) -> None:
-    """An annotation that was changed in the meantime stays new."""
-    for annotation in annotations:
-        same = (Annotation.id == annotation.id, Annotation.updated_at == annotation.updated_at)
-        session.execute(update(Annotation).where(*same).values(run_id=claimed.id))
+    """An annotation that was changed in the meantime stays new. Old ones are not written: a run must not hold
+    the database longer the more there are."""
+    new = [{"its_id": a.id, "its_time": a.updated_at} for a in annotations if a.run_id is None]
+    same = (Annotation.id == bindparam("its_id"), Annotation.updated_at == bindparam("its_time"))
+    if new:
+        session.connection().execute(update(Annotation).where(*same).values(run_id=claimed.id), new)
 
 
 def _copy(scratch: Path, folder: Path) -> None:
@@ -241,7 +255,8 @@ def _copy(scratch: Path, folder: Path) -> None:
 
 
 def _folder_name(from_name: str) -> str:
-    return quote(from_name, safe="")
+    """One folder's name, whatever the tag is called: `..` must not lead out of the version's folder."""
+    return quote(from_name, safe="").replace(".", "%2E")
 
 
 def _reporter(here: Services, claimed: TrainingRun) -> Callable[[lora.Progress], None]:

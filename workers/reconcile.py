@@ -24,7 +24,8 @@ def reconcile(here: Services, project_id: int) -> str:
     """
     with here.store.read() as session:
         access = projects.label_studio_access(projects.get(session, project_id), here.settings)
-    if access is None or access.api_key is None:
+    # Nobody vouched for the host that /setup named: what it lists must not delete anything here.
+    if access is None or not access.is_trusted or access.api_key is None:
         return "not compared with Label Studio: no LABEL_STUDIO_API_KEY, and not connected by `lorabel connect`"
     client = LabelStudio(access.url, access.api_key)
     try:
@@ -49,15 +50,19 @@ def _compare(here: Services, client: LabelStudio, project_id: int) -> tuple[int,
             missed += _take_over(here, project_id, batch)
             batch = []
     missed += _take_over(here, project_id, batch)
-    with here.store.write() as session:
-        session.get_one(Project, project_id, with_for_update=True)
+    with here.store.read() as session:
         # What arrived while the pages were read may be newer than the pages.
         known = select(Annotation.id).where(
             Annotation.project_id == project_id,
             Annotation.is_deleted.is_(False),
             Annotation.received_at < started,
         )
-        vanished = delete_annotations(session, project_id, [i for i in session.scalars(known) if i not in seen])
+        unlisted = [i for i in session.scalars(known) if i not in seen]
+    # A deletion here is for good, so each is confirmed.
+    gone = [annotation_id for annotation_id in unlisted if not client.has_annotation(annotation_id)]
+    with here.store.write() as session:
+        session.get_one(Project, project_id, with_for_update=True)
+        vanished = delete_annotations(session, project_id, gone)
     return missed, vanished
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lorabel.authorizations import Authorizations
 from lorabel.errors import SettingsError
 from lorabel.media import Fetcher
 from lorabel.model_client import ModelClient
@@ -29,6 +30,7 @@ class Services:
     registry: Registry
     fetcher: Fetcher
     model_client: ModelClient
+    authorizations: Authorizations
     _families: "dict[type[Family], Family]" = field(default_factory=dict)
 
     @classmethod
@@ -40,6 +42,7 @@ class Services:
             Registry(settings.adapters_dir),
             Fetcher(settings),
             ModelClient(settings),
+            Authorizations(),
         )
 
     def family(self, kind: "type[Family]") -> "Family":
@@ -73,6 +76,7 @@ class Services:
         self.store.close()
         self.fetcher.close()
         self.model_client.close()
+        self.authorizations.close()
 
 
 @cache

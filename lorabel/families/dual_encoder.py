@@ -5,8 +5,10 @@ work at once, since a label is only a text.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -47,6 +49,14 @@ class Example:
     is_multiple: bool
     pixels: Tensor | None = None
     features: Tensor | None = None
+
+
+def _all_with(adapter: str | None, rows: RowAdapters, count: int) -> AbstractContextManager[None]:
+    return rows([adapter] * count)
+
+
+def _nothing_around(count: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -141,8 +151,7 @@ class DualEncoder(Family):
             images = self._encode_images(examples)
         keys = [(adapter, example.texts) for adapter, example in zip(adapters, examples, strict=True)]
         for adapter, texts in dict.fromkeys(key for key in keys if key not in memo):
-            with rows([adapter] * (len(texts) + 1)):
-                memo[adapter, texts] = self._encode_texts(texts)
+            memo[adapter, texts] = self._encode_texts(texts, partial(_all_with, adapter, rows))
         scores = []
         for image, example, key in zip(images, examples, keys, strict=True):
             logits = self._logits(image[None], memo[key], example.is_multiple)[0]
@@ -175,10 +184,19 @@ class DualEncoder(Family):
         pixels = pixels.to(self.device, self.dtype)
         return functional.normalize(self.module.encode_image(pixels).float(), dim=-1)  # type: ignore[operator]
 
-    def _encode_texts(self, texts: tuple[str, ...]) -> Tensor:
-        """(labels + 1, dim) float32, of length 1; the last one is the neutral text."""
+    def _encode_texts(
+        self, texts: tuple[str, ...], around: Callable[[int], AbstractContextManager[None]] = _nothing_around
+    ) -> Tensor:
+        """(labels + 1, dim) float32, of length 1; the last one is the neutral text.
+
+        Args:
+            around: given the number of texts in a batch, the context that it is computed in.
+        """
         tokens = self.tokenize([*texts, NEUTRAL_TEXT]).to(self.device)
-        features = [self.module.encode_text(part).float() for part in tokens.split(TEXT_BATCH)]  # type: ignore[operator]
+        features = []
+        for part in tokens.split(TEXT_BATCH):
+            with around(len(part)):
+                features.append(self.module.encode_text(part).float())  # type: ignore[operator]
         return functional.normalize(torch.cat(features), dim=-1)
 
     def _logits(self, images: Tensor, texts: Tensor, is_multiple: bool) -> Tensor:

@@ -42,7 +42,14 @@ def predict(*tasks: dict[str, Any], label_config: str = CONFIG, context: Any = N
 
 def annotation(annotation_id: int, task_id: int = 1) -> dict[str, Any]:
     region = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["red"]}}
-    return {"id": annotation_id, "task": task_id, "result": [region], "was_cancelled": False}
+    updated_at = "2026-11-22T05:12:14.125896Z"
+    return {
+        "id": annotation_id,
+        "task": task_id,
+        "result": [region],
+        "was_cancelled": False,
+        "updated_at": updated_at,
+    }
 
 
 def event(action: str, **parts: Any) -> dict[str, Any]:

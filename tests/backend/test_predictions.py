@@ -251,8 +251,8 @@ def test_a_failure_half_way_leaves_the_rest_for_later(client: FlaskClient, model
 def test_what_is_not_ready_at_the_deadline_is_asked_again(
     settings: Settings, model_server: FakeModelServer
 ) -> None:
-    app = create_app(settings.model_copy(update={"predict_timeout_s": 3.0}))
-    model_server.wait_s = 2.0
+    app = create_app(settings.model_copy(update={"predict_timeout_s": 3.5}))
+    model_server.wait_s = 3.0
     found = results(app.test_client(), *(picture(i, "blue") for i in range(300)))
     app.extensions[EXTENSION].close()
     assert all(choices(entry) == {"label": ["blue"]} for entry in found[:256])

@@ -49,6 +49,9 @@ def serve() -> Iterator[Site]:
             site.seen.append((self.path, self.headers.get("Authorization")))
             if self.path == "/slow":
                 time.sleep(1.0)
+            if self.path == "/drip":
+                self.drip()
+                return
             if self.path.startswith("/to?"):
                 self.send_response(302)
                 self.send_header("Location", self.path.removeprefix("/to?"))
@@ -63,6 +66,16 @@ def serve() -> Iterator[Site]:
                 self.wfile.write(body)
             except OSError:
                 self.close_connection = True  # the client had enough
+
+        def drip(self) -> None:
+            """A header that never ends, one byte at a time."""
+            try:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                for _ in range(100):
+                    self.wfile.write(b"x")
+                    time.sleep(0.1)
+            except OSError:
+                self.close_connection = True
 
         def log_message(self, *args: Any) -> None:
             return
@@ -94,7 +107,42 @@ def test_a_private_address_is_refused_with_the_setting_that_allows_it(settings: 
     assert site.seen == []
 
 
-PRIVATE = ("localhost", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "0.0.0.0", "10.0.0.1")
+def test_a_server_that_drips_its_header_is_left_in_time(settings: Settings, site: Site) -> None:
+    allowed = fetcher(settings, media_allowed_hosts=site.host)
+    text, is_permanent = reason(allowed, MediaRef(url=f"{site.url}/drip"))
+    assert "ReadTimeout the time for the whole download is over" in text or "ReadTimeout timed out" in text
+    assert not is_permanent
+
+
+def test_spaces_and_other_letters_in_an_address_are_sent_as_a_browser_sends_them(
+    settings: Settings, site: Site
+) -> None:
+    one = fetcher(settings, media_allowed_hosts=site.host)
+    assert one.fetch(MediaRef(url=f"{site.url}/alte bücher%20.png?q=ü&s=a%2Fb")) == b"xxxxx"
+    one.close()
+    assert site.seen == [("/alte%20b%C3%BCcher%20.png?q=%C3%BC&s=a%2Fb", None)]
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://h:abc/x.png", "http://h:99999/x.png"])
+def test_what_is_no_address_is_unreadable_for_good(settings: Settings, url: str) -> None:
+    text, is_permanent = reason(fetcher(settings), MediaRef(url=url))
+    assert "is no address" in text and is_permanent
+
+
+def test_passwords_in_an_address_are_not_repeated(settings: Settings) -> None:
+    assert "hunter2" not in reason(fetcher(settings), MediaRef(url="http://me:hunter2@127.0.0.1:1/a"))[0]
+
+
+PRIVATE = (
+    "localhost",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[2002:7f00:1::]",
+    "169.254.169.254",
+    "0.0.0.0",
+    "10.0.0.1",
+)
 
 
 @pytest.mark.parametrize("host", PRIVATE)

@@ -27,9 +27,19 @@ def test_a_failure_while_writing_leaves_nothing_and_keeps_what_was_there(tmp_pat
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        registry.write("p1.v1", fail)
+        registry.write("p1.v2", fail)
     assert registry.path("p1.v1/label").is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["p1.v1"]
+
+
+def test_a_versions_folder_is_never_replaced_and_its_number_never_used_again(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    assert registry.last_number(1) == 0
+    for version in ("p1.v1", "p1.v10", "p2.v30", "p11.v40"):
+        registry.write(version, write_adapter)
+    with pytest.raises(FileExistsError, match="never replaced"):
+        registry.write("p1.v1", write_adapter)
+    assert registry.last_number(1) == 10
 
 
 def test_what_a_killed_run_wrote_aside_is_never_found_and_can_be_removed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from lorabel import projects, runs
 from lorabel.errors import NotFoundError, RunLostError
+from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Annotation, RunState, TrainingRun, now
@@ -16,7 +17,7 @@ IDS = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def project(store: Store) -> None:
-    projects.remember(store, 1, label_config="<View/>")
+    projects.remember(store, 1, label_config=ImageClassification.SAMPLE.label_config)
 
 
 def state_of(store: Store, run_id: int) -> TrainingRun:
@@ -114,7 +115,41 @@ def test_what_cannot_teach_does_not_count(store: Store, settings: Settings) -> N
     assert runs.request_due(store, settings) == []
 
 
+def fail(store: Store) -> None:
+    run = runs.claim(store, runs.request(store, 1, "x").id)
+    assert run is not None
+    with store.write() as session:
+        runs.finish(session, run, RunState.FAILED, error="no weights")
+
+
+def test_after_failures_the_next_run_waits_twice_as_long_each_time(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(store, 10)
+    start = now()
+
+    def is_due_after(seconds: float) -> bool:
+        monkeypatch.setattr(runs, "now", lambda: start + timedelta(seconds=seconds))
+        with store.read() as session:
+            rests = runs._rests(session, 1)
+        monkeypatch.setattr(runs, "now", now)
+        return not rests
+
+    assert is_due_after(0)
+    fail(store)
+    assert not is_due_after(55) and is_due_after(70)
+    assert runs.request_due(store, settings) == []
+    fail(store)
+    assert not is_due_after(115) and is_due_after(130)
+
+
+def test_no_run_is_due_where_no_problem_serves_the_label_config(store: Store, settings: Settings) -> None:
+    projects.remember(store, 1, label_config='<View><Text name="t" value="$t"/></View>')
+    annotate(store, 20)
+    assert runs.request_due(store, settings) == []
+
+
 def test_extra_params_of_the_project_override_the_policy(store: Store, settings: Settings) -> None:
-    projects.remember(store, 1, extra_params={"train_after_annotations": 2, "train_min_annotations": "many"})
+    projects.remember(store, 1, extra_params={"train_after_annotations": "2", "train_min_annotations": "many"})
     annotate(store, 2)
     assert len(runs.request_due(store, settings)) == 1

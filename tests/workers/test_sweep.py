@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -27,8 +28,7 @@ class RecordedJobs:
 @pytest.fixture
 def here(settings: Settings, store: Store) -> Iterator[Services]:
     real = Services.open(settings)
-    here = Services(settings, store, cast(Any, RecordedJobs()), real.registry, real.fetcher, real.model_client)
-    yield here
+    yield replace(real, jobs=cast(Any, RecordedJobs()))
     real.close()
 
 
@@ -60,8 +60,7 @@ def test_a_killed_run_is_asked_for_again_as_its_second_attempt(here: Services, s
     run = runs.request(store, 1, "CLI")
     runs.claim(store, run.id)
     brief = here.settings.model_copy(update={"run_lease_seconds": 0.0})
-    impatient = Services(brief, store, here.jobs, here.registry, here.fetcher, here.model_client)
-    sweep.sweep(impatient)
+    sweep.sweep(replace(here, settings=brief))
     assert trained(here) == [(run.id, 2)]
 
 
@@ -77,7 +76,5 @@ def test_a_sweep_that_fails_does_not_end_the_sweeping(here: Services, monkeypatc
 
     monkeypatch.setattr(sweep, "sweep", fail)
     quick = here.settings.model_copy(update={"sweep_seconds": 0.01})
-    sweep.sweep_forever(
-        Services(quick, here.store, here.jobs, here.registry, here.fetcher, here.model_client), stop
-    )
+    sweep.sweep_forever(replace(here, settings=quick), stop)
     assert len(calls) == 3

@@ -4,19 +4,23 @@ import base64
 import io
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from skimage import data
 
 from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
 from lorabel.errors import SettingsError
 from lorabel.families.dual_encoder import NEUTRAL_TEXT, TRAINING_SCALE, VIEWS, DualEncoder, Example
+from lorabel.registry import Registry
 from lorabel.settings import Settings
+from model_server.adapters import AdapterBank
 
 TEXTS = ("a cat", "a rocket", "coffee")
 
@@ -87,6 +91,20 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
     family.predict([example], ["a"], no_adapters, memo)
     assert len(calls) == 2
     assert set(memo) == {("a", TEXTS), ("b", TEXTS)}
+
+
+def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEncoder, tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    peft = get_peft_model(family.module, LoraConfig(r=2, target_modules=family.lora_layers()))
+    registry.write("p1.v1", lambda folder: peft.save_pretrained(folder / "label"))
+    peft.unload()
+    bank = AdapterBank(family, registry, 10**9)
+    texts = tuple(f"label {i}" for i in range(300))
+    example = replace(prepare(family, photos()[0]), texts=texts)
+    with_fresh, alone = (family.predict([example], [name], bank.rows, {})[0] for name in ("p1.v1/label", None))
+    assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4), (
+        "a fresh adapter changes nothing"
+    )
 
 
 def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(

@@ -1,7 +1,7 @@
 import pytest
 
-from backend import authorizations
-from backend.authorizations import Authorizations
+from lorabel import authorizations
+from lorabel.authorizations import Authorizations
 from lorabel.errors import LabelStudioError
 from lorabel.projects import LabelStudioAccess
 
