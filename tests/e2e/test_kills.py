@@ -13,15 +13,18 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from lorabel import runs, versions
 from lorabel.store import Store
-from lorabel.tables import Annotation, Event, EventState
+from lorabel.tables import Annotation, Event, EventState, RunState, TrainingRun
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.processes import kill, pid_of, wait_until
 from tests.workers.events import annotation
+from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
 
 pytestmark = pytest.mark.e2e
 
 EVENTS = 500
+TRAINED_PROJECT = 9
 SENDERS = 8
 RECOVERY_TIMEOUT_S = 90.0
 
@@ -34,7 +37,16 @@ def lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
         for name, value in os.environ.items()
         if name in ("DATABASE_URL_FOR_TESTS", "REDIS_URL_FOR_TESTS")
     }
-    return start_lorabel({"TRAIN_AFTER_ANNOTATIONS": "100000", "TRAIN_AFTER_SECONDS": "100000", **given})
+    training = {
+        "TRAIN_AFTER_ANNOTATIONS": "100000",
+        "TRAIN_AFTER_SECONDS": "100000",
+        # A run that learns nothing takes its time, so that it can be killed in the middle.
+        "TRAIN_STEPS": "250",
+        "TRAIN_PATIENCE": "250",
+        "LEARNING_RATE": "1e-9",
+        "RUN_LEASE_SECONDS": "6",
+    }
+    return start_lorabel({**training, **given})
 
 
 @pytest.fixture
@@ -112,8 +124,7 @@ def check_all_parts_run(lorabel: Lorabel, part: str, killed: int) -> None:
     wait_until(answers, RECOVERY_TIMEOUT_S, "the backend answers")
 
 
-@pytest.mark.parametrize(("number", "part"), [(1, "backend"), (2, "model_server"), (3, "worker-light"),
-                                              (4, "worker-train")])  # fmt: skip
+@pytest.mark.parametrize(("number", "part"), [(1, "backend"), (2, "model_server"), (3, "worker-light")])
 def test_events_survive_the_kill_of_a_process(lorabel: Lorabel, store: Store, number: int, part: str) -> None:
     killed: list[int] = []
     stream = stream_and_kill(lorabel, number * 10_000, lambda: killed.append(kill(lorabel, part)))
@@ -122,6 +133,44 @@ def test_events_survive_the_kill_of_a_process(lorabel: Lorabel, store: Store, nu
     assert len(stream.answered) >= EVENTS // 3
     check_applied_once(store, stream)
     check_all_parts_run(lorabel, part, killed[0])
+
+
+def test_events_and_the_run_itself_survive_the_kill_of_the_worker_that_trains(
+    lorabel: Lorabel, store: Store
+) -> None:
+    teach(lorabel, TRAINED_PROJECT)
+    asked = httpx.post(f"{lorabel.url}/api/v1/projects/{TRAINED_PROJECT}/train", timeout=30.0, trust_env=False)
+    assert asked.status_code == 202, asked.text
+    killed: list[int] = []
+
+    def strike() -> None:
+        wait_until(lambda: newest_run(store).step > 0, RECOVERY_TIMEOUT_S, "the run is on")
+        killed.append(kill(lorabel, "worker-train"))
+        assert newest_run(store).state == RunState.RUNNING
+
+    stream = stream_and_kill(lorabel, 60_000, strike)
+    assert len(stream.answered) == EVENTS
+    check_all_parts_run(lorabel, "worker-train", killed[0])
+    wait_until(lambda: newest_run(store).state == RunState.FINISHED, RECOVERY_TIMEOUT_S, "the run is done")
+    assert newest_run(store).attempt == 2
+    with store.read() as session:
+        (version,) = versions.list_of(session, TRAINED_PROJECT)
+    folders = [path.name for path in lorabel.settings.adapters_dir.iterdir()]
+    assert folders == [version.name], "nothing half-written is left"
+
+
+def teach(lorabel: Lorabel, project_id: int) -> None:
+    for i, picture in enumerate(pictures(30), start=1):
+        body = annotation(90_000 + i, 90_000 + i, "x", 0)
+        body["annotation"]["result"] = result(GRADES[picture.fill])
+        body["task"]["data"] = {"image": data_url(picture)}
+        body["project"] |= {"id": project_id, "label_config": LABEL_CONFIG}
+        httpx.post(f"{lorabel.url}/webhook", json=body, timeout=30.0, trust_env=False).raise_for_status()
+
+
+def newest_run(store: Store) -> TrainingRun:
+    with store.read() as session:
+        return runs.list_of(session, TRAINED_PROJECT)[0]
 
 
 @pytest.mark.skipif("REDIS_URL_FOR_TESTS" in os.environ, reason="an external Redis is not ours to kill")

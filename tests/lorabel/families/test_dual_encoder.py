@@ -102,9 +102,7 @@ def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEn
     texts = tuple(f"label {i}" for i in range(300))
     example = replace(prepare(family, photos()[0]), texts=texts)
     with_fresh, alone = (family.predict([example], [name], bank.rows, {})[0] for name in ("p1.v1/label", None))
-    assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4), (
-        "a fresh adapter changes nothing"
-    )
+    assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4)
 
 
 def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
