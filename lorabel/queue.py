@@ -4,6 +4,7 @@ A lost job is no loss: the database knows what is to be done, and the sweep (`wo
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
@@ -36,12 +37,17 @@ class Jobs:
         )
 
     def collect(self, event_id: int) -> bool:
-        """False if Redis cannot be reached: the next sweep does the work."""
-        return self._enqueue(LIGHT, COLLECT_JOB, [], f"collect-{event_id}")
+        """Call it after the event is committed: a job that waits on the queue will find it, and is enough.
+
+        Returns:
+            False if Redis cannot be reached: the next sweep does the work.
+        """
+        return self._enqueue(LIGHT, COLLECT_JOB, [], f"collect-{event_id}", lambda queue: queue.count > 0)
 
     def train(self, run_id: int, attempt: int = 1) -> bool:
-        """A job that waits already counts as put there. Two jobs of one run do no harm: one claims it."""
-        return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], f"train-{run_id}-{attempt}")
+        """A job that waits already is enough. Two jobs of one run do no harm: one claims it."""
+        job_id = f"train-{run_id}-{attempt}"
+        return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], job_id, lambda queue: job_id in queue.job_ids)
 
     def is_reachable(self) -> bool:
         try:
@@ -49,11 +55,12 @@ class Jobs:
         except RedisError:
             return False
 
-    def _enqueue(self, name: str, function: str, args: list[Any], job_id: str) -> bool:
+    def _enqueue(
+        self, name: str, function: str, args: list[Any], job_id: str, is_enough: Callable[[Queue], bool]
+    ) -> bool:
         queue = Queue(name, connection=self.redis, serializer=JSONSerializer)
         try:
-            # An event has one job only; the other list is short.
-            if name == LIGHT or job_id not in queue.job_ids:
+            if not is_enough(queue):
                 queue.enqueue_call(
                     function, args=tuple(args), job_id=job_id, timeout=-1, result_ttl=0, failure_ttl=FAILURE_TTL_S
                 )

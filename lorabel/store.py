@@ -1,7 +1,8 @@
 """The way to the database: transactions on SQLite (WAL mode) or PostgreSQL, and its schema's migrations."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ class Store:
         if self.is_sqlite:
             _prepare_sqlite(self.engine)
         self._writing = self.engine.execution_options(begins_immediately=True)
+        # SQLite has one writer, and those who wait for it sleep longer and longer. In one process they rather
+        # queue here, or one of many threads would wait for seconds.
+        self._turn: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
 
     @classmethod
     def open(cls, settings: Settings) -> "Store":
@@ -40,7 +44,7 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction, committed at the end of the block or not at all."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with self._turn, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager

@@ -24,6 +24,7 @@ from workers.services import Services
 log = logging.getLogger(__name__)
 
 IDS_PER_QUERY = 500
+EVENTS_PER_TRANSACTION = 20
 
 
 class Received(NamedTuple):
@@ -37,8 +38,8 @@ class Received(NamedTuple):
 def collect() -> None:
     """The RQ job: apply all pending events, then start the training runs that are due."""
     here = services.current()
-    apply_pending(here.store)
-    start_due_runs(here)
+    if apply_pending(here.store):
+        start_due_runs(here)
 
 
 def start_due_runs(here: Services) -> None:
@@ -49,26 +50,38 @@ def start_due_runs(here: Services) -> None:
 def apply_pending(store: Store) -> int:
     """Apply every pending event, oldest first. Returns how many."""
     count = 0
-    while apply_next(store):
-        count += 1
+    while applied := apply_some(store):
+        count += applied
     return count
 
 
-def apply_next(store: Store) -> bool:
-    """Apply the oldest pending event that no other worker has in hand; False if there is none."""
+def apply_some(store: Store) -> int:
+    """Apply the oldest pending events of one project that no other worker has in hand, in one transaction.
+
+    Few at a time: on SQLite the webhook waits meanwhile. Of one project only: two workers that lock several
+    projects would wait for each other.
+    """
     with store.write() as session:
-        oldest = select(Event).where(Event.state == EventState.PENDING).order_by(Event.id).limit(1)
-        event = session.scalar(oldest.with_for_update(skip_locked=True))
-        if event is None:
-            return False
-        try:
-            with session.begin_nested():
-                event.state = _apply(store, session, event)
-        except Exception as error:
-            log.exception("event %d (%s) cannot be applied; it is kept as failed", event.id, event.action)
-            event.state, event.error = EventState.FAILED, f"{type(error).__name__}: {error}"
-        event.applied_at = now()
-        return True
+        pending = select(Event).where(Event.state == EventState.PENDING).order_by(Event.id)
+        oldest = session.scalar(pending.limit(1))
+        if oldest is None:
+            return 0
+        of_project = pending.where(Event.project_id == oldest.project_id).limit(EVENTS_PER_TRANSACTION)
+        events = session.scalars(of_project.with_for_update(skip_locked=True)).all()
+        for event in events:
+            _apply_one(store, session, event)
+        return len(events)
+
+
+def _apply_one(store: Store, session: Session, event: Event) -> None:
+    """An event that cannot be applied is kept with the reason, and harms no other."""
+    try:
+        with session.begin_nested():
+            event.state = _apply(store, session, event)
+    except Exception as error:
+        log.exception("event %d (%s) cannot be applied; it is kept as failed", event.id, event.action)
+        event.state, event.error = EventState.FAILED, f"{type(error).__name__}: {error}"
+    event.applied_at = now()
 
 
 def apply_annotations(session: Session, project_id: int, received: Iterable[Received]) -> int:
