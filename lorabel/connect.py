@@ -290,6 +290,9 @@ def _read_proof(answer: Any) -> tuple[Outcome, str]:
     predictions = answer.get("response") or []
     prediction = predictions[0] if len(predictions) == 1 and isinstance(predictions[0], dict) else {}
     regions = prediction.get("result")
+    if regions == [] and prediction.get("score"):
+        # Where any number of labels is allowed, none of them is an answer too; an unread task has score 0.
+        return Outcome.UNCHANGED, f"task {task_id} was predicted to show none of the labels"
     if not regions:
         return Outcome.FAILED, (
             f"task {task_id} was asked for, and {predictions!r:.200} came back: its media could not be read, or "

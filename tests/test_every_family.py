@@ -17,6 +17,7 @@ from lorabel.problems import Problem, bind
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from tests.model_server.test_adapters import save_random_adapter
 
 COLOURS = ("red", "blue", "red", "blue")
 
@@ -59,16 +60,6 @@ def four_targets(kind: type[Family]) -> list[Any]:
     return [problem.target([region | {"value": {"choices": [colour]}}]) for colour in COLOURS]
 
 
-def save_adapter(family: Family, registry: Registry, version: str) -> str:
-    model = get_peft_model(family.module, LoraConfig(r=4, target_modules=family.lora_layers()))
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.2)
-    registry.write(version, lambda folder: model.save_pretrained(folder / "label"))
-    model.unload()
-    return f"{version}/label"
-
-
 def probabilities(outputs: Any) -> torch.Tensor:
     return torch.tensor([output.probabilities for output in outputs])
 
@@ -77,7 +68,7 @@ def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     kind: type[Family], source: str, tmp_path: Path
 ) -> None:
     registry = Registry(tmp_path / "adapters")
-    one, two = (save_adapter(load(kind, source), registry, version) for version in ("p1.v1", "p2.v1"))
+    one, two = (save_random_adapter(load(kind, source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
     family = load(kind, source)
     bank = AdapterBank(family, registry, 10**9)
     adapters = [one, None, two, one]

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -16,17 +15,12 @@ from lorabel.demo.account import Account, sign_in, with_token
 from lorabel.demo.installation import LABEL_STUDIO_VERSION, Installation
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio import LabelStudio
+from tests.servers import free_port
 
 EMAIL = "annotator@example.com"
 PASSWORD = "only-in-tests-1"
 START_TIMEOUT_S = 120.0
 CACHE = Path.home() / ".cache" / "lorabel-tests" / f"label-studio-{LABEL_STUDIO_VERSION}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def install() -> Installation:

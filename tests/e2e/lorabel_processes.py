@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.settings import Settings
-from tests.e2e.label_studio_server import free_port
+from tests.servers import free_port
 
 READY_TIMEOUT_S = 120.0
 PROGRAM = Path(sys.prefix) / "bin" / "lorabel"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import label_studio_server
-from tests.e2e.label_studio_server import free_port, kill_group
+from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import PROGRAM, bare_environment
+from tests.servers import free_port
 
 pytestmark = pytest.mark.e2e
 

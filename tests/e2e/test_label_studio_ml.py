@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Event, Project, TrainingRun
 from tests.e2e.lorabel_processes import Lorabel
+from tests.servers import free_port
 from tests.workers.pictures import data_url, pictures
 
 pytestmark = pytest.mark.e2e
@@ -86,12 +86,6 @@ def started(
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=20)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait_for(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
