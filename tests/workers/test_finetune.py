@@ -138,6 +138,73 @@ def check_a_worse_candidate_is_rejected(here: Services, store: Store) -> None:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
 
 
+def test_several_labels_are_learned_each_for_itself(here: Services, store: Store) -> None:
+    """`Code 1` means solid, `Code 2` large, `Code 3` striped; a picture may have any number of them."""
+    codes = "".join(f'<Choice value="Code {i}"/>' for i in (1, 2, 3))
+    choices = f'<Choices name="grade" toName="image" choice="multiple">{codes}</Choices>'
+    projects.remember(store, PROJECT, label_config=f'<View><Image name="image" value="$image"/>{choices}</View>')
+    annotate(store, 1, 120)
+    with store.write() as session:
+        for row, picture in zip(session.query(Annotation).order_by(Annotation.id), pictures(121)[1:], strict=True):
+            meant = {
+                "Code 1": picture.fill == "solid",
+                "Code 2": picture.size == "large",
+                "Code 3": picture.fill == "striped",
+            }
+            right = [code for code, is_right in meant.items() if is_right]
+            row.result = [result("")[0] | {"value": {"choices": right}}] if right else []
+    metrics = version_of(store, train(store)).metrics
+    candidate, live = (metrics[side]["grade"] for side in ("candidate", "live"))
+    assert candidate["accuracy"] >= 0.8 > live["accuracy"]
+    assert candidate["macro_f1"] >= 0.85
+
+
+def test_a_promotion_during_a_run_is_not_undone(
+    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(store, 1, 20)
+    conclude = finetune._conclude
+
+    def promote_then_conclude(*arguments: Any) -> None:
+        columns: dict[str, Any] = {"base_models": {}, "adapters": {}, "metrics": {}, "trained_on": []}
+        with store.write() as session:
+            session.add(ModelVersion(project_id=PROJECT, number=7, parent=0, state=VersionState.LIVE, **columns))
+            projects.get(session, PROJECT).live_number = 7
+        conclude(*arguments)
+
+    monkeypatch.setattr(finetune, "_conclude", promote_then_conclude)
+    run = train(store)
+    version = version_of(store, run)
+    assert (version.number, version.parent, version.state) == (8, 0, VersionState.REJECTED)
+    assert "p1.v7 became live while this was made from v0" in str(run.decision)
+    with store.read() as session:
+        assert projects.get(session, PROJECT).live_version == "p1.v7"
+
+
+def test_the_number_of_a_folder_that_a_killed_run_left_is_not_used_again(here: Services, store: Store) -> None:
+    (here.settings.adapters_dir / "p1.v4").mkdir(parents=True)
+    annotate(store, 1, 20)
+    assert train(store).version_number == 5
+
+
+def test_an_annotation_that_is_changed_during_a_run_stays_new(
+    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(store, 1, 20)
+    conclude = finetune._conclude
+
+    def change_then_conclude(*arguments: Any) -> None:
+        with store.write() as session:
+            session.get_one(Annotation, 3).updated_at = START + timedelta(days=1)
+        conclude(*arguments)
+
+    monkeypatch.setattr(finetune, "_conclude", change_then_conclude)
+    run = train(store)
+    with store.read() as session:
+        taken = {row.id: row.run_id for row in session.query(Annotation)}
+    assert taken == {i: None if i == 3 else run.id for i in range(1, 21)}
+
+
 def test_a_run_without_new_annotations_ends_with_a_reason(
     here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
