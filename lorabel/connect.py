@@ -151,7 +151,11 @@ class _Work:
             store.migrate()
             with store.read() as session:
                 known = session.get(Project, self.project_id)
-            access = {"label_studio_url": self.label_studio.url, "api_key": api_key}
+            access = {
+                "label_studio_url": self.label_studio.url,
+                "api_key": api_key,
+                "backend_url": self.backend_url,
+            }
             is_new = known is None or any(getattr(known, key) != value for key, value in access.items())
             before = known.label_studio_url if known else None
             projects.remember(store, self.project_id, **access, is_deleted=False)

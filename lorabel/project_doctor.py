@@ -54,6 +54,10 @@ class ProjectDoctor:
     def _name(self, part: str) -> str:
         return f"project {self.project.id}: {part}"
 
+    def _backend_url(self) -> str:
+        """Our address as Label Studio sees it, as `lorabel connect` was told."""
+        return self.project.backend_url or default_backend_url(self.settings)
+
     def _token(self, label_studio: LabelStudio) -> str:
         email = label_studio.email()
         title = label_studio.project(self.project.id).title
@@ -62,12 +66,12 @@ class ProjectDoctor:
     def _connection(self, label_studio: LabelStudio) -> str:
         """Our backend is there, the first, and its predictions are the ones that are shown."""
         backends = label_studio.backends(self.project.id)
-        ours = _ours(backends, self.settings)
+        ours = _ours(backends, self._backend_url())
         project = label_studio.project(self.project.id)
         again = f"run `lorabel connect` again for project {self.project.id}"
         if ours is None:
             known = ", ".join(b.url for b in backends) or "none"
-            raise Wrong(f"no backend of the project is at our port {self.settings.port} (found: {known})", again)
+            raise Wrong(f"no backend of the project is at {self._backend_url()} (found: {known})", again)
         if backends[0] != ours:
             raise Wrong(
                 f"Label Studio asks {backends[0].url} for predictions, its first backend",
@@ -84,8 +88,8 @@ class ProjectDoctor:
         return f"connected to {ours.url}, pre-annotations are shown"
 
     def _webhook(self, label_studio: LabelStudio, mend: str) -> str:
-        ours = _ours(label_studio.backends(self.project.id), self.settings)
-        base = ours.url.rstrip("/") if ours else default_backend_url(self.settings)
+        ours = _ours(label_studio.backends(self.project.id), self._backend_url())
+        base = ours.url.rstrip("/") if ours else self._backend_url()
         hooks = [h for h in label_studio.webhooks(self.project.id) if h.url == f"{base}/webhook"]
         if not hooks:
             raise Wrong(
@@ -132,9 +136,8 @@ def _clock(label_studio: LabelStudio) -> str:
     return f"Label Studio's clock is {ahead_s:+.0f} s from ours at {time.strftime('%H:%M:%S')}"
 
 
-def _ours(backends: list[Backend], settings: Settings) -> Backend | None:
-    """The one at our own port: its host is ours as Label Studio sees it, which we cannot know."""
-    return next((b for b in backends if httpx.URL(b.url).port == settings.port), None)
+def _ours(backends: list[Backend], url: str) -> Backend | None:
+    return next((backend for backend in backends if backend.url.rstrip("/") == url), None)
 
 
 def _media_of(question: Contract) -> list[MediaRef]:

@@ -88,8 +88,9 @@ class Event(Table):
 class Project(Table):
     """A Label Studio project, by its id there.
 
-    `hostname` and `setup_token` are what `/setup` said; `label_studio_url` and `api_key` what the operator
-    said with `lorabel connect`. `live_number` is n of the live version `p<id>.v<n>`, 0 for the base models.
+    `hostname` and `setup_token` are what `/setup` said; `label_studio_url`, `api_key` and `backend_url` (our
+    address as Label Studio sees it) what the operator said with `lorabel connect`. `live_number` is n of the
+    live version `p<id>.v<n>`, 0 for the base models.
     """
 
     __tablename__ = "project"
@@ -100,6 +101,7 @@ class Project(Table):
     extra_params: Mapped[Json | None]
     label_studio_url: Mapped[str | None]
     api_key: Mapped[str | None]
+    backend_url: Mapped[str | None]
     live_number: Mapped[int] = mapped_column(default=0)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)

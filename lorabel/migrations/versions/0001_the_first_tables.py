@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("extra_params", sa.JSON(), nullable=True),
         sa.Column("label_studio_url", sa.String(), nullable=True),
         sa.Column("api_key", sa.String(), nullable=True),
+        sa.Column("backend_url", sa.String(), nullable=True),
         sa.Column("live_number", sa.Integer(), nullable=False),
         sa.Column("is_deleted", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
