@@ -95,6 +95,12 @@ def test_an_update_before_its_creation_and_a_deletion_before_both(store: Store) 
     assert final_state(store)[2] == ("deleted",)
 
 
+def test_an_annotation_that_arrives_after_its_task_was_deleted_does_not_train(store: Store) -> None:
+    put(store, task_deletion(30), annotation(3, 30, "blue", 3))
+    apply_pending(store)
+    assert final_state(store) == {3: ("deleted",)}
+
+
 def test_sixteen_workers_apply_each_event_once(store: Store) -> None:
     put(store, *(annotation(i, 100 + i, "red", 0) for i in range(40)))
     put(store, *(annotation(i, 100 + i, "blue", 5, "ANNOTATION_UPDATED") for i in range(40)))
