@@ -15,8 +15,9 @@ from lorabel.store import Store
 from lorabel.tables import Project
 
 
-def get(session: Session, project_id: int) -> Project:
-    project = session.get(Project, project_id)
+def get(session: Session, project_id: int, *, is_locked: bool = False) -> Project:
+    """Raises NotFoundError. `is_locked`: nobody else changes the project until the transaction ends."""
+    project = session.get(Project, project_id, with_for_update=True if is_locked else None)
     if project is None:
         raise NotFoundError(f"project {project_id} is not known here; connect it with `lorabel connect`")
     return project

@@ -30,7 +30,9 @@ def request(store: Store, project_id: int, reason: str) -> TrainingRun:
     """
     try:
         with store.write() as session:
-            projects.get(session, project_id)
+            # The job that applies START_TRAINING locks the project first, too: in another order the two could
+            # wait for each other.
+            projects.get(session, project_id, is_locked=True)
             return queued(session, project_id) or add(session, project_id, reason)
     except IntegrityError:  # another process was quicker
         with store.write() as session:

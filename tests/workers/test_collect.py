@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from lorabel import projects, runs
 from lorabel.store import Store
-from lorabel.tables import Annotation, Event, EventState, Project
+from lorabel.tables import Annotation, Event, EventState, Project, RunState
 from tests.workers.events import PROJECT, annotation, at, deletion, put, recorded, task_deletion
 from workers.collect import apply_pending
 
@@ -145,6 +145,22 @@ def test_a_training_request_whose_run_was_lost_gets_its_run(store: Store) -> Non
     with store.read() as session:
         assert [run.reason for run in runs.list_of(session, PROJECT)] == ["START_TRAINING"]
     assert states(store) == ["applied", "stale"]
+
+
+def test_a_training_request_and_the_job_that_applies_its_event_do_not_wait_for_each_other(store: Store) -> None:
+    projects.remember(store, PROJECT, label_config="<View/>")
+    for _ in range(10):
+        put(store, recorded("image-choices/16-train-webhook-start_training.json"))
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(runs.request, store, PROJECT, "REST") for _ in range(6)]
+            applied = [threads.submit(apply_pending, store) for _ in range(2)]
+            ids = {future.result().id for future in asked}
+            assert sum(future.result() for future in applied) == 1
+        assert len(ids) == 1
+        claimed = runs.claim(store, *ids)
+        assert claimed is not None
+        with store.write() as session:
+            runs.finish(session, claimed, RunState.FINISHED)
 
 
 def test_times_are_compared_not_their_spelling(store: Store) -> None:
