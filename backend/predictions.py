@@ -64,7 +64,7 @@ def _predict(
 ) -> list[Entry]:
     per_task = len(bound.bindings)
     questions = _questions(services, live, bound, tasks)
-    answers = ask(services, questions, deadline)
+    answers = ask(services, live.project.id, questions, deadline)
     by_task = [answers[i : i + per_task] for i in range(0, len(answers), per_task)]
     problems = [_why_unread(found) for found in by_task]
     unread.write(services, live.project.id, [task.id for task in tasks], problems)

@@ -45,7 +45,9 @@ class Unread:
     is_permanent: bool
 
 
-def ask(services: Services, questions: Sequence[Question | Unread], deadline: float) -> list[Prediction | Unread]:
+def ask(
+    services: Services, project_id: int, questions: Sequence[Question | Unread], deadline: float
+) -> list[Prediction | Unread]:
     """One answer per question, in order; those that come as Unread stay as they are.
 
     Args:
@@ -60,7 +62,7 @@ def ask(services: Services, questions: Sequence[Question | Unread], deadline: fl
     for start in range(0, len(asked), ROWS_PER_REQUEST):
         piece = asked[start : start + ROWS_PER_REQUEST]
         try:
-            results = _ask_piece(services, piece, deadline - monotonic())
+            results = _ask_piece(services, project_id, piece, deadline - monotonic())
         except ModelServerError as error:
             if not found:
                 raise
@@ -72,10 +74,12 @@ def ask(services: Services, questions: Sequence[Question | Unread], deadline: fl
     return [next(unread) if isinstance(one, Unread) else next(answered) for one in questions]
 
 
-def _ask_piece(services: Services, piece: Sequence[Question], timeout_s: float) -> list[RowResult]:
+def _ask_piece(
+    services: Services, project_id: int, piece: Sequence[Question], timeout_s: float
+) -> list[RowResult]:
     if timeout_s < LEAST_TIME_S:
         raise ModelServerError("the time for one /predict is up (PREDICT_TIMEOUT_S)")
-    return services.model_client.predict([question.row() for question in piece], timeout_s)
+    return services.model_client.predict([question.row() for question in piece], timeout_s, project_id)
 
 
 def _read(question: Question, result: RowResult) -> Prediction | Unread:

@@ -1,5 +1,6 @@
 """What travels between backend, workers and model server over HTTP."""
 
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,11 +18,22 @@ class PredictRow(Message):
     adapter: str | None = None
 
 
+class Lane(StrEnum):
+    """Who waits for the answer, the most urgent first: a person, a bulk job, or nobody yet."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+    AHEAD = "ahead"
+
+
 class PredictRequest(Message):
-    """`timeout_s`: seconds after which nobody waits for the answer any more."""
+    """`timeout_s`: seconds after which nobody waits for the answer any more. `project`: rows of one lane are
+    computed in turn among the projects that have some waiting."""
 
     rows: list[PredictRow] = Field(min_length=1)
     timeout_s: float = Field(gt=0)
+    project: int = 0
+    lane: Lane = Lane.INTERACTIVE
 
 
 class RowError(Message):

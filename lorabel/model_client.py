@@ -6,6 +6,7 @@ import httpx
 
 from lorabel.errors import ModelServerBusyError, ModelServerError
 from lorabel.messages import (
+    Lane,
     ModelsResponse,
     PredictRequest,
     PredictResponse,
@@ -29,14 +30,16 @@ class ModelClient:
         )
         self._url = settings.model_server_url
 
-    def predict(self, rows: Sequence[PredictRow], timeout_s: float) -> list[RowResult]:
+    def predict(
+        self, rows: Sequence[PredictRow], timeout_s: float, project: int, lane: Lane = Lane.INTERACTIVE
+    ) -> list[RowResult]:
         """One result per row, in order.
 
         Raises:
             ModelServerBusyError: its queue is full.
             ModelServerError: it cannot be reached or failed.
         """
-        request = PredictRequest(rows=list(rows), timeout_s=timeout_s)
+        request = PredictRequest(rows=list(rows), timeout_s=timeout_s, project=project, lane=lane)
         # It answers what is ready at the time limit, so the connection must live a little longer.
         answer = PredictResponse.model_validate_json(
             self._post("/v1/predict", request.model_dump_json(), timeout_s + ANSWER_GRACE_S)
