@@ -31,7 +31,7 @@ test-postgres: setup
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
 test: check test-postgres
-	$(BIN)/pytest -q -m e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile -m e2e
 
 bench: setup
 	$(BIN)/python -m benchmarks.latency

@@ -1,8 +1,9 @@
 """The training loop: LoRA by PEFT on a family's base model, from the live adapter or from nothing."""
 
 import math
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -26,6 +27,8 @@ from lorabel.settings import Settings
 from workers.examples import Example
 
 LIVE = "live"
+PREFIX = "base_model.model."
+A_WEIGHT = ".lora_A.weight"
 CANDIDATE = "default"  # PEFT saves the adapter of this name at the folder's top, where anybody looks for it
 WARMUP_STEPS = 5
 WEIGHT_DECAY = 0.01
@@ -77,20 +80,26 @@ def adapted(family: Family, live: Path | None, recipe: Recipe) -> Iterator[PeftM
     The base model is as before at the end of the block.
     """
     torch.manual_seed(recipe.seed)
-    before = None if live is None else PeftConfig.from_pretrained(live)
-    layers = set(family.trained_layers()) | set(before.target_modules if before else ())
-    rank = before.r if before else recipe.rank
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(layers))
+    weights = {} if live is None else load_peft_weights(live, device="cpu")
+    layers = {*family.trained_layers(), *_adapted_layers(weights)}
+    rank = recipe.rank if live is None else PeftConfig.from_pretrained(live).r
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers))
     model = get_peft_model(family.module, config)
     model.peft_config[CANDIDATE].base_model_name_or_path = family.source
     if live is not None:
         model.load_adapter(live, LIVE)
-        set_peft_model_state_dict(model, load_peft_weights(live), adapter_name=CANDIDATE)
+        set_peft_model_state_dict(model, weights, adapter_name=CANDIDATE)
     try:
         yield model
     finally:
         model.unload()
         family.module.requires_grad_(False)
+
+
+def only(layers: Iterable[str]) -> str:
+    """PEFT's `target_modules` for these layers and no others: it takes a list's names for ends of names, and so
+    would adapt `visual.transformer...` with `transformer...`."""
+    return "|".join(re.escape(name) for name in sorted(layers))
 
 
 @contextmanager
@@ -110,7 +119,7 @@ def with_live(model: PeftModel) -> Iterator[None]:
 def precompute(family: Family, model: PeftModel, examples: Sequence[Example], recipe: Recipe) -> list[Example]:
     """With everything computed that neither candidate nor live can change."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    trained = model.peft_config[CANDIDATE].target_modules
+    trained = model.base_model.targeted_module_names
     inputs = family.precompute([example.model_input for example in examples], trained, generator)
     return [replace(example, model_input=made) for example, made in zip(examples, inputs, strict=True)]
 
@@ -198,3 +207,7 @@ def _batches(
 def _rate(step: int, steps: int) -> float:
     """A short warm-up, then linear to nothing."""
     return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
+
+
+def _adapted_layers(weights: Iterable[str]) -> set[str]:
+    return {key.removeprefix(PREFIX).removesuffix(A_WEIGHT) for key in weights if key.endswith(A_WEIGHT)}

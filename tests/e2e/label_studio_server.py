@@ -1,5 +1,6 @@
 """The real Label Studio as a process of its own: installed once per machine, fresh data for every server."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -26,8 +27,11 @@ CACHE = Path.home() / ".cache" / "lorabel-tests" / f"label-studio-{LABEL_STUDIO_
 def install() -> Installation:
     """Environment and an empty database with one user; both are made once and copied after that."""
     installation = Installation.under(CACHE)
-    installation.install(lambda _: None)
-    installation.create_database(EMAIL, PASSWORD, lambda _: None)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        installation.install(lambda _: None)
+        installation.create_database(EMAIL, PASSWORD, lambda _: None)
     return installation
 
 

@@ -12,6 +12,7 @@ from lorabel.families.dual_encoder import DualEncoder
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from workers.lora import only
 
 
 @pytest.fixture
@@ -24,9 +25,11 @@ def load(source: str) -> DualEncoder:
     return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
 
 
-def save_random_adapter(family: Family, registry: Registry, version: str, rank: int) -> str:
+def save_random_adapter(
+    family: Family, registry: Registry, version: str, rank: int, layers: list[str] | None = None
+) -> str:
     """PEFT's fresh adapters do nothing (B is zero), so B is made random too."""
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=family.lora_layers())
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers or family.lora_layers()))
     model = get_peft_model(family.module, config)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -34,6 +37,10 @@ def save_random_adapter(family: Family, registry: Registry, version: str, rank: 
     registry.write(version, lambda folder: model.save_pretrained(folder / "label"))
     model.unload()
     return f"{version}/label"
+
+
+def linear_layers(family: Family) -> list[torch.nn.Linear]:
+    return [layer for layer in family.module.modules() if isinstance(layer, torch.nn.Linear)]
 
 
 @torch.inference_mode()
@@ -63,13 +70,60 @@ def test_adapters_leave_by_recency_when_memory_is_full(source: str, tmp_path: Pa
     registry = Registry(tmp_path / "adapters")
     family = load(source)
     one, two, three = (save_random_adapter(family, registry, f"p1.v{i}", 8) for i in (1, 2, 3))
-    bank = AdapterBank(family, registry, memory_bytes=10**9)
-    size = bank.load(one).nbytes
-    small = AdapterBank(family, registry, memory_bytes=2 * size)
+    size = sum((layer.in_features + layer.out_features) * 8 * 4 for layer in linear_layers(family))
+    small = AdapterBank(family, registry, memory_bytes=3 * size)
     for name in (one, two, one, three):
         small.load(name)
     assert small.names == [one, three]
-    assert small.nbytes == 2 * size
+    assert small.nbytes == 3 * size, "two adapters, and the zeros of the base model"
+
+
+def test_one_batch_may_have_more_adapters_than_memory_is_for(source: str, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    *names, last = (save_random_adapter(load(source), registry, f"p1.v{i}", 4) for i in (1, 2, 3, 4))
+    family = load(source)
+    bank = AdapterBank(family, registry, memory_bytes=1)
+    pixels = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode(), bank.rows(names):
+        mixed = family.module.encode_image(pixels)
+    for i, name in enumerate(names):
+        alone = peft_features(source, registry.path(name), pixels[i : i + 1])[0]
+        torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
+    bank.load(last)
+    assert bank.names == [last], "now the others are free to go"
+
+
+def test_adapters_come_and_go_while_a_batch_is_computed(source: str, tmp_path: Path) -> None:
+    """The batch keeps its own, whatever is loaded meanwhile, of whatever rank."""
+    registry = Registry(tmp_path / "adapters")
+    mine, *others = (
+        save_random_adapter(load(source), registry, f"p1.v{i}", rank)
+        for i, rank in enumerate((4, 4, 16, 8, 4, 4, 4, 4, 4, 4, 4), 1)
+    )
+    family = load(source)
+    bank = AdapterBank(family, registry, memory_bytes=1)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode(), bank.rows([mine, None]):
+        before = family.module.encode_image(pixels)
+        for other in others:
+            bank.load(other)
+        after = family.module.encode_image(pixels)
+    assert torch.equal(before, after)
+    with torch.inference_mode(), bank.rows([others[1], others[0]]):
+        mixed = family.module.encode_image(pixels)
+    for i, name in enumerate((others[1], others[0])):
+        alone = peft_features(source, registry.path(name), pixels[i : i + 1])[0]
+        torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_changes_only_the_towers_that_it_is_on(source: str, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    family = load(source)
+    both = save_random_adapter(family, registry, "p1.v1", 4)
+    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers())
+    bank = AdapterBank(family, registry, memory_bytes=10**9)
+    assert [bank.changing(name, "visual.") for name in (both, text, None)] == [both, None, None]
+    assert [bank.changing(name, "transformer.") for name in (both, text, None)] == [both, text, None]
 
 
 def test_an_adapter_for_another_base_model_is_refused_by_name(source: str, tmp_path: Path) -> None:

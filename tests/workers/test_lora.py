@@ -1,9 +1,11 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
 from lorabel.errors import SettingsError
@@ -89,6 +91,26 @@ def test_the_same_seed_gives_the_same_adapter(family: DualEncoder, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("towers", ["text", "both"])
+def test_an_adapter_is_on_the_layers_of_its_towers_and_no_others(
+    family: DualEncoder, tmp_path: Path, towers: str
+) -> None:
+    """Names of the text tower's layers are ends of names of the image tower's."""
+    train(replace(family, towers=towers), tmp_path, steps=1)
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    names = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in weights}
+    assert names == set(replace(family, towers=towers).trained_layers())
+
+
+def test_a_run_that_is_asked_for_more_towers_adds_them_to_the_live_adapter(
+    family: DualEncoder, tmp_path: Path
+) -> None:
+    train(family, tmp_path / "text")
+    train(replace(family, towers="both"), tmp_path / "both", tmp_path / "text" / "adapter", steps=1)
+    weights = load_file(tmp_path / "both" / "adapter" / "adapter_model.safetensors")
+    assert len(weights) == 2 * len(family.lora_layers())
+
+
 def test_a_run_goes_on_from_the_live_adapter(family: DualEncoder, tmp_path: Path) -> None:
     train(family, tmp_path / "first")
     again, steps = train(family, tmp_path / "second", live=tmp_path / "first" / "adapter", steps=1)
