@@ -4,10 +4,10 @@ A problem turns a Label Studio task into an input and an output into regions; a 
 outputs and learns from targets. Neither knows the other, so that each is one file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,5 +55,17 @@ class LabelTarget:
     indices: tuple[int, ...]
 
 
-RowAdapters = Callable[[Sequence[str | None]], AbstractContextManager[None]]
-"""Inside `with rows([...])` row i of every batch is computed with the i-th adapter; None is the base model."""
+class RowAdapters(Protocol):
+    """The adapters by name; None is the base model."""
+
+    def rows(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
+        """Inside, row i of every batch is computed with `adapters[i]`."""
+
+    def changing(self, adapter: str | None, tower: str) -> str | None:
+        """The adapter if it is on a layer whose name begins with `tower`; else None, since that tower then
+        computes what the base model does."""
+
+
+def media_of(question: Contract) -> list[MediaRef]:
+    """The files that a question is about."""
+    return [value for _, value in question if isinstance(value, MediaRef)]

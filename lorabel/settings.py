@@ -61,8 +61,14 @@ class Settings(BaseSettings):
         "`name/pretrained` or `local-dir:folder`.",
     )
     max_batch: int = Field(64, ge=1, description="Most rows in one forward pass.")
-    max_waiting: int = Field(2048, ge=1, description="Rows that may wait in the model server before it says 503.")
+    max_waiting: int = Field(
+        2048, ge=1, description="Rows of one lane that may wait in the model server before it says 503."
+    )
     adapter_memory_mb: int = Field(512, ge=1, description="Memory for loaded adapters.")
+    features_memory_mb: int = Field(
+        256, ge=0, description="Memory for computed features of inputs, and of labels."
+    )
+    pixels_memory_mb: int = Field(256, ge=0, description="Memory for decoded inputs.")
     predict_timeout_s: float = Field(
         95.0, gt=0, description="Time for one /predict; Label Studio gives up after 100 s."
     )
@@ -76,6 +82,11 @@ class Settings(BaseSettings):
     )
     media_max_mb: int = Field(64, ge=1, description="Largest media file.")
     media_max_megapixels: int = Field(100, ge=1, description="Largest picture.")
+    media_fresh_s: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds in which a file is not fetched again if its features are still in memory.",
+    )
     media_timeout_s: float = Field(20.0, gt=0, description="Time for one download.")
 
     train_after_annotations: int = Field(10, ge=1, description="New annotations that start a training run.")

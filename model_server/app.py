@@ -1,8 +1,9 @@
 """HTTP in front of the engine: /v1/predict /v1/preload /v1/models /health /metrics. Internal to Lorabel."""
 
 import logging
+import socket
 import time
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -13,6 +14,7 @@ from lorabel.errors import ModelServerBusyError, NotFoundError, UnreadableError
 from lorabel.families import family_types, load_family
 from lorabel.http_auth import require_basic_auth
 from lorabel.media import Fetcher
+from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.messages import (
     FamilyInfo,
     ModelsResponse,
@@ -25,28 +27,33 @@ from lorabel.messages import (
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
-from model_server.engine import Engine, Metrics, Station
+from model_server.engine import Engine, Station
+from model_server.files import Files
+from model_server.metrics import MemoCollector, Metrics
 
 log = logging.getLogger(__name__)
 
 MEGABYTE = 1024 * 1024
 GRACE_S = 1.0
+LOOK_EVERY_S = 0.2
 
 
 def create_app(settings: Settings) -> Flask:
     """Loads every family's base model: takes seconds, or minutes where a hub is asked for the first time."""
     adapters = Registry(settings.adapters_dir)
     stations = [
-        Station(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE))
+        Station(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE), _memo(settings))
         for family in (load_family(kind, settings) for kind in family_types())
     ]
     for station in stations:
         family = station.family
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
     metrics_registry = CollectorRegistry()
+    for station in stations:
+        metrics_registry.register(MemoCollector(station.family.name, station.memo.figures))
     engine = Engine(
         stations,
-        Fetcher(settings).fetch,
+        Files(Fetcher(settings).fetch, settings.media_fresh_s),
         Metrics(metrics_registry),
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
@@ -72,7 +79,8 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
 
     @app.post("/v1/predict")
     def predict() -> Response:
-        return _answer(_predict(engine, PredictRequest.model_validate_json(request.get_data())))
+        wanted = PredictRequest.model_validate_json(request.get_data())
+        return _answer(_predict(engine, wanted, request.environ.get("gunicorn.socket")))
 
     @app.post("/v1/preload")
     def preload() -> Response:
@@ -87,12 +95,35 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
     return app
 
 
-def _predict(engine: Engine, wanted: PredictRequest) -> PredictResponse:
-    deadline = time.monotonic() + wanted.timeout_s
-    futures = engine.submit(wanted.rows, wanted.timeout_s)
-    done, _ = wait(futures, timeout=max(0.0, deadline - time.monotonic()) + GRACE_S)
-    late = RowResult(error=RowError(reason=f"not ready after {wanted.timeout_s:g} s", is_permanent=False))
-    return PredictResponse(rows=[future.result() if future in done else late for future in futures])
+def _predict(engine: Engine, wanted: PredictRequest, client: socket.socket | None) -> PredictResponse:
+    """What is ready when the time is up; the rest is given up, as is everything when the client hangs up."""
+    deadline = time.monotonic() + wanted.timeout_s + GRACE_S
+    futures = engine.submit(wanted)
+    missing: set[Future[RowResult]] = set(futures)
+    while missing and time.monotonic() < deadline and not _has_hung_up(client):
+        _, missing = wait(missing, timeout=min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
+    late = {future for future in missing if future.cancel()}
+    reason = RowError(reason=f"not ready after {wanted.timeout_s:g} s", is_permanent=False)
+    return PredictResponse(
+        rows=[RowResult(error=reason) if future in late else future.result() for future in futures]
+    )
+
+
+def _has_hung_up(client: socket.socket | None) -> bool:
+    """Whether the other end is closed: there is something to read, and it is the end."""
+    if client is None:
+        return False
+    try:
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _memo(settings: Settings) -> Memo:
+    pixels, features = settings.pixels_memory_mb * MEGABYTE, settings.features_memory_mb * MEGABYTE
+    return Memo({PIXELS: pixels, FEATURES: features, TEXTS: features})
 
 
 def _describe(engine: Engine) -> ModelsResponse:

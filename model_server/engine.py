@@ -1,116 +1,130 @@
 """The queue in front of the device, and the batches that form in it.
 
-Three stages overlap: fetch and decode (threads), form a batch, forward (one thread, which owns the device).
-There is no timer: a batch is whatever waits when the device gets free, so a lone request waits for nothing
-and under load the batches grow by themselves.
+Three stages overlap: fetch (many threads), prepare (a thread per core), forward (one thread, which owns the
+device). There is no timer: a batch is whatever waits when the device gets free, so a lone request waits for
+nothing and under load the batches grow by themselves. What was computed before is answered at once.
 """
 
 import logging
+import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from cachetools import LRUCache
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from lorabel.contracts import MediaRef
+from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import LorabelError, ModelServerBusyError, UnreadableError
-from lorabel.families import Family
-from lorabel.messages import PredictRow, RowError, RowResult
+from lorabel.families import DigestOf, Family
+from lorabel.memo import Memo
+from lorabel.messages import Lane, PredictRequest, PredictRow, RowError, RowResult
 from model_server.adapters import AdapterBank
+from model_server.fair_queue import FairQueue
+from model_server.files import File, Files
+from model_server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-PREPARE_THREADS = 16
-MEMO_ENTRIES = 4096
 RETRY_AFTER_S = 2
 NO_MEMORY_ON_CPU = "can't allocate memory"
+# Background rows between their fetch and the device: enough to keep both busy, and no more files in memory.
+MOST_IN_HAND = 64
+# A person who comes while a bulk job's batch is on the device waits for no longer than about this.
+BACKGROUND_BATCH_S = 0.2
 
 
 @dataclass(frozen=True)
 class Station:
-    """A loaded family with its adapters and the memo of its text features."""
+    """A loaded family with its adapters and what it has computed before."""
 
     family: Family
     bank: AdapterBank
-    memo: LRUCache[Any, Any] = field(default_factory=lambda: LRUCache(MEMO_ENTRIES))
+    memo: Memo
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A prepared row that waits for the device."""
+@dataclass(eq=False)
+class _Row:
+    """A question on its way through the stages; `example` once it is prepared."""
 
     station: Station
-    example: Any
+    question: Contract
     adapter: str | None
+    project: int
+    lane: Lane
     deadline: float
-    done: Future[RowResult]
+    done: "Future[RowResult]"
+    files: dict[MediaRef, "Future[File]"] = field(default_factory=dict)
+    example: Any = None
 
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for the answer; says so to those who still do."""
+        if not self.done.done() and time.monotonic() > self.deadline:
+            self.end(_failed("timed out before the device was free"))
+        return not self.done.done()
 
-class Metrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.rows = Counter("lorabel_rows", "Rows by outcome", ["outcome"], registry=registry)
-        self.waiting = Gauge("lorabel_rows_waiting", "Rows that wait for the device", registry=registry)
-        sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-        self.batch = Histogram("lorabel_batch_rows", "Rows per forward pass", buckets=sizes, registry=registry)
-        self.forward = Histogram("lorabel_forward_seconds", "Time of a forward pass", registry=registry)
-        self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
+    def end(self, result: RowResult) -> None:
+        # Its client may have hung up this moment.
+        with suppress(InvalidStateError):
+            self.done.set_result(result)
 
 
 class Engine:
-    """Thread-safe. `submit` returns at once; the futures never raise, a failed row is a result with an error."""
+    """Thread-safe. `submit` returns at once; the futures never raise, a failed row is a result with an error.
+
+    A future that is cancelled leaves the queues: what nobody waits for is not computed.
+    """
 
     def __init__(
-        self,
-        stations: Sequence[Station],
-        fetch: Callable[[MediaRef], bytes],
-        metrics: Metrics,
-        *,
-        max_batch: int,
-        max_waiting: int,
+        self, stations: Sequence[Station], files: Files, metrics: Metrics, *, max_batch: int, max_waiting: int
     ) -> None:
         self.max_batch = max_batch
         self._stations = {station.family.input_type.kind: station for station in stations}
-        self._fetch, self._metrics, self._max_waiting = fetch, metrics, max_waiting
+        self._files, self._metrics, self._max_waiting = files, metrics, max_waiting
         self._metrics.max_batch.set(max_batch)
-        self._waiting = 0
-        self._ready: deque[_Ready] = deque()
-        self._changed = threading.Condition()
-        self._is_closed = False
-        self._threads = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="prepare")
-        self._device_thread = threading.Thread(target=self._run_device, name="device", daemon=True)
-        self._device_thread.start()
+        self._waiting: Counter[Lane] = Counter()
+        self._lock = threading.Lock()
+        self._row_s = 0.0
+        self._in_hand = 0
+        self._to_fetch: FairQueue[_Row] = FairQueue()
+        self._to_prepare: FairQueue[_Row] = FairQueue()
+        self._ready: FairQueue[_Row] = FairQueue()
+        work = [self._run_prepare] * (os.cpu_count() or 1) + [self._run_device]
+        self._threads = [threading.Thread(target=one, name=one.__name__, daemon=True) for one in work]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def stations(self) -> list[Station]:
         return list(self._stations.values())
 
-    def submit(self, rows: Sequence[PredictRow], timeout_s: float) -> list[Future[RowResult]]:
+    def submit(self, request: PredictRequest) -> list["Future[RowResult]"]:
         """One future per row, in order.
 
         Raises:
-            ModelServerBusyError: too many rows wait already; nothing of this request was taken.
+            ModelServerBusyError: too many rows of this lane wait already; nothing of this request was taken.
         """
-        with self._changed:
-            if self._waiting >= self._max_waiting:
+        lane = request.lane
+        with self._lock:
+            if self._waiting[lane] >= self._max_waiting:
                 raise ModelServerBusyError(
-                    f"{self._waiting} rows are waiting, at most {self._max_waiting} may (MAX_WAITING)",
+                    f"{self._waiting[lane]} rows are waiting, at most {self._max_waiting} may (MAX_WAITING)",
                     retry_after_s=RETRY_AFTER_S,
                 )
-            self._waiting += len(rows)
-            self._metrics.waiting.set(self._waiting)
-        deadline = time.monotonic() + timeout_s
+            self._waiting[lane] += len(request.rows)
+            self._metrics.waiting.labels(lane).set(self._waiting[lane])
+        deadline = time.monotonic() + request.timeout_s
         futures = []
-        for row in rows:
+        for row in request.rows:
             done: Future[RowResult] = Future()
-            done.add_done_callback(self._count)
-            self._threads.submit(self._prepare, row, deadline, done)
+            done.add_done_callback(lambda done: self._count(done, lane))
             futures.append(done)
+            with _failing(done, row.kind):
+                self._begin(self._row(row, request, deadline, done))
         return futures
 
     def preload(self, adapter: str) -> None:
@@ -130,87 +144,137 @@ class Engine:
         raise refused[0]
 
     def close(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-        self._threads.shutdown(cancel_futures=True)
-        self._device_thread.join()
+        self._files.close()
+        self._to_fetch.close()
+        self._to_prepare.close()
+        self._ready.close()
+        for thread in self._threads:
+            thread.join()
 
-    def _prepare(self, row: PredictRow, deadline: float, done: Future[RowResult]) -> None:
-        try:
-            station = self._stations.get(row.kind)
-            if station is None:
-                known = ", ".join(self._stations)
-                raise UnreadableError(f"no family here serves {row.kind!r}; served: {known}", is_permanent=False)
-            if time.monotonic() > deadline:
-                raise UnreadableError("timed out before it was fetched", is_permanent=False)
-            question = station.family.input_type.model_validate(row.input)
-            if row.adapter is not None:
-                station.bank.load(row.adapter)
-            example = station.family.prepare(question, self._fetch)
-        except UnreadableError as error:
-            done.set_result(_failed(str(error), error.is_permanent))
-        except (LorabelError, ValueError, OSError) as error:
-            done.set_result(_failed(f"{type(error).__name__}: {error}"))
-        except Exception as error:
-            log.exception("a row of kind %s could not be prepared", row.kind)
-            done.set_result(_failed(f"{type(error).__name__}: {error}"))
+    def _row(self, row: PredictRow, request: PredictRequest, deadline: float, done: "Future[RowResult]") -> _Row:
+        station = self._stations.get(row.kind)
+        if station is None:
+            known = ", ".join(self._stations)
+            raise UnreadableError(f"no family here serves {row.kind!r}; served: {known}", is_permanent=False)
+        question = station.family.input_type.model_validate(row.input)
+        return _Row(station, question, row.adapter, request.project, request.lane, deadline, done)
+
+    def _begin(self, row: _Row) -> None:
+        """Answer from memory, or send for the files."""
+        if self._is_answered(row, lambda media: self._files.known_digest(row.project, media)):
+            return
+        if row.example is not None:
+            self._ready.put(row)
+        elif row.lane == Lane.INTERACTIVE:
+            self._fetch(row)
         else:
-            with self._changed:
-                self._ready.append(_Ready(station, example, row.adapter, deadline, done))
-                self._changed.notify()
+            self._to_fetch.put(row)
+            self._admit()
+
+    def _admit(self) -> None:
+        """Send for the files of background rows, as many as may be in hand."""
+        while True:
+            with self._lock:
+                if self._in_hand >= MOST_IN_HAND or not len(self._to_fetch):
+                    return
+                row = self._to_fetch.get()
+                self._in_hand += 1
+            if row is not None:
+                self._fetch(row)
+
+    def _fetch(self, row: _Row) -> None:
+        """Every file of the row; the last one to arrive brings it to the next stage."""
+        wanted = set(media_of(row.question)) if row.is_wanted() else set()
+        missing = len(wanted)
+        lock = threading.Lock()
+
+        def arrived(_: Any) -> None:
+            nonlocal missing
+            with lock:
+                missing -= 1
+                is_last = missing == 0
+            if is_last:
+                self._to_prepare.put(row)
+
+        row.files = {media: self._files.get(row.project, media, row.lane) for media in wanted}
+        for file in list(row.files.values()):
+            file.add_done_callback(arrived)
+        if not wanted:
+            self._to_prepare.put(row)
+
+    def _is_answered(self, row: _Row, digest_of: DigestOf) -> bool:
+        """Whether no file is needed for the answer, nor the device. Keeps what it found on the way."""
+        family, bank, memo = row.station.family, row.station.bank, row.station.memo
+        example = family.recall(row.question, digest_of, row.adapter, bank, memo)
+        if example is None:
+            return False
+        output = family.answer(example, row.adapter, bank, memo)
+        if output is None:
+            row.example = example
+            return False
+        row.end(RowResult(output=output.model_dump()))
+        return True
+
+    def _run_prepare(self) -> None:
+        while (row := self._to_prepare.get()) is not None:
+            files, row.files = row.files, {}
+            if row.is_wanted():
+                with _failing(row.done, row.station.family.input_type.kind):
+                    self._prepare(row, {media: file.result() for media, file in files.items()})
+            if row.lane != Lane.INTERACTIVE:
+                with self._lock:
+                    self._in_hand -= 1
+                self._admit()
+
+    def _prepare(self, row: _Row, files: dict[MediaRef, File]) -> None:
+        if row.adapter is not None:
+            row.station.bank.load(row.adapter)
+        if self._is_answered(row, lambda media: files[media].digest):
+            return
+        if row.example is None:
+            row.example = row.station.family.prepare(row.question, lambda media: files[media].data)
+        self._ready.put(row)
 
     def _run_device(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._ready or self._is_closed)
-                if self._is_closed:
-                    return
-                batch = self._take_batch()
-            self._compute(batch)
+        while batch := self._ready.get_batch(self._most, lambda row: row.station.family.name):
+            wanted = [row for row in batch if row.is_wanted()]
+            if wanted:
+                self._compute(wanted)
 
-    def _take_batch(self) -> list[_Ready]:
-        """The oldest row and those behind it of the same family, up to the limit."""
-        station = self._ready[0].station
-        batch: list[_Ready] = []
-        others: deque[_Ready] = deque()
-        while self._ready and len(batch) < self.max_batch:
-            row = self._ready.popleft()
-            (batch if row.station is station else others).append(row)
-        self._ready.extendleft(reversed(others))
-        return batch
+    def _most(self, lane: Lane) -> int:
+        if lane == Lane.INTERACTIVE or not self._row_s:
+            return self.max_batch
+        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / self._row_s)))
 
-    def _compute(self, batch: list[_Ready]) -> None:
-        late = [row for row in batch if time.monotonic() > row.deadline]
-        for row in late:
-            row.done.set_result(_failed("timed out before the device was free"))
-        batch = [row for row in batch if not row.done.done()]
-        if not batch:
-            return
+    def _compute(self, batch: list[_Row]) -> None:
         try:
             outputs = self._forward(batch)
         except Exception as error:
             if not _is_out_of_memory(error) or len(batch) == 1:
                 log.exception("a batch of %d rows failed", len(batch))
                 for row in batch:
-                    row.done.set_result(_failed(f"{type(error).__name__}: {error}"))
+                    row.end(_failed(f"{type(error).__name__}: {error}"))
                 return
         else:
             for row, output in zip(batch, outputs, strict=True):
-                row.done.set_result(RowResult(output=output.model_dump()))
+                row.end(RowResult(output=output.model_dump()))
             return
         # Only here, where the error is gone, is what its frames hold on the device free again.
         self._halve(batch)
 
-    def _forward(self, batch: list[_Ready]) -> Sequence[Any]:
+    def _forward(self, batch: list[_Row]) -> Sequence[Any]:
         station = batch[0].station
         self._metrics.batch.observe(len(batch))
-        with self._metrics.forward.time():
-            return station.family.predict(
-                [row.example for row in batch], [row.adapter for row in batch], station.bank.rows, station.memo
-            )
+        began = time.monotonic()
+        outputs = station.family.predict(
+            [row.example for row in batch], [row.adapter for row in batch], station.bank, station.memo
+        )
+        took = time.monotonic() - began
+        self._metrics.forward.observe(took)
+        self._row_s = (self._row_s + took / len(batch)) / 2 if self._row_s else took / len(batch)
+        return outputs
 
-    def _halve(self, batch: list[_Ready]) -> None:
+    def _halve(self, batch: list[_Row]) -> None:
         half = len(batch) // 2
         self.max_batch = min(self.max_batch, half)
         self._metrics.max_batch.set(self.max_batch)
@@ -220,12 +284,30 @@ class Engine:
         self._compute(batch[:half])
         self._compute(batch[half:])
 
-    def _count(self, done: Future[RowResult]) -> None:
-        with self._changed:
-            self._waiting -= 1
-            self._metrics.waiting.set(self._waiting)
+    def _count(self, done: "Future[RowResult]", lane: Lane) -> None:
+        with self._lock:
+            self._waiting[lane] -= 1
+            self._metrics.waiting.labels(lane).set(self._waiting[lane])
         outcome = "cancelled" if done.cancelled() else "error" if done.result().error else "ok"
-        self._metrics.rows.labels(outcome).inc()
+        self._metrics.rows.labels(lane, outcome).inc()
+
+
+@contextmanager
+def _failing(done: "Future[RowResult]", kind: str) -> Iterator[None]:
+    """What goes wrong inside is the row's error and nobody else's."""
+    try:
+        yield
+    except UnreadableError as error:
+        result = _failed(str(error), error.is_permanent)
+    except (LorabelError, ValueError, OSError) as error:
+        result = _failed(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        log.exception("a row of kind %s could not be prepared", kind)
+        result = _failed(f"{type(error).__name__}: {error}")
+    else:
+        return
+    with suppress(InvalidStateError):
+        done.set_result(result)
 
 
 def _failed(reason: str, is_permanent: bool = False) -> RowResult:

@@ -21,8 +21,8 @@ from lorabel.settings import Settings
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "operations.md")
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
-METRICS = ("Counter", "Gauge", "Histogram")
-METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/engine.py"}
+METRICS = ("Counter", "Gauge", "Histogram", "CounterMetricFamily", "GaugeMetricFamily")
+METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/metrics.py"}
 
 
 def settings() -> str:
@@ -58,9 +58,11 @@ def metrics() -> str:
         for call in ast.walk(ast.parse((ROOT / path).read_text())):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in METRICS:
                 name, what, *labels = [ast.literal_eval(arg) for arg in call.args]
-                name = f"{name}_total" if call.func.id == "Counter" else name
+                labels += [ast.literal_eval(word.value) for word in call.keywords if word.arg == "labels"]
+                kind = call.func.id.removesuffix("MetricFamily").lower()
+                name = f"{name}_total" if kind == "counter" else name
                 shown = f"{{{', '.join(labels[0])}}}" if labels else ""
-                rows.append((process, f"`{name}{shown}`", call.func.id.lower(), what.rstrip(".")))
+                rows.append((process, f"`{name}{shown}`", kind, what.rstrip(".")))
     return _table(("process", "metric", "kind", "what it counts"), rows)
 
 

@@ -13,6 +13,7 @@ from lorabel import problems
 from lorabel.contracts import Contract, MediaRef
 from lorabel.discovery import discover
 from lorabel.families import Family, family_types
+from lorabel.memo import Memo
 from lorabel.problems import Problem, bind
 from lorabel.registry import Registry
 from lorabel.settings import Settings
@@ -73,10 +74,10 @@ def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     bank = AdapterBank(family, registry, 10**9)
     adapters = [one, None, two, one]
     examples = four_examples(family)
-    together = family.predict(examples, adapters, bank.rows, {})
-    alone = [family.predict([e], [a], bank.rows, {})[0] for e, a in zip(examples, adapters, strict=True)]
+    together = family.predict(examples, adapters, bank, Memo({}))
+    alone = [family.predict([e], [a], bank, Memo({}))[0] for e, a in zip(examples, adapters, strict=True)]
     torch.testing.assert_close(probabilities(together), probabilities(alone), rtol=1e-3, atol=1e-4)
-    base = family.predict(examples, [None] * 4, bank.rows, {})
+    base = family.predict(examples, [None] * 4, bank, Memo({}))
     assert not torch.allclose(probabilities(together), probabilities(base), atol=1e-3)
 
 
@@ -111,5 +112,5 @@ def test_precomputed_examples_give_the_same_answers(kind: type[Family], source: 
     bank = AdapterBank(family, Registry(tmp_path), 10**9)
     examples = four_examples(family)
     made = family.precompute(examples, family.trained_layers(), torch.Generator())
-    expected, found = (family.predict(inputs, [None] * 4, bank.rows, {}) for inputs in (examples, made))
+    expected, found = (family.predict(inputs, [None] * 4, bank, Memo({})) for inputs in (examples, made))
     torch.testing.assert_close(probabilities(found), probabilities(expected), rtol=1e-4, atol=1e-5)

@@ -95,8 +95,8 @@ class Counter(Family):
     def augment(self, examples, generator):
         return examples
 
-    def predict(self, examples, adapters, rows, memo):
-        with torch.inference_mode(), rows(adapters):
+    def predict(self, examples, adapters, bank, memo):
+        with torch.inference_mode(), bank.rows(adapters):
             return [Stars(number=float(n)) for n in self.module(torch.stack(list(examples)))]
 
     def loss(self, examples, targets):
@@ -115,12 +115,15 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from lorabel.families import family_for
-from lorabel.messages import PredictRow
+from lorabel.memo import Memo
+from lorabel.messages import PredictRequest, PredictRow
 from lorabel.problems import bind
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
-from model_server.engine import Engine, Metrics, Station
+from model_server.engine import Engine, Station
+from model_server.files import Files
+from model_server.metrics import Metrics
 from workers import evaluate, examples, lora
 
 config = '<View><Text name="t" value="$text"/><Rating name="stars" toName="t"/></View>'
@@ -140,11 +143,11 @@ with lora.adapted(family, None, recipe) as model:
     lora.fine_tune(family, model, read, recipe, "toy", Path(sys.argv[1]), lambda progress: None)
     after = evaluate.score(problem, family, read, 8).values["negative_error"]
     registry.write("p1.v1", lambda folder: model.save_pretrained(folder / "stars"))
-station = Station(family, AdapterBank(family, registry, 10**6))
-engine = Engine([station], None, Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
+station = Station(family, AdapterBank(family, registry, 10**6), Memo({}))
+engine = Engine([station], Files(None, 0), Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
 question = problem.model_input({"text": "wow!!!"})
 row = PredictRow(kind=type(question).kind, input=question.model_dump(), adapter="p1.v1/stars")
-result = engine.submit([row], 10.0)[0].result()
+result = engine.submit(PredictRequest(rows=[row], timeout_s=10.0))[0].result()
 engine.close()
 region = problem.prediction(problem.output_type.model_validate(result.output)).regions[0]
 print(json.dumps({"before": before, "after": after, "rating": region["value"]["rating"]}))

@@ -6,18 +6,16 @@ on count too: a candidate that did not even learn those, or forgot the few held-
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from cachetools import LRUCache
-
-from lorabel.families import Family
+from lorabel.families import Family, NoRowAdapters
+from lorabel.memo import TEXTS, Memo
 from lorabel.problems import Metrics, Problem
 from lorabel.settings import Settings
 from workers.examples import Example
 
-MEMO_ENTRIES = 16
+MEMO_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,11 @@ def choose_tasks(held_out: Sequence[Example], trained: Sequence[Example], settin
 
 def score(problem: Problem, family: Family, examples: Sequence[Example], batch: int) -> Metrics:
     """The metrics of the adapter that PEFT has active."""
-    memo: LRUCache[Any, Any] = LRUCache(MEMO_ENTRIES)
+    memo = Memo({TEXTS: MEMO_BYTES})
     outputs: list[Any] = []
     for start in range(0, len(examples), batch):
         inputs = [example.model_input for example in examples[start : start + batch]]
-        outputs += family.predict(inputs, [None] * len(inputs), lambda _: nullcontext(), memo)
+        outputs += family.predict(inputs, [None] * len(inputs), NoRowAdapters(), memo)
     return problem.metrics([example.target for example in examples], outputs)
 
 

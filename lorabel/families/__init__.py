@@ -7,7 +7,8 @@ Label Studio, projects or HTTP.
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,16 +19,27 @@ from lorabel.contracts import Contract, MediaRef, RowAdapters
 from lorabel.device import choose_device, choose_precision
 from lorabel.discovery import discover
 from lorabel.errors import SettingsError
+from lorabel.memo import Memo
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Fetch = Callable[[MediaRef], bytes]
-Memo = MutableMapping[Hashable, Any]
+DigestOf = Callable[[MediaRef], str | None]
+
+
+class NoRowAdapters(RowAdapters):
+    """Leaves the model as it is: with the adapter that PEFT has active, or none."""
+
+    def rows(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def changing(self, adapter: str | None, tower: str) -> str | None:
+        return adapter
 
 
 class Family(ABC):
-    """A loaded base model. `prepare` may run in any thread, everything else in one."""
+    """A loaded base model. `prepare`, `recall` and `answer` may run in any thread, everything else in one."""
 
     name: ClassVar[str]
     input_type: ClassVar[type[Contract]]
@@ -70,15 +82,29 @@ class Family(ABC):
     def augment(self, examples: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
         """The same examples changed a little, so that a few of them teach more."""
 
+    def recall(
+        self, question: Any, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
+    ) -> Any | None:
+        """What `prepare` would make, or what was computed from it, from `memo`; None if it is not there.
+
+        Args:
+            digest_of: a file's `lorabel.media.digest`; None if it is not known.
+        """
+        return None
+
+    def answer(self, example: Any, adapter: str | None, adapters: RowAdapters, memo: Memo) -> Contract | None:
+        """The output where `memo` holds all that it takes; None where the device is needed."""
+        return None
+
     @abstractmethod
     def predict(
-        self, examples: Sequence[Any], adapters: Sequence[str | None], rows: RowAdapters, memo: Memo
+        self, examples: Sequence[Any], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
     ) -> Sequence[Contract]:
         """One output per example, row i computed with `adapters[i]`.
 
         Args:
-            memo: keeps what does not depend on the examples (text features by adapter and texts). It must
-                be emptied when an adapter's name comes to mean other weights.
+            memo: keeps what is costly (features by content and adapter). It must be emptied when an adapter's
+                name comes to mean other weights.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,12 +17,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.transforms import Compose
+from torchvision.transforms.functional import normalize, pil_to_tensor
 
 from lorabel.attention import separate_attention
 from lorabel.contracts import Contract, ImageLabels, LabelScores, LabelTarget, RowAdapters
 from lorabel.errors import SettingsError
-from lorabel.families import Family, Fetch, Memo
-from lorabel.media import decode_image
+from lorabel.families import DigestOf, Family, Fetch
+from lorabel.media import decode_image, digest
+from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.settings import Settings
 
 TEXT_BATCH = 256
@@ -40,23 +43,21 @@ FEATURE_BATCH = 64
 TRAINING_SCALE = 10.0
 
 
+# JPEGs are decoded at no less than this many times the model's resolution. What it costs in likeness is tested.
+DRAFT = 2
+
+
 @dataclass(frozen=True)
 class Example:
-    """`pixels`: (3, height, width) float32, normalised as the model wants it; or, precomputed, `features`:
-    (views, dim) float32, of length 1, the first of the picture itself."""
+    """`pixels`: (3, height, width), uint8 or, augmented, float32 and normalised as the model wants it; or,
+    computed already, `features`: (views, dim) float32, of length 1, the first of the picture itself.
+    `digest` names the picture's content where it is known."""
 
     texts: tuple[str, ...]
     is_multiple: bool
     pixels: Tensor | None = None
     features: Tensor | None = None
-
-
-def _all_with(adapter: str | None, rows: RowAdapters, count: int) -> AbstractContextManager[None]:
-    return rows([adapter] * count)
-
-
-def _nothing_around(count: int) -> AbstractContextManager[None]:
-    return nullcontext()
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,30 @@ class DualEncoder(Family):
         return source
 
     def prepare(self, question: ImageLabels, fetch: Fetch) -> Example:
-        image = decode_image(fetch(question.image), self.max_megapixels)
-        return Example(question.texts, question.is_multiple, self.transform(image))
+        data = fetch(question.image)
+        image = decode_image(data, self.max_megapixels, DRAFT * self._side_px)
+        pixels = pil_to_tensor(Compose(self.transform.transforms[:-2])(image))
+        return Example(question.texts, question.is_multiple, pixels, digest=digest(data))
+
+    def recall(
+        self, question: ImageLabels, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
+    ) -> Example | None:
+        name = digest_of(question.image)
+        if name is None:
+            return None
+        example = Example(question.texts, question.is_multiple, digest=name)
+        features = memo.get(FEATURES, (name, adapters.changing(adapter, IMAGE_TOWER)))
+        if features is not None:
+            return replace(example, features=features[None])
+        pixels = memo.get(PIXELS, name)
+        return None if pixels is None else replace(example, pixels=pixels)
+
+    @torch.inference_mode()
+    def answer(
+        self, example: Example, adapter: str | None, adapters: RowAdapters, memo: Memo
+    ) -> LabelScores | None:
+        texts = memo.get(TEXTS, (adapter, example.texts))
+        return None if example.features is None or texts is None else self._scores(example, texts)
 
     def trained_layers(self) -> list[str]:
         if self.towers == "both":
@@ -141,23 +164,54 @@ class DualEncoder(Family):
     def augment(self, examples: Sequence[Example], generator: torch.Generator) -> Sequence[Example]:
         """Cut off up to 3% at each side and change the contrast a little, or take one of the views that have
         been precomputed so. Never mirrored: an arrow's direction may be the label."""
-        return [_augmented(example, generator) for example in examples]
+        return [self._augmented(example, generator) for example in examples]
 
     @torch.inference_mode()
     def predict(
-        self, examples: Sequence[Example], adapters: Sequence[str | None], rows: RowAdapters, memo: Memo
+        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
     ) -> Sequence[LabelScores]:
-        with rows(adapters):
-            images = self._encode_images(examples)
-        keys = [(adapter, example.texts) for adapter, example in zip(adapters, examples, strict=True)]
-        for adapter, texts in dict.fromkeys(key for key in keys if key not in memo):
-            memo[adapter, texts] = self._encode_texts(texts, partial(_all_with, adapter, rows))
-        scores = []
-        for image, example, key in zip(images, examples, keys, strict=True):
-            logits = self._logits(image[None], memo[key], example.is_multiple)[0]
-            shares = logits.sigmoid() if example.is_multiple else logits.softmax(-1)
-            scores.append(LabelScores(probabilities=tuple(shares.tolist())))
-        return scores
+        seen = self._see(examples, adapters, bank, memo)
+        keys = [(adapter, example.texts) for adapter, example in zip(adapters, seen, strict=True)]
+        texts = {key: self._read(*key, bank, memo) for key in dict.fromkeys(keys)}
+        return [self._scores(example, texts[key]) for example, key in zip(seen, keys, strict=True)]
+
+    def _see(
+        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
+    ) -> list[Example]:
+        """The same with features. Those that have none go through the image tower, each picture once."""
+        keys = [
+            (example.digest or i, bank.changing(adapter, IMAGE_TOWER))
+            for i, (example, adapter) in enumerate(zip(examples, adapters, strict=True))
+        ]
+        new = {key: i for i, key in enumerate(keys) if examples[i].features is None}
+        if not new:
+            return list(examples)
+        pictures = [examples[i] for i in new.values()]
+        with bank.rows([adapters[i] for i in new.values()]):
+            features = self._encode_images(pictures).cpu()
+        # Copies: a row alone would keep its whole batch in memory.
+        found = {key: own.clone() for key, own in zip(new, features, strict=True)}
+        for picture, (key, own) in zip(pictures, found.items(), strict=True):
+            if picture.digest is not None and picture.pixels is not None:
+                memo.put(FEATURES, key, own)
+                memo.put(PIXELS, picture.digest, picture.pixels)
+        return [
+            replace(example, features=found[key][None]) if example.features is None else example
+            for example, key in zip(examples, keys, strict=True)
+        ]
+
+    def _read(self, adapter: str | None, texts: tuple[str, ...], bank: RowAdapters, memo: Memo) -> Tensor:
+        known = memo.get(TEXTS, (adapter, texts))
+        if known is None:
+            known = self._encode_texts(texts, lambda count: bank.rows([adapter] * count)).cpu()
+            memo.put(TEXTS, (adapter, texts), known)
+        return known
+
+    def _scores(self, example: Example, texts: Tensor) -> LabelScores:
+        assert example.features is not None
+        logits = self._logits(example.features[:1].to(texts.device), texts, example.is_multiple)[0]
+        shares = logits.sigmoid() if example.is_multiple else logits.softmax(-1)
+        return LabelScores(probabilities=tuple(shares.tolist()))
 
     def loss(self, examples: Sequence[Example], targets: Sequence[LabelTarget]) -> Tensor:
         """Cross-entropy over the label texts, or a sigmoid loss over each of them if several are allowed.
@@ -166,7 +220,7 @@ class DualEncoder(Family):
         """
         first = examples[0]
         logits = self._logits(self._encode_images(examples), self._encode_texts(first.texts), first.is_multiple)
-        logits = logits * min(1.0, TRAINING_SCALE / float(self._scale()))
+        logits = logits * min(1.0, TRAINING_SCALE / self._scale)
         if not first.is_multiple:
             right = torch.tensor([target.indices[0] for target in targets], device=self.device)
             return functional.cross_entropy(logits, right)
@@ -175,17 +229,41 @@ class DualEncoder(Family):
             row[list(target.indices)] = 1.0
         return functional.binary_cross_entropy_with_logits(logits, truth)
 
+    def _augmented(self, example: Example, generator: torch.Generator) -> Example:
+        if example.features is not None:
+            view = int(torch.randint(len(example.features), (), generator=generator))
+            return replace(example, features=example.features[view, None])
+        if example.pixels is None:
+            return example
+        return replace(example, pixels=_jitter(self._normalise(example.pixels), generator))
+
     def _encode_images(self, examples: Sequence[Example]) -> Tensor:
         """(batch, dim) float32, of length 1. The examples are all precomputed or none is."""
         known = [example.features[0] for example in examples if example.features is not None]
         if known:
             return torch.stack(known)
-        pixels = torch.stack([example.pixels for example in examples if example.pixels is not None])
-        pixels = pixels.to(self.device, self.dtype)
-        return functional.normalize(self.module.encode_image(pixels).float(), dim=-1)  # type: ignore[operator]
+        pixels = [example.pixels for example in examples if example.pixels is not None]
+        if any(one.is_floating_point() for one in pixels):
+            pixels = [self._normalise(one) for one in pixels]
+        batch = self._normalise(torch.stack(pixels).to(self.device)).to(self.dtype)
+        return functional.normalize(self.module.encode_image(batch).float(), dim=-1)  # type: ignore[operator]
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        """As open_clip's own transform ends: uint8 (..., 3, height, width) to what the model takes. On the device,
+        to which a quarter of the bytes go then."""
+        if pixels.is_floating_point():
+            return pixels
+        normal = self.transform.transforms[-1]
+        normalised: Tensor = normalize(pixels.float().div_(255), normal.mean, normal.std)
+        return normalised
+
+    @cached_property
+    def _side_px(self) -> int:
+        size = self.module.visual.image_size  # type: ignore[union-attr]
+        return int(max(size) if isinstance(size, tuple) else size)  # type: ignore[arg-type]
 
     def _encode_texts(
-        self, texts: tuple[str, ...], around: Callable[[int], AbstractContextManager[None]] = _nothing_around
+        self, texts: tuple[str, ...], around: Callable[[int], AbstractContextManager[Any]] = nullcontext
     ) -> Tensor:
         """(labels + 1, dim) float32, of length 1; the last one is the neutral text.
 
@@ -204,23 +282,20 @@ class DualEncoder(Family):
 
         SigLIP learned that border as a bias; CLIP did not, so there it is the nearness of the neutral text.
         """
-        nearness = self._scale() * images @ texts.T
+        nearness = self._scale * images @ texts.T
         labels, neutral = nearness[:, :-1], nearness[:, -1:]
         if not is_multiple:
             return labels
+        return labels - neutral if self._bias is None else labels + self._bias
+
+    @cached_property
+    def _scale(self) -> float:
+        return float(self.module.logit_scale.detach().float().exp())  # type: ignore[operator]
+
+    @cached_property
+    def _bias(self) -> float | None:
         bias = self.module.logit_bias
-        return labels + bias.float() if isinstance(bias, Tensor) else labels - neutral
-
-    def _scale(self) -> Tensor:
-        scale: Tensor = self.module.logit_scale.detach().float().exp()  # type: ignore[operator]
-        return scale
-
-
-def _augmented(example: Example, generator: torch.Generator) -> Example:
-    if example.features is not None:
-        view = int(torch.randint(len(example.features), (), generator=generator))
-        return replace(example, features=example.features[view, None])
-    return example if example.pixels is None else replace(example, pixels=_jitter(example.pixels, generator))
+        return float(bias.detach().float()) if isinstance(bias, Tensor) else None
 
 
 def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:

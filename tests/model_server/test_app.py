@@ -1,15 +1,18 @@
 """The model server over HTTP, with the demo model: right answers, and clear errors."""
 
+import socket
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import SimpleNamespace
 
 import pytest
 from flask.testing import FlaskClient
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS
-from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow
+from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
 from lorabel.settings import Settings
-from model_server.app import create_app
+from model_server.app import _predict, create_app
 from tests.workers.pictures import data_url, pictures
 
 
@@ -72,8 +75,40 @@ def test_what_is_loaded_is_described(client: FlaskClient) -> None:
 def test_metrics_count_the_rows(client: FlaskClient) -> None:
     predict(client, [row(data_url(pictures(1)[0]))])
     text = client.get("/metrics").text
-    assert 'lorabel_rows_total{outcome="ok"}' in text
+    assert 'lorabel_rows_total{lane="interactive",outcome="ok"}' in text
     assert "lorabel_batch_rows_bucket" in text
+
+
+def figure(client: FlaskClient, name: str) -> float:
+    return sum(
+        float(line.split()[-1]) for line in client.get("/metrics").text.splitlines() if line.startswith(name)
+    )
+
+
+def test_a_second_prediction_of_a_picture_runs_no_model(client: FlaskClient) -> None:
+    asked = [row(data_url(picture)) for picture in pictures(3, seed=5)]
+    first = predict(client, asked)
+    batches = figure(client, "lorabel_batch_rows_count")
+    assert predict(client, asked) == first
+    assert figure(client, "lorabel_batch_rows_count") == batches
+    assert figure(client, 'lorabel_memo_hits_total{family="dual_encoder",kind="features"}') >= 3
+
+
+def test_what_nobody_waits_for_any_more_is_given_up() -> None:
+    """A closed connection is found at the socket; the rows leave the queue, and the thread is free."""
+    here, there = socket.socketpair()
+    futures: list[Future[RowResult]] = [Future(), Future()]
+    engine = SimpleNamespace(submit=lambda _: futures)
+    wanted = PredictRequest(rows=[row("x"), row("y")], timeout_s=30)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(_predict, engine, wanted, here)  # type: ignore[arg-type]
+        futures[0].set_result(RowResult(output={"a": 1}))
+        wait([answer], timeout=0.5)
+        assert not answer.done()
+        there.close()
+        rows = answer.result(5).rows
+    assert (rows[0].output, futures[1].cancelled()) == ({"a": 1}, True)
+    here.close()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The engine with a hand-written family, whose device can be held, broken or short of memory at will."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,14 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from lorabel.contracts import ImageLabels, LabelScores, MediaRef, RowAdapters
+from lorabel.contracts import ImageLabels, LabelScores, MediaRef
 from lorabel.errors import ModelServerBusyError, UnreadableError
 from lorabel.families import Fetch
-from lorabel.messages import PredictRow, RowResult
-from model_server.engine import Engine, Metrics, Station
+from lorabel.memo import Memo
+from lorabel.messages import Lane, PredictRequest, PredictRow, RowResult
+from model_server.engine import BACKGROUND_BATCH_S, Engine, Station
+from model_server.files import Files
+from model_server.metrics import Metrics
 
 TIMEOUT_S = 10.0
 
@@ -24,33 +28,38 @@ TIMEOUT_S = 10.0
 class FakeFamily:
     """Answers with the length of the file. `memory_rows`: more rows than that run out of memory."""
 
+    name: str = "fake"
     input_type: type[ImageLabels] = ImageLabels
     memory_rows: int = 1000
+    row_s: float = 0.0
     open: threading.Event = field(default_factory=threading.Event)
     busy: threading.Event = field(default_factory=threading.Event)
-    batches: list[int] = field(default_factory=list)
+    batches: list[list[int]] = field(default_factory=list)
+
+    def recall(self, *_: Any) -> None:
+        return None
 
     def prepare(self, question: ImageLabels, fetch: Fetch) -> int:
         return len(fetch(question.image))
 
-    def predict(self, examples: Sequence[int], adapters: Any, rows: RowAdapters, memo: Any) -> list[LabelScores]:
+    def predict(self, examples: Sequence[int], adapters: Any, bank: Any, memo: Any) -> list[LabelScores]:
         self.busy.set()
         assert self.open.wait(TIMEOUT_S)
         if len(examples) > self.memory_rows:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        self.batches.append(len(examples))
+        self.batches.append(list(examples))
+        if self.row_s:
+            threading.Event().wait(self.row_s * len(examples))
         if 13 in examples:
             raise ValueError("unlucky")
         return [LabelScores(probabilities=(float(example),)) for example in examples]
 
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
 
-class FakeBank:
-    names: tuple[str, ...] = ()
-    nbytes = 0
 
-    def rows(self, adapters: Sequence[str | None]) -> Any:
-        return SimpleNamespace()
-
+class FakeBank(SimpleNamespace):
     def load(self, name: str) -> None:
         if name == "p1.v9/label":
             raise UnreadableError("adapter p1.v9/label does not fit", is_permanent=False)
@@ -72,9 +81,9 @@ def family() -> FakeFamily:
 
 
 def make_engine(family: FakeFamily, **limits: int) -> Engine:
-    station = Station(cast(Any, family), cast(Any, FakeBank()))
+    station = Station(cast(Any, family), cast(Any, FakeBank()), Memo({}))
     sizes = {"max_batch": 8, "max_waiting": 100, **limits}
-    return Engine([station], fetch, Metrics(CollectorRegistry()), **sizes)
+    return Engine([station], Files(fetch, 0), Metrics(CollectorRegistry()), **sizes)
 
 
 @pytest.fixture
@@ -90,12 +99,37 @@ def row(url: str | int, **changed: Any) -> PredictRow:
     return PredictRow(**{"kind": "image_labels", "input": question.model_dump(), **changed})
 
 
-def answers(engine: Engine, rows: list[PredictRow], timeout_s: float = TIMEOUT_S) -> list[RowResult]:
-    return [future.result(TIMEOUT_S) for future in engine.submit(rows, timeout_s)]
+def submit(
+    engine: Engine,
+    rows: list[PredictRow],
+    timeout_s: float = TIMEOUT_S,
+    project: int = 1,
+    lane: Lane = Lane.INTERACTIVE,
+) -> list[Future[RowResult]]:
+    return engine.submit(PredictRequest(rows=rows, timeout_s=timeout_s, project=project, lane=lane))
+
+
+def answers(engine: Engine, rows: list[PredictRow]) -> list[RowResult]:
+    return [future.result(TIMEOUT_S) for future in submit(engine, rows)]
 
 
 def lengths(results: list[RowResult]) -> list[float | None]:
     return [result.output["probabilities"][0] if result.output else None for result in results]
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if is_true():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not come to be")
+
+
+def held_device(engine: Engine, family: FakeFamily) -> Future[RowResult]:
+    """One row is on the device, and stays there until the family opens."""
+    (first,) = submit(engine, [row(99)])
+    assert family.busy.wait(TIMEOUT_S)
+    return first
 
 
 def test_answers_keep_the_order_and_a_bad_row_harms_no_other(engine: Engine, family: FakeFamily) -> None:
@@ -107,27 +141,25 @@ def test_answers_keep_the_order_and_a_bad_row_harms_no_other(engine: Engine, fam
 
 
 def test_a_batch_is_whatever_waits_when_the_device_gets_free(engine: Engine, family: FakeFamily) -> None:
-    first = engine.submit([row(1)], TIMEOUT_S)
+    first = submit(engine, [row(1)])
     assert family.busy.wait(TIMEOUT_S)
-    rest = [engine.submit([row(n)], TIMEOUT_S)[0] for n in range(2, 14 - 1)]
-    while len(engine._ready) < len(rest):
-        threading.Event().wait(0.01)
+    rest = [submit(engine, [row(n)])[0] for n in range(2, 14 - 1)]
+    until(lambda: len(engine._ready) == len(rest))
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in first + rest]) == list(range(1, 13))
-    assert family.batches == [1, 8, 3]
+    assert family.sizes == [1, 8, 3]
 
 
 def test_out_of_memory_halves_the_batch_and_lowers_the_limit(engine: Engine, family: FakeFamily) -> None:
     family.memory_rows = 2
-    first = engine.submit([row(1)], TIMEOUT_S)
+    first = submit(engine, [row(1)])
     assert family.busy.wait(TIMEOUT_S)
-    rest = engine.submit([row(n) for n in range(2, 10)], TIMEOUT_S)
-    while len(engine._ready) < len(rest):
-        threading.Event().wait(0.01)
+    rest = submit(engine, [row(n) for n in range(2, 10)])
+    until(lambda: len(engine._ready) == len(rest))
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in first + rest]) == list(range(1, 10))
     assert engine.max_batch == 2
-    assert family.batches == [1, 2, 2, 2, 2]
+    assert family.sizes == [1, 2, 2, 2, 2]
 
 
 def test_a_batch_that_fails_for_another_reason_says_why_and_the_next_one_works(
@@ -141,9 +173,9 @@ def test_a_batch_that_fails_for_another_reason_says_why_and_the_next_one_works(
 
 def test_a_full_queue_says_so_and_recovers(family: FakeFamily) -> None:
     engine = make_engine(family, max_waiting=3)
-    taken = engine.submit([row(1), row(2), row(3)], TIMEOUT_S)
+    taken = submit(engine, [row(1), row(2), row(3)])
     with pytest.raises(ModelServerBusyError, match=r"3 rows are waiting, at most 3 may \(MAX_WAITING\)") as caught:
-        engine.submit([row(4)], TIMEOUT_S)
+        submit(engine, [row(4)])
     assert caught.value.retry_after_s > 0
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in taken]) == [1, 2, 3]
@@ -152,15 +184,15 @@ def test_a_full_queue_says_so_and_recovers(family: FakeFamily) -> None:
 
 
 def test_a_row_that_nobody_waits_for_any_more_is_not_computed(engine: Engine, family: FakeFamily) -> None:
-    first = engine.submit([row(1)], TIMEOUT_S)
+    first = submit(engine, [row(1)])
     assert family.busy.wait(TIMEOUT_S)
-    late = engine.submit([row(2)], 0.05)[0]
+    late = submit(engine, [row(2)], 0.05)[0]
     threading.Event().wait(0.1)
     family.open.set()
     result = late.result(TIMEOUT_S)
     assert result.error is not None and "timed out" in result.error.reason
     assert lengths([first[0].result(TIMEOUT_S)]) == [1]
-    assert family.batches == [1]
+    assert family.sizes == [1]
 
 
 def test_an_unknown_kind_and_a_foreign_adapter_are_errors_of_their_rows(
@@ -177,3 +209,74 @@ def test_preload_of_an_adapter_that_fits_no_family_is_an_error(engine: Engine, t
     engine.preload("p1.v1/label")
     with pytest.raises(UnreadableError, match="does not fit"):
         engine.preload("p1.v9/label")
+
+
+def test_a_person_comes_before_a_bulk_job_and_that_before_what_nobody_waits_for(
+    engine: Engine, family: FakeFamily
+) -> None:
+    first = held_device(engine, family)
+    ahead = submit(engine, [row(30)], lane=Lane.AHEAD)
+    bulk = submit(engine, [row(n) for n in range(20, 24)], lane=Lane.BULK)
+    person = submit(engine, [row(1), row(2)], project=2)
+    until(lambda: len(engine._ready) == 7)
+    family.open.set()
+    for future in (first, *ahead, *bulk, *person):
+        future.result(TIMEOUT_S)
+    assert [sorted(batch) for batch in family.batches] == [[99], [1, 2], [20, 21, 22, 23], [30]]
+
+
+def test_the_bulk_job_of_one_project_does_not_starve_another(engine: Engine, family: FakeFamily) -> None:
+    held_device(engine, family)
+    many = submit(engine, [row(n) for n in range(1, 13)], project=1, lane=Lane.BULK)
+    few = submit(engine, [row(n) for n in range(50, 53)], project=2, lane=Lane.BULK)
+    until(lambda: len(engine._ready) == 15)
+    family.open.set()
+    for future in (*many, *few):
+        future.result(TIMEOUT_S)
+    assert {50, 51, 52} <= set(family.batches[1])
+
+
+def test_more_background_rows_than_may_be_in_hand_are_all_answered(family: FakeFamily) -> None:
+    family.open.set()
+    engine = make_engine(family, max_waiting=1000)
+    rows = [row(n) for n in range(1, 301) if n != 13]
+    futures = submit(engine, [*rows, row("broken"), row("bug")], lane=Lane.BULK)
+    assert lengths([future.result(TIMEOUT_S) for future in futures]) == [
+        *(float(n) for n in range(1, 301) if n != 13),
+        None,
+        None,
+    ]
+    engine.close()
+
+
+def test_batches_of_a_bulk_job_are_no_longer_than_a_person_may_wait(family: FakeFamily) -> None:
+    family.open.set()
+    family.row_s = BACKGROUND_BATCH_S / 2
+    engine = make_engine(family)
+    (first,) = submit(engine, [row(1)])
+    first.result(TIMEOUT_S)
+    for future in submit(engine, [row(n) for n in range(2, 9)], lane=Lane.BULK):
+        future.result(TIMEOUT_S)
+    assert max(family.sizes) <= 2
+    engine.close()
+
+
+def test_what_its_client_gave_up_is_not_computed(engine: Engine, family: FakeFamily) -> None:
+    first = held_device(engine, family)
+    given_up, wanted = submit(engine, [row(2), row(3)])
+    until(lambda: len(engine._ready) == 2)
+    assert given_up.cancel()
+    family.open.set()
+    assert lengths([wanted.result(TIMEOUT_S), first.result(TIMEOUT_S)]) == [3, 99]
+    assert family.batches == [[99], [3]]
+
+
+def test_a_bulk_job_that_fills_its_lane_leaves_room_for_people(family: FakeFamily) -> None:
+    engine = make_engine(family, max_waiting=3)
+    bulk = submit(engine, [row(n) for n in (1, 2, 3)], lane=Lane.BULK)
+    with pytest.raises(ModelServerBusyError):
+        submit(engine, [row(4)], lane=Lane.BULK)
+    person = submit(engine, [row(5)])
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in (*bulk, *person)]) == [1, 2, 3, 5]
+    engine.close()

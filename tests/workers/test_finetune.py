@@ -19,6 +19,7 @@ from lorabel.attention import separate_attention
 from lorabel.contracts import ImageLabels, MediaRef
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.dual_encoder import DualEncoder
+from lorabel.memo import Memo
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
@@ -115,7 +116,7 @@ def check_plain_peft_gives_the_same_logits(here: Services, name: str) -> None:
     family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, here.settings)
     bank = AdapterBank(family, here.registry, 10**9)
     question = ImageLabels(image=MediaRef(url=data_url(pictures(1, seed=77)[0])), texts=texts)
-    (output,) = family.predict([family.prepare(question, here.fetcher.fetch)], [name], bank.rows, {})
+    (output,) = family.predict([family.prepare(question, here.fetcher.fetch)], [name], bank, Memo({}))
     torch.testing.assert_close(
         torch.tensor(output.probabilities), image_logits[0].softmax(-1), rtol=1e-3, atol=1e-4
     )

@@ -2,8 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,15 @@ from skimage import data
 
 from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
 from lorabel.errors import SettingsError
+from lorabel.families import NoRowAdapters
 from lorabel.families.dual_encoder import NEUTRAL_TEXT, TRAINING_SCALE, VIEWS, DualEncoder, Example
+from lorabel.media import decode_image
+from lorabel.memo import FEATURES, PIXELS, Memo
+from lorabel.memo import TEXTS as TEXTS_KIND
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from tests.model_server.test_adapters import save_random_adapter
 
 TEXTS = ("a cat", "a rocket", "coffee")
 
@@ -52,10 +55,6 @@ def prepare(family: DualEncoder, image: Image.Image, is_multiple: bool = False) 
     return family.prepare(question, lambda media: base64.b64decode(media.url.split(",")[1]))
 
 
-def no_adapters(adapters: Sequence[str | None]) -> Any:
-    return nullcontext()
-
-
 @torch.inference_mode()
 def plain_open_clip(source: str) -> torch.Tensor:
     """(photos, texts) logits of the model as open_clip loads it, with its fused attention."""
@@ -66,13 +65,15 @@ def plain_open_clip(source: str) -> torch.Tensor:
 
 
 def test_probabilities_are_those_of_open_clip_on_real_photos(family: DualEncoder, source: str) -> None:
-    outputs = family.predict([prepare(family, photo) for photo in photos()], [None] * 3, no_adapters, {})
+    outputs = family.predict([prepare(family, photo) for photo in photos()], [None] * 3, NoRowAdapters(), Memo({}))
     expected = plain_open_clip(source)[:, :3].softmax(-1)
     torch.testing.assert_close(torch.tensor([o.probabilities for o in outputs]), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_several_labels_are_measured_against_the_neutral_text(family: DualEncoder, source: str) -> None:
-    outputs = family.predict([prepare(family, photo, True) for photo in photos()], [None] * 3, no_adapters, {})
+    outputs = family.predict(
+        [prepare(family, photo, True) for photo in photos()], [None] * 3, NoRowAdapters(), Memo({})
+    )
     logits = plain_open_clip(source)
     expected = (logits[:, :3] - logits[:, 3:]).sigmoid()
     torch.testing.assert_close(torch.tensor([o.probabilities for o in outputs]), expected, rtol=1e-3, atol=1e-4)
@@ -85,12 +86,12 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
     monkeypatch.setattr(
         family.module, "encode_text", lambda tokens: calls.append(1) or torch.ones(len(tokens), 32)
     )
-    memo: dict[Any, Any] = {}
+    memo = Memo({TEXTS_KIND: 10**6})
     example = prepare(family, photos()[0])
-    family.predict([example, example], ["a", "b"], no_adapters, memo)
-    family.predict([example], ["a"], no_adapters, memo)
+    family.predict([example, example], ["a", "b"], NoRowAdapters(), memo)
+    family.predict([example], ["a"], NoRowAdapters(), memo)
     assert len(calls) == 2
-    assert set(memo) == {("a", TEXTS), ("b", TEXTS)}
+    assert [memo.get(TEXTS_KIND, (name, TEXTS)) is None for name in "abc"] == [False, False, True]
 
 
 def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEncoder, tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEn
     bank = AdapterBank(family, registry, 10**9)
     texts = tuple(f"label {i}" for i in range(300))
     example = replace(prepare(family, photos()[0]), texts=texts)
-    with_fresh, alone = (family.predict([example], [name], bank.rows, {})[0] for name in ("p1.v1/label", None))
+    with_fresh, alone = (family.predict([example], [name], bank, Memo({}))[0] for name in ("p1.v1/label", None))
     assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4)
 
 
@@ -124,8 +125,8 @@ def test_precomputed_features_give_the_same_answers_and_several_views(family: Du
     examples = [prepare(family, photo) for photo in photos()]
     made = family.precompute(examples, family.trained_layers(), torch.Generator())
     assert [example.features.shape for example in made if example.features is not None] == [(VIEWS, 32)] * 3
-    expected = family.predict(examples, [None] * 3, no_adapters, {})
-    found = family.predict(made, [None] * 3, no_adapters, {})
+    expected = family.predict(examples, [None] * 3, NoRowAdapters(), Memo({}))
+    found = family.predict(made, [None] * 3, NoRowAdapters(), Memo({}))
     torch.testing.assert_close(
         torch.tensor([o.probabilities for o in found]), torch.tensor([o.probabilities for o in expected])
     )
@@ -153,3 +154,85 @@ def test_lora_reaches_q_k_v_and_the_mlp_of_both_towers(family: DualEncoder) -> N
 def test_a_base_model_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"MODEL_DUAL_ENCODER='local-dir:.*nowhere' cannot be loaded"):
         DualEncoder.load(f"local-dir:{tmp_path}/nowhere", torch.device("cpu"), torch.float32, Settings())
+
+
+def jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def large_photos() -> list[Image.Image]:
+    """Many times the model's resolution, so that they are decoded at a reduced scale."""
+    found = [data.chelsea(), data.rocket(), data.coffee(), data.astronaut(), data.cat()]
+    return [Image.fromarray(photo).resize((1600, 1200)) for photo in found]
+
+
+def test_jpegs_decoded_at_a_reduced_scale_give_nearly_the_features_of_open_clips_pipeline(
+    family: DualEncoder, source: str
+) -> None:
+    """The stated tolerance: a cosine of 0.999 with the features of the same file decoded in full."""
+    model, _, transform = open_clip.create_model_and_transforms(source)
+    for photo in large_photos():
+        file = jpeg(photo)
+        question = ImageLabels(image=MediaRef(url="x"), texts=TEXTS)
+        example = family.prepare(question, lambda _, file=file: file)
+        decoded = decode_image(file, 100, 64)
+        assert decoded.width == photo.width / 8
+        with torch.inference_mode():
+            expected = model.eval().encode_image(transform(Image.open(io.BytesIO(file)))[None])
+            found = family._encode_images([example])
+        assert float(torch.nn.functional.cosine_similarity(found, expected)) > 0.999
+
+
+def remembered(family: DualEncoder, bank: AdapterBank, memo: Memo, image: Image.Image, adapter: str | None) -> Any:
+    example = prepare(family, image)
+    question = ImageLabels(image=MediaRef(url="x"), texts=TEXTS)
+    return family.recall(question, lambda _: example.digest, adapter, bank, memo)
+
+
+def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
+    family: DualEncoder, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path)
+    both = save_random_adapter(family, registry, "p1.v1", 4)
+    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers())
+    bank, memo = AdapterBank(family, registry, 10**9), Memo({FEATURES: 10**6, PIXELS: 10**6, TEXTS_KIND: 10**6})
+    photo, other, _ = photos()
+    example = prepare(family, photo)
+    names = (None, text, both)
+    fresh = [family.predict([example], [name], bank, Memo({}))[0] for name in names]
+    family.predict([example], [None], bank, memo)
+    assert remembered(family, bank, memo, other, None) is None
+    assert remembered(family, bank, memo, photo, text).features is not None, "the image tower is the base model's"
+    assert remembered(family, bank, memo, photo, both).features is None
+    assert remembered(family, bank, memo, photo, both).pixels is not None, "decoded already"
+    again = [family.predict([remembered(family, bank, memo, photo, n)], [n], bank, memo)[0] for n in names]
+    for one, two in zip(fresh, again, strict=True):
+        assert two.probabilities == pytest.approx(one.probabilities, rel=1e-4)
+    assert len({one.probabilities for one in again}) == 3
+    answered = [family.answer(remembered(family, bank, memo, photo, name), name, bank, memo) for name in names]
+    assert answered == again
+
+
+def test_an_answer_from_memory_needs_the_features_of_the_very_labels(family: DualEncoder) -> None:
+    memo = Memo({FEATURES: 10**6, TEXTS_KIND: 10**6})
+    example = prepare(family, photos()[0])
+    family.predict([example], [None], NoRowAdapters(), memo)
+    question = ImageLabels(image=MediaRef(url="x"), texts=(*TEXTS, "a fourth"))
+    known = family.recall(question, lambda _: example.digest, None, NoRowAdapters(), memo)
+    assert known is not None and family.answer(known, None, NoRowAdapters(), memo) is None
+
+
+def test_one_picture_asked_twice_in_a_batch_goes_through_the_image_tower_once(
+    family: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two control tags over one picture are two rows."""
+    seen = []
+    encode = family.module.encode_image
+    monkeypatch.setattr(family.module, "encode_image", lambda pixels: seen.append(len(pixels)) or encode(pixels))
+    example = prepare(family, photos()[0])
+    other = replace(example, texts=("warm", "cold"))
+    outputs = family.predict([example, other], [None, None], NoRowAdapters(), Memo({}))
+    assert seen == [1]
+    assert [len(output.probabilities) for output in outputs] == [3, 2]

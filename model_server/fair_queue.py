@@ -1,0 +1,83 @@
+"""Who is next: the most urgent lane first, and in one lane every project in turn."""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from lorabel.messages import Lane
+
+
+class Queued(Protocol):
+    @property
+    def lane(self) -> Lane: ...
+
+    @property
+    def project(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=Queued)
+
+
+class FairQueue(Generic[Item]):
+    """Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, OrderedDict[int, deque[Item]]] = {lane: OrderedDict() for lane in Lane}
+        self._changed = threading.Condition()
+        self._count = 0
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, item: Item) -> None:
+        with self._changed:
+            self._lanes[item.lane].setdefault(item.project, deque()).append(item)
+            self._count += 1
+            self._changed.notify()
+
+    def get(self) -> Item | None:
+        """The next one, when there is one; None at the end."""
+        batch = self.get_batch(lambda _: 1, lambda _: None)
+        return batch[0] if batch else None
+
+    def get_batch(self, most: Callable[[Lane], int], alike: Callable[[Item], object]) -> list[Item]:
+        """Whatever waits in the most urgent lane and is alike, at least one; empty at the end.
+
+        Args:
+            most: the limit of a batch from this lane.
+            alike: items of one batch have equal ones.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._count or self._is_closed)
+            if self._is_closed:
+                return []
+            lane, projects = next((lane, projects) for lane, projects in self._lanes.items() if projects)
+            return self._take(projects, most(lane), alike)
+
+    def close(self) -> None:
+        """Those who wait get nothing any more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _take(
+        self, projects: OrderedDict[int, deque[Item]], most: int, alike: Callable[[Item], object]
+    ) -> list[Item]:
+        batch: list[Item] = []
+        passed = 0  # projects in a row whose next item goes into another batch
+        while projects and len(batch) < most and passed < len(projects):
+            project, waiting = next(iter(projects.items()))
+            if batch and alike(waiting[0]) != alike(batch[0]):
+                passed += 1
+                projects.move_to_end(project)
+                continue
+            passed = 0
+            batch.append(waiting.popleft())
+            if waiting:
+                projects.move_to_end(project)
+            else:
+                del projects[project]
+        self._count -= len(batch)
+        return batch

@@ -1,0 +1,36 @@
+"""What Prometheus reads from the model server at /metrics."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+class Metrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.rows = Counter("lorabel_rows", "Rows by lane and outcome", ["lane", "outcome"], registry=registry)
+        self.waiting = Gauge("lorabel_rows_waiting", "Rows not answered yet", ["lane"], registry=registry)
+        sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        self.batch = Histogram("lorabel_batch_rows", "Rows per forward pass", buckets=sizes, registry=registry)
+        self.forward = Histogram("lorabel_forward_seconds", "Time of a forward pass", registry=registry)
+        self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
+
+
+class MemoCollector(Collector):
+    """Reads a memo's figures when it is asked."""
+
+    def __init__(self, family: str, figures: Callable[[], Mapping[str, Mapping[str, int]]]) -> None:
+        self._family, self._figures = family, figures
+
+    def collect(self) -> Iterator[Metric]:
+        kept = GaugeMetricFamily(
+            "lorabel_memo_bytes", "Memory for what was computed before", labels=["family", "kind"]
+        )
+        hits = CounterMetricFamily("lorabel_memo_hits", "Found in that memory", labels=["family", "kind"])
+        misses = CounterMetricFamily("lorabel_memo_misses", "Looked for there in vain", labels=["family", "kind"])
+        for kind, figures in self._figures().items():
+            kept.add_metric([self._family, kind], figures["bytes"])
+            hits.add_metric([self._family, kind], figures["hits"])
+            misses.add_metric([self._family, kind], figures["misses"])
+        yield from (kept, hits, misses)

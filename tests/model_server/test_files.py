@@ -1,0 +1,108 @@
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lorabel.contracts import MediaRef
+from lorabel.errors import UnreadableError
+from lorabel.media import digest
+from lorabel.messages import Lane
+from model_server.files import MOST_PER_HOST, Files
+
+TIMEOUT_S = 10.0
+
+
+class Web:
+    """Answers at once, but for hosts that hang until they are let go."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.go = threading.Event()
+
+    def fetch(self, media: MediaRef) -> bytes:
+        self.asked.append(media.url)
+        if "hanging" in media.url:
+            assert self.go.wait(TIMEOUT_S)
+        if "gone" in media.url:
+            raise UnreadableError("gone", is_permanent=True)
+        return media.url.encode()
+
+
+@pytest.fixture
+def web() -> Web:
+    return Web()
+
+
+@pytest.fixture
+def files(web: Web) -> Iterator[Files]:
+    files = Files(web.fetch, fresh_s=60)
+    yield files
+    web.go.set()
+    files.close()
+
+
+def ref(url: str) -> MediaRef:
+    return MediaRef(url=url)
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if is_true():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not come to be")
+
+
+def test_a_file_comes_with_the_digest_of_its_content(files: Files) -> None:
+    file = files.get(1, ref("http://a/x"), Lane.INTERACTIVE).result(TIMEOUT_S)
+    assert (file.data, file.digest) == (b"http://a/x", digest(b"http://a/x"))
+
+
+def test_a_file_is_fetched_once_however_many_wait_for_it(files: Files, web: Web) -> None:
+    waiting = [files.get(1, ref("http://hanging/x"), Lane.INTERACTIVE) for _ in range(20)]
+    web.go.set()
+    assert {future.result(TIMEOUT_S).data for future in waiting} == {b"http://hanging/x"}
+    assert web.asked == ["http://hanging/x"]
+
+
+def test_a_host_that_hangs_holds_up_no_other(files: Files, web: Web) -> None:
+    hanging = [files.get(1, ref(f"http://hanging/{i}"), Lane.INTERACTIVE) for i in range(1000)]
+    assert files.get(1, ref("http://quick/x"), Lane.BULK).result(TIMEOUT_S).data == b"http://quick/x"
+    assert sum("hanging" in url for url in web.asked) <= MOST_PER_HOST
+    web.go.set()
+    assert len({future.result(TIMEOUT_S).data for future in hanging}) == 1000
+
+
+def test_a_person_overtakes_a_bulk_job_at_the_same_host(files: Files, web: Web) -> None:
+    bulk = [files.get(1, ref(f"http://hanging/{i}"), Lane.BULK) for i in range(200)]
+    until(lambda: len(web.asked) == MOST_PER_HOST)
+    person = files.get(2, ref("http://hanging/person"), Lane.INTERACTIVE)
+    same = files.get(1, ref("http://hanging/199"), Lane.INTERACTIVE)
+    assert same is bulk[199], "it waits already, now with another urgency"
+    web.go.set()
+    assert [future.result(TIMEOUT_S).data for future in (person, same)] == [
+        b"http://hanging/person",
+        b"http://hanging/199",
+    ]
+    assert all(future.result(TIMEOUT_S) for future in bulk)
+    order = {url: place for place, url in enumerate(web.asked)}
+    assert max(order["http://hanging/person"], order["http://hanging/199"]) < 2 * MOST_PER_HOST + 4
+    assert len(web.asked) == len(set(web.asked)) == 201
+
+
+def test_what_a_file_was_is_known_for_a_while_to_its_project_alone(files: Files, web: Web) -> None:
+    content = files.get(1, ref("http://a/x"), Lane.INTERACTIVE).result(TIMEOUT_S).digest
+    assert files.known_digest(1, ref("http://a/x")) == content
+    assert files.known_digest(2, ref("http://a/x")) is None
+    stale = Files(web.fetch, fresh_s=0)
+    stale.get(1, ref("http://a/x"), Lane.INTERACTIVE).result(TIMEOUT_S)
+    assert stale.known_digest(1, ref("http://a/x")) is None
+    stale.close()
+
+
+def test_a_failure_is_told_to_all_who_wait_and_the_next_one_tries_again(files: Files, web: Web) -> None:
+    for _ in range(2):
+        with pytest.raises(UnreadableError, match="gone"):
+            files.get(1, ref("http://gone/x"), Lane.INTERACTIVE).result(TIMEOUT_S)
+    assert len(web.asked) == 2
+    assert files.known_digest(1, ref("http://gone/x")) is None
