@@ -9,6 +9,7 @@ from lorabel import logs
 from lorabel.settings import Settings
 
 THREADS = 64
+KEEPALIVE_S = 75
 
 
 class ModelServer(BaseApplication):  # type: ignore[misc]
@@ -25,6 +26,7 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
             "workers": 1,
             "threads": THREADS,
             "worker_class": "gthread",
+            "keepalive": KEEPALIVE_S,
             # Loading a base model may take minutes; a supervisor or container looks after a hanging one.
             "timeout": 0,
             "loglevel": self._settings.log_level.lower(),

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from lorabel.errors import ModelServerBusyError, NotFoundError, UnreadableError
 from lorabel.families import family_types, load_family
+from lorabel.hang_up import has_hung_up
 from lorabel.http_auth import require_basic_auth
 from lorabel.media import Fetcher
 from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
@@ -100,25 +101,13 @@ def _predict(engine: Engine, wanted: PredictRequest, client: socket.socket | Non
     deadline = time.monotonic() + wanted.timeout_s + GRACE_S
     futures = engine.submit(wanted)
     missing: set[Future[RowResult]] = set(futures)
-    while missing and time.monotonic() < deadline and not _has_hung_up(client):
+    while missing and time.monotonic() < deadline and not has_hung_up(client):
         _, missing = wait(missing, timeout=min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
     late = {future for future in missing if future.cancel()}
     reason = RowError(reason=f"not ready after {wanted.timeout_s:g} s", is_permanent=False)
     return PredictResponse(
         rows=[RowResult(error=reason) if future in late else future.result() for future in futures]
     )
-
-
-def _has_hung_up(client: socket.socket | None) -> bool:
-    """Whether the other end is closed: there is something to read, and it is the end."""
-    if client is None:
-        return False
-    try:
-        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def _memo(settings: Settings) -> Memo:
