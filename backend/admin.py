@@ -101,6 +101,7 @@ def promote(project_id: int) -> Answer:
     body = wire.parse(wire.Promote, read_body())
     number = versions.parse_number(project_id, body.version)
     live = versions.promote(services().store, services().model_client, project_id, number)
+    services().jobs.look_ahead(project_id)
     return _json(records.LiveVersion(live_version=live))
 
 
@@ -108,6 +109,7 @@ def promote(project_id: int) -> Answer:
 def rollback(project_id: int) -> Answer:
     """Back to the live version's parent."""
     live = versions.rollback(services().store, services().model_client, project_id)
+    services().jobs.look_ahead(project_id)
     return _json(records.LiveVersion(live_version=live))
 
 

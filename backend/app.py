@@ -6,7 +6,7 @@ import time
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from backend import admin, observability, openapi, protocol
+from backend import admin, observability, openapi, preannotations, protocol
 from backend.services import EXTENSION, Services, services
 from lorabel.errors import (
     BadRequestError,
@@ -46,8 +46,8 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = Services.open(settings)
     _watch_requests(app)
     require_basic_auth(app, settings, OPEN_PATHS)
-    for blueprint in (protocol.blueprint, admin.blueprint, observability.blueprint, openapi.blueprint):
-        app.register_blueprint(blueprint)
+    for module in (protocol, admin, preannotations, observability, openapi):
+        app.register_blueprint(module.blueprint)
     app.register_error_handler(RequestEntityTooLarge, _refuse_size)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_error)

@@ -23,13 +23,14 @@ from lorabel.tables import Event, EventState, now
 log = logging.getLogger(__name__)
 
 START_TRAINING = "START_TRAINING"
+TASKS_CREATED = "TASKS_CREATED"
 KNOWN: Mapping[str, type[wire.ProjectEvent]] = MappingProxyType(
     {
         "ANNOTATION_CREATED": wire.AnnotationEvent,
         "ANNOTATIONS_CREATED": wire.AnnotationEvent,
         "ANNOTATION_UPDATED": wire.AnnotationEvent,
         "ANNOTATIONS_DELETED": wire.AnnotationsDeleted,
-        "TASKS_CREATED": wire.TasksEvent,
+        TASKS_CREATED: wire.TasksEvent,
         "TASKS_DELETED": wire.TasksEvent,
         "PROJECT_UPDATED": wire.ProjectEvent,
         "PROJECT_DELETED": wire.ProjectEvent,
@@ -51,6 +52,8 @@ def receive(services: Services, raw: bytes) -> wire.WebhookAnswer:
         return wire.WebhookAnswer(job=str(_start_training(services, event.id, event.project_id)))
     if event.state == EventState.PENDING:
         services.jobs.collect(event.id)
+    if envelope.action == TASKS_CREATED and event.project_id is not None:
+        services.jobs.look_ahead(event.project_id, event_id=event.id)
     return wire.WebhookAnswer()
 
 

@@ -76,6 +76,30 @@ OPERATIONS = (
     ),
     Operation("get", f"{PROJECT}/runs", "Training runs, newest first.", records.RunList, errors=(404,)),
     Operation(
+        "post",
+        f"{PROJECT}/preannotate",
+        "Predict many tasks and write the predictions back.",
+        records.BulkRunRecord,
+        wire.Preannotate,
+        status=202,
+        errors=(400, 404, 409, 413),
+    ),
+    Operation("get", f"{PROJECT}/preannotations", "Bulk runs, newest first.", records.BulkRunList, errors=(404,)),
+    Operation(
+        "get",
+        f"{PROJECT}/preannotations/{{run_id}}",
+        "One bulk run: how far it is, and what failed.",
+        records.BulkRunRecord,
+        errors=(404,),
+    ),
+    Operation(
+        "post",
+        f"{PROJECT}/preannotations/{{run_id}}/cancel",
+        "Stop a bulk run before its next page.",
+        records.BulkRunRecord,
+        errors=(404, 409),
+    ),
+    Operation(
         "get",
         f"{PROJECT}/annotations",
         "The training set by annotation id.",
@@ -163,8 +187,8 @@ def _error(code: int) -> Json:
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is malformed; nothing was stored.",
     401: "User and password are needed (BASIC_AUTH_USER, BASIC_AUTH_PASS).",
-    404: "There is no such project or version.",
-    409: "There is nothing to go back to.",
+    404: "There is no such project, version or run.",
+    409: "The state does not allow it; the answer says why.",
     413: "The request is too large (MAX_REQUEST_MB).",
     500: "Our fault; the log has more.",
     502: "The model server cannot be reached or failed.",
@@ -175,7 +199,7 @@ DESCRIPTIONS: Mapping[int, str] = {
 def _parameters(operation: Operation) -> list[Json]:
     of_path = [
         {"name": name, "in": "path", "required": True, "schema": {"type": kind}}
-        for name, kind in (("project_id", "integer"), ("version", "string"))
+        for name, kind in (("project_id", "integer"), ("version", "string"), ("run_id", "integer"))
         if f"{{{name}}}" in operation.path
     ]
     of_query = [

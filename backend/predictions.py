@@ -1,36 +1,29 @@
-"""Label Studio tasks -> rows for the model server -> predictions, one per task and in order.
+"""`/predict`: one entry per task and in order, whatever happens to single tasks.
 
 A task that cannot be read now is None (`[]` on the wire: nothing is saved and it is asked for again); one
 that never can be read gets an empty result, which Label Studio saves and does not ask for again. The other
-tasks are unharmed. Annotations that come with a task are never looked at.
+tasks are unharmed. Annotations that come with a task are never looked at. What a request for many tasks
+("Retrieve Predictions") has no time for goes on as a bulk run.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
 
-from backend import unread, wire
-from backend.questions import Question, Unread, ask
+from backend import wire
 from backend.services import Services
-from lorabel import projects, versions
-from lorabel.errors import LabelConfigError, LabelStudioError, ModelServerBusyError, UnreadableError
-from lorabel.label_config import LabelConfig
-from lorabel.problems import BoundConfig, Prediction, bind, with_media
+from lorabel import bulk_runs, predictor, projects, unread_tasks
+from lorabel.errors import ConflictError, LabelConfigError, ModelServerBusyError
+from lorabel.messages import Lane
+from lorabel.predictor import ProjectModel, TaskPrediction
+from lorabel.problems import bind
+from lorabel.questions import Asker
 from lorabel.tables import Project
 
 log = logging.getLogger(__name__)
 
 Entry = wire.PredictionEntry | None
-
-
-@dataclass(frozen=True)
-class Live:
-    """The project with the adapters of its live version, from one look at the database."""
-
-    project: Project
-    adapters: dict[str, str]
 
 
 def predict(services: Services, body: wire.Predict) -> list[Entry]:
@@ -43,102 +36,92 @@ def predict(services: Services, body: wire.Predict) -> list[Entry]:
     deadline = monotonic() + services.settings.predict_timeout_s
     project_id = int(body.project.split(".", 1)[0])
     try:
-        bound = bind(body.label_config)
+        bind(body.label_config)
     except LabelConfigError as error:
         log.error("project %d: no predictions, %s", project_id, error)
         return [None] * len(body.tasks)
-    live = _find_live(services, project_id, body.label_config)
-    if not bound.bindings:
+    project, model = _find_live(services, project_id, body.label_config)
+    if not model.bound.bindings:
         services.metrics.unserved_tasks.inc(len(body.tasks))
         log.info("project %d: nobody serves its control tags, %d tasks", project_id, len(body.tasks))
         entries: list[Entry] = [None] * len(body.tasks)
     else:
         with _slot(services):
-            entries = _predict(services, live, bound, body.tasks, deadline)
-    is_interactive = body.params.context is not None
-    return [entry or _empty(live) for entry in entries] if is_interactive else entries
+            entries = _predict(services, project, model, body, deadline)
+    return [entry or _empty(model) for entry in entries] if _is_smart_tool(body) else entries
+
+
+def is_opened_by_annotator(body: wire.Predict) -> bool:
+    """Whether somebody looks at this very task and will go on to the next."""
+    return len(body.tasks) == 1 and not _is_smart_tool(body)
+
+
+def _is_smart_tool(body: wire.Predict) -> bool:
+    return body.params.context is not None
 
 
 def _predict(
-    services: Services, live: Live, bound: BoundConfig, tasks: Sequence[wire.Task], deadline: float
+    services: Services, project: Project, model: ProjectModel, body: wire.Predict, deadline: float
 ) -> list[Entry]:
-    per_task = len(bound.bindings)
-    questions = _questions(services, live, bound, tasks)
-    answers = ask(services, live.project.id, questions, deadline)
-    by_task = [answers[i : i + per_task] for i in range(0, len(answers), per_task)]
-    problems = [_why_unread(found) for found in by_task]
-    unread.write(services, live.project.id, [task.id for task in tasks], problems)
-    services.metrics.predictions.inc(problems.count(None))
-    return [
-        None if problem is not None and not problem.is_permanent else _merge(services, live, bound.config, found)
-        for found, problem in zip(by_task, problems, strict=True)
-    ]
+    resolve = services.authorizations.resolver(
+        project, services.settings, on_refusal=services.metrics.refused_tokens.inc
+    )
+    # Who waits for one task goes before those who wait for many.
+    lane = Lane.INTERACTIVE if len(body.tasks) == 1 else Lane.BULK
+    asker = Asker(services.model_client, project.id, lane, deadline)
+    found = predictor.predict(model, [task.data for task in body.tasks], resolve, asker)
+    _count(services, found)
+    unread = {task.id: one.unread for task, one in zip(body.tasks, found, strict=True)}
+    unread_tasks.write(services.store, project.id, unread)
+    if len(body.tasks) > 1:
+        late = [task_id for task_id, why in unread.items() if why is not None and why.is_late]
+        _go_on_later(services, project.id, late)
+    return [_entry(model, one) if one.is_final else None for one in found]
 
 
-def _questions(
-    services: Services, live: Live, bound: BoundConfig, tasks: Sequence[wire.Task]
-) -> list[Question | Unread]:
-    """For each task one per binding, in the bindings' order."""
-    access = projects.label_studio_access(live.project, services.settings)
-    authorization = _authorization(services, live.project.id, access)
-    questions: list[Question | Unread] = []
-    for task in tasks:
-        for binding in bound.bindings:
-            try:
-                contract = with_media(
-                    binding.model_input(task.data),
-                    lambda media: projects.resolve_media(media, access, authorization),
-                )
-            except UnreadableError as error:
-                questions.append(Unread(str(error), error.is_permanent))
-                continue
-            questions.append(Question(binding, contract, live.adapters.get(binding.from_name)))
-    return questions
-
-
-def _authorization(services: Services, project_id: int, access: projects.LabelStudioAccess | None) -> str | None:
-    try:
-        return services.authorizations.find(access)
-    except LabelStudioError as error:
-        services.metrics.refused_tokens.inc()
-        log.warning("project %d: media is fetched without a token: %s", project_id, error)
-        return None
-
-
-def _why_unread(found: Sequence[Prediction | Unread]) -> Unread | None:
-    """A reason that may pass comes first: with it the whole task is asked for again."""
-    reasons = sorted((one for one in found if isinstance(one, Unread)), key=lambda one: one.is_permanent)
-    return reasons[0] if reasons else None
-
-
-def _merge(
-    services: Services, live: Live, config: LabelConfig, found: Sequence[Prediction | Unread]
-) -> wire.PredictionEntry:
-    """The regions of all control tags that were read, each checked against the label config."""
-    predictions = [one for one in found if isinstance(one, Prediction)]
-    regions = []
-    for region in (region for prediction in predictions for region in prediction.regions):
-        errors = config.find_region_errors(region)
-        if errors:
-            services.metrics.dropped_regions.inc()
-            log.error("project %d: a region is dropped: %s", live.project.id, "; ".join(errors))
+def _count(services: Services, found: Sequence[TaskPrediction]) -> None:
+    for one in found:
+        services.metrics.dropped_regions.inc(one.dropped_regions)
+        if one.unread is None:
+            services.metrics.predictions.inc()
         else:
-            regions.append(region)
-    score = sum(prediction.score for prediction in predictions) / len(predictions) if predictions else 0.0
-    return wire.PredictionEntry(result=regions, score=score, model_version=live.project.live_version)
+            services.metrics.unread_tasks.labels(str(one.unread.is_permanent).lower()).inc()
 
 
-def _empty(live: Live) -> wire.PredictionEntry:
+def _go_on_later(services: Services, project_id: int, task_ids: Sequence[int]) -> None:
+    """Label Studio never asks again by itself for what it did not get from "Retrieve Predictions"."""
+    if not task_ids:
+        return
+    try:
+        run = bulk_runs.request(
+            services.store,
+            services.settings,
+            project_id,
+            "what one request for predictions had no time for",
+            task_ids=task_ids,
+        )
+    except ConflictError as error:
+        log.warning("%d tasks stay without a prediction: %s", len(task_ids), error)
+        return
+    log.info("project %d: %d tasks go on as bulk run %d", project_id, len(task_ids), run.id)
+    services.jobs.preannotate(run)
+
+
+def _entry(model: ProjectModel, found: TaskPrediction) -> wire.PredictionEntry:
+    return wire.PredictionEntry(result=found.regions, score=found.score, model_version=model.version)
+
+
+def _empty(model: ProjectModel) -> wire.PredictionEntry:
     """For smart tools, whose answer is shown at once and never saved."""
-    return wire.PredictionEntry(result=[], score=0.0, model_version=live.project.live_version)
+    return wire.PredictionEntry(result=[], score=0.0, model_version=model.version)
 
 
-def _find_live(services: Services, project_id: int, label_config: str) -> Live:
+def _find_live(services: Services, project_id: int, label_config: str) -> tuple[Project, ProjectModel]:
     """Smart tools and test requests come without /setup, so the project may be new to us."""
     projects.remember(services.store, project_id, label_config=label_config)
     with services.store.read() as session:
         project = projects.get(session, project_id)
-        return Live(project, versions.live_adapters(session, project))
+        return project, ProjectModel.of(session, project, label_config=label_config)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ What we answer to a failure is never shown to anyone, so each failure is in the 
 import logging
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Response, after_this_request
 
 from backend import events, predictions, wire
 from backend.bodies import read_body
@@ -15,6 +15,7 @@ from backend.services import Services, services
 from lorabel import projects, versions
 from lorabel.errors import LabelConfigError
 from lorabel.problems import bind
+from lorabel.queue import Jobs
 from lorabel.tables import Project, version_name
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,11 @@ def setup() -> Answer:
 
 @blueprint.post("/predict")
 def predict() -> Answer:
+    """The tasks after an opened one are predicted ahead, which must not delay this one: see `_look_ahead`."""
     body = wire.parse(wire.Predict, read_body())
     entries = predictions.predict(services(), body)
+    if predictions.is_opened_by_annotator(body):
+        _look_ahead(services().jobs, project_id_of(body.project), body.tasks[0].id)
     return {"results": [[] if entry is None else entry.model_dump() for entry in entries]}
 
 
@@ -60,6 +64,15 @@ def list_versions() -> Answer:
             )
         ]
     return wire.VersionsAnswer(versions=names).model_dump()
+
+
+def _look_ahead(jobs: Jobs, project_id: int, task_id: int) -> None:
+    """The job is put on its queue after the answer is sent: even Redis would be in its way."""
+
+    @after_this_request
+    def when_sent(answer: Response) -> Response:
+        answer.call_on_close(lambda: jobs.look_ahead(project_id, after=task_id))
+        return answer
 
 
 def _remember(services: Services, body: wire.Setup) -> Project:

@@ -11,6 +11,7 @@ from lorabel.errors import LabelConfigError
 from lorabel.problems import bind
 from lorabel.tables import (
     Annotation,
+    BulkRun,
     ModelVersion,
     Project,
     TrainingRun,
@@ -138,6 +139,41 @@ class RunRecord(Record):
         )
 
 
+class FailureRecord(Record):
+    task_id: int
+    reason: str
+
+
+class BulkRunRecord(Record):
+    """`done`, `skipped` and `failed` tasks of `total`, up to task `cursor`; `failures` are the first 100."""
+
+    id: int
+    state: str
+    reason: str
+    only_unlabeled: bool
+    task_ids: list[int] | None
+    version: str | None
+    cursor: int
+    total: int | None
+    done: int
+    skipped: int
+    failed: int
+    failures: list[FailureRecord]
+    attempt: int
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, row: BulkRun) -> Self:
+        number = row.version_number
+        return cls(
+            version=None if number is None else version_name(row.project_id, number),
+            **{name: getattr(row, name) for name in cls.model_fields if name != "version"},
+        )
+
+
 class AnnotationRecord(Record):
     """The newest known state; `run_id` is the run that took it, null while it is new."""
 
@@ -176,6 +212,10 @@ class VersionList(Record):
 
 class RunList(Record):
     runs: list[RunRecord]
+
+
+class BulkRunList(Record):
+    runs: list[BulkRunRecord]
 
 
 class AnnotationList(Record):

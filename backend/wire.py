@@ -13,6 +13,7 @@ from lorabel.errors import BadRequestError
 LARGEST_ID = 2**31 - 1
 Id = Annotated[StrictInt, Field(ge=0, le=LARGEST_ID)]
 MOST_REASONS = 5
+MOST_TASK_IDS = 100_000
 
 
 def _check_project(text: str) -> str:
@@ -145,6 +146,13 @@ class TasksEvent(ProjectEvent):
     """TASKS_CREATED, TASKS_DELETED."""
 
     tasks: list[Named]
+
+
+class Preannotate(Body):
+    """Tasks without an annotation, or all, or these (whether they have an annotation or not)."""
+
+    only_unlabeled: bool = True
+    task_ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_TASK_IDS)] | None = None
 
 
 class Promote(Body):

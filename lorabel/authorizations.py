@@ -2,12 +2,17 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 
+from lorabel import projects
+from lorabel.contracts import MediaRef
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio import LabelStudio
 from lorabel.projects import LabelStudioAccess
+from lorabel.settings import Settings
+from lorabel.tables import Project
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,23 @@ class Authorizations:
         if refused_at is not None and monotonic() - refused_at < RETRY_AFTER_S:
             raise LabelStudioError(f"Label Studio at {access.url} refused the token a moment ago")
         return self._ask(key, client)
+
+    def resolver(
+        self, project: Project, settings: Settings, on_refusal: Callable[[], None] = lambda: None
+    ) -> Callable[[MediaRef], MediaRef]:
+        """What turns an address of the project's task data into one that can be fetched, with its token.
+
+        Args:
+            on_refusal: called if Label Studio refuses the token; media is then fetched without one.
+        """
+        access = projects.label_studio_access(project, settings)
+        authorization = None
+        try:
+            authorization = self.find(access)
+        except LabelStudioError as error:
+            on_refusal()
+            log.warning("project %d: media is fetched without a token: %s", project.id, error)
+        return lambda media: projects.resolve_media(media, access, authorization)
 
     def close(self) -> None:
         for client in self._clients.values():

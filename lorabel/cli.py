@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from lorabel import bulk_runs, logs, projects, runs, versions
 from lorabel import connect as connecting
 from lorabel import doctor as doctors
-from lorabel import logs, projects, runs, versions
 from lorabel.errors import LorabelError
+from lorabel.follow import ACTIVE, follow, report
 from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
 from lorabel.settings import Settings
@@ -142,6 +143,54 @@ def train(
         _wait_for(store, project, run.id)
 
 
+@app.command()
+def preannotate(
+    project: ProjectId,
+    only_unlabeled: Annotated[bool, typer.Option("--only-unlabeled/--all", help="Which tasks.")] = True,
+    tasks: Annotated[str | None, typer.Option(help="These tasks by id, comma separated.")] = None,
+    detach: Annotated[bool, typer.Option(help="Do not wait for the end.")] = False,
+    cancel: Annotated[bool, typer.Option(help="Cancel the project's bulk runs instead.")] = False,
+) -> None:
+    """Predict a project's tasks in bulk and write the predictions back to Label Studio."""
+    settings, store = _open()
+    if cancel:
+        _cancel(store, project)
+        return
+    ids = None if tasks is None else _task_ids(tasks)
+    run = bulk_runs.request(
+        store, settings, project, "lorabel preannotate", only_unlabeled=only_unlabeled, task_ids=ids
+    )
+    if not Jobs(settings).preannotate(run):
+        console.print("Redis cannot be reached: the run starts with the next sweep")
+    if detach:
+        console.print(f"bulk run {run.id} of project {project} is queued")
+        return
+    try:
+        run = follow(store, run, console)
+    except KeyboardInterrupt:
+        console.print(f"bulk run {run.id} goes on; `lorabel preannotate {project} --cancel` ends it")
+        raise typer.Exit(128 + signal.SIGINT) from None
+    report(run, console)
+    raise typer.Exit(0 if run.state == RunState.FINISHED else 1)
+
+
+def _cancel(store: Store, project: int) -> None:
+    with store.read() as session:
+        projects.get(session, project)
+        active = [run for run in bulk_runs.list_of(session, project) if run.state in ACTIVE]
+    for run in active:
+        report(bulk_runs.cancel(store, project, run.id), console)
+    if not active:
+        console.print(f"project {project} has no bulk run that waits or is on")
+
+
+def _task_ids(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise typer.BadParameter(f"{text!r} are no task ids; expected for example 1,2,3", param_hint="--tasks")
+    return [int(part) for part in parts]
+
+
 @app.command(name="versions")
 def list_versions(project: ProjectId) -> None:
     """List a project's model versions, newest first."""
@@ -162,6 +211,7 @@ def promote(project: ProjectId, version: Annotated[str, typer.Argument(help="`p1
     """Make a version live for the next prediction."""
     settings, store = _open()
     live = versions.promote(store, ModelClient(settings), project, versions.parse_number(project, version))
+    Jobs(settings).look_ahead(project)
     console.print(f"{live} is live")
 
 
@@ -169,7 +219,9 @@ def promote(project: ProjectId, version: Annotated[str, typer.Argument(help="`p1
 def rollback(project: ProjectId) -> None:
     """Make the live version's parent live again, for the next prediction."""
     settings, store = _open()
-    console.print(f"{versions.rollback(store, ModelClient(settings), project)} is live")
+    live = versions.rollback(store, ModelClient(settings), project)
+    Jobs(settings).look_ahead(project)
+    console.print(f"{live} is live")
 
 
 @app.command()

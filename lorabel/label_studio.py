@@ -5,7 +5,7 @@ parsed objects would lose what we keep: annotations stay dicts as in webhook pay
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,30 +17,54 @@ import httpx
 # label_studio_sdk.client would add pandas and two seconds to every process that imports this module.
 from label_studio_sdk.base_client import LabelStudioBase
 from label_studio_sdk.core.api_error import ApiError
+from label_studio_sdk.types.prediction_request import PredictionRequest
 
 from lorabel.access_token import NEW_TOKEN, AccessToken
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 
 TASKS_PER_PAGE = 100
+SEQUENTIAL = "Sequential sampling"
 
 
 class AnnotatedTask(NamedTuple):
-    """A task with all its annotations (skipped ones too), each as in webhook payloads."""
+    """A task with all its annotations (skipped ones too), each as in webhook payloads.
+
+    `versions` are the model versions of the predictions that it has.
+    """
 
     task_id: int
     data: dict[str, Any]
     annotations: list[dict[str, Any]]
+    versions: frozenset[str] = frozenset()
+
+
+class TaskPage(NamedTuple):
+    """Some tasks by id, and how many there are from the first of them on."""
+
+    tasks: list[AnnotatedTask]
+    total: int
+
+
+class NewPrediction(NamedTuple):
+    task_id: int
+    result: list[dict[str, Any]]
+    score: float
+    model_version: str
 
 
 @dataclass(frozen=True)
 class ProjectInfo:
-    """`model_version` is the title of the backend (or a stored version) whose predictions are shown."""
+    """`model_version` is the title of the backend (or a stored version) whose predictions are shown.
+
+    `is_sequential`: annotators get the open tasks by id.
+    """
 
     id: int
     title: str
     label_config: str
     model_version: str
     is_prelabeling: bool
+    is_sequential: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,6 +155,7 @@ class LabelStudio:
             found.label_config or "",
             found.model_version or "",
             bool(found.show_collab_predictions),
+            found.sampling in (None, SEQUENTIAL),
         )
 
     def update_project(self, project_id: int, **settings: Any) -> None:
@@ -198,8 +223,31 @@ class LabelStudio:
             )
 
     def first_task(self, project_id: int) -> AnnotatedTask | None:
-        tasks = self._tasks_after(project_id, 0, [], page_size=1)
+        tasks = self.tasks_after(project_id, 0, page_size=1).tasks
         return tasks[0] if tasks else None
+
+    def tasks_after(
+        self, project_id: int, last_id: int, *, only_unlabeled: bool = False, page_size: int = TASKS_PER_PAGE
+    ) -> TaskPage:
+        """The next tasks by id. `only_unlabeled`: those without an annotation (a skip is none)."""
+        filters = [_equal("total_annotations", 0)] if only_unlabeled else []
+        return self._page(project_id, [_more_than("id", last_id), *filters], page_size)
+
+    def tasks_of(self, project_id: int, task_ids: Sequence[int]) -> list[AnnotatedTask]:
+        """Those of a few tasks that are there, by id."""
+        selected = {"all": False, "included": list(task_ids)}
+        return self._page(project_id, [], len(task_ids), selectedItems=selected).tasks if task_ids else []
+
+    def add_predictions(self, project_id: int, predictions: Sequence[NewPrediction]) -> None:
+        """All of them or, on an error, none: Label Studio adds up to 500 in one transaction."""
+        rows = [
+            PredictionRequest(
+                task=one.task_id, result=one.result, score=one.score, model_version=one.model_version
+            )
+            for one in predictions
+        ]
+        with self._calling():
+            self._sdk.projects.import_predictions(project_id, request=rows)
 
     def tasks(self, project_id: int) -> Iterator[AnnotatedTask]:
         """Every task, by id."""
@@ -232,17 +280,13 @@ class LabelStudio:
     def _pages(self, project_id: int, filters: list[dict[str, Any]]) -> Iterator[AnnotatedTask]:
         """Pages follow the task's id, not a page number: tasks that come and go meanwhile shift nothing."""
         last_id = 0
-        while page := self._tasks_after(project_id, last_id, filters):
+        while page := self._page(project_id, [_more_than("id", last_id), *filters], TASKS_PER_PAGE).tasks:
             yield from page
             last_id = page[-1].task_id
 
-    def _tasks_after(
-        self, project_id: int, last_id: int, filters: list[dict[str, Any]], page_size: int = TASKS_PER_PAGE
-    ) -> list[AnnotatedTask]:
-        query = {
-            "filters": {"conjunction": "and", "items": [_more_than("id", last_id), *filters]},
-            "ordering": ["tasks:id"],
-        }
+    def _page(self, project_id: int, filters: list[dict[str, Any]], page_size: int, **query: Any) -> TaskPage:
+        """With `fields=all`, since the list of model versions alone is cut off after 500 characters."""
+        wanted = {"filters": {"conjunction": "and", "items": filters}, "ordering": ["tasks:id"], **query}
         answer = self.call(
             "GET",
             "/api/tasks/",
@@ -250,10 +294,19 @@ class LabelStudio:
                 "project": project_id,
                 "fields": "all",
                 "page_size": page_size,
-                "query": json.dumps(query),
+                "query": json.dumps(wanted),
             },
         )
-        return [AnnotatedTask(task["id"], task["data"], task["annotations"]) for task in answer["tasks"]]
+        tasks = [
+            AnnotatedTask(
+                task["id"],
+                task["data"],
+                task["annotations"],
+                frozenset(str(prediction["model_version"]) for prediction in task["predictions"]),
+            )
+            for task in answer["tasks"]
+        ]
+        return TaskPage(tasks, answer["total"])
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         with self._calling():
@@ -291,6 +344,10 @@ def _auth_columns(auth: tuple[str, str] | None) -> dict[str, Any]:
 
 def _more_than(column: str, value: int) -> dict[str, Any]:
     return {"filter": f"filter:tasks:{column}", "operator": "greater", "type": "Number", "value": value}
+
+
+def _equal(column: str, value: int) -> dict[str, Any]:
+    return {**_more_than(column, value), "operator": "equal"}
 
 
 def _json(answer: httpx.Response) -> Any:

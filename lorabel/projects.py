@@ -73,6 +73,12 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
     return None
 
 
+def api_access(project: Project, settings: Settings) -> LabelStudioAccess | None:
+    """Access to Label Studio's API: with a token, at an address that the operator named; else None."""
+    access = label_studio_access(project, settings)
+    return access if access is not None and access.is_trusted and access.api_key else None
+
+
 def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorization: str | None) -> MediaRef:
     """A URL as it stands in task data -> one that can be fetched; the token goes to Label Studio's origin only.
 

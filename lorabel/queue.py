@@ -15,13 +15,18 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from lorabel.settings import Settings
+from lorabel.tables import BulkRun
 
 log = logging.getLogger(__name__)
 
 LIGHT = "light"
 TRAIN = "train"
+BULK = "bulk"
+AHEAD = "ahead"
 COLLECT_JOB = "workers.collect.collect"
 FINETUNE_JOB = "workers.finetune.run"
+PREANNOTATE_JOB = "workers.preannotate.run"
+AHEAD_JOB = "workers.ahead.run"
 FAILURE_TTL_S = 24 * 3600
 
 
@@ -29,6 +34,7 @@ class Jobs:
     """Puts jobs on the queues. Never raises because of Redis, and never waits for it long."""
 
     def __init__(self, settings: Settings) -> None:
+        self._is_looking_ahead = settings.ahead_tasks > 0
         self.redis = Redis.from_url(
             settings.redis,
             socket_connect_timeout=0.2,
@@ -49,6 +55,22 @@ class Jobs:
         job_id = f"train-{run_id}-{attempt}"
         return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], job_id, lambda queue: job_id in queue.job_ids)
 
+    def preannotate(self, run: BulkRun) -> bool:
+        """As for training. A run that gave its turn to another gets a job of another name."""
+        job_id = f"bulk-{run.id}-{run.attempt}-{run.cursor}"
+        return self._enqueue(BULK, PREANNOTATE_JOB, [run.id], job_id, lambda queue: job_id in queue.job_ids)
+
+    def look_ahead(self, project_id: int, *, after: int = 0, event_id: int | None = None) -> bool:
+        """Have the open tasks after one, or those that an event brought, predicted before they are opened.
+
+        One job per project waits at most. A lost one is never asked for again: nobody waits for its work.
+        """
+        if not self._is_looking_ahead:
+            return False
+        job_id = f"ahead-{project_id}" if event_id is None else f"ahead-{project_id}-{event_id}"
+        arguments = [project_id, after, event_id]
+        return self._enqueue(AHEAD, AHEAD_JOB, arguments, job_id, lambda queue: job_id in queue.job_ids)
+
     def is_reachable(self) -> bool:
         try:
             return bool(self.redis.ping())
@@ -65,6 +87,7 @@ class Jobs:
                     function, args=tuple(args), job_id=job_id, timeout=-1, result_ttl=0, failure_ttl=FAILURE_TTL_S
                 )
         except RedisError as error:
-            log.warning("job %s waits for the next sweep, Redis cannot be reached: %s", job_id, error)
+            level = logging.DEBUG if name == AHEAD else logging.WARNING
+            log.log(level, "job %s waits for the next sweep, Redis cannot be reached: %s", job_id, error)
             return False
         return True

@@ -4,14 +4,14 @@ At most one run of a project is queued and at most one is running; two unique in
 """
 
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, Exists, Select, exists, func, select, update
+from sqlalchemy import Exists, Select, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lorabel import projects
-from lorabel.errors import LabelConfigError, NotFoundError, RunLostError
+from lorabel import leases, projects
+from lorabel.errors import LabelConfigError, NotFoundError
 from lorabel.problems import bind
 from lorabel.settings import Settings
 from lorabel.store import Store
@@ -53,44 +53,23 @@ def add(session: Session, project_id: int, reason: str) -> TrainingRun:
 
 def claim(store: Store, run_id: int) -> TrainingRun | None:
     """Mark a queued run as running and ours; None if it is not queued or another run of its project is on."""
-    try:
-        with store.write() as session:
-            claimed = update(TrainingRun).where(TrainingRun.id == run_id, TrainingRun.state == RunState.QUEUED)
-            claimed = claimed.values(state=RunState.RUNNING, started_at=now(), heartbeat_at=now())
-            if cast(CursorResult[Any], session.execute(claimed)).rowcount == 0:
-                return None
-            return session.get_one(TrainingRun, run_id)
-    except IntegrityError:
-        return None
+    return leases.claim(store, TrainingRun, run_id)
 
 
 def report(store: Store, run: TrainingRun, **columns: Any) -> None:
     """Write progress and show that the run is alive. Raises RunLostError if it was given to another worker."""
-    with store.write() as session:
-        _change(session, run, heartbeat_at=now(), **columns)
+    leases.report(store, run, **columns)
 
 
 def finish(session: Session, run: TrainingRun, state: RunState, **columns: Any) -> None:
     """Raises RunLostError if it was given to another worker, so that the transaction comes to nothing."""
-    _change(session, run, state=state, finished_at=now(), seconds_left=None, **columns)
-
-
-def _change(session: Session, run: TrainingRun, **columns: Any) -> None:
-    ours = update(TrainingRun).where(
-        TrainingRun.id == run.id, TrainingRun.state == RunState.RUNNING, TrainingRun.attempt == run.attempt
-    )
-    if cast(CursorResult[Any], session.execute(ours.values(**columns))).rowcount == 0:
-        raise RunLostError(f"run {run.id} is no longer ours: its lease ended and another worker may have it")
+    leases.finish(session, run, state, seconds_left=None, **columns)
 
 
 def requeue_killed(store: Store, settings: Settings) -> None:
     """Runs whose worker fell silent go back to the queue once, and fail the second time."""
-    silent_since = now() - timedelta(seconds=settings.run_lease_seconds)
     with store.write() as session:
-        silent = select(TrainingRun).where(
-            TrainingRun.state == RunState.RUNNING, TrainingRun.heartbeat_at < silent_since
-        )
-        for run in session.scalars(silent.with_for_update(skip_locked=True)):
+        for run in leases.silent(session, TrainingRun, settings):
             if run.attempt >= MOST_ATTEMPTS or queued(session, run.project_id) is not None:
                 run.state, run.finished_at = RunState.FAILED, now()
                 run.error = f"the worker was killed in attempt {run.attempt} of {MOST_ATTEMPTS}"

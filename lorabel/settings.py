@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     predict_timeout_s: float = Field(
         95.0, gt=0, description="Time for one /predict; Label Studio gives up after 100 s."
     )
+    ahead_tasks: int = Field(
+        8, ge=0, le=500, description="Open tasks predicted before an annotator opens them; 0 turns it off."
+    )
+    bulk_page: int = Field(250, ge=1, le=500, description="Tasks that a bulk run reads and writes back at once.")
+    label_studio_requests_per_second: float = Field(
+        5.0, gt=0, description="Most requests per second of a bulk run to Label Studio."
+    )
     max_request_mb: int = Field(64, ge=1, description="Largest request body; larger ones get 413.")
 
     media_allowed_hosts: str = Field(
@@ -112,7 +119,7 @@ class Settings(BaseSettings):
     )
     sweep_seconds: float = Field(5.0, gt=0, description="How often lost jobs and due runs are looked for.")
     run_lease_seconds: float = Field(
-        30.0, gt=1, description="Silence after which a running training counts as killed."
+        30.0, gt=1, description="Silence after which a running training or bulk run counts as killed."
     )
 
     @model_validator(mode="after")

@@ -58,6 +58,7 @@ class RunState(StrEnum):
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Table(DeclarativeBase):
@@ -66,6 +67,7 @@ class Table(DeclarativeBase):
         Json: JSON,
         list[int]: JSON,
         dict[str, str]: JSON,
+        list[Json]: JSON,
     }
 
 
@@ -207,6 +209,49 @@ class TrainingRun(Table):
             postgresql_where=text(f"state = '{state}'"),
         )
         for state in (RunState.QUEUED, RunState.RUNNING)
+    )
+
+
+class BulkRun(Table):
+    """Predictions of many tasks, written back to Label Studio; at most one of a project is running.
+
+    The tasks are `task_ids`, else those without an annotation, else all. They are done by id, and `cursor` is
+    the last one of the last page that Label Studio has. Every task up to it is done, was skipped since it had
+    a prediction of the version, or failed; `failures` names the first of these with the reason. `version_number`
+    is what was live at the start, for the whole run. `kills` are those since the last page.
+    """
+
+    __tablename__ = "bulk_run"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    only_unlabeled: Mapped[bool]
+    task_ids: Mapped[list[int] | None]
+    version_number: Mapped[int | None]
+    cursor: Mapped[int] = mapped_column(BigInteger, default=0)
+    total: Mapped[int | None]
+    done: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[list[Json]] = mapped_column(default=list)
+    attempt: Mapped[int] = mapped_column(default=1)
+    kills: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "bulk_run_one_running",
+            "project_id",
+            unique=True,
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+        Index("bulk_run_state", "state"),
     )
 
 

@@ -92,6 +92,7 @@ class Supervisor:
         self.add("backend", [python, "-m", "gunicorn", "--config", str(gunicorn_config())])
         self.add("worker-light", [python, "-m", "workers.worker", "light"])
         self.add("worker-train", [python, "-m", "workers.worker", "train"])
+        self.add("worker-bulk", [python, "-m", "workers.worker", "bulk"])
         self._watcher.start()
 
     def add(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:

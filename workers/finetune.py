@@ -7,10 +7,8 @@ appear together, after evaluation; until then a kill leaves everything as it was
 
 import logging
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +19,8 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from lorabel import projects, runs, versions
-from lorabel.contracts import MediaRef
 from lorabel.device import choose_device, choose_precision
-from lorabel.errors import LabelStudioError, LorabelError, RunLostError
+from lorabel.errors import LorabelError, RunLostError
 from lorabel.families import Family, family_for
 from lorabel.problems import Problem, bind
 from lorabel.tables import (
@@ -38,6 +35,7 @@ from lorabel.tables import (
 from workers import examples, lora, services
 from workers.candidate import Candidate, Ground, make_candidate
 from workers.collect import apply_pending
+from workers.heartbeat import heartbeat
 from workers.reconcile import reconcile
 from workers.services import Services
 
@@ -55,7 +53,7 @@ def run(run_id: int) -> None:
         log.info("run %d is not waiting, or another run of its project is on", run_id)
         return
     try:
-        with _heartbeat(here, claimed):
+        with heartbeat(here, claimed):
             _train(here, claimed)
     except Exception as error:
         log.exception("run %d failed", run_id)
@@ -105,7 +103,8 @@ def _train_problem(
     family = here.family(family_for(problem.input_type, problem.output_type))
     plan = examples.plan(problem, annotations, here.settings, seed=recipe.seed + claimed.id)
     live = _live_folder(here, project, problem, family)
-    ground = Ground(live, _resolver(here, project), f"{version_name(project.id, project.live_number)}-next")
+    resolve = here.authorizations.resolver(project, here.settings)
+    ground = Ground(live, resolve, f"{version_name(project.id, project.live_number)}-next")
     folder = scratch / _folder_name(problem.from_name)
     return make_candidate(here, problem, family, plan, ground, recipe, folder, _reporter(here, claimed))
 
@@ -147,16 +146,6 @@ def _live_folder(here: Services, project: Project, problem: Problem, family: Fam
     return here.registry.path(name)
 
 
-def _resolver(here: Services, project: Project) -> Callable[[MediaRef], MediaRef]:
-    access = projects.label_studio_access(project, here.settings)
-    authorization = None
-    try:
-        authorization = here.authorizations.find(access)
-    except LabelStudioError as error:
-        log.warning("project %d: media is fetched without a token: %s", project.id, error)
-    return lambda media: projects.resolve_media(media, access, authorization)
-
-
 def _conclude(
     here: Services,
     claimed: TrainingRun,
@@ -194,6 +183,8 @@ def _conclude(
             if version.state == VersionState.CANDIDATE:
                 versions.make_live(session, project, version.number)
             log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
+    if version is not None and version.state == VersionState.LIVE:
+        here.jobs.look_ahead(project.id)
 
 
 def _summary(version: ModelVersion | None, candidates: dict[str, Candidate]) -> dict[str, Any]:
@@ -277,24 +268,3 @@ def _reporter(here: Services, claimed: TrainingRun) -> Callable[[lora.Progress],
         )
 
     return report
-
-
-@contextmanager
-def _heartbeat(here: Services, claimed: TrainingRun) -> Iterator[None]:
-    """Renew the lease from a thread, also while media is fetched or a model loads."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(here.settings.run_lease_seconds / 4):
-            try:
-                runs.report(here.store, claimed)
-            except Exception:
-                log.exception("run %d cannot renew its lease", claimed.id)
-
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

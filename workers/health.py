@@ -1,14 +1,16 @@
-"""`python -m workers.health light|train`: is the worker in this container alive? For container health checks.
+"""`python -m workers.health light|train|bulk`: is the worker in this container alive? For container health checks.
 
 A process that exists proves nothing: it may hang. An idle worker renews its entry in Redis while it waits for a
-job, and one that trains renews its run in the database. The light worker must also keep up: an event that has
-waited for minutes means that neither its jobs nor its sweep are done.
+job, and one that trains or predicts in bulk renews its run in the database. The light worker must also keep up:
+an event that has waited for minutes means that neither its jobs nor its sweep are done.
 """
 
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -17,11 +19,12 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from lorabel.queue import LIGHT, TRAIN
+from lorabel.queue import BULK, LIGHT, TRAIN
 from lorabel.settings import Settings
 from lorabel.store import Store
-from lorabel.tables import Event, EventState, RunState, TrainingRun, now
+from lorabel.tables import BulkRun, Event, EventState, RunState, TrainingRun, now
 
+RUNS: Mapping[str, type[TrainingRun] | type[BulkRun]] = MappingProxyType({TRAIN: TrainingRun, BULK: BulkRun})
 LONGEST_WAIT = timedelta(minutes=3)
 REDIS_TIMEOUT_S = 5.0
 
@@ -32,7 +35,7 @@ def find_fault(queue_name: str, settings: Settings) -> str | None:
     try:
         if queue_name == LIGHT and (oldest := _oldest_event(store)) is not None:
             return f"event {oldest} has waited for more than {LONGEST_WAIT.seconds} s"
-        if queue_name == TRAIN and _is_run_alive(store, settings):
+        if queue_name in RUNS and _is_run_alive(store, RUNS[queue_name], settings):
             return None
         if _is_waiting_for_jobs(queue_name, settings):
             return None
@@ -68,17 +71,15 @@ def _is_there(pid: int | None) -> bool:
     return bool(pid)
 
 
-def _is_run_alive(store: Store, settings: Settings) -> bool:
+def _is_run_alive(store: Store, table: type[TrainingRun] | type[BulkRun], settings: Settings) -> bool:
     """Any worker's: a run does not say whose it is."""
     since = now() - timedelta(seconds=settings.run_lease_seconds)
     with store.read() as session:
-        alive = select(func.count()).where(
-            TrainingRun.state == RunState.RUNNING, TrainingRun.heartbeat_at >= since
-        )
+        alive = select(func.count()).where(table.state == RunState.RUNNING, table.heartbeat_at >= since)
         return bool(session.scalar(alive))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in (LIGHT, TRAIN):
-        sys.exit(f"usage: python -m workers.health {LIGHT}|{TRAIN}")
+    if len(sys.argv) != 2 or sys.argv[1] not in (LIGHT, *RUNS):
+        sys.exit(f"usage: python -m workers.health {'|'.join((LIGHT, *RUNS))}")
     sys.exit(find_fault(sys.argv[1], Settings()))

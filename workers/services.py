@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from cachetools import TTLCache
+
 from lorabel.authorizations import Authorizations
 from lorabel.errors import SettingsError
 from lorabel.media import Fetcher
@@ -18,12 +20,18 @@ from lorabel.store import Store
 
 if TYPE_CHECKING:
     from lorabel.families import Family
+    from workers.ahead import Ahead
 
 log = logging.getLogger(__name__)
+
+AHEAD_PROJECTS = 1024
+AHEAD_TTL_S = 300.0
 
 
 @dataclass(frozen=True)
 class Services:
+    """`ahead`: by project what was predicted ahead a short while ago; of one thread only."""
+
     settings: Settings
     store: Store
     jobs: Jobs
@@ -31,6 +39,7 @@ class Services:
     fetcher: Fetcher
     model_client: ModelClient
     authorizations: Authorizations
+    ahead: "TTLCache[int, Ahead]" = field(default_factory=lambda: TTLCache(AHEAD_PROJECTS, AHEAD_TTL_S))
     _families: "dict[type[Family], Family]" = field(default_factory=dict)
 
     @classmethod

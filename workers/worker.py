@@ -1,7 +1,8 @@
-"""`python -m workers.worker light|train`: an RQ worker that runs its jobs in its own process.
+"""`python -m workers.worker light|train|bulk`: an RQ worker that runs its jobs in its own process.
 
-`light` applies events and sweeps; `train` keeps the base model warm from one run to the next. Start more of
-either against the same database and Redis to go faster.
+`light` applies events and sweeps; `train` keeps the base model warm from one run to the next; `bulk` predicts
+whole projects, and tasks ahead of the annotator. Start more of any against the same database and Redis to go
+faster.
 """
 
 import logging
@@ -16,17 +17,19 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
 from lorabel import logs
-from lorabel.queue import LIGHT, TRAIN
+from lorabel.queue import AHEAD, BULK, LIGHT, TRAIN
 from lorabel.settings import Settings
 from workers import services
 from workers.sweep import sweep_forever
 
 log = logging.getLogger(__name__)
 
+QUEUES = (LIGHT, TRAIN, BULK)
 # Where model server and training share the CPU, an annotator's prediction goes first.
 TRAINING_NICENESS = 10
 # A waiting worker renews its entry in Redis 15 s before that: container health checks look at it.
 HEARTBEAT_S = 45
+AHEAD_PAUSE_S = 5.0
 
 
 class Worker(SimpleWorker):
@@ -42,6 +45,13 @@ class Worker(SimpleWorker):
         super().heartbeat(timeout, pipeline)
 
 
+class ThreadWorker(Worker):
+    """Beside another worker of the same process, whose main thread alone may handle signals."""
+
+    def _install_signal_handlers(self) -> None:
+        pass
+
+
 def main(queue_name: str) -> None:
     settings = Settings()
     logs.configure(settings)
@@ -50,21 +60,40 @@ def main(queue_name: str) -> None:
     stop = threading.Event()
     if queue_name == LIGHT:
         threading.Thread(target=sweep_forever, args=(here, stop), name="sweep", daemon=True).start()
-    else:
+    elif queue_name == TRAIN:
         os.nice(TRAINING_NICENESS)
         here.warm_up()
-    redis = Redis.from_url(settings.redis)
-    queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
-    worker = Worker([queue], connection=redis, serializer=JSONSerializer, worker_ttl=HEARTBEAT_S)
+    else:
+        # Neither waits for the other: a bulk run takes hours, and what is ahead of an annotator a second.
+        threading.Thread(target=_work_ahead, args=(settings, stop), name=AHEAD, daemon=True).start()
     log.info("worker of queue %s, process %d", queue_name, os.getpid())
     try:
-        worker.work(logging_level="WARNING")
+        work(queue_name, settings)
     finally:
         stop.set()
         here.close()
 
 
+def work(queue_name: str, settings: Settings, kind: type[Worker] = Worker) -> None:
+    """Do the queue's jobs until a signal."""
+    redis = Redis.from_url(settings.redis)
+    queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
+    kind([queue], connection=redis, serializer=JSONSerializer, worker_ttl=HEARTBEAT_S).work(
+        logging_level="WARNING"
+    )
+
+
+def _work_ahead(settings: Settings, stop: threading.Event) -> None:
+    """A process that loses Redis ends and is started again; this thread has to do so by itself."""
+    while not stop.is_set():
+        try:
+            work(AHEAD, settings, ThreadWorker)
+        except Exception:
+            log.exception("nothing is predicted ahead for %g s", AHEAD_PAUSE_S)
+        stop.wait(AHEAD_PAUSE_S)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in (LIGHT, TRAIN):
-        sys.exit(f"usage: python -m workers.worker {LIGHT}|{TRAIN}")
+    if len(sys.argv) != 2 or sys.argv[1] not in QUEUES:
+        sys.exit(f"usage: python -m workers.worker {'|'.join(QUEUES)}")
     main(sys.argv[1])

@@ -16,7 +16,7 @@ from tests.deploy.compose import COMPOSE, GPU, ROOT, UnsetVariableError, interpo
 
 SCHEMA = "builtin_schemas/vendor/compose-spec.json"
 SECRET = re.compile(r"PASS|KEY|TOKEN|SECRET")
-LORABEL = ("migrate", "model-server", "backend", "worker-light", "worker-train")
+LORABEL = ("migrate", "model-server", "backend", "worker-light", "worker-train", "worker-bulk")
 SERVICES = read(COMPOSE)["services"]
 FILLED_IN = {
     "POSTGRES_PASSWORD": "database-password",
@@ -65,7 +65,7 @@ def test_every_service_that_stays_is_checked_and_started_again(name: str) -> Non
 
 def test_the_database_is_migrated_once_before_anything_uses_it() -> None:
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("backend", "worker-light", "worker-train"):
+    for name in ("backend", "worker-light", "worker-train", "worker-bulk"):
         needed = SERVICES[name]["depends_on"]
         assert needed["migrate"] == {"condition": "service_completed_successfully"}
         assert needed["redis"] == {"condition": "service_healthy"}

@@ -14,6 +14,7 @@ COMMANDS = {
     "model_server": "-m model_server",
     "worker-light": "workers.worker light",
     "worker-train": "workers.worker train",
+    "worker-bulk": "workers.worker bulk",
 }
 
 

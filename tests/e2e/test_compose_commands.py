@@ -33,7 +33,7 @@ CONFIG = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
     '<Choice value="red"/><Choice value="blue"/></Choices></View>'
 )
-STAY = ("model-server", "backend", "worker-light", "worker-train")
+STAY = ("model-server", "backend", "worker-light", "worker-train", "worker-bulk")
 HEALTHY_WITHIN_S = 180.0
 TRAINED_WITHIN_S = 180.0
 

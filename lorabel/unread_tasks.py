@@ -1,37 +1,36 @@
-"""The tasks that the last prediction could not read: a row, a count and a line in the log for each."""
+"""The tasks that the last prediction could not read: a row and a line in the log for each."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from sqlalchemy import delete, select
 
-from backend.questions import Unread
-from backend.services import Services
+from lorabel.questions import Unread
+from lorabel.store import Store
 from lorabel.tables import UnreadTask, now
 
 log = logging.getLogger(__name__)
 
 
-def write(services: Services, project_id: int, task_ids: Sequence[int], found: Sequence[Unread | None]) -> None:
+def write(store: Store, project_id: int, found: Mapping[int, Unread | None]) -> None:
     """Remember what was not read and forget what now was. Usually nothing, and then only a look-up.
 
     Args:
         found: for each task why it was not read, or None.
     """
-    new = {task_id: why for task_id, why in zip(task_ids, found, strict=True) if why is not None}
+    new = {task_id: why for task_id, why in found.items() if why is not None}
     for task_id, why in new.items():
-        services.metrics.unread_tasks.labels(str(why.is_permanent).lower()).inc()
         hope = "for good" if why.is_permanent else "for now"
         log.warning("project %d, task %d cannot be read %s: %s", project_id, task_id, hope, why.reason)
     of_project = UnreadTask.project_id == project_id
-    with services.store.read() as session:
+    with store.read() as session:
         known = set(session.scalars(select(UnreadTask.task_id).where(of_project)))
-    gone = known & set(task_ids) - new.keys()
+    gone = known & found.keys() - new.keys()
     if not new and not gone:
         return
-    with services.store.write() as session:
+    with store.write() as session:
         session.execute(delete(UnreadTask).where(of_project, UnreadTask.task_id.in_(gone)))
         for task_id, why in sorted(new.items()):
             row = {"reason": why.reason, "is_permanent": why.is_permanent, "seen_at": now()}
-            insert = services.store.insert(UnreadTask).values(project_id=project_id, task_id=task_id, **row)
+            insert = store.insert(UnreadTask).values(project_id=project_id, task_id=task_id, **row)
             session.execute(insert.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=row))

@@ -1,4 +1,4 @@
-"""The questions of one `/predict` to the model server, in pieces that leave time for an answer.
+"""The questions of one prediction to the model server, in pieces that leave time for an answer.
 
 One piece after another: when the time is up, what was answered counts and the rest is asked for again.
 """
@@ -11,10 +11,10 @@ from time import monotonic
 
 from pydantic import ValidationError
 
-from backend.services import Services
 from lorabel.contracts import Contract
 from lorabel.errors import ModelServerError
-from lorabel.messages import PredictRow, RowResult
+from lorabel.messages import Lane, PredictRow, RowResult
+from lorabel.model_client import ModelClient
 from lorabel.problems import Prediction, Problem
 
 log = logging.getLogger(__name__)
@@ -39,19 +39,28 @@ class Question:
 
 @dataclass(frozen=True)
 class Unread:
-    """Why there is no answer, and whether asking again cannot help."""
+    """Why there is no answer, and whether asking again cannot help.
+
+    `is_late`: nobody got to it, since the time was up or the model server failed half-way.
+    """
 
     reason: str
     is_permanent: bool
+    is_late: bool = False
 
 
-def ask(
-    services: Services, project_id: int, questions: Sequence[Question | Unread], deadline: float
-) -> list[Prediction | Unread]:
+@dataclass(frozen=True)
+class Asker:
+    """Who asks the model server, and until when (by `time.monotonic()`)."""
+
+    client: ModelClient
+    project_id: int
+    lane: Lane
+    deadline: float
+
+
+def ask(asker: Asker, questions: Sequence[Question | Unread]) -> list[Prediction | Unread]:
     """One answer per question, in order; those that come as Unread stay as they are.
-
-    Args:
-        deadline: by `time.monotonic()`.
 
     Raises:
         ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread.
@@ -62,29 +71,30 @@ def ask(
     for start in range(0, len(asked), ROWS_PER_REQUEST):
         piece = asked[start : start + ROWS_PER_REQUEST]
         try:
-            results = _ask_piece(services, project_id, piece, deadline - monotonic())
+            results = _ask_piece(asker, piece)
         except ModelServerError as error:
             if not found:
                 raise
             log.warning("%d of %d questions stay unanswered: %s", len(asked) - start, len(asked), error)
-            found += [Unread(str(error), is_permanent=False)] * (len(asked) - start)
+            found += [Unread(str(error), is_permanent=False, is_late=True)] * (len(asked) - start)
             break
-        found += [_read(question, result) for question, result in zip(piece, results, strict=True)]
+        is_late = monotonic() >= asker.deadline
+        found += [_read(question, result, is_late) for question, result in zip(piece, results, strict=True)]
     unread, answered = iter(answers), iter(found)
     return [next(unread) if isinstance(one, Unread) else next(answered) for one in questions]
 
 
-def _ask_piece(
-    services: Services, project_id: int, piece: Sequence[Question], timeout_s: float
-) -> list[RowResult]:
+def _ask_piece(asker: Asker, piece: Sequence[Question]) -> list[RowResult]:
+    timeout_s = asker.deadline - monotonic()
     if timeout_s < LEAST_TIME_S:
-        raise ModelServerError("the time for one /predict is up (PREDICT_TIMEOUT_S)")
-    return services.model_client.predict([question.row() for question in piece], timeout_s, project_id)
+        raise ModelServerError("the time for one prediction is up (PREDICT_TIMEOUT_S)")
+    return asker.client.predict([question.row() for question in piece], timeout_s, asker.project_id, asker.lane)
 
 
-def _read(question: Question, result: RowResult) -> Prediction | Unread:
+def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | Unread:
     if result.error is not None:
-        return Unread(result.error.reason, result.error.is_permanent)
+        is_permanent = result.error.is_permanent
+        return Unread(result.error.reason, is_permanent, is_late and not is_permanent)
     try:
         output = question.binding.output_type.model_validate(result.output)
         prediction = question.binding.prediction(output)

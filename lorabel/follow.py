@@ -1,0 +1,49 @@
+"""A bulk run shown to a person in a terminal: a progress bar while it is on, a report when it has ended."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lorabel import bulk_runs
+from lorabel.store import Store
+from lorabel.tables import BulkRun, RunState, version_name
+
+POLL_S = 0.5
+ACTIVE = (RunState.QUEUED, RunState.RUNNING)
+FAILURES_SHOWN = 20
+
+
+def follow(store: Store, run: BulkRun, console: Console) -> BulkRun:
+    """Show how far the run is until it has ended. Ctrl-C ends the showing alone (KeyboardInterrupt)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("waiting for a worker", total=None)
+        while True:
+            with store.read() as session:
+                run = bulk_runs.get(session, run.project_id, run.id)
+            _show(progress, bar, run)
+            if run.state not in ACTIVE:
+                return run
+            time.sleep(POLL_S)
+
+
+def _show(progress: Progress, bar: TaskID, run: BulkRun) -> None:
+    version = "" if run.version_number is None else f" with {version_name(run.project_id, run.version_number)}"
+    what = "waiting for a worker" if run.state == RunState.QUEUED else f"{run.state}{version}"
+    progress.update(bar, description=what, completed=run.done + run.skipped + run.failed, total=run.total)
+
+
+def report(run: BulkRun, console: Console) -> None:
+    """What became of each task, and why it failed."""
+    console.print(
+        f"bulk run {run.id} {run.state}: {run.done} tasks predicted, {run.skipped} had a prediction already, "
+        f"{run.failed} failed"
+    )
+    for failure in run.failures[:FAILURES_SHOWN]:
+        console.print(f"task {failure['task_id']}: {failure['reason']}", highlight=False)
+    if run.failed > FAILURES_SHOWN:
+        path = f"/api/v1/projects/{run.project_id}/preannotations/{run.id}"
+        console.print(f"and {run.failed - FAILURES_SHOWN} more: GET {path}")
+    if run.error:
+        console.print(f"[red]error:[/red] {run.error}", highlight=False)

@@ -1,0 +1,118 @@
+"""Task data -> rows for the model server -> predictions, one per task and in order, checked for Label Studio.
+
+For whoever predicts: `/predict`, a bulk run, or nobody yet (tasks predicted ahead).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy.orm import Session
+
+from lorabel import versions
+from lorabel.contracts import MediaRef
+from lorabel.errors import UnreadableError
+from lorabel.label_config import LabelConfig
+from lorabel.problems import BoundConfig, Prediction, TaskData, bind, with_media
+from lorabel.questions import Asker, Question, Unread, ask
+from lorabel.regions import Region
+from lorabel.tables import Project, version_name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProjectModel:
+    """One version of a project's model: what the label config asks, and which adapters answer."""
+
+    project_id: int
+    version: str
+    adapters: dict[str, str]
+    bound: BoundConfig
+
+    @classmethod
+    def of(
+        cls, session: Session, project: Project, number: int | None = None, label_config: str | None = None
+    ) -> Self:
+        """The live version, or `number`, with the project's own label config unless another is given.
+
+        Raises:
+            LabelConfigError: the label config cannot be read.
+        """
+        number = project.live_number if number is None else number
+        bound = bind(project.label_config or "" if label_config is None else label_config)
+        adapters = versions.adapters_of(session, project.id, number)
+        return cls(project.id, version_name(project.id, number), adapters, bound)
+
+
+@dataclass(frozen=True)
+class TaskPrediction:
+    """The regions of every control tag that was read, each right by the label config, and their mean score.
+
+    `unread` says why another tag was not; a reason that may pass goes before one that never will.
+    `dropped_regions`: how many were wrong by the label config.
+    """
+
+    regions: list[Region]
+    score: float
+    unread: Unread | None
+    dropped_regions: int
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking again would give the same, so that Label Studio may keep it."""
+        return self.unread is None or self.unread.is_permanent
+
+
+def predict(
+    model: ProjectModel, tasks: Sequence[TaskData], resolve: Callable[[MediaRef], MediaRef], asker: Asker
+) -> list[TaskPrediction]:
+    """One per task, in order.
+
+    Args:
+        tasks: each task's `data`; nothing else of a task is ever looked at.
+        resolve: from `Authorizations.resolver`.
+
+    Raises:
+        ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread and late.
+    """
+    per_task = len(model.bound.bindings)
+    questions = [question for data in tasks for question in _questions(model, data, resolve)]
+    answers = ask(asker, questions)
+    return [_merge(model, answers[i * per_task : (i + 1) * per_task]) for i in range(len(tasks))]
+
+
+def _questions(
+    model: ProjectModel, data: TaskData, resolve: Callable[[MediaRef], MediaRef]
+) -> list[Question | Unread]:
+    """One per binding, in the bindings' order."""
+    questions: list[Question | Unread] = []
+    for binding in model.bound.bindings:
+        try:
+            contract = with_media(binding.model_input(data), resolve)
+        except UnreadableError as error:
+            questions.append(Unread(str(error), error.is_permanent))
+        else:
+            questions.append(Question(binding, contract, model.adapters.get(binding.from_name)))
+    return questions
+
+
+def _merge(model: ProjectModel, found: Sequence[Prediction | Unread]) -> TaskPrediction:
+    predictions = [one for one in found if isinstance(one, Prediction)]
+    reasons = sorted((one for one in found if isinstance(one, Unread)), key=lambda one: one.is_permanent)
+    regions = [region for prediction in predictions for region in prediction.regions]
+    right = [region for region in regions if _is_right(model.project_id, model.bound.config, region)]
+    return TaskPrediction(
+        right,
+        sum(prediction.score for prediction in predictions) / len(predictions) if predictions else 0.0,
+        reasons[0] if reasons else None,
+        len(regions) - len(right),
+    )
+
+
+def _is_right(project_id: int, config: LabelConfig, region: Region) -> bool:
+    errors = config.find_region_errors(region)
+    if errors:
+        log.error("project %d: a region is dropped: %s", project_id, "; ".join(errors))
+    return not errors
