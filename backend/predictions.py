@@ -9,12 +9,14 @@ tasks are unharmed. Annotations that come with a task are never looked at. What 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from socket import socket
 from time import monotonic
 
 from backend import wire
 from backend.services import Services
 from lorabel import bulk_runs, predictor, projects, unread_tasks
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerBusyError
+from lorabel.hang_up import has_hung_up
 from lorabel.messages import Lane
 from lorabel.predictor import ProjectModel, TaskPrediction
 from lorabel.problems import bind
@@ -26,8 +28,11 @@ log = logging.getLogger(__name__)
 Entry = wire.PredictionEntry | None
 
 
-def predict(services: Services, body: wire.Predict) -> list[Entry]:
+def predict(services: Services, body: wire.Predict, client: socket | None = None) -> list[Entry]:
     """An entry or None per task of the request, in order.
+
+    Args:
+        client: the connection that the answer goes to; once it is closed nothing more is computed.
 
     Raises:
         ModelServerBusyError: the model server's queue is full, or all our threads for predictions are taken.
@@ -47,7 +52,7 @@ def predict(services: Services, body: wire.Predict) -> list[Entry]:
         entries: list[Entry] = [None] * len(body.tasks)
     else:
         with _slot(services):
-            entries = _predict(services, project, model, body, deadline)
+            entries = _predict(services, project, model, body, deadline, client)
     return [entry or _empty(model) for entry in entries] if _is_smart_tool(body) else entries
 
 
@@ -61,14 +66,19 @@ def _is_smart_tool(body: wire.Predict) -> bool:
 
 
 def _predict(
-    services: Services, project: Project, model: ProjectModel, body: wire.Predict, deadline: float
+    services: Services,
+    project: Project,
+    model: ProjectModel,
+    body: wire.Predict,
+    deadline: float,
+    client: socket | None,
 ) -> list[Entry]:
     resolve = services.authorizations.resolver(
         project, services.settings, on_refusal=services.metrics.refused_tokens.inc
     )
     # Who waits for one task goes before those who wait for many.
     lane = Lane.INTERACTIVE if len(body.tasks) == 1 else Lane.BULK
-    asker = Asker(services.model_client, project.id, lane, deadline)
+    asker = Asker(services.model_client, project.id, lane, deadline, lambda: has_hung_up(client))
     found = predictor.predict(model, [task.data for task in body.tasks], resolve, asker)
     _count(services, found)
     unread = {task.id: one.unread for task, one in zip(body.tasks, found, strict=True)}

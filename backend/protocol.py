@@ -7,7 +7,7 @@ What we answer to a failure is never shown to anyone, so each failure is in the 
 import logging
 from typing import Any
 
-from flask import Blueprint, Response, after_this_request
+from flask import Blueprint, Response, after_this_request, request
 
 from backend import events, predictions, wire
 from backend.bodies import read_body
@@ -40,7 +40,7 @@ def setup() -> Answer:
 def predict() -> Answer:
     """The tasks after an opened one are predicted ahead, which must not delay this one: see `_look_ahead`."""
     body = wire.parse(wire.Predict, read_body())
-    entries = predictions.predict(services(), body)
+    entries = predictions.predict(services(), body, request.environ.get("gunicorn.socket"))
     if predictions.is_opened_by_annotator(body):
         _look_ahead(services().jobs, project_id_of(body.project), body.tasks[0].id)
     return {"results": [[] if entry is None else entry.model_dump() for entry in entries]}

@@ -4,7 +4,7 @@ One piece after another: when the time is up, what was answered counts and the r
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from time import monotonic
@@ -51,12 +51,16 @@ class Unread:
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks the model server, and until when (by `time.monotonic()`)."""
+    """Who asks the model server, and until when (by `time.monotonic()`).
+
+    `is_gone`: whether nobody waits for the answer any more.
+    """
 
     client: ModelClient
     project_id: int
     lane: Lane
     deadline: float
+    is_gone: Callable[[], bool] | None = None
 
 
 def ask(asker: Asker, questions: Sequence[Question | Unread]) -> list[Prediction | Unread]:
@@ -88,7 +92,8 @@ def _ask_piece(asker: Asker, piece: Sequence[Question]) -> list[RowResult]:
     timeout_s = asker.deadline - monotonic()
     if timeout_s < LEAST_TIME_S:
         raise ModelServerError("the time for one prediction is up (PREDICT_TIMEOUT_S)")
-    return asker.client.predict([question.row() for question in piece], timeout_s, asker.project_id, asker.lane)
+    rows = [question.row() for question in piece]
+    return asker.client.predict(rows, timeout_s, asker.project_id, asker.lane, asker.is_gone)
 
 
 def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | Unread:

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the backend listens on.")
     port: int = Field(9090, description="Port that the backend listens on.")
     workers: int = Field(1, ge=1, description="Processes of the backend.")
-    threads: int = Field(32, ge=8, description="Threads per process of the backend.")
+    threads: int = Field(160, ge=8, description="Threads per process of the backend.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     data_dir: Path = Field(Path(".lorabel"), description="Folder of database, adapters and embedded Redis.")

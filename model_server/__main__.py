@@ -8,7 +8,7 @@ from gunicorn.app.base import BaseApplication
 from lorabel import logs
 from lorabel.settings import Settings
 
-THREADS = 64
+THREADS = 256
 KEEPALIVE_S = 75
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.serving import make_server
 
+from lorabel.hang_up import has_hung_up
 from lorabel.messages import (
     ModelsResponse,
     PredictRequest,
@@ -38,10 +39,12 @@ class FakeModelServer:
         self.status = 200
         self.fails_from = 0
         self.wait_s = 0.0
+        self.hung_up = 0
         self.outputs: dict[str, Any] = {}
 
     def predict(self) -> Response:
         time.sleep(self.wait_s)
+        self.hung_up += has_hung_up(request.environ["werkzeug.socket"])
         asked = PredictRequest.model_validate_json(request.get_data())
         self.requests.append(asked)
         if self.status != 200 and len(self.requests) > self.fails_from:

@@ -67,6 +67,16 @@ def test_gunicorn_serves_what_label_studio_asks(settings: Settings, model_server
         assert client.post("/predict", content=b"x" * (65 * 2**20)).status_code == 413
 
 
+def test_who_hangs_up_is_waited_for_no_longer(settings: Settings, model_server: FakeModelServer) -> None:
+    """The backend closes its own connection in turn, and so the model server learns of it."""
+    model_server.wait_s = 2.0
+    with gunicorn(settings) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/predict", json=requests.predict(requests.task(1)), timeout=0.5)
+        time.sleep(2.5)
+    assert model_server.hung_up == 1
+
+
 def test_a_body_in_chunks_is_limited_too(settings: Settings) -> None:
     with gunicorn(settings, MAX_REQUEST_MB="1") as client:
         chunks = (b"x" * 2**16 for _ in range(32))
