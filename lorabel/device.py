@@ -14,9 +14,13 @@ def choose_device(settings: Settings) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise SettingsError(f"DEVICE={name!r} is no device; expected auto, cpu, cuda or cuda:N") from error
+        raise SettingsError(
+            f"DEVICE or TRAIN_DEVICE is {name!r}, which is no device; expected auto, cpu, cuda or cuda:N"
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(f"DEVICE={name!r}, but torch {torch.__version__} sees no CUDA device; set DEVICE=cpu")
+        raise SettingsError(
+            f"DEVICE or TRAIN_DEVICE is {name!r}, but torch {torch.__version__} sees no CUDA device; set cpu"
+        )
     return device
 
 

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     model_server_host: str = Field("127.0.0.1", description="Address that the model server listens on.")
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    train_device: str | None = Field(None, description="Device of training runs, if not that of predictions.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="`auto` takes bfloat16 where the device computes in it."
     )
@@ -129,6 +130,11 @@ class Settings(BaseSettings):
         if self.basic_auth is not None and not all(part.isascii() for part in self.basic_auth):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS must be ASCII: Label Studio sends Latin-1")
         return self
+
+    @property
+    def for_training(self) -> Self:
+        """The same with the device of training runs as `device`."""
+        return self.model_copy(update={"device": self.train_device or self.device})
 
     @property
     def database(self) -> str:

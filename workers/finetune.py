@@ -78,7 +78,7 @@ def _train(here: Services, claimed: TrainingRun) -> None:
     problems = bind(project.label_config or "").bindings
     if not problems:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
-    precision = choose_precision(here.settings, choose_device(here.settings))
+    precision = choose_precision(here.settings, choose_device(here.settings.for_training))
     recipe = lora.Recipe.from_settings(here.settings, str(precision).removeprefix("torch."))
     runs.report(here.store, claimed, config={**asdict(recipe), "compared": compared})
     here.registry.remove_leftovers(f"p{project.id}.")

@@ -63,7 +63,7 @@ class Services:
         from lorabel.families import load_family
 
         if kind not in self._families:
-            family = load_family(kind, self.settings, dtype=torch.float32)
+            family = load_family(kind, self.settings.for_training, dtype=torch.float32)
             if family.device.type == "cpu":
                 # The other half is the model server's. Two processes that each take every core wait for each
                 # other at every barrier, and a step takes ten times as long.
