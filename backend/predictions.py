@@ -9,8 +9,10 @@ tasks are unharmed. Annotations that come with a task are never looked at. What 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from socket import socket
 from time import monotonic
+from typing import Self
 
 from backend import wire
 from backend.services import Services
@@ -26,6 +28,26 @@ from lorabel.tables import Project
 log = logging.getLogger(__name__)
 
 Entry = wire.PredictionEntry | None
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What one look at the database finds. `unread`: the tasks that could not be read before."""
+
+    project: Project
+    model: ProjectModel
+    unread: frozenset[int]
+
+    @classmethod
+    def find(cls, services: Services, project_id: int, label_config: str) -> Self:
+        """Smart tools and test requests come without /setup, so the project may be new to us."""
+        with services.store.read() as session:
+            project = session.get(Project, project_id)
+            if project is not None and project.label_config == label_config:
+                model = ProjectModel.of(session, project)
+                return cls(project, model, unread_tasks.known(session, project_id))
+        projects.remember(services.store, project_id, label_config=label_config)
+        return cls.find(services, project_id, label_config)
 
 
 def predict(services: Services, body: wire.Predict, client: socket | None = None) -> list[Entry]:
@@ -45,15 +67,15 @@ def predict(services: Services, body: wire.Predict, client: socket | None = None
     except LabelConfigError as error:
         log.error("project %d: no predictions, %s", project_id, error)
         return [None] * len(body.tasks)
-    project, model = _find_live(services, project_id, body.label_config)
-    if not model.bound.bindings:
+    live = _Live.find(services, project_id, body.label_config)
+    if not live.model.bound.bindings:
         services.metrics.unserved_tasks.inc(len(body.tasks))
         log.info("project %d: nobody serves its control tags, %d tasks", project_id, len(body.tasks))
         entries: list[Entry] = [None] * len(body.tasks)
     else:
         with _slot(services):
-            entries = _predict(services, project, model, body, deadline, client)
-    return [entry or _empty(model) for entry in entries] if _is_smart_tool(body) else entries
+            entries = _predict(services, live, body, deadline, client)
+    return [entry or _empty(live.model) for entry in entries] if _is_smart_tool(body) else entries
 
 
 def is_opened_by_annotator(body: wire.Predict) -> bool:
@@ -66,13 +88,9 @@ def _is_smart_tool(body: wire.Predict) -> bool:
 
 
 def _predict(
-    services: Services,
-    project: Project,
-    model: ProjectModel,
-    body: wire.Predict,
-    deadline: float,
-    client: socket | None,
+    services: Services, live: _Live, body: wire.Predict, deadline: float, client: socket | None
 ) -> list[Entry]:
+    project, model = live.project, live.model
     resolve = services.authorizations.resolver(
         project, services.settings, on_refusal=services.metrics.refused_tokens.inc
     )
@@ -82,7 +100,7 @@ def _predict(
     found = predictor.predict(model, [task.data for task in body.tasks], resolve, asker)
     _count(services, found)
     unread = {task.id: one.unread for task, one in zip(body.tasks, found, strict=True)}
-    unread_tasks.write(services.store, project.id, unread)
+    unread_tasks.write(services.store, project.id, unread, live.unread)
     if len(body.tasks) > 1:
         late = [task_id for task_id, why in unread.items() if why is not None and why.is_late]
         _go_on_later(services, project.id, late)
@@ -124,14 +142,6 @@ def _entry(model: ProjectModel, found: TaskPrediction) -> wire.PredictionEntry:
 def _empty(model: ProjectModel) -> wire.PredictionEntry:
     """For smart tools, whose answer is shown at once and never saved."""
     return wire.PredictionEntry(result=[], score=0.0, model_version=model.version)
-
-
-def _find_live(services: Services, project_id: int, label_config: str) -> tuple[Project, ProjectModel]:
-    """Smart tools and test requests come without /setup, so the project may be new to us."""
-    projects.remember(services.store, project_id, label_config=label_config)
-    with services.store.read() as session:
-        project = projects.get(session, project_id)
-        return project, ProjectModel.of(session, project, label_config=label_config)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """The tasks that the last prediction could not read: a row and a line in the log for each."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from lorabel.questions import Unread
 from lorabel.store import Store
@@ -12,20 +13,24 @@ from lorabel.tables import UnreadTask, now
 log = logging.getLogger(__name__)
 
 
-def write(store: Store, project_id: int, found: Mapping[int, Unread | None]) -> None:
-    """Remember what was not read and forget what now was. Usually nothing, and then only a look-up.
+def known(session: Session, project_id: int) -> frozenset[int]:
+    """The tasks of the project that could not be read when they were last predicted."""
+    return frozenset(session.scalars(select(UnreadTask.task_id).where(UnreadTask.project_id == project_id)))
+
+
+def write(store: Store, project_id: int, found: Mapping[int, Unread | None], before: Collection[int]) -> None:
+    """Remember what was not read and forget what now was. Usually that is nothing.
 
     Args:
         found: for each task why it was not read, or None.
+        before: what was `known` a short time ago.
     """
     new = {task_id: why for task_id, why in found.items() if why is not None}
     for task_id, why in new.items():
         hope = "for good" if why.is_permanent else "for now"
         log.warning("project %d, task %d cannot be read %s: %s", project_id, task_id, hope, why.reason)
     of_project = UnreadTask.project_id == project_id
-    with store.read() as session:
-        known = set(session.scalars(select(UnreadTask.task_id).where(of_project)))
-    gone = known & found.keys() - new.keys()
+    gone = set(before) & found.keys() - new.keys()
     if not new and not gone:
         return
     with store.write() as session:

@@ -192,7 +192,7 @@ def _do_page(ground: Ground, progress: Progress) -> Progress | None:
             if page is None:
                 return None
             if _predict(ground, page, outcome):
-                unread_tasks.write(ground.here.store, ground.project.id, outcome.unread)
+                _note_unread(ground, outcome)
                 return _after(progress, page, outcome)
             problem: Exception = ModelServerError("the model server did not get to every task of a page")
             rest_s = 1.0
@@ -245,6 +245,13 @@ def _predict(ground: Ground, page: Page, outcome: Outcome) -> bool:
     outcome.written |= final.keys()
     outcome.unread |= {task_id: one.unread for task_id, one in by_task.items()}
     return not any(one.unread is not None and one.unread.is_late for one in found)
+
+
+def _note_unread(ground: Ground, outcome: Outcome) -> None:
+    store, project_id = ground.here.store, ground.project.id
+    with store.read() as session:
+        before = unread_tasks.known(session, project_id)
+    unread_tasks.write(store, project_id, outcome.unread, before)
 
 
 def _write(ground: Ground, final: dict[int, TaskPrediction]) -> None:
