@@ -8,8 +8,8 @@ makes a second, equal one.)
 """
 
 import logging
-import time
 from dataclasses import asdict, dataclass, field, replace
+from time import monotonic, sleep
 from typing import Any, Self
 
 import httpx
@@ -114,8 +114,8 @@ class Pace:
     next_at: float = 0.0
 
     def wait(self) -> None:
-        time.sleep(max(0.0, self.next_at - time.monotonic()))
-        self.next_at = time.monotonic() + 1 / self.per_second
+        sleep(max(0.0, self.next_at - monotonic()))
+        self.next_at = monotonic() + 1 / self.per_second
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,14 @@ def _work(here: Services, claimed: BulkRun) -> None:
 def _do_pages(ground: Ground) -> None:
     """Until the last page, or until another run has waited for a while."""
     here, claimed = ground.here, ground.claimed
-    started, progress = time.monotonic(), Progress.of(claimed)
+    started, progress = monotonic(), Progress.of(claimed)
     while True:
         after = _do_page(ground, progress)
         if after is None:
             break
         progress = after
         leases.report(here.store, claimed, kills=0, **asdict(progress))
-        if time.monotonic() - started > TURN_S and _somebody_waits(here):
+        if monotonic() - started > TURN_S and _somebody_waits(here):
             bulk_runs.release(here.store, claimed)
             return
     with here.store.write() as session:
@@ -199,7 +199,7 @@ def _do_page(ground: Ground, progress: Progress) -> Progress | None:
         except ModelServerBusyError as error:
             # Annotators go first, for as long as it takes.
             log.info("bulk run %d waits: %s", ground.claimed.id, error)
-            time.sleep(error.retry_after_s)
+            sleep(error.retry_after_s)
             continue
         except (LabelStudioError, ModelServerError) as error:
             if isinstance(error, LabelStudioRefusedError) and error.status_code in HOPELESS:
@@ -209,7 +209,7 @@ def _do_page(ground: Ground, progress: Progress) -> Progress | None:
         if tries == MOST_TRIES:
             raise problem
         log.warning("bulk run %d tries a page again in %.0f s: %s", ground.claimed.id, rest_s, problem)
-        time.sleep(rest_s)
+        sleep(rest_s)
 
 
 def _read(ground: Ground, cursor: int) -> Page | None:
@@ -236,7 +236,7 @@ def _predict(ground: Ground, page: Page, outcome: Outcome) -> bool:
     if not lacking:
         return True
     resolve = here.authorizations.resolver(ground.project, here.settings)
-    asker = Asker(here.model_client, model.project_id, Lane.BULK, time.monotonic() + PAGE_TIMEOUT_S)
+    asker = Asker(here.model_client, model.project_id, Lane.BULK, monotonic() + PAGE_TIMEOUT_S)
     found = predictor.predict(model, [task.data for task in lacking], resolve, asker)
     by_task = {task.task_id: one for task, one in zip(lacking, found, strict=True)}
     final = {task_id: one for task_id, one in by_task.items() if one.is_final}

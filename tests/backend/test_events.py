@@ -37,11 +37,16 @@ class Noted:
         self.store = services.store
         self.collected: list[int] = []
         self.trained: list[tuple[int, int]] = []
+        self.ahead: list[tuple[int, int]] = []
 
     def collect(self, event_id: int) -> bool:
         with self.store.read() as session:
             assert session.get(Event, event_id), "the job came before the commit"
         self.collected.append(event_id)
+        return True
+
+    def look_ahead(self, project_id: int, *, event_id: int) -> bool:
+        self.ahead.append((project_id, event_id))
         return True
 
     def train(self, run_id: int, attempt: int = 1) -> bool:
@@ -82,6 +87,7 @@ def test_an_event_is_stored_as_it_came_and_a_job_is_told(
     assert (event.action, event.project_id, event.state) == (action, 1, EventState.PENDING)
     assert event.payload == raw
     assert jobs.collected == [event.id]
+    assert jobs.ahead == ([(1, event.id)] if action == "TASKS_CREATED" else [])
     assert metric("lorabel_events_total", action=action, state="pending") == 1
     with services.store.read() as session:
         assert session.get(Project, 1) is not None

@@ -59,6 +59,10 @@ ASKED = [
     ("get", "/api/v1/projects/1/annotations", None),
     ("get", "/api/v1/events", None),
     ("post", "/api/v1/projects/1/train", None),
+    ("post", "/api/v1/projects/1/preannotate", {"task_ids": [1]}),
+    ("get", "/api/v1/projects/1/preannotations", None),
+    ("get", "/api/v1/projects/1/preannotations/1", None),
+    ("post", "/api/v1/projects/1/preannotations/1/cancel", None),
     ("post", "/api/v1/projects/1/promote", {"version": 0}),
     ("post", "/api/v1/projects/1/rollback", None),
     ("get", "/api/v1/projects/2", None),
@@ -74,6 +78,7 @@ def test_answers_are_as_described(
     answer = client.open(path, method=method.upper(), json=body)
     assert answer.status_code != 500
     template = re.sub(r"/projects/\d", "/projects/{project_id}", path).replace("/v0", "/{version}")
+    template = template.replace("/preannotations/1", "/preannotations/{run_id}")
     described = document["paths"][template][method]["responses"]
     schema = described[str(answer.status_code)]["content"]["application/json"]["schema"]
     Draft202012Validator(schema | {"components": document["components"]}).validate(answer.json)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import operator
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,10 @@ PERSONAL_TOKEN = make_jwt(token_type="refresh", exp=8_000_000_000, iat=1_700_000
 
 
 class FakeLabelStudio:
-    """Attributes: `tasks` as the API shows them; `exchanges` counts tokens given; `requests` are paths asked."""
+    """Attributes: `tasks` as the API shows them; `exchanges` counts tokens given; `requests` are paths asked.
+
+    `imports` are the sizes of bulk imports of predictions; `statuses` are answered to the next ones instead.
+    """
 
     def __init__(self) -> None:
         self.tasks: list[dict[str, Any]] = []
@@ -34,6 +38,9 @@ class FakeLabelStudio:
         self.requests: list[str] = []
         self.authorizations: list[str | None] = []
         self.url = ""
+        self.sampling = "Sequential sampling"
+        self.imports: list[int] = []
+        self.statuses: list[int] = []
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
@@ -48,7 +55,11 @@ class FakeLabelStudio:
                 return 200, {"id": 1, "email": "annotator@example.com"}
             return 401, {"detail": "legacy token authentication has been disabled"}
         if path == "/api/tasks/":
-            return 200, {"tasks": self._page(json.loads(query["query"][0]), int(query["page_size"][0]))}
+            return 200, self._page(json.loads(query["query"][0]), int(query["page_size"][0]))
+        if path.endswith("/import/predictions"):
+            return (self.statuses.pop(0), {"detail": "no"}) if self.statuses else self._import(body)
+        if path == "/api/projects/1/" and self.tasks:
+            return 200, {"id": 1, "sampling": self.sampling, "label_config": "<View/>"}
         return 404, "<!doctype html><title>404 | Label Studio</title>"
 
     def _exchange(self, body: Any) -> tuple[int, Any]:
@@ -61,12 +72,24 @@ class FakeLabelStudio:
     def _access(self) -> str:
         return make_jwt(token_type="access", iat=1_000, exp=1_000 + self.life_s, jti=self.exchanges)
 
-    def _page(self, query: dict[str, Any], size: int) -> list[dict[str, Any]]:
+    def _page(self, query: dict[str, Any], size: int) -> dict[str, Any]:
         found = sorted(self.tasks, key=lambda task: int(task["id"]))
         for wanted in query["filters"]["items"]:
             column = wanted["filter"].rsplit(":", 1)[1]
-            found = [task for task in found if task[column] > wanted["value"]]
-        return found[:size]
+            fits = operator.gt if wanted["operator"] == "greater" else operator.eq
+            found = [task for task in found if fits(task[column], wanted["value"])]
+        if selected := query.get("selectedItems"):
+            found = [task for task in found if task["id"] in selected["included"]]
+        return {"tasks": found[:size], "total": len(found)}
+
+    def _import(self, predictions: list[dict[str, Any]]) -> tuple[int, Any]:
+        by_id = {task["id"]: task for task in self.tasks}
+        if not {one["task"] for one in predictions} <= by_id.keys():
+            return 400, {"detail": 'contains invalid "task" field'}
+        for one in predictions:
+            by_id[one["task"]]["predictions"].append(one)
+        self.imports.append(len(predictions))
+        return 201, {"created": len(predictions)}
 
 
 @contextmanager

@@ -1,22 +1,24 @@
 """The command as people run it, in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from lorabel import projects, runs
+from lorabel import bulk_runs, leases, projects, runs
 from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
 from lorabel.store import Store
-from lorabel.tables import ModelVersion, VersionState
+from lorabel.tables import BulkRun, ModelVersion, RunState, VersionState
 
 PROGRAM = Path(sys.prefix) / "bin" / "lorabel"
 
 
-def lorabel(settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def environment(settings: Settings, **variables: str) -> dict[str, str]:
     own = {
         "DATA_DIR": str(settings.data_dir),
         "DATABASE_URL": settings.database,
@@ -25,8 +27,13 @@ def lorabel(settings: Settings, *arguments: str, **variables: str) -> subprocess
         "COLUMNS": "200",
         **variables,
     }
+    return {**os.environ, **own}
+
+
+def lorabel(settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [str(PROGRAM), *arguments]
     return subprocess.run(
-        [str(PROGRAM), *arguments], env={**os.environ, **own}, capture_output=True, text=True, check=False
+        command, env=environment(settings, **variables), capture_output=True, text=True, check=False
     )
 
 
@@ -72,6 +79,68 @@ def test_a_run_is_queued_though_redis_is_away_and_status_shows_its_progress(
     shown = lorabel(settings, "status").stdout
     for part in ("p1.v0", "running", "7 of 60", "0.500", "12", "lorabel train"):
         assert part in shown
+
+
+def test_a_bulk_run_is_queued_and_cancelled(settings: Settings, store: Store) -> None:
+    refused = lorabel(settings, "preannotate", "1")
+    assert refused.returncode == 1
+    assert "connect it with `lorabel connect`" in refused.stderr
+    projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
+    asked = lorabel(settings, "preannotate", "1", "--tasks", "3, 1", "--detach")
+    assert "bulk run 1 of project 1 is queued" in asked.stdout
+    with store.read() as session:
+        assert bulk_runs.get(session, 1, 1).task_ids == [1, 3]
+    cancelled = lorabel(settings, "preannotate", "1", "--cancel")
+    assert "bulk run 1 cancelled: 0 tasks predicted, 0 had a prediction already, 0 failed" in cancelled.stdout
+    assert "has no bulk run" in lorabel(settings, "preannotate", "1", "--cancel").stdout
+    wrong = lorabel(settings, "preannotate", "1", "--tasks", "one")
+    assert wrong.returncode == 2
+    assert "'one' are no task ids" in wrong.stderr
+
+
+def test_ctrl_c_leaves_a_bulk_run_alone_and_says_so(settings: Settings, store: Store) -> None:
+    projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
+    command = subprocess.Popen(
+        [str(PROGRAM), "preannotate", "1"],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (queued := _bulk_runs(store)):
+        time.sleep(0.1)
+    time.sleep(1.0)
+    command.send_signal(signal.SIGINT)
+    said, _ = command.communicate(timeout=30)
+    assert command.returncode == 130
+    assert "bulk run 1 goes on; `lorabel preannotate 1 --cancel` ends it" in said
+    assert [run.state for run in _bulk_runs(store)] == [queued[0].state]
+
+
+def test_the_command_follows_a_bulk_run_to_its_end_and_reports(settings: Settings, store: Store) -> None:
+    projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
+    for state, status in ((RunState.FINISHED, 0), (RunState.FAILED, 1)):
+        command = subprocess.Popen(
+            [str(PROGRAM), "preannotate", "1", "--all"],
+            env=environment(settings),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        while not (waiting := [run for run in _bulk_runs(store) if run.state == RunState.QUEUED]):
+            time.sleep(0.1)
+        claimed = leases.claim(store, BulkRun, waiting[0].id)
+        assert claimed is not None
+        failures = [{"task_id": 7, "reason": "403"}]
+        with store.write() as session:
+            leases.finish(session, claimed, state, done=5, skipped=2, failed=1, failures=failures, total=8)
+        said, _ = command.communicate(timeout=30)
+        assert command.returncode == status
+        assert f"{state}: 5 tasks predicted, 2 had a prediction already, 1 failed" in said
+        assert "task 7: 403" in said
+
+
+def _bulk_runs(store: Store) -> list[BulkRun]:
+    with store.read() as session:
+        return bulk_runs.list_of(session, 1)
 
 
 def test_what_does_not_exist_is_an_error_of_one_line(settings: Settings) -> None:

@@ -120,6 +120,7 @@ def _task(task_id: int, annotations: int = 1, skips: int = 0) -> dict[str, Any]:
         "id": task_id,
         "data": {"image": f"/data/upload/1/{task_id}.png"},
         "annotations": [{"id": task_id}] * (annotations + skips),
+        "predictions": [],
         "total_annotations": annotations,
         "cancelled_annotations": skips,
     }

@@ -12,6 +12,7 @@ from rq.serializers import JSONSerializer
 
 from lorabel.queue import Jobs
 from lorabel.settings import Settings
+from lorabel.tables import BulkRun
 from lorabel.up import redis_command
 
 
@@ -37,12 +38,27 @@ def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
     assert jobs.collect(7) and jobs.train(3, 2)
     assert waiting(jobs, "light") == [("collect-7", "workers.collect.collect", ())]
     assert waiting(jobs, "train") == [("train-3-2", "workers.finetune.run", (3,))]
+    assert jobs.preannotate(BulkRun(id=4, attempt=1, cursor=250))
+    assert waiting(jobs, "bulk") == [("bulk-4-1-250", "workers.preannotate.run", (4,))]
     assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
 
 
 def test_a_job_that_waits_is_not_put_there_twice(jobs: Jobs) -> None:
     assert all(jobs.train(3) for _ in range(5))
     assert len(waiting(jobs, "train")) == 1
+
+
+def test_one_look_ahead_of_a_project_waits_at_most_beside_those_of_events(jobs: Jobs) -> None:
+    assert all(jobs.look_ahead(1, after=task_id) for task_id in range(5))
+    assert jobs.look_ahead(2) and jobs.look_ahead(1, event_id=9)
+    assert [(job_id, arguments) for job_id, _, arguments in waiting(jobs, "ahead")] == [
+        ("ahead-1", (1, 0, None)),
+        ("ahead-2", (2, 0, None)),
+        ("ahead-1-9", (1, 0, 9)),
+    ]
+    off = Jobs(Settings(redis_url=f"unix://{jobs.redis.connection_pool.connection_kwargs['path']}", ahead_tasks=0))
+    assert not off.look_ahead(3)
+    assert len(waiting(jobs, "ahead")) == 3
 
 
 def test_without_redis_nothing_raises_and_nothing_waits_long(

@@ -5,10 +5,10 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import projects, runs
+from lorabel import bulk_runs, leases, projects, runs
 from lorabel.settings import Settings
 from lorabel.store import Store
-from lorabel.tables import RunState
+from lorabel.tables import BulkRun, RunState
 from tests.workers.events import annotation, put
 from workers import sweep
 from workers.services import Services
@@ -19,6 +19,11 @@ class RecordedJobs:
 
     def __init__(self) -> None:
         self.trained: list[tuple[int, int]] = []
+        self.preannotated: list[tuple[int, int]] = []
+
+    def preannotate(self, run: BulkRun) -> bool:
+        self.preannotated.append((run.id, run.attempt))
+        return True
 
     def train(self, run_id: int, attempt: int) -> bool:
         self.trained.append((run_id, attempt))
@@ -62,6 +67,17 @@ def test_a_killed_run_is_asked_for_again_as_its_second_attempt(here: Services, s
     brief = here.settings.model_copy(update={"run_lease_seconds": 0.0})
     sweep.sweep(replace(here, settings=brief))
     assert trained(here) == [(run.id, 2)]
+
+
+def test_a_killed_bulk_run_is_asked_for_again(here: Services, store: Store) -> None:
+    projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
+    run = bulk_runs.request(store, here.settings, 1, "CLI")
+    sweep.sweep(here)
+    leases.claim(store, BulkRun, run.id)
+    sweep.sweep(here)
+    brief = here.settings.model_copy(update={"run_lease_seconds": 0.0})
+    sweep.sweep(replace(here, settings=brief))
+    assert cast(RecordedJobs, here.jobs).preannotated == [(run.id, 1), (run.id, 2)]
 
 
 def test_a_sweep_that_fails_does_not_end_the_sweeping(here: Services, monkeypatch: pytest.MonkeyPatch) -> None:

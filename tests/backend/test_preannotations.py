@@ -1,0 +1,159 @@
+"""Bulk runs over REST, and /predict where it hands on to them or looks ahead."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend.app import create_app
+from backend.services import EXTENSION, Services
+from lorabel import bulk_runs, projects
+from lorabel.messages import Lane
+from lorabel.settings import Settings
+from lorabel.tables import BulkRun
+from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
+from tests.backend.test_predictions import choices, picture, results
+
+
+class Noted:
+    """Stands for the queues and notes what was put on them."""
+
+    def __init__(self) -> None:
+        self.preannotated: list[int] = []
+        self.ahead: list[tuple[int, int]] = []
+
+    def preannotate(self, run: BulkRun) -> bool:
+        self.preannotated.append(run.id)
+        return True
+
+    def look_ahead(self, project_id: int, *, after: int = 0) -> bool:
+        self.ahead.append((project_id, after))
+        return True
+
+
+@pytest.fixture
+def jobs(services: Services) -> Iterator[Noted]:
+    real, noted = services.jobs, Noted()
+    object.__setattr__(services, "jobs", noted)
+    yield noted
+    object.__setattr__(services, "jobs", real)
+
+
+@pytest.fixture
+def connected(services: Services) -> None:
+    projects.remember(
+        services.store,
+        1,
+        label_config=requests.CONFIG,
+        label_studio_url="http://label-studio.test",
+        api_key="0123456789abcdef0123456789abcdef01234567",
+    )
+
+
+@pytest.mark.usefixtures("connected")
+def test_a_run_is_queued_shown_and_cancelled(client: FlaskClient, jobs: Noted) -> None:
+    answer = client.post("/api/v1/projects/1/preannotate", json={"task_ids": [3, 1]})
+    assert answer.status_code == 202
+    run = answer.json
+    assert (run["state"], run["task_ids"], run["only_unlabeled"], run["version"]) == (
+        "queued",
+        [1, 3],
+        False,
+        None,
+    )
+    assert jobs.preannotated == [run["id"]]
+    assert client.get("/api/v1/projects/1/preannotations").json == {"runs": [run]}
+    assert client.get(f"/api/v1/projects/1/preannotations/{run['id']}").json == run
+    cancelled = client.post(f"/api/v1/projects/1/preannotations/{run['id']}/cancel").json
+    assert cancelled["state"] == "cancelled"
+    assert client.get("/api/v1/projects/1/preannotations/99").status_code == 404
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize(("body", "only_unlabeled"), [(None, True), ({"only_unlabeled": False}, False)])
+def test_without_task_ids_it_is_the_project_and_by_default_what_is_open(
+    client: FlaskClient, jobs: Noted, body: Any, only_unlabeled: bool
+) -> None:
+    run = client.post("/api/v1/projects/1/preannotate", json=body).json
+    assert (run["only_unlabeled"], run["task_ids"]) == (only_unlabeled, None)
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize("body", [{"task_ids": []}, {"task_ids": ["1"]}, {"only_unlabeled": "perhaps"}, []])
+def test_a_malformed_request_is_refused(client: FlaskClient, jobs: Noted, body: Any) -> None:
+    assert client.post("/api/v1/projects/1/preannotate", json=body).status_code == 400
+    assert jobs.preannotated == []
+
+
+def test_without_a_token_a_run_is_refused_with_what_to_do(client: FlaskClient) -> None:
+    client.post("/setup", json=requests.setup())
+    answer = client.post("/api/v1/projects/1/preannotate")
+    assert answer.status_code == 409
+    assert "`lorabel connect`" in answer.json["error"]
+    assert client.post("/api/v1/projects/9/preannotate").status_code == 404
+
+
+@pytest.fixture
+def hurried(settings: Settings, jobs: Noted, model_server: FakeModelServer) -> Iterator[Flask]:
+    """Its model server answers the first piece of a request just in time, and nobody has time for the second."""
+    app = create_app(settings.model_copy(update={"predict_timeout_s": 3.5}))
+    model_server.wait_s = 3.0
+    services = app.extensions[EXTENSION]
+    real = services.jobs
+    object.__setattr__(services, "jobs", jobs)
+    yield app
+    object.__setattr__(services, "jobs", real)
+    services.close()
+
+
+@pytest.mark.usefixtures("connected")
+def test_what_a_request_for_many_tasks_has_no_time_for_goes_on_as_a_bulk_run(
+    hurried: Flask, jobs: Noted, services: Services, model_server: FakeModelServer
+) -> None:
+    names = ["blue", "forbidden"] * 150
+    found = results(hurried.test_client(), *(picture(i, name) for i, name in enumerate(names)))
+    assert all(choices(entry) == {"label": ["blue"]} for entry in found[:256:2])
+    assert found[256:] == [[]] * 44
+    with services.store.read() as session:
+        (run,) = bulk_runs.list_of(session, 1)
+    assert run.task_ids == list(range(256, 300)), "those that cannot be read are not asked for at once"
+    assert jobs.preannotated == [run.id]
+    assert model_server.requests[0].lane == Lane.BULK
+
+
+def test_without_a_token_they_stay_without_a_prediction_and_the_log_says_so(
+    hurried: Flask, jobs: Noted, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = results(hurried.test_client(), *(picture(i, "blue") for i in range(300)))
+    assert found[256:] == [[]] * 44
+    assert jobs.preannotated == []
+    assert "44 tasks stay without a prediction: project 1: predictions cannot be written back" in caplog.text
+
+
+def test_the_opening_of_a_task_looks_ahead_once_the_answer_is_sent(
+    client: FlaskClient, jobs: Noted, model_server: FakeModelServer
+) -> None:
+    answer = client.post("/predict", json=requests.predict(picture(7, "red")))
+    assert len(answer.json["results"]) == 1
+    assert jobs.ahead == []
+    answer.close()
+    assert jobs.ahead == [(1, 7)]
+    assert model_server.requests[0].lane == Lane.INTERACTIVE
+
+
+@pytest.mark.parametrize("parts", [{"context": {"result": []}}, {"more": True}])
+def test_smart_tools_and_requests_for_many_tasks_do_not_look_ahead(
+    client: FlaskClient, jobs: Noted, parts: dict[str, Any]
+) -> None:
+    tasks = [picture(7, "red"), picture(8, "blue")][: 1 + bool(parts.pop("more", False))]
+    client.post("/predict", json=requests.predict(*tasks, **parts)).close()
+    assert jobs.ahead == []
+
+
+def test_a_promotion_looks_ahead(client: FlaskClient, jobs: Noted) -> None:
+    client.post("/setup", json=requests.setup())
+    assert client.post("/api/v1/projects/1/promote", json={"version": 0}).status_code == 200
+    assert jobs.ahead == [(1, 0)]

@@ -1,0 +1,83 @@
+"""A Label Studio and a model server that answer over real sockets, and a project that is connected to both."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from lorabel import projects
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import BulkRun
+from tests.backend import fake_model_server, requests
+from tests.backend.fake_model_server import FakeModelServer
+from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from workers import services
+from workers.services import Services
+
+
+class NotedJobs:
+    """Stands for the queues and notes which bulk runs were put on them."""
+
+    def __init__(self) -> None:
+        self.preannotated: list[int] = []
+
+    def preannotate(self, run: BulkRun) -> bool:
+        self.preannotated.append(run.id)
+        return True
+
+
+@pytest.fixture(scope="session")
+def shared_model_server() -> Iterator[FakeModelServer]:
+    with fake_model_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def model_server(shared_model_server: FakeModelServer) -> FakeModelServer:
+    """As new."""
+    shared_model_server.__init__(shared_model_server.url)  # type: ignore[misc]
+    return shared_model_server
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    fake = FakeLabelStudio()
+    with serve(fake):
+        yield fake
+
+
+@pytest.fixture
+def here(
+    settings: Settings,
+    store: Store,
+    model_server: FakeModelServer,
+    label_studio: FakeLabelStudio,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Services]:
+    """What jobs find as `services.current()`; project 1 is connected."""
+    own = {"model_server_url": model_server.url, "bulk_page": 10, "label_studio_requests_per_second": 1e6}
+    real = Services.open(settings.model_copy(update=own))
+    noted = replace(real, jobs=cast(Any, NotedJobs()))
+    monkeypatch.setattr(services, "current", lambda: noted)
+    projects.remember(
+        store, 1, label_config=requests.CONFIG, label_studio_url=label_studio.url, api_key=PERSONAL_TOKEN
+    )
+    yield noted
+    real.close()
+
+
+def add_tasks(label_studio: FakeLabelStudio, *names: str, first: int = 1, annotations: int = 0) -> None:
+    """Task `first + i` shows the i-th picture; see tests/backend/fake_model_server.py for what names do."""
+    label_studio.tasks += [
+        {
+            "id": task_id,
+            "data": {"image": f"http://pictures.test/{name}.png"},
+            "annotations": [],
+            "predictions": [],
+            "total_annotations": annotations,
+            "cancelled_annotations": 0,
+        }
+        for task_id, name in enumerate(names, start=first)
+    ]
