@@ -1,0 +1,176 @@
+"""Bulk runs and tasks predicted ahead, with the real Label Studio and every process of Lorabel."""
+
+import re
+import subprocess
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from lorabel import bulk_runs
+from lorabel.connect import connect
+from lorabel.demo.project import LABEL_CONFIG, create_project
+from lorabel.label_studio import LabelStudio
+from lorabel.store import Store
+from lorabel.tables import BulkRun, RunState
+from tests.e2e.label_studio_server import Server
+from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
+from tests.e2e.processes import kill, wait_until
+from tests.workers.pictures import data_url, pictures
+
+pytestmark = pytest.mark.e2e
+
+TASKS = 60
+PAGE = 5
+AHEAD = 6
+PREDICT_TIMEOUT_S = 6.0
+SLOW_S = 12.0
+TIMEOUT_S = 120.0
+BROKEN = "data:image/png;base64,AAAA"
+
+
+@pytest.fixture(scope="module")
+def slow_pictures() -> Iterator[str]:
+    """An address whose pictures take longer than one /predict has time."""
+    body = b64decode(data_url(pictures(1)[0]).partition(",")[2])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(SLOW_S)
+            self.send_response(200)
+            self.send_header("Content-Type", "image/png")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Silence."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def lorabel(start_lorabel: Callable[..., Lorabel], slow_pictures: str) -> Lorabel:
+    return start_lorabel(
+        {
+            "BULK_PAGE": str(PAGE),
+            "LABEL_STUDIO_REQUESTS_PER_SECOND": "4",
+            "RUN_LEASE_SECONDS": "5",
+            "AHEAD_TASKS": str(AHEAD),
+            "PREDICT_TIMEOUT_S": str(PREDICT_TIMEOUT_S),
+            "MEDIA_ALLOWED_HOSTS": slow_pictures.removeprefix("http://"),
+        }
+    )
+
+
+@pytest.fixture
+def store(lorabel: Lorabel) -> Iterator[Store]:
+    store = Store.open(lorabel.settings)
+    yield store
+    store.close()
+
+
+def connected(lorabel: Lorabel, label_studio: Server, project_id: int) -> int:
+    connection = connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
+    assert connection.is_complete, connection.steps
+    return project_id
+
+
+def add_tasks(client: LabelStudio, project_id: int, *images: str) -> None:
+    client.call("POST", f"/api/projects/{project_id}/import", json=[{"image": image} for image in images])
+
+
+def versions_of(client: LabelStudio, project_id: int) -> dict[int, list[str]]:
+    """Per task the model version of each prediction that Label Studio has."""
+    found: dict[int, list[str]] = {task.task_id: [] for task in client.tasks(project_id)}
+    for prediction in client.call("GET", "/api/predictions/", params={"project": project_id}):
+        found[prediction["task"]].append(prediction["model_version"])
+    return found
+
+
+def newest(store: Store, project_id: int) -> BulkRun:
+    with store.read() as session:
+        return bulk_runs.list_of(session, project_id)[0]
+
+
+def has_begun(store: Store, project_id: int) -> bool:
+    with store.read() as session:
+        found = bulk_runs.list_of(session, project_id)
+    return bool(found) and found[0].done >= 2 * PAGE
+
+
+def rows(lorabel: Lorabel) -> float:
+    """How many rows the model server has computed."""
+    text = httpx.get(f"{lorabel.settings.model_server_url}/metrics", trust_env=False).text
+    return sum(
+        float(value) for value in re.findall(r'^lorabel_rows_total{[^}]*outcome="ok"[^}]*} (\S+)$', text, re.M)
+    )
+
+
+def test_a_whole_project_is_predicted_once_though_the_worker_is_killed_in_the_middle(
+    lorabel: Lorabel, label_studio: Server, client: LabelStudio, store: Store
+) -> None:
+    project_id = connected(lorabel, label_studio, create_project(client, TASKS))
+    add_tasks(client, project_id, BROKEN, f"/data/upload/{project_id}/not-there.jpg")
+    command = subprocess.Popen(
+        [str(PROGRAM), "preannotate", str(project_id)],
+        env={**bare_environment(), **lorabel.environment, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: has_begun(store, project_id), TIMEOUT_S, "the run is on")
+    kill(lorabel, "worker-bulk")
+    assert newest(store, project_id).state == RunState.RUNNING
+    said, _ = command.communicate(timeout=TIMEOUT_S)
+    run = newest(store, project_id)
+    assert (run.state, run.attempt) == (RunState.FINISHED, 2), run.error
+    assert (run.done + run.skipped, run.failed, run.total) == (TASKS, 2, TASKS + 2)
+    assert run.skipped <= PAGE, "only the page in doubt was there already"
+    *whole, broken, gone = (versions for _, versions in sorted(versions_of(client, project_id).items()))
+    assert whole == [[f"p{project_id}.v0"]] * TASKS
+    assert (broken, gone) == ([f"p{project_id}.v0"], []), "as /predict: empty for what can never be read"
+    assert command.returncode == 0
+    assert f"bulk run {run.id} finished: {run.done} tasks predicted" in said
+    assert len([line for line in said.splitlines() if line.startswith("task ")]) == 2
+
+
+def test_what_retrieve_predictions_has_no_time_for_goes_on_as_a_bulk_run(
+    lorabel: Lorabel, label_studio: Server, client: LabelStudio, store: Store, slow_pictures: str
+) -> None:
+    project_id = connected(lorabel, label_studio, create_project(client, 4))
+    quick = list(versions_of(client, project_id))
+    add_tasks(client, project_id, *(f"{slow_pictures}/{i}.png" for i in range(3)))
+    client.call(
+        "POST",
+        f"/api/dm/actions?id=retrieve_tasks_predictions&project={project_id}",
+        json={"selectedItems": {"all": True, "excluded": []}},
+        timeout_s=TIMEOUT_S,
+    )
+    found = versions_of(client, project_id)
+    slow = sorted(found.keys() - set(quick))
+    assert [found[task_id] for task_id in quick] == [[f"p{project_id}.v0"]] * 4
+    assert [found[task_id] for task_id in slow] == [[]] * 3
+    assert newest(store, project_id).task_ids == slow
+    wait_until(lambda: newest(store, project_id).state == RunState.FINISHED, TIMEOUT_S, "the rest is done")
+    assert set(map(tuple, versions_of(client, project_id).values())) == {(f"p{project_id}.v0",)}
+
+
+def test_new_tasks_are_predicted_before_anybody_opens_them(
+    lorabel: Lorabel, label_studio: Server, client: LabelStudio
+) -> None:
+    created = client.call("POST", "/api/projects/", json={"title": "ahead", "label_config": LABEL_CONFIG})
+    project_id = connected(lorabel, label_studio, int(created["id"]))
+    before = rows(lorabel)
+    add_tasks(client, project_id, *(data_url(picture) for picture in pictures(3 * AHEAD)))
+    wait_until(lambda: rows(lorabel) >= before + AHEAD, TIMEOUT_S, "the first tasks are predicted")
+    assert set(map(tuple, versions_of(client, project_id).values())) == {()}, "and nothing is saved"
