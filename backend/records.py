@@ -145,7 +145,10 @@ class FailureRecord(Record):
 
 
 class BulkRunRecord(Record):
-    """`done`, `skipped` and `failed` tasks of `total`, up to task `cursor`; `failures` are the first 100."""
+    """`done`, `skipped` and `failed` tasks of `total`, up to task `cursor`; `failures` are the first 100.
+
+    `label_studio_s`: seconds spent in Label Studio.
+    """
 
     id: int
     state: str
@@ -159,6 +162,7 @@ class BulkRunRecord(Record):
     skipped: int
     failed: int
     failures: list[FailureRecord]
+    label_studio_s: float
     attempt: int
     error: str | None
     created_at: datetime

@@ -40,6 +40,9 @@ def report(run: BulkRun, console: Console) -> None:
         f"bulk run {run.id} {run.state}: {run.done} tasks predicted, {run.skipped} had a prediction already, "
         f"{run.failed} failed"
     )
+    if run.started_at and run.finished_at:
+        seconds = (run.finished_at - run.started_at).total_seconds()
+        console.print(f"{seconds:.1f} s, {run.label_studio_s:.1f} of them in Label Studio")
     for failure in run.failures[:FAILURES_SHOWN]:
         console.print(f"task {failure['task_id']}: {failure['reason']}", highlight=False)
     if run.failed > FAILURES_SHOWN:

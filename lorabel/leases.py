@@ -6,7 +6,7 @@ Training runs and bulk runs are such rows. At most one of a project is running; 
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -23,7 +23,8 @@ def claim(store: Store, table: type[R], run_id: int) -> R | None:
     try:
         with store.write() as session:
             claimed = update(table).where(table.id == run_id, table.state == RunState.QUEUED)
-            claimed = claimed.values(state=RunState.RUNNING, started_at=now(), heartbeat_at=now())
+            started_at = func.coalesce(table.started_at, now())
+            claimed = claimed.values(state=RunState.RUNNING, started_at=started_at, heartbeat_at=now())
             if cast(CursorResult[Any], session.execute(claimed)).rowcount == 0:
                 return None
             return session.get_one(table, run_id)

@@ -218,7 +218,8 @@ class BulkRun(Table):
     The tasks are `task_ids`, else those without an annotation, else all. They are done by id, and `cursor` is
     the last one of the last page that Label Studio has. Every task up to it is done, was skipped since it had
     a prediction of the version, or failed; `failures` names the first of these with the reason. `version_number`
-    is what was live at the start, for the whole run. `kills` are those since the last page.
+    is what was live at the start, for the whole run. `label_studio_s` are the seconds spent in Label Studio, of
+    those from `started_at` to `finished_at`. `kills` are those since the last page.
     """
 
     __tablename__ = "bulk_run"
@@ -235,6 +236,7 @@ class BulkRun(Table):
     skipped: Mapped[int] = mapped_column(default=0)
     failed: Mapped[int] = mapped_column(default=0)
     failures: Mapped[list[Json]] = mapped_column(default=list)
+    label_studio_s: Mapped[float] = mapped_column(default=0.0)
     attempt: Mapped[int] = mapped_column(default=1)
     kills: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text)

@@ -8,6 +8,8 @@ makes a second, equal one.)
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic, sleep
 from typing import Any, Self
@@ -108,14 +110,21 @@ class Outcome:
 
 @dataclass
 class Pace:
-    """Not more requests to Label Studio than it is meant to get."""
+    """Not more requests to Label Studio than it is meant to get; `spent_s` are the seconds that they took."""
 
     per_second: float
+    spent_s: float = 0.0
     next_at: float = 0.0
 
-    def wait(self) -> None:
+    @contextmanager
+    def request(self) -> Iterator[None]:
         sleep(max(0.0, self.next_at - monotonic()))
-        self.next_at = monotonic() + 1 / self.per_second
+        started = monotonic()
+        self.next_at = started + 1 / self.per_second
+        try:
+            yield
+        finally:
+            self.spent_s += monotonic() - started
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def _work(here: Services, claimed: BulkRun) -> None:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing to predict")
     if claimed.version_number is None:
         leases.report(here.store, claimed, version_number=project.live_number)
-    pace = Pace(here.settings.label_studio_requests_per_second)
+    pace = Pace(here.settings.label_studio_requests_per_second, claimed.label_studio_s)
     with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
         _do_pages(Ground(here, claimed, project, model, client, pace))
 
@@ -155,12 +164,12 @@ def _do_pages(ground: Ground) -> None:
         if after is None:
             break
         progress = after
-        leases.report(here.store, claimed, kills=0, **asdict(progress))
+        leases.report(here.store, claimed, kills=0, label_studio_s=ground.pace.spent_s, **asdict(progress))
         if monotonic() - started > TURN_S and _somebody_waits(here):
             bulk_runs.release(here.store, claimed)
             return
     with here.store.write() as session:
-        leases.finish(session, claimed, RunState.FINISHED)
+        leases.finish(session, claimed, RunState.FINISHED, label_studio_s=ground.pace.spent_s)
     log.info(
         "bulk run %d of project %d: %d done with %s, %d skipped, %d failed",
         claimed.id,
@@ -215,16 +224,16 @@ def _do_page(ground: Ground, progress: Progress) -> Progress | None:
 def _read(ground: Ground, cursor: int) -> Page | None:
     claimed, size = ground.claimed, ground.here.settings.bulk_page
     if claimed.task_ids is None:
-        ground.pace.wait()
-        found = ground.client.tasks_after(
-            claimed.project_id, cursor, only_unlabeled=claimed.only_unlabeled, page_size=size
-        )
+        with ground.pace.request():
+            found = ground.client.tasks_after(
+                claimed.project_id, cursor, only_unlabeled=claimed.only_unlabeled, page_size=size
+            )
         return Page(found.tasks, [], found.tasks[-1].task_id, found.total) if found.tasks else None
     left = [task_id for task_id in claimed.task_ids if task_id > cursor]
     if not left:
         return None
-    ground.pace.wait()
-    tasks = ground.client.tasks_of(claimed.project_id, left[:size])
+    with ground.pace.request():
+        tasks = ground.client.tasks_of(claimed.project_id, left[:size])
     missing = set(left[:size]) - {task.task_id for task in tasks}
     return Page(tasks, sorted(missing), left[:size][-1], len(left))
 
@@ -259,8 +268,8 @@ def _write(ground: Ground, final: dict[int, TaskPrediction]) -> None:
     rows = [NewPrediction(task_id, one.regions, one.score, version) for task_id, one in final.items()]
     # A run that was cancelled or given to another worker must not write any more.
     leases.report(ground.here.store, ground.claimed)
-    ground.pace.wait()
-    ground.client.add_predictions(ground.claimed.project_id, rows)
+    with ground.pace.request():
+        ground.client.add_predictions(ground.claimed.project_id, rows)
 
 
 def _after(progress: Progress, page: Page, outcome: Outcome) -> Progress:

@@ -156,6 +156,7 @@ def upgrade() -> None:
         sa.Column("skipped", sa.Integer(), nullable=False),
         sa.Column("failed", sa.Integer(), nullable=False),
         sa.Column("failures", sa.JSON(), nullable=False),
+        sa.Column("label_studio_s", sa.Double(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("kills", sa.Integer(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
