@@ -43,9 +43,9 @@ class FakeModelServer:
         self.outputs: dict[str, Any] = {}
 
     def predict(self) -> Response:
+        asked = PredictRequest.model_validate_json(request.get_data())
         time.sleep(self.wait_s)
         self.hung_up += has_hung_up(request.environ["werkzeug.socket"])
-        asked = PredictRequest.model_validate_json(request.get_data())
         self.requests.append(asked)
         if self.status != 200 and len(self.requests) > self.fails_from:
             return Response("no", self.status, {"Retry-After": "7"})
