@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 START_TIMEOUT_S = 60.0
 POLL_S = 0.1
 DEBIAN_FOLDERS = "/usr/lib/postgresql"
+LOOPBACK = "127.0.0.1"
 
 
 class MissingServerError(Exception):
@@ -37,16 +38,16 @@ class PostgresServer:
 
     port: int
 
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql://lorabel@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = "postgres", host: str = LOOPBACK) -> str:
+        return f"postgresql://lorabel@{host}:{self.port}/{database}"
 
 
 @dataclass(frozen=True)
 class RedisServer:
     port: int
 
-    def url(self, database: int = 0) -> str:
-        return f"redis://127.0.0.1:{self.port}/{database}"
+    def url(self, database: int = 0, host: str = LOOPBACK) -> str:
+        return f"redis://{host}:{self.port}/{database}"
 
 
 def free_port() -> int:
@@ -56,8 +57,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(addresses: Sequence[str] = (), network: str | None = None) -> Iterator[PostgresServer]:
     """A fresh cluster. PostgreSQL refuses to run as root, so root runs it as somebody else.
+
+    Args:
+        addresses: to listen on, beside 127.0.0.1.
+        network: whose machines are let in, beside this one.
 
     Raises:
         MissingServerError: it is not installed.
@@ -70,7 +75,11 @@ def postgres_server() -> Iterator[PostgresServer]:
         made = subprocess.run([*prefix, initdb, *make, f"--pgdata={data}"], capture_output=True, cwd=folder)
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
-        options = ["-D", str(data), "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"]
+        if network is not None:
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {network} trust\n")
+        listen = ",".join([LOOPBACK, *addresses])
+        options = ["-D", str(data), "-p", str(port), "-k", folder, "-c", f"listen_addresses={listen}"]
         # Nobody pulls this machine's plug, and waiting for the disk would double the tests' time.
         options += ["-c", "fsync=off", "-c", "synchronous_commit=off"]
         server = PostgresServer(port)
@@ -80,8 +89,13 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def redis_server(command: Sequence[str] = ("redis-server",)) -> Iterator[RedisServer]:
+def redis_server(
+    command: Sequence[str] = ("redis-server",), addresses: Sequence[str] = ()
+) -> Iterator[RedisServer]:
     """An empty server, started by `command` with the port and folder put after it.
+
+    Args:
+        addresses: to listen on, beside 127.0.0.1, without a password.
 
     Raises:
         MissingServerError: it is not installed.
@@ -91,7 +105,8 @@ def redis_server(command: Sequence[str] = ("redis-server",)) -> Iterator[RedisSe
         raise MissingServerError("redis-server is not on the PATH: apt-get install redis-server")
     server = RedisServer(free_port())
     with TemporaryDirectory(prefix="lorabel-redis-") as folder:
-        options = ["--port", str(server.port), "--bind", "127.0.0.1", "--dir", folder]
+        options = ["--port", str(server.port), "--bind", LOOPBACK, *addresses, "--dir", folder]
+        options += ["--protected-mode", "no"] if addresses else []
         with _running([program, *command[1:], *options], Path(folder), signal.SIGTERM, lambda: _pings(server)):
             yield server
 

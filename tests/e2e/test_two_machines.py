@@ -1,0 +1,208 @@
+"""Two training workers on two machines (network namespaces), with one PostgreSQL and one Redis between them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import rq
+from redis import Redis
+from sqlalchemy import select
+
+from lorabel import projects, runs
+from lorabel.demo import MODEL_FOLDER
+from lorabel.queue import Jobs
+from lorabel.settings import Settings
+from lorabel.store import Store
+from lorabel.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
+from tests.e2e.label_studio_server import kill_group
+from tests.e2e.lorabel_processes import bare_environment
+from tests.e2e.processes import wait_until
+from tests.machines import NETWORK, Machine, NotPermittedError, machine
+from tests.servers import MissingServerError, postgres_server, redis_server
+from tests.workers.events import START
+from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
+
+pytestmark = pytest.mark.e2e
+
+PROJECTS = range(1, 7)
+TIMEOUT_S = 240.0
+# A run that learns nothing takes its time, so that it can be cut off in the middle.
+TRAINING = {
+    "TRAIN_AFTER_ANNOTATIONS": "100000",
+    "TRAIN_AFTER_SECONDS": "100000",
+    "TRAIN_STEPS": "60",
+    "TRAIN_PATIENCE": "60",
+    "LEARNING_RATE": "1e-9",
+    "RUN_LEASE_SECONDS": "6",
+}
+
+
+@dataclass(frozen=True)
+class Worker:
+    machine: Machine
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def versions(self) -> set[str]:
+        """Those that it made, as its log says."""
+        return set(re.findall(r"(p\d+\.v\d+) is live", self.log.read_text(errors="replace")))
+
+    def has_said(self, words: str) -> bool:
+        return words in self.log.read_text(errors="replace")
+
+
+@dataclass(frozen=True)
+class Site:
+    settings: Settings
+    store: Store
+    workers: tuple[Worker, Worker]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    with ExitStack() as stack:
+        try:
+            machines = [stack.enter_context(machine(number)) for number in (1, 2)]
+        except NotPermittedError as error:
+            pytest.skip(f"no network namespaces here: {error}")
+        hosts = [one.host for one in machines]
+        try:
+            postgres = stack.enter_context(postgres_server(hosts, NETWORK))
+            redis = stack.enter_context(redis_server(addresses=hosts))
+        except MissingServerError as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+
+        def start(name: str, queue: str, host: str, prefix: list[str]) -> tuple["subprocess.Popen[bytes]", Path]:
+            urls = {"DATABASE_URL": postgres.url(host=host), "REDIS_URL": redis.url(host=host)}
+            process = _start([*prefix, sys.executable, "-m", "workers.worker", queue], urls, folder, name)
+            stack.callback(kill_group, process)
+            return process, folder / f"{name}.log"
+
+        settings = Settings(data_dir=folder, database_url=postgres.url(), redis_url=redis.url())
+        store = Store.open(settings)
+        store.migrate()
+        stack.callback(store.close)
+        start("light", "light", "127.0.0.1", [])
+        one, two = (Worker(each, *start(each.name, "train", each.host, each.command())) for each in machines)
+        for worker in (one, two):
+            wait_until(lambda w=worker: w.has_said("worker of queue train"), TIMEOUT_S, "the worker is up")
+        yield Site(settings, store, (one, two))
+
+
+def _start(argv: list[str], urls: Mapping[str, str], folder: Path, name: str) -> "subprocess.Popen[bytes]":
+    environment = {
+        **bare_environment(),
+        **TRAINING,
+        **urls,
+        "DATA_DIR": str(folder),
+        "DEVICE": "cpu",
+        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
+        # No model server runs: adapters are loaded when somebody asks for them.
+        "MODEL_SERVER_URL": "http://127.0.0.1:9",
+    }
+    with (folder / f"{name}.log").open("wb") as out:
+        return subprocess.Popen(
+            argv, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+
+
+def ask_for_runs(site: Site, numbers: range) -> list[int]:
+    """Ids of the runs of projects with 20 annotations each."""
+    for number in numbers:
+        projects.remember(site.store, number, label_config=LABEL_CONFIG)
+        with site.store.write() as session:
+            for i, picture in enumerate(pictures(20), start=1):
+                session.add(
+                    Annotation(
+                        id=1000 * number + i,
+                        project_id=number,
+                        task_id=1000 * number + i,
+                        task_data={"image": data_url(picture)},
+                        result=result(GRADES[picture.fill]),
+                        updated_at=START + timedelta(seconds=i),
+                        times_applied=1,
+                    )
+                )
+    asked = [runs.request(site.store, number, "test") for number in numbers]
+    jobs = Jobs(site.settings)
+    assert all(jobs.train(run.id) for run in asked)
+    return [run.id for run in asked]
+
+
+def states(site: Site, ids: list[int]) -> list[tuple[str, int]]:
+    with site.store.read() as session:
+        found = {run.id: run for run in session.scalars(select(TrainingRun).where(TrainingRun.id.in_(ids)))}
+        return [(found[i].state, found[i].attempt) for i in ids]
+
+
+def live_versions(site: Site, numbers: range) -> list[str]:
+    with site.store.read() as session:
+        rows = session.scalars(select(ModelVersion).where(ModelVersion.project_id.in_(numbers)))
+        assert all(row.state == VersionState.LIVE for row in rows)
+        rows = session.scalars(select(ModelVersion).where(ModelVersion.project_id.in_(numbers)))
+        return sorted(row.name for row in rows)
+
+
+def test_the_machines_share_nothing_but_cables_and_a_folder(site: Site) -> None:
+    one, two = (worker.machine for worker in site.workers)
+    port = str(site.settings.database_url).rpartition(":")[2].partition("/")[0]
+    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+
+    def reaches(address: str) -> bool:
+        argv = one.command(sys.executable, "-c", program, address, port)
+        return subprocess.run(argv, capture_output=True).returncode == 0
+
+    assert reaches(one.host)
+    assert not reaches("127.0.0.1") and not reaches(two.host)
+
+
+def test_runs_of_several_projects_are_shared_out_and_each_is_done_once(site: Site) -> None:
+    ids = ask_for_runs(site, PROJECTS)
+    finished = [(RunState.FINISHED, 1)] * len(ids)
+    wait_until(lambda: states(site, ids) == finished, TIMEOUT_S, "every run is done, in its first attempt")
+    one, two = (worker.versions() for worker in site.workers)
+    assert one and two, "both workers had some"
+    assert not one & two, "no run was done twice"
+    assert sorted(one | two) == live_versions(site, PROJECTS) == [f"p{number}.v1" for number in PROJECTS]
+    folders = {folder.name for folder in site.settings.adapters_dir.iterdir()}
+    assert folders == one | two
+
+
+def test_the_run_of_a_machine_that_is_cut_off_is_done_by_the_other_and_does_not_come_twice(site: Site) -> None:
+    """When the cable is back, the first worker finds its run given away, drops what it made and works on."""
+    number = range(20, 21)
+    (run,) = ask_for_runs(site, number)
+    wait_until(lambda: states(site, [run]) == [(RunState.RUNNING, 1)], TIMEOUT_S, "the run is on")
+    cut_off, other = _whose_is_it(site, run)
+    cut_off.machine.unplug()
+    try:
+        wait_until(lambda: states(site, [run]) == [(RunState.FINISHED, 2)], TIMEOUT_S, "the other has done it")
+    finally:
+        cut_off.machine.plug_in()
+    assert "p20.v1" in other.versions()
+    wait_until(lambda: cut_off.has_said(f"run {run} is no longer ours"), TIMEOUT_S, "the first one knows")
+    assert live_versions(site, number) == ["p20.v1"]
+    assert states(site, [run]) == [(RunState.FINISHED, 2)]
+    other.process.terminate()
+    (following,) = ask_for_runs(site, range(21, 22))
+    wait_until(lambda: states(site, [following])[0][0] == RunState.FINISHED, TIMEOUT_S, "it works again")
+    assert "p21.v1" in cut_off.versions()
+
+
+def _whose_is_it(site: Site, run: int) -> tuple[Worker, Worker]:
+    """The worker that has it, and the other one. Network namespaces have process ids in common."""
+    with Redis.from_url(site.settings.redis) as redis:
+        busy = [entry.pid for entry in rq.Worker.all(connection=redis) if entry.get_current_job_id()]
+    one, two = site.workers
+    assert busy in ([one.process.pid], [two.process.pid]), f"run {run} is in the hands of {busy}"
+    return (one, two) if busy == [one.process.pid] else (two, one)
