@@ -1,20 +1,21 @@
 # Needs python3 (3.11 or later), make and the package registries; uv is fetched with pip where it is missing.
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
+LOCK := requirements.lock
 
-.PHONY: demo setup check test test-postgres docs lock bench clean
+.PHONY: demo setup check test test-postgres test-ray docs lock bench clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml
-	@command -v $(UV) >/dev/null || (python3 -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install --quiet uv)
+$(READY): $(LOCK) pyproject.toml
+	@command -v $(UV) >/dev/null || (python3 -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv)
 	$(UV) venv --quiet --allow-existing --python python3 $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -22,7 +23,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not e2e"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not e2e and not ray"
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
@@ -33,6 +34,12 @@ test-postgres: setup
 test: check test-postgres
 	$(BIN)/pytest -q -n 2 --dist loadfile -m e2e
 
+# The model server on Ray, in an environment of its own: nothing else needs Ray.
+test-ray:
+	$(MAKE) setup VENV=.venv-ray LOCK=requirements-ray.lock
+	.venv-ray/bin/mypy
+	RAY_USAGE_STATS_ENABLED=0 .venv-ray/bin/pytest -q -m ray
+
 bench: setup
 	$(BIN)/python -m benchmarks.latency
 
@@ -42,6 +49,8 @@ docs: setup
 lock:
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-header \
 		--no-annotate pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra ray --no-emit-index-url --no-header \
+		--no-annotate --constraints requirements.lock pyproject.toml -o requirements-ray.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-uv .lorabel build *.egg-info
+	rm -rf $(VENV) .venv-uv .venv-ray .lorabel build *.egg-info

@@ -70,6 +70,15 @@ class Settings(BaseSettings):
         256, ge=0, description="Memory for computed features of inputs, and of labels."
     )
     pixels_memory_mb: int = Field(256, ge=0, description="Memory for decoded inputs.")
+    ray_address: str | None = Field(
+        None, description="Ray cluster for `python -m model_server.ray_serve`; default: one of this machine."
+    )
+    replicas_min: int = Field(1, ge=1, description="Fewest replicas of the model server on Ray, one per GPU.")
+    replicas_max: int = Field(1, ge=1, description="Most of them; Ray starts more when requests wait.")
+    replica_requests: int = Field(
+        24, ge=1, description="Requests at a time on a replica above which Ray starts more."
+    )
+    replica_cpus: float = Field(1, gt=0, description="CPU cores that Ray sets aside for each replica.")
     predict_timeout_s: float = Field(
         95.0, gt=0, description="Time for one /predict; Label Studio gives up after 100 s."
     )

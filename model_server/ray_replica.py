@@ -1,0 +1,62 @@
+"""One device of several: the single model server's app, asked over Ray instead of a socket."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import httpx
+from ray import serve
+
+from lorabel import logs
+from lorabel.settings import Settings
+
+# As many requests as the single model server has threads.
+MOST_ONGOING = 64
+HANDED_ON = ("retry-after", "www-authenticate")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a replica needs of an HTTP request."""
+
+    method: str
+    path: str
+    authorization: str | None
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a front needs for an HTTP answer; `replica` is the name of the one that gave it."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    replica: str = ""
+
+
+class Replica:
+    """A Ray Serve deployment."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Fronts import this file too, and start in a second without torch.
+        from model_server.app import create_app
+
+        logs.configure(settings)
+        self._http = httpx.Client(
+            transport=httpx.WSGITransport(create_app(settings)), base_url="http://replica", timeout=None
+        )
+        self._threads = ThreadPoolExecutor(MOST_ONGOING, thread_name_prefix="answer")
+        self._name: str = serve.get_replica_context().replica_id.unique_id
+
+    async def answer(self, asked: Asked) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, asked)
+
+    def _answer(self, asked: Asked) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        if asked.authorization is not None:
+            headers["Authorization"] = asked.authorization
+        found = self._http.request(asked.method, asked.path, content=asked.body, headers=headers)
+        handed_on = {name: found.headers[name] for name in HANDED_ON if name in found.headers}
+        return Answer(found.status_code, found.headers["content-type"], found.content, handed_on, self._name)

@@ -1,0 +1,134 @@
+"""A Ray cluster of this machine with the model server on it, made by the commands that docs/scaling.md gives."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.lorabel_processes import bare_environment
+from tests.servers import free_port
+
+START_TIMEOUT_S = 180.0
+REPLICA_TITLE = "ray::ServeReplica:lorabel:replica"
+REPLICA_LOG = re.compile(r"replica_lorabel_replica_(\w+)\.log")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    url: str
+    environment: Mapping[str, str]
+    head: "subprocess.Popen[bytes]"
+
+    def deploy(self, **changed: str) -> None:
+        """Run the command: the first time it starts the application, later it updates it."""
+        command = [sys.executable, "-m", "model_server.ray_serve"]
+        environment = {**self.environment, **changed}
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=START_TIMEOUT_S)
+        if done.returncode:
+            raise RuntimeError(f"{command} failed:\n{done.stderr.decode(errors='replace')[-3000:]}")
+
+    def replicas(self) -> dict[str, int]:
+        """The processes of those that run, by the names that they sign their answers with."""
+        pids = [pid for pid in _descendants(self.head.pid) if _title(pid).startswith(REPLICA_TITLE)]
+        return {name: pid for pid in pids if (name := _name_in_open_files(pid)) is not None}
+
+    def kill(self, replica: str) -> None:
+        os.kill(self.replicas()[replica], signal.SIGKILL)
+
+
+@contextmanager
+def cluster(folder: Path, variables: Mapping[str, str]) -> Iterator[Cluster]:
+    """`variables` are put over those of two replicas on this machine's CPU."""
+    ray_port, http_port = free_port(), free_port()
+    environment = {
+        **bare_environment(),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+        "RAY_ADDRESS": f"127.0.0.1:{ray_port}",
+        "MODEL_SERVER_URL": f"http://127.0.0.1:{http_port}",
+        "DEVICE": "cpu",
+        "PRECISION": "float32",
+        "REPLICAS_MIN": "2",
+        "REPLICAS_MAX": "2",
+        **variables,
+    }
+    # Ray counts cores, it does not measure them: room for one replica more while one is replaced.
+    options = ["--head", "--block", "--num-cpus=3", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    command = [str(Path(sys.prefix) / "bin" / "ray"), "start", *options, f"--port={ray_port}"]
+    with (folder / "ray.log").open("wb") as log:
+        head = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _wait_until_started(head, folder / "ray.log")
+        made = Cluster(environment["MODEL_SERVER_URL"], environment, head)
+        made.deploy()
+        yield made
+    finally:
+        started = _descendants(head.pid)
+        head.terminate()  # and no other: it ends its processes in order
+        head.wait(60)
+        _wait_until_ended(started)
+
+
+def _wait_until_started(head: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while "Ray runtime started" not in log.read_text(errors="replace"):
+        if head.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"Ray did not start:\n{log.read_text(errors='replace')[-3000:]}")
+        time.sleep(0.3)
+
+
+def _wait_until_ended(pids: list[int]) -> None:
+    """Ray's processes end when their head does; what does not is killed."""
+    deadline = time.monotonic() + 20
+    while any(_title(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in pids:
+        if "ray" in _title(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for child in _children(pid):
+        found += [child, *_descendants(child)]
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:  # it ended
+        return []
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _name_in_open_files(pid: int) -> str | None:
+    """A replica's log bears its name."""
+    for file in _listed(Path(f"/proc/{pid}/fd")):
+        with suppress(OSError):  # closed meanwhile
+            if match := REPLICA_LOG.fullmatch(file.readlink().name):
+                return match[1]
+    return None
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # the process ended
+        return []

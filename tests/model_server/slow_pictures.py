@@ -1,0 +1,45 @@
+"""An HTTP server whose pictures take their time: who asks for one is surely waiting."""
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.workers.pictures import pictures
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """`/1500/7.png`: the eighth drawn picture, after 1,500 ms."""
+
+    def do_GET(self) -> None:
+        wait_ms, number = self.path.removesuffix(".png").strip("/").split("/")
+        time.sleep(int(wait_ms) / 1000)
+        file = io.BytesIO()
+        pictures(int(number) + 1)[int(number)].draw(96).save(file, "PNG")
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(file.getvalue())))
+        self.end_headers()
+        self.wfile.write(file.getvalue())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Who asked was killed."""
+
+
+@contextmanager
+def slow_pictures() -> Iterator[str]:
+    """Its address."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,299 @@
+"""Two replicas of the model server on a real Ray cluster, one of them killed under load.
+
+The reference is the single model server with the same settings, in this process.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from flask.testing import FlaskClient
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-ray")
+
+import torch
+
+from lorabel.demo import MODEL_FOLDER
+from lorabel.demo.pictures import COLOURS
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow
+from lorabel.registry import Registry
+from lorabel.settings import Settings
+from model_server.app import create_app
+from tests.e2e.processes import wait_until
+from tests.model_server.ray_cluster import Cluster, cluster
+from tests.model_server.slow_pictures import slow_pictures
+from tests.model_server.test_adapters import save_random_adapter
+from tests.workers.pictures import data_url, pictures
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+SOURCE = f"local-dir:{MODEL_FOLDER}"
+ADAPTERS = [f"p{i}.v1/label" for i in range(1, 9)]
+UNTOUCHED = [f"p{i}.v1/label" for i in range(9, 19)]
+AUTH = ("lorabel", "pass:word")
+DRAWN = pictures(20)
+MAX_WAITING = 48
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With adapters that change the answers."""
+    folder = tmp_path_factory.mktemp("data")
+    family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, Settings())
+    for name in (*ADAPTERS, *UNTOUCHED):
+        save_random_adapter(family, Registry(folder / "adapters"), name.partition("/")[0], 4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[str]:
+    with slow_pictures() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def running(data: Path, slow: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    variables = {
+        "DATA_DIR": str(data),
+        "MODEL_DUAL_ENCODER": SOURCE,
+        "MEDIA_ALLOWED_HOSTS": slow.removeprefix("http://"),
+        "BASIC_AUTH_USER": AUTH[0],
+        "BASIC_AUTH_PASS": AUTH[1],
+        "MAX_WAITING": str(MAX_WAITING),
+        "MAX_REQUEST_MB": "1",
+    }
+    with cluster(tmp_path_factory.mktemp("ray"), variables) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path) -> Iterator[FlaskClient]:
+    settings = Settings(data_dir=data, models={"dual_encoder": SOURCE}, device="cpu", precision="float32")
+    app = create_app(settings)
+    yield app.test_client()
+    app.extensions["engine"].close()
+
+
+@pytest.fixture(scope="module")
+def expected(plain: FlaskClient) -> dict[tuple[int, str | None], list[float]]:
+    """By picture and adapter."""
+    cases = [(i, adapter) for adapter in (None, *ADAPTERS) for i in range(len(DRAWN))]
+    rows = [row(i, adapter) for i, adapter in cases]
+    answer = plain.post("/v1/predict", data=PredictRequest(rows=rows, timeout_s=120).model_dump_json())
+    return dict(zip(cases, probabilities(PredictResponse.model_validate_json(answer.data)), strict=True))
+
+
+@pytest.fixture
+def http(running: Cluster) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=running.url, auth=AUTH, timeout=90.0, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def both_replicas_run(running: Cluster, http: httpx.Client) -> None:
+    def know_each_other() -> bool:
+        names = set(re.findall(r'lorabel_rows_waiting\{replica="(\w+)"\}', http.get("/metrics").text))
+        return len(names) == 2 and names == set(running.replicas())
+
+    wait_until(know_each_other, 180, "two replicas answer")
+
+
+def row(picture: int, adapter: str | None, url: str | None = None) -> PredictRow:
+    question = {"image": {"url": url or data_url(DRAWN[picture])}, "texts": tuple(COLOURS), "is_multiple": False}
+    return PredictRow(kind="image_labels", input=question, adapter=adapter)
+
+
+def probabilities(answer: PredictResponse) -> list[list[float]]:
+    assert all(result.error is None for result in answer.rows), answer
+    return [list(result.output["probabilities"]) for result in answer.rows if result.output is not None]
+
+
+def ask(http: httpx.Client, rows: list[PredictRow]) -> httpx.Response:
+    return http.post("/v1/predict", content=PredictRequest(rows=rows, timeout_s=60).model_dump_json())
+
+
+def right(answer: httpx.Response) -> list[list[float]]:
+    assert answer.status_code == 200, answer.text
+    return probabilities(PredictResponse.model_validate_json(answer.content))
+
+
+def like(shares: list[float]) -> object:
+    """Also where a share is next to nothing: another adapter changes it by a multiple."""
+    return pytest.approx(shares, rel=1e-2, abs=1e-15)
+
+
+def models(http: httpx.Client) -> ModelsResponse:
+    return ModelsResponse.model_validate_json(http.get("/v1/models").content)
+
+
+def test_predictions_equal_those_of_the_single_model_server(
+    http: httpx.Client, expected: dict[tuple[int, str | None], list[float]]
+) -> None:
+    for adapter in (None, *ADAPTERS[:3]):
+        answered = right(ask(http, [row(i, adapter) for i in range(len(DRAWN))]))
+        for i, found in enumerate(answered):
+            assert found == like(expected[i, adapter])
+    assert expected[0, None] != like(expected[0, ADAPTERS[0]]) != expected[0, ADAPTERS[1]]
+
+
+def test_rows_of_several_projects_may_be_in_one_request(
+    http: httpx.Client, expected: dict[tuple[int, str | None], list[float]]
+) -> None:
+    cases = [(i, adapter) for i, adapter in enumerate([None, *ADAPTERS[:4], None])]
+    answered = right(ask(http, [row(i, adapter) for i, adapter in cases]))
+    for case, found in zip(cases, answered, strict=True):
+        assert found == like(expected[case])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/predict", "{}", 400),
+        ("POST", "/v1/predict", "", 400),
+        ("POST", "/v1/preload", "{}", 400),
+        ("POST", "/v1/preload", '{"adapters": ["p9.v9/label"]}', 404),
+        ("POST", "/v1/preload", '{"adapters": []}', 200),
+        ("GET", "/nowhere", "", 404),
+        ("GET", "/v1/predict", "", 405),
+        ("GET", "/health", "", 200),
+    ],
+)
+def test_errors_are_those_of_the_single_model_server(
+    http: httpx.Client, plain: FlaskClient, method: str, path: str, body: str, status: int
+) -> None:
+    answer, alone = (http.request(method, path, content=body), plain.open(path, method=method, data=body))
+    assert (answer.status_code, alone.status_code) == (status, status)
+    assert answer.json() == alone.json
+
+
+def test_an_oversized_request_is_refused(http: httpx.Client) -> None:
+    assert http.post("/v1/predict", content=b"x" * 2**21).status_code == 413
+
+
+def test_a_password_is_demanded_as_by_the_single_model_server(running: Cluster) -> None:
+    with httpx.Client(base_url=running.url, timeout=30.0, trust_env=False) as stranger:
+        assert stranger.get("/livez").status_code == 200
+        for path in ("/health", "/v1/models", "/metrics"):
+            answer = stranger.get(path)
+            assert answer.status_code == 401
+            assert answer.headers["WWW-Authenticate"].startswith("Basic")
+        assert stranger.post("/v1/predict", content="{}").status_code == 401
+
+
+def test_requests_go_to_the_replica_that_holds_their_adapter(http: httpx.Client, running: Cluster) -> None:
+    """Adapters that nobody preloaded are loaded once each, though every request may reach both replicas."""
+    before = models(http).adapter_bytes
+    homes = {}
+    for adapter in UNTOUCHED:
+        names = {ask(http, [row(i, adapter)]).headers["X-Replica"] for i in range(4)}
+        assert len(names) == 1, f"{adapter} was computed at {names}"
+        (homes[adapter],) = names
+    assert set(homes.values()) == set(running.replicas()), "both have adapters of their own"
+    after = models(http)
+    assert set(UNTOUCHED) <= set(after.adapters)
+    size, rest = divmod(after.adapter_bytes - before, len(UNTOUCHED))
+    assert size > 0 and rest == 0
+    assert http.post("/v1/preload", json={"adapters": UNTOUCHED[:3]}).status_code == 200
+    assert models(http).adapter_bytes == after.adapter_bytes + 3 * size, "a second replica is ready for each"
+
+
+def test_requests_on_the_base_model_go_to_whoever_has_time(http: httpx.Client, running: Cluster) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda i: ask(http, [row(i % 20, None)]), range(60)))
+    counts = Counter(answer.headers["X-Replica"] for answer in answers)
+    assert set(counts) == set(running.replicas()) and min(counts.values()) >= 10
+
+
+def test_a_project_with_more_work_than_one_replica_should_have_gets_both(http: httpx.Client, slow: str) -> None:
+    with ThreadPoolExecutor(20) as threads:
+        rows = [row(i, ADAPTERS[0], f"{slow}/1500/{i}.png") for i in range(20)]
+        answers = list(threads.map(lambda one: ask(http, [one]), rows))
+    assert all(answer.status_code == 200 for answer in answers)
+    assert len({answer.headers["X-Replica"] for answer in answers}) == 2
+
+
+def test_metrics_tell_the_replicas_apart(http: httpx.Client, running: Cluster) -> None:
+    text = http.get("/metrics").text
+    for name in running.replicas():
+        assert f'lorabel_rows_waiting{{replica="{name}"}}' in text
+
+
+def test_when_every_replica_is_full_it_says_503_and_recovers(http: httpx.Client, slow: str) -> None:
+    """Each request fills a replica by itself; both are tried before the client is told to come again."""
+    rows = [row(i % 20, ADAPTERS[0], f"{slow}/2000/{i % 20}.png") for i in range(MAX_WAITING)]
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(lambda _: ask(http, rows), range(6)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 503} and statuses[200] >= 2
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers if answer.status_code == 503)
+    assert ask(http, [row(0, ADAPTERS[0])]).status_code == 200
+
+
+def test_what_a_killed_replica_had_taken_is_answered_by_the_other(
+    http: httpx.Client, running: Cluster, slow: str, expected: dict[tuple[int, str | None], list[float]]
+) -> None:
+    adapter = ADAPTERS[5]
+    home = ask(http, [row(0, adapter)]).headers["X-Replica"]
+    with ThreadPoolExecutor(6) as threads:
+        taken = [threads.submit(ask, http, [row(i, adapter, f"{slow}/3000/{i}.png")]) for i in range(6)]
+        time.sleep(1.5)
+        assert not any(future.done() for future in taken)
+        running.kill(home)
+        for i, future in enumerate(taken):
+            answer = future.result()
+            assert right(answer)[0] == like(expected[i, adapter])
+            assert answer.headers["X-Replica"] != home
+
+
+def test_under_load_nothing_is_lost_when_a_replica_is_killed(
+    http: httpx.Client, running: Cluster, slow: str, expected: dict[tuple[int, str | None], list[float]]
+) -> None:
+    cases = [(i % 20, (None, *ADAPTERS)[i % 9]) for i in range(400)]
+    before = running.replicas()
+    done: list[int] = []
+
+    def send(number: int) -> httpx.Response:
+        picture, adapter = cases[number]
+        answer = ask(http, [row(picture, adapter, f"{slow}/200/{picture}.png")])
+        done.append(number)
+        return answer
+
+    with ThreadPoolExecutor(8) as threads:
+        futures = [threads.submit(send, number) for number in range(len(cases))]
+        wait_until(lambda: len(done) > 100, 60, "load is on")
+        running.kill(min(before))
+        answers = [future.result() for future in futures]
+    for case, answer in zip(cases, answers, strict=True):
+        assert right(answer)[0] == like(expected[case])
+    assert min(before) in {answer.headers["X-Replica"] for answer in answers}
+
+
+def test_an_update_under_load_loses_nothing_and_replaces_every_replica(
+    http: httpx.Client, running: Cluster, expected: dict[tuple[int, str | None], list[float]]
+) -> None:
+    before = set(running.replicas())
+    cases = [(i % 20, (None, *ADAPTERS)[i % 9]) for i in range(10_000)]
+    is_over: list[bool] = []
+
+    def send_until_over(lane: int) -> int:
+        sent = 0
+        for case in cases[lane::3]:
+            if is_over:
+                break
+            assert right(ask(http, [row(*case)]))[0] == like(expected[case])
+            sent += 1
+            time.sleep(0.05)
+        return sent
+
+    with ThreadPoolExecutor(3) as threads:
+        futures = [threads.submit(send_until_over, lane) for lane in range(3)]
+        running.deploy(ADAPTER_MEMORY_MB="256")
+        wait_until(lambda: before.isdisjoint(running.replicas()), 120, "the old replicas have left")
+        is_over.append(True)
+        assert sum(future.result() for future in futures) > 50
