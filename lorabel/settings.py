@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     train_steps: int = Field(60, ge=1, description="Most optimizer steps of one run.")
     train_batch: int = Field(128, ge=1, description="Examples per step.")
     train_patience: int = Field(30, ge=1, description="Steps without a lower loss after which a run stops.")
+    train_processes: int = Field(
+        1, ge=1, description="Processes of one run, with a GPU each where there are GPUs."
+    )
     replay_annotations: int = Field(200, ge=0, description="Most old annotations replayed in a run.")
     held_out_percent: int = Field(20, ge=0, le=50, description="Share of tasks held out from training for good.")
     evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks that an evaluation takes.")

@@ -10,7 +10,7 @@ from peft import PeftModel
 from lorabel.contracts import MediaRef
 from lorabel.families import Family
 from lorabel.problems import Problem
-from workers import examples, lora
+from workers import examples, launch, lora
 from workers.evaluate import Judgement, choose_tasks, judge, score
 from workers.services import Services
 
@@ -60,7 +60,9 @@ def make_candidate(
         tasks = lora.precompute(family, model, tasks, recipe)
         with lora.with_live(model):
             live = score(problem, family, tasks, here.settings.max_batch)
-        loss = lora.fine_tune(family, model, train, recipe, ground.name, here.settings.data_dir, on_step)
+        loss = launch.fine_tune(
+            here.settings, family, model, train, recipe, ground.name, here.settings.data_dir, on_step
+        )
         candidate = score(problem, family, tasks, here.settings.max_batch)
         _save(model, folder)
     return Candidate(

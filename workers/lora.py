@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DataLoaderConfiguration
 from peft import (
     LoraConfig,
     PeftConfig,
@@ -144,6 +144,8 @@ def fine_tune(
         mixed_precision="bf16" if recipe.precision == "bfloat16" else "no",
         log_with=None if recipe.tracker == "none" else recipe.tracker,
         project_dir=folder,
+        # The processes of `workers/launch.py` share a batch, so a step of theirs is one step of the schedule.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     if recipe.tracker != "none":
         accelerator.init_trackers(name, config=asdict(recipe))
@@ -181,13 +183,19 @@ def _step(
     optimizer: Any,
     weights: Any,
 ) -> float:
+    """The loss of the batch, the same in every process; each computes its share of the examples."""
+    inputs, targets = (part[accelerator.process_index :: accelerator.num_processes] for part in batch)
+    share = len(targets) * accelerator.num_processes / len(batch[1])
     with accelerator.autocast():
-        loss = family.loss(*batch)
+        loss = family.loss(inputs, targets) * share
     accelerator.backward(loss)
+    if accelerator.num_processes > 1:
+        for weight in weights:
+            weight.grad = accelerator.reduce(weight.grad, "mean")
     accelerator.clip_grad_norm_(weights, 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss.detach())
+    return float(accelerator.reduce(loss.detach(), "mean"))
 
 
 def _batches(

@@ -1,0 +1,113 @@
+"""One run in two processes of accelerate's launcher, on the CPU (gloo), against the same run in one."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lorabel.errors import LorabelError, SettingsError
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.settings import Settings
+from tests.e2e.processes import wait_until
+from tests.workers.test_lora import examples, recipe
+from workers import launch, lora
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return DualEncoder.tiny(tmp_path_factory.mktemp("base"))
+
+
+def train(source: str, folder: Path, processes: int, **changed: object) -> tuple[float, list[lora.Progress]]:
+    settings = Settings(
+        data_dir=folder,
+        device="cpu",
+        precision="float32",
+        train_processes=processes,
+        models={"dual_encoder": source},
+    )
+    family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
+    steps: list[lora.Progress] = []
+    how = recipe(**changed)
+    with lora.adapted(family, None, how) as model:
+        loss = launch.fine_tune(settings, family, model, examples(family), how, "test", folder, steps.append)
+        model.save_pretrained(folder / "adapter", selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+    return loss, steps
+
+
+@pytest.mark.e2e
+def test_two_processes_come_to_the_adapter_that_one_comes_to(source: str, tmp_path: Path) -> None:
+    """7 examples a step: the processes have 4 and 3 of them, and each example must still count the same."""
+    how = {"batch": 7, "steps": 12, "learning_rate": 1e-3}
+    alone, steps_alone = train(source, tmp_path / "one", 1, **how)
+    together, steps = train(source, tmp_path / "two", 2, **how)
+    assert [step.step for step in steps] == [step.step for step in steps_alone] == list(range(1, 13))
+    assert steps[-1].loss < steps[0].loss
+    for mine, theirs in zip(steps, steps_alone, strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-3)
+    assert together == pytest.approx(alone, rel=1e-3)
+    one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.e2e
+def test_a_process_that_fails_fails_the_run_and_leaves_nobody_behind(source: str, tmp_path: Path) -> None:
+    with pytest.raises(LorabelError, match="ended with status 1"):
+        train(source, tmp_path, 2, learning_rate="a word")
+    assert _launched() == []
+
+
+@pytest.mark.e2e
+def test_a_run_that_is_given_away_ends_its_processes(source: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, device="cpu", train_processes=2, models={"dual_encoder": source})
+    family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
+    how = recipe(steps=10_000, patience=10_000, learning_rate=0.0)
+
+    def give_away(progress: lora.Progress) -> None:
+        raise LorabelError(f"given away at step {progress.step}")
+
+    with lora.adapted(family, None, how) as model, pytest.raises(LorabelError, match="given away"):
+        launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, give_away)
+    assert _launched() == []
+
+
+@pytest.mark.e2e
+def test_the_processes_of_a_killed_worker_end_by_themselves(source: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.workers.test_launch import train\n"
+        f"train({source!r}, Path({str(tmp_path)!r}), 2, steps=100_000, patience=100_000, learning_rate=0.0)"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    wait_until(lambda: len(_launched()) == 3, 120, "the launcher and two processes run")
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    wait_until(lambda: not _launched(), 120, "they have ended")
+
+
+def test_a_gpu_by_its_number_is_refused_where_each_process_takes_one(source: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, device="cuda:1", train_processes=2)
+    family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
+    how = recipe()
+    with lora.adapted(family, None, how) as model, pytest.raises(SettingsError, match="TRAIN_PROCESSES=2"):
+        launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, lambda _: None)
+
+
+def _launched() -> list[int]:
+    """The launcher and its processes, whoever started them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text(errors="replace").split("\0")
+        except OSError:
+            continue
+        if "workers.launched" in command:
+            found.append(int(folder.name))
+    return found

@@ -1,0 +1,49 @@
+"""`accelerate launch --module workers.launched FOLDER cpu|cuda`: one of the processes that train together.
+
+`workers/launch.py` starts it and says what is in the folder.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from lorabel import logs
+from lorabel.families import Family, family_types, load_family
+from workers import lora
+from workers.launch import BEGINNING, PLAN, PROGRESS, RESULT, Plan
+
+
+def main(folder: Path, device: str) -> None:
+    # Makes the process' own GPU the current one, which `cuda` then means.
+    state = PartialState(cpu=device == "cpu")
+    # Our own worker wrote it, into a folder that nobody else can write to. What it computed on its GPU is needed
+    # on this process' own.
+    plan: Plan = torch.load(folder / PLAN, weights_only=False, map_location={"cuda:0": str(state.device)})
+    logs.configure(plan.settings)
+    family = _load(plan)
+    with lora.adapted(family, folder / BEGINNING, plan.recipe) as model, (folder / PROGRESS).open("a") as lines:
+
+        def report(progress: lora.Progress) -> None:
+            if state.is_main_process:
+                os.kill(plan.worker, 0)  # raises where the worker is gone; then the launcher ends the others, too
+                lines.write(json.dumps(asdict(progress)) + "\n")
+                lines.flush()
+
+        lora.fine_tune(family, model, plan.examples, plan.recipe, plan.name, plan.folder, report)
+        if state.is_main_process:
+            model.save_pretrained(folder / RESULT, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+    state.destroy_process_group()
+
+
+def _load(plan: Plan) -> Family:
+    (kind,) = (kind for kind in family_types() if kind.name == plan.family)
+    return load_family(kind, plan.settings, dtype=torch.float32)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
