@@ -67,7 +67,7 @@ def fine_tune(
     count = min(settings.train_processes, recipe.batch, len(examples))
     if count == 1:
         return lora.fine_tune(family, model, examples, recipe, name, folder, on_step)
-    if settings.device not in ("auto", "cpu", "cuda"):
+    if settings.for_training.device not in ("auto", "cpu", "cuda"):
         raise SettingsError(f"TRAIN_PROCESSES={count} takes a GPU each; set DEVICE={settings.device!r} to cuda")
     if family.device.type == "cuda" and count > torch.cuda.device_count():
         raise SettingsError(f"TRAIN_PROCESSES={count}, but this worker sees {torch.cuda.device_count()} GPUs")

@@ -42,7 +42,7 @@ def main(folder: Path, device: str) -> None:
 
 def _load(plan: Plan) -> Family:
     (kind,) = (kind for kind in family_types() if kind.name == plan.family)
-    return load_family(kind, plan.settings, dtype=torch.float32)
+    return load_family(kind, plan.settings.for_training, dtype=torch.float32)
 
 
 if __name__ == "__main__":
