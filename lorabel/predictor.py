@@ -32,16 +32,14 @@ class ProjectModel:
     bound: BoundConfig
 
     @classmethod
-    def of(
-        cls, session: Session, project: Project, number: int | None = None, label_config: str | None = None
-    ) -> Self:
-        """The live version, or `number`, with the project's own label config unless another is given.
+    def of(cls, session: Session, project: Project, number: int | None = None) -> Self:
+        """The live version, or `number`.
 
         Raises:
             LabelConfigError: the label config cannot be read.
         """
         number = project.live_number if number is None else number
-        bound = bind(project.label_config or "" if label_config is None else label_config)
+        bound = bind(project.label_config or "")
         adapters = versions.adapters_of(session, project.id, number)
         return cls(project.id, version_name(project.id, number), adapters, bound)
 

@@ -1,6 +1,5 @@
 """Bulk runs and tasks predicted ahead, with the real Label Studio and every process of Lorabel."""
 
-import re
 import subprocess
 import threading
 import time
@@ -10,17 +9,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lorabel import bulk_runs
 from lorabel.connect import connect
 from lorabel.demo.project import LABEL_CONFIG, create_project
 from lorabel.label_studio import LabelStudio
+from lorabel.messages import Lane
 from lorabel.store import Store
 from lorabel.tables import BulkRun, RunState
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import kill, wait_until
-from tests.workers.pictures import data_url, pictures
+from tests.workers.pictures import data_url, pictures, result
 
 pytestmark = pytest.mark.e2e
 
@@ -109,12 +110,20 @@ def has_begun(store: Store, project_id: int) -> bool:
     return bool(found) and found[0].done >= 2 * PAGE
 
 
-def rows(lorabel: Lorabel) -> float:
-    """How many rows the model server has computed."""
+def metric(lorabel: Lorabel, name: str, **labels: str) -> float:
+    """The sum of the model server's lines with these labels."""
     text = httpx.get(f"{lorabel.settings.model_server_url}/metrics", trust_env=False).text
-    return sum(
-        float(value) for value in re.findall(r'^lorabel_rows_total{[^}]*outcome="ok"[^}]*} (\S+)$', text, re.M)
-    )
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    return sum(found)
+
+
+def rows(lorabel: Lorabel, lane: Lane) -> float:
+    return metric(lorabel, "lorabel_rows_total", lane=lane, outcome="ok")
 
 
 def test_a_whole_project_is_predicted_once_though_the_worker_is_killed_in_the_middle(
@@ -165,12 +174,26 @@ def test_what_retrieve_predictions_has_no_time_for_goes_on_as_a_bulk_run(
     assert set(map(tuple, versions_of(client, project_id).values())) == {(f"p{project_id}.v0",)}
 
 
-def test_new_tasks_are_predicted_before_anybody_opens_them(
+def test_tasks_are_predicted_before_somebody_opens_them(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     created = client.call("POST", "/api/projects/", json={"title": "ahead", "label_config": LABEL_CONFIG})
     project_id = connected(lorabel, label_studio, int(created["id"]))
-    before = rows(lorabel)
-    add_tasks(client, project_id, *(data_url(picture) for picture in pictures(3 * AHEAD)))
-    wait_until(lambda: rows(lorabel) >= before + AHEAD, TIMEOUT_S, "the first tasks are predicted")
+    before = rows(lorabel, Lane.AHEAD)
+    drawn = pictures(3 * AHEAD)
+    add_tasks(client, project_id, *map(data_url, drawn))
+    wait_until(lambda: rows(lorabel, Lane.AHEAD) == before + AHEAD, TIMEOUT_S, "the first new tasks are predicted")
     assert set(map(tuple, versions_of(client, project_id).values())) == {()}, "and nothing is saved"
+    misses = metric(lorabel, "lorabel_memo_misses_total", kind="features")
+    for picture in drawn[:AHEAD]:
+        task = client.call("GET", f"/api/projects/{project_id}/next", timeout_s=TIMEOUT_S)
+        assert task["data"]["image"] == data_url(picture), "Label Studio goes by id"
+        body = {"result": result("Grade A"), "lead_time": 1.0}
+        client.call("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+    first = sorted(versions_of(client, project_id).items())[:AHEAD]
+    assert [versions for _, versions in first] == [[f"p{project_id}.v0"]] * AHEAD
+    wait_until(
+        lambda: rows(lorabel, Lane.AHEAD) > before + AHEAD, TIMEOUT_S, "and those after the task on the screen"
+    )
+    computed_ahead = rows(lorabel, Lane.AHEAD) - before - AHEAD
+    assert metric(lorabel, "lorabel_memo_misses_total", kind="features") - misses == computed_ahead
