@@ -68,7 +68,8 @@ def fine_tune(
     if count == 1:
         return lora.fine_tune(family, model, examples, recipe, name, folder, on_step)
     if settings.for_training.device not in ("auto", "cpu", "cuda"):
-        raise SettingsError(f"TRAIN_PROCESSES={count} takes a GPU each; set DEVICE={settings.device!r} to cuda")
+        device = settings.for_training.device
+        raise SettingsError(f"TRAIN_PROCESSES={count} takes a GPU each; set TRAIN_DEVICE={device!r} to cuda")
     if family.device.type == "cuda" and count > torch.cuda.device_count():
         raise SettingsError(f"TRAIN_PROCESSES={count}, but this worker sees {torch.cuda.device_count()} GPUs")
     lora.check_tracker(recipe.tracker)
