@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
-from backend.app import create_app
-from backend.services import EXTENSION, Services
+from backend.services import Services
 from lorabel import bulk_runs, projects
 from lorabel.messages import Lane
-from lorabel.settings import Settings
 from lorabel.tables import BulkRun
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -97,24 +94,17 @@ def test_without_a_token_a_run_is_refused_with_what_to_do(client: FlaskClient) -
 
 
 @pytest.fixture
-def hurried(settings: Settings, jobs: Noted, model_server: FakeModelServer) -> Iterator[Flask]:
-    """Its model server answers the first piece of a request just in time, and nobody has time for the second."""
-    app = create_app(settings.model_copy(update={"predict_timeout_s": 3.5}))
-    model_server.wait_s = 3.0
-    services = app.extensions[EXTENSION]
-    real = services.jobs
-    object.__setattr__(services, "jobs", jobs)
-    yield app
-    object.__setattr__(services, "jobs", real)
-    services.close()
+def failing(model_server: FakeModelServer) -> None:
+    """The model server answers the first piece of a request and then no more; what is late is treated alike."""
+    model_server.status, model_server.fails_from = 500, 1
 
 
-@pytest.mark.usefixtures("connected")
-def test_what_a_request_for_many_tasks_has_no_time_for_goes_on_as_a_bulk_run(
-    hurried: Flask, jobs: Noted, services: Services, model_server: FakeModelServer
+@pytest.mark.usefixtures("connected", "failing")
+def test_what_a_request_for_many_tasks_did_not_get_goes_on_as_a_bulk_run(
+    client: FlaskClient, jobs: Noted, services: Services, model_server: FakeModelServer
 ) -> None:
     names = ["blue", "forbidden"] * 150
-    found = results(hurried.test_client(), *(picture(i, name) for i, name in enumerate(names)))
+    found = results(client, *(picture(i, name) for i, name in enumerate(names)))
     assert all(choices(entry) == {"label": ["blue"]} for entry in found[:256:2])
     assert found[256:] == [[]] * 44
     with services.store.read() as session:
@@ -124,10 +114,11 @@ def test_what_a_request_for_many_tasks_has_no_time_for_goes_on_as_a_bulk_run(
     assert model_server.requests[0].lane == Lane.BULK
 
 
+@pytest.mark.usefixtures("failing")
 def test_without_a_token_they_stay_without_a_prediction_and_the_log_says_so(
-    hurried: Flask, jobs: Noted, caplog: pytest.LogCaptureFixture
+    client: FlaskClient, jobs: Noted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = results(hurried.test_client(), *(picture(i, "blue") for i in range(300)))
+    found = results(client, *(picture(i, "blue") for i in range(300)))
     assert found[256:] == [[]] * 44
     assert jobs.preannotated == []
     assert "44 tasks stay without a prediction: project 1: predictions cannot be written back" in caplog.text
