@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
 
-.PHONY: demo setup check test test-postgres test-ray docs lock bench clean
+.PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -40,8 +40,12 @@ test-ray:
 	.venv-ray/bin/mypy
 	RAY_USAGE_STATS_ENABLED=0 .venv-ray/bin/pytest -q -m ray
 
+# BENCH has options: make bench BENCH="--only throughput --device cuda", make bench BENCH=--docs
 bench: setup
-	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-quick: setup
+	$(BIN)/python -m benchmarks --quick $(BENCH)
 
 docs: setup
 	$(BIN)/python -m tests.docs_tables

@@ -1,0 +1,71 @@
+"""Every figure in one run on one machine, as a table, as JSON and as a picture.
+
+    python -m benchmarks --quick                              under 3 minutes
+    python -m benchmarks --only throughput --seconds 10       one subject
+    python -m benchmarks --docs                               the table into docs/performance.md as well
+
+A goal that is missed is named as missed and does not fail the run; a subject that breaks off does.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import documents, machine, picture, report, subjects
+from benchmarks.plan import Plan
+from benchmarks.rows import Section
+
+FOLDER = Path("build/bench")
+SECONDS, QUICK_SECONDS = 10.0, 3.0
+log = logging.getLogger("benchmarks")
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    options = _parse(subjects.names())
+    folder: Path = options.out.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
+    plan = Plan(folder, seconds, options.quick, options.device, options.precision)
+    where = machine.describe(plan.settings)
+    sections = []
+    for name in options.only or subjects.names():
+        print(f"{subjects.title(name)} ...", file=sys.stderr, flush=True)
+        sections.append(_measure(name, plan))
+    print(report.text(where, sections))
+    (folder / "figures.json").write_text(report.as_json(where, sections))
+    (folder / "figures.md").write_text(report.markdown(where, sections))
+    picture.draw(where, sections, folder / "figures.png")
+    print(f"written to {folder}: figures.json, figures.md, figures.png")
+    if options.docs:
+        documents.write(where, sections, folder)
+    return 1 if any(section.error for section in sections) else 0
+
+
+def _parse(names: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=names, help="subjects; all by default")
+    parser.add_argument("--quick", action="store_true", help="fewer figures, shorter measurements")
+    parser.add_argument("--seconds", type=float, help=f"of one measurement; {SECONDS:g}, quick {QUICK_SECONDS:g}")
+    parser.add_argument("--device", default="auto", help="as DEVICE")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="as PRECISION"
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help=f"folder for what is written; {FOLDER}")
+    parser.add_argument("--docs", action="store_true", help="put table, JSON and picture into docs/ as well")
+    return parser.parse_args()
+
+
+def _measure(name: str, plan: Plan) -> Section:
+    """What a subject found, or why it broke off: the others are measured all the same."""
+    started = time.monotonic()
+    try:
+        rows, error = tuple(subjects.measure(name, plan)), None
+    except Exception as broken:
+        log.exception("%s broke off", name)
+        rows, error = (), f"{type(broken).__name__}: {broken}"
+    return Section(name, subjects.title(name), rows, time.monotonic() - started, error)

@@ -1,0 +1,149 @@
+"""The limit: what the model can do on this device when nothing is in its way.
+
+    python -m benchmarks.limit --model local-dir:FOLDER --device cpu --seconds 10
+
+Plain open_clip over JPEGs that lie in memory, a loop without a queue, network or protocol. Decoding overlaps in
+threads. Precision, batch size, and whether libjpeg decodes at a reduced scale are tried out first; the best is
+measured. Prints JSON. A process of its own, so that torch's threads are set as in the model server.
+"""
+
+import argparse
+import io
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.photos import Photos
+from benchmarks.question import LABELS
+from benchmarks.rates import Request, tasks_per_second
+
+BATCHES_AHEAD = 2
+SHARE_OF_TRIAL = 0.25
+BATCHES = {"cpu": (8, 16, 32, 64), "cuda": (64, 128, 256, 512)}
+FIRST_BATCH = 1
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`is_scaled`: libjpeg decodes at 1/2, 1/4 or 1/8 where the model's input is that much smaller."""
+
+    precision: str
+    batch: int
+    is_scaled: bool
+
+
+class Loop:
+    def __init__(self, source: str, device: torch.device) -> None:
+        self._device = device
+        self._model, _, self._transform = open_clip.create_model_and_transforms(source)
+        self._model.requires_grad_(False).eval().to(device)
+        tokens = open_clip.get_tokenizer(source)(list(LABELS)).to(device)
+        with torch.inference_mode():
+            self._texts = self._model.encode_text(tokens, normalize=True).T
+        self._photos, self._number = Photos(), 0
+        self._side: int = self._model.visual.image_size[0]
+
+    def measure(self, setup: Setup, seconds: float) -> list[float]:
+        """Images a second, decoding included, in windows."""
+        model, texts = self._cast(setup)
+        began = time.perf_counter()
+        done: list[Request] = []
+        with ThreadPoolExecutor(os.cpu_count()) as threads, torch.inference_mode():
+            batches = self._decoded(setup, threads)
+            until = began + seconds
+            while (start := time.perf_counter()) < until:
+                self._answer(model, texts, torch.stack([one.result() for one in next(batches)]))
+                done.append(Request(start, time.perf_counter(), setup.batch))
+            threads.shutdown(cancel_futures=True)
+        return tasks_per_second(done, done[0].ended_s, until)
+
+    def measure_forward(self, setup: Setup, seconds: float) -> list[float]:
+        """Images a second of the forward pass alone, on pixels that are decoded already."""
+        model, texts = self._cast(setup)
+        pixels = torch.randn(setup.batch, 3, self._side, self._side)
+        done: list[Request] = []
+        until = time.perf_counter() + seconds
+        with torch.inference_mode():
+            while (start := time.perf_counter()) < until:
+                self._answer(model, texts, pixels)
+                done.append(Request(start, time.perf_counter(), setup.batch))
+        return tasks_per_second(done, done[0].ended_s, until)
+
+    def _cast(self, setup: Setup) -> tuple[nn.Module, Tensor]:
+        dtype = getattr(torch, setup.precision)
+        return self._model.to(dtype), self._texts.to(dtype)
+
+    def _answer(self, model: Any, texts: Tensor, pixels: Tensor) -> list[list[float]]:
+        """As probabilities on the CPU, as a backend would need them."""
+        features = model.encode_image(pixels.to(self._device, texts.dtype, non_blocking=True))
+        answers: list[list[float]] = (
+            (100 * functional.normalize(features, dim=-1) @ texts).float().softmax(-1).tolist()
+        )
+        return answers
+
+    def _decoded(self, setup: Setup, threads: ThreadPoolExecutor) -> Iterator[list[Future[Tensor]]]:
+        """Endless batches, those to come already on their way."""
+        ahead: deque[list[Future[Tensor]]] = deque()
+        while True:
+            while len(ahead) <= BATCHES_AHEAD:
+                numbers = range(self._number, self._number + setup.batch)
+                self._number += setup.batch
+                ahead.append([threads.submit(self._decode, number, setup.is_scaled) for number in numbers])
+            yield ahead.popleft()
+
+    def _decode(self, number: int, is_scaled: bool) -> Tensor:
+        image = Image.open(io.BytesIO(self._photos[number]))
+        if is_scaled:
+            image.draft("RGB", (self._side, self._side))
+        pixels: Tensor = self._transform(image.convert("RGB"))
+        return pixels
+
+
+def find_best(loop: Loop, device: str, seconds: float) -> tuple[Setup, dict[str, float]]:
+    """One thing after the other: precision, then scaled decoding, then the batch. And the rate of each trial."""
+    tried: dict[str, float] = {}
+
+    def rate(setup: Setup) -> float:
+        windows = loop.measure(setup, seconds)
+        scaled = "scaled" if setup.is_scaled else "full"
+        tried[f"{setup.precision}, batch {setup.batch}, {scaled} decoding"] = sum(windows) / len(windows)
+        return sum(windows) / len(windows)
+
+    sizes = BATCHES[device]
+    precisions = [Setup(str(dtype).removeprefix("torch."), sizes[FIRST_BATCH], False) for dtype in DTYPES]
+    best = max(precisions, key=rate)
+    best = max([best, Setup(best.precision, best.batch, True)], key=rate)
+    return max([Setup(best.precision, size, best.is_scaled) for size in sizes], key=rate), tried
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--device", required=True, choices=BATCHES)
+    parser.add_argument("--seconds", type=float, required=True)
+    options = parser.parse_args()
+    loop = Loop(options.model, torch.device(options.device))
+    best, tried = find_best(loop, options.device, options.seconds * SHARE_OF_TRIAL)
+    found = {
+        "setup": asdict(best),
+        "tried": tried,
+        "images_per_second": loop.measure(best, options.seconds),
+        "forward_per_second": loop.measure_forward(best, options.seconds / 2),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The figures as a picture: how far each goal was reached, then one panel for each subject and unit."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from benchmarks.machine import Machine
+from benchmarks.report import figure
+from benchmarks.rows import Row, Section
+
+MET, MISSED, PLAIN, SPREAD = "#2a9d5c", "#c8442f", "#5b7fa6", "#333333"
+LEAST_ROWS = 2
+ROW_INCHES = 0.27
+PANEL_INCHES = 0.9
+WIDTH_INCHES = 12.0
+
+
+def draw(machine: Machine, sections: Sequence[Section], path: Path) -> None:
+    goals = [row for section in sections for row in section.rows if row.goal is not None]
+    panels = _panels(sections)
+    heights = [len(rows) + PANEL_INCHES / ROW_INCHES for rows in (goals, *(rows for _, rows in panels))]
+    shape, axes = pyplot.subplots(
+        len(heights),
+        1,
+        figsize=(WIDTH_INCHES, ROW_INCHES * sum(heights) + PANEL_INCHES),
+        gridspec_kw={"height_ratios": heights},
+        squeeze=False,
+        layout="constrained",
+    )
+    _draw_goals(axes[0, 0], goals)
+    for place, (title, rows) in enumerate(panels, 1):
+        _draw_bars(axes[place, 0], title, rows)
+    shape.suptitle(machine.line, fontsize=8)
+    shape.savefig(path, dpi=110)
+    pyplot.close(shape)
+
+
+def _panels(sections: Sequence[Section]) -> list[tuple[str, list[Row]]]:
+    """Rows of one subject that share a unit, so that their bars can be compared; ratios are in the goals."""
+    found = []
+    for section in sections:
+        ordered = sorted(section.rows, key=lambda row: row.unit)
+        for unit, rows in groupby(ordered, key=lambda row: row.unit):
+            shown = list(rows)
+            if len(shown) >= LEAST_ROWS and unit != "x":
+                found.append((f"{section.title}, {unit}", shown))
+    return found
+
+
+def _draw_goals(axes: Axes, rows: Sequence[Row]) -> None:
+    """To the right of 1 a goal is met, whichever way it is compared."""
+    margins = [row.goal.margin(row.value) if row.goal else 0.0 for row in rows]
+    colours = [MET if row.is_met else MISSED for row in rows]
+    axes.barh(range(len(rows)), [margin - 1 for margin in margins], left=1, color=colours, log=True)
+    axes.axvline(1.0, color=SPREAD, linewidth=1)
+    for place, row in enumerate(rows):
+        goal = f"{row.goal.comparison} {row.goal.limit:g}" if row.goal else ""
+        axes.annotate(
+            f"{figure(row.value)} {row.unit}, goal {goal}",
+            (max(1.0, margins[place]), place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    axes.margins(x=0.3)
+    _name_bars(axes, rows)
+    axes.set_title("goals: how many times reached (green: met, red: missed)", fontsize=9, loc="left")
+
+
+def _draw_bars(axes: Axes, title: str, rows: Sequence[Row]) -> None:
+    values = [row.value for row in rows]
+    axes.barh(range(len(rows)), values, color=PLAIN)
+    for place, row in enumerate(rows):
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [place, place], color=SPREAD, linewidth=1.2)
+        axes.annotate(
+            figure(row.value),
+            (max(row.value, row.high or 0.0), place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    axes.margins(x=0.1)
+    _name_bars(axes, rows)
+    axes.set_title(title, fontsize=9, loc="left")
+
+
+def _name_bars(axes: Axes, rows: Sequence[Row]) -> None:
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=7)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,96 @@
+"""Where the time goes in the served path: CPU time by function, of backend and model server, per task.
+
+    python -m benchmarks.profile_served --clients 32 --seconds 20
+
+Both servers run under `benchmarks.profiled` with the model and the photographs of the throughput figures. Prints
+for each the functions that cost most, with what they call and without, in milliseconds of CPU for each task.
+Profiling slows Python down, and torch's own threads are not seen: compare functions, not seconds.
+"""
+
+import argparse
+import os
+import pstats
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import servers
+from benchmarks.load import Load, offer
+from benchmarks.models import vit_b_32
+from benchmarks.plan import Plan
+from lorabel.up import PATIENCE, gunicorn_config
+from tests.servers import free_port
+
+SHOWN = 40
+THREADS = 144
+ROOT = f"{Path(__file__).parents[1]}{os.sep}"
+PACKAGES = f"{os.sep}site-packages{os.sep}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--tasks", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    options = parser.parse_args()
+    plan = Plan(options.out.absolute(), options.seconds, False, "auto", "auto")
+    with TemporaryDirectory(prefix="lorabel-bench-") as folder:
+        tasks = _run(plan, Load(options.clients, options.tasks), Path(folder))
+        for name in ("model_server", "backend"):
+            _show(name, sorted(Path(folder).glob(f"{name}.prof.*")), tasks)
+
+
+def _run(plan: Plan, load: Load, folder: Path) -> float:
+    """Tasks that were served; the profiles are in the folder afterwards."""
+    port, model_port = free_port(), free_port()
+    with servers.photo_server() as photos:
+        variables = {
+            **PATIENCE,
+            **plan.variables,
+            "MODEL_DUAL_ENCODER": vit_b_32(plan.folder),
+            "PORT": str(port),
+            "THREADS": str(THREADS),
+            "DATA_DIR": str(folder / "data"),
+            "MODEL_SERVER_URL": f"http://127.0.0.1:{model_port}",
+            "MEDIA_ALLOWED_HOSTS": photos.removeprefix("http://"),
+            "LOG_LEVEL": "WARNING",
+        }
+        (folder / "data").mkdir()
+        model_server = _profiled(folder / "model_server.prof", "model_server")
+        backend = _profiled(folder / "backend.prof", "gunicorn", "--config", str(gunicorn_config()))
+        with (
+            servers.process(model_server, f"http://127.0.0.1:{model_port}/livez", variables),
+            servers.process(backend, f"http://127.0.0.1:{port}/livez", variables) as probe,
+        ):
+            measured = offer(probe.removesuffix("/livez"), photos, load, plan, 0)
+    rate = sum(measured.tasks_per_second) / len(measured.tasks_per_second)
+    print(f"{load.name}, profiled: {rate:.1f} tasks/s")
+    return rate * (plan.seconds + plan.warm_up_s)
+
+
+def _profiled(file: Path, *what: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.profiled", str(file), *what]
+
+
+def _show(name: str, files: Sequence[Path], tasks: float) -> None:
+    """Ours and the libraries' functions alike, by CPU time with what they call."""
+    stats = pstats.Stats(*map(str, files))
+    found = stats.stats  # type: ignore[attr-defined]
+    total = sum(own for _, _, own, _, _ in found.values())
+    print(f"\n{name}: {total / tasks * 1000:.2f} ms of CPU a task in Python's threads")
+    for title, column in (("with what they call", 3), ("without", 2)):
+        print(f"\n{'ms a task':>10} {'calls a task':>12}  {title}")
+        for function, figures in sorted(found.items(), key=lambda item: -item[1][column])[:SHOWN]:
+            print(f"{figures[column] / tasks * 1000:>10.3f} {figures[1] / tasks:>12.2f}  {_function(function)}")
+
+
+def _function(function: tuple[str, int, str]) -> str:
+    file, line, name = function
+    place = file.rpartition(PACKAGES)[2].removeprefix(ROOT)
+    return name if file == "~" else f"{place}:{line} {name}"
+
+
+if __name__ == "__main__":
+    main()

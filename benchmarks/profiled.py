@@ -1,0 +1,66 @@
+"""CPU time by function of a server under load: runs a module with a profiler in each thread that it starts.
+
+    python -m benchmarks.profiled FILE MODULE [ARGUMENT ...]
+
+When a process of it ends, FILE.<process id> has what `python -m pstats` reads. The clock is each thread's own CPU
+time: waiting for the device, a socket, a lock, or a core that somebody else has, costs nothing. Work of torch's
+own threads is not seen. Needs Python 3.11: from 3.12 on a process has room for one profiler only.
+"""
+
+import atexit
+import cProfile
+import os
+import pstats
+import runpy
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+NEEDED = (3, 11)
+
+
+class _ThreadProfile(cProfile.Profile):
+    """Can be read from another thread. The usual way disables it first, and the time of what still runs would be
+    taken by the clock of the thread that reads."""
+
+    def create_stats(self) -> None:
+        self.snapshot_stats()
+
+
+class Profiler:
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._profiles: list[_ThreadProfile] = []
+
+    def start(self) -> None:
+        threading.setprofile(self._enter_thread)
+        atexit.register(self.write)
+
+    def write(self) -> None:
+        """Of this process alone: a process that gunicorn forks writes its own."""
+        if self._profiles:
+            first, *others = list(self._profiles)
+            pstats.Stats(first, *others).dump_stats(f"{self._file}.{os.getpid()}")
+
+    def _enter_thread(self, frame: FrameType, event: str, argument: Any) -> None:
+        """Called at a new thread's first event, in that thread; the profiler takes its place."""
+        profile = _ThreadProfile(time.thread_time)
+        self._profiles.append(profile)
+        profile.enable()
+
+
+def main() -> None:
+    if len(sys.argv) < 3:
+        sys.exit("usage: python -m benchmarks.profiled FILE MODULE [ARGUMENT ...]")
+    if sys.version_info[:2] != NEEDED:
+        sys.exit(f"Python {sys.version_info[0]}.{sys.version_info[1]} has room for one profiler; use 3.11")
+    _, file, module, *arguments = sys.argv
+    sys.argv = [module, *arguments]
+    Profiler(file).start()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

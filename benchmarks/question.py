@@ -1,0 +1,8 @@
+"""What is asked of the speed figures' model. No torch is imported for it."""
+
+LABELS = ("cat", "dog", "bird", "person", "car", "boat", "house", "tree", "food", "something to read")
+LABEL_CONFIG = (
+    '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
+    + "".join(f'<Choice value="{label}"/>' for label in LABELS)
+    + "</Choices></View>"
+)

@@ -1,0 +1,89 @@
+"""The processes that are measured, started as a person starts them, and ended whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from benchmarks.plan import Plan
+from lorabel.up import PATIENCE
+from tests.e2e import lorabel_processes
+from tests.e2e.lorabel_processes import Lorabel
+from tests.servers import free_port
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+# The training worker loads its base model after `ready`; figures begin when it has.
+SETTLE_S = 4.0
+
+
+@contextmanager
+def lorabel(plan: Plan, variables: Mapping[str, str] | None = None) -> Iterator[Lorabel]:
+    """`lorabel up` with data of its own, on the plan's device."""
+    with TemporaryDirectory(prefix="lorabel-bench-") as folder:
+        started = lorabel_processes.start(Path(folder), {**plan.variables, **(variables or {})})
+        try:
+            time.sleep(SETTLE_S)
+            yield started
+        finally:
+            _end(started.process)
+
+
+@contextmanager
+def photo_server() -> Iterator[str]:
+    """Its address."""
+    port = free_port()
+    with process([sys.executable, "-m", "benchmarks.photos", str(port)], f"http://127.0.0.1:{port}/0.jpg") as url:
+        yield url.removesuffix("/0.jpg")
+
+
+@contextmanager
+def usual_way(model: str, device: str, precision: str) -> Iterator[str]:
+    """Its address; torch's threads are set as Lorabel sets them."""
+    port = free_port()
+    what = ["--model", model, "--device", device, "--precision", precision, "--port", str(port)]
+    command = [sys.executable, "-m", "benchmarks.usual_way", *what]
+    with process(command, f"http://127.0.0.1:{port}/health", PATIENCE) as url:
+        yield url.removesuffix("/health")
+
+
+@contextmanager
+def process(argv: Sequence[str], probe: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Started, answering at `probe`, and ended."""
+    environment = {**lorabel_processes.bare_environment(), **(variables or {})}
+    started = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait_for(probe, started)
+        yield probe
+    finally:
+        _end(started)
+
+
+def _wait_for(url: str, started: subprocess.Popen[bytes]) -> None:
+    """An answer of any status."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and started.poll() is None:
+        try:
+            httpx.get(url, trust_env=False, timeout=2.0)
+            return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise RuntimeError(f"{started.args!r} does not answer at {url} within {START_TIMEOUT_S:.0f} s")
+
+
+def _end(started: subprocess.Popen[bytes]) -> None:
+    """With the processes that it started, also those that outlive it."""
+    if started.poll() is None:
+        started.send_signal(signal.SIGTERM)
+    try:
+        started.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()

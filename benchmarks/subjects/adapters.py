@@ -1,0 +1,206 @@
+"""Adapters: many projects in one batch, a cold one, and how many are held.
+
+The forward passes run in this process, on the bank as the model server uses it and on PEFT's own mixed batches
+(`adapter_names=`, https://huggingface.co/docs/peft/main/en/developer_guides/lora). The cold adapter and the memory
+are those of a model server that runs.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from benchmarks import adapter_folders, servers
+from benchmarks.models import vit_b_32
+from benchmarks.photos import Photos, data_url
+from benchmarks.plan import Plan
+from benchmarks.question import LABELS
+from benchmarks.rows import Goal, Row, ratio_of, row_of
+from lorabel.contracts import ImageLabels, MediaRef
+from lorabel.families import Family, load_family
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.messages import PredictRow
+from lorabel.model_client import ModelClient
+from lorabel.registry import Registry
+from lorabel.settings import Settings
+from model_server.adapters import AdapterBank
+from tests.servers import free_port
+
+RANK = 8
+SMALL_RANK = 2
+MEGABYTE = 2**20
+PROJECTS = (1, 8, 64, 256)
+QUICK_PROJECTS = (1, 8, 64)
+# PEFT walks through all modules for each adapter that it loads, so 64 take it half a minute.
+PEFT_PROJECTS = (1, 8, 64)
+QUICK_PEFT_PROJECTS = (1, 8)
+JUDGED = 64
+OF_BASE = Goal(">=", 0.85)
+COLD_MS = Goal("<=", 50.0)
+COLD_ADAPTERS = 20
+WARM_REQUESTS = 3
+FIRST_SMALL = 1001
+LEAST_ROUNDS = 3
+TIMEOUT_S = 120.0
+
+
+def measure(plan: Plan) -> list[Row]:
+    counts = QUICK_PROJECTS if plan.is_quick else PROJECTS
+    with TemporaryDirectory(prefix="lorabel-bench-") as folder:
+        settings = plan.settings.model_copy(
+            update={
+                "data_dir": Path(folder),
+                "models": {"dual_encoder": vit_b_32(plan.folder)},
+                "model_server_url": f"http://127.0.0.1:{free_port()}",
+            }
+        )
+        registry = Registry(settings.adapters_dir)
+        family = load_family(DualEncoder, settings)
+        large = adapter_folders.write(family.module, registry, 1, max(counts), RANK)
+        small = adapter_folders.write(family.module, registry, FIRST_SMALL, COLD_ADAPTERS, SMALL_RANK)
+        rows = _mixed_batches(family, registry, large, counts, plan)
+        del family
+        return rows + _in_a_model_server(settings, registry, large, small)
+
+
+def _mixed_batches(
+    family: Family, registry: Registry, names: Sequence[str], counts: Sequence[int], plan: Plan
+) -> list[Row]:
+    """Each round measures everything once, so that other work on the machine meets all alike."""
+    batch = plan.settings.max_batch
+    pixels = torch.randn(batch, 3, 224, 224).to(family.device, family.dtype)
+    times: dict[str, list[float]] = {}
+    until = time.monotonic() + plan.seconds * len(counts)
+    bank = AdapterBank(family, registry, memory_bytes=sys.maxsize)
+    for name in names:
+        bank.load(name)
+    contestants = {"base model only": _with_bank(family, bank, pixels, [None])}
+    contestants |= {_title(count): _with_bank(family, bank, pixels, names[:count]) for count in counts}
+    while len(times.get(_title(JUDGED), ())) < LEAST_ROUNDS or time.monotonic() < until:
+        for name, forward in contestants.items():
+            times.setdefault(name, []).append(_seconds(forward, family.device))
+    # PEFT changes the module for good, so it comes last.
+    peft_counts = QUICK_PEFT_PROJECTS if plan.is_quick else PEFT_PROJECTS
+    peft = _with_peft(family, registry, names[: max(peft_counts)], peft_counts, pixels)
+    for _ in range(LEAST_ROUNDS):
+        for name, forward in peft.items():
+            times.setdefault(name, []).append(_seconds(forward, family.device))
+    rates = {name: [batch / seconds for seconds in found[1:]] for name, found in times.items()}
+    base = rates["base model only"]
+    return [
+        *(row_of(f"batch of {batch}, {name}", found, "rows/s") for name, found in rates.items()),
+        *(
+            ratio_of(f"{_title(n)}, of base", rates[_title(n)], base, OF_BASE if n == JUDGED else None)
+            for n in counts
+        ),
+    ]
+
+
+def _title(count: int) -> str:
+    return f"{count} project{'s' if count > 1 else ''} mixed"
+
+
+def _with_bank(
+    family: Family, bank: AdapterBank, pixels: Tensor, names: Sequence[str | None]
+) -> Callable[[], Tensor]:
+    """Batch after batch takes the next projects in turn, so that more projects than rows come up too."""
+    turn = cycle(names)
+
+    def forward() -> Tensor:
+        with bank.rows(list(islice(turn, len(pixels)))):
+            features: Tensor = family.module.encode_image(pixels)  # type: ignore[operator]
+        return features
+
+    return forward
+
+
+def _with_peft(
+    family: Family, registry: Registry, names: Sequence[str], counts: Sequence[int], pixels: Tensor
+) -> dict[str, Callable[[], Tensor]]:
+    model = PeftModel.from_pretrained(family.module, registry.path(names[0]), "p0", autocast_adapter_dtype=False)
+    for place, name in enumerate(names[1:], 1):
+        model.load_adapter(registry.path(name), f"p{place}", autocast_adapter_dtype=False)
+    model.eval()
+
+    def forward_of(count: int) -> Callable[[], Tensor]:
+        rows = list(islice(cycle(f"p{place}" for place in range(count)), len(pixels)))
+
+        def forward() -> Tensor:
+            answer = model(image=pixels, adapter_names=rows)
+            features: Tensor = answer["image_features"] if isinstance(answer, dict) else answer[0]
+            return features
+
+        return forward
+
+    return {f"{_title(count)} by PEFT": forward_of(count) for count in counts}
+
+
+@torch.inference_mode()
+def _seconds(forward: Callable[[], Tensor], device: torch.device) -> float:
+    started = time.perf_counter()
+    forward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _in_a_model_server(
+    settings: Settings, registry: Registry, large: Sequence[str], small: Sequence[str]
+) -> list[Row]:
+    variables = {
+        "MODEL_SERVER_URL": settings.model_server_url,
+        "DATA_DIR": str(settings.data_dir),
+        "DEVICE": settings.device,
+        "PRECISION": settings.precision,
+        "MODEL_DUAL_ENCODER": settings.models["dual_encoder"],
+        "LOG_LEVEL": "WARNING",
+    }
+    command = [sys.executable, "-m", "model_server"]
+    with servers.process(command, f"{settings.model_server_url}/livez", variables):
+        client = ModelClient(settings)
+        asker = _Asker(client)
+        asker.ask(None)
+        added = [asker.cold_ms(name) for name in small]
+        before = client.models().adapter_bytes
+        client.preload(large[:1], TIMEOUT_S)
+        each_mb = (client.models().adapter_bytes - before) / MEGABYTE
+        client.preload(large, TIMEOUT_S)
+        models = client.models()
+        client.close()
+    size = (registry.path(small[0]) / "adapter_model.safetensors").stat().st_size
+    where = f"{settings.adapter_memory_mb} MB, {len(large) + len(small)} asked for"
+    return [
+        row_of(f"a cold adapter of {size / 1e6:.1f} MB adds to its first request", added, "ms", COLD_MS),
+        Row("memory of one loaded adapter of rank 8", each_mb, "MB", note=models.precision),
+        Row("adapters held in ADAPTER_MEMORY_MB", len(models.adapters), "", note=where),
+    ]
+
+
+class _Asker:
+    """Asks for one row at a time, each of another photograph."""
+
+    def __init__(self, client: ModelClient) -> None:
+        self._client, self._photos, self._number = client, Photos(), 0
+
+    def cold_ms(self, adapter: str) -> float:
+        """What the first request takes longer than those after it."""
+        first = self.ask(adapter)
+        return (first - statistics.median(self.ask(adapter) for _ in range(WARM_REQUESTS))) * 1000
+
+    def ask(self, adapter: str | None) -> float:
+        """Seconds."""
+        question = ImageLabels(image=MediaRef(url=data_url(self._photos[self._number])), texts=LABELS)
+        self._number += 1
+        row = PredictRow(kind=question.kind, input=question.model_dump(mode="json"), adapter=adapter)
+        started = time.perf_counter()
+        (answer,) = self._client.predict([row], TIMEOUT_S, project=1)
+        if answer.error is not None:
+            raise RuntimeError(f"the model server failed: {answer.error.reason}")
+        return time.perf_counter() - started

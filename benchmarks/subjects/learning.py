@@ -1,0 +1,95 @@
+"""Learning: from the last submit to a new version, round after round.
+
+The demo model. Each round submits 20 annotations of new tasks over the webhook, which starts a run, and waits for
+its end. A run takes what is new and a bounded part of what is old, so late rounds should take as long as early
+ones.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from benchmarks import servers
+from benchmarks.drawn_tasks import PROJECT, Annotator
+from benchmarks.plan import Plan
+from benchmarks.rows import Goal, Row, row_of
+from lorabel.demo import MODEL_FOLDER
+
+ROUNDS, QUICK_ROUNDS = 20, 3
+ANNOTATIONS = 20
+POLL_S = 0.05
+TIMEOUT_S = 180.0
+SHOWN = (1, 2, 5, 10, 15, 20)
+LAST_OF_SECOND = Goal("<=", 1.2)
+
+
+@dataclass(frozen=True)
+class Round:
+    """`seconds` from the last submit's answer to the end of the run."""
+
+    seconds: float
+    is_promoted: bool
+
+
+def measure(plan: Plan) -> list[Row]:
+    count = QUICK_ROUNDS if plan.is_quick else ROUNDS
+    variables = {
+        "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
+        "TRAIN_AFTER_ANNOTATIONS": str(ANNOTATIONS),
+        "TRAIN_AFTER_SECONDS": "3600",
+    }
+    with servers.lorabel(plan, variables) as lorabel, _client(lorabel.url) as client:
+        annotator = Annotator(client)
+        rounds = [_round(client, annotator, number) for number in range(1, count + 1)]
+    promoted = [one.seconds for one in rounds if one.is_promoted]
+    last = rounds[-1].seconds
+    note = "" if count == ROUNDS else f"quick: round {count} stands for round {ROUNDS}"
+    return [
+        row_of(
+            "from the last submit to the new live version", promoted, "s", note=f"{len(promoted)} of {count} live"
+        ),
+        *(Row(f"round {n}", rounds[n - 1].seconds, "s") for n in SHOWN if n <= count),
+        row_of(f"rounds 2 to {count}", [one.seconds for one in rounds[1:]], "s"),
+        Row(f"round {count} over round 2", last / rounds[1].seconds, "x", goal=LAST_OF_SECOND, note=note),
+        Row(
+            f"last {len(rounds[-3:])} rounds over rounds 2 to 4, medians",
+            _median(rounds[-3:]) / _median(rounds[1:4]),
+            "x",
+            note="less a matter of chance",
+        ),
+    ]
+
+
+def _median(rounds: list[Round]) -> float:
+    return statistics.median(one.seconds for one in rounds)
+
+
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, trust_env=False, timeout=60.0)
+
+
+def _round(client: httpx.Client, annotator: Annotator, number: int) -> Round:
+    annotator.submit(ANNOTATIONS)
+    submitted_at = time.monotonic()
+    while time.monotonic() < submitted_at + TIMEOUT_S:
+        run = _run(client, number)
+        if run is not None and run["state"] == "failed":
+            raise RuntimeError(f"training run {number} failed: {run['error']}")
+        if run is not None and run["state"] == "finished":
+            seconds = time.monotonic() - submitted_at
+            project = client.get(f"/api/v1/projects/{PROJECT}").raise_for_status().json()
+            return Round(seconds, project["live_version"] == run["version"])
+        time.sleep(POLL_S)
+    raise RuntimeError(f"no run ended within {TIMEOUT_S:.0f} s after round {number}")
+
+
+def _run(client: httpx.Client, number: int) -> dict[str, Any] | None:
+    """The project's run of that number, counted from its first, if it has been asked for."""
+    answer = client.get(f"/api/v1/projects/{PROJECT}/runs")
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return None
+    found: list[dict[str, Any]] = answer.raise_for_status().json()["runs"]
+    return found[-number] if len(found) >= number else None

@@ -1,0 +1,142 @@
+"""Served against the limit, and against the usual way.
+
+Tasks a second and latency of /predict over HTTP, through backend and model server as `lorabel up` starts them,
+beside what the model can do in a plain loop (`benchmarks/limit.py`), and beside a backend as people write it
+(`benchmarks/usual_way.py`): same model, same photographs from the same server, same clients, one after the other.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks import servers
+from benchmarks.load import Load, Measured, blocks_of_numbers, offer
+from benchmarks.models import vit_b_32
+from benchmarks.plan import Plan
+from benchmarks.rows import Goal, Row, ratio_of, row_of
+from lorabel.device import choose_device
+from lorabel.up import PATIENCE
+from tests.e2e.lorabel_processes import bare_environment
+
+# The most clients are 128; at the default of 32 threads the backend would turn some of them away.
+THREADS = 144
+LOADS = (Load(1), Load(8), Load(32), Load(128), Load(4, 32), Load(4, 100))
+QUICK_LOADS = (Load(1), Load(32))
+REPEATED = 64
+ALONE, MANY = Load(1), Load(32)
+OF_LIMIT = Goal(">=", 0.9)
+TIMES_USUAL = {"cpu": 5.0, "cuda": 10.0}
+ALONE_TIMES_USUAL = Goal(">=", 2.0)
+USUAL_PRECISION = "float32"
+Figures = dict[Load, Measured]
+
+
+def measure(plan: Plan) -> list[Row]:
+    model = vit_b_32(plan.folder)
+    device = choose_device(plan.settings).type
+    loads = QUICK_LOADS if plan.is_quick else LOADS
+    blocks = blocks_of_numbers()
+    limit = _limit(plan, model, device)
+    with servers.photo_server() as photos:
+        variables = {
+            "MODEL_DUAL_ENCODER": model,
+            "THREADS": str(THREADS),
+            "MEDIA_ALLOWED_HOSTS": photos.removeprefix("http://"),
+        }
+        with servers.lorabel(plan, variables) as lorabel:
+            served = {load: offer(lorabel.url, photos, load, plan, next(blocks)) for load in loads}
+            again = offer(lorabel.url, photos, MANY, plan, next(blocks), repeat=REPEATED)
+        usual = _usual(plan, model, device, USUAL_PRECISION, loads, photos, blocks)
+        precision = limit["setup"]["precision"]
+        same = None
+        if precision != USUAL_PRECISION:
+            same = _usual(plan, model, device, precision, (MANY,), photos, blocks)[MANY]
+    return [
+        *_limit_rows(limit),
+        *(row for load, measured in served.items() for row in _rows(f"served, {load.name}", measured)),
+        *_rows(f"served, {MANY.name}, the same {REPEATED} pictures again and again", again),
+        *(row for load, measured in usual.items() for row in _rows(f"usual way, {load.name}", measured)),
+        *(_rows(f"usual way in {precision}, {MANY.name}", same) if same else []),
+        *_against_limit(served, limit["images_per_second"]),
+        *_against_usual(served, usual, TIMES_USUAL[device]),
+        *(_same_precision(served[MANY], same, precision) if same else []),
+    ]
+
+
+def _limit(plan: Plan, model: str, device: str) -> dict[str, Any]:
+    what = ["--model", model, "--device", device, "--seconds", str(plan.seconds)]
+    command = [sys.executable, "-m", "benchmarks.limit", *what]
+    environment = {**bare_environment(), **PATIENCE}
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def _usual(
+    plan: Plan,
+    model: str,
+    device: str,
+    precision: str,
+    loads: tuple[Load, ...],
+    photos: str,
+    blocks: Iterator[int],
+) -> Figures:
+    with servers.usual_way(model, device, precision) as url:
+        return {load: offer(url, photos, load, plan, next(blocks)) for load in loads}
+
+
+def _limit_rows(limit: dict[str, Any]) -> list[Row]:
+    setup = limit["setup"]
+    how = f"{setup['precision']}, batch {setup['batch']}" + (", scaled decoding" if setup["is_scaled"] else "")
+    return [
+        row_of("limit: plain loop over JPEGs in memory", limit["images_per_second"], "tasks/s", note=how),
+        row_of("limit without decoding: forward passes alone", limit["forward_per_second"], "tasks/s", note=how),
+    ]
+
+
+def _rows(name: str, measured: Measured) -> list[Row]:
+    refused = f"{measured.refused} times 503" if measured.refused else ""
+    return [
+        row_of(name, measured.tasks_per_second, "tasks/s", note=refused),
+        row_of(f"{name}: p50", measured.median_ms, "ms"),
+        Row(f"{name}: p99", measured.p99_ms, "ms"),
+    ]
+
+
+def _against_limit(served: Figures, limit: list[float]) -> list[Row]:
+    """The goal is for 32 clients and more; requests of many tasks keep the device as busy."""
+    return [
+        ratio_of(
+            f"served of limit, {load.name}",
+            measured.tasks_per_second,
+            limit,
+            OF_LIMIT if load.clients * load.tasks >= MANY.clients else None,
+        )
+        for load, measured in served.items()
+    ]
+
+
+def _against_usual(served: Figures, usual: Figures, times: float) -> list[Row]:
+    goal = Goal(">=", times)
+    return [
+        ratio_of(
+            f"throughput, times the usual way's, {MANY.name}",
+            served[MANY].tasks_per_second,
+            usual[MANY].tasks_per_second,
+            goal,
+        ),
+        _faster(f"p50, usual way's over ours, {MANY.name}", served[MANY], usual[MANY], goal),
+        _faster(f"p50, usual way's over ours, {ALONE.name}", served[ALONE], usual[ALONE], ALONE_TIMES_USUAL),
+    ]
+
+
+def _same_precision(served: Measured, usual: Measured, precision: str) -> list[Row]:
+    name = f"throughput, times the usual way's in {precision}, {MANY.name}"
+    return [ratio_of(name, served.tasks_per_second, usual.tasks_per_second)]
+
+
+def _faster(name: str, ours: Measured, theirs: Measured, goal: Goal) -> Row:
+    """The spread is theirs."""
+    return ratio_of(name, theirs.median_ms, ours.median_ms, goal)

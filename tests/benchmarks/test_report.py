@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from benchmarks import documents, report
+from tests.benchmarks.figures import BROKEN, MACHINE, SECTIONS, SPEED
+
+
+def test_the_table_puts_every_goal_beside_its_figure_and_names_what_was_missed() -> None:
+    lines = report.text(MACHINE, SECTIONS).splitlines()
+    (limit,) = [line for line in lines if line.startswith("served of limit")]
+    assert limit.split() == ["served", "of", "limit", "0.930", "0.900", "0.950", "x", ">=", "0.9", "met"]
+    (p50,) = [line for line in lines if line.startswith("p50")]
+    assert p50.split() == ["p50", "1,234", "ms", "<=", "1,000", "MISSED"]
+    assert lines[-1] == "1 of 2 goals met; missed: p50; broke off: memory"
+
+
+def test_the_table_says_on_which_machine_it_was_measured() -> None:
+    first = report.text(MACHINE, SECTIONS).splitlines()[0]
+    for fact in ("2 cores of A processor", "no GPU", "bfloat16", "torch 2.15.0", "commit abc1234567", "0.2"):
+        assert fact in first
+
+
+def test_figures_stand_in_one_column() -> None:
+    lines = [line for line in report.text(MACHINE, [SPEED]).splitlines() if "tasks/s" in line or " ms " in line]
+    ends = {line.index(figure) + len(figure) for line, figure in zip(lines, ("40.0", "1,234"), strict=True)}
+    assert len(ends) == 1
+
+
+def test_markdown_has_one_table_per_subject_and_escapes_what_would_be_a_cell() -> None:
+    page = report.markdown(MACHINE, SECTIONS)
+    assert "| served (bfloat16 \\| batch 16) | 40.0 | 36.0 | 44.0 | tasks/s |  |  |" in page
+    assert "**How much it takes**\n\n\nBroke off: RuntimeError: no server" in page
+
+
+def test_json_holds_machine_rows_spread_goals_and_verdicts() -> None:
+    found = json.loads(report.as_json(MACHINE, SECTIONS))
+    assert found["machine"]["torch"] == "2.15.0"
+    assert [section["subject"] for section in found["sections"]] == [SPEED.subject, BROKEN.subject]
+    assert found["sections"][1]["error"] == "RuntimeError: no server"
+    assert found["sections"][0]["rows"][2] == {
+        "name": "p50",
+        "value": 1234.5,
+        "unit": "ms",
+        "low": None,
+        "high": None,
+        "goal": {"comparison": "<=", "limit": 1000.0},
+        "note": "",
+        "is_met": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(12345.6, "12,346"), (99.94, "99.9"), (5.678, "5.68"), (0.1234, "0.123"), (-3.2, "-3.20")]
+)
+def test_a_figure_has_three_digits_that_count(value: float, shown: str) -> None:
+    assert report.figure(value) == shown
+
+
+def test_the_page_keeps_the_table_of_each_kind_of_device_apart() -> None:
+    page = "<!-- bench: cpu -->\nold\n<!-- end of bench -->\n<!-- bench: cuda -->\nkept\n<!-- end of bench -->\n"
+    filled = documents.fill_in(page, "cpu", "new \\1\n")
+    assert filled == page.replace("old", "new \\1")
+    with pytest.raises(ValueError, match="0 places `<!-- bench: mps -->`"):
+        documents.fill_in(page, "mps", "new")
