@@ -18,7 +18,7 @@ from benchmarks.plan import Plan
 from benchmarks.rows import Section
 
 FOLDER = Path("build/bench")
-SECONDS, QUICK_SECONDS = 10.0, 3.0
+SECONDS, QUICK_SECONDS = 10.0, 2.0
 log = logging.getLogger("benchmarks")
 
 

@@ -1,7 +1,8 @@
 """Requests with a begin and an end -> tasks a second and latencies in windows of equal length.
 
 A request of 100 tasks may last longer than a window, so its tasks count evenly over the time that it took. What
-began before the first window or ended after the last counts with the part that lies within.
+began before the first window or ended after the last counts with the part that lies within. A latency belongs to
+the window in which the answer came; what was still on its way at the end belongs to the last one.
 """
 
 import statistics
@@ -36,7 +37,7 @@ def tasks_per_second(requests: Sequence[Request], begin_s: float, end_s: float) 
 
 
 def median_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> list[float]:
-    """The median latency of the requests that ended in each window; a window without any has no figure."""
+    """The median latency in each window; a window without an answer has no figure."""
     return [statistics.median(found) for found in _latencies(requests, begin_s, end_s) if found]
 
 
@@ -47,9 +48,9 @@ def p99_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> float:
 def _latencies(requests: Sequence[Request], begin_s: float, end_s: float) -> list[list[float]]:
     found: list[list[float]] = [[] for _ in range(WINDOWS)]
     for request in requests:
-        place = int((request.ended_s - begin_s) / (end_s - begin_s) * WINDOWS)
-        if request.ended_s >= begin_s and place < WINDOWS:
-            found[place].append(request.took_ms)
+        if request.ended_s >= begin_s:
+            place = int((request.ended_s - begin_s) / (end_s - begin_s) * WINDOWS)
+            found[min(place, WINDOWS - 1)].append(request.took_ms)
     return found
 
 

@@ -21,7 +21,7 @@ from tests.servers import free_port
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 # The training worker loads its base model after `ready`; figures begin when it has.
-SETTLE_S = 4.0
+SETTLE_S = 3.0
 
 
 @contextmanager

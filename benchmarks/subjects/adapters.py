@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import torch
 from peft import PeftModel
@@ -37,14 +38,14 @@ RANK = 8
 SMALL_RANK = 2
 MEGABYTE = 2**20
 PROJECTS = (1, 8, 64, 256)
-QUICK_PROJECTS = (1, 8, 64)
+QUICK_PROJECTS = (1, 64)
 # PEFT walks through all modules for each adapter that it loads, so 64 take it half a minute.
 PEFT_PROJECTS = (1, 8, 64)
-QUICK_PEFT_PROJECTS = (1, 8)
+PEFT_LOADING = MappingProxyType({"autocast_adapter_dtype": False, "low_cpu_mem_usage": True})
 JUDGED = 64
 OF_BASE = Goal(">=", 0.85)
 COLD_MS = Goal("<=", 50.0)
-COLD_ADAPTERS = 20
+COLD_ADAPTERS, QUICK_COLD_ADAPTERS = 20, 5
 WARM_REQUESTS = 3
 FIRST_SMALL = 1001
 LEAST_ROUNDS = 3
@@ -53,6 +54,7 @@ TIMEOUT_S = 120.0
 
 def measure(plan: Plan) -> list[Row]:
     counts = QUICK_PROJECTS if plan.is_quick else PROJECTS
+    cold = QUICK_COLD_ADAPTERS if plan.is_quick else COLD_ADAPTERS
     with TemporaryDirectory(prefix="lorabel-bench-") as folder:
         settings = plan.settings.model_copy(
             update={
@@ -64,7 +66,7 @@ def measure(plan: Plan) -> list[Row]:
         registry = Registry(settings.adapters_dir)
         family = load_family(DualEncoder, settings)
         large = adapter_folders.write(family.module, registry, 1, max(counts), RANK)
-        small = adapter_folders.write(family.module, registry, FIRST_SMALL, COLD_ADAPTERS, SMALL_RANK)
+        small = adapter_folders.write(family.module, registry, FIRST_SMALL, cold, SMALL_RANK)
         rows = _mixed_batches(family, registry, large, counts, plan)
         del family
         return rows + _in_a_model_server(settings, registry, large, small)
@@ -87,8 +89,7 @@ def _mixed_batches(
         for name, forward in contestants.items():
             times.setdefault(name, []).append(_seconds(forward, family.device))
     # PEFT changes the module for good, so it comes last.
-    peft_counts = QUICK_PEFT_PROJECTS if plan.is_quick else PEFT_PROJECTS
-    peft = _with_peft(family, registry, names[: max(peft_counts)], peft_counts, pixels)
+    peft = {} if plan.is_quick else _with_peft(family, registry, names[: max(PEFT_PROJECTS)], pixels)
     for _ in range(LEAST_ROUNDS):
         for name, forward in peft.items():
             times.setdefault(name, []).append(_seconds(forward, family.device))
@@ -122,12 +123,12 @@ def _with_bank(
 
 
 def _with_peft(
-    family: Family, registry: Registry, names: Sequence[str], counts: Sequence[int], pixels: Tensor
+    family: Family, registry: Registry, names: Sequence[str], pixels: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
-    model = PeftModel.from_pretrained(family.module, registry.path(names[0]), "p0", autocast_adapter_dtype=False)
+    model = PeftModel.from_pretrained(family.module, registry.path(names[0]), "p0", **PEFT_LOADING)
     for place, name in enumerate(names[1:], 1):
-        model.load_adapter(registry.path(name), f"p{place}", autocast_adapter_dtype=False)
-    model.eval()
+        model.load_adapter(registry.path(name), f"p{place}", **PEFT_LOADING)
+    model.to(family.dtype).eval()
 
     def forward_of(count: int) -> Callable[[], Tensor]:
         rows = list(islice(cycle(f"p{place}" for place in range(count)), len(pixels)))
@@ -139,7 +140,7 @@ def _with_peft(
 
         return forward
 
-    return {f"{_title(count)} by PEFT": forward_of(count) for count in counts}
+    return {f"{_title(count)} by PEFT": forward_of(count) for count in PEFT_PROJECTS}
 
 
 @torch.inference_mode()
