@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg")
-from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.machine import Machine
 from benchmarks.report import figure
@@ -19,26 +17,21 @@ LEAST_ROWS = 2
 ROW_INCHES = 0.27
 PANEL_INCHES = 0.9
 WIDTH_INCHES = 12.0
+WIDEST_LINEAR = 30.0
 
 
 def draw(machine: Machine, sections: Sequence[Section], path: Path) -> None:
     goals = [row for section in sections for row in section.rows if row.goal is not None]
     panels = _panels(sections)
     heights = [len(rows) + PANEL_INCHES / ROW_INCHES for rows in (goals, *(rows for _, rows in panels))]
-    shape, axes = pyplot.subplots(
-        len(heights),
-        1,
-        figsize=(WIDTH_INCHES, ROW_INCHES * sum(heights) + PANEL_INCHES),
-        gridspec_kw={"height_ratios": heights},
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (WIDTH_INCHES, ROW_INCHES * sum(heights) + PANEL_INCHES)
+    shape = Figure(figsize=size, layout="constrained")
+    axes = shape.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     _draw_goals(axes[0, 0], goals)
     for place, (title, rows) in enumerate(panels, 1):
         _draw_bars(axes[place, 0], title, rows)
     shape.suptitle(machine.line, fontsize=8)
     shape.savefig(path, dpi=110)
-    pyplot.close(shape)
 
 
 def _panels(sections: Sequence[Section]) -> list[tuple[str, list[Row]]]:
@@ -59,6 +52,7 @@ def _draw_goals(axes: Axes, rows: Sequence[Row]) -> None:
     colours = [MET if row.is_met else MISSED for row in rows]
     axes.barh(range(len(rows)), [margin - 1 for margin in margins], left=1, color=colours, log=True)
     axes.axvline(1.0, color=SPREAD, linewidth=1)
+    _label_decades(axes)
     for place, row in enumerate(rows):
         goal = f"{row.goal.comparison} {row.goal.limit:g}" if row.goal else ""
         axes.annotate(
@@ -88,9 +82,17 @@ def _draw_bars(axes: Axes, title: str, rows: Sequence[Row]) -> None:
             va="center",
             fontsize=7,
         )
+    if min(values) > 0 and max(values) > WIDEST_LINEAR * min(values):
+        axes.set_xscale("log")
+        _label_decades(axes)
     axes.margins(x=0.1)
     _name_bars(axes, rows)
     axes.set_title(title, fontsize=9, loc="left")
+
+
+def _label_decades(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _name_bars(axes: Axes, rows: Sequence[Row]) -> None:
