@@ -21,8 +21,6 @@ from lorabel.device import choose_device
 from lorabel.up import PATIENCE
 from tests.e2e.lorabel_processes import bare_environment
 
-# The most clients are 128; at the default of 32 threads the backend would turn some of them away.
-THREADS = 144
 LOADS = (Load(1), Load(8), Load(32), Load(128), Load(4, 32), Load(4, 100))
 QUICK_LOADS = (Load(1), Load(32))
 REPEATED = 64
@@ -60,7 +58,6 @@ def measure(plan: Plan) -> list[Row]:
     with servers.photo_server() as photos:
         variables = {
             "MODEL_DUAL_ENCODER": model,
-            "THREADS": str(THREADS),
             "MEDIA_ALLOWED_HOSTS": photos.removeprefix("http://"),
         }
         with servers.lorabel(plan, variables) as lorabel:
