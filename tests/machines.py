@@ -21,11 +21,12 @@ class NotPermittedError(Exception):
 
 @dataclass(frozen=True)
 class Machine:
-    """`host`: this machine's address at the other end of its cable."""
+    """`host`: this machine's address at the other end of its cable; `address`: its own."""
 
     name: str
     cable: str
     host: str
+    address: str
 
     def command(self, *argv: str) -> list[str]:
         """The same command, run on that machine."""
@@ -48,7 +49,7 @@ def machine(number: int) -> Iterator[Machine]:
     if shutil.which("ip") is None:
         raise NotPermittedError("there is no `ip`: apt-get install iproute2")
     name = f"lorabel-{os.getpid()}-{number}"
-    made = Machine(name, f"lrb{os.getpid() % 100_000}-{number}", f"10.213.{number}.1")
+    made = Machine(name, f"lrb{os.getpid() % 100_000}-{number}", f"10.213.{number}.1", f"10.213.{number}.2")
     try:
         _ip("netns", "add", name)
     except subprocess.CalledProcessError as error:
@@ -60,7 +61,7 @@ def machine(number: int) -> Iterator[Machine]:
             raise NotPermittedError(f"ip link add: {error.stderr.strip()}") from error
         _ip("address", "add", f"{made.host}/30", "dev", made.cable)
         made.plug_in()
-        _ip("-n", name, "address", "add", f"10.213.{number}.2/30", "dev", "cable")
+        _ip("-n", name, "address", "add", f"{made.address}/30", "dev", "cable")
         _ip("-n", name, "link", "set", "cable", "up")
         _ip("-n", name, "link", "set", "lo", "up")
         yield made

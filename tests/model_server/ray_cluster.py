@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.lorabel_processes import bare_environment
+from tests.machines import Machine
 from tests.servers import free_port
 
 START_TIMEOUT_S = 180.0
@@ -43,16 +44,22 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, variables: Mapping[str, str]) -> Iterator[Cluster]:
-    """`variables` are put over those of two replicas on this machine's CPU."""
+def cluster(folder: Path, variables: Mapping[str, str], other: Machine | None = None) -> Iterator[Cluster]:
+    """`variables` are put over those of two replicas on this machine's CPU.
+
+    Args:
+        other: a second machine of the cluster; then each has room for one replica.
+    """
     ray_port, http_port = free_port(), free_port()
+    host = "127.0.0.1" if other is None else other.host
     environment = {
         **bare_environment(),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
-        "RAY_ADDRESS": f"127.0.0.1:{ray_port}",
-        "MODEL_SERVER_URL": f"http://127.0.0.1:{http_port}",
+        "RAY_ADDRESS": f"{host}:{ray_port}",
+        "MODEL_SERVER_URL": f"http://{host}:{http_port}",
+        "MODEL_SERVER_HOST": host if other is None else "0.0.0.0",
         "DEVICE": "cpu",
         "PRECISION": "float32",
         "REPLICAS_MIN": "2",
@@ -60,28 +67,45 @@ def cluster(folder: Path, variables: Mapping[str, str]) -> Iterator[Cluster]:
         **variables,
     }
     # Ray counts cores, it does not measure them: room for one replica more while one is replaced.
-    options = ["--head", "--block", "--num-cpus=3", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-    command = [str(Path(sys.prefix) / "bin" / "ray"), "start", *options, f"--port={ray_port}"]
-    with (folder / "ray.log").open("wb") as log:
-        head = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        _wait_until_started(head, folder / "ray.log")
+    cores = "--num-cpus=3" if other is None else "--num-cpus=1"
+    options = ["--head", f"--port={ray_port}", f"--node-ip-address={host}", "--include-dashboard=false", cores]
+    with ExitStack() as stack:
+        head = stack.enter_context(_node([], options, environment, folder / "head.log"))
+        if other is not None:
+            options = [f"--address={host}:{ray_port}", f"--node-ip-address={other.address}", cores]
+            stack.enter_context(_node(other.command(), options, environment, folder / "other.log"))
         made = Cluster(environment["MODEL_SERVER_URL"], environment, head)
         made.deploy()
         yield made
+
+
+@contextmanager
+def _node(
+    prefix: list[str], options: list[str], environment: Mapping[str, str], log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [*prefix, str(Path(sys.prefix) / "bin" / "ray"), "start", "--block", *options]
+    with log.open("wb") as out:
+        node = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        _wait_until_started(node, log)
+        yield node
     finally:
-        started = _descendants(head.pid)
-        head.terminate()  # and no other: it ends its processes in order
-        head.wait(60)
+        started = _descendants(node.pid)
+        node.terminate()  # and no other: it ends its processes in order
+        try:
+            node.wait(30)
+        except subprocess.TimeoutExpired:
+            node.kill()
+            node.wait()
         _wait_until_ended(started)
 
 
-def _wait_until_started(head: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_started(node: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while "Ray runtime started" not in log.read_text(errors="replace"):
-        if head.poll() is not None or time.monotonic() > deadline:
+        if node.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"Ray did not start:\n{log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.3)
 

@@ -1,0 +1,67 @@
+"""One replica of the model server on each of two machines (network namespaces); then the cable is pulled out."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-ray")
+
+from lorabel.demo import MODEL_FOLDER
+from lorabel.demo.pictures import COLOURS
+from lorabel.messages import PredictRequest, PredictResponse, PredictRow
+from tests.e2e.processes import wait_until
+from tests.machines import Machine, NotPermittedError, machine
+from tests.model_server.ray_cluster import Cluster, cluster
+from tests.workers.pictures import data_url, pictures
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+DRAWN = pictures(12)
+
+
+@pytest.fixture
+def other() -> Iterator[Machine]:
+    try:
+        with machine(9) as made:
+            yield made
+    except NotPermittedError as error:
+        pytest.skip(f"no network namespaces here: {error}")
+
+
+@pytest.fixture
+def running(other: Machine, tmp_path: Path) -> Iterator[Cluster]:
+    variables = {"DATA_DIR": str(tmp_path), "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"}
+    with cluster(tmp_path, variables, other) as made:
+        yield made
+
+
+def ask(http: httpx.Client, picture: int) -> tuple[str, str]:
+    """The colour that it answers, and the replica that did."""
+    question = {"image": {"url": data_url(DRAWN[picture])}, "texts": tuple(COLOURS), "is_multiple": False}
+    request = PredictRequest(rows=[PredictRow(kind="image_labels", input=question)], timeout_s=120)
+    answer = http.post("/v1/predict", content=request.model_dump_json())
+    assert answer.status_code == 200, answer.text
+    (result,) = PredictResponse.model_validate_json(answer.content).rows
+    assert result.output is not None, result.error
+    shares = result.output["probabilities"]
+    return tuple(COLOURS)[shares.index(max(shares))], answer.headers["X-Replica"]
+
+
+def test_both_machines_serve_and_one_goes_on_when_the_other_is_cut_off(running: Cluster, other: Machine) -> None:
+    there = running.url.replace(other.host, other.address)
+    with httpx.Client(timeout=130.0, trust_env=False, base_url=running.url) as http:
+        replicas: set[str] = set()
+        wait_until(lambda: replicas.add(ask(http, 0)[1]) or len(replicas) == 2, 120, "two replicas answer")
+        with httpx.Client(timeout=130.0, trust_env=False, base_url=there) as over_the_cable:
+            expected = [ask(over_the_cable, i)[0] for i in range(len(DRAWN))]
+        assert sum(right == picture.colour for right, picture in zip(expected, DRAWN, strict=True)) >= 10
+        with ThreadPoolExecutor(6) as threads:
+            answers = [threads.submit(ask, http, i % len(DRAWN)) for i in range(200)]
+            time.sleep(0.5)
+            other.unplug()
+            found = [future.result() for future in answers]
+    assert [colour for colour, _ in found] == [expected[i % len(DRAWN)] for i in range(200)]
