@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
+FAST := not e2e and not ray and not scale
 
 .PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick clean
 
@@ -23,22 +24,22 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not e2e and not ray"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)"
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
-	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile \
+	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)" \
 		tests/backend tests/workers tests/lorabel/test_*.py
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
 test: check test-postgres
 	$(BIN)/pytest -q -n 2 --dist loadfile -m e2e
 
-# The model server on Ray, in an environment of its own: nothing else needs Ray.
+# Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:
 	$(MAKE) setup VENV=.venv-ray LOCK=requirements-ray.lock
 	.venv-ray/bin/mypy
-	RAY_USAGE_STATS_ENABLED=0 .venv-ray/bin/pytest -q -m ray
+	RAY_USAGE_STATS_ENABLED=0 .venv-ray/bin/pytest -q -m "ray or scale"
 
 # BENCH has options: make bench BENCH="--only throughput --device cuda", make bench BENCH=--docs
 bench: setup

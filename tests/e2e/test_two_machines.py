@@ -29,7 +29,7 @@ from tests.servers import MissingServerError, postgres_server, redis_server
 from tests.workers.events import START
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.scale
 
 PROJECTS = range(1, 7)
 TIMEOUT_S = 240.0

@@ -41,7 +41,7 @@ def train(source: str, folder: Path, processes: int, **changed: object) -> tuple
     return loss, steps
 
 
-@pytest.mark.e2e
+@pytest.mark.scale
 def test_two_processes_come_to_the_adapter_that_one_comes_to(source: str, tmp_path: Path) -> None:
     """7 examples a step: the processes have 4 and 3 of them, and each example must still count the same."""
     how = {"batch": 7, "steps": 12, "learning_rate": 1e-3}
@@ -58,14 +58,14 @@ def test_two_processes_come_to_the_adapter_that_one_comes_to(source: str, tmp_pa
         torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.e2e
+@pytest.mark.scale
 def test_a_process_that_fails_fails_the_run_and_leaves_nobody_behind(source: str, tmp_path: Path) -> None:
     with pytest.raises(LorabelError, match="ended with status 1"):
         train(source, tmp_path, 2, learning_rate="a word")
     assert _launched() == []
 
 
-@pytest.mark.e2e
+@pytest.mark.scale
 def test_a_run_that_is_given_away_ends_its_processes(source: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, device="cpu", train_processes=2, models={"dual_encoder": source})
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
@@ -79,7 +79,7 @@ def test_a_run_that_is_given_away_ends_its_processes(source: str, tmp_path: Path
     assert _launched() == []
 
 
-@pytest.mark.e2e
+@pytest.mark.scale
 def test_the_processes_of_a_killed_worker_end_by_themselves(source: str, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.workers.test_launch import train\n"
