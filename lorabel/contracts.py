@@ -4,7 +4,7 @@ A problem turns a Label Studio task into an input and an output into regions; a 
 outputs and learns from targets. Neither knows the other, so that each is one file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -61,9 +61,9 @@ class RowAdapters(Protocol):
     def rows(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
         """Inside, row i of every batch is computed with `adapters[i]`."""
 
-    def changing(self, adapter: str | None, tower: str) -> str | None:
-        """The adapter if it is on a layer whose name begins with `tower`; else None, since that tower then
-        computes what the base model does."""
+    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
+        """The adapter if it is on one of these layers; else None, since they then compute what the base model
+        does."""
 
 
 def media_of(question: Contract) -> list[MediaRef]:

@@ -1,15 +1,24 @@
 """The client of the model server, for backend and workers.
 
-On httpcore, as `lorabel/media.py` is: a prediction is one POST, and what httpx adds around it costs as much again.
+On the standard library's http.client, with idle connections on a stack: a prediction is one POST, and with a
+hundred of them under way httpcore's pool, which looks at every connection each time, costs more than the request.
 """
 
 import base64
-import threading
+import select
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import httpcore
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPMessage,
+    HTTPResponse,
+    HTTPSConnection,
+    RemoteDisconnected,
+)
+from queue import Empty, LifoQueue
+from urllib.parse import urlsplit
 
 from lorabel.errors import ModelServerBusyError, ModelServerError
 from lorabel.messages import (
@@ -28,18 +37,20 @@ ANSWER_GRACE_S = 2.0
 LOOK_EVERY_S = 0.2
 BUSY = 503
 LEAST_ERROR = 400
+# What a kept connection does when the other end has closed it meanwhile.
+STALE = (RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
 
 class ModelClient:
     """Thread-safe; connections are kept."""
 
     def __init__(self, settings: Settings) -> None:
-        self._caller = _Caller()
-        self._pool = httpcore.ConnectionPool(
-            max_connections=256, max_keepalive_connections=64, network_backend=_Backend(self._caller)
-        )
         self._url = settings.model_server_url.rstrip("/")
-        self._headers: dict[bytes | str, bytes | str] = {"Content-Type": "application/json"}
+        parts = urlsplit(self._url)
+        self._kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path
+        self._idle: LifoQueue[HTTPConnection] = LifoQueue()
+        self._headers = {"Content-Type": "application/json"}
         if settings.basic_auth is not None:
             token = base64.b64encode(":".join(settings.basic_auth).encode()).decode()
             self._headers["Authorization"] = f"Basic {token}"
@@ -63,12 +74,8 @@ class ModelClient:
             ModelServerError: it cannot be reached or failed, or `is_gone` came true.
         """
         request = PredictRequest(rows=list(rows), timeout_s=timeout_s, project=project, lane=lane)
-        self._caller.is_gone = is_gone
-        try:
-            # It answers what is ready at the time limit, so the connection must live a little longer.
-            body = self._post("/v1/predict", request.model_dump_json(), timeout_s + ANSWER_GRACE_S)
-        finally:
-            self._caller.is_gone = None
+        # It answers what is ready at the time limit, so the connection must live a little longer.
+        body = self._send("POST", "/v1/predict", request.model_dump_json(), timeout_s + ANSWER_GRACE_S, is_gone)
         answer = PredictResponse.model_validate_json(body)
         if len(answer.rows) != len(rows):
             raise ModelServerError(f"model server answered {len(answer.rows)} rows for {len(rows)}")
@@ -76,97 +83,86 @@ class ModelClient:
 
     def preload(self, adapters: Sequence[str], timeout_s: float = 60.0) -> None:
         """Have adapters in memory before anybody waits for them."""
-        self._post("/v1/preload", PreloadRequest(adapters=list(adapters)).model_dump_json(), timeout_s)
+        self._send("POST", "/v1/preload", PreloadRequest(adapters=list(adapters)).model_dump_json(), timeout_s)
 
     def models(self) -> ModelsResponse:
         return ModelsResponse.model_validate_json(self._send("GET", "/v1/models", None, PROBE_TIMEOUT_S))
 
     def close(self) -> None:
-        self._pool.close()
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
 
-    def _post(self, path: str, body: str, timeout_s: float) -> bytes:
-        return self._send("POST", path, body, timeout_s)
-
-    def _send(self, method: str, path: str, body: str | None, timeout_s: float) -> bytes:
-        timeout = {"connect": PROBE_TIMEOUT_S, "read": timeout_s, "write": timeout_s, "pool": timeout_s}
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: str | None,
+        timeout_s: float,
+        is_gone: Callable[[], bool] | None = None,
+    ) -> bytes:
+        until = time.monotonic() + timeout_s
         try:
-            answer = self._pool.request(
-                method,
-                f"{self._url}{path}",
-                content=body.encode() if body is not None else None,
-                headers=self._headers,
-                extensions={"timeout": timeout},
-            )
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
+            status, headers, content = self._exchange(method, path, body, until, is_gone)
+        except (HTTPException, OSError) as error:
             raise ModelServerError(
                 f"model server at {self._url} cannot be reached ({type(error).__name__}: {error}); "
                 "is it running, and is MODEL_SERVER_URL right?"
             ) from error
-        text = answer.content.decode(errors="replace")
-        if answer.status == BUSY:
-            raise ModelServerBusyError(f"model server is busy: {text}", retry_after_s=_retry_after_s(answer))
-        if answer.status >= LEAST_ERROR:
-            raise ModelServerError(f"model server answered {answer.status} to {path}: {text[:500]}")
-        return answer.content
+        text = content.decode(errors="replace")
+        if status == BUSY:
+            raise ModelServerBusyError(
+                f"model server is busy: {text}", retry_after_s=int(headers.get("Retry-After", "1"))
+            )
+        if status >= LEAST_ERROR:
+            raise ModelServerError(f"model server answered {status} to {path}: {text[:500]}")
+        return content
 
+    def _exchange(
+        self, method: str, path: str, body: str | None, until: float, is_gone: Callable[[], bool] | None
+    ) -> tuple[int, HTTPMessage, bytes]:
+        """A kept connection that turns out to be closed is not the end: nothing that we ask does harm twice."""
+        try:
+            kept = self._idle.get_nowait()
+        except Empty:
+            kept = None
+        if kept is not None:
+            with suppress(*STALE):
+                return self._ask(kept, method, path, body, until, is_gone)
+        fresh = self._kind(self._host, self._port, timeout=PROBE_TIMEOUT_S)
+        return self._ask(fresh, method, path, body, until, is_gone)
 
-def _retry_after_s(answer: httpcore.Response) -> int:
-    headers = {name.lower(): value for name, value in answer.headers}
-    return int(headers.get(b"retry-after", b"1"))
-
-
-class _Caller(threading.local):
-    """For whom this thread waits."""
-
-    is_gone: Callable[[], bool] | None = None
-
-
-class _Stream(httpcore.NetworkStream):
-    """Looks up from waiting now and then: is anybody still interested?"""
-
-    def __init__(self, inner: httpcore.NetworkStream, caller: _Caller) -> None:
-        self._inner, self._caller = inner, caller
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        is_gone = self._caller.is_gone
-        if is_gone is None or timeout is None:
-            return self._inner.read(max_bytes, timeout)
-        until = time.monotonic() + timeout
-        while True:
-            left = until - time.monotonic()
-            try:
-                return self._inner.read(max_bytes, max(0.0, min(left, LOOK_EVERY_S)))
-            except httpcore.ReadTimeout:
-                if left <= LOOK_EVERY_S:
-                    raise
-                if is_gone():
-                    raise httpcore.ReadError("whoever asked has hung up") from None
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, timeout)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        return _Stream(self._inner.start_tls(*args, **options), self._caller)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
-
-
-class _Backend(httpcore.NetworkBackend):
-    def __init__(self, caller: _Caller) -> None:
-        self._caller = caller
-        self._plain = httpcore.SyncBackend()
-
-    def connect_tcp(
+    def _ask(
         self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = self._plain.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Stream(stream, self._caller)
+        connection: HTTPConnection,
+        method: str,
+        path: str,
+        body: str | None,
+        until: float,
+        is_gone: Callable[[], bool] | None,
+    ) -> tuple[int, HTTPMessage, bytes]:
+        is_whole = False
+        try:
+            connection.request(method, f"{self._path}{path}", body, self._headers)
+            _wait_for_answer(connection, until, is_gone)
+            connection.sock.settimeout(max(0.1, until - time.monotonic()))
+            answer: HTTPResponse = connection.getresponse()
+            content = answer.read()
+            is_whole = not answer.will_close
+            return answer.status, answer.headers, content
+        finally:
+            if is_whole:
+                self._idle.put(connection)
+            else:
+                connection.close()
+
+
+def _wait_for_answer(connection: HTTPConnection, until: float, is_gone: Callable[[], bool] | None) -> None:
+    """Look up from waiting now and then: is anybody still interested?"""
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    while not poll.poll(1000 * max(0.0, min(LOOK_EVERY_S, until - time.monotonic()))):
+        if time.monotonic() >= until:
+            raise TimeoutError("the time for an answer is over")
+        if is_gone is not None and is_gone():
+            raise ConnectionAbortedError("whoever asked has hung up")

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -124,14 +124,14 @@ class AdapterBank:
             if name not in self._slots:
                 self._add(name, adapter)
 
-    def changing(self, adapter: str | None, tower: str) -> str | None:
-        """The adapter if it is on a layer whose name begins with `tower`; else None, what that tower computes is
-        then the base model's. Raises as `load` does."""
+    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
+        """The adapter if it is on one of these layers; else None, what they compute is then the base model's.
+        Raises as `load` does."""
         if adapter is None:
             return None
-        self.load(adapter)
-        with self._lock:
-            return adapter if any(name.startswith(tower) for name in self._layers_of[adapter]) else None
+        while (layers := self._layers_of.get(adapter)) is None:
+            self.load(adapter)
+        return None if layers.isdisjoint(tower) else adapter
 
     @contextmanager
     def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:

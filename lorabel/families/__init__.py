@@ -34,7 +34,7 @@ class NoRowAdapters(RowAdapters):
     def rows(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def changing(self, adapter: str | None, tower: str) -> str | None:
+    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
         return adapter
 
 

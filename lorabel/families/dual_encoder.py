@@ -123,7 +123,7 @@ class DualEncoder(Family):
         if name is None:
             return None
         example = Example(question.texts, question.is_multiple, digest=name)
-        features = memo.get(FEATURES, (name, adapters.changing(adapter, IMAGE_TOWER)))
+        features = memo.get(FEATURES, (name, adapters.changing(adapter, self._image_layers)))
         if features is not None:
             return replace(example, features=features[None])
         pixels = memo.get(PIXELS, name)
@@ -133,7 +133,7 @@ class DualEncoder(Family):
     def answer(
         self, example: Example, adapter: str | None, adapters: RowAdapters, memo: Memo
     ) -> LabelScores | None:
-        texts = memo.get(TEXTS, (adapter, example.texts))
+        texts = memo.get(TEXTS, (adapters.changing(adapter, self._text_layers), example.texts))
         return None if example.features is None or texts is None else self._scores(example, texts)
 
     def trained_layers(self) -> list[str]:
@@ -171,7 +171,10 @@ class DualEncoder(Family):
         self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
     ) -> Sequence[LabelScores]:
         seen = self._see(examples, adapters, bank, memo)
-        keys = [(adapter, example.texts) for adapter, example in zip(adapters, seen, strict=True)]
+        keys = [
+            (bank.changing(adapter, self._text_layers), example.texts)
+            for adapter, example in zip(adapters, seen, strict=True)
+        ]
         texts = {key: self._read(*key, bank, memo) for key in dict.fromkeys(keys)}
         return [self._scores(example, texts[key]) for example, key in zip(seen, keys, strict=True)]
 
@@ -180,7 +183,7 @@ class DualEncoder(Family):
     ) -> list[Example]:
         """The same with features. Those that have none go through the image tower, each picture once."""
         keys = [
-            (example.digest or i, bank.changing(adapter, IMAGE_TOWER))
+            (example.digest or i, bank.changing(adapter, self._image_layers))
             for i, (example, adapter) in enumerate(zip(examples, adapters, strict=True))
         ]
         new = {key: i for i, key in enumerate(keys) if examples[i].features is None}
@@ -256,6 +259,14 @@ class DualEncoder(Family):
         normal = self.transform.transforms[-1]
         normalised: Tensor = normalize(pixels.float().div_(255), normal.mean, normal.std)
         return normalised
+
+    @cached_property
+    def _image_layers(self) -> frozenset[str]:
+        return frozenset(name for name in self.lora_layers() if name.startswith(IMAGE_TOWER))
+
+    @cached_property
+    def _text_layers(self) -> frozenset[str]:
+        return frozenset(self.lora_layers()) - self._image_layers
 
     @cached_property
     def _side_px(self) -> int:

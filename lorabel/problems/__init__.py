@@ -5,6 +5,7 @@ names, labels and data keys, and turns tasks into inputs, outputs into regions, 
 """
 
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from lorabel.label_config import ControlTag, LabelConfig, parse
 from lorabel.regions import Region
 
 TaskData = dict[str, Any]
+_binding = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,18 @@ class BoundConfig:
     unclaimed: tuple[ControlTag, ...]
 
 
-@lru_cache(maxsize=512)
 def bind(label_config: str) -> BoundConfig:
-    """Raises LabelConfigError if it cannot be read or if two problems claim one control tag."""
+    """Kept by its text, and worked out by one thread while others wait for the same: it takes a tenth of a second.
+
+    Raises:
+        LabelConfigError: it cannot be read, or two problems claim one control tag.
+    """
+    with _binding:
+        return _bind(label_config)
+
+
+@lru_cache(maxsize=512)
+def _bind(label_config: str) -> BoundConfig:
     config = parse(label_config)
     problems = discover(sys.modules[__name__], Problem)  # type: ignore[type-abstract]
     bindings: list[Problem] = []

@@ -122,8 +122,13 @@ def test_an_adapter_changes_only_the_towers_that_it_is_on(source: str, tmp_path:
     both = save_random_adapter(family, registry, "p1.v1", 4)
     text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers())
     bank = AdapterBank(family, registry, memory_bytes=10**9)
-    assert [bank.changing(name, "visual.") for name in (both, text, None)] == [both, None, None]
-    assert [bank.changing(name, "transformer.") for name in (both, text, None)] == [both, text, None]
+    trained = set(family.trained_layers())
+    assert [bank.changing(name, set(family.lora_layers()) - trained) for name in (both, text, None)] == [
+        both,
+        None,
+        None,
+    ]
+    assert [bank.changing(name, trained) for name in (both, text, None)] == [both, text, None]
 
 
 def test_an_adapter_for_another_base_model_is_refused_by_name(source: str, tmp_path: Path) -> None:
