@@ -79,6 +79,8 @@ def test_a_person_overtakes_a_bulk_job_at_the_same_host(files: Files, web: Web) 
     person = files.get(2, ref("http://hanging/person"), Lane.INTERACTIVE)
     same = files.get(1, ref("http://hanging/199"), Lane.INTERACTIVE)
     assert same is bulk[199], "it waits already, now with another urgency"
+    held_back = len(bulk) - MOST_PER_HOST + len([person, same])
+    until(lambda: len(files._held_back["hanging"]) == held_back)
     web.go.set()
     assert [future.result(TIMEOUT_S).data for future in (person, same)] == [
         b"http://hanging/person",
