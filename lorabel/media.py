@@ -260,7 +260,8 @@ def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddre
 
 
 def _pool(backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
-    return httpcore.ConnectionPool(max_connections=64, max_keepalive_connections=32, network_backend=backend)
+    # No limit of its own: those who fetch at the same time are counted, by host, where they ask.
+    return httpcore.ConnectionPool(max_connections=None, max_keepalive_connections=32, network_backend=backend)
 
 
 def _decode_data_url(url: str) -> bytes:

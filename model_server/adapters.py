@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,8 +38,18 @@ class _Adapter:
     layers: dict[str, tuple[Tensor, Tensor]]
 
     @property
-    def rank(self) -> int:
-        return max((a.shape[1] for a, _ in self.layers.values()), default=0)
+    def shape(self) -> "_Shape":
+        return _Shape(frozenset(self.layers), max((a.shape[1] for a, _ in self.layers.values()), default=0))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    layers: frozenset[str]
+    rank: int
+
+    def __or__(self, other: "_Shape") -> "_Shape":
+        """What has room for both."""
+        return _Shape(self.layers | other.layers, max(self.rank, other.rank))
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class _Stacks:
     """
 
     layers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    rank: int = 0
+    shape: _Shape = _Shape(frozenset(), 0)
     slots: int = 0
 
     @property
@@ -87,7 +97,7 @@ class AdapterBank:
     def __init__(self, family: Family, registry: Registry, memory_bytes: int) -> None:
         self._family, self._registry, self._memory_bytes = family, registry, memory_bytes
         self._slots: OrderedDict[str, int] = OrderedDict()
-        self._layers_of: dict[str, frozenset[str]] = {}
+        self._shapes: dict[str, _Shape] = {}
         self._pins: Counter[str] = Counter()
         self._stacks = _Stacks()
         self._lock = threading.Lock()
@@ -129,27 +139,32 @@ class AdapterBank:
         Raises as `load` does."""
         if adapter is None:
             return None
-        while (layers := self._layers_of.get(adapter)) is None:
+        while (shape := self._shapes.get(adapter)) is None:
             self.load(adapter)
-        return None if layers.isdisjoint(tower) else adapter
+        return None if shape.layers.isdisjoint(tower) else adapter
 
     @contextmanager
     def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
         """Inside, row i of every batch is computed with `adapters[i]`."""
-        names = {name for name in adapters if name is not None}
-        if names:
-            self._pin(names)
-            with self._lock:
-                stacks = self._stacks
-                slots = [0 if name is None else self._slots[name] for name in adapters]
-            only = slots[0] if len(set(slots)) == 1 else None
-            self._batch = _Batch(stacks, torch.tensor(slots, device=self._family.device), only)
+        pinned: list[str] = []
         try:
+            for name in {name for name in adapters if name is not None}:
+                self._pin(name)
+                pinned.append(name)
+            if pinned:
+                self._batch = self._index(adapters)
             yield
         finally:
             self._batch = None
             with self._lock:
-                self._pins -= Counter(names)
+                self._pins -= Counter(pinned)
+
+    def _index(self, adapters: Sequence[str | None]) -> _Batch:
+        with self._lock:
+            stacks = self._stacks
+            slots = [0 if name is None else self._slots[name] for name in adapters]
+        only = slots[0] if len(set(slots)) == 1 else None
+        return _Batch(stacks, torch.tensor(slots, device=self._family.device), only)
 
     def _add_delta(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """A forward hook: x is (rows, ..., in), or (rows * k, ..., in) where a tower splits pictures into
@@ -168,43 +183,60 @@ class AdapterBank:
         low = torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), a[index])
         return output.reshape(x.shape[0], -1, output.shape[-1]).baddbmm_(low, b[index]).view_as(output)
 
-    def _pin(self, names: Iterable[str]) -> None:
-        """Load them, and keep them from leaving."""
-        for name in names:
-            is_here = False
-            while not is_here:
-                self.load(name)
-                with self._lock:
-                    is_here = name in self._slots
-                    self._pins[name] += is_here
+    def _pin(self, name: str) -> None:
+        """Load it, and keep it from leaving."""
+        is_here = False
+        while not is_here:
+            self.load(name)
+            with self._lock:
+                is_here = name in self._slots
+                self._pins[name] += is_here
 
     @torch.inference_mode()
     def _add(self, name: str, adapter: _Adapter) -> None:
-        wanted = dict.fromkeys([*self._stacks.layers, *adapter.layers])
-        rank = max(self._stacks.rank, adapter.rank)
-        slot_bytes = self._slot_bytes(wanted, rank)
-        # Slot 0 takes its room too.
-        most = max(1, self._memory_bytes // max(1, slot_bytes) - 1)
-        self._evict(len(self._slots) + 1 - most, name)
+        most = self._capacity(self._shape_with(adapter))
+        excess = len(self._slots) + 1 - most
+        self._evict(excess, name)
+        # Those that left may have been the largest.
+        shape = self._shape_with(adapter)
+        most = self._capacity(shape)
         needed = len(self._slots) + 2
-        if needed > self._stacks.slots or rank > self._stacks.rank or len(wanted) > len(self._stacks.layers):
-            self._rebuild(wanted, rank, max(needed, min(most + 1, max(FIRST_SLOTS, 2 * len(self._slots)))))
+        has_room = needed <= self._stacks.slots and shape | self._stacks.shape == self._stacks.shape
+        if not has_room or (excess > 0 and shape != self._stacks.shape):
+            self._rebuild(shape, max(needed, min(most + 1, max(FIRST_SLOTS, 2 * len(self._slots)))))
         slot = min(set(range(1, self._stacks.slots)) - set(self._slots.values()))
         self._stacks.fill(slot, adapter)
-        self._slots[name], self._layers_of[name] = slot, frozenset(adapter.layers)
+        self._slots[name], self._shapes[name] = slot, adapter.shape
+
+    def _shape_with(self, newcomer: _Adapter) -> _Shape:
+        shape = newcomer.shape
+        for other in self._shapes.values():
+            shape |= other
+        return shape
+
+    def _capacity(self, shape: _Shape) -> int:
+        """How many adapters the memory is for; slot 0 takes its room, too."""
+        found = [self._linear(name) for name in shape.layers]
+        slot_bytes = sum((one.in_features + one.out_features) * shape.rank * one.weight.itemsize for one in found)
+        return max(1, self._memory_bytes // max(1, slot_bytes) - 1)
 
     def _evict(self, count: int, newcomer: str) -> None:
         free = [name for name in self._slots if not self._pins[name]]
         for name in free[: max(0, count)]:
-            del self._slots[name], self._layers_of[name]
+            del self._slots[name], self._shapes[name]
             log.info("adapter %s makes room for %s", name, newcomer)
 
-    def _rebuild(self, layers: Iterable[str], rank: int, slots: int) -> None:
-        """Larger stacks with the same adapters in them, packed to the front."""
-        stacks = _Stacks({name: self._empty(name, slots, rank) for name in layers}, rank, slots)
-        for new, old in enumerate(self._slots.values(), 1):
-            kept = {name: (a[old], b[old]) for name, (a, b) in self._stacks.layers.items()}
-            stacks.fill(new, _Adapter(kept))
+    def _rebuild(self, shape: _Shape, slots: int) -> None:
+        """Other stacks with the same adapters in them, packed to the front."""
+        layers = {name: self._empty(name, slots, shape.rank) for name in shape.layers}
+        stacks = _Stacks(layers, shape, slots)
+        for new, (name, old) in enumerate(self._slots.items(), 1):
+            own = self._shapes[name]
+            kept = {layer: self._stacks.layers[layer] for layer in own.layers}
+            stacks.fill(
+                new,
+                _Adapter({layer: (a[old, :, : own.rank], b[old, : own.rank]) for layer, (a, b) in kept.items()}),
+            )
         self._slots = OrderedDict((name, slot) for slot, name in enumerate(self._slots, 1))
         self._stacks = stacks
 
@@ -215,10 +247,6 @@ class AdapterBank:
             weight.new_zeros(slots, layer.in_features, rank, requires_grad=False),
             weight.new_zeros(slots, rank, layer.out_features, requires_grad=False),
         )
-
-    def _slot_bytes(self, layers: Iterable[str], rank: int) -> int:
-        found = [self._linear(name) for name in layers]
-        return sum((one.in_features + one.out_features) * rank * one.weight.itemsize for one in found)
 
     def _linear(self, name: str) -> nn.Linear:
         layer = self._layers[name]

@@ -71,8 +71,8 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
 
     @app.get("/livez")
     @app.get("/health")
-    def health() -> Response:
-        return jsonify(status="UP")
+    def health() -> tuple[Response, int]:
+        return (jsonify(status="UP"), 200) if engine.is_alive else (jsonify(status="a thread has ended"), 500)
 
     @app.get("/metrics")
     def metrics() -> Response:

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
@@ -32,8 +32,11 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
 NO_MEMORY_ON_CPU = "can't allocate memory"
-# Background rows between their fetch and the device: enough to keep both busy, and no more files in memory.
-MOST_IN_HAND = 64
+# Background rows of one project from their fetch to their answer: enough to keep every stage busy, and no more
+# files in memory.
+MOST_IN_HAND = 128
+# Batches of the reduced size that must work before a larger one is tried again.
+GROW_AFTER = 100
 # A person who comes while a bulk job's batch is on the device waits for no longer than about this.
 BACKGROUND_BATCH_S = 0.2
 
@@ -89,8 +92,9 @@ class Engine:
         self._waiting: Counter[Lane] = Counter()
         self._lock = threading.Lock()
         self._row_s = 0.0
-        self._in_hand = 0
-        self._to_fetch: FairQueue[_Row] = FairQueue()
+        self._most_rows, self._good = max_batch, 0
+        self._in_hand: Counter[int] = Counter()
+        self._to_fetch: defaultdict[int, FairQueue[_Row]] = defaultdict(FairQueue)
         self._to_prepare: FairQueue[_Row] = FairQueue()
         self._ready: FairQueue[_Row] = FairQueue()
         work = [self._run_prepare] * (os.cpu_count() or 1) + [self._run_device]
@@ -101,6 +105,10 @@ class Engine:
     @property
     def stations(self) -> list[Station]:
         return list(self._stations.values())
+
+    @property
+    def is_alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
 
     def submit(self, request: PredictRequest) -> list["Future[RowResult]"]:
         """One future per row, in order.
@@ -145,7 +153,6 @@ class Engine:
 
     def close(self) -> None:
         self._files.close()
-        self._to_fetch.close()
         self._to_prepare.close()
         self._ready.close()
         for thread in self._threads:
@@ -168,19 +175,35 @@ class Engine:
         elif row.lane == Lane.INTERACTIVE:
             self._fetch(row)
         else:
-            self._to_fetch.put(row)
-            self._admit()
+            self._admit(row.project, row)
 
-    def _admit(self) -> None:
-        """Send for the files of background rows, as many as may be in hand."""
+    def _admit(self, project: int, newcomer: _Row | None = None) -> None:
+        """Send for the files of the project's background rows, as many as may be in hand."""
         while True:
             with self._lock:
-                if self._in_hand >= MOST_IN_HAND or not len(self._to_fetch):
+                waiting = self._to_fetch[project]
+                if newcomer is not None:
+                    waiting.put(newcomer)
+                    newcomer = None
+                if not len(waiting):
+                    del self._to_fetch[project]
                     return
-                row = self._to_fetch.get()
-                self._in_hand += 1
-            if row is not None:
+                if self._in_hand[project] >= MOST_IN_HAND:
+                    return
+                row = waiting.get()
+            if row is not None and row.is_wanted():
+                with self._lock:
+                    self._in_hand[project] += 1
+                row.done.add_done_callback(lambda _: self._release(project))
                 self._fetch(row)
+
+    def _release(self, project: int) -> None:
+        """However the row ended: answered, failed, given up."""
+        with self._lock:
+            self._in_hand[project] -= 1
+            if not self._in_hand[project]:
+                del self._in_hand[project]
+        self._admit(project)
 
     def _fetch(self, row: _Row) -> None:
         """Every file of the row; the last one to arrive brings it to the next stage."""
@@ -216,15 +239,18 @@ class Engine:
         return True
 
     def _run_prepare(self) -> None:
-        while (row := self._to_prepare.get()) is not None:
-            files, row.files = row.files, {}
-            if row.is_wanted():
-                with _failing(row.done, row.station.family.input_type.kind):
-                    self._prepare(row, {media: file.result() for media, file in files.items()})
-            if row.lane != Lane.INTERACTIVE:
-                with self._lock:
-                    self._in_hand -= 1
-                self._admit()
+        while self._prepare_one():
+            """A thread that waits for the next row must not keep the last one's files."""
+
+    def _prepare_one(self) -> bool:
+        row = self._to_prepare.get()
+        if row is None:
+            return False
+        files, row.files = row.files, {}
+        if row.is_wanted():
+            with _failing(row.done, row.station.family.input_type.kind):
+                self._prepare(row, {media: file.result() for media, file in files.items()})
+        return True
 
     def _prepare(self, row: _Row, files: dict[MediaRef, File]) -> None:
         if row.adapter is not None:
@@ -236,10 +262,15 @@ class Engine:
         self._ready.put(row)
 
     def _run_device(self) -> None:
-        while batch := self._ready.get_batch(self._most, lambda row: row.station.family.name):
-            wanted = [row for row in batch if row.is_wanted()]
-            if wanted:
-                self._compute(wanted)
+        while self._compute_one():
+            """As in the other threads: nothing is kept while it waits."""
+
+    def _compute_one(self) -> bool:
+        batch = self._ready.get_batch(self._most, lambda row: row.station.family.name)
+        wanted = [row for row in batch if row.is_wanted()]
+        if wanted:
+            self._compute(wanted)
+        return bool(batch)
 
     def _most(self, lane: Lane) -> int:
         if lane == Lane.INTERACTIVE or not self._row_s:
@@ -247,22 +278,53 @@ class Engine:
         return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / self._row_s)))
 
     def _compute(self, batch: list[_Row]) -> None:
-        try:
-            outputs = self._forward(batch)
-        except Exception as error:
-            if not _is_out_of_memory(error) or len(batch) == 1:
-                log.exception("a batch of %d rows failed", len(batch))
-                for row in batch:
-                    row.end(_failed(f"{type(error).__name__}: {error}"))
-                return
-        else:
-            for row, output in zip(batch, outputs, strict=True):
-                row.end(RowResult(output=output.model_dump()))
-            return
-        # Only here, where the error is gone, is what its frames hold on the device free again.
-        self._halve(batch)
+        """Where memory ran out, and no row alone was to blame, batches are smaller from now on."""
+        failed: list[int] = []
+        worked = self._try(batch, failed)
+        if not failed:
+            self._grow(len(batch))
+        elif worked < self.max_batch and min(failed) > 1:
+            self._limit_batches(worked)
 
-    def _forward(self, batch: list[_Row]) -> Sequence[Any]:
+    def _try(self, batch: list[_Row], failed: list[int]) -> int:
+        """The most rows that went through at once. What fails is halved, down to the row that is to blame.
+
+        Args:
+            failed: gets the sizes for which memory ran out.
+        """
+        try:
+            for row, output in self._forward(batch):
+                row.end(RowResult(output=output.model_dump()))
+        except Exception as error:
+            if is_memory := _is_out_of_memory(error):
+                failed.append(len(batch))
+            if len(batch) == 1:
+                log.exception("a row failed on the device")
+                batch[0].end(_failed(f"{type(error).__name__}: {error}"))
+                return 0
+            log.warning("a batch of %d rows is halved: %s: %s", len(batch), type(error).__name__, error)
+        else:
+            return len(batch)
+        # Only here, where the error is gone, is what its frames hold on the device free again.
+        if is_memory and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return max(self._try(batch[:half], failed), self._try(batch[half:], failed))
+
+    def _grow(self, rows: int) -> None:
+        """Memory that somebody else needed for a while may be free again."""
+        if self.max_batch == self._most_rows or rows < self.max_batch:
+            return
+        self._good += 1
+        if self._good >= GROW_AFTER:
+            self._limit_batches(min(self._most_rows, 2 * self.max_batch))
+
+    def _limit_batches(self, rows: int) -> None:
+        self.max_batch, self._good = rows, 0
+        self._metrics.max_batch.set(rows)
+        log.warning("batches have at most %d rows from now on", rows)
+
+    def _forward(self, batch: list[_Row]) -> list[tuple[_Row, Contract]]:
         station = batch[0].station
         self._metrics.batch.observe(len(batch))
         began = time.monotonic()
@@ -272,17 +334,7 @@ class Engine:
         took = time.monotonic() - began
         self._metrics.forward.observe(took)
         self._row_s = (self._row_s + took / len(batch)) / 2 if self._row_s else took / len(batch)
-        return outputs
-
-    def _halve(self, batch: list[_Row]) -> None:
-        half = len(batch) // 2
-        self.max_batch = min(self.max_batch, half)
-        self._metrics.max_batch.set(self.max_batch)
-        log.warning("out of memory with %d rows: batches have at most %d from now on", len(batch), self.max_batch)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self._compute(batch[:half])
-        self._compute(batch[half:])
+        return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", lane: Lane) -> None:
         with self._lock:

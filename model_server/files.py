@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
@@ -23,6 +23,9 @@ THREADS = 128
 MOST_PER_HOST = 32
 MOST_DIGESTS = 200_000
 URGENCY = {lane: place for place, lane in enumerate(Lane)}
+# What nobody waits for leaves half of the threads to people, however many hosts hang.
+BACKGROUND = "background"
+MOST_IN_BACKGROUND = THREADS // 2
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,25 @@ class File:
     digest: str
 
 
+Key = tuple[int, str, bool]
+
+
 @dataclass(frozen=True)
 class _Order:
     media: MediaRef
     project: int
     lane: Lane
+    host: str
     done: "Future[File]"
 
     @property
-    def key(self) -> tuple[int, MediaRef]:
-        return self.project, self.media
+    def key(self) -> Key:
+        return _key(self.project, self.media)
 
     @property
-    def host(self) -> str:
-        return urlsplit(self.media.url).netloc
+    def shares(self) -> list[str]:
+        """What the order takes a part of while it is fetched."""
+        return [self.host] if self.lane == Lane.INTERACTIVE else [self.host, BACKGROUND]
 
 
 class Files:
@@ -58,9 +66,9 @@ class Files:
     def __init__(self, fetch: Callable[[MediaRef], bytes], fresh_s: float) -> None:
         self._fetch = fetch
         self._known: TTLCache[tuple[int, str], str] = TTLCache(MOST_DIGESTS, max(fresh_s, 1e-9), time.monotonic)
-        self._waiting: dict[tuple[int, MediaRef], _Order] = {}
-        self._under_way: dict[tuple[int, MediaRef], Future[File]] = {}
-        self._of_host: Counter[str] = Counter()
+        self._waiting: dict[Key, _Order] = {}
+        self._under_way: dict[Key, Future[File]] = {}
+        self._taken: Counter[str] = Counter()
         self._held_back: dict[str, FairQueue[_Order]] = {}
         self._lock = threading.Lock()
         self._orders: FairQueue[_Order] = FairQueue()
@@ -75,16 +83,16 @@ class Files:
 
     def get(self, project: int, media: MediaRef, lane: Lane) -> "Future[File]":
         """The file, when it is here. Who asks for one that is under way waits for the same download."""
+        key = _key(project, media)
         with self._lock:
-            key = project, media
             if key in self._under_way:
                 return self._under_way[key]
             order = self._waiting.get(key)
             if order is not None and URGENCY[order.lane] <= URGENCY[lane]:
                 return order.done
             # More urgent than the one that waits: this one will overtake it.
-            order = _Order(media, project, lane, Future()) if order is None else replace(order, lane=lane)
-            self._waiting[key] = order
+            done: Future[File] = Future() if order is None else order.done
+            self._waiting[key] = order = _Order(media, project, lane, _host(media.url), done)
         self._orders.put(order)
         return order.done
 
@@ -92,20 +100,30 @@ class Files:
         self._orders.close()
 
     def _work(self) -> None:
-        while (order := self._orders.get()) is not None:
-            if self._begins(order):
-                self._run(order)
+        while self._serve_one():
+            """A thread that waits for the next order must not keep the last one's file."""
+
+    def _serve_one(self) -> bool:
+        order = self._orders.get()
+        if order is not None and self._begins(order):
+            self._run(order)
+        return order is not None
 
     def _begins(self, order: _Order) -> bool:
         with self._lock:
-            if self._waiting.get(order.key) is not order:
-                return False  # overtaken by its more urgent twin
-            if self._of_host[order.host] >= MOST_PER_HOST:
-                self._held_back.setdefault(order.host, FairQueue()).put(order)
+            if self._is_overtaken(order):
                 return False
-            self._of_host[order.host] += 1
+            for share in order.shares:
+                if self._taken[share] >= (MOST_IN_BACKGROUND if share == BACKGROUND else MOST_PER_HOST):
+                    self._held_back.setdefault(share, FairQueue()).put(order)
+                    return False
+            self._taken.update(order.shares)
             self._under_way[order.key] = self._waiting.pop(order.key).done
             return True
+
+    def _is_overtaken(self, order: _Order) -> bool:
+        """Whether its more urgent twin has taken its place."""
+        return self._waiting.get(order.key) is not order
 
     def _run(self, order: _Order) -> None:
         try:
@@ -123,14 +141,33 @@ class Files:
             del self._under_way[order.key]
             if file is not None:
                 self._known[_name(order.project, order.media)] = file.digest
-            self._of_host[order.host] -= 1
-            held_back = self._held_back.get(order.host)
-            next_one = held_back.get() if held_back else None
-            if not held_back:
-                self._held_back.pop(order.host, None)
-                self._of_host += Counter()  # forgets those that are at zero
-        if next_one is not None:
-            self._orders.put(next_one)
+            self._taken.subtract(order.shares)
+            self._taken += Counter()  # forgets those that are at zero
+            following = [one for share in order.shares if (one := self._next_held_back(share)) is not None]
+        for one in following:
+            self._orders.put(one)
+
+    def _next_held_back(self, share: str) -> _Order | None:
+        held_back = self._held_back.get(share)
+        while held_back:
+            order = held_back.get()
+            if order is not None and not self._is_overtaken(order):
+                return order
+        self._held_back.pop(share, None)
+        return None
+
+
+def _key(project: int, media: MediaRef) -> Key:
+    """Not the token: one project's are alike, and change every few minutes."""
+    return project, media.url, media.is_trusted
+
+
+def _host(url: str) -> str:
+    """Empty where there is none: whoever fetches it will say what is wrong."""
+    try:
+        return "" if url.startswith("data:") else urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _name(project: int, media: MediaRef) -> tuple[int, str]:

@@ -116,6 +116,29 @@ def test_adapters_come_and_go_while_a_batch_is_computed(source: str, tmp_path: P
         torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_large_adapter_that_has_left_takes_no_room_any_more(source: str, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    family = load(source)
+    large, *small = (save_random_adapter(family, registry, f"p1.v{i}", r) for i, r in enumerate((64, 4, 4, 4), 1))
+    size = sum((layer.in_features + layer.out_features) * 4 * 4 for layer in linear_layers(family))
+    bank = AdapterBank(family, registry, memory_bytes=4 * size)
+    for name in (large, *small):
+        bank.load(name)
+    assert bank.names == small
+    assert bank.nbytes == 4 * size
+
+
+def test_an_adapter_that_is_not_there_leaves_nothing_pinned(source: str, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    family = load(source)
+    one, two = (save_random_adapter(family, registry, f"p1.v{i}", 4) for i in (1, 2))
+    bank = AdapterBank(family, registry, memory_bytes=1)
+    with pytest.raises(NotFoundError), bank.rows([one, "p9.v9/label"]):
+        pass
+    bank.load(two)
+    assert bank.names == [two]
+
+
 def test_an_adapter_changes_only_the_towers_that_it_is_on(source: str, tmp_path: Path) -> None:
     registry = Registry(tmp_path / "adapters")
     family = load(source)

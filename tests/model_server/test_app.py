@@ -134,7 +134,7 @@ def test_basic_auth_guards_everything_but_livez(tmp_path_factory: pytest.TempPat
     from model_server.app import _create_app
 
     guarded = Settings(basic_auth_user="u", basic_auth_pass="p", data_dir=tmp_path_factory.mktemp("d"))  # type: ignore[arg-type]
-    client = _create_app(guarded, None, None).test_client()  # type: ignore[arg-type]
+    client = _create_app(guarded, SimpleNamespace(is_alive=True), None).test_client()  # type: ignore[arg-type]
     assert client.get("/livez").status_code == 200
     assert client.get("/health").status_code == 401
     assert client.get("/health", auth=("u", "wrong")).status_code == 401

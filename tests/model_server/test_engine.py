@@ -17,7 +17,7 @@ from lorabel.errors import ModelServerBusyError, UnreadableError
 from lorabel.families import Fetch
 from lorabel.memo import Memo
 from lorabel.messages import Lane, PredictRequest, PredictRow, RowResult
-from model_server.engine import BACKGROUND_BATCH_S, Engine, Station
+from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MOST_IN_HAND, Engine, Station
 from model_server.files import Files
 from model_server.metrics import Metrics
 
@@ -26,11 +26,12 @@ TIMEOUT_S = 10.0
 
 @dataclass
 class FakeFamily:
-    """Answers with the length of the file. `memory_rows`: more rows than that run out of memory."""
+    """Answers with the length of the file. More than `memory_rows`, or the row `too_large`, run out of memory."""
 
     name: str = "fake"
     input_type: type[ImageLabels] = ImageLabels
     memory_rows: int = 1000
+    too_large: int | None = None
     row_s: float = 0.0
     open: threading.Event = field(default_factory=threading.Event)
     busy: threading.Event = field(default_factory=threading.Event)
@@ -45,7 +46,7 @@ class FakeFamily:
     def predict(self, examples: Sequence[int], adapters: Any, bank: Any, memo: Any) -> list[LabelScores]:
         self.busy.set()
         assert self.open.wait(TIMEOUT_S)
-        if len(examples) > self.memory_rows:
+        if len(examples) > self.memory_rows or self.too_large in examples:
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.batches.append(list(examples))
         if self.row_s:
@@ -279,4 +280,77 @@ def test_a_bulk_job_that_fills_its_lane_leaves_room_for_people(family: FakeFamil
     person = submit(engine, [row(5)])
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in (*bulk, *person)]) == [1, 2, 3, 5]
+    engine.close()
+
+
+def test_a_row_that_fails_on_the_device_harms_no_other_of_its_batch(engine: Engine, family: FakeFamily) -> None:
+    first = held_device(engine, family)
+    futures = submit(engine, [row(n) for n in (1, 13, 2, 3)])
+    until(lambda: len(engine._ready) == 4)
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in (first, *futures)]) == [99, 1, None, 2, 3]
+    assert engine.max_batch == 8, "only memory limits batches"
+
+
+def test_one_row_that_needs_too_much_memory_does_not_limit_the_others_batches(
+    engine: Engine, family: FakeFamily
+) -> None:
+    family.too_large = 7
+    first = held_device(engine, family)
+    futures = submit(engine, [row(n) for n in (1, 2, 3, 4, 5, 6, 7, 8)])
+    until(lambda: len(engine._ready) == 8)
+    family.open.set()
+    results = [future.result(TIMEOUT_S) for future in (first, *futures)]
+    assert lengths(results) == [99, 1, 2, 3, 4, 5, 6, None, 8]
+    assert engine.max_batch == 8
+
+
+def test_larger_batches_are_tried_again_when_smaller_ones_have_worked_for_a_while(family: FakeFamily) -> None:
+    family.memory_rows = 1
+    engine = make_engine(family, max_batch=2)
+    first = held_device(engine, family)
+    futures = submit(engine, [row(1), row(2)])
+    until(lambda: len(engine._ready) == 2)
+    family.open.set()
+    for future in (first, *futures):
+        future.result(TIMEOUT_S)
+    assert engine.max_batch == 1
+    for _ in range(GROW_AFTER):
+        answers(engine, [row(1)])
+    assert engine.max_batch == 2
+    engine.close()
+
+
+def test_a_family_that_gives_too_few_answers_fails_its_rows_and_not_the_engine(
+    engine: Engine, family: FakeFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(family, "predict", lambda *_: [])
+        (result,) = answers(engine, [row(1)])
+        assert result.error is not None and "ValueError" in result.error.reason
+    family.open.set()
+    assert lengths(answers(engine, [row(2)])) == [2]
+    assert engine.is_alive
+
+
+def test_rows_that_were_given_up_make_room_for_those_behind_them(family: FakeFamily) -> None:
+    """Also while their files are still under way."""
+    gate = threading.Event()
+
+    def slow(media: MediaRef) -> bytes:
+        if media.url.startswith("http://hanging"):
+            gate.wait(TIMEOUT_S)
+        return b"x"
+
+    family.open.set()
+    station = Station(cast(Any, family), cast(Any, FakeBank()), Memo({}))
+    engine = Engine([station], Files(slow, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000)
+    hanging = submit(engine, [row(f"http://hanging/{i}") for i in range(2 * MOST_IN_HAND)], lane=Lane.BULK)
+    other = submit(engine, [row("http://quick/0")], project=2, lane=Lane.BULK)
+    assert lengths([other[0].result(TIMEOUT_S)]) == [1], "the room is each project's own"
+    for future in hanging:
+        future.cancel()
+    (same,) = submit(engine, [row("http://quick/1")], lane=Lane.BULK)
+    assert lengths([same.result(TIMEOUT_S)]) == [1]
+    gate.set()
     engine.close()

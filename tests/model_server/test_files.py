@@ -7,7 +7,7 @@ from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
 from lorabel.media import digest
 from lorabel.messages import Lane
-from model_server.files import MOST_PER_HOST, Files
+from model_server.files import MOST_IN_BACKGROUND, MOST_PER_HOST, THREADS, Files
 
 TIMEOUT_S = 10.0
 
@@ -75,12 +75,12 @@ def test_a_host_that_hangs_holds_up_no_other(files: Files, web: Web) -> None:
 
 def test_a_person_overtakes_a_bulk_job_at_the_same_host(files: Files, web: Web) -> None:
     bulk = [files.get(1, ref(f"http://hanging/{i}"), Lane.BULK) for i in range(200)]
-    until(lambda: len(web.asked) == MOST_PER_HOST)
+    left = len(bulk) - MOST_PER_HOST
+    until(lambda: "hanging" in files._held_back and len(files._held_back["hanging"]) == left)
     person = files.get(2, ref("http://hanging/person"), Lane.INTERACTIVE)
     same = files.get(1, ref("http://hanging/199"), Lane.INTERACTIVE)
     assert same is bulk[199], "it waits already, now with another urgency"
-    held_back = len(bulk) - MOST_PER_HOST + len([person, same])
-    until(lambda: len(files._held_back["hanging"]) == held_back)
+    until(lambda: len(files._held_back["hanging"]) == left + 2)
     web.go.set()
     assert [future.result(TIMEOUT_S).data for future in (person, same)] == [
         b"http://hanging/person",
@@ -108,3 +108,41 @@ def test_a_failure_is_told_to_all_who_wait_and_the_next_one_tries_again(files: F
             files.get(1, ref("http://gone/x"), Lane.INTERACTIVE).result(TIMEOUT_S)
     assert len(web.asked) == 2
     assert files.known_digest(1, ref("http://gone/x")) is None
+
+
+def test_hosts_that_hang_leave_threads_to_people_however_many_they_are(files: Files, web: Web) -> None:
+    hosts = 2 * THREADS // MOST_PER_HOST
+    bulk = [files.get(1, ref(f"http://hanging{i % hosts}/{i}"), Lane.BULK) for i in range(4 * THREADS)]
+    until(lambda: len(web.asked) == MOST_IN_BACKGROUND)
+    assert files.get(2, ref("http://quick/x"), Lane.INTERACTIVE).result(TIMEOUT_S).data == b"http://quick/x"
+    web.go.set()
+    assert len({future.result(TIMEOUT_S).data for future in bulk}) == len(bulk)
+
+
+def test_those_behind_orders_that_were_overtaken_are_fetched_too(files: Files, web: Web) -> None:
+    bulk = [files.get(1, ref(f"http://hanging/{i}"), Lane.BULK) for i in range(150)]
+    until(lambda: "hanging" in files._held_back and len(files._held_back["hanging"]) == 150 - MOST_PER_HOST)
+    for i in range(100, 150):
+        files.get(1, ref(f"http://hanging/{i}"), Lane.INTERACTIVE)
+    web.go.set()
+    assert len({future.result(TIMEOUT_S).data for future in bulk}) == 150
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "data://[x", "http://", "nonsense"])
+def test_an_address_that_is_none_fails_alone(files: Files, web: Web, url: str) -> None:
+    def fetch(media: MediaRef) -> bytes:
+        raise UnreadableError(f"{media.url} is no address", is_permanent=True)
+
+    strict = Files(fetch, fresh_s=0)
+    for _ in range(2 * THREADS):
+        with pytest.raises(UnreadableError, match="is no address"):
+            strict.get(1, ref(url), Lane.BULK).result(TIMEOUT_S)
+    strict.close()
+
+
+def test_a_token_that_was_renewed_meanwhile_does_not_fetch_the_file_again(files: Files, web: Web) -> None:
+    first = files.get(1, MediaRef(url="http://hanging/x", authorization="Bearer old"), Lane.AHEAD)
+    second = files.get(1, MediaRef(url="http://hanging/x", authorization="Bearer new"), Lane.INTERACTIVE)
+    web.go.set()
+    assert first.result(TIMEOUT_S) is second.result(TIMEOUT_S)
+    assert len(web.asked) == 1
