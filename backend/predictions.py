@@ -17,7 +17,7 @@ from typing import Self
 from backend import wire
 from backend.services import Services
 from lorabel import bulk_runs, predictor, projects, unread_tasks
-from lorabel.errors import ConflictError, LabelConfigError, ModelServerBusyError
+from lorabel.errors import ConflictError, LabelConfigError, ModelServerBusyError, ModelServerError
 from lorabel.hang_up import has_hung_up
 from lorabel.messages import Lane
 from lorabel.predictor import ProjectModel, TaskPrediction
@@ -97,13 +97,21 @@ def _predict(
     # Who waits for one task goes before those who wait for many.
     lane = Lane.INTERACTIVE if len(body.tasks) == 1 else Lane.BULK
     asker = Asker(services.model_client, project.id, lane, deadline, lambda: has_hung_up(client))
-    found = predictor.predict(model, [task.data for task in body.tasks], resolve, asker)
+    try:
+        found = predictor.predict(model, [task.data for task in body.tasks], resolve, asker)
+    except ModelServerError:
+        if lane == Lane.BULK and _go_on_later(services, project.id, [task.id for task in body.tasks]):
+            return [None] * len(body.tasks)
+        raise
     _count(services, found)
     unread = {task.id: one.unread for task, one in zip(body.tasks, found, strict=True)}
-    unread_tasks.write(services.store, project.id, unread, live.unread)
-    if len(body.tasks) > 1:
-        late = [task_id for task_id, why in unread.items() if why is not None and why.is_late]
-        _go_on_later(services, project.id, late)
+    late = [task_id for task_id, why in unread.items() if why is not None and why.is_late]
+    if lane == Lane.BULK and late:
+        # Label Studio drops the whole answer if nobody is there to take it any more.
+        _go_on_later(services, project.id, [*unread] if has_hung_up(client) else late)
+    # The bulk run notes what it finds; thousands of late tasks must not use up the time that is left.
+    noted = {task_id: why for task_id, why in unread.items() if why is None or not why.is_late}
+    unread_tasks.write(services.store, project.id, noted, live.unread)
     return [_entry(model, one) if one.is_final else None for one in found]
 
 
@@ -116,10 +124,12 @@ def _count(services: Services, found: Sequence[TaskPrediction]) -> None:
             services.metrics.unread_tasks.labels(str(one.unread.is_permanent).lower()).inc()
 
 
-def _go_on_later(services: Services, project_id: int, task_ids: Sequence[int]) -> None:
-    """Label Studio never asks again by itself for what it did not get from "Retrieve Predictions"."""
-    if not task_ids:
-        return
+def _go_on_later(services: Services, project_id: int, task_ids: Sequence[int]) -> bool:
+    """Label Studio never asks again by itself for what it did not get from "Retrieve Predictions".
+
+    Returns:
+        False if we could not write to it.
+    """
     try:
         run = bulk_runs.request(
             services.store,
@@ -130,9 +140,10 @@ def _go_on_later(services: Services, project_id: int, task_ids: Sequence[int]) -
         )
     except ConflictError as error:
         log.warning("%d tasks stay without a prediction: %s", len(task_ids), error)
-        return
+        return False
     log.info("project %d: %d tasks go on as bulk run %d", project_id, len(task_ids), run.id)
     services.jobs.preannotate(run)
+    return True
 
 
 def _entry(model: ProjectModel, found: TaskPrediction) -> wire.PredictionEntry:

@@ -56,8 +56,8 @@ def request(
 
 
 def _covers(waiting: BulkRun, wanted: BulkRun) -> bool:
-    """Whether every task of `wanted` is still before `waiting`."""
-    if waiting.cursor:
+    """Whether every task of `wanted` is still before `waiting`, and so is the choice of the version."""
+    if waiting.cursor or waiting.version_number is not None:
         return False
     if waiting.task_ids is not None:
         return wanted.task_ids is not None and set(wanted.task_ids) <= set(waiting.task_ids)

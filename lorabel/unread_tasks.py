@@ -33,9 +33,21 @@ def write(store: Store, project_id: int, found: Mapping[int, Unread | None], bef
     gone = set(before) & found.keys() - new.keys()
     if not new and not gone:
         return
+    seen_at = now()
+    rows = [
+        {
+            "project_id": project_id,
+            "task_id": task_id,
+            "reason": why.reason,
+            "is_permanent": why.is_permanent,
+            "seen_at": seen_at,
+        }
+        for task_id, why in sorted(new.items())
+    ]
+    insert = store.insert(UnreadTask)
+    changed = {name: insert.excluded[name] for name in ("reason", "is_permanent", "seen_at")}
     with store.write() as session:
         session.execute(delete(UnreadTask).where(of_project, UnreadTask.task_id.in_(gone)))
-        for task_id, why in sorted(new.items()):
-            row = {"reason": why.reason, "is_permanent": why.is_permanent, "seen_at": now()}
-            insert = store.insert(UnreadTask).values(project_id=project_id, task_id=task_id, **row)
-            session.execute(insert.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=row))
+        if rows:
+            upsert = insert.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=changed)
+            session.connection().execute(upsert, rows)

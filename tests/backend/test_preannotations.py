@@ -114,6 +114,21 @@ def test_what_a_request_for_many_tasks_did_not_get_goes_on_as_a_bulk_run(
     assert model_server.requests[0].lane == Lane.BULK
 
 
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.usefixtures("connected", "failing")
+def test_a_request_for_many_tasks_goes_on_whole_where_nothing_could_be_asked(
+    client: FlaskClient, jobs: Noted, services: Services, model_server: FakeModelServer, status: int
+) -> None:
+    """Label Studio would not ask again. For one task it does, so there the failure is said."""
+    model_server.status, model_server.fails_from = status, 0
+    assert results(client, picture(1, "red"), picture(2, "blue")) == [[], []]
+    with services.store.read() as session:
+        (run,) = bulk_runs.list_of(session, 1)
+    assert run.task_ids == [1, 2]
+    assert jobs.preannotated == [run.id]
+    assert client.post("/predict", json=requests.predict(picture(1, "red"))).status_code in (502, 503)
+
+
 @pytest.mark.usefixtures("failing")
 def test_without_a_token_they_stay_without_a_prediction_and_the_log_says_so(
     client: FlaskClient, jobs: Noted, caplog: pytest.LogCaptureFixture
