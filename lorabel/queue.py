@@ -4,6 +4,7 @@ A lost job is no loss: the database knows what is to be done, and the sweep (`wo
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ FINETUNE_JOB = "workers.finetune.run"
 PREANNOTATE_JOB = "workers.preannotate.run"
 AHEAD_JOB = "workers.ahead.run"
 FAILURE_TTL_S = 24 * 3600
+COLLECT_LINGER_S = 0.2  # between the job's first look for pending events and its last
 
 
 class Jobs:
@@ -35,6 +37,7 @@ class Jobs:
 
     def __init__(self, settings: Settings) -> None:
         self._is_looking_ahead = settings.ahead_tasks > 0
+        self._collected_until = 0.0
         self.redis = Redis.from_url(
             settings.redis,
             socket_connect_timeout=0.2,
@@ -45,10 +48,19 @@ class Jobs:
     def collect(self, event_id: int) -> bool:
         """Call it after the event is committed: a job that waits on the queue will find it, and is enough.
 
+        Redis is asked once for all events of a short while: the job that waited at its beginning was not begun
+        before, and takes its last look COLLECT_LINGER_S after it began.
+
         Returns:
             False if Redis cannot be reached: the next sweep does the work.
         """
-        return self._enqueue(LIGHT, COLLECT_JOB, [], f"collect-{event_id}", lambda queue: queue.count > 0)
+        asked_at = time.monotonic()
+        if asked_at < self._collected_until:
+            return True
+        is_told = self._enqueue(LIGHT, COLLECT_JOB, [], f"collect-{event_id}", lambda queue: queue.count > 0)
+        if is_told:
+            self._collected_until = asked_at + COLLECT_LINGER_S / 2
+        return is_told
 
     def train(self, run_id: int, attempt: int = 1) -> bool:
         """A job that waits already is enough. Two jobs of one run do no harm: one claims it."""

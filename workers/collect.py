@@ -1,21 +1,24 @@
 """An event becomes an annotation in the training set.
 
 Events may arrive in any order, many times, and be applied by many workers at once; the result is the same:
-the newest `updated_at` wins, and what is deleted stays deleted, because Label Studio uses no id twice. Each
-event is applied in one transaction with its own state, so a killed worker applies it later or has applied it,
-never half. Events of one project are applied one after the other (its row is locked).
+the newest `updated_at` wins, and what is deleted stays deleted, because Label Studio uses no id twice. An
+event is applied in the transaction that changes its state, so a killed worker applies it later or has applied
+it, never half. Events of one project are applied one after the other (its row is locked).
 """
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from lorabel import projects, runs
+from lorabel.queue import COLLECT_LINGER_S
 from lorabel.store import Store
 from lorabel.tables import Annotation, DeletedTask, Event, EventState, Project, TrainingRun, UnreadTask, now
 from workers import services
@@ -24,7 +27,9 @@ from workers.services import Services
 log = logging.getLogger(__name__)
 
 IDS_PER_QUERY = 500
-EVENTS_PER_TRANSACTION = 20
+EVENTS_PER_TRANSACTION = 50
+CHARACTERS_PER_TRANSACTION = 2**20
+SUBMISSIONS = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
 
 
 class Received(NamedTuple):
@@ -36,10 +41,15 @@ class Received(NamedTuple):
 
 
 def collect() -> None:
-    """The RQ job: apply all pending events, then start the training runs that are due."""
+    """The RQ job: apply all pending events and start the training runs that are due; then linger, and once more.
+
+    What comes meanwhile needs no job of its own, which would cost more than the event (`Jobs.collect`).
+    """
     here = services.current()
-    if apply_pending(here.store):
-        start_due_runs(here)
+    for pause_s in (0.0, COLLECT_LINGER_S):
+        time.sleep(pause_s)
+        if apply_pending(here.store):
+            start_due_runs(here)
 
 
 def start_due_runs(here: Services) -> None:
@@ -48,52 +58,108 @@ def start_due_runs(here: Services) -> None:
 
 
 def apply_pending(store: Store) -> int:
-    """Apply every pending event, oldest first. Returns how many."""
+    """Apply every event that is pending now, oldest first. Returns how many."""
+    with store.read() as session:
+        newest = session.scalar(select(func.max(Event.id)).where(Event.state == EventState.PENDING))
     count = 0
-    while applied := apply_some(store):
+    # Those that come meanwhile are left for the next time, when they are many in one transaction.
+    while newest is not None and (applied := apply_some(store, newest)):
         count += applied
     return count
 
 
-def apply_some(store: Store) -> int:
+def apply_some(store: Store, newest: int) -> int:
     """Apply the oldest pending events of one project that no other worker has in hand, in one transaction.
 
     Few at a time: on SQLite the webhook waits meanwhile. Of one project only: two workers that lock several
     projects would wait for each other.
     """
     with store.write() as session:
-        pending = select(Event).where(Event.state == EventState.PENDING).order_by(Event.id)
-        oldest = session.scalar(pending.limit(1))
-        if oldest is None:
-            return 0
-        of_project = pending.where(Event.project_id == oldest.project_id).limit(EVENTS_PER_TRANSACTION)
-        events = session.scalars(of_project.with_for_update(skip_locked=True)).all()
+        events = _in_hand(session, newest)
+        try:
+            _apply(store, session, events)
+        except Exception as error:  # noqa: BLE001 - each event's own comes to light below
+            log.warning("%d events are applied one by one, since one of them cannot be: %s", len(events), error)
+            for event in events:
+                _apply_alone(store, session, event)
         for event in events:
-            _apply_one(store, session, event)
+            event.applied_at = now()
         return len(events)
 
 
-def _apply_one(store: Store, session: Session, event: Event) -> None:
+def _in_hand(session: Session, newest: int) -> Sequence[Event]:
+    """Locked until the transaction ends. Their payloads are of bounded size together, or it is one event."""
+    is_pending = (Event.state == EventState.PENDING, Event.id <= newest)
+    sizes = select(Event.id, Event.project_id, func.length(Event.payload)).where(*is_pending).order_by(Event.id)
+    oldest = session.execute(sizes.limit(1).with_for_update(skip_locked=True)).first()
+    if oldest is None:
+        return []
+    of_project = sizes.where(Event.project_id == oldest.project_id).limit(EVENTS_PER_TRANSACTION)
+    ids: list[int] = []
+    characters = 0
+    for event_id, _, length in session.execute(of_project.with_for_update(skip_locked=True)):
+        characters += length
+        if ids and characters > CHARACTERS_PER_TRANSACTION:
+            break
+        ids.append(event_id)
+    return session.scalars(select(Event).where(Event.id.in_(ids)).order_by(Event.id)).all()
+
+
+def _apply_alone(store: Store, session: Session, event: Event) -> None:
     """An event that cannot be applied is kept with the reason, and harms no other."""
     try:
-        with session.begin_nested():
-            event.state = _apply(store, session, event)
+        _apply(store, session, [event])
     except Exception as error:
         log.exception("event %d (%s) cannot be applied; it is kept as failed", event.id, event.action)
         event.state, event.error = EventState.FAILED, f"{type(error).__name__}: {error}"
-    event.applied_at = now()
 
 
-def apply_annotations(session: Session, project_id: int, received: Iterable[Received]) -> int:
-    """Take what is newer than what we have. Returns how many rows changed. The project's row is locked."""
+def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:
+    """Events of one project, in order; all of them or none."""
+    if not events:
+        return
+    with session.begin_nested():
+        if events[0].project_id is None:
+            for event in events:
+                event.state = EventState.IGNORED
+            return
+        projects.ensure(store, session, events[0].project_id)
+        project = session.get_one(Project, events[0].project_id, with_for_update=True)
+        for is_submission, some in groupby(events, lambda event: event.action in SUBMISSIONS):
+            if is_submission:
+                _apply_submissions(session, project, list(some))
+            else:
+                for event in some:
+                    event.state = _state(_apply_other(session, project, event))
+
+
+def _apply_submissions(session: Session, project: Project, events: Sequence[Event]) -> None:
+    """Together, since most of the work is in the statements: two queries and two writes for all."""
+    received = []
+    for event in events:
+        body = json.loads(event.payload)
+        _keep_label_config(project, body, only_if_missing=True)
+        received.append(list(_received(body)))
+    changes = iter(apply_annotations(session, project.id, chain.from_iterable(received)))
+    for event, items in zip(events, received, strict=True):
+        event.state = _state(any(list(islice(changes, len(items)))))
+
+
+def _state(is_changed: bool) -> EventState:
+    return EventState.APPLIED if is_changed else EventState.STALE
+
+
+def apply_annotations(session: Session, project_id: int, received: Iterable[Received]) -> list[bool]:
+    """Take what is newer than what we have. Returns for each whether it was. The project's row is locked."""
     items = list(received)
     known = _annotations(session, [item.annotation["id"] for item in items])
     gone = _deleted_tasks(session, [item.task_id for item in items if item.task_id is not None])
-    changed = 0
+    is_newer = []
     for item in items:
         row = known.get(item.annotation["id"])
         updated_at = datetime.fromisoformat(item.annotation["updated_at"])
-        if row is not None and (row.is_deleted or (row.updated_at and row.updated_at >= updated_at)):
+        is_newer.append(row is None or not (row.is_deleted or (row.updated_at and row.updated_at >= updated_at)))
+        if not is_newer[-1]:
             continue
         if row is None:
             row = Annotation(id=item.annotation["id"], project_id=project_id, times_applied=0)
@@ -101,8 +167,7 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
             known[row.id] = row
         _fill(row, item, updated_at)
         row.is_deleted = item.task_id in gone
-        changed += 1
-    return changed
+    return is_newer
 
 
 def delete_annotations(session: Session, project_id: int, ids: Sequence[int]) -> int:
@@ -133,31 +198,24 @@ def _fill(row: Annotation, item: Received, updated_at: datetime) -> None:
     row.times_applied += 1
 
 
-def _apply(store: Store, session: Session, event: Event) -> EventState:
-    if event.project_id is None:
-        return EventState.IGNORED
-    projects.ensure(store, session, event.project_id)
-    project = session.get_one(Project, event.project_id, with_for_update=True)
+def _apply_other(session: Session, project: Project, event: Event) -> bool:
+    """Returns whether something changed."""
     body = json.loads(event.payload)
     match event.action:
-        case "ANNOTATION_CREATED" | "ANNOTATIONS_CREATED" | "ANNOTATION_UPDATED":
-            _keep_label_config(project, body, only_if_missing=True)
-            changed = apply_annotations(session, project.id, _received(body))
         case "ANNOTATIONS_DELETED":
             ids = [annotation["id"] for annotation in body["annotations"]]
-            changed = delete_annotations(session, project.id, ids)
+            return delete_annotations(session, project.id, ids) > 0
         case "TASKS_DELETED":
-            changed = _delete_tasks(session, project.id, [task["id"] for task in body["tasks"]])
+            return _delete_tasks(session, project.id, [task["id"] for task in body["tasks"]]) > 0
         case "PROJECT_UPDATED":
-            changed = _keep_label_config(project, body, only_if_missing=_is_overtaken(session, event))
+            return _keep_label_config(project, body, only_if_missing=_is_overtaken(session, event))
         case "PROJECT_DELETED":
-            changed = not project.is_deleted
-            project.is_deleted = True
+            is_news, project.is_deleted = not project.is_deleted, True
+            return is_news
         case "START_TRAINING":
-            changed = _ensure_run(session, event)
+            return _ensure_run(session, event)
         case _:
-            changed = True
-    return EventState.APPLIED if changed else EventState.STALE
+            return True
 
 
 def _received(body: dict[str, Any]) -> Iterator[Received]:

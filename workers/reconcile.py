@@ -69,4 +69,4 @@ def _compare(here: Services, client: LabelStudio, project_id: int) -> tuple[int,
 def _take_over(here: Services, project_id: int, batch: list[Received]) -> int:
     with here.store.write() as session:
         session.get_one(Project, project_id, with_for_update=True)
-        return apply_annotations(session, project_id, batch)
+        return sum(apply_annotations(session, project_id, batch))

@@ -10,7 +10,7 @@ import pytest
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from lorabel.queue import Jobs
+from lorabel.queue import COLLECT_LINGER_S, Jobs
 from lorabel.settings import Settings
 from lorabel.tables import BulkRun
 from lorabel.up import redis_command
@@ -43,6 +43,17 @@ def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
     assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
 
 
+def test_redis_is_asked_once_for_the_events_of_a_short_while(jobs: Jobs) -> None:
+    """Shorter than the time for which the job that waited looks again."""
+    assert jobs.collect(1)
+    assert jobs.redis.lpop("rq:queue:light") == b"collect-1", "as a worker takes it"
+    assert jobs.collect(2)
+    assert waiting(jobs, "light") == []
+    time.sleep(COLLECT_LINGER_S / 2)
+    assert jobs.collect(3) and jobs.collect(4)
+    assert [job_id for job_id, _, _ in waiting(jobs, "light")] == ["collect-3"]
+
+
 def test_a_job_that_waits_is_not_put_there_twice(jobs: Jobs) -> None:
     assert all(jobs.train(3) for _ in range(5))
     assert len(waiting(jobs, "train")) == 1
@@ -66,5 +77,6 @@ def test_without_redis_nothing_raises_and_nothing_waits_long(
 ) -> None:
     jobs = Jobs(Settings(redis_url=f"unix://{tmp_path}/none.sock"))
     with caplog.at_level(logging.WARNING):
-        assert not jobs.collect(1) and not jobs.is_reachable()
+        assert not jobs.collect(1) and not jobs.collect(2) and not jobs.is_reachable()
     assert "collect-1 waits for the next sweep, Redis cannot be reached" in caplog.text
+    assert "collect-2 waits" in caplog.text, "nobody was told of the first one"

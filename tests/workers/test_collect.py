@@ -1,5 +1,7 @@
 import itertools
+import json
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -7,10 +9,13 @@ import pytest
 from sqlalchemy import select
 
 from lorabel import projects, runs
+from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Annotation, Event, EventState, Project
 from tests.workers.events import PROJECT, annotation, at, deletion, put, recorded, task_deletion
-from workers.collect import apply_pending
+from workers import collect, services
+from workers.collect import apply_pending, apply_some
+from workers.services import Services
 
 
 def final_state(store: Store) -> dict[int, tuple[Any, ...]]:
@@ -135,6 +140,57 @@ def test_an_event_that_cannot_be_applied_is_kept_with_its_reason_and_stops_no_ot
     assert states(store) == ["failed", "applied"]
     with store.read() as session:
         assert "ValueError" in str(session.scalar(select(Event.error).where(Event.state == "failed")))
+
+
+def test_of_many_events_the_one_that_cannot_be_applied_harms_none_before_or_after_it(store: Store) -> None:
+    broken = annotation(1, 10, "red", 0) | {"annotation": {"id": 1, "updated_at": "yesterday", "result": []}}
+    many = [annotation(i, 10 * i, "red", 0) for i in range(2, 6)]
+    put(store, many[0], broken, deletion(2), many[1], annotation(3, 30, "blue", 0), many[2], many[3])
+    assert apply_pending(store) == 7
+    assert states(store) == ["applied", "failed", "applied", "applied", "stale", "applied", "applied"]
+    assert final_state(store) == {2: ("deleted",), 3: (30, "red"), 4: (40, "red"), 5: (50, "red")}
+
+
+def test_events_of_one_transaction_are_of_bounded_size_together(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [annotation(i, i, "red", 0) for i in range(6)]
+    monkeypatch.setattr(collect, "CHARACTERS_PER_TRANSACTION", int(2.5 * len(json.dumps(events[0]))))
+    put(store, *events)
+    assert [apply_some(store, newest=5) for _ in range(4)] == [2, 2, 1, 0]
+    assert states(store) == ["applied"] * 5 + ["pending"]
+    monkeypatch.setattr(collect, "CHARACTERS_PER_TRANSACTION", 10)
+    assert apply_pending(store) == 1, "one that is larger by itself is applied by itself"
+
+
+def test_a_project_that_another_worker_has_in_hand_holds_up_no_other(store: Store) -> None:
+    if store.is_sqlite:
+        pytest.skip("SQLite has one writer")
+    put(store, annotation(1, 1, "red", 0))
+    with store.write() as session:
+        other = annotation(2, 2, "red", 0)
+        session.add(Event(action=other["action"], project_id=2, payload=json.dumps(other)))
+    with store.write() as session:
+        session.scalars(select(Event).where(Event.project_id == PROJECT).with_for_update()).all()
+        assert apply_pending(store) == 1
+    assert states(store) == ["pending", "applied"]
+
+
+def test_a_job_applies_what_comes_until_its_last_look(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Jobs.collect` asks for no other job for events of that time."""
+    here = Services.open(settings)
+    monkeypatch.setattr(services, "current", lambda: here)
+    put(store, annotation(1, 10, "red", 0))
+    with ThreadPoolExecutor(1) as threads:
+        job = threads.submit(collect.collect)
+        while states(store) == ["pending"]:
+            time.sleep(0.005)
+        put(store, annotation(2, 20, "red", 0))
+        job.result()
+    here.close()
+    assert states(store) == ["applied", "applied"]
 
 
 def test_a_training_request_whose_run_was_lost_gets_its_run(store: Store) -> None:
