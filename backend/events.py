@@ -16,7 +16,7 @@ from sqlalchemy import update
 
 from backend import wire
 from backend.services import Services
-from lorabel import projects, runs
+from lorabel import runs
 from lorabel.errors import BadRequestError
 from lorabel.tables import Event, EventState, now
 
@@ -76,10 +76,7 @@ def _store(services: Services, envelope: wire.Envelope, payload: str) -> Event:
     if envelope.action not in KNOWN:
         log.info("project %s: event %r is not known here and is kept as ignored", project_id, envelope.action)
         event.state = EventState.IGNORED
-    with services.store.write() as session:
-        if project_id is not None and envelope.action in KNOWN:
-            projects.ensure(services.store, session, project_id)
-        session.add(event)
+    services.inbox.put(event)
     return event
 
 

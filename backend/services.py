@@ -6,6 +6,7 @@ from typing import cast
 
 from flask import current_app
 
+from backend.inbox import Inbox
 from backend.metrics import Metrics
 from lorabel.authorizations import Authorizations
 from lorabel.model_client import ModelClient
@@ -23,6 +24,7 @@ class Services:
 
     settings: Settings
     store: Store
+    inbox: Inbox
     jobs: Jobs
     model_client: ModelClient
     authorizations: Authorizations
@@ -37,6 +39,7 @@ class Services:
         return cls(
             settings,
             store,
+            Inbox(store),
             Jobs(settings),
             ModelClient(settings),
             Authorizations(),

@@ -1,5 +1,6 @@
 """Projects as the database knows them, and which credentials reach their Label Studio."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
@@ -29,9 +30,15 @@ def list_all(session: Session) -> list[Project]:
 
 def ensure(store: Store, session: Session, project_id: int) -> Project:
     """The project's row, made now if it is new. Safe when two requests make it at once."""
-    insert = store.insert(Project).values(id=project_id).on_conflict_do_nothing(index_elements=["id"])
-    session.execute(insert)
+    ensure_all(store, session, [project_id])
     return session.get_one(Project, project_id)
+
+
+def ensure_all(store: Store, session: Session, project_ids: Collection[int]) -> None:
+    """Without reading them, and in one order, so that two requests that make the same ones wait but once."""
+    rows = [{"id": project_id} for project_id in sorted(project_ids)]
+    if rows:
+        session.execute(store.insert(Project).on_conflict_do_nothing(index_elements=["id"]), rows)
 
 
 def remember(store: Store, project_id: int, **columns: Any) -> Project:

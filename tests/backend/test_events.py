@@ -214,7 +214,7 @@ def test_an_event_that_cannot_be_stored_is_no_success(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("backend.events.projects.ensure", fail)
+    monkeypatch.setattr("backend.inbox.projects.ensure_all", fail)
     answer = app.test_client().post("/webhook", json=requests.event("PROJECT_UPDATED"))
     assert answer.status_code == 500
     assert stored(services) == []
