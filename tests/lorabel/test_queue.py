@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rq import Queue
@@ -43,13 +44,15 @@ def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
     assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
 
 
-def test_redis_is_asked_once_for_the_events_of_a_short_while(jobs: Jobs) -> None:
+def test_redis_is_asked_once_for_the_events_of_a_short_while(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter than the time for which the job that waited looks again."""
+    now_s = 1000.0
+    monkeypatch.setattr("lorabel.queue.time", SimpleNamespace(monotonic=lambda: now_s))
     assert jobs.collect(1)
     assert jobs.redis.lpop("rq:queue:light") == b"collect-1", "as a worker takes it"
     assert jobs.collect(2)
     assert waiting(jobs, "light") == []
-    time.sleep(COLLECT_LINGER_S / 2)
+    now_s += COLLECT_LINGER_S * 0.9
     assert jobs.collect(3) and jobs.collect(4)
     assert [job_id for job_id, _, _ in waiting(jobs, "light")] == ["collect-3"]
 

@@ -182,6 +182,7 @@ def test_a_job_applies_what_comes_until_its_last_look(
     """`Jobs.collect` asks for no other job for events of that time."""
     here = Services.open(settings)
     monkeypatch.setattr(services, "current", lambda: here)
+    monkeypatch.setattr(collect, "COLLECT_LINGER_S", 1.0)
     put(store, annotation(1, 10, "red", 0))
     with ThreadPoolExecutor(1) as threads:
         job = threads.submit(collect.collect)
