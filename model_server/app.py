@@ -1,8 +1,8 @@
 """HTTP in front of the engine: /v1/predict /v1/preload /v1/models /health /metrics. Internal to Lorabel."""
 
 import logging
-import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 
 from flask import Flask, Response, jsonify, request
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 MEGABYTE = 1024 * 1024
 GRACE_S = 1.0
 LOOK_EVERY_S = 0.2
+# In the WSGI environment, from who asks without a socket: a function that says whether anybody waits any more, and
+# when the request came (`time.monotonic`).
+IS_GONE, ARRIVED = "lorabel.is_gone", "lorabel.arrived"
 
 
 def create_app(settings: Settings) -> Flask:
@@ -81,7 +84,12 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
     @app.post("/v1/predict")
     def predict() -> Response:
         wanted = PredictRequest.model_validate_json(request.get_data())
-        return _answer(_predict(engine, wanted, request.environ.get("gunicorn.socket")))
+        if ARRIVED in request.environ:
+            waited_s = time.monotonic() - request.environ[ARRIVED]
+            wanted = wanted.model_copy(update={"timeout_s": max(0.0, wanted.timeout_s - waited_s)})
+        client = request.environ.get("gunicorn.socket")
+        is_gone = request.environ.get(IS_GONE, lambda: has_hung_up(client))
+        return _answer(_predict(engine, wanted, is_gone))
 
     @app.post("/v1/preload")
     def preload() -> Response:
@@ -96,12 +104,12 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
     return app
 
 
-def _predict(engine: Engine, wanted: PredictRequest, client: socket.socket | None) -> PredictResponse:
-    """What is ready when the time is up; the rest is given up, as is everything when the client hangs up."""
+def _predict(engine: Engine, wanted: PredictRequest, is_gone: Callable[[], bool]) -> PredictResponse:
+    """What is ready when the time is up; the rest is given up, as is everything when the client has gone."""
     deadline = time.monotonic() + wanted.timeout_s + GRACE_S
     futures = engine.submit(wanted)
     missing: set[Future[RowResult]] = set(futures)
-    while missing and time.monotonic() < deadline and not has_hung_up(client):
+    while missing and time.monotonic() < deadline and not is_gone():
         _, missing = wait(missing, timeout=min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
     late = {future for future in missing if future.cancel()}
     reason = RowError(reason=f"not ready after {wanted.timeout_s:g} s", is_permanent=False)

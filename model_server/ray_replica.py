@@ -1,11 +1,14 @@
 """One device of several: the single model server's app, asked over Ray instead of a socket."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
 
-import httpx
 from ray import serve
+from werkzeug.test import Client
 
 from lorabel import logs
 from lorabel.settings import Settings
@@ -41,22 +44,30 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         # Fronts import this file too, and start in a second without torch.
-        from model_server.app import create_app
+        from model_server.app import ARRIVED, IS_GONE, create_app
 
+        self._arrived, self._is_gone = ARRIVED, IS_GONE
         logs.configure(settings)
-        self._http = httpx.Client(
-            transport=httpx.WSGITransport(create_app(settings)), base_url="http://replica", timeout=None
-        )
+        self._client = Client(create_app(settings), use_cookies=False)
         self._threads = ThreadPoolExecutor(MOST_ONGOING, thread_name_prefix="answer")
         self._name: str = serve.get_replica_context().replica_id.unique_id
 
     async def answer(self, asked: Asked) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, asked)
+        """Cancelled by the front when nobody waits any more: then a thread that has it already gives it up."""
+        gone = Event()
+        said = {self._arrived: time.monotonic(), self._is_gone: gone.is_set}
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, asked, said)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: Asked, said: dict[str, Any]) -> Answer:
         headers = {"Content-Type": "application/json"}
         if asked.authorization is not None:
             headers["Authorization"] = asked.authorization
-        found = self._http.request(asked.method, asked.path, content=asked.body, headers=headers)
+        found = self._client.open(
+            asked.path, method=asked.method, data=asked.body, headers=headers, environ_overrides=said
+        )
         handed_on = {name: found.headers[name] for name in HANDED_ON if name in found.headers}
-        return Answer(found.status_code, found.headers["content-type"], found.content, handed_on, self._name)
+        return Answer(found.status_code, found.headers["content-type"], found.data, handed_on, self._name)

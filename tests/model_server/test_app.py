@@ -1,8 +1,10 @@
 """The model server over HTTP, with the demo model: right answers, and clear errors."""
 
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -10,20 +12,29 @@ from flask.testing import FlaskClient
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS
+from lorabel.hang_up import has_hung_up
 from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
 from lorabel.settings import Settings
-from model_server.app import _predict, create_app
+from model_server.app import ARRIVED, IS_GONE, _predict, create_app
+from tests.model_server.slow_pictures import slow_pictures
 from tests.workers.pictures import data_url, pictures
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+def slow() -> Iterator[str]:
+    with slow_pictures() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(slow: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     settings = Settings(
         data_dir=tmp_path_factory.mktemp("data"),
         models={"dual_encoder": f"local-dir:{MODEL_FOLDER}"},
         device="cpu",
         precision="float32",
         max_request_mb=1,
+        media_allowed_hosts=slow.removeprefix("http://"),
     )
     app = create_app(settings)
     yield app.test_client()
@@ -101,7 +112,7 @@ def test_what_nobody_waits_for_any_more_is_given_up() -> None:
     engine = SimpleNamespace(submit=lambda _: futures)
     wanted = PredictRequest(rows=[row("x"), row("y")], timeout_s=30)
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(_predict, engine, wanted, here)  # type: ignore[arg-type]
+        answer = threads.submit(_predict, engine, wanted, lambda: has_hung_up(here))  # type: ignore[arg-type]
         futures[0].set_result(RowResult(output={"a": 1}))
         wait([answer], timeout=0.5)
         assert not answer.done()
@@ -109,6 +120,27 @@ def test_what_nobody_waits_for_any_more_is_given_up() -> None:
         rows = answer.result(5).rows
     assert (rows[0].output, futures[1].cancelled()) == ({"a": 1}, True)
     here.close()
+
+
+def test_who_asks_without_a_socket_says_himself_when_he_has_gone(client: FlaskClient, slow: str) -> None:
+    gone = Event()
+    asked = PredictRequest(rows=[row(f"{slow}/3000/1.png")], timeout_s=60).model_dump_json()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(client.post, "/v1/predict", data=asked, environ_overrides={IS_GONE: gone.is_set})
+        wait([answer], timeout=0.5)
+        assert not answer.done()
+        gone.set()
+        result = PredictResponse.model_validate_json(answer.result(1.5).data).rows[0]
+    assert result.error is not None and "not ready" in result.error.reason
+
+
+def test_what_a_request_has_waited_already_is_taken_from_its_time(client: FlaskClient, slow: str) -> None:
+    began = time.monotonic()
+    asked = PredictRequest(rows=[row(f"{slow}/6000/2.png")], timeout_s=60).model_dump_json()
+    answer = client.post("/v1/predict", data=asked, environ_overrides={ARRIVED: began - 60})
+    result = PredictResponse.model_validate_json(answer.data).rows[0]
+    assert result.error is not None and not result.error.is_permanent
+    assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize(
