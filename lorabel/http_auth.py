@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Collection
 
 from flask import Flask, Response, jsonify, request
+from werkzeug.datastructures import Authorization
 
 from lorabel.settings import Settings
 
@@ -16,7 +17,7 @@ def require_basic_auth(app: Flask, settings: Settings, open_paths: Collection[st
 
     @app.before_request
     def check() -> Response | None:
-        if request.path in open_paths or _is_right(expected):
+        if request.path in open_paths or is_right(request.headers.get("Authorization"), expected):
             return None
         answer = jsonify(error="user and password are needed: BASIC_AUTH_USER and BASIC_AUTH_PASS are set here")
         answer.status_code = 401
@@ -24,9 +25,12 @@ def require_basic_auth(app: Flask, settings: Settings, open_paths: Collection[st
         return answer
 
 
-def _is_right(expected: tuple[str, str]) -> bool:
-    """Takes equally long for each wrong user or password of one length."""
-    given = request.authorization
+def is_right(header: str | None, expected: tuple[str, str]) -> bool:
+    """Whether an Authorization header has this user and password.
+
+    Takes equally long for each wrong user or password of one length.
+    """
+    given = Authorization.from_header(header)
     if given is None or given.type != "basic":
         return False
     user, password = (str(part or "").encode() for part in (given.username, given.password))

@@ -1,25 +1,28 @@
 """The front of the replicas: HTTP as the single model server speaks it, passed on to the right replica.
 
-It understands no more of a request than it needs to choose: the adapter of most rows. A replica answers with the
-model server's own app, so every answer is that one's, errors too. Predictions change nothing, so a request whose
-replica dies is asked of another one; the client sees nothing of it but the time.
+It understands no more of a request than it needs to choose: the adapter of most rows, or the project. A replica
+answers with the model server's own app, so every answer is that one's, errors too. Predictions change nothing, so
+a request whose replica dies is asked of another one; the client sees nothing of it but the time.
 """
 
 import asyncio
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pydantic import ValidationError
-from ray.exceptions import RayActorError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lorabel.http_auth import is_right
 from lorabel.messages import ModelsResponse, PredictRequest, PreloadRequest
+from lorabel.registry import NAME
 from lorabel.settings import Settings
 from model_server.exposition import merged
 from model_server.ray_replica import Answer, Asked
@@ -36,6 +39,10 @@ OTHER_TIMEOUT_S = 60.0
 # The replica answers what is ready at the time limit, as the single model server does.
 GRACE_S = 1.5
 REPLICA_HEADER = "X-Replica"
+# What the death of a replica, or of its machine, looks like from here.
+DEATHS = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError)
+# One more try after each, and no more: it may be the request that kills them.
+PAUSES_S = (0.2, 1.0)
 
 
 class Front:
@@ -53,11 +60,15 @@ class Front:
         return Response(answer.body, answer.status, headers, answer.content_type)
 
     async def _answer(self, request: Request) -> Answer:
-        most = self._settings.max_request_mb * MEGABYTE
-        if int(request.headers.get("content-length", 0)) > most:
+        asked = Asked(request.method, request.url.path, request.headers.get("authorization"), b"")
+        expected = self._settings.basic_auth
+        if expected is not None and not is_right(asked.authorization, expected):
+            # A stranger's body is not read; the replica knows what strangers may ask.
+            return await self._ask(asked, "", _deadline())
+        body = await _body(request, self._settings.max_request_mb * MEGABYTE)
+        if body is None:
             return _failed(413, f"the body is larger than {self._settings.max_request_mb} MB (MAX_REQUEST_MB)")
-        body = await request.body()
-        asked = Asked(request.method, request.url.path, request.headers.get("authorization"), body)
+        asked = replace(asked, body=body)
         match asked.method, asked.path:
             case "POST", "/v1/predict":
                 return await self._predict(asked)
@@ -67,20 +78,18 @@ class Front:
                 return await self._ask_all(asked, _merge_models)
             case "GET", "/metrics":
                 return await self._ask_all(asked, _merge_metrics)
-        return await self._ask(asked, "", OTHER_TIMEOUT_S)
+        return await self._ask(asked, "", _deadline())
 
     async def _predict(self, asked: Asked) -> Answer:
-        """At the home of the adapter that most rows have; if that is full, at the next in the adapter's order."""
+        """At the home of its key; if that is full, at the next in the key's order, in what is left of its time."""
         try:
             wanted = PredictRequest.model_validate_json(asked.body)
         except ValidationError:
-            return await self._ask(asked, "", OTHER_TIMEOUT_S)  # any replica says what is wrong
-        # Rows on the base model are at home everywhere.
-        adapters = Counter(row.adapter for row in wanted.rows if row.adapter is not None)
-        adapter = max(adapters, key=adapters.__getitem__, default="")
-        answer = await self._ask(asked, adapter, wanted.timeout_s + GRACE_S, wanted)
-        if answer.status == 503 and adapter:
-            answer = await self._ask(asked, key_of(adapter, 1), wanted.timeout_s + GRACE_S, wanted)
+            return await self._ask(asked, "", _deadline())  # any replica says what is wrong
+        key, deadline = _key(wanted), _deadline(wanted.timeout_s + GRACE_S)
+        answer = await self._ask(asked, key, deadline, wanted)
+        if answer.status == 503 and time.monotonic() < deadline - GRACE_S:
+            answer = await self._ask(_again(asked, wanted, deadline), key_of(key, 1), deadline, wanted)
         return answer
 
     async def _preload(self, asked: Asked) -> Answer:
@@ -88,39 +97,40 @@ class Front:
         try:
             wanted = PreloadRequest.model_validate_json(asked.body)
         except ValidationError:
-            return await self._ask(asked, "", OTHER_TIMEOUT_S)
+            return await self._ask(asked, "", _deadline())
         answer = _failed(200, "")
         for adapter in wanted.adapters:
             one = replace(asked, body=PreloadRequest(adapters=[adapter]).model_dump_json().encode())
             for place in range(PRELOAD_PLACES):
-                answer = await self._ask(one, key_of(adapter, place), OTHER_TIMEOUT_S)
+                key = key_of(adapter, place) if NAME.fullmatch(adapter) else ""
+                answer = await self._ask(one, key, _deadline())
                 if answer.status != 200:
                     return answer
-        return answer if wanted.adapters else await self._ask(asked, "", OTHER_TIMEOUT_S)
+        return answer if wanted.adapters else await self._ask(asked, "", _deadline())
 
-    async def _ask(self, asked: Asked, key: str, timeout_s: float, wanted: PredictRequest | None = None) -> Answer:
-        """From another replica if the one that had it died, until the time is over.
+    async def _ask(self, asked: Asked, key: str, deadline: float, wanted: PredictRequest | None = None) -> Answer:
+        """From another replica if the one that had it died, as long as there is time.
 
         Args:
+            deadline: as of `time.monotonic`.
             wanted: the prediction; asked again, it has only the time that is left.
         """
-        now = asyncio.get_running_loop().time
-        deadline = now() + timeout_s
         handle = self._replicas.options(session_id=key) if key else self._replicas
-        while (left := deadline - now()) > 0:
+        for pause_s in (*PAUSES_S, None):
             try:
-                return await asyncio.wait_for(_result(handle, asked), left)
-            except RayActorError as error:
-                log.warning("%s is asked of another replica: %s", asked.path, error)
-                if wanted is not None:
-                    left_for_rows = max(0.1, deadline - now() - GRACE_S)
-                    again = wanted.model_copy(update={"timeout_s": left_for_rows})
-                    asked = replace(asked, body=again.model_dump_json().encode())
+                return await asyncio.wait_for(_result(handle, asked), deadline - time.monotonic())
             except BackPressureError as error:
                 return _failed(503, f"every replica is full: {error}")
             except TimeoutError:
                 break
-        return _failed(503, f"no replica answered within {timeout_s:g} s")
+            except DEATHS as error:
+                log.warning("a replica died while it had %s: %s", asked.path, error)
+                if pause_s is None:
+                    return _failed(502, f"{len(PAUSES_S) + 1} replicas died while they had this request")
+                await asyncio.sleep(pause_s)
+                if wanted is not None:
+                    asked = _again(asked, wanted, deadline)
+        return _failed(503, "no replica answered in time")
 
     async def _ask_all(self, asked: Asked, merge: Callable[[Sequence[Answer]], bytes]) -> Answer:
         """Of every replica, without those that die meanwhile."""
@@ -135,8 +145,51 @@ class Front:
 
 
 async def _result(handle: DeploymentHandle, asked: Asked) -> Answer:
-    answer: Answer = await handle.answer.remote(asked)
+    """Cancelled, it tells the replica."""
+    response = handle.answer.remote(asked)
+    try:
+        answer: Answer = await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
     return answer
+
+
+async def _body(request: Request, most: int) -> bytes | None:
+    """None if it is larger than `most` bytes, be that announced or not."""
+    body = bytearray()
+    if _announced(request) > most:
+        return None
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            return None
+    return bytes(body)
+
+
+def _announced(request: Request) -> int:
+    """0 where there is no number: what comes is counted anyway."""
+    try:
+        return int(request.headers.get("content-length", 0))
+    except ValueError:
+        return 0
+
+
+def _key(wanted: PredictRequest) -> str:
+    """The adapter that most rows have; without any the project, whose pictures one replica then remembers."""
+    names = (row.adapter for row in wanted.rows if row.adapter is not None)
+    adapters = Counter(name for name in names if NAME.fullmatch(name))
+    return max(adapters, key=adapters.__getitem__, default=f"p{wanted.project}")
+
+
+def _deadline(timeout_s: float = OTHER_TIMEOUT_S) -> float:
+    return time.monotonic() + timeout_s
+
+
+def _again(asked: Asked, wanted: PredictRequest, deadline: float) -> Asked:
+    """With the time that is left."""
+    left_s = max(0.1, deadline - GRACE_S - time.monotonic())
+    return replace(asked, body=wanted.model_copy(update={"timeout_s": left_s}).model_dump_json().encode())
 
 
 def _merge_models(answers: Sequence[Answer]) -> bytes:

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-ray")
 
-from model_server.ray_router import LIGHT_LOAD, light_ones_first, order
+from model_server.ray_router import LIGHT_LOAD, adapter_and_place, key_of, light_ones_first, order
 
 pytestmark = pytest.mark.ray
 
@@ -18,6 +18,13 @@ def homes(replicas: list[str]) -> dict[str, str]:
 
 def test_the_order_does_not_depend_on_how_the_replicas_are_listed() -> None:
     assert order("p1.v1/label", REPLICAS) == order("p1.v1/label", REPLICAS[::-1])
+
+
+def test_a_key_is_taken_apart_as_it_was_put_together_and_any_other_is_a_name() -> None:
+    assert adapter_and_place(key_of("p1.v1/label")) == ("p1.v1/label", None)
+    assert adapter_and_place(key_of("p1.v1/label", 1)) == ("p1.v1/label", 1)
+    for odd in ("a\0x", "a\0²", "\0", "\0" + "1", "a\0" + "9" * 5000):
+        assert adapter_and_place(odd) == (odd, None)
 
 
 def test_adapters_spread_over_the_replicas() -> None:

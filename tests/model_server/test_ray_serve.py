@@ -114,8 +114,9 @@ def probabilities(answer: PredictResponse) -> list[list[float]]:
     return [list(result.output["probabilities"]) for result in answer.rows if result.output is not None]
 
 
-def ask(http: httpx.Client, rows: list[PredictRow]) -> httpx.Response:
-    return http.post("/v1/predict", content=PredictRequest(rows=rows, timeout_s=60).model_dump_json())
+def ask(http: httpx.Client, rows: list[PredictRow], project: int = 0) -> httpx.Response:
+    wanted = PredictRequest(rows=rows, timeout_s=60, project=project)
+    return http.post("/v1/predict", content=wanted.model_dump_json())
 
 
 def right(answer: httpx.Response) -> list[list[float]]:
@@ -158,6 +159,7 @@ def test_rows_of_several_projects_may_be_in_one_request(
         ("POST", "/v1/predict", "", 400),
         ("POST", "/v1/preload", "{}", 400),
         ("POST", "/v1/preload", '{"adapters": ["p9.v9/label"]}', 404),
+        ("POST", "/v1/preload", '{"adapters": ["a\\u0000x"]}', 404),
         ("POST", "/v1/preload", '{"adapters": []}', 200),
         ("GET", "/nowhere", "", 404),
         ("GET", "/v1/predict", "", 405),
@@ -203,11 +205,34 @@ def test_requests_go_to_the_replica_that_holds_their_adapter(http: httpx.Client,
     assert models(http).adapter_bytes == after.adapter_bytes + 3 * size, "a second replica is ready for each"
 
 
-def test_requests_on_the_base_model_go_to_whoever_has_time(http: httpx.Client, running: Cluster) -> None:
+def test_requests_on_the_base_model_go_to_the_replica_that_knows_their_project(
+    http: httpx.Client, running: Cluster
+) -> None:
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda i: ask(http, [row(i % 20, None)]), range(60)))
-    counts = Counter(answer.headers["X-Replica"] for answer in answers)
-    assert set(counts) == set(running.replicas()) and min(counts.values()) >= 10
+        answers = list(threads.map(lambda i: ask(http, [row(i % 20, None)], project=i % 12), range(60)))
+    homes = [answer.headers["X-Replica"] for answer in answers]
+    assert homes == homes[:12] * 5
+    assert set(homes) == set(running.replicas())
+
+
+def test_a_client_that_hangs_up_is_no_longer_computed_for(http: httpx.Client, slow: str) -> None:
+    def cancelled() -> int:
+        found = re.findall(r"lorabel_rows_total\{.*outcome=\"cancelled\".*\} (\d+)", http.get("/metrics").text)
+        return sum(map(int, found))
+
+    before = cancelled()
+    wanted = PredictRequest(rows=[row(i, ADAPTERS[0], f"{slow}/20000/{i}.png") for i in range(3)], timeout_s=60)
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/predict", content=wanted.model_dump_json(), timeout=2.0)
+    wait_until(lambda: cancelled() == before + 3, 10, "the rows are given up")
+
+
+def test_an_adapter_name_that_is_none_is_an_error_of_its_row(http: httpx.Client, plain: FlaskClient) -> None:
+    body = PredictRequest(rows=[row(0, "a\0x"), row(0, None)], timeout_s=60).model_dump_json()
+    answer, alone = http.post("/v1/predict", content=body), plain.post("/v1/predict", data=body)
+    ours, theirs = (PredictResponse.model_validate_json(one).rows for one in (answer.content, alone.data))
+    assert ours[0] == theirs[0] and ours[0].error is not None
+    assert ours[1].output is not None
 
 
 def test_a_project_with_more_work_than_one_replica_should_have_gets_both(http: httpx.Client, slow: str) -> None:
