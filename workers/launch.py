@@ -4,6 +4,9 @@ accelerate's launcher (https://huggingface.co/docs/accelerate/basic_tutorials/la
 `workers/launched.py` on this machine. The processes share out each batch and come to the same adapter as one
 process would. Between them and this worker there is a private folder: a plan and the adapter to begin with go in,
 progress and the trained adapter come out.
+
+The launcher puts each process into a session of its own, so no signal to its group reaches them. They end with a
+pipe instead, which this worker holds open: it closes when the run ends, and when this worker is killed.
 """
 
 import json
@@ -13,8 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,14 +33,14 @@ from workers.examples import Example
 
 log = logging.getLogger(__name__)
 
-PLAN, BEGINNING, PROGRESS, RESULT = "plan.pt", "beginning", "progress.jsonl", "result"
+PLAN, BEGINNING, PROGRESS, RESULT, ALIVE = "plan.pt", "beginning", "progress.jsonl", "result", "alive"
 POLL_S = 0.2
 STOP_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the processes need to know. `worker`: the process whose death is theirs."""
+    """What the processes need to know."""
 
     settings: Settings
     family: str
@@ -45,7 +48,6 @@ class Plan:
     recipe: lora.Recipe
     name: str
     folder: Path
-    worker: int
 
 
 def fine_tune(
@@ -75,7 +77,7 @@ def fine_tune(
     lora.check_tracker(recipe.tracker)
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         here = Path(scratch)
-        plan = Plan(settings, family.name, list(examples), recipe, name, folder.absolute(), os.getpid())
+        plan = Plan(settings, family.name, list(examples), recipe, name, folder.absolute())
         torch.save(plan, here / PLAN)
         model.save_pretrained(here / BEGINNING, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
         loss = 0.0
@@ -100,31 +102,45 @@ def _command(count: int, folder: Path, device: str) -> list[str]:
 
 def _run(command: Sequence[str], folder: Path) -> Generator[lora.Progress, None, None]:
     """Each step as it is made. Whatever happens, no process is left."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     progress = folder / PROGRESS
     progress.touch()
+    with _pipe(folder / ALIVE):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            yield from _steps(process, progress)
+        finally:
+            _end(process)
+
+
+def _steps(process: "subprocess.Popen[bytes]", progress: Path) -> Iterator[lora.Progress]:
+    with progress.open() as lines:
+        is_over = False
+        while not is_over:
+            is_over = process.poll() is not None
+            for line in lines:
+                yield lora.Progress(**json.loads(line))
+            time.sleep(0 if is_over else POLL_S)
+    if process.returncode:
+        raise LorabelError(f"training in several processes ended with status {process.returncode}; see the log")
+
+
+@contextmanager
+def _pipe(path: Path) -> Iterator[None]:
+    """Open for writing as long as the processes are to run; the launcher does not inherit it."""
+    os.mkfifo(path)
+    alive = os.open(path, os.O_RDWR)  # O_WRONLY would wait for a reader
     try:
-        with progress.open() as lines:
-            is_over = False
-            while not is_over:
-                is_over = process.poll() is not None
-                for line in lines:
-                    yield lora.Progress(**json.loads(line))
-                time.sleep(0 if is_over else POLL_S)
-        if process.returncode:
-            raise LorabelError(
-                f"training in several processes ended with status {process.returncode}; see the log"
-            )
+        yield
     finally:
-        _end(process)
+        os.close(alive)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
+    """The launcher ends its processes in order if it can; it may have been killed itself."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()

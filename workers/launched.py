@@ -6,6 +6,7 @@
 import json
 import os
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,10 +16,14 @@ from accelerate import PartialState
 from lorabel import logs
 from lorabel.families import Family, family_types, load_family
 from workers import lora
-from workers.launch import BEGINNING, PLAN, PROGRESS, RESULT, Plan
+from workers.launch import ALIVE, BEGINNING, PLAN, PROGRESS, RESULT, Plan
 
 
 def main(folder: Path, device: str) -> None:
+    # Without O_NONBLOCK it would wait for a worker that may be gone.
+    alive = os.open(folder / ALIVE, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(alive, True)
+    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
     # Makes the process' own GPU the current one, which `cuda` then means.
     state = PartialState(cpu=device == "cpu")
     # Our own worker wrote it, into a folder that nobody else can write to. What it computed on its GPU is needed
@@ -30,7 +35,6 @@ def main(folder: Path, device: str) -> None:
 
         def report(progress: lora.Progress) -> None:
             if state.is_main_process:
-                os.kill(plan.worker, 0)  # raises where the worker is gone; then the launcher ends the others, too
                 lines.write(json.dumps(asdict(progress)) + "\n")
                 lines.flush()
 
@@ -38,6 +42,12 @@ def main(folder: Path, device: str) -> None:
         if state.is_main_process:
             model.save_pretrained(folder / RESULT, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
     state.destroy_process_group()
+
+
+def _end_with(alive: int) -> None:
+    """When nobody holds the pipe open, nobody wants this process: neither the worker lives nor the run."""
+    os.read(alive, 1)
+    os._exit(1)
 
 
 def _load(plan: Plan) -> Family:

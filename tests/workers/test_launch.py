@@ -80,6 +80,21 @@ def test_a_run_that_is_given_away_ends_its_processes(source: str, tmp_path: Path
 
 
 @pytest.mark.scale
+def test_a_killed_launcher_leaves_none_of_its_processes_behind(source: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, device="cpu", train_processes=2, models={"dual_encoder": source})
+    family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
+    how = recipe(steps=100_000, patience=100_000, learning_rate=0.0)
+
+    def kill_launcher(_: lora.Progress) -> None:
+        for launcher in (pid for pid in _launched() if _parent(pid) == os.getpid()):
+            os.kill(launcher, signal.SIGKILL)
+
+    with lora.adapted(family, None, how) as model, pytest.raises(LorabelError, match="status -9"):
+        launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, kill_launcher)
+    wait_until(lambda: not _launched(), 5, "they have ended")
+
+
+@pytest.mark.scale
 def test_the_processes_of_a_killed_worker_end_by_themselves(source: str, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.workers.test_launch import train\n"
@@ -98,6 +113,10 @@ def test_a_gpu_by_its_number_is_refused_where_each_process_takes_one(source: str
     how = recipe()
     with lora.adapted(family, None, how) as model, pytest.raises(SettingsError, match="TRAIN_PROCESSES=2"):
         launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, lambda _: None)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _launched() -> list[int]:
