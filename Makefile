@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
-FAST := not e2e and not ray and not scale
+FAST := not e2e and not slow and not ray and not scale
 
 .PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick clean
 
@@ -28,12 +28,12 @@ check: setup
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
-	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)" \
+	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "not ray and not scale" \
 		tests/backend tests/workers tests/lorabel/test_*.py
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
 test: check test-postgres
-	$(BIN)/pytest -q -n 2 --dist loadfile -m e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e or slow"
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:

@@ -6,6 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 PROBLEM = '''
 """A toy: `<Rating>` over `<Text>`: how many exclamation marks does the text have?"""
 from dataclasses import dataclass
@@ -154,6 +156,7 @@ print(json.dumps({"before": before, "after": after, "rating": region["value"]["r
 """
 
 
+@pytest.mark.slow
 def test_a_problem_and_a_family_from_two_new_files_predict_and_train(tmp_path: Path) -> None:
     for folder, name, code in (("problems", "shouting", PROBLEM), ("families", "counter", FAMILY)):
         (tmp_path / folder).mkdir()

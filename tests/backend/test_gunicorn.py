@@ -67,6 +67,7 @@ def test_gunicorn_serves_what_label_studio_asks(settings: Settings, model_server
         assert client.post("/predict", content=b"x" * (65 * 2**20)).status_code == 413
 
 
+@pytest.mark.slow
 def test_who_hangs_up_is_waited_for_no_longer(settings: Settings, model_server: FakeModelServer) -> None:
     """The backend closes its own connection in turn, and so the model server learns of it."""
     model_server.wait_s = 2.0
@@ -85,6 +86,7 @@ def test_a_body_in_chunks_is_limited_too(settings: Settings) -> None:
         assert client.post("/webhook", content=chunks).status_code == 200
 
 
+@pytest.mark.slow
 def test_several_processes_count_together(settings: Settings) -> None:
     with gunicorn(settings, WORKERS="3") as client:
         with ThreadPoolExecutor(16) as pool:
@@ -94,6 +96,7 @@ def test_several_processes_count_together(settings: Settings) -> None:
             assert 'lorabel_requests_total{endpoint="/health",status="200"} 96.0' in text
 
 
+@pytest.mark.slow
 def test_health_and_setup_stay_fast_during_slow_predictions(
     settings: Settings, model_server: FakeModelServer
 ) -> None:

@@ -55,6 +55,7 @@ def project_with_a_version(store: Store) -> None:
         )
 
 
+@pytest.mark.slow
 def test_versions_can_be_listed_promoted_and_rolled_back(settings: Settings) -> None:
     listed = lorabel(settings, "versions", "1")
     assert listed.returncode == 0, listed.stderr
@@ -81,6 +82,7 @@ def test_a_run_is_queued_though_redis_is_away_and_status_shows_its_progress(
         assert part in shown
 
 
+@pytest.mark.slow
 def test_a_bulk_run_is_queued_and_cancelled(settings: Settings, store: Store) -> None:
     refused = lorabel(settings, "preannotate", "1")
     assert refused.returncode == 1
@@ -98,24 +100,26 @@ def test_a_bulk_run_is_queued_and_cancelled(settings: Settings, store: Store) ->
     assert "'one' are no task ids" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_bulk_run_alone_and_says_so(settings: Settings, store: Store) -> None:
     projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
-    command = subprocess.Popen(
-        [str(PROGRAM), "preannotate", "1"],
-        env=environment(settings),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    while not (queued := _bulk_runs(store)):
-        time.sleep(0.1)
-    time.sleep(1.0)
-    command.send_signal(signal.SIGINT)
-    said, _ = command.communicate(timeout=30)
+    # Who started us may have had Ctrl-C ignored, as shells do for what runs in the background.
+    argv = ["env", "--default-signal=INT", str(PROGRAM), "preannotate", "1"]
+    with subprocess.Popen(argv, env=environment(settings), stdout=subprocess.PIPE, text=True) as command:
+        try:
+            while not (queued := _bulk_runs(store)):
+                time.sleep(0.1)
+            time.sleep(1.0)
+            command.send_signal(signal.SIGINT)
+            said, _ = command.communicate(timeout=30)
+        finally:
+            command.kill()
     assert command.returncode == 130
     assert "bulk run 1 goes on; `lorabel preannotate 1 --cancel` ends it" in said
     assert [run.state for run in _bulk_runs(store)] == [queued[0].state]
 
 
+@pytest.mark.slow
 def test_the_command_follows_a_bulk_run_to_its_end_and_reports(settings: Settings, store: Store) -> None:
     projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
     for state, status in ((RunState.FINISHED, 0), (RunState.FAILED, 1)):

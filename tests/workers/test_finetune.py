@@ -139,6 +139,7 @@ def check_a_worse_candidate_is_rejected(here: Services, store: Store) -> None:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
 
 
+@pytest.mark.slow
 def test_several_labels_are_learned_each_for_itself(here: Services, store: Store) -> None:
     """`Code 1` means solid, `Code 2` large, `Code 3` striped; a picture may have any number of them."""
     codes = "".join(f'<Choice value="Code {i}"/>' for i in (1, 2, 3))
@@ -224,6 +225,7 @@ def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(here: Ser
     assert "no control tag of project 1's label config is served" in str(run.error)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
     here: Services, store: Store, demo_settings: Settings
 ) -> None:
