@@ -28,7 +28,7 @@ check: setup
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
-	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "not ray and not scale" \
+	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)" \
 		tests/backend tests/workers tests/lorabel/test_*.py
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
