@@ -59,8 +59,8 @@ def test_a_run_that_is_on_may_have_passed_what_a_new_request_wants(store: Store,
 
 
 def test_projects_run_side_by_side(store: Store, settings: Settings) -> None:
-    for project_id in (1, 2):
-        claim(store, bulk_runs.request(store, settings, project_id, "x"))
+    runs = [claim(store, bulk_runs.request(store, settings, project_id, "x")) for project_id in (1, 2)]
+    assert [(run.project_id, run.state) for run in runs] == [(1, RunState.RUNNING), (2, RunState.RUNNING)]
 
 
 def test_without_a_token_there_is_no_run(store: Store, settings: Settings) -> None:
