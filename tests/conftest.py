@@ -16,6 +16,8 @@ from sqlalchemy import create_engine, make_url, text
 
 from lorabel.settings import Settings
 from lorabel.store import Store
+from tests.backend import fake_model_server
+from tests.backend.fake_model_server import FakeModelServer
 
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -53,6 +55,19 @@ def store(settings: Settings) -> Iterator[Store]:
     store.migrate()
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def shared_model_server() -> Iterator[FakeModelServer]:
+    with fake_model_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def model_server(shared_model_server: FakeModelServer) -> FakeModelServer:
+    """As new: what an earlier test asked for or changed is forgotten."""
+    shared_model_server.__init__(shared_model_server.url)  # type: ignore[misc]
+    return shared_model_server
 
 
 def _execute(url: str, statement: str) -> None:

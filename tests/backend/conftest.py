@@ -8,21 +8,7 @@ from flask.testing import FlaskClient
 from backend.app import create_app
 from backend.services import EXTENSION, Services
 from lorabel.settings import Settings
-from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
-
-
-@pytest.fixture(scope="session")
-def shared_model_server() -> Iterator[FakeModelServer]:
-    with fake_model_server.running() as server:
-        yield server
-
-
-@pytest.fixture
-def model_server(shared_model_server: FakeModelServer) -> FakeModelServer:
-    """As new: what an earlier test asked for or changed is forgotten."""
-    shared_model_server.__init__(shared_model_server.url)  # type: ignore[misc]
-    return shared_model_server
 
 
 @pytest.fixture

@@ -12,20 +12,13 @@ from lorabel.hang_up import has_hung_up
 from lorabel.messages import Lane, PredictRow
 from lorabel.model_client import LOOK_EVERY_S, ModelClient
 from lorabel.settings import Settings
-from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
 from tests.servers import free_port
 
 
 @pytest.fixture
-def server() -> Iterator[FakeModelServer]:
-    with fake_model_server.running() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: FakeModelServer, settings: Settings) -> Iterator[ModelClient]:
-    client = ModelClient(settings.model_copy(update={"model_server_url": server.url}))
+def client(model_server: FakeModelServer, settings: Settings) -> Iterator[ModelClient]:
+    client = ModelClient(settings.model_copy(update={"model_server_url": model_server.url}))
     yield client
     client.close()
 
@@ -34,18 +27,18 @@ def row(url: str) -> PredictRow:
     return PredictRow(kind="image_labels", input={"image": {"url": url}, "texts": ["red", "blue"]})
 
 
-def test_the_request_says_whose_it_is_and_how_urgent(client: ModelClient, server: FakeModelServer) -> None:
+def test_the_request_says_whose_it_is_and_how_urgent(client: ModelClient, model_server: FakeModelServer) -> None:
     (result,) = client.predict([row("http://x/blue0.png")], 5, project=7, lane=Lane.BULK)
     assert result.output == {"probabilities": pytest.approx([0.1, 0.9])}
-    assert (server.requests[0].project, server.requests[0].lane) == (7, Lane.BULK)
+    assert (model_server.requests[0].project, model_server.requests[0].lane) == (7, Lane.BULK)
 
 
-def test_a_full_queue_and_a_failure_are_told_apart(client: ModelClient, server: FakeModelServer) -> None:
-    server.status = 503
+def test_a_full_queue_and_a_failure_are_told_apart(client: ModelClient, model_server: FakeModelServer) -> None:
+    model_server.status = 503
     with pytest.raises(ModelServerBusyError) as caught:
         client.predict([row("x")], 5, project=1)
     assert caught.value.retry_after_s == 7
-    server.status = 500
+    model_server.status = 500
     with pytest.raises(ModelServerError, match="answered 500 to /v1/predict: no"):
         client.predict([row("x")], 5, project=1)
 
@@ -58,21 +51,21 @@ def test_a_server_that_is_not_there_is_named_with_its_setting(settings: Settings
 
 
 def test_an_answer_that_takes_longer_than_a_look_comes_through(
-    client: ModelClient, server: FakeModelServer
+    client: ModelClient, model_server: FakeModelServer
 ) -> None:
-    server.wait_s = 2.5 * LOOK_EVERY_S
+    model_server.wait_s = 2.5 * LOOK_EVERY_S
     (result,) = client.predict([row("http://x/red0.png")], 5, project=1, is_gone=lambda: False)
     assert result.output is not None
 
 
-def test_who_hangs_up_is_not_waited_for(client: ModelClient, server: FakeModelServer) -> None:
-    server.wait_s = 3.0
+def test_who_hangs_up_is_not_waited_for(client: ModelClient, model_server: FakeModelServer) -> None:
+    model_server.wait_s = 3.0
     here, there = socket.socketpair()
     threading.Timer(0.3, there.close).start()
     began = time.monotonic()
     with pytest.raises(ModelServerError, match="has hung up"):
         client.predict([row("x")], 30, project=1, is_gone=lambda: has_hung_up(here))
-    assert time.monotonic() - began < server.wait_s
+    assert time.monotonic() - began < model_server.wait_s
     here.close()
 
 

@@ -10,7 +10,7 @@ from lorabel import projects
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import BulkRun
-from tests.backend import fake_model_server, requests
+from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
 from workers import services
@@ -26,19 +26,6 @@ class NotedJobs:
     def preannotate(self, run: BulkRun) -> bool:
         self.preannotated.append(run.id)
         return True
-
-
-@pytest.fixture(scope="session")
-def shared_model_server() -> Iterator[FakeModelServer]:
-    with fake_model_server.running() as server:
-        yield server
-
-
-@pytest.fixture
-def model_server(shared_model_server: FakeModelServer) -> FakeModelServer:
-    """As new."""
-    shared_model_server.__init__(shared_model_server.url)  # type: ignore[misc]
-    return shared_model_server
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ def test_the_processes_of_a_killed_worker_end_by_themselves(source: str, tmp_pat
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     wait_until(lambda: not _launched(), 120, "they have ended")
+    assert worker.returncode == -signal.SIGKILL
 
 
 def test_a_gpu_by_its_number_is_refused_where_each_process_takes_one(source: str, tmp_path: Path) -> None:
