@@ -44,7 +44,7 @@ class _Live:
         with services.store.read() as session:
             project = session.get(Project, project_id)
             if project is not None and project.label_config == label_config:
-                model = ProjectModel.of(session, project)
+                model = ProjectModel.of(session, project, services.settings)
                 return cls(project, model, unread_tasks.known(session, project_id))
         projects.remember(services.store, project_id, label_config=label_config)
         return cls.find(services, project_id, label_config)

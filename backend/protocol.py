@@ -100,8 +100,8 @@ def _log_unserved(project_id: int, label_config: str) -> None:
     except LabelConfigError as error:
         log.error("project %d: no predictions, %s", project_id, error)
         return
-    for control in bound.unclaimed:
-        log.warning("project %d: nobody serves control tag %r (%s)", project_id, control.name, control.tag)
+    for one in bound.unclaimed:
+        log.warning("project %d: control tag %r is left to people: %s", project_id, one.control.name, one.reason)
 
 
 def project_id_of(project: str) -> int:

@@ -34,10 +34,11 @@ class BindingRecord(Record):
 
 
 class UnclaimedRecord(Record):
-    """A control tag that nobody serves."""
+    """A control tag that nobody serves, and why."""
 
     name: str
     tag: str
+    reason: str
 
 
 class UnreadRecord(Record):
@@ -283,5 +284,7 @@ def _served(label_config: str | None) -> dict[str, Any]:
         BindingRecord(from_name=one.from_name, to_name=one.to_name, problem=type(one).__name__)
         for one in bound.bindings
     ]
-    unclaimed = [UnclaimedRecord.model_validate(control) for control in bound.unclaimed]
+    unclaimed = [
+        UnclaimedRecord(name=one.control.name, tag=one.control.tag, reason=one.reason) for one in bound.unclaimed
+    ]
     return {"label_config_error": None, "bindings": bindings, "unclaimed": unclaimed}

@@ -135,7 +135,7 @@ class _Work:
         except LabelConfigError as error:
             return self._done("label config", Outcome.FAILED, str(error))
         served = ", ".join(f"{b.from_name} ({type(b).__name__})" for b in bound.bindings)
-        unserved = ", ".join(f"{tag.name} ({tag.tag})" for tag in bound.unclaimed)
+        unserved = ", ".join(f"{one.control.name} ({one.reason})" for one in bound.unclaimed)
         found = f"served: {served or 'nothing'}" + (f"; left to people: {unserved}" if unserved else "")
         if bound.bindings:
             return self._done("label config", Outcome.UNCHANGED, found)

@@ -7,9 +7,10 @@ outputs and learns from targets. Neither knows the other, so that each is one fi
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from enum import StrEnum
+from typing import ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Contract(BaseModel):
@@ -32,17 +33,65 @@ class MediaRef(BaseModel):
     is_trusted: bool = False
 
 
-class ImageLabels(Contract):
-    """One picture and the label texts to choose from; `is_multiple` allows any number of them."""
+class Modality(StrEnum):
+    TEXT = "text"
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
 
-    kind: ClassVar[str] = "image_labels"
-    image: MediaRef
-    texts: tuple[str, ...] = Field(min_length=1)
+
+class Content(BaseModel):
+    """What one object tag shows: a text as it stands in the task, or a file."""
+
+    model_config = ConfigDict(frozen=True)
+    modality: Modality
+    text: str | None = None
+    media: MediaRef | None = None
+
+    @model_validator(mode="after")
+    def check_one(self) -> Self:
+        if (self.text is None) == (self.media is None):
+            raise ValueError("a content is a text or a file, exactly one of them")
+        return self
+
+
+class Input(Contract):
+    """What a model is asked. A family is found by the class and the modalities of the `contents`."""
+
+    contents: tuple[Content, ...] = ()
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        return frozenset(content.modality for content in self.contents)
+
+    def worded(self, template: str) -> Self:
+        """The same with `{}` in the template replaced by each text that a label is read as."""
+        return self
+
+
+class LabelsInput(Input):
+    """Which of the labels fit the contents (of several, what they say together)?
+
+    Args:
+        labels: for each label the texts that stand for it; it fits as well as they do on average.
+        parents: for each label the index of the one above it in a taxonomy, -1 at the top; empty if there is none.
+        is_multiple: any number of them may fit.
+    """
+
+    kind: ClassVar[str] = "labels"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    labels: tuple[tuple[str, ...], ...] = Field(min_length=1)
+    parents: tuple[int, ...] = ()
     is_multiple: bool = False
+
+    def worded(self, template: str) -> Self:
+        labels = tuple(tuple(template.replace("{}", text) for text in texts) for texts in self.labels)
+        return self.model_copy(update={"labels": labels})
 
 
 class LabelScores(Contract):
-    """A probability in [0, 1] for each label text, in the order asked; they sum to 1 unless multiple."""
+    """A probability in [0, 1] for each label, in the order asked. They sum to 1 unless multiple; in a taxonomy
+    those with the same parent do, and each is under the condition that the parent is right."""
 
     kind: ClassVar[str] = "label_scores"
     probabilities: tuple[float, ...]
@@ -50,9 +99,14 @@ class LabelScores(Contract):
 
 @dataclass(frozen=True)
 class LabelTarget:
-    """The right labels as indices into the label texts; empty means none of them (multiple only)."""
+    """The right labels as indices, in a taxonomy with every label above them; empty means none (multiple only).
+
+    `shares`: where annotators disagree, how many of them chose each label, as a share in [0, 1]; of a single
+    choice they sum to 1 (in a taxonomy: among those with the same parent, if the parent has any). None: all agree.
+    """
 
     indices: tuple[int, ...]
+    shares: tuple[float, ...] | None = None
 
 
 class RowAdapters(Protocol):
@@ -66,6 +120,6 @@ class RowAdapters(Protocol):
         does."""
 
 
-def media_of(question: Contract) -> list[MediaRef]:
+def media_of(question: Input) -> list[MediaRef]:
     """The files that a question is about."""
-    return [value for _, value in question if isinstance(value, MediaRef)]
+    return [content.media for content in question.contents if content.media is not None]

@@ -13,6 +13,10 @@ class LabelConfigError(BadRequestError):
     """The label config cannot be parsed, or two problems claim the same control tag."""
 
 
+class UnservedError(LorabelError):
+    """A control tag that nobody serves as it stands in the label config: it is left alone, with this reason."""
+
+
 class NotFoundError(LorabelError):
     """A project, version, run or adapter that does not exist."""
 

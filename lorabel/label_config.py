@@ -6,22 +6,32 @@
 </View>
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from xml.etree import ElementTree
 
 from label_studio_sdk.label_interface import LabelInterface
 
 from lorabel.errors import LabelConfigError
 
+TEXT_ATTRIBUTES = ("prompt", "hint", "alias", "value")
+
 
 @dataclass(frozen=True)
 class Label:
-    """`value` is what stands in results (the alias, where there is one); `text` is what a person reads."""
+    """One label, choice, or node of a taxonomy.
+
+    Args:
+        value: what stands in results: the alias, where there is one.
+        texts: what a model reads, see `_texts`.
+        parent: in a taxonomy, the index of the label above; -1 at the top.
+    """
 
     value: str
-    text: str
+    texts: tuple[str, ...]
+    parent: int = -1
 
 
 @dataclass(frozen=True)
@@ -31,15 +41,19 @@ class ObjectTag:
     name: str
     tag: str
     data_key: str
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class ControlTag:
+    """`objects` are those that `toName` names; `context` those of the label config that no control tag names."""
+
     name: str
     tag: str
     attributes: Mapping[str, str] = field(hash=False)
     labels: tuple[Label, ...]
     objects: tuple[ObjectTag, ...]
+    context: tuple[ObjectTag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,13 +80,43 @@ def parse(xml: str) -> LabelConfig:
         raise LabelConfigError(
             f"label config cannot be read: {error}; label config begins {xml[:80]!r}"
         ) from error
-    controls = tuple(_control(tag) for tag in interface.controls or ())
-    return LabelConfig(controls, interface)
+    found = interface.controls or ()
+    named = {tag.name for control in found for tag in control.objects or ()}
+    context = tuple(_object(tag) for tag in interface.objects or () if tag.name not in named)
+    elements = {element.get("name"): element for element in ElementTree.fromstring(xml).iter()}
+    return LabelConfig(tuple(_control(tag, elements[tag.name], context) for tag in found), interface)
 
 
-def _control(tag: Any) -> ControlTag:
-    objects = tuple(ObjectTag(o.name, o.tag, (o.value or "").lstrip("$")) for o in tag.objects or ())
-    labels = tuple(
-        Label(value, (tag.labels_attrs or {})[value].attr.get("value", value)) for value in tag.labels or ()
-    )
-    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects)
+def _control(tag: Any, element: ElementTree.Element, context: tuple[ObjectTag, ...]) -> ControlTag:
+    objects = tuple(_object(tag) for tag in tag.objects or ())
+    if tag.tag == "Taxonomy":
+        labels = tuple(_nodes(element, -1, 0))
+    else:
+        attributes = tag.labels_attrs or {}
+        labels = tuple(
+            Label(value, _texts(attributes[value].attr)) if value in attributes else Label(value, (value,))
+            for value in tag.labels or ()
+        )
+    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects, context)
+
+
+def _object(tag: Any) -> ObjectTag:
+    return ObjectTag(tag.name, tag.tag, (tag.value or "").lstrip("$"), dict(tag.attr or {}))
+
+
+def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[Label]:
+    """The choices below an element, each before those below it. The SDK gives them without their parents."""
+    for choice in element.findall("Choice"):
+        attributes = choice.attrib
+        yield Label(attributes.get("alias") or attributes.get("value", ""), _texts(attributes), parent)
+        below = list(_nodes(choice, index, index + 1))
+        yield from below
+        index += 1 + len(below)
+
+
+def _texts(attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """What a model reads for a label: `prompt`, else `hint`, `alias`, `value`; and what Label Studio's
+    `predicted_values` name, separated by commas (https://labelstud.io/guide/ml_create)."""
+    first = next((attributes[name] for name in TEXT_ATTRIBUTES if attributes.get(name)), "")
+    others = (text.strip() for text in attributes.get("predicted_values", "").split(","))
+    return tuple(dict.fromkeys([first, *(text for text in others if text)]))

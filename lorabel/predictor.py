@@ -14,9 +14,10 @@ from lorabel import versions
 from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
 from lorabel.label_config import LabelConfig
-from lorabel.problems import BoundConfig, Prediction, TaskData, bind, with_media
+from lorabel.problems import BoundConfig, Prediction, TaskData, bind, question, with_media
 from lorabel.questions import Asker, Question, Unread, ask
 from lorabel.regions import Region
+from lorabel.settings import Settings
 from lorabel.tables import Project, version_name
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,10 @@ class ProjectModel:
     version: str
     adapters: dict[str, str]
     bound: BoundConfig
+    settings: Settings
 
     @classmethod
-    def of(cls, session: Session, project: Project, number: int | None = None) -> Self:
+    def of(cls, session: Session, project: Project, settings: Settings, number: int | None = None) -> Self:
         """The live version, or `number`.
 
         Raises:
@@ -41,7 +43,7 @@ class ProjectModel:
         number = project.live_number if number is None else number
         bound = bind(project.label_config or "")
         adapters = versions.adapters_of(session, project.id, number)
-        return cls(project.id, version_name(project.id, number), adapters, bound)
+        return cls(project.id, version_name(project.id, number), adapters, bound, settings)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def predict(
         ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread and late.
     """
     per_task = len(model.bound.bindings)
-    questions = [question for data in tasks for question in _questions(model, data, resolve)]
+    questions = [one for data in tasks for one in _questions(model, data, resolve)]
     answers = ask(asker, questions)
     return [_merge(model, answers[i * per_task : (i + 1) * per_task]) for i in range(len(tasks))]
 
@@ -88,11 +90,11 @@ def _questions(
     questions: list[Question | Unread] = []
     for binding in model.bound.bindings:
         try:
-            contract = with_media(binding.model_input(data), resolve)
+            asked = with_media(question(binding, data, model.settings), resolve)
         except UnreadableError as error:
             questions.append(Unread(str(error), error.is_permanent))
         else:
-            questions.append(Question(binding, contract, model.adapters.get(binding.from_name)))
+            questions.append(Question(binding, data, asked, model.adapters.get(binding.from_name)))
     return questions
 
 

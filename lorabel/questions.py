@@ -11,11 +11,11 @@ from time import monotonic
 
 from pydantic import ValidationError
 
-from lorabel.contracts import Contract
+from lorabel.contracts import Input
 from lorabel.errors import ModelServerError
 from lorabel.messages import Lane, PredictRow, RowResult
 from lorabel.model_client import ModelClient
-from lorabel.problems import Prediction, Problem
+from lorabel.problems import Prediction, Problem, TaskData
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ class Question:
     """What one binding wants to know about one task; `adapter` None asks the base model."""
 
     binding: Problem
-    contract: Contract
+    data: TaskData
+    contract: Input
     adapter: str | None
 
     def row(self) -> PredictRow:
@@ -102,7 +103,7 @@ def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | 
         return Unread(result.error.reason, is_permanent, is_late and not is_permanent)
     try:
         output = question.binding.output_type.model_validate(result.output)
-        prediction = question.binding.prediction(output)
+        prediction = question.binding.prediction(output, question.data)
     except (ValidationError, ValueError, LookupError) as error:
         return _broken(question, f"{type(error).__name__}: {error}")
     if not isfinite(prediction.score):

@@ -15,9 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 LONGEST_SOCKET_PATH = 100
 
 
-def _model_sources() -> dict[str, str]:
-    """`MODEL_DUAL_ENCODER=...` -> `{"dual_encoder": ...}`, for any family, also from other packages."""
-    prefix = "MODEL_"
+def _by_name(prefix: str) -> dict[str, str]:
+    """`MODEL_DUAL_ENCODER=...` -> `{"dual_encoder": ...}`, for any family or problem, also of other packages."""
     return {
         name.removeprefix(prefix).lower(): value
         for name, value in os.environ.items()
@@ -57,9 +56,18 @@ class Settings(BaseSettings):
         "auto", description="`auto` takes bfloat16 where the device computes in it."
     )
     models: dict[str, str] = Field(
-        default_factory=_model_sources,
+        default_factory=lambda: _by_name("MODEL_"),
         description="`MODEL_<FAMILY>`, e.g. `MODEL_DUAL_ENCODER`: the base model, as `hf-hub:owner/name`, "
         "`name/pretrained` or `local-dir:folder`.",
+    )
+    families: str = Field(
+        "dual_encoder",
+        description="Model families loaded at the start, comma separated; others are when they are first asked.",
+    )
+    templates: dict[str, str] = Field(
+        default_factory=lambda: _by_name("TEMPLATE_"),
+        description="`TEMPLATE_<PROBLEM>`, e.g. `TEMPLATE_IMAGE_CLASSIFICATION`: what a model reads for a label, "
+        "with `{}` for the label's own text, such as `a photo of {}`.",
     )
     max_batch: int = Field(64, ge=1, description="Most rows in one forward pass.")
     max_waiting: int = Field(
@@ -142,6 +150,16 @@ class Settings(BaseSettings):
         if self.basic_auth is not None and not all(part.isascii() for part in self.basic_auth):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS must be ASCII: Label Studio sends Latin-1")
         return self
+
+    @model_validator(mode="after")
+    def check_templates(self) -> Self:
+        wrong = [name for name, template in self.templates.items() if "{}" not in template]
+        if wrong:
+            raise ValueError(f"TEMPLATE_{wrong[0].upper()} must have {{}} where the label's text goes")
+        return self
+
+    def template(self, problem: str) -> str:
+        return self.templates.get(problem, "{}")
 
     @property
     def for_training(self) -> Self:

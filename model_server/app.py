@@ -10,8 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
+from lorabel.device import choose_device, choose_precision
 from lorabel.errors import ModelServerBusyError, NotFoundError, UnreadableError
-from lorabel.families import family_types, load_family
+from lorabel.families import Family, families_named, load_family
 from lorabel.hang_up import has_hung_up
 from lorabel.http_auth import require_basic_auth
 from lorabel.media import Fetcher
@@ -28,9 +29,10 @@ from lorabel.messages import (
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
-from model_server.engine import Engine, Station
+from model_server.engine import Engine
 from model_server.files import Files
 from model_server.metrics import MemoCollector, Metrics
+from model_server.stations import Station, Stations
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +45,19 @@ IS_GONE, ARRIVED = "lorabel.is_gone", "lorabel.arrived"
 
 
 def create_app(settings: Settings) -> Flask:
-    """Loads every family's base model: takes seconds, or minutes where a hub is asked for the first time."""
+    """Loads the base models that FAMILIES names: takes seconds, or minutes where a hub is asked first."""
     adapters = Registry(settings.adapters_dir)
-    stations = [
-        Station(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE), _memo(settings))
-        for family in (load_family(kind, settings) for kind in family_types())
-    ]
-    for station in stations:
-        family = station.family
-        log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
     metrics_registry = CollectorRegistry()
-    for station in stations:
-        metrics_registry.register(MemoCollector(station.family.name, station.memo.figures))
+
+    def load(kind: type[Family]) -> Station:
+        family = load_family(kind, settings)
+        memo = _memo(settings)
+        metrics_registry.register(MemoCollector(family.name, memo.figures))
+        log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
+        return Station(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE), memo)
+
     engine = Engine(
-        stations,
+        Stations(load, [load(kind) for kind in families_named(settings)]),
         Files(Fetcher(settings).fetch, settings.media_fresh_s),
         Metrics(metrics_registry),
         max_batch=settings.max_batch,
@@ -99,7 +100,7 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
 
     @app.get("/v1/models")
     def models() -> Response:
-        return _answer(_describe(engine))
+        return _answer(_describe(settings, engine))
 
     return app
 
@@ -123,11 +124,12 @@ def _memo(settings: Settings) -> Memo:
     return Memo({PIXELS: pixels, FEATURES: features, TEXTS: features})
 
 
-def _describe(engine: Engine) -> ModelsResponse:
-    families = [station.family for station in engine.stations]
+def _describe(settings: Settings, engine: Engine) -> ModelsResponse:
+    stations = engine.stations.loaded
+    device = choose_device(settings)
     return ModelsResponse(
-        device=str(families[0].device),
-        precision=str(families[0].dtype).removeprefix("torch."),
+        device=str(device),
+        precision=str(choose_precision(settings, device)).removeprefix("torch."),
         max_batch=engine.max_batch,
         families=[
             FamilyInfo(
@@ -136,10 +138,10 @@ def _describe(engine: Engine) -> ModelsResponse:
                 parameters=sum(p.numel() for p in family.module.parameters()),
                 lora_layers=len(family.lora_layers()),
             )
-            for family in families
+            for family in (station.family for station in stations)
         ],
-        adapters=[name for station in engine.stations for name in station.bank.names],
-        adapter_bytes=sum(station.bank.nbytes for station in engine.stations),
+        adapters=[name for station in stations for name in station.bank.names],
+        adapter_bytes=sum(station.bank.nbytes for station in stations),
     )
 
 

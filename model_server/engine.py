@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,15 +18,14 @@ from typing import Any
 
 import torch
 
-from lorabel.contracts import Contract, MediaRef, media_of
+from lorabel.contracts import Contract, Input, MediaRef, media_of
 from lorabel.errors import LorabelError, ModelServerBusyError, UnreadableError
-from lorabel.families import DigestOf, Family
-from lorabel.memo import Memo
+from lorabel.families import DigestOf
 from lorabel.messages import Lane, PredictRequest, PredictRow, RowError, RowResult
-from model_server.adapters import AdapterBank
 from model_server.fair_queue import FairQueue
 from model_server.files import File, Files
 from model_server.metrics import Metrics
+from model_server.stations import Station, Stations, input_type
 
 log = logging.getLogger(__name__)
 
@@ -41,28 +40,25 @@ GROW_AFTER = 100
 BACKGROUND_BATCH_S = 0.2
 
 
-@dataclass(frozen=True)
-class Station:
-    """A loaded family with its adapters and what it has computed before."""
-
-    family: Family
-    bank: AdapterBank
-    memo: Memo
-
-
 @dataclass(eq=False)
 class _Row:
-    """A question on its way through the stages; `example` once it is prepared."""
+    """A question on its way through the stages; `station` once its family is loaded, `example` once it is
+    prepared."""
 
-    station: Station
-    question: Contract
+    question: Input
     adapter: str | None
     project: int
     lane: Lane
     deadline: float
     done: "Future[RowResult]"
     files: dict[MediaRef, "Future[File]"] = field(default_factory=dict)
+    loaded: Station | None = None
     example: Any = None
+
+    @property
+    def station(self) -> Station:
+        assert self.loaded is not None
+        return self.loaded
 
     def is_wanted(self) -> bool:
         """Whether anybody waits for the answer; says so to those who still do."""
@@ -83,15 +79,15 @@ class Engine:
     """
 
     def __init__(
-        self, stations: Sequence[Station], files: Files, metrics: Metrics, *, max_batch: int, max_waiting: int
+        self, stations: Stations, files: Files, metrics: Metrics, *, max_batch: int, max_waiting: int
     ) -> None:
         self.max_batch = max_batch
-        self._stations = {station.family.input_type.kind: station for station in stations}
+        self.stations = stations
         self._files, self._metrics, self._max_waiting = files, metrics, max_waiting
         self._metrics.max_batch.set(max_batch)
         self._waiting: Counter[Lane] = Counter()
         self._lock = threading.Lock()
-        self._row_s = 0.0
+        self._row_s: dict[str, float] = {}
         self._most_rows, self._good = max_batch, 0
         self._in_hand: Counter[int] = Counter()
         self._to_fetch: defaultdict[int, FairQueue[_Row]] = defaultdict(FairQueue)
@@ -101,10 +97,6 @@ class Engine:
         self._threads = [threading.Thread(target=one, name=one.__name__, daemon=True) for one in work]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def stations(self) -> list[Station]:
-        return list(self._stations.values())
 
     @property
     def is_alive(self) -> bool:
@@ -132,24 +124,25 @@ class Engine:
             done.add_done_callback(lambda done: self._count(done, lane))
             futures.append(done)
             with _failing(done, row.kind):
-                self._begin(self._row(row, request, deadline, done))
+                self._arrive(self._row(row, request, deadline, done))
         return futures
 
     def preload(self, adapter: str) -> None:
-        """Load an adapter into the bank of the family that it fits.
+        """Load an adapter into the banks of the loaded families that it fits.
 
         Raises:
             NotFoundError: there is no such folder.
             UnreadableError: it fits none.
         """
         refused: list[UnreadableError] = []
-        for station in self.stations:
+        stations = self.stations.loaded
+        for station in stations:
             try:
                 station.bank.load(adapter)
-                return
             except UnreadableError as error:
                 refused.append(error)
-        raise refused[0]
+        if refused and len(refused) == len(stations):
+            raise refused[0]
 
     def close(self) -> None:
         self._files.close()
@@ -159,12 +152,19 @@ class Engine:
             thread.join()
 
     def _row(self, row: PredictRow, request: PredictRequest, deadline: float, done: "Future[RowResult]") -> _Row:
-        station = self._stations.get(row.kind)
-        if station is None:
-            known = ", ".join(self._stations)
-            raise UnreadableError(f"no family here serves {row.kind!r}; served: {known}", is_permanent=False)
-        question = station.family.input_type.model_validate(row.input)
-        return _Row(station, question, row.adapter, request.project, request.lane, deadline, done)
+        question = input_type(row.kind).model_validate(row.input)
+        return _Row(question, row.adapter, request.project, request.lane, deadline, done)
+
+    def _arrive(self, row: _Row) -> None:
+        """Begin when the row's family is loaded."""
+
+        def begin(found: "Future[Station]") -> None:
+            with _failing(row.done, row.question.kind):
+                row.loaded = found.result()
+                if row.is_wanted():
+                    self._begin(row)
+
+        self.stations.of(row.question).add_done_callback(begin)
 
     def _begin(self, row: _Row) -> None:
         """Answer from memory, or send for the files."""
@@ -248,7 +248,7 @@ class Engine:
             return False
         files, row.files = row.files, {}
         if row.is_wanted():
-            with _failing(row.done, row.station.family.input_type.kind):
+            with _failing(row.done, row.question.kind):
                 self._prepare(row, {media: file.result() for media, file in files.items()})
         return True
 
@@ -272,10 +272,11 @@ class Engine:
             self._compute(wanted)
         return bool(batch)
 
-    def _most(self, lane: Lane) -> int:
-        if lane == Lane.INTERACTIVE or not self._row_s:
+    def _most(self, first: _Row) -> int:
+        row_s = self._row_s.get(first.station.family.name)
+        if first.lane == Lane.INTERACTIVE or not row_s:
             return self.max_batch
-        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / self._row_s)))
+        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / row_s)))
 
     def _compute(self, batch: list[_Row]) -> None:
         """Where memory ran out, and no row alone was to blame, batches are smaller from now on."""
@@ -333,7 +334,8 @@ class Engine:
         )
         took = time.monotonic() - began
         self._metrics.forward.observe(took)
-        self._row_s = (self._row_s + took / len(batch)) / 2 if self._row_s else took / len(batch)
+        row_s = took / len(batch)
+        self._row_s[station.family.name] = (self._row_s.get(station.family.name, row_s) + row_s) / 2
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", lane: Lane) -> None:

@@ -42,19 +42,20 @@ class FairQueue(Generic[Item]):
         batch = self.get_batch(lambda _: 1, lambda _: None)
         return batch[0] if batch else None
 
-    def get_batch(self, most: Callable[[Lane], int], alike: Callable[[Item], object]) -> list[Item]:
+    def get_batch(self, most: Callable[[Item], int], alike: Callable[[Item], object]) -> list[Item]:
         """Whatever waits in the most urgent lane and is alike, at least one; empty at the end.
 
         Args:
-            most: the limit of a batch from this lane.
+            most: the limit of a batch that begins with this item.
             alike: items of one batch have equal ones.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._count or self._is_closed)
             if self._is_closed:
                 return []
-            lane, projects = next((lane, projects) for lane, projects in self._lanes.items() if projects)
-            return self._take(projects, most(lane), alike)
+            projects = next(projects for projects in self._lanes.values() if projects)
+            first = next(iter(projects.values()))[0]
+            return self._take(projects, most(first), alike)
 
     def close(self) -> None:
         """Those who wait get nothing any more."""

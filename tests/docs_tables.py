@@ -22,15 +22,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "operations.md")
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 METRICS = ("Counter", "Gauge", "Histogram", "CounterMetricFamily", "GaugeMetricFamily")
+NAMED_BY_OTHERS = MappingProxyType({"models": "MODEL_<FAMILY>", "templates": "TEMPLATE_<PROBLEM>"})
 METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/metrics.py"}
 
 
 def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
-        variable = "MODEL_<FAMILY>" if name == "models" else name.upper()
-        default = "" if name == "models" or field.default is None else str(field.default)
-        what = (field.description or "").removeprefix("`MODEL_<FAMILY>`, ")
+        variable = NAMED_BY_OTHERS.get(name, name.upper())
+        default = "" if name in NAMED_BY_OTHERS or field.default is None else str(field.default)
+        what = (field.description or "").removeprefix(f"`{variable}`, ")
         rows.append((f"`{variable}`", f"`{default}`" if default else "", what[:1].upper() + what[1:]))
     return _table(("variable", "default", "what it is"), rows)
 

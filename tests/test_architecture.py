@@ -16,6 +16,8 @@ MAY_IMPORT_TORCH = (
     "lorabel/demo/",
     "lorabel/device.py",
     "lorabel/attention.py",
+    "lorabel/encoder.py",
+    "lorabel/label_logits.py",
     "model_server/",
     "workers/",
 )

@@ -1,31 +1,45 @@
-"""What every family must do; a new file in `lorabel/families/` is covered by itself."""
+"""What every family must do; a new file in `lorabel/families/` is covered by itself.
 
-import io
+The examples are those of the samples of a problem that the family serves, with contents that `tests/contents.py`
+makes.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from PIL import Image
 
 from lorabel import problems
-from lorabel.contracts import Contract, MediaRef
+from lorabel.contracts import Input
 from lorabel.discovery import discover
-from lorabel.families import Family, family_types
+from lorabel.errors import SettingsError
+from lorabel.families import Family, NoRowAdapters, family_for, family_types
 from lorabel.memo import Memo
-from lorabel.problems import Problem, bind
+from lorabel.problems import Problem, Sample, bind
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from tests.contents import FOUR, made_of, read
 from tests.model_server.test_adapters import save_random_adapter
 
-COLOURS = ("red", "blue", "red", "blue")
+
+def _is_served(family: type[Family], sample: Sample) -> bool:
+    (binding,) = bind(sample.label_config).bindings
+    try:
+        return family_for(binding.model_input(sample.data)) is family
+    except SettingsError:
+        return False
 
 
-@pytest.fixture(params=family_types(), ids=lambda kind: kind.name)
-def kind(request: pytest.FixtureRequest) -> Any:
-    return request.param
+SERVED = [
+    pytest.param(family, problem.SAMPLES[0], id=f"{family.name}-{problem.name}")
+    for family in family_types()
+    for problem in discover(problems, Problem)  # type: ignore[type-abstract]
+    if _is_served(family, problem.SAMPLES[0])
+]
 
 
 @pytest.fixture
@@ -38,79 +52,94 @@ def load(kind: type[Family], source: str) -> Family:
     return kind.load(source, torch.device("cpu"), torch.float32, Settings())
 
 
-def problem_of(kind: type[Family]) -> Problem:
-    found = discover(problems, Problem)  # type: ignore[type-abstract]
-    sample = next(p for p in found if (p.input_type, p.output_type) == (kind.input_type, kind.output_type)).SAMPLE
-    return bind(sample.label_config).bindings[0]
+def question_of(sample: Sample) -> Input:
+    (binding,) = bind(sample.label_config).bindings
+    return binding.model_input(sample.data)
 
 
-def read(media: MediaRef) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 40), media.url).save(file, "PNG")
-    return file.getvalue()
+def four_examples(family: Family, sample: Sample) -> list[Any]:
+    return [family.prepare(made_of(question_of(sample), number), read) for number in range(FOUR)]
 
 
-def four_examples(family: Family) -> list[Any]:
-    question: Contract = problem_of(type(family)).model_input({"image": "red"})
-    return [family.prepare(question.model_copy(update={"image": MediaRef(url=c)}), read) for c in COLOURS]
+def four_targets(family: Family, sample: Sample) -> list[Any]:
+    """Two kinds of them, in turn: what the sample says, and what the opposite is."""
+    (binding,) = bind(sample.label_config).bindings
+    one, other = (binding.target(result, sample.data) for result in (sample.result, sample.opposite))
+    return [one, other, one, other]
 
 
-def four_targets(kind: type[Family]) -> list[Any]:
-    problem = problem_of(kind)
-    region = problem.SAMPLE.result[0]
-    return [problem.target([region | {"value": {"choices": [colour]}}]) for colour in COLOURS]
+def numbers(outputs: Sequence[Any]) -> torch.Tensor:
+    """Every figure of the outputs, row by row."""
+    return torch.tensor([_flat(output.model_dump()) for output in outputs])
 
 
-def probabilities(outputs: Any) -> torch.Tensor:
-    return torch.tensor([output.probabilities for output in outputs])
+def _flat(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [one for part in value.values() for one in _flat(part)]
+    if isinstance(value, list | tuple):
+        return [one for part in value for one in _flat(part)]
+    return [float(value)] if isinstance(value, int | float) else []
 
 
+def test_every_family_is_asked_by_some_problem() -> None:
+    assert {kind.name for kind in family_types()} == {param.values[0].name for param in SERVED}
+
+
+@pytest.mark.parametrize(("kind", "sample"), SERVED)
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
-    kind: type[Family], source: str, tmp_path: Path
+    kind: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
     registry = Registry(tmp_path / "adapters")
     one, two = (save_random_adapter(load(kind, source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
     family = load(kind, source)
     bank = AdapterBank(family, registry, 10**9)
     adapters = [one, None, two, one]
-    examples = four_examples(family)
+    examples = four_examples(family, sample)
     together = family.predict(examples, adapters, bank, Memo({}))
     alone = [family.predict([e], [a], bank, Memo({}))[0] for e, a in zip(examples, adapters, strict=True)]
-    torch.testing.assert_close(probabilities(together), probabilities(alone), rtol=1e-3, atol=1e-4)
-    base = family.predict(examples, [None] * 4, bank, Memo({}))
-    assert not torch.allclose(probabilities(together), probabilities(base), atol=1e-3)
+    for mixed, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(numbers([mixed]), numbers([single]), rtol=1e-3, atol=1e-4)
+    changed = family.predict(examples, [one] * FOUR, bank, Memo({}))
+    other = family.predict(examples, [two] * FOUR, bank, Memo({}))
+    assert any(a != b for a, b in zip(changed, other, strict=True)), "an adapter changes what is predicted"
 
 
-def test_the_loss_falls_on_four_examples(kind: type[Family], source: str) -> None:
+@pytest.mark.parametrize(("kind", "sample"), SERVED)
+def test_the_loss_falls_on_four_examples(kind: type[Family], sample: Sample, source: str) -> None:
     family = load(kind, source)
-    examples, targets = four_examples(family), four_targets(kind)
+    examples, targets = four_examples(family, sample), four_targets(family, sample)
     model = get_peft_model(family.module, LoraConfig(r=4, target_modules=family.lora_layers()))
     optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-2)
     losses = []
-    for _ in range(30):
-        loss = family.loss(examples, targets)
-        loss.backward()
+    for _ in range(40):
+        each = family.loss(examples, targets)
+        assert each.shape == (FOUR,)
+        each.mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+        losses.append(float(each.detach().mean()))
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_augmented_examples_keep_their_shape_and_are_the_same_for_the_same_seed(
-    kind: type[Family], source: str
+@pytest.mark.parametrize(("kind", "sample"), SERVED)
+def test_augmented_examples_are_as_good_and_the_same_for_the_same_seed(
+    kind: type[Family], sample: Sample, source: str
 ) -> None:
     family = load(kind, source)
-    examples = four_examples(family)
+    examples, targets = four_examples(family, sample), four_targets(family, sample)
     once, again = (family.augment(examples, torch.Generator().manual_seed(3)) for _ in range(2))
-    for before, first, second in zip(examples, once, again, strict=True):
-        assert first.pixels.shape == before.pixels.shape
-        assert torch.equal(first.pixels, second.pixels)
+    with torch.no_grad():
+        first, second = (family.loss(found, targets) for found in (once, again))
+    assert torch.equal(first, second)
 
 
-def test_precomputed_examples_give_the_same_answers(kind: type[Family], source: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "sample"), SERVED)
+def test_precomputed_examples_give_the_same_answers(kind: type[Family], sample: Sample, source: str) -> None:
     family = load(kind, source)
-    bank = AdapterBank(family, Registry(tmp_path), 10**9)
-    examples = four_examples(family)
-    made = family.precompute(examples, family.trained_layers(), torch.Generator())
-    expected, found = (family.predict(inputs, [None] * 4, bank, Memo({})) for inputs in (examples, made))
-    torch.testing.assert_close(probabilities(found), probabilities(expected), rtol=1e-4, atol=1e-5)
+    examples = four_examples(family, sample)
+    made = family.precompute(examples, family.trained_layers(question_of(sample)), torch.Generator())
+    expected, found = (
+        family.predict(inputs, [None] * FOUR, NoRowAdapters(), Memo({})) for inputs in (examples, made)
+    )
+    for one, two in zip(expected, found, strict=True):
+        torch.testing.assert_close(numbers([two]), numbers([one]), rtol=1e-4, atol=1e-5)

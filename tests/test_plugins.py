@@ -13,11 +13,11 @@ PROBLEM = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lorabel.contracts import Contract
+from lorabel.contracts import Contract, Input
 from lorabel.problems import Metrics, Prediction, Problem, Sample
 
 
-class Words(Contract):
+class Words(Input):
     kind: ClassVar[str] = "words"
     text: str
 
@@ -29,13 +29,15 @@ class Stars(Contract):
 
 @dataclass(frozen=True)
 class Shouting(Problem):
+    name: ClassVar = "shouting"
     input_type: ClassVar = Words
     output_type: ClassVar = Stars
-    SAMPLE: ClassVar = Sample(
+    SAMPLES: ClassVar = (Sample(
         '<View><Text name="t" value="$text"/><Rating name="stars" toName="t"/></View>',
         {"text": "hey!"},
         [{"from_name": "stars", "to_name": "t", "type": "rating", "value": {"rating": 1}}],
-    )
+        [],
+    ),)
     data_key: str = ""
 
     @classmethod
@@ -47,12 +49,12 @@ class Shouting(Problem):
     def model_input(self, data):
         return Words(text=data[self.data_key])
 
-    def prediction(self, output):
+    def prediction(self, output, data):
         value = {"rating": round(output.number)}
         region = {"from_name": self.from_name, "to_name": self.to_name, "type": "rating", "value": value}
         return Prediction([region], 1.0)
 
-    def target(self, result):
+    def target(self, result, data):
         return float(result[0]["value"]["rating"])
 
     def perfect_output(self, target):
@@ -74,8 +76,8 @@ from lorabel.problems.shouting import Stars, Words
 
 class Counter(Family):
     name = "counter"
-    input_type = Words
-    output_type = Stars
+    inputs = (Words,)
+    modalities = frozenset()
     default_source = "toy"
 
     def __init__(self, source, device, dtype):
@@ -102,7 +104,7 @@ class Counter(Family):
             return [Stars(number=float(n)) for n in self.module(torch.stack(list(examples)))]
 
     def loss(self, examples, targets):
-        return (self.module(torch.stack(list(examples)))[:, 0] - torch.tensor(targets)).square().mean()
+        return (self.module(torch.stack(list(examples)))[:, 0] - torch.tensor(targets)).square()
 '''
 
 SCRIPT = """
@@ -123,35 +125,38 @@ from lorabel.problems import bind
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
-from model_server.engine import Engine, Station
+from model_server.engine import Engine
 from model_server.files import Files
 from model_server.metrics import Metrics
+from model_server.stations import Station, Stations
 from workers import evaluate, examples, lora
 
 config = '<View><Text name="t" value="$text"/><Rating name="stars" toName="t"/></View>'
 (problem,) = bind(config).bindings
-kind = family_for(problem.input_type, problem.output_type)
+kind = family_for(problem.model_input({"text": "!"}))
 settings = Settings(data_dir=Path(sys.argv[1]))
 family = kind.load("toy", torch.device("cpu"), torch.float32, settings)
 lessons = [
-    examples.Lesson(n, n, problem.model_input({"text": "!" * (n % 5)}), float(n % 5), True) for n in range(40)
+    examples.Lesson((n,), n, problem.model_input({"text": "!" * (n % 5)}), float(n % 5), None, True)
+    for n in range(40)
 ]
 read, unread = examples.read(lessons, family, lambda media: media, None)
 recipe = lora.Recipe(4, 0.05, 200, 16, 200, 0, "float32", "none")
 registry = Registry(Path(sys.argv[1]) / "adapters")
-with lora.adapted(family, None, recipe) as model:
+with lora.adapted(family, lessons[0].question, None, recipe) as model:
     with lora.with_live(model):
         before = evaluate.score(problem, family, read, 8).values["negative_error"]
     lora.fine_tune(family, model, read, recipe, "toy", Path(sys.argv[1]), lambda progress: None)
     after = evaluate.score(problem, family, read, 8).values["negative_error"]
     registry.write("p1.v1", lambda folder: model.save_pretrained(folder / "stars"))
 station = Station(family, AdapterBank(family, registry, 10**6), Memo({}))
-engine = Engine([station], Files(None, 0), Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
+stations = Stations(None, [station])
+engine = Engine(stations, Files(None, 0), Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
 question = problem.model_input({"text": "wow!!!"})
 row = PredictRow(kind=type(question).kind, input=question.model_dump(), adapter="p1.v1/stars")
 result = engine.submit(PredictRequest(rows=[row], timeout_s=10.0))[0].result()
 engine.close()
-region = problem.prediction(problem.output_type.model_validate(result.output)).regions[0]
+region = problem.prediction(problem.output_type.model_validate(result.output), {}).regions[0]
 print(json.dumps({"before": before, "after": after, "rating": region["value"]["rating"]}))
 """
 

@@ -55,7 +55,7 @@ def look_ahead(here: Services, project_id: int, after: int, event_id: int | None
     """Returns how many tasks were asked for. Of those asked for a moment ago none is asked for again."""
     with here.store.read() as session:
         project = projects.get(session, project_id)
-        model = ProjectModel.of(session, project)
+        model = ProjectModel.of(session, project, here.settings)
         event = None if event_id is None else session.get(Event, event_id)
     known = _known(here, model)
     if not model.bound.bindings or (event is None and _is_far_enough(here, known, after)):

@@ -55,7 +55,7 @@ def make_candidate(
         plan.held_out[-here.settings.evaluate_max_tasks :], family, ground.resolve, here.fetcher.fetch
     )
     tasks = choose_tasks(held_out, train, here.settings)
-    with lora.adapted(family, ground.live, recipe) as model:
+    with lora.adapted(family, train[0].lesson.question, ground.live, recipe) as model:
         train = lora.precompute(family, model, train, recipe)
         tasks = lora.precompute(family, model, tasks, recipe)
         with lora.with_live(model):
@@ -69,7 +69,7 @@ def make_candidate(
         judge(candidate, live, len(held_out), here.settings),
         family.source,
         loss,
-        [example.lesson.annotation_id for example in train],
+        [one for example in train for one in example.lesson.annotation_ids],
         {**plan.skipped, **unread, **unread_too},
     )
 

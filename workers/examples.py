@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lorabel.contracts import Input
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.families import Family, Fetch
-from lorabel.problems import Problem, with_media
+from lorabel.problems import Problem, TaskData, question, with_media
 from lorabel.settings import Settings
 from lorabel.tables import Annotation
 
@@ -20,12 +21,14 @@ FETCH_THREADS = 8
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one annotated task teaches about one control tag."""
+    """What one annotated task teaches about one control tag; `annotation_ids` of those that say so, by several
+    people perhaps."""
 
-    annotation_id: int
+    annotation_ids: tuple[int, ...]
     task_id: int
-    question: Any
+    question: Input
     target: Any
+    label_class: Hashable
     is_new: bool
 
 
@@ -57,18 +60,26 @@ def is_held_out(task_id: int, percent: int) -> bool:
 
 
 def plan(problem: Problem, annotations: Iterable[Annotation], settings: Settings, seed: int) -> Plan:
-    """Split a project's usable annotations. Of several on one task the ground truth counts, else the newest."""
+    """Split a project's usable annotations. Of several on one task the ground truth counts, else what they agree
+    on, with one voice for each annotator."""
     lessons, skipped = [], {}
-    for annotation in _one_per_task(annotations):
+    for voices in _by_task(annotations):
+        targets = {}
+        for annotation in voices:
+            try:
+                targets[annotation.id] = _target(problem, annotation)
+            except MissingTargetError as error:
+                skipped[annotation.id] = str(error)
+        heard = [annotation for annotation in voices if annotation.id in targets]
         try:
-            lessons.append(_lesson(problem, annotation))
-        except (MissingTargetError, UnreadableError) as error:
-            skipped[annotation.id] = str(error)
+            lessons += [_lesson(problem, heard, list(targets.values()), settings)] if heard else []
+        except UnreadableError as error:
+            skipped |= {annotation.id: str(error) for annotation in heard}
     held_out = [lesson for lesson in lessons if is_held_out(lesson.task_id, settings.held_out_percent)]
     rest = [lesson for lesson in lessons if not is_held_out(lesson.task_id, settings.held_out_percent)]
     new = [lesson for lesson in rest if lesson.is_new]
     old = [lesson for lesson in rest if not lesson.is_new]
-    replayed = balanced(old, lambda lesson: lesson.target, settings.replay_annotations, seed)
+    replayed = balanced(old, lambda lesson: lesson.label_class, settings.replay_annotations, seed)
     return Plan(new + replayed, held_out, skipped)
 
 
@@ -104,32 +115,55 @@ def read(
         found = list(threads.map(prepare, lessons))
     examples = [example for example in found if isinstance(example, Example)]
     unread = {
-        lesson.annotation_id: reason
+        annotation_id: reason
         for lesson, reason in zip(lessons, found, strict=True)
         if isinstance(reason, str)
+        for annotation_id in lesson.annotation_ids
     }
     return examples, unread
 
 
-def _one_per_task(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """In the order in which they arrived."""
-    best: dict[int, Annotation] = {}
+def _by_task(annotations: Iterable[Annotation]) -> list[list[Annotation]]:
+    """Who counts for each task, the newest last; the tasks in the order in which that one arrived."""
+    tasks: dict[int, list[Annotation]] = defaultdict(list)
     for annotation in annotations:
-        if annotation.task_id is None:
-            continue
-        other = best.get(annotation.task_id)
-        if other is None or _rank(annotation) > _rank(other):
-            best[annotation.task_id] = annotation
-    return sorted(best.values(), key=lambda annotation: (annotation.received_at, annotation.id))
+        if annotation.task_id is not None:
+            tasks[annotation.task_id].append(annotation)
+    chosen = [_voices(found) for found in tasks.values()]
+    return sorted(chosen, key=lambda voices: (voices[-1].received_at, voices[-1].id))
+
+
+def _voices(annotations: list[Annotation]) -> list[Annotation]:
+    """The newest ground truth alone, else the newest of each annotator."""
+    newest_last = sorted(annotations, key=_rank)
+    if newest_last[-1].ground_truth:
+        return newest_last[-1:]
+    return sorted({annotation.completed_by: annotation for annotation in newest_last}.values(), key=_rank)
 
 
 def _rank(annotation: Annotation) -> tuple[bool, Any, int]:
     return annotation.ground_truth, annotation.updated_at, annotation.id
 
 
-def _lesson(problem: Problem, annotation: Annotation) -> Lesson:
-    if annotation.task_id is None or annotation.task_data is None:
+def _target(problem: Problem, annotation: Annotation) -> Any:
+    return problem.target(annotation.result or [], _data(annotation))
+
+
+def _lesson(problem: Problem, voices: list[Annotation], targets: list[Any], settings: Settings) -> Lesson:
+    target = problem.agree(targets)
+    newest = voices[-1]
+    assert newest.task_id is not None
+    return Lesson(
+        tuple(annotation.id for annotation in voices),
+        newest.task_id,
+        question(problem, _data(newest), settings),
+        target,
+        problem.class_of(target),
+        any(annotation.run_id is None for annotation in voices),
+    )
+
+
+def _data(annotation: Annotation) -> TaskData:
+    if annotation.task_data is None:
         raise MissingTargetError("the event did not carry the task's data")
-    target = problem.target(annotation.result or [])
-    question = problem.model_input(annotation.task_data)
-    return Lesson(annotation.id, annotation.task_id, question, target, annotation.run_id is None)
+    return annotation.task_data

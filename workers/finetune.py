@@ -100,8 +100,10 @@ def _train_problem(
     recipe: lora.Recipe,
     scratch: Path,
 ) -> Candidate | None:
-    family = here.family(family_for(problem.input_type, problem.output_type))
     plan = examples.plan(problem, annotations, here.settings, seed=recipe.seed + claimed.id)
+    if not plan.train:
+        return None
+    family = here.family(family_for(plan.train[0].question))
     live = _live_folder(here, project, problem, family)
     resolve = here.authorizations.resolver(project, here.settings)
     ground = Ground(live, resolve, f"{version_name(project.id, project.live_number)}-next")

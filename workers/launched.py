@@ -31,7 +31,11 @@ def main(folder: Path, device: str) -> None:
     plan: Plan = torch.load(folder / PLAN, weights_only=False, map_location={"cuda:0": str(state.device)})
     logs.configure(plan.settings)
     family = _load(plan)
-    with lora.adapted(family, folder / BEGINNING, plan.recipe) as model, (folder / PROGRESS).open("a") as lines:
+    question = plan.examples[0].lesson.question
+    with (
+        lora.adapted(family, question, folder / BEGINNING, plan.recipe) as model,
+        (folder / PROGRESS).open("a") as lines,
+    ):
 
         def report(progress: lora.Progress) -> None:
             if state.is_main_process:

@@ -3,7 +3,8 @@
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 
+from lorabel.contracts import Input
 from lorabel.errors import SettingsError
 from lorabel.families import Family
 from lorabel.settings import Settings
@@ -33,6 +35,7 @@ CANDIDATE = "default"  # PEFT saves the adapter of this name at the folder's top
 WARMUP_STEPS = 5
 WEIGHT_DECAY = 0.01
 SMOOTHING = 0.8
+LARGEST_WEIGHT = 5.0
 LEARNED_LOSS = 0.01
 
 
@@ -71,17 +74,26 @@ class Progress:
     seconds_left: float
 
 
+@dataclass(frozen=True)
+class Batch:
+    """`weights`: of each example's loss."""
+
+    inputs: Sequence[Any]
+    targets: Sequence[Any]
+    weights: Sequence[float]
+
+
 @contextmanager
-def adapted(family: Family, live: Path | None, recipe: Recipe) -> Iterator[PeftModel]:
+def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) -> Iterator[PeftModel]:
     """The base model with a candidate adapter on it, and with the live one beside it if there is one.
 
-    The candidate begins as live, with live's rank, on live's layers and those that the settings add.
+    The candidate begins as live, with live's rank, on live's layers and those that such a question trains.
 
     The base model is as before at the end of the block.
     """
     torch.manual_seed(recipe.seed)
     weights = {} if live is None else load_peft_weights(live, device="cpu")
-    layers = {*family.trained_layers(), *_adapted_layers(weights)}
+    layers = {*family.trained_layers(question), *_adapted_layers(weights)}
     rank = recipe.rank if live is None else PeftConfig.from_pretrained(live).r
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers))
     model = get_peft_model(family.module, config)
@@ -179,15 +191,16 @@ def check_tracker(tracker: str) -> None:
 def _step(
     family: Family,
     accelerator: Accelerator,
-    batch: tuple[Sequence[Any], Sequence[Any]],
+    batch: Batch,
     optimizer: Any,
     weights: Any,
 ) -> float:
     """The loss of the batch, the same in every process; each computes its share of the examples."""
-    inputs, targets = (part[accelerator.process_index :: accelerator.num_processes] for part in batch)
-    share = len(targets) * accelerator.num_processes / len(batch[1])
+    own = slice(accelerator.process_index, None, accelerator.num_processes)
+    weights_of = torch.tensor(batch.weights[own], device=family.device)
     with accelerator.autocast():
-        loss = family.loss(inputs, targets) * share
+        losses = family.loss(batch.inputs[own], batch.targets[own])
+    loss = (losses * weights_of).sum() * accelerator.num_processes / len(batch.targets)
     accelerator.backward(loss)
     if accelerator.num_processes > 1:
         for weight in weights:
@@ -198,18 +211,26 @@ def _step(
     return float(accelerator.reduce(loss.detach(), "mean"))
 
 
-def _batches(
-    family: Family, examples: Sequence[Example], recipe: Recipe
-) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-    """Endless (inputs, targets): every example once before any comes again, augmented."""
+def _batches(family: Family, examples: Sequence[Example], recipe: Recipe) -> Iterator[Batch]:
+    """Endless: every example once before any comes again, augmented."""
+    class_weights = balance([example.lesson.label_class for example in examples])
     generator = torch.Generator().manual_seed(recipe.seed)
     waiting: list[int] = []
     while True:
         while len(waiting) < min(recipe.batch, len(examples)):
             waiting += torch.randperm(len(examples), generator=generator).tolist()
-        chosen, waiting = [examples[i] for i in waiting[: recipe.batch]], waiting[recipe.batch :]
+        places, waiting = waiting[: recipe.batch], waiting[recipe.batch :]
+        chosen = [examples[i] for i in places]
         inputs = family.augment([example.model_input for example in chosen], generator)
-        yield inputs, [example.target for example in chosen]
+        yield Batch(inputs, [example.target for example in chosen], [class_weights[i] for i in places])
+
+
+def balance(classes: Sequence[Hashable]) -> list[float]:
+    """A weight for each example, 1 in the mean: all classes weigh alike, but none more than LARGEST_WEIGHT times
+    what it would, since a class of one example is learned by heart soon enough."""
+    counts = Counter(classes)
+    raw = [min(LARGEST_WEIGHT, len(classes) / (len(counts) * counts[one])) for one in classes]
+    return [weight * len(raw) / sum(raw) for weight in raw]
 
 
 def _rate(step: int, steps: int) -> float:

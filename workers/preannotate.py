@@ -142,7 +142,7 @@ class Ground:
 def _work(here: Services, claimed: BulkRun) -> None:
     with here.store.read() as session:
         project = projects.get(session, claimed.project_id)
-        model = ProjectModel.of(session, project, claimed.version_number)
+        model = ProjectModel.of(session, project, here.settings, claimed.version_number)
     access = projects.api_access(project, here.settings)
     if access is None:
         raise LorabelError(f"there is no token for project {project.id}'s Label Studio any more")

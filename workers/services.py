@@ -72,10 +72,11 @@ class Services:
         return self._families[kind]
 
     def warm_up(self) -> None:
-        """Load every base model before the first run asks for it. One that cannot be loaded fails its own runs."""
-        from lorabel.families import family_types
+        """Load the base models of FAMILIES before the first run asks for one. One that cannot be loaded fails its
+        own runs."""
+        from lorabel.families import families_named
 
-        for kind in family_types():
+        for kind in families_named(self.settings):
             try:
                 self.family(kind)
             except SettingsError as error:

@@ -24,7 +24,7 @@ from benchmarks.photos import Photos, data_url
 from benchmarks.plan import Plan
 from benchmarks.question import LABELS
 from benchmarks.rows import Goal, Row, ratio_of, row_of
-from lorabel.contracts import ImageLabels, MediaRef
+from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
 from lorabel.families import Family, load_family
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.messages import PredictRow
@@ -195,7 +195,8 @@ class _Asker:
 
     def ask(self, adapter: str | None) -> float:
         """Seconds."""
-        question = ImageLabels(image=MediaRef(url=data_url(self._photos[self._number])), texts=LABELS)
+        photo = Content(modality=Modality.IMAGE, media=MediaRef(url=data_url(self._photos[self._number])))
+        question = LabelsInput(contents=(photo,), labels=tuple((label,) for label in LABELS))
         self._number += 1
         row = PredictRow(kind=question.kind, input=question.model_dump(mode="json"), adapter=adapter)
         started = time.perf_counter()

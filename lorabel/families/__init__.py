@@ -1,7 +1,7 @@
 """A family is one way of computing; each file here holds one. Training and serving share it.
 
-A subclass of `Family` is found by itself. It says which (input, output) pair it serves, and knows nothing of
-Label Studio, projects or HTTP.
+A subclass of `Family` is found by itself. It says which questions about which modalities it answers, and knows
+nothing of Label Studio, projects or HTTP.
 """
 
 import logging
@@ -9,13 +9,14 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from lorabel.contracts import Contract, MediaRef, RowAdapters
+from lorabel.contracts import Contract, Input, MediaRef, Modality, RowAdapters
 from lorabel.device import choose_device, choose_precision
 from lorabel.discovery import discover
 from lorabel.errors import SettingsError
@@ -42,8 +43,8 @@ class Family(ABC):
     """A loaded base model. `prepare`, `recall` and `answer` may run in any thread, everything else in one."""
 
     name: ClassVar[str]
-    input_type: ClassVar[type[Contract]]
-    output_type: ClassVar[type[Contract]]
+    inputs: ClassVar[tuple[type[Input], ...]]
+    modalities: ClassVar[frozenset[Modality]]
     default_source: ClassVar[str]
 
     source: str
@@ -109,28 +110,53 @@ class Family(ABC):
 
     @abstractmethod
     def loss(self, examples: Sequence[Any], targets: Sequence[Any]) -> Tensor:
-        """Scalar float32, with the adapter that PEFT has active."""
+        """(batch,) float32: each example's own, with the adapter that PEFT has active."""
 
     def lora_layers(self) -> list[str]:
         """Names of the linear layers that an adapter may be on: all of them."""
         return [name for name, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
 
-    def trained_layers(self) -> list[str]:
-        """Those of them that a new adapter goes on."""
+    def trained_layers(self, question: Input) -> list[str]:
+        """Those of them that a new adapter goes on, which is to answer such questions."""
         return self.lora_layers()
 
 
+@cache
 def family_types() -> tuple[type[Family], ...]:
+    """Looked for once: entry points take tens of milliseconds, and every question asks."""
     return discover(sys.modules[__name__], Family)  # type: ignore[type-abstract]
 
 
-def family_for(input_type: type[Contract], output_type: type[Contract]) -> type[Family]:
-    """Raises SettingsError if no family or more than one serves the pair."""
-    able = [f for f in family_types() if (f.input_type, f.output_type) == (input_type, output_type)]
-    if len(able) != 1:
-        names = ", ".join(f.name for f in able) or "no family"
-        raise SettingsError(f"{names} serves {input_type.kind} -> {output_type.kind}, expected exactly one")
-    return able[0]
+def family_for(question: Input) -> type[Family]:
+    """Of those that answer such a question, the one that is made for the fewest modalities.
+
+    Raises:
+        SettingsError: none does, or two are alike in that.
+    """
+    able = [
+        one for one in family_types() if isinstance(question, one.inputs) and question.modalities <= one.modalities
+    ]
+    fewest = min((len(one.modalities) for one in able), default=0)
+    chosen = [one for one in able if len(one.modalities) == fewest]
+    if len(chosen) != 1:
+        about = " and ".join(sorted(question.modalities)) or "nothing"
+        names = ", ".join(one.name for one in chosen) or "no family"
+        raise SettingsError(
+            f"{names} answers questions of kind {question.kind!r} about {about}, expected exactly one"
+        )
+    return chosen[0]
+
+
+def families_named(settings: Settings) -> list[type[Family]]:
+    """Those of FAMILIES. Raises SettingsError for a name that is none."""
+    known = {one.name: one for one in family_types()}
+    names = [name.strip() for name in settings.families.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise SettingsError(
+                f"FAMILIES names {name!r}, which is no model family; known: {', '.join(sorted(known))}"
+            )
+    return [known[name] for name in names]
 
 
 def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | None = None) -> Family:

@@ -7,16 +7,17 @@ names, labels and data keys, and turns tasks into inputs, outputs into regions, 
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
-from lorabel.contracts import Contract, MediaRef
+from lorabel.contracts import Contract, Input, MediaRef
 from lorabel.discovery import discover
-from lorabel.errors import LabelConfigError
+from lorabel.errors import LabelConfigError, UnservedError
 from lorabel.label_config import ControlTag, LabelConfig, parse
 from lorabel.regions import Region
+from lorabel.settings import Settings
 
 TaskData = dict[str, Any]
 _binding = threading.Lock()
@@ -24,11 +25,13 @@ _binding = threading.Lock()
 
 @dataclass(frozen=True)
 class Sample:
-    """An example that every test of problems runs: a task's data and an annotation's result for it."""
+    """An example that every test of problems and families runs: a task's data and an annotation's result for it;
+    `opposite` is another result that it might have had."""
 
     label_config: str
     data: TaskData
     result: list[Region]
+    opposite: list[Region]
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,14 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Problem(ABC):
-    input_type: ClassVar[type[Contract]]
+    """`name` is the file's, and what `TEMPLATE_<NAME>` in the settings goes by; `best_figure` is the primary
+    figure of a model that is always right."""
+
+    name: ClassVar[str]
+    input_type: ClassVar[type[Input]]
     output_type: ClassVar[type[Contract]]
-    SAMPLE: ClassVar[Sample]
+    SAMPLES: ClassVar[tuple[Sample, ...]]
+    best_figure: ClassVar[float] = 1.0
 
     from_name: str
     to_name: str
@@ -59,10 +67,15 @@ class Problem(ABC):
     @classmethod
     @abstractmethod
     def match(cls, control: ControlTag) -> Self | None:
-        """The binding, if this problem serves the control tag with its object tags; else None."""
+        """The binding, if this problem serves the control tag with its object tags; else None.
+
+        Raises:
+            UnservedError: it is this problem's kind of tag, but something about it is not served; says what.
+            LabelConfigError: it contradicts itself.
+        """
 
     @abstractmethod
-    def model_input(self, data: TaskData) -> Contract:
+    def model_input(self, data: TaskData) -> Input:
         """The model's question about a task's `data`, with media as written there (relative URLs too).
 
         Raises:
@@ -70,11 +83,11 @@ class Problem(ABC):
         """
 
     @abstractmethod
-    def prediction(self, output: Any) -> Prediction: ...
+    def prediction(self, output: Any, data: TaskData) -> Prediction: ...
 
     @abstractmethod
-    def target(self, result: list[Region]) -> Any:
-        """What an annotation's result teaches.
+    def target(self, result: list[Region], data: TaskData) -> Any:
+        """What an annotation's result teaches; regions of other control tags are among it.
 
         Raises:
             MissingTargetError: nothing, with the reason.
@@ -87,20 +100,42 @@ class Problem(ABC):
     @abstractmethod
     def metrics(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Metrics: ...
 
+    def agree(self, targets: Sequence[Any]) -> Any:
+        """One target of what several annotators said about one task, the newest last."""
+        return targets[-1]
 
-def with_media(question: Contract, resolve: Any) -> Contract:
+    def class_of(self, target: Any) -> Hashable:
+        """Rare classes are replayed as often as common ones, and weigh as much in the loss."""
+        return None
+
+
+def question(binding: Problem, data: TaskData, settings: Settings) -> Input:
+    """What the model is asked, as prediction and training both ask it. Raises as `Problem.model_input`."""
+    return binding.model_input(data).worded(settings.template(binding.name))
+
+
+def with_media(question: Input, resolve: Callable[[MediaRef], MediaRef]) -> Input:
     """The same question with each MediaRef put through `resolve` (relative URL -> full URL with its token)."""
-    changed = {name: resolve(value) for name, value in question if isinstance(value, MediaRef)}
-    return question.model_copy(update=changed)
+    contents = tuple(
+        content if content.media is None else content.model_copy(update={"media": resolve(content.media)})
+        for content in question.contents
+    )
+    return question.model_copy(update={"contents": contents})
+
+
+@dataclass(frozen=True)
+class Unclaimed:
+    """A control tag that no problem serves, and why."""
+
+    control: ControlTag
+    reason: str
 
 
 @dataclass(frozen=True)
 class BoundConfig:
-    """`unclaimed` are the control tags that no problem serves."""
-
     config: LabelConfig
     bindings: tuple[Problem, ...]
-    unclaimed: tuple[ControlTag, ...]
+    unclaimed: tuple[Unclaimed, ...]
 
 
 def bind(label_config: str) -> BoundConfig:
@@ -118,9 +153,9 @@ def _bind(label_config: str) -> BoundConfig:
     config = parse(label_config)
     problems = discover(sys.modules[__name__], Problem)  # type: ignore[type-abstract]
     bindings: list[Problem] = []
-    unclaimed: list[ControlTag] = []
+    unclaimed: list[Unclaimed] = []
     for control in config.controls:
-        claims = [binding for problem in problems if (binding := problem.match(control)) is not None]
+        claims, reasons = _claims(control, problems)
         if len(claims) > 1:
             names = ", ".join(type(claim).__name__ for claim in claims)
             raise LabelConfigError(
@@ -129,5 +164,19 @@ def _bind(label_config: str) -> BoundConfig:
         if claims:
             bindings.append(claims[0])
         else:
-            unclaimed.append(control)
+            objects = ", ".join(tag.tag for tag in control.objects) or "nothing"
+            reasons = reasons or [f"no problem serves {control.tag} on {objects}"]
+            unclaimed.append(Unclaimed(control, "; ".join(reasons)))
     return BoundConfig(config, tuple(bindings), tuple(unclaimed))
+
+
+def _claims(control: ControlTag, problems: Sequence[type[Problem]]) -> tuple[list[Problem], list[str]]:
+    claims, reasons = [], []
+    for problem in problems:
+        try:
+            binding = problem.match(control)
+        except UnservedError as error:
+            reasons.append(str(error))
+        else:
+            claims += [] if binding is None else [binding]
+    return claims, reasons

@@ -65,7 +65,7 @@ class FakeModelServer:
         return Response(answer.model_dump_json(), content_type="application/json")
 
     def answer(self, row: PredictRow) -> RowResult:
-        url = row.input["image"]["url"]
+        url = row.input["contents"][0]["media"]["url"]
         for part, output in self.outputs.items():
             if part in url:
                 return RowResult(output=output)
@@ -73,7 +73,7 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: 403", is_permanent=False))
         if "broken" in url:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
-        return RowResult(output={"probabilities": _scores(url, row.input["texts"])})
+        return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})
 
 
 def _scores(url: str, texts: list[str]) -> list[float]:

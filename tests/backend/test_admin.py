@@ -30,7 +30,9 @@ def test_a_project_names_its_bindings_and_what_nobody_serves(client: FlaskClient
     assert found["label_config"] == config
     served = {"from_name": "label", "to_name": "image", "problem": "ImageClassification"}
     assert found["bindings"] == [served]
-    assert found["unclaimed"] == [{"name": "stars", "tag": "Rating"}]
+    assert found["unclaimed"] == [
+        {"name": "stars", "tag": "Rating", "reason": "no problem serves Rating on Image"}
+    ]
     assert found["label_config_error"] is None
 
 

@@ -157,7 +157,7 @@ def test_relative_addresses_go_to_label_studio_with_its_token(
 ) -> None:
     client.post("/setup", json=requests.setup(hostname="http://labels.example.com"))
     results(client, requests.task(1, "/data/upload/1/red.png"), requests.task(2, "http://other.test/red.png"))
-    own, other = (row.input["image"] for row in model_server.rows)
+    own, other = (row.input["contents"][0]["media"] for row in model_server.rows)
     assert own["url"] == "http://labels.example.com/data/upload/1/red.png"
     assert (own["authorization"], own["is_trusted"]) == ("Token legacy", False)
     assert other == {"url": "http://other.test/red.png", "authorization": None, "is_trusted": False}
@@ -334,6 +334,6 @@ def test_a_refused_token_is_logged_and_the_media_asked_for_without_it(
     monkeypatch.setattr(services.authorizations, "find", refuse)
     client.post("/setup", json=requests.setup())
     results(client, requests.task(1, "/data/upload/1/red.png"))
-    assert model_server.rows[0].input["image"]["authorization"] is None
+    assert model_server.rows[0].input["contents"][0]["media"]["authorization"] is None
     assert metric("lorabel_refused_tokens_total") == 1
     assert "fetched without a token: the token was refused" in caplog.text

@@ -39,7 +39,7 @@ def lorabel(settings: Settings, *arguments: str, **variables: str) -> subprocess
 
 @pytest.fixture(autouse=True)
 def project_with_a_version(store: Store) -> None:
-    projects.remember(store, 1, label_config=ImageClassification.SAMPLE.label_config)
+    projects.remember(store, 1, label_config=ImageClassification.SAMPLES[0].label_config)
     with store.write() as session:
         session.add(
             ModelVersion(

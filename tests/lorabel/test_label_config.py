@@ -11,7 +11,7 @@ def test_control_tags_come_with_their_objects_labels_and_aliases() -> None:
     )
     (control,) = config.controls
     assert (control.name, control.tag, control.attributes["choice"]) == ("label", "Choices", "multiple")
-    assert control.labels == (Label("C3", "crack"), Label("fine", "fine"))
+    assert control.labels == (Label("C3", ("C3",)), Label("fine", ("fine",)))
     assert [(o.name, o.tag, o.data_key) for o in control.objects] == [("image", "Image", "photo")]
 
 

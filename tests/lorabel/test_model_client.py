@@ -12,7 +12,9 @@ from lorabel.hang_up import has_hung_up
 from lorabel.messages import Lane, PredictRow
 from lorabel.model_client import LOOK_EVERY_S, ModelClient
 from lorabel.settings import Settings
+from tests import questions
 from tests.backend.fake_model_server import FakeModelServer
+from tests.questions import about_picture
 from tests.servers import free_port
 
 
@@ -24,7 +26,7 @@ def client(model_server: FakeModelServer, settings: Settings) -> Iterator[ModelC
 
 
 def row(url: str) -> PredictRow:
-    return PredictRow(kind="image_labels", input={"image": {"url": url}, "texts": ["red", "blue"]})
+    return questions.row(about_picture(url, ("red", "blue")))
 
 
 def test_the_request_says_whose_it_is_and_how_urgent(client: ModelClient, model_server: FakeModelServer) -> None:

@@ -17,7 +17,7 @@ IDS = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def project(store: Store) -> None:
-    projects.remember(store, 1, label_config=ImageClassification.SAMPLE.label_config)
+    projects.remember(store, 1, label_config=ImageClassification.SAMPLES[0].label_config)
 
 
 def state_of(store: Store, run_id: int) -> TrainingRun:

@@ -12,6 +12,7 @@ from lorabel.families.dual_encoder import DualEncoder
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from tests.questions import about_picture
 from workers.lora import only
 
 
@@ -143,9 +144,9 @@ def test_an_adapter_changes_only_the_towers_that_it_is_on(source: str, tmp_path:
     registry = Registry(tmp_path / "adapters")
     family = load(source)
     both = save_random_adapter(family, registry, "p1.v1", 4)
-    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers())
+    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers(about_picture("x", ("red",))))
     bank = AdapterBank(family, registry, memory_bytes=10**9)
-    trained = set(family.trained_layers())
+    trained = set(family.trained_layers(about_picture("x", ("red",))))
     assert [bank.changing(name, set(family.lora_layers()) - trained) for name in (both, text, None)] == [
         both,
         None,

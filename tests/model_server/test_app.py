@@ -16,7 +16,9 @@ from lorabel.hang_up import has_hung_up
 from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
 from lorabel.settings import Settings
 from model_server.app import ARRIVED, IS_GONE, _predict, create_app
+from tests import questions
 from tests.model_server.slow_pictures import slow_pictures
+from tests.questions import about_picture
 from tests.workers.pictures import data_url, pictures
 
 
@@ -42,8 +44,7 @@ def client(slow: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flas
 
 
 def row(url: str, texts: tuple[str, ...] = tuple(COLOURS), adapter: str | None = None) -> PredictRow:
-    question = {"image": {"url": url}, "texts": texts, "is_multiple": False}
-    return PredictRow(kind="image_labels", input=question, adapter=adapter)
+    return questions.row(about_picture(url, texts), adapter=adapter)
 
 
 def predict(client: FlaskClient, rows: list[PredictRow]) -> PredictResponse:

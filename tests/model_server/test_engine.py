@@ -12,14 +12,17 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from lorabel.contracts import ImageLabels, LabelScores, MediaRef
+from lorabel.contracts import LabelScores, LabelsInput, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, UnreadableError
 from lorabel.families import Fetch
 from lorabel.memo import Memo
 from lorabel.messages import Lane, PredictRequest, PredictRow, RowResult
-from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MOST_IN_HAND, Engine, Station
+from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MOST_IN_HAND, Engine
 from model_server.files import Files
 from model_server.metrics import Metrics
+from model_server.stations import Station, Stations
+from tests import questions
+from tests.questions import about_picture
 
 TIMEOUT_S = 10.0
 
@@ -28,8 +31,7 @@ TIMEOUT_S = 10.0
 class FakeFamily:
     """Answers with the length of the file. More than `memory_rows`, or the row `too_large`, run out of memory."""
 
-    name: str = "fake"
-    input_type: type[ImageLabels] = ImageLabels
+    name: str = "dual_encoder"
     memory_rows: int = 1000
     too_large: int | None = None
     row_s: float = 0.0
@@ -40,8 +42,8 @@ class FakeFamily:
     def recall(self, *_: Any) -> None:
         return None
 
-    def prepare(self, question: ImageLabels, fetch: Fetch) -> int:
-        return len(fetch(question.image))
+    def prepare(self, question: LabelsInput, fetch: Fetch) -> int:
+        return sum(len(fetch(media)) for media in media_of(question))
 
     def predict(self, examples: Sequence[int], adapters: Any, bank: Any, memo: Any) -> list[LabelScores]:
         self.busy.set()
@@ -81,10 +83,14 @@ def family() -> FakeFamily:
     return FakeFamily()
 
 
+def no_more_families(kind: Any) -> Station:
+    raise AssertionError(f"{kind} is not to be loaded")
+
+
 def make_engine(family: FakeFamily, **limits: int) -> Engine:
     station = Station(cast(Any, family), cast(Any, FakeBank()), Memo({}))
     sizes = {"max_batch": 8, "max_waiting": 100, **limits}
-    return Engine([station], Files(fetch, 0), Metrics(CollectorRegistry()), **sizes)
+    return Engine(Stations(no_more_families, [station]), Files(fetch, 0), Metrics(CollectorRegistry()), **sizes)
 
 
 @pytest.fixture
@@ -96,8 +102,7 @@ def engine(family: FakeFamily) -> Iterator[Engine]:
 
 
 def row(url: str | int, **changed: Any) -> PredictRow:
-    question = ImageLabels(image=MediaRef(url=str(url)), texts=("a",))
-    return PredictRow(**{"kind": "image_labels", "input": question.model_dump(), **changed})
+    return questions.row(about_picture(str(url), ("a",)), **changed)
 
 
 def submit(
@@ -202,7 +207,7 @@ def test_an_unknown_kind_and_a_foreign_adapter_are_errors_of_their_rows(
     family.open.set()
     results = answers(engine, [row(1, kind="smell"), row(2, adapter="p1.v9/label"), row(3)])
     assert lengths(results) == [None, None, 3]
-    assert "no family here serves 'smell'; served: image_labels" in str(results[0].error)
+    assert "no family here answers 'smell'; answered: labels" in str(results[0].error)
     assert "does not fit" in str(results[1].error)
 
 
@@ -344,7 +349,8 @@ def test_rows_that_were_given_up_make_room_for_those_behind_them(family: FakeFam
 
     family.open.set()
     station = Station(cast(Any, family), cast(Any, FakeBank()), Memo({}))
-    engine = Engine([station], Files(slow, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000)
+    stations = Stations(no_more_families, [station])
+    engine = Engine(stations, Files(slow, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000)
     hanging = submit(engine, [row(f"http://hanging/{i}") for i in range(2 * MOST_IN_HAND)], lane=Lane.BULK)
     other = submit(engine, [row("http://quick/0")], project=2, lane=Lane.BULK)
     assert lengths([other[0].result(TIMEOUT_S)]) == [1], "the room is each project's own"

@@ -89,7 +89,7 @@ def post(
 
 
 def wanted(adapter: str | None = ADAPTER, timeout_s: float = 10.0, project: int = 7) -> str:
-    row = PredictRow(kind="image_labels", input={}, adapter=adapter)
+    row = PredictRow(kind="labels", input={}, adapter=adapter)
     return PredictRequest(rows=[row], timeout_s=timeout_s, project=project).model_dump_json()
 
 

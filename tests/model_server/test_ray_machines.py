@@ -12,10 +12,12 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-r
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS
-from lorabel.messages import PredictRequest, PredictResponse, PredictRow
+from lorabel.messages import PredictRequest, PredictResponse
+from tests import questions
 from tests.e2e.processes import wait_until
 from tests.machines import Machine, NotPermittedError, machine
 from tests.model_server.ray_cluster import Cluster, cluster
+from tests.questions import about_picture
 from tests.workers.pictures import data_url, pictures
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -41,8 +43,9 @@ def running(other: Machine, tmp_path: Path) -> Iterator[Cluster]:
 
 def ask(http: httpx.Client, picture: int) -> tuple[str, str]:
     """The colour that it answers, and the replica that did."""
-    question = {"image": {"url": data_url(DRAWN[picture])}, "texts": tuple(COLOURS), "is_multiple": False}
-    request = PredictRequest(rows=[PredictRow(kind="image_labels", input=question)], timeout_s=120)
+    request = PredictRequest(
+        rows=[questions.row(about_picture(data_url(DRAWN[picture]), tuple(COLOURS)))], timeout_s=120
+    )
     answer = http.post("/v1/predict", content=request.model_dump_json())
     assert answer.status_code == 200, answer.text
     (result,) = PredictResponse.model_validate_json(answer.content).rows

@@ -25,10 +25,12 @@ from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, Pr
 from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.app import create_app
+from tests import questions
 from tests.e2e.processes import wait_until
 from tests.model_server.ray_cluster import Cluster, cluster
 from tests.model_server.slow_pictures import slow_pictures
 from tests.model_server.test_adapters import save_random_adapter
+from tests.questions import about_picture
 from tests.workers.pictures import data_url, pictures
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -105,8 +107,7 @@ def both_replicas_run(running: Cluster, http: httpx.Client) -> None:
 
 
 def row(picture: int, adapter: str | None, url: str | None = None) -> PredictRow:
-    question = {"image": {"url": url or data_url(DRAWN[picture])}, "texts": tuple(COLOURS), "is_multiple": False}
-    return PredictRow(kind="image_labels", input=question, adapter=adapter)
+    return questions.row(about_picture(url or data_url(DRAWN[picture]), tuple(COLOURS)), adapter=adapter)
 
 
 def probabilities(answer: PredictResponse) -> list[list[float]]:

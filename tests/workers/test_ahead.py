@@ -21,7 +21,8 @@ AHEAD = 8
 
 def pictures(model_server: FakeModelServer) -> list[int]:
     """The numbers of the pictures asked for so far, which are those of their tasks."""
-    return [int(row.input["image"]["url"].rsplit("-", 1)[1].removesuffix(".png")) for row in model_server.rows]
+    urls = [row.input["contents"][0]["media"]["url"] for row in model_server.rows]
+    return [int(url.rsplit("-", 1)[1].removesuffix(".png")) for url in urls]
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from lorabel.tables import Annotation
 from tests.workers.events import START
 from workers.examples import balanced, is_held_out, plan
 
-PROBLEM = bind(ImageClassification.SAMPLE.label_config).bindings[0]
+PROBLEM = bind(ImageClassification.SAMPLES[0].label_config).bindings[0]
 
 
 def annotation(annotation_id: int, task_id: int, label: str = "red", **changed: Any) -> Annotation:
@@ -58,9 +58,9 @@ def test_all_new_annotations_are_taken_and_a_bounded_balanced_part_of_the_old_on
 def test_of_several_annotations_of_a_task_the_ground_truth_counts_else_the_newest() -> None:
     task = next(i for i in range(100) if not is_held_out(i, 20))
     several = [annotation(1, task, "red"), annotation(3, task, "blue"), annotation(2, task, "red")]
-    assert [lesson.annotation_id for lesson in plan(PROBLEM, several, settings(), 1).train] == [3]
+    assert [lesson.annotation_ids for lesson in plan(PROBLEM, several, settings(), 1).train] == [(3,)]
     several[0].ground_truth = True
-    assert [lesson.annotation_id for lesson in plan(PROBLEM, several, settings(), 1).train] == [1]
+    assert [lesson.annotation_ids for lesson in plan(PROBLEM, several, settings(), 1).train] == [(1,)]
 
 
 def test_what_teaches_nothing_is_skipped_with_the_reason() -> None:

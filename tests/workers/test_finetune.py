@@ -16,7 +16,6 @@ from peft import PeftModel
 
 from lorabel import projects, runs, versions
 from lorabel.attention import separate_attention
-from lorabel.contracts import ImageLabels, MediaRef
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.memo import Memo
@@ -24,6 +23,7 @@ from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
 from model_server.adapters import AdapterBank
+from tests.questions import about_picture
 from tests.workers.events import START
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
 from workers import finetune, services
@@ -115,7 +115,7 @@ def check_plain_peft_gives_the_same_logits(here: Services, name: str) -> None:
         image_logits, _ = plain.get_logits(transform(example)[None], open_clip.get_tokenizer(SOURCE)(list(texts)))
     family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, here.settings)
     bank = AdapterBank(family, here.registry, 10**9)
-    question = ImageLabels(image=MediaRef(url=data_url(pictures(1, seed=77)[0])), texts=texts)
+    question = about_picture(data_url(pictures(1, seed=77)[0]), texts)
     (output,) = family.predict([family.prepare(question, here.fetcher.fetch)], [name], bank, Memo({}))
     torch.testing.assert_close(
         torch.tensor(output.probabilities), image_logits[0].softmax(-1), rtol=1e-3, atol=1e-4

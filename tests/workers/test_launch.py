@@ -14,7 +14,7 @@ from lorabel.errors import LorabelError, SettingsError
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.settings import Settings
 from tests.e2e.processes import wait_until
-from tests.workers.test_lora import examples, recipe
+from tests.workers.test_lora import QUESTION, examples, recipe
 from workers import launch, lora
 
 
@@ -35,7 +35,7 @@ def train(source: str, folder: Path, processes: int, **changed: object) -> tuple
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
     steps: list[lora.Progress] = []
     how = recipe(**changed)
-    with lora.adapted(family, None, how) as model:
+    with lora.adapted(family, QUESTION, None, how) as model:
         loss = launch.fine_tune(settings, family, model, examples(family), how, "test", folder, steps.append)
         model.save_pretrained(folder / "adapter", selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
     return loss, steps
@@ -74,7 +74,7 @@ def test_a_run_that_is_given_away_ends_its_processes(source: str, tmp_path: Path
     def give_away(progress: lora.Progress) -> None:
         raise LorabelError(f"given away at step {progress.step}")
 
-    with lora.adapted(family, None, how) as model, pytest.raises(LorabelError, match="given away"):
+    with lora.adapted(family, QUESTION, None, how) as model, pytest.raises(LorabelError, match="given away"):
         launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, give_away)
     assert _launched() == []
 
@@ -89,7 +89,7 @@ def test_a_killed_launcher_leaves_none_of_its_processes_behind(source: str, tmp_
         for launcher in (pid for pid in _launched() if _parent(pid) == os.getpid()):
             os.kill(launcher, signal.SIGKILL)
 
-    with lora.adapted(family, None, how) as model, pytest.raises(LorabelError, match="status -9"):
+    with lora.adapted(family, QUESTION, None, how) as model, pytest.raises(LorabelError, match="status -9"):
         launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, kill_launcher)
     wait_until(lambda: not _launched(), 5, "they have ended")
 
@@ -112,7 +112,10 @@ def test_a_gpu_by_its_number_is_refused_where_each_process_takes_one(source: str
     settings = Settings(data_dir=tmp_path, device="cuda:1", train_processes=2)
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
     how = recipe()
-    with lora.adapted(family, None, how) as model, pytest.raises(SettingsError, match="TRAIN_PROCESSES=2"):
+    with (
+        lora.adapted(family, QUESTION, None, how) as model,
+        pytest.raises(SettingsError, match="TRAIN_PROCESSES=2"),
+    ):
         launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, lambda _: None)
 
 

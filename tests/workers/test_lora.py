@@ -7,15 +7,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
+from lorabel.contracts import LabelTarget, Modality
+from lorabel.encoder import Example as Input
+from lorabel.encoder import Item
 from lorabel.errors import SettingsError
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.dual_encoder import Example as Input
 from lorabel.settings import Settings
+from tests.questions import about_picture
 from workers import lora
 from workers.examples import Example, Lesson
 
 TEXTS = ("red", "blue")
+QUESTION = about_picture("x", TEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +38,12 @@ def untouched(family: DualEncoder) -> Iterator[None]:
 
 
 def examples(family: DualEncoder) -> list[Example]:
-    question = ImageLabels(image=MediaRef(url="x"), texts=TEXTS)
     pixels = [family.transform(Image.new("RGB", (32, 32), text)) for text in TEXTS]
     return [
-        Example(Lesson(i, i, question, LabelTarget((i % 2,)), True), Input(TEXTS, False, pixels[i % 2]))
+        Example(
+            Lesson((i,), i, QUESTION, LabelTarget((i % 2,)), i % 2, True),
+            Input(QUESTION, (Item(Modality.IMAGE, pixels[i % 2]),)),
+        )
         for i in range(12)
     ]
 
@@ -61,7 +66,7 @@ def train(
     family: DualEncoder, folder: Path, live: Path | None = None, **changed: object
 ) -> tuple[float, list[int]]:
     steps: list[int] = []
-    with lora.adapted(family, live, recipe(**changed)) as model:
+    with lora.adapted(family, QUESTION, live, recipe(**changed)) as model:
         loss = lora.fine_tune(
             family, model, examples(family), recipe(**changed), "test", folder, lambda p: steps.append(p.step)
         )
@@ -99,7 +104,7 @@ def test_an_adapter_is_on_the_layers_of_its_towers_and_no_others(
     train(replace(family, towers=towers), tmp_path, steps=1)
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     names = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in weights}
-    assert names == set(replace(family, towers=towers).trained_layers())
+    assert names == set(replace(family, towers=towers).trained_layers(QUESTION))
 
 
 def test_a_run_that_is_asked_for_more_towers_adds_them_to_the_live_adapter(

@@ -13,10 +13,11 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from skimage import data
 
-from lorabel.contracts import ImageLabels, LabelTarget, MediaRef
+from lorabel.contracts import LabelTarget, Modality
+from lorabel.encoder import NEUTRAL_TEXT, TRAINING_SCALE, VIEWS, Example
 from lorabel.errors import SettingsError
 from lorabel.families import NoRowAdapters
-from lorabel.families.dual_encoder import NEUTRAL_TEXT, TRAINING_SCALE, VIEWS, DualEncoder, Example
+from lorabel.families.dual_encoder import DualEncoder
 from lorabel.media import decode_image
 from lorabel.memo import FEATURES, PIXELS, Memo
 from lorabel.memo import TEXTS as TEXTS_KIND
@@ -24,8 +25,19 @@ from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter
+from tests.questions import about_picture
 
 TEXTS = ("a cat", "a rocket", "coffee")
+
+
+QUESTION = about_picture("x", TEXTS)
+LABELS = QUESTION.labels
+
+
+def features_of(example: Example) -> torch.Tensor:
+    features = example.items[0].features
+    assert features is not None
+    return features
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +63,7 @@ def png(image: Image.Image) -> bytes:
 
 def prepare(family: DualEncoder, image: Image.Image, is_multiple: bool = False) -> Example:
     url = "data:image/png;base64," + base64.b64encode(png(image)).decode()
-    question = ImageLabels(image=MediaRef(url=url), texts=TEXTS, is_multiple=is_multiple)
+    question = about_picture(url, TEXTS, is_multiple)
     return family.prepare(question, lambda media: base64.b64decode(media.url.split(",")[1]))
 
 
@@ -91,7 +103,7 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
     family.predict([example, example], ["a", "b"], NoRowAdapters(), memo)
     family.predict([example], ["a"], NoRowAdapters(), memo)
     assert len(calls) == 2
-    assert [memo.get(TEXTS_KIND, (name, TEXTS)) is None for name in "abc"] == [False, False, True]
+    assert [memo.get(TEXTS_KIND, (name, LABELS)) is None for name in "abc"] == [False, False, True]
 
 
 def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEncoder, tmp_path: Path) -> None:
@@ -101,7 +113,7 @@ def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEn
     peft.unload()
     bank = AdapterBank(family, registry, 10**9)
     texts = tuple(f"label {i}" for i in range(300))
-    example = replace(prepare(family, photos()[0]), texts=texts)
+    example = replace(prepare(family, photos()[0]), question=about_picture("x", texts))
     with_fresh, alone = (family.predict([example], [name], bank, Memo({}))[0] for name in ("p1.v1/label", None))
     assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4)
 
@@ -112,26 +124,28 @@ def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
     logits = plain_open_clip(source) * TRAINING_SCALE / family.module.logit_scale.exp()
     single = [prepare(family, photo) for photo in photos()]
     targets = [LabelTarget((i,)) for i in (2, 0, 1)]
-    expected = torch.nn.functional.cross_entropy(logits[:, :3], torch.tensor([2, 0, 1]))
+    expected = torch.nn.functional.cross_entropy(logits[:, :3], torch.tensor([2, 0, 1]), reduction="none")
     torch.testing.assert_close(family.loss(single, targets), expected, rtol=1e-3, atol=1e-3)
     several = [prepare(family, photo, True) for photo in photos()]
     targets = [LabelTarget((0, 2)), LabelTarget(()), LabelTarget((1,))]
     truth = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]])
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, :3] - logits[:, 3:], truth)
+    border = logits[:, :3] - logits[:, 3:]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(border, truth, reduction="none").mean(1)
     torch.testing.assert_close(family.loss(several, targets), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_precomputed_features_give_the_same_answers_and_several_views(family: DualEncoder) -> None:
     examples = [prepare(family, photo) for photo in photos()]
-    made = family.precompute(examples, family.trained_layers(), torch.Generator())
-    assert [example.features.shape for example in made if example.features is not None] == [(VIEWS, 32)] * 3
+    made = family.precompute(examples, family.trained_layers(QUESTION), torch.Generator())
+    assert [features_of(example).shape for example in made] == [(VIEWS, 32)] * 3
     expected = family.predict(examples, [None] * 3, NoRowAdapters(), Memo({}))
     found = family.predict(made, [None] * 3, NoRowAdapters(), Memo({}))
     torch.testing.assert_close(
         torch.tensor([o.probabilities for o in found]), torch.tensor([o.probabilities for o in expected])
     )
     views = {
-        tuple(family.augment(made, torch.Generator().manual_seed(i))[0].features[0].tolist()) for i in range(40)
+        tuple(features_of(family.augment(made, torch.Generator().manual_seed(i))[0])[0].tolist())
+        for i in range(40)
     }
     assert len(views) == VIEWS
 
@@ -140,8 +154,8 @@ def test_pictures_stay_pictures_where_the_image_tower_learns(source: str) -> Non
     settings = Settings(lora_towers="both")
     both = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
     example = prepare(both, photos()[0])
-    assert both.precompute([example], both.trained_layers(), torch.Generator()) == [example]
-    assert both.trained_layers() == both.lora_layers()
+    assert both.precompute([example], both.trained_layers(QUESTION), torch.Generator()) == [example]
+    assert both.trained_layers(QUESTION) == both.lora_layers()
 
 
 def test_lora_reaches_q_k_v_and_the_mlp_of_both_towers(family: DualEncoder) -> None:
@@ -175,20 +189,20 @@ def test_jpegs_decoded_at_a_reduced_scale_give_nearly_the_features_of_open_clips
     model, _, transform = open_clip.create_model_and_transforms(source)
     for photo in large_photos():
         file = jpeg(photo)
-        question = ImageLabels(image=MediaRef(url="x"), texts=TEXTS)
+        question = about_picture("x", TEXTS)
         example = family.prepare(question, lambda _, file=file: file)
         decoded = decode_image(file, 100, 64)
         assert decoded.width == photo.width / 8
         with torch.inference_mode():
             expected = model.eval().encode_image(transform(Image.open(io.BytesIO(file)))[None])
-            found = family._encode_images([example])
+            found = family.encode(Modality.IMAGE, [example.items[0].data])
         assert float(torch.nn.functional.cosine_similarity(found, expected)) > 0.999
 
 
 def remembered(family: DualEncoder, bank: AdapterBank, memo: Memo, image: Image.Image, adapter: str | None) -> Any:
     example = prepare(family, image)
-    question = ImageLabels(image=MediaRef(url="x"), texts=TEXTS)
-    return family.recall(question, lambda _: example.digest, adapter, bank, memo)
+    question = about_picture("x", TEXTS)
+    return family.recall(question, lambda _: example.items[0].digest, adapter, bank, memo)
 
 
 def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
@@ -196,7 +210,7 @@ def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
 ) -> None:
     registry = Registry(tmp_path)
     both = save_random_adapter(family, registry, "p1.v1", 4)
-    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers())
+    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers(QUESTION))
     bank, memo = AdapterBank(family, registry, 10**9), Memo({FEATURES: 10**6, PIXELS: 10**6, TEXTS_KIND: 10**6})
     photo, other, _ = photos()
     example = prepare(family, photo)
@@ -204,9 +218,11 @@ def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
     fresh = [family.predict([example], [name], bank, Memo({}))[0] for name in names]
     family.predict([example], [None], bank, memo)
     assert remembered(family, bank, memo, other, None) is None
-    assert remembered(family, bank, memo, photo, text).features is not None, "the image tower is the base model's"
-    assert remembered(family, bank, memo, photo, both).features is None
-    assert remembered(family, bank, memo, photo, both).pixels is not None, "decoded already"
+    assert remembered(family, bank, memo, photo, text).items[0].features is not None, (
+        "the image tower is the base model's"
+    )
+    assert remembered(family, bank, memo, photo, both).items[0].features is None
+    assert remembered(family, bank, memo, photo, both).items[0].data is not None, "decoded already"
     again = [family.predict([remembered(family, bank, memo, photo, n)], [n], bank, memo)[0] for n in names]
     for one, two in zip(fresh, again, strict=True):
         assert two.probabilities == pytest.approx(one.probabilities, rel=1e-4)
@@ -219,8 +235,8 @@ def test_an_answer_from_memory_needs_the_features_of_the_very_labels(family: Dua
     memo = Memo({FEATURES: 10**6, TEXTS_KIND: 10**6})
     example = prepare(family, photos()[0])
     family.predict([example], [None], NoRowAdapters(), memo)
-    question = ImageLabels(image=MediaRef(url="x"), texts=(*TEXTS, "a fourth"))
-    known = family.recall(question, lambda _: example.digest, None, NoRowAdapters(), memo)
+    question = about_picture("x", (*TEXTS, "a fourth"))
+    known = family.recall(question, lambda _: example.items[0].digest, None, NoRowAdapters(), memo)
     assert known is not None and family.answer(known, None, NoRowAdapters(), memo) is None
 
 
@@ -232,7 +248,7 @@ def test_one_picture_asked_twice_in_a_batch_goes_through_the_image_tower_once(
     encode = family.module.encode_image
     monkeypatch.setattr(family.module, "encode_image", lambda pixels: seen.append(len(pixels)) or encode(pixels))
     example = prepare(family, photos()[0])
-    other = replace(example, texts=("warm", "cold"))
+    other = replace(example, question=about_picture("x", ("warm", "cold")))
     outputs = family.predict([example, other], [None, None], NoRowAdapters(), Memo({}))
     assert seen == [1]
     assert [len(output.probabilities) for output in outputs] == [3, 2]

@@ -25,7 +25,7 @@ def choices(*values: str) -> list[dict[str, object]]:
 def test_choices_that_mean_something_else_are_left_alone(attributes: str) -> None:
     found = bind(config(attributes))
     assert found.bindings == ()
-    assert [control.name for control in found.unclaimed] == ["label"]
+    assert [one.control.name for one in found.unclaimed] == ["label"]
 
 
 def test_choices_over_a_text_are_left_alone() -> None:
@@ -38,23 +38,23 @@ def test_a_choice_attribute_that_label_studio_does_not_know_is_refused() -> None
 
 
 def test_the_best_label_is_predicted_with_its_probability_as_score() -> None:
-    found = binding().prediction(LabelScores(probabilities=(0.2, 0.7, 0.1)))
+    found = binding().prediction(LabelScores(probabilities=(0.2, 0.7, 0.1)), {})
     assert (found.regions, found.score) == (choices("blue"), 0.7)
 
 
 def test_of_several_every_likely_label_is_predicted_and_certain_refusals_count_as_confidence() -> None:
     several = binding('choice="multiple"')
-    found = several.prediction(LabelScores(probabilities=(0.9, 0.6, 0.1)))
+    found = several.prediction(LabelScores(probabilities=(0.9, 0.6, 0.1)), {})
     assert found.regions == choices("red", "blue")
     assert found.score == pytest.approx((0.9 + 0.6 + 0.9) / 3)
-    none = several.prediction(LabelScores(probabilities=(0.1, 0.1, 0.1)))
+    none = several.prediction(LabelScores(probabilities=(0.1, 0.1, 0.1)), {})
     assert none.regions == [] and none.score == pytest.approx(0.9)
 
 
 def test_targets_are_indices_of_labels() -> None:
-    assert binding().target(choices("green")) == LabelTarget((2,))
-    assert binding('choice="multiple"').target(choices("green", "red")) == LabelTarget((0, 2))
-    assert binding('choice="multiple"').target([]) == LabelTarget(())
+    assert binding().target(choices("green"), {}) == LabelTarget((2,))
+    assert binding('choice="multiple"').target(choices("green", "red"), {}) == LabelTarget((0, 2))
+    assert binding('choice="multiple"').target([], {}) == LabelTarget(())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_targets_are_indices_of_labels() -> None:
 )
 def test_an_annotation_that_teaches_nothing_says_why(result: list[dict[str, object]], reason: str) -> None:
     with pytest.raises(MissingTargetError, match=reason):
-        binding().target(result)
+        binding().target(result, {})
 
 
 @pytest.mark.parametrize("data", [{}, {"image": None}, {"image": ""}, {"image": 7}, {"picture": "a.png"}])

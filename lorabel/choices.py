@@ -1,0 +1,130 @@
+"""`<Choices>` over what object tags show: which of the labels fit? Each problem of this kind says of what.
+
+An object tag that no control tag names is context: `<Choices toName="image">` beside a `<Text>` that is only shown
+is asked about both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from lorabel import regions
+from lorabel.contents import MODALITIES, content
+from lorabel.contracts import Contract, Input, LabelScores, LabelsInput, LabelTarget, Modality
+from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
+from lorabel.label_config import ControlTag, Label, ObjectTag
+from lorabel.problems import Metrics, Prediction, Problem, TaskData
+
+SINGLE = ("single", "single-radio")
+# Attribute -> why choices that have it are not served.
+UNSERVED = {
+    "perRegion": "it asks about each region",
+    "perItem": "it asks about each item of a list",
+    "value": "its choices come from the task's data",
+    "visibleWhen": "it is shown under a condition only",
+}
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class ChoicesProblem(Problem):
+    """`modalities` are those of the object tags that a problem of this kind is about, all of them together."""
+
+    modalities: ClassVar[frozenset[Modality]]
+    input_type: ClassVar[type[Input]] = LabelsInput
+    output_type: ClassVar[type[Contract]] = LabelScores
+
+    objects: tuple[ObjectTag, ...]
+    labels: tuple[Label, ...]
+    is_multiple: bool
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        objects = _about(control)
+        if control.tag != "Choices" or {MODALITIES.get(tag.tag) for tag in objects} != cls.modalities:
+            return None
+        for name, why in UNSERVED.items():
+            if control.attributes.get(name, "false") != "false":
+                raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
+        if not control.labels:
+            raise UnservedError("it has no choices")
+        choice = control.attributes.get("choice", "single")
+        if choice not in (*SINGLE, "multiple"):
+            raise LabelConfigError(
+                f"control tag {control.name!r} has choice={choice!r}, expected single, single-radio or multiple"
+            )
+        return cls(control.name, control.objects[0].name, objects, control.labels, choice == "multiple")
+
+    def model_input(self, data: TaskData) -> LabelsInput:
+        return LabelsInput(
+            contents=tuple(content(tag, data) for tag in self.objects),
+            labels=tuple(label.texts for label in self.labels),
+            is_multiple=self.is_multiple,
+        )
+
+    def prediction(self, output: LabelScores, data: TaskData) -> Prediction:
+        chosen, confidence = self._choose(output)
+        values = [self.labels[i].value for i in chosen]
+        return Prediction([regions.choices(self.from_name, self.to_name, values)] if values else [], confidence)
+
+    def target(self, result: list[regions.Region], data: TaskData) -> LabelTarget:
+        mine = [region for region in result if region.get("from_name") == self.from_name]
+        if not mine and not self.is_multiple:
+            raise MissingTargetError(f"no choice was made in {self.from_name!r}")
+        named = [str(value) for region in mine for value in region.get("value", {}).get("choices", ())]
+        index = {label.value.casefold(): i for i, label in enumerate(self.labels)}
+        unknown = [value for value in named if value.casefold() not in index]
+        if unknown:
+            raise MissingTargetError(
+                f"{self.from_name!r} was answered {unknown!r}, which the label config no longer has"
+            )
+        indices = tuple(sorted({index[value.casefold()] for value in named}))
+        if not self.is_multiple and len(indices) != 1:
+            raise MissingTargetError(f"{self.from_name!r} has {len(indices)} choices {named!r}, expected one")
+        return LabelTarget(indices)
+
+    def perfect_output(self, target: LabelTarget) -> LabelScores:
+        return LabelScores(probabilities=tuple(float(i in target.indices) for i in range(len(self.labels))))
+
+    def metrics(self, targets: Sequence[LabelTarget], outputs: Sequence[Any]) -> Metrics:
+        # The backend never scores, and scikit-learn takes a second to import.
+        from lorabel.metrics import classification
+
+        predicted = [tuple(self._choose(output)[0]) for output in outputs]
+        names = [label.value for label in self.labels]
+        return classification([target.indices for target in targets], predicted, names, self.is_multiple)
+
+    def agree(self, targets: Sequence[LabelTarget]) -> LabelTarget:
+        """Each annotator has one voice; where as many say one as the other, the newest decides."""
+        if len(set(targets)) == 1:
+            return targets[-1]
+        shares = tuple(
+            sum(i in target.indices for target in targets) / len(targets) for i in range(len(self.labels))
+        )
+        newest = targets[-1].indices
+        if self.is_multiple:
+            indices = tuple(
+                i for i, share in enumerate(shares) if share > THRESHOLD or (share == THRESHOLD and i in newest)
+            )
+            return LabelTarget(indices, shares)
+        return LabelTarget((max(range(len(shares)), key=lambda i: (shares[i], i in newest)),), shares)
+
+    def class_of(self, target: LabelTarget) -> tuple[int, ...]:
+        return target.indices
+
+    def _choose(self, output: LabelScores) -> tuple[list[int], float]:
+        """The labels that the output stands for, and the confidence in them."""
+        scores = output.probabilities
+        if not self.is_multiple:
+            best = max(range(len(scores)), key=scores.__getitem__)
+            return [best], scores[best]
+        chosen = [i for i, score in enumerate(scores) if score >= THRESHOLD]
+        return chosen, sum(max(score, 1 - score) for score in scores) / len(scores)
+
+
+def _about(control: ControlTag) -> tuple[ObjectTag, ...]:
+    """The object tags that it names; with the one that is only shown, where that makes a picture and a text."""
+    both = (*control.objects, *control.context)
+    if sorted(MODALITIES.get(tag.tag, "") for tag in both) == [Modality.IMAGE, Modality.TEXT]:
+        return both
+    return control.objects

@@ -1,0 +1,38 @@
+"""Four contents of every modality, for tests that cover every family."""
+
+import io
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from PIL import Image
+
+from lorabel.contracts import Content, Input, MediaRef, Modality
+
+COLOURS = ("red", "blue", "red", "blue")
+FOUR = len(COLOURS)
+
+
+def made_of(question: Input, number: int) -> Input:
+    """The same question about the contents of that number."""
+    contents = tuple(_content(content.modality, number) for content in question.contents)
+    return question.model_copy(update={"contents": contents})
+
+
+def read(media: MediaRef) -> bytes:
+    modality, _, number = media.url.partition("/")
+    return FILES[Modality(modality)](int(number))
+
+
+def _content(modality: Modality, number: int) -> Content:
+    if modality == Modality.TEXT:
+        return Content(modality=modality, text=f"something {COLOURS[number]}")
+    return Content(modality=modality, media=MediaRef(url=f"{modality}/{number}"))
+
+
+def _picture(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), COLOURS[number]).save(file, "PNG")
+    return file.getvalue()
+
+
+FILES: Mapping[Modality, Callable[[int], bytes]] = MappingProxyType({Modality.IMAGE: _picture})

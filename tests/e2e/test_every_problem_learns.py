@@ -1,0 +1,92 @@
+"""Each kind of labeling in the real Label Studio: predict, annotate, train, promote, and predict better.
+
+What is taught is in `tests/e2e/courses`; one Lorabel, with the base models of all courses, learns them all.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from lorabel.connect import connect
+from lorabel.label_studio import LabelStudio
+from tests.e2e import courses
+from tests.e2e.courses import Course
+from tests.e2e.label_studio_server import Server
+from tests.e2e.lorabel_processes import Lorabel
+
+pytestmark = pytest.mark.e2e
+
+COURSES = courses.find()
+TIMEOUT_S = 240.0
+NEVER = str(10**6)
+
+
+@pytest.fixture(scope="module")
+def school(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory) -> Lorabel:
+    """A Lorabel that trains only when it is told, so that each course is one run."""
+    variables = {"TRAIN_AFTER_ANNOTATIONS": NEVER, "TRAIN_MIN_ANNOTATIONS": NEVER, "FAMILIES": ""}
+    for name, course in COURSES.items():
+        variables |= course.variables(tmp_path_factory.mktemp(name))
+    return start_lorabel(variables)
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
+    name: str, school: Lorabel, label_studio: Server, client: LabelStudio
+) -> None:
+    course = COURSES[name]
+    project_id = _create(client, name, course)
+    connect(school.settings, label_studio.url, label_studio.token, project_id)
+    tasks = [task.task_id for task in client.tasks(project_id)]
+    unseen = tasks[-course.unseen :]
+    before = _predictions(client, project_id, unseen, f"p{project_id}.v0")
+    assert any(before.values()) != course.is_silent_before
+    for task_id, (_, result) in zip(tasks[: -course.unseen], course.tasks, strict=False):
+        client.call("POST", f"/api/tasks/{task_id}/annotations/", json={"result": result})
+    live = _train(school, project_id)
+    for control, figure in course.primary.items():
+        learned, old = live["metrics"]["candidate"][control], live["metrics"]["live"][control]
+        assert learned[figure] > old[figure], f"{control}: {figure} {learned[figure]} after {old[figure]}"
+    after = _predictions(client, project_id, unseen, live["version"])
+    assert all(after[task_id] for task_id in unseen), "each unseen task is predicted by the new version"
+
+
+def _create(client: LabelStudio, name: str, course: Course) -> int:
+    project = client.call("POST", "/api/projects/", json={"title": name, "label_config": course.label_config})
+    data = [{"data": data} for data, _ in course.tasks]
+    client.call("POST", f"/api/projects/{project['id']}/import", json=data, timeout_s=60.0)
+    return int(project["id"])
+
+
+def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version: str) -> dict[int, list[Any]]:
+    """By task what this version predicts, as the Data Manager's "Retrieve Predictions" brings it."""
+    client.call(
+        "POST",
+        "/api/dm/actions",
+        params={"id": "retrieve_tasks_predictions", "project": project_id},
+        json={"selectedItems": {"all": False, "included": tasks}},
+        timeout_s=110.0,
+    )
+    found = client.call("GET", "/api/predictions/", params={"project": project_id})
+    made = {one["task"]: one["result"] for one in found if one["model_version"] == version}
+    return {task_id: made.get(task_id, []) for task_id in tasks}
+
+
+def _train(school: Lorabel, project_id: int) -> dict[str, Any]:
+    """One run over the engineers' REST API; returns the live version's record."""
+    base = f"{school.url}/api/v1/projects/{project_id}"
+    deadline = time.monotonic() + TIMEOUT_S
+    with httpx.Client(trust_env=False) as engineer:
+        engineer.post(f"{base}/train").raise_for_status()
+        while time.monotonic() < deadline:
+            (run,) = engineer.get(f"{base}/runs").json()["runs"]
+            if run["state"] in ("finished", "failed"):
+                assert run["state"] == "finished", run["error"]
+                versions = engineer.get(f"{base}/versions").json()["versions"]
+                assert versions and versions[0]["state"] == "live", run["decision"]
+                return dict(versions[0])
+            time.sleep(0.3)
+    raise AssertionError(f"the run of project {project_id} did not end in {TIMEOUT_S:.0f} s: {run}")

@@ -1,0 +1,16 @@
+"""Questions as problems ask them, for tests that need no label config."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
+from lorabel.messages import PredictRow
+
+
+def about_picture(url: str, texts: Sequence[str], is_multiple: bool = False) -> LabelsInput:
+    picture = Content(modality=Modality.IMAGE, media=MediaRef(url=url))
+    return LabelsInput(contents=(picture,), labels=tuple((text,) for text in texts), is_multiple=is_multiple)
+
+
+def row(question: LabelsInput, **changed: Any) -> PredictRow:
+    return PredictRow(**{"kind": question.kind, "input": question.model_dump(mode="json"), **changed})
