@@ -46,6 +46,14 @@ OPERATIONS = (
     ),
     Operation(
         "post",
+        "/validate",
+        "What is served of a label config, and why not the rest.",
+        records.ServedRecord,
+        wire.Validate,
+        errors=(400, 413),
+    ),
+    Operation(
+        "post",
         "/predict",
         "One prediction per task, in order (100 s).",
         wire.PredictAnswer,

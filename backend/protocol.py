@@ -1,4 +1,4 @@
-"""The Label Studio wire: the five endpoints that Label Studio 1.23.2 calls, and no others.
+"""The Label Studio wire: the five endpoints that Label Studio 1.23.2 calls, and `/validate` for people.
 
 /health and /setup come before every prediction and have 1 s and 3 s: they answer from the database alone.
 What we answer to a failure is never shown to anyone, so each failure is in the log and in the REST API.
@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Blueprint, Response, after_this_request, request
 
-from backend import events, predictions, wire
+from backend import events, predictions, records, wire
 from backend.bodies import read_body
 from backend.services import Services, services
 from lorabel import projects, versions
@@ -33,7 +33,15 @@ def setup() -> Answer:
     """The live version, also for a label config that we cannot read: labeling goes on without us."""
     body = wire.parse(wire.Setup, read_body())
     project = _remember(services(), body)
-    return wire.SetupAnswer(model_version=project.live_version).model_dump()
+    answer = wire.SetupAnswer(model_version=project.live_version, unserved=_unserved(body.label_config))
+    return answer.model_dump(exclude_none=True)
+
+
+@blueprint.post("/validate")
+def validate() -> Answer:
+    """What we would serve of a label config, and why not the rest. For people: Label Studio does not ask."""
+    body = wire.parse(wire.Validate, read_body())
+    return records.ServedRecord.of(bind(body.label_config)).model_dump()
 
 
 @blueprint.post("/predict")
@@ -102,6 +110,13 @@ def _log_unserved(project_id: int, label_config: str) -> None:
         return
     for one in bound.unclaimed:
         log.warning("project %d: control tag %r is left to people: %s", project_id, one.control.name, one.reason)
+
+
+def _unserved(label_config: str) -> dict[str, str] | None:
+    try:
+        return {one.control.name: one.reason for one in bind(label_config).unclaimed} or None
+    except LabelConfigError as error:
+        return {"label config": str(error)}
 
 
 def project_id_of(project: str) -> int:

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lorabel.errors import LabelConfigError
-from lorabel.problems import bind
+from lorabel.problems import BoundConfig, bind
 from lorabel.tables import (
     Annotation,
     BulkRun,
@@ -39,6 +39,26 @@ class UnclaimedRecord(Record):
     name: str
     tag: str
     reason: str
+
+
+class ServedRecord(Record):
+    """What becomes of a label config's control tags."""
+
+    bindings: list[BindingRecord]
+    unclaimed: list[UnclaimedRecord]
+
+    @classmethod
+    def of(cls, bound: BoundConfig) -> Self:
+        return cls(
+            bindings=[
+                BindingRecord(from_name=one.from_name, to_name=one.to_name, problem=type(one).__name__)
+                for one in bound.bindings
+            ],
+            unclaimed=[
+                UnclaimedRecord(name=one.control.name, tag=one.control.tag, reason=one.reason)
+                for one in bound.unclaimed
+            ],
+        )
 
 
 class UnreadRecord(Record):
@@ -277,14 +297,6 @@ def _served(label_config: str | None) -> dict[str, Any]:
     if label_config is None:
         return {"label_config_error": None, "bindings": [], "unclaimed": []}
     try:
-        bound = bind(label_config)
+        return {"label_config_error": None, **dict(ServedRecord.of(bind(label_config)))}
     except LabelConfigError as error:
         return {"label_config_error": str(error), "bindings": [], "unclaimed": []}
-    bindings = [
-        BindingRecord(from_name=one.from_name, to_name=one.to_name, problem=type(one).__name__)
-        for one in bound.bindings
-    ]
-    unclaimed = [
-        UnclaimedRecord(name=one.control.name, tag=one.control.tag, reason=one.reason) for one in bound.unclaimed
-    ]
-    return {"label_config_error": None, "bindings": bindings, "unclaimed": unclaimed}

@@ -44,7 +44,16 @@ class Setup(Body):
 
 
 class SetupAnswer(Body):
+    """`unserved`: by control tag why it is left to people, where some are. Label Studio does not look at it."""
+
     model_version: str
+    unserved: dict[str, str] | None = None
+
+
+class Validate(Body):
+    """`POST /validate`: a label config, before any project has it."""
+
+    label_config: str
 
 
 class Task(Body):

@@ -16,13 +16,6 @@ from lorabel.label_config import ControlTag, Label, ObjectTag
 from lorabel.problems import Metrics, Prediction, Problem, TaskData
 
 SINGLE = ("single", "single-radio")
-# Attribute -> why choices that have it are not served.
-UNSERVED = {
-    "perRegion": "it asks about each region",
-    "perItem": "it asks about each item of a list",
-    "value": "its choices come from the task's data",
-    "visibleWhen": "it is shown under a condition only",
-}
 THRESHOLD = 0.5
 
 
@@ -43,9 +36,8 @@ class ChoicesProblem(Problem):
         objects = _about(control)
         if control.tag != "Choices" or {MODALITIES.get(tag.tag) for tag in objects} != cls.modalities:
             return None
-        for name, why in UNSERVED.items():
-            if control.attributes.get(name, "false") != "false":
-                raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
+        if "value" in control.attributes:
+            raise UnservedError(f"value={control.attributes['value']!r}: its choices come from the task's data")
         if not control.labels:
             raise UnservedError("it has no choices")
         choice = control.attributes.get("choice", "single")

@@ -45,8 +45,24 @@ class ObjectTag:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """`visibleWhen` of a control tag, or of a view around it (https://labelstud.io/tags/view).
+
+    Args:
+        kind: `choice-selected`, `region-selected` and so on.
+        tag: the control tag that it looks at, None for any.
+        values: one of them is enough; empty means any.
+    """
+
+    kind: str
+    tag: str | None
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ControlTag:
-    """`objects` are those that `toName` names; `context` those of the label config that no control tag names."""
+    """`objects` are those that `toName` names; `context` those of the label config that no control tag names;
+    `conditions` say when it is shown, all of them together."""
 
     name: str
     tag: str
@@ -54,6 +70,7 @@ class ControlTag:
     labels: tuple[Label, ...]
     objects: tuple[ObjectTag, ...]
     context: tuple[ObjectTag, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,21 +100,38 @@ def parse(xml: str) -> LabelConfig:
     found = interface.controls or ()
     named = {tag.name for control in found for tag in control.objects or ()}
     context = tuple(_object(tag) for tag in interface.objects or () if tag.name not in named)
-    elements = {element.get("name"): element for element in ElementTree.fromstring(xml).iter()}
-    return LabelConfig(tuple(_control(tag, elements[tag.name], context) for tag in found), interface)
+    paths = dict(_paths(ElementTree.fromstring(xml), ()))
+    return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in found), interface)
 
 
-def _control(tag: Any, element: ElementTree.Element, context: tuple[ObjectTag, ...]) -> ControlTag:
+def _paths(
+    element: ElementTree.Element, above: tuple[ElementTree.Element, ...]
+) -> Iterator[tuple[str | None, tuple[ElementTree.Element, ...]]]:
+    """By name, each element below those around it."""
+    path = (*above, element)
+    yield element.get("name"), path
+    for child in element:
+        yield from _paths(child, path)
+
+
+def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[ObjectTag, ...]) -> ControlTag:
     objects = tuple(_object(tag) for tag in tag.objects or ())
     if tag.tag == "Taxonomy":
-        labels = tuple(_nodes(element, -1, 0))
+        labels = tuple(_nodes(path[-1], -1, 0))
     else:
         attributes = tag.labels_attrs or {}
         labels = tuple(
             Label(value, _texts(attributes[value].attr)) if value in attributes else Label(value, (value,))
             for value in tag.labels or ()
         )
-    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects, context)
+    conditions = tuple(_condition(element) for element in path if element.get("visibleWhen"))
+    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects, context, conditions)
+
+
+def _condition(element: ElementTree.Element) -> Condition:
+    values = element.get("whenChoiceValue") or element.get("whenLabelValue") or ""
+    wanted = tuple(value.strip() for value in values.split(",") if value.strip())
+    return Condition(element.get("visibleWhen", ""), element.get("whenTagName"), wanted)
 
 
 def _object(tag: Any) -> ObjectTag:

@@ -11,6 +11,7 @@ from typing import Self
 from sqlalchemy.orm import Session
 
 from lorabel import versions
+from lorabel.conditions import shown_controls
 from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
 from lorabel.label_config import LabelConfig
@@ -48,7 +49,8 @@ class ProjectModel:
 
 @dataclass(frozen=True)
 class TaskPrediction:
-    """The regions of every control tag that was read, each right by the label config, and their mean score.
+    """The regions of every control tag that was read and is shown with them, each right by the label config, and
+    their mean score.
 
     `unread` says why another tag was not; a reason that may pass goes before one that never will.
     `dropped_regions`: how many were wrong by the label config.
@@ -99,8 +101,14 @@ def _questions(
 
 
 def _merge(model: ProjectModel, found: Sequence[Prediction | Unread]) -> TaskPrediction:
-    predictions = [one for one in found if isinstance(one, Prediction)]
     reasons = sorted((one for one in found if isinstance(one, Unread)), key=lambda one: one.is_permanent)
+    answered = {
+        binding.from_name: one
+        for binding, one in zip(model.bound.bindings, found, strict=True)
+        if isinstance(one, Prediction)
+    }
+    shown = shown_controls(model.bound.config, {name: one.regions for name, one in answered.items()})
+    predictions = [one for name, one in answered.items() if name in shown]
     regions = [region for prediction in predictions for region in prediction.regions]
     right = [region for region in regions if _is_right(model.project_id, model.bound.config, region)]
     return TaskPrediction(

@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lorabel.conditions import shown_controls
 from lorabel.contracts import Input
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.families import Family, Fetch
+from lorabel.label_config import LabelConfig
 from lorabel.problems import Problem, TaskData, question, with_media
+from lorabel.regions import Region
 from lorabel.settings import Settings
 from lorabel.tables import Annotation
 
@@ -59,7 +62,9 @@ def is_held_out(task_id: int, percent: int) -> bool:
     return int.from_bytes(digest, "big") % 100 < percent
 
 
-def plan(problem: Problem, annotations: Iterable[Annotation], settings: Settings, seed: int) -> Plan:
+def plan(
+    problem: Problem, config: LabelConfig, annotations: Iterable[Annotation], settings: Settings, seed: int
+) -> Plan:
     """Split a project's usable annotations. Of several on one task the ground truth counts, else what they agree
     on, with one voice for each annotator."""
     lessons, skipped = [], {}
@@ -67,7 +72,7 @@ def plan(problem: Problem, annotations: Iterable[Annotation], settings: Settings
         targets = {}
         for annotation in voices:
             try:
-                targets[annotation.id] = _target(problem, annotation)
+                targets[annotation.id] = _target(problem, config, annotation)
             except MissingTargetError as error:
                 skipped[annotation.id] = str(error)
         heard = [annotation for annotation in voices if annotation.id in targets]
@@ -145,8 +150,14 @@ def _rank(annotation: Annotation) -> tuple[bool, Any, int]:
     return annotation.ground_truth, annotation.updated_at, annotation.id
 
 
-def _target(problem: Problem, annotation: Annotation) -> Any:
-    return problem.target(annotation.result or [], _data(annotation))
+def _target(problem: Problem, config: LabelConfig, annotation: Annotation) -> Any:
+    result = annotation.result or []
+    answers: dict[str, list[Region]] = {control.name: [] for control in config.controls}
+    for region in result:
+        answers.get(region.get("from_name"), []).append(region)
+    if problem.from_name not in shown_controls(config, answers):
+        raise MissingTargetError(f"{problem.from_name!r} was not shown with these answers (visibleWhen)")
+    return problem.target(result, _data(annotation))
 
 
 def _lesson(problem: Problem, voices: list[Annotation], targets: list[Any], settings: Settings) -> Lesson:

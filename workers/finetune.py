@@ -75,8 +75,8 @@ def _fail(here: Services, claimed: TrainingRun, reason: str) -> None:
 
 def _train(here: Services, claimed: TrainingRun) -> None:
     project, annotations, compared = _gather(here, claimed)
-    problems = bind(project.label_config or "").bindings
-    if not problems:
+    bound = bind(project.label_config or "")
+    if not bound.bindings:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
     precision = choose_precision(here.settings, choose_device(here.settings.for_training))
     recipe = lora.Recipe.from_settings(here.settings, str(precision).removeprefix("torch."))
@@ -84,8 +84,9 @@ def _train(here: Services, claimed: TrainingRun) -> None:
     here.registry.remove_leftovers(f"p{project.id}.")
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         candidates = {}
-        for problem in problems:
-            made = _train_problem(here, claimed, project, problem, annotations, recipe, Path(scratch))
+        for problem in bound.bindings:
+            plan = examples.plan(problem, bound.config, annotations, here.settings, recipe.seed + claimed.id)
+            made = _train_problem(here, claimed, project, problem, plan, recipe, Path(scratch))
             if made is not None:
                 candidates[problem.from_name] = made
         _conclude(here, claimed, project, annotations, candidates, Path(scratch))
@@ -96,11 +97,10 @@ def _train_problem(
     claimed: TrainingRun,
     project: Project,
     problem: Problem,
-    annotations: list[Annotation],
+    plan: examples.Plan,
     recipe: lora.Recipe,
     scratch: Path,
 ) -> Candidate | None:
-    plan = examples.plan(problem, annotations, here.settings, seed=recipe.seed + claimed.id)
     if not plan.train:
         return None
     family = here.family(family_for(plan.train[0].question))

@@ -7,9 +7,10 @@ names, labels and data keys, and turns tasks into inputs, outputs into regions, 
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input, MediaRef
@@ -20,6 +21,11 @@ from lorabel.regions import Region
 from lorabel.settings import Settings
 
 TaskData = dict[str, Any]
+# Attribute -> why a control tag that has it is not served.
+UNSERVED: Mapping[str, str] = MappingProxyType(
+    {"perRegion": "it asks about each region that a person draws", "perItem": "it asks about each item of a list"}
+)
+SERVED_CONDITIONS = ("choice-selected", "choice-unselected")
 _binding = threading.Lock()
 
 
@@ -170,8 +176,21 @@ def _bind(label_config: str) -> BoundConfig:
     return BoundConfig(config, tuple(bindings), tuple(unclaimed))
 
 
+def _unserved(control: ControlTag) -> str | None:
+    """Why nobody can serve the tag, whatever its kind; None if somebody may."""
+    for name, why in UNSERVED.items():
+        if control.attributes.get(name, "false").lower() == "true":
+            return f"{name}: {why}"
+    strange = [one.kind for one in control.conditions if one.kind not in SERVED_CONDITIONS]
+    return f"visibleWhen={strange[0]!r}: it depends on what a person selects" if strange else None
+
+
 def _claims(control: ControlTag, problems: Sequence[type[Problem]]) -> tuple[list[Problem], list[str]]:
-    claims, reasons = [], []
+    claims: list[Problem] = []
+    reasons: list[str] = []
+    unserved = _unserved(control)
+    if unserved:
+        return [], [unserved]
     for problem in problems:
         try:
             binding = problem.match(control)

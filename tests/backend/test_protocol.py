@@ -99,7 +99,8 @@ def test_a_label_config_that_cannot_be_read_blocks_nobody_and_is_logged(
     client: FlaskClient, caplog: pytest.LogCaptureFixture, config: str
 ) -> None:
     answer = client.post("/setup", json=requests.setup(schema=config))
-    assert (answer.status_code, answer.json) == (200, {"model_version": "p1.v0"})
+    assert (answer.status_code, answer.json["model_version"]) == (200, "p1.v0")
+    assert "label config cannot be read" in answer.json["unserved"]["label config"]
     assert "label config cannot be read" in caplog.text
     assert "label config cannot be read" in client.get("/api/v1/projects/1").json["label_config_error"]
     predicted = client.post("/predict", json=requests.predict(requests.task(1), label_config=config))
@@ -147,3 +148,19 @@ def test_versions_of_every_project_are_strings(client: FlaskClient, services: Se
     add_version(services, 1)
     add_version(services, 2, is_live=False)
     assert client.get("/versions").json == {"versions": ["p1.v0", "p1.v1", "p1.v2", "p12.v0"]}
+
+
+def test_setup_and_validate_say_what_is_left_to_people_and_why(client: FlaskClient) -> None:
+    config = """<View><Image name="image" value="$image"/>
+      <Choices name="label" toName="image"><Choice value="a"/><Choice value="b"/></Choices>
+      <Choices name="part" toName="image" perRegion="true"><Choice value="c"/></Choices></View>"""
+    reason = "perRegion: it asks about each region that a person draws"
+    answer = client.post("/setup", json=requests.setup(schema=config))
+    assert answer.json == {"model_version": "p1.v0", "unserved": {"part": reason}}
+    answer = client.post("/validate", json={"label_config": config})
+    assert answer.json == {
+        "bindings": [{"from_name": "label", "to_name": "image", "problem": "ImageClassification"}],
+        "unclaimed": [{"name": "part", "tag": "Choices", "reason": reason}],
+    }
+    answer = client.post("/validate", json={"label_config": "<View"})
+    assert answer.status_code == 400 and "label config cannot be read" in answer.json["error"]

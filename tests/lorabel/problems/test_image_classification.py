@@ -20,7 +20,7 @@ def choices(*values: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "attributes", ['perRegion="true"', 'perItem="true"', 'value="$options"', 'visibleWhen="choice-selected"']
+    "attributes", ['perRegion="true"', 'perItem="true"', 'value="$options"', 'visibleWhen="region-selected"']
 )
 def test_choices_that_mean_something_else_are_left_alone(attributes: str) -> None:
     found = bind(config(attributes))
