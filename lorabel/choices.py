@@ -24,6 +24,8 @@ class ChoicesProblem(Problem):
     """`modalities` are those of the object tags that a problem of this kind is about, all of them together."""
 
     modalities: ClassVar[frozenset[Modality]]
+    zero_shot: ClassVar[str] = "How near the content is to the text of each label."
+    learns: ClassVar[str] = "What the labels mean here: label texts move towards the contents that have them."
     input_type: ClassVar[type[Input]] = LabelsInput
     output_type: ClassVar[type[Contract]] = LabelScores
 

@@ -1,4 +1,4 @@
-"""The tables in README.md and docs/ that are made from the code. `make docs` writes them; a test compares them.
+"""The tables and pages in README.md and docs/ that are made from the code. `make docs` writes them, a test compares.
 
 <!-- table: settings -->
 ...
@@ -7,7 +7,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +17,11 @@ import typer
 from backend.openapi import OPERATIONS
 from lorabel.cli import app
 from lorabel.settings import Settings
+from tests import problems_page
+from tests.problems_page import table
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "operations.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "operations.md", ROOT / "docs" / "problems.md")
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 METRICS = ("Counter", "Gauge", "Histogram", "CounterMetricFamily", "GaugeMetricFamily")
 NAMED_BY_OTHERS = MappingProxyType({"models": "MODEL_<FAMILY>", "templates": "TEMPLATE_<PROBLEM>"})
@@ -33,7 +35,7 @@ def settings() -> str:
         default = "" if name in NAMED_BY_OTHERS or field.default is None else str(field.default)
         what = (field.description or "").removeprefix(f"`{variable}`, ")
         rows.append((f"`{variable}`", f"`{default}`" if default else "", what[:1].upper() + what[1:]))
-    return _table(("variable", "default", "what it is"), rows)
+    return table(("variable", "default", "what it is"), rows)
 
 
 def commands() -> str:
@@ -44,11 +46,11 @@ def commands() -> str:
         arguments = [p.name.upper() for p in command.params if p.param_type_name == "argument"]
         options = [p.opts[0] if p.required else f"[{p.opts[0]}]" for p in command.params if _is_option(p)]
         rows.append((f"`{' '.join(['lorabel', name, *arguments, *options])}`", command.help or ""))
-    return _table(("command", "what it does"), rows)
+    return table(("command", "what it does"), rows)
 
 
 def rest() -> str:
-    return _table(
+    return table(
         ("request", "what it is for"), [(f"`{o.method.upper()} {o.path}`", o.summary) for o in OPERATIONS]
     )
 
@@ -64,22 +66,24 @@ def metrics() -> str:
                 name = f"{name}_total" if kind == "counter" else name
                 shown = f"{{{', '.join(labels[0])}}}" if labels else ""
                 rows.append((process, f"`{name}{shown}`", kind, what.rstrip(".")))
-    return _table(("process", "metric", "kind", "what it counts"), rows)
+    return table(("process", "metric", "kind", "what it counts"), rows)
 
 
 TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
-    {"settings": settings, "commands": commands, "rest": rest, "metrics": metrics}
+    {
+        "settings": settings,
+        "commands": commands,
+        "rest": rest,
+        "metrics": metrics,
+        "problems": problems_page.problems,
+        "attributes": problems_page.attributes,
+    }
 )
 
 
 def fill_in(text: str) -> str:
     """The page with every marked table made anew. Raises KeyError for a table that nobody makes."""
     return TABLE.sub(lambda match: f"{match[1]}{match[2]}{TABLES[match[1]]()}", text)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def _is_option(parameter: Any) -> bool:

@@ -23,6 +23,7 @@ def bind_sample(sample: Sample) -> Problem:
 def test_a_problem_is_called_as_its_file_and_has_samples(kind: type[Problem]) -> None:
     assert kind.__module__.endswith(f".{kind.name}")
     assert kind.SAMPLES
+    assert kind.zero_shot.endswith(".") and kind.learns.endswith(".")
 
 
 @pytest.mark.parametrize(("kind", "sample"), SAMPLES)

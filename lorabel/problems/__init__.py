@@ -58,10 +58,17 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Problem(ABC):
-    """`name` is the file's, and what `TEMPLATE_<NAME>` in the settings goes by; `best_figure` is the primary
-    figure of a model that is always right."""
+    """
+    Attributes:
+        name: the file's, and what `TEMPLATE_<NAME>` in the settings goes by.
+        zero_shot, learns: what is predicted before anything was learned, and what is learned from annotations; a
+            sentence each for docs/problems.md.
+        best_figure: the primary figure of a model that is always right.
+    """
 
     name: ClassVar[str]
+    zero_shot: ClassVar[str]
+    learns: ClassVar[str]
     input_type: ClassVar[type[Input]]
     output_type: ClassVar[type[Contract]]
     SAMPLES: ClassVar[tuple[Sample, ...]]

@@ -1,0 +1,1 @@
+"""A problem and a family for Lorabel, from a package of their own."""

@@ -1,0 +1,59 @@
+"""A toy: `<TextArea>` over `<Text>`: how many exclamation marks does the text have?"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lorabel.contracts import Contract, Input
+from lorabel.problems import Metrics, Prediction, Problem, Sample
+
+
+class Words(Input):
+    kind: ClassVar[str] = "words"
+    text: str
+
+
+class Stars(Contract):
+    kind: ClassVar[str] = "stars"
+    number: float
+
+
+@dataclass(frozen=True)
+class Shouting(Problem):
+    name: ClassVar = "shouting"
+    zero_shot: ClassVar = "Nothing of use."
+    learns: ClassVar = "How many exclamation marks make a star."
+    input_type: ClassVar = Words
+    output_type: ClassVar = Stars
+    SAMPLES: ClassVar = (
+        Sample(
+            '<View><Text name="t" value="$text"/><TextArea name="stars" toName="t"/></View>',
+            {"text": "hey!"},
+            [{"from_name": "stars", "to_name": "t", "type": "textarea", "value": {"text": ["1"]}}],
+            [],
+        ),
+    )
+    data_key: str = ""
+
+    @classmethod
+    def match(cls, control):
+        if control.tag != "TextArea" or control.objects[0].tag != "Text":
+            return None
+        return cls(control.name, control.objects[0].name, control.objects[0].data_key)
+
+    def model_input(self, data):
+        return Words(text=data[self.data_key])
+
+    def prediction(self, output, data):
+        value = {"text": [str(round(output.number))]}
+        region = {"from_name": self.from_name, "to_name": self.to_name, "type": "textarea", "value": value}
+        return Prediction([region], 1.0)
+
+    def target(self, result, data):
+        return float(result[0]["value"]["text"][0])
+
+    def perfect_output(self, target):
+        return Stars(number=target)
+
+    def metrics(self, targets, outputs):
+        errors = [abs(t - o.number) for t, o in zip(targets, outputs, strict=True)]
+        return Metrics("negative_error", {"tasks": len(targets), "negative_error": -sum(errors) / len(errors)})
