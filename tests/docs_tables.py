@@ -1,4 +1,4 @@
-"""The tables and pages in README.md and docs/ that are made from the code. `make docs` writes them, a test compares.
+"""The tables and pages in README.md and docs/ that are made from the code. `make docs` writes them.
 
 <!-- table: settings -->
 ...

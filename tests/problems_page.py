@@ -22,9 +22,10 @@ class Case:
     note: str = ""
 
 
-def _choices(
-    attributes: str = "", choices: str = '<Choice value="a"/><Choice value="b"/>', to: str = "image"
-) -> str:
+AB = '<Choice value="a"/><Choice value="b"/>'
+
+
+def _choices(attributes: str = "", choices: str = AB, to: str = "image") -> str:
     return f'<Choices name="label" toName="{to}" {attributes}>{choices}</Choices>'
 
 
