@@ -2,10 +2,11 @@
 
 DATABASE_URL_FOR_TESTS (PostgreSQL) and REDIS_URL_FOR_TESTS run the same tests against real servers (see
 tests/servers.py), of which the Redis is emptied for each test; without them the database is SQLite and Redis is
-a socket where nobody listens.
+a socket where nobody listens. Tests that need neither are left out then: they were run already.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -19,12 +20,31 @@ from lorabel.store import Store
 from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
 
+POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if POSTGRES is None:
+        return
+    idle = [item for item in items if not {"settings", "start_lorabel"} & set(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=idle)
+    items[:] = [item for item in items if item not in set(idle)]
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file that nobody writes to: to migrate takes many times as long as to copy."""
+    folder = tmp_path_factory.mktemp("migrated")
+    store = Store.open(Settings(data_dir=folder))
+    store.migrate()
+    store.close()
+    return folder / "lorabel.db"
+
+
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """As in a fresh installation, whatever the developer's environment says."""
     for name in list(os.environ):
         if name.lower() in Settings.model_fields or name.startswith("MODEL_"):
@@ -37,15 +57,15 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
         with Redis.from_url(redis_url) as redis:
             redis.flushdb()
     fresh = Settings(data_dir=tmp_path, redis_url=redis_url or f"unix://{tmp_path}/no-redis.sock")
-    url = os.environ.get("DATABASE_URL_FOR_TESTS")
-    if url is None:
+    if POSTGRES is None:
+        shutil.copy(migrated, tmp_path)
         yield fresh
         return
     schema = f"test_{uuid4().hex}"
-    _execute(url, f"CREATE SCHEMA {schema}")
-    own = make_url(url).update_query_dict({"options": f"-csearch_path={schema}"})
+    _execute(POSTGRES, f"CREATE SCHEMA {schema}")
+    own = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
     yield fresh.model_copy(update={"database_url": own.render_as_string(hide_password=False)})
-    _execute(url, f"DROP SCHEMA {schema} CASCADE")
+    _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
 
 
 @pytest.fixture
