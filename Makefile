@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LOCK := requirements.lock
 FAST := not e2e and not slow and not ray and not scale
 
-.PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick clean
+.PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -47,6 +47,10 @@ bench: setup
 
 bench-quick: setup
 	$(BIN)/python -m benchmarks --quick $(BENCH)
+
+# CURVES has options: make curves CURVES="--only digits --quick", make curves CURVES=--docs
+curves: setup
+	$(BIN)/python -m benchmarks.curves $(CURVES)
 
 docs: setup
 	$(BIN)/python -m tests.docs_tables
