@@ -11,8 +11,12 @@ from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.label_config import ObjectTag
 
-MODALITIES: Mapping[str, Modality] = MappingProxyType({"Image": Modality.IMAGE, "Text": Modality.TEXT})
-WORDS: Mapping[Modality, str] = MappingProxyType({Modality.TEXT: "text", Modality.IMAGE: "picture"})
+MODALITIES: Mapping[str, Modality] = MappingProxyType(
+    {"Image": Modality.IMAGE, "Text": Modality.TEXT, "Video": Modality.VIDEO, "Audio": Modality.AUDIO}
+)
+WORDS: Mapping[Modality, str] = MappingProxyType(
+    {Modality.TEXT: "text", Modality.IMAGE: "picture", Modality.VIDEO: "video", Modality.AUDIO: "sound"}
+)
 
 
 def content(tag: ObjectTag, data: dict[str, Any]) -> Content:

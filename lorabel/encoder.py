@@ -78,6 +78,10 @@ class Encoder(Family):
     def tower(self, modality: Modality) -> frozenset[str]:
         """The layers of `lora_layers` that compute this modality's features."""
 
+    def rows(self, modality: Modality, data: Any) -> int:
+        """How many rows of its tower one content takes: a video has a row for each frame."""
+        return 1
+
     @property
     @abstractmethod
     def scale(self) -> float:
@@ -182,9 +186,11 @@ class Encoder(Family):
                     keys[id(item)] = key
                     new.setdefault(key, (item, adapter))
         found: dict[Any, Tensor] = {}
-        for modality in {item.modality for item, _ in new.values()}:
-            some = {key: own for key, own in new.items() if own[0].modality == modality}
-            found |= self._compute(modality, some, bank, memo)
+        kinds: dict[tuple[Modality, int], dict[Any, tuple[Item, str | None]]] = defaultdict(dict)
+        for key, own in new.items():
+            kinds[own[0].modality, self.rows(own[0].modality, own[0].data)][key] = own
+        for (modality, rows), some in kinds.items():
+            found |= self._compute(modality, rows, some, bank, memo)
         return [
             replace(
                 example,
@@ -197,10 +203,16 @@ class Encoder(Family):
         ]
 
     def _compute(
-        self, modality: Modality, new: Mapping[Any, tuple[Item, str | None]], bank: RowAdapters, memo: Memo
+        self,
+        modality: Modality,
+        rows: int,
+        new: Mapping[Any, tuple[Item, str | None]],
+        bank: RowAdapters,
+        memo: Memo,
     ) -> dict[Any, Tensor]:
+        """Of contents that take as many rows each, so that the bank can tell whose each row is."""
         found: dict[Any, Tensor] = {}
-        for part in _parts(list(new.items()), FEATURE_BATCH):
+        for part in _parts(list(new.items()), max(1, FEATURE_BATCH // rows)):
             with bank.rows([adapter for _, (_, adapter) in part]):
                 features = self.encode(modality, [item.data for _, (item, _) in part]).cpu()
             # Copies: a row alone would keep its whole batch in memory.
@@ -264,7 +276,8 @@ class Encoder(Family):
         return self.encode(items[0].modality, [item.data for item in items])
 
     def _views(self, items: Sequence[Item], generator: torch.Generator) -> Iterator[Item]:
-        for part in _parts(items, FEATURE_BATCH // VIEWS):
+        rows = max(self.rows(item.modality, item.data) for item in items)
+        for part in _parts(items, max(1, FEATURE_BATCH // (VIEWS * rows))):
             data = [
                 view
                 for item in part

@@ -106,7 +106,17 @@ class Settings(BaseSettings):
         None, description="Folder under which `/data/local-files/?d=` paths may be read; none by default."
     )
     media_max_mb: int = Field(64, ge=1, description="Largest media file.")
-    media_max_megapixels: int = Field(100, ge=1, description="Largest picture.")
+    media_max_megapixels: int = Field(100, ge=1, description="Largest picture, or frame of a video.")
+    video_frames: int = Field(8, ge=1, le=64, description="Frames that are looked at of a video, evenly spread.")
+    video_clip_s: float = Field(
+        0.0, ge=0, description="Longest part of a video that is looked at, from its middle; 0 for all of it."
+    )
+    video_pooling: Literal["mean", "max"] = Field(
+        "mean", description="How the features of frames become one: `max` where one frame may tell it all."
+    )
+    audio_max_s: float = Field(
+        30.0, ge=1, description="Longest part of a sound that is listened to, from its middle."
+    )
     media_fresh_s: float = Field(
         300.0,
         ge=0,
@@ -121,7 +131,7 @@ class Settings(BaseSettings):
     train_min_annotations: int = Field(3, ge=1, description="Fewest new annotations for that.")
     lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
     lora_towers: Literal["text", "both"] = Field(
-        "text", description="Where a dual encoder gets new adapters; see docs/decisions/0009."
+        "text", description="Where encoders of two modalities get new adapters; see docs/decisions/0009."
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
     train_steps: int = Field(60, ge=1, description="Most optimizer steps of one run.")

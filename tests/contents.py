@@ -7,6 +7,8 @@ from types import MappingProxyType
 from PIL import Image
 
 from lorabel.contracts import Content, Input, MediaRef, Modality
+from tests.audio_files import encoded, tone
+from tests.video_files import colour_video
 
 COLOURS = ("red", "blue", "red", "blue")
 FOUR = len(COLOURS)
@@ -35,4 +37,16 @@ def _picture(number: int) -> bytes:
     return file.getvalue()
 
 
-FILES: Mapping[Modality, Callable[[int], bytes]] = MappingProxyType({Modality.IMAGE: _picture})
+def _video(number: int) -> bytes:
+    return colour_video(COLOURS[number])
+
+
+def _sound(number: int) -> bytes:
+    """Of high pitch where a picture would be red; the last two are longer than a tiny model hears at once."""
+    pitch_hz = 2000 if COLOURS[number] == "red" else 200
+    return encoded(tone(pitch_hz, length_s=0.5 if number < 2 else 1.5))
+
+
+FILES: Mapping[Modality, Callable[[int], bytes]] = MappingProxyType(
+    {Modality.IMAGE: _picture, Modality.VIDEO: _video, Modality.AUDIO: _sound}
+)

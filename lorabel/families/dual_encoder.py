@@ -1,5 +1,7 @@
 """open_clip models: a picture and a text each become a vector, and the nearest label text is the answer.
 
+A video is pictures of some of its frames.
+
 CLIP (https://arxiv.org/abs/2103.00020) and SigLIP (https://arxiv.org/abs/2303.15343). New and renamed labels
 work at once, since a label is only a text.
 """
@@ -13,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 import open_clip
 import torch
+from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,7 +27,9 @@ from lorabel.contracts import Input, Modality
 from lorabel.encoder import Encoder
 from lorabel.errors import SettingsError
 from lorabel.media import decode_image
+from lorabel.pooling import pooled
 from lorabel.settings import Settings
+from lorabel.video import decode_video
 
 IMAGE_TOWER = "visual."
 LARGEST_CUT = 0.03
@@ -34,10 +39,10 @@ DRAFT = 2
 
 @dataclass(frozen=True)
 class DualEncoder(Encoder):
-    """Pictures are read as (3, height, width) uint8."""
+    """Pictures are read as (3, height, width) uint8, videos as (frames, 3, height, width)."""
 
     name: ClassVar[str] = "dual_encoder"
-    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.TEXT})
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.TEXT, Modality.VIDEO})
     default_source: ClassVar[str] = "ViT-B-16-SigLIP2-256/webli"
 
     source: str
@@ -46,8 +51,7 @@ class DualEncoder(Encoder):
     dtype: torch.dtype
     transform: Any
     tokenize: Any
-    max_megapixels: int
-    towers: str
+    settings: Settings
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
@@ -62,9 +66,7 @@ class DualEncoder(Encoder):
             ) from error
         separate_attention(module).requires_grad_(False).eval()
         module.to(device=device, dtype=dtype)
-        return cls(
-            source, module, device, dtype, transform, tokenize, settings.media_max_megapixels, settings.lora_towers
-        )
+        return cls(source, module, device, dtype, transform, tokenize, settings)
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
@@ -84,9 +86,11 @@ class DualEncoder(Encoder):
         return source
 
     def read(self, modality: Modality, file: bytes) -> Tensor:
-        image = decode_image(file, self.max_megapixels, DRAFT * self._side_px)
-        pixels: Tensor = pil_to_tensor(Compose(self.transform.transforms[:-2])(image))
-        return pixels
+        most = self.settings.media_max_megapixels
+        if modality == Modality.VIDEO:
+            frames = decode_video(file, self.settings.video_frames, self.settings.video_clip_s, most)
+            return torch.stack([self._pixels(frame) for frame in frames])
+        return self._pixels(decode_image(file, most, DRAFT * self._side_px))
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         if modality == Modality.TEXT:
@@ -94,20 +98,27 @@ class DualEncoder(Encoder):
         else:
             if any(one.is_floating_point() for one in data):
                 data = [self._normalise(one) for one in data]
-            batch = self._normalise(torch.stack(list(data)).to(self.device)).to(self.dtype)
+            pictures = torch.cat([one if modality == Modality.VIDEO else one[None] for one in data])
+            batch = self._normalise(pictures.to(self.device)).to(self.dtype)
             features = self.module.encode_image(batch)  # type: ignore[operator]
-        return functional.normalize(features.float(), dim=-1)
+        features = functional.normalize(features.float(), dim=-1)
+        if modality == Modality.VIDEO:
+            return pooled(features, [len(frames) for frames in data], self.settings.video_pooling)
+        return features
 
     def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
-        """Cut off up to 3% at each side and change the contrast a little. Never mirrored: an arrow's direction may
-        be the label."""
+        """Cut off up to 3% at each side and change the contrast a little, of a video's frames all alike. Never
+        mirrored: an arrow's direction may be the label."""
         return data if modality == Modality.TEXT else _jitter(self._normalise(data), generator)
 
     def tower(self, modality: Modality) -> frozenset[str]:
         return self._text_layers if modality == Modality.TEXT else self._image_layers
 
+    def rows(self, modality: Modality, data: Any) -> int:
+        return len(data) if modality == Modality.VIDEO else 1
+
     def trained_layers(self, question: Input) -> list[str]:
-        if self.towers == "both":
+        if self.settings.lora_towers == "both":
             return self.lora_layers()
         return sorted(self._text_layers)
 
@@ -119,6 +130,11 @@ class DualEncoder(Encoder):
     def bias(self) -> float | None:
         bias = self.module.logit_bias
         return float(bias.detach().float()) if isinstance(bias, Tensor) else None
+
+    def _pixels(self, image: Image) -> Tensor:
+        """(3, height, width) uint8 at the model's resolution."""
+        pixels: Tensor = pil_to_tensor(Compose(self.transform.transforms[:-2])(image))
+        return pixels
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """As open_clip's own transform ends: uint8 (..., 3, height, width) to what the model takes. On the device,
@@ -144,10 +160,12 @@ class DualEncoder(Encoder):
 
 
 def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    _, height, width = pixels.shape
+    """Of (..., 3, height, width) float."""
+    *_, height, width = pixels.shape
     shares: list[float] = torch.rand(5, generator=generator).tolist()
     left, right = (round(share * LARGEST_CUT * width) for share in shares[:2])
     top, bottom = (round(share * LARGEST_CUT * height) for share in shares[2:4])
-    cut = pixels[:, top : height - bottom, left : width - right]
-    resized: Tensor = functional.interpolate(cut[None], (height, width), mode="bilinear", antialias=True)[0]
-    return resized * (0.95 + 0.1 * shares[4])
+    cut = pixels[..., top : height - bottom, left : width - right]
+    cut = cut.reshape(-1, *cut.shape[-3:])
+    resized: Tensor = functional.interpolate(cut, (height, width), mode="bilinear", antialias=True)
+    return resized.view_as(pixels) * (0.95 + 0.1 * shares[4])

@@ -1,0 +1,124 @@
+"""A file of moving pictures or of sound, in memory, opened by PyAV (https://pyav.basswood-io.com).
+
+A stranger wrote it. So only formats that browsers play are tried, and nothing that a file names is opened: of a
+playlist (HLS, DASH, concat) FFmpeg would fetch whatever stands in it.
+"""
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+
+from lorabel.errors import UnreadableError
+
+Kind = Literal["video", "audio"]
+# FFmpeg's names of MP4 and MOV, WebM and Matroska, Ogg; and of what else holds sound alone.
+FORMATS: dict[str, str] = {"video": "mov,matroska,ogg", "audio": "mov,matroska,ogg,wav,mp3,flac,aac"}
+MOST_PACKETS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Track:
+    """The first stream of the kind asked for.
+
+    Args:
+        start, end: of what it holds, in units of `unit_s` seconds.
+        keyframes: sorted moments, in the same unit, from which on it can be decoded.
+    """
+
+    container: InputContainer
+    stream: Any
+    unit_s: float
+    start: int
+    end: int
+    keyframes: list[int]
+
+    @property
+    def length_s(self) -> float:
+        return (self.end - self.start) * self.unit_s
+
+    def keyframe(self, moment: float) -> int:
+        """The last one that is not after it."""
+        return self.keyframes[max(0, bisect_right(self.keyframes, moment) - 1)]
+
+    def frames(self, keyframe: int) -> Iterator[Any]:
+        """Decoded from there on, in the order of time. What is broken in between is left out, as players do."""
+        self.container.seek(keyframe, stream=self.stream)
+        for packet in self.container.demux(self.stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                continue
+            yield from (frame for frame in frames if frame.pts is not None)
+
+
+@contextmanager
+def opened(data: bytes, kind: Kind, most_megapixels: int | None = None) -> Iterator[Track]:
+    """Whatever PyAV raises inside becomes an UnreadableError, for good: a broken file stays broken.
+
+    Raises:
+        UnreadableError: it is of another format, broken, or has no such stream, or frames that are too large.
+    """
+    limits = {} if most_megapixels is None else {"max_pixels": str(most_megapixels * 10**6)}
+    closed = {"format_whitelist": FORMATS[kind], "protocol_whitelist": "none"}
+    try:
+        file = io.BytesIO(data)
+        with av.open(file, "r", options=limits, container_options=closed, io_open=_refuse) as container:
+            stream = _stream(container, kind)
+            # One file is decoded in one thread; others are in other threads.
+            stream.codec_context.thread_count = 1
+            stream.codec_context.options = limits
+            if most_megapixels is not None:
+                _check_size(stream, most_megapixels)
+            yield _track(container, stream)
+    except (av.FFmpegError, ValueError) as error:
+        raise UnreadableError(
+            f"file of {len(data)} bytes is no readable {kind}: {error}", is_permanent=True
+        ) from error
+
+
+def _refuse(url: str, *_: Any) -> Any:
+    raise PermissionError(f"the file names {url[:120]!r}, which is not opened")
+
+
+def _stream(container: InputContainer, kind: Kind) -> Any:
+    streams: Any = container.streams.video if kind == "video" else container.streams.audio
+    for stream in streams:
+        # The picture of an album's cover is a video stream, too.
+        if stream.codec_context is not None and Disposition.attached_pic not in stream.disposition:
+            return stream
+    found = ", ".join(stream.type for stream in container.streams) or "nothing"
+    raise UnreadableError(f"the file holds {found}, but no {kind} that can be decoded", is_permanent=True)
+
+
+def _check_size(stream: Any, most_megapixels: int) -> None:
+    megapixels = stream.codec_context.width * stream.codec_context.height / 1e6
+    if megapixels > most_megapixels:
+        raise UnreadableError(
+            f"frames of {megapixels:.1f} megapixels, more than {most_megapixels} (MEDIA_MAX_MEGAPIXELS)",
+            is_permanent=True,
+        )
+
+
+def _track(container: InputContainer, stream: Any) -> Track:
+    """Reads all packets and decodes none: what a file's header says of its length may be absent, or a guess."""
+    start, end, keyframes = None, 0, []
+    for count, packet in enumerate(container.demux(stream)):
+        if count > MOST_PACKETS:
+            raise UnreadableError(f"the file has more than {MOST_PACKETS} packets", is_permanent=True)
+        moment = packet.dts if packet.pts is None else packet.pts
+        if moment is None:
+            continue
+        start = moment if start is None else min(start, moment)
+        end = max(end, moment + (packet.duration or 0))
+        if packet.is_keyframe:
+            keyframes.append(moment)
+    if start is None or not keyframes:
+        raise UnreadableError("the file has no packet from which on it can be decoded", is_permanent=True)
+    return Track(container, stream, float(stream.time_base), start, end, sorted(keyframes))

@@ -1,0 +1,160 @@
+"""CLAP models: a sound and a text each become a vector, and the nearest label text is the answer.
+
+https://arxiv.org/abs/2211.06687, in the implementation of transformers. A model hears as much at once as it was
+trained for, ten seconds mostly; of a longer sound it hears windows that cover it, and their features are averaged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoTokenizer,
+    ClapAudioConfig,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapTextConfig,
+    PreTrainedTokenizerFast,
+)
+
+from lorabel.audio import decode_audio, windows
+from lorabel.contracts import Input, Modality
+from lorabel.encoder import Encoder
+from lorabel.errors import SettingsError
+from lorabel.pooling import pooled
+from lorabel.settings import Settings
+
+AUDIO_TOWER = "audio_"
+LARGEST_SHIFT = 0.1
+LARGEST_GAIN_DB = 3.0
+
+
+@dataclass(frozen=True)
+class AudioTextEncoder(Encoder):
+    """Sounds are read as (windows, channels, time, mel bands) float32, in decibels. Several channels are only in
+    models that fuse the parts of a long sound; here these get windows, as the others do, in all channels alike."""
+
+    name: ClassVar[str] = "audio_text_encoder"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.AUDIO, Modality.TEXT})
+    default_source: ClassVar[str] = "hf-hub:laion/clap-htsat-unfused"
+
+    source: str
+    module: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    extractor: Any
+    tokenizer: Any
+    settings: Settings
+
+    @classmethod
+    def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        name = source.removeprefix("local-dir:").removeprefix("hf-hub:")
+        try:
+            module = ClapModel.from_pretrained(name)
+            extractor = ClapFeatureExtractor.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except Exception as error:
+            raise SettingsError(
+                f"MODEL_AUDIO_TEXT_ENCODER={source!r} cannot be loaded: {error}; expected hf-hub:owner/name, or "
+                "local-dir:folder as transformers saves a CLAP model, its feature extractor and its tokenizer"
+            ) from error
+        module.requires_grad_(False).eval().to(device=device, dtype=dtype)
+        return cls(source, module, device, dtype, extractor, tokenizer, settings)
+
+    @classmethod
+    def tiny(cls, folder: Path) -> str:
+        characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *characters])}
+        bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+        bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bytewise.decoder = decoders.ByteLevel()
+        PreTrainedTokenizerFast(
+            tokenizer_object=bytewise, pad_token="<pad>", unk_token="<unk>", model_max_length=64
+        ).save_pretrained(folder)
+        ClapFeatureExtractor(
+            feature_size=16,
+            sampling_rate=16_000,
+            hop_length=160,
+            max_length_s=1,
+            fft_window_size=512,
+            frequency_max=8_000,
+            truncation="rand_trunc",
+        ).save_pretrained(folder)
+        text = ClapTextConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=80,
+        )
+        audio = ClapAudioConfig(
+            num_mel_bins=16,
+            spec_size=64,
+            window_size=4,
+            patch_embeds_hidden_size=16,
+            hidden_size=32,
+            depths=(2, 2),
+            num_attention_heads=(2, 4),
+        )
+        config = ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=32)
+        ClapModel(config).save_pretrained(folder)
+        return f"local-dir:{folder}"
+
+    def read(self, modality: Modality, file: bytes) -> Tensor:
+        rate_hz = self.extractor.sampling_rate
+        sound = decode_audio(file, rate_hz, self.settings.audio_max_s)
+        parts = windows(sound, self.extractor.nb_max_samples)
+        found: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"]
+        return found.float()
+
+    def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
+        if modality == Modality.TEXT:
+            tokens = self.tokenizer(list(data), padding=True, truncation=True, return_tensors="pt").to(self.device)
+            seen = self.module.text_model(tokens["input_ids"], tokens["attention_mask"])  # type: ignore[operator]
+            features = self.module.text_projection(seen.pooler_output)  # type: ignore[operator]
+            return functional.normalize(features.float(), dim=-1)
+        mel = torch.cat(list(data)).to(self.device, self.dtype)
+        is_longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=self.device)
+        heard = self.module.audio_model(mel, is_longer)  # type: ignore[operator]
+        features = self.module.audio_projection(heard.pooler_output)  # type: ignore[operator]
+        return pooled(functional.normalize(features.float(), dim=-1), [len(one) for one in data], "mean")
+
+    def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
+        """A little earlier or later, a little louder or softer. Never at another pitch or speed: that may be the
+        label."""
+        if modality == Modality.TEXT:
+            return data
+        shift, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
+        time = data.shape[2]
+        return data.roll(round(shift * LARGEST_SHIFT * time), 2) + gain * LARGEST_GAIN_DB
+
+    def tower(self, modality: Modality) -> frozenset[str]:
+        return self._text_layers if modality == Modality.TEXT else self._audio_layers
+
+    def rows(self, modality: Modality, data: Any) -> int:
+        return len(data) if modality == Modality.AUDIO else 1
+
+    def trained_layers(self, question: Input) -> list[str]:
+        if self.settings.lora_towers == "both":
+            return self.lora_layers()
+        return sorted(self._text_layers)
+
+    @cached_property
+    def scale(self) -> float:
+        return float(self.module.logit_scale_a.detach().float().exp())  # type: ignore[operator]
+
+    @cached_property
+    def _audio_layers(self) -> frozenset[str]:
+        return frozenset(name for name in self.lora_layers() if name.startswith(AUDIO_TOWER))
+
+    @cached_property
+    def _text_layers(self) -> frozenset[str]:
+        return frozenset(self.lora_layers()) - self._audio_layers

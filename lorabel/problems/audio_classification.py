@@ -1,0 +1,24 @@
+"""`<Choices>`, single or multiple, over an `<Audio>`: which of the labels is the whole sound?"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lorabel.choices import ChoicesProblem
+from lorabel.contracts import Modality
+from lorabel.problems import Sample
+from lorabel.regions import choices
+
+
+@dataclass(frozen=True)
+class AudioClassification(ChoicesProblem):
+    name: ClassVar[str] = "audio_classification"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.AUDIO})
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        Sample(
+            label_config='<View><Audio name="audio" value="$audio"/><Choices name="label" toName="audio">'
+            '<Choice value="high"/><Choice value="low"/></Choices></View>',
+            data={"audio": "/data/upload/1/high.wav"},
+            result=[choices("label", "audio", ["high"])],
+            opposite=[choices("label", "audio", ["low"])],
+        ),
+    )

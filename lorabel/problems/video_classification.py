@@ -1,0 +1,24 @@
+"""`<Choices>`, single or multiple, over a `<Video>`: which of the labels does the whole video show?"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lorabel.choices import ChoicesProblem
+from lorabel.contracts import Modality
+from lorabel.problems import Sample
+from lorabel.regions import choices
+
+
+@dataclass(frozen=True)
+class VideoClassification(ChoicesProblem):
+    name: ClassVar[str] = "video_classification"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.VIDEO})
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        Sample(
+            label_config='<View><Video name="video" value="$video"/><Choices name="label" toName="video">'
+            '<Choice value="red"/><Choice value="blue"/></Choices></View>',
+            data={"video": "/data/upload/1/red.mp4"},
+            result=[choices("label", "video", ["red"])],
+            opposite=[choices("label", "video", ["blue"])],
+        ),
+    )
