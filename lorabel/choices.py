@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from lorabel import regions
+from lorabel import label_scores, regions
 from lorabel.contents import MODALITIES, content
 from lorabel.contracts import Contract, Input, LabelScores, LabelsInput, LabelTarget, Modality
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
@@ -59,7 +59,8 @@ class ChoicesProblem(Problem):
     def prediction(self, output: LabelScores, data: TaskData) -> Prediction:
         chosen, confidence = self._choose(output)
         values = [self.labels[i].value for i in chosen]
-        return Prediction([regions.choices(self.from_name, self.to_name, values)] if values else [], confidence)
+        found = [regions.choices(self.from_name, self.to_name, values)] if values else []
+        return Prediction(found, confidence, label_scores.margin(self.distributions(output)))
 
     def target(self, result: list[regions.Region], data: TaskData) -> LabelTarget:
         mine = [region for region in result if region.get("from_name") == self.from_name]
@@ -86,7 +87,10 @@ class ChoicesProblem(Problem):
 
         predicted = [tuple(self._choose(output)[0]) for output in outputs]
         names = [label.value for label in self.labels]
-        return classification([target.indices for target in targets], predicted, names, self.is_multiple)
+        probabilities = [output.probabilities for output in outputs]
+        return classification(
+            [target.indices for target in targets], predicted, probabilities, names, self.is_multiple
+        )
 
     def agree(self, targets: Sequence[LabelTarget]) -> LabelTarget:
         """Each annotator has one voice; where as many say one as the other, the newest decides."""
@@ -105,6 +109,23 @@ class ChoicesProblem(Problem):
 
     def class_of(self, target: LabelTarget) -> tuple[int, ...]:
         return target.indices
+
+    def answers(self, target: LabelTarget) -> frozenset[str]:
+        return frozenset(self.labels[i].value for i in target.indices)
+
+    def distributions(self, output: LabelScores) -> list[tuple[float, ...]]:
+        return label_scores.distributions(output.probabilities, self._parents, self.is_multiple)
+
+    def right_answers(self, target: LabelTarget) -> list[int | None]:
+        return label_scores.right_answers(target.indices, self._parents, self.is_multiple)
+
+    def calibrated(self, output: LabelScores, temperature: float) -> LabelScores:
+        scores = label_scores.tempered_scores(output.probabilities, self._parents, self.is_multiple, temperature)
+        return LabelScores(probabilities=scores)
+
+    @property
+    def _parents(self) -> tuple[int, ...]:
+        return tuple(label.parent for label in self.labels)
 
     def _choose(self, output: LabelScores) -> tuple[list[int], float]:
         """The labels that the output stands for, and the confidence in them."""

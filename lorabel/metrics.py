@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from lorabel.problems import Metrics
 
@@ -12,14 +12,16 @@ from lorabel.problems import Metrics
 def classification(
     targets: Sequence[tuple[int, ...]],
     predicted: Sequence[tuple[int, ...]],
+    probabilities: Sequence[Sequence[float]],
     labels: Sequence[str],
     is_multiple: bool,
 ) -> Metrics:
-    """Accuracy (exact match if multiple), macro and per-class precision, recall and F1, confusion matrix.
+    """Accuracy (exact match if multiple), macro and per-class precision, recall and F1, ROC AUC, confusion matrix.
 
     Macro averages go over the classes that occur in targets or predictions: a class that no held-out task
-    has says nothing. `confusion` has a row per true label and a column per predicted one (single), or per
-    label `[[tn, fp], [fn, tp]]` (multiple).
+    has says nothing. `roc_auc` is each class against the rest, its macro average over those that some tasks have
+    and some have not; None if there is none. `confusion` has a row per true label and a column per predicted one
+    (single), or per label `[[tn, fp], [fn, tp]]` (multiple).
     """
     truth, guess = _indicators(targets, len(labels)), _indicators(predicted, len(labels))
     precision, recall, f1, support = precision_recall_fscore_support(truth, guess, average=None, zero_division=0)
@@ -33,9 +35,11 @@ def classification(
     else:
         order = list(range(len(labels)))
         confusion = confusion_matrix(truth.argmax(1), guess.argmax(1), labels=order).tolist()
+    areas = _roc_aucs(truth, np.asarray(probabilities, dtype=float).reshape(truth.shape))
+    known = [area for area in areas if area is not None]
     per_class = {
-        label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-        for label, p, r, f, n in zip(labels, precision, recall, f1, support, strict=True)
+        label: {"precision": float(p), "recall": float(r), "f1": float(f), "roc_auc": area, "support": int(n)}
+        for label, p, r, f, area, n in zip(labels, precision, recall, f1, areas, support, strict=True)
     }
     return Metrics(
         "accuracy",
@@ -45,11 +49,20 @@ def classification(
             "macro_precision": macro[0],
             "macro_recall": macro[1],
             "macro_f1": macro[2],
+            "roc_auc": float(np.mean(known)) if known else None,
             "per_class": per_class,
             "labels": list(labels),
             "confusion": confusion,
         },
     )
+
+
+def _roc_aucs(truth: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> list[float | None]:
+    """Of each class against the rest; None where all tasks have it, or none has."""
+    return [
+        float(roc_auc_score(is_it, scores)) if 0 < is_it.sum() < len(is_it) else None
+        for is_it, scores in zip(truth.T, probabilities.T, strict=True)
+    ]
 
 
 def _indicators(rows: Sequence[tuple[int, ...]], n_labels: int) -> NDArray[np.bool_]:

@@ -26,11 +26,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProjectModel:
-    """One version of a project's model: what the label config asks, and which adapters answer."""
+    """One version of a project's model: what the label config asks, which adapters answer, and the temperatures of
+    their scores; both by control tag."""
 
     project_id: int
     version: str
     adapters: dict[str, str]
+    temperatures: dict[str, float]
     bound: BoundConfig
     settings: Settings
 
@@ -43,8 +45,10 @@ class ProjectModel:
         """
         number = project.live_number if number is None else number
         bound = bind(project.label_config or "")
-        adapters = versions.adapters_of(session, project.id, number)
-        return cls(project.id, version_name(project.id, number), adapters, bound, settings)
+        version = versions.get(session, project.id, number) if number else None
+        adapters = {} if version is None else version.adapters
+        temperatures = {} if version is None else versions.temperatures(version)
+        return cls(project.id, version_name(project.id, number), adapters, temperatures, bound, settings)
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,14 @@ class TaskPrediction:
     """The regions of every control tag that was read and is shown with them, each right by the label config, and
     their mean score.
 
+    `margin`: the mean of theirs; where a problem cannot say, its score stands for it.
     `unread` says why another tag was not; a reason that may pass goes before one that never will.
     `dropped_regions`: how many were wrong by the label config.
     """
 
     regions: list[Region]
     score: float
+    margin: float
     unread: Unread | None
     dropped_regions: int
 
@@ -96,7 +102,9 @@ def _questions(
         except UnreadableError as error:
             questions.append(Unread(str(error), error.is_permanent))
         else:
-            questions.append(Question(binding, data, asked, model.adapters.get(binding.from_name)))
+            name = binding.from_name
+            temperature = model.temperatures.get(name, 1.0)
+            questions.append(Question(binding, data, asked, model.adapters.get(name), temperature))
     return questions
 
 
@@ -113,10 +121,15 @@ def _merge(model: ProjectModel, found: Sequence[Prediction | Unread]) -> TaskPre
     right = [region for region in regions if _is_right(model.project_id, model.bound.config, region)]
     return TaskPrediction(
         right,
-        sum(prediction.score for prediction in predictions) / len(predictions) if predictions else 0.0,
+        _mean([one.score for one in predictions]),
+        _mean([one.score if one.margin is None else one.margin for one in predictions]),
         reasons[0] if reasons else None,
         len(regions) - len(right),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _is_right(project_id: int, config: LabelConfig, region: Region) -> bool:

@@ -25,12 +25,14 @@ LEAST_TIME_S = 0.05
 
 @dataclass(frozen=True)
 class Question:
-    """What one binding wants to know about one task; `adapter` None asks the base model."""
+    """What one binding wants to know about one task; `adapter` None asks the base model. `temperature`: of the
+    output's probabilities, as the version was calibrated."""
 
     binding: Problem
     data: TaskData
     contract: Input
     adapter: str | None
+    temperature: float = 1.0
 
     def row(self) -> PredictRow:
         return PredictRow(
@@ -103,6 +105,8 @@ def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | 
         return Unread(result.error.reason, is_permanent, is_late and not is_permanent)
     try:
         output = question.binding.output_type.model_validate(result.output)
+        if question.temperature != 1:
+            output = question.binding.calibrated(output, question.temperature)
         prediction = question.binding.prediction(output, question.data)
     except (ValidationError, ValueError, LookupError) as error:
         return _broken(question, f"{type(error).__name__}: {error}")

@@ -149,7 +149,7 @@ class ModelVersion(Table):
     """A set of adapters, one per control tag: `adapters` maps from_name to an adapter folder's name.
 
     `trained_on` are annotation ids; `metrics` has `candidate` and `live`, each by control tag, measured on
-    the same held-out tasks, and `decision`, a sentence.
+    the same held-out tasks, `calibration` by control tag, and `decision`, a sentence.
     """
 
     __tablename__ = "model_version"

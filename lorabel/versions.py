@@ -37,6 +37,12 @@ def adapters_of(session: Session, project_id: int, number: int) -> dict[str, str
     return get(session, project_id, number).adapters if number else {}
 
 
+def temperatures(version: ModelVersion) -> dict[str, float]:
+    """from_name -> what its scores are calibrated with (`lorabel.calibration`); where there is none, 1."""
+    found = version.metrics.get("calibration", {})
+    return {from_name: one["temperature"] for from_name, one in found.items() if one is not None}
+
+
 def live_adapters(session: Session, project: Project) -> dict[str, str]:
     return adapters_of(session, project.id, project.live_number)
 

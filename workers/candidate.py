@@ -7,11 +7,12 @@ from pathlib import Path
 
 from peft import PeftModel
 
+from lorabel.calibration import Calibration, calibrate
 from lorabel.contracts import MediaRef
 from lorabel.families import Family
 from lorabel.problems import Problem
 from workers import examples, launch, lora
-from workers.evaluate import Judgement, choose_tasks, judge, score
+from workers.evaluate import Judgement, answer, choose_tasks, judge, score
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -19,9 +20,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Candidate:
-    """`skipped`: annotation id -> why it taught nothing."""
+    """`skipped`: annotation id -> why it taught nothing. `calibration`: of its scores; None if it has none."""
 
     judgement: Judgement
+    calibration: Calibration | None
     base_model: str
     loss: float
     trained_on: list[int]
@@ -63,10 +65,13 @@ def make_candidate(
         loss = launch.fine_tune(
             here.settings, family, model, train, recipe, ground.name, here.settings.data_dir, on_step
         )
-        candidate = score(problem, family, tasks, here.settings.max_batch)
+        outputs = answer(family, tasks, here.settings.max_batch)
         _save(model, folder)
+    targets = [example.target for example in tasks]
+    of_held_out = slice(len(held_out))
     return Candidate(
-        judge(candidate, live, len(held_out), here.settings),
+        judge(problem.metrics(targets, outputs), live, len(held_out), here.settings),
+        calibrate(problem, targets[of_held_out], outputs[of_held_out], here.settings.evaluate_min_tasks),
         family.source,
         loss,
         [one for example in train for one in example.lesson.annotation_ids],

@@ -33,14 +33,19 @@ def choose_tasks(held_out: Sequence[Example], trained: Sequence[Example], settin
     return [*held_out, *trained]
 
 
-def score(problem: Problem, family: Family, examples: Sequence[Example], batch: int) -> Metrics:
-    """The metrics of the adapter that PEFT has active."""
+def answer(family: Family, examples: Sequence[Example], batch: int) -> list[Any]:
+    """The outputs with the adapter that PEFT has active."""
     memo = Memo({TEXTS: MEMO_BYTES})
     outputs: list[Any] = []
     for start in range(0, len(examples), batch):
         inputs = [example.model_input for example in examples[start : start + batch]]
         outputs += family.predict(inputs, [None] * len(inputs), NoRowAdapters(), memo)
-    return problem.metrics([example.target for example in examples], outputs)
+    return outputs
+
+
+def score(problem: Problem, family: Family, examples: Sequence[Example], batch: int) -> Metrics:
+    """The metrics of the adapter that PEFT has active."""
+    return problem.metrics([example.target for example in examples], answer(family, examples, batch))
 
 
 def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) -> Judgement:

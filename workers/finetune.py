@@ -226,6 +226,13 @@ def _version(
             "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
             "live": {tag: candidate.judgement.live.values for tag, candidate in candidates.items()},
             "loss": {tag: candidate.loss for tag, candidate in candidates.items()},
+            "calibration": {
+                **(live.metrics.get("calibration", {}) if live else {}),
+                **{
+                    tag: None if (found := candidates[tag].calibration) is None else asdict(found)
+                    for tag in chosen
+                },
+            },
             "decision": "; ".join(f"{tag}: {made.judgement.decision}" for tag, made in candidates.items()),
         },
         trained_on=sorted({i for candidate in candidates.values() for i in candidate.trained_on}),

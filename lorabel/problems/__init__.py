@@ -42,10 +42,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Regions of one control tag and the model's confidence in them, in [0, 1]."""
+    """Regions of one control tag and the model's confidence in them, in [0, 1].
+
+    `margin`: how far they are ahead of the next best answer, in [0, 1]; None if the problem cannot say.
+    """
 
     regions: list[Region]
     score: float
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,24 @@ class Problem(ABC):
     def class_of(self, target: Any) -> Hashable:
         """Rare classes are replayed as often as common ones, and weigh as much in the loss."""
         return None
+
+    def answers(self, target: Any) -> frozenset[str] | None:
+        """The target in the words of the label config, to look for label errors; None if words cannot say it."""
+        return None
+
+    def distributions(self, output: Any) -> Sequence[Sequence[float]]:
+        """The probabilities that the output consists of, one distribution for each set of answers that exclude
+        each other. None at all: scores are not calibrated."""
+        return ()
+
+    def right_answers(self, target: Any) -> Sequence[int | None]:
+        """The place in each of `distributions` of what is right; None if the target does not say."""
+        return ()
+
+    def calibrated(self, output: Any, temperature: float) -> Any:
+        """The output with each of its distributions tempered (`lorabel.label_scores`): the same answers, more or
+        less certain."""
+        return output
 
 
 def question(binding: Problem, data: TaskData, settings: Settings) -> Input:

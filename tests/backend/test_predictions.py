@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.services import EXTENSION, Services
+from lorabel import versions
 from lorabel.errors import LabelStudioError
 from lorabel.settings import Settings
 from tests.backend import requests
@@ -142,6 +143,19 @@ def test_rows_name_the_adapters_of_the_live_version_by_control_tag(
     add_version(services, 2)
     results(client, picture(1, "red"), label_config=requests.TWO_TAGS)
     assert [row.adapter for row in model_server.rows] == ["p1.v2/label", None]
+
+
+def test_the_score_is_calibrated_as_the_live_version_was_and_the_base_models_is_left_alone(
+    client: FlaskClient, services: Services
+) -> None:
+    client.post("/setup", json=requests.setup())
+    [raw] = results(client, picture(1, "red"))
+    add_version(services, 2)
+    with services.store.write() as session:
+        versions.get(session, 1, 2).metrics = {"calibration": {"label": {"temperature": 2.0}, "other": None}}
+    [calibrated] = results(client, picture(2, "red"))
+    assert (choices(calibrated), raw["score"]) == (choices(raw), SURE)
+    assert calibrated["score"] == pytest.approx(0.75), "the roots of 0.9 and 0.1 are as 3 to 1"
 
 
 def test_a_label_config_that_nobody_serves_gets_nothing_saved(

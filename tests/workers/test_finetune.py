@@ -96,6 +96,9 @@ def test_a_run_learns_what_labels_mean_and_its_version_goes_live(here: Services,
     assert version.state == VersionState.LIVE
     assert version.trained_on == [i for i in range(1, 51) if not is_held_out(i, 20)]
     assert version.base_models == {"grade": SOURCE}
+    calibration = version.metrics["calibration"]["grade"]
+    assert (calibration["tasks"], calibration["reason"]) == (candidate["tasks"], "")
+    assert versions.temperatures(version) == {"grade": calibration["temperature"]} != {"grade": 1.0}
     with store.read() as session:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
         assert {row.run_id for row in session.query(Annotation)} == {run.id}
