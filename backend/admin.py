@@ -115,13 +115,14 @@ def rollback(project_id: int) -> Answer:
 
 def _page(query: Select[Any]) -> tuple[Sequence[Any], int]:
     """The rows that `?limit&offset` ask for, and how many there are in all."""
-    limit, offset = _number("limit", DEFAULT_ROWS, MOST_ROWS), _number("offset", 0, wire.LARGEST_ID)
+    limit, offset = read_number("limit", DEFAULT_ROWS, MOST_ROWS), read_number("offset", 0, wire.LARGEST_ID)
     with services().store.read() as session:
         total = session.scalar(select(func.count()).select_from(query.order_by(None).subquery()))
         return session.scalars(query.limit(limit).offset(offset)).all(), total or 0
 
 
-def _number(name: str, default: int, largest: int) -> int:
+def read_number(name: str, default: int, largest: int) -> int:
+    """A field of the query. Raises BadRequestError."""
     text = request.args.get(name, str(default))
     if not text.isascii() or not text.isdigit() or int(text) > largest:
         raise BadRequestError(f"{name}={text[:20]!r} is no number from 0 to {largest}")

@@ -6,7 +6,7 @@ import time
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from backend import admin, observability, openapi, preannotations, protocol
+from backend import admin, observability, openapi, preannotations, protocol, search
 from backend.services import EXTENSION, Services, services
 from lorabel.errors import (
     BadRequestError,
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = Services.open(settings)
     _watch_requests(app)
     require_basic_auth(app, settings, OPEN_PATHS)
-    for module in (protocol, admin, preannotations, observability, openapi):
+    for module in (protocol, admin, preannotations, search, observability, openapi):
         app.register_blueprint(module.blueprint)
     app.register_error_handler(RequestEntityTooLarge, _refuse_size)
     app.register_error_handler(HTTPException, _answer_http_error)

@@ -16,6 +16,7 @@ Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{model}"
 PROJECT = "/api/v1/projects/{project_id}"
 PAGE = ("limit", "offset")
+NUMBERS = (*PAGE, "task")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,14 @@ OPERATIONS = (
         errors=(400,),
         query=(*PAGE, "state"),
     ),
+    Operation(
+        "get",
+        f"{PROJECT}/search",
+        "Tasks like a text (`q`) or like another task (`task`), the most similar first.",
+        records.SearchRecord,
+        errors=(400, 404, 409, 502, 503),
+        query=("q", "task", "limit"),
+    ),
     Operation("post", f"{PROJECT}/train", "Train now.", records.RunRecord, status=202, errors=(404,)),
     Operation(
         "post",
@@ -211,7 +220,7 @@ def _parameters(operation: Operation) -> list[Json]:
         if f"{{{name}}}" in operation.path
     ]
     of_query = [
-        {"name": name, "in": "query", "schema": {"type": "integer" if name in PAGE else "string"}}
+        {"name": name, "in": "query", "schema": {"type": "integer" if name in NUMBERS else "string"}}
         for name in operation.query
     ]
     return of_path + of_query

@@ -7,17 +7,16 @@ tasks are unharmed. Annotations that come with a task are never looked at. What 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from socket import socket
 from time import monotonic
 from typing import Self
 
 from backend import wire
-from backend.services import Services
+from backend.services import Services, prediction_slot
 from lorabel import bulk_runs, predictor, projects, unread_tasks
-from lorabel.errors import ConflictError, LabelConfigError, ModelServerBusyError, ModelServerError
+from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.hang_up import has_hung_up
 from lorabel.messages import Lane
 from lorabel.predictor import ProjectModel, TaskPrediction
@@ -73,7 +72,7 @@ def predict(services: Services, body: wire.Predict, client: socket | None = None
         log.info("project %d: nobody serves its control tags, %d tasks", project_id, len(body.tasks))
         entries: list[Entry] = [None] * len(body.tasks)
     else:
-        with _slot(services):
+        with prediction_slot(services):
             entries = _predict(services, live, body, deadline, client)
     return [entry or _empty(live.model) for entry in entries] if _is_smart_tool(body) else entries
 
@@ -153,13 +152,3 @@ def _entry(model: ProjectModel, found: TaskPrediction) -> wire.PredictionEntry:
 def _empty(model: ProjectModel) -> wire.PredictionEntry:
     """For smart tools, whose answer is shown at once and never saved."""
     return wire.PredictionEntry(result=[], score=0.0, model_version=model.version)
-
-
-@contextmanager
-def _slot(services: Services) -> Iterator[None]:
-    if not services.prediction_slots.acquire(blocking=False):
-        raise ModelServerBusyError("every thread for predictions is taken (THREADS)", retry_after_s=1)
-    try:
-        yield
-    finally:
-        services.prediction_slots.release()

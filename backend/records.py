@@ -253,6 +253,23 @@ class EventList(Record):
     events: list[EventRecord]
 
 
+class HitRecord(Record):
+    """`similarity`: the cosine, in [-1, 1]. `url`: the task in Label Studio, if we know its address."""
+
+    task_id: int
+    similarity: float
+    url: str | None
+
+
+class SearchRecord(Record):
+    """The most similar task first, out of `indexed`. `missing`: tasks that could not be compared (not embedded
+    yet, or unreadable); null where Label Studio does not say how many there are."""
+
+    hits: list[HitRecord]
+    indexed: int
+    missing: int | None
+
+
 class LiveVersion(Record):
     live_version: str
 

@@ -1,5 +1,7 @@
 """What the routes need, made once per app and handed to them by `app.extensions`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import cast
@@ -9,8 +11,10 @@ from flask import current_app
 from backend.inbox import Inbox
 from backend.metrics import Metrics
 from lorabel.authorizations import Authorizations
+from lorabel.errors import ModelServerBusyError
 from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
+from lorabel.search import Searcher
 from lorabel.settings import Settings
 from lorabel.store import Store
 
@@ -29,6 +33,7 @@ class Services:
     model_client: ModelClient
     authorizations: Authorizations
     metrics: Metrics
+    searcher: Searcher
     prediction_slots: BoundedSemaphore
 
     @classmethod
@@ -36,14 +41,16 @@ class Services:
         """Opens the database and brings its schema to the newest revision."""
         store = Store.open(settings)
         store.migrate()
+        model_client, authorizations = ModelClient(settings), Authorizations()
         return cls(
             settings,
             store,
             Inbox(store),
             Jobs(settings),
-            ModelClient(settings),
-            Authorizations(),
+            model_client,
+            authorizations,
             Metrics(settings),
+            Searcher(settings, store, model_client, authorizations),
             BoundedSemaphore(settings.threads - RESERVED_THREADS),
         )
 
@@ -52,6 +59,17 @@ class Services:
         self.model_client.close()
         self.jobs.redis.close()
         self.store.close()
+
+
+@contextmanager
+def prediction_slot(here: Services) -> Iterator[None]:
+    """Raises ModelServerBusyError if no thread for predictions is free."""
+    if not here.prediction_slots.acquire(blocking=False):
+        raise ModelServerBusyError("every thread for predictions is taken (THREADS)", retry_after_s=1)
+    try:
+        yield
+    finally:
+        here.prediction_slots.release()
 
 
 def services() -> Services:

@@ -14,8 +14,9 @@ from rich.table import Table
 from lorabel import bulk_runs, logs, projects, runs, versions
 from lorabel import connect as connecting
 from lorabel import doctor as doctors
+from lorabel.authorizations import Authorizations
 from lorabel.errors import LorabelError
-from lorabel.follow import ACTIVE, follow, report
+from lorabel.follow import ACTIVE, FAILURES_SHOWN, follow, report
 from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
 from lorabel.settings import Settings
@@ -189,6 +190,49 @@ def _task_ids(text: str) -> list[int]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise typer.BadParameter(f"{text!r} are no task ids; expected for example 1,2,3", param_hint="--tasks")
     return [int(part) for part in parts]
+
+
+@app.command()
+def search(
+    project: ProjectId,
+    text: Annotated[str | None, typer.Argument(help="What the tasks are to be like.")] = None,
+    task: Annotated[int | None, typer.Option(help="Tasks like this one, by id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 10,
+) -> None:
+    """Show the tasks that are most like a text, or like another task."""
+    if bool(text) == (task is not None):
+        raise typer.BadParameter('expected a text or a task: `lorabel search 1 "red star"` or `--task 7`')
+    from lorabel.search import Searcher, task_links
+
+    settings, store = _open()
+    searcher = Searcher(settings, store, ModelClient(settings), Authorizations())
+    if task is not None:
+        found = searcher.like_task(project, task, limit)
+    else:
+        found = searcher.by_text(project, text or "", limit)
+    with store.read() as session:
+        links = task_links(projects.get(session, project), settings, found.hits)
+    table = _table("task", "similarity", "in Label Studio")
+    for hit, link in zip(found.hits, links, strict=True):
+        table.add_row(str(hit.task_id), f"{hit.similarity:.3f}", link or "")
+    console.print(table)
+    console.print(f"out of {found.indexed} tasks of project {project}")
+    if found.missing:
+        console.print(f"{found.missing} more are not embedded yet, or cannot be: `lorabel index {project}`")
+
+
+@app.command()
+def index(project: ProjectId) -> None:
+    """Embed all tasks of a project for `lorabel search`, which else does it bit by bit."""
+    from lorabel.search import Searcher
+
+    settings, store = _open()
+    found = Searcher(settings, store, ModelClient(settings), Authorizations()).index(project)
+    console.print(f"{found.embedded} tasks were embedded, {found.total} of project {project} are")
+    for task_id, reason in list(found.unread.items())[:FAILURES_SHOWN]:
+        console.print(f"task {task_id} cannot be: {reason}", highlight=False)
+    if len(found.unread) > FAILURES_SHOWN:
+        console.print(f"and {len(found.unread) - FAILURES_SHOWN} more")
 
 
 @app.command(name="versions")

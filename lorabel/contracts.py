@@ -89,6 +89,37 @@ class LabelsInput(Input):
         return self.model_copy(update={"labels": labels})
 
 
+class EmbedInput(Input):
+    """Where do the contents lie in the base model's space (of several: their middle)? Adapters are never asked.
+
+    Args:
+        among: modalities that the answer is to be compared with, so that one family answers for all of them.
+        is_only_recalled: an error where the features are no longer in memory; nothing is fetched or computed.
+    """
+
+    kind: ClassVar[str] = "embed"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    among: frozenset[Modality] = frozenset()
+    is_only_recalled: bool = False
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        return super().modalities | self.among
+
+
+class Embedding(Contract):
+    """A vector of length 1.
+
+    Args:
+        space: names family and base model; only vectors of one space can be compared.
+        float16: the vector, little-endian, in base64: a sixth of what its digits would take.
+    """
+
+    kind: ClassVar[str] = "embedding"
+    space: str
+    float16: str
+
+
 class LabelScores(Contract):
     """A probability in [0, 1] for each label, in the order asked. They sum to 1 unless multiple; in a taxonomy
     those with the same parent do, and each is under the condition that the parent is right."""

@@ -6,6 +6,7 @@ A family says how a content is read from a file and which tower computes it. New
 since a label is only a text.
 """
 
+import base64
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,8 +16,21 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from lorabel.contracts import Content, Input, LabelScores, LabelsInput, LabelTarget, Modality, RowAdapters
+from lorabel.contracts import (
+    Content,
+    Contract,
+    Embedding,
+    EmbedInput,
+    Input,
+    LabelScores,
+    LabelsInput,
+    LabelTarget,
+    Modality,
+    RowAdapters,
+)
+from lorabel.errors import UnreadableError
 from lorabel.families import DigestOf, Family, Fetch
 from lorabel.label_logits import label_logits, label_losses, label_scores
 from lorabel.media import digest
@@ -51,16 +65,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Example:
-    """A question with an item for each of its contents."""
+    """A question, of a class among the family's `inputs`, with an item for each of its contents."""
 
-    question: LabelsInput
+    question: Any
     items: tuple[Item, ...]
 
 
 class Encoder(Family):
     """The subclass sets what `Family` names, and says how its model reads and encodes each modality."""
 
-    inputs: ClassVar[tuple[type[Input], ...]] = (LabelsInput,)
+    inputs: ClassVar[tuple[type[Input], ...]] = (LabelsInput, EmbedInput)
 
     @abstractmethod
     def read(self, modality: Modality, file: bytes) -> Tensor:
@@ -92,11 +106,25 @@ class Encoder(Family):
         """What the model adds to a logit so that 0 is the border between fitting and not, if it learned that."""
         return None
 
-    def prepare(self, question: LabelsInput, fetch: Fetch) -> Example:
+    def prepare(self, question: LabelsInput | EmbedInput, fetch: Fetch) -> Example:
         return Example(question, tuple(self._read(content, fetch) for content in question.contents))
 
     def recall(
-        self, question: LabelsInput, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
+        self,
+        question: LabelsInput | EmbedInput,
+        digest_of: DigestOf,
+        adapter: str | None,
+        adapters: RowAdapters,
+        memo: Memo,
+    ) -> Example | None:
+        found = self._recall(question, digest_of, adapter, adapters, memo)
+        is_whole = found is not None and all(item.features is not None for item in found.items)
+        if isinstance(question, EmbedInput) and question.is_only_recalled and not is_whole:
+            raise UnreadableError("its features are not in memory", is_permanent=False)
+        return found
+
+    def _recall(
+        self, question: Input, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
     ) -> Example | None:
         items = []
         for content in question.contents:
@@ -113,11 +141,11 @@ class Encoder(Family):
         return Example(question, tuple(items))
 
     @torch.inference_mode()
-    def answer(
-        self, example: Example, adapter: str | None, adapters: RowAdapters, memo: Memo
-    ) -> LabelScores | None:
+    def answer(self, example: Example, adapter: str | None, adapters: RowAdapters, memo: Memo) -> Contract | None:
         if any(item.features is None for item in example.items):
             return None
+        if isinstance(example.question, EmbedInput):
+            return self._embedding(example)
         texts = memo.get(TEXTS, (adapters.changing(adapter, self.tower(Modality.TEXT)), example.question.labels))
         return None if texts is None else self._scores(example, texts)
 
@@ -143,14 +171,19 @@ class Encoder(Family):
     @torch.inference_mode()
     def predict(
         self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
-    ) -> Sequence[LabelScores]:
+    ) -> Sequence[Contract]:
         seen = self._see(examples, adapters, bank, memo)
-        keys = [
-            (bank.changing(adapter, self.tower(Modality.TEXT)), example.question.labels)
-            for adapter, example in zip(adapters, seen, strict=True)
-        ]
-        texts = {key: self._label_features(*key, bank, memo) for key in dict.fromkeys(keys)}
-        return [self._scores(example, texts[key]) for example, key in zip(seen, keys, strict=True)]
+        outputs: list[Contract] = []
+        texts: dict[Any, Tensor] = {}
+        for adapter, example in zip(adapters, seen, strict=True):
+            if isinstance(example.question, EmbedInput):
+                outputs.append(self._embedding(example))
+                continue
+            key = bank.changing(adapter, self.tower(Modality.TEXT)), example.question.labels
+            if key not in texts:
+                texts[key] = self._label_features(*key, bank, memo)
+            outputs.append(self._scores(example, texts[key]))
+        return outputs
 
     def loss(self, examples: Sequence[Example], targets: Sequence[LabelTarget]) -> Tensor:
         """Cross-entropy over the labels, or a sigmoid loss over each of them if several are allowed."""
@@ -253,6 +286,11 @@ class Encoder(Family):
         question = example.question
         contents = [item.features[:1].to(texts.device) for item in example.items if item.features is not None]
         return label_scores(self._logits(contents, texts, question)[0], question)
+
+    def _embedding(self, example: Example) -> Embedding:
+        middle = torch.stack([item.features[0] for item in example.items if item.features is not None]).mean(0)
+        vector = functional.normalize(middle.float(), dim=0).cpu().numpy().astype("<f2")
+        return Embedding(space=f"{self.name} {self.source}", float16=base64.b64encode(vector.tobytes()).decode())
 
     def _logits(self, contents: Sequence[Tensor], texts: Tensor, question: LabelsInput) -> Tensor:
         """(batch, labels): of several contents the mean, so that each has its say.

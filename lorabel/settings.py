@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     label_studio_requests_per_second: float = Field(
         5.0, gt=0, description="Most requests per second of a bulk run to Label Studio."
     )
+    search_memory_mb: int = Field(512, ge=1, description="Memory of the backend for the vectors of search.")
     max_request_mb: int = Field(64, ge=1, description="Largest request body; larger ones get 413.")
 
     media_allowed_hosts: str = Field(

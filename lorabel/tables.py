@@ -268,5 +268,37 @@ class UnreadTask(Table):
     seen_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class TaskEmbedding(Table):
+    """Where a task lies in the space of its base model, for search.
+
+    `contents` is the digest of what was embedded, by address and text; `modalities` theirs, joined by spaces;
+    `space` as in `Embedding`. `vector` is little-endian float16. `version` is its project's in `EmbeddingIndex`
+    when the row was written.
+    """
+
+    __tablename__ = "task_embedding"
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    contents: Mapped[str]
+    modalities: Mapped[str]
+    space: Mapped[str]
+    vector: Mapped[bytes]
+    version: Mapped[int]
+
+    __table_args__ = (Index("task_embedding_version", "project_id", "version"),)
+
+
+class EmbeddingIndex(Table):
+    """What happened to a project's embeddings: `version` counts the changes, `deleted_at` is that of the last
+    deletion. The project's tasks were all looked at up to the id `cursor`, for vectors of `space`."""
+
+    __tablename__ = "embedding_index"
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(default=0)
+    deleted_at: Mapped[int] = mapped_column(default=0)
+    cursor: Mapped[int] = mapped_column(BigInteger, default=0)
+    space: Mapped[str | None]
+
+
 def version_name(project_id: int, number: int) -> str:
     return f"p{project_id}.v{number}"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
+from lorabel.contracts import Content, Input, LabelsInput, MediaRef, Modality
 from lorabel.messages import PredictRow
 
 
@@ -12,5 +12,5 @@ def about_picture(url: str, texts: Sequence[str], is_multiple: bool = False) -> 
     return LabelsInput(contents=(picture,), labels=tuple((text,) for text in texts), is_multiple=is_multiple)
 
 
-def row(question: LabelsInput, **changed: Any) -> PredictRow:
+def row(question: Input, **changed: Any) -> PredictRow:
     return PredictRow(**{"kind": question.kind, "input": question.model_dump(mode="json"), **changed})

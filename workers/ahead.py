@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lorabel import predictor, projects
+from lorabel import embeddings, predictor, projects
 from lorabel.errors import LabelConfigError, LabelStudioError, ModelServerError, NotFoundError
 from lorabel.label_studio import LabelStudio
 from lorabel.messages import Lane
@@ -67,6 +67,7 @@ def look_ahead(here: Services, project_id: int, after: int, event_id: int | None
     resolve = here.authorizations.resolver(project, here.settings)
     asker = Asker(here.model_client, project_id, Lane.AHEAD, time.monotonic() + TIMEOUT_S)
     predictor.predict(model, list(new.values()), resolve, asker)
+    embeddings.keep_recalled(here.store, asker, model.bound, new, resolve)
     here.ahead[project_id] = Ahead(model.version, frozenset(new) | {i for i in known if i > after})
     return len(new)
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from lorabel import projects, runs
+from lorabel import embedding_rows, projects, runs
 from lorabel.queue import COLLECT_LINGER_S
 from lorabel.store import Store
 from lorabel.tables import Annotation, DeletedTask, Event, EventState, Project, TrainingRun, UnreadTask, now
@@ -130,7 +130,7 @@ def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:
                 _apply_submissions(session, project, list(some))
             else:
                 for event in some:
-                    event.state = _state(_apply_other(session, project, event))
+                    event.state = _state(_apply_other(store, session, project, event))
 
 
 def _apply_submissions(session: Session, project: Project, events: Sequence[Event]) -> None:
@@ -198,7 +198,7 @@ def _fill(row: Annotation, item: Received, updated_at: datetime) -> None:
     row.times_applied += 1
 
 
-def _apply_other(session: Session, project: Project, event: Event) -> bool:
+def _apply_other(store: Store, session: Session, project: Project, event: Event) -> bool:
     """Returns whether something changed."""
     body = json.loads(event.payload)
     match event.action:
@@ -206,10 +206,11 @@ def _apply_other(session: Session, project: Project, event: Event) -> bool:
             ids = [annotation["id"] for annotation in body["annotations"]]
             return delete_annotations(session, project.id, ids) > 0
         case "TASKS_DELETED":
-            return _delete_tasks(session, project.id, [task["id"] for task in body["tasks"]]) > 0
+            return _delete_tasks(store, session, project.id, [task["id"] for task in body["tasks"]]) > 0
         case "PROJECT_UPDATED":
             return _keep_label_config(project, body, only_if_missing=_is_overtaken(session, event))
         case "PROJECT_DELETED":
+            embedding_rows.forget_all(store, session, project.id)
             is_news, project.is_deleted = not project.is_deleted, True
             return is_news
         case "START_TRAINING":
@@ -238,11 +239,12 @@ def _id(value: Any) -> int | None:
     return value.get("id") if isinstance(value, dict) else value
 
 
-def _delete_tasks(session: Session, project_id: int, task_ids: list[int]) -> int:
+def _delete_tasks(store: Store, session: Session, project_id: int, task_ids: list[int]) -> int:
     """No event comes for the annotations that go with a task."""
     session.execute(
         delete(UnreadTask).where(UnreadTask.project_id == project_id, UnreadTask.task_id.in_(task_ids))
     )
+    embedding_rows.forget(store, session, project_id, task_ids)
     gone = _deleted_tasks(session, task_ids)
     session.add_all(DeletedTask(task_id=i, project_id=project_id) for i in set(task_ids) - gone)
     changed = len(set(task_ids) - gone)

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import httpx
 
-from lorabel import bulk_runs, leases, predictor, projects, unread_tasks
+from lorabel import bulk_runs, embeddings, leases, predictor, projects, unread_tasks
+from lorabel.embeddings import Resolve
 from lorabel.errors import (
     LabelStudioError,
     LabelStudioRefusedError,
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 LABEL_STUDIO_TIMEOUT_S = 60.0
 PAGE_TIMEOUT_S = 300.0
+EMBEDDINGS_TIMEOUT_S = 10.0
 TURN_S = 20.0
 MOST_TRIES = 8
 LONGEST_REST_S = 30.0
@@ -253,7 +255,15 @@ def _predict(ground: Ground, page: Page, outcome: Outcome) -> bool:
         _write(ground, final)
     outcome.written |= final.keys()
     outcome.unread |= {task_id: one.unread for task_id, one in by_task.items()}
+    _keep_embeddings(ground, lacking, resolve)
     return not any(one.unread is not None and one.unread.is_late for one in found)
+
+
+def _keep_embeddings(ground: Ground, tasks: list[AnnotatedTask], resolve: Resolve) -> None:
+    here, model = ground.here, ground.model
+    asker = Asker(here.model_client, model.project_id, Lane.BULK, monotonic() + EMBEDDINGS_TIMEOUT_S)
+    data = {task.task_id: task.data for task in tasks}
+    embeddings.keep_recalled(here.store, asker, model.bound, data, resolve)
 
 
 def _note_unread(ground: Ground, outcome: Outcome) -> None:

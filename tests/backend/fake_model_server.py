@@ -4,6 +4,7 @@
 `broken` in it never.
 """
 
+import base64
 import json
 import threading
 import time
@@ -11,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from flask import Flask, Response, request
 from werkzeug.serving import make_server
 
+from lorabel.contracts import Embedding, EmbedInput
 from lorabel.hang_up import has_hung_up
 from lorabel.messages import (
     ModelsResponse,
@@ -26,10 +29,14 @@ from lorabel.messages import (
 )
 
 SURE = 0.9
+AXES = ("red", "blue", "green", "circle", "star")
 
 
 class FakeModelServer:
-    """`rows` are those asked for so far. `status` other than 200 refuses from request `fails_from` on."""
+    """`rows` are those asked for so far. `status` other than 200 refuses from request `fails_from` on.
+
+    `embedded` are rows of kind "embed", which are in no other attribute; `space` is where they lie.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -41,9 +48,13 @@ class FakeModelServer:
         self.wait_s = 0.0
         self.hung_up = 0
         self.outputs: dict[str, Any] = {}
+        self.embedded: list[PredictRow] = []
+        self.space = "fake one"
 
     def predict(self) -> Response:
         asked = PredictRequest.model_validate_json(request.get_data())
+        if asked.rows[0].kind == EmbedInput.kind:
+            return self.embed(asked)
         time.sleep(self.wait_s)
         self.hung_up += has_hung_up(request.environ["werkzeug.socket"])
         self.requests.append(asked)
@@ -53,6 +64,22 @@ class FakeModelServer:
         answer = PredictResponse(rows=[self.answer(row) for row in asked.rows])
         # As Python writes it: NaN too, which pydantic would make null.
         return Response(json.dumps(answer.model_dump()), content_type="application/json")
+
+    def embed(self, asked: PredictRequest) -> Response:
+        """A picture lies where the words in its address do."""
+        self.embedded += asked.rows
+        answer = PredictResponse(rows=[self.place(row) for row in asked.rows])
+        return Response(answer.model_dump_json(), self.status, content_type="application/json")
+
+    def place(self, row: PredictRow) -> RowResult:
+        (content,) = row.input["contents"]
+        shown = content["text"] or content["media"]["url"].rsplit("/", 1)[-1]
+        if "broken" in shown or "forbidden" in shown:
+            return RowResult(error=RowError(reason="no picture", is_permanent="broken" in shown))
+        vector = np.array([0.1, *(float(axis in shown) for axis in AXES)])
+        float16 = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
+        found = Embedding(space=self.space, float16=base64.b64encode(float16).decode())
+        return RowResult(output=found.model_dump())
 
     def preload(self) -> Response:
         self.preloaded += PreloadRequest.model_validate_json(request.get_data()).adapters

@@ -14,6 +14,10 @@ from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import BulkRun, ModelVersion, RunState, VersionState
+from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
+from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from tests.workers.conftest import add_tasks
 
 PROGRAM = Path(sys.prefix) / "bin" / "lorabel"
 
@@ -161,3 +165,25 @@ def test_wrong_settings_are_named_and_no_secret_is_printed(settings: Settings) -
     port = lorabel(settings, "status", PORT="many", **secrets)
     assert "PORT: Input should be a valid integer" in port.stderr
     assert "hunter2" not in half.stderr + half.stdout + port.stderr + port.stdout
+
+
+def test_search_prints_tasks_with_their_likeness_and_links(
+    settings: Settings, store: Store, model_server: FakeModelServer
+) -> None:
+    fake = FakeLabelStudio()
+    add_tasks(fake, "blue-star", "red-star", "red-circle")
+    own = {"MODEL_SERVER_URL": model_server.url}
+    with serve(fake):
+        projects.remember(
+            store, 1, label_config=requests.CONFIG, label_studio_url=fake.url, api_key=PERSONAL_TOKEN
+        )
+        indexed = lorabel(settings, "index", "1", **own)
+        assert "3 tasks were embedded, 3 of project 1 are" in indexed.stdout, indexed.stderr
+        found = lorabel(settings, "search", "1", "a red star", "--limit", "2", **own)
+        assert found.returncode == 0, found.stderr
+        lines = [line for line in found.stdout.splitlines() if fake.url in line]
+        assert ["1.000" in lines[0], "2" in lines[0], len(lines)] == [True, True, 2]
+        assert f"{fake.url}/projects/1/data?task=2" in lines[0]
+        alike = lorabel(settings, "search", "1", "--task", "3", "--limit", "1", **own)
+        assert f"{fake.url}/projects/1/data?task=2" in alike.stdout
+    assert lorabel(settings, "search", "1").returncode == 2

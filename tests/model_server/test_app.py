@@ -1,17 +1,22 @@
 """The model server over HTTP, with the demo model: right answers, and clear errors."""
 
+import base64
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from numpy.typing import NDArray
 
+from lorabel.contracts import Content, Embedding, EmbedInput, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
-from lorabel.demo.pictures import COLOURS
+from lorabel.demo.pictures import COLOURS, Picture
 from lorabel.hang_up import has_hung_up
 from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
 from lorabel.settings import Settings
@@ -142,6 +147,64 @@ def test_what_a_request_has_waited_already_is_taken_from_its_time(client: FlaskC
     result = PredictResponse.model_validate_json(answer.data).rows[0]
     assert result.error is not None and not result.error.is_permanent
     assert time.monotonic() - began < 3
+
+
+def embedding_row(**content: Any) -> PredictRow:
+    asked = EmbedInput(contents=(Content(**content),), among=frozenset({Modality.IMAGE, Modality.TEXT}))
+    return questions.row(asked)
+
+
+def picture_row(url: str) -> PredictRow:
+    return embedding_row(modality=Modality.IMAGE, media=MediaRef(url=url))
+
+
+def vector(result: RowResult) -> NDArray[np.float32]:
+    found = Embedding.model_validate(result.output)
+    assert found.space == f"dual_encoder local-dir:{MODEL_FOLDER}"
+    return np.frombuffer(base64.b64decode(found.float16), "<f2").astype(np.float32)
+
+
+def test_pictures_and_texts_get_vectors_in_one_space(client: FlaskClient) -> None:
+    """Of length 1, and the text about a picture is nearer to it than those about others."""
+    drawn = [Picture(colour, shape, seed=7) for colour, shape in (("red", "star"), ("blue", "circle"))]
+    texts = [embedding_row(modality=Modality.TEXT, text=f"a {one.colour} {one.shape}") for one in drawn]
+    found = predict(client, [*(picture_row(data_url(one)) for one in drawn), *texts]).rows
+    vectors = np.stack([vector(one) for one in found])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
+    similarities = vectors[:2] @ vectors[2:].T
+    assert similarities.argmax(axis=1).tolist() == [0, 1]
+
+
+def test_the_vector_of_several_contents_is_their_middle(client: FlaskClient) -> None:
+    url = data_url(pictures(1, seed=9)[0])
+    picture = Content(modality=Modality.IMAGE, media=MediaRef(url=url))
+    words = Content(modality=Modality.TEXT, text="something else")
+    both = questions.row(EmbedInput(contents=(picture, words)))
+    one, two, middle = (
+        vector(result)
+        for result in predict(
+            client, [picture_row(url), embedding_row(modality=Modality.TEXT, text=words.text), both]
+        ).rows
+    )
+    np.testing.assert_allclose(middle, (one + two) / np.linalg.norm(one + two), atol=1e-3)
+
+
+def test_what_a_prediction_computed_is_embedded_from_memory(client: FlaskClient) -> None:
+    new, known = (data_url(one) for one in pictures(2, seed=11))
+    predict(client, [row(known)])
+    batches = figure(client, "lorabel_batch_rows_count")
+    only_recalled = [
+        questions.row(
+            EmbedInput(
+                contents=(Content(modality=Modality.IMAGE, media=MediaRef(url=url)),), is_only_recalled=True
+            )
+        )
+        for url in (new, known)
+    ]
+    absent, recalled = predict(client, only_recalled).rows
+    assert absent.error is not None and not absent.error.is_permanent
+    assert figure(client, "lorabel_batch_rows_count") == batches
+    np.testing.assert_array_equal(vector(recalled), vector(predict(client, [picture_row(known)]).rows[0]))
 
 
 @pytest.mark.parametrize(

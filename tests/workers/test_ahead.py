@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import projects
+from lorabel import embedding_rows, projects
 from lorabel.messages import Lane
 from lorabel.store import Store
 from lorabel.tables import Event, Project
@@ -51,6 +51,12 @@ def test_the_open_tasks_after_the_one_on_the_screen_are_asked_for_at_the_lowest_
     ahead.run(1, 3, None)
     assert pictures(model_server) == [4, 5, 8, 9, 10, 11, 12]
     assert {(asked.lane, asked.project) for asked in model_server.requests} == {(Lane.AHEAD, 1)}
+
+
+def test_tasks_predicted_ahead_are_embedded_for_search(here: Services, model_server: FakeModelServer) -> None:
+    ahead.run(1, 3, None)
+    with here.store.read() as session:
+        assert embedding_rows.known(session, 1, 0, None).keys() == set(range(4, 4 + AHEAD))
 
 
 def test_a_stream_of_steps_asks_for_each_task_once_and_label_studio_only_now_and_then(

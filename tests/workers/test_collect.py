@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from lorabel import projects, runs
+from lorabel import embedding_rows, projects, runs
+from lorabel.contracts import Content, EmbedInput, Modality
+from lorabel.embedding_rows import Place
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import Annotation, Event, EventState, Project
@@ -54,6 +56,21 @@ def test_skips_and_ground_truth_are_told_apart(store: Store) -> None:
             True,
         ]
         assert session.scalar(select(Annotation.ground_truth).where(Annotation.was_cancelled.is_(False)))
+
+
+def test_the_embeddings_of_deleted_tasks_and_projects_leave(store: Store) -> None:
+    asked = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
+    embedding_rows.write(
+        store, PROJECT, dict.fromkeys((1, 2, 3), asked), dict.fromkeys((1, 2, 3), Place("s", b""))
+    )
+    put(store, task_deletion(2))
+    apply_pending(store)
+    with store.read() as session:
+        assert embedding_rows.known(session, PROJECT, 0, None).keys() == {1, 3}
+    put(store, {"action": "PROJECT_DELETED", "project": {"id": PROJECT}})
+    apply_pending(store)
+    with store.read() as session:
+        assert embedding_rows.counts(session, PROJECT) == {}
 
 
 def test_bulk_events_bring_many_annotations_and_delete_them(store: Store) -> None:

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import bulk_runs, leases
+from lorabel import bulk_runs, embedding_rows, leases
 from lorabel.messages import Lane
 from lorabel.store import Store
 from lorabel.tables import BulkRun, Project, RunState, UnreadTask
@@ -69,6 +69,17 @@ def test_every_task_gets_one_right_prediction_of_the_live_version(
     assert run.started_at and run.finished_at
     assert 0 < run.label_studio_s < (run.finished_at - run.started_at).total_seconds()
     assert {(asked.lane, asked.project) for asked in model_server.requests} == {(Lane.BULK, 1)}
+
+
+def test_what_was_predicted_is_embedded_for_search_without_fetching_it_again(
+    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    add_tasks(label_studio, *NAMES[:12], "broken")
+    do(here)
+    with here.store.read() as session:
+        assert embedding_rows.counts(session, 1) == {model_server.space: 12}
+    assert {row.adapter for row in model_server.embedded} == {None}
+    assert all(row.input["is_only_recalled"] for row in model_server.embedded)
 
 
 def test_a_second_run_writes_nothing(here: Services, label_studio: FakeLabelStudio) -> None:

@@ -1,0 +1,73 @@
+"""Search over REST; what is found is tested in tests/lorabel/test_search.py."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask.testing import FlaskClient
+
+from backend.services import Services
+from lorabel import projects
+from tests.backend import requests
+from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from tests.workers.conftest import add_tasks
+
+SEARCH = "/api/v1/projects/1/search"
+
+
+@pytest.fixture
+def label_studio(services: Services) -> Iterator[FakeLabelStudio]:
+    fake = FakeLabelStudio()
+    add_tasks(fake, "blue-star", "red-star", "red-circle")
+    with serve(fake):
+        projects.remember(
+            services.store, 1, label_config=requests.CONFIG, label_studio_url=fake.url, api_key=PERSONAL_TOKEN
+        )
+        yield fake
+
+
+def test_tasks_are_found_by_words_and_by_likeness_with_links(
+    client: FlaskClient, label_studio: FakeLabelStudio
+) -> None:
+    answer = client.get(SEARCH, query_string={"q": "a red star", "limit": 2}).json
+    assert [hit["task_id"] for hit in answer["hits"]] == [2, 1]
+    assert answer["hits"][0] == {
+        "task_id": 2,
+        "similarity": pytest.approx(1.0, abs=1e-3),
+        "url": f"{label_studio.url}/projects/1/data?task=2",
+    }
+    assert (answer["indexed"], answer["missing"]) == (3, 0)
+    alike = client.get(SEARCH, query_string={"task": 3}).json
+    assert [hit["task_id"] for hit in alike["hits"]] == [2, 1]
+
+
+@pytest.mark.usefixtures("label_studio")
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"q": " "},
+        {"q": "a", "task": 1},
+        {"task": "one"},
+        {"q": "a", "limit": -1},
+        {"q": "a", "limit": 1001},
+        {"q": "a" * 10_001},
+    ],
+)
+def test_a_malformed_query_is_refused(client: FlaskClient, query: dict[str, str]) -> None:
+    answer = client.get(SEARCH, query_string=query)
+    assert (answer.status_code, list(answer.json)) == (400, ["error"])
+
+
+@pytest.mark.usefixtures("label_studio")
+def test_a_busy_backend_says_so(client: FlaskClient, services: Services) -> None:
+    while services.prediction_slots.acquire(blocking=False):
+        """Every thread for predictions is taken."""
+    answer = client.get(SEARCH, query_string={"q": "red"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+def test_a_project_or_task_that_is_not_there_is_not_found(
+    client: FlaskClient, label_studio: FakeLabelStudio
+) -> None:
+    assert client.get("/api/v1/projects/9/search?q=red").status_code == 404
+    assert client.get(f"{SEARCH}?task=77").status_code == 404
