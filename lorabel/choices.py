@@ -1,4 +1,4 @@
-"""`<Choices>` over what object tags show: which of the labels fit? Each problem of this kind says of what.
+"""`<Choices>` and `<Taxonomy>` over what object tags show: which labels fit? Each such problem says of what.
 
 An object tag that no control tag names is context: `<Choices toName="image">` beside a `<Text>` that is only shown
 is asked about both.
@@ -14,14 +14,24 @@ from lorabel.contracts import Contract, Input, LabelScores, LabelsInput, LabelTa
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
 from lorabel.label_config import ControlTag, Label, ObjectTag
 from lorabel.problems import Metrics, Prediction, Problem, TaskData
+from lorabel.taxonomy import Taxonomy
 
+TAGS = ("Choices", "Taxonomy")
 SINGLE = ("single", "single-radio")
+# Attribute -> why a control tag that has it is not served.
+UNSERVED = {
+    "value": "its choices come from the task's data",
+    "apiUrl": "its choices come from an address",
+    "allowNested": "its choices are nested; use Taxonomy",
+    "labeling": "it labels regions",
+}
 THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class ChoicesProblem(Problem):
-    """`modalities` are those of the object tags that a problem of this kind is about, all of them together."""
+    """`modalities` are those of the object tags that a problem of this kind is about, all of them together;
+    `taxonomy` is the tree of the labels, where there is one."""
 
     modalities: ClassVar[frozenset[Modality]]
     zero_shot: ClassVar[str] = "How near the content is to the text of each label."
@@ -32,60 +42,77 @@ class ChoicesProblem(Problem):
     objects: tuple[ObjectTag, ...]
     labels: tuple[Label, ...]
     is_multiple: bool
+    taxonomy: Taxonomy | None = None
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
         objects = _about(control)
-        if control.tag != "Choices" or {MODALITIES.get(tag.tag) for tag in objects} != cls.modalities:
+        if control.tag not in TAGS or {MODALITIES.get(tag.tag) for tag in objects} != cls.modalities:
             return None
-        if "value" in control.attributes:
-            raise UnservedError(f"value={control.attributes['value']!r}: its choices come from the task's data")
+        for name, why in UNSERVED.items():
+            if control.attributes.get(name, "false") != "false":
+                raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
         if not control.labels:
             raise UnservedError("it has no choices")
+        names = control.name, control.objects[0].name
+        if control.tag == "Taxonomy":
+            has_leaves_only = control.attributes.get("leafsOnly", "false") != "false"
+            return cls(*names, objects, control.labels, False, Taxonomy(control.labels, has_leaves_only))
         choice = control.attributes.get("choice", "single")
         if choice not in (*SINGLE, "multiple"):
             raise LabelConfigError(
                 f"control tag {control.name!r} has choice={choice!r}, expected single, single-radio or multiple"
             )
-        return cls(control.name, control.objects[0].name, objects, control.labels, choice == "multiple")
+        return cls(*names, objects, control.labels, choice == "multiple")
 
     def model_input(self, data: TaskData) -> LabelsInput:
         return LabelsInput(
             contents=tuple(content(tag, data) for tag in self.objects),
             labels=tuple(label.texts for label in self.labels),
+            parents=() if self.taxonomy is None else self.taxonomy.parents,
             is_multiple=self.is_multiple,
         )
 
     def prediction(self, output: LabelScores, data: TaskData) -> Prediction:
         chosen, confidence = self._choose(output)
+        if self.taxonomy is not None:
+            paths = [self.taxonomy.paths[end] for end in chosen]
+            return Prediction([regions.taxonomy(self.from_name, self.to_name, paths)], confidence)
         values = [self.labels[i].value for i in chosen]
         found = [regions.choices(self.from_name, self.to_name, values)] if values else []
         return Prediction(found, confidence, label_scores.margin(self.distributions(output)))
 
     def target(self, result: list[regions.Region], data: TaskData) -> LabelTarget:
         mine = [region for region in result if region.get("from_name") == self.from_name]
-        if not mine and not self.is_multiple:
+        kind = "choices" if self.taxonomy is None else "taxonomy"
+        named = [value for region in mine for value in region.get("value", {}).get(kind, ())]
+        if not named and not self.is_multiple:
             raise MissingTargetError(f"no choice was made in {self.from_name!r}")
-        named = [str(value) for region in mine for value in region.get("value", {}).get("choices", ())]
-        index = {label.value.casefold(): i for i, label in enumerate(self.labels)}
-        unknown = [value for value in named if value.casefold() not in index]
+        found = [self._find(value) for value in named]
+        unknown = [value for value, index in zip(named, found, strict=True) if index is None]
         if unknown:
             raise MissingTargetError(
                 f"{self.from_name!r} was answered {unknown!r}, which the label config no longer has"
             )
-        indices = tuple(sorted({index[value.casefold()] for value in named}))
+        indices = tuple(sorted({index for index in found if index is not None}))
+        if self.taxonomy is not None:
+            return self.taxonomy.target(indices)
         if not self.is_multiple and len(indices) != 1:
             raise MissingTargetError(f"{self.from_name!r} has {len(indices)} choices {named!r}, expected one")
         return LabelTarget(indices)
 
     def perfect_output(self, target: LabelTarget) -> LabelScores:
+        if self.taxonomy is not None:
+            return self.taxonomy.perfect_output(target)
         return LabelScores(probabilities=tuple(float(i in target.indices) for i in range(len(self.labels))))
 
     def metrics(self, targets: Sequence[LabelTarget], outputs: Sequence[Any]) -> Metrics:
         # The backend never scores, and scikit-learn takes a second to import.
-        from lorabel.metrics import classification
+        from lorabel.metrics import classification, taxonomy
 
         predicted = [tuple(self._choose(output)[0]) for output in outputs]
+        if self.taxonomy is not None:
+            return taxonomy(self.taxonomy, targets, outputs, [end for (end,) in predicted])
         names = [label.value for label in self.labels]
         probabilities = [output.probabilities for output in outputs]
         return classification(
@@ -96,6 +123,8 @@ class ChoicesProblem(Problem):
         """Each annotator has one voice; where as many say one as the other, the newest decides."""
         if len(set(targets)) == 1:
             return targets[-1]
+        if self.taxonomy is not None:
+            return self.taxonomy.agree(targets)
         shares = tuple(
             sum(i in target.indices for target in targets) / len(targets) for i in range(len(self.labels))
         )
@@ -128,13 +157,23 @@ class ChoicesProblem(Problem):
         return tuple(label.parent for label in self.labels)
 
     def _choose(self, output: LabelScores) -> tuple[list[int], float]:
-        """The labels that the output stands for, and the confidence in them."""
+        """The labels that the output stands for, and the confidence in them; of a taxonomy the one at the end."""
+        if self.taxonomy is not None:
+            end, confidence = self.taxonomy.descend(output)
+            return [end], confidence
         scores = output.probabilities
         if not self.is_multiple:
             best = max(range(len(scores)), key=scores.__getitem__)
             return [best], scores[best]
         chosen = [i for i, score in enumerate(scores) if score >= THRESHOLD]
         return chosen, sum(max(score, 1 - score) for score in scores) / len(scores)
+
+    def _find(self, value: Any) -> int | None:
+        """The label that a result names, in any case."""
+        if self.taxonomy is not None:
+            return self.taxonomy.find([str(part) for part in value])
+        named = str(value).casefold()
+        return next((i for i, label in enumerate(self.labels) if label.value.casefold() == named), None)
 
 
 def _about(control: ControlTag) -> tuple[ObjectTag, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,18 +40,31 @@ class Modality(StrEnum):
     AUDIO = "audio"
 
 
+class Layout(BaseModel):
+    """What a text is written in, see `lorabel.texts`; attributes and defaults are Label Studio 1.23.2's."""
+
+    model_config = ConfigDict(frozen=True)
+    markup: Literal["plain", "html", "paragraphs"] = "plain"
+    encoding: Literal["none", "base64", "base64unicode"] = "none"
+    name_key: str = "author"
+    text_key: str = "text"
+
+
 class Content(BaseModel):
-    """What one object tag shows: a text as it stands in the task, or a file."""
+    """What one object tag shows: a text as a model reads it, or a file; `layout` of a file with a text."""
 
     model_config = ConfigDict(frozen=True)
     modality: Modality
     text: str | None = None
     media: MediaRef | None = None
+    layout: Layout | None = None
 
     @model_validator(mode="after")
     def check_one(self) -> Self:
         if (self.text is None) == (self.media is None):
             raise ValueError("a content is a text or a file, exactly one of them")
+        if (self.layout is not None) != (self.modality == Modality.TEXT and self.media is not None):
+            raise ValueError("a file with a text has a layout, and nothing else has")
         return self
 
 
@@ -133,7 +146,8 @@ class LabelTarget:
     """The right labels as indices, in a taxonomy with every label above them; empty means none (multiple only).
 
     `shares`: where annotators disagree, how many of them chose each label, as a share in [0, 1]; of a single
-    choice they sum to 1 (in a taxonomy: among those with the same parent, if the parent has any). None: all agree.
+    choice they sum to 1 (in a taxonomy: those with the same parent to the parent's, or to less where somebody
+    stopped there; of several paths each has its part). None: all agree.
     """
 
     indices: tuple[int, ...]

@@ -35,6 +35,7 @@ from lorabel.families import DigestOf, Family, Fetch
 from lorabel.label_logits import label_logits, label_losses, label_scores
 from lorabel.media import digest
 from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.texts import read_text_file
 
 TEXT_BATCH = 256
 # With several labels allowed, a label is chosen if the content is nearer to it than to this text.
@@ -76,9 +77,13 @@ class Encoder(Family):
 
     inputs: ClassVar[tuple[type[Input], ...]] = (LabelsInput, EmbedInput)
 
-    @abstractmethod
     def read(self, modality: Modality, file: bytes) -> Tensor:
-        """A file's content, on the CPU, as small as the model can use it. Raises UnreadableError."""
+        """A file's content, on the CPU, as small as the model can use it; never asked about a text.
+
+        Raises:
+            UnreadableError: for good.
+        """
+        raise NotImplementedError(f"{self.name} reads no files of {modality}")
 
     @abstractmethod
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
@@ -128,7 +133,7 @@ class Encoder(Family):
     ) -> Example | None:
         items = []
         for content in question.contents:
-            name = _text_digest(content) if content.media is None else digest_of(content.media)
+            name = _name(content, digest_of)
             if name is None:
                 return None
             key = self._key(content.modality, name, adapter, adapters)
@@ -199,9 +204,11 @@ class Encoder(Family):
 
     def _read(self, content: Content, fetch: Fetch) -> Item:
         if content.media is None:
-            return Item(content.modality, content.text, digest=_text_digest(content))
+            return Item(content.modality, content.text, digest=_name(content, lambda _: None))
         file = fetch(content.media)
-        return Item(content.modality, self.read(content.modality, file), digest=digest(file))
+        layout = content.layout
+        data = self.read(content.modality, file) if layout is None else read_text_file(file, layout)
+        return Item(content.modality, data, digest=_name(content, lambda _: digest(file)))
 
     def _key(self, modality: Modality, name: str, adapter: str | None, adapters: RowAdapters) -> Any:
         return modality, name, adapters.changing(adapter, self.tower(modality))
@@ -334,8 +341,12 @@ class Encoder(Family):
         return replace(item, data=self.jitter(item.modality, item.data, generator))
 
 
-def _text_digest(content: Content) -> str:
-    return digest((content.text or "").encode())
+def _name(content: Content, digest_of: DigestOf) -> str | None:
+    """What tells contents of a modality apart; None if the file's digest is not known."""
+    if content.media is None:
+        return digest((content.text or "").encode())
+    name = digest_of(content.media)
+    return name if name is None or content.layout is None else f"{name} {content.layout.model_dump_json()}"
 
 
 def _by_labels(examples: Sequence[Example]) -> dict[tuple[tuple[str, ...], ...], list[int]]:

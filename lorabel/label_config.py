@@ -6,7 +6,7 @@
 </View>
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -32,6 +32,17 @@ class Label:
     value: str
     texts: tuple[str, ...]
     parent: int = -1
+
+
+def above(labels: Sequence[Label], end: int) -> tuple[int, ...]:
+    """In a taxonomy: the labels from the top down to that one, as indices."""
+    parent = labels[end].parent
+    return (*(above(labels, parent) if parent >= 0 else ()), end)
+
+
+def path_of(labels: Sequence[Label], end: int) -> tuple[str, ...]:
+    """The same as they stand in a result, as Label Studio 1.23.2 writes them."""
+    return tuple(labels[i].value for i in above(labels, end))
 
 
 @dataclass(frozen=True)
@@ -79,13 +90,22 @@ class LabelConfig:
     _interface: Any = field(repr=False, hash=False, compare=False)
 
     def find_region_errors(self, region: dict[str, Any]) -> list[str]:
-        """What the SDK finds wrong with one region of a result; an empty list if it is right."""
+        """What the SDK finds wrong with one region of a result, and paths that its taxonomy has not (the SDK takes
+        any list of labels for one); an empty list if it is right."""
         is_valid, errors = self._interface.validate_region(region, return_errors=True), []
         if isinstance(is_valid, list):
             errors = [str(error) for error in is_valid]
         elif not is_valid:
             errors = [f"region {region!r} does not fit the label config"]
-        return errors
+        return errors or self._find_path_errors(region)
+
+    def _find_path_errors(self, region: dict[str, Any]) -> list[str]:
+        control = next(one for one in self.controls if one.name == region["from_name"])
+        if control.tag != "Taxonomy" or not control.labels:
+            return []
+        known = [path_of(control.labels, end) for end in range(len(control.labels))]
+        unknown = [path for path in region["value"]["taxonomy"] if tuple(path) not in known]
+        return [f"{control.name!r} has no path {path!r}" for path in unknown]
 
 
 @lru_cache(maxsize=512)

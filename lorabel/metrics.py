@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
+from lorabel.contracts import LabelScores, LabelTarget
 from lorabel.problems import Metrics
+from lorabel.taxonomy import Taxonomy
 
 
 def classification(
@@ -63,6 +65,24 @@ def _roc_aucs(truth: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> l
         float(roc_auc_score(is_it, scores)) if 0 < is_it.sum() < len(is_it) else None
         for is_it, scores in zip(truth.T, probabilities.T, strict=True)
     ]
+
+
+def taxonomy(
+    tree: Taxonomy, targets: Sequence[LabelTarget], outputs: Sequence[LabelScores], predicted: Sequence[int]
+) -> Metrics:
+    """As `classification` of the ends of paths, where of several right ones that counts which was predicted; and
+    `accuracy_by_level`, the top first.
+
+    Args:
+        predicted: the end of each predicted path.
+    """
+    ends = [tree.ends(target) for target in targets]
+    right = [(end if end in of_target else of_target[0],) for end, of_target in zip(predicted, ends, strict=True)]
+    names = [" / ".join(path) for path in tree.paths]
+    probabilities = [tree.path_probabilities(output) for output in outputs]
+    metrics = classification(right, [(end,) for end in predicted], probabilities, names, is_multiple=False)
+    by_level = tree.accuracy_by_level(targets, predicted)
+    return Metrics(metrics.primary, {**metrics.values, "accuracy_by_level": by_level})
 
 
 def _indicators(rows: Sequence[tuple[int, ...]], n_labels: int) -> NDArray[np.bool_]:

@@ -10,3 +10,9 @@ Region = dict[str, Any]
 def choices(from_name: str, to_name: str, values: Sequence[str]) -> Region:
     """https://labelstud.io/tags/choices: `values` as in the label config, aliases where it has them."""
     return {"from_name": from_name, "to_name": to_name, "type": "choices", "value": {"choices": list(values)}}
+
+
+def taxonomy(from_name: str, to_name: str, paths: Sequence[Sequence[str]]) -> Region:
+    """https://labelstud.io/tags/taxonomy: each path from the top, aliases where the label config has them."""
+    value = {"taxonomy": [list(path) for path in paths]}
+    return {"from_name": from_name, "to_name": to_name, "type": "taxonomy", "value": value}

@@ -1,4 +1,4 @@
-"""`<Choices>`, single or multiple, over one `<Image>` or several: which of the labels does the picture show?"""
+"""`<Choices>`, single or multiple, or `<Taxonomy>` over one `<Image>` or several: what does the picture show?"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 from lorabel.choices import ChoicesProblem
 from lorabel.contracts import Modality
 from lorabel.problems import Sample
-from lorabel.regions import choices
+from lorabel.regions import choices, taxonomy
 
 
 @dataclass(frozen=True)
@@ -20,5 +20,13 @@ class ImageClassification(ChoicesProblem):
             data={"image": "/data/upload/1/red.png"},
             result=[choices("label", "image", ["red"])],
             opposite=[choices("label", "image", ["blue"])],
+        ),
+        Sample(
+            label_config='<View><Image name="image" value="$image"/><Taxonomy name="kind" toName="image" '
+            'leafsOnly="true"><Choice value="animal"><Choice value="cat"/><Choice value="dog"/></Choice>'
+            '<Choice value="plant"><Choice value="tree"/></Choice></Taxonomy></View>',
+            data={"image": "/data/upload/1/cat.png"},
+            result=[taxonomy("kind", "image", [["animal", "cat"]])],
+            opposite=[taxonomy("kind", "image", [["plant", "tree"]])],
         ),
     )
