@@ -1,0 +1,164 @@
+"""Against transformers' own zero-shot pipeline and PEFT, with a tiny CLAP of random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+from transformers.pipelines import ZeroShotAudioClassificationPipeline
+
+from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
+from lorabel.encoder import Example
+from lorabel.errors import SettingsError
+from lorabel.families import NoRowAdapters, family_for
+from lorabel.families.audio_text_encoder import AudioTextEncoder
+from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.registry import Registry
+from lorabel.settings import Settings
+from model_server.adapters import AdapterBank
+from tests.audio_files import Samples, chirp, encoded, noise, tone
+from tests.model_server.test_adapters import save_random_adapter
+
+LABELS = ("a low tone", "a hiss", "a rising tone")
+QUESTION = LabelsInput(
+    contents=(Content(modality=Modality.AUDIO, media=MediaRef(url="x")),),
+    labels=tuple((text,) for text in LABELS),
+)
+SHORT = (tone(200), noise(3, 1.0), chirp(200, 4000, 0.8))
+LONG = chirp(200, 4000, 2.5)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return AudioTextEncoder.tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def family(source: str) -> AudioTextEncoder:
+    return load(source)
+
+
+def load(source: str, settings: Settings | None = None) -> AudioTextEncoder:
+    return AudioTextEncoder.load(source, torch.device("cpu"), torch.float32, settings or Settings())
+
+
+def prepare(family: AudioTextEncoder, sound: Samples) -> Example:
+    return family.prepare(QUESTION, lambda _: encoded(sound, "pcm_f32le"))
+
+
+def plain_features(source: str, sound: Samples) -> torch.Tensor:
+    """(dim,) of one window's, of length 1, as transformers computes it."""
+    folder = source.removeprefix("local-dir:")
+    extractor = ClapFeatureExtractor.from_pretrained(folder)
+    inputs = extractor(sound, sampling_rate=16_000, return_tensors="pt")
+    inputs["input_features"] = inputs["input_features"].float()
+    with torch.inference_mode():
+        return ClapModel.from_pretrained(folder).eval().get_audio_features(**inputs).pooler_output[0]
+
+
+def test_probabilities_are_those_of_transformers_own_pipeline(family: AudioTextEncoder, source: str) -> None:
+    """The stated tolerance: a thousandth of a probability, or 1e-4."""
+    folder = source.removeprefix("local-dir:")
+    pipeline = ZeroShotAudioClassificationPipeline(
+        model=ClapModel.from_pretrained(folder).eval(),
+        feature_extractor=ClapFeatureExtractor.from_pretrained(folder),
+        tokenizer=AutoTokenizer.from_pretrained(folder),
+    )
+    outputs = family.predict([prepare(family, sound) for sound in SHORT], [None] * 3, NoRowAdapters(), Memo({}))
+    for sound, output in zip(SHORT, outputs, strict=True):
+        scores = pipeline(sound, candidate_labels=list(LABELS), hypothesis_template="{}")
+        expected = {one["label"]: one["score"] for one in scores}
+        found = dict(zip(LABELS, output.probabilities, strict=True))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert max(np.std([output.probabilities for output in outputs], axis=0)) > 0.01, "they do differ"
+
+
+def test_a_long_sound_is_the_mean_of_windows_that_cover_it(family: AudioTextEncoder, source: str) -> None:
+    example = prepare(family, LONG)
+    assert example.items[0].data.shape[0] == 3
+    parts = [plain_features(source, LONG[start : start + 16_000]) for start in (0, 12_000, 24_000)]
+    expected = torch.nn.functional.normalize(torch.stack(parts).mean(0), dim=-1)
+    found = family.encode(Modality.AUDIO, [example.items[0].data])[0]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_no_more_is_heard_than_the_setting_says(source: str) -> None:
+    short = load(source, Settings(audio_max_s=2.0))
+    assert prepare(short, LONG).items[0].data.shape[0] == 2
+
+
+def test_lora_reaches_every_linear_layer_of_both_towers(family: AudioTextEncoder) -> None:
+    layers = set(family.lora_layers())
+    attention = "audio_model.audio_encoder.layers.1.blocks.1"
+    for name in ("attention.self.query", "attention.self.value", "attention.output.dense", "intermediate.dense"):
+        assert f"{attention}.{name}" in layers
+    assert {
+        "audio_projection.linear2",
+        "text_projection.linear1",
+        "text_model.encoder.layer.1.output.dense",
+    } <= layers
+    audio, text = family.tower(Modality.AUDIO), family.tower(Modality.TEXT)
+    assert audio | text == layers
+    assert not audio & text
+    assert {name.split("_")[0] for name in audio} == {"audio"}
+    assert family.trained_layers(QUESTION) == sorted(text)
+
+
+def test_windowed_attention_gives_each_row_its_own_adapter_as_peft_does(source: str, tmp_path: Path) -> None:
+    """Sounds of one window and of three, with and without adapters, in one batch."""
+    registry = Registry(tmp_path)
+    one, two = (save_random_adapter(load(source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
+    family = load(source)
+    bank = AdapterBank(family, registry, 10**9)
+    sounds = (SHORT[0], LONG, SHORT[1], LONG[::-1].copy(), SHORT[2])
+    adapters = [one, two, None, one, two]
+    examples = [prepare(family, sound) for sound in sounds]
+    memo = Memo({FEATURES: 10**6})
+    family.predict(examples, adapters, bank, memo)
+    for example, adapter in zip(examples, adapters, strict=True):
+        item = example.items[0]
+        alone = load(source)
+        if adapter is not None:
+            PeftModel.from_pretrained(alone.module, registry.path(adapter))
+        with torch.inference_mode():
+            expected = alone.encode(Modality.AUDIO, [item.data])[0]
+        mixed = memo.get(FEATURES, (Modality.AUDIO, item.digest, adapter))
+        torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_sound_that_was_heard_before_is_answered_from_memory(family: AudioTextEncoder) -> None:
+    memo = Memo({FEATURES: 10**6, PIXELS: 10**7, TEXTS: 10**6})
+    example = prepare(family, SHORT[0])
+    (output,) = family.predict([example], [None], NoRowAdapters(), memo)
+    again = family.recall(QUESTION, lambda _: example.items[0].digest, None, NoRowAdapters(), memo)
+    assert again is not None
+    assert family.answer(again, None, NoRowAdapters(), memo) == output
+
+
+def test_a_model_that_fuses_long_sounds_gets_windows_too(tmp_path: Path) -> None:
+    """Its extractor would take parts at random, and answer differently each time."""
+    torch.manual_seed(0)
+    folder = tmp_path / "fused"
+    source = AudioTextEncoder.tiny(folder)
+    config = ClapModel.from_pretrained(folder).config
+    config.audio_config.enable_fusion, config.audio_config.fusion_type = True, "aff_2d"
+    ClapModel(config).save_pretrained(folder)
+    ClapFeatureExtractor.from_pretrained(folder, truncation="fusion").save_pretrained(folder)
+    fused = load(source)
+    data = [prepare(fused, LONG).items[0].data for _ in range(2)]
+    assert data[0].shape[:2] == (3, 4)
+    with torch.inference_mode():
+        first, second = fused.encode(Modality.AUDIO, data)
+    assert torch.equal(first, second)
+
+
+def test_sounds_are_its_own_and_pictures_are_not() -> None:
+    assert family_for(QUESTION) is AudioTextEncoder
+
+
+def test_a_base_model_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"MODEL_AUDIO_TEXT_ENCODER='local-dir:.*nowhere' cannot be loaded"):
+        load(f"local-dir:{tmp_path}/nowhere")
