@@ -1,0 +1,185 @@
+"""Search: how often the right task is among the first, and how long a query takes.
+
+The demo model. Drawn pictures are looked for by their captions, each of which fits one of them; crops of
+photographs by a cut, recompressed and darker copy, among other crops of the same photographs. The vectors go as
+those of tasks do: over the model server, into the database, from there into memory. Times are those of random
+vectors of 512 numbers, compared with one that is there.
+"""
+
+import io
+import itertools
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import servers
+from benchmarks.photos import Photos, data_url
+from benchmarks.plan import Plan
+from benchmarks.question import LABELS
+from benchmarks.rows import Goal, Row, row_of
+from lorabel import embedding_rows, embeddings
+from lorabel.contracts import Content, EmbedInput, LabelsInput, MediaRef, Modality
+from lorabel.demo import MODEL_FOLDER
+from lorabel.demo.pictures import COLOURS, FILLS, SHAPES, SIZES, Picture
+from lorabel.embedding_rows import Place
+from lorabel.messages import Lane, PredictRow
+from lorabel.model_client import ModelClient
+from lorabel.questions import Asker
+from lorabel.store import Store
+from lorabel.vectors import ON_THE_WIRE, Vectors
+from tests.workers.pictures import data_url as drawn_url
+
+SEARCHED_AT = (1, 5, 10)
+CROPS, QUICK_CROPS = 128, 32
+SIZES_OF_INDEX, QUICK_SIZES = (10_000, 100_000), (10_000,)
+DIM = 512
+ROWS_PER_WRITE = 10_000
+QUERIES = 20
+PAGE, PAGES, QUICK_PAGES = 250, 8, 2
+TIMEOUT_S = 300.0
+MOST_BYTES = 2**30
+BOTH = frozenset({Modality.IMAGE, Modality.TEXT})
+WORDS_TO_PICTURES, LIKENESS = Goal(">=", 0.9), Goal(">=", 0.9)
+QUERY_MS = Goal("<=", 100.0)
+SHARE = Goal("<=", 0.1)
+
+
+def measure(plan: Plan) -> list[Row]:
+    variables = {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"}
+    with (
+        TemporaryDirectory(prefix="lorabel-search-") as folder,
+        servers.photo_server() as photos,
+        servers.lorabel(plan, {**variables, "MEDIA_ALLOWED_HOSTS": photos.removeprefix("http://")}) as lorabel,
+        closing(ModelClient(lorabel.settings)) as client,
+    ):
+        bench = _Bench(Path(folder), client)
+        return [
+            *bench.words_to_pictures(plan.is_quick),
+            *bench.likeness(QUICK_CROPS if plan.is_quick else CROPS),
+            bench.cost(photos, QUICK_PAGES if plan.is_quick else PAGES),
+            *(row for n in (QUICK_SIZES if plan.is_quick else SIZES_OF_INDEX) for row in bench.query_times(n)),
+        ]
+
+
+class _Bench:
+    """Each index is a project of its own."""
+
+    def __init__(self, folder: Path, client: ModelClient) -> None:
+        self._store = Store(f"sqlite:///{folder / 'search.db'}")
+        self._store.migrate()
+        self._client = client
+        self._project_ids = itertools.count(1)
+
+    def words_to_pictures(self, is_quick: bool) -> list[Row]:
+        fills, sizes = (FILLS[:1], ("large",)) if is_quick else (FILLS, tuple(SIZES))
+        drawn = [
+            Picture(colour, shape, fill, size, seed=number)
+            for number, (size, fill, colour, shape) in enumerate(itertools.product(sizes, fills, COLOURS, SHAPES))
+        ]
+        captions = [_text(_caption(picture, is_quick)) for picture in drawn]
+        ranks = self._ranks([_picture(drawn_url(picture)) for picture in drawn], captions)
+        return _recalls(f"caption to one of {len(drawn)} pictures", ranks, WORDS_TO_PICTURES)
+
+    def likeness(self, count: int) -> list[Row]:
+        photos = Photos(count)
+        crops = [photos[number] for number in range(count)]
+        copies = [_picture(data_url(_copy(jpeg))) for jpeg in crops]
+        ranks = self._ranks([_picture(data_url(jpeg)) for jpeg in crops], copies)
+        return _recalls(f"near-duplicate to one of {count} crops", ranks, LIKENESS)
+
+    def cost(self, photos: str, pages: int) -> Row:
+        """What a bulk run pays for the vectors of the tasks that it has just predicted."""
+        shares = []
+        for page in range(pages):
+            urls = [f"{photos}/{page * PAGE + i}.jpg" for i in range(PAGE)]
+            asked = {i: _picture(url, is_only_recalled=True) for i, url in enumerate(urls)}
+            asker = self._asker()
+            rows = [_label_row(one.contents) for one in asked.values()]
+            began = time.perf_counter()
+            self._client.predict(rows, TIMEOUT_S, asker.project_id, Lane.BULK)
+            predicted = time.perf_counter()
+            found = embeddings.keep(self._store, asker, asked, lambda media: media)
+            shares.append((time.perf_counter() - predicted) / (predicted - began))
+            if not all(isinstance(one, Place) for one in found.values()):
+                raise RuntimeError("what was predicted a moment ago is no longer in memory")
+        return row_of(f"embedding {PAGE} tasks just predicted, of their prediction's time", shares, "x", SHARE)
+
+    def query_times(self, count: int) -> list[Row]:
+        project_id = next(self._project_ids)
+        generator = np.random.default_rng(count)
+        asked = _text("drawn at random")
+        for start in range(0, count, ROWS_PER_WRITE):
+            vectors = generator.standard_normal((min(ROWS_PER_WRITE, count - start), DIM)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            places = {start + i: Place("random", v.astype(ON_THE_WIRE).tobytes()) for i, v in enumerate(vectors)}
+            embedding_rows.write(self._store, project_id, dict.fromkeys(places, asked), places)
+        searched, times = Vectors(self._store, MOST_BYTES), []
+        for _ in range(QUERIES + 1):
+            began = time.perf_counter()
+            (hit,) = searched.nearest(project_id, places[count - 1], 1)
+            times.append((time.perf_counter() - began) * 1000)
+            if hit.task_id != count - 1:
+                raise RuntimeError(f"the nearest of {count} is {hit}, expected task {count - 1} itself")
+        first, *others = times
+        return [
+            row_of(f"query of {count:,} vectors", others, "ms", QUERY_MS),
+            Row(f"first query of {count:,} vectors, with reading them", first, "ms"),
+        ]
+
+    def _ranks(self, tasks: Sequence[EmbedInput], queries: Sequence[EmbedInput]) -> list[int]:
+        """For each query the place of the task of the same number, 0 for the first."""
+        asker = self._asker()
+        embeddings.keep(self._store, asker, dict(enumerate(tasks)), lambda media: media)
+        searched = Vectors(self._store, MOST_BYTES)
+        ranks = []
+        for number, place in enumerate(embeddings.embed(asker, queries)):
+            if not isinstance(place, Place):
+                raise RuntimeError(f"query {number} was not embedded: {place.reason}")
+            hits = searched.nearest(asker.project_id, place, len(tasks))
+            ranks.append([hit.task_id for hit in hits].index(number))
+        return ranks
+
+    def _asker(self) -> Asker:
+        return Asker(self._client, next(self._project_ids), Lane.BULK, time.monotonic() + TIMEOUT_S)
+
+
+def _recalls(name: str, ranks: Sequence[int], goal: Goal) -> list[Row]:
+    """The share of queries whose task is among the first k. The goal is that of the ten."""
+    return [
+        Row(f"{name}: recall@{k}", float(np.mean(np.array(ranks) < k)), "", goal=goal if k == 10 else None)
+        for k in SEARCHED_AT
+    ]
+
+
+def _caption(picture: Picture, is_quick: bool) -> str:
+    words = [picture.colour, picture.shape] if is_quick else [picture.size, picture.fill, *picture.pair]
+    return f"a {' '.join(words)}"
+
+
+def _text(text: str) -> EmbedInput:
+    return EmbedInput(contents=(Content(modality=Modality.TEXT, text=text),), among=BOTH)
+
+
+def _picture(url: str, is_only_recalled: bool = False) -> EmbedInput:
+    picture = Content(modality=Modality.IMAGE, media=MediaRef(url=url))
+    return EmbedInput(contents=(picture,), among=BOTH, is_only_recalled=is_only_recalled)
+
+
+def _label_row(contents: tuple[Content, ...]) -> PredictRow:
+    asked = LabelsInput(contents=contents, labels=tuple((label,) for label in LABELS))
+    return PredictRow(kind=asked.kind, input=asked.model_dump(mode="json"))
+
+
+def _copy(jpeg: bytes) -> bytes:
+    """The same photograph as somebody else might have it: 5% cut off at each side, smaller, darker, worse."""
+    image = Image.open(io.BytesIO(jpeg))
+    left, top = round(0.05 * image.width), round(0.05 * image.height)
+    small = image.resize((320, 240), box=(left, top, image.width - left, image.height - top))
+    file = io.BytesIO()
+    small.point(lambda value: round(0.85 * value)).save(file, "JPEG", quality=40)
+    return file.getvalue()
