@@ -4,7 +4,7 @@ A problem turns a Label Studio task into an input and an output into regions; a 
 outputs and learns from targets. Neither knows the other, so that each is one file.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,6 +76,12 @@ class Input(Contract):
     @property
     def modalities(self) -> frozenset[Modality]:
         return frozenset(content.modality for content in self.contents)
+
+    @property
+    def asked(self) -> Hashable:
+        """What is asked, whatever about: equal for questions that differ only in what their contents are."""
+        fields = (getattr(self, name) for name in type(self).model_fields if name != "contents")
+        return type(self), tuple(content.modality for content in self.contents), *fields
 
     def worded(self, template: str) -> Self:
         """The same with `{}` in the template replaced by each text that a label is read as."""
@@ -152,6 +158,30 @@ class LabelTarget:
 
     indices: tuple[int, ...]
     shares: tuple[float, ...] | None = None
+
+
+class RatingInput(Input):
+    """Which number do the contents deserve? From `least` to `most`, both included, where there are such bounds."""
+
+    kind: ClassVar[str] = "rating"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    least: float | None = None
+    most: float | None = None
+
+
+class Estimate(Contract):
+    """A number, None where nobody has taught it; `error`: by how much it is expected to be wrong, in its unit."""
+
+    kind: ClassVar[str] = "estimate"
+    value: float | None = None
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class NumberTarget:
+    """The right number: the mean of what annotators said."""
+
+    value: float
 
 
 class RowAdapters(Protocol):

@@ -1,21 +1,23 @@
-"""Models that put contents and label texts into one space: the nearest label is the answer.
+"""Models that put contents and texts into one space: answers come from their features.
 
 What all of them do alike: features that were computed before are found again, each content of a batch goes through
-its tower once, label texts are read once for each adapter, and the loss is over the same nearness that predicts.
-A family says how a content is read from a file and which tower computes it. New and renamed labels work at once,
-since a label is only a text.
+its tower once, texts that are asked about are read once for each adapter, and the loss is over the same figures
+that predict. How features become an answer is said by a head, one for each kind of question (`HEADS`); how a
+content is read from a file and which tower computes it is said by a family.
 """
 
 import base64
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from lorabel.contracts import (
@@ -24,58 +26,63 @@ from lorabel.contracts import (
     Embedding,
     EmbedInput,
     Input,
-    LabelScores,
     LabelsInput,
-    LabelTarget,
     Modality,
+    RatingInput,
     RowAdapters,
 )
 from lorabel.errors import UnreadableError
 from lorabel.families import DigestOf, Family, Fetch
-from lorabel.label_logits import label_logits, label_losses, label_scores
+from lorabel.heads import Basis, Head, fresh_layer, weights_of
+from lorabel.heads.labels import LabelHead
+from lorabel.heads.rating import RatingHead
+from lorabel.items import Item, name_of
 from lorabel.media import digest
 from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.texts import read_text_file
 
+HEADS: Mapping[type[Input], Head] = MappingProxyType({LabelsInput: LabelHead(), RatingInput: RatingHead()})
+"""By the kind of question: who answers it. Where contents lie is asked of the encoder itself."""
+HEAD_LAYERS = "heads"
+
 TEXT_BATCH = 256
-# With several labels allowed, a label is chosen if the content is nearer to it than to this text.
-NEUTRAL_TEXT = "something else"
 # Of a content whose features are precomputed: the content itself, then augmented ones.
 VIEWS = 4
 FEATURE_BATCH = 64
-# The model's own scale (28 for the demo model, 100 and more for CLIP) saturates the loss as soon as a training
-# example is right, and little is learned for others. docs/decisions/0009 has the figures.
-TRAINING_SCALE = 10.0
-
-
-@dataclass(frozen=True)
-class Item:
-    """One content.
-
-    Args:
-        data: as the family read it, a tensor on the CPU or a text. None where features are enough.
-        features: (views, dim) float32 of length 1, the first of the content itself.
-        digest: names the content, where it is known.
-    """
-
-    modality: Modality
-    data: Any = None
-    features: Tensor | None = None
-    digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Example:
     """A question, of a class among the family's `inputs`, with an item for each of its contents."""
 
-    question: Any
+    question: Input
     items: tuple[Item, ...]
+
+    @property
+    def head(self) -> Head:
+        return HEADS[type(self.question)]
+
+
+@dataclass(frozen=True)
+class _BasisKey:
+    """What a head's basis depends on: with the adapters that change what the text tower computes of the texts
+    (`reader`) and what the head's layer has learned (`learner`)."""
+
+    head: Head
+    texts: tuple[str, ...]
+    reader: str | None
+    learner: str | None
 
 
 class Encoder(Family):
-    """The subclass sets what `Family` names, and says how its model reads and encodes each modality."""
+    """The subclass is a dataclass that sets what `Family` names, and says how its model reads and encodes each
+    modality. The heads' layers are added to its `module`."""
 
-    inputs: ClassVar[tuple[type[Input], ...]] = (LabelsInput, EmbedInput)
+    inputs: ClassVar[tuple[type[Input], ...]] = (*HEADS, EmbedInput)
+
+    def __post_init__(self) -> None:
+        layers = {head.layer: fresh_layer(head.size(self._dim)) for head in HEADS.values()}
+        self.module.add_module(HEAD_LAYERS, nn.ModuleDict(layers).to(self.device))
 
     def read(self, modality: Modality, file: bytes) -> Tensor:
         """A file's content, on the CPU, as small as the model can use it; never asked about a text.
@@ -95,11 +102,16 @@ class Encoder(Family):
 
     @abstractmethod
     def tower(self, modality: Modality) -> frozenset[str]:
-        """The layers of `lora_layers` that compute this modality's features."""
+        """Those of the `tower_layers` that compute this modality's features."""
 
     def rows(self, modality: Modality, data: Any) -> int:
         """How many rows of its tower one content takes: a video has a row for each frame."""
         return 1
+
+    @property
+    def learning(self) -> frozenset[Modality]:
+        """The modalities whose towers new adapters go on."""
+        return self.modalities
 
     @property
     @abstractmethod
@@ -111,16 +123,22 @@ class Encoder(Family):
         """What the model adds to a logit so that 0 is the border between fitting and not, if it learned that."""
         return None
 
-    def prepare(self, question: LabelsInput | EmbedInput, fetch: Fetch) -> Example:
+    def tower_layers(self) -> list[str]:
+        """The `lora_layers` of the model itself, without those of the heads."""
+        return [name for name in self.lora_layers() if not name.startswith(f"{HEAD_LAYERS}.")]
+
+    def trained_layers(self, question: Input) -> list[str]:
+        """Of the towers that are to learn those that have a part in the answer; and the head's layer."""
+        head = HEADS[type(question)]
+        read = question.modalities | {Modality.TEXT} if head.texts(question) else question.modalities
+        layers = {layer for modality in read & self.learning for layer in self.tower(modality)}
+        return sorted(layers | {_layer_of(head)} if head.is_learned(question) else layers)
+
+    def prepare(self, question: Input, fetch: Fetch) -> Example:
         return Example(question, tuple(self._read(content, fetch) for content in question.contents))
 
     def recall(
-        self,
-        question: LabelsInput | EmbedInput,
-        digest_of: DigestOf,
-        adapter: str | None,
-        adapters: RowAdapters,
-        memo: Memo,
+        self, question: Input, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
     ) -> Example | None:
         found = self._recall(question, digest_of, adapter, adapters, memo)
         is_whole = found is not None and all(item.features is not None for item in found.items)
@@ -133,7 +151,7 @@ class Encoder(Family):
     ) -> Example | None:
         items = []
         for content in question.contents:
-            name = _name(content, digest_of)
+            name = name_of(content, digest_of)
             if name is None:
                 return None
             key = self._key(content.modality, name, adapter, adapters)
@@ -151,8 +169,12 @@ class Encoder(Family):
             return None
         if isinstance(example.question, EmbedInput):
             return self._embedding(example)
-        texts = memo.get(TEXTS, (adapters.changing(adapter, self.tower(Modality.TEXT)), example.question.labels))
-        return None if texts is None else self._scores(example, texts)
+        key = self._basis_key(example, adapter, adapters)
+        texts = memo.get(TEXTS, (key.reader, key.texts))
+        weights = None if key.learner is None else memo.get(TEXTS, (key.learner, key.head.layer))
+        if texts is None or (weights is None and key.learner is not None):
+            return None
+        return self._output(example, Basis(texts, weights, self.scale, self.bias))
 
     @torch.inference_mode()
     def precompute(
@@ -178,37 +200,41 @@ class Encoder(Family):
         self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
     ) -> Sequence[Contract]:
         seen = self._see(examples, adapters, bank, memo)
+        bases: dict[_BasisKey, Basis] = {}
         outputs: list[Contract] = []
-        texts: dict[Any, Tensor] = {}
-        for adapter, example in zip(adapters, seen, strict=True):
+        for example, adapter in zip(seen, adapters, strict=True):
             if isinstance(example.question, EmbedInput):
                 outputs.append(self._embedding(example))
                 continue
-            key = bank.changing(adapter, self.tower(Modality.TEXT)), example.question.labels
-            if key not in texts:
-                texts[key] = self._label_features(*key, bank, memo)
-            outputs.append(self._scores(example, texts[key]))
+            key = self._basis_key(example, adapter, bank)
+            if key not in bases:
+                bases[key] = self._basis(key, bank, memo)
+            outputs.append(self._output(example, bases[key]))
         return outputs
 
-    def loss(self, examples: Sequence[Example], targets: Sequence[LabelTarget]) -> Tensor:
-        """Cross-entropy over the labels, or a sigmoid loss over each of them if several are allowed."""
+    def loss(self, examples: Sequence[Example], targets: Sequence[Any]) -> Tensor:
+        """Each head's own, for each group of examples in which it is asked the same."""
         losses: dict[int, Tensor] = {}
-        for labels, members in _by_labels(examples).items():
-            question = examples[members[0]].question
-            contents = self._encode_items([examples[i] for i in members])
-            logits = self._logits(contents, self._encode_labels(labels), question)
-            logits = logits * min(1.0, TRAINING_SCALE / self.scale)
-            found = label_losses(logits, question, [targets[i] for i in members])
+        features = self._encode_items([item for example in examples for item in example.items])
+        for members in _alike(examples):
+            first = examples[members[0]]
+            texts = self._encode_texts(first.head.texts(first.question))
+            weights = self._weights(first.head) if first.head.is_learned(first.question) else None
+            contents = torch.stack(
+                [torch.stack([features[id(item)] for item in examples[i].items]) for i in members]
+            )
+            basis = Basis(texts, weights, self.scale, self.bias)
+            found = first.head.losses(first.question, contents, basis, [targets[i] for i in members])
             losses |= dict(zip(members, found, strict=True))
         return torch.stack([losses[i] for i in range(len(examples))])
 
     def _read(self, content: Content, fetch: Fetch) -> Item:
         if content.media is None:
-            return Item(content.modality, content.text, digest=_name(content, lambda _: None))
+            return Item(content.modality, content.text, digest=name_of(content, lambda _: None))
         file = fetch(content.media)
         layout = content.layout
         data = self.read(content.modality, file) if layout is None else read_text_file(file, layout)
-        return Item(content.modality, data, digest=_name(content, lambda _: digest(file)))
+        return Item(content.modality, data, digest=name_of(content, lambda _: digest(file)))
 
     def _key(self, modality: Modality, name: str, adapter: str | None, adapters: RowAdapters) -> Any:
         return modality, name, adapters.changing(adapter, self.tower(modality))
@@ -264,61 +290,67 @@ class Encoder(Family):
                     memo.put(PIXELS, item.digest, item.data)
         return found
 
-    def _label_features(
-        self, adapter: str | None, labels: tuple[tuple[str, ...], ...], bank: RowAdapters, memo: Memo
-    ) -> Tensor:
-        known = memo.get(TEXTS, (adapter, labels))
-        if known is None:
-            known = self._encode_labels(labels, lambda count: bank.rows([adapter] * count)).cpu()
-            memo.put(TEXTS, (adapter, labels), known)
-        return known
+    def _basis_key(self, example: Example, adapter: str | None, adapters: RowAdapters) -> _BasisKey:
+        head, question = example.head, example.question
+        texts = head.texts(question)
+        reader = adapters.changing(adapter, self.tower(Modality.TEXT)) if texts else None
+        learner = adapters.changing(adapter, {_layer_of(head)}) if head.is_learned(question) else None
+        return _BasisKey(head, texts, reader, learner)
 
-    def _encode_labels(
+    def _basis(self, key: _BasisKey, bank: RowAdapters, memo: Memo) -> Basis:
+        texts = memo.get(TEXTS, (key.reader, key.texts))
+        if texts is None:
+            texts = self._encode_texts(key.texts, lambda count: bank.rows([key.reader] * count)).cpu()
+            memo.put(TEXTS, (key.reader, key.texts), texts)
+        weights = None if key.learner is None else memo.get(TEXTS, (key.learner, key.head.layer))
+        if weights is None and key.learner is not None:
+            with bank.rows([key.learner]):
+                weights = self._weights(key.head).cpu()
+            memo.put(TEXTS, (key.learner, key.head.layer), weights)
+        return Basis(texts, weights, self.scale, self.bias)
+
+    def _weights(self, head: Head) -> Tensor:
+        return weights_of(self.module.get_submodule(_layer_of(head)), head.size(self._dim)[0], self.device)
+
+    def _encode_texts(
         self,
-        labels: tuple[tuple[str, ...], ...],
+        texts: Sequence[str],
         around: Callable[[int], AbstractContextManager[Any]] = nullcontext,
     ) -> Tensor:
-        """(texts + 1, dim) float32, of length 1; the last one is the neutral text.
+        """(texts, dim) float32, of length 1.
 
         Args:
             around: given the number of texts in a batch, the context that it is computed in.
         """
-        features = []
-        for part in _parts([*(text for texts in labels for text in texts), NEUTRAL_TEXT], TEXT_BATCH):
+        features = [torch.empty(0, self._dim, device=self.device)]
+        for part in _parts(texts, TEXT_BATCH):
             with around(len(part)):
                 features.append(self.encode(Modality.TEXT, part))
         return torch.cat(features)
 
-    def _scores(self, example: Example, texts: Tensor) -> LabelScores:
-        question = example.question
-        contents = [item.features[:1].to(texts.device) for item in example.items if item.features is not None]
-        return label_scores(self._logits(contents, texts, question)[0], question)
+    def _output(self, example: Example, basis: Basis) -> Contract:
+        contents = [item.features[0] for item in example.items if item.features is not None]
+        return example.head.output(example.question, torch.stack(contents).to(basis.texts.device), basis)
 
     def _embedding(self, example: Example) -> Embedding:
         middle = torch.stack([item.features[0] for item in example.items if item.features is not None]).mean(0)
         vector = functional.normalize(middle.float(), dim=0).cpu().numpy().astype("<f2")
         return Embedding(space=f"{self.name} {self.source}", float16=base64.b64encode(vector.tobytes()).decode())
 
-    def _logits(self, contents: Sequence[Tensor], texts: Tensor, question: LabelsInput) -> Tensor:
-        """(batch, labels): of several contents the mean, so that each has its say.
+    def _encode_items(self, items: Sequence[Item]) -> dict[int, Tensor]:
+        """The features (dim,) of each item by its id, with the adapter that PEFT has active."""
+        found = {id(item): item.features[0] for item in items if item.features is not None}
+        for modality in {item.modality for item in items}:
+            new = [item for item in items if item.modality == modality and item.features is None]
+            if new:
+                made = self.encode(modality, [item.data for item in new])
+                found |= {id(item): own for item, own in zip(new, made, strict=True)}
+        return found
 
-        Args:
-            contents: for each content of the question its features (batch, dim).
-            texts: from `_encode_labels`.
-        """
-        each = [label_logits(self.scale * one @ texts.T, question, self.bias) for one in contents]
-        return torch.stack(each).mean(0)
-
-    def _encode_items(self, examples: Sequence[Example]) -> list[Tensor]:
-        """For each content of the question its features (batch, dim), with the adapter that PEFT has active."""
-        columns = zip(*(example.items for example in examples), strict=True)
-        return [self._encode_column(column) for column in columns]
-
-    def _encode_column(self, items: Sequence[Item]) -> Tensor:
-        known = [item.features[0] for item in items if item.features is not None]
-        if known:
-            return torch.stack(known)
-        return self.encode(items[0].modality, [item.data for item in items])
+    @cached_property
+    @torch.inference_mode()
+    def _dim(self) -> int:
+        return self.encode(Modality.TEXT, ["a"]).shape[-1]
 
     def _views(self, items: Sequence[Item], generator: torch.Generator) -> Iterator[Item]:
         rows = max(self.rows(item.modality, item.data) for item in items)
@@ -341,20 +373,17 @@ class Encoder(Family):
         return replace(item, data=self.jitter(item.modality, item.data, generator))
 
 
-def _name(content: Content, digest_of: DigestOf) -> str | None:
-    """What tells contents of a modality apart; None if the file's digest is not known."""
-    if content.media is None:
-        return digest((content.text or "").encode())
-    name = digest_of(content.media)
-    return name if name is None or content.layout is None else f"{name} {content.layout.model_dump_json()}"
-
-
-def _by_labels(examples: Sequence[Example]) -> dict[tuple[tuple[str, ...], ...], list[int]]:
-    """Places in the batch of those that are asked about the same labels."""
-    groups: dict[tuple[tuple[str, ...], ...], list[int]] = defaultdict(list)
+def _alike(examples: Sequence[Example]) -> list[list[int]]:
+    """Places in the batch of those that are asked the same about their contents."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
     for place, example in enumerate(examples):
-        groups[example.question.labels].append(place)
-    return groups
+        groups[example.question.asked].append(place)
+    return list(groups.values())
+
+
+def _layer_of(head: Head) -> str:
+    """Its name among the `lora_layers`."""
+    return f"{HEAD_LAYERS}.{head.layer}"
 
 
 def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 from cachetools import LRUCache
 
 PIXELS, FEATURES, TEXTS = "pixels", "features", "texts"
-"""Inputs as decoded, what a tower computed from them, and what it computed from label texts."""
+"""Inputs as decoded; what a tower computed from them; what is the same for many questions: what it computed from
+texts that they ask about, and what a head has learned."""
 
 
 class Memo:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from lorabel.contracts import LabelScores, LabelTarget
@@ -83,6 +84,30 @@ def taxonomy(
     metrics = classification(right, [(end,) for end in predicted], probabilities, names, is_multiple=False)
     by_level = tree.accuracy_by_level(targets, predicted)
     return Metrics(metrics.primary, {**metrics.values, "accuracy_by_level": by_level})
+
+
+def regression(targets: Sequence[float], estimates: Sequence[float | None], scales: Sequence[float]) -> Metrics:
+    """Mean absolute error and Spearman's rank correlation of what was estimated, and closeness.
+
+    `closeness` is the mean of 1 - error / scale, at least 0 each, in which no answer counts as 0: a guess is never
+    worse than silence. `mae` is None if nothing was estimated; `spearman` is 0 where all targets or all estimates
+    are alike.
+    """
+    errors = [None if e is None else abs(e - t) for t, e in zip(targets, estimates, strict=True)]
+    close = [0.0 if e is None else 1 - min(1.0, e / scale) for e, scale in zip(errors, scales, strict=True)]
+    known = [(t, e) for t, e in zip(targets, estimates, strict=True) if e is not None]
+    answered = [e for e in errors if e is not None]
+    has_order = all(len(set(one)) > 1 for one in zip(*known, strict=True)) and bool(known)
+    return Metrics(
+        "closeness",
+        {
+            "tasks": len(targets),
+            "closeness": float(np.mean(close)),
+            "answered": len(known),
+            "mae": float(np.mean(answered)) if answered else None,
+            "spearman": float(spearmanr(*zip(*known, strict=True)).statistic) if has_order else 0.0,
+        },
+    )
 
 
 def _indicators(rows: Sequence[tuple[int, ...]], n_labels: int) -> NDArray[np.bool_]:

@@ -16,3 +16,13 @@ def taxonomy(from_name: str, to_name: str, paths: Sequence[Sequence[str]]) -> Re
     """https://labelstud.io/tags/taxonomy: each path from the top, aliases where the label config has them."""
     value = {"taxonomy": [list(path) for path in paths]}
     return {"from_name": from_name, "to_name": to_name, "type": "taxonomy", "value": value}
+
+
+def rating(from_name: str, to_name: str, stars: int) -> Region:
+    """https://labelstud.io/tags/rating: a whole number from 1; 0 would be no rating."""
+    return {"from_name": from_name, "to_name": to_name, "type": "rating", "value": {"rating": stars}}
+
+
+def number(from_name: str, to_name: str, value: float) -> Region:
+    """https://labelstud.io/tags/number"""
+    return {"from_name": from_name, "to_name": to_name, "type": "number", "value": {"number": value}}

@@ -17,6 +17,8 @@ MAY_IMPORT_TORCH = (
     "lorabel/device.py",
     "lorabel/attention.py",
     "lorabel/encoder.py",
+    "lorabel/items.py",
+    "lorabel/heads/",
     "lorabel/label_logits.py",
     "model_server/",
     "workers/",

@@ -143,3 +143,16 @@ def test_precomputed_examples_give_the_same_answers(kind: type[Family], sample: 
     )
     for one, two in zip(expected, found, strict=True):
         torch.testing.assert_close(numbers([two]), numbers([one]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "sample"), SERVED)
+def test_an_adapter_on_the_layers_that_a_question_trains_changes_the_answer(
+    kind: type[Family], sample: Sample, source: str, tmp_path: Path
+) -> None:
+    registry, trained = Registry(tmp_path / "adapters"), load(kind, source).trained_layers(question_of(sample))
+    adapter = save_random_adapter(load(kind, source), registry, "p1.v1", 4, trained)
+    family = load(kind, source)
+    assert set(trained) <= set(family.lora_layers())
+    bank, examples = AdapterBank(family, registry, 10**9), four_examples(family, sample)
+    before, after = (family.predict(examples, [name] * FOUR, bank, Memo({})) for name in (None, adapter))
+    assert all(one != other for one, other in zip(before, after, strict=True))

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorabel.families import Family, NoRowAdapters
+from lorabel.families import Family
 from lorabel.memo import TEXTS, Memo
 from lorabel.problems import Metrics, Problem
 from lorabel.settings import Settings
+from workers import lora
 from workers.examples import Example
 
 MEMO_BYTES = 64 * 1024 * 1024
@@ -35,11 +36,11 @@ def choose_tasks(held_out: Sequence[Example], trained: Sequence[Example], settin
 
 def answer(family: Family, examples: Sequence[Example], batch: int) -> list[Any]:
     """The outputs with the adapter that PEFT has active."""
-    memo = Memo({TEXTS: MEMO_BYTES})
+    adapters, memo = lora.ActiveAdapter(family.module), Memo({TEXTS: MEMO_BYTES})
     outputs: list[Any] = []
     for start in range(0, len(examples), batch):
         inputs = [example.model_input for example in examples[start : start + batch]]
-        outputs += family.predict(inputs, [None] * len(inputs), NoRowAdapters(), memo)
+        outputs += family.predict(inputs, [None] * len(inputs), adapters, memo)
     return outputs
 
 

@@ -4,7 +4,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -21,14 +21,17 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
 from lorabel.contracts import Input
 from lorabel.errors import SettingsError
-from lorabel.families import Family
+from lorabel.families import Family, NoRowAdapters
 from lorabel.settings import Settings
 from workers.examples import Example
 
 LIVE = "live"
+ACTIVE = "active"
 PREFIX = "base_model.model."
 A_WEIGHT = ".lora_A.weight"
 CANDIDATE = "default"  # PEFT saves the adapter of this name at the folder's top, where anybody looks for it
@@ -81,6 +84,22 @@ class Batch:
     inputs: Sequence[Any]
     targets: Sequence[Any]
     weights: Sequence[float]
+
+
+class ActiveAdapter(NoRowAdapters):
+    """The adapter that PEFT has active in this module at this moment, for every row; or none."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._layers = frozenset(
+            name
+            for name, layer in module.named_modules()
+            if isinstance(layer, BaseTunerLayer)
+            and not layer.disable_adapters
+            and not set(layer.active_adapters).isdisjoint(layer.lora_A)
+        )
+
+    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
+        return None if self._layers.isdisjoint(tower) else ACTIVE
 
 
 @contextmanager

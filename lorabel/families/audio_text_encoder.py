@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from lorabel.audio import decode_audio, windows
-from lorabel.contracts import Input, Modality
+from lorabel.contracts import Modality
 from lorabel.encoder import Encoder
 from lorabel.errors import SettingsError
 from lorabel.pooling import pooled
@@ -142,10 +142,9 @@ class AudioTextEncoder(Encoder):
     def rows(self, modality: Modality, data: Any) -> int:
         return len(data) if modality == Modality.AUDIO else 1
 
-    def trained_layers(self, question: Input) -> list[str]:
-        if self.settings.lora_towers == "both":
-            return self.lora_layers()
-        return sorted(self._text_layers)
+    @property
+    def learning(self) -> frozenset[Modality]:
+        return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
 
     @cached_property
     def scale(self) -> float:
@@ -153,8 +152,8 @@ class AudioTextEncoder(Encoder):
 
     @cached_property
     def _audio_layers(self) -> frozenset[str]:
-        return frozenset(name for name in self.lora_layers() if name.startswith(AUDIO_TOWER))
+        return frozenset(name for name in self.tower_layers() if name.startswith(AUDIO_TOWER))
 
     @cached_property
     def _text_layers(self) -> frozenset[str]:
-        return frozenset(self.lora_layers()) - self._audio_layers
+        return frozenset(self.tower_layers()) - self._audio_layers

@@ -23,7 +23,7 @@ from torchvision.transforms import Compose
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
 from lorabel.attention import separate_attention
-from lorabel.contracts import Input, Modality
+from lorabel.contracts import Modality
 from lorabel.encoder import Encoder
 from lorabel.errors import SettingsError
 from lorabel.media import decode_image
@@ -117,10 +117,9 @@ class DualEncoder(Encoder):
     def rows(self, modality: Modality, data: Any) -> int:
         return len(data) if modality == Modality.VIDEO else 1
 
-    def trained_layers(self, question: Input) -> list[str]:
-        if self.settings.lora_towers == "both":
-            return self.lora_layers()
-        return sorted(self._text_layers)
+    @property
+    def learning(self) -> frozenset[Modality]:
+        return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
 
     @cached_property
     def scale(self) -> float:
@@ -147,11 +146,11 @@ class DualEncoder(Encoder):
 
     @cached_property
     def _image_layers(self) -> frozenset[str]:
-        return frozenset(name for name in self.lora_layers() if name.startswith(IMAGE_TOWER))
+        return frozenset(name for name in self.tower_layers() if name.startswith(IMAGE_TOWER))
 
     @cached_property
     def _text_layers(self) -> frozenset[str]:
-        return frozenset(self.lora_layers()) - self._image_layers
+        return frozenset(self.tower_layers()) - self._image_layers
 
     @cached_property
     def _side_px(self) -> int:

@@ -116,7 +116,7 @@ class TextEncoder(Encoder):
 
     @cached_property
     def _layers(self) -> frozenset[str]:
-        return frozenset(self.lora_layers())
+        return frozenset(self.tower_layers())
 
 
 def _pooling(name: str) -> str:

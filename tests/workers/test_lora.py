@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lorabel.contracts import LabelTarget, Modality
+from lorabel.contracts import LabelTarget, Modality, RatingInput
 from lorabel.encoder import Example as Input
 from lorabel.encoder import Item
 from lorabel.errors import SettingsError
@@ -101,19 +101,24 @@ def test_an_adapter_is_on_the_layers_of_its_towers_and_no_others(
     family: DualEncoder, tmp_path: Path, towers: str
 ) -> None:
     """Names of the text tower's layers are ends of names of the image tower's."""
-    train(replace(family, towers=towers), tmp_path, steps=1)
+    train(replace(family, settings=Settings(lora_towers=towers)), tmp_path, steps=1)
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     names = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in weights}
-    assert names == set(replace(family, towers=towers).trained_layers(QUESTION))
+    assert names == set(replace(family, settings=Settings(lora_towers=towers)).trained_layers(QUESTION))
 
 
 def test_a_run_that_is_asked_for_more_towers_adds_them_to_the_live_adapter(
     family: DualEncoder, tmp_path: Path
 ) -> None:
     train(family, tmp_path / "text")
-    train(replace(family, towers="both"), tmp_path / "both", tmp_path / "text" / "adapter", steps=1)
+    train(
+        replace(family, settings=Settings(lora_towers="both")),
+        tmp_path / "both",
+        tmp_path / "text" / "adapter",
+        steps=1,
+    )
     weights = load_file(tmp_path / "both" / "adapter" / "adapter_model.safetensors")
-    assert len(weights) == 2 * len(family.lora_layers())
+    assert len(weights) == 2 * len(family.tower_layers())
 
 
 def test_a_run_goes_on_from_the_live_adapter(family: DualEncoder, tmp_path: Path) -> None:
@@ -137,3 +142,26 @@ def test_tensorboard_gets_the_curve_where_it_is_the_tracker(family: DualEncoder,
 def test_a_tracker_that_is_not_installed_is_named() -> None:
     with pytest.raises(SettingsError, match=r"TRACKER=mlflow, but .* install lorabel\[tracking\]"):
         lora.check_tracker("mlflow")
+
+
+@pytest.mark.usefixtures("untouched")
+def test_the_active_adapter_is_known_by_the_layers_that_it_is_on(family: DualEncoder, tmp_path: Path) -> None:
+    """A live adapter that lacks a head is silent, even while the candidate beside it has one."""
+    train(family, tmp_path)
+    rated = RatingInput(contents=QUESTION.contents)
+    (head,) = family.trained_layers(rated)
+
+    def are_changed() -> tuple[bool, bool]:
+        active = lora.ActiveAdapter(family.module)
+        layers = {head}, family.tower(Modality.TEXT)
+        return active.changing(None, layers[0]) is not None, active.changing(None, layers[1]) is not None
+
+    with lora.adapted(family, rated, tmp_path / "adapter", recipe()) as model:
+        assert are_changed() == (True, True)
+        with lora.with_live(model):
+            assert are_changed() == (False, True)
+    with lora.adapted(family, rated, None, recipe()) as model:
+        assert are_changed() == (True, False)
+        with lora.with_live(model):
+            assert are_changed() == (False, False)
+    assert are_changed() == (False, False)

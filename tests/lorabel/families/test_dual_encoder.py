@@ -14,10 +14,11 @@ from PIL import Image
 from skimage import data
 
 from lorabel.contracts import LabelTarget, Modality
-from lorabel.encoder import NEUTRAL_TEXT, TRAINING_SCALE, VIEWS, Example
+from lorabel.encoder import VIEWS, Example
 from lorabel.errors import SettingsError
 from lorabel.families import NoRowAdapters
 from lorabel.families.dual_encoder import DualEncoder
+from lorabel.heads.labels import NEUTRAL_TEXT, TRAINING_SCALE
 from lorabel.media import decode_image
 from lorabel.memo import FEATURES, PIXELS, Memo
 from lorabel.memo import TEXTS as TEXTS_KIND
@@ -31,7 +32,7 @@ TEXTS = ("a cat", "a rocket", "coffee")
 
 
 QUESTION = about_picture("x", TEXTS)
-LABELS = QUESTION.labels
+READ = (*TEXTS, NEUTRAL_TEXT)
 
 
 def features_of(example: Example) -> torch.Tensor:
@@ -103,7 +104,7 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
     family.predict([example, example], ["a", "b"], NoRowAdapters(), memo)
     family.predict([example], ["a"], NoRowAdapters(), memo)
     assert len(calls) == 2
-    assert [memo.get(TEXTS_KIND, (name, LABELS)) is None for name in "abc"] == [False, False, True]
+    assert [memo.get(TEXTS_KIND, (name, READ)) is None for name in "abc"] == [False, False, True]
 
 
 def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEncoder, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_pictures_stay_pictures_where_the_image_tower_learns(source: str) -> Non
     both = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
     example = prepare(both, photos()[0])
     assert both.precompute([example], both.trained_layers(QUESTION), torch.Generator()) == [example]
-    assert both.trained_layers(QUESTION) == both.lora_layers()
+    assert both.trained_layers(QUESTION) == sorted(both.tower_layers())
 
 
 def test_lora_reaches_q_k_v_and_the_mlp_of_both_towers(family: DualEncoder) -> None:

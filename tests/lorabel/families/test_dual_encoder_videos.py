@@ -1,4 +1,4 @@
-"""Videos in an open_clip model: against the same frames as pictures, and the demo model on videos that are drawn."""
+"""Videos in an open_clip model: against their frames as pictures, and the demo model on videos that are drawn."""
 
 import io
 from pathlib import Path
