@@ -20,6 +20,7 @@ MAY_IMPORT_TORCH = (
     "lorabel/items.py",
     "lorabel/heads/",
     "lorabel/label_logits.py",
+    "lorabel/pooling.py",
     "model_server/",
     "workers/",
 )

@@ -64,7 +64,10 @@ class Head(ABC):
 
 
 def fresh_layer(size: tuple[int, int]) -> nn.Linear:
-    layer = nn.Linear(*size, bias=False)
+    # Without random numbers, so that what is seeded stays the same.
+    with torch.device("meta"):
+        layer = nn.Linear(*size, bias=False)
+    layer.to_empty(device="cpu")
     nn.init.zeros_(layer.weight)
     return layer.requires_grad_(False)
 

@@ -28,10 +28,6 @@ def test_choices_that_mean_something_else_are_left_alone(attributes: str) -> Non
     assert [one.control.name for one in found.unclaimed] == ["label"]
 
 
-def test_choices_over_a_text_are_left_alone() -> None:
-    assert bind(config(image='<Text name="image" value="$image"/>')).bindings == ()
-
-
 def test_a_choice_attribute_that_label_studio_does_not_know_is_refused() -> None:
     with pytest.raises(LabelConfigError, match="'label' has choice='some', expected single, single-radio or"):
         bind(config('choice="some"'))

@@ -50,7 +50,7 @@ def test_the_score_is_the_expected_error_as_a_share_of_the_range() -> None:
     assert binding("Number").prediction(Estimate(value=9.0, error=1.0), {}).score == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("attributes", ['perRegion="true"', 'perItem="true"', 'visibleWhen="choice-selected"'])
+@pytest.mark.parametrize("attributes", ['perRegion="true"', 'perItem="true"', 'visibleWhen="region-selected"'])
 def test_what_is_asked_under_a_condition_is_left_alone(attributes: str) -> None:
     assert [one.control.name for one in bind(config("Rating", attributes)).unclaimed] == ["it"]
 
