@@ -13,11 +13,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from lorabel import problems
-from lorabel.contracts import Input
+from lorabel.contracts import Content, EmbedInput, Input
 from lorabel.discovery import discover
 from lorabel.errors import SettingsError
 from lorabel.families import Family, NoRowAdapters, family_for, family_types
-from lorabel.memo import Memo
+from lorabel.media import digest
+from lorabel.memo import FEATURES, Memo
 from lorabel.problems import Problem, Sample, bind
 from lorabel.registry import Registry
 from lorabel.settings import Settings
@@ -119,6 +120,22 @@ def test_the_loss_falls_on_four_examples(kind: type[Family], sample: Sample, sou
         optimizer.zero_grad()
         losses.append(float(each.detach().mean()))
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("kind", [one for one in family_types() if EmbedInput in one.inputs])
+def test_an_encoder_puts_its_modalities_into_one_space_and_finds_them_again(
+    kind: type[Family], source: str
+) -> None:
+    """The first and the third content are alike, and so are the second and the fourth."""
+    family, memo = load(kind, source), Memo({FEATURES: 10**6})
+    for modality in sorted(kind.modalities):
+        any_content = EmbedInput(contents=(Content(modality=modality, text="to be replaced"),))
+        asked = [made_of(any_content, number) for number in range(FOUR)]
+        examples = [family.prepare(question, read) for question in asked]
+        outputs = family.predict(examples, [None] * FOUR, NoRowAdapters(), memo)
+        assert outputs[0] == outputs[2] != outputs[1] == outputs[3]
+        recalled = family.recall(asked[1], lambda media: digest(read(media)), None, NoRowAdapters(), memo)
+        assert family.answer(recalled, None, NoRowAdapters(), memo) == outputs[1]
 
 
 @pytest.mark.parametrize(("kind", "sample"), SERVED)
