@@ -36,7 +36,7 @@ from lorabel.families import DigestOf, Family, Fetch
 from lorabel.heads import Basis, Head, fresh_layer, weights_of
 from lorabel.heads.labels import LabelHead
 from lorabel.heads.rating import RatingHead
-from lorabel.items import Item, name_of
+from lorabel.items import Item, name_of, parts
 from lorabel.media import digest
 from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.texts import read_text_file
@@ -46,7 +46,7 @@ HEADS: Mapping[type[Input], Head] = MappingProxyType({LabelsInput: LabelHead(), 
 HEAD_LAYERS = "heads"
 
 TEXT_BATCH = 256
-# Of a content whose features are precomputed: the content itself, then augmented ones.
+# Of a content that is no text, where features are precomputed: the content itself, then augmented ones.
 VIEWS = 4
 FEATURE_BATCH = 64
 
@@ -96,9 +96,9 @@ class Encoder(Family):
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """(len(data), dim) float32 of length 1, on the device. `data`: what `read` made, or texts."""
 
-    @abstractmethod
     def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
-        """The same changed a little, so that it still means the same."""
+        """The same changed a little, so that it still means the same; texts stay as they are."""
+        return data
 
     @abstractmethod
     def tower(self, modality: Modality) -> frozenset[str]:
@@ -110,8 +110,17 @@ class Encoder(Family):
 
     @property
     def learning(self) -> frozenset[Modality]:
-        """The modalities whose towers new adapters go on."""
+        """The modalities of contents whose towers new adapters go on."""
         return self.modalities
+
+    def encode_labels(self, texts: Sequence[str]) -> Tensor:
+        """(texts, dim) float32 of length 1, on the device: label texts, where they are read by other layers."""
+        return self.encode(Modality.TEXT, texts)
+
+    @property
+    def label_tower(self) -> frozenset[str]:
+        """The layers that compute features of label texts."""
+        return self.tower(Modality.TEXT)
 
     @property
     @abstractmethod
@@ -128,10 +137,11 @@ class Encoder(Family):
         return [name for name in self.lora_layers() if not name.startswith(f"{HEAD_LAYERS}.")]
 
     def trained_layers(self, question: Input) -> list[str]:
-        """Of the towers that are to learn those that have a part in the answer; and the head's layer."""
+        """Of the towers that are to learn those that have a part in the answer; and the head's layer. Label texts
+        are always to be learned."""
         head = HEADS[type(question)]
-        read = question.modalities | {Modality.TEXT} if head.texts(question) else question.modalities
-        layers = {layer for modality in read & self.learning for layer in self.tower(modality)}
+        layers = {layer for modality in question.modalities & self.learning for layer in self.tower(modality)}
+        layers |= self.label_tower if head.texts(question) else frozenset()
         return sorted(layers | {_layer_of(head)} if head.is_learned(question) else layers)
 
     def prepare(self, question: Input, fetch: Fetch) -> Example:
@@ -278,7 +288,7 @@ class Encoder(Family):
     ) -> dict[Any, Tensor]:
         """Of contents that take as many rows each, so that the bank can tell whose each row is."""
         found: dict[Any, Tensor] = {}
-        for part in _parts(list(new.items()), max(1, FEATURE_BATCH // rows)):
+        for part in parts(list(new.items()), max(1, FEATURE_BATCH // rows)):
             with bank.rows([adapter for _, (_, adapter) in part]):
                 features = self.encode(modality, [item.data for _, (item, _) in part]).cpu()
             # Copies: a row alone would keep its whole batch in memory.
@@ -293,7 +303,7 @@ class Encoder(Family):
     def _basis_key(self, example: Example, adapter: str | None, adapters: RowAdapters) -> _BasisKey:
         head, question = example.head, example.question
         texts = head.texts(question)
-        reader = adapters.changing(adapter, self.tower(Modality.TEXT)) if texts else None
+        reader = adapters.changing(adapter, self.label_tower) if texts else None
         learner = adapters.changing(adapter, {_layer_of(head)}) if head.is_learned(question) else None
         return _BasisKey(head, texts, reader, learner)
 
@@ -323,9 +333,9 @@ class Encoder(Family):
             around: given the number of texts in a batch, the context that it is computed in.
         """
         features = [torch.empty(0, self._dim, device=self.device)]
-        for part in _parts(texts, TEXT_BATCH):
+        for part in parts(texts, TEXT_BATCH):
             with around(len(part)):
-                features.append(self.encode(Modality.TEXT, part))
+                features.append(self.encode_labels(part))
         return torch.cat(features)
 
     def _output(self, example: Example, basis: Basis) -> Contract:
@@ -353,17 +363,19 @@ class Encoder(Family):
         return self.encode(Modality.TEXT, ["a"]).shape[-1]
 
     def _views(self, items: Sequence[Item], generator: torch.Generator) -> Iterator[Item]:
-        rows = max(self.rows(item.modality, item.data) for item in items)
-        for part in _parts(items, max(1, FEATURE_BATCH // (VIEWS * rows))):
+        modality = items[0].modality
+        views = 1 if modality == Modality.TEXT else VIEWS
+        rows = max(self.rows(modality, item.data) for item in items)
+        for part in parts(items, max(1, FEATURE_BATCH // (views * rows))):
             data = [
                 view
                 for item in part
                 for view in (
                     item.data,
-                    *(self.jitter(item.modality, item.data, generator) for _ in range(VIEWS - 1)),
+                    *(self.jitter(item.modality, item.data, generator) for _ in range(views - 1)),
                 )
             ]
-            features = self.encode(part[0].modality, data).view(len(part), VIEWS, -1)
+            features = self.encode(part[0].modality, data).view(len(part), views, -1)
             yield from (replace(item, data=None, features=own) for item, own in zip(part, features, strict=True))
 
     def _augmented(self, item: Item, generator: torch.Generator) -> Item:
@@ -384,7 +396,3 @@ def _alike(examples: Sequence[Example]) -> list[list[int]]:
 def _layer_of(head: Head) -> str:
     """Its name among the `lora_layers`."""
     return f"{HEAD_LAYERS}.{head.layer}"
-
-
-def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (values[start : start + size] for start in range(0, len(values), size))

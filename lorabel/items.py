@@ -1,5 +1,6 @@
 """One content on its way through an encoder, and the name under which its features are remembered."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,3 +33,7 @@ def name_of(content: Content, digest_of: DigestOf) -> str | None:
         return digest((content.text or "").encode())
     name = digest_of(content.media)
     return name if name is None or content.layout is None else f"{name} {content.layout.model_dump_json()}"
+
+
+def parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

@@ -106,6 +106,8 @@ def _decoded(value: str, layout: Layout) -> str:
     if layout.encoding == "none":
         return value
     try:
-        return base64.b64decode(value).decode("latin-1" if layout.encoding == "base64" else "utf-8")
+        return base64.b64decode("".join(value.split()), validate=True).decode(
+            "latin-1" if layout.encoding == "base64" else "utf-8"
+        )
     except (binascii.Error, UnicodeDecodeError) as error:
         raise UnreadableError(f"{value[:40]!r} is not {layout.encoding}: {error}", is_permanent=True) from error

