@@ -34,9 +34,9 @@ def test_a_region_that_does_not_fit_is_described() -> None:
 
 TREE = (
     '<View><Text name="t" value="$t"/><Taxonomy name="c" toName="t">'
-    '<Choice value="machine" alias="M">'
-    '<Choice value="bearing"><Choice value="worn"/></Choice><Choice value="belt"/>'
-    '</Choice><Choice value="other"><Choice value="cable" alias="K"/></Choice></Taxonomy></View>'
+    '<Choice value="machine" alias="M"><Choice value="bearing"><Choice value="worn"/></Choice>'
+    '<Choice value="belt"/></Choice><Choice value="other"><Choice value="cable" alias="K"/></Choice>'
+    "</Taxonomy></View>"
 )
 
 

@@ -12,8 +12,16 @@ REPORTS = {
     "bin 4": ("{} screeches loudly.", "A grinding noise comes from {}.", "{} rattles when it starts."),
     "bin 9": ("{} is too hot to touch.", "The temperature alarm of {} went off.", "{} overheats after an hour."),
 }
-PLACES = ("the press", "the north pump", "conveyor two", "the mixer", "the spare motor", "the gearbox",
-          "the packing line", "the upper fan")  # fmt: skip
+PLACES = (
+    "the press",
+    "the north pump",
+    "conveyor two",
+    "the mixer",
+    "the spare motor",
+    "the gearbox",
+    "the packing line",
+    "the upper fan",
+)
 
 
 def _tasks() -> list[Known]:

@@ -1,0 +1,44 @@
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.sentences import REPORTS, SLOT, TICKETS, DataSet, Rules, reports, tickets
+
+BOTH = pytest.mark.parametrize(("make", "rules"), [(tickets, TICKETS), (reports, REPORTS)])
+
+
+@BOTH
+def test_each_label_has_as_many_sentences_and_no_text_is_there_twice(
+    make: Callable[[int], DataSet], rules: Rules
+) -> None:
+    found = make(0)
+    assert (len(found.train), len(found.held_out)) == (640, 240)
+    for part in (found.train, found.held_out):
+        assert set(Counter(one.label for one in part).values()) == {len(part) // len(found.labels)}
+        assert len({one.text for one in part}) == len(part)
+    assert not {one.text for one in found.train} & {one.text for one in found.held_out}
+
+
+@BOTH
+def test_the_same_seed_writes_the_same_and_another_does_not(make: Callable[[int], DataSet], rules: Rules) -> None:
+    assert make(3) == make(3)
+    assert make(3) != make(4)
+
+
+@BOTH
+def test_held_out_sentences_come_from_other_templates_of_the_same_labels(
+    make: Callable[[int], DataSet], rules: Rules
+) -> None:
+    assert list(rules.train) == list(rules.held_out) == list(make(0).labels)
+    learned = {template for templates in rules.train.values() for template in templates}
+    unseen = {template for templates in rules.held_out.values() for template in templates}
+    assert not learned & unseen
+    for sentence in make(0).held_out:
+        assert any(_constant(template) in sentence.text for template in rules.held_out[sentence.label])
+        assert not any(_constant(template) in sentence.text for template in rules.train[sentence.label])
+
+
+def _constant(template: str) -> str:
+    """The longest part of it that stands in each of its sentences."""
+    return max((part for place, part in enumerate(SLOT.split(template)) if place % 2 == 0), key=len)
