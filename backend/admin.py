@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, select
 from backend import records, wire
 from backend.bodies import read_body
 from backend.services import services
-from lorabel import projects, runs, versions
+from lorabel import label_errors, projects, runs, versions
 from lorabel.errors import BadRequestError
 from lorabel.tables import Annotation, Event, EventState
 
@@ -72,6 +72,15 @@ def list_annotations(project_id: int) -> Answer:
     rows, total = _page(select(Annotation).where(Annotation.project_id == project_id).order_by(Annotation.id))
     found = [records.AnnotationRecord.model_validate(row) for row in rows]
     return _json(records.AnnotationList(total=total, annotations=found))
+
+
+@blueprint.get(f"{PROJECT}/label-errors")
+def list_label_errors(project_id: int) -> Answer:
+    """The worst first."""
+    here = services()
+    sources = label_errors.Sources(here.settings, here.store, here.model_client, here.authorizations)
+    found = label_errors.find(sources, project_id)
+    return _json(records.LabelErrorList.model_validate(found))
 
 
 @blueprint.get("/events")

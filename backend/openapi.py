@@ -93,6 +93,15 @@ OPERATIONS = (
         status=202,
         errors=(400, 404, 409, 413),
     ),
+    Operation(
+        "post",
+        f"{PROJECT}/order",
+        "Order the tasks without an annotation, for Label Studio's stream; a bulk run.",
+        records.BulkRunRecord,
+        wire.Order,
+        status=202,
+        errors=(400, 404, 409, 413),
+    ),
     Operation("get", f"{PROJECT}/preannotations", "Bulk runs, newest first.", records.BulkRunList, errors=(404,)),
     Operation(
         "get",
@@ -115,6 +124,13 @@ OPERATIONS = (
         records.AnnotationList,
         errors=(400, 404),
         query=PAGE,
+    ),
+    Operation(
+        "get",
+        f"{PROJECT}/label-errors",
+        "Annotations that are probably wrong, the worst first.",
+        records.LabelErrorList,
+        errors=(404, 409, 502, 503),
     ),
     Operation(
         "get",

@@ -1,4 +1,5 @@
-"""REST for bulk runs: predict a whole project and write the predictions back to Label Studio."""
+"""REST for bulk runs: predict a whole project and write the predictions back to Label Studio, or put its open
+tasks into an order."""
 
 from typing import Any
 
@@ -28,6 +29,22 @@ def preannotate(project_id: int) -> tuple[Answer, int]:
         "asked for over REST",
         only_unlabeled=body.only_unlabeled,
         task_ids=body.task_ids,
+    )
+    services().jobs.preannotate(run)
+    return _json(run), 202
+
+
+@blueprint.post(f"{PROJECT}/order")
+def order(project_id: int) -> tuple[Answer, int]:
+    """The run that is queued now; if one by the same strategy waited already, that one."""
+    body = wire.parse(wire.Order, read_body())
+    run = bulk_runs.request(
+        services().store,
+        services().settings,
+        project_id,
+        "asked for over REST",
+        only_unlabeled=True,
+        strategy=body.strategy,
     )
     services().jobs.preannotate(run)
     return _json(run), 202

@@ -168,7 +168,7 @@ class FailureRecord(Record):
 class BulkRunRecord(Record):
     """`done`, `skipped` and `failed` tasks of `total`, up to task `cursor`; `failures` are the first 100.
 
-    `label_studio_s`: seconds spent in Label Studio.
+    `label_studio_s`: seconds spent in Label Studio. `strategy`: of a run that puts open tasks into an order.
     """
 
     id: int
@@ -176,6 +176,7 @@ class BulkRunRecord(Record):
     reason: str
     only_unlabeled: bool
     task_ids: list[int] | None
+    strategy: str | None
     version: str | None
     cursor: int
     total: int | None
@@ -268,6 +269,26 @@ class SearchRecord(Record):
     hits: list[HitRecord]
     indexed: int
     missing: int | None
+
+
+class LabelErrorRecord(Record):
+    """An annotation that is probably wrong: `score` from 0 (certainly) to 1. Where several labels may fit, `given`
+    is empty for one that is missing, and `suggested` for one that is too much."""
+
+    from_name: str
+    task_id: int
+    annotation_id: int
+    given: str
+    suggested: str
+    score: float
+
+
+class LabelErrorList(Record):
+    """The worst first. `checked`: annotations looked at; `left_out`: which labels were not, and why."""
+
+    checked: int
+    left_out: list[str]
+    errors: list[LabelErrorRecord]
 
 
 class LiveVersion(Record):

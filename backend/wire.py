@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from lorabel.errors import BadRequestError
+from lorabel.strategies import Strategy
 
 LARGEST_ID = 2**31 - 1
 Id = Annotated[StrictInt, Field(ge=0, le=LARGEST_ID)]
@@ -162,6 +163,12 @@ class Preannotate(Body):
 
     only_unlabeled: bool = True
     task_ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_TASK_IDS)] | None = None
+
+
+class Order(Body):
+    """How unlabeled tasks are ordered."""
+
+    strategy: Strategy
 
 
 class Promote(Body):

@@ -22,12 +22,14 @@ def request(
     *,
     only_unlabeled: bool = False,
     task_ids: Iterable[int] | None = None,
+    strategy: str | None = None,
 ) -> BulkRun:
     """A queued run; one that waits already serves this request too if it does all of its tasks.
 
     Args:
         only_unlabeled: leave out tasks that have an annotation.
         task_ids: these tasks, whether they have an annotation or not; None for those of the whole project.
+        strategy: not predictions, but an order of the tasks without an annotation (`lorabel.strategies`).
 
     Raises:
         NotFoundError: no such project.
@@ -39,6 +41,7 @@ def request(
         reason=reason,
         only_unlabeled=only_unlabeled and task_ids is None,
         task_ids=None if task_ids is None else sorted(set(task_ids)),
+        strategy=strategy,
     )
     with store.write() as session:
         project = projects.get(session, project_id, is_locked=True)
@@ -57,7 +60,7 @@ def request(
 
 def _covers(waiting: BulkRun, wanted: BulkRun) -> bool:
     """Whether every task of `wanted` is still before `waiting`, and so is the choice of the version."""
-    if waiting.cursor or waiting.version_number is not None:
+    if waiting.cursor or waiting.version_number is not None or waiting.strategy != wanted.strategy:
         return False
     if waiting.task_ids is not None:
         return wanted.task_ids is not None and set(wanted.task_ids) <= set(waiting.task_ids)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from lorabel import bulk_runs, logs, projects, runs, versions
+from lorabel import bulk_runs, label_errors, logs, projects, runs, versions
 from lorabel import connect as connecting
 from lorabel import doctor as doctors
 from lorabel.authorizations import Authorizations
@@ -21,7 +21,8 @@ from lorabel.model_client import ModelClient
 from lorabel.queue import Jobs
 from lorabel.settings import Settings
 from lorabel.store import Store
-from lorabel.tables import ModelVersion, Project, RunState, TrainingRun
+from lorabel.strategies import Strategy
+from lorabel.tables import BulkRun, ModelVersion, Project, RunState, TrainingRun
 from lorabel.up import Supervisor
 
 UP_TIMEOUT_S = 1800.0
@@ -161,18 +162,55 @@ def preannotate(
     run = bulk_runs.request(
         store, settings, project, "lorabel preannotate", only_unlabeled=only_unlabeled, task_ids=ids
     )
+    _start(settings, store, run, detach)
+
+
+def _start(settings: Settings, store: Store, run: BulkRun, is_detached: bool) -> None:
+    """Have a bulk run done, and show it until it has ended."""
     if not Jobs(settings).preannotate(run):
         console.print("Redis cannot be reached: the run starts with the next sweep")
-    if detach:
-        console.print(f"bulk run {run.id} of project {project} is queued")
+    if is_detached:
+        console.print(f"bulk run {run.id} of project {run.project_id} is queued")
         return
     try:
         run = follow(store, run, console)
     except KeyboardInterrupt:
-        console.print(f"bulk run {run.id} goes on; `lorabel preannotate {project} --cancel` ends it")
+        console.print(f"bulk run {run.id} goes on; `lorabel preannotate {run.project_id} --cancel` ends it")
         raise typer.Exit(128 + signal.SIGINT) from None
     report(run, console)
     raise typer.Exit(0 if run.state == RunState.FINISHED else 1)
+
+
+@app.command(name="label-errors")
+def list_label_errors(
+    project: ProjectId, most: Annotated[int, typer.Option(min=1, help="Most lines.")] = 50
+) -> None:
+    """List annotations that are probably wrong, the worst first."""
+    settings, store = _open()
+    sources = label_errors.Sources(settings, store, ModelClient(settings), Authorizations())
+    found = label_errors.find(sources, project)
+    table = _table("task", "annotation", "control tag", "given", "suggested", "score")
+    for one in found.errors[:most]:
+        ids = (str(one.task_id), str(one.annotation_id))
+        table.add_row(*ids, one.from_name, one.given, one.suggested, f"{one.score:.2f}")
+    console.print(table)
+    console.print(f"{len(found.errors)} of {found.checked} annotations are probably wrong")
+    for why in found.left_out:
+        console.print(f"left out: {why}", highlight=False)
+
+
+@app.command()
+def order(
+    project: ProjectId,
+    strategy: Annotated[Strategy, typer.Option(help="What goes first.")] = Strategy.UNCERTAINTY,
+    detach: Annotated[bool, typer.Option(help="Do not wait for the end.")] = False,
+) -> None:
+    """Order a project's unlabeled tasks for Label Studio's stream, so that few annotations teach much."""
+    settings, store = _open()
+    run = bulk_runs.request(
+        store, settings, project, "lorabel order", only_unlabeled=True, strategy=strategy.value
+    )
+    _start(settings, store, run, detach)
 
 
 def _cancel(store: Store, project: int) -> None:

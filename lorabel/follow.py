@@ -36,10 +36,10 @@ def _show(progress: Progress, bar: TaskID, run: BulkRun) -> None:
 
 def report(run: BulkRun, console: Console) -> None:
     """What became of each task, and why it failed."""
-    console.print(
-        f"bulk run {run.id} {run.state}: {run.done} tasks predicted, {run.skipped} had a prediction already, "
-        f"{run.failed} failed"
-    )
+    done = f"{run.done} tasks predicted, {run.skipped} had a prediction already"
+    if run.strategy is not None:
+        done = f"{run.done} tasks ordered by {run.strategy}"
+    console.print(f"bulk run {run.id} {run.state}: {done}, {run.failed} failed")
     if run.started_at and run.finished_at:
         seconds = (run.finished_at - run.started_at).total_seconds()
         console.print(f"{seconds:.1f} s, {run.label_studio_s:.1f} of them in Label Studio")

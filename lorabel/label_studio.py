@@ -24,6 +24,7 @@ from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 
 TASKS_PER_PAGE = 100
 SEQUENTIAL = "Sequential sampling"
+UNCERTAINTY = "Uncertainty sampling"
 
 
 class AnnotatedTask(NamedTuple):
@@ -248,6 +249,11 @@ class LabelStudio:
         ]
         with self._calling():
             self._sdk.projects.import_predictions(project_id, request=rows)
+
+    def delete_predictions(self, project_id: int, model_version: str) -> None:
+        """Those of one version. Label Studio sets the project's `model_version` to null with it."""
+        path = f"/api/projects/{project_id}/model-versions/"
+        self.call("DELETE", path, json={"model_version": model_version})
 
     def tasks(self, project_id: int) -> Iterator[AnnotatedTask]:
         """Every task, by id."""

@@ -27,6 +27,7 @@ AHEAD = "ahead"
 COLLECT_JOB = "workers.collect.collect"
 FINETUNE_JOB = "workers.finetune.run"
 PREANNOTATE_JOB = "workers.preannotate.run"
+ORDER_JOB = "workers.order.run"
 AHEAD_JOB = "workers.ahead.run"
 FAILURE_TTL_S = 24 * 3600
 COLLECT_LINGER_S = 0.2  # between the job's first look for pending events and its last
@@ -70,7 +71,8 @@ class Jobs:
     def preannotate(self, run: BulkRun) -> bool:
         """As for training. A run that gave its turn to another gets a job of another name."""
         job_id = f"bulk-{run.id}-{run.attempt}-{run.cursor}"
-        return self._enqueue(BULK, PREANNOTATE_JOB, [run.id], job_id, lambda queue: job_id in queue.job_ids)
+        function = PREANNOTATE_JOB if run.strategy is None else ORDER_JOB
+        return self._enqueue(BULK, function, [run.id], job_id, lambda queue: job_id in queue.job_ids)
 
     def look_ahead(self, project_id: int, *, after: int = 0, event_id: int | None = None) -> bool:
         """Have the open tasks after one, or those that an event brought, predicted before they are opened.

@@ -220,6 +220,8 @@ class BulkRun(Table):
     a prediction of the version, or failed; `failures` names the first of these with the reason. `version_number`
     is what was live at the start, for the whole run. `label_studio_s` are the seconds spent in Label Studio, of
     those from `started_at` to `finished_at`. `kills` are those since the last page.
+
+    With a `strategy` (`lorabel.strategies`) the run puts the tasks without an annotation into an order instead.
     """
 
     __tablename__ = "bulk_run"
@@ -229,6 +231,7 @@ class BulkRun(Table):
     reason: Mapped[str] = mapped_column(Text)
     only_unlabeled: Mapped[bool]
     task_ids: Mapped[list[int] | None]
+    strategy: Mapped[str | None]
     version_number: Mapped[int | None]
     cursor: Mapped[int] = mapped_column(BigInteger, default=0)
     total: Mapped[int | None]

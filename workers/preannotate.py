@@ -8,7 +8,7 @@ makes a second, equal one.)
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic, sleep
@@ -48,7 +48,12 @@ HOPELESS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOU
 
 
 def run(run_id: int) -> None:
-    """The RQ job. Whatever goes wrong ends up in the run's row, never in the queue."""
+    """The RQ job."""
+    do(run_id, _do_pages)
+
+
+def do(run_id: int, work: Callable[["Ground"], None]) -> None:
+    """Claim a bulk run and do it. Whatever goes wrong ends up in the run's row, never in the queue."""
     here = services.current()
     claimed = leases.claim(here.store, BulkRun, run_id)
     if claimed is None:
@@ -56,7 +61,7 @@ def run(run_id: int) -> None:
         return
     try:
         with heartbeat(here, claimed):
-            _work(here, claimed)
+            _work(here, claimed, work)
     except RunLostError as error:
         log.info("bulk %s", error)
     except Exception as error:
@@ -141,7 +146,7 @@ class Ground:
     pace: Pace
 
 
-def _work(here: Services, claimed: BulkRun) -> None:
+def _work(here: Services, claimed: BulkRun, work: Callable[["Ground"], None]) -> None:
     with here.store.read() as session:
         project = projects.get(session, claimed.project_id)
         model = ProjectModel.of(session, project, here.settings, claimed.version_number)
@@ -154,7 +159,7 @@ def _work(here: Services, claimed: BulkRun) -> None:
         leases.report(here.store, claimed, version_number=project.live_number)
     pace = Pace(here.settings.label_studio_requests_per_second, claimed.label_studio_s)
     with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
-        _do_pages(Ground(here, claimed, project, model, client, pace))
+        work(Ground(here, claimed, project, model, client, pace))
 
 
 def _do_pages(ground: Ground) -> None:
@@ -285,8 +290,8 @@ def _write(ground: Ground, final: dict[int, TaskPrediction]) -> None:
 def _after(progress: Progress, page: Page, outcome: Outcome) -> Progress:
     """Tasks that were never to be read count as failed, though Label Studio got an empty prediction of them."""
     unread = {task_id: why for task_id, why in outcome.unread.items() if why is not None}
-    failures = [_failure(task_id, why.reason) for task_id, why in sorted(unread.items())]
-    failures += [_failure(task_id, "the project has no such task") for task_id in page.missing]
+    failures = [failure(task_id, why.reason) for task_id, why in sorted(unread.items())]
+    failures += [failure(task_id, "the project has no such task") for task_id in page.missing]
     done = len(outcome.written - unread.keys())
     counted = progress.done + progress.skipped + progress.failed
     return replace(
@@ -300,5 +305,5 @@ def _after(progress: Progress, page: Page, outcome: Outcome) -> Progress:
     )
 
 
-def _failure(task_id: int, reason: str) -> dict[str, Any]:
+def failure(task_id: int, reason: str) -> dict[str, Any]:
     return {"task_id": task_id, "reason": reason}

@@ -51,6 +51,16 @@ def connected(services: Services) -> None:
 
 
 @pytest.mark.usefixtures("connected")
+def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: Noted) -> None:
+    answer = client.post("/api/v1/projects/1/order", json={"strategy": "diversity"})
+    assert answer.status_code == 202
+    assert (answer.json["strategy"], answer.json["only_unlabeled"]) == ("diversity", True)
+    assert jobs.preannotated == [answer.json["id"]]
+    refused = client.post("/api/v1/projects/1/order", json={"strategy": "alphabet"})
+    assert refused.status_code == 400 and "strategy: Input should be 'uncertainty'" in refused.json["error"]
+
+
+@pytest.mark.usefixtures("connected")
 def test_a_run_is_queued_shown_and_cancelled(client: FlaskClient, jobs: Noted) -> None:
     answer = client.post("/api/v1/projects/1/preannotate", json={"task_ids": [3, 1]})
     assert answer.status_code == 202

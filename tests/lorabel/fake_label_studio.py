@@ -28,6 +28,7 @@ class FakeLabelStudio:
     """Attributes: `tasks` as the API shows them; `exchanges` counts tokens given; `requests` are paths asked.
 
     `imports` are the sizes of bulk imports of predictions; `statuses` are answered to the next ones instead.
+    `backends` are those of project 1, `settings` what is changed in it.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,8 @@ class FakeLabelStudio:
         self.sampling = "Sequential sampling"
         self.imports: list[int] = []
         self.statuses: list[int] = []
+        self.backends: list[dict[str, Any]] = []
+        self.settings: dict[str, Any] = {}
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
@@ -58,8 +61,13 @@ class FakeLabelStudio:
             return 200, self._page(json.loads(query["query"][0]), int(query["page_size"][0]))
         if path.endswith("/import/predictions"):
             return (self.statuses.pop(0), {"detail": "no"}) if self.statuses else self._import(body)
+        if path == "/api/ml/":
+            return 200, self.backends
+        if path == "/api/projects/1/model-versions/":
+            return 200, self._delete_predictions(body["model_version"])
         if path == "/api/projects/1/" and self.tasks:
-            return 200, {"id": 1, "sampling": self.sampling, "label_config": "<View/>"}
+            self.settings |= body or {}
+            return 200, {"id": 1, "sampling": self.sampling, "label_config": "<View/>", **self.settings}
         return 404, "<!doctype html><title>404 | Label Studio</title>"
 
     def _exchange(self, body: Any) -> tuple[int, Any]:
@@ -81,6 +89,12 @@ class FakeLabelStudio:
         if selected := query.get("selectedItems"):
             found = [task for task in found if task["id"] in selected["included"]]
         return {"tasks": found[:size], "total": len(found)}
+
+    def _delete_predictions(self, version: str) -> dict[str, Any]:
+        for task in self.tasks:
+            task["predictions"] = [one for one in task["predictions"] if one["model_version"] != version]
+        self.settings["model_version"] = None
+        return {"deleted_predictions": 0}
 
     def _import(self, predictions: list[dict[str, Any]]) -> tuple[int, Any]:
         by_id = {task["id"]: task for task in self.tasks}
@@ -108,7 +122,7 @@ def serve(fake: FakeLabelStudio) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(encoded)
 
-        do_GET = do_POST = respond  # noqa: N815 - the names that BaseHTTPRequestHandler looks for
+        do_GET = do_POST = do_PATCH = do_DELETE = respond  # noqa: N815 - the names that BaseHTTPRequestHandler looks for
 
         def log_message(self, *args: object) -> None:
             """Silence."""

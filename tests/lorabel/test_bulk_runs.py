@@ -45,6 +45,10 @@ def test_a_run_that_waits_serves_every_request_whose_tasks_it_will_do(store: Sto
     assert everything not in (some, more, unlabeled)
     assert ask(task_ids=[8]) == everything
     assert ask(project_id=2) != everything
+    by_margin = ask(only_unlabeled=True, strategy="margin")
+    assert by_margin not in (unlabeled, everything), "predictions are no order"
+    assert ask(only_unlabeled=True, strategy="margin") == by_margin != ask(only_unlabeled=True, strategy="random")
+    assert ask(only_unlabeled=True) == unlabeled
 
 
 def test_a_run_that_is_on_may_have_passed_what_a_new_request_wants(store: Store, settings: Settings) -> None:

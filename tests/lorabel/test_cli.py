@@ -105,6 +105,15 @@ def test_a_bulk_run_is_queued_and_cancelled(settings: Settings, store: Store) ->
 
 
 @pytest.mark.slow
+def test_an_order_is_queued_by_its_strategy(settings: Settings, store: Store) -> None:
+    projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
+    asked = lorabel(settings, "order", "1", "--strategy", "margin", "--detach")
+    assert "bulk run 1 of project 1 is queued" in asked.stdout
+    with store.read() as session:
+        assert bulk_runs.get(session, 1, 1).strategy == "margin"
+    assert "'alphabet' is not one of" in lorabel(settings, "order", "1", "--strategy", "alphabet").stderr
+
+
 def test_ctrl_c_leaves_a_bulk_run_alone_and_says_so(settings: Settings, store: Store) -> None:
     projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
     # Who started us may have had Ctrl-C ignored, as shells do for what runs in the background.

@@ -1,0 +1,117 @@
+"""Active learning: what a label is worth, by the strategy that chose the task.
+
+scikit-learn's 1797 digits, half of them to choose from and half to measure on. The features are the demo model's,
+frozen; on them a logistic regression is fitted anew after each batch of labels. It stands for the training runs:
+what is compared are the strategies, in seconds rather than hours, with the code that orders a project's tasks.
+Each batch doubles the labels; the first ten are drawn by chance and the same for all.
+"""
+
+import io
+from collections.abc import Sequence
+from statistics import mean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.plan import Plan
+from benchmarks.rows import Goal, Row, row_of
+from lorabel.contracts import Modality
+from lorabel.demo import MODEL_FOLDER
+from lorabel.families import load_family
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.label_scores import margin
+from lorabel.strategies import Strategy, Vectors, ascending, core_set, shuffled
+
+LABELS = (10, 20, 40, 80, 160)
+SEEDS, QUICK_SEEDS = 10, 3
+BATCH = 64
+SIDE_PX = 96
+NOT_WORSE_THAN_CHANCE = Goal(">=", 1.0)
+
+Classes = NDArray[np.intp]
+Curve = list[float]
+
+
+def measure(plan: Plan) -> list[Row]:
+    vectors, digits = _features(plan)
+    seeds = range(QUICK_SEEDS if plan.is_quick else SEEDS)
+    curves = {strategy: [_curve(strategy, vectors, digits, seed) for seed in seeds] for strategy in Strategy}
+    rows = [
+        row_of(f"{strategy}, {count} labels", [curve[place] for curve in of_seeds], "accuracy")
+        for strategy, of_seeds in curves.items()
+        for place, count in enumerate(LABELS)
+        if count > LABELS[0] or strategy == Strategy.RANDOM
+    ]
+    chance = curves[Strategy.RANDOM]
+    return rows + [
+        row_of(
+            f"{strategy} over random, mean of the curve",
+            [mean(one[1:]) / mean(other[1:]) for one, other in zip(of_seeds, chance, strict=True)],
+            "x",
+            goal=NOT_WORSE_THAN_CHANCE,
+            note=f"{len(seeds)} seeds, {LABELS[1]} to {LABELS[-1]} labels",
+        )
+        for strategy, of_seeds in curves.items()
+        if strategy != Strategy.RANDOM
+    ]
+
+
+def _features(plan: Plan) -> tuple[Vectors, Classes]:
+    settings = plan.settings.model_copy(update={"models": {"dual_encoder": f"local-dir:{MODEL_FOLDER}"}})
+    family = load_family(DualEncoder, settings)
+    assert isinstance(family, DualEncoder)
+    digits = load_digits()
+    pictures = [family.read(Modality.IMAGE, _png(digit)) for digit in digits.images]
+    with torch.inference_mode():
+        found = [
+            family.encode(Modality.IMAGE, pictures[start : start + BATCH]).cpu().numpy()
+            for start in range(0, len(pictures), BATCH)
+        ]
+    return np.concatenate(found), digits.target.astype(np.intp)
+
+
+def _png(digit: NDArray[np.float64]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray((digit * 255 / 16).astype(np.uint8)).resize((SIDE_PX, SIDE_PX)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _curve(strategy: Strategy, vectors: Vectors, digits: Classes, seed: int) -> Curve:
+    """The accuracy on the other half after each number of labels."""
+    drawn = shuffled(len(digits), seed)
+    pool, unseen = drawn[::2], drawn[1::2]
+    labeled, left = pool[: LABELS[0]], pool[LABELS[0] :]
+    accuracies = []
+    for count, following in zip(LABELS, (*LABELS[1:], LABELS[-1]), strict=True):
+        assert len(labeled) == count
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        model.fit(vectors[labeled], digits[labeled])
+        accuracies.append(float(model.score(vectors[unseen], digits[unseen])))
+        chosen = _order(strategy, vectors, model.predict_proba(vectors[left]), labeled, left)[: following - count]
+        labeled = labeled + [left[place] for place in chosen]
+        left = [one for place, one in enumerate(left) if place not in set(chosen)]
+    return accuracies
+
+
+def _order(
+    strategy: Strategy,
+    vectors: Vectors,
+    probabilities: NDArray[np.float64],
+    labeled: Sequence[int],
+    left: Sequence[int],
+) -> list[int]:
+    match strategy:
+        case Strategy.UNCERTAINTY:
+            return ascending(probabilities.max(axis=1).tolist())
+        case Strategy.MARGIN:
+            return ascending([margin([row]) for row in probabilities.tolist()])
+        case Strategy.DIVERSITY:
+            return core_set(vectors[left], vectors[labeled])
+        case Strategy.RANDOM:
+            return list(range(len(left)))
