@@ -105,7 +105,7 @@ def find(here: Sources, project_id: int) -> LabelErrors:
         annotations = _usable(session, project_id)
     bound = bind(project.label_config or "")
     resolve = here.authorizations.resolver(project, here.settings)
-    asker = Asker(here.model_client, project_id, Lane.INTERACTIVE, monotonic() + TIMEOUT_S)
+    asker = Asker(here.model_client, project_id, Lane.BULK, monotonic() + TIMEOUT_S)
     vectors = _vectors(asker, bound, annotations, resolve)
     found = Finding()
     for problem in bound.bindings:

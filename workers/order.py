@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import select
 
 from lorabel import leases, predictor
-from lorabel.errors import LorabelError, ModelServerBusyError, ModelServerError
+from lorabel.errors import LabelStudioError, LorabelError, ModelServerBusyError, ModelServerError
 from lorabel.label_studio import UNCERTAINTY, AnnotatedTask, NewPrediction
 from lorabel.messages import Lane
 from lorabel.predictor import TaskPrediction
@@ -177,15 +177,14 @@ def _again_and_again(ground: Ground, ask: Callable[[], T]) -> T:
 
 
 def _write(ground: Ground, tasks: Sequence[Known]) -> None:
-    """The former order goes. Label Studio takes the project's model away with it, which is put back at once, and
-    after a kill in between by the next worker."""
+    """The former order goes first."""
     client, project_id = ground.client, ground.claimed.project_id
     leases.report(ground.here.store, ground.claimed)
     with ground.pace.request():
         name = _backend_title(ground)
-    with ground.pace.request():
+    if any(name in task.versions for task, _ in tasks):
         client.delete_predictions(project_id, name)
-    client.update_project(project_id, model_version=name, sampling=UNCERTAINTY)
+    _select(ground, name)
     rows = [
         NewPrediction(task.task_id, one.regions, place / len(tasks), name)
         for place, (task, one) in enumerate(tasks, start=1)
@@ -195,6 +194,20 @@ def _write(ground: Ground, tasks: Sequence[Known]) -> None:
         leases.report(ground.here.store, ground.claimed)
         with ground.pace.request():
             client.add_predictions(project_id, rows[start : start + size])
+
+
+def _select(ground: Ground, name: str) -> None:
+    """Label Studio took the project's model away with the former order, and until it is put back nobody gets a
+    prediction: so again and again, and after a kill by the next worker."""
+    for tries in range(1, MOST_TRIES + 1):
+        try:
+            with ground.pace.request():
+                ground.client.update_project(ground.claimed.project_id, model_version=name, sampling=UNCERTAINTY)
+            return
+        except LabelStudioError as error:
+            if tries == MOST_TRIES:
+                raise LabelStudioError(f"{error}; `lorabel connect` gives the project its model back") from error
+            sleep(tries)
 
 
 def _backend_title(ground: Ground) -> str:

@@ -28,7 +28,7 @@ class FakeLabelStudio:
     """Attributes: `tasks` as the API shows them; `exchanges` counts tokens given; `requests` are paths asked.
 
     `imports` are the sizes of bulk imports of predictions; `statuses` are answered to the next ones instead.
-    `backends` are those of project 1, `settings` what is changed in it.
+    `backends` are those of project 1, `settings` what is changed in it; `refusals` are answered to changes first.
     """
 
     def __init__(self) -> None:
@@ -44,6 +44,7 @@ class FakeLabelStudio:
         self.statuses: list[int] = []
         self.backends: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {}
+        self.refusals: list[int] = []
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
@@ -63,11 +64,8 @@ class FakeLabelStudio:
             return (self.statuses.pop(0), {"detail": "no"}) if self.statuses else self._import(body)
         if path == "/api/ml/":
             return 200, self.backends
-        if path == "/api/projects/1/model-versions/":
-            return 200, self._delete_predictions(body["model_version"])
-        if path == "/api/projects/1/" and self.tasks:
-            self.settings |= body or {}
-            return 200, {"id": 1, "sampling": self.sampling, "label_config": "<View/>", **self.settings}
+        if path.startswith("/api/projects/1/") and self.tasks:
+            return self._project(path, body)
         return 404, "<!doctype html><title>404 | Label Studio</title>"
 
     def _exchange(self, body: Any) -> tuple[int, Any]:
@@ -89,6 +87,14 @@ class FakeLabelStudio:
         if selected := query.get("selectedItems"):
             found = [task for task in found if task["id"] in selected["included"]]
         return {"tasks": found[:size], "total": len(found)}
+
+    def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:
+        if path.endswith("/model-versions/"):
+            return 200, self._delete_predictions((change or {})["model_version"])
+        if change and self.refusals:
+            return self.refusals.pop(0), {"detail": "no"}
+        self.settings |= change or {}
+        return 200, {"id": 1, "sampling": self.sampling, "label_config": "<View/>", **self.settings}
 
     def _delete_predictions(self, version: str) -> dict[str, Any]:
         for task in self.tasks:

@@ -58,12 +58,16 @@ def test_the_least_certain_task_comes_first_and_carries_what_the_live_version_pr
     assert stream(label_studio) == [1, 3, 4, 2], "task 9 is labeled"
     first = label_studio.tasks[0]["predictions"][0]
     assert (first["result"][0]["value"]["choices"], first["score"]) == (["red"], 0.25)
-    assert label_studio.settings["model_version"] == "Lorabel", "Label Studio had forgotten it"
 
 
 def test_a_close_second_counts_for_the_margin_and_not_for_uncertainty(
-    here: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    here: Services,
+    store: Store,
+    label_studio: FakeLabelStudio,
+    model_server: FakeModelServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(order, "sleep", lambda seconds: None)
     three = '<Choice value="red"/><Choice value="blue"/><Choice value="green"/>'
     config = (
         f'<View><Image name="image" value="$image"/><Choices name="label" toName="image">{three}</Choices></View>'
@@ -76,8 +80,11 @@ def test_a_close_second_counts_for_the_margin_and_not_for_uncertainty(
     add_tasks(label_studio, "flat", "split")
     do(here, "uncertainty")
     assert stream(label_studio) == [1, 2]
+    label_studio.refusals = [502, 502]
     do(here, "margin")
+    assert label_studio.settings["model_version"] == "Lorabel", "Label Studio had forgotten it"
     assert stream(label_studio) == [2, 1], "and the former order is gone"
+    assert [len(task["predictions"]) for task in label_studio.tasks] == [1, 1]
 
 
 def test_a_task_that_cannot_be_read_is_named_and_has_no_place(
