@@ -352,9 +352,12 @@ class Encoder(Family):
         found = {id(item): item.features[0] for item in items if item.features is not None}
         for modality in {item.modality for item in items}:
             new = [item for item in items if item.modality == modality and item.features is None]
-            if new:
-                made = self.encode(modality, [item.data for item in new])
-                found |= {id(item): own for item, own in zip(new, made, strict=True)}
+            # A text that several contents have is read once; files have been jittered each in its own way.
+            same = {id(item): item.data if modality == Modality.TEXT else id(item) for item in new}
+            data = {same[id(item)]: item.data for item in new}
+            if data:
+                made = dict(zip(data, self.encode(modality, list(data.values())), strict=True))
+                found |= {place: made[key] for place, key in same.items()}
         return found
 
     @cached_property

@@ -1,0 +1,36 @@
+"""`<Choices>`, single or multiple, over a picture and a text together: which of the labels fit both?
+
+Either the control tag names both (`toName="image,text"`), or it names one and the other is only shown.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lorabel.choices import ChoicesProblem
+from lorabel.contracts import Modality
+from lorabel.problems import Sample
+from lorabel.regions import choices
+
+
+@dataclass(frozen=True)
+class ImageTextClassification(ChoicesProblem):
+    name: ClassVar[str] = "image_text_classification"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.TEXT})
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        Sample(
+            label_config='<View><Image name="image" value="$image"/><Text name="text" value="$text"/>'
+            '<Choices name="label" toName="image,text"><Choice value="broken"/><Choice value="fine"/>'
+            "</Choices></View>",
+            data={"image": "/data/upload/1/parcel.png", "text": "The corner is wet."},
+            result=[choices("label", "image", ["broken"])],
+            opposite=[choices("label", "image", ["fine"])],
+        ),
+        Sample(
+            label_config='<View><Image name="image" value="$image"/><Text name="caption" value="$caption"/>'
+            '<Choices name="label" toName="image"><Choice value="fits"/><Choice value="differs"/>'
+            "</Choices></View>",
+            data={"image": "/data/upload/1/cat.png", "caption": "A cat on a mat."},
+            result=[choices("label", "image", ["fits"])],
+            opposite=[choices("label", "image", ["differs"])],
+        ),
+    )

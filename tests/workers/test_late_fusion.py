@@ -1,0 +1,65 @@
+"""A picture and a text decide together: trained on both, a model is better than on either alone."""
+
+import base64
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorabel.contracts import LabelsInput, MediaRef, Modality
+from lorabel.demo import MODEL_FOLDER
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.problems import Problem, bind
+from lorabel.settings import Settings
+from tests.e2e.courses.image_text import COURSE
+from workers import evaluate, examples, lora
+
+SETTINGS = Settings(train_steps=40)
+BATCH = 64
+
+
+@pytest.fixture(scope="module")
+def family() -> DualEncoder:
+    return DualEncoder.load(f"local-dir:{MODEL_FOLDER}", torch.device("cpu"), torch.float32, SETTINGS)
+
+
+def lessons(problem: Problem, modalities: set[Modality]) -> list[examples.Lesson]:
+    """Of what the course teaches, with only those contents in sight."""
+    found = []
+    for number, (data, result) in enumerate(COURSE.tasks):
+        question, target = problem.model_input(data), problem.target(result, data)
+        assert isinstance(question, LabelsInput)
+        seen = tuple(content for content in question.contents if content.modality in modalities)
+        question = question.model_copy(update={"contents": seen})
+        found.append(examples.Lesson((number,), number, question, target, problem.class_of(target), True))
+    return found
+
+
+def fetch(media: MediaRef) -> bytes:
+    return base64.b64decode(media.url.partition(",")[2])
+
+
+def accuracy(family: DualEncoder, modalities: set[Modality], folder: Path) -> float:
+    """On held-out tasks, after training on the others."""
+    (problem,) = bind(COURSE.label_config).bindings
+    read, unread = examples.read(lessons(problem, modalities), family, lambda media: media, fetch)
+    assert not unread
+    train, held_out = (
+        [one for one in read if examples.is_held_out(one.lesson.task_id, 20) == is_held_out]
+        for is_held_out in (False, True)
+    )
+    recipe = lora.Recipe.from_settings(SETTINGS, "float32")
+    with lora.adapted(family, read[0].lesson.question, None, recipe) as model:
+        train, held_out = (lora.precompute(family, model, some, recipe) for some in (train, held_out))
+        lora.fine_tune(family, model, train, recipe, "fusion", folder, lambda progress: None)
+        return float(evaluate.score(problem, family, held_out, BATCH).values["accuracy"])
+
+
+@pytest.mark.slow
+def test_both_modalities_together_are_better_than_either_alone(family: DualEncoder, tmp_path: Path) -> None:
+    fused, picture, text = (
+        accuracy(family, modalities, tmp_path)
+        for modalities in ({Modality.IMAGE, Modality.TEXT}, {Modality.IMAGE}, {Modality.TEXT})
+    )
+    assert fused >= 0.9, "a colour and a word name one of four labels"
+    assert max(picture, text) <= 0.7, "either leaves two of them open"
