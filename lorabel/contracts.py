@@ -184,6 +184,49 @@ class NumberTarget:
     value: float
 
 
+class RankingInput(Input):
+    """Which items come first? Those that answer the query best, if there is one, and those that people prefer.
+
+    Args:
+        items: for each content the item that it is part of, from 0 on; -1 where it is part of the query.
+    """
+
+    kind: ClassVar[str] = "ranking"
+    contents: tuple[Content, ...] = Field(min_length=2)
+    items: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def check_items(self) -> Self:
+        if len(self.items) != len(self.contents) or {*self.items} - {-1} != {*range(max(self.items) + 1)}:
+            raise ValueError(f"{len(self.contents)} contents are parts of the items {self.items}")
+        return self
+
+    @property
+    def has_query(self) -> bool:
+        return -1 in self.items
+
+
+class ItemScores(Contract):
+    """One per item, the best has the highest; the logistic function of a difference is the probability that the
+    first is preferred. Empty where nobody can say: there is no query, and nobody has taught it."""
+
+    kind: ClassVar[str] = "item_scores"
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class OrderTarget:
+    """Of each item the place, 0 for the best; between items with the same place there is no order."""
+
+    places: tuple[int, ...]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The better and the worse item of every two that are in order."""
+        numbers = range(len(self.places))
+        return [(a, b) for a in numbers for b in numbers if self.places[a] < self.places[b]]
+
+
 class RowAdapters(Protocol):
     """The adapters by name; None is the base model."""
 

@@ -28,6 +28,7 @@ from lorabel.contracts import (
     Input,
     LabelsInput,
     Modality,
+    RankingInput,
     RatingInput,
     RowAdapters,
 )
@@ -35,13 +36,16 @@ from lorabel.errors import UnreadableError
 from lorabel.families import DigestOf, Family, Fetch
 from lorabel.heads import Basis, Head, fresh_layer, weights_of
 from lorabel.heads.labels import LabelHead
+from lorabel.heads.ranking import RankingHead
 from lorabel.heads.rating import RatingHead
 from lorabel.items import Item, name_of, parts
 from lorabel.media import digest
 from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.texts import read_text_file
 
-HEADS: Mapping[type[Input], Head] = MappingProxyType({LabelsInput: LabelHead(), RatingInput: RatingHead()})
+HEADS: Mapping[type[Input], Head] = MappingProxyType(
+    {LabelsInput: LabelHead(), RatingInput: RatingHead(), RankingInput: RankingHead()}
+)
 """By the kind of question: who answers it. Where contents lie is asked of the encoder itself."""
 HEAD_LAYERS = "heads"
 

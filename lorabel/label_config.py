@@ -72,8 +72,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class ControlTag:
-    """`objects` are those that `toName` names; `context` those of the label config that no control tag names;
-    `conditions` say when it is shown, all of them together."""
+    """`objects` are those that `toName` names; `context` those of the label config that show something of the task
+    and that no control tag names; `buckets` the names of a Ranker's; `conditions` say when it is shown, all of them
+    together."""
 
     name: str
     tag: str
@@ -81,6 +82,7 @@ class ControlTag:
     labels: tuple[Label, ...]
     objects: tuple[ObjectTag, ...]
     context: tuple[ObjectTag, ...] = ()
+    buckets: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
 
@@ -119,7 +121,9 @@ def parse(xml: str) -> LabelConfig:
         ) from error
     found = interface.controls or ()
     named = {tag.name for control in found for tag in control.objects or ()}
-    context = tuple(_object(tag) for tag in interface.objects or () if tag.name not in named)
+    # A value without $ is a text of the label config itself, the same for every task.
+    shown = [tag for tag in interface.objects or () if (tag.value or "").startswith("$")]
+    context = tuple(_object(tag) for tag in shown if tag.name not in named)
     paths = dict(_paths(ElementTree.fromstring(xml), ()))
     return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in found), interface)
 
@@ -145,7 +149,8 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
             for value in tag.labels or ()
         )
     conditions = tuple(_condition(element) for element in path if element.get("visibleWhen"))
-    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects, context, conditions)
+    buckets = tuple(bucket.attrib.get("name", "") for bucket in path[-1].iter("Bucket"))
+    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects, context, buckets, conditions)
 
 
 def _condition(element: ElementTree.Element) -> Condition:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
-from lorabel.contracts import LabelScores, LabelTarget
+from lorabel.contracts import LabelScores, LabelTarget, OrderTarget
 from lorabel.problems import Metrics
 from lorabel.taxonomy import Taxonomy
 
@@ -108,6 +108,35 @@ def regression(targets: Sequence[float], estimates: Sequence[float | None], scal
             "spearman": float(spearmanr(*zip(*known, strict=True)).statistic) if has_order else 0.0,
         },
     )
+
+
+def ranking(targets: Sequence[OrderTarget], scores: Sequence[Sequence[float]]) -> Metrics:
+    """Means over the tasks in which there is an order.
+
+    `pair_accuracy`: the share of pairs in the right order; equal scores count half, and no answer counts as 0,
+    less than the half that chance gets. `recall_at_1`: whether a best item comes first. `kendall` (tau b) and
+    `spearman` are 0 where there is no answer, or where all scores are equal.
+    """
+    pairs: list[float] = []
+    first: list[float] = []
+    kendall: list[float] = []
+    spearman: list[float] = []
+    for target, own in zip(targets, scores, strict=True):
+        if not target.pairs:
+            continue
+        pairs.append(float(np.mean([_is_in_order(own[a] - own[b]) for a, b in target.pairs])) if own else 0.0)
+        first.append(float(bool(own) and target.places[int(np.argmax(own))] == 0))
+        has_order = len(set(own)) > 1
+        wanted = [-place for place in target.places]
+        kendall.append(kendalltau(wanted, own).statistic if has_order else 0.0)
+        spearman.append(spearmanr(wanted, own).statistic if has_order else 0.0)
+    figures = {"pair_accuracy": pairs, "recall_at_1": first, "kendall": kendall, "spearman": spearman}
+    means = {name: float(np.mean(values)) if values else 0.0 for name, values in figures.items()}
+    return Metrics("pair_accuracy", {"tasks": len(targets), "answered": sum(map(bool, scores)), **means})
+
+
+def _is_in_order(difference: float) -> float:
+    return float(difference > 0) + 0.5 * float(difference == 0)
 
 
 def _indicators(rows: Sequence[tuple[int, ...]], n_labels: int) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """The only builder of region values. Regions carry no `id`: Label Studio's editor makes one, and two regions
 with the same id would overwrite each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Region = dict[str, Any]
@@ -26,3 +26,15 @@ def rating(from_name: str, to_name: str, stars: int) -> Region:
 def number(from_name: str, to_name: str, value: float) -> Region:
     """https://labelstud.io/tags/number"""
     return {"from_name": from_name, "to_name": to_name, "type": "number", "value": {"number": value}}
+
+
+def pairwise(from_name: str, to_name: str, selected: str) -> Region:
+    """https://labelstud.io/tags/pairwise: `left` or `right`. The editor writes the control tag's own name as
+    `to_name`; the SDK's validation refuses that and wants an object's."""
+    return {"from_name": from_name, "to_name": to_name, "type": "pairwise", "value": {"selected": selected}}
+
+
+def ranker(from_name: str, to_name: str, order: Mapping[str, Sequence[str]]) -> Region:
+    """https://labelstud.io/tags/ranker: ids of items by bucket; without buckets, by the control tag's name."""
+    value = {bucket: list(ids) for bucket, ids in order.items()}
+    return {"from_name": from_name, "to_name": to_name, "type": "ranker", "value": {"ranker": value}}

@@ -1,0 +1,62 @@
+"""A `<List>` and a task's data -> the contents of each item, as its annotators see them.
+
+{"items": [{"id": "blog", "title": "Ten tips", "body": "There is"}, {"id": 7, "html": "<img src='/chair.png'/>"}]}
+"""
+
+from html.parser import HTMLParser
+from typing import Any
+
+from lorabel.contracts import Content, MediaRef, Modality
+from lorabel.errors import UnreadableError
+from lorabel.label_config import ObjectTag
+
+
+class _Shown(HTMLParser):
+    """The text and the pictures of an item's `html`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.pictures: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        source = dict(attrs).get("src")
+        if tag == "img" and source:
+            self.pictures.append(source)
+
+
+def list_items(tag: ObjectTag, data: dict[str, Any]) -> dict[str, tuple[Content, ...]]:
+    """By its id, which Label Studio always turns into a string, what each item shows; in the order of the data.
+
+    Raises:
+        UnreadableError: for good; it is no such list, or an item shows nothing.
+    """
+    found = data.get(tag.data_key)
+    items = found if isinstance(found, list) else []
+    if len(items) < 2 or not all(isinstance(item, dict) and "id" in item for item in items):
+        raise UnreadableError(
+            f"task data has no list of at least two items with ids under {tag.data_key!r} "
+            f"(found {str(found)[:80]!r}), which the label config names for {tag.name!r}",
+            is_permanent=True,
+        )
+    return {_id(item): _contents(item, tag) for item in items}
+
+
+def _id(item: dict[str, Any]) -> str:
+    return str(item["id"])
+
+
+def _contents(item: dict[str, Any], tag: ObjectTag) -> tuple[Content, ...]:
+    shown = _Shown()
+    shown.feed(str(item.get("html") or ""))
+    texts = (str(item.get("title") or ""), str(item.get("body") or ""), " ".join(" ".join(shown.texts).split()))
+    text = "\n".join(part.strip() for part in texts if part.strip())
+    pictures = [Content(modality=Modality.IMAGE, media=MediaRef(url=url)) for url in shown.pictures]
+    if not text and not pictures:
+        raise UnreadableError(
+            f"item {_id(item)!r} of {tag.name!r} shows neither text nor picture", is_permanent=True
+        )
+    return (*pictures, Content(modality=Modality.TEXT, text=text)) if text else tuple(pictures)

@@ -1,0 +1,123 @@
+import pytest
+
+from lorabel.contracts import ItemScores, Modality, OrderTarget
+from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.problems import Problem, bind
+
+PAIR = '<View>{}<Text name="a" value="$a"/><Text name="b" value="$b"/><Pairwise name="it" toName="a,b"/></View>'
+LIST = '<View>{}<List name="list" value="$items"/><Ranker name="it" toName="list">{}</Ranker></View>'
+PROMPT = '<Text name="prompt" value="$prompt"/>'
+DATA = {
+    "prompt": "birds",
+    "items": [
+        {"id": 1, "title": "Herons", "body": "wade"},
+        {"id": "two", "html": "<p>See <img src='/two.png'> it</p>"},
+        {"id": "three", "html": "<img src='/three.png'/>"},
+    ],
+}
+
+
+def binding(config: str) -> Problem:
+    (found,) = bind(config).bindings
+    return found
+
+
+def ranked(*ids: str) -> list[dict[str, object]]:
+    return [{"from_name": "it", "to_name": "list", "type": "ranker", "value": {"ranker": {"it": list(ids)}}}]
+
+
+def selected(side: str, to_name: str = "a") -> list[dict[str, object]]:
+    return [{"from_name": "it", "to_name": to_name, "type": "pairwise", "value": {"selected": side}}]
+
+
+def test_items_of_a_list_are_their_texts_and_pictures_and_the_prompt_is_the_query() -> None:
+    question = binding(LIST.format(PROMPT, "")).model_input(DATA)
+    assert question.model_dump()["items"] == (-1, 0, 1, 1, 2)
+    assert [content.text for content in question.contents] == ["birds", "Herons\nwade", None, "See  it", None]
+    assert [content.media.url for content in question.contents if content.media] == ["/two.png", "/three.png"]
+    assert question.modalities == {Modality.TEXT, Modality.IMAGE}
+
+
+@pytest.mark.parametrize(
+    ("beside", "has_query"),
+    [
+        ("", False),
+        (PROMPT, True),
+        ('<Text name="hint" value="Which is better?"/>', False),
+        ('<Text name="task" value="$task"/>' + PROMPT, True),
+        ('<Text name="one" value="$one"/><Text name="two" value="$two"/>', False),
+    ],
+)
+def test_the_query_is_the_one_text_beside_the_items_or_the_one_that_is_called_so(
+    beside: str, has_query: bool
+) -> None:
+    data = {"a": "one", "b": "other", "prompt": "best"}
+    question = binding(PAIR.format(beside)).model_input(data)
+    assert [content.text for content in question.contents] == ["best"] * has_query + ["one", "other"]
+
+
+def test_the_order_is_that_of_the_scores_with_the_confidence_in_its_neighbours() -> None:
+    found = binding(LIST.format("", "")).prediction(ItemScores(scores=(0.0, 2.0, 1.0)), DATA)
+    assert found.regions == ranked("two", "three", "1")
+    assert found.score == pytest.approx(0.7310585786)
+    pair = binding(PAIR.format("")).prediction(ItemScores(scores=(0.5, 0.5)), {"a": "x", "b": "y"})
+    assert (pair.regions, pair.score) == (selected("left"), 0.5)
+
+
+def test_silence_has_no_regions() -> None:
+    assert binding(PAIR.format("")).prediction(ItemScores(), {"a": "x", "b": "y"}).regions == []
+
+
+def test_an_order_teaches_the_place_of_each_item_and_what_it_leaves_out_is_last() -> None:
+    ranker = binding(LIST.format("", ""))
+    assert ranker.target(ranked("two", "three", "1"), DATA) == OrderTarget((2, 0, 1))
+    assert ranker.target(ranked("three", "gone"), DATA) == OrderTarget((1, 1, 0))
+
+
+def test_a_pair_is_read_as_the_editor_writes_it_with_the_control_tags_own_name() -> None:
+    assert binding(PAIR.format("")).target(selected("right", "it"), {"a": "x", "b": "y"}) == OrderTarget((1, 0))
+
+
+def test_an_annotation_without_an_order_says_so() -> None:
+    with pytest.raises(
+        MissingTargetError, match=r"'it' was answered \{\}, expected an order of \['left', 'right'\]"
+    ):
+        binding(PAIR.format("")).target([], {"a": "x", "b": "y"})
+
+
+def test_buckets_are_left_alone_with_the_reason() -> None:
+    (unclaimed,) = bind(LIST.format("", '<Bucket name="good"/><Bucket name="bad"/>')).unclaimed
+    assert unclaimed.reason == "it sorts items into the buckets good, bad, which is no order"
+
+
+@pytest.mark.parametrize(
+    "items", [None, "x", [], [{"id": 1, "body": "alone"}], [{"body": "no id"}] * 2, [{"id": 1}] * 2]
+)
+def test_a_task_without_items_to_rank_can_never_be_read(items: object) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        binding(LIST.format("", "")).model_input({"items": items})
+    assert caught.value.is_permanent
+
+
+def test_annotators_agree_on_the_mean_place_and_the_newest_decides_between_equals() -> None:
+    pair, ranker = binding(PAIR.format("")), binding(LIST.format("", ""))
+    assert pair.agree([OrderTarget((0, 1)), OrderTarget((1, 0))]) == OrderTarget((1, 0))
+    orders = [OrderTarget((0, 1, 2)), OrderTarget((0, 2, 1)), OrderTarget((1, 0, 2))]
+    assert ranker.agree(orders) == OrderTarget((0, 1, 2))
+
+
+def test_metrics_are_the_share_of_right_pairs_the_best_item_and_rank_correlations() -> None:
+    targets = [OrderTarget((0, 1, 2)), OrderTarget((0, 1, 2)), OrderTarget((1, 0, 0))]
+    outputs = [ItemScores(scores=scores) for scores in ((3, 2, 1), (2, 3, 1), (1, 2, 2))]
+    found = binding(LIST.format("", "")).metrics(targets, outputs).values
+    assert found["pair_accuracy"] == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert found["recall_at_1"] == pytest.approx(2 / 3)
+    assert found["kendall"] == pytest.approx((1 + 1 / 3 + 1) / 3)
+    assert found["spearman"] == pytest.approx((1 + 0.5 + 1) / 3)
+
+
+def test_silence_is_worse_than_chance() -> None:
+    pair, targets = binding(PAIR.format("")), [OrderTarget((0, 1)), OrderTarget((1, 0))]
+    silent, constant = ([ItemScores()] * 2, [ItemScores(scores=(1.0, 0.0))] * 2)
+    assert pair.metrics(targets, silent).values["pair_accuracy"] == 0.0
+    assert pair.metrics(targets, constant).values["pair_accuracy"] == 0.5
