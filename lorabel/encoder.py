@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -26,28 +25,17 @@ from lorabel.contracts import (
     Embedding,
     EmbedInput,
     Input,
-    LabelsInput,
     Modality,
-    RankingInput,
-    RatingInput,
     RowAdapters,
 )
 from lorabel.errors import UnreadableError
 from lorabel.families import DigestOf, Family, Fetch
 from lorabel.heads import Basis, Head, fresh_layer, weights_of
-from lorabel.heads.labels import LabelHead
-from lorabel.heads.ranking import RankingHead
-from lorabel.heads.rating import RatingHead
+from lorabel.heads.by_question import HEAD_LAYERS, HEADS, layer_of
 from lorabel.items import Item, name_of, parts
 from lorabel.media import digest
 from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.texts import read_text_file
-
-HEADS: Mapping[type[Input], Head] = MappingProxyType(
-    {LabelsInput: LabelHead(), RatingInput: RatingHead(), RankingInput: RankingHead()}
-)
-"""By the kind of question: who answers it. Where contents lie is asked of the encoder itself."""
-HEAD_LAYERS = "heads"
 
 TEXT_BATCH = 256
 # Of a content that is no text, where features are precomputed: the content itself, then augmented ones.
@@ -146,7 +134,7 @@ class Encoder(Family):
         head = HEADS[type(question)]
         layers = {layer for modality in question.modalities & self.learning for layer in self.tower(modality)}
         layers |= self.label_tower if head.texts(question) else frozenset()
-        return sorted(layers | {_layer_of(head)} if head.is_learned(question) else layers)
+        return sorted(layers | {layer_of(head)} if head.is_learned(question) else layers)
 
     def prepare(self, question: Input, fetch: Fetch) -> Example:
         return Example(question, tuple(self._read(content, fetch) for content in question.contents))
@@ -308,7 +296,7 @@ class Encoder(Family):
         head, question = example.head, example.question
         texts = head.texts(question)
         reader = adapters.changing(adapter, self.label_tower) if texts else None
-        learner = adapters.changing(adapter, {_layer_of(head)}) if head.is_learned(question) else None
+        learner = adapters.changing(adapter, {layer_of(head)}) if head.is_learned(question) else None
         return _BasisKey(head, texts, reader, learner)
 
     def _basis(self, key: _BasisKey, bank: RowAdapters, memo: Memo) -> Basis:
@@ -324,7 +312,7 @@ class Encoder(Family):
         return Basis(texts, weights, self.scale, self.bias)
 
     def _weights(self, head: Head) -> Tensor:
-        return weights_of(self.module.get_submodule(_layer_of(head)), head.size(self._dim)[0], self.device)
+        return weights_of(self.module.get_submodule(layer_of(head)), head.size(self._dim)[0], self.device)
 
     def _encode_texts(
         self,
@@ -398,8 +386,3 @@ def _alike(examples: Sequence[Example]) -> list[list[int]]:
     for place, example in enumerate(examples):
         groups[example.question.asked].append(place)
     return list(groups.values())
-
-
-def _layer_of(head: Head) -> str:
-    """Its name among the `lora_layers`."""
-    return f"{HEAD_LAYERS}.{head.layer}"

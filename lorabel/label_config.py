@@ -73,7 +73,7 @@ class Condition:
 @dataclass(frozen=True)
 class ControlTag:
     """`objects` are those that `toName` names; `context` those of the label config that show something of the task
-    and that no control tag names; `buckets` the names of a Ranker's; `conditions` say when it is shown, all of them
+    and that no control tag names; `buckets` the names of a Ranker's; `conditions` say when it is shown, all
     together."""
 
     name: str

@@ -17,7 +17,6 @@ from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.label_config import ControlTag, ObjectTag
 from lorabel.list_items import list_items
 from lorabel.problems import Metrics, Prediction, Problem, Sample, TaskData
-from lorabel.unserved import refuse_unserved
 
 SIDES = ("left", "right")
 # Of several texts beside the items, the query is the one that is called so.
@@ -31,6 +30,10 @@ class Ranking(Problem):
     """`objects`: two of them, or the one list that a Ranker ranks."""
 
     name: ClassVar[str] = "ranking"
+    zero_shot: ClassVar[str] = "How near each item is to the query; without a query, nothing."
+    learns: ClassVar[str] = (
+        "What annotators prefer, as a direction in the features, and how much the query counts."
+    )
     input_type: ClassVar[type[Input]] = RankingInput
     output_type: ClassVar[type[Contract]] = ItemScores
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
@@ -65,7 +68,6 @@ class Ranking(Problem):
             is_ours = control.tag == "Ranker" and tags == ["List"]
         if not is_ours:
             return None
-        refuse_unserved(control)
         if control.buckets:
             raise UnservedError(f"it sorts items into the buckets {', '.join(control.buckets)}, which is no order")
         return cls(control.name, control.objects[0].name, control.objects, _query(control))
