@@ -5,7 +5,7 @@ One piece after another: when the time is up, what was answered counts and the r
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic
 
@@ -105,9 +105,12 @@ def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | 
         return Unread(result.error.reason, is_permanent, is_late and not is_permanent)
     try:
         output = question.binding.output_type.model_validate(result.output)
-        if question.temperature != 1:
-            output = question.binding.calibrated(output, question.temperature)
         prediction = question.binding.prediction(output, question.data)
+        if question.temperature != 1:
+            # Only how sure it is changes: what was predicted is what was evaluated.
+            calibrated = question.binding.calibrated(output, question.temperature)
+            surer = question.binding.prediction(calibrated, question.data)
+            prediction = replace(surer, regions=prediction.regions)
     except (ValidationError, ValueError, LookupError) as error:
         return _broken(question, f"{type(error).__name__}: {error}")
     if not isfinite(prediction.score):
