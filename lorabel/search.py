@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from lorabel import embedding_rows, embeddings, projects
 from lorabel.authorizations import Authorizations
+from lorabel.contracts import Modality
 from lorabel.embedding_rows import Place
 from lorabel.errors import ConflictError, LabelStudioError, ModelServerError, NotFoundError, UnreadableError
 from lorabel.indexing import Indexing
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 # What one search may spend on tasks that are not embedded yet; the next one goes on.
 CATCH_UP_S = 10.0
 INDEX_S = 24 * 3600.0
-LABEL_STUDIO_TIMEOUT_S = 60.0
+LABEL_STUDIO_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,14 @@ class Searcher:
         self._vectors = Vectors(store, settings.search_memory_mb * MEGABYTE)
 
     def by_text(self, project_id: int, text: str, limit: int) -> Found:
-        """Raises NotFoundError, ConflictError, LabelConfigError, ModelServerError."""
+        """Raises NotFoundError, ConflictError, LabelConfigError, LabelStudioError, ModelServerError."""
         project, bound = self._find(project_id)
-        with self._store.read() as session:
-            modalities = embedding_rows.modalities(session, project_id)
+        modalities = self._modalities(project_id)
         if not modalities:
-            self._catch_up(project, bound, None)
-            with self._store.read() as session:
-                modalities = embedding_rows.modalities(session, project_id)
+            total = self._catch_up(project, bound, None)
+            modalities = self._modalities(project_id)
+        if not modalities:
+            return Found([], 0, total)
         asked = embeddings.text_question(text, modalities)
         (place,) = embeddings.embed(self._asker(project_id, Lane.INTERACTIVE), [asked])
         return self._answer(project, bound, _checked(place), limit)
@@ -103,6 +104,10 @@ class Searcher:
                 total = sum(embedding_rows.counts(session, project_id).values())
             return Indexed(indexing.embedded, total, indexing.unread)
 
+    def _modalities(self, project_id: int) -> frozenset[Modality]:
+        with self._store.read() as session:
+            return embedding_rows.modalities(session, project_id)
+
     def _find(self, project_id: int) -> tuple[Project, BoundConfig]:
         with self._store.read() as session:
             project = projects.get(session, project_id)
@@ -118,7 +123,11 @@ class Searcher:
         return Found(hits, indexed, None if total is None else max(0, total - indexed))
 
     def _catch_up(self, project: Project, bound: BoundConfig, space: str | None) -> int | None:
-        """Embed what is missing, for a while. Returns how many tasks Label Studio has, if it says so."""
+        """Embed what is missing, for a while. Returns how many tasks Label Studio has, if it says so.
+
+        Args:
+            space: None where nothing is embedded yet; then failures are raised, else only logged.
+        """
         if projects.api_access(project, self._settings) is None:
             return None
         total: int | None = None
@@ -132,6 +141,8 @@ class Searcher:
                     indexing.space = space
                     indexing.run(cursor)
         except (LabelStudioError, ModelServerError) as error:
+            if space is None:
+                raise
             log.warning("project %d: not every task can be found: %s", project.id, error)
         return total
 

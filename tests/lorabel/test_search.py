@@ -12,7 +12,7 @@ from lorabel.embedding_rows import Place
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.model_client import ModelClient
 from lorabel.problems import bind
-from lorabel.search import Searcher
+from lorabel.search import Found, Searcher
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.vectors import Vectors
@@ -126,6 +126,15 @@ def test_what_is_asked_for_wrongly_is_said(searcher: Searcher, model_server: Fak
     model_server.status = 500
     with pytest.raises(ModelServerError):
         searcher.by_text(1, "red", 1)
+
+
+def test_where_nothing_is_embedded_no_model_is_asked_about_the_text(
+    searcher: Searcher, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    label_studio.tasks = label_studio.tasks[:1]
+    label_studio.tasks[0]["data"] = {"other": "no picture"}
+    assert searcher.by_text(1, "red", 1) == Found([], 0, 1)
+    assert model_server.embedded == []
 
 
 def test_without_a_token_what_is_embedded_is_found(searcher: Searcher, store: Store) -> None:
