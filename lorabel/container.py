@@ -1,7 +1,7 @@
 """A file of moving pictures or of sound, in memory, opened by PyAV (https://pyav.basswood-io.com).
 
-A stranger wrote it. So only formats that browsers play are tried, and nothing that a file names is opened: of a
-playlist (HLS, DASH, concat) FFmpeg would fetch whatever stands in it.
+A stranger wrote it. So only formats and decoders that browsers have are tried, and nothing that a file names is
+opened: of a playlist (HLS, DASH, concat) FFmpeg would fetch whatever stands in it.
 """
 
 import io
@@ -20,6 +20,12 @@ from lorabel.errors import UnreadableError
 Kind = Literal["video", "audio"]
 # FFmpeg's names of MP4 and MOV, WebM and Matroska, Ogg; and of what else holds sound alone.
 FORMATS: dict[str, str] = {"video": "mov,matroska,ogg", "audio": "mov,matroska,ogg,wav,mp3,flac,aac"}
+# FFmpeg's names of what browsers decode; it has hundreds more, old and little tested.
+DECODERS: dict[str, str] = {
+    "video": "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,libaom-av1,theora,mpeg4",
+    "audio": "aac,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,alac,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,"
+    "pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav",
+}
 MOST_PACKETS = 2_000_000
 
 
@@ -65,7 +71,9 @@ def opened(data: bytes, kind: Kind, most_megapixels: int | None = None) -> Itera
     Raises:
         UnreadableError: it is of another format, broken, or has no such stream, or frames that are too large.
     """
-    limits = {} if most_megapixels is None else {"max_pixels": str(most_megapixels * 10**6)}
+    limits = {"codec_whitelist": DECODERS[kind]}
+    if most_megapixels is not None:
+        limits["max_pixels"] = str(most_megapixels * 10**6)
     closed = {"format_whitelist": FORMATS[kind], "protocol_whitelist": "none"}
     try:
         file = io.BytesIO(data)

@@ -31,9 +31,7 @@ class Ranking(Problem):
 
     name: ClassVar[str] = "ranking"
     zero_shot: ClassVar[str] = "How near each item is to the query; without a query, nothing."
-    learns: ClassVar[str] = (
-        "What annotators prefer: a direction in the features, and how much the query counts."
-    )
+    learns: ClassVar[str] = "What annotators prefer: a direction in the features, and how much the query counts."
     input_type: ClassVar[type[Input]] = RankingInput
     output_type: ClassVar[type[Contract]] = ItemScores
     SAMPLES: ClassVar[tuple[Sample, ...]] = (

@@ -138,6 +138,11 @@ def test_a_broken_file_is_unreadable_for_good(file: bytes, reason: str) -> None:
     assert error.value.is_permanent
 
 
+def test_a_codec_that_no_browser_has_is_not_decoded() -> None:
+    with pytest.raises(UnreadableError, match="no readable video"):
+        levels(encoded(brightening(4), "mpeg2video", "mp4"))
+
+
 def test_frames_that_are_too_large_are_refused() -> None:
     file = encoded([np.zeros((1000, 1200, 3), np.uint8)] * 2)
     with pytest.raises(UnreadableError, match=r"1\.2 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS\)"):
