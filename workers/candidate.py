@@ -1,9 +1,10 @@
 """One control tag's candidate adapter: read the examples, train, score candidate and live on the same tasks."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
@@ -12,10 +13,12 @@ from lorabel.contracts import MediaRef
 from lorabel.families import Family
 from lorabel.problems import Problem
 from workers import examples, launch, lora
-from workers.evaluate import Judgement, answer, choose_tasks, judge, score
+from workers.evaluate import Judgement, answer, folds, judge, measured
 from workers.services import Services
 
 log = logging.getLogger(__name__)
+
+Split = tuple[Sequence[examples.Example], Sequence[examples.Example]]
 
 
 @dataclass(frozen=True)
@@ -53,30 +56,50 @@ def make_candidate(
     train, unread = examples.read(plan.train, family, ground.resolve, here.fetcher.fetch)
     if not train:
         return None
-    held_out, unread_too = examples.read(
-        plan.held_out[-here.settings.evaluate_max_tasks :], family, ground.resolve, here.fetcher.fetch
-    )
-    tasks = choose_tasks(held_out, train, here.settings)
+    most = here.settings.evaluate_max_tasks
+    held_out, unread_too = examples.read(plan.held_out[-most:], family, ground.resolve, here.fetcher.fetch)
+    batch = here.settings.max_batch
     with lora.adapted(family, train[0].lesson.question, ground.live, recipe) as model:
         train = lora.precompute(family, model, train, recipe)
-        tasks = lora.precompute(family, model, tasks, recipe)
+        held_out = lora.precompute(family, model, held_out, recipe)
+        splits = [] if len(held_out) >= here.settings.evaluate_min_tasks else folds(train)
+        crossed = [example for _, tested in splits for example in tested]
         with lora.with_live(model):
-            live = score(problem, family, tasks, here.settings.max_batch)
+            of_live = answer(family, [*held_out, *crossed], batch)
         loss = launch.fine_tune(
             here.settings, family, model, train, recipe, ground.name, here.settings.data_dir, on_step
         )
-        outputs = answer(family, tasks, here.settings.max_batch)
+        outputs = answer(family, held_out, batch)
         _save(model, folder)
-    targets = [example.target for example in tasks]
-    of_held_out = slice(len(held_out))
+    exam = [*held_out, *crossed]
+    candidate = measured(problem, exam, [*outputs, *_cross_validated(here, family, splits, ground, recipe)])
+    live = measured(problem, exam, of_live)
+    targets = [example.target for example in held_out]
     return Candidate(
-        judge(problem.metrics(targets, outputs), live, len(held_out), here.settings),
-        calibrate(problem, targets[of_held_out], outputs[of_held_out], here.settings.evaluate_min_tasks),
+        judge(candidate, live, len(held_out), here.settings),
+        calibrate(problem, targets, outputs, here.settings.evaluate_min_tasks),
         family.source,
         loss,
         [one for example in train for one in example.lesson.annotation_ids],
         {**plan.skipped, **unread, **unread_too},
     )
+
+
+def _cross_validated(
+    here: Services, family: Family, splits: Sequence[Split], ground: Ground, recipe: lora.Recipe
+) -> list[Any]:
+    """The outputs of the tested examples, split after split, by models that were trained like the candidate."""
+    untracked = replace(recipe, tracker="none")
+    outputs: list[Any] = []
+    for train, tested in splits:
+        with lora.adapted(family, tested[0].lesson.question, ground.live, recipe) as model:
+            if train:
+                folder = here.settings.data_dir
+                launch.fine_tune(
+                    here.settings, family, model, train, untracked, ground.name, folder, lambda _: None
+                )
+            outputs += answer(family, tested, here.settings.max_batch)
+    return outputs
 
 
 def _save(model: PeftModel, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Candidate against live on the same held-out tasks: which one serves from now on?
 
 The rule: with at least EVALUATE_MIN_TASKS held-out tasks, the candidate must not be worse than live on them in
-the problem's primary figure. With fewer, a task more or less decides nothing, so the tasks that were trained
-on count too: a candidate that did not even learn those, or forgot the few held-out ones, is rejected.
+the problem's primary figure. With fewer, a task more or less decides nothing, so the new tasks of the run count
+too. Live has not seen them, and for the candidate each is answered by a model that was trained like it without a
+third of them (cross-validation).
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from workers import lora
 from workers.examples import Example
 
 MEMO_BYTES = 64 * 1024 * 1024
+FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,15 @@ class Judgement:
     live: Metrics
 
 
-def choose_tasks(held_out: Sequence[Example], trained: Sequence[Example], settings: Settings) -> Sequence[Example]:
-    """What both are scored on: the newest held-out tasks, or everything where those are too few to tell."""
-    if len(held_out) >= settings.evaluate_min_tasks:
-        return held_out[-settings.evaluate_max_tasks :]
-    return [*held_out, *trained]
+def folds(train: Sequence[Example]) -> list[tuple[list[Example], list[Example]]]:
+    """Splits of what a run takes into what to train on and new examples to be tested on; each of those once."""
+    new = [example for example in train if example.lesson.is_new]
+    found = []
+    for place in range(min(FOLDS, len(new))):
+        tested = new[place::FOLDS]
+        chosen = {id(example) for example in tested}
+        found.append(([example for example in train if id(example) not in chosen], tested))
+    return found
 
 
 def answer(family: Family, examples: Sequence[Example], batch: int) -> list[Any]:
@@ -46,7 +52,11 @@ def answer(family: Family, examples: Sequence[Example], batch: int) -> list[Any]
 
 def score(problem: Problem, family: Family, examples: Sequence[Example], batch: int) -> Metrics:
     """The metrics of the adapter that PEFT has active."""
-    return problem.metrics([example.target for example in examples], answer(family, examples, batch))
+    return measured(problem, examples, answer(family, examples, batch))
+
+
+def measured(problem: Problem, examples: Sequence[Example], outputs: Sequence[Any]) -> Metrics:
+    return problem.metrics([example.target for example in examples], outputs)
 
 
 def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) -> Judgement:
@@ -58,7 +68,7 @@ def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) 
         basis = f"on {candidate.values['tasks']} held-out tasks"
     else:
         basis = (
-            f"on {candidate.values['tasks']} tasks, trained ones among them "
+            f"on {candidate.values['tasks']} tasks, new ones cross-validated "
             f"({held_out} held out, {settings.evaluate_min_tasks} needed to tell)"
         )
     verdict = "not worse than" if is_accepted else "worse than"

@@ -1,14 +1,19 @@
+from types import SimpleNamespace
 from typing import Any
 
 from lorabel.problems import Metrics
 from lorabel.settings import Settings
-from workers.evaluate import choose_tasks, judge
+from workers.evaluate import folds, judge
 
 SETTINGS = Settings(evaluate_min_tasks=5, evaluate_max_tasks=8)
 
 
 def metrics(accuracy: float, tasks: int = 10) -> Metrics:
     return Metrics("accuracy", {"accuracy": accuracy, "tasks": tasks})
+
+
+def example(number: int, is_new: bool) -> Any:
+    return SimpleNamespace(number=number, lesson=SimpleNamespace(is_new=is_new))
 
 
 def test_a_candidate_that_is_not_worse_is_accepted_and_a_worse_one_rejected() -> None:
@@ -20,14 +25,20 @@ def test_a_candidate_that_is_not_worse_is_accepted_and_a_worse_one_rejected() ->
     assert (rejected.candidate.values["accuracy"], rejected.live.values["accuracy"]) == (0.7, 0.8)
 
 
-def test_enough_held_out_tasks_are_scored_alone_the_newest_first_if_there_are_too_many() -> None:
-    held_out: Any = list(range(20))
-    assert list(choose_tasks(held_out[:5], ["trained"], SETTINGS)) == [0, 1, 2, 3, 4]  # type: ignore[list-item]
-    assert list(choose_tasks(held_out, [], SETTINGS)) == list(range(12, 20))
-
-
-def test_too_few_held_out_tasks_are_scored_together_with_the_trained_ones() -> None:
-    few: Any = [1, 2]
-    assert list(choose_tasks(few, ["trained"], SETTINGS)) == [1, 2, "trained"]  # type: ignore[list-item]
+def test_with_few_held_out_tasks_the_decision_says_that_new_ones_were_cross_validated() -> None:
     decision = judge(metrics(0.9, 12), metrics(0.5, 12), 2, SETTINGS).decision
-    assert decision.endswith("on 12 tasks, trained ones among them (2 held out, 5 needed to tell)")
+    assert decision.endswith("on 12 tasks, new ones cross-validated (2 held out, 5 needed to tell)")
+
+
+def test_each_new_example_is_tested_once_by_a_model_that_has_not_seen_it() -> None:
+    train = [example(number, is_new=number >= 4) for number in range(12)]
+    splits = folds(train)
+    assert sorted(one.number for _, tested in splits for one in tested) == list(range(4, 12))
+    for learned, tested in splits:
+        assert {one.number for one in learned} | {one.number for one in tested} == set(range(12))
+        assert len(learned) + len(tested) == 12
+
+
+def test_what_is_old_is_no_test_since_live_has_learned_it() -> None:
+    assert folds([example(1, is_new=False)]) == []
+    assert [len(tested) for _, tested in folds([example(1, True), example(2, True)])] == [1, 1]
