@@ -92,7 +92,8 @@ class FakeModelServer:
         return Response(answer.model_dump_json(), content_type="application/json")
 
     def answer(self, row: PredictRow) -> RowResult:
-        url = row.input["contents"][0]["media"]["url"]
+        (content, *_) = row.input["contents"]
+        url = content["text"] if content["media"] is None else content["media"]["url"]
         for part, output in self.outputs.items():
             if part in url:
                 return RowResult(output=output)
