@@ -6,7 +6,7 @@ vector of length 1. How they are pooled is read where sentence-transformers keep
 no prefix is put before a text: models that need either are not for this family.
 
 Label texts have a tower of their own, which shares the weights of the one for contents: adapters go on it alone,
-unless LORA_TOWERS is `both`. docs/experiments.md has the figures.
+unless LORA_TOWERS is `both`, so that what was computed of contents stays right and few annotations cannot bend it.
 """
 
 import copy
