@@ -94,16 +94,16 @@ class Encoder(Family):
 
     @abstractmethod
     def tower(self, modality: Modality) -> frozenset[str]:
-        """Those of the `tower_layers` that compute this modality's features."""
+        """Those of the `tower_layers` that compute features of contents of this modality."""
 
     def rows(self, modality: Modality, data: Any) -> int:
         """How many rows of its tower one content takes: a video has a row for each frame."""
         return 1
 
     @property
+    @abstractmethod
     def learning(self) -> frozenset[Modality]:
-        """The modalities of contents whose towers new adapters go on."""
-        return self.modalities
+        """The modalities of contents whose towers new adapters go on; on that for label texts they always do."""
 
     def encode_labels(self, texts: Sequence[str]) -> Tensor:
         """(texts, dim) float32 of length 1, on the device: label texts, where they are read by other layers."""
@@ -355,7 +355,7 @@ class Encoder(Family):
     @cached_property
     @torch.inference_mode()
     def _dim(self) -> int:
-        return self.encode(Modality.TEXT, ["a"]).shape[-1]
+        return self.encode_labels(["a"]).shape[-1]
 
     def _views(self, items: Sequence[Item], generator: torch.Generator) -> Iterator[Item]:
         modality = items[0].modality

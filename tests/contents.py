@@ -15,8 +15,11 @@ FOUR = len(COLOURS)
 
 
 def made_of(question: Input, number: int) -> Input:
-    """The same question about the contents of that number."""
-    contents = tuple(_content(content.modality, number) for content in question.contents)
+    """The same question about the contents from that number on, so that those of one question differ."""
+    numbers = ((number + place) % FOUR for place in range(FOUR))
+    contents = tuple(
+        _content(content.modality, own) for content, own in zip(question.contents, numbers, strict=False)
+    )
     return question.model_copy(update={"contents": contents})
 
 
