@@ -45,9 +45,10 @@ def test_wrong_annotations_are_listed_first_and_open_tasks_ordered_by_diversity(
         given = COLOURS[(at + 1) % len(COLOURS)] if task_id in wrong else picture.colour
         body = {"result": [choices("colour", "image", [given])]}
         client.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
-    api = httpx.Client(base_url=f"{lorabel.url}/api/v1/projects/{project_id}", trust_env=False, timeout=TIMEOUT_S)
-    wait_until(lambda: api.get("/annotations").json()["total"] == LABELED, TIMEOUT_S, "all events are applied")
-    found = api.get("/label-errors").raise_for_status().json()
+    url = f"{lorabel.url}/api/v1/projects/{project_id}"
+    with httpx.Client(base_url=url, trust_env=False, timeout=TIMEOUT_S) as api:
+        wait_until(lambda: api.get("/annotations").json()["total"] == LABELED, TIMEOUT_S, "all events are applied")
+        found = api.get("/label-errors").raise_for_status().json()
     assert {one["task_id"] for one in found["errors"][:WRONG]} == set(wrong)
     first = found["errors"][0]
     assert first["suggested"] == drawn[ids.index(first["task_id"])].colour
