@@ -88,24 +88,28 @@ class Input(Contract):
         return self
 
 
-class LabelsInput(Input):
+class Labelled(Input):
+    """About labels, for each of which some texts stand: it fits as well as they do on average."""
+
+    contents: tuple[Content, ...] = Field(min_length=1)
+    labels: tuple[tuple[str, ...], ...] = Field(min_length=1)
+
+    def worded(self, template: str) -> Self:
+        labels = tuple(tuple(template.replace("{}", text) for text in texts) for texts in self.labels)
+        return self.model_copy(update={"labels": labels})
+
+
+class LabelsInput(Labelled):
     """Which of the labels fit the contents (of several, what they say together)?
 
     Args:
-        labels: for each label the texts that stand for it; it fits as well as they do on average.
         parents: for each label the index of the one above it in a taxonomy, -1 at the top; empty if there is none.
         is_multiple: any number of them may fit.
     """
 
     kind: ClassVar[str] = "labels"
-    contents: tuple[Content, ...] = Field(min_length=1)
-    labels: tuple[tuple[str, ...], ...] = Field(min_length=1)
     parents: tuple[int, ...] = ()
     is_multiple: bool = False
-
-    def worded(self, template: str) -> Self:
-        labels = tuple(tuple(template.replace("{}", text) for text in texts) for texts in self.labels)
-        return self.model_copy(update={"labels": labels})
 
 
 class EmbedInput(Input):
@@ -225,6 +229,37 @@ class OrderTarget:
         """The better and the worse item of every two that are in order."""
         numbers = range(len(self.places))
         return [(a, b) for a in numbers for b in numbers if self.places[a] < self.places[b]]
+
+
+class SpansInput(Labelled):
+    """Which parts of a text, the one content, do the labels name?"""
+
+    kind: ClassVar[str] = "spans"
+
+
+class Span(BaseModel):
+    """`start`, `end`: in characters (code points) of the text, the end exclusive. `label`: an index."""
+
+    model_config = ConfigDict(frozen=True)
+    start: int
+    end: int
+    label: int
+    probability: float = 1.0
+
+
+class SpanScores(Contract):
+    """The spans in the text's order; no two overlap. `nothing`: the probability in [0, 1] that none is missing."""
+
+    kind: ClassVar[str] = "span_scores"
+    spans: tuple[Span, ...]
+    nothing: float = 1.0
+
+
+@dataclass(frozen=True)
+class SpanTarget:
+    """The right spans, each `(start, end, label)` as in `Span`, sorted; some may overlap."""
+
+    spans: tuple[tuple[int, int, int], ...]
 
 
 class RowAdapters(Protocol):

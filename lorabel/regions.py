@@ -38,3 +38,14 @@ def ranker(from_name: str, to_name: str, order: Mapping[str, Sequence[str]]) -> 
     """https://labelstud.io/tags/ranker: ids of items by bucket; without buckets, by the control tag's name."""
     value = {bucket: list(ids) for bucket, ids in order.items()}
     return {"from_name": from_name, "to_name": to_name, "type": "ranker", "value": {"ranker": value}}
+
+
+def labels(from_name: str, to_name: str, kind: str, place: Mapping[str, Any], values: Sequence[str]) -> Region:
+    """https://labelstud.io/tags/labels: a part of a text.
+
+    Args:
+        kind: `labels`, `hypertextlabels` or `paragraphlabels`.
+        place: from `lorabel.text_offsets`.
+    """
+    value = {**place, kind: list(values)}
+    return {"from_name": from_name, "to_name": to_name, "type": kind, "value": value}

@@ -1,0 +1,180 @@
+"""`<Labels>` over a `<Text>`, `<HyperText>` or `<Paragraphs>`: which parts of the text are what?
+
+Nested and overlapping spans are learned from as far as words can show them, but none are predicted. Relations
+between spans are not served.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from lorabel import regions
+from lorabel.choices import UNSERVED
+from lorabel.contracts import Content, Contract, Input, Modality, Span, SpanScores, SpansInput, SpanTarget
+from lorabel.errors import MissingTargetError, UnservedError
+from lorabel.label_config import ControlTag, Label, ObjectTag
+from lorabel.problems import Metrics, Prediction, Problem, Sample, TaskData
+from lorabel.text_offsets import TAGS, flat_text
+
+# Control tag -> the object tags that it goes with. A result's type is the control tag's name in small letters.
+CONTROLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"Labels": TAGS, "HyperTextLabels": ("HyperText",), "ParagraphLabels": ("Paragraphs",)}
+)
+
+
+# Attribute of the object tag -> its values by which the text stands in the task's data as it is.
+IN_THE_DATA: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"valueType": ("text", "json"), "encoding": ("none",)}
+)
+PARTS = "".join(f'<Label value="{value}"/>' for value in ("Person", "City"))
+ADA = {"start": 0, "end": 3, "text": "Ada"}
+LONDON = {"start": 7, "end": 13, "text": "London"}
+PAGE_ADA = {
+    "start": "/p[1]/b[1]/text()[1]",
+    "startOffset": 0,
+    "end": "/p[1]/b[1]/text()[1]",
+    "endOffset": 3,
+    "globalOffsets": {"start": 0, "end": 3},
+    "text": "Ada",
+}
+PAGE_LONDON = {
+    "start": "/p[2]/text()[1]",
+    "startOffset": 3,
+    "end": "/p[2]/text()[1]",
+    "endOffset": 9,
+    "globalOffsets": {"start": 12, "end": 18},
+    "text": "London",
+}
+SAID_ADA = {"start": "0", "startOffset": 0, "end": "0", "endOffset": 3, "text": "Ada"}
+SAID_LONDON = {"start": "1", "startOffset": 3, "end": "1", "endOffset": 9, "text": "London"}
+
+
+def _sample(object_tag: str, tag: str, data: TaskData, ada: dict[str, Any], london: dict[str, Any]) -> Sample:
+    right, wrong = (
+        [
+            regions.labels("entity", "text", tag.lower(), place, [value])
+            for place, value in zip((ada, london), values, strict=True)
+        ]
+        for values in (("Person", "City"), ("City", "Person"))
+    )
+    config = f'<View><{tag} name="entity" toName="text">{PARTS}</{tag}>{object_tag}</View>'
+    return Sample(config, data, right, wrong)
+
+
+@dataclass(frozen=True)
+class NamedEntities(Problem):
+    name: ClassVar[str] = "named_entities"
+    zero_shot: ClassVar[str] = "Nothing: where a span begins and ends is said by annotators."
+    learns: ClassVar[str] = "Which words begin and go on what a label's text names, by a head over words and labels."
+    input_type: ClassVar[type[Input]] = SpansInput
+    output_type: ClassVar[type[Contract]] = SpanScores
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        _sample('<Text name="text" value="$text"/>', "Labels", {"text": "Ada in London"}, ADA, LONDON),
+        _sample(
+            '<HyperText name="text" value="$html"/>',
+            "HyperTextLabels",
+            {"html": "<p><b>Ada</b> lives</p><p>in London</p>"},
+            PAGE_ADA,
+            PAGE_LONDON,
+        ),
+        _sample(
+            '<Paragraphs name="text" value="$talk"/>',
+            "ParagraphLabels",
+            {"talk": [{"author": "A", "text": "Ada lives"}, {"author": "B", "text": "in London"}]},
+            SAID_ADA,
+            SAID_LONDON,
+        ),
+    )
+
+    tag: ObjectTag
+    region_type: str
+    labels: tuple[Label, ...]
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        kinds = CONTROLS.get(control.tag, ())
+        if not control.objects or any(tag.tag not in kinds for tag in control.objects):
+            return None
+        for name, why in UNSERVED.items():
+            if control.attributes.get(name, "false") != "false":
+                raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
+        if len(control.objects) > 1:
+            names = ", ".join(repr(tag.name) for tag in control.objects)
+            raise UnservedError(f"toName names several texts ({names}), expected one")
+        (tag,) = control.objects
+        for name, served in IN_THE_DATA.items():
+            found = tag.attributes.get(name, tag.attributes.get(name.lower(), served[0]))
+            if found not in served:
+                raise UnservedError(f"{name}={found!r} of {tag.name!r}: the text must stand in the task's data")
+        if not control.labels:
+            raise UnservedError("it has no labels")
+        return cls(control.name, tag.name, tag, control.tag.lower(), control.labels)
+
+    def model_input(self, data: TaskData) -> SpansInput:
+        text = Content(modality=Modality.TEXT, text=flat_text(self.tag, data).text)
+        return SpansInput(contents=(text,), labels=tuple(label.texts for label in self.labels))
+
+    def prediction(self, output: SpanScores, data: TaskData) -> Prediction:
+        text = flat_text(self.tag, data)
+        found = [
+            regions.labels(
+                self.from_name,
+                self.to_name,
+                self.region_type,
+                text.value(span.start, span.end),
+                [self.labels[span.label].value],
+            )
+            for span in output.spans
+        ]
+        certainties = [span.probability for span in output.spans]
+        return Prediction(found, sum(certainties) / len(found) if found else output.nothing)
+
+    def target(self, result: list[regions.Region], data: TaskData) -> SpanTarget:
+        text = flat_text(self.tag, data)
+        index = {label.value.casefold(): i for i, label in enumerate(self.labels)}
+        spans: set[tuple[int, int, int]] = set()
+        for region in result:
+            value = region.get("value", {})
+            if region.get("from_name") != self.from_name:
+                continue
+            names = [str(name) for name in value.get(self.region_type, ())]
+            unknown = [name for name in names if name.casefold() not in index]
+            if unknown:
+                raise MissingTargetError(
+                    f"{self.from_name!r} was answered {unknown!r}, which the label config no longer has"
+                )
+            start, end = text.span(value)
+            spans |= {(start, end, index[name.casefold()]) for name in names}
+        return SpanTarget(tuple(sorted(spans)))
+
+    def perfect_output(self, target: SpanTarget) -> SpanScores:
+        return SpanScores(
+            spans=tuple(Span(start=start, end=end, label=label) for start, end, label in target.spans)
+        )
+
+    def metrics(self, targets: Sequence[SpanTarget], outputs: Sequence[Any]) -> Metrics:
+        # The backend never scores, and scikit-learn takes a second to import.
+        from lorabel.span_metrics import entities
+
+        predicted = [[(span.start, span.end, span.label) for span in output.spans] for output in outputs]
+        return entities([target.spans for target in targets], predicted, [label.value for label in self.labels])
+
+    def agree(self, targets: Sequence[SpanTarget]) -> SpanTarget:
+        """The spans that more than half of the annotators made; where it is half, those of the newest."""
+        votes = Counter(span for target in targets for span in target.spans)
+        half = len(targets) / 2
+        return SpanTarget(
+            tuple(
+                sorted(
+                    span
+                    for span, count in votes.items()
+                    if count > half or (count == half and span in targets[-1].spans)
+                )
+            )
+        )
+
+    def class_of(self, target: SpanTarget) -> tuple[int, ...]:
+        """The labels that occur."""
+        return tuple(sorted({label for _, _, label in target.spans}))
