@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from lorabel.contracts import Span, SpanScores, SpanTarget
@@ -5,6 +8,7 @@ from lorabel.errors import MissingTargetError
 from lorabel.problems import Problem, bind
 from lorabel.regions import Region, labels
 
+RECORDINGS = Path(__file__).parents[2] / "data" / "recordings" / "text-ner"
 TEXT = {"text": "Zoe\u0301 met 😀 Bob in Łódź."}
 
 
@@ -103,3 +107,13 @@ def test_several_annotators_agree_on_the_spans_of_most() -> None:
 
 def test_the_class_of_a_task_is_the_labels_that_occur() -> None:
     assert binding().class_of(SpanTarget(((0, 4, 0), (5, 6, 1), (7, 8, 0)))) == (0, 1)
+
+
+def test_the_recorded_annotation_of_label_studio_is_learned_and_predicted_again() -> None:
+    recorded = json.loads((RECORDINGS / "03-submit-webhook-annotation_created.json").read_text())["body"]
+    (found,) = bind(recorded["project"]["label_config"]).bindings
+    data, result = recorded["task"]["data"], recorded["annotation"]["result"]
+    target = found.target(result, data)
+    assert target == SpanTarget(((0, 12, 0), (40, 46, 1)))
+    again = found.prediction(found.perfect_output(target), data).regions
+    assert [one["value"] for one in again] == [one["value"] for one in result]
