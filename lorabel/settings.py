@@ -132,7 +132,9 @@ class Settings(BaseSettings):
     train_min_annotations: int = Field(3, ge=1, description="Fewest new annotations for that.")
     lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
     lora_towers: Literal["text", "both"] = Field(
-        "text", description="Where encoders of two modalities get new adapters; see docs/decisions/0009."
+        "text",
+        description="Where encoders get new adapters: where label texts are read, or in `both` towers; see "
+        "docs/decisions/0009.",
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
     train_steps: int = Field(60, ge=1, description="Most optimizer steps of one run.")

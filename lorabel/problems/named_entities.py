@@ -67,7 +67,7 @@ def _sample(object_tag: str, tag: str, data: TaskData, ada: dict[str, Any], lond
 class NamedEntities(Problem):
     name: ClassVar[str] = "named_entities"
     zero_shot: ClassVar[str] = "Nothing: where a span begins and ends is said by annotators."
-    learns: ClassVar[str] = "Which words begin and go on what a label's text names, by a head over words and labels."
+    learns: ClassVar[str] = "Which words begin what a label's text names, and which go on with it."
     input_type: ClassVar[type[Input]] = SpansInput
     output_type: ClassVar[type[Contract]] = SpanScores
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
