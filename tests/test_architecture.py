@@ -21,6 +21,7 @@ MAY_IMPORT_TORCH = (
     "lorabel/heads/",
     "lorabel/label_logits.py",
     "lorabel/pooling.py",
+    "lorabel/word_spans.py",
     "model_server/",
     "workers/",
 )

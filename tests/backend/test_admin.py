@@ -25,7 +25,7 @@ def annotate(services: Services, annotation_id: int, **columns: Any) -> None:
 
 
 def test_a_project_names_its_bindings_and_what_nobody_serves(client: FlaskClient) -> None:
-    config = requests.CONFIG.replace("</View>", '<Rating name="stars" toName="image"/></View>')
+    config = requests.CONFIG.replace("</View>", '<TextArea name="stars" toName="image"/></View>')
     client.post("/setup", json=requests.setup(schema=config))
     found = client.get(P1).json
     assert found["live_version"] == "p1.v0"
@@ -33,7 +33,7 @@ def test_a_project_names_its_bindings_and_what_nobody_serves(client: FlaskClient
     served = {"from_name": "label", "to_name": "image", "problem": "ImageClassification"}
     assert found["bindings"] == [served]
     assert found["unclaimed"] == [
-        {"name": "stars", "tag": "Rating", "reason": "no problem serves Rating on Image"}
+        {"name": "stars", "tag": "TextArea", "reason": "no problem serves TextArea on Image"}
     ]
     assert found["label_config_error"] is None
 

@@ -88,7 +88,7 @@ def test_setup_logs_the_control_tags_that_nobody_serves_once(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.post("/setup", json=requests.setup(schema=requests.UNSERVED))
-    assert "control tag 'stars' is left to people: no problem serves Rating on Text" in caplog.text
+    assert "control tag 'stars' is left to people: no problem serves TextArea on Text" in caplog.text
     caplog.clear()
     client.post("/setup", json=requests.setup(schema=requests.UNSERVED))
     assert "stars" not in caplog.text

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from backend.services import Services
 from lorabel.label_config import parse
 from lorabel.problems import bind
+from lorabel.problems.named_entities import NamedEntities
 from lorabel.tables import Event, EventState
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
@@ -76,7 +77,10 @@ def check_webhook(body: dict[str, Any], answer: dict[str, Any], services: Servic
 def check_predict(body: dict[str, Any], answer: dict[str, Any], _: Services) -> None:
     results = answer["results"]
     assert len(results) == len(body["tasks"])
-    is_served = bool(bind(body["label_config"]).bindings)
+    bindings = bind(body["label_config"]).bindings
+    is_served = bool(bindings)
+    # Spans are found by nobody before somebody has taught them.
+    is_silent = all(isinstance(binding, NamedEntities) for binding in bindings)
     is_interactive = body["params"]["context"] is not None
     for task, entry in zip(body["tasks"], results, strict=True):
         if not is_served:
@@ -84,7 +88,7 @@ def check_predict(body: dict[str, Any], answer: dict[str, Any], _: Services) -> 
             continue
         assert entry["model_version"] == f"p{body['project'].split('.')[0]}.v0"
         assert 0 < entry["score"] <= 1
-        assert entry["result"], f"task {task['id']} has no regions"
+        assert bool(entry["result"]) != is_silent, f"task {task['id']}"
         assert not [e for r in entry["result"] for e in parse(body["label_config"]).find_region_errors(r)]
 
 

@@ -116,7 +116,8 @@ def test_metrics_count_whole_paths_and_each_level() -> None:
     assert metrics.values["accuracy_by_level"] == [1.0, 2 / 3, 0.0]
     assert metrics.values["labels"][WORN] == "machine / bearing / worn"
     assert metrics.values["per_class"]["machine / bearing / worn"]["recall"] == 0.0
-    assert metrics.values["per_class"]["software"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
+    software = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "roc_auc": 1.0, "support": 2}
+    assert metrics.values["per_class"]["software"] == software
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_an_unknown_kind_and_a_foreign_adapter_are_errors_of_their_rows(
     family.open.set()
     results = answers(engine, [row(1, kind="smell"), row(2, adapter="p1.v9/label"), row(3)])
     assert lengths(results) == [None, None, 3]
-    assert "no family here answers 'smell'; answered: labels" in str(results[0].error)
+    assert "no family here answers 'smell'; answered: embed, labels, " in str(results[0].error)
     assert "does not fit" in str(results[1].error)
 
 

@@ -11,10 +11,10 @@ from transformers import AutoModel, AutoTokenizer, ModernBertConfig, ModernBertM
 from transformers import XLMRobertaModel as XlmRoberta
 
 from lorabel.contracts import Modality
-from lorabel.encoder import NEUTRAL_TEXT
 from lorabel.errors import SettingsError
 from lorabel.families import NoRowAdapters
 from lorabel.families.text_encoder import MOST_TOKENS, SCALE, TextEncoder
+from lorabel.heads.labels import NEUTRAL_TEXT
 from lorabel.memo import FEATURES, Memo
 from lorabel.problems import bind, question
 from lorabel.registry import Registry
@@ -174,10 +174,11 @@ def test_both_towers_learn_if_the_settings_say_so_and_share_their_weights_in_mem
     source = TextEncoder.tiny(tmp_path / "base")
     asked = about_text("It leaks.", ["a", "b"])
     one, both = load(source), load(source, settings=Settings(lora_towers="both"))
-    assert 2 * len(one.trained_layers(asked)) == len(both.trained_layers(asked)) == len(both.lora_layers())
+    assert 2 * len(one.trained_layers(asked)) == len(both.trained_layers(asked)) == len(both.tower_layers())
     assert not any("pooler" in name for name in both.lora_layers())
     weights = {weight.data_ptr() for weight in AutoModel.from_pretrained(tmp_path / "base").parameters()}
-    assert len({weight.data_ptr() for weight in one.module.parameters()}) == len(weights) - 2
+    towers = (one.module[name] for name in ("contents", "labels"))
+    assert len({weight.data_ptr() for tower in towers for weight in tower.parameters()}) == len(weights) - 2
 
 
 @pytest.mark.parametrize("architecture", ["modernbert", "xlm-roberta"])

@@ -13,8 +13,8 @@ from lorabel.errors import SettingsError
 from lorabel.families import NoRowAdapters
 from lorabel.families.token_classifier import TokenClassifier
 from lorabel.memo import FEATURES, Memo
-from lorabel.metrics import entities
 from lorabel.settings import Settings
+from lorabel.span_metrics import entities
 from tests.e2e.courses.entities import SENTENCES
 from workers import lora
 from workers.examples import Example, Lesson

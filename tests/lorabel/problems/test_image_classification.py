@@ -90,6 +90,7 @@ def test_metrics_are_those_of_the_confusion_matrix() -> None:
         "precision": 1.0,
         "recall": 0.5,
         "f1": pytest.approx(2 / 3),
+        "roc_auc": 0.75,
         "support": 2,
     }
 

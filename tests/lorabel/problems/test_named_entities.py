@@ -46,7 +46,7 @@ def test_labels_over_any_kind_of_text_are_served(tag: str, text: str) -> None:
     ("control", "text", "reason"),
     [
         ('value="$names"', '<Text name="text" value="$text"/>', "its choices come from the task's data"),
-        ('visibleWhen="region-selected"', '<Text name="text" value="$text"/>', "under a condition only"),
+        ('visibleWhen="region-selected"', '<Text name="text" value="$text"/>', "what a person selects"),
         ("", '<Text name="text" value="$text" valueType="url"/>', "must stand in the task's data"),
         ("", '<Text name="text" value="$text" encoding="base64"/>', "must stand in the task's data"),
     ],
