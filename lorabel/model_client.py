@@ -143,7 +143,7 @@ class ModelClient:
     ) -> tuple[int, HTTPMessage, bytes]:
         is_whole = False
         try:
-            connection.request(method, f"{self._path}{path}", body, self._headers)
+            connection.request(method, f"{self._path}{path}", body.encode() if body else None, self._headers)
             _wait_for_answer(connection, until, is_gone)
             connection.sock.settimeout(max(0.1, until - time.monotonic()))
             answer: HTTPResponse = connection.getresponse()

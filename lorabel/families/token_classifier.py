@@ -99,7 +99,7 @@ class Tagger(nn.Module):
     def tag(self, states: Tensor) -> Tensor:
         """(rows, words, 2, dim) float32 of such words."""
         made: Tensor = self.head(states.to(self.head.weight.dtype))
-        return made.float().unflatten(-1, (2, made.shape[-1] // 2))
+        return made.float().view(*made.shape[:-1], 2, made.shape[-1] // 2)
 
     def texts(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(rows, dim) float32 of length 1: the tokens' mean."""

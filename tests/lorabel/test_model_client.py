@@ -82,3 +82,8 @@ def test_a_socket_with_something_to_read_has_not_hung_up() -> None:
     here.close()
     assert has_hung_up(here)
     assert not has_hung_up(None)
+
+
+def test_texts_in_any_script_arrive_as_they_are(client: ModelClient, model_server: FakeModelServer) -> None:
+    client.predict([questions.row(about_picture("http://x/1.png", ("Żółw 😀", "亀")))], 5, project=1)
+    assert model_server.rows[0].input["labels"] == [["Żółw 😀"], ["亀"]]

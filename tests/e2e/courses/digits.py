@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, by names that say nothing of their shape."""
+"""scikit-learn's handwritten digits, by names that say nothing of their shape: two control tags on a picture."""
 
 import io
 
@@ -7,23 +7,22 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from lorabel.demo import MODEL_FOLDER
-from lorabel.regions import choices
+from lorabel.regions import Region, choices, taxonomy
 from tests.e2e.courses import Course, Known, data_url
 
 NAMES = {0: "alpha", 1: "beta", 4: "gamma"}
+PATHS = {0: ["red bin", "upper"], 1: ["blue bin", "upper"], 4: ["blue bin", "lower"]}
 TASKS = 98
 
 
 def _tasks() -> list[Known]:
     digits = load_digits()
     chosen = [i for i, digit in enumerate(digits.target) if digit in NAMES][:TASKS]
-    return [
-        (
-            {"image": data_url(_png(digits.images[i]), "image/png")},
-            [choices("label", "image", [NAMES[digits.target[i]]])],
-        )
-        for i in chosen
-    ]
+    return [({"image": data_url(_png(digits.images[i]), "image/png")}, _result(digits.target[i])) for i in chosen]
+
+
+def _result(digit: int) -> list[Region]:
+    return [choices("label", "image", [NAMES[digit]]), taxonomy("bin", "image", [PATHS[digit]])]
 
 
 def _png(digit: np.ndarray) -> bytes:
@@ -35,8 +34,10 @@ def _png(digit: np.ndarray) -> bytes:
 COURSE = Course(
     label_config='<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
     + "".join(f'<Choice value="{name}"/>' for name in NAMES.values())
-    + "</Choices></View>",
+    + '</Choices><Taxonomy name="bin" toName="image" leafsOnly="true">'
+    '<Choice value="red bin"><Choice value="upper"/></Choice>'
+    '<Choice value="blue bin"><Choice value="upper"/><Choice value="lower"/></Choice></Taxonomy></View>',
     tasks=_tasks(),
     variables=lambda _: {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"},
-    primary={"label": "accuracy"},
+    primary={"label": "accuracy", "bin": "accuracy"},
 )
