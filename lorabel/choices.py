@@ -31,7 +31,7 @@ THRESHOLD = 0.5
 @dataclass(frozen=True)
 class ChoicesProblem(Problem):
     """`modalities` are those of the object tags that a problem of this kind is about, all of them together;
-    `taxonomy` is the tree of the labels, where there is one."""
+    `context` are object tags that are only shown; `taxonomy` is the tree of the labels, where there is one."""
 
     modalities: ClassVar[frozenset[Modality]]
     zero_shot: ClassVar[str] = "How near the content is to the text of each label."
@@ -40,34 +40,44 @@ class ChoicesProblem(Problem):
     output_type: ClassVar[type[Contract]] = LabelScores
 
     objects: tuple[ObjectTag, ...]
+    context: tuple[ObjectTag, ...]
     labels: tuple[Label, ...]
     is_multiple: bool
     taxonomy: Taxonomy | None = None
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
-        objects = _about(control)
-        if control.tag not in TAGS or {MODALITIES.get(tag.tag) for tag in objects} != cls.modalities:
+        context = _context(control)
+        modalities = {MODALITIES.get(tag.tag) for tag in (*control.objects, *context)}
+        if control.tag not in TAGS or modalities != cls.modalities:
             return None
         for name, why in UNSERVED.items():
             if control.attributes.get(name, "false") != "false":
                 raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
         if not control.labels:
             raise UnservedError("it has no choices")
-        names = control.name, control.objects[0].name
+        begin = control.name, control.objects[0].name, control.objects, context, control.labels
         if control.tag == "Taxonomy":
             has_leaves_only = control.attributes.get("leafsOnly", "false") != "false"
-            return cls(*names, objects, control.labels, False, Taxonomy(control.labels, has_leaves_only))
+            return cls(*begin, False, Taxonomy(control.labels, has_leaves_only))
         choice = control.attributes.get("choice", "single")
         if choice not in (*SINGLE, "multiple"):
             raise LabelConfigError(
                 f"control tag {control.name!r} has choice={choice!r}, expected single, single-radio or multiple"
             )
-        return cls(*names, objects, control.labels, choice == "multiple")
+        return cls(*begin, choice == "multiple")
 
     def model_input(self, data: TaskData) -> LabelsInput:
+        named = [content(tag, data) for tag in self.objects]
+        # A text that is only shown may be missing: then the question is about the picture, to the same family.
+        is_text = [MODALITIES[tag.tag] == Modality.TEXT for tag in self.context]
+        shown = [
+            content(tag, data)
+            for tag, may_be_missing in zip(self.context, is_text, strict=True)
+            if data.get(tag.data_key) or not may_be_missing
+        ]
         return LabelsInput(
-            contents=tuple(content(tag, data) for tag in self.objects),
+            contents=(*named, *shown),
             labels=tuple(label.texts for label in self.labels),
             parents=() if self.taxonomy is None else self.taxonomy.parents,
             is_multiple=self.is_multiple,
@@ -176,9 +186,8 @@ class ChoicesProblem(Problem):
         return next((i for i, label in enumerate(self.labels) if label.value.casefold() == named), None)
 
 
-def _about(control: ControlTag) -> tuple[ObjectTag, ...]:
-    """The object tags that it names; with the one that is only shown, where that makes a picture and a text."""
+def _context(control: ControlTag) -> tuple[ObjectTag, ...]:
+    """Of what is only shown that which makes a picture and a text with what the control tag names."""
     both = (*control.objects, *control.context)
-    if sorted(MODALITIES.get(tag.tag, "") for tag in both) == [Modality.IMAGE, Modality.TEXT]:
-        return both
-    return control.objects
+    is_pair = sorted(MODALITIES.get(tag.tag, "") for tag in both) == [Modality.IMAGE, Modality.TEXT]
+    return control.context if is_pair else ()

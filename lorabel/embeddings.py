@@ -12,6 +12,7 @@ from time import monotonic
 from pydantic import ValidationError
 
 from lorabel import embedding_rows
+from lorabel.contents import MODALITIES
 from lorabel.contracts import Content, Embedding, EmbedInput, Input, MediaRef, Modality
 from lorabel.embedding_rows import Place
 from lorabel.errors import ConflictError, ModelServerError, UnreadableError
@@ -43,9 +44,15 @@ def question(bound: BoundConfig, data: TaskData, *, is_only_recalled: bool = Fal
             reason = error
     if not contents:
         raise reason or UnreadableError("the task shows nothing that can be embedded", is_permanent=True)
-    return EmbedInput(
-        contents=tuple(contents), among=frozenset({Modality.TEXT}), is_only_recalled=is_only_recalled
-    )
+    among = frozenset({Modality.TEXT}) | _modalities(bound)
+    return EmbedInput(contents=tuple(contents), among=among, is_only_recalled=is_only_recalled)
+
+
+def _modalities(bound: BoundConfig) -> frozenset[Modality]:
+    """Of all that the bindings are about, also where a task lacks some of it: a project has one space."""
+    served = {binding.from_name for binding in bound.bindings}
+    tags = (tag.tag for control in bound.config.controls if control.name in served for tag in control.objects)
+    return frozenset(MODALITIES[tag] for tag in tags if tag in MODALITIES)
 
 
 def text_question(text: str, modalities: Collection[Modality]) -> EmbedInput:

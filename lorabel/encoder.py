@@ -38,6 +38,8 @@ from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.texts import read_text_file
 
 TEXT_BATCH = 256
+# Many times what the models read of a text: to cut it into tokens takes time on the device's thread.
+MOST_CHARACTERS = 20_000
 # Of a content that is no text, where features are precomputed: the content itself, then augmented ones.
 VIEWS = 4
 FEATURE_BATCH = 64
@@ -157,7 +159,7 @@ class Encoder(Family):
             if name is None:
                 return None
             key = self._key(content.modality, name, adapter, adapters)
-            features, data = memo.get(FEATURES, key), content.text
+            features, data = memo.get(FEATURES, key), content.text and content.text[:MOST_CHARACTERS]
             if features is None and data is None:
                 data = memo.get(PIXELS, name)
                 if data is None:
@@ -232,10 +234,13 @@ class Encoder(Family):
 
     def _read(self, content: Content, fetch: Fetch) -> Item:
         if content.media is None:
-            return Item(content.modality, content.text, digest=name_of(content, lambda _: None))
+            text = (content.text or "")[:MOST_CHARACTERS]
+            return Item(content.modality, text, digest=name_of(content, lambda _: None))
         file = fetch(content.media)
         layout = content.layout
-        data = self.read(content.modality, file) if layout is None else read_text_file(file, layout)
+        data = (
+            self.read(content.modality, file) if layout is None else read_text_file(file, layout)[:MOST_CHARACTERS]
+        )
         return Item(content.modality, data, digest=name_of(content, lambda _: digest(file)))
 
     def _key(self, modality: Modality, name: str, adapter: str | None, adapters: RowAdapters) -> Any:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from lorabel import projects
 from lorabel.authorizations import Authorizations
 from lorabel.contracts import MediaRef
-from lorabel.errors import ConflictError, MissingTargetError
+from lorabel.errors import ConflictError, MissingTargetError, UnreadableError
 from lorabel.messages import Lane
 from lorabel.model_client import ModelClient
 from lorabel.problems import BoundConfig, Problem, bind
@@ -151,7 +151,7 @@ def _said(problem: Problem, annotations: Sequence[Annotation]) -> list[Said]:
     for row in annotations:
         try:
             answers = problem.answers(problem.target(row.result or [], row.task_data or {}))
-        except MissingTargetError:
+        except (MissingTargetError, UnreadableError):
             continue
         if answers is not None:
             said.append(Said(row.id, row.task_id or 0, answers))

@@ -36,9 +36,10 @@ def list_items(tag: ObjectTag, data: dict[str, Any]) -> dict[str, tuple[Content,
     """
     found = data.get(tag.data_key)
     items = found if isinstance(found, list) else []
-    if len(items) < 2 or not all(isinstance(item, dict) and "id" in item for item in items):
+    has_ids = all(isinstance(item, dict) and "id" in item for item in items)
+    if len(items) < 2 or not has_ids or len({_id(item) for item in items}) < len(items):
         raise UnreadableError(
-            f"task data has no list of at least two items with ids under {tag.data_key!r} "
+            f"task data has no list of at least two items with an id of its own each under {tag.data_key!r} "
             f"(found {str(found)[:80]!r}), which the label config names for {tag.name!r}",
             is_permanent=True,
         )
@@ -52,6 +53,7 @@ def _id(item: dict[str, Any]) -> str:
 def _contents(item: dict[str, Any], tag: ObjectTag) -> tuple[Content, ...]:
     shown = _Shown()
     shown.feed(str(item.get("html") or ""))
+    shown.close()
     texts = (str(item.get("title") or ""), str(item.get("body") or ""), " ".join(" ".join(shown.texts).split()))
     text = "\n".join(part.strip() for part in texts if part.strip())
     pictures = [Content(modality=Modality.IMAGE, media=MediaRef(url=url)) for url in shown.pictures]

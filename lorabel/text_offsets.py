@@ -162,7 +162,10 @@ def flat_text(tag: ObjectTag, data: Mapping[str, Any]) -> FlatText:
     if not isinstance(value, str) or not value:
         raise UnreadableError(_missing(tag, "text", value), is_permanent=True)
     if tag.tag == "HyperText":
-        return _page(value, tag.attributes.get("inline", "false") == "true")
+        try:
+            return _page(value, tag.attributes.get("inline", "false") == "true")
+        except RecursionError as error:
+            raise UnreadableError(f"the page of {tag.name!r} is nested too deep", is_permanent=True) from error
     return PlainText(value)
 
 
@@ -204,7 +207,10 @@ def _page(html: str, is_inline: bool) -> Page:
     if is_inline:
         root = html5lib.parseFragment(html, container="div", namespaceHTMLElements=False)
     else:
-        root = html5lib.parse(f"<!DOCTYPE html>{html}", namespaceHTMLElements=False).find("body")
+        document = html5lib.parse(f"<!DOCTYPE html>{html}", namespaceHTMLElements=False)
+        root = document.find("body")
+        if root is None:
+            raise UnreadableError("the page is a frameset and has no text of its own", is_permanent=True)
     page = _Walk()
     page.enter(root, "")
     return Page("".join(page.parts), tuple(page.pieces))

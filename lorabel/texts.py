@@ -15,7 +15,8 @@ from lorabel.contracts import Layout
 from lorabel.errors import UnreadableError
 
 # Their content is not shown.
-HIDDEN = frozenset({"script", "style", "head", "title", "template", "iframe"})
+# Not the head: its end may be left out, and what is in it is hidden one by one.
+HIDDEN = frozenset({"script", "style", "title", "template", "iframe"})
 # Around others, words go on: "un<b>do</b>" is one.
 BLOCKS = re.compile(
     "address|article|aside|blockquote|br|dd|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|li|main"

@@ -33,7 +33,11 @@ IMAGE = '<Image name="image" value="$image"/>'
 KIND = '<Choices name="kind" toName="image"><Choice value="x"/><Choice value="y"/></Choices>'
 CASES = (
     Case('`choice="multiple"`', IMAGE + _choices('choice="multiple"'), "each label that is likelier than not"),
-    Case('`required="true"`', IMAGE + _choices('required="true"'), "there is a prediction anyway"),
+    Case(
+        '`required="true"`',
+        IMAGE + _choices('required="true"'),
+        "makes no difference",
+    ),
     Case(
         "`alias`, `hint`, `prompt`, `predicted_values`",
         IMAGE + _choices(choices=f'<Choice value="C3" hint="a crack" predicted_values="gap,split"/>{AB}'),
@@ -52,7 +56,7 @@ CASES = (
     Case(
         "`toName` with several objects of one kind",
         IMAGE + '<Image name="other" value="$other"/>' + _choices(to="image,other"),
-        "one question about all of them",
+        "choices are one question about all of them; `Rating`, `Number` and `Labels` are left to people then",
     ),
     Case(
         "several control tags",

@@ -64,20 +64,22 @@ def make_candidate(
         held_out = lora.precompute(family, model, held_out, recipe)
         splits = [] if len(held_out) >= here.settings.evaluate_min_tasks else folds(train)
         crossed = [example for _, tested in splits for example in tested]
+        # Nothing is held out and nothing is new: that it has not forgotten is all that can be asked.
+        learned = [] if held_out or crossed else train
         with lora.with_live(model):
-            of_live = answer(family, [*held_out, *crossed], batch)
+            of_live = answer(family, [*held_out, *crossed, *learned], batch)
         loss = launch.fine_tune(
             here.settings, family, model, train, recipe, ground.name, here.settings.data_dir, on_step
         )
-        outputs = answer(family, held_out, batch)
+        outputs = answer(family, [*held_out, *learned], batch)
         _save(model, folder)
-    exam = [*held_out, *crossed]
+    exam = [*held_out, *crossed, *learned]
     candidate = measured(problem, exam, [*outputs, *_cross_validated(here, family, splits, ground, recipe)])
     live = measured(problem, exam, of_live)
     targets = [example.target for example in held_out]
     return Candidate(
         judge(candidate, live, len(held_out), here.settings),
-        calibrate(problem, targets, outputs, here.settings.evaluate_min_tasks),
+        calibrate(problem, targets, outputs[: len(held_out)], here.settings.evaluate_min_tasks),
         family.source,
         loss,
         [one for example in train for one in example.lesson.annotation_ids],

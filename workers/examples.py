@@ -73,7 +73,7 @@ def plan(
         for annotation in voices:
             try:
                 targets[annotation.id] = _target(problem, config, annotation)
-            except MissingTargetError as error:
+            except (MissingTargetError, UnreadableError) as error:
                 skipped[annotation.id] = str(error)
         heard = [annotation for annotation in voices if annotation.id in targets]
         try:

@@ -8,6 +8,7 @@ labels need no new head, since a label is only a text.
 An encoder alone knows nothing of spans: until an adapter has learned, nothing is predicted.
 """
 
+import copy
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -37,6 +38,8 @@ from lorabel.words import words
 WINDOW = 384
 OVERLAPS = 6
 ROWS = 32
+# Of one pass through the head, padding included.
+MOST_WORDS = 16_384
 HEAD = "head"
 # What a word's logits start with, so that an encoder which has learned nothing is silent.
 SILENCE = 2.0
@@ -119,6 +122,7 @@ class TokenClassifier(Family):
     device: torch.device
     dtype: torch.dtype
     tokenizer: Any
+    label_tokenizer: Any
     towers: str
 
     @classmethod
@@ -138,7 +142,9 @@ class TokenClassifier(Family):
             encoder.pooler = None
         module = Tagger(encoder, encoder.config.hidden_size).requires_grad_(False).eval()
         module.to(device=device, dtype=dtype)
-        return cls(source, module, device, dtype, tokenizer, settings.lora_towers)
+        # One for each thread: a fast tokenizer keeps padding and truncation of its last call as state.
+        labels = copy.deepcopy(tokenizer)
+        return cls(source, module, device, dtype, tokenizer, labels, settings.lora_towers)
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
@@ -213,8 +219,7 @@ class TokenClassifier(Family):
         keys = [(owner, example.question.labels) for owner, example in zip(owners, examples, strict=True)]
         texts = {key: self._label_features(*key, bank, memo) for key in dict.fromkeys(keys)}
         outputs: list[SpanScores] = []
-        for start in range(0, len(examples), ROWS):
-            part = slice(start, start + ROWS)
+        for part in _by_words(states):
             with bank.rows(adapters[part]):
                 tagged = self._tag(states[part]).cpu()
             outputs += [
@@ -240,10 +245,12 @@ class TokenClassifier(Family):
             parts = [next(encoded)[: len(window.words)] for window in example.windows]
             states.append(torch.cat([*parts, self._no_words.to(self.device)]))
             spans.append(tuple(example.spans[i] for window in example.windows for i in window.words))
-        found = zip(self._tag(states), spans, examples, targets, strict=True)
+        # All words in a row: padded to the longest text, a few long ones would take all memory.
+        words_of = torch.split(self.module.tag(torch.cat(states)), [len(own) for own in states])
+        found = zip(words_of, spans, examples, targets, strict=True)
         return torch.stack(
             [
-                span_losses(_logits(tagged[: len(own)], labels[example.question.labels]), own, target)
+                span_losses(_logits(tagged, labels[example.question.labels]), own, target)
                 for tagged, own, example, target in found
             ]
         )
@@ -337,7 +344,7 @@ class TokenClassifier(Family):
             around: given the number of texts in a batch, the context that it is computed in.
         """
         texts = [text for own in labels for text in own]
-        made = self.tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        made = self.label_tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
         with around(len(texts)):
             found = self.module.texts(made["input_ids"].to(self.device), made["attention_mask"].to(self.device))
         means = torch.stack([part.mean(0) for part in torch.split(found, [len(own) for own in labels])])
@@ -347,6 +354,18 @@ class TokenClassifier(Family):
 def _logits(features: Tensor, labels: Tensor) -> Tensor:
     """(words, 2, labels) of a text's features and the labels'."""
     return SCALE * features @ labels.T - SILENCE
+
+
+def _by_words(states: Sequence[Tensor]) -> Iterator[slice]:
+    """Places of texts that go through the head together, padded to the longest."""
+    start, longest = 0, 0
+    for place, own in enumerate(states):
+        longest = max(longest, len(own))
+        if place > start and (place - start == ROWS or (place + 1 - start) * longest > MOST_WORDS):
+            yield slice(start, place)
+            start, longest = place, len(own)
+    if states:
+        yield slice(start, len(states))
 
 
 def _one_window(example: Example, generator: torch.Generator) -> Example:

@@ -66,6 +66,8 @@ class Ranking(Problem):
             is_ours = control.tag == "Ranker" and tags == ["List"]
         if not is_ours:
             return None
+        if len({MODALITIES.get(tag) for tag in tags} - {Modality.TEXT}) > 1:
+            raise UnservedError(f"no model compares {tags[0]} with {tags[1]}")
         if control.buckets:
             raise UnservedError(f"it sorts items into the buckets {', '.join(control.buckets)}, which is no order")
         return cls(control.name, control.objects[0].name, control.objects, _query(control))
