@@ -10,6 +10,7 @@ model_server.ray_serve:application` and Ray's config files work too.
 """
 
 import logging
+import math
 import signal
 import threading
 from urllib.parse import urlsplit
@@ -36,8 +37,12 @@ GRACEFUL_SHUTDOWN_S = 100.0
 HEALTH_CHECK_S = 5.0
 
 
-def build(settings: Settings, *, has_gpus: bool) -> Application:
+def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
     """Fronts and replicas, as the settings say.
+
+    Args:
+        machines: in the cluster. None gets more than its share of the fronts: they need nothing that Ray counts,
+            so it may put all on one machine, and with that one's death every machine would answer 500.
 
     Raises:
         SettingsError: a device that Ray cannot give out.
@@ -62,10 +67,12 @@ def build(settings: Settings, *, has_gpus: bool) -> Application:
         request_router_config={"request_router_class": AdapterRouter},
         logging_config={"enable_access_log": False},
     )
+    front_count = max(FEWEST_FRONTS, settings.replicas_max // REPLICAS_PER_FRONT)
     fronts = serve.deployment(
         Front,
         name="front",
-        num_replicas=max(FEWEST_FRONTS, settings.replicas_max // REPLICAS_PER_FRONT),
+        num_replicas=front_count,
+        max_replicas_per_node=math.ceil(front_count / machines) if machines > 1 else None,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MOST_ONGOING_PER_FRONT,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
@@ -76,7 +83,7 @@ def build(settings: Settings, *, has_gpus: bool) -> Application:
 
 def application(_: dict[str, str]) -> Application:
     """For `serve run` and Ray's config files; the settings are those of the process that deploys."""
-    return build(Settings(), has_gpus=_has_gpus())
+    return build(Settings(), has_gpus=_has_gpus(), machines=_machines())
 
 
 def deploy(settings: Settings) -> None:
@@ -87,7 +94,7 @@ def deploy(settings: Settings) -> None:
         http_options={"host": settings.model_server_host, "port": port},
         logging_config={"enable_access_log": False},
     )
-    serve.run(build(settings, has_gpus=_has_gpus()), name=NAME, route_prefix="/")
+    serve.run(build(settings, has_gpus=_has_gpus(), machines=_machines()), name=NAME, route_prefix="/")
 
 
 def main() -> None:
@@ -110,6 +117,10 @@ def main() -> None:
 
 def _has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU"))
+
+
+def _machines() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 if __name__ == "__main__":

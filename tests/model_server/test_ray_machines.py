@@ -1,8 +1,8 @@
 """One replica of the model server on each of two machines (network namespaces); then the cable is pulled out."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -41,11 +41,14 @@ def running(other: Machine, tmp_path: Path) -> Iterator[Cluster]:
         yield made
 
 
-def ask(http: httpx.Client, picture: int) -> tuple[str, str]:
-    """The colour that it answers, and the replica that did."""
-    request = PredictRequest(
-        rows=[questions.row(about_picture(data_url(DRAWN[picture]), tuple(COLOURS)))], timeout_s=120
-    )
+def ask(http: httpx.Client, number: int) -> tuple[str, str]:
+    """The colour that it answers, and the replica that did.
+
+    Every number is a project of its own: what one project asks of the base model goes to one replica.
+    """
+    picture = DRAWN[number % len(DRAWN)]
+    row = questions.row(about_picture(data_url(picture), tuple(COLOURS)))
+    request = PredictRequest(rows=[row], timeout_s=120, project=number)
     answer = http.post("/v1/predict", content=request.model_dump_json())
     assert answer.status_code == 200, answer.text
     (result,) = PredictResponse.model_validate_json(answer.content).rows
@@ -57,14 +60,16 @@ def ask(http: httpx.Client, picture: int) -> tuple[str, str]:
 def test_both_machines_serve_and_one_goes_on_when_the_other_is_cut_off(running: Cluster, other: Machine) -> None:
     there = running.url.replace(other.host, other.address)
     with httpx.Client(timeout=130.0, trust_env=False, base_url=running.url) as http:
-        replicas: set[str] = set()
-        wait_until(lambda: replicas.add(ask(http, 0)[1]) or len(replicas) == 2, 120, "two replicas answer")
+        numbers, replicas = count(), set[str]()
+        wait_until(
+            lambda: replicas.add(ask(http, next(numbers))[1]) or len(replicas) == 2, 120, "two replicas answer"
+        )
         with httpx.Client(timeout=130.0, trust_env=False, base_url=there) as over_the_cable:
             expected = [ask(over_the_cable, i)[0] for i in range(len(DRAWN))]
         assert sum(right == picture.colour for right, picture in zip(expected, DRAWN, strict=True)) >= 10
         with ThreadPoolExecutor(6) as threads:
-            answers = [threads.submit(ask, http, i % len(DRAWN)) for i in range(200)]
-            time.sleep(0.5)
+            answers = [threads.submit(ask, http, i) for i in range(200)]
+            wait_until(lambda: sum(future.done() for future in answers) > 20, 60, "load is on")
             other.unplug()
             found = [future.result() for future in answers]
     assert [colour for colour, _ in found] == [expected[i % len(DRAWN)] for i in range(200)]
