@@ -1,5 +1,6 @@
 """A Ray cluster of this machine with the model server on it, made by the commands that docs/scaling.md gives."""
 
+import json
 import os
 import re
 import signal
@@ -18,6 +19,18 @@ from tests.servers import free_port
 START_TIMEOUT_S = 180.0
 REPLICA_TITLE = "ray::ServeReplica:lorabel:replica"
 REPLICA_LOG = re.compile(r"replica_lorabel_replica_(\w+)\.log")
+# What a front asks to answer /v1/models, not merged.
+ASK_WHAT_EACH_HOLDS = """
+import json, sys
+import ray
+from ray import serve
+from model_server.ray_replica import Asked
+
+ray.init(log_to_driver=False)
+asked = Asked("GET", "/v1/models", sys.argv[1], b"")
+answers = serve.get_deployment_handle("replica", "lorabel").broadcast("answer", asked).results(timeout_s=60)
+print(json.dumps({answer.replica: json.loads(answer.body)["adapters"] for answer in answers}))
+"""
 
 
 @dataclass(frozen=True)
@@ -28,11 +41,14 @@ class Cluster:
 
     def deploy(self, **changed: str) -> None:
         """Run the command: the first time it starts the application, later it updates it."""
-        command = [sys.executable, "-m", "model_server.ray_serve"]
-        environment = {**self.environment, **changed}
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=START_TIMEOUT_S)
-        if done.returncode:
-            raise RuntimeError(f"{command} failed:\n{done.stderr.decode(errors='replace')[-3000:]}")
+        _run(["-m", "model_server.ray_serve"], {**self.environment, **changed})
+
+    def adapters(self, authorization: str) -> dict[str, list[str]]:
+        """Those that each replica holds, by its name."""
+        found: dict[str, list[str]] = json.loads(
+            _run(["-c", ASK_WHAT_EACH_HOLDS, authorization], self.environment)
+        )
+        return found
 
     def replicas(self) -> dict[str, int]:
         """The processes of those that run, by the names that they sign their answers with."""
@@ -77,6 +93,14 @@ def cluster(folder: Path, variables: Mapping[str, str], other: Machine | None = 
         made = Cluster(environment["MODEL_SERVER_URL"], environment, head)
         made.deploy()
         yield made
+
+
+def _run(arguments: list[str], environment: Mapping[str, str]) -> bytes:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=START_TIMEOUT_S)
+    if done.returncode:
+        raise RuntimeError(f"{command} failed:\n{done.stderr.decode(errors='replace')[-3000:]}")
+    return done.stdout
 
 
 @contextmanager
