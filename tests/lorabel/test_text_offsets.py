@@ -168,6 +168,12 @@ def test_data_without_the_text_is_named(kind: ObjectTag, data: Any, reason: str)
         flat_text(kind, {"text": data})
 
 
+@pytest.mark.parametrize("html", ["<span>" * 2000 + "deep", "<frameset><frame src='/a.html'></frameset>"])
+def test_a_page_that_cannot_be_walked_is_unreadable_and_harms_nobody(html: str) -> None:
+    with pytest.raises(UnreadableError):
+        flat_text(ObjectTag("page", "HyperText", "page"), {"page": html})
+
+
 def test_utf16_units_and_characters_are_counted_as_javascript_and_python_do() -> None:
     for text in ("", "a", "😀", "a😀b", ZOE, "👩\u200d👩"):
         assert utf16_length(text) == len(text.encode("utf-16-le")) // 2

@@ -22,6 +22,7 @@ TURNS = [{"who": "Ann", "said": "Hello."}, {"who": "Bo", "said": "Hi,\nAnn."}, {
         ("5 &lt; 6 &amp; caf&eacute;&#33;", "5 < 6 & café!"),
         ("<style>p {color: red}</style><script>alert('<p>no</p>')</script>seen<!-- unseen -->", "seen"),
         ("<html><head><title>no</title></head><body>yes</body></html>", "yes"),
+        ("<html><head><title>no</title><body><p>The head's end may be left out", "The head's end may be left out"),
         ("<p>not <i>closed", "not closed"),
         ("</script>stray", "stray"),
         ("no markup", "no markup"),

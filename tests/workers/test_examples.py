@@ -109,3 +109,13 @@ def test_balanced_takes_the_classes_in_turn_and_no_more_than_asked(most: int) ->
     assert sum(taken.values()) == min(most, len(items))
     if most == 7:
         assert sorted(taken.values()) == [2, 2, 3]
+
+
+def test_an_annotation_whose_task_lacks_what_it_is_about_is_skipped_with_the_reason() -> None:
+    """Spans are read with the text; a run must not fail for one task without it."""
+    config = """<View><Text name="text" value="$text"/>
+      <Labels name="part" toName="text"><Label value="Person"/></Labels></View>"""
+    bound = bind(config)
+    broken = annotation(1, 1, task_data={"text": None}, result=[])
+    skipped = plan(bound.bindings[0], bound.config, [broken], settings(), 1).skipped
+    assert "'text'" in skipped[1]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,17 @@ def test_a_run_without_new_annotations_ends_with_a_reason(
     assert run.state == RunState.FINISHED
     assert "nothing to learn from" in str(run.decision)
     assert run.version_number is None
+
+
+def test_a_run_with_nothing_new_and_nothing_held_out_is_judged_by_what_it_knew(
+    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = here.settings.model_copy(update={"held_out_percent": 0})
+    monkeypatch.setattr(services, "current", lambda: replace(here, settings=every))
+    annotate(store, 1, 8)
+    train(store)
+    again = train(store)
+    assert (again.state, again.error) == (RunState.FINISHED, None)
 
 
 def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(here: Services, store: Store) -> None:

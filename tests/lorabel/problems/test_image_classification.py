@@ -102,3 +102,11 @@ def test_metrics_of_several_labels_count_each_label() -> None:
     found = several.metrics(targets, outputs)
     assert found.values["accuracy"] == 0.5
     assert found.values["confusion"] == [[[1, 0], [0, 1]], [[1, 0], [1, 0]], [[2, 0], [0, 0]]]
+
+
+def test_a_caption_that_is_only_shown_may_be_missing() -> None:
+    (found,) = bind(config(image='<Image name="image" value="$image"/><Text name="t" value="$caption"/>')).bindings
+    assert type(found).__name__ == "ImageTextClassification"
+    whole = found.model_input({"image": "/a.png", "caption": "A cup."})
+    assert [content.text for content in whole.contents] == [None, "A cup."]
+    assert len(found.model_input({"image": "/a.png", "caption": None}).contents) == 1

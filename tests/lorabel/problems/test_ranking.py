@@ -64,6 +64,25 @@ def test_the_order_is_that_of_the_scores_with_the_confidence_in_its_neighbours()
     assert (pair.regions, pair.score) == (selected("left"), 0.5)
 
 
+def test_two_items_with_one_id_can_never_be_ranked() -> None:
+    twice = {"items": [{"id": 1, "body": "a"}, {"id": "1", "body": "b"}]}
+    with pytest.raises(UnreadableError, match="an id of its own"):
+        binding(LIST.format("", "")).model_input(twice)
+
+
+def test_text_after_the_last_tag_of_an_item_is_read() -> None:
+    items = [{"id": 1, "html": "<p>x</p>AT&T"}, {"id": 2, "body": "b"}]
+    question = binding(LIST.format("", "")).model_input({"items": items})
+    assert question.contents[0].text == "x AT&T"
+
+
+def test_what_no_model_compares_is_left_alone_with_the_reason() -> None:
+    config = (
+        '<View><Audio name="a" value="$a"/><Image name="b" value="$b"/><Pairwise name="it" toName="a,b"/></View>'
+    )
+    assert [one.reason for one in bind(config).unclaimed] == ["no model compares Audio with Image"]
+
+
 def test_silence_has_no_regions() -> None:
     assert binding(PAIR.format("")).prediction(ItemScores(), {"a": "x", "b": "y"}).regions == []
 
