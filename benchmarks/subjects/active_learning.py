@@ -1,9 +1,9 @@
 """Active learning: what a label is worth, by the strategy that chose the task.
 
-scikit-learn's 1797 digits with the demo model's features, and sentences of `benchmarks/sentences.py` with MiniLM's;
-half of each to choose from and half to measure on. On the frozen features a logistic regression is fitted anew after
-each batch of labels. It stands for the training runs: what is compared are the strategies, in seconds rather than
-hours, with the code that orders a project's tasks.
+scikit-learn's 1797 digits with the demo model's features, and sentences of `benchmarks/sentences.py` with
+MiniLM's; half of each to choose from and half to measure on. On the frozen features a logistic regression is
+fitted anew after each batch of labels. It stands for the training runs: what is compared are the strategies, in
+seconds rather than hours, with the code that orders a project's tasks.
 Each batch doubles the labels; the first ten are drawn by chance and the same for all.
 """
 
