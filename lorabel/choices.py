@@ -13,7 +13,7 @@ from lorabel.contents import MODALITIES, content
 from lorabel.contracts import Contract, Input, LabelScores, LabelsInput, LabelTarget, Modality
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
 from lorabel.label_config import ControlTag, Label, ObjectTag
-from lorabel.problems import Metrics, Prediction, Problem, TaskData
+from lorabel.problems import Metrics, Prediction, Problem, TaskData, refuse
 from lorabel.taxonomy import Taxonomy
 
 TAGS = ("Choices", "Taxonomy")
@@ -51,9 +51,7 @@ class ChoicesProblem(Problem):
         modalities = {MODALITIES.get(tag.tag) for tag in (*control.objects, *context)}
         if control.tag not in TAGS or modalities != cls.modalities:
             return None
-        for name, why in UNSERVED.items():
-            if control.attributes.get(name, "false") != "false":
-                raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
+        refuse(control, UNSERVED)
         if not control.labels:
             raise UnservedError("it has no choices")
         begin = control.name, control.objects[0].name, control.objects, context, control.labels
@@ -68,16 +66,10 @@ class ChoicesProblem(Problem):
         return cls(*begin, choice == "multiple")
 
     def model_input(self, data: TaskData) -> LabelsInput:
-        named = [content(tag, data) for tag in self.objects]
         # A text that is only shown may be missing: then the question is about the picture, to the same family.
-        is_text = [MODALITIES[tag.tag] == Modality.TEXT for tag in self.context]
-        shown = [
-            content(tag, data)
-            for tag, may_be_missing in zip(self.context, is_text, strict=True)
-            if data.get(tag.data_key) or not may_be_missing
-        ]
+        there = [t for t in self.context if data.get(t.data_key) or MODALITIES[t.tag] != Modality.TEXT]
         return LabelsInput(
-            contents=(*named, *shown),
+            contents=tuple(content(tag, data) for tag in (*self.objects, *there)),
             labels=tuple(label.texts for label in self.labels),
             parents=() if self.taxonomy is None else self.taxonomy.parents,
             is_multiple=self.is_multiple,

@@ -78,6 +78,11 @@ class Input(Contract):
         return frozenset(content.modality for content in self.contents)
 
     @property
+    def is_worth_loading(self) -> bool:
+        """Whether a family is loaded for it, where it is not."""
+        return True
+
+    @property
     def asked(self) -> Hashable:
         """What is asked, whatever about: equal for questions that differ only in what their contents are."""
         fields = (getattr(self, name) for name in type(self).model_fields if name != "contents")
@@ -128,6 +133,10 @@ class EmbedInput(Input):
     @property
     def modalities(self) -> frozenset[Modality]:
         return super().modalities | self.among
+
+    @property
+    def is_worth_loading(self) -> bool:
+        return not self.is_only_recalled
 
 
 class Embedding(Contract):

@@ -9,23 +9,20 @@ from typing import Any
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.label_config import ObjectTag
+from lorabel.texts import html_text
 
 
-class _Shown(HTMLParser):
-    """The text and the pictures of an item's `html`."""
+class _Pictures(HTMLParser):
+    """The addresses of the pictures in an item's `html`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.texts: list[str] = []
-        self.pictures: list[str] = []
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
+        self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         source = dict(attrs).get("src")
         if tag == "img" and source:
-            self.pictures.append(source)
+            self.found.append(source)
 
 
 def list_items(tag: ObjectTag, data: dict[str, Any]) -> dict[str, tuple[Content, ...]]:
@@ -51,12 +48,13 @@ def _id(item: dict[str, Any]) -> str:
 
 
 def _contents(item: dict[str, Any], tag: ObjectTag) -> tuple[Content, ...]:
-    shown = _Shown()
-    shown.feed(str(item.get("html") or ""))
+    html = str(item.get("html") or "")
+    shown = _Pictures()
+    shown.feed(html)
     shown.close()
-    texts = (str(item.get("title") or ""), str(item.get("body") or ""), " ".join(" ".join(shown.texts).split()))
+    texts = (str(item.get("title") or ""), str(item.get("body") or ""), html_text(html))
     text = "\n".join(part.strip() for part in texts if part.strip())
-    pictures = [Content(modality=Modality.IMAGE, media=MediaRef(url=url)) for url in shown.pictures]
+    pictures = [Content(modality=Modality.IMAGE, media=MediaRef(url=url)) for url in shown.found]
     if not text and not pictures:
         raise UnreadableError(
             f"item {_id(item)!r} of {tag.name!r} shows neither text nor picture", is_permanent=True

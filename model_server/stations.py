@@ -54,12 +54,15 @@ class Stations:
 
         Raises:
             SettingsError: no family answers such a question.
+            UnreadableError: its family is not loaded, and the question is not worth it.
         """
         kind = family_for(question)
         with self._lock:
             found = self._found.get(kind.name)
             if found is not None and not self._is_to_be_tried_again(kind.name):
                 return found
+            if not question.is_worth_loading:
+                raise UnreadableError(f"{kind.name} is not loaded", is_permanent=False)
             self._failed_at.pop(kind.name, None)
             found = self._found[kind.name] = Future()
         threading.Thread(target=self._run, args=(kind, found), name=f"load-{kind.name}", daemon=True).start()

@@ -205,6 +205,13 @@ def _bind(label_config: str) -> BoundConfig:
     return BoundConfig(config, tuple(bindings), tuple(unclaimed))
 
 
+def refuse(control: ControlTag, attributes: Mapping[str, str]) -> None:
+    """Raises UnservedError if the control tag has one of the attributes, with why that is not served."""
+    for name, why in attributes.items():
+        if control.attributes.get(name, "false") != "false":
+            raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
+
+
 def _unserved(control: ControlTag) -> str | None:
     """Why nobody can serve the tag, whatever its kind; None if somebody may."""
     for name, why in UNSERVED.items():

@@ -15,7 +15,7 @@ from lorabel.choices import UNSERVED
 from lorabel.contracts import Content, Contract, Input, Modality, Span, SpanScores, SpansInput, SpanTarget
 from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.label_config import ControlTag, Label, ObjectTag
-from lorabel.problems import Metrics, Prediction, Problem, Sample, TaskData
+from lorabel.problems import Metrics, Prediction, Problem, Sample, TaskData, refuse
 from lorabel.text_offsets import TAGS, flat_text
 
 # Control tag -> the object tags that it goes with. A result's type is the control tag's name in small letters.
@@ -97,9 +97,7 @@ class NamedEntities(Problem):
         kinds = CONTROLS.get(control.tag, ())
         if not control.objects or any(tag.tag not in kinds for tag in control.objects):
             return None
-        for name, why in UNSERVED.items():
-            if control.attributes.get(name, "false") != "false":
-                raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
+        refuse(control, UNSERVED)
         if len(control.objects) > 1:
             names = ", ".join(repr(tag.name) for tag in control.objects)
             raise UnservedError(f"toName names several texts ({names}), expected one")

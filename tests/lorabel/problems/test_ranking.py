@@ -73,7 +73,7 @@ def test_two_items_with_one_id_can_never_be_ranked() -> None:
 def test_text_after_the_last_tag_of_an_item_is_read() -> None:
     items = [{"id": 1, "html": "<p>x</p>AT&T"}, {"id": 2, "body": "b"}]
     question = binding(LIST.format("", "")).model_input({"items": items})
-    assert question.contents[0].text == "x AT&T"
+    assert question.contents[0].text == "x\nAT&T"
 
 
 def test_what_no_model_compares_is_left_alone_with_the_reason() -> None:
