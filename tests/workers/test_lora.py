@@ -165,3 +165,18 @@ def test_the_active_adapter_is_known_by_the_layers_that_it_is_on(family: DualEnc
         with lora.with_live(model):
             assert are_changed() == (False, False)
     assert are_changed() == (False, False)
+
+
+def test_classes_weigh_alike_in_the_loss_but_none_is_blown_up() -> None:
+    weights = lora.balance(["common"] * 6 + ["rare"] * 2)
+    assert sum(weights) == pytest.approx(8), "1 in the mean"
+    assert sum(weights[:6]) == pytest.approx(sum(weights[6:]))
+    lonely = lora.balance(["common"] * 99 + ["once"])
+    assert lonely[-1] / lonely[0] == pytest.approx(lora.LARGEST_WEIGHT / (100 / (2 * 99)))
+
+
+def test_a_rare_example_counts_as_much_in_a_step_as_its_class_is_worth(family: DualEncoder) -> None:
+    some = examples(family)[:3]
+    batch = next(lora._batches(family, [some[0], some[2], some[1]], recipe(batch=3)))
+    by_class = {target.indices[0]: weight for target, weight in zip(batch.targets, batch.weights, strict=True)}
+    assert by_class == {0: pytest.approx(0.75), 1: pytest.approx(1.5)}
