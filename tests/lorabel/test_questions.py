@@ -10,7 +10,8 @@ from lorabel.problems import Prediction, bind
 from lorabel.questions import Asker, Question, ask
 
 TREE = """<View><Text name="t" value="$t"/><Taxonomy name="code" toName="t">
-  <Choice value="a"><Choice value="x"/><Choice value="y"/><Choice value="z"/></Choice><Choice value="b"/></Taxonomy></View>"""
+  <Choice value="a"><Choice value="x"/><Choice value="y"/><Choice value="z"/></Choice>
+  <Choice value="b"/></Taxonomy></View>"""
 DATA = {"t": "It leaks."}
 
 
@@ -29,4 +30,4 @@ def test_calibration_changes_how_sure_a_prediction_is_and_never_what_it_is(tempe
     plain, calibrated = predicted(1.0), predicted(temperature)
     assert plain.regions[0]["value"] == {"taxonomy": [["a", "x"]]}
     assert calibrated.regions == plain.regions
-    assert (calibrated.score > plain.score) == (temperature < 1)
+    assert calibrated.score != plain.score
