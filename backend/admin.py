@@ -10,7 +10,8 @@ from sqlalchemy import Select, func, select
 from backend import records, wire
 from backend.bodies import read_body
 from backend.services import services
-from lorabel import label_errors, projects, runs, versions
+from lorabel import label_errors, runs, versions
+from lorabel.database import projects
 from lorabel.errors import BadRequestError
 from lorabel.tables import Annotation, Event, EventState
 

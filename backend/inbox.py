@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import insert
 from sqlalchemy.exc import DataError, IntegrityError
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.store import Store
 from lorabel.tables import Event, EventState
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from backend import events, predictions, wire
 from backend.services import Services
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.errors import BadRequestError
 from lorabel.settings import Settings
 from lorabel.tables import Project, version_name

@@ -15,7 +15,8 @@ from typing import Self
 
 from backend import wire
 from backend.services import Services, prediction_slot
-from lorabel import bulk_runs, predictor, projects, unread_tasks
+from lorabel import bulk_runs, predictor, unread_tasks
+from lorabel.database import projects
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.hang_up import has_hung_up
 from lorabel.messages import Lane

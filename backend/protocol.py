@@ -12,7 +12,8 @@ from flask import Blueprint, Response, after_this_request, request
 from backend import events, predictions, records, wire
 from backend.bodies import read_body
 from backend.services import Services, services
-from lorabel import projects, versions
+from lorabel import versions
+from lorabel.database import projects
 from lorabel.errors import LabelConfigError
 from lorabel.problems import bind
 from lorabel.queue import Jobs

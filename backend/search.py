@@ -8,7 +8,7 @@ from backend import records
 from backend.admin import PROJECT, read_number
 from backend.services import prediction_slot, services
 from backend.wire import LARGEST_ID
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.errors import BadRequestError
 from lorabel.search import task_links
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 
-from lorabel import projects
 from lorabel.contracts import MediaRef
+from lorabel.database import projects
+from lorabel.database.projects import LabelStudioAccess
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio import LabelStudio
-from lorabel.projects import LabelStudioAccess
 from lorabel.settings import Settings
 from lorabel.tables import Project
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from sqlalchemy import Select, exists, select, update
 from sqlalchemy.orm import Session
 
-from lorabel import leases, projects
+from lorabel import leases
+from lorabel.database import projects
 from lorabel.errors import ConflictError, NotFoundError
 from lorabel.settings import Settings
 from lorabel.store import Store

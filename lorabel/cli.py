@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from lorabel import bulk_runs, label_errors, logs, projects, runs, versions
+from lorabel import bulk_runs, label_errors, logs, runs, versions
 from lorabel import connect as connecting
 from lorabel import doctor as doctors
 from lorabel.authorizations import Authorizations
+from lorabel.database import projects
 from lorabel.errors import LorabelError
 from lorabel.follow import ACTIVE, FAILURES_SHOWN, follow, report
 from lorabel.model_client import ModelClient

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.errors import LabelConfigError, LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio import Backend, LabelStudio, ProjectInfo
 from lorabel.problems import bind

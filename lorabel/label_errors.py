@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lorabel import projects
 from lorabel.authorizations import Authorizations
 from lorabel.contracts import MediaRef
+from lorabel.database import projects
 from lorabel.errors import ConflictError, MissingTargetError, UnreadableError
 from lorabel.messages import Lane
 from lorabel.model_client import ModelClient

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import httpx
 
-from lorabel import projects
 from lorabel.checks import SAME_AUTH, Check, Wrong, check, probe
 from lorabel.connect import ALLOW_EVENTS, CONNECTED, basic_auth_header, default_backend_url
 from lorabel.contracts import Contract, MediaRef
+from lorabel.database import projects
+from lorabel.database.projects import LabelStudioAccess
 from lorabel.label_studio import Backend, LabelStudio
 from lorabel.media import Fetcher
 from lorabel.problems import bind
-from lorabel.projects import LabelStudioAccess
 from lorabel.settings import Settings
 from lorabel.tables import Project
 

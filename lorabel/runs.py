@@ -10,7 +10,8 @@ from sqlalchemy import Exists, Select, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lorabel import leases, projects
+from lorabel import leases
+from lorabel.database import projects
 from lorabel.errors import LabelConfigError, NotFoundError
 from lorabel.problems import bind
 from lorabel.settings import Settings

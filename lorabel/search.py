@@ -10,9 +10,10 @@ from time import monotonic
 
 from sqlalchemy.orm import Session
 
-from lorabel import embedding_rows, embeddings, projects
+from lorabel import embedding_rows, embeddings
 from lorabel.authorizations import Authorizations
 from lorabel.contracts import Modality
+from lorabel.database import projects
 from lorabel.embedding_rows import Place
 from lorabel.errors import ConflictError, LabelStudioError, ModelServerError, NotFoundError, UnreadableError
 from lorabel.indexing import Indexing

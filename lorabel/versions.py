@@ -8,7 +8,7 @@ import logging
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.model_client import ModelClient
 from lorabel.store import Store

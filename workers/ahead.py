@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lorabel import embeddings, predictor, projects
+from lorabel import embeddings, predictor
+from lorabel.database import projects
 from lorabel.errors import LabelConfigError, LabelStudioError, ModelServerError, NotFoundError
 from lorabel.label_studio import LabelStudio
 from lorabel.messages import Lane

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from lorabel import embedding_rows, projects, runs
+from lorabel import embedding_rows, runs
+from lorabel.database import projects
 from lorabel.queue import COLLECT_LINGER_S
 from lorabel.store import Store
 from lorabel.tables import Annotation, DeletedTask, Event, EventState, Project, TrainingRun, UnreadTask, now

@@ -18,7 +18,8 @@ from urllib.parse import quote
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
-from lorabel import projects, runs, versions
+from lorabel import runs, versions
+from lorabel.database import projects
 from lorabel.device import choose_device, choose_precision
 from lorabel.errors import LorabelError, RunLostError
 from lorabel.families import Family, family_for

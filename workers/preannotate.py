@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import httpx
 
-from lorabel import bulk_runs, embeddings, leases, predictor, projects, unread_tasks
+from lorabel import bulk_runs, embeddings, leases, predictor, unread_tasks
+from lorabel.database import projects
 from lorabel.embeddings import Resolve
 from lorabel.errors import (
     LabelStudioError,

@@ -5,7 +5,7 @@ import logging
 
 from sqlalchemy import select
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio import LabelStudio
 from lorabel.tables import Annotation, Project, now

@@ -7,7 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel import bulk_runs, projects
+from lorabel import bulk_runs
+from lorabel.database import projects
 from lorabel.messages import Lane
 from lorabel.tables import BulkRun
 from tests.backend import requests

@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel import projects
+from lorabel.database import projects
 from tests.backend import requests
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
 from tests.workers.conftest import add_tasks

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.demo.project import LABEL_CONFIG, create_project
 from lorabel.label_studio import LabelStudio
 from lorabel.settings import Settings

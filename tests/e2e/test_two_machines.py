@@ -15,7 +15,8 @@ import rq
 from redis import Redis
 from sqlalchemy import select
 
-from lorabel import projects, runs
+from lorabel import runs
+from lorabel.database import projects
 from lorabel.demo import MODEL_FOLDER
 from lorabel.queue import Jobs
 from lorabel.settings import Settings

@@ -2,8 +2,8 @@ import pytest
 
 from lorabel import authorizations
 from lorabel.authorizations import Authorizations
+from lorabel.database.projects import LabelStudioAccess
 from lorabel.errors import LabelStudioError
-from lorabel.projects import LabelStudioAccess
 
 
 class FakeLabelStudio:

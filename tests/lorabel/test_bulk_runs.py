@@ -1,6 +1,7 @@
 import pytest
 
-from lorabel import bulk_runs, leases, projects
+from lorabel import bulk_runs, leases
+from lorabel.database import projects
 from lorabel.errors import ConflictError, NotFoundError, RunLostError
 from lorabel.settings import Settings
 from lorabel.store import Store

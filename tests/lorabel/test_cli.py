@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lorabel import bulk_runs, leases, projects, runs
+from lorabel import bulk_runs, leases, runs
+from lorabel.database import projects
 from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
 from lorabel.store import Store

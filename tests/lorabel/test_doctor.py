@@ -1,6 +1,6 @@
 import pytest
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.doctor import examine
 from lorabel.settings import Settings
 from lorabel.store import Store

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorabel import label_errors, projects
+from lorabel import label_errors
 from lorabel.authorizations import Authorizations
+from lorabel.database import projects
 from lorabel.errors import ConflictError, NotFoundError
 from lorabel.label_errors import LabelErrors, Sources, find
 from lorabel.model_client import ModelClient

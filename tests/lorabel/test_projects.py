@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from lorabel.contracts import MediaRef
-from lorabel.projects import LabelStudioAccess, label_studio_access, resolve_media
+from lorabel.database.projects import LabelStudioAccess, label_studio_access, resolve_media
 from lorabel.settings import Settings
 from lorabel.tables import Project
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lorabel import projects, runs
+from lorabel import runs
+from lorabel.database import projects
 from lorabel.errors import NotFoundError, RunLostError
 from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings

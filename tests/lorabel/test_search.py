@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from lorabel import embedding_rows, embeddings, projects, vectors
+from lorabel import embedding_rows, embeddings, vectors
 from lorabel.authorizations import Authorizations
 from lorabel.contracts import Content, EmbedInput, MediaRef, Modality
+from lorabel.database import projects
 from lorabel.embedding_rows import Place
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.model_client import ModelClient

@@ -3,7 +3,8 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import projects, versions
+from lorabel import versions
+from lorabel.database import projects
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.model_client import ModelClient
 from lorabel.store import Store

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import BulkRun

@@ -4,7 +4,8 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import embedding_rows, projects
+from lorabel import embedding_rows
+from lorabel.database import projects
 from lorabel.messages import Lane
 from lorabel.store import Store
 from lorabel.tables import Event, Project

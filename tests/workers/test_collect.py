@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from lorabel import embedding_rows, projects, runs
+from lorabel import embedding_rows, runs
 from lorabel.contracts import Content, EmbedInput, Modality
+from lorabel.database import projects
 from lorabel.embedding_rows import Place
 from lorabel.settings import Settings
 from lorabel.store import Store

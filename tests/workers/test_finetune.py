@@ -15,8 +15,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lorabel import projects, runs, versions
+from lorabel import runs, versions
 from lorabel.attention import separate_attention
+from lorabel.database import projects
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.memo import Memo

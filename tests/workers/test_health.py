@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from lorabel import projects
+from lorabel.database import projects
 from lorabel.queue import LIGHT, TRAIN
 from lorabel.settings import Settings
 from lorabel.store import Store

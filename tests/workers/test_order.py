@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorabel import bulk_runs, projects
+from lorabel import bulk_runs
+from lorabel.database import projects
 from lorabel.store import Store
 from lorabel.tables import Annotation, BulkRun, RunState
 from tests.backend.fake_model_server import FakeModelServer

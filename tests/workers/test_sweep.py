@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import bulk_runs, leases, projects, runs
+from lorabel import bulk_runs, leases, runs
+from lorabel.database import projects
 from lorabel.settings import Settings
 from lorabel.store import Store
 from lorabel.tables import BulkRun, RunState
