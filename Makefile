@@ -1,4 +1,5 @@
 # Needs python3 (3.11 or later), make and the package registries; uv is fetched with pip where it is missing.
+SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
@@ -29,7 +30,7 @@ check: setup
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)" \
-		--ignore=tests/backend/test_recordings.py tests/backend tests/workers tests/lorabel/test_*.py
+		--ignore=tests/backend/test_recordings.py tests/backend tests/workers tests/lorabel/{database,label_studio,inference,search,curation,commands}
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
 test: check test-postgres

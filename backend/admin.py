@@ -10,10 +10,11 @@ from sqlalchemy import Select, func, select
 from backend import records, wire
 from backend.bodies import read_body
 from backend.services import services
-from lorabel import label_errors, runs, versions
-from lorabel.database import projects
+from lorabel.curation import label_errors
+from lorabel.database import projects, training_runs, versions
+from lorabel.database.tables import Annotation, Event, EventState
 from lorabel.errors import BadRequestError
-from lorabel.tables import Annotation, Event, EventState
+from lorabel.inference import promotion
 
 blueprint = Blueprint("admin", __name__, url_prefix="/api/v1")
 PROJECT = f"/projects/<int(max={wire.LARGEST_ID}):project_id>"
@@ -61,7 +62,7 @@ def list_runs(project_id: int) -> Answer:
     """Newest first."""
     with services().store.read() as session:
         projects.get(session, project_id)
-        found = [records.RunRecord.of(row) for row in runs.list_of(session, project_id)]
+        found = [records.RunRecord.of(row) for row in training_runs.list_of(session, project_id)]
     return _json(records.RunList(runs=found))
 
 
@@ -100,7 +101,7 @@ def list_events() -> Answer:
 @blueprint.post(f"{PROJECT}/train")
 def train(project_id: int) -> tuple[Answer, int]:
     """The run that is queued now; if one waited already, that one."""
-    run = runs.request(services().store, project_id, "asked for over REST")
+    run = training_runs.request(services().store, project_id, "asked for over REST")
     services().jobs.train(run.id, run.attempt)
     return _json(records.RunRecord.of(run)), 202
 
@@ -110,7 +111,7 @@ def promote(project_id: int) -> Answer:
     """The next prediction uses the version; no restart."""
     body = wire.parse(wire.Promote, read_body())
     number = versions.parse_number(project_id, body.version)
-    live = versions.promote(services().store, services().model_client, project_id, number)
+    live = promotion.promote(services().store, services().model_client, project_id, number)
     services().jobs.look_ahead(project_id)
     return _json(records.LiveVersion(live_version=live))
 
@@ -118,7 +119,7 @@ def promote(project_id: int) -> Answer:
 @blueprint.post(f"{PROJECT}/rollback")
 def rollback(project_id: int) -> Answer:
     """Back to the live version's parent."""
-    live = versions.rollback(services().store, services().model_client, project_id)
+    live = promotion.rollback(services().store, services().model_client, project_id)
     services().jobs.look_ahead(project_id)
     return _json(records.LiveVersion(live_version=live))
 

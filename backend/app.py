@@ -18,7 +18,7 @@ from lorabel.errors import (
     NotFoundError,
     UnreadableError,
 )
-from lorabel.http_auth import require_basic_auth
+from lorabel.inference.http_auth import require_basic_auth
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)

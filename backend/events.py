@@ -16,9 +16,9 @@ from sqlalchemy import update
 
 from backend import wire
 from backend.services import Services
-from lorabel import runs
+from lorabel.database import training_runs
+from lorabel.database.tables import Event, EventState, now
 from lorabel.errors import BadRequestError
-from lorabel.tables import Event, EventState, now
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _store(services: Services, envelope: wire.Envelope, payload: str) -> Event:
 
 def _start_training(services: Services, event_id: int, project_id: int) -> int:
     """The id of the run that is queued now. If we are killed half-way, the sweep finds the event pending."""
-    run = runs.request(services.store, project_id, START_TRAINING)
+    run = training_runs.request(services.store, project_id, START_TRAINING)
     services.jobs.train(run.id, run.attempt)
     with services.store.write() as session:
         applied = update(Event).where(Event.id == event_id)

@@ -23,9 +23,9 @@ from pydantic import ValidationError
 from backend import events, predictions, wire
 from backend.services import Services
 from lorabel.database import projects
+from lorabel.database.tables import Project, version_name
 from lorabel.errors import BadRequestError
 from lorabel.settings import Settings
-from lorabel.tables import Project, version_name
 
 HAS_OWN_VERSIONS = hasattr(LabelStudioMLBase, "set")
 """2.x lets a model name its version; 1.0.9 answers /setup with the id of its last training job."""

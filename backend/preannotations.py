@@ -9,9 +9,8 @@ from backend import records, wire
 from backend.admin import PROJECT
 from backend.bodies import read_body
 from backend.services import services
-from lorabel import bulk_runs
-from lorabel.database import projects
-from lorabel.tables import BulkRun
+from lorabel.database import bulk_runs, projects
+from lorabel.database.tables import BulkRun
 
 blueprint = Blueprint("preannotations", __name__, url_prefix="/api/v1")
 RUNS = f"{PROJECT}/preannotations"

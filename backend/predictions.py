@@ -15,15 +15,15 @@ from typing import Self
 
 from backend import wire
 from backend.services import Services, prediction_slot
-from lorabel import bulk_runs, predictor, unread_tasks
-from lorabel.database import projects
+from lorabel.database import bulk_runs, projects
+from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
-from lorabel.hang_up import has_hung_up
-from lorabel.messages import Lane
-from lorabel.predictor import ProjectModel, TaskPrediction
-from lorabel.problems import bind
-from lorabel.questions import Asker
-from lorabel.tables import Project
+from lorabel.inference import prediction, unreadable_tasks
+from lorabel.inference.disconnect import has_hung_up
+from lorabel.inference.messages import Lane
+from lorabel.inference.prediction import ProjectModel, TaskPrediction
+from lorabel.inference.requests import Asker
+from lorabel.problems.binding import bind
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class _Live:
             project = session.get(Project, project_id)
             if project is not None and project.label_config == label_config:
                 model = ProjectModel.of(session, project, services.settings)
-                return cls(project, model, unread_tasks.known(session, project_id))
+                return cls(project, model, unreadable_tasks.known(session, project_id))
         projects.remember(services.store, project_id, label_config=label_config)
         return cls.find(services, project_id, label_config)
 
@@ -98,7 +98,7 @@ def _predict(
     lane = Lane.INTERACTIVE if len(body.tasks) == 1 else Lane.BULK
     asker = Asker(services.model_client, project.id, lane, deadline, lambda: has_hung_up(client))
     try:
-        found = predictor.predict(model, [task.data for task in body.tasks], resolve, asker)
+        found = prediction.predict(model, [task.data for task in body.tasks], resolve, asker)
     except ModelServerError:
         if lane == Lane.BULK and _go_on_later(services, project.id, [task.id for task in body.tasks]):
             return [None] * len(body.tasks)
@@ -111,7 +111,7 @@ def _predict(
         _go_on_later(services, project.id, [*unread] if has_hung_up(client) else late)
     # The bulk run notes what it finds; thousands of late tasks must not use up the time that is left.
     noted = {task_id: why for task_id, why in unread.items() if why is None or not why.is_late}
-    unread_tasks.write(services.store, project.id, noted, live.unread)
+    unreadable_tasks.write(services.store, project.id, noted, live.unread)
     return [_entry(model, one) if one.is_final else None for one in found]
 
 

@@ -12,12 +12,11 @@ from flask import Blueprint, Response, after_this_request, request
 from backend import events, predictions, records, wire
 from backend.bodies import read_body
 from backend.services import Services, services
-from lorabel import versions
-from lorabel.database import projects
+from lorabel.database import projects, versions
+from lorabel.database.jobs import Jobs
+from lorabel.database.tables import Project, version_name
 from lorabel.errors import LabelConfigError
-from lorabel.problems import bind
-from lorabel.queue import Jobs
-from lorabel.tables import Project, version_name
+from lorabel.problems.binding import bind
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("protocol", __name__)

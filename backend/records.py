@@ -7,9 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.errors import LabelConfigError
-from lorabel.problems import BoundConfig, bind
-from lorabel.tables import (
+from lorabel.database.tables import (
     Annotation,
     BulkRun,
     ModelVersion,
@@ -19,6 +17,8 @@ from lorabel.tables import (
     VersionState,
     version_name,
 )
+from lorabel.errors import LabelConfigError
+from lorabel.problems.binding import BoundConfig, bind
 
 
 class Record(BaseModel):

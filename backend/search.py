@@ -10,7 +10,7 @@ from backend.services import prediction_slot, services
 from backend.wire import LARGEST_ID
 from lorabel.database import projects
 from lorabel.errors import BadRequestError
-from lorabel.search import task_links
+from lorabel.search.searcher import task_links
 
 blueprint = Blueprint("search", __name__, url_prefix="/api/v1")
 DEFAULT_HITS = 20

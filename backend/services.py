@@ -8,15 +8,15 @@ from typing import cast
 
 from flask import current_app
 
-from backend.inbox import Inbox
+from backend.event_writer import Inbox
 from backend.metrics import Metrics
-from lorabel.authorizations import Authorizations
+from lorabel.database.jobs import Jobs
+from lorabel.database.store import Store
 from lorabel.errors import ModelServerBusyError
-from lorabel.model_client import ModelClient
-from lorabel.queue import Jobs
-from lorabel.search import Searcher
+from lorabel.inference.model_client import ModelClient
+from lorabel.label_studio.authorizations import Authorizations
+from lorabel.search.searcher import Searcher
 from lorabel.settings import Settings
-from lorabel.store import Store
 
 EXTENSION = "lorabel"
 RESERVED_THREADS = 4

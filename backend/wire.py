@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
+from lorabel.curation.sampling import Strategy
 from lorabel.errors import BadRequestError
-from lorabel.strategies import Strategy
 
 LARGEST_ID = 2**31 - 1
 Id = Annotated[StrictInt, Field(ge=0, le=LARGEST_ID)]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from lorabel.up import PATIENCE
+from lorabel.commands.supervisor import PATIENCE
 
 if __name__ == "__main__":
     # Before torch is imported: its threads are set as in the processes that `lorabel up` starts.

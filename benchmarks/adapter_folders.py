@@ -4,7 +4,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from lorabel.registry import Registry
+from lorabel.database.adapter_folders import Registry
 
 # q, k, v and the MLP of the image tower: what the goals are stated for.
 LAYERS = r"visual\..*\.(q_proj|k_proj|v_proj|c_fc|c_proj)"

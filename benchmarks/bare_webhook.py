@@ -8,8 +8,8 @@ import sys
 from flask import Flask, request
 from gunicorn.app.base import BaseApplication
 
-from lorabel.store import Store
-from lorabel.tables import Event, EventState
+from lorabel.database.store import Store
+from lorabel.database.tables import Event, EventState
 
 THREADS = 32
 

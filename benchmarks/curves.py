@@ -30,11 +30,13 @@ from benchmarks import curve_report, machine
 from benchmarks.curve_courses import COURSES, Course, Known
 from benchmarks.curve_report import LORABEL, REGRESSION, SCRATCH, Point
 from lorabel.contracts import MediaRef
-from lorabel.families import Family, family_for
-from lorabel.problems import BoundConfig, Problem, bind
-from lorabel.regions import choices
+from lorabel.database.tables import Annotation
+from lorabel.families.base import Family
+from lorabel.families.loading import family_for
+from lorabel.labeling.regions import choices
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
-from lorabel.tables import Annotation
 from workers import evaluate, examples, lora
 from workers.candidate import Ground, make_candidate
 from workers.services import Services

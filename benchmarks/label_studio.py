@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.question import LABEL_CONFIG
-from lorabel.connect import connect
+from lorabel.commands.connect import connect
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.errors import LabelStudioError
 from tests.e2e import label_studio_server

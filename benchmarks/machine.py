@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lorabel.device import choose_device, choose_precision
+from lorabel.families.device import choose_device, choose_precision
 from lorabel.settings import Settings
 
 ROOT = Path(__file__).parents[1]

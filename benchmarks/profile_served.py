@@ -19,7 +19,7 @@ from benchmarks import servers
 from benchmarks.load import Load, offer
 from benchmarks.models import vit_b_32
 from benchmarks.plan import Plan
-from lorabel.up import PATIENCE, gunicorn_config
+from lorabel.commands.supervisor import PATIENCE, gunicorn_config
 from tests.servers import free_port
 
 SHOWN = 40

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import httpx
 
 from benchmarks.plan import Plan
-from lorabel.up import PATIENCE
+from lorabel.commands.supervisor import PATIENCE
 from tests.e2e import lorabel_processes
 from tests.e2e.lorabel_processes import Lorabel
 from tests.servers import free_port

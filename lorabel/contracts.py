@@ -21,7 +21,7 @@ class Contract(BaseModel):
 
 
 class MediaRef(BaseModel):
-    """A file to be fetched by `lorabel.media`.
+    """A file to be fetched by `lorabel.media.fetching`.
 
     `authorization` is the header's value for the file's own origin, never sent elsewhere. `is_trusted` marks
     a host that the operator named (Label Studio's), which may therefore be at a private address.
@@ -41,7 +41,7 @@ class Modality(StrEnum):
 
 
 class Layout(BaseModel):
-    """What a text is written in, see `lorabel.texts`; attributes and defaults are Label Studio 1.23.2's."""
+    """What a text is written in, see `lorabel.media.text`; attributes and defaults are Label Studio 1.23.2's."""
 
     model_config = ConfigDict(frozen=True)
     markup: Literal["plain", "html", "paragraphs"] = "plain"

@@ -29,6 +29,10 @@ class SettingsError(LorabelError):
     """A setting is wrong or contradicts another one."""
 
 
+class PluginError(LorabelError):
+    """A problem or a family, ours or another package's, that cannot be imported or lacks what it must define."""
+
+
 class RunLostError(LorabelError):
     """A training run whose lease ended while it was computing: what it made must not be used."""
 

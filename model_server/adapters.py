@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lorabel.database.adapter_folders import Registry
 from lorabel.errors import UnreadableError
-from lorabel.families import Family
-from lorabel.registry import Registry
+from lorabel.families.base import Family
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from lorabel.device import choose_device, choose_precision
+from lorabel.database.adapter_folders import Registry
 from lorabel.errors import ModelServerBusyError, NotFoundError, UnreadableError
-from lorabel.families import Family, families_named, load_family
-from lorabel.hang_up import has_hung_up
-from lorabel.http_auth import require_basic_auth
-from lorabel.media import Fetcher
-from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
-from lorabel.messages import (
+from lorabel.families.base import Family
+from lorabel.families.cache import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.loading import families_named, load_family
+from lorabel.inference.disconnect import has_hung_up
+from lorabel.inference.http_auth import require_basic_auth
+from lorabel.inference.messages import (
     FamilyInfo,
     ModelsResponse,
     PredictRequest,
@@ -26,13 +27,13 @@ from lorabel.messages import (
     RowError,
     RowResult,
 )
-from lorabel.registry import Registry
+from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from model_server.engine import Engine
+from model_server.family_pool import Station, Stations
 from model_server.files import Files
 from model_server.metrics import MemoCollector, Metrics
-from model_server.stations import Station, Stations
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ import torch
 
 from lorabel.contracts import Contract, Input, MediaRef, media_of
 from lorabel.errors import LorabelError, ModelServerBusyError, UnreadableError
-from lorabel.families import DigestOf
-from lorabel.messages import Lane, PredictRequest, PredictRow, RowError, RowResult
+from lorabel.families.base import DigestOf
+from lorabel.inference.messages import Lane, PredictRequest, PredictRow, RowError, RowResult
 from model_server.fair_queue import FairQueue
+from model_server.family_pool import Station, Stations, input_type
 from model_server.files import File, Files
 from model_server.metrics import Metrics
-from model_server.stations import Station, Stations, input_type
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from lorabel.messages import Lane
+from lorabel.inference.messages import Lane
 
 
 class Queued(Protocol):

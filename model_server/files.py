@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from cachetools import TTLCache
 
 from lorabel.contracts import MediaRef
-from lorabel.media import digest
-from lorabel.messages import Lane
+from lorabel.inference.messages import Lane
+from lorabel.media.fetching import digest
 from model_server.fair_queue import FairQueue
 
 THREADS = 128

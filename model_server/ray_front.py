@@ -20,9 +20,9 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lorabel.http_auth import is_right
-from lorabel.messages import ModelsResponse, PredictRequest, PreloadRequest
-from lorabel.registry import NAME
+from lorabel.database.adapter_folders import NAME
+from lorabel.inference.http_auth import is_right
+from lorabel.inference.messages import ModelsResponse, PredictRequest, PreloadRequest
 from lorabel.settings import Settings
 from model_server.exposition import merged
 from model_server.ray_replica import Answer, Asked

@@ -15,8 +15,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import create_engine, make_url, text
 
+from lorabel.database.store import Store
 from lorabel.settings import Settings
-from lorabel.store import Store
 from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
 

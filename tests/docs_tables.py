@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from backend.openapi import OPERATIONS
-from lorabel.cli import app
+from lorabel.commands.cli import app
 from lorabel.settings import Settings
 from tests import problems_page
 from tests.problems_page import table

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from lorabel import problems as package
 from lorabel.discovery import discover
-from lorabel.families import family_for
-from lorabel.label_config import ControlTag
-from lorabel.problems import Problem, Sample, bind
+from lorabel.families.loading import family_for
+from lorabel.labeling.label_config import ControlTag
+from lorabel.problems.base import Problem, Sample
+from lorabel.problems.binding import bind
 
 PROBLEMS = discover(package, Problem)  # type: ignore[type-abstract]
 

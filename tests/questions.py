@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorabel.contracts import Content, Input, LabelsInput, MediaRef, Modality
-from lorabel.messages import PredictRow
+from lorabel.inference.messages import PredictRow
 
 
 def about_picture(url: str, texts: Sequence[str], is_multiple: bool = False) -> LabelsInput:

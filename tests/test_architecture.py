@@ -14,21 +14,21 @@ TORCH = ("torch", "torchvision", "open_clip", "peft", "transformers", "accelerat
 MAY_IMPORT_TORCH = (
     "lorabel/families/",
     "lorabel/demo/",
-    "lorabel/device.py",
-    "lorabel/attention.py",
-    "lorabel/encoder.py",
-    "lorabel/items.py",
-    "lorabel/heads/",
-    "lorabel/label_logits.py",
-    "lorabel/pooling.py",
-    "lorabel/word_spans.py",
+    "lorabel/families/device.py",
+    "lorabel/families/encoders/attention.py",
+    "lorabel/families/encoders/encoder.py",
+    "lorabel/families/encoders/items.py",
+    "lorabel/families/encoders/heads/",
+    "lorabel/families/encoders/label_logits.py",
+    "lorabel/families/encoders/pooling.py",
+    "lorabel/families/spans/word_spans.py",
     "model_server/",
     "workers/",
 )
 # Beside settings.py: they hand the environment on to processes that they start.
 MAY_SEE_THE_ENVIRONMENT = (
     "lorabel/settings.py",
-    "lorabel/up.py",
+    "lorabel/commands/supervisor.py",
     "lorabel/demo/",
     "backend/gunicorn.conf.py",
 )
@@ -69,7 +69,9 @@ def test_torch_is_imported_only_where_a_model_is() -> None:
     assert [name for name in found if not name.startswith(MAY_IMPORT_TORCH)] == []
 
 
-@pytest.mark.parametrize("module", ["backend.app", "lorabel.cli", "lorabel.up", "workers.health"])
+@pytest.mark.parametrize(
+    "module", ["backend.app", "lorabel.commands.cli", "lorabel.commands.supervisor", "workers.health"]
+)
 def test_torch_is_not_loaded_by(module: str) -> None:
     program = f"import sys, {module}; print(sorted({set(TORCH)!r} & sys.modules.keys()))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -14,13 +14,15 @@ from peft import LoraConfig, get_peft_model
 
 from lorabel import problems
 from lorabel.contracts import Content, EmbedInput, Input
+from lorabel.database.adapter_folders import Registry
 from lorabel.discovery import discover
 from lorabel.errors import SettingsError
-from lorabel.families import Family, NoRowAdapters, family_for, family_types
-from lorabel.media import digest
-from lorabel.memo import FEATURES, Memo
-from lorabel.problems import Problem, Sample, bind
-from lorabel.registry import Registry
+from lorabel.families.base import Family, NoRowAdapters
+from lorabel.families.cache import FEATURES, Memo
+from lorabel.families.loading import family_for, family_types
+from lorabel.media.fetching import digest
+from lorabel.problems.base import Problem, Sample
+from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.contents import FOUR, made_of, read

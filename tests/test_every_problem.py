@@ -4,7 +4,8 @@ import pytest
 
 from lorabel import problems
 from lorabel.discovery import discover
-from lorabel.problems import Problem, Sample, bind
+from lorabel.problems.base import Problem, Sample
+from lorabel.problems.binding import bind
 
 PROBLEMS = discover(problems, Problem)  # type: ignore[type-abstract]
 SAMPLES = [

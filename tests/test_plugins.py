@@ -16,17 +16,17 @@ SCRIPT = """
 import torch
 from prometheus_client import CollectorRegistry
 
-from lorabel.families import family_for
-from lorabel.memo import Memo
-from lorabel.messages import PredictRequest, PredictRow
-from lorabel.problems import bind
-from lorabel.registry import Registry
+from lorabel.database.adapter_folders import Registry
+from lorabel.families.cache import Memo
+from lorabel.families.loading import family_for
+from lorabel.inference.messages import PredictRequest, PredictRow
+from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from model_server.engine import Engine
+from model_server.family_pool import Station, Stations
 from model_server.files import Files
 from model_server.metrics import Metrics
-from model_server.stations import Station, Stations
 from workers import evaluate, examples, lora
 
 config = '<View><Text name="t" value="$text"/><TextArea name="stars" toName="t"/></View>'

@@ -8,11 +8,11 @@ from typing import Any
 
 from peft import PeftModel
 
-from lorabel.calibration import Calibration, calibrate
 from lorabel.contracts import MediaRef
-from lorabel.families import Family
-from lorabel.problems import Problem
+from lorabel.families.base import Family
+from lorabel.problems.base import Problem
 from workers import examples, launch, lora
+from workers.calibration import Calibration, calibrate
 from workers.evaluate import Judgement, answer, folds, judge, measured
 from workers.services import Services
 

@@ -17,11 +17,19 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from lorabel import embedding_rows, runs
-from lorabel.database import projects
-from lorabel.queue import COLLECT_LINGER_S
-from lorabel.store import Store
-from lorabel.tables import Annotation, DeletedTask, Event, EventState, Project, TrainingRun, UnreadTask, now
+from lorabel.database import projects, task_embeddings, training_runs
+from lorabel.database.jobs import COLLECT_LINGER_S
+from lorabel.database.store import Store
+from lorabel.database.tables import (
+    Annotation,
+    DeletedTask,
+    Event,
+    EventState,
+    Project,
+    TrainingRun,
+    UnreadTask,
+    now,
+)
 from workers import services
 from workers.services import Services
 
@@ -54,7 +62,7 @@ def collect() -> None:
 
 
 def start_due_runs(here: Services) -> None:
-    for run in runs.request_due(here.store, here.settings):
+    for run in training_runs.request_due(here.store, here.settings):
         here.jobs.train(run.id, run.attempt)
 
 
@@ -211,7 +219,7 @@ def _apply_other(store: Store, session: Session, project: Project, event: Event)
         case "PROJECT_UPDATED":
             return _keep_label_config(project, body, only_if_missing=_is_overtaken(session, event))
         case "PROJECT_DELETED":
-            embedding_rows.forget_all(store, session, project.id)
+            task_embeddings.forget_all(store, session, project.id)
             is_news, project.is_deleted = not project.is_deleted, True
             return is_news
         case "START_TRAINING":
@@ -245,7 +253,7 @@ def _delete_tasks(store: Store, session: Session, project_id: int, task_ids: lis
     session.execute(
         delete(UnreadTask).where(UnreadTask.project_id == project_id, UnreadTask.task_id.in_(task_ids))
     )
-    embedding_rows.forget(store, session, project_id, task_ids)
+    task_embeddings.forget(store, session, project_id, task_ids)
     gone = _deleted_tasks(session, task_ids)
     session.add_all(DeletedTask(task_id=i, project_id=project_id) for i in set(task_ids) - gone)
     changed = len(set(task_ids) - gone)
@@ -279,10 +287,10 @@ def _ensure_run(session: Session, event: Event) -> bool:
     since = select(TrainingRun.id).where(
         TrainingRun.project_id == event.project_id, TrainingRun.created_at >= event.received_at
     )
-    waiting = runs.queued(session, event.project_id or 0)
+    waiting = training_runs.queued(session, event.project_id or 0)
     if waiting is not None or session.scalar(since.limit(1)) is not None:
         return False
-    runs.add(session, event.project_id or 0, "START_TRAINING")
+    training_runs.add(session, event.project_id or 0, "START_TRAINING")
     return True
 
 

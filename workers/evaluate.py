@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorabel.families import Family
-from lorabel.memo import TEXTS, Memo
-from lorabel.problems import Metrics, Problem
+from lorabel.evaluation.metrics import Metrics
+from lorabel.families.base import Family
+from lorabel.families.cache import TEXTS, Memo
+from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from workers import lora
 from workers.examples import Example

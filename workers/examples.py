@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lorabel.conditions import shown_controls
 from lorabel.contracts import Input
+from lorabel.database.tables import Annotation
 from lorabel.errors import MissingTargetError, UnreadableError
-from lorabel.families import Family, Fetch
-from lorabel.label_config import LabelConfig
-from lorabel.problems import Problem, TaskData, question, with_media
-from lorabel.regions import Region
+from lorabel.families.base import Family, Fetch
+from lorabel.labeling.label_config import LabelConfig
+from lorabel.labeling.regions import Region
+from lorabel.labeling.visible_when import shown_controls
+from lorabel.problems.base import Problem, TaskData, question, with_media
 from lorabel.settings import Settings
-from lorabel.tables import Annotation
 
 T = TypeVar("T")
 FETCH_THREADS = 8

@@ -18,13 +18,8 @@ from urllib.parse import quote
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
-from lorabel import runs, versions
-from lorabel.database import projects
-from lorabel.device import choose_device, choose_precision
-from lorabel.errors import LorabelError, RunLostError
-from lorabel.families import Family, family_for
-from lorabel.problems import Problem, bind
-from lorabel.tables import (
+from lorabel.database import projects, training_runs, versions
+from lorabel.database.tables import (
     Annotation,
     ModelVersion,
     Project,
@@ -33,6 +28,13 @@ from lorabel.tables import (
     VersionState,
     version_name,
 )
+from lorabel.errors import LorabelError, RunLostError
+from lorabel.families.base import Family
+from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.loading import family_for
+from lorabel.inference import promotion
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import bind
 from workers import examples, lora, services
 from workers.candidate import Candidate, Ground, make_candidate
 from workers.collect import apply_pending
@@ -49,7 +51,7 @@ SECOND_LOOK_AFTER_S = 2.0
 def run(run_id: int) -> None:
     """The RQ job. Whatever goes wrong ends up in the run's row, never in the queue."""
     here = services.current()
-    claimed = runs.claim(here.store, run_id)
+    claimed = training_runs.claim(here.store, run_id)
     if claimed is None:
         log.info("run %d is not waiting, or another run of its project is on", run_id)
         return
@@ -61,7 +63,7 @@ def run(run_id: int) -> None:
         reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
         _fail(here, claimed, reason)
     with here.store.read() as session:
-        following = runs.queued(session, claimed.project_id)
+        following = training_runs.queued(session, claimed.project_id)
     if following is not None:
         here.jobs.train(following.id, following.attempt)
 
@@ -69,7 +71,7 @@ def run(run_id: int) -> None:
 def _fail(here: Services, claimed: TrainingRun, reason: str) -> None:
     try:
         with here.store.write() as session:
-            runs.finish(session, claimed, RunState.FAILED, error=reason)
+            training_runs.finish(session, claimed, RunState.FAILED, error=reason)
     except RunLostError as error:
         log.warning("its reason is not kept: %s", error)
 
@@ -81,7 +83,7 @@ def _train(here: Services, claimed: TrainingRun) -> None:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
     precision = choose_precision(here.settings, choose_device(here.settings.for_training))
     recipe = lora.Recipe.from_settings(here.settings, str(precision).removeprefix("torch."))
-    runs.report(here.store, claimed, config={**asdict(recipe), "compared": compared})
+    training_runs.report(here.store, claimed, config={**asdict(recipe), "compared": compared})
     here.registry.remove_leftovers(f"p{project.id}.")
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         candidates = {}
@@ -162,7 +164,7 @@ def _conclude(
     A folder without a row is what a kill in between leaves; its number is not used again, because the model
     server may have loaded it.
     """
-    runs.report(here.store, claimed)
+    training_runs.report(here.store, claimed)
     version = None
     if candidates:
         with here.store.read() as session:
@@ -171,14 +173,14 @@ def _conclude(
             version = _version(session, project, number, claimed, candidates)
         here.registry.write(version.name, lambda folder: _copy(scratch, folder))
         if version.state == VersionState.CANDIDATE:
-            versions.preload(here.model_client, version.adapters)
+            promotion.preload(here.model_client, version.adapters)
     with here.store.write() as session:
         project = session.get_one(Project, project.id, with_for_update=True)
         if version is not None and version.parent != project.live_number:
             version.state = VersionState.REJECTED
             why = f"{project.live_version} became live while this was made from v{version.parent}"
             version.metrics = {**version.metrics, "decision": f"{why}; {version.metrics['decision']}"}
-        runs.finish(session, claimed, RunState.FINISHED, **_summary(version, candidates))
+        training_runs.finish(session, claimed, RunState.FINISHED, **_summary(version, candidates))
         _mark_taken(session, claimed, annotations)
         if version is not None:
             session.add(version)
@@ -268,7 +270,7 @@ def _reporter(here: Services, claimed: TrainingRun) -> Callable[[lora.Progress],
         if time.monotonic() - last < REPORT_EVERY_S and progress.step < progress.steps:
             return
         last = time.monotonic()
-        runs.report(
+        training_runs.report(
             here.store,
             claimed,
             step=progress.step,

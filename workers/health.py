@@ -19,10 +19,10 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from lorabel.queue import BULK, LIGHT, TRAIN
+from lorabel.database.jobs import BULK, LIGHT, TRAIN
+from lorabel.database.store import Store
+from lorabel.database.tables import BulkRun, Event, EventState, RunState, TrainingRun, now
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import BulkRun, Event, EventState, RunState, TrainingRun, now
 
 RUNS: Mapping[str, type[TrainingRun] | type[BulkRun]] = MappingProxyType({TRAIN: TrainingRun, BULK: BulkRun})
 LONGEST_WAIT = timedelta(minutes=3)

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lorabel import leases
+from lorabel.database import leases
+from lorabel.database.tables import BulkRun, TrainingRun
 from lorabel.errors import RunLostError
-from lorabel.tables import BulkRun, TrainingRun
 from workers.services import Services
 
 log = logging.getLogger(__name__)

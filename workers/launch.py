@@ -26,7 +26,7 @@ import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from lorabel.errors import LorabelError, SettingsError
-from lorabel.families import Family
+from lorabel.families.base import Family
 from lorabel.settings import Settings
 from workers import lora
 from workers.examples import Example

@@ -14,7 +14,8 @@ import torch
 from accelerate import PartialState
 
 from lorabel import logs
-from lorabel.families import Family, family_types, load_family
+from lorabel.families.base import Family
+from lorabel.families.loading import family_types, load_family
 from workers import lora
 from workers.launch import ALIVE, BEGINNING, PLAN, PROGRESS, RESULT, Plan
 

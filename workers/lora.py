@@ -26,7 +26,7 @@ from torch import nn
 
 from lorabel.contracts import Input
 from lorabel.errors import SettingsError
-from lorabel.families import Family, NoRowAdapters
+from lorabel.families.base import Family, NoRowAdapters
 from lorabel.settings import Settings
 from workers.examples import Example
 

@@ -16,16 +16,17 @@ from typing import Any, TypeVar
 import numpy as np
 from sqlalchemy import select
 
-from lorabel import leases, predictor
+from lorabel.curation.sampling import Strategy, Vectors, ascending, core_set, shuffled
+from lorabel.database import leases
+from lorabel.database.tables import Annotation, RunState
 from lorabel.errors import LabelStudioError, LorabelError, ModelServerBusyError, ModelServerError
-from lorabel.label_studio import UNCERTAINTY, AnnotatedTask, NewPrediction
-from lorabel.messages import Lane
-from lorabel.predictor import TaskPrediction
-from lorabel.problems import TaskData
-from lorabel.questions import Asker, Unread
-from lorabel.strategies import Strategy, Vectors, ascending, core_set, shuffled
-from lorabel.tables import Annotation, RunState
-from lorabel.task_vectors import task_vectors
+from lorabel.inference import prediction
+from lorabel.inference.messages import Lane
+from lorabel.inference.prediction import TaskPrediction
+from lorabel.inference.requests import Asker, Unread
+from lorabel.label_studio.client import UNCERTAINTY, AnnotatedTask, NewPrediction
+from lorabel.problems.base import TaskData
+from lorabel.search.embeddings import task_vectors
 from workers import preannotate
 from workers.preannotate import MOST_FAILURES_NAMED, MOST_TRIES, PAGE_TIMEOUT_S, Ground, failure
 
@@ -89,7 +90,7 @@ def _predict(ground: Ground, tasks: Sequence[AnnotatedTask]) -> list[TaskPredict
     resolve = ground.here.authorizations.resolver(ground.project, ground.here.settings)
 
     def ask() -> list[TaskPrediction]:
-        found = predictor.predict(ground.model, [task.data for task in tasks], resolve, _asker(ground))
+        found = prediction.predict(ground.model, [task.data for task in tasks], resolve, _asker(ground))
         late = next((one.unread for one in found if isinstance(one.unread, Unread) and one.unread.is_late), None)
         if late is not None:
             raise ModelServerError(late.reason)

@@ -16,9 +16,8 @@ from typing import Any, Self
 
 import httpx
 
-from lorabel import bulk_runs, embeddings, leases, predictor, unread_tasks
-from lorabel.database import projects
-from lorabel.embeddings import Resolve
+from lorabel.database import bulk_runs, leases, projects
+from lorabel.database.tables import BulkRun, Project, RunState
 from lorabel.errors import (
     LabelStudioError,
     LabelStudioRefusedError,
@@ -27,11 +26,14 @@ from lorabel.errors import (
     ModelServerError,
     RunLostError,
 )
-from lorabel.label_studio import AnnotatedTask, LabelStudio, NewPrediction
-from lorabel.messages import Lane
-from lorabel.predictor import ProjectModel, TaskPrediction
-from lorabel.questions import Asker, Unread
-from lorabel.tables import BulkRun, Project, RunState
+from lorabel.inference import prediction, unreadable_tasks
+from lorabel.inference.messages import Lane
+from lorabel.inference.prediction import ProjectModel, TaskPrediction
+from lorabel.inference.requests import Asker, Unread
+from lorabel.label_studio.access import api_access
+from lorabel.label_studio.client import AnnotatedTask, LabelStudio, NewPrediction
+from lorabel.search import embeddings
+from lorabel.search.embeddings import Resolve
 from workers import services
 from workers.heartbeat import heartbeat
 from workers.services import Services
@@ -151,7 +153,7 @@ def _work(here: Services, claimed: BulkRun, work: Callable[["Ground"], None]) ->
     with here.store.read() as session:
         project = projects.get(session, claimed.project_id)
         model = ProjectModel.of(session, project, here.settings, claimed.version_number)
-    access = projects.api_access(project, here.settings)
+    access = api_access(project, here.settings)
     if access is None:
         raise LorabelError(f"there is no token for project {project.id}'s Label Studio any more")
     if not model.bound.bindings:
@@ -254,7 +256,7 @@ def _predict(ground: Ground, page: Page, outcome: Outcome) -> bool:
         return True
     resolve = here.authorizations.resolver(ground.project, here.settings)
     asker = Asker(here.model_client, model.project_id, Lane.BULK, monotonic() + PAGE_TIMEOUT_S)
-    found = predictor.predict(model, [task.data for task in lacking], resolve, asker)
+    found = prediction.predict(model, [task.data for task in lacking], resolve, asker)
     by_task = {task.task_id: one for task, one in zip(lacking, found, strict=True)}
     final = {task_id: one for task_id, one in by_task.items() if one.is_final}
     if final:
@@ -275,8 +277,8 @@ def _keep_embeddings(ground: Ground, tasks: list[AnnotatedTask], resolve: Resolv
 def _note_unread(ground: Ground, outcome: Outcome) -> None:
     store, project_id = ground.here.store, ground.project.id
     with store.read() as session:
-        before = unread_tasks.known(session, project_id)
-    unread_tasks.write(store, project_id, outcome.unread, before)
+        before = unreadable_tasks.known(session, project_id)
+    unreadable_tasks.write(store, project_id, outcome.unread, before)
 
 
 def _write(ground: Ground, final: dict[int, TaskPrediction]) -> None:

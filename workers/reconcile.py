@@ -6,9 +6,10 @@ import logging
 from sqlalchemy import select
 
 from lorabel.database import projects
+from lorabel.database.tables import Annotation, Project, now
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio import LabelStudio
-from lorabel.tables import Annotation, Project, now
+from lorabel.label_studio.access import api_access
+from lorabel.label_studio.client import LabelStudio
 from workers.collect import Received, apply_annotations, delete_annotations
 from workers.services import Services
 
@@ -23,7 +24,7 @@ def reconcile(here: Services, project_id: int) -> str:
     Without a token, or with one that Label Studio refuses, the events are all we know.
     """
     with here.store.read() as session:
-        access = projects.api_access(projects.get(session, project_id), here.settings)
+        access = api_access(projects.get(session, project_id), here.settings)
     # Nobody vouched for the host that /setup named: what it lists must not delete anything here.
     if access is None:
         return "not compared with Label Studio: no LABEL_STUDIO_API_KEY, and not connected by `lorabel connect`"

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-from lorabel.authorizations import Authorizations
+from lorabel.database.adapter_folders import Registry
+from lorabel.database.jobs import Jobs
+from lorabel.database.store import Store
 from lorabel.errors import SettingsError
-from lorabel.media import Fetcher
-from lorabel.model_client import ModelClient
-from lorabel.queue import Jobs
-from lorabel.registry import Registry
+from lorabel.inference.model_client import ModelClient
+from lorabel.label_studio.authorizations import Authorizations
+from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
-from lorabel.store import Store
 
 if TYPE_CHECKING:
-    from lorabel.families import Family
-    from workers.ahead import Ahead
+    from lorabel.families.base import Family
+    from workers.lookahead import Ahead
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Services:
         # The light worker never comes here, and starts in a second without torch.
         import torch
 
-        from lorabel.families import load_family
+        from lorabel.families.loading import load_family
 
         if kind not in self._families:
             family = load_family(kind, self.settings.for_training, dtype=torch.float32)
@@ -74,7 +74,7 @@ class Services:
     def warm_up(self) -> None:
         """Load the base models of FAMILIES before the first run asks for one. One that cannot be loaded fails its
         own runs."""
-        from lorabel.families import families_named
+        from lorabel.families.loading import families_named
 
         for kind in families_named(self.settings):
             try:

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from lorabel import bulk_runs, runs
+from lorabel.database import bulk_runs, training_runs
 from workers.collect import apply_pending, start_due_runs
 from workers.services import Services
 
@@ -13,11 +13,11 @@ log = logging.getLogger(__name__)
 def sweep(here: Services) -> None:
     """Apply events that no job brought, requeue killed runs, start due ones, renew lost jobs of queued ones."""
     apply_pending(here.store)
-    runs.requeue_killed(here.store, here.settings)
+    training_runs.requeue_killed(here.store, here.settings)
     bulk_runs.requeue_killed(here.store, here.settings)
     start_due_runs(here)
     with here.store.read() as session:
-        waiting, waiting_in_bulk = runs.all_queued(session), bulk_runs.all_queued(session)
+        waiting, waiting_in_bulk = training_runs.all_queued(session), bulk_runs.all_queued(session)
     for run in waiting:
         here.jobs.train(run.id, run.attempt)
     for bulk_run in waiting_in_bulk:

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
 from lorabel import logs
-from lorabel.queue import AHEAD, BULK, LIGHT, TRAIN
+from lorabel.database.jobs import AHEAD, BULK, LIGHT, TRAIN
 from lorabel.settings import Settings
 from workers import services
 from workers.sweep import sweep_forever

@@ -26,13 +26,13 @@ from benchmarks import sentences
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, row_of
 from lorabel.contracts import Modality
+from lorabel.curation.sampling import Strategy, Vectors, ascending, core_set, shuffled
 from lorabel.demo import MODEL_FOLDER
-from lorabel.encoder import Encoder
-from lorabel.families import load_family
 from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.encoders.encoder import Encoder
+from lorabel.families.loading import load_family
 from lorabel.families.text_encoder import TextEncoder
-from lorabel.label_scores import margin
-from lorabel.strategies import Strategy, Vectors, ascending, core_set, shuffled
+from lorabel.problems._label_scores import margin
 
 LABELS = (10, 20, 40, 80, 160)
 SEEDS, QUICK_SEEDS = 10, 3

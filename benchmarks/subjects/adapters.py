@@ -25,11 +25,12 @@ from benchmarks.plan import Plan
 from benchmarks.question import LABELS
 from benchmarks.rows import Goal, Row, ratio_of, row_of
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
-from lorabel.families import Family, load_family
+from lorabel.database.adapter_folders import Registry
+from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.messages import PredictRow
-from lorabel.model_client import ModelClient
-from lorabel.registry import Registry
+from lorabel.families.loading import load_family
+from lorabel.inference.messages import PredictRow
+from lorabel.inference.model_client import ModelClient
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.servers import free_port

@@ -14,7 +14,7 @@ from benchmarks.models import vit_b_32
 from benchmarks.plan import Plan
 from benchmarks.question import LABELS
 from benchmarks.rows import Row, percentile, ratio_of, row_of
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 

@@ -22,16 +22,17 @@ from benchmarks.photos import Photos, data_url
 from benchmarks.plan import Plan
 from benchmarks.question import LABELS
 from benchmarks.rows import Goal, Row, row_of
-from lorabel import embedding_rows, embeddings
 from lorabel.contracts import Content, EmbedInput, LabelsInput, MediaRef, Modality
+from lorabel.database import task_embeddings
+from lorabel.database.store import Store
+from lorabel.database.task_embeddings import Place
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, FILLS, SHAPES, SIZES, Picture
-from lorabel.embedding_rows import Place
-from lorabel.messages import Lane, PredictRow
-from lorabel.model_client import ModelClient
-from lorabel.questions import Asker
-from lorabel.store import Store
-from lorabel.vectors import ON_THE_WIRE, Vectors
+from lorabel.inference.messages import Lane, PredictRow
+from lorabel.inference.model_client import ModelClient
+from lorabel.inference.requests import Asker
+from lorabel.search import embeddings
+from lorabel.search.vector_index import ON_THE_WIRE, Vectors
 from tests.workers.pictures import data_url as drawn_url
 
 SEARCHED_AT = (1, 5, 10)
@@ -118,7 +119,7 @@ class _Bench:
             vectors = generator.standard_normal((min(ROWS_PER_WRITE, count - start), DIM)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             places = {start + i: Place("random", v.astype(ON_THE_WIRE).tobytes()) for i, v in enumerate(vectors)}
-            embedding_rows.write(self._store, project_id, dict.fromkeys(places, asked), places)
+            task_embeddings.write(self._store, project_id, dict.fromkeys(places, asked), places)
         searched, times = Vectors(self._store, MOST_BYTES), []
         for _ in range(QUERIES + 1):
             began = time.perf_counter()

@@ -17,8 +17,8 @@ from benchmarks.load import Load, Measured, blocks_of_numbers, offer
 from benchmarks.models import vit_b_32
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, ratio_of, row_of
-from lorabel.device import choose_device
-from lorabel.up import PATIENCE
+from lorabel.commands.supervisor import PATIENCE
+from lorabel.families.device import choose_device
 from tests.e2e.lorabel_processes import bare_environment
 
 LOADS = (Load(1), Load(8), Load(32), Load(128), Load(4, 32), Load(4, 100))

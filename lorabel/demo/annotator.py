@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorabel import runs
+from lorabel.database import training_runs
+from lorabel.database.store import Store
+from lorabel.database.tables import Project, RunState, TrainingRun
 from lorabel.demo.project import LABEL_CONFIG, picture_of, right_answer
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio import LabelStudio
-from lorabel.problems import bind
-from lorabel.store import Store
-from lorabel.tables import Project, RunState, TrainingRun
+from lorabel.label_studio.client import LabelStudio
+from lorabel.problems.binding import bind
 
 ROUNDS = 5
 TASKS_PER_ROUND = 20
@@ -146,7 +146,7 @@ class Annotator:
 
     def _newest_run(self) -> TrainingRun | None:
         with self._store.read() as session:
-            return next(iter(runs.list_of(session, self._project_id)), None)
+            return next(iter(training_runs.list_of(session, self._project_id)), None)
 
     def _last_run_id(self) -> int:
         run = self._newest_run()

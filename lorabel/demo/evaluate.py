@@ -21,10 +21,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lorabel.attention import separate_attention
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.captions import WORDS
 from lorabel.demo.pictures import Picture, random_pictures
+from lorabel.families.encoders.attention import separate_attention
 
 TEMPLATES = ("{}", "a photo of a {}.")
 UNKNOWN_LABELS = ("grade A", "grade B", "grade C")

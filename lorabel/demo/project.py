@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lorabel.demo.pictures import Picture, random_pictures
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 
 TITLE = "Lorabel demo: grade the prints"
 SIDE_PX = 256

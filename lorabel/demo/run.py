@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from lorabel import connect as connecting
+from lorabel.commands import connect as connecting
+from lorabel.commands.supervisor import Supervisor, check_port
+from lorabel.database.store import Store
 from lorabel.demo import MODEL_FOLDER, annotator
 from lorabel.demo import account as accounts
 from lorabel.demo.account import Account
@@ -20,10 +22,8 @@ from lorabel.demo.annotator import Annotator, Round
 from lorabel.demo.installation import ADDRESS, PRIVATE_ADDRESSES, Installation
 from lorabel.demo.project import create_project
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.up import Supervisor, check_port
 
 PICTURES = 120
 START_TIMEOUT_S = 240.0

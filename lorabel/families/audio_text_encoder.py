@@ -24,11 +24,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lorabel.audio import decode_audio, windows
 from lorabel.contracts import Modality
-from lorabel.encoder import Encoder
 from lorabel.errors import SettingsError
-from lorabel.pooling import pooled
+from lorabel.families.encoders.encoder import Encoder
+from lorabel.families.encoders.pooling import pooled
+from lorabel.media.audio import decode_audio, windows
 from lorabel.settings import Settings
 
 AUDIO_TOWER = "audio_"

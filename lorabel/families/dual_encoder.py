@@ -22,14 +22,14 @@ from torch.nn import functional
 from torchvision.transforms import Compose
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
-from lorabel.attention import separate_attention
 from lorabel.contracts import Modality
-from lorabel.encoder import Encoder
 from lorabel.errors import SettingsError
-from lorabel.media import decode_image
-from lorabel.pooling import pooled
+from lorabel.families.encoders.attention import separate_attention
+from lorabel.families.encoders.encoder import Encoder
+from lorabel.families.encoders.pooling import pooled
+from lorabel.media.image import decode_image
+from lorabel.media.video import decode_video
 from lorabel.settings import Settings
-from lorabel.video import decode_video
 
 IMAGE_TOWER = "visual."
 LARGEST_CUT = 0.03

@@ -27,8 +27,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 from transformers.utils import cached_file
 
 from lorabel.contracts import Modality
-from lorabel.encoder import Encoder
 from lorabel.errors import SettingsError
+from lorabel.families.encoders.encoder import Encoder
 from lorabel.settings import Settings
 
 CONTENTS, LABELS = "contents", "labels"

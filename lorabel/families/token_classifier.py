@@ -27,12 +27,12 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 
 from lorabel.contracts import Input, Modality, RowAdapters, SpanScores, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
-from lorabel.families import DigestOf, Family, Fetch, NoRowAdapters
-from lorabel.media import digest
-from lorabel.memo import FEATURES, TEXTS, Memo
+from lorabel.families.base import DigestOf, Family, Fetch, NoRowAdapters
+from lorabel.families.cache import FEATURES, TEXTS, Memo
+from lorabel.families.spans.word_spans import span_losses, span_scores
+from lorabel.families.spans.words import words
+from lorabel.media.fetching import digest
 from lorabel.settings import Settings
-from lorabel.word_spans import span_losses, span_scores
-from lorabel.words import words
 
 # Tokens that the model reads at once; of longer texts a sixth of them twice, so that each word has context.
 WINDOW = 384

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from lorabel import regions
-from lorabel.choices import UNSERVED
 from lorabel.contracts import Content, Contract, Input, Modality, Span, SpanScores, SpansInput, SpanTarget
 from lorabel.errors import MissingTargetError, UnservedError
-from lorabel.label_config import ControlTag, Label, ObjectTag
-from lorabel.problems import Metrics, Prediction, Problem, Sample, TaskData, refuse
-from lorabel.text_offsets import TAGS, flat_text
+from lorabel.evaluation.metrics import Metrics
+from lorabel.labeling import regions
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
+from lorabel.labeling.text_offsets import TAGS, flat_text
+from lorabel.problems._choices import UNSERVED
+from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse
 
 # Control tag -> the object tags that it goes with. A result's type is the control tag's name in small letters.
 CONTROLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -154,7 +155,7 @@ class NamedEntities(Problem):
 
     def metrics(self, targets: Sequence[SpanTarget], outputs: Sequence[Any]) -> Metrics:
         # The backend never scores, and scikit-learn takes a second to import.
-        from lorabel.span_metrics import entities
+        from lorabel.evaluation.span_metrics import entities
 
         predicted = [[(span.start, span.end, span.label) for span in output.spans] for output in outputs]
         return entities([target.spans for target in targets], predicted, [label.value for label in self.labels])

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Self
 
-from lorabel import regions
-from lorabel.contents import MODALITIES, content
 from lorabel.contracts import Content, Contract, Input, ItemScores, Modality, OrderTarget, RankingInput
 from lorabel.errors import MissingTargetError, UnservedError
-from lorabel.label_config import ControlTag, ObjectTag
-from lorabel.list_items import list_items
-from lorabel.problems import Metrics, Prediction, Problem, Sample, TaskData
+from lorabel.evaluation.metrics import Metrics
+from lorabel.labeling import regions
+from lorabel.labeling.label_config import ControlTag, ObjectTag
+from lorabel.labeling.task_content import MODALITIES, content, list_items
+from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
 SIDES = ("left", "right")
 # Of several texts beside the items, the query is the one that is called so.
@@ -106,7 +106,7 @@ class Ranking(Problem):
 
     def metrics(self, targets: Sequence[OrderTarget], outputs: Sequence[ItemScores]) -> Metrics:
         # The backend never scores, and SciPy takes a second to import.
-        from lorabel.metrics import ranking
+        from lorabel.evaluation.metrics import ranking
 
         return ranking(targets, [output.scores for output in outputs])
 

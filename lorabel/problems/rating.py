@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from lorabel import regions
-from lorabel.contents import MODALITIES, content
 from lorabel.contracts import Contract, Estimate, Input, NumberTarget, RatingInput
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
-from lorabel.label_config import ControlTag, ObjectTag
-from lorabel.problems import Metrics, Prediction, Problem, Sample, TaskData
+from lorabel.evaluation.metrics import Metrics
+from lorabel.labeling import regions
+from lorabel.labeling.label_config import ControlTag, ObjectTag
+from lorabel.labeling.task_content import MODALITIES, content
+from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
 MAX_RATING = 5.0
 # Steps of 0.1 would otherwise end in 0.30000000000000004.
@@ -99,7 +100,7 @@ class Rating(Problem):
 
     def metrics(self, targets: Sequence[NumberTarget], outputs: Sequence[Estimate]) -> Metrics:
         # The backend never scores, and SciPy takes a second to import.
-        from lorabel.metrics import regression
+        from lorabel.evaluation.metrics import regression
 
         right = [target.value for target in targets]
         return regression(right, [output.value for output in outputs], [self._scale(value) for value in right])

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lorabel.choices import ChoicesProblem
 from lorabel.contracts import Modality
-from lorabel.problems import Sample
-from lorabel.regions import choices, taxonomy
+from lorabel.labeling.regions import choices, taxonomy
+from lorabel.problems._choices import ChoicesProblem
+from lorabel.problems.base import Sample
 
 
 @dataclass(frozen=True)

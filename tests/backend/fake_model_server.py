@@ -27,8 +27,8 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
-from lorabel.hang_up import has_hung_up
-from lorabel.messages import (
+from lorabel.inference.disconnect import has_hung_up
+from lorabel.inference.messages import (
     ModelsResponse,
     PredictRequest,
     PredictResponse,

@@ -5,8 +5,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel import label_errors
-from lorabel.tables import Annotation, Event, EventState, Project, now
+from lorabel.curation import label_errors
+from lorabel.database.tables import Annotation, Event, EventState, Project, now
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_protocol import add_version

@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 from backend.app import STATUS_CODES, create_app
 from backend.services import EXTENSION, Services
 from lorabel import errors
+from lorabel.database.tables import Event
 from lorabel.settings import Settings
-from lorabel.tables import Event
 from tests.backend import requests
 
 RIGHT = ("ann", "s3cret ü:x")

@@ -13,8 +13,8 @@ from sqlalchemy import select
 from backend.app import create_app
 from backend.events import KNOWN
 from backend.services import EXTENSION, Services
+from lorabel.database.tables import Event, EventState, Project, RunState, TrainingRun
 from lorabel.settings import Settings
-from lorabel.tables import Event, EventState, Project, RunState, TrainingRun
 from tests.backend import requests
 
 EVENTS = {
@@ -214,7 +214,7 @@ def test_an_event_that_cannot_be_stored_is_no_success(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("backend.inbox.projects.ensure_all", fail)
+    monkeypatch.setattr("backend.event_writer.projects.ensure_all", fail)
     answer = app.test_client().post("/webhook", json=requests.event("PROJECT_UPDATED"))
     assert answer.status_code == 500
     assert stored(services) == []
@@ -227,6 +227,6 @@ def test_a_start_training_that_was_killed_half_way_is_left_for_the_sweep(
     def fail(*_: Any) -> None:
         raise OSError("killed")
 
-    monkeypatch.setattr("backend.events.runs.request", fail)
+    monkeypatch.setattr("backend.events.training_runs.request", fail)
     assert app.test_client().post("/webhook", json=requests.event("START_TRAINING")).status_code == 500
     assert [event.state for event in stored(services)] == [EventState.PENDING]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from lorabel.database.store import Store
+from lorabel.database.tables import Event, Project
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import Event, Project
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 

@@ -7,10 +7,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel import bulk_runs
-from lorabel.database import projects
-from lorabel.messages import Lane
-from lorabel.tables import BulkRun
+from lorabel.database import bulk_runs, projects
+from lorabel.database.tables import BulkRun
+from lorabel.inference.messages import Lane
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_predictions import choices, picture, results

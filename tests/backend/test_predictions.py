@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.services import EXTENSION, Services
-from lorabel import versions
+from lorabel.database import versions
 from lorabel.errors import LabelStudioError
 from lorabel.settings import Settings
 from tests.backend import requests
@@ -183,7 +183,7 @@ def test_a_region_against_the_label_config_is_dropped_logged_and_counted(
     def wrong(from_name: str, to_name: str, values: list[str]) -> dict[str, Any]:
         return {"from_name": from_name, "to_name": to_name, "type": "choices", "value": {"choices": ["purple"]}}
 
-    monkeypatch.setattr("lorabel.regions.choices", wrong)
+    monkeypatch.setattr("lorabel.labeling.regions.choices", wrong)
     [entry] = results(client, picture(1, "red"))
     assert entry["result"] == []
     assert metric("lorabel_dropped_regions_total") == 1

@@ -4,7 +4,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel.tables import ModelVersion, Project, VersionState
+from lorabel.database.tables import ModelVersion, Project, VersionState
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 

@@ -9,10 +9,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from backend.services import Services
-from lorabel.label_config import parse
-from lorabel.problems import bind
+from lorabel.database.tables import Event, EventState
+from lorabel.labeling.label_config import parse
+from lorabel.problems.binding import bind
 from lorabel.problems.named_entities import NamedEntities
-from lorabel.tables import Event, EventState
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
 FILES = sorted(RECORDINGS.glob("*/*.json"))

@@ -1,4 +1,4 @@
-"""Search over REST; what is found is tested in tests/lorabel/test_search.py."""
+"""Search over REST; what is found is tested in tests/lorabel/search/test_searcher.py."""
 
 from collections.abc import Iterator
 

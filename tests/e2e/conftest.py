@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from lorabel.demo.installation import PRIVATE_ADDRESSES
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 from tests.e2e import label_studio_server, lorabel_processes
 from tests.e2e.label_studio_server import Server, kill_group
 from tests.e2e.lorabel_processes import Lorabel

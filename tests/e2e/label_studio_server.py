@@ -15,7 +15,7 @@ import httpx
 from lorabel.demo.account import Account, sign_in, with_token
 from lorabel.demo.installation import LABEL_STUDIO_VERSION, Installation
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 from tests.servers import free_port
 
 EMAIL = "annotator@example.com"

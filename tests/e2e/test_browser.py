@@ -10,9 +10,9 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from lorabel.connect import connect
+from lorabel.commands.connect import connect
 from lorabel.demo.project import create_project, picture_of, right_answer
-from lorabel.label_studio import AnnotatedTask, LabelStudio
+from lorabel.label_studio.client import AnnotatedTask, LabelStudio
 from tests.e2e.label_studio_server import EMAIL, PASSWORD, Server
 from tests.e2e.lorabel_processes import Lorabel
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lorabel.checks import Check
-from lorabel.connect import Connection, Outcome, basic_auth_header, connect
+from lorabel.commands.checks import Check
+from lorabel.commands.connect import Connection, Outcome, basic_auth_header, connect
+from lorabel.commands.doctor import examine
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.demo.project import create_project
-from lorabel.doctor import examine
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server, kill_group
 from tests.e2e.lorabel_processes import Lorabel
 

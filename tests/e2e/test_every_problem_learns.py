@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from lorabel.connect import connect
-from lorabel.label_studio import LabelStudio
+from lorabel.commands.connect import connect
+from lorabel.label_studio.client import LabelStudio
 from tests.e2e import courses
 from tests.e2e.courses import Course
 from tests.e2e.label_studio_server import Server

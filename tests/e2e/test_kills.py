@@ -13,9 +13,9 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from lorabel import runs, versions
-from lorabel.store import Store
-from lorabel.tables import Annotation, Event, EventState, RunState, TrainingRun
+from lorabel.database import training_runs, versions
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, Event, EventState, RunState, TrainingRun
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.processes import kill, pid_of, wait_until
 from tests.workers.events import annotation
@@ -170,7 +170,7 @@ def teach(lorabel: Lorabel, project_id: int) -> None:
 
 def newest_run(store: Store) -> TrainingRun:
     with store.read() as session:
-        return runs.list_of(session, TRAINED_PROJECT)[0]
+        return training_runs.list_of(session, TRAINED_PROJECT)[0]
 
 
 @pytest.mark.skipif("REDIS_URL_FOR_TESTS" in os.environ, reason="an external Redis is not ours to kill")

@@ -6,9 +6,9 @@ import subprocess
 import httpx
 import pytest
 
-from lorabel.connect import TITLE, connect
-from lorabel.label_studio import LabelStudio
-from lorabel.regions import choices
+from lorabel.commands.connect import TITLE, connect
+from lorabel.label_studio.client import LabelStudio
+from lorabel.labeling.regions import choices
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import wait_until

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from lorabel.label_config import parse
+from lorabel.database.store import Store
+from lorabel.database.tables import Event, Project, TrainingRun
+from lorabel.labeling.label_config import parse
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import Event, Project, TrainingRun
 from tests.e2e.lorabel_processes import Lorabel
 from tests.servers import free_port
 from tests.workers.pictures import data_url, pictures

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from lorabel.connect import TITLE, connect
+from lorabel.commands.connect import TITLE, connect
 from lorabel.demo.project import create_project
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.workers.pictures import result

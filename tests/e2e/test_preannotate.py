@@ -11,13 +11,13 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lorabel import bulk_runs
-from lorabel.connect import connect
+from lorabel.commands.connect import connect
+from lorabel.database import bulk_runs
+from lorabel.database.store import Store
+from lorabel.database.tables import BulkRun, RunState
 from lorabel.demo.project import LABEL_CONFIG, create_project
-from lorabel.label_studio import LabelStudio
-from lorabel.messages import Lane
-from lorabel.store import Store
-from lorabel.tables import BulkRun, RunState
+from lorabel.inference.messages import Lane
+from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import kill, wait_until

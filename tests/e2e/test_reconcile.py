@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import select
 
 from lorabel.database import projects
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation
 from lorabel.demo.project import LABEL_CONFIG, create_project
-from lorabel.label_studio import LabelStudio
+from lorabel.label_studio.client import LabelStudio
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import Annotation
 from tests.e2e.label_studio_server import Server
 from tests.workers.pictures import result
 from workers.reconcile import reconcile

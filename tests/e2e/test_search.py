@@ -6,12 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
-from lorabel import embedding_rows
-from lorabel.connect import connect
+from lorabel.commands.connect import connect
+from lorabel.database import task_embeddings
+from lorabel.database.store import Store
 from lorabel.demo.pictures import Picture
 from lorabel.demo.project import LABEL_CONFIG
-from lorabel.label_studio import LabelStudio
-from lorabel.store import Store
+from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import wait_until
@@ -84,6 +84,6 @@ def test_pictures_are_found_by_words_and_by_likeness_until_they_are_deleted(
 def known(lorabel: Lorabel, project_id: int) -> set[int]:
     store = Store.open(lorabel.settings)
     with store.read() as session:
-        found = set(embedding_rows.known(session, project_id, 0, None))
+        found = set(task_embeddings.known(session, project_id, 0, None))
     store.close()
     return found

@@ -15,13 +15,12 @@ import rq
 from redis import Redis
 from sqlalchemy import select
 
-from lorabel import runs
-from lorabel.database import projects
+from lorabel.database import projects, training_runs
+from lorabel.database.jobs import Jobs
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
 from lorabel.demo import MODEL_FOLDER
-from lorabel.queue import Jobs
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
 from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import bare_environment
 from tests.e2e.processes import wait_until
@@ -134,7 +133,7 @@ def ask_for_runs(site: Site, numbers: range) -> list[int]:
                         times_applied=1,
                     )
                 )
-    asked = [runs.request(site.store, number, "test") for number in numbers]
+    asked = [training_runs.request(site.store, number, "test") for number in numbers]
     jobs = Jobs(site.settings)
     assert all(jobs.train(run.id) for run in asked)
     return [run.id for run in asked]

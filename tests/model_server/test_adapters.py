@@ -6,10 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from lorabel.database.adapter_folders import Registry
 from lorabel.errors import NotFoundError, UnreadableError
-from lorabel.families import Family
+from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.registry import Registry
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.questions import about_picture

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lorabel.contracts import Content, Embedding, EmbedInput, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, Picture
-from lorabel.hang_up import has_hung_up
-from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
+from lorabel.inference.disconnect import has_hung_up
+from lorabel.inference.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
 from lorabel.settings import Settings
 from model_server.app import ARRIVED, IS_GONE, _predict, create_app
 from tests import questions

@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from lorabel.contracts import LabelScores, LabelsInput, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, UnreadableError
-from lorabel.families import Fetch
-from lorabel.memo import Memo
-from lorabel.messages import Lane, PredictRequest, PredictRow, RowResult
+from lorabel.families.base import Fetch
+from lorabel.families.cache import Memo
+from lorabel.inference.messages import Lane, PredictRequest, PredictRow, RowResult
 from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MOST_IN_HAND, Engine
+from model_server.family_pool import Station, Stations
 from model_server.files import Files
 from model_server.metrics import Metrics
-from model_server.stations import Station, Stations
 from tests import questions
 from tests.questions import about_picture
 

@@ -2,7 +2,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from lorabel.messages import Lane
+from lorabel.inference.messages import Lane
 from model_server.fair_queue import FairQueue
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
-from lorabel.media import digest
-from lorabel.messages import Lane
+from lorabel.inference.messages import Lane
+from lorabel.media.fetching import digest
 from model_server.files import MOST_IN_BACKGROUND, MOST_PER_HOST, THREADS, Files
 
 TIMEOUT_S = 10.0

@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, NodeDiedError, OwnerDiedError, Worker
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from lorabel.messages import PredictRequest, PredictRow
+from lorabel.inference.messages import PredictRequest, PredictRow
 from lorabel.settings import Settings
 from model_server.ray_front import GRACE_S, Front
 from model_server.ray_replica import Answer, Asked

@@ -12,7 +12,7 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-r
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS
-from lorabel.messages import PredictRequest, PredictResponse
+from lorabel.inference.messages import PredictRequest, PredictResponse
 from tests import questions
 from tests.e2e.processes import wait_until
 from tests.machines import Machine, NotPermittedError, machine

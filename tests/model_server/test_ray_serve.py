@@ -18,11 +18,11 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-r
 
 import torch
 
+from lorabel.database.adapter_folders import Registry
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow
-from lorabel.registry import Registry
+from lorabel.inference.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow
 from lorabel.settings import Settings
 from model_server.app import create_app
 from tests import questions

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from lorabel.database import projects
+from lorabel.database.store import Store
+from lorabel.database.tables import BulkRun
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import BulkRun
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve

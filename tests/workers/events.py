@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lorabel.store import Store
-from lorabel.tables import Event
+from lorabel.database.store import Store
+from lorabel.database.tables import Event
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from lorabel import embedding_rows, runs
 from lorabel.contracts import Content, EmbedInput, Modality
-from lorabel.database import projects
-from lorabel.embedding_rows import Place
+from lorabel.database import projects, task_embeddings, training_runs
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, Event, EventState, Project
+from lorabel.database.task_embeddings import Place
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import Annotation, Event, EventState, Project
 from tests.workers.events import PROJECT, annotation, at, deletion, put, recorded, task_deletion
 from workers import collect, services
 from workers.collect import apply_pending, apply_some
@@ -61,17 +60,17 @@ def test_skips_and_ground_truth_are_told_apart(store: Store) -> None:
 
 def test_the_embeddings_of_deleted_tasks_and_projects_leave(store: Store) -> None:
     asked = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
-    embedding_rows.write(
+    task_embeddings.write(
         store, PROJECT, dict.fromkeys((1, 2, 3), asked), dict.fromkeys((1, 2, 3), Place("s", b""))
     )
     put(store, task_deletion(2))
     apply_pending(store)
     with store.read() as session:
-        assert embedding_rows.known(session, PROJECT, 0, None).keys() == {1, 3}
+        assert task_embeddings.known(session, PROJECT, 0, None).keys() == {1, 3}
     put(store, {"action": "PROJECT_DELETED", "project": {"id": PROJECT}})
     apply_pending(store)
     with store.read() as session:
-        assert embedding_rows.counts(session, PROJECT) == {}
+        assert task_embeddings.counts(session, PROJECT) == {}
 
 
 def test_bulk_events_bring_many_annotations_and_delete_them(store: Store) -> None:
@@ -218,7 +217,7 @@ def test_a_training_request_whose_run_was_lost_gets_its_run(store: Store) -> Non
     put(store, recorded("image-choices/16-train-webhook-start_training.json"))
     apply_pending(store)
     with store.read() as session:
-        assert [run.reason for run in runs.list_of(session, PROJECT)] == ["START_TRAINING"]
+        assert [run.reason for run in training_runs.list_of(session, PROJECT)] == ["START_TRAINING"]
     assert states(store) == ["applied", "stale"]
 
 
@@ -228,10 +227,10 @@ def test_a_training_request_waits_its_turn_while_a_job_has_the_project_in_hand(s
     with ThreadPoolExecutor(1) as threads:
         with store.write() as session:
             projects.get(session, PROJECT, is_locked=True)
-            asked = threads.submit(runs.request, store, PROJECT, "REST")
+            asked = threads.submit(training_runs.request, store, PROJECT, "REST")
             wait([asked], timeout=0.5)
             assert not asked.done()
-            run = runs.add(session, PROJECT, "START_TRAINING")
+            run = training_runs.add(session, PROJECT, "START_TRAINING")
         assert asked.result().id == run.id
 
 

@@ -1,7 +1,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from lorabel.problems import Metrics
+from lorabel.evaluation.metrics import Metrics
 from lorabel.settings import Settings
 from workers.evaluate import folds, judge
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from lorabel.contracts import LabelTarget
-from lorabel.problems import bind
+from lorabel.database.tables import Annotation
+from lorabel.problems.binding import bind
 from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
-from lorabel.tables import Annotation
 from tests.workers.events import START
 from workers.examples import Plan, balanced, is_held_out, plan
 

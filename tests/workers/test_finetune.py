@@ -15,15 +15,15 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lorabel import runs, versions
-from lorabel.attention import separate_attention
-from lorabel.database import projects
+from lorabel.database import projects, training_runs, versions
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
 from lorabel.demo import MODEL_FOLDER
+from lorabel.families.cache import Memo
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.memo import Memo
+from lorabel.families.encoders.attention import separate_attention
+from lorabel.inference import promotion
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
 from model_server.adapters import AdapterBank
 from tests.questions import about_picture
 from tests.workers.events import START
@@ -75,10 +75,10 @@ def annotate(store: Store, first_id: int, count: int, grade_of: Any = None) -> N
 
 
 def train(store: Store, reason: str = "test") -> TrainingRun:
-    run = runs.request(store, PROJECT, reason)
+    run = training_runs.request(store, PROJECT, reason)
     finetune.run(run.id)
     with store.read() as session:
-        return runs.get(session, PROJECT, run.id)
+        return training_runs.get(session, PROJECT, run.id)
 
 
 def version_of(store: Store, run: TrainingRun) -> ModelVersion:
@@ -138,8 +138,8 @@ def check_a_worse_candidate_is_rejected(here: Services, store: Store) -> None:
     assert version.metrics["candidate"]["grade"]["accuracy"] < version.metrics["live"]["grade"]["accuracy"]
     with store.read() as session:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
-    versions.promote(store, here.model_client, PROJECT, version.number)
-    versions.rollback(store, here.model_client, PROJECT)
+    promotion.promote(store, here.model_client, PROJECT, version.number)
+    promotion.rollback(store, here.model_client, PROJECT)
     with store.read() as session:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
 
@@ -246,7 +246,7 @@ def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
     here: Services, store: Store, demo_settings: Settings
 ) -> None:
     annotate(store, 1, 20)
-    run = runs.request(store, PROJECT, "test")
+    run = training_runs.request(store, PROJECT, "test")
     environment = {
         **os.environ,
         "DATA_DIR": str(demo_settings.data_dir),
@@ -264,7 +264,7 @@ def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     assert _reload(store, run).state == RunState.RUNNING
-    runs.requeue_killed(store, demo_settings.model_copy(update={"run_lease_seconds": 0.0}))
+    training_runs.requeue_killed(store, demo_settings.model_copy(update={"run_lease_seconds": 0.0}))
     with store.read() as session:
         assert versions.list_of(session, PROJECT) == []
         assert projects.get(session, PROJECT).live_version == "p1.v0"
@@ -276,4 +276,4 @@ def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
 
 def _reload(store: Store, run: TrainingRun) -> TrainingRun:
     with store.read() as session:
-        return runs.get(session, PROJECT, run.id)
+        return training_runs.get(session, PROJECT, run.id)

@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 
 from lorabel.database import projects
-from lorabel.queue import LIGHT, TRAIN
+from lorabel.database.jobs import LIGHT, TRAIN
+from lorabel.database.store import Store
+from lorabel.database.tables import Event, EventState, RunState, TrainingRun, now
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import Event, EventState, RunState, TrainingRun, now
 from workers.health import find_fault
 
 

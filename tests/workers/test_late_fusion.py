@@ -9,7 +9,8 @@ import torch
 from lorabel.contracts import LabelsInput, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.problems import Problem, bind
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from tests.e2e.courses.image_text import COURSE
 from workers import evaluate, examples, lora

@@ -8,10 +8,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lorabel.contracts import LabelTarget, Modality, RatingInput
-from lorabel.encoder import Example as Input
-from lorabel.encoder import Item
 from lorabel.errors import SettingsError
 from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.encoders.encoder import Example as Input
+from lorabel.families.encoders.encoder import Item
 from lorabel.settings import Settings
 from tests.questions import about_picture
 from workers import lora

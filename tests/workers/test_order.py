@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorabel import bulk_runs
-from lorabel.database import projects
-from lorabel.store import Store
-from lorabel.tables import Annotation, BulkRun, RunState
+from lorabel.database import bulk_runs, projects
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, BulkRun, RunState
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks

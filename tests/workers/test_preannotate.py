@@ -4,10 +4,10 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import bulk_runs, embedding_rows, leases
-from lorabel.messages import Lane
-from lorabel.store import Store
-from lorabel.tables import BulkRun, Project, RunState, UnreadTask
+from lorabel.database import bulk_runs, leases, task_embeddings
+from lorabel.database.store import Store
+from lorabel.database.tables import BulkRun, Project, RunState, UnreadTask
+from lorabel.inference.messages import Lane
 from tests.backend.fake_model_server import SURE, FakeModelServer
 from tests.backend.test_protocol import add_version
 from tests.lorabel.fake_label_studio import FakeLabelStudio
@@ -77,7 +77,7 @@ def test_what_was_predicted_is_embedded_for_search_without_fetching_it_again(
     add_tasks(label_studio, *NAMES[:12], "broken")
     do(here)
     with here.store.read() as session:
-        assert embedding_rows.counts(session, 1) == {model_server.space: 12}
+        assert task_embeddings.counts(session, 1) == {model_server.space: 12}
     assert {row.adapter for row in model_server.embedded} == {None}
     assert all(row.input["is_only_recalled"] for row in model_server.embedded)
 
@@ -236,7 +236,7 @@ def test_what_the_model_server_had_no_time_for_is_asked_again_and_the_rest_writt
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two pieces per page; the second fails at first."""
-    monkeypatch.setattr("lorabel.questions.ROWS_PER_REQUEST", 6)
+    monkeypatch.setattr("lorabel.inference.requests.ROWS_PER_REQUEST", 6)
     add_tasks(label_studio, *NAMES[:10])
     model_server.status, model_server.fails_from = 500, 1
     real = preannotate._write

@@ -5,11 +5,10 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel import bulk_runs, leases, runs
-from lorabel.database import projects
+from lorabel.database import bulk_runs, leases, projects, training_runs
+from lorabel.database.store import Store
+from lorabel.database.tables import BulkRun, RunState
 from lorabel.settings import Settings
-from lorabel.store import Store
-from lorabel.tables import BulkRun, RunState
 from tests.workers.events import annotation, put
 from workers import sweep
 from workers.services import Services
@@ -48,14 +47,14 @@ def test_events_that_no_job_brought_are_applied_and_start_the_run_that_is_due(
     put(store, *(annotation(i, i, "red", 0) for i in range(here.settings.train_after_annotations)))
     sweep.sweep(here)
     with store.read() as session:
-        (run,) = runs.list_of(session, 1)
+        (run,) = training_runs.list_of(session, 1)
     assert run.state == RunState.QUEUED
     assert set(trained(here)) == {(run.id, 1)}
 
 
 def test_a_queued_run_whose_job_was_lost_is_asked_for_again(here: Services, store: Store) -> None:
     projects.remember(store, 1, label_config="<View/>")
-    run = runs.request(store, 1, "CLI")
+    run = training_runs.request(store, 1, "CLI")
     sweep.sweep(here)
     sweep.sweep(here)
     assert trained(here) == [(run.id, 1), (run.id, 1)]
@@ -63,8 +62,8 @@ def test_a_queued_run_whose_job_was_lost_is_asked_for_again(here: Services, stor
 
 def test_a_killed_run_is_asked_for_again_as_its_second_attempt(here: Services, store: Store) -> None:
     projects.remember(store, 1, label_config="<View/>")
-    run = runs.request(store, 1, "CLI")
-    runs.claim(store, run.id)
+    run = training_runs.request(store, 1, "CLI")
+    training_runs.claim(store, run.id)
     brief = here.settings.model_copy(update={"run_lease_seconds": 0.0})
     sweep.sweep(replace(here, settings=brief))
     assert trained(here) == [(run.id, 2)]

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lorabel.regions import Region
+from lorabel.labeling.regions import Region
 
 Known = tuple[dict[str, Any], list[Region]]
 """A task's data, and the result that is right for it."""

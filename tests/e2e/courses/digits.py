@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from lorabel.demo import MODEL_FOLDER
-from lorabel.regions import Region, choices, taxonomy
+from lorabel.labeling.regions import Region, choices, taxonomy
 from tests.e2e.courses import Course, Known, data_url
 
 NAMES = {0: "alpha", 1: "beta", 4: "gamma"}

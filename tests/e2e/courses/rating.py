@@ -5,7 +5,7 @@ import random
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, SHAPES, Picture
-from lorabel.regions import rating
+from lorabel.labeling.regions import rating
 from tests.e2e.courses import Course, Known, data_url
 
 STARS = {("small", "outlined"): 1, ("small", "solid"): 2, ("large", "outlined"): 4, ("large", "solid"): 5}

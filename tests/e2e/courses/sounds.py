@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lorabel.families.audio_text_encoder import AudioTextEncoder
-from lorabel.regions import choices
+from lorabel.labeling.regions import choices
 from tests.audio_files import Samples, encoded, noise, tone
 from tests.e2e.courses import Course, Known, data_url
 

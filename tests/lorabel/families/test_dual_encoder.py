@@ -14,15 +14,15 @@ from PIL import Image
 from skimage import data
 
 from lorabel.contracts import LabelTarget, Modality
-from lorabel.encoder import VIEWS, Example
+from lorabel.database.adapter_folders import Registry
 from lorabel.errors import SettingsError
-from lorabel.families import NoRowAdapters
+from lorabel.families.base import NoRowAdapters
+from lorabel.families.cache import FEATURES, PIXELS, Memo
+from lorabel.families.cache import TEXTS as TEXTS_KIND
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.heads.labels import NEUTRAL_TEXT, TRAINING_SCALE
-from lorabel.media import decode_image
-from lorabel.memo import FEATURES, PIXELS, Memo
-from lorabel.memo import TEXTS as TEXTS_KIND
-from lorabel.registry import Registry
+from lorabel.families.encoders.encoder import VIEWS, Example
+from lorabel.families.encoders.heads.labels import NEUTRAL_TEXT, TRAINING_SCALE
+from lorabel.media.image import decode_image
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter

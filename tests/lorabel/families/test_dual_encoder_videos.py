@@ -10,15 +10,15 @@ from peft import PeftModel
 from PIL import Image
 
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
+from lorabel.database.adapter_folders import Registry
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import Picture
-from lorabel.encoder import Example
-from lorabel.families import NoRowAdapters
+from lorabel.families.base import NoRowAdapters
+from lorabel.families.cache import FEATURES, PIXELS, TEXTS, Memo
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.memo import FEATURES, PIXELS, TEXTS, Memo
-from lorabel.registry import Registry
+from lorabel.families.encoders.encoder import Example
+from lorabel.media.video import decode_video
 from lorabel.settings import Settings
-from lorabel.video import decode_video
 from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter
 from tests.video_files import brightening, encoded

@@ -11,13 +11,14 @@ from transformers import AutoModel, AutoTokenizer, ModernBertConfig, ModernBertM
 from transformers import XLMRobertaModel as XlmRoberta
 
 from lorabel.contracts import Modality
+from lorabel.database.adapter_folders import Registry
 from lorabel.errors import SettingsError
-from lorabel.families import NoRowAdapters
+from lorabel.families.base import NoRowAdapters
+from lorabel.families.cache import FEATURES, Memo
+from lorabel.families.encoders.heads.labels import NEUTRAL_TEXT
 from lorabel.families.text_encoder import MOST_TOKENS, SCALE, TextEncoder
-from lorabel.heads.labels import NEUTRAL_TEXT
-from lorabel.memo import FEATURES, Memo
-from lorabel.problems import bind, question
-from lorabel.registry import Registry
+from lorabel.problems.base import question
+from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter

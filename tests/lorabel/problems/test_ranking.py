@@ -2,7 +2,8 @@ import pytest
 
 from lorabel.contracts import ItemScores, Modality, OrderTarget
 from lorabel.errors import MissingTargetError, UnreadableError
-from lorabel.problems import Problem, bind
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import bind
 
 PAIR = '<View>{}<Text name="a" value="$a"/><Text name="b" value="$b"/><Pairwise name="it" toName="a,b"/></View>'
 LIST = '<View>{}<List name="list" value="$items"/><Ranker name="it" toName="list">{}</Ranker></View>'

@@ -2,7 +2,8 @@ import pytest
 
 from lorabel.contracts import Estimate, NumberTarget
 from lorabel.errors import LabelConfigError, MissingTargetError
-from lorabel.problems import Problem, bind
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import bind
 
 
 def config(tag: str, attributes: str = "", to_name: str = "text") -> str:

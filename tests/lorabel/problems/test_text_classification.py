@@ -1,9 +1,9 @@
 import pytest
 
 from lorabel.contracts import LabelScores, LabelTarget, Modality
-from lorabel.problems import bind
+from lorabel.labeling.regions import choices
+from lorabel.problems.binding import bind
 from lorabel.problems.text_classification import TextClassification
-from lorabel.regions import choices
 
 CHOICES = '<Choices name="c" toName="t"><Choice value="Sport"/><Choice value="COOKING" alias="Kitchen"/></Choices>'
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lorabel.families import Family
+from lorabel.families.base import Family
 from lorabel_shouting.shouting import Stars, Words
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lorabel.contracts import Contract, Input
-from lorabel.problems import Metrics, Prediction, Problem, Sample
+from lorabel.evaluation.metrics import Metrics
+from lorabel.problems.base import Prediction, Problem, Sample
 
 
 class Words(Input):

@@ -1,0 +1,134 @@
+"""`lorabel doctor`: looks at each part and at each connected project, and says what mends what is wrong.
+
+Nothing is changed or left behind. A check never raises: what goes wrong in it is its finding.
+"""
+
+import tempfile
+from collections.abc import Iterator
+
+import httpx
+from sqlalchemy import select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from lorabel.commands.checks import SAME_AUTH, Check, Wrong, check, probe
+from lorabel.commands.connect import basic_auth_header, default_backend_url
+from lorabel.commands.project_doctor import ProjectDoctor
+from lorabel.database import versions
+from lorabel.database.adapter_folders import Registry
+from lorabel.database.jobs import Jobs
+from lorabel.database.store import Store
+from lorabel.database.tables import Project
+from lorabel.errors import NotFoundError
+from lorabel.inference.messages import ModelsResponse
+from lorabel.inference.model_client import ModelClient
+from lorabel.settings import Settings
+
+
+def examine(settings: Settings, project_id: int | None = None) -> list[Check]:
+    """Every check, in the order in which things depend on each other.
+
+    Args:
+        project_id: look at this project only; default: at every connected one.
+    """
+    doctor = _Doctor(settings)
+    try:
+        return list(doctor.checks(project_id))
+    finally:
+        doctor.close()
+
+
+class _Doctor:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store.open(settings)
+        self.model_client = ModelClient(settings)
+        self.jobs = Jobs(settings)
+        self.registry = Registry(settings.adapters_dir)
+
+    def close(self) -> None:
+        self.store.close()
+        self.model_client.close()
+        self.jobs.redis.close()
+
+    def checks(self, project_id: int | None) -> Iterator[Check]:
+        yield check("database", self.database, "run `lorabel up`, or set DATABASE_URL to a database that answers")
+        yield check("redis", self.redis, "run `lorabel up`, or set REDIS_URL to a Redis that answers")
+        yield check("backend", self.backend, "run `lorabel up`")
+        yield check("model server", self.device, "run `lorabel up`, or set MODEL_SERVER_URL")
+        yield check("weights", self.weights, "set MODEL_DUAL_ENCODER to weights that are there")
+        yield check("adapters", self.adapters, "set DATA_DIR to a folder that this user may write")
+        yield from self.projects(project_id)
+
+    def database(self) -> str:
+        with self.store.read() as session:
+            revision = session.scalar(text("SELECT version_num FROM alembic_version"))
+        return f"{self.store.engine.url.render_as_string(hide_password=True)} at revision {revision}"
+
+    def redis(self) -> str:
+        if not self.jobs.is_reachable():
+            raise Wrong(
+                f"no answer at {_without_password(self.settings.redis)}",
+                "run `lorabel up`, or set REDIS_URL to a Redis that answers",
+            )
+        return f"answers at {_without_password(self.settings.redis)}"
+
+    def backend(self) -> str:
+        url = default_backend_url(self.settings)
+        status = probe(f"{url}/health", basic_auth_header(self.settings))
+        if status == httpx.codes.UNAUTHORIZED:
+            raise Wrong(f"{url}/health answers 401 to this user and password", SAME_AUTH)
+        if status != httpx.codes.OK:
+            raise Wrong(f"{url}/health answers {status}", "see the backend's log")
+        return f"answers at {url}"
+
+    def device(self) -> str:
+        models = self.model_client.models()
+        return f"{models.device} in {models.precision}, batches of up to {models.max_batch}"
+
+    def weights(self) -> str:
+        models: ModelsResponse = self.model_client.models()
+        if not models.families:
+            raise Wrong("no model family is loaded", "see the model server's log, and set MODEL_DUAL_ENCODER")
+        return ", ".join(f"{f.name} from {f.source}, {f.parameters / 1e6:.1f}M" for f in models.families)
+
+    def adapters(self) -> str:
+        """The folder can be written, and every live adapter is in it."""
+        folder = self.registry.root
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        with self.store.read() as session:
+            live = [
+                name
+                for project in session.scalars(select(Project).where(Project.is_deleted.is_(False)))
+                for name in versions.live_adapters(session, project).values()
+            ]
+        for name in live:
+            try:
+                self.registry.path(name)
+            except NotFoundError as error:
+                remedy = "put the folder back, or make another version live with `lorabel rollback PROJECT`"
+                raise Wrong(f"{name} is live, but {error}", remedy) from error
+        return f"{self.registry.root} can be written, {len(live)} live adapters are in it"
+
+    def projects(self, project_id: int | None) -> Iterator[Check]:
+        try:
+            with self.store.read() as session:
+                wanted = select(Project).where(Project.is_deleted.is_(False)).order_by(Project.id)
+                found = list(session.scalars(wanted))
+        except SQLAlchemyError:
+            return  # The database's own check has said so.
+        chosen = [project for project in found if project_id in (None, project.id)]
+        if not chosen:
+            name = "projects" if project_id is None else f"project {project_id}"
+            yield Check(
+                name, False, "not connected", "lorabel connect --label-studio-url U --api-key K --project N"
+            )
+        for project in chosen:
+            yield from ProjectDoctor(self.settings, project).checks()
+
+
+def _without_password(url: str) -> str:
+    parts = httpx.URL(url)
+    return str(parts.copy_with(password="***")) if parts.password else url

@@ -1,0 +1,52 @@
+"""A bulk run shown to a person in a terminal: a progress bar while it is on, a report when it has ended."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lorabel.database import bulk_runs
+from lorabel.database.store import Store
+from lorabel.database.tables import BulkRun, RunState, version_name
+
+POLL_S = 0.5
+ACTIVE = (RunState.QUEUED, RunState.RUNNING)
+FAILURES_SHOWN = 20
+
+
+def follow(store: Store, run: BulkRun, console: Console) -> BulkRun:
+    """Show how far the run is until it has ended. Ctrl-C ends the showing alone (KeyboardInterrupt)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("waiting for a worker", total=None)
+        while True:
+            with store.read() as session:
+                run = bulk_runs.get(session, run.project_id, run.id)
+            _show(progress, bar, run)
+            if run.state not in ACTIVE:
+                return run
+            time.sleep(POLL_S)
+
+
+def _show(progress: Progress, bar: TaskID, run: BulkRun) -> None:
+    version = "" if run.version_number is None else f" with {version_name(run.project_id, run.version_number)}"
+    what = "waiting for a worker" if run.state == RunState.QUEUED else f"{run.state}{version}"
+    progress.update(bar, description=what, completed=run.done + run.skipped + run.failed, total=run.total)
+
+
+def report(run: BulkRun, console: Console) -> None:
+    """What became of each task, and why it failed."""
+    done = f"{run.done} tasks predicted, {run.skipped} had a prediction already"
+    if run.strategy is not None:
+        done = f"{run.done} tasks ordered by {run.strategy}"
+    console.print(f"bulk run {run.id} {run.state}: {done}, {run.failed} failed")
+    if run.started_at and run.finished_at:
+        seconds = (run.finished_at - run.started_at).total_seconds()
+        console.print(f"{seconds:.1f} s, {run.label_studio_s:.1f} of them in Label Studio")
+    for failure in run.failures[:FAILURES_SHOWN]:
+        console.print(f"task {failure['task_id']}: {failure['reason']}", highlight=False)
+    if run.failed > FAILURES_SHOWN:
+        path = f"/api/v1/projects/{run.project_id}/preannotations/{run.id}"
+        console.print(f"and {run.failed - FAILURES_SHOWN} more: GET {path}")
+    if run.error:
+        console.print(f"[red]error:[/red] {run.error}", highlight=False)

@@ -1,0 +1,87 @@
+"""The queue with a real Redis, and without any."""
+
+import logging
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from lorabel.commands.supervisor import redis_command
+from lorabel.database.jobs import COLLECT_LINGER_S, Jobs
+from lorabel.database.tables import BulkRun
+from lorabel.settings import Settings
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    settings = Settings(data_dir=tmp_path)
+    server = subprocess.Popen(redis_command(settings), stdout=subprocess.DEVNULL)
+    jobs = Jobs(settings)
+    while not jobs.is_reachable():
+        time.sleep(0.05)
+    yield jobs
+    jobs.redis.close()
+    server.terminate()
+    server.wait()
+
+
+def waiting(jobs: Jobs, name: str) -> list[tuple[str, str, tuple[object, ...]]]:
+    queue = Queue(name, connection=jobs.redis, serializer=JSONSerializer)
+    return [(job.id, job.func_name, tuple(job.args)) for job in queue.jobs]
+
+
+def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
+    assert jobs.collect(7) and jobs.train(3, 2)
+    assert waiting(jobs, "light") == [("collect-7", "workers.collect.collect", ())]
+    assert waiting(jobs, "train") == [("train-3-2", "workers.finetune.run", (3,))]
+    assert jobs.preannotate(BulkRun(id=4, attempt=1, cursor=250))
+    assert waiting(jobs, "bulk") == [("bulk-4-1-250", "workers.preannotate.run", (4,))]
+    assert jobs.preannotate(BulkRun(id=5, attempt=1, cursor=0, strategy="margin"))
+    assert waiting(jobs, "bulk")[1:] == [("bulk-5-1-0", "workers.order.run", (5,))]
+    assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
+
+
+def test_redis_is_asked_once_for_the_events_of_a_short_while(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorter than the time for which the job that waited looks again."""
+    now_s = 1000.0
+    monkeypatch.setattr("lorabel.database.jobs.time", SimpleNamespace(monotonic=lambda: now_s))
+    assert jobs.collect(1)
+    assert jobs.redis.lpop("rq:queue:light") == b"collect-1", "as a worker takes it"
+    assert jobs.collect(2)
+    assert waiting(jobs, "light") == []
+    now_s += COLLECT_LINGER_S * 0.9
+    assert jobs.collect(3) and jobs.collect(4)
+    assert [job_id for job_id, _, _ in waiting(jobs, "light")] == ["collect-3"]
+
+
+def test_a_job_that_waits_is_not_put_there_twice(jobs: Jobs) -> None:
+    assert all(jobs.train(3) for _ in range(5))
+    assert len(waiting(jobs, "train")) == 1
+
+
+def test_one_look_ahead_of_a_project_waits_at_most_beside_those_of_events(jobs: Jobs) -> None:
+    assert all(jobs.look_ahead(1, after=task_id) for task_id in range(5))
+    assert jobs.look_ahead(2) and jobs.look_ahead(1, event_id=9)
+    assert [(job_id, arguments) for job_id, _, arguments in waiting(jobs, "ahead")] == [
+        ("ahead-1", (1, 0, None)),
+        ("ahead-2", (2, 0, None)),
+        ("ahead-1-9", (1, 0, 9)),
+    ]
+    off = Jobs(Settings(redis_url=f"unix://{jobs.redis.connection_pool.connection_kwargs['path']}", ahead_tasks=0))
+    assert not off.look_ahead(3)
+    assert len(waiting(jobs, "ahead")) == 3
+
+
+def test_without_redis_nothing_raises_and_nothing_waits_long(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = Jobs(Settings(redis_url=f"unix://{tmp_path}/none.sock"))
+    with caplog.at_level(logging.WARNING):
+        assert not jobs.collect(1) and not jobs.collect(2) and not jobs.is_reachable()
+    assert "collect-1 waits for the next sweep, Redis cannot be reached" in caplog.text
+    assert "collect-2 waits" in caplog.text, "nobody was told of the first one"

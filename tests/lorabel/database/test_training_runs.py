@@ -1,0 +1,155 @@
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lorabel.database import projects, training_runs
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, RunState, TrainingRun, now
+from lorabel.errors import NotFoundError, RunLostError
+from lorabel.problems.image_classification import ImageClassification
+from lorabel.settings import Settings
+
+IDS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def project(store: Store) -> None:
+    projects.remember(store, 1, label_config=ImageClassification.SAMPLES[0].label_config)
+
+
+def state_of(store: Store, run_id: int) -> TrainingRun:
+    with store.read() as session:
+        return training_runs.get(session, 1, run_id)
+
+
+def annotate(store: Store, count: int, age_s: float = 0, **columns: Any) -> None:
+    with store.write() as session:
+        for _ in range(count):
+            row = Annotation(id=next(IDS), project_id=1, **columns)
+            row.received_at = now() - timedelta(seconds=age_s)
+            session.add(row)
+
+
+def test_a_second_request_is_served_by_the_run_that_waits(store: Store) -> None:
+    first = training_runs.request(store, 1, "CLI")
+    assert training_runs.request(store, 1, "REST").id == first.id
+    claimed = training_runs.claim(store, first.id)
+    assert claimed is not None and claimed.state == RunState.RUNNING
+    assert training_runs.request(store, 1, "REST").id != first.id
+
+
+def test_sixteen_requests_at_once_make_one_run_and_sixteen_claims_one_owner(store: Store) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        requested = {run.id for run in threads.map(lambda _: training_runs.request(store, 1, "x"), range(16))}
+        assert len(requested) == 1
+        claims = list(threads.map(lambda _: training_runs.claim(store, *requested), range(16)))
+    assert sum(claim is not None for claim in claims) == 1
+
+
+def test_a_project_has_one_running_run_at_most(store: Store) -> None:
+    training_runs.claim(store, training_runs.request(store, 1, "first").id)
+    second = training_runs.request(store, 1, "second")
+    assert training_runs.claim(store, second.id) is None
+    assert state_of(store, second.id).state == RunState.QUEUED
+
+
+def test_an_unknown_project_is_an_error(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="project 99 is not known here"):
+        training_runs.request(store, 99, "x")
+
+
+def test_a_killed_run_is_queued_again_once_and_then_fails(store: Store, settings: Settings) -> None:
+    brief = settings.model_copy(update={"run_lease_seconds": 0.0})
+    run = training_runs.request(store, 1, "x")
+    first = training_runs.claim(store, run.id)
+    assert first is not None
+    training_runs.requeue_killed(store, settings)
+    assert state_of(store, run.id).state == RunState.RUNNING, "its lease has not ended"
+    training_runs.requeue_killed(store, brief)
+    assert (state_of(store, run.id).state, state_of(store, run.id).attempt) == (RunState.QUEUED, 2)
+    with pytest.raises(RunLostError):
+        training_runs.report(store, first, step=3)
+    training_runs.claim(store, run.id)
+    training_runs.requeue_killed(store, brief)
+    failed = state_of(store, run.id)
+    assert failed.state == RunState.FAILED
+    assert failed.error == "the worker was killed in attempt 2 of 2"
+
+
+def test_a_run_that_was_taken_over_cannot_be_finished_by_its_first_worker(
+    store: Store, settings: Settings
+) -> None:
+    first = training_runs.claim(store, training_runs.request(store, 1, "x").id)
+    assert first is not None
+    training_runs.requeue_killed(store, settings.model_copy(update={"run_lease_seconds": 0.0}))
+    second = training_runs.claim(store, first.id)
+    assert second is not None
+    with pytest.raises(RunLostError), store.write() as session:
+        training_runs.finish(session, first, RunState.FINISHED, decision="mine")
+    with store.write() as session:
+        training_runs.finish(session, second, RunState.FINISHED, decision="ours")
+    assert state_of(store, first.id).decision == "ours"
+
+
+def test_a_run_is_due_after_n_new_annotations(store: Store, settings: Settings) -> None:
+    annotate(store, 9)
+    assert training_runs.request_due(store, settings) == []
+    annotate(store, 1)
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
+
+
+def test_a_run_is_due_when_the_newest_of_a_few_is_old_enough(store: Store, settings: Settings) -> None:
+    annotate(store, 2, age_s=1000)
+    assert training_runs.request_due(store, settings) == []
+    annotate(store, 1, age_s=1000)
+    assert len(training_runs.request_due(store, settings)) == 1
+
+
+def test_what_cannot_teach_does_not_count(store: Store, settings: Settings) -> None:
+    annotate(store, 20, was_cancelled=True)
+    annotate(store, 20, is_deleted=True)
+    annotate(store, 20, run_id=7)
+    assert training_runs.request_due(store, settings) == []
+
+
+def fail(store: Store) -> None:
+    run = training_runs.claim(store, training_runs.request(store, 1, "x").id)
+    assert run is not None
+    with store.write() as session:
+        training_runs.finish(session, run, RunState.FAILED, error="no weights")
+
+
+def test_after_failures_the_next_run_waits_twice_as_long_each_time(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(store, 10)
+    start = now()
+
+    def is_due_after(seconds: float) -> bool:
+        monkeypatch.setattr(training_runs, "now", lambda: start + timedelta(seconds=seconds))
+        with store.read() as session:
+            rests = training_runs._rests(session, 1)
+        monkeypatch.setattr(training_runs, "now", now)
+        return not rests
+
+    assert is_due_after(0)
+    fail(store)
+    assert not is_due_after(55) and is_due_after(70)
+    assert training_runs.request_due(store, settings) == []
+    fail(store)
+    assert not is_due_after(115) and is_due_after(130)
+
+
+def test_no_run_is_due_where_no_problem_serves_the_label_config(store: Store, settings: Settings) -> None:
+    projects.remember(store, 1, label_config='<View><Text name="t" value="$t"/></View>')
+    annotate(store, 20)
+    assert training_runs.request_due(store, settings) == []
+
+
+def test_extra_params_of_the_project_override_the_policy(store: Store, settings: Settings) -> None:
+    projects.remember(store, 1, extra_params={"train_after_annotations": "2", "train_min_annotations": "many"})
+    annotate(store, 2)
+    assert len(training_runs.request_due(store, settings)) == 1

@@ -1,0 +1,126 @@
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from lorabel.errors import LabelStudioError, LabelStudioRefusedError
+from lorabel.label_studio.access_token import read_claims
+from lorabel.label_studio.client import TASKS_PER_PAGE, LabelStudio
+from tests.lorabel.fake_label_studio import LEGACY_TOKEN, PERSONAL_TOKEN, FakeLabelStudio, make_jwt, serve
+
+
+@pytest.fixture
+def server() -> Iterator[FakeLabelStudio]:
+    fake = FakeLabelStudio()
+    with serve(fake):
+        yield fake
+
+
+@pytest.fixture
+def client(server: FakeLabelStudio) -> Iterator[LabelStudio]:
+    label_studio = LabelStudio(server.url + "/", PERSONAL_TOKEN)
+    yield label_studio
+    label_studio.close()
+
+
+def test_a_personal_access_token_is_exchanged_once_and_then_reused(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
+    assert client.email() == "annotator@example.com"
+    assert client.email() == "annotator@example.com"
+    assert server.exchanges == 1
+    assert (client.authorization() or "").startswith("Bearer ")
+
+
+def test_many_threads_share_one_exchange(server: FakeLabelStudio, client: LabelStudio) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        headers = set(pool.map(lambda _: client.authorization(), range(64)))
+    assert len(headers) == 1
+    assert server.exchanges == 1
+
+
+def test_an_access_token_is_renewed_before_its_end(server: FakeLabelStudio, client: LabelStudio) -> None:
+    server.life_s = 1
+    first = client.authorization()
+    time.sleep(0.85)
+    assert client.authorization() != first
+    assert server.exchanges == 2
+
+
+def test_a_legacy_token_is_sent_as_it_is(server: FakeLabelStudio) -> None:
+    client = LabelStudio(server.url, LEGACY_TOKEN)
+    assert client.authorization() == f"Token {LEGACY_TOKEN}"
+    assert client.email() == "annotator@example.com"
+    assert server.exchanges == 0
+    client.close()
+
+
+def test_without_a_token_there_is_no_header_and_the_version_can_be_asked(server: FakeLabelStudio) -> None:
+    client = LabelStudio(server.url, None)
+    assert client.authorization() is None
+    assert client.server().version == "1.23.2"
+    assert server.authorizations == [None]
+    client.close()
+
+
+def test_a_revoked_personal_access_token_is_an_error_with_its_remedy(server: FakeLabelStudio) -> None:
+    client = LabelStudio(server.url, make_jwt(token_type="refresh"))
+    with pytest.raises(LabelStudioError, match=r"refuses the personal access token.*Account & Settings"):
+        client.authorization()
+    client.close()
+
+
+def test_a_refused_legacy_token_says_which_token_to_use(server: FakeLabelStudio) -> None:
+    client = LabelStudio(server.url, "f" * 40)
+    with pytest.raises(LabelStudioRefusedError, match=r"has been disabled.*Personal Access Token") as refused:
+        client.email()
+    assert refused.value.status_code == 401
+    client.close()
+
+
+@pytest.mark.parametrize("token", [None, LEGACY_TOKEN, PERSONAL_TOKEN])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "no-address"])
+def test_an_address_where_nobody_answers_is_an_error_that_names_it(url: str, token: str | None) -> None:
+    client = LabelStudio(url, token, timeout_s=1.0)
+    with pytest.raises(LabelStudioError, match=url):
+        client.project(1)
+    client.close()
+
+
+def test_a_web_page_instead_of_an_answer_is_not_shown(server: FakeLabelStudio, client: LabelStudio) -> None:
+    with pytest.raises(LabelStudioRefusedError, match="is this Label Studio's address") as refused:
+        client.project(1)
+    assert "doctype" not in str(refused.value)
+
+
+def test_annotated_tasks_come_once_over_all_pages(server: FakeLabelStudio, client: LabelStudio) -> None:
+    server.tasks = [_task(i, annotations=i % 2, skips=int(i % 3 == 0)) for i in range(1, 3 * TASKS_PER_PAGE)]
+    found = [task.task_id for task in client.annotated_tasks(1)]
+    assert sorted(found) == [i for i in range(1, 3 * TASKS_PER_PAGE) if i % 2 or i % 3 == 0]
+
+
+def test_a_task_deleted_between_two_pages_hides_no_other(server: FakeLabelStudio, client: LabelStudio) -> None:
+    server.tasks = [_task(i) for i in range(1, 2 * TASKS_PER_PAGE + 1)]
+    pages = client.annotated_tasks(1)
+    found = [next(pages).task_id]
+    server.tasks = server.tasks[5:]
+    found += [task.task_id for task in pages]
+    assert found == list(range(1, 2 * TASKS_PER_PAGE + 1))
+
+
+@pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "a.%%%.c", LEGACY_TOKEN, "a.WzFd.c"])
+def test_what_is_no_jwt_has_no_claims(token: str) -> None:
+    assert read_claims(token) == {}
+
+
+def _task(task_id: int, annotations: int = 1, skips: int = 0) -> dict[str, Any]:
+    return {
+        "id": task_id,
+        "data": {"image": f"/data/upload/1/{task_id}.png"},
+        "annotations": [{"id": task_id}] * (annotations + skips),
+        "predictions": [],
+        "total_annotations": annotations,
+        "cancelled_annotations": skips,
+    }

@@ -1,0 +1,71 @@
+import pytest
+
+from lorabel.errors import LabelConfigError
+from lorabel.labeling.label_config import Label, parse
+
+
+def test_control_tags_come_with_their_objects_labels_and_aliases() -> None:
+    config = parse(
+        '<View><Image name="image" value="$photo"/><Choices name="label" toName="image" choice="multiple">'
+        '<Choice value="crack" alias="C3"/><Choice value="fine"/></Choices></View>'
+    )
+    (control,) = config.controls
+    assert (control.name, control.tag, control.attributes["choice"]) == ("label", "Choices", "multiple")
+    assert control.labels == (Label("C3", ("C3",)), Label("fine", ("fine",)))
+    assert [(o.name, o.tag, o.data_key) for o in control.objects] == [("image", "Image", "photo")]
+
+
+@pytest.mark.parametrize("xml", ["", "<View>", "no xml", "<View></Voew>"])
+def test_what_is_no_label_config_is_refused_with_its_beginning(xml: str) -> None:
+    with pytest.raises(LabelConfigError, match="label config cannot be read") as caught:
+        parse(xml)
+    assert repr(xml[:80]) in str(caught.value)
+
+
+def test_a_region_that_does_not_fit_is_described() -> None:
+    config = parse(
+        '<View><Image name="i" value="$i"/><Choices name="c" toName="i"><Choice value="a"/></Choices></View>'
+    )
+    region = {"from_name": "c", "to_name": "i", "type": "choices", "value": {"choices": ["a"]}}
+    assert config.find_region_errors(region) == []
+    assert "valid labels: ['a']" in config.find_region_errors(region | {"value": {"choices": ["b"]}})[0]
+    assert config.find_region_errors(region | {"from_name": "other"})
+
+
+TREE = (
+    '<View><Text name="t" value="$t"/><Taxonomy name="c" toName="t">'
+    '<Choice value="machine" alias="M"><Choice value="bearing"><Choice value="worn"/></Choice>'
+    '<Choice value="belt"/></Choice><Choice value="other"><Choice value="cable" alias="K"/></Choice>'
+    "</Taxonomy></View>"
+)
+
+
+def test_the_nodes_of_a_taxonomy_come_with_their_parents() -> None:
+    (control,) = parse(TREE).controls
+    assert [(label.value, label.parent) for label in control.labels] == [
+        ("M", -1),
+        ("bearing", 0),
+        ("worn", 1),
+        ("belt", 0),
+        ("other", -1),
+        ("K", 4),
+    ]
+
+
+@pytest.mark.parametrize("path", [["M"], ["M", "bearing", "worn"], ["other", "K"]])
+def test_a_path_of_the_taxonomy_fits_and_has_aliases_where_there_are_some(path: list[str]) -> None:
+    assert parse(TREE).find_region_errors(_region([path])) == []
+
+
+@pytest.mark.parametrize("path", [["worn"], ["worn", "M"], ["other", "belt"], ["M", "worn"], []])
+def test_labels_that_are_no_path_of_the_taxonomy_do_not_fit(path: list[str]) -> None:
+    (error,) = parse(TREE).find_region_errors(_region([["M"], path]))
+    assert error == f"'c' has no path {path!r}"
+
+
+def test_the_value_does_not_fit_where_there_is_an_alias() -> None:
+    assert "valid labels" in parse(TREE).find_region_errors(_region([["machine"]]))[0]
+
+
+def _region(paths: list[list[str]]) -> dict[str, object]:
+    return {"from_name": "c", "to_name": "t", "type": "taxonomy", "value": {"taxonomy": paths}}

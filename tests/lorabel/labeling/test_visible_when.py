@@ -1,0 +1,56 @@
+import pytest
+
+from lorabel.labeling.label_config import parse
+from lorabel.labeling.regions import Region, choices
+from lorabel.labeling.visible_when import shown_controls
+from lorabel.problems.binding import bind
+
+CONFIG = """<View><Image name="image" value="$image"/>
+  <Choices name="kind" toName="image"><Choice value="animal"/><Choice value="thing"/></Choices>
+  <View visibleWhen="choice-selected" whenTagName="kind" whenChoiceValue="animal,plant">
+    <Choices name="animal" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices>
+    <Choices name="breed" toName="image" visibleWhen="choice-selected" whenTagName="animal" whenChoiceValue="dog">
+      <Choice value="pug"/><Choice value="husky"/></Choices>
+  </View>
+  <Choices name="other" toName="image" visibleWhen="choice-unselected" whenTagName="kind" whenChoiceValue="animal">
+    <Choice value="cup"/><Choice value="car"/></Choices>
+</View>"""
+
+
+def answers(**chosen: str) -> dict[str, list[Region]]:
+    return {name: [choices(name, "image", [value])] for name, value in chosen.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "animal", "shown"),
+    [
+        ("animal", "dog", {"kind", "animal", "breed"}),
+        ("animal", "cat", {"kind", "animal"}),
+        ("thing", "dog", {"kind", "other"}),
+    ],
+)
+def test_what_hangs_on_another_answer_is_shown_with_it_alone(kind: str, animal: str, shown: set[str]) -> None:
+    found = answers(kind=kind, animal=animal, breed="pug", other="cup")
+    assert shown_controls(parse(CONFIG), found) == shown
+
+
+def test_any_choice_will_do_where_none_is_named() -> None:
+    config = CONFIG.replace(' whenChoiceValue="animal,plant"', "")
+    assert "animal" in shown_controls(parse(config), answers(kind="thing", animal="cat"))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ('visibleWhen="region-selected"', "visibleWhen='region-selected': it depends on what a person selects"),
+        ('perRegion="true"', "perRegion: it asks about each region that a person draws"),
+        ('perItem="true"', "perItem: it asks about each item of a list"),
+    ],
+)
+def test_what_hangs_on_a_persons_hand_is_left_to_people_and_says_why(attributes: str, reason: str) -> None:
+    config = (
+        f'<View><Image name="image" value="$image"/><Choices name="label" toName="image" {attributes}>'
+        '<Choice value="a"/><Choice value="b"/></Choices></View>'
+    )
+    (unclaimed,) = bind(config).unclaimed
+    assert unclaimed.reason == reason

@@ -1,0 +1,254 @@
+"""Real HTTP on localhost, which is no public address: allowed only where a test says so."""
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lorabel.contracts import MediaRef
+from lorabel.errors import UnreadableError
+from lorabel.media.fetching import Fetcher
+from lorabel.media.image import decode_image
+from lorabel.settings import Settings
+
+
+@dataclass
+class Site:
+    """Remembers the path and the Authorization header of each request."""
+
+    url: str = ""
+    seen: list[tuple[str, str | None]] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    yield from serve()
+
+
+@pytest.fixture
+def second_site() -> Iterator[Site]:
+    yield from serve()
+
+
+def serve() -> Iterator[Site]:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.seen.append((self.path, self.headers.get("Authorization")))
+            if self.path == "/slow":
+                time.sleep(1.0)
+            if self.path == "/drip":
+                self.drip()
+                return
+            if self.path.startswith("/to?"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/to?"))
+                self.end_headers()
+                return
+            status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
+            body = b"x" * (2 * 1024 * 1024 if self.path == "/large" else 5)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            try:
+                self.wfile.write(body)
+            except OSError:
+                self.close_connection = True  # the client had enough
+
+        def drip(self) -> None:
+            """A header that never ends, one byte at a time."""
+            try:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                for _ in range(100):
+                    self.wfile.write(b"x")
+                    time.sleep(0.1)
+            except OSError:
+                self.close_connection = True
+
+        def log_message(self, *args: Any) -> None:
+            return
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    site.url = f"http://127.0.0.1:{http.server_port}"
+    yield site
+    http.shutdown()
+    http.server_close()
+
+
+def fetcher(settings: Settings, **changed: Any) -> Fetcher:
+    return Fetcher(settings.model_copy(update={"media_timeout_s": 0.4, "media_max_mb": 1, **changed}))
+
+
+def reason(fetcher: Fetcher, media: MediaRef) -> tuple[str, bool]:
+    with pytest.raises(UnreadableError) as caught:
+        fetcher.fetch(media)
+    fetcher.close()
+    return str(caught.value), caught.value.is_permanent
+
+
+def test_a_private_address_is_refused_with_the_setting_that_allows_it(settings: Settings, site: Site) -> None:
+    text, is_permanent = reason(fetcher(settings), MediaRef(url=f"{site.url}/a"))
+    assert "not public" in text
+    assert f"add {site.host} to MEDIA_ALLOWED_HOSTS" in text
+    assert not is_permanent
+    assert site.seen == []
+
+
+def test_a_server_that_drips_its_header_is_left_in_time(settings: Settings, site: Site) -> None:
+    allowed = fetcher(settings, media_allowed_hosts=site.host)
+    text, is_permanent = reason(allowed, MediaRef(url=f"{site.url}/drip"))
+    assert "ReadTimeout the time for the whole download is over" in text or "ReadTimeout timed out" in text
+    assert not is_permanent
+
+
+def test_spaces_and_other_letters_in_an_address_are_sent_as_a_browser_sends_them(
+    settings: Settings, site: Site
+) -> None:
+    one = fetcher(settings, media_allowed_hosts=site.host)
+    assert one.fetch(MediaRef(url=f"{site.url}/alte bücher%20.png?q=ü&s=a%2Fb")) == b"xxxxx"
+    one.close()
+    assert site.seen == [("/alte%20b%C3%BCcher%20.png?q=%C3%BC&s=a%2Fb", None)]
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://h:abc/x.png", "http://h:99999/x.png"])
+def test_what_is_no_address_is_unreadable_for_good(settings: Settings, url: str) -> None:
+    text, is_permanent = reason(fetcher(settings), MediaRef(url=url))
+    assert "is no address" in text and is_permanent
+
+
+def test_passwords_in_an_address_are_not_repeated(settings: Settings) -> None:
+    assert "hunter2" not in reason(fetcher(settings), MediaRef(url="http://me:hunter2@127.0.0.1:1/a"))[0]
+
+
+PRIVATE = (
+    "localhost",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[2002:7f00:1::]",
+    "169.254.169.254",
+    "0.0.0.0",
+    "10.0.0.1",
+)
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_every_spelling_of_a_private_address_is_refused(settings: Settings, host: str) -> None:
+    assert "not public" in reason(fetcher(settings), MediaRef(url=f"http://{host}/a"))[0]
+
+
+def test_an_allowed_host_is_fetched_but_another_port_of_it_is_not(settings: Settings, site: Site) -> None:
+    allowed = fetcher(settings, media_allowed_hosts=f"example.org, {site.host}")
+    assert allowed.fetch(MediaRef(url=f"{site.url}/a")) == b"xxxxx"
+    assert "not public" in reason(allowed, MediaRef(url="http://127.0.0.1:1/a"))[0]
+
+
+def test_label_studio_gets_its_token_and_may_be_private(settings: Settings, site: Site) -> None:
+    media = MediaRef(url=f"{site.url}/a", authorization="Token secret", is_trusted=True)
+    one = fetcher(settings)
+    assert one.fetch(media) == b"xxxxx"
+    one.close()
+    assert site.seen == [("/a", "Token secret")]
+
+
+def test_a_redirect_to_another_origin_loses_token_and_trust(
+    settings: Settings, site: Site, second_site: Site
+) -> None:
+    media = MediaRef(url=f"{site.url}/to?{second_site.url}/b", authorization="Token secret", is_trusted=True)
+    assert "not public" in reason(fetcher(settings), media)[0]
+    assert second_site.seen == []
+    allowed = fetcher(settings, media_allowed_hosts=second_site.host)
+    assert allowed.fetch(media) == b"xxxxx"
+    allowed.close()
+    assert second_site.seen == [("/b", None)]
+
+
+def test_endless_redirects_end(settings: Settings, site: Site) -> None:
+    allowed = fetcher(settings, media_allowed_hosts=site.host)
+    loop = f"{site.url}/to?/to?" + "/to?" * 10 + "/a"
+    assert "redirects more than" in reason(allowed, MediaRef(url=loop))[0]
+
+
+def test_too_large_is_final_and_too_slow_is_not(settings: Settings, site: Site) -> None:
+    def ask(path: str) -> tuple[str, bool]:
+        allowed = fetcher(settings, media_allowed_hosts=site.host)
+        return reason(allowed, MediaRef(url=f"{site.url}{path}"))
+
+    text, is_permanent = ask("/large")
+    assert "larger than 1 MB (MEDIA_MAX_MB)" in text and is_permanent
+    text, is_permanent = ask("/slow")
+    assert "cannot be downloaded: ReadTimeout" in text and not is_permanent
+
+
+@pytest.mark.parametrize(("status", "is_final"), [(401, False), (404, False), (410, True), (500, False)])
+def test_error_answers_say_their_status(settings: Settings, site: Site, status: int, is_final: bool) -> None:
+    allowed = fetcher(settings, media_allowed_hosts=site.host)
+    text, is_permanent = reason(allowed, MediaRef(url=f"{site.url}/status/{status}"))
+    assert f"answered status {status}" in text
+    assert is_permanent is is_final
+
+
+def test_a_signature_in_the_query_is_not_repeated_in_the_reason(settings: Settings) -> None:
+    assert "hunter2" not in reason(fetcher(settings), MediaRef(url="http://127.0.0.1:1/a?sig=hunter2"))[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://example.org/a", "/data/upload/1/a.png", "gopher://x"]
+)
+def test_other_schemes_are_refused(settings: Settings, url: str) -> None:
+    assert "no http(s) address" in reason(fetcher(settings), MediaRef(url=url))[0]
+
+
+def test_local_files_are_read_under_their_root_only(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.txt").write_bytes(b"inside")
+    (tmp_path / "secret.txt").write_bytes(b"outside")
+    (tmp_path / "root" / "link.txt").symlink_to(tmp_path / "secret.txt")
+    rooted = fetcher(settings, local_files_document_root=tmp_path / "root")
+    assert rooted.fetch(MediaRef(url="http://ls/data/local-files/?d=a.txt")) == b"inside"
+    for path in ("../secret.txt", "%2e%2e/secret.txt", "link.txt", str(tmp_path / "secret.txt"), ""):
+        assert "no file" in reason(rooted, MediaRef(url=f"http://ls/data/local-files/?d={path}"))[0]
+
+
+def test_data_urls_are_read_and_broken_ones_are_final(settings: Settings) -> None:
+    one = fetcher(settings)
+    assert one.fetch(MediaRef(url="data:text/plain;base64," + base64.b64encode(b"hello").decode())) == b"hello"
+    assert reason(one, MediaRef(url="data:text/plain;base64,@@@"))[1]
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def test_a_picture_is_turned_upright_as_its_camera_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(jpeg(Image.new("RGB", (40, 20)), exif=exif), 100).size == (20, 40)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", jpeg(Image.new("RGB", (64, 64), "red"))[:200]])
+def test_a_broken_picture_is_final(data: bytes) -> None:
+    with pytest.raises(UnreadableError, match="no readable picture") as caught:
+        decode_image(data, 100)
+    assert caught.value.is_permanent
+
+
+def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(UnreadableError, match=r"picture of 1\.4 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS"):
+        decode_image(jpeg(Image.new("RGB", (1200, 1200))), 1)

@@ -1,0 +1,149 @@
+"""Against what was drawn: a frame's brightness tells its moment."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lorabel.errors import UnreadableError
+from lorabel.media import video
+from lorabel.media.container import Track
+from lorabel.media.video import decode_video
+from tests import audio_files
+from tests.video_files import brightening, colour_video, encoded
+
+CODECS = [("libx264", "mp4"), ("mpeg4", "mp4"), ("libvpx-vp9", "webm"), ("libvpx", "webm")]
+MEGAPIXELS = 100
+
+
+def levels(file: bytes, frames: int = 8, clip_s: float = 0.0) -> list[int]:
+    pictures = decode_video(file, frames, clip_s, MEGAPIXELS)
+    return [round(float(np.asarray(picture).mean())) for picture in pictures]
+
+
+@pytest.mark.parametrize(("codec", "file_format"), CODECS)
+def test_frames_are_those_on_the_screen_in_the_middle_of_equal_parts(codec: str, file_format: str) -> None:
+    file = encoded(brightening(96), codec, file_format)
+    expected = [255 * (12 * part + 6) / 95 for part in range(8)]
+    assert levels(file) == pytest.approx(expected, abs=6)
+
+
+def test_a_clip_is_taken_from_the_middle() -> None:
+    file = encoded(brightening(100))
+    assert levels(file, frames=2, clip_s=1.0) == pytest.approx([255 * 44 / 99, 255 * 56 / 99], abs=6)
+    assert levels(file, frames=2, clip_s=60.0) == levels(file, frames=2)
+
+
+def test_a_video_that_is_shorter_than_the_frames_asked_for_repeats_its_own() -> None:
+    assert levels(encoded(brightening(2)), frames=4) == pytest.approx([0, 0, 255, 255], abs=3)
+    assert len(levels(colour_video("red", frames=1))) == 8
+
+
+def test_only_what_lies_behind_a_keyframe_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    frames = Track.frames
+    monkeypatch.setattr(
+        Track, "frames", lambda track, key: (decoded.append(frame) or frame for frame in frames(track, key))
+    )
+    file = encoded(brightening(600), keyframe_every=10)
+    expected = [255 * (75 * part + 37) / 599 for part in range(8)]
+    assert levels(file) == pytest.approx(expected, abs=6)
+    assert len(decoded) <= 8 * 11
+
+
+def test_frames_behind_one_keyframe_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "MOST_DECODED", 100)
+    assert len(levels(encoded(brightening(100)))) == 8
+
+
+def test_a_video_with_too_few_keyframes_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "MOST_DECODED", 50)
+    with pytest.raises(UnreadableError, match="only 1 keyframes in 4 s; encode it with more") as error:
+        levels(encoded(brightening(100)))
+    assert error.value.is_permanent
+
+
+@pytest.mark.parametrize(
+    ("rotation", "blue_corner"), [(90, (2, 2)), (180, (2, 61)), (-90, (45, 2))], ids=["left", "over", "right"]
+)
+def test_pictures_are_upright_whichever_way_the_camera_was_held(
+    rotation: int, blue_corner: tuple[int, int]
+) -> None:
+    """Drawn: blue above, red below. Turned to the left (counterclockwise), blue is at the left."""
+    drawn = Image.new("RGB", (64, 48), "red")
+    drawn.paste("blue", (0, 0, 64, 24))
+    (picture,) = decode_video(encoded([drawn] * 3, rotation=rotation), 1, 0.0, MEGAPIXELS)
+    assert picture.size == ((48, 64) if abs(rotation) == 90 else (64, 48))
+    x, y = blue_corner
+    red, _, blue = picture.getpixel((min(x, picture.width - 1), min(y, picture.height - 3)))
+    assert blue > 200 and red < 50
+
+
+def test_a_video_that_breaks_off_shows_its_last_readable_frame() -> None:
+    whole = encoded(brightening(200), "libvpx", "webm", keyframe_every=20)
+    found = levels(whole[: len(whole) * 2 // 3], frames=8)
+    assert len(found) == 8
+    assert found == sorted(found)
+
+
+def test_broken_packets_in_between_are_left_out() -> None:
+    file = bytearray(encoded(brightening(100), keyframe_every=10))
+    middle = len(file) // 3
+    file[middle : middle + 200] = bytes(200)
+    found = levels(bytes(file))
+    assert len(found) == 8
+    assert found[-1] == pytest.approx(255 * 94 / 99, abs=6)
+
+
+def playlist(url: str) -> bytes:
+    return f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}\n#EXT-X-ENDLIST\n".encode()
+
+
+def test_a_playlist_opens_neither_an_address_nor_a_file(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden.mp4"
+    hidden.write_bytes(colour_video("red"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/hidden.mp4"
+        for named in (url, str(hidden)):
+            for file in (
+                playlist(named),
+                f"ffconcat version 1.0\nfile '{named}'\n".encode(),
+                f'<MPD><Period><AdaptationSet mimeType="video/mp4"><BaseURL>{named}</BaseURL></AdaptationSet>'
+                "</Period></MPD>".encode(),
+            ):
+                with pytest.raises(UnreadableError, match="no readable video"):
+                    levels(file)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (b"", "file of 0 bytes is no readable video"),
+        (b"hello", "no readable video"),
+        (bytes(5000), "no readable video"),
+        (colour_video("red")[:700], "no readable video"),
+        (audio_files.encoded(audio_files.tone(440), "aac", "mp4"), "holds audio, but no video"),
+        (audio_files.encoded(audio_files.tone(440)), "no readable video"),
+    ],
+    ids=["empty", "text", "zeros", "half", "sound in mp4", "wav"],
+)
+def test_a_broken_file_is_unreadable_for_good(file: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableError, match=reason) as error:
+        levels(file)
+    assert error.value.is_permanent
+
+
+def test_a_codec_that_no_browser_has_is_not_decoded() -> None:
+    with pytest.raises(UnreadableError, match="no readable video"):
+        levels(encoded(brightening(4), "mpeg2video", "mp4"))
+
+
+def test_frames_that_are_too_large_are_refused() -> None:
+    file = encoded([np.zeros((1000, 1200, 3), np.uint8)] * 2)
+    with pytest.raises(UnreadableError, match=r"1\.2 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS\)"):
+        list(decode_video(file, 8, 0.0, 1))

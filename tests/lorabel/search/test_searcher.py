@@ -1,0 +1,205 @@
+"""Search over real sockets: a stand-in for Label Studio has the tasks, one for the model server embeds them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from lorabel.contracts import Content, EmbedInput, MediaRef, Modality
+from lorabel.database import projects, task_embeddings
+from lorabel.database.store import Store
+from lorabel.database.task_embeddings import Place
+from lorabel.errors import ConflictError, ModelServerError, NotFoundError
+from lorabel.inference.model_client import ModelClient
+from lorabel.label_studio.authorizations import Authorizations
+from lorabel.problems.binding import bind
+from lorabel.search import embeddings, vector_index
+from lorabel.search.searcher import Found, Searcher
+from lorabel.search.vector_index import Vectors
+from lorabel.settings import Settings
+from tests.backend import requests
+from tests.backend.fake_model_server import FakeModelServer
+from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from tests.workers.conftest import add_tasks
+
+NAMES = ["blue-star", "red-star", "green-star", "red-circle", "blue-circle"]
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    fake = FakeLabelStudio()
+    add_tasks(fake, *NAMES)
+    with serve(fake):
+        yield fake
+
+
+@pytest.fixture
+def connected(store: Store, label_studio: FakeLabelStudio) -> None:
+    projects.remember(
+        store, 1, label_config=requests.CONFIG, label_studio_url=label_studio.url, api_key=PERSONAL_TOKEN
+    )
+
+
+@pytest.fixture
+def searcher(
+    settings: Settings, store: Store, model_server: FakeModelServer, connected: None
+) -> Iterator[Searcher]:
+    own = settings.model_copy(update={"model_server_url": model_server.url, "bulk_page": 2})
+    client, authorizations = ModelClient(own), Authorizations()
+    yield Searcher(own, store, client, authorizations)
+    client.close()
+    authorizations.close()
+
+
+def pictures_of(model_server: FakeModelServer) -> list[str]:
+    """Those that were embedded since this was last asked."""
+    media = [row.input["contents"][0]["media"] for row in model_server.embedded]
+    model_server.embedded.clear()
+    return [one["url"].rsplit("/", 1)[-1].removesuffix(".png") for one in media if one]
+
+
+def test_the_tasks_that_are_most_like_a_text_come_first(searcher: Searcher) -> None:
+    found = searcher.by_text(1, "a red star", 3)
+    assert [hit.task_id for hit in found.hits] == [2, 1, 3]
+    assert found.hits[0].similarity == pytest.approx(1.0, abs=1e-3)
+    assert found.hits[1].similarity == pytest.approx(0.5, abs=0.01)
+    assert (found.indexed, found.missing) == (5, 0)
+
+
+def test_tasks_like_another_one_come_without_it(searcher: Searcher) -> None:
+    assert [hit.task_id for hit in searcher.like_task(1, 4, 2).hits] == [2, 5]
+
+
+def test_a_second_search_embeds_nothing_but_the_query_and_what_is_new(
+    searcher: Searcher, model_server: FakeModelServer, label_studio: FakeLabelStudio
+) -> None:
+    searcher.by_text(1, "red", 1)
+    assert sorted(pictures_of(model_server)) == sorted(NAMES)
+    searcher.by_text(1, "blue", 1)
+    assert pictures_of(model_server) == []
+    add_tasks(label_studio, "green-circle", first=6)
+    assert searcher.by_text(1, "green circle", 1).hits[0].task_id == 6
+    assert pictures_of(model_server) == ["green-circle"]
+
+
+def test_deleted_tasks_leave(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
+    searcher.by_text(1, "red", 1)
+    del label_studio.tasks[1]
+    found = searcher.by_text(1, "a red star", 5)
+    assert {hit.task_id for hit in found.hits} == {1, 3, 4, 5}
+    assert (found.indexed, found.missing) == (4, 0)
+
+
+def test_an_index_run_embeds_what_was_changed(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
+    searcher.by_text(1, "red", 1)
+    label_studio.tasks[2]["data"]["image"] = "http://pictures.test/green-circle.png"
+    indexed = searcher.index(1)
+    assert (indexed.embedded, indexed.total, indexed.unread) == (2, 5, {}), "and the first, to learn the space"
+    assert [hit.task_id for hit in searcher.by_text(1, "green circle", 2).hits] == [3, 4]
+
+
+def test_vectors_of_another_base_model_are_not_compared_but_made_anew(
+    searcher: Searcher, model_server: FakeModelServer
+) -> None:
+    searcher.by_text(1, "red", 1)
+    model_server.space = "fake two"
+    pictures_of(model_server)
+    found = searcher.by_text(1, "a red star", 1)
+    assert sorted(pictures_of(model_server)) == sorted(NAMES)
+    assert (found.hits[0].task_id, found.indexed, found.missing) == (2, 5, 0)
+
+
+def test_what_cannot_be_read_is_missing_and_named(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
+    add_tasks(label_studio, "broken", "forbidden", first=6)
+    label_studio.tasks[0]["data"] = {"other": "no picture"}
+    found = searcher.by_text(1, "star", 9)
+    assert (len(found.hits), found.indexed, found.missing) == (4, 4, 3)
+    unread = searcher.index(1).unread
+    assert unread.keys() == {1, 6, 7}
+    assert "'image'" in unread[1] and unread[6] == "no picture"
+
+
+def test_what_is_asked_for_wrongly_is_said(searcher: Searcher, model_server: FakeModelServer) -> None:
+    with pytest.raises(NotFoundError, match="project 1 has no task 99"):
+        searcher.like_task(1, 99, 1)
+    with pytest.raises(NotFoundError, match="project 2 is not known here"):
+        searcher.by_text(2, "red", 1)
+    model_server.status = 500
+    with pytest.raises(ModelServerError):
+        searcher.by_text(1, "red", 1)
+
+
+def test_where_nothing_is_embedded_no_model_is_asked_about_the_text(
+    searcher: Searcher, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    label_studio.tasks = label_studio.tasks[:1]
+    label_studio.tasks[0]["data"] = {"other": "no picture"}
+    assert searcher.by_text(1, "red", 1) == Found([], 0, 1)
+    assert model_server.embedded == []
+
+
+def test_without_a_token_what_is_embedded_is_found(searcher: Searcher, store: Store) -> None:
+    searcher.by_text(1, "red", 1)
+    projects.remember(store, 1, api_key=None)
+    found = searcher.by_text(1, "a red star", 1)
+    assert (found.hits[0].task_id, found.indexed, found.missing) == (2, 5, None)
+    with pytest.raises(ConflictError, match="lorabel connect"):
+        searcher.index(1)
+
+
+def test_a_task_shows_what_any_of_its_control_tags_reads_once() -> None:
+    bound = bind(requests.TWO_PICTURES)
+    asked = embeddings.question(bound, {"left": "a.png", "right": "b.png"})
+    assert [content.media for content in asked.contents] == [MediaRef(url="a.png"), MediaRef(url="b.png")]
+    assert asked.modalities == {Modality.IMAGE, Modality.TEXT}
+    same = embeddings.question(bind(requests.TWO_TAGS), {"image": "a.png"})
+    assert len(same.contents) == 1
+    half = embeddings.question(bound, {"left": "a.png"})
+    assert half.contents == same.contents
+
+
+def places(store: Store, found: dict[int, list[float]], space: str = "s") -> None:
+    """Write these vectors, each made 1 long."""
+    asked = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
+    made = {i: Place(space, as_bytes(vector)) for i, vector in found.items()}
+    task_embeddings.write(store, 1, dict.fromkeys(made, asked), made)
+
+
+def as_bytes(vector: list[float]) -> bytes:
+    return (np.array(vector) / np.linalg.norm(vector)).astype(vector_index.ON_THE_WIRE).tobytes()
+
+
+def nearest(found: Vectors, vector: list[float], limit: int = 9) -> list[int]:
+    return [hit.task_id for hit in found.nearest(1, Place("s", as_bytes(vector)), limit)]
+
+
+def test_vectors_in_memory_follow_the_database(store: Store) -> None:
+    kept = Vectors(store, 10**6)
+    assert nearest(kept, [1, 0]) == []
+    places(store, {1: [1, 0], 2: [0, 1], 3: [1, 1]})
+    assert nearest(kept, [1, 0]) == [1, 3, 2]
+    places(store, {1: [-1, 0], 4: [1, 0.1]})
+    places(store, {5: [1, 0]}, space="another")
+    assert nearest(kept, [1, 0]) == [4, 3, 2, 1]
+    with store.write() as session:
+        task_embeddings.forget(store, session, 1, [3, 77])
+    assert nearest(kept, [1, 0], limit=2) == [4, 2]
+    with store.write() as session:
+        task_embeddings.forget_all(store, session, 1)
+    assert nearest(kept, [1, 0]) == []
+
+
+def test_exact_search_agrees_with_sorting_all_similarities(store: Store) -> None:
+    generator = np.random.default_rng(0)
+    found = {i: generator.standard_normal(16).tolist() for i in range(1, 301)}
+    places(store, found)
+    query = generator.standard_normal(16)
+    cosines = {i: np.dot(v, query) / np.linalg.norm(v) for i, v in found.items()}
+    expected = sorted(cosines, key=lambda i: -cosines[i])
+    assert nearest(Vectors(store, 10**6), query.tolist(), limit=10) == expected[:10]
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_the_setting(store: Store) -> None:
+    places(store, {i: [1, 0] for i in range(1, 200)})
+    with pytest.raises(ConflictError, match="SEARCH_MEMORY_MB"):
+        nearest(Vectors(store, 1000), [1, 0])
