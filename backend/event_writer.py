@@ -27,7 +27,7 @@ class _Waiting:
     error: BaseException | None = None
 
 
-class Inbox:
+class EventWriter:
     """Thread-safe."""
 
     def __init__(self, store: Store) -> None:

@@ -76,7 +76,7 @@ def _store(services: Services, envelope: wire.Envelope, payload: str) -> Event:
     if envelope.action not in KNOWN:
         log.info("project %s: event %r is not known here and is kept as ignored", project_id, envelope.action)
         event.state = EventState.IGNORED
-    services.inbox.put(event)
+    services.event_writer.put(event)
     return event
 
 

@@ -19,10 +19,10 @@ from lorabel.database import bulk_runs, projects
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.disconnect import has_hung_up
-from lorabel.inference.messages import Lane
+from lorabel.inference.disconnect import is_disconnected
+from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel, TaskPrediction
-from lorabel.inference.requests import Asker
+from lorabel.inference.requests import PredictionCaller
 from lorabel.problems.binding import bind
 
 log = logging.getLogger(__name__)
@@ -95,20 +95,22 @@ def _predict(
         project, services.settings, on_refusal=services.metrics.refused_tokens.inc
     )
     # Who waits for one task goes before those who wait for many.
-    lane = Lane.INTERACTIVE if len(body.tasks) == 1 else Lane.BULK
-    asker = Asker(services.model_client, project.id, lane, deadline, lambda: has_hung_up(client))
+    priority = Priority.INTERACTIVE if len(body.tasks) == 1 else Priority.BULK
+    caller = PredictionCaller(
+        services.model_client, project.id, priority, deadline, lambda: is_disconnected(client)
+    )
     try:
-        found = prediction.predict(model, [task.data for task in body.tasks], resolve, asker)
+        found = prediction.predict(model, [task.data for task in body.tasks], resolve, caller)
     except ModelServerError:
-        if lane == Lane.BULK and _go_on_later(services, project.id, [task.id for task in body.tasks]):
+        if priority == Priority.BULK and _go_on_later(services, project.id, [task.id for task in body.tasks]):
             return [None] * len(body.tasks)
         raise
     _count(services, found)
     unread = {task.id: one.unread for task, one in zip(body.tasks, found, strict=True)}
     late = [task_id for task_id, why in unread.items() if why is not None and why.is_late]
-    if lane == Lane.BULK and late:
+    if priority == Priority.BULK and late:
         # Label Studio drops the whole answer if nobody is there to take it any more.
-        _go_on_later(services, project.id, [*unread] if has_hung_up(client) else late)
+        _go_on_later(services, project.id, [*unread] if is_disconnected(client) else late)
     # The bulk run notes what it finds; thousands of late tasks must not use up the time that is left.
     noted = {task_id: why for task_id, why in unread.items() if why is None or not why.is_late}
     unreadable_tasks.write(services.store, project.id, noted, live.unread)

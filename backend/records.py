@@ -13,7 +13,7 @@ from lorabel.database.tables import (
     ModelVersion,
     Project,
     TrainingRun,
-    UnreadTask,
+    UnreadableTask,
     VersionState,
     version_name,
 )
@@ -300,7 +300,7 @@ def summarize(session: Session, project: Project) -> ProjectSummary:
 
 
 def describe(session: Session, project: Project) -> ProjectRecord:
-    unread = select(UnreadTask).where(UnreadTask.project_id == project.id).order_by(UnreadTask.task_id)
+    unread = select(UnreadableTask).where(UnreadableTask.project_id == project.id).order_by(UnreadableTask.task_id)
     return ProjectRecord(
         **_summary(session, project),
         hostname=project.hostname,
@@ -319,13 +319,13 @@ def _summary(session: Session, project: Project) -> dict[str, Any]:
         Annotation.is_deleted.is_(False),
         Annotation.was_cancelled.is_(False),
     )
-    is_unread = UnreadTask.project_id == project.id
+    is_unread = UnreadableTask.project_id == project.id
     return {
         "id": project.id,
         "live_version": project.live_version,
         "is_deleted": project.is_deleted,
         "new_annotations": session.scalar(select(func.count(Annotation.id)).where(*is_new)),
-        "unread_tasks": session.scalar(select(func.count()).select_from(UnreadTask).where(is_unread)),
+        "unread_tasks": session.scalar(select(func.count()).select_from(UnreadableTask).where(is_unread)),
         "created_at": project.created_at,
         "updated_at": project.updated_at,
     }

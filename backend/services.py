@@ -8,7 +8,7 @@ from typing import cast
 
 from flask import current_app
 
-from backend.event_writer import Inbox
+from backend.event_writer import EventWriter
 from backend.metrics import Metrics
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
@@ -28,7 +28,7 @@ class Services:
 
     settings: Settings
     store: Store
-    inbox: Inbox
+    event_writer: EventWriter
     jobs: Jobs
     model_client: ModelClient
     authorizations: Authorizations
@@ -45,7 +45,7 @@ class Services:
         return cls(
             settings,
             store,
-            Inbox(store),
+            EventWriter(store),
             Jobs(settings),
             model_client,
             authorizations,

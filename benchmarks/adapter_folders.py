@@ -4,14 +4,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 
 # q, k, v and the MLP of the image tower: what the goals are stated for.
 LAYERS = r"visual\..*\.(q_proj|k_proj|v_proj|c_fc|c_proj)"
 STD = 0.02
 
 
-def write(module: nn.Module, registry: Registry, first_project: int, count: int, rank: int) -> list[str]:
+def write(module: nn.Module, registry: AdapterFolders, first_project: int, count: int, rank: int) -> list[str]:
     """Names `p<project>.v1/label`, one adapter for each of `count` projects. The module stays as it was."""
     torch.manual_seed(first_project)
     model = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LAYERS))

@@ -38,7 +38,7 @@ from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
 from workers import evaluate, examples, lora
-from workers.candidate import Ground, make_candidate
+from workers.candidate import TrainingContext, make_candidate
 from workers.services import Services
 
 COUNTS, QUICK_COUNTS = (0, 10, 20, 40, 80, 160), (0, 10, 40)
@@ -155,9 +155,9 @@ def _run(taught: Class, count: int, old: int, live: Path | None, name: str) -> t
     annotations = _annotations(taught.known, old, count)
     plan = examples.plan(taught.problem, taught.bound.config, annotations, here.settings, taught.seed + count)
     folder = taught.folder / name
-    ground = Ground(live, _as_it_is, name)
+    context = TrainingContext(live, _as_it_is, name)
     made = make_candidate(
-        here, taught.problem, taught.family, plan, ground, taught.recipe, folder, lambda progress: None
+        here, taught.problem, taught.family, plan, context, taught.recipe, folder, lambda progress: None
     )
     if made is None:
         raise RuntimeError(f"{taught.course.name}: nothing could be learned from {count} annotations")

@@ -83,28 +83,28 @@ class Input(Contract):
         return True
 
     @property
-    def asked(self) -> Hashable:
+    def group_key(self) -> Hashable:
         """What is asked, whatever about: equal for questions that differ only in what their contents are."""
         fields = (getattr(self, name) for name in type(self).model_fields if name != "contents")
         return type(self), tuple(content.modality for content in self.contents), *fields
 
-    def worded(self, template: str) -> Self:
+    def with_template(self, template: str) -> Self:
         """The same with `{}` in the template replaced by each text that a label is read as."""
         return self
 
 
-class Labelled(Input):
+class LabelTextsInput(Input):
     """About labels, for each of which some texts stand: it fits as well as they do on average."""
 
     contents: tuple[Content, ...] = Field(min_length=1)
     labels: tuple[tuple[str, ...], ...] = Field(min_length=1)
 
-    def worded(self, template: str) -> Self:
+    def with_template(self, template: str) -> Self:
         labels = tuple(tuple(template.replace("{}", text) for text in texts) for texts in self.labels)
         return self.model_copy(update={"labels": labels})
 
 
-class LabelsInput(Labelled):
+class LabelsInput(LabelTextsInput):
     """Which of the labels fit the contents (of several, what they say together)?
 
     Args:
@@ -240,7 +240,7 @@ class OrderTarget:
         return [(a, b) for a in numbers for b in numbers if self.places[a] < self.places[b]]
 
 
-class SpansInput(Labelled):
+class SpansInput(LabelTextsInput):
     """Which parts of a text, the one content, do the labels name?"""
 
     kind: ClassVar[str] = "spans"
@@ -271,13 +271,13 @@ class SpanTarget:
     spans: tuple[tuple[int, int, int], ...]
 
 
-class RowAdapters(Protocol):
+class BatchAdapters(Protocol):
     """The adapters by name; None is the base model."""
 
-    def rows(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
+    def use(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
         """Inside, row i of every batch is computed with `adapters[i]`."""
 
-    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
+    def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
         """The adapter if it is on one of these layers; else None, since they then compute what the base model
         does."""
 

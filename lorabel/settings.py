@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(64, ge=1, description="Most rows in one forward pass.")
     max_waiting: int = Field(
-        2048, ge=1, description="Rows of one lane that may wait in the model server before it says 503."
+        2048, ge=1, description="Rows of one priority that may wait in the model server before it says 503."
     )
     adapter_memory_mb: int = Field(512, ge=1, description="Memory for loaded adapters.")
     features_memory_mb: int = Field(

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Family
 
@@ -94,7 +94,7 @@ class AdapterBank:
     from one only.
     """
 
-    def __init__(self, family: Family, registry: Registry, memory_bytes: int) -> None:
+    def __init__(self, family: Family, registry: AdapterFolders, memory_bytes: int) -> None:
         self._family, self._registry, self._memory_bytes = family, registry, memory_bytes
         self._slots: OrderedDict[str, int] = OrderedDict()
         self._shapes: dict[str, _Shape] = {}
@@ -134,17 +134,17 @@ class AdapterBank:
             if name not in self._slots:
                 self._add(name, adapter)
 
-    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
+    def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
         """The adapter if it is on one of these layers; else None, what they compute is then the base model's.
         Raises as `load` does."""
         if adapter is None:
             return None
         while (shape := self._shapes.get(adapter)) is None:
             self.load(adapter)
-        return None if shape.layers.isdisjoint(tower) else adapter
+        return None if shape.layers.isdisjoint(layers) else adapter
 
     @contextmanager
-    def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
+    def use(self, adapters: Sequence[str | None]) -> Iterator[None]:
         """Inside, row i of every batch is computed with `adapters[i]`."""
         pinned: list[str] = []
         try:

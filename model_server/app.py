@@ -10,13 +10,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import ModelServerBusyError, NotFoundError, UnreadableError
 from lorabel.families.base import Family
-from lorabel.families.cache import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import families_named, load_family
-from lorabel.inference.disconnect import has_hung_up
+from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.http_auth import require_basic_auth
 from lorabel.inference.messages import (
     FamilyInfo,
@@ -31,7 +31,7 @@ from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from model_server.engine import Engine
-from model_server.family_pool import Station, Stations
+from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.metrics import MemoCollector, Metrics
 
@@ -47,18 +47,18 @@ IS_GONE, ARRIVED = "lorabel.is_gone", "lorabel.arrived"
 
 def create_app(settings: Settings) -> Flask:
     """Loads the base models that FAMILIES names: takes seconds, or minutes where a hub is asked first."""
-    adapters = Registry(settings.adapters_dir)
+    adapters = AdapterFolders(settings.adapters_dir)
     metrics_registry = CollectorRegistry()
 
-    def load(kind: type[Family]) -> Station:
+    def load(kind: type[Family]) -> LoadedFamily:
         family = load_family(kind, settings)
-        memo = _memo(settings)
-        metrics_registry.register(MemoCollector(family.name, memo.figures))
+        cache = _cache(settings)
+        metrics_registry.register(MemoCollector(family.name, cache.figures))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
-        return Station(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE), memo)
+        return LoadedFamily(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE), cache)
 
     engine = Engine(
-        Stations(load, [load(kind) for kind in families_named(settings)]),
+        FamilyPool(load, [load(kind) for kind in families_named(settings)]),
         Files(Fetcher(settings).fetch, settings.media_fresh_s),
         Metrics(metrics_registry),
         max_batch=settings.max_batch,
@@ -90,7 +90,7 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
             waited_s = time.monotonic() - request.environ[ARRIVED]
             wanted = wanted.model_copy(update={"timeout_s": max(0.0, wanted.timeout_s - waited_s)})
         client = request.environ.get("gunicorn.socket")
-        is_gone = request.environ.get(IS_GONE, lambda: has_hung_up(client))
+        is_gone = request.environ.get(IS_GONE, lambda: is_disconnected(client))
         return _answer(_predict(engine, wanted, is_gone))
 
     @app.post("/v1/preload")
@@ -120,13 +120,13 @@ def _predict(engine: Engine, wanted: PredictRequest, is_gone: Callable[[], bool]
     )
 
 
-def _memo(settings: Settings) -> Memo:
+def _cache(settings: Settings) -> FeatureCache:
     pixels, features = settings.pixels_memory_mb * MEGABYTE, settings.features_memory_mb * MEGABYTE
-    return Memo({PIXELS: pixels, FEATURES: features, TEXTS: features})
+    return FeatureCache({DECODED: pixels, FEATURES: features, TEXTS: features})
 
 
 def _describe(settings: Settings, engine: Engine) -> ModelsResponse:
-    stations = engine.stations.loaded
+    family_pool = engine.family_pool.loaded
     device = choose_device(settings)
     return ModelsResponse(
         device=str(device),
@@ -139,10 +139,10 @@ def _describe(settings: Settings, engine: Engine) -> ModelsResponse:
                 parameters=sum(p.numel() for p in family.module.parameters()),
                 lora_layers=len(family.lora_layers()),
             )
-            for family in (station.family for station in stations)
+            for family in (loaded_family.family for loaded_family in family_pool)
         ],
-        adapters=[name for station in stations for name in station.bank.names],
-        adapter_bytes=sum(station.bank.nbytes for station in stations),
+        adapters=[name for loaded_family in family_pool for name in loaded_family.bank.names],
+        adapter_bytes=sum(loaded_family.bank.nbytes for loaded_family in family_pool),
     )
 
 

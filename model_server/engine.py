@@ -21,9 +21,9 @@ import torch
 from lorabel.contracts import Contract, Input, MediaRef, media_of
 from lorabel.errors import LorabelError, ModelServerBusyError, UnreadableError
 from lorabel.families.base import DigestOf
-from lorabel.inference.messages import Lane, PredictRequest, PredictRow, RowError, RowResult
+from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowError, RowResult
 from model_server.fair_queue import FairQueue
-from model_server.family_pool import Station, Stations, input_type
+from model_server.family_pool import FamilyPool, LoadedFamily, input_type
 from model_server.files import File, Files
 from model_server.metrics import Metrics
 
@@ -42,21 +42,21 @@ BACKGROUND_BATCH_S = 0.2
 
 @dataclass(eq=False)
 class _Row:
-    """A question on its way through the stages; `station` once its family is loaded, `example` once it is
+    """A question on its way through the stages; `loaded_family` once its family is loaded, `example` once it is
     prepared."""
 
     question: Input
     adapter: str | None
     project: int
-    lane: Lane
+    priority: Priority
     deadline: float
     done: "Future[RowResult]"
     files: dict[MediaRef, "Future[File]"] = field(default_factory=dict)
-    loaded: Station | None = None
+    loaded: LoadedFamily | None = None
     example: Any = None
 
     @property
-    def station(self) -> Station:
+    def loaded_family(self) -> LoadedFamily:
         assert self.loaded is not None
         return self.loaded
 
@@ -79,13 +79,13 @@ class Engine:
     """
 
     def __init__(
-        self, stations: Stations, files: Files, metrics: Metrics, *, max_batch: int, max_waiting: int
+        self, family_pool: FamilyPool, files: Files, metrics: Metrics, *, max_batch: int, max_waiting: int
     ) -> None:
         self.max_batch = max_batch
-        self.stations = stations
+        self.family_pool = family_pool
         self._files, self._metrics, self._max_waiting = files, metrics, max_waiting
         self._metrics.max_batch.set(max_batch)
-        self._waiting: Counter[Lane] = Counter()
+        self._waiting: Counter[Priority] = Counter()
         self._lock = threading.Lock()
         self._row_s: dict[str, float] = {}
         self._most_rows, self._good = max_batch, 0
@@ -106,22 +106,22 @@ class Engine:
         """One future per row, in order.
 
         Raises:
-            ModelServerBusyError: too many rows of this lane wait already; nothing of this request was taken.
+            ModelServerBusyError: too many rows of this priority wait already; nothing of this request was taken.
         """
-        lane = request.lane
+        priority = request.priority
         with self._lock:
-            if self._waiting[lane] >= self._max_waiting:
+            if self._waiting[priority] >= self._max_waiting:
                 raise ModelServerBusyError(
-                    f"{self._waiting[lane]} rows are waiting, at most {self._max_waiting} may (MAX_WAITING)",
+                    f"{self._waiting[priority]} rows are waiting, at most {self._max_waiting} may (MAX_WAITING)",
                     retry_after_s=RETRY_AFTER_S,
                 )
-            self._waiting[lane] += len(request.rows)
-            self._metrics.waiting.labels(lane).set(self._waiting[lane])
+            self._waiting[priority] += len(request.rows)
+            self._metrics.waiting.labels(priority).set(self._waiting[priority])
         deadline = time.monotonic() + request.timeout_s
         futures = []
         for row in request.rows:
             done: Future[RowResult] = Future()
-            done.add_done_callback(lambda done: self._count(done, lane))
+            done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
             with _failing(done, row.kind):
                 self._arrive(self._row(row, request, deadline, done))
@@ -135,13 +135,13 @@ class Engine:
             UnreadableError: it fits none.
         """
         refused: list[UnreadableError] = []
-        stations = self.stations.loaded
-        for station in stations:
+        family_pool = self.family_pool.loaded
+        for loaded_family in family_pool:
             try:
-                station.bank.load(adapter)
+                loaded_family.bank.load(adapter)
             except UnreadableError as error:
                 refused.append(error)
-        if refused and len(refused) == len(stations):
+        if refused and len(refused) == len(family_pool):
             raise refused[0]
 
     def close(self) -> None:
@@ -153,18 +153,18 @@ class Engine:
 
     def _row(self, row: PredictRow, request: PredictRequest, deadline: float, done: "Future[RowResult]") -> _Row:
         question = input_type(row.kind).model_validate(row.input)
-        return _Row(question, row.adapter, request.project, request.lane, deadline, done)
+        return _Row(question, row.adapter, request.project, request.priority, deadline, done)
 
     def _arrive(self, row: _Row) -> None:
         """Begin when the row's family is loaded."""
 
-        def begin(found: "Future[Station]") -> None:
+        def begin(found: "Future[LoadedFamily]") -> None:
             with _failing(row.done, row.question.kind):
                 row.loaded = found.result()
                 if row.is_wanted():
                     self._begin(row)
 
-        self.stations.of(row.question).add_done_callback(begin)
+        self.family_pool.of(row.question).add_done_callback(begin)
 
     def _begin(self, row: _Row) -> None:
         """Answer from memory, or send for the files."""
@@ -172,7 +172,7 @@ class Engine:
             return
         if row.example is not None:
             self._ready.put(row)
-        elif row.lane == Lane.INTERACTIVE:
+        elif row.priority == Priority.INTERACTIVE:
             self._fetch(row)
         else:
             self._admit(row.project, row)
@@ -219,7 +219,7 @@ class Engine:
             if is_last:
                 self._to_prepare.put(row)
 
-        row.files = {media: self._files.get(row.project, media, row.lane) for media in wanted}
+        row.files = {media: self._files.get(row.project, media, row.priority) for media in wanted}
         for file in list(row.files.values()):
             file.add_done_callback(arrived)
         if not wanted:
@@ -227,11 +227,11 @@ class Engine:
 
     def _is_answered(self, row: _Row, digest_of: DigestOf) -> bool:
         """Whether no file is needed for the answer, nor the device. Keeps what it found on the way."""
-        family, bank, memo = row.station.family, row.station.bank, row.station.memo
-        example = family.recall(row.question, digest_of, row.adapter, bank, memo)
+        family, bank, cache = row.loaded_family.family, row.loaded_family.bank, row.loaded_family.cache
+        example = family.recall(row.question, digest_of, row.adapter, bank, cache)
         if example is None:
             return False
-        output = family.answer(example, row.adapter, bank, memo)
+        output = family.answer(example, row.adapter, bank, cache)
         if output is None:
             row.example = example
             return False
@@ -254,11 +254,11 @@ class Engine:
 
     def _prepare(self, row: _Row, files: dict[MediaRef, File]) -> None:
         if row.adapter is not None:
-            row.station.bank.load(row.adapter)
+            row.loaded_family.bank.load(row.adapter)
         if self._is_answered(row, lambda media: files[media].digest):
             return
         if row.example is None:
-            row.example = row.station.family.prepare(row.question, lambda media: files[media].data)
+            row.example = row.loaded_family.family.prepare(row.question, lambda media: files[media].data)
         self._ready.put(row)
 
     def _run_device(self) -> None:
@@ -266,15 +266,15 @@ class Engine:
             """As in the other threads: nothing is kept while it waits."""
 
     def _compute_one(self) -> bool:
-        batch = self._ready.get_batch(self._most, lambda row: row.station.family.name)
+        batch = self._ready.get_batch(self._most, lambda row: row.loaded_family.family.name)
         wanted = [row for row in batch if row.is_wanted()]
         if wanted:
             self._compute(wanted)
         return bool(batch)
 
     def _most(self, first: _Row) -> int:
-        row_s = self._row_s.get(first.station.family.name)
-        if first.lane == Lane.INTERACTIVE or not row_s:
+        row_s = self._row_s.get(first.loaded_family.family.name)
+        if first.priority == Priority.INTERACTIVE or not row_s:
             return self.max_batch
         return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / row_s)))
 
@@ -326,24 +326,24 @@ class Engine:
         log.warning("batches have at most %d rows from now on", rows)
 
     def _forward(self, batch: list[_Row]) -> list[tuple[_Row, Contract]]:
-        station = batch[0].station
+        loaded_family = batch[0].loaded_family
         self._metrics.batch.observe(len(batch))
         began = time.monotonic()
-        outputs = station.family.predict(
-            [row.example for row in batch], [row.adapter for row in batch], station.bank, station.memo
+        outputs = loaded_family.family.predict(
+            [row.example for row in batch], [row.adapter for row in batch], loaded_family.bank, loaded_family.cache
         )
         took = time.monotonic() - began
         self._metrics.forward.observe(took)
         row_s = took / len(batch)
-        self._row_s[station.family.name] = (self._row_s.get(station.family.name, row_s) + row_s) / 2
+        self._row_s[loaded_family.family.name] = (self._row_s.get(loaded_family.family.name, row_s) + row_s) / 2
         return list(zip(batch, outputs, strict=True))
 
-    def _count(self, done: "Future[RowResult]", lane: Lane) -> None:
+    def _count(self, done: "Future[RowResult]", priority: Priority) -> None:
         with self._lock:
-            self._waiting[lane] -= 1
-            self._metrics.waiting.labels(lane).set(self._waiting[lane])
+            self._waiting[priority] -= 1
+            self._metrics.waiting.labels(priority).set(self._waiting[priority])
         outcome = "cancelled" if done.cancelled() else "error" if done.result().error else "ok"
-        self._metrics.rows.labels(lane, outcome).inc()
+        self._metrics.rows.labels(priority, outcome).inc()
 
 
 @contextmanager

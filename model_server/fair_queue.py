@@ -1,16 +1,16 @@
-"""Who is next: the most urgent lane first, and in one lane every project in turn."""
+"""Who is next: the most urgent priority first, and in one priority every project in turn."""
 
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 
 
 class Queued(Protocol):
     @property
-    def lane(self) -> Lane: ...
+    def priority(self) -> Priority: ...
 
     @property
     def project(self) -> int: ...
@@ -23,7 +23,9 @@ class FairQueue(Generic[Item]):
     """Thread-safe."""
 
     def __init__(self) -> None:
-        self._lanes: dict[Lane, OrderedDict[int, deque[Item]]] = {lane: OrderedDict() for lane in Lane}
+        self._lanes: dict[Priority, OrderedDict[int, deque[Item]]] = {
+            priority: OrderedDict() for priority in Priority
+        }
         self._changed = threading.Condition()
         self._count = 0
         self._is_closed = False
@@ -33,7 +35,7 @@ class FairQueue(Generic[Item]):
 
     def put(self, item: Item) -> None:
         with self._changed:
-            self._lanes[item.lane].setdefault(item.project, deque()).append(item)
+            self._lanes[item.priority].setdefault(item.project, deque()).append(item)
             self._count += 1
             self._changed.notify()
 
@@ -43,7 +45,7 @@ class FairQueue(Generic[Item]):
         return batch[0] if batch else None
 
     def get_batch(self, most: Callable[[Item], int], alike: Callable[[Item], object]) -> list[Item]:
-        """Whatever waits in the most urgent lane and is alike, at least one; empty at the end.
+        """Whatever waits in the most urgent priority and is alike, at least one; empty at the end.
 
         Args:
             most: the limit of a batch that begins with this item.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lorabel.contracts import Input
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Family
-from lorabel.families.cache import Memo
+from lorabel.families.cache import FeatureCache
 from lorabel.families.loading import family_for, family_types
 from model_server.adapters import AdapterBank
 
@@ -20,37 +20,37 @@ RETRY_AFTER_S = 60.0
 
 
 @dataclass(frozen=True)
-class Station:
+class LoadedFamily:
     """A loaded family with its adapters and what it has computed before."""
 
     family: Family
     bank: AdapterBank
-    memo: Memo
+    cache: FeatureCache
 
 
-class Stations:
+class FamilyPool:
     """Thread-safe. A family is loaded once, in a thread of its own; those who ask meanwhile wait for it.
 
     Args:
-        load: makes a family's station; takes seconds, or minutes where a hub is asked for the first time.
+        load: makes a family's loaded_family; takes seconds, or minutes where a hub is asked for the first time.
         loaded: those that are there from the start.
     """
 
-    def __init__(self, load: Callable[[type[Family]], Station], loaded: Iterable[Station] = ()) -> None:
+    def __init__(self, load: Callable[[type[Family]], LoadedFamily], loaded: Iterable[LoadedFamily] = ()) -> None:
         self._load = load
         self._lock = threading.Lock()
-        self._found: dict[str, Future[Station]] = {}
+        self._found: dict[str, Future[LoadedFamily]] = {}
         self._failed_at: dict[str, float] = {}
-        for station in loaded:
-            self._found[station.family.name] = Future()
-            self._found[station.family.name].set_result(station)
+        for loaded_family in loaded:
+            self._found[loaded_family.family.name] = Future()
+            self._found[loaded_family.family.name].set_result(loaded_family)
 
     @property
-    def loaded(self) -> list[Station]:
+    def loaded(self) -> list[LoadedFamily]:
         with self._lock:
             return [found.result() for found in self._found.values() if found.done() and not found.exception()]
 
-    def of(self, question: Input) -> "Future[Station]":
+    def of(self, question: Input) -> "Future[LoadedFamily]":
         """Its exception says why the family cannot be loaded; after a while it is tried again.
 
         Raises:
@@ -72,16 +72,16 @@ class Stations:
     def _is_to_be_tried_again(self, name: str) -> bool:
         return time.monotonic() - self._failed_at.get(name, float("inf")) > RETRY_AFTER_S
 
-    def _run(self, kind: type[Family], found: "Future[Station]") -> None:
+    def _run(self, kind: type[Family], found: "Future[LoadedFamily]") -> None:
         try:
-            station = self._load(kind)
+            loaded_family = self._load(kind)
         except Exception as error:
             log.exception("family %s cannot be loaded", kind.name)
             with self._lock:
                 self._failed_at[kind.name] = time.monotonic()
             found.set_exception(error)
         else:
-            found.set_result(station)
+            found.set_result(loaded_family)
 
 
 def input_type(kind: str) -> type[Input]:

@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 from cachetools import TTLCache
 
 from lorabel.contracts import MediaRef
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from lorabel.media.fetching import digest
 from model_server.fair_queue import FairQueue
 
 THREADS = 128
 MOST_PER_HOST = 32
 MOST_DIGESTS = 200_000
-URGENCY = {lane: place for place, lane in enumerate(Lane)}
+URGENCY = {priority: place for place, priority in enumerate(Priority)}
 # What nobody waits for leaves half of the threads to people, however many hosts hang.
 BACKGROUND = "background"
 MOST_IN_BACKGROUND = THREADS // 2
@@ -41,7 +41,7 @@ Key = tuple[int, str, bool]
 class _Order:
     media: MediaRef
     project: int
-    lane: Lane
+    priority: Priority
     host: str
     done: "Future[File]"
 
@@ -52,7 +52,7 @@ class _Order:
     @property
     def shares(self) -> list[str]:
         """What the order takes a part of while it is fetched."""
-        return [self.host] if self.lane == Lane.INTERACTIVE else [self.host, BACKGROUND]
+        return [self.host] if self.priority == Priority.INTERACTIVE else [self.host, BACKGROUND]
 
 
 class Files:
@@ -81,18 +81,18 @@ class Files:
         with self._lock:
             return self._known.get(_name(project, media))
 
-    def get(self, project: int, media: MediaRef, lane: Lane) -> "Future[File]":
+    def get(self, project: int, media: MediaRef, priority: Priority) -> "Future[File]":
         """The file, when it is here. Who asks for one that is under way waits for the same download."""
         key = _key(project, media)
         with self._lock:
             if key in self._under_way:
                 return self._under_way[key]
             order = self._waiting.get(key)
-            if order is not None and URGENCY[order.lane] <= URGENCY[lane]:
+            if order is not None and URGENCY[order.priority] <= URGENCY[priority]:
                 return order.done
             # More urgent than the one that waits: this one will overtake it.
             done: Future[File] = Future() if order is None else order.done
-            self._waiting[key] = order = _Order(media, project, lane, _host(media.url), done)
+            self._waiting[key] = order = _Order(media, project, priority, _host(media.url), done)
         self._orders.put(order)
         return order.done
 

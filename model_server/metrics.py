@@ -9,8 +9,10 @@ from prometheus_client.registry import Collector
 
 class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.rows = Counter("lorabel_rows", "Rows by lane and outcome", ["lane", "outcome"], registry=registry)
-        self.waiting = Gauge("lorabel_rows_waiting", "Rows not answered yet", ["lane"], registry=registry)
+        self.rows = Counter(
+            "lorabel_rows", "Rows by priority and outcome", ["priority", "outcome"], registry=registry
+        )
+        self.waiting = Gauge("lorabel_rows_waiting", "Rows not answered yet", ["priority"], registry=registry)
         sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
         self.batch = Histogram("lorabel_batch_rows", "Rows per forward pass", buckets=sizes, registry=registry)
         self.forward = Histogram("lorabel_forward_seconds", "Time of a forward pass", registry=registry)
@@ -18,7 +20,7 @@ class Metrics:
 
 
 class MemoCollector(Collector):
-    """Reads a memo's figures when it is asked."""
+    """Reads a cache's figures when it is asked."""
 
     def __init__(self, family: str, figures: Callable[[], Mapping[str, Mapping[str, int]]]) -> None:
         self._family, self._figures = family, figures

@@ -30,7 +30,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a front needs for an HTTP answer; `replica` is the name of the one that gave it."""
+    """What a proxy needs for an HTTP answer; `replica` is the name of the one that gave it."""
 
     status: int
     content_type: str
@@ -43,7 +43,7 @@ class Replica:
     """A Ray Serve deployment."""
 
     def __init__(self, settings: Settings) -> None:
-        # Fronts import this file too, and start in a second without torch.
+        # Proxies import this file too, and start in a second without torch.
         from model_server.app import ARRIVED, IS_GONE, create_app
 
         self._arrived, self._is_gone = ARRIVED, IS_GONE
@@ -53,7 +53,7 @@ class Replica:
         self._name: str = serve.get_replica_context().replica_id.unique_id
 
     async def answer(self, asked: Asked) -> Answer:
-        """Cancelled by the front when nobody waits any more: then a thread that has it already gives it up."""
+        """Cancelled by the proxy when nobody waits any more: then a thread that has it already gives it up."""
         gone = Event()
         said = {self._arrived: time.monotonic(), self._is_gone: gone.is_set}
         try:

@@ -6,7 +6,7 @@ goes, only the adapters that it is home to move. A home that has more to do than
 (bounded loads, https://arxiv.org/abs/1608.01350), so one busy project does not wait while replicas are idle.
 A project on the base model (`p12`) is treated as an adapter is.
 
-The base class is Ray Serve's (alpha in Ray 2.60). Every front has a router of its own; all find the same order.
+The base class is Ray Serve's (alpha in Ray 2.60). Every proxy has a router of its own; all find the same order.
 """
 
 import math
@@ -24,7 +24,7 @@ PLACE = re.compile(r"[0-9]{1,4}")
 
 
 def key_of(adapter: str, place: int | None = None) -> str:
-    """What a front says with a request. With a place: the replica at that place of the order, however busy."""
+    """What a proxy says with a request. With a place: the replica at that place of the order, however busy."""
     return adapter if place is None else f"{adapter}\0{place}"
 
 

@@ -1,7 +1,7 @@
 """The model server on several devices, as a Ray Serve application: `python -m model_server.ray_serve`.
 
-Each replica is the single model server's app with its engine, on a device of its own. Fronts
-(`model_server/ray_front.py`) speak HTTP at MODEL_SERVER_URL's port on every machine that has one, so a backend
+Each replica is the single model server's app with its engine, on a device of its own. Proxies
+(`model_server/ray_proxy.py`) speak HTTP at MODEL_SERVER_URL's port on every machine that has one, so a backend
 finds there what it finds at a single model server.
 
 Without RAY_ADDRESS a cluster of this machine is started, and ends with this process. With it the application is
@@ -22,7 +22,7 @@ from ray.serve import Application
 from lorabel import logs
 from lorabel.errors import SettingsError
 from lorabel.settings import Settings
-from model_server.ray_front import Front
+from model_server.ray_proxy import Proxy
 from model_server.ray_replica import MOST_ONGOING, Replica
 from model_server.ray_router import AdapterRouter
 
@@ -30,18 +30,18 @@ log = logging.getLogger(__name__)
 
 NAME = "lorabel"
 MOST_ONGOING_PER_FRONT = 4096
-REPLICAS_PER_FRONT = 8
-FEWEST_FRONTS = 2
+REPLICAS_PER_PROXY = 8
+FEWEST_PROXIES = 2
 # A replica that leaves answers first what it has taken; nobody waits longer than Label Studio does.
 GRACEFUL_SHUTDOWN_S = 100.0
 HEALTH_CHECK_S = 5.0
 
 
 def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
-    """Fronts and replicas, as the settings say.
+    """Proxies and replicas, as the settings say.
 
     Args:
-        machines: in the cluster. None gets more than its share of the fronts: they need nothing that Ray counts,
+        machines: in the cluster. None gets more than its share of the proxies: they need nothing that Ray counts,
             so it may put all on one machine, and with that one's death every machine would answer 500.
 
     Raises:
@@ -67,18 +67,18 @@ def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
         request_router_config={"request_router_class": AdapterRouter},
         logging_config={"enable_access_log": False},
     )
-    front_count = max(FEWEST_FRONTS, settings.replicas_max // REPLICAS_PER_FRONT)
-    fronts = serve.deployment(
-        Front,
-        name="front",
-        num_replicas=front_count,
-        max_replicas_per_node=math.ceil(front_count / machines) if machines > 1 else None,
+    proxy_count = max(FEWEST_PROXIES, settings.replicas_max // REPLICAS_PER_PROXY)
+    proxies = serve.deployment(
+        Proxy,
+        name="proxy",
+        num_replicas=proxy_count,
+        max_replicas_per_node=math.ceil(proxy_count / machines) if machines > 1 else None,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MOST_ONGOING_PER_FRONT,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
         logging_config={"enable_access_log": False},
     )
-    return fronts.bind(replicas.bind(settings), settings)
+    return proxies.bind(replicas.bind(settings), settings)
 
 
 def application(_: dict[str, str]) -> Application:

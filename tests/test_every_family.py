@@ -14,11 +14,11 @@ from peft import LoraConfig, get_peft_model
 
 from lorabel import problems
 from lorabel.contracts import Content, EmbedInput, Input
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.discovery import discover
 from lorabel.errors import SettingsError
-from lorabel.families.base import Family, NoRowAdapters
-from lorabel.families.cache import FEATURES, Memo
+from lorabel.families.base import Family, NoBatchAdapters
+from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.loading import family_for, family_types
 from lorabel.media.fetching import digest
 from lorabel.problems.base import Problem, Sample
@@ -92,18 +92,18 @@ def test_every_family_is_asked_by_some_problem() -> None:
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     kind: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     one, two = (save_random_adapter(load(kind, source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
     family = load(kind, source)
     bank = AdapterBank(family, registry, 10**9)
     adapters = [one, None, two, one]
     examples = four_examples(family, sample)
-    together = family.predict(examples, adapters, bank, Memo({}))
-    alone = [family.predict([e], [a], bank, Memo({}))[0] for e, a in zip(examples, adapters, strict=True)]
+    together = family.predict(examples, adapters, bank, FeatureCache({}))
+    alone = [family.predict([e], [a], bank, FeatureCache({}))[0] for e, a in zip(examples, adapters, strict=True)]
     for mixed, single in zip(together, alone, strict=True):
         torch.testing.assert_close(numbers([mixed]), numbers([single]), rtol=1e-3, atol=1e-4)
-    changed = family.predict(examples, [one] * FOUR, bank, Memo({}))
-    other = family.predict(examples, [two] * FOUR, bank, Memo({}))
+    changed = family.predict(examples, [one] * FOUR, bank, FeatureCache({}))
+    other = family.predict(examples, [two] * FOUR, bank, FeatureCache({}))
     assert any(a != b for a, b in zip(changed, other, strict=True)), "an adapter changes what is predicted"
 
 
@@ -129,15 +129,15 @@ def test_an_encoder_puts_its_modalities_into_one_space_and_finds_them_again(
     kind: type[Family], source: str
 ) -> None:
     """The first and the third content are alike, and so are the second and the fourth."""
-    family, memo = load(kind, source), Memo({FEATURES: 10**6})
+    family, cache = load(kind, source), FeatureCache({FEATURES: 10**6})
     for modality in sorted(kind.modalities):
         any_content = EmbedInput(contents=(Content(modality=modality, text="to be replaced"),))
         asked = [made_of(any_content, number) for number in range(FOUR)]
         examples = [family.prepare(question, read) for question in asked]
-        outputs = family.predict(examples, [None] * FOUR, NoRowAdapters(), memo)
+        outputs = family.predict(examples, [None] * FOUR, NoBatchAdapters(), cache)
         assert outputs[0] == outputs[2] != outputs[1] == outputs[3]
-        recalled = family.recall(asked[1], lambda media: digest(read(media)), None, NoRowAdapters(), memo)
-        assert family.answer(recalled, None, NoRowAdapters(), memo) == outputs[1]
+        recalled = family.recall(asked[1], lambda media: digest(read(media)), None, NoBatchAdapters(), cache)
+        assert family.answer(recalled, None, NoBatchAdapters(), cache) == outputs[1]
 
 
 @pytest.mark.parametrize(("kind", "sample"), SERVED)
@@ -158,7 +158,7 @@ def test_precomputed_examples_give_the_same_answers(kind: type[Family], sample: 
     examples = four_examples(family, sample)
     made = family.precompute(examples, family.trained_layers(question_of(sample)), torch.Generator())
     expected, found = (
-        family.predict(inputs, [None] * FOUR, NoRowAdapters(), Memo({})) for inputs in (examples, made)
+        family.predict(inputs, [None] * FOUR, NoBatchAdapters(), FeatureCache({})) for inputs in (examples, made)
     )
     for one, two in zip(expected, found, strict=True):
         torch.testing.assert_close(numbers([two]), numbers([one]), rtol=1e-4, atol=1e-5)
@@ -168,10 +168,13 @@ def test_precomputed_examples_give_the_same_answers(kind: type[Family], sample: 
 def test_an_adapter_on_the_layers_that_a_question_trains_changes_the_answer(
     kind: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
-    registry, trained = Registry(tmp_path / "adapters"), load(kind, source).trained_layers(question_of(sample))
+    registry, trained = (
+        AdapterFolders(tmp_path / "adapters"),
+        load(kind, source).trained_layers(question_of(sample)),
+    )
     adapter = save_random_adapter(load(kind, source), registry, "p1.v1", 4, trained)
     family = load(kind, source)
     assert set(trained) <= set(family.lora_layers())
     bank, examples = AdapterBank(family, registry, 10**9), four_examples(family, sample)
-    before, after = (family.predict(examples, [name] * FOUR, bank, Memo({})) for name in (None, adapter))
+    before, after = (family.predict(examples, [name] * FOUR, bank, FeatureCache({})) for name in (None, adapter))
     assert all(one != other for one, other in zip(before, after, strict=True))

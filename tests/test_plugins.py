@@ -16,15 +16,15 @@ SCRIPT = """
 import torch
 from prometheus_client import CollectorRegistry
 
-from lorabel.database.adapter_folders import Registry
-from lorabel.families.cache import Memo
+from lorabel.database.adapter_folders import AdapterFolders
+from lorabel.families.cache import FeatureCache
 from lorabel.families.loading import family_for
 from lorabel.inference.messages import PredictRequest, PredictRow
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from model_server.engine import Engine
-from model_server.family_pool import Station, Stations
+from model_server.family_pool import LoadedFamily, FamilyPool
 from model_server.files import Files
 from model_server.metrics import Metrics
 from workers import evaluate, examples, lora
@@ -35,21 +35,21 @@ kind = family_for(problem.model_input({"text": "!"}))
 settings = Settings(data_dir=Path(sys.argv[1]))
 family = kind.load("toy", torch.device("cpu"), torch.float32, settings)
 lessons = [
-    examples.Lesson((n,), n, problem.model_input({"text": "!" * (n % 5)}), float(n % 5), None, True)
+    examples.TrainingExample((n,), n, problem.model_input({"text": "!" * (n % 5)}), float(n % 5), None, True)
     for n in range(40)
 ]
 read, unread = examples.read(lessons, family, lambda media: media, None)
 recipe = lora.Recipe(4, 0.05, 200, 16, 200, 0, "float32", "none")
-registry = Registry(Path(sys.argv[1]) / "adapters")
+registry = AdapterFolders(Path(sys.argv[1]) / "adapters")
 with lora.adapted(family, lessons[0].question, None, recipe) as model:
     with lora.with_live(model):
         before = evaluate.score(problem, family, read, 8).values["negative_error"]
     lora.fine_tune(family, model, read, recipe, "toy", Path(sys.argv[1]), lambda progress: None)
     after = evaluate.score(problem, family, read, 8).values["negative_error"]
     registry.write("p1.v1", lambda folder: model.save_pretrained(folder / "stars"))
-station = Station(family, AdapterBank(family, registry, 10**6), Memo({}))
-stations = Stations(None, [station])
-engine = Engine(stations, Files(None, 0), Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
+loaded_family = LoadedFamily(family, AdapterBank(family, registry, 10**6), FeatureCache({}))
+family_pool = FamilyPool(None, [loaded_family])
+engine = Engine(family_pool, Files(None, 0), Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
 question = problem.model_input({"text": "wow!!!"})
 row = PredictRow(kind=type(question).kind, input=question.model_dump(), adapter="p1.v1/stars")
 result = engine.submit(PredictRequest(rows=[row], timeout_s=10.0))[0].result()

@@ -34,7 +34,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Ground:
+class TrainingContext:
     """Where a candidate starts: the live adapter's folder if there is one, and how media is reached."""
 
     live: Path | None
@@ -47,19 +47,19 @@ def make_candidate(
     problem: Problem,
     family: Family,
     plan: examples.Plan,
-    ground: Ground,
+    context: TrainingContext,
     recipe: lora.Recipe,
     folder: Path,
     on_step: Callable[[lora.Progress], None],
 ) -> Candidate | None:
     """Train on the plan and save the adapter into `folder`; None if nothing in it can be read."""
-    train, unread = examples.read(plan.train, family, ground.resolve, here.fetcher.fetch)
+    train, unread = examples.read(plan.train, family, context.resolve, here.fetcher.fetch)
     if not train:
         return None
     most = here.settings.evaluate_max_tasks
-    held_out, unread_too = examples.read(plan.held_out[-most:], family, ground.resolve, here.fetcher.fetch)
+    held_out, unread_too = examples.read(plan.held_out[-most:], family, context.resolve, here.fetcher.fetch)
     batch = here.settings.max_batch
-    with lora.adapted(family, train[0].lesson.question, ground.live, recipe) as model:
+    with lora.adapted(family, train[0].lesson.question, context.live, recipe) as model:
         train = lora.precompute(family, model, train, recipe)
         held_out = lora.precompute(family, model, held_out, recipe)
         splits = [] if len(held_out) >= here.settings.evaluate_min_tasks else folds(train)
@@ -69,12 +69,12 @@ def make_candidate(
         with lora.with_live(model):
             of_live = answer(family, [*held_out, *crossed, *learned], batch)
         loss = launch.fine_tune(
-            here.settings, family, model, train, recipe, ground.name, here.settings.data_dir, on_step
+            here.settings, family, model, train, recipe, context.name, here.settings.data_dir, on_step
         )
         outputs = answer(family, [*held_out, *learned], batch)
         _save(model, folder)
     exam = [*held_out, *crossed, *learned]
-    candidate = measured(problem, exam, [*outputs, *_cross_validated(here, family, splits, ground, recipe)])
+    candidate = measured(problem, exam, [*outputs, *_cross_validated(here, family, splits, context, recipe)])
     live = measured(problem, exam, of_live)
     targets = [example.target for example in held_out]
     return Candidate(
@@ -88,17 +88,17 @@ def make_candidate(
 
 
 def _cross_validated(
-    here: Services, family: Family, splits: Sequence[Split], ground: Ground, recipe: lora.Recipe
+    here: Services, family: Family, splits: Sequence[Split], context: TrainingContext, recipe: lora.Recipe
 ) -> list[Any]:
     """The outputs of the tested examples, split after split, by models that were trained like the candidate."""
     untracked = replace(recipe, tracker="none")
     outputs: list[Any] = []
     for train, tested in splits:
-        with lora.adapted(family, tested[0].lesson.question, ground.live, recipe) as model:
+        with lora.adapted(family, tested[0].lesson.question, context.live, recipe) as model:
             if train:
                 folder = here.settings.data_dir
                 launch.fine_tune(
-                    here.settings, family, model, train, untracked, ground.name, folder, lambda _: None
+                    here.settings, family, model, train, untracked, context.name, folder, lambda _: None
                 )
             outputs += answer(family, tested, here.settings.max_batch)
     return outputs

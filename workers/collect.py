@@ -27,7 +27,7 @@ from lorabel.database.tables import (
     EventState,
     Project,
     TrainingRun,
-    UnreadTask,
+    UnreadableTask,
     now,
 )
 from workers import services
@@ -251,7 +251,7 @@ def _id(value: Any) -> int | None:
 def _delete_tasks(store: Store, session: Session, project_id: int, task_ids: list[int]) -> int:
     """No event comes for the annotations that go with a task."""
     session.execute(
-        delete(UnreadTask).where(UnreadTask.project_id == project_id, UnreadTask.task_id.in_(task_ids))
+        delete(UnreadableTask).where(UnreadableTask.project_id == project_id, UnreadableTask.task_id.in_(task_ids))
     )
     task_embeddings.forget(store, session, project_id, task_ids)
     gone = _deleted_tasks(session, task_ids)

@@ -12,7 +12,7 @@ from typing import Any
 
 from lorabel.evaluation.metrics import Metrics
 from lorabel.families.base import Family
-from lorabel.families.cache import TEXTS, Memo
+from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from workers import lora
@@ -43,11 +43,11 @@ def folds(train: Sequence[Example]) -> list[tuple[list[Example], list[Example]]]
 
 def answer(family: Family, examples: Sequence[Example], batch: int) -> list[Any]:
     """The outputs with the adapter that PEFT has active."""
-    adapters, memo = lora.ActiveAdapter(family.module), Memo({TEXTS: MEMO_BYTES})
+    adapters, cache = lora.ActiveAdapter(family.module), FeatureCache({TEXTS: MEMO_BYTES})
     outputs: list[Any] = []
     for start in range(0, len(examples), batch):
         inputs = [example.model_input for example in examples[start : start + batch]]
-        outputs += family.predict(inputs, [None] * len(inputs), adapters, memo)
+        outputs += family.predict(inputs, [None] * len(inputs), adapters, cache)
     return outputs
 
 

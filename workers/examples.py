@@ -23,7 +23,7 @@ FETCH_THREADS = 8
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingExample:
     """What one annotated task teaches about one control tag; `annotation_ids` of those that say so, by several
     people perhaps."""
 
@@ -39,7 +39,7 @@ class Lesson:
 class Example:
     """A lesson with its media read: `model_input` is what the family's `prepare` made of it."""
 
-    lesson: Lesson
+    lesson: TrainingExample
     model_input: Any
 
     @property
@@ -51,8 +51,8 @@ class Example:
 class Plan:
     """What a run takes: `train` has the new lessons and the replayed ones. `skipped`: annotation id -> why."""
 
-    train: list[Lesson]
-    held_out: list[Lesson]
+    train: list[TrainingExample]
+    held_out: list[TrainingExample]
     skipped: dict[int, str]
 
 
@@ -106,11 +106,11 @@ def balanced(items: Sequence[T], class_of: Callable[[T], Hashable], most: int, s
 
 
 def read(
-    lessons: Sequence[Lesson], family: Family, resolve: Callable[[Any], Any], fetch: Fetch
+    lessons: Sequence[TrainingExample], family: Family, resolve: Callable[[Any], Any], fetch: Fetch
 ) -> tuple[list[Example], dict[int, str]]:
     """Fetch and prepare in threads. Returns the examples in order, and annotation id -> why not."""
 
-    def prepare(lesson: Lesson) -> Example | str:
+    def prepare(lesson: TrainingExample) -> Example | str:
         try:
             return Example(lesson, family.prepare(with_media(lesson.question, resolve), fetch))
         except UnreadableError as error:
@@ -160,11 +160,11 @@ def _target(problem: Problem, config: LabelConfig, annotation: Annotation) -> An
     return problem.target(result, _data(annotation))
 
 
-def _lesson(problem: Problem, voices: list[Annotation], targets: list[Any], settings: Settings) -> Lesson:
+def _lesson(problem: Problem, voices: list[Annotation], targets: list[Any], settings: Settings) -> TrainingExample:
     target = problem.agree(targets)
     newest = voices[-1]
     assert newest.task_id is not None
-    return Lesson(
+    return TrainingExample(
         tuple(annotation.id for annotation in voices),
         newest.task_id,
         question(problem, _data(newest), settings),

@@ -36,7 +36,7 @@ from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from workers import examples, lora, services
-from workers.candidate import Candidate, Ground, make_candidate
+from workers.candidate import Candidate, TrainingContext, make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
 from workers.reconcile import reconcile
@@ -109,9 +109,9 @@ def _train_problem(
     family = here.family(family_for(plan.train[0].question))
     live = _live_folder(here, project, problem, family)
     resolve = here.authorizations.resolver(project, here.settings)
-    ground = Ground(live, resolve, f"{version_name(project.id, project.live_number)}-next")
+    context = TrainingContext(live, resolve, f"{version_name(project.id, project.live_number)}-next")
     folder = scratch / _folder_name(problem.from_name)
-    return make_candidate(here, problem, family, plan, ground, recipe, folder, _reporter(here, claimed))
+    return make_candidate(here, problem, family, plan, context, recipe, folder, _reporter(here, claimed))
 
 
 def _gather(here: Services, claimed: TrainingRun) -> tuple[Project, list[Annotation], str]:

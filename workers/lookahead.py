@@ -15,9 +15,9 @@ from lorabel.database import projects
 from lorabel.database.tables import Event, Project
 from lorabel.errors import LabelConfigError, LabelStudioError, ModelServerError, NotFoundError
 from lorabel.inference import prediction
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
-from lorabel.inference.requests import Asker
+from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
 from lorabel.problems.base import TaskData
@@ -31,7 +31,7 @@ LABEL_STUDIO_TIMEOUT_S = 10.0
 TIMEOUT_S = 60.0
 
 
-class Ahead(NamedTuple):
+class Lookahead(NamedTuple):
     """The newest tasks of a project that were predicted ahead, and with which version."""
 
     version: str
@@ -68,15 +68,15 @@ def look_ahead(here: Services, project_id: int, after: int, event_id: int | None
     if not new:
         return 0
     resolve = here.authorizations.resolver(project, here.settings)
-    asker = Asker(here.model_client, project_id, Lane.AHEAD, time.monotonic() + TIMEOUT_S)
-    prediction.predict(model, list(new.values()), resolve, asker)
-    embeddings.keep_recalled(here.store, asker, model.bound, new, resolve)
-    here.ahead[project_id] = Ahead(model.version, frozenset(new) | {i for i in known if i > after})
+    caller = PredictionCaller(here.model_client, project_id, Priority.LOOKAHEAD, time.monotonic() + TIMEOUT_S)
+    prediction.predict(model, list(new.values()), resolve, caller)
+    embeddings.keep_recalled(here.store, caller, model.bound, new, resolve)
+    here.lookahead[project_id] = Lookahead(model.version, frozenset(new) | {i for i in known if i > after})
     return len(new)
 
 
 def _known(here: Services, model: ProjectModel) -> frozenset[int]:
-    ahead = here.ahead.get(model.project_id)
+    ahead = here.lookahead.get(model.project_id)
     return ahead.task_ids if ahead is not None and ahead.version == model.version else frozenset()
 
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from lorabel.contracts import Input
 from lorabel.errors import SettingsError
-from lorabel.families.base import Family, NoRowAdapters
+from lorabel.families.base import Family, NoBatchAdapters
 from lorabel.settings import Settings
 from workers.examples import Example
 
@@ -86,7 +86,7 @@ class Batch:
     weights: Sequence[float]
 
 
-class ActiveAdapter(NoRowAdapters):
+class ActiveAdapter(NoBatchAdapters):
     """The adapter that PEFT has active in this module at this moment, for every row; or none."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -98,8 +98,8 @@ class ActiveAdapter(NoRowAdapters):
             and not set(layer.active_adapters).isdisjoint(layer.lora_A)
         )
 
-    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
-        return None if self._layers.isdisjoint(tower) else ACTIVE
+    def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
+        return None if self._layers.isdisjoint(layers) else ACTIVE
 
 
 @contextmanager

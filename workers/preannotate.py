@@ -27,9 +27,9 @@ from lorabel.errors import (
     RunLostError,
 )
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel, TaskPrediction
-from lorabel.inference.requests import Asker, Unread
+from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import AnnotatedTask, LabelStudio, NewPrediction
 from lorabel.search import embeddings
@@ -55,7 +55,7 @@ def run(run_id: int) -> None:
     do(run_id, _do_pages)
 
 
-def do(run_id: int, work: Callable[["Ground"], None]) -> None:
+def do(run_id: int, work: Callable[["BulkRunContext"], None]) -> None:
     """Claim a bulk run and do it. Whatever goes wrong ends up in the run's row, never in the queue."""
     here = services.current()
     claimed = leases.claim(here.store, BulkRun, run_id)
@@ -115,7 +115,7 @@ class Outcome:
     """What became of a page so far, over all tries."""
 
     written: set[int] = field(default_factory=set)
-    unread: dict[int, Unread | None] = field(default_factory=dict)
+    unread: dict[int, Unreadable | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Ground:
+class BulkRunContext:
     """What every page of a run needs."""
 
     here: Services
@@ -149,7 +149,7 @@ class Ground:
     pace: Pace
 
 
-def _work(here: Services, claimed: BulkRun, work: Callable[["Ground"], None]) -> None:
+def _work(here: Services, claimed: BulkRun, work: Callable[["BulkRunContext"], None]) -> None:
     with here.store.read() as session:
         project = projects.get(session, claimed.project_id)
         model = ProjectModel.of(session, project, here.settings, claimed.version_number)
@@ -162,30 +162,30 @@ def _work(here: Services, claimed: BulkRun, work: Callable[["Ground"], None]) ->
         leases.report(here.store, claimed, version_number=project.live_number)
     pace = Pace(here.settings.label_studio_requests_per_second, claimed.label_studio_s)
     with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
-        work(Ground(here, claimed, project, model, client, pace))
+        work(BulkRunContext(here, claimed, project, model, client, pace))
 
 
-def _do_pages(ground: Ground) -> None:
+def _do_pages(context: BulkRunContext) -> None:
     """Until the last page, or until another run has waited for a while."""
-    here, claimed = ground.here, ground.claimed
+    here, claimed = context.here, context.claimed
     started, progress = monotonic(), Progress.of(claimed)
     while True:
-        after = _do_page(ground, progress)
+        after = _do_page(context, progress)
         if after is None:
             break
         progress = after
-        leases.report(here.store, claimed, kills=0, label_studio_s=ground.pace.spent_s, **asdict(progress))
+        leases.report(here.store, claimed, kills=0, label_studio_s=context.pace.spent_s, **asdict(progress))
         if monotonic() - started > TURN_S and _somebody_waits(here):
             bulk_runs.release(here.store, claimed)
             return
     with here.store.write() as session:
-        leases.finish(session, claimed, RunState.FINISHED, label_studio_s=ground.pace.spent_s)
+        leases.finish(session, claimed, RunState.FINISHED, label_studio_s=context.pace.spent_s)
     log.info(
         "bulk run %d of project %d: %d done with %s, %d skipped, %d failed",
         claimed.id,
         claimed.project_id,
         progress.done,
-        ground.model.version,
+        context.model.version,
         progress.skipped,
         progress.failed,
     )
@@ -196,7 +196,7 @@ def _somebody_waits(here: Services) -> bool:
         return bulk_runs.is_another_queued(session)
 
 
-def _do_page(ground: Ground, progress: Progress) -> Progress | None:
+def _do_page(context: BulkRunContext, progress: Progress) -> Progress | None:
     """The next page, tried again until Label Studio has all of it; None if there is none.
 
     Raises:
@@ -205,19 +205,19 @@ def _do_page(ground: Ground, progress: Progress) -> Progress | None:
     outcome, tries = Outcome(), 0
     while True:
         before = len(outcome.written)
-        leases.report(ground.here.store, ground.claimed)
+        leases.report(context.here.store, context.claimed)
         try:
-            page = _read(ground, progress.cursor)
+            page = _read(context, progress.cursor)
             if page is None:
                 return None
-            if _predict(ground, page, outcome):
-                _note_unread(ground, outcome)
+            if _predict(context, page, outcome):
+                _note_unread(context, outcome)
                 return _after(progress, page, outcome)
             problem: Exception = ModelServerError("the model server did not get to every task of a page")
             rest_s = 1.0
         except ModelServerBusyError as error:
             # Annotators go first, for as long as it takes.
-            log.info("bulk run %d waits: %s", ground.claimed.id, error)
+            log.info("bulk run %d waits: %s", context.claimed.id, error)
             sleep(error.retry_after_s)
             continue
         except (LabelStudioError, ModelServerError) as error:
@@ -227,67 +227,69 @@ def _do_page(ground: Ground, progress: Progress) -> Progress | None:
         tries = 0 if len(outcome.written) > before else tries + 1
         if tries == MOST_TRIES:
             raise problem
-        log.warning("bulk run %d tries a page again in %.0f s: %s", ground.claimed.id, rest_s, problem)
+        log.warning("bulk run %d tries a page again in %.0f s: %s", context.claimed.id, rest_s, problem)
         sleep(rest_s)
 
 
-def _read(ground: Ground, cursor: int) -> Page | None:
-    claimed, size = ground.claimed, ground.here.settings.bulk_page
+def _read(context: BulkRunContext, cursor: int) -> Page | None:
+    claimed, size = context.claimed, context.here.settings.bulk_page
     if claimed.task_ids is None:
-        with ground.pace.request():
-            found = ground.client.tasks_after(
+        with context.pace.request():
+            found = context.client.tasks_after(
                 claimed.project_id, cursor, only_unlabeled=claimed.only_unlabeled, page_size=size
             )
         return Page(found.tasks, [], found.tasks[-1].task_id, found.total) if found.tasks else None
     left = [task_id for task_id in claimed.task_ids if task_id > cursor]
     if not left:
         return None
-    with ground.pace.request():
-        tasks = ground.client.tasks_of(claimed.project_id, left[:size])
+    with context.pace.request():
+        tasks = context.client.tasks_of(claimed.project_id, left[:size])
     missing = set(left[:size]) - {task.task_id for task in tasks}
     return Page(tasks, sorted(missing), left[:size][-1], len(left))
 
 
-def _predict(ground: Ground, page: Page, outcome: Outcome) -> bool:
+def _predict(context: BulkRunContext, page: Page, outcome: Outcome) -> bool:
     """Predict what Label Studio lacks and write it back. Returns whether the page is done."""
-    here, model = ground.here, ground.model
+    here, model = context.here, context.model
     lacking = [task for task in page.tasks if model.version not in task.versions]
     if not lacking:
         return True
-    resolve = here.authorizations.resolver(ground.project, here.settings)
-    asker = Asker(here.model_client, model.project_id, Lane.BULK, monotonic() + PAGE_TIMEOUT_S)
-    found = prediction.predict(model, [task.data for task in lacking], resolve, asker)
+    resolve = here.authorizations.resolver(context.project, here.settings)
+    caller = PredictionCaller(here.model_client, model.project_id, Priority.BULK, monotonic() + PAGE_TIMEOUT_S)
+    found = prediction.predict(model, [task.data for task in lacking], resolve, caller)
     by_task = {task.task_id: one for task, one in zip(lacking, found, strict=True)}
     final = {task_id: one for task_id, one in by_task.items() if one.is_final}
     if final:
-        _write(ground, final)
+        _write(context, final)
     outcome.written |= final.keys()
     outcome.unread |= {task_id: one.unread for task_id, one in by_task.items()}
-    _keep_embeddings(ground, lacking, resolve)
+    _keep_embeddings(context, lacking, resolve)
     return not any(one.unread is not None and one.unread.is_late for one in found)
 
 
-def _keep_embeddings(ground: Ground, tasks: list[AnnotatedTask], resolve: Resolve) -> None:
-    here, model = ground.here, ground.model
-    asker = Asker(here.model_client, model.project_id, Lane.BULK, monotonic() + EMBEDDINGS_TIMEOUT_S)
+def _keep_embeddings(context: BulkRunContext, tasks: list[AnnotatedTask], resolve: Resolve) -> None:
+    here, model = context.here, context.model
+    caller = PredictionCaller(
+        here.model_client, model.project_id, Priority.BULK, monotonic() + EMBEDDINGS_TIMEOUT_S
+    )
     data = {task.task_id: task.data for task in tasks}
-    embeddings.keep_recalled(here.store, asker, model.bound, data, resolve)
+    embeddings.keep_recalled(here.store, caller, model.bound, data, resolve)
 
 
-def _note_unread(ground: Ground, outcome: Outcome) -> None:
-    store, project_id = ground.here.store, ground.project.id
+def _note_unread(context: BulkRunContext, outcome: Outcome) -> None:
+    store, project_id = context.here.store, context.project.id
     with store.read() as session:
         before = unreadable_tasks.known(session, project_id)
     unreadable_tasks.write(store, project_id, outcome.unread, before)
 
 
-def _write(ground: Ground, final: dict[int, TaskPrediction]) -> None:
-    version = ground.model.version
+def _write(context: BulkRunContext, final: dict[int, TaskPrediction]) -> None:
+    version = context.model.version
     rows = [NewPrediction(task_id, one.regions, one.score, version) for task_id, one in final.items()]
     # A run that was cancelled or given to another worker must not write any more.
-    leases.report(ground.here.store, ground.claimed)
-    with ground.pace.request():
-        ground.client.add_predictions(ground.claimed.project_id, rows)
+    leases.report(context.here.store, context.claimed)
+    with context.pace.request():
+        context.client.add_predictions(context.claimed.project_id, rows)
 
 
 def _after(progress: Progress, page: Page, outcome: Outcome) -> Progress:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.errors import SettingsError
@@ -20,26 +20,28 @@ from lorabel.settings import Settings
 
 if TYPE_CHECKING:
     from lorabel.families.base import Family
-    from workers.lookahead import Ahead
+    from workers.lookahead import Lookahead
 
 log = logging.getLogger(__name__)
 
-AHEAD_PROJECTS = 1024
-AHEAD_TTL_S = 300.0
+LOOKAHEAD_PROJECTS = 1024
+LOOKAHEAD_TTL_S = 300.0
 
 
 @dataclass(frozen=True)
 class Services:
-    """`ahead`: by project what was predicted ahead a short while ago; of one thread only."""
+    """`lookahead`: by project what was predicted ahead a short while ago; of one thread only."""
 
     settings: Settings
     store: Store
     jobs: Jobs
-    registry: Registry
+    registry: AdapterFolders
     fetcher: Fetcher
     model_client: ModelClient
     authorizations: Authorizations
-    ahead: "TTLCache[int, Ahead]" = field(default_factory=lambda: TTLCache(AHEAD_PROJECTS, AHEAD_TTL_S))
+    lookahead: "TTLCache[int, Lookahead]" = field(
+        default_factory=lambda: TTLCache(LOOKAHEAD_PROJECTS, LOOKAHEAD_TTL_S)
+    )
     _families: "dict[type[Family], Family]" = field(default_factory=dict)
 
     @classmethod
@@ -48,7 +50,7 @@ class Services:
             settings,
             Store.open(settings),
             Jobs(settings),
-            Registry(settings.adapters_dir),
+            AdapterFolders(settings.adapters_dir),
             Fetcher(settings),
             ModelClient(settings),
             Authorizations(),

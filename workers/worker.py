@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
 from lorabel import logs
-from lorabel.database.jobs import AHEAD, BULK, LIGHT, TRAIN
+from lorabel.database.jobs import BULK, LIGHT, LOOKAHEAD, TRAIN
 from lorabel.settings import Settings
 from workers import services
 from workers.sweep import sweep_forever
@@ -65,7 +65,7 @@ def main(queue_name: str) -> None:
         here.warm_up()
     else:
         # Neither waits for the other: a bulk run takes hours, and what is ahead of an annotator a second.
-        threading.Thread(target=_work_ahead, args=(settings, stop), name=AHEAD, daemon=True).start()
+        threading.Thread(target=_work_ahead, args=(settings, stop), name=LOOKAHEAD, daemon=True).start()
     log.info("worker of queue %s, process %d", queue_name, os.getpid())
     try:
         work(queue_name, settings)
@@ -87,7 +87,7 @@ def _work_ahead(settings: Settings, stop: threading.Event) -> None:
     """A process that loses Redis ends and is started again; this thread has to do so by itself."""
     while not stop.is_set():
         try:
-            work(AHEAD, settings, ThreadWorker)
+            work(LOOKAHEAD, settings, ThreadWorker)
         except Exception:
             log.exception("nothing is predicted ahead for %g s", AHEAD_PAUSE_S)
         stop.wait(AHEAD_PAUSE_S)

@@ -25,7 +25,7 @@ from benchmarks.plan import Plan
 from benchmarks.question import LABELS
 from benchmarks.rows import Goal, Row, ratio_of, row_of
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.loading import load_family
@@ -64,7 +64,7 @@ def measure(plan: Plan) -> list[Row]:
                 "model_server_url": f"http://127.0.0.1:{free_port()}",
             }
         )
-        registry = Registry(settings.adapters_dir)
+        registry = AdapterFolders(settings.adapters_dir)
         family = load_family(DualEncoder, settings)
         large = adapter_folders.write(family.module, registry, 1, max(counts), RANK)
         small = adapter_folders.write(family.module, registry, FIRST_SMALL, cold, SMALL_RANK)
@@ -74,7 +74,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def _mixed_batches(
-    family: Family, registry: Registry, names: Sequence[str], counts: Sequence[int], plan: Plan
+    family: Family, registry: AdapterFolders, names: Sequence[str], counts: Sequence[int], plan: Plan
 ) -> list[Row]:
     """Each round measures everything once, so that other work on the machine meets all alike."""
     batch = plan.settings.max_batch
@@ -116,7 +116,7 @@ def _with_bank(
     turn = cycle(names)
 
     def forward() -> Tensor:
-        with bank.rows(list(islice(turn, len(pixels)))):
+        with bank.use(list(islice(turn, len(pixels)))):
             features: Tensor = family.module.encode_image(pixels)  # type: ignore[operator]
         return features
 
@@ -124,7 +124,7 @@ def _with_bank(
 
 
 def _with_peft(
-    family: Family, registry: Registry, names: Sequence[str], pixels: Tensor
+    family: Family, registry: AdapterFolders, names: Sequence[str], pixels: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
     model = PeftModel.from_pretrained(family.module, registry.path(names[0]), "p0", **PEFT_LOADING)
     for place, name in enumerate(names[1:], 1):
@@ -154,7 +154,7 @@ def _seconds(forward: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def _in_a_model_server(
-    settings: Settings, registry: Registry, large: Sequence[str], small: Sequence[str]
+    settings: Settings, registry: AdapterFolders, large: Sequence[str], small: Sequence[str]
 ) -> list[Row]:
     variables = {
         "MODEL_SERVER_URL": settings.model_server_url,
@@ -167,9 +167,9 @@ def _in_a_model_server(
     command = [sys.executable, "-m", "model_server"]
     with servers.process(command, f"{settings.model_server_url}/livez", variables):
         client = ModelClient(settings)
-        asker = _Asker(client)
-        asker.ask(None)
-        added = [asker.cold_ms(name) for name in small]
+        caller = _Asker(client)
+        caller.ask(None)
+        added = [caller.cold_ms(name) for name in small]
         client.preload(large, TIMEOUT_S)
         models = client.models()
         client.close()

@@ -25,12 +25,12 @@ from benchmarks.rows import Goal, Row, row_of
 from lorabel.contracts import Content, EmbedInput, LabelsInput, MediaRef, Modality
 from lorabel.database import task_embeddings
 from lorabel.database.store import Store
-from lorabel.database.task_embeddings import Place
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, FILLS, SHAPES, SIZES, Picture
-from lorabel.inference.messages import Lane, PredictRow
+from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.model_client import ModelClient
-from lorabel.inference.requests import Asker
+from lorabel.inference.requests import PredictionCaller
 from lorabel.search import embeddings
 from lorabel.search.vector_index import ON_THE_WIRE, Vectors
 from tests.workers.pictures import data_url as drawn_url
@@ -100,14 +100,14 @@ class _Bench:
         for page in range(pages):
             urls = [f"{photos}/{page * PAGE + i}.jpg" for i in range(PAGE)]
             asked = {i: _picture(url, is_only_recalled=True) for i, url in enumerate(urls)}
-            asker = self._asker()
+            caller = self._caller()
             rows = [_label_row(one.contents) for one in asked.values()]
             began = time.perf_counter()
-            self._client.predict(rows, TIMEOUT_S, asker.project_id, Lane.BULK)
+            self._client.predict(rows, TIMEOUT_S, caller.project_id, Priority.BULK)
             predicted = time.perf_counter()
-            found = embeddings.keep(self._store, asker, asked, lambda media: media)
+            found = embeddings.keep(self._store, caller, asked, lambda media: media)
             shares.append((time.perf_counter() - predicted) / (predicted - began))
-            if not all(isinstance(one, Place) for one in found.values()):
+            if not all(isinstance(one, TaskVector) for one in found.values()):
                 raise RuntimeError("what was predicted a moment ago is no longer in memory")
         return row_of(f"embedding {PAGE} tasks just predicted, of their prediction's time", shares, "x", SHARE)
 
@@ -118,7 +118,9 @@ class _Bench:
         for start in range(0, count, ROWS_PER_WRITE):
             vectors = generator.standard_normal((min(ROWS_PER_WRITE, count - start), DIM)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            places = {start + i: Place("random", v.astype(ON_THE_WIRE).tobytes()) for i, v in enumerate(vectors)}
+            places = {
+                start + i: TaskVector("random", v.astype(ON_THE_WIRE).tobytes()) for i, v in enumerate(vectors)
+            }
             task_embeddings.write(self._store, project_id, dict.fromkeys(places, asked), places)
         searched, times = Vectors(self._store, MOST_BYTES), []
         for _ in range(QUERIES + 1):
@@ -135,19 +137,19 @@ class _Bench:
 
     def _ranks(self, tasks: Sequence[EmbedInput], queries: Sequence[EmbedInput]) -> list[int]:
         """For each query the place of the task of the same number, 0 for the first."""
-        asker = self._asker()
-        embeddings.keep(self._store, asker, dict(enumerate(tasks)), lambda media: media)
+        caller = self._caller()
+        embeddings.keep(self._store, caller, dict(enumerate(tasks)), lambda media: media)
         searched = Vectors(self._store, MOST_BYTES)
         ranks = []
-        for number, place in enumerate(embeddings.embed(asker, queries)):
-            if not isinstance(place, Place):
+        for number, place in enumerate(embeddings.embed(caller, queries)):
+            if not isinstance(place, TaskVector):
                 raise RuntimeError(f"query {number} was not embedded: {place.reason}")
-            hits = searched.nearest(asker.project_id, place, len(tasks))
+            hits = searched.nearest(caller.project_id, place, len(tasks))
             ranks.append([hit.task_id for hit in hits].index(number))
         return ranks
 
-    def _asker(self) -> Asker:
-        return Asker(self._client, next(self._project_ids), Lane.BULK, time.monotonic() + TIMEOUT_S)
+    def _caller(self) -> PredictionCaller:
+        return PredictionCaller(self._client, next(self._project_ids), Priority.BULK, time.monotonic() + TIMEOUT_S)
 
 
 def _recalls(name: str, ranks: Sequence[int], goal: Goal, note: str = "") -> list[Row]:

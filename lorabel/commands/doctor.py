@@ -14,7 +14,7 @@ from lorabel.commands.checks import SAME_AUTH, Check, Wrong, check, probe
 from lorabel.commands.connect import basic_auth_header, default_backend_url
 from lorabel.commands.project_doctor import ProjectDoctor
 from lorabel.database import versions
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
@@ -43,7 +43,7 @@ class _Doctor:
         self.store = Store.open(settings)
         self.model_client = ModelClient(settings)
         self.jobs = Jobs(settings)
-        self.registry = Registry(settings.adapters_dir)
+        self.registry = AdapterFolders(settings.adapters_dir)
 
     def close(self) -> None:
         self.store.close()

@@ -18,9 +18,9 @@ from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
 from lorabel.errors import ConflictError, MissingTargetError, UnreadableError
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from lorabel.inference.model_client import ModelClient
-from lorabel.inference.requests import Asker
+from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.authorizations import Authorizations
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
@@ -63,7 +63,7 @@ class LabelErrors:
 
 
 @dataclass(frozen=True)
-class Said:
+class AnnotatedAnswer:
     """One annotation and what it says about one control tag."""
 
     annotation_id: int
@@ -106,8 +106,8 @@ def find(here: Sources, project_id: int) -> LabelErrors:
         annotations = _usable(session, project_id)
     bound = bind(project.label_config or "")
     resolve = here.authorizations.resolver(project, here.settings)
-    asker = Asker(here.model_client, project_id, Lane.BULK, monotonic() + TIMEOUT_S)
-    vectors = _vectors(asker, bound, annotations, resolve)
+    caller = PredictionCaller(here.model_client, project_id, Priority.BULK, monotonic() + TIMEOUT_S)
+    vectors = _vectors(caller, bound, annotations, resolve)
     found = Finding()
     for problem in bound.bindings:
         said = [one for one in _said(problem, annotations) if one.task_id in vectors]
@@ -139,15 +139,18 @@ def _usable(session: Session, project_id: int) -> list[Annotation]:
 
 
 def _vectors(
-    asker: Asker, bound: BoundConfig, annotations: Sequence[Annotation], resolve: Callable[[MediaRef], MediaRef]
+    caller: PredictionCaller,
+    bound: BoundConfig,
+    annotations: Sequence[Annotation],
+    resolve: Callable[[MediaRef], MediaRef],
 ) -> "Vectors":
     """By task id, of those that can be read."""
     tasks: dict[int, dict[str, Any]] = {row.task_id or 0: row.task_data or {} for row in annotations}
-    found = task_vectors(asker, bound, list(tasks.values()), resolve)
+    found = task_vectors(caller, bound, list(tasks.values()), resolve)
     return {task_id: one for task_id, one in zip(tasks, found, strict=True) if one is not None}
 
 
-def _said(problem: Problem, annotations: Sequence[Annotation]) -> list[Said]:
+def _said(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedAnswer]:
     said = []
     for row in annotations:
         try:
@@ -155,11 +158,11 @@ def _said(problem: Problem, annotations: Sequence[Annotation]) -> list[Said]:
         except (MissingTargetError, UnreadableError):
             continue
         if answers is not None:
-            said.append(Said(row.id, row.task_id or 0, answers))
+            said.append(AnnotatedAnswer(row.id, row.task_id or 0, answers))
     return said
 
 
-def _of_problem(from_name: str, said: Sequence[Said], vectors: "Vectors", seed: int) -> Finding:
+def _of_problem(from_name: str, said: Sequence[AnnotatedAnswer], vectors: "Vectors", seed: int) -> Finding:
     """One question, if each annotation has one label; else a question for each label: does it fit?"""
     if all(len(one.answers) == 1 for one in said):
         return _check(from_name, said, [next(iter(one.answers)) for one in said], vectors, seed)
@@ -171,7 +174,9 @@ def _of_problem(from_name: str, said: Sequence[Said], vectors: "Vectors", seed: 
     return found
 
 
-def _check(from_name: str, said: Sequence[Said], given: Sequence[str], vectors: "Vectors", seed: int) -> Finding:
+def _check(
+    from_name: str, said: Sequence[AnnotatedAnswer], given: Sequence[str], vectors: "Vectors", seed: int
+) -> Finding:
     """`given`: of each annotation one of some labels that exclude each other."""
     # They take a second to import, and the backend hardly ever needs them.
     import numpy as np

@@ -15,7 +15,7 @@ from lorabel.errors import NotFoundError
 NAME = re.compile(r"p\d+\.v\d+/[^/\x00]+")
 
 
-class Registry:
+class AdapterFolders:
     """Folders under DATA_DIR/adapters. Names come over the network, so they are checked."""
 
     def __init__(self, root: Path) -> None:

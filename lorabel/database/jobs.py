@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 LIGHT = "light"
 TRAIN = "train"
 BULK = "bulk"
-AHEAD = "ahead"
+LOOKAHEAD = "lookahead"
 COLLECT_JOB = "workers.collect.collect"
 FINETUNE_JOB = "workers.finetune.run"
 PREANNOTATE_JOB = "workers.preannotate.run"
 ORDER_JOB = "workers.order.run"
-AHEAD_JOB = "workers.lookahead.run"
+LOOKAHEAD_JOB = "workers.lookahead.run"
 FAILURE_TTL_S = 24 * 3600
 COLLECT_LINGER_S = 0.2  # between the job's first look for pending events and its last
 
@@ -81,9 +81,9 @@ class Jobs:
         """
         if not self._is_looking_ahead:
             return False
-        job_id = f"ahead-{project_id}" if event_id is None else f"ahead-{project_id}-{event_id}"
+        job_id = f"lookahead-{project_id}" if event_id is None else f"lookahead-{project_id}-{event_id}"
         arguments = [project_id, after, event_id]
-        return self._enqueue(AHEAD, AHEAD_JOB, arguments, job_id, lambda queue: job_id in queue.job_ids)
+        return self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id, lambda queue: job_id in queue.job_ids)
 
     def is_reachable(self) -> bool:
         try:
@@ -101,7 +101,7 @@ class Jobs:
                     function, args=tuple(args), job_id=job_id, timeout=-1, result_ttl=0, failure_ttl=FAILURE_TTL_S
                 )
         except RedisError as error:
-            level = logging.DEBUG if name == AHEAD else logging.WARNING
+            level = logging.DEBUG if name == LOOKAHEAD else logging.WARNING
             log.log(level, "job %s waits for the next sweep, Redis cannot be reached: %s", job_id, error)
             return False
         return True

@@ -260,7 +260,7 @@ class BulkRun(Table):
     )
 
 
-class UnreadTask(Table):
+class UnreadableTask(Table):
     """A task that the last prediction could not read, and why; gone once it is read."""
 
     __tablename__ = "unread_task"

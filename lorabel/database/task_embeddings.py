@@ -16,7 +16,7 @@ IDS_PER_QUERY = 500
 
 
 @dataclass(frozen=True)
-class Place:
+class TaskVector:
     """A vector of length 1, as little-endian float16, and the space that it is in."""
 
     space: str
@@ -35,7 +35,9 @@ def contents_digest(asked: EmbedInput) -> str:
     return digest(asked.model_dump_json(include={"contents"}).encode())
 
 
-def write(store: Store, project_id: int, asked: Mapping[int, EmbedInput], places: Mapping[int, Place]) -> None:
+def write(
+    store: Store, project_id: int, asked: Mapping[int, EmbedInput], places: Mapping[int, TaskVector]
+) -> None:
     """Replace what is known of the tasks that have a place."""
     if not places:
         return

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from lorabel.contracts import Contract, Input, MediaRef, Modality, RowAdapters
-from lorabel.families.cache import Memo
+from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality
+from lorabel.families.cache import FeatureCache
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,13 +24,13 @@ Fetch = Callable[[MediaRef], bytes]
 DigestOf = Callable[[MediaRef], str | None]
 
 
-class NoRowAdapters(RowAdapters):
+class NoBatchAdapters(BatchAdapters):
     """Leaves the model as it is: with the adapter that PEFT has active, or none."""
 
-    def rows(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
+    def use(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def changing(self, adapter: str | None, tower: Collection[str]) -> str | None:
+    def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
         return adapter
 
 
@@ -79,27 +79,29 @@ class Family(ABC):
         """The same examples changed a little, so that a few of them teach more."""
 
     def recall(
-        self, question: Any, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
+        self, question: Any, digest_of: DigestOf, adapter: str | None, adapters: BatchAdapters, cache: FeatureCache
     ) -> Any | None:
-        """What `prepare` would make, or what was computed from it, from `memo`; None if it is not there.
+        """What `prepare` would make, or what was computed from it, from `cache`; None if it is not there.
 
         Args:
             digest_of: a file's `lorabel.media.fetching.digest`; None if it is not known.
         """
         return None
 
-    def answer(self, example: Any, adapter: str | None, adapters: RowAdapters, memo: Memo) -> Contract | None:
-        """The output where `memo` holds all that it takes; None where the device is needed."""
+    def answer(
+        self, example: Any, adapter: str | None, adapters: BatchAdapters, cache: FeatureCache
+    ) -> Contract | None:
+        """The output where `cache` holds all that it takes; None where the device is needed."""
         return None
 
     @abstractmethod
     def predict(
-        self, examples: Sequence[Any], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
+        self, examples: Sequence[Any], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
     ) -> Sequence[Contract]:
         """One output per example, row i computed with `adapters[i]`.
 
         Args:
-            memo: keeps what is costly (features by content and adapter). It must be emptied when an adapter's
+            cache: keeps what is costly (features by content and adapter). It must be emptied when an adapter's
                 name comes to mean other weights.
         """
 

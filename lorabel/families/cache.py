@@ -6,12 +6,12 @@ from typing import Any
 
 from cachetools import LRUCache
 
-PIXELS, FEATURES, TEXTS = "pixels", "features", "texts"
+DECODED, FEATURES, TEXTS = "pixels", "features", "texts"
 """Inputs as decoded; what a tower computed from them; what is the same for many questions: what it computed from
 texts that they ask about, and what a head has learned."""
 
 
-class Memo:
+class FeatureCache:
     """Tensors, or whatever has `nbytes`, by kind and key. Thread-safe.
 
     Each kind has its own room, and forgets what was not used for longest.

@@ -25,10 +25,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lorabel.contracts import Input, Modality, RowAdapters, SpanScores, SpansInput, SpanTarget
+from lorabel.contracts import BatchAdapters, Input, Modality, SpanScores, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
-from lorabel.families.base import DigestOf, Family, Fetch, NoRowAdapters
-from lorabel.families.cache import FEATURES, TEXTS, Memo
+from lorabel.families.base import DigestOf, Family, Fetch, NoBatchAdapters
+from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.spans.word_spans import span_losses, span_scores
 from lorabel.families.spans.words import words
 from lorabel.media.fetching import digest
@@ -182,11 +182,16 @@ class TokenClassifier(Family):
         return Example(question, spans, digest(text.encode()), tuple(self._windows(text, spans)))
 
     def recall(
-        self, question: SpansInput, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
+        self,
+        question: SpansInput,
+        digest_of: DigestOf,
+        adapter: str | None,
+        adapters: BatchAdapters,
+        cache: FeatureCache,
     ) -> Example | None:
         text = question.contents[0].text or ""
         name = digest(text.encode())
-        states = memo.get(FEATURES, (name, adapters.changing(adapter, self._encoder_layers)))
+        states = cache.get(FEATURES, (name, adapters.effective_adapter(adapter, self._encoder_layers)))
         return None if states is None else Example(question, tuple(words(text)), name, states=states)
 
     @torch.no_grad()
@@ -196,7 +201,7 @@ class TokenClassifier(Family):
         """Where only the head learns, the encoder's work is done once."""
         if not self._encoder_layers.isdisjoint(trained):
             return examples
-        states = self._states(examples, [None] * len(examples), NoRowAdapters())
+        states = self._states(examples, [None] * len(examples), NoBatchAdapters())
         asked = {example.question.labels for example in examples}
         texts = {labels: self._encode_labels(labels).cpu() for labels in asked}
         return [
@@ -210,17 +215,17 @@ class TokenClassifier(Family):
 
     @torch.inference_mode()
     def predict(
-        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
+        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
     ) -> Sequence[SpanScores]:
-        owners = [bank.changing(adapter, self._encoder_layers) for adapter in adapters]
+        owners = [bank.effective_adapter(adapter, self._encoder_layers) for adapter in adapters]
         states = self._states(examples, owners, bank)
         for example, owner, own in zip(examples, owners, states, strict=True):
-            memo.put(FEATURES, (example.digest, owner), own)
+            cache.put(FEATURES, (example.digest, owner), own)
         keys = [(owner, example.question.labels) for owner, example in zip(owners, examples, strict=True)]
-        texts = {key: self._label_features(*key, bank, memo) for key in dict.fromkeys(keys)}
+        texts = {key: self._label_features(*key, bank, cache) for key in dict.fromkeys(keys)}
         outputs: list[SpanScores] = []
         for part in _by_words(states):
-            with bank.rows(adapters[part]):
+            with bank.use(adapters[part]):
                 tagged = self._tag(states[part]).cpu()
             outputs += [
                 span_scores(_logits(own[: len(example.spans)], texts[key]), example.spans)
@@ -267,7 +272,7 @@ class TokenClassifier(Family):
         return torch.zeros(0, self.module.head.in_features)
 
     def _states(
-        self, examples: Sequence[Example], owners: Sequence[str | None], bank: RowAdapters
+        self, examples: Sequence[Example], owners: Sequence[str | None], bank: BatchAdapters
     ) -> list[Tensor]:
         """For each (words, dim) float32 on the CPU; zeros for a word that the tokenizer has nothing for."""
         states = [
@@ -279,7 +284,7 @@ class TokenClassifier(Family):
         rows = [(i, window) for i, example in enumerate(examples) for window in example.windows]
         for start in range(0, len(rows), ROWS):
             part = rows[start : start + ROWS]
-            with bank.rows([owners[i] for i, _ in part]):
+            with bank.use([owners[i] for i, _ in part]):
                 found = self._encode([window for _, window in part]).cpu()
             for (i, window), own in zip(part, found, strict=True):
                 states[i][list(window.words)] = own[: len(window.words)]
@@ -325,12 +330,12 @@ class TokenClassifier(Family):
         return self.module.tag(pad_sequence(list(states), True).to(self.device))
 
     def _label_features(
-        self, adapter: str | None, labels: tuple[tuple[str, ...], ...], bank: RowAdapters, memo: Memo
+        self, adapter: str | None, labels: tuple[tuple[str, ...], ...], bank: BatchAdapters, cache: FeatureCache
     ) -> Tensor:
-        known = memo.get(TEXTS, (adapter, labels))
+        known = cache.get(TEXTS, (adapter, labels))
         if known is None:
-            known = self._encode_labels(labels, lambda count: bank.rows([adapter] * count)).cpu()
-            memo.put(TEXTS, (adapter, labels), known)
+            known = self._encode_labels(labels, lambda count: bank.use([adapter] * count)).cpu()
+            cache.put(TEXTS, (adapter, labels), known)
         return known
 
     def _encode_labels(

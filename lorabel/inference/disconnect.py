@@ -3,7 +3,7 @@
 import socket
 
 
-def has_hung_up(client: socket.socket | None) -> bool:
+def is_disconnected(client: socket.socket | None) -> bool:
     """Whether there is something to read from `client`, and it is the end. False if there is no socket to look at.
 
     Gunicorn gives it as `gunicorn.socket` in the WSGI environment.

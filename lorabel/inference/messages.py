@@ -18,22 +18,22 @@ class PredictRow(Message):
     adapter: str | None = None
 
 
-class Lane(StrEnum):
+class Priority(StrEnum):
     """Who waits for the answer, the most urgent first: a person, a bulk job, or nobody yet."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
-    AHEAD = "ahead"
+    LOOKAHEAD = "lookahead"
 
 
 class PredictRequest(Message):
-    """`timeout_s`: seconds after which nobody waits for the answer any more. `project`: rows of one lane are
+    """`timeout_s`: seconds after which nobody waits for the answer any more. `project`: rows of one priority are
     computed in turn among the projects that have some waiting."""
 
     rows: list[PredictRow] = Field(min_length=1)
     timeout_s: float = Field(gt=0)
     project: int = 0
-    lane: Lane = Lane.INTERACTIVE
+    priority: Priority = Priority.INTERACTIVE
 
 
 class RowError(Message):

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit
 
 from lorabel.errors import ModelServerBusyError, ModelServerError
 from lorabel.inference.messages import (
-    Lane,
     ModelsResponse,
     PredictRequest,
     PredictResponse,
     PredictRow,
     PreloadRequest,
+    Priority,
     RowResult,
 )
 from lorabel.settings import Settings
@@ -60,7 +60,7 @@ class ModelClient:
         rows: Sequence[PredictRow],
         timeout_s: float,
         project: int,
-        lane: Lane = Lane.INTERACTIVE,
+        priority: Priority = Priority.INTERACTIVE,
         is_gone: Callable[[], bool] | None = None,
     ) -> list[RowResult]:
         """One result per row, in order.
@@ -73,7 +73,7 @@ class ModelClient:
             ModelServerBusyError: its queue is full.
             ModelServerError: it cannot be reached or failed, or `is_gone` came true.
         """
-        request = PredictRequest(rows=list(rows), timeout_s=timeout_s, project=project, lane=lane)
+        request = PredictRequest(rows=list(rows), timeout_s=timeout_s, project=project, priority=priority)
         # It answers what is ready at the time limit, so the connection must live a little longer.
         body = self._send("POST", "/v1/predict", request.model_dump_json(), timeout_s + ANSWER_GRACE_S, is_gone)
         answer = PredictResponse.model_validate_json(body)

@@ -14,7 +14,7 @@ from lorabel.contracts import MediaRef
 from lorabel.database import versions
 from lorabel.database.tables import Project, version_name
 from lorabel.errors import UnreadableError
-from lorabel.inference.requests import Asker, Question, Unread, ask
+from lorabel.inference.requests import PredictionCaller, Question, Unreadable, ask
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.visible_when import shown_controls
@@ -65,7 +65,7 @@ class TaskPrediction:
     regions: list[Region]
     score: float
     margin: float
-    unread: Unread | None
+    unread: Unreadable | None
     dropped_regions: int
 
     @property
@@ -75,7 +75,10 @@ class TaskPrediction:
 
 
 def predict(
-    model: ProjectModel, tasks: Sequence[TaskData], resolve: Callable[[MediaRef], MediaRef], asker: Asker
+    model: ProjectModel,
+    tasks: Sequence[TaskData],
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
 ) -> list[TaskPrediction]:
     """One per task, in order.
 
@@ -88,20 +91,20 @@ def predict(
     """
     per_task = len(model.bound.bindings)
     questions = [one for data in tasks for one in _questions(model, data, resolve)]
-    answers = ask(asker, questions)
+    answers = ask(caller, questions)
     return [_merge(model, answers[i * per_task : (i + 1) * per_task]) for i in range(len(tasks))]
 
 
 def _questions(
     model: ProjectModel, data: TaskData, resolve: Callable[[MediaRef], MediaRef]
-) -> list[Question | Unread]:
+) -> list[Question | Unreadable]:
     """One per binding, in the bindings' order."""
-    questions: list[Question | Unread] = []
+    questions: list[Question | Unreadable] = []
     for binding in model.bound.bindings:
         try:
             asked = with_media(question(binding, data, model.settings), resolve)
         except UnreadableError as error:
-            questions.append(Unread(str(error), error.is_permanent))
+            questions.append(Unreadable(str(error), error.is_permanent))
         else:
             name = binding.from_name
             temperature = model.temperatures.get(name, 1.0)
@@ -109,8 +112,8 @@ def _questions(
     return questions
 
 
-def _merge(model: ProjectModel, found: Sequence[Prediction | Unread]) -> TaskPrediction:
-    reasons = sorted((one for one in found if isinstance(one, Unread)), key=lambda one: one.is_permanent)
+def _merge(model: ProjectModel, found: Sequence[Prediction | Unreadable]) -> TaskPrediction:
+    reasons = sorted((one for one in found if isinstance(one, Unreadable)), key=lambda one: one.is_permanent)
     answered = {
         binding.from_name: one
         for binding, one in zip(model.bound.bindings, found, strict=True)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lorabel.contracts import Input
 from lorabel.errors import ModelServerError
-from lorabel.inference.messages import Lane, PredictRow, RowResult
+from lorabel.inference.messages import PredictRow, Priority, RowResult
 from lorabel.inference.model_client import ModelClient
 from lorabel.problems.base import Prediction, Problem, TaskData
 
@@ -41,7 +41,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Unread:
+class Unreadable:
     """Why there is no answer, and whether asking again cannot help.
 
     `is_late`: nobody got to it, since the time was up or the model server failed half-way.
@@ -53,7 +53,7 @@ class Unread:
 
 
 @dataclass(frozen=True)
-class Asker:
+class PredictionCaller:
     """Who asks the model server, and until when (by `time.monotonic()`).
 
     `is_gone`: whether nobody waits for the answer any more.
@@ -61,48 +61,48 @@ class Asker:
 
     client: ModelClient
     project_id: int
-    lane: Lane
+    priority: Priority
     deadline: float
     is_gone: Callable[[], bool] | None = None
 
 
-def ask(asker: Asker, questions: Sequence[Question | Unread]) -> list[Prediction | Unread]:
-    """One answer per question, in order; those that come as Unread stay as they are.
+def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:
+    """One answer per question, in order; those that come as Unreadable stay as they are.
 
     Raises:
         ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread.
     """
-    answers: list[Prediction | Unread] = [one for one in questions if isinstance(one, Unread)]
+    answers: list[Prediction | Unreadable] = [one for one in questions if isinstance(one, Unreadable)]
     asked = [one for one in questions if isinstance(one, Question)]
-    found: list[Prediction | Unread] = []
+    found: list[Prediction | Unreadable] = []
     for start in range(0, len(asked), ROWS_PER_REQUEST):
         piece = asked[start : start + ROWS_PER_REQUEST]
         try:
-            results = _ask_piece(asker, piece)
+            results = _ask_piece(caller, piece)
         except ModelServerError as error:
             if not found:
                 raise
             log.warning("%d of %d questions stay unanswered: %s", len(asked) - start, len(asked), error)
-            found += [Unread(str(error), is_permanent=False, is_late=True)] * (len(asked) - start)
+            found += [Unreadable(str(error), is_permanent=False, is_late=True)] * (len(asked) - start)
             break
-        is_late = monotonic() >= asker.deadline
+        is_late = monotonic() >= caller.deadline
         found += [_read(question, result, is_late) for question, result in zip(piece, results, strict=True)]
     unread, answered = iter(answers), iter(found)
-    return [next(unread) if isinstance(one, Unread) else next(answered) for one in questions]
+    return [next(unread) if isinstance(one, Unreadable) else next(answered) for one in questions]
 
 
-def _ask_piece(asker: Asker, piece: Sequence[Question]) -> list[RowResult]:
-    timeout_s = asker.deadline - monotonic()
+def _ask_piece(caller: PredictionCaller, piece: Sequence[Question]) -> list[RowResult]:
+    timeout_s = caller.deadline - monotonic()
     if timeout_s < LEAST_TIME_S:
         raise ModelServerError("the time for one prediction is up (PREDICT_TIMEOUT_S)")
     rows = [question.row() for question in piece]
-    return asker.client.predict(rows, timeout_s, asker.project_id, asker.lane, asker.is_gone)
+    return caller.client.predict(rows, timeout_s, caller.project_id, caller.priority, caller.is_gone)
 
 
-def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | Unread:
+def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | Unreadable:
     if result.error is not None:
         is_permanent = result.error.is_permanent
-        return Unread(result.error.reason, is_permanent, is_late and not is_permanent)
+        return Unreadable(result.error.reason, is_permanent, is_late and not is_permanent)
     try:
         output = question.binding.output_type.model_validate(result.output)
         prediction = question.binding.prediction(output, question.data)
@@ -118,7 +118,7 @@ def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | 
     return prediction
 
 
-def _broken(question: Question, what: str) -> Unread:
+def _broken(question: Question, what: str) -> Unreadable:
     reason = f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
     log.error(reason)
-    return Unread(reason, is_permanent=False)
+    return Unreadable(reason, is_permanent=False)

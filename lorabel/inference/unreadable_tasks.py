@@ -7,18 +7,20 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from lorabel.database.store import Store
-from lorabel.database.tables import UnreadTask, now
-from lorabel.inference.requests import Unread
+from lorabel.database.tables import UnreadableTask, now
+from lorabel.inference.requests import Unreadable
 
 log = logging.getLogger(__name__)
 
 
 def known(session: Session, project_id: int) -> frozenset[int]:
     """The tasks of the project that could not be read when they were last predicted."""
-    return frozenset(session.scalars(select(UnreadTask.task_id).where(UnreadTask.project_id == project_id)))
+    return frozenset(
+        session.scalars(select(UnreadableTask.task_id).where(UnreadableTask.project_id == project_id))
+    )
 
 
-def write(store: Store, project_id: int, found: Mapping[int, Unread | None], before: Collection[int]) -> None:
+def write(store: Store, project_id: int, found: Mapping[int, Unreadable | None], before: Collection[int]) -> None:
     """Remember what was not read and forget what now was. Usually that is nothing.
 
     Args:
@@ -29,7 +31,7 @@ def write(store: Store, project_id: int, found: Mapping[int, Unread | None], bef
     for task_id, why in new.items():
         hope = "for good" if why.is_permanent else "for now"
         log.warning("project %d, task %d cannot be read %s: %s", project_id, task_id, hope, why.reason)
-    of_project = UnreadTask.project_id == project_id
+    of_project = UnreadableTask.project_id == project_id
     gone = set(before) & found.keys() - new.keys()
     if not new and not gone:
         return
@@ -44,10 +46,10 @@ def write(store: Store, project_id: int, found: Mapping[int, Unread | None], bef
         }
         for task_id, why in sorted(new.items())
     ]
-    insert = store.insert(UnreadTask)
+    insert = store.insert(UnreadableTask)
     changed = {name: insert.excluded[name] for name in ("reason", "is_permanent", "seen_at")}
     with store.write() as session:
-        session.execute(delete(UnreadTask).where(of_project, UnreadTask.task_id.in_(gone)))
+        session.execute(delete(UnreadableTask).where(of_project, UnreadableTask.task_id.in_(gone)))
         if rows:
             upsert = insert.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=changed)
             session.connection().execute(upsert, rows)

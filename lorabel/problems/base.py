@@ -133,7 +133,7 @@ class Problem(ABC):
 
 def question(binding: Problem, data: TaskData, settings: Settings) -> Input:
     """What the model is asked, as prediction and training both ask it. Raises as `Problem.model_input`."""
-    return binding.model_input(data).worded(settings.template(binding.name))
+    return binding.model_input(data).with_template(settings.template(binding.name))
 
 
 def with_media(question: Input, resolve: Callable[[MediaRef], MediaRef]) -> Input:

@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from lorabel.contracts import Content, Embedding, EmbedInput, Input, MediaRef, Modality
 from lorabel.database import task_embeddings
 from lorabel.database.store import Store
-from lorabel.database.task_embeddings import Place
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import ConflictError, ModelServerError, UnreadableError
 from lorabel.inference.messages import PredictRow, RowResult
-from lorabel.inference.requests import LEAST_TIME_S, ROWS_PER_REQUEST, Asker, Unread
+from lorabel.inference.requests import LEAST_TIME_S, ROWS_PER_REQUEST, PredictionCaller, Unreadable
 from lorabel.labeling.task_content import MODALITIES
 from lorabel.problems.base import TaskData, with_media
 from lorabel.problems.binding import BoundConfig
@@ -65,66 +65,66 @@ def text_question(text: str, modalities: Collection[Modality]) -> EmbedInput:
     return EmbedInput(contents=(Content(modality=Modality.TEXT, text=text),), among=frozenset(modalities))
 
 
-def embed(asker: Asker, questions: Sequence[Input]) -> list[Place | Unread]:
+def embed(caller: PredictionCaller, questions: Sequence[Input]) -> list[TaskVector | Unreadable]:
     """One per question, in order, by the base model.
 
     Raises:
         ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread and late.
     """
-    found: list[Place | Unread] = []
+    found: list[TaskVector | Unreadable] = []
     for start in range(0, len(questions), ROWS_PER_REQUEST):
         piece = questions[start : start + ROWS_PER_REQUEST]
         rows = [PredictRow(kind=EmbedInput.kind, input=one.model_dump(mode="json")) for one in piece]
-        timeout_s = asker.deadline - monotonic()
+        timeout_s = caller.deadline - monotonic()
         try:
             if timeout_s < LEAST_TIME_S:
                 raise ModelServerError("the time for embedding is up")
-            results = asker.client.predict(rows, timeout_s, asker.project_id, asker.lane, asker.is_gone)
+            results = caller.client.predict(rows, timeout_s, caller.project_id, caller.priority, caller.is_gone)
         except ModelServerError as error:
             if not found:
                 raise
             log.warning("%d of %d tasks are not embedded: %s", len(questions) - start, len(questions), error)
-            return [*found, *[Unread(str(error), False, is_late=True)] * (len(questions) - start)]
-        is_late = monotonic() >= asker.deadline
+            return [*found, *[Unreadable(str(error), False, is_late=True)] * (len(questions) - start)]
+        is_late = monotonic() >= caller.deadline
         found += [_read(result, is_late) for result in results]
     return found
 
 
-def _read(result: RowResult, is_late: bool) -> Place | Unread:
+def _read(result: RowResult, is_late: bool) -> TaskVector | Unreadable:
     if result.error is not None:
         is_permanent = result.error.is_permanent
-        return Unread(result.error.reason, is_permanent, is_late and not is_permanent)
+        return Unreadable(result.error.reason, is_permanent, is_late and not is_permanent)
     try:
         answer = Embedding.model_validate(result.output)
-        return Place(answer.space, base64.b64decode(answer.float16, validate=True))
+        return TaskVector(answer.space, base64.b64decode(answer.float16, validate=True))
     except (ValidationError, ValueError) as error:
         log.error("the model server's embedding makes no sense: %s", error)
-        return Unread(str(error), is_permanent=False)
+        return Unreadable(str(error), is_permanent=False)
 
 
 def keep(
-    store: Store, asker: Asker, asked: Mapping[int, EmbedInput], resolve: Resolve
-) -> dict[int, Place | Unread]:
+    store: Store, caller: PredictionCaller, asked: Mapping[int, EmbedInput], resolve: Resolve
+) -> dict[int, TaskVector | Unreadable]:
     """Embed tasks by id, and store what was found.
 
     Raises:
         ModelServerError: nothing at all could be asked.
     """
     resolved: dict[int, Input] = {}
-    found: dict[int, Place | Unread] = {}
+    found: dict[int, TaskVector | Unreadable] = {}
     for task_id, one in asked.items():
         try:
             resolved[task_id] = with_media(one, resolve)
         except UnreadableError as error:
-            found[task_id] = Unread(str(error), error.is_permanent)
-    found |= dict(zip(resolved, embed(asker, list(resolved.values())), strict=True))
-    places = {task_id: one for task_id, one in found.items() if isinstance(one, Place)}
-    task_embeddings.write(store, asker.project_id, asked, places)
+            found[task_id] = Unreadable(str(error), error.is_permanent)
+    found |= dict(zip(resolved, embed(caller, list(resolved.values())), strict=True))
+    places = {task_id: one for task_id, one in found.items() if isinstance(one, TaskVector)}
+    task_embeddings.write(store, caller.project_id, asked, places)
     return found
 
 
 def keep_recalled(
-    store: Store, asker: Asker, bound: BoundConfig, tasks: Mapping[int, TaskData], resolve: Resolve
+    store: Store, caller: PredictionCaller, bound: BoundConfig, tasks: Mapping[int, TaskData], resolve: Resolve
 ) -> None:
     """Store what the model server remembers of tasks that it has just predicted. Nobody waits for it: failures are
     silent, and no file is fetched for it."""
@@ -135,13 +135,13 @@ def keep_recalled(
         except UnreadableError as error:
             log.debug("task %d is not embedded: %s", task_id, error)
     try:
-        keep(store, asker, asked, resolve)
+        keep(store, caller, asked, resolve)
     except ModelServerError as error:
-        log.debug("project %d: %d tasks are not embedded: %s", asker.project_id, len(asked), error)
+        log.debug("project %d: %d tasks are not embedded: %s", caller.project_id, len(asked), error)
 
 
 def task_vectors(
-    asker: Asker, bound: BoundConfig, tasks: Sequence[TaskData], resolve: Resolve
+    caller: PredictionCaller, bound: BoundConfig, tasks: Sequence[TaskData], resolve: Resolve
 ) -> list[NDArray[np.float32] | None]:
     """One of length 1 per task, in order; None of a task that cannot be read.
 
@@ -150,7 +150,7 @@ def task_vectors(
         ModelServerError: it failed, or the time is up.
     """
     asked = [_question(bound, data, resolve) for data in tasks]
-    found = iter(embed(asker, [one for one in asked if one is not None]))
+    found = iter(embed(caller, [one for one in asked if one is not None]))
     return [None if one is None else _vector(next(found)) for one in asked]
 
 
@@ -162,8 +162,8 @@ def _question(bound: BoundConfig, data: TaskData, resolve: Resolve) -> Input | N
         return None
 
 
-def _vector(found: Place | Unread) -> NDArray[np.float32] | None:
-    if isinstance(found, Place):
+def _vector(found: TaskVector | Unreadable) -> NDArray[np.float32] | None:
+    if isinstance(found, TaskVector):
         return np.frombuffer(found.vector, ON_THE_WIRE).astype(np.float32)
     if found.is_late:
         raise ModelServerError(found.reason)

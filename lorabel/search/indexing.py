@@ -12,9 +12,9 @@ from time import monotonic
 from lorabel.contracts import EmbedInput
 from lorabel.database import task_embeddings
 from lorabel.database.store import Store
-from lorabel.database.task_embeddings import Place
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import UnreadableError
-from lorabel.inference.requests import Asker
+from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.client import AnnotatedTask, LabelStudio
 from lorabel.problems.binding import BoundConfig
 from lorabel.search import embeddings
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Indexing:
-    """One pass, until the deadline of `asker`.
+    """One pass, until the deadline of `caller`.
 
     Args:
         space: what the base model's vectors are in now; None if it is not known yet.
@@ -35,7 +35,7 @@ class Indexing:
 
     store: Store
     client: LabelStudio
-    asker: Asker
+    caller: PredictionCaller
     bound: BoundConfig
     resolve: Resolve
     page_size: int
@@ -49,8 +49,8 @@ class Indexing:
         Raises:
             LabelStudioError, ModelServerError: what was embedded so far is kept.
         """
-        while monotonic() < self.asker.deadline:
-            tasks = self.client.tasks_after(self.asker.project_id, cursor, page_size=self.page_size).tasks
+        while monotonic() < self.caller.deadline:
+            tasks = self.client.tasks_after(self.caller.project_id, cursor, page_size=self.page_size).tasks
             last_id = tasks[-1].task_id if tasks else None
             self._forget_gone(tasks, cursor, last_id)
             if last_id is None:
@@ -58,16 +58,16 @@ class Indexing:
             if not self._embed(tasks, cursor, last_id):
                 return False
             cursor = last_id
-            task_embeddings.set_cursor(self.store, self.asker.project_id, cursor, self.space)
+            task_embeddings.set_cursor(self.store, self.caller.project_id, cursor, self.space)
         return False
 
     def _forget_gone(self, tasks: list[AnnotatedTask], cursor: int, last_id: int | None) -> None:
         with self.store.read() as session:
-            before = task_embeddings.known(session, self.asker.project_id, cursor, last_id)
+            before = task_embeddings.known(session, self.caller.project_id, cursor, last_id)
         gone = before.keys() - {task.task_id for task in tasks}
         if gone:
             with self.store.write() as session:
-                task_embeddings.forget(self.store, session, self.asker.project_id, gone)
+                task_embeddings.forget(self.store, session, self.caller.project_id, gone)
 
     def _embed(self, tasks: list[AnnotatedTask], cursor: int, last_id: int) -> bool:
         """Returns whether the time sufficed."""
@@ -82,7 +82,7 @@ class Indexing:
             if self.space is None and not self._keep({task_id: one}):
                 return False
         with self.store.read() as session:
-            known = task_embeddings.known(session, self.asker.project_id, cursor, last_id)
+            known = task_embeddings.known(session, self.caller.project_id, cursor, last_id)
         return self._keep(
             {
                 task_id: one
@@ -97,8 +97,8 @@ class Indexing:
 
     def _keep(self, asked: Mapping[int, EmbedInput]) -> bool:
         is_late = False
-        for task_id, one in embeddings.keep(self.store, self.asker, asked, self.resolve).items():
-            if isinstance(one, Place):
+        for task_id, one in embeddings.keep(self.store, self.caller, asked, self.resolve).items():
+            if isinstance(one, TaskVector):
                 self.space = one.space
                 self.embedded += 1
             elif one.is_late:

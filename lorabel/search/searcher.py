@@ -14,11 +14,11 @@ from lorabel.contracts import Modality
 from lorabel.database import projects, task_embeddings
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
-from lorabel.database.task_embeddings import Place
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import ConflictError, LabelStudioError, ModelServerError, NotFoundError, UnreadableError
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from lorabel.inference.model_client import ModelClient
-from lorabel.inference.requests import Asker, Unread
+from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.label_studio.access import api_access, label_studio_access
 from lorabel.label_studio.authorizations import Authorizations
 from lorabel.label_studio.client import LabelStudio
@@ -80,7 +80,7 @@ class Searcher:
         if not modalities:
             return Found([], 0, total)
         asked = embeddings.text_question(text, modalities)
-        (place,) = embeddings.embed(self._asker(project_id, Lane.INTERACTIVE), [asked])
+        (place,) = embeddings.embed(self._caller(project_id, Priority.INTERACTIVE), [asked])
         return self._answer(project, bound, _checked(place), limit)
 
     def like_task(self, project_id: int, task_id: int, limit: int) -> Found:
@@ -88,7 +88,7 @@ class Searcher:
         project, bound = self._find(project_id)
         with self._store.read() as session:
             row = task_embeddings.get(session, project_id, task_id)
-        place = self._embed_task(project, bound, task_id) if row is None else Place(row.space, row.vector)
+        place = self._embed_task(project, bound, task_id) if row is None else TaskVector(row.space, row.vector)
         return self._answer(project, bound, place, limit, without=task_id)
 
     def index(self, project_id: int) -> Indexed:
@@ -116,7 +116,7 @@ class Searcher:
         return project, bind(project.label_config or "")
 
     def _answer(
-        self, project: Project, bound: BoundConfig, place: Place, limit: int, without: int | None = None
+        self, project: Project, bound: BoundConfig, place: TaskVector, limit: int, without: int | None = None
     ) -> Found:
         total = self._catch_up(project, bound, place.space)
         hits = self._vectors.nearest(project.id, place, limit, without)
@@ -148,7 +148,7 @@ class Searcher:
             log.warning("project %d: not every task can be found: %s", project.id, error)
         return total
 
-    def _embed_task(self, project: Project, bound: BoundConfig, task_id: int) -> Place:
+    def _embed_task(self, project: Project, bound: BoundConfig, task_id: int) -> TaskVector:
         with self._client(project) as client:
             tasks = client.tasks_of(project.id, [task_id])
         if not tasks:
@@ -158,16 +158,18 @@ class Searcher:
         except UnreadableError as error:
             raise ConflictError(f"task {task_id} cannot be compared: {error}") from error
         resolve = self._authorizations.resolver(project, self._settings)
-        asker = self._asker(project.id, Lane.INTERACTIVE)
-        return _checked(embeddings.keep(self._store, asker, {task_id: asked}, resolve)[task_id])
+        caller = self._caller(project.id, Priority.INTERACTIVE)
+        return _checked(embeddings.keep(self._store, caller, {task_id: asked}, resolve)[task_id])
 
     def _indexing(self, project: Project, bound: BoundConfig, client: LabelStudio, seconds: float) -> Indexing:
-        asker = Asker(self._model_client, project.id, Lane.BULK, monotonic() + seconds)
+        caller = PredictionCaller(self._model_client, project.id, Priority.BULK, monotonic() + seconds)
         resolve = self._authorizations.resolver(project, self._settings)
-        return Indexing(self._store, client, asker, bound, resolve, self._settings.bulk_page)
+        return Indexing(self._store, client, caller, bound, resolve, self._settings.bulk_page)
 
-    def _asker(self, project_id: int, lane: Lane) -> Asker:
-        return Asker(self._model_client, project_id, lane, monotonic() + self._settings.predict_timeout_s)
+    def _caller(self, project_id: int, priority: Priority) -> PredictionCaller:
+        return PredictionCaller(
+            self._model_client, project_id, priority, monotonic() + self._settings.predict_timeout_s
+        )
 
     def _client(self, project: Project) -> LabelStudio:
         access = api_access(project, self._settings)
@@ -197,8 +199,8 @@ def _cursor(session: Session, project_id: int, space: str | None, total: int) ->
     return 0 if is_gone or is_moved else index.cursor
 
 
-def _checked(place: Place | Unread) -> Place:
-    if isinstance(place, Place):
+def _checked(place: TaskVector | Unreadable) -> TaskVector:
+    if isinstance(place, TaskVector):
         return place
     if place.is_permanent:
         raise ConflictError(f"it cannot be compared: {place.reason}")

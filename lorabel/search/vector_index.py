@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lorabel.database import task_embeddings
 from lorabel.database.store import Store
-from lorabel.database.task_embeddings import Place
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import ConflictError
 
 MEGABYTE = 2**20
@@ -40,7 +40,7 @@ class Vectors:
         self._kept: LRUCache[tuple[int, str], _Table] = LRUCache(most_bytes, getsizeof=lambda table: table.nbytes)
         self._lock = threading.Lock()
 
-    def nearest(self, project_id: int, place: Place, limit: int, without: int | None = None) -> list[Hit]:
+    def nearest(self, project_id: int, place: TaskVector, limit: int, without: int | None = None) -> list[Hit]:
         """The project's tasks in the place's space, the most similar first.
 
         Args:

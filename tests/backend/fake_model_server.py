@@ -27,7 +27,7 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
-from lorabel.inference.disconnect import has_hung_up
+from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
     ModelsResponse,
     PredictRequest,
@@ -68,7 +68,7 @@ class FakeModelServer:
         if asked.rows[0].kind == EmbedInput.kind:
             return self.embed(asked)
         time.sleep(self.wait_s)
-        self.hung_up += has_hung_up(request.environ["werkzeug.socket"])
+        self.hung_up += is_disconnected(request.environ["werkzeug.socket"])
         self.requests.append(asked)
         if self.status != 200 and len(self.requests) > self.fails_from:
             return Response("no", self.status, {"Retry-After": "7"})

@@ -182,7 +182,7 @@ def test_events_are_found_by_their_state(client: FlaskClient, services: Services
 def test_label_errors_come_with_what_was_given_and_what_is_suggested(
     client: FlaskClient, services: Services, project: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def vectors(asker: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
+    def vectors(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
         shown = [task["image"].rsplit("/", 1)[1].removesuffix(".png").split("-") for task in tasks]
         return [np.array([colour == "red", colour == "blue", int(n) / 100], dtype="f4") for colour, n in shown]
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from backend.event_writer import Inbox
+from backend.event_writer import EventWriter
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, EventState, Project
 
@@ -48,12 +48,12 @@ def event(number: int, **columns: Any) -> Event:
 
 def put_at_once(slow: SlowStore, first: Event, others: list[Event]) -> tuple[Future[None], list[Future[None]]]:
     """The others all wait while the first one has its turn."""
-    inbox = Inbox(slow)  # type: ignore[arg-type]
+    event_writer = EventWriter(slow)  # type: ignore[arg-type]
     with ThreadPoolExecutor(1 + len(others)) as threads:
-        began = threads.submit(inbox.put, first)
+        began = threads.submit(event_writer.put, first)
         assert slow.has_begun.wait(WAIT_S)
-        waiting = [threads.submit(inbox.put, other) for other in others]
-        while len(inbox._waiting) < len(others):
+        waiting = [threads.submit(event_writer.put, other) for other in others]
+        while len(event_writer._waiting) < len(others):
             threading.Event().wait(0.005)
         slow.may_go_on.set()
     return began, waiting
@@ -98,12 +98,12 @@ def test_a_database_that_fails_is_asked_once_for_all_who_wait(store: Store) -> N
 
 
 def test_what_is_put_is_committed_before_put_returns_though_senders_never_pause(store: Store) -> None:
-    inbox = Inbox(store)
+    event_writer = EventWriter(store)
 
     def send(sender: int) -> None:
         for number in range(20):
             mine = event(100 * sender + number)
-            inbox.put(mine)
+            event_writer.put(mine)
             with store.read() as session:
                 assert session.get_one(Event, mine.id).payload == mine.payload
 
@@ -114,6 +114,6 @@ def test_what_is_put_is_committed_before_put_returns_though_senders_never_pause(
 
 @pytest.mark.parametrize("project_id", [None, 7])
 def test_an_ignored_event_makes_no_project(store: Store, project_id: int | None) -> None:
-    Inbox(store).put(event(0, project_id=project_id, state=EventState.IGNORED))
+    EventWriter(store).put(event(0, project_id=project_id, state=EventState.IGNORED))
     with store.read() as session:
         assert session.scalars(select(Project.id)).all() == []

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from backend.services import Services
 from lorabel.database import bulk_runs, projects
 from lorabel.database.tables import BulkRun
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_predictions import choices, picture, results
@@ -121,7 +121,7 @@ def test_what_a_request_for_many_tasks_did_not_get_goes_on_as_a_bulk_run(
         (run,) = bulk_runs.list_of(session, 1)
     assert run.task_ids == list(range(256, 300)), "those that cannot be read are not asked for at once"
     assert jobs.preannotated == [run.id]
-    assert model_server.requests[0].lane == Lane.BULK
+    assert model_server.requests[0].priority == Priority.BULK
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -157,7 +157,7 @@ def test_the_opening_of_a_task_looks_ahead_once_the_answer_is_sent(
     assert jobs.ahead == []
     answer.close()
     assert jobs.ahead == [(1, 7)]
-    assert model_server.requests[0].lane == Lane.INTERACTIVE
+    assert model_server.requests[0].priority == Priority.INTERACTIVE
 
 
 @pytest.mark.parametrize("parts", [{"context": {"result": []}}, {"more": True}])

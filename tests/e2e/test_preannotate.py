@@ -16,7 +16,7 @@ from lorabel.database import bulk_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, RunState
 from lorabel.demo.project import LABEL_CONFIG, create_project
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 
 TASKS = 60
 PAGE = 5
-AHEAD = 6
+LOOKAHEAD = 6
 # Of each task ahead: what the model predicts, and where its contents lie, which is remembered by then.
 ASKED = 2
 PREDICT_TIMEOUT_S = 6.0
@@ -69,7 +69,7 @@ def lorabel(start_lorabel: Callable[..., Lorabel], slow_pictures: str) -> Lorabe
             "BULK_PAGE": str(PAGE),
             "LABEL_STUDIO_REQUESTS_PER_SECOND": "4",
             "RUN_LEASE_SECONDS": "5",
-            "AHEAD_TASKS": str(AHEAD),
+            "AHEAD_TASKS": str(LOOKAHEAD),
             "PREDICT_TIMEOUT_S": str(PREDICT_TIMEOUT_S),
             "MEDIA_ALLOWED_HOSTS": slow_pictures.removeprefix("http://"),
         }
@@ -124,8 +124,8 @@ def metric(lorabel: Lorabel, name: str, **labels: str) -> float:
     return sum(found)
 
 
-def rows(lorabel: Lorabel, lane: Lane) -> float:
-    return metric(lorabel, "lorabel_rows_total", lane=lane, outcome="ok")
+def rows(lorabel: Lorabel, priority: Priority) -> float:
+    return metric(lorabel, "lorabel_rows_total", priority=priority, outcome="ok")
 
 
 def test_a_whole_project_is_predicted_once_though_the_worker_is_killed_in_the_middle(
@@ -181,27 +181,29 @@ def test_tasks_are_predicted_before_somebody_opens_them(
 ) -> None:
     created = client.call("POST", "/api/projects/", json={"title": "ahead", "label_config": LABEL_CONFIG})
     project_id = connected(lorabel, label_studio, int(created["id"]))
-    before = rows(lorabel, Lane.AHEAD)
-    drawn = pictures(3 * AHEAD)
+    before = rows(lorabel, Priority.LOOKAHEAD)
+    drawn = pictures(3 * LOOKAHEAD)
     add_tasks(client, project_id, *map(data_url, drawn))
-    asked = before + ASKED * AHEAD
-    wait_until(lambda: rows(lorabel, Lane.AHEAD) == asked, TIMEOUT_S, "the first new tasks are predicted")
+    asked = before + ASKED * LOOKAHEAD
+    wait_until(lambda: rows(lorabel, Priority.LOOKAHEAD) == asked, TIMEOUT_S, "the first new tasks are predicted")
     assert set(map(tuple, versions_of(client, project_id).values())) == {()}, "and nothing is saved"
     misses = metric(lorabel, "lorabel_memo_misses_total", kind="features")
-    for picture in drawn[:AHEAD]:
+    for picture in drawn[:LOOKAHEAD]:
         task = client.call("GET", f"/api/projects/{project_id}/next", timeout_s=TIMEOUT_S)
         assert task["data"]["image"] == data_url(picture), "Label Studio goes by id"
         body = {"result": result("Grade A"), "lead_time": 1.0}
         client.call("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
-    first = sorted(versions_of(client, project_id).items())[:AHEAD]
-    assert [versions for _, versions in first] == [[f"p{project_id}.v0"]] * AHEAD
-    wait_until(lambda: rows(lorabel, Lane.AHEAD) > asked, TIMEOUT_S, "and those after the task on the screen")
+    first = sorted(versions_of(client, project_id).items())[:LOOKAHEAD]
+    assert [versions for _, versions in first] == [[f"p{project_id}.v0"]] * LOOKAHEAD
+    wait_until(
+        lambda: rows(lorabel, Priority.LOOKAHEAD) > asked, TIMEOUT_S, "and those after the task on the screen"
+    )
 
     def computed() -> float:
         return metric(lorabel, "lorabel_memo_misses_total", kind="features") - misses
 
     wait_until(
-        lambda: ASKED * computed() == rows(lorabel, Lane.AHEAD) - asked,
+        lambda: ASKED * computed() == rows(lorabel, Priority.LOOKAHEAD) - asked,
         TIMEOUT_S,
         "no picture was computed but those ahead, none twice",
     )

@@ -19,7 +19,7 @@ from tests.servers import free_port
 START_TIMEOUT_S = 180.0
 REPLICA_TITLE = "ray::ServeReplica:lorabel:replica"
 REPLICA_LOG = re.compile(r"replica_lorabel_replica_(\w+)\.log")
-# What a front asks to answer /v1/models, not merged.
+# What a proxy asks to answer /v1/models, not merged.
 ASK_WHAT_EACH_HOLDS = """
 import json, sys
 import ray

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import NotFoundError, UnreadableError
 from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
@@ -27,7 +27,7 @@ def load(source: str) -> DualEncoder:
 
 
 def save_random_adapter(
-    family: Family, registry: Registry, version: str, rank: int, layers: list[str] | None = None
+    family: Family, registry: AdapterFolders, version: str, rank: int, layers: list[str] | None = None
 ) -> str:
     """PEFT's fresh adapters do nothing (B is zero), so B is made random too."""
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers or family.lora_layers()))
@@ -52,13 +52,13 @@ def peft_features(source: str, folder: Path | None, pixels: torch.Tensor) -> tor
 
 
 def test_each_row_of_a_mixed_batch_equals_peft_alone_for_ranks_4_8_and_16(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     names = [save_random_adapter(load(source), registry, f"p1.v{i}", rank) for i, rank in enumerate((4, 8, 16), 1)]
     family = load(source)
     bank = AdapterBank(family, registry, memory_bytes=10**9)
     rows = [names[2], None, names[0], names[1], names[0]]
     pixels = torch.randn(len(rows), 3, 32, 32)
-    with torch.inference_mode(), bank.rows(rows):
+    with torch.inference_mode(), bank.use(rows):
         mixed = family.module.encode_image(pixels)
     for i, name in enumerate(rows):
         alone = peft_features(source, name and registry.path(name), pixels[i : i + 1])[0]
@@ -68,7 +68,7 @@ def test_each_row_of_a_mixed_batch_equals_peft_alone_for_ranks_4_8_and_16(source
 
 
 def test_adapters_leave_by_recency_when_memory_is_full(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     family = load(source)
     one, two, three = (save_random_adapter(family, registry, f"p1.v{i}", 8) for i in (1, 2, 3))
     size = sum((layer.in_features + layer.out_features) * 8 * 4 for layer in linear_layers(family))
@@ -80,12 +80,12 @@ def test_adapters_leave_by_recency_when_memory_is_full(source: str, tmp_path: Pa
 
 
 def test_one_batch_may_have_more_adapters_than_memory_is_for(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     *names, last = (save_random_adapter(load(source), registry, f"p1.v{i}", 4) for i in (1, 2, 3, 4))
     family = load(source)
     bank = AdapterBank(family, registry, memory_bytes=1)
     pixels = torch.randn(3, 3, 32, 32)
-    with torch.inference_mode(), bank.rows(names):
+    with torch.inference_mode(), bank.use(names):
         mixed = family.module.encode_image(pixels)
     for i, name in enumerate(names):
         alone = peft_features(source, registry.path(name), pixels[i : i + 1])[0]
@@ -96,7 +96,7 @@ def test_one_batch_may_have_more_adapters_than_memory_is_for(source: str, tmp_pa
 
 def test_adapters_come_and_go_while_a_batch_is_computed(source: str, tmp_path: Path) -> None:
     """The batch keeps its own, whatever is loaded meanwhile, of whatever rank."""
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     mine, *others = (
         save_random_adapter(load(source), registry, f"p1.v{i}", rank)
         for i, rank in enumerate((4, 4, 16, 8, 4, 4, 4, 4, 4, 4, 4), 1)
@@ -104,13 +104,13 @@ def test_adapters_come_and_go_while_a_batch_is_computed(source: str, tmp_path: P
     family = load(source)
     bank = AdapterBank(family, registry, memory_bytes=1)
     pixels = torch.randn(2, 3, 32, 32)
-    with torch.inference_mode(), bank.rows([mine, None]):
+    with torch.inference_mode(), bank.use([mine, None]):
         before = family.module.encode_image(pixels)
         for other in others:
             bank.load(other)
         after = family.module.encode_image(pixels)
     assert torch.equal(before, after)
-    with torch.inference_mode(), bank.rows([others[1], others[0]]):
+    with torch.inference_mode(), bank.use([others[1], others[0]]):
         mixed = family.module.encode_image(pixels)
     for i, name in enumerate((others[1], others[0])):
         alone = peft_features(source, registry.path(name), pixels[i : i + 1])[0]
@@ -118,7 +118,7 @@ def test_adapters_come_and_go_while_a_batch_is_computed(source: str, tmp_path: P
 
 
 def test_a_large_adapter_that_has_left_takes_no_room_any_more(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     family = load(source)
     large, *small = (save_random_adapter(family, registry, f"p1.v{i}", r) for i, r in enumerate((64, 4, 4, 4), 1))
     size = sum((layer.in_features + layer.out_features) * 4 * 4 for layer in linear_layers(family))
@@ -130,33 +130,33 @@ def test_a_large_adapter_that_has_left_takes_no_room_any_more(source: str, tmp_p
 
 
 def test_an_adapter_that_is_not_there_leaves_nothing_pinned(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     family = load(source)
     one, two = (save_random_adapter(family, registry, f"p1.v{i}", 4) for i in (1, 2))
     bank = AdapterBank(family, registry, memory_bytes=1)
-    with pytest.raises(NotFoundError), bank.rows([one, "p9.v9/label"]):
+    with pytest.raises(NotFoundError), bank.use([one, "p9.v9/label"]):
         pass
     bank.load(two)
     assert bank.names == [two]
 
 
 def test_an_adapter_changes_only_the_towers_that_it_is_on(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     family = load(source)
     both = save_random_adapter(family, registry, "p1.v1", 4)
     text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers(about_picture("x", ("red",))))
     bank = AdapterBank(family, registry, memory_bytes=10**9)
     trained = set(family.trained_layers(about_picture("x", ("red",))))
-    assert [bank.changing(name, set(family.lora_layers()) - trained) for name in (both, text, None)] == [
+    assert [bank.effective_adapter(name, set(family.lora_layers()) - trained) for name in (both, text, None)] == [
         both,
         None,
         None,
     ]
-    assert [bank.changing(name, trained) for name in (both, text, None)] == [both, text, None]
+    assert [bank.effective_adapter(name, trained) for name in (both, text, None)] == [both, text, None]
 
 
 def test_an_adapter_for_another_base_model_is_refused_by_name(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "adapters")
+    registry = AdapterFolders(tmp_path / "adapters")
     name = save_random_adapter(load(source), registry, "p7.v1", 4)
     weights = registry.path(name) / "adapter_model.safetensors"
     from safetensors.torch import load_file, save_file
@@ -169,6 +169,6 @@ def test_an_adapter_for_another_base_model_is_refused_by_name(source: str, tmp_p
 
 @pytest.mark.parametrize("name", ["p1.v1/../../etc", "../p1.v1/label", "p1.v1/..", "p9.v9/label"])
 def test_names_that_point_elsewhere_or_nowhere_are_refused(source: str, tmp_path: Path, name: str) -> None:
-    bank = AdapterBank(load(source), Registry(tmp_path), memory_bytes=10**9)
+    bank = AdapterBank(load(source), AdapterFolders(tmp_path), memory_bytes=10**9)
     with pytest.raises(NotFoundError):
         bank.load(name)

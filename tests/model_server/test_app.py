@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lorabel.contracts import Content, Embedding, EmbedInput, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, Picture
-from lorabel.inference.disconnect import has_hung_up
+from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
 from lorabel.settings import Settings
 from model_server.app import ARRIVED, IS_GONE, _predict, create_app
@@ -92,7 +92,7 @@ def test_what_is_loaded_is_described(client: FlaskClient) -> None:
 def test_metrics_count_the_rows(client: FlaskClient) -> None:
     predict(client, [row(data_url(pictures(1)[0]))])
     text = client.get("/metrics").text
-    assert 'lorabel_rows_total{lane="interactive",outcome="ok"}' in text
+    assert 'lorabel_rows_total{outcome="ok",priority="interactive"}' in text
     assert "lorabel_batch_rows_bucket" in text
 
 
@@ -118,7 +118,7 @@ def test_what_nobody_waits_for_any_more_is_given_up() -> None:
     engine = SimpleNamespace(submit=lambda _: futures)
     wanted = PredictRequest(rows=[row("x"), row("y")], timeout_s=30)
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(_predict, engine, wanted, lambda: has_hung_up(here))  # type: ignore[arg-type]
+        answer = threads.submit(_predict, engine, wanted, lambda: is_disconnected(here))  # type: ignore[arg-type]
         futures[0].set_result(RowResult(output={"a": 1}))
         wait([answer], timeout=0.5)
         assert not answer.done()

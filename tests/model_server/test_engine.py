@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from lorabel.contracts import LabelScores, LabelsInput, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, UnreadableError
 from lorabel.families.base import Fetch
-from lorabel.families.cache import Memo
-from lorabel.inference.messages import Lane, PredictRequest, PredictRow, RowResult
+from lorabel.families.cache import FeatureCache
+from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MOST_IN_HAND, Engine
-from model_server.family_pool import Station, Stations
+from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.metrics import Metrics
 from tests import questions
@@ -45,7 +45,7 @@ class FakeFamily:
     def prepare(self, question: LabelsInput, fetch: Fetch) -> int:
         return sum(len(fetch(media)) for media in media_of(question))
 
-    def predict(self, examples: Sequence[int], adapters: Any, bank: Any, memo: Any) -> list[LabelScores]:
+    def predict(self, examples: Sequence[int], adapters: Any, bank: Any, cache: Any) -> list[LabelScores]:
         self.busy.set()
         assert self.open.wait(TIMEOUT_S)
         if len(examples) > self.memory_rows or self.too_large in examples:
@@ -83,14 +83,16 @@ def family() -> FakeFamily:
     return FakeFamily()
 
 
-def no_more_families(kind: Any) -> Station:
+def no_more_families(kind: Any) -> LoadedFamily:
     raise AssertionError(f"{kind} is not to be loaded")
 
 
 def make_engine(family: FakeFamily, **limits: int) -> Engine:
-    station = Station(cast(Any, family), cast(Any, FakeBank()), Memo({}))
+    loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
     sizes = {"max_batch": 8, "max_waiting": 100, **limits}
-    return Engine(Stations(no_more_families, [station]), Files(fetch, 0), Metrics(CollectorRegistry()), **sizes)
+    return Engine(
+        FamilyPool(no_more_families, [loaded_family]), Files(fetch, 0), Metrics(CollectorRegistry()), **sizes
+    )
 
 
 @pytest.fixture
@@ -110,9 +112,9 @@ def submit(
     rows: list[PredictRow],
     timeout_s: float = TIMEOUT_S,
     project: int = 1,
-    lane: Lane = Lane.INTERACTIVE,
+    priority: Priority = Priority.INTERACTIVE,
 ) -> list[Future[RowResult]]:
-    return engine.submit(PredictRequest(rows=rows, timeout_s=timeout_s, project=project, lane=lane))
+    return engine.submit(PredictRequest(rows=rows, timeout_s=timeout_s, project=project, priority=priority))
 
 
 def answers(engine: Engine, rows: list[PredictRow]) -> list[RowResult]:
@@ -221,8 +223,8 @@ def test_a_person_comes_before_a_bulk_job_and_that_before_what_nobody_waits_for(
     engine: Engine, family: FakeFamily
 ) -> None:
     first = held_device(engine, family)
-    ahead = submit(engine, [row(30)], lane=Lane.AHEAD)
-    bulk = submit(engine, [row(n) for n in range(20, 24)], lane=Lane.BULK)
+    ahead = submit(engine, [row(30)], priority=Priority.LOOKAHEAD)
+    bulk = submit(engine, [row(n) for n in range(20, 24)], priority=Priority.BULK)
     person = submit(engine, [row(1), row(2)], project=2)
     until(lambda: len(engine._ready) == 7)
     family.open.set()
@@ -233,8 +235,8 @@ def test_a_person_comes_before_a_bulk_job_and_that_before_what_nobody_waits_for(
 
 def test_the_bulk_job_of_one_project_does_not_starve_another(engine: Engine, family: FakeFamily) -> None:
     held_device(engine, family)
-    many = submit(engine, [row(n) for n in range(1, 13)], project=1, lane=Lane.BULK)
-    few = submit(engine, [row(n) for n in range(50, 53)], project=2, lane=Lane.BULK)
+    many = submit(engine, [row(n) for n in range(1, 13)], project=1, priority=Priority.BULK)
+    few = submit(engine, [row(n) for n in range(50, 53)], project=2, priority=Priority.BULK)
     until(lambda: len(engine._ready) == 15)
     family.open.set()
     for future in (*many, *few):
@@ -246,7 +248,7 @@ def test_more_background_rows_than_may_be_in_hand_are_all_answered(family: FakeF
     family.open.set()
     engine = make_engine(family, max_waiting=1000)
     rows = [row(n) for n in range(1, 301) if n != 13]
-    futures = submit(engine, [*rows, row("broken"), row("bug")], lane=Lane.BULK)
+    futures = submit(engine, [*rows, row("broken"), row("bug")], priority=Priority.BULK)
     assert lengths([future.result(TIMEOUT_S) for future in futures]) == [
         *(float(n) for n in range(1, 301) if n != 13),
         None,
@@ -261,7 +263,7 @@ def test_batches_of_a_bulk_job_are_no_longer_than_a_person_may_wait(family: Fake
     engine = make_engine(family)
     (first,) = submit(engine, [row(1)])
     first.result(TIMEOUT_S)
-    for future in submit(engine, [row(n) for n in range(2, 9)], lane=Lane.BULK):
+    for future in submit(engine, [row(n) for n in range(2, 9)], priority=Priority.BULK):
         future.result(TIMEOUT_S)
     assert max(family.sizes) <= 2
     engine.close()
@@ -279,9 +281,9 @@ def test_what_its_client_gave_up_is_not_computed(engine: Engine, family: FakeFam
 
 def test_a_bulk_job_that_fills_its_lane_leaves_room_for_people(family: FakeFamily) -> None:
     engine = make_engine(family, max_waiting=3)
-    bulk = submit(engine, [row(n) for n in (1, 2, 3)], lane=Lane.BULK)
+    bulk = submit(engine, [row(n) for n in (1, 2, 3)], priority=Priority.BULK)
     with pytest.raises(ModelServerBusyError):
-        submit(engine, [row(4)], lane=Lane.BULK)
+        submit(engine, [row(4)], priority=Priority.BULK)
     person = submit(engine, [row(5)])
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in (*bulk, *person)]) == [1, 2, 3, 5]
@@ -348,15 +350,15 @@ def test_rows_that_were_given_up_make_room_for_those_behind_them(family: FakeFam
         return b"x"
 
     family.open.set()
-    station = Station(cast(Any, family), cast(Any, FakeBank()), Memo({}))
-    stations = Stations(no_more_families, [station])
-    engine = Engine(stations, Files(slow, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000)
-    hanging = submit(engine, [row(f"http://hanging/{i}") for i in range(2 * MOST_IN_HAND)], lane=Lane.BULK)
-    other = submit(engine, [row("http://quick/0")], project=2, lane=Lane.BULK)
+    loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
+    family_pool = FamilyPool(no_more_families, [loaded_family])
+    engine = Engine(family_pool, Files(slow, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000)
+    hanging = submit(engine, [row(f"http://hanging/{i}") for i in range(2 * MOST_IN_HAND)], priority=Priority.BULK)
+    other = submit(engine, [row("http://quick/0")], project=2, priority=Priority.BULK)
     assert lengths([other[0].result(TIMEOUT_S)]) == [1], "the room is each project's own"
     for future in hanging:
         future.cancel()
-    (same,) = submit(engine, [row("http://quick/1")], lane=Lane.BULK)
+    (same,) = submit(engine, [row("http://quick/1")], priority=Priority.BULK)
     assert lengths([same.result(TIMEOUT_S)]) == [1]
     gate.set()
     engine.close()

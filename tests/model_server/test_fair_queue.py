@@ -2,14 +2,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from model_server.fair_queue import FairQueue
 
 
 class Item(NamedTuple):
     name: str
     project: int = 1
-    lane: Lane = Lane.INTERACTIVE
+    priority: Priority = Priority.INTERACTIVE
     kind: str = "picture"
 
 
@@ -29,7 +29,9 @@ def take(queue: FairQueue[Item], most: int) -> list[str]:
 
 
 def test_the_most_urgent_lane_comes_first_and_a_batch_is_of_one_lane() -> None:
-    queue = filled(Item("c", lane=Lane.AHEAD), Item("b", lane=Lane.BULK), Item("a"), Item("a2"))
+    queue = filled(
+        Item("c", priority=Priority.LOOKAHEAD), Item("b", priority=Priority.BULK), Item("a"), Item("a2")
+    )
     assert [take(queue, 9) for _ in range(3)] == [["a", "a2"], ["b"], ["c"]]
     assert len(queue) == 0
 

@@ -18,7 +18,7 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-r
 
 import torch
 
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS
 from lorabel.families.dual_encoder import DualEncoder
@@ -49,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, Settings())
     for name in (*ADAPTERS, *UNTOUCHED):
-        save_random_adapter(family, Registry(folder / "adapters"), name.partition("/")[0], 4)
+        save_random_adapter(family, AdapterFolders(folder / "adapters"), name.partition("/")[0], 4)
     return folder
 
 
@@ -308,9 +308,9 @@ def test_an_update_under_load_loses_nothing_and_replaces_every_replica(
     cases = [(i % 20, (None, *ADAPTERS)[i % 9]) for i in range(10_000)]
     is_over: list[bool] = []
 
-    def send_until_over(lane: int) -> int:
+    def send_until_over(priority: int) -> int:
         sent = 0
-        for case in cases[lane::3]:
+        for case in cases[priority::3]:
             if is_over:
                 break
             assert right(ask(http, [row(*case)]))[0] == like(expected[case])
@@ -319,7 +319,7 @@ def test_an_update_under_load_loses_nothing_and_replaces_every_replica(
         return sent
 
     with ThreadPoolExecutor(3) as threads:
-        futures = [threads.submit(send_until_over, lane) for lane in range(3)]
+        futures = [threads.submit(send_until_over, priority) for priority in range(3)]
         running.deploy(ADAPTER_MEMORY_MB="256")
         wait_until(lambda: before.isdisjoint(running.replicas()), 120, "the old replicas have left")
         is_over.append(True)

@@ -12,7 +12,7 @@ from lorabel.contracts import Content, EmbedInput, Modality
 from lorabel.database import projects, task_embeddings, training_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Event, EventState, Project
-from lorabel.database.task_embeddings import Place
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.settings import Settings
 from tests.workers.events import PROJECT, annotation, at, deletion, put, recorded, task_deletion
 from workers import collect, services
@@ -61,7 +61,7 @@ def test_skips_and_ground_truth_are_told_apart(store: Store) -> None:
 def test_the_embeddings_of_deleted_tasks_and_projects_leave(store: Store) -> None:
     asked = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
     task_embeddings.write(
-        store, PROJECT, dict.fromkeys((1, 2, 3), asked), dict.fromkeys((1, 2, 3), Place("s", b""))
+        store, PROJECT, dict.fromkeys((1, 2, 3), asked), dict.fromkeys((1, 2, 3), TaskVector("s", b""))
     )
     put(store, task_deletion(2))
     apply_pending(store)

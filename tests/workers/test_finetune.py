@@ -19,7 +19,7 @@ from lorabel.database import projects, training_runs, versions
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
 from lorabel.demo import MODEL_FOLDER
-from lorabel.families.cache import Memo
+from lorabel.families.cache import FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.attention import separate_attention
 from lorabel.inference import promotion
@@ -121,7 +121,7 @@ def check_plain_peft_gives_the_same_logits(here: Services, name: str) -> None:
     family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, here.settings)
     bank = AdapterBank(family, here.registry, 10**9)
     question = about_picture(data_url(pictures(1, seed=77)[0]), texts)
-    (output,) = family.predict([family.prepare(question, here.fetcher.fetch)], [name], bank, Memo({}))
+    (output,) = family.predict([family.prepare(question, here.fetcher.fetch)], [name], bank, FeatureCache({}))
     torch.testing.assert_close(
         torch.tensor(output.probabilities), image_logits[0].softmax(-1), rtol=1e-3, atol=1e-4
     )

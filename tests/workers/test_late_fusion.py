@@ -24,7 +24,7 @@ def family() -> DualEncoder:
     return DualEncoder.load(f"local-dir:{MODEL_FOLDER}", torch.device("cpu"), torch.float32, SETTINGS)
 
 
-def lessons(problem: Problem, modalities: set[Modality]) -> list[examples.Lesson]:
+def lessons(problem: Problem, modalities: set[Modality]) -> list[examples.TrainingExample]:
     """Of what the course teaches, with only those contents in sight."""
     found = []
     for number, (data, result) in enumerate(COURSE.tasks):
@@ -32,7 +32,7 @@ def lessons(problem: Problem, modalities: set[Modality]) -> list[examples.Lesson
         assert isinstance(question, LabelsInput)
         seen = tuple(content for content in question.contents if content.modality in modalities)
         question = question.model_copy(update={"contents": seen})
-        found.append(examples.Lesson((number,), number, question, target, problem.class_of(target), True))
+        found.append(examples.TrainingExample((number,), number, question, target, problem.class_of(target), True))
     return found
 
 

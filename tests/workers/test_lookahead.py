@@ -7,7 +7,7 @@ import pytest
 from lorabel.database import projects, task_embeddings
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, Project
-from lorabel.inference.messages import Lane
+from lorabel.inference.messages import Priority
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_protocol import add_version
@@ -16,7 +16,7 @@ from tests.workers.conftest import add_tasks
 from workers import lookahead
 from workers.services import Services
 
-AHEAD = 8
+LOOKAHEAD = 8
 
 
 def pictures(model_server: FakeModelServer) -> list[int]:
@@ -50,13 +50,13 @@ def test_the_open_tasks_after_the_one_on_the_screen_are_asked_for_at_the_lowest_
     label_studio.tasks[6]["predictions"] = [{"model_version": "p1.v0"}]
     lookahead.run(1, 3, None)
     assert pictures(model_server) == [4, 5, 8, 9, 10, 11, 12]
-    assert {(asked.lane, asked.project) for asked in model_server.requests} == {(Lane.AHEAD, 1)}
+    assert {(asked.priority, asked.project) for asked in model_server.requests} == {(Priority.LOOKAHEAD, 1)}
 
 
 def test_tasks_predicted_ahead_are_embedded_for_search(here: Services, model_server: FakeModelServer) -> None:
     lookahead.run(1, 3, None)
     with here.store.read() as session:
-        assert task_embeddings.known(session, 1, 0, None).keys() == set(range(4, 4 + AHEAD))
+        assert task_embeddings.known(session, 1, 0, None).keys() == set(range(4, 4 + LOOKAHEAD))
 
 
 def test_a_stream_of_steps_asks_for_each_task_once_and_label_studio_only_now_and_then(
@@ -85,7 +85,7 @@ def test_after_a_promotion_the_open_tasks_are_asked_for_again(
     add_version(cast(Any, here), 1)
     lookahead.run(1, 0, None)
     assert pictures(model_server) == list(range(1, 9)) * 2
-    assert [row.adapter for row in model_server.rows[AHEAD:]] == ["p1.v1/label"] * AHEAD
+    assert [row.adapter for row in model_server.rows[LOOKAHEAD:]] == ["p1.v1/label"] * LOOKAHEAD
 
 
 def test_without_a_token_only_events_are_of_use(

@@ -15,7 +15,7 @@ from lorabel.families.encoders.encoder import Item
 from lorabel.settings import Settings
 from tests.questions import about_picture
 from workers import lora
-from workers.examples import Example, Lesson
+from workers.examples import Example, TrainingExample
 
 TEXTS = ("red", "blue")
 QUESTION = about_picture("x", TEXTS)
@@ -41,7 +41,7 @@ def examples(family: DualEncoder) -> list[Example]:
     pixels = [family.transform(Image.new("RGB", (32, 32), text)) for text in TEXTS]
     return [
         Example(
-            Lesson((i,), i, QUESTION, LabelTarget((i % 2,)), i % 2, True),
+            TrainingExample((i,), i, QUESTION, LabelTarget((i % 2,)), i % 2, True),
             Input(QUESTION, (Item(Modality.IMAGE, pixels[i % 2]),)),
         )
         for i in range(12)
@@ -154,7 +154,9 @@ def test_the_active_adapter_is_known_by_the_layers_that_it_is_on(family: DualEnc
     def are_changed() -> tuple[bool, bool]:
         active = lora.ActiveAdapter(family.module)
         layers = {head}, family.tower(Modality.TEXT)
-        return active.changing(None, layers[0]) is not None, active.changing(None, layers[1]) is not None
+        return active.effective_adapter(None, layers[0]) is not None, active.effective_adapter(
+            None, layers[1]
+        ) is not None
 
     with lora.adapted(family, rated, tmp_path / "adapter", recipe()) as model:
         assert are_changed() == (True, True)

@@ -110,7 +110,7 @@ def test_chance_has_another_order_each_time(here: Services, label_studio: FakeLa
 def test_what_is_least_like_the_labeled_tasks_comes_first(
     here: Services, store: Store, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def vectors(asker: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
+    def vectors(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
         angles = [float(task["image"].rsplit("-", 1)[1].removesuffix(".png")) for task in tasks]
         radians = np.deg2rad(angles)
         found: list[Any] = list(np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32))

@@ -6,8 +6,8 @@ import pytest
 
 from lorabel.database import bulk_runs, leases, task_embeddings
 from lorabel.database.store import Store
-from lorabel.database.tables import BulkRun, Project, RunState, UnreadTask
-from lorabel.inference.messages import Lane
+from lorabel.database.tables import BulkRun, Project, RunState, UnreadableTask
+from lorabel.inference.messages import Priority
 from tests.backend.fake_model_server import SURE, FakeModelServer
 from tests.backend.test_protocol import add_version
 from tests.lorabel.fake_label_studio import FakeLabelStudio
@@ -68,7 +68,7 @@ def test_every_task_gets_one_right_prediction_of_the_live_version(
     assert label_studio.imports == [10] * 6
     assert run.started_at and run.finished_at
     assert 0 < run.label_studio_s < (run.finished_at - run.started_at).total_seconds()
-    assert {(asked.lane, asked.project) for asked in model_server.requests} == {(Lane.BULK, 1)}
+    assert {(asked.priority, asked.project) for asked in model_server.requests} == {(Priority.BULK, 1)}
 
 
 def test_what_was_predicted_is_embedded_for_search_without_fetching_it_again(
@@ -183,7 +183,7 @@ def test_tasks_that_cannot_be_read_are_named_and_the_others_unharmed(
     assert versions_of(label_studio) == [["p1.v0"], [], ["p1.v0"], ["p1.v0"]]
     assert label_studio.tasks[3]["predictions"][0]["result"] == []
     with store.read() as session:
-        assert [row.task_id for row in session.query(UnreadTask).order_by(UnreadTask.task_id)] == [2, 4]
+        assert [row.task_id for row in session.query(UnreadableTask).order_by(UnreadableTask.task_id)] == [2, 4]
 
 
 def test_only_the_first_failures_are_named(here: Services, label_studio: FakeLabelStudio) -> None:

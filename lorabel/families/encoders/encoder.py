@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lorabel.contracts import (
+    BatchAdapters,
     Content,
     Contract,
     Embedding,
     EmbedInput,
     Input,
     Modality,
-    RowAdapters,
 )
 from lorabel.errors import UnreadableError
 from lorabel.families.base import DigestOf, Family, Fetch
-from lorabel.families.cache import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.base import Basis, Head, fresh_layer, weights_of
 from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, layer_of
 from lorabel.families.encoders.items import Item, name_of, parts
@@ -142,16 +142,26 @@ class Encoder(Family):
         return Example(question, tuple(self._read(content, fetch) for content in question.contents))
 
     def recall(
-        self, question: Input, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
+        self,
+        question: Input,
+        digest_of: DigestOf,
+        adapter: str | None,
+        adapters: BatchAdapters,
+        cache: FeatureCache,
     ) -> Example | None:
-        found = self._recall(question, digest_of, adapter, adapters, memo)
+        found = self._recall(question, digest_of, adapter, adapters, cache)
         is_whole = found is not None and all(item.features is not None for item in found.items)
         if isinstance(question, EmbedInput) and question.is_only_recalled and not is_whole:
             raise UnreadableError("its features are not in memory", is_permanent=False)
         return found
 
     def _recall(
-        self, question: Input, digest_of: DigestOf, adapter: str | None, adapters: RowAdapters, memo: Memo
+        self,
+        question: Input,
+        digest_of: DigestOf,
+        adapter: str | None,
+        adapters: BatchAdapters,
+        cache: FeatureCache,
     ) -> Example | None:
         items = []
         for content in question.contents:
@@ -159,23 +169,25 @@ class Encoder(Family):
             if name is None:
                 return None
             key = self._key(content.modality, name, adapter, adapters)
-            features, data = memo.get(FEATURES, key), content.text and content.text[:MOST_CHARACTERS]
+            features, data = cache.get(FEATURES, key), content.text and content.text[:MOST_CHARACTERS]
             if features is None and data is None:
-                data = memo.get(PIXELS, name)
+                data = cache.get(DECODED, name)
                 if data is None:
                     return None
             items.append(Item(content.modality, data, None if features is None else features[None], name))
         return Example(question, tuple(items))
 
     @torch.inference_mode()
-    def answer(self, example: Example, adapter: str | None, adapters: RowAdapters, memo: Memo) -> Contract | None:
+    def answer(
+        self, example: Example, adapter: str | None, adapters: BatchAdapters, cache: FeatureCache
+    ) -> Contract | None:
         if any(item.features is None for item in example.items):
             return None
         if isinstance(example.question, EmbedInput):
             return self._embedding(example)
         key = self._basis_key(example, adapter, adapters)
-        texts = memo.get(TEXTS, (key.reader, key.texts))
-        weights = None if key.learner is None else memo.get(TEXTS, (key.learner, key.head.layer))
+        texts = cache.get(TEXTS, (key.reader, key.texts))
+        weights = None if key.learner is None else cache.get(TEXTS, (key.learner, key.head.layer))
         if texts is None or (weights is None and key.learner is not None):
             return None
         return self._output(example, Basis(texts, weights, self.scale, self.bias))
@@ -201,9 +213,9 @@ class Encoder(Family):
 
     @torch.inference_mode()
     def predict(
-        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
+        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
     ) -> Sequence[Contract]:
-        seen = self._see(examples, adapters, bank, memo)
+        seen = self._see(examples, adapters, bank, cache)
         bases: dict[_BasisKey, Basis] = {}
         outputs: list[Contract] = []
         for example, adapter in zip(seen, adapters, strict=True):
@@ -212,7 +224,7 @@ class Encoder(Family):
                 continue
             key = self._basis_key(example, adapter, bank)
             if key not in bases:
-                bases[key] = self._basis(key, bank, memo)
+                bases[key] = self._basis(key, bank, cache)
             outputs.append(self._output(example, bases[key]))
         return outputs
 
@@ -243,11 +255,11 @@ class Encoder(Family):
         )
         return Item(content.modality, data, digest=name_of(content, lambda _: digest(file)))
 
-    def _key(self, modality: Modality, name: str, adapter: str | None, adapters: RowAdapters) -> Any:
-        return modality, name, adapters.changing(adapter, self.tower(modality))
+    def _key(self, modality: Modality, name: str, adapter: str | None, adapters: BatchAdapters) -> Any:
+        return modality, name, adapters.effective_adapter(adapter, self.tower(modality))
 
     def _see(
-        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: RowAdapters, memo: Memo
+        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
     ) -> list[Example]:
         """The same with features. Items that have none go through their tower, each content once."""
         new: dict[Any, tuple[Item, str | None]] = {}
@@ -263,7 +275,7 @@ class Encoder(Family):
         for key, own in new.items():
             kinds[own[0].modality, self.rows(own[0].modality, own[0].data)][key] = own
         for (modality, rows), some in kinds.items():
-            found |= self._compute(modality, rows, some, bank, memo)
+            found |= self._compute(modality, rows, some, bank, cache)
         return [
             replace(
                 example,
@@ -280,40 +292,40 @@ class Encoder(Family):
         modality: Modality,
         rows: int,
         new: Mapping[Any, tuple[Item, str | None]],
-        bank: RowAdapters,
-        memo: Memo,
+        bank: BatchAdapters,
+        cache: FeatureCache,
     ) -> dict[Any, Tensor]:
         """Of contents that take as many rows each, so that the bank can tell whose each row is."""
         found: dict[Any, Tensor] = {}
         for part in parts(list(new.items()), max(1, FEATURE_BATCH // rows)):
-            with bank.rows([adapter for _, (_, adapter) in part]):
+            with bank.use([adapter for _, (_, adapter) in part]):
                 features = self.encode(modality, [item.data for _, (item, _) in part]).cpu()
             # Copies: a row alone would keep its whole batch in memory.
             found |= {key: own.clone() for (key, _), own in zip(part, features, strict=True)}
         for key, (item, _) in new.items():
             if item.digest is not None:
-                memo.put(FEATURES, key, found[key])
+                cache.put(FEATURES, key, found[key])
                 if isinstance(item.data, Tensor):
-                    memo.put(PIXELS, item.digest, item.data)
+                    cache.put(DECODED, item.digest, item.data)
         return found
 
-    def _basis_key(self, example: Example, adapter: str | None, adapters: RowAdapters) -> _BasisKey:
+    def _basis_key(self, example: Example, adapter: str | None, adapters: BatchAdapters) -> _BasisKey:
         head, question = example.head, example.question
         texts = head.texts(question)
-        reader = adapters.changing(adapter, self.label_tower) if texts else None
-        learner = adapters.changing(adapter, {layer_of(head)}) if head.is_learned(question) else None
+        reader = adapters.effective_adapter(adapter, self.label_tower) if texts else None
+        learner = adapters.effective_adapter(adapter, {layer_of(head)}) if head.is_learned(question) else None
         return _BasisKey(head, texts, reader, learner)
 
-    def _basis(self, key: _BasisKey, bank: RowAdapters, memo: Memo) -> Basis:
-        texts = memo.get(TEXTS, (key.reader, key.texts))
+    def _basis(self, key: _BasisKey, bank: BatchAdapters, cache: FeatureCache) -> Basis:
+        texts = cache.get(TEXTS, (key.reader, key.texts))
         if texts is None:
-            texts = self._encode_texts(key.texts, lambda count: bank.rows([key.reader] * count)).cpu()
-            memo.put(TEXTS, (key.reader, key.texts), texts)
-        weights = None if key.learner is None else memo.get(TEXTS, (key.learner, key.head.layer))
+            texts = self._encode_texts(key.texts, lambda count: bank.use([key.reader] * count)).cpu()
+            cache.put(TEXTS, (key.reader, key.texts), texts)
+        weights = None if key.learner is None else cache.get(TEXTS, (key.learner, key.head.layer))
         if weights is None and key.learner is not None:
-            with bank.rows([key.learner]):
+            with bank.use([key.learner]):
                 weights = self._weights(key.head).cpu()
-            memo.put(TEXTS, (key.learner, key.head.layer), weights)
+            cache.put(TEXTS, (key.learner, key.head.layer), weights)
         return Basis(texts, weights, self.scale, self.bias)
 
     def _weights(self, head: Head) -> Tensor:
@@ -389,5 +401,5 @@ def _alike(examples: Sequence[Example]) -> list[list[int]]:
     """Places in the batch of those that are asked the same about their contents."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for place, example in enumerate(examples):
-        groups[example.question.asked].append(place)
+        groups[example.question.group_key].append(place)
     return list(groups.values())

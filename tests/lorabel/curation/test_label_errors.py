@@ -28,7 +28,7 @@ def config(attributes: str = "") -> str:
 def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture lies where the colours in its address do, and a little beside."""
 
-    def near(asker: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
+    def near(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
         found: list[Any] = []
         for task in tasks:
             shown = np.array([float(colour in task["image"]) for colour in COLOURS])

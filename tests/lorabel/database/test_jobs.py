@@ -67,14 +67,14 @@ def test_a_job_that_waits_is_not_put_there_twice(jobs: Jobs) -> None:
 def test_one_look_ahead_of_a_project_waits_at_most_beside_those_of_events(jobs: Jobs) -> None:
     assert all(jobs.look_ahead(1, after=task_id) for task_id in range(5))
     assert jobs.look_ahead(2) and jobs.look_ahead(1, event_id=9)
-    assert [(job_id, arguments) for job_id, _, arguments in waiting(jobs, "ahead")] == [
-        ("ahead-1", (1, 0, None)),
-        ("ahead-2", (2, 0, None)),
-        ("ahead-1-9", (1, 0, 9)),
+    assert [(job_id, arguments) for job_id, _, arguments in waiting(jobs, "lookahead")] == [
+        ("lookahead-1", (1, 0, None)),
+        ("lookahead-2", (2, 0, None)),
+        ("lookahead-1-9", (1, 0, 9)),
     ]
     off = Jobs(Settings(redis_url=f"unix://{jobs.redis.connection_pool.connection_kwargs['path']}", ahead_tasks=0))
     assert not off.look_ahead(3)
-    assert len(waiting(jobs, "ahead")) == 3
+    assert len(waiting(jobs, "lookahead")) == 3
 
 
 def test_without_redis_nothing_raises_and_nothing_waits_long(

@@ -10,11 +10,11 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 from transformers.pipelines import ZeroShotAudioClassificationPipeline
 
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import SettingsError
 from lorabel.families.audio_text_encoder import AudioTextEncoder
-from lorabel.families.base import NoRowAdapters
-from lorabel.families.cache import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.families.base import NoBatchAdapters
+from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.encoder import Example
 from lorabel.families.loading import family_for
 from lorabel.settings import Settings
@@ -68,7 +68,9 @@ def test_probabilities_are_those_of_transformers_own_pipeline(family: AudioTextE
         feature_extractor=ClapFeatureExtractor.from_pretrained(folder),
         tokenizer=AutoTokenizer.from_pretrained(folder),
     )
-    outputs = family.predict([prepare(family, sound) for sound in SHORT], [None] * 3, NoRowAdapters(), Memo({}))
+    outputs = family.predict(
+        [prepare(family, sound) for sound in SHORT], [None] * 3, NoBatchAdapters(), FeatureCache({})
+    )
     for sound, output in zip(SHORT, outputs, strict=True):
         scores = pipeline(sound, candidate_labels=list(LABELS), hypothesis_template="{}")
         expected = {one["label"]: one["score"] for one in scores}
@@ -110,15 +112,15 @@ def test_lora_reaches_every_linear_layer_of_both_towers(family: AudioTextEncoder
 
 def test_windowed_attention_gives_each_row_its_own_adapter_as_peft_does(source: str, tmp_path: Path) -> None:
     """Sounds of one window and of three, with and without adapters, in one batch."""
-    registry = Registry(tmp_path)
+    registry = AdapterFolders(tmp_path)
     one, two = (save_random_adapter(load(source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
     family = load(source)
     bank = AdapterBank(family, registry, 10**9)
     sounds = (SHORT[0], LONG, SHORT[1], LONG[::-1].copy(), SHORT[2])
     adapters = [one, two, None, one, two]
     examples = [prepare(family, sound) for sound in sounds]
-    memo = Memo({FEATURES: 10**6})
-    family.predict(examples, adapters, bank, memo)
+    cache = FeatureCache({FEATURES: 10**6})
+    family.predict(examples, adapters, bank, cache)
     for example, adapter in zip(examples, adapters, strict=True):
         item = example.items[0]
         alone = load(source)
@@ -126,17 +128,17 @@ def test_windowed_attention_gives_each_row_its_own_adapter_as_peft_does(source: 
             PeftModel.from_pretrained(alone.module, registry.path(adapter))
         with torch.inference_mode():
             expected = alone.encode(Modality.AUDIO, [item.data])[0]
-        mixed = memo.get(FEATURES, (Modality.AUDIO, item.digest, adapter))
+        mixed = cache.get(FEATURES, (Modality.AUDIO, item.digest, adapter))
         torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_sound_that_was_heard_before_is_answered_from_memory(family: AudioTextEncoder) -> None:
-    memo = Memo({FEATURES: 10**6, PIXELS: 10**7, TEXTS: 10**6})
+    cache = FeatureCache({FEATURES: 10**6, DECODED: 10**7, TEXTS: 10**6})
     example = prepare(family, SHORT[0])
-    (output,) = family.predict([example], [None], NoRowAdapters(), memo)
-    again = family.recall(QUESTION, lambda _: example.items[0].digest, None, NoRowAdapters(), memo)
+    (output,) = family.predict([example], [None], NoBatchAdapters(), cache)
+    again = family.recall(QUESTION, lambda _: example.items[0].digest, None, NoBatchAdapters(), cache)
     assert again is not None
-    assert family.answer(again, None, NoRowAdapters(), memo) == output
+    assert family.answer(again, None, NoBatchAdapters(), cache) == output
 
 
 def test_a_model_that_fuses_long_sounds_gets_windows_too(tmp_path: Path) -> None:

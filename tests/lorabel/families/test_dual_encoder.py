@@ -14,10 +14,10 @@ from PIL import Image
 from skimage import data
 
 from lorabel.contracts import LabelTarget, Modality
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import SettingsError
-from lorabel.families.base import NoRowAdapters
-from lorabel.families.cache import FEATURES, PIXELS, Memo
+from lorabel.families.base import NoBatchAdapters
+from lorabel.families.cache import DECODED, FEATURES, FeatureCache
 from lorabel.families.cache import TEXTS as TEXTS_KIND
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.encoder import VIEWS, Example
@@ -78,14 +78,16 @@ def plain_open_clip(source: str) -> torch.Tensor:
 
 
 def test_probabilities_are_those_of_open_clip_on_real_photos(family: DualEncoder, source: str) -> None:
-    outputs = family.predict([prepare(family, photo) for photo in photos()], [None] * 3, NoRowAdapters(), Memo({}))
+    outputs = family.predict(
+        [prepare(family, photo) for photo in photos()], [None] * 3, NoBatchAdapters(), FeatureCache({})
+    )
     expected = plain_open_clip(source)[:, :3].softmax(-1)
     torch.testing.assert_close(torch.tensor([o.probabilities for o in outputs]), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_several_labels_are_measured_against_the_neutral_text(family: DualEncoder, source: str) -> None:
     outputs = family.predict(
-        [prepare(family, photo, True) for photo in photos()], [None] * 3, NoRowAdapters(), Memo({})
+        [prepare(family, photo, True) for photo in photos()], [None] * 3, NoBatchAdapters(), FeatureCache({})
     )
     logits = plain_open_clip(source)
     expected = (logits[:, :3] - logits[:, 3:]).sigmoid()
@@ -99,23 +101,25 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
     monkeypatch.setattr(
         family.module, "encode_text", lambda tokens: calls.append(1) or torch.ones(len(tokens), 32)
     )
-    memo = Memo({TEXTS_KIND: 10**6})
+    cache = FeatureCache({TEXTS_KIND: 10**6})
     example = prepare(family, photos()[0])
-    family.predict([example, example], ["a", "b"], NoRowAdapters(), memo)
-    family.predict([example], ["a"], NoRowAdapters(), memo)
+    family.predict([example, example], ["a", "b"], NoBatchAdapters(), cache)
+    family.predict([example], ["a"], NoBatchAdapters(), cache)
     assert len(calls) == 2
-    assert [memo.get(TEXTS_KIND, (name, READ)) is None for name in "abc"] == [False, False, True]
+    assert [cache.get(TEXTS_KIND, (name, READ)) is None for name in "abc"] == [False, False, True]
 
 
 def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEncoder, tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = AdapterFolders(tmp_path)
     peft = get_peft_model(family.module, LoraConfig(r=2, target_modules=family.lora_layers()))
     registry.write("p1.v1", lambda folder: peft.save_pretrained(folder / "label"))
     peft.unload()
     bank = AdapterBank(family, registry, 10**9)
     texts = tuple(f"label {i}" for i in range(300))
     example = replace(prepare(family, photos()[0]), question=about_picture("x", texts))
-    with_fresh, alone = (family.predict([example], [name], bank, Memo({}))[0] for name in ("p1.v1/label", None))
+    with_fresh, alone = (
+        family.predict([example], [name], bank, FeatureCache({}))[0] for name in ("p1.v1/label", None)
+    )
     assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4)
 
 
@@ -139,8 +143,8 @@ def test_precomputed_features_give_the_same_answers_and_several_views(family: Du
     examples = [prepare(family, photo) for photo in photos()]
     made = family.precompute(examples, family.trained_layers(QUESTION), torch.Generator())
     assert [features_of(example).shape for example in made] == [(VIEWS, 32)] * 3
-    expected = family.predict(examples, [None] * 3, NoRowAdapters(), Memo({}))
-    found = family.predict(made, [None] * 3, NoRowAdapters(), Memo({}))
+    expected = family.predict(examples, [None] * 3, NoBatchAdapters(), FeatureCache({}))
+    found = family.predict(made, [None] * 3, NoBatchAdapters(), FeatureCache({}))
     torch.testing.assert_close(
         torch.tensor([o.probabilities for o in found]), torch.tensor([o.probabilities for o in expected])
     )
@@ -200,45 +204,50 @@ def test_jpegs_decoded_at_a_reduced_scale_give_nearly_the_features_of_open_clips
         assert float(torch.nn.functional.cosine_similarity(found, expected)) > 0.999
 
 
-def remembered(family: DualEncoder, bank: AdapterBank, memo: Memo, image: Image.Image, adapter: str | None) -> Any:
+def remembered(
+    family: DualEncoder, bank: AdapterBank, cache: FeatureCache, image: Image.Image, adapter: str | None
+) -> Any:
     example = prepare(family, image)
     question = about_picture("x", TEXTS)
-    return family.recall(question, lambda _: example.items[0].digest, adapter, bank, memo)
+    return family.recall(question, lambda _: example.items[0].digest, adapter, bank, cache)
 
 
 def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
     family: DualEncoder, tmp_path: Path
 ) -> None:
-    registry = Registry(tmp_path)
+    registry = AdapterFolders(tmp_path)
     both = save_random_adapter(family, registry, "p1.v1", 4)
     text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers(QUESTION))
-    bank, memo = AdapterBank(family, registry, 10**9), Memo({FEATURES: 10**6, PIXELS: 10**6, TEXTS_KIND: 10**6})
+    bank, cache = (
+        AdapterBank(family, registry, 10**9),
+        FeatureCache({FEATURES: 10**6, DECODED: 10**6, TEXTS_KIND: 10**6}),
+    )
     photo, other, _ = photos()
     example = prepare(family, photo)
     names = (None, text, both)
-    fresh = [family.predict([example], [name], bank, Memo({}))[0] for name in names]
-    family.predict([example], [None], bank, memo)
-    assert remembered(family, bank, memo, other, None) is None
-    assert remembered(family, bank, memo, photo, text).items[0].features is not None, (
+    fresh = [family.predict([example], [name], bank, FeatureCache({}))[0] for name in names]
+    family.predict([example], [None], bank, cache)
+    assert remembered(family, bank, cache, other, None) is None
+    assert remembered(family, bank, cache, photo, text).items[0].features is not None, (
         "the image tower is the base model's"
     )
-    assert remembered(family, bank, memo, photo, both).items[0].features is None
-    assert remembered(family, bank, memo, photo, both).items[0].data is not None, "decoded already"
-    again = [family.predict([remembered(family, bank, memo, photo, n)], [n], bank, memo)[0] for n in names]
+    assert remembered(family, bank, cache, photo, both).items[0].features is None
+    assert remembered(family, bank, cache, photo, both).items[0].data is not None, "decoded already"
+    again = [family.predict([remembered(family, bank, cache, photo, n)], [n], bank, cache)[0] for n in names]
     for one, two in zip(fresh, again, strict=True):
         assert two.probabilities == pytest.approx(one.probabilities, rel=1e-4)
     assert len({one.probabilities for one in again}) == 3
-    answered = [family.answer(remembered(family, bank, memo, photo, name), name, bank, memo) for name in names]
+    answered = [family.answer(remembered(family, bank, cache, photo, name), name, bank, cache) for name in names]
     assert answered == again
 
 
 def test_an_answer_from_memory_needs_the_features_of_the_very_labels(family: DualEncoder) -> None:
-    memo = Memo({FEATURES: 10**6, TEXTS_KIND: 10**6})
+    cache = FeatureCache({FEATURES: 10**6, TEXTS_KIND: 10**6})
     example = prepare(family, photos()[0])
-    family.predict([example], [None], NoRowAdapters(), memo)
+    family.predict([example], [None], NoBatchAdapters(), cache)
     question = about_picture("x", (*TEXTS, "a fourth"))
-    known = family.recall(question, lambda _: example.items[0].digest, None, NoRowAdapters(), memo)
-    assert known is not None and family.answer(known, None, NoRowAdapters(), memo) is None
+    known = family.recall(question, lambda _: example.items[0].digest, None, NoBatchAdapters(), cache)
+    assert known is not None and family.answer(known, None, NoBatchAdapters(), cache) is None
 
 
 def test_one_picture_asked_twice_in_a_batch_goes_through_the_image_tower_once(
@@ -250,6 +259,6 @@ def test_one_picture_asked_twice_in_a_batch_goes_through_the_image_tower_once(
     monkeypatch.setattr(family.module, "encode_image", lambda pixels: seen.append(len(pixels)) or encode(pixels))
     example = prepare(family, photos()[0])
     other = replace(example, question=about_picture("x", ("warm", "cold")))
-    outputs = family.predict([example, other], [None, None], NoRowAdapters(), Memo({}))
+    outputs = family.predict([example, other], [None, None], NoBatchAdapters(), FeatureCache({}))
     assert seen == [1]
     assert [len(output.probabilities) for output in outputs] == [3, 2]

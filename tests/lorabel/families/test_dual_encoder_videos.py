@@ -10,11 +10,11 @@ from peft import PeftModel
 from PIL import Image
 
 from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
-from lorabel.database.adapter_folders import Registry
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import Picture
-from lorabel.families.base import NoRowAdapters
-from lorabel.families.cache import FEATURES, PIXELS, TEXTS, Memo
+from lorabel.families.base import NoBatchAdapters
+from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.encoder import Example
 from lorabel.media.video import decode_video
@@ -75,13 +75,13 @@ def test_a_videos_features_are_pooled_ones_of_its_frames_as_pictures(source: str
 
 
 def test_frames_of_one_video_share_its_adapter_in_a_mixed_batch(source: str, tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = AdapterFolders(tmp_path)
     one, two = (save_random_adapter(load(source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
     family = load(source, video_frames=3)
-    bank, memo = AdapterBank(family, registry, 10**9), Memo({FEATURES: 10**6})
+    bank, cache = AdapterBank(family, registry, 10**9), FeatureCache({FEATURES: 10**6})
     files = [two_colours("red", "blue"), two_colours("green", "white"), two_colours("black", "red")]
     examples = [prepare(family, file) for file in files]
-    family.predict(examples, [one, None, two], bank, memo)
+    family.predict(examples, [one, None, two], bank, cache)
     for example, adapter in zip(examples, (one, None, two), strict=True):
         alone = load(source)
         if adapter is not None:
@@ -89,17 +89,17 @@ def test_frames_of_one_video_share_its_adapter_in_a_mixed_batch(source: str, tmp
         item = example.items[0]
         with torch.inference_mode():
             expected = alone.encode(Modality.VIDEO, [item.data])[0]
-        mixed = memo.get(FEATURES, (Modality.VIDEO, item.digest, adapter))
+        mixed = cache.get(FEATURES, (Modality.VIDEO, item.digest, adapter))
         torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_video_that_was_seen_before_is_answered_from_memory(source: str) -> None:
-    family, memo = load(source), Memo({FEATURES: 10**6, PIXELS: 10**7, TEXTS: 10**6})
+    family, cache = load(source), FeatureCache({FEATURES: 10**6, DECODED: 10**7, TEXTS: 10**6})
     example = prepare(family, two_colours("red", "blue"))
-    (output,) = family.predict([example], [None], NoRowAdapters(), memo)
-    again = family.recall(asked(), lambda _: example.items[0].digest, None, NoRowAdapters(), memo)
+    (output,) = family.predict([example], [None], NoBatchAdapters(), cache)
+    again = family.recall(asked(), lambda _: example.items[0].digest, None, NoBatchAdapters(), cache)
     assert again is not None
-    assert family.answer(again, None, NoRowAdapters(), memo) == output
+    assert family.answer(again, None, NoBatchAdapters(), cache) == output
 
 
 def test_all_frames_are_jittered_alike(source: str) -> None:
@@ -117,5 +117,5 @@ def test_the_demo_model_tells_the_colours_of_shapes_that_move() -> None:
         still = np.asarray(Picture(COLOURS[seed % 3], "star", seed=seed).draw())
         moving = [np.roll(still, 4 * step, axis=1) for step in range(16)]
         examples.append(prepare(family, encoded(moving)))
-    outputs = family.predict(examples, [None] * len(examples), NoRowAdapters(), Memo({}))
+    outputs = family.predict(examples, [None] * len(examples), NoBatchAdapters(), FeatureCache({}))
     assert [int(np.argmax(output.probabilities)) for output in outputs] == [seed % 3 for seed in range(12)]

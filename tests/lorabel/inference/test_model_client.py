@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from lorabel.errors import ModelServerBusyError, ModelServerError
-from lorabel.inference.disconnect import has_hung_up
-from lorabel.inference.messages import Lane, PredictRow
+from lorabel.inference.disconnect import is_disconnected
+from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.model_client import LOOK_EVERY_S, ModelClient
 from lorabel.settings import Settings
 from tests import questions
@@ -30,9 +30,9 @@ def row(url: str) -> PredictRow:
 
 
 def test_the_request_says_whose_it_is_and_how_urgent(client: ModelClient, model_server: FakeModelServer) -> None:
-    (result,) = client.predict([row("http://x/blue0.png")], 5, project=7, lane=Lane.BULK)
+    (result,) = client.predict([row("http://x/blue0.png")], 5, project=7, priority=Priority.BULK)
     assert result.output == {"probabilities": pytest.approx([0.1, 0.9])}
-    assert (model_server.requests[0].project, model_server.requests[0].lane) == (7, Lane.BULK)
+    assert (model_server.requests[0].project, model_server.requests[0].priority) == (7, Priority.BULK)
 
 
 def test_a_full_queue_and_a_failure_are_told_apart(client: ModelClient, model_server: FakeModelServer) -> None:
@@ -66,22 +66,22 @@ def test_who_hangs_up_is_not_waited_for(client: ModelClient, model_server: FakeM
     threading.Timer(0.3, there.close).start()
     began = time.monotonic()
     with pytest.raises(ModelServerError, match="has hung up"):
-        client.predict([row("x")], 30, project=1, is_gone=lambda: has_hung_up(here))
+        client.predict([row("x")], 30, project=1, is_gone=lambda: is_disconnected(here))
     assert time.monotonic() - began < model_server.wait_s
     here.close()
 
 
 def test_a_socket_with_something_to_read_has_not_hung_up() -> None:
     here, there = socket.socketpair()
-    assert not has_hung_up(here)
+    assert not is_disconnected(here)
     there.send(b"x")
-    assert not has_hung_up(here)
+    assert not is_disconnected(here)
     assert here.recv(1) == b"x", "looking takes nothing"
     there.close()
-    assert has_hung_up(here)
+    assert is_disconnected(here)
     here.close()
-    assert has_hung_up(here)
-    assert not has_hung_up(None)
+    assert is_disconnected(here)
+    assert not is_disconnected(None)
 
 
 def test_texts_in_any_script_arrive_as_they_are(client: ModelClient, model_server: FakeModelServer) -> None:

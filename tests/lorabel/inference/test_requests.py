@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 
 from lorabel.contracts import LabelScores
-from lorabel.inference.messages import Lane, RowResult
-from lorabel.inference.requests import Asker, Question, ask
+from lorabel.inference.messages import Priority, RowResult
+from lorabel.inference.requests import PredictionCaller, Question, ask
 from lorabel.problems.base import Prediction
 from lorabel.problems.binding import bind
 
@@ -20,8 +20,8 @@ def predicted(temperature: float) -> Prediction:
     (binding,) = bind(TREE).bindings
     output = LabelScores(probabilities=(0.9, 0.55, 0.25, 0.2, 0.1)).model_dump()
     client = SimpleNamespace(predict=lambda *_: [RowResult(output=output)])
-    asker = Asker(cast(Any, client), 1, Lane.BULK, monotonic() + 10)
-    (found,) = ask(asker, [Question(binding, DATA, binding.model_input(DATA), None, temperature)])
+    caller = PredictionCaller(cast(Any, client), 1, Priority.BULK, monotonic() + 10)
+    (found,) = ask(caller, [Question(binding, DATA, binding.model_input(DATA), None, temperature)])
     assert isinstance(found, Prediction)
     return found
 

@@ -66,7 +66,7 @@ def test_labels_on_an_image_are_left_alone() -> None:
 def test_the_model_reads_the_text_and_each_labels_own_words() -> None:
     asked = binding().model_input(TEXT)
     assert asked.contents[0].text == TEXT["text"]
-    assert asked.worded("the name of {}").labels == (("the name of a human being",), ("the name of City",))  # type: ignore[attr-defined]
+    assert asked.with_template("the name of {}").labels == (("the name of a human being",), ("the name of City",))  # type: ignore[attr-defined]
 
 
 def test_spans_are_predicted_with_their_text_and_their_mean_confidence() -> None:

@@ -8,7 +8,7 @@ import pytest
 from lorabel.contracts import Content, EmbedInput, MediaRef, Modality
 from lorabel.database import projects, task_embeddings
 from lorabel.database.store import Store
-from lorabel.database.task_embeddings import Place
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.authorizations import Authorizations
@@ -161,7 +161,7 @@ def test_a_task_shows_what_any_of_its_control_tags_reads_once() -> None:
 def places(store: Store, found: dict[int, list[float]], space: str = "s") -> None:
     """Write these vectors, each made 1 long."""
     asked = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
-    made = {i: Place(space, as_bytes(vector)) for i, vector in found.items()}
+    made = {i: TaskVector(space, as_bytes(vector)) for i, vector in found.items()}
     task_embeddings.write(store, 1, dict.fromkeys(made, asked), made)
 
 
@@ -170,7 +170,7 @@ def as_bytes(vector: list[float]) -> bytes:
 
 
 def nearest(found: Vectors, vector: list[float], limit: int = 9) -> list[int]:
-    return [hit.task_id for hit in found.nearest(1, Place("s", as_bytes(vector)), limit)]
+    return [hit.task_id for hit in found.nearest(1, TaskVector("s", as_bytes(vector)), limit)]
 
 
 def test_vectors_in_memory_follow_the_database(store: Store) -> None:

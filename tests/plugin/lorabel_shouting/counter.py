@@ -32,8 +32,8 @@ class Counter(Family):
     def augment(self, examples, generator):
         return examples
 
-    def predict(self, examples, adapters, bank, memo):
-        with torch.inference_mode(), bank.rows(adapters):
+    def predict(self, examples, adapters, bank, cache):
+        with torch.inference_mode(), bank.use(adapters):
             return [Stars(number=float(n)) for n in self.module(torch.stack(list(examples)))]
 
     def loss(self, examples, targets):

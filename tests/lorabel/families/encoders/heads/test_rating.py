@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lorabel.contracts import Content, Estimate, Modality, NumberTarget, RatingInput
-from lorabel.database.adapter_folders import Registry
-from lorabel.families.cache import FEATURES, TEXTS, Memo
+from lorabel.database.adapter_folders import AdapterFolders
+from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.heads.base import Basis
 from lorabel.families.encoders.heads.rating import RatingHead
@@ -61,16 +61,16 @@ def test_the_loss_is_least_where_the_estimate_is_right(bounds: tuple[float | Non
 
 
 def test_nobody_answers_before_the_head_is_taught_and_then_also_from_memory(tmp_path: Path) -> None:
-    source, registry = DualEncoder.tiny(tmp_path / "base"), Registry(tmp_path / "adapters")
+    source, registry = DualEncoder.tiny(tmp_path / "base"), AdapterFolders(tmp_path / "adapters")
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
     asked = question(1, 5)
     other = save_random_adapter(family, registry, "p1.v1", 4, sorted(family.tower(Modality.IMAGE)))
     taught = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers(asked))
-    bank, memo = AdapterBank(family, registry, 10**9), Memo({FEATURES: 10**6, TEXTS: 10**6})
+    bank, cache = AdapterBank(family, registry, 10**9), FeatureCache({FEATURES: 10**6, TEXTS: 10**6})
     example = family.prepare(asked, lambda media: b"")
     names = (None, other, taught)
-    answers = family.predict([example] * 3, names, bank, memo)
+    answers = family.predict([example] * 3, names, bank, cache)
     assert [answer.value is None for answer in answers] == [True, True, False]
     for name, answer in zip(names, answers, strict=True):
-        known = family.recall(asked, lambda media: None, name, bank, memo)
-        assert known is not None and family.answer(known, name, bank, memo) == answer
+        known = family.recall(asked, lambda media: None, name, bank, cache)
+        assert known is not None and family.answer(known, name, bank, cache) == answer

@@ -1,4 +1,4 @@
-"""The front of the replicas: HTTP as the single model server speaks it, passed on to the right replica.
+"""The proxy of the replicas: HTTP as the single model server speaks it, passed on to the right replica.
 
 It understands no more of a request than it needs to choose: the adapter of most rows, or the project. A replica
 answers with the model server's own app, so every answer is that one's, errors too. Predictions change nothing, so
@@ -45,7 +45,7 @@ DEATHS = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError)
 PAUSES_S = (0.2, 1.0)
 
 
-class Front:
+class Proxy:
     """A Ray Serve deployment; `replicas` is the handle of the one behind it.
 
     One call after the other per HTTP request: Ray's router tells calls apart by the request that they belong to.

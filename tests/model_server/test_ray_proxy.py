@@ -1,4 +1,4 @@
-"""The front without a cluster: whom it asks, how often, and what it reads, of replicas that answer as told."""
+"""The proxy without a cluster: whom it asks, how often, and what it reads, of replicas that answer as told."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from lorabel.inference.messages import PredictRequest, PredictRow
 from lorabel.settings import Settings
-from model_server.ray_front import GRACE_S, Front
+from model_server.ray_proxy import GRACE_S, Proxy
 from model_server.ray_replica import Answer, Asked
 from model_server.ray_router import key_of
 
@@ -27,7 +27,7 @@ ADAPTER = "p1.v1/label"
 
 
 class Replicas:
-    """A handle, as far as a front needs one; `answers` are given one after the other."""
+    """A handle, as far as a proxy needs one; `answers` are given one after the other."""
 
     def __init__(self, *answers: Answer | Exception | float) -> None:
         self.left = list(answers)
@@ -72,16 +72,16 @@ def post(
     path: str = "/v1/predict",
     **how: object,
 ) -> httpx.Response:
-    """`how`: the front's settings, and `auth`."""
+    """`how`: the proxy's settings, and `auth`."""
     auth = how.pop("auth", None)
-    front = Front(replicas, Settings(**how))  # type: ignore[arg-type]
+    proxy = Proxy(replicas, Settings(**how))  # type: ignore[arg-type]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await (await front(Request(scope, receive)))(scope, receive, send)
+        await (await proxy(Request(scope, receive)))(scope, receive, send)
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
             content = body() if callable(body) else body
             return await client.post(path, content=content, auth=auth)  # type: ignore[arg-type]
 
