@@ -1,30 +1,36 @@
-"""The arrows between the packages, kept by reading the imports; and the rules that a reader relies on."""
+"""The arrows between packages and rooms, kept by reading the imports; and the rules that a reader relies on."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("backend", "lorabel", "model_server", "workers")
-TORCH = ("torch", "torchvision", "open_clip", "peft", "transformers", "accelerate", "safetensors", "timm")
-MAY_IMPORT_TORCH = (
-    "lorabel/families/",
-    "lorabel/demo/",
-    "lorabel/families/device.py",
-    "lorabel/families/encoders/attention.py",
-    "lorabel/families/encoders/encoder.py",
-    "lorabel/families/encoders/items.py",
-    "lorabel/families/encoders/heads/",
-    "lorabel/families/encoders/label_logits.py",
-    "lorabel/families/encoders/pooling.py",
-    "lorabel/families/spans/word_spans.py",
-    "model_server/",
-    "workers/",
+# The rooms of `lorabel`, from the ground up: a room imports only rooms before it. "" is `lorabel/` itself.
+ROOMS = (
+    "",
+    "media",
+    "labeling",
+    "families",
+    "evaluation",
+    "problems",
+    "database",
+    "label_studio",
+    "inference",
+    "search",
+    "curation",
+    "commands",
+    "demo",
 )
+# The command `lorabel demo` imports the demo when somebody asks for it.
+UPWARD = {("lorabel.commands.cli", "lorabel.demo.run")}
+TORCH = ("torch", "torchvision", "open_clip", "peft", "transformers", "accelerate", "safetensors", "timm")
+MAY_IMPORT_TORCH = ("lorabel/families/", "lorabel/demo/", "model_server/", "workers/")
 # Beside settings.py: they hand the environment on to processes that they start.
 MAY_SEE_THE_ENVIRONMENT = (
     "lorabel/settings.py",
@@ -43,13 +49,92 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported_modules(source: str, modules: frozenset[str]) -> set[str]:
+    """The full names of what a file imports, also inside functions and for type checkers.
+
+    Args:
+        modules: names that are modules, to tell `from package import module` from `from module import name`.
+    """
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            full_names = {f"{node.module}.{alias.name}" for alias in node.names}
+            imported |= full_names & modules
+            if full_names - modules:
+                imported.add(node.module)
+    return imported
+
+
+def _imports() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports."""
+    paths = {_module(path): path for path in _files(*PACKAGES)}
+    modules = frozenset(paths)
+    return {name: _imported_modules(path.read_text(), modules) & modules for name, path in paths.items()}
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or parts[-1] in ROOMS else ""
+
+
+def _upward(imports: Mapping[str, set[str]]) -> set[tuple[str, str]]:
+    """The imports from a room of `lorabel` to a room above it."""
+    floors = {room: floor for floor, room in enumerate(ROOMS)}
+    ours = {module: imported for module, imported in imports.items() if module.split(".")[0] == "lorabel"}
+    return {
+        (module, other)
+        for module, imported in ours.items()
+        for other in imported
+        if other.startswith("lorabel.") and floors[_room(other)] > floors[_room(module)]
+    }
+
+
+def _circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; empty if there is none. A package's `__init__` is left out: it
+    imports nothing, and every module of it depends on it."""
+    try:
+        tuple(TopologicalSorter(imports).static_order())
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
 def _imported(path: Path) -> Iterator[str]:
     """The first part of every module that a file imports, also inside functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.split(".")[0]
+    yield from (name.split(".")[0] for name in _imported_modules(path.read_text(), frozenset()))
+
+
+def test_every_room_is_on_the_list_of_floors() -> None:
+    rooms = {path.name for path in (ROOT / "lorabel").iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set(ROOMS) - {""}
+
+
+def test_a_room_imports_only_rooms_below_it() -> None:
+    assert _upward(_imports()) == UPWARD
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert _circle(_imports()) == []
+
+
+def test_an_upward_import_and_a_circle_are_found() -> None:
+    """The two tests above can fail: both faults are put in here."""
+    upward = _imports() | {"lorabel.media.fetching": {"lorabel.database.store"}}
+    assert _upward(upward) - UPWARD == {("lorabel.media.fetching", "lorabel.database.store")}
+    modules = frozenset({"workers.services", "workers.lookahead"})
+    lazily = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from workers import lookahead\n"
+    circle = {
+        "workers.services": _imported_modules(lazily, modules) & modules,
+        "workers.lookahead": _imported_modules("def run():\n    from workers.services import Services\n", modules),
+    }
+    assert set(_circle(circle)) == modules
 
 
 @pytest.mark.parametrize("package", PACKAGES)
