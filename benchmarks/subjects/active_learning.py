@@ -26,7 +26,8 @@ from benchmarks import sentences
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, row_of
 from lorabel.contracts import Modality
-from lorabel.curation.sampling import Strategy, Vectors, ascending, core_set, shuffled
+from lorabel.curation.sampling import Vectors, ascending, core_set, shuffled
+from lorabel.curation.strategy import Strategy
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.encoder import Encoder

@@ -5,7 +5,6 @@ Each function returns the places of what it was given, the one to be labeled fir
 
 import random
 from collections.abc import Sequence
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +12,6 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 # Each pick of the core-set looks at every task. After so many, what is left goes by its distance.
 MOST_CENTRES = 2000
-
-
-class Strategy(StrEnum):
-    """What goes first: the lowest score, the smallest lead of the best answer over the next one, what is least
-    like anything that is labeled or stands before it, or whatever chance picks."""
-
-    UNCERTAINTY = "uncertainty"
-    MARGIN = "margin"
-    DIVERSITY = "diversity"
-    RANDOM = "random"
 
 
 def ascending(values: Sequence[float]) -> list[int]:
