@@ -25,10 +25,10 @@ TRAIN = "train"
 BULK = "bulk"
 LOOKAHEAD = "lookahead"
 COLLECT_JOB = "workers.collect.collect"
-FINETUNE_JOB = "workers.finetune.run"
-PREANNOTATE_JOB = "workers.preannotate.run"
-ORDER_JOB = "workers.order.run"
-LOOKAHEAD_JOB = "workers.lookahead.run"
+FINETUNE_JOB = "workers.finetune.finetune"
+PREANNOTATE_JOB = "workers.preannotate.preannotate"
+ORDER_JOB = "workers.order.order"
+LOOKAHEAD_JOB = "workers.lookahead.look_ahead"
 FAILURE_TTL_S = 24 * 3600
 COLLECT_LINGER_S = 0.2  # between the job's first look for pending events and its last
 

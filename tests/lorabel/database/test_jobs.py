@@ -38,11 +38,11 @@ def waiting(jobs: Jobs, name: str) -> list[tuple[str, str, tuple[object, ...]]]:
 def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
     assert jobs.collect(7) and jobs.train(3, 2)
     assert waiting(jobs, "light") == [("collect-7", "workers.collect.collect", ())]
-    assert waiting(jobs, "train") == [("train-3-2", "workers.finetune.run", (3,))]
+    assert waiting(jobs, "train") == [("train-3-2", "workers.finetune.finetune", (3,))]
     assert jobs.preannotate(BulkRun(id=4, attempt=1, cursor=250))
-    assert waiting(jobs, "bulk") == [("bulk-4-1-250", "workers.preannotate.run", (4,))]
+    assert waiting(jobs, "bulk") == [("bulk-4-1-250", "workers.preannotate.preannotate", (4,))]
     assert jobs.preannotate(BulkRun(id=5, attempt=1, cursor=0, strategy="margin"))
-    assert waiting(jobs, "bulk")[1:] == [("bulk-5-1-0", "workers.order.run", (5,))]
+    assert waiting(jobs, "bulk")[1:] == [("bulk-5-1-0", "workers.order.order", (5,))]
     assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
 
 
