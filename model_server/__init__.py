@@ -1,1 +1,1 @@
-"""The process that owns one device. It knows no Label Studio vocabulary."""
+"""The process that owns one device and answers predictions over HTTP. It knows nothing of Label Studio."""

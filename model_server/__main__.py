@@ -1,4 +1,4 @@
-"""`python -m model_server`: the one process that owns the device, under gunicorn with threads."""
+"""`python -m model_server`: the single process that owns the device, run by gunicorn with threads."""
 
 from urllib.parse import urlsplit
 
@@ -13,7 +13,10 @@ KEEPALIVE_S = 75
 
 
 class ModelServer(BaseApplication):  # type: ignore[misc]
-    """https://docs.gunicorn.org/en/stable/custom.html. The app is made in the worker: CUDA survives no fork."""
+    """Gunicorn with settings from code (https://docs.gunicorn.org/en/stable/custom.html).
+
+    The app is created in the worker process, since CUDA does not work after a fork.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -27,7 +30,7 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
             "threads": THREADS,
             "worker_class": "gthread",
             "keepalive": KEEPALIVE_S,
-            # Loading a base model may take minutes; a supervisor or container looks after a hanging one.
+            # Loading a base model may take minutes. A supervisor or the container restarts a worker that hangs.
             "timeout": 0,
             "loglevel": self._settings.log_level.lower(),
             "control_socket_disable": True,
@@ -42,6 +45,7 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
 
 
 def main() -> None:
+    """Serve at MODEL_SERVER_HOST and the port of MODEL_SERVER_URL until a signal ends the process."""
     settings = Settings()
     logs.configure(settings)
     ModelServer(settings).run()

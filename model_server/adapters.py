@@ -1,8 +1,9 @@
-"""The LoRA adapters that are on the device: PEFT trains and saves them, here they are only read and applied.
+"""LoRA adapters on the device. PEFT trains and saves them; this module only loads and applies them.
 
-Rows of one batch may use different adapters. The delta of a linear layer is (x A) B with the row's own A and
-B (https://arxiv.org/abs/2106.09685), taken by index from all adapters stacked, as in Punica's and S-LoRA's
-gathered products (https://arxiv.org/abs/2311.03285): two batched products, however many adapters are mixed.
+Rows of one batch may use different adapters. A layer with LoRA adds (x A) B to its output, with A and B of the
+row's adapter (https://arxiv.org/abs/2106.09685). A and B of all adapters are stacked and then selected by index,
+as in the gathered products of Punica and S-LoRA (https://arxiv.org/abs/2311.03285). A layer so needs two batched
+products, however many adapters a batch mixes.
 """
 
 import json
@@ -33,7 +34,7 @@ FIRST_SLOTS = 8
 
 @dataclass(frozen=True)
 class _Adapter:
-    """Per layer A (in, rank) and B (rank, out) on the CPU; LoRA's scaling is in B already."""
+    """A (in, rank) and B (rank, out) of each layer, on the CPU. B is already multiplied by LoRA's scaling."""
 
     layers: dict[str, tuple[Tensor, Tensor]]
 
@@ -48,16 +49,16 @@ class _Shape:
     rank: int
 
     def __or__(self, other: "_Shape") -> "_Shape":
-        """What has room for both."""
+        """The smallest shape that has room for both."""
         return _Shape(self.layers | other.layers, max(self.rank, other.rank))
 
 
 @dataclass(frozen=True)
 class _Stacks:
-    """Per layer A (slots, in, rank) and B (slots, rank, out); lower ranks are padded with zeros.
+    """A (slots, in, rank) and B (slots, rank, out) of each layer; lower ranks are padded with zeros.
 
-    Slot 0 stays zero: the base model. A batch keeps the stacks that it began with, so they may be replaced by
-    larger ones meanwhile.
+    Slot 0 stays zero and stands for the base model. A batch keeps the stacks with which it began, so larger
+    stacks may replace them while the batch is computed.
     """
 
     layers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -69,33 +70,38 @@ class _Stacks:
         return sum(a[0].nbytes + b[0].nbytes for a, b in self.layers.values())
 
     def fill(self, slot: int, adapter: _Adapter) -> None:
+        """Copy an adapter into a slot; layers that the adapter lacks become zero there."""
         for name, (a, b) in self.layers.items():
             a[slot].zero_()
             b[slot].zero_()
             if name in adapter.layers:
-                own_a, own_b = adapter.layers[name]
-                a[slot, :, : own_a.shape[1]].copy_(own_a)
-                b[slot, : own_b.shape[0]].copy_(own_b)
+                adapter_a, adapter_b = adapter.layers[name]
+                a[slot, :, : adapter_a.shape[1]].copy_(adapter_a)
+                b[slot, : adapter_b.shape[0]].copy_(adapter_b)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Row i uses slot `index[i]`; `only`: the one slot of them all, where there is one."""
+    """The adapters of a batch: row i uses slot `index[i]`. `only_slot` is set if all rows use the same slot."""
 
     stacks: _Stacks
     index: Tensor
-    only: int | None
+    only_slot: int | None
 
 
 class AdapterBank:
-    """Adapters of one family, kept by recency under a memory limit, which one batch with more adapters may pass.
+    """The adapters of one family that are on the device; the least recently used ones are evicted.
 
-    `load` may be called from any thread, also while a batch is computed; `rows` and the forward passes inside it
-    from one only.
+    `load` and `effective_adapter` may be called from any thread, also while a batch is computed. `use` and the
+    forward passes inside it belong to one thread.
+
+    Args:
+        adapter_folders: where adapters are read from.
+        memory_bytes: limit for all adapters together. A single batch whose adapters need more may exceed it.
     """
 
-    def __init__(self, family: Family, registry: AdapterFolders, memory_bytes: int) -> None:
-        self._family, self._registry, self._memory_bytes = family, registry, memory_bytes
+    def __init__(self, family: Family, adapter_folders: AdapterFolders, memory_bytes: int) -> None:
+        self._family, self._adapter_folders, self._memory_bytes = family, adapter_folders, memory_bytes
         self._slots: OrderedDict[str, int] = OrderedDict()
         self._shapes: dict[str, _Shape] = {}
         self._pins: Counter[str] = Counter()
@@ -109,34 +115,41 @@ class AdapterBank:
 
     @property
     def names(self) -> list[str]:
+        """Names of the loaded adapters, from least to most recently used."""
         with self._lock:
             return list(self._slots)
 
     @property
     def nbytes(self) -> int:
-        """Of the device's memory, the room for adapters to come included."""
+        """Bytes allocated on the device, free slots included."""
         with self._lock:
             return self._stacks.slots * self._stacks.slot_bytes
 
     def load(self, name: str) -> None:
-        """Have the adapter on the device.
+        """Load an adapter onto the device, if it is not there, and mark it as the most recently used.
+
+        Args:
+            name: `p<project>.v<n>/<control tag>`.
 
         Raises:
-            NotFoundError: there is no such folder.
-            UnreadableError: it is of another kind or for another base model.
+            NotFoundError: there is no such adapter folder.
+            UnreadableError: the adapter is no plain LoRA, or was trained on another base model.
         """
         with self._lock:
             if name in self._slots:
                 self._slots.move_to_end(name)
                 return
-        adapter = self._read(self._registry.path(name))
+        adapter = self._read(self._adapter_folders.path(name))
         with self._lock:
             if name not in self._slots:
                 self._add(name, adapter)
 
     def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
-        """The adapter if it is on one of these layers; else None, what they compute is then the base model's.
-        Raises as `load` does."""
+        """Return `adapter` if it changes one of these layers; else None, since they then equal the base model's.
+
+        Raises:
+            NotFoundError, UnreadableError: as `load`.
+        """
         if adapter is None:
             return None
         while (shape := self._shapes.get(adapter)) is None:
@@ -145,7 +158,16 @@ class AdapterBank:
 
     @contextmanager
     def use(self, adapters: Sequence[str | None]) -> Iterator[None]:
-        """Inside, row i of every batch is computed with `adapters[i]`."""
+        """Apply `adapters[i]` to row i of every batch that the family's module computes in this context.
+
+        The adapters are loaded if necessary, and stay on the device until the context ends.
+
+        Args:
+            adapters: one name per row; None is the base model.
+
+        Raises:
+            NotFoundError, UnreadableError: as `load`.
+        """
         pinned: list[str] = []
         try:
             for name in {name for name in adapters if name is not None}:
@@ -163,84 +185,96 @@ class AdapterBank:
         with self._lock:
             stacks = self._stacks
             slots = [0 if name is None else self._slots[name] for name in adapters]
-        only = slots[0] if len(set(slots)) == 1 else None
-        return _Batch(stacks, torch.tensor(slots, device=self._family.device), only)
+        only_slot = slots[0] if len(set(slots)) == 1 else None
+        return _Batch(stacks, torch.tensor(slots, device=self._family.device), only_slot)
 
     def _add_delta(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """A forward hook: x is (rows, ..., in), or (rows * k, ..., in) where a tower splits pictures into
-        windows, row by row."""
+        """Forward hook of a layer: add (x A) B to its output.
+
+        x is (rows, ..., in), or (rows * k, ..., in) if a tower splits each picture into k windows; the windows of
+        a row then follow each other.
+        """
         batch = self._batch
         if batch is None or name not in batch.stacks.layers:
             return None
         a, b = batch.stacks.layers[name]
         x: Tensor = args[0]
-        if batch.only is not None:
+        if batch.only_slot is not None:
             flat = output.reshape(-1, output.shape[-1])
-            return flat.addmm_(x.reshape(-1, x.shape[-1]) @ a[batch.only], b[batch.only]).view_as(output)
+            return flat.addmm_(x.reshape(-1, x.shape[-1]) @ a[batch.only_slot], b[batch.only_slot]).view_as(output)
         if x.shape[0] % len(batch.index):
             raise ValueError(f"layer {name!r} got {x.shape[0]} rows where {len(batch.index)} have adapters")
         index = batch.index.repeat_interleave(x.shape[0] // len(batch.index))
-        low = torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), a[index])
-        return output.reshape(x.shape[0], -1, output.shape[-1]).baddbmm_(low, b[index]).view_as(output)
+        low_rank = torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), a[index])
+        return output.reshape(x.shape[0], -1, output.shape[-1]).baddbmm_(low_rank, b[index]).view_as(output)
 
     def _pin(self, name: str) -> None:
-        """Load it, and keep it from leaving."""
-        is_here = False
-        while not is_here:
+        """Load an adapter and keep it from being evicted. It may be evicted between the two, hence the loop."""
+        is_loaded = False
+        while not is_loaded:
             self.load(name)
             with self._lock:
-                is_here = name in self._slots
-                self._pins[name] += is_here
+                is_loaded = name in self._slots
+                self._pins[name] += is_loaded
 
     @torch.inference_mode()
     def _add(self, name: str, adapter: _Adapter) -> None:
-        most = self._capacity(self._shape_with(adapter))
-        excess = len(self._slots) + 1 - most
+        """Put an adapter into a free slot. Evict others, or allocate other stacks, where this is necessary."""
+        capacity = self._capacity(self._shape_with(adapter))
+        excess = len(self._slots) + 1 - capacity
         self._evict(excess, name)
-        # Those that left may have been the largest.
+        # The evicted adapters may have been the largest, so the others may need less room now.
         shape = self._shape_with(adapter)
-        most = self._capacity(shape)
-        needed = len(self._slots) + 2
-        has_room = needed <= self._stacks.slots and shape | self._stacks.shape == self._stacks.shape
+        capacity = self._capacity(shape)
+        needed_slots = len(self._slots) + 2  # the new adapter, and slot 0
+        has_room = needed_slots <= self._stacks.slots and shape | self._stacks.shape == self._stacks.shape
         if not has_room or (excess > 0 and shape != self._stacks.shape):
-            self._rebuild(shape, max(needed, min(most + 1, max(FIRST_SLOTS, 2 * len(self._slots)))))
+            preferred_slots = min(capacity + 1, max(FIRST_SLOTS, 2 * len(self._slots)))
+            self._rebuild(shape, max(needed_slots, preferred_slots))
         slot = min(set(range(1, self._stacks.slots)) - set(self._slots.values()))
         self._stacks.fill(slot, adapter)
         self._slots[name], self._shapes[name] = slot, adapter.shape
 
-    def _shape_with(self, newcomer: _Adapter) -> _Shape:
-        shape = newcomer.shape
-        for other in self._shapes.values():
-            shape |= other
+    def _shape_with(self, new_adapter: _Adapter) -> _Shape:
+        """The shape that has room for the loaded adapters and a new one."""
+        shape = new_adapter.shape
+        for loaded_shape in self._shapes.values():
+            shape |= loaded_shape
         return shape
 
     def _capacity(self, shape: _Shape) -> int:
-        """How many adapters the memory is for; slot 0 takes its room, too."""
-        found = [self._linear(name) for name in shape.layers]
-        slot_bytes = sum((one.in_features + one.out_features) * shape.rank * one.weight.itemsize for one in found)
+        """How many adapters fit into the memory limit, at least 1. Slot 0 uses memory, too."""
+        layers = [self._linear(name) for name in shape.layers]
+        slot_bytes = sum(
+            (layer.in_features + layer.out_features) * shape.rank * layer.weight.itemsize for layer in layers
+        )
         return max(1, self._memory_bytes // max(1, slot_bytes) - 1)
 
-    def _evict(self, count: int, newcomer: str) -> None:
-        free = [name for name in self._slots if not self._pins[name]]
-        for name in free[: max(0, count)]:
+    def _evict(self, count: int, new_name: str) -> None:
+        """Remove up to `count` of the least recently used adapters that no batch is using."""
+        unpinned = [name for name in self._slots if not self._pins[name]]
+        for name in unpinned[: max(0, count)]:
             del self._slots[name], self._shapes[name]
-            log.info("adapter %s makes room for %s", name, newcomer)
+            log.info("adapter %s is evicted to make room for %s", name, new_name)
 
     def _rebuild(self, shape: _Shape, slots: int) -> None:
-        """Other stacks with the same adapters in them, packed to the front."""
-        layers = {name: self._empty(name, slots, shape.rank) for name in shape.layers}
+        """Allocate new stacks and copy the loaded adapters into their first slots."""
+        layers = {name: self._allocate(name, slots, shape.rank) for name in shape.layers}
         stacks = _Stacks(layers, shape, slots)
-        for new, (name, old) in enumerate(self._slots.items(), 1):
-            own = self._shapes[name]
-            kept = {layer: self._stacks.layers[layer] for layer in own.layers}
+        for new_slot, (name, old_slot) in enumerate(self._slots.items(), 1):
+            rank = self._shapes[name].rank
+            old_layers = {layer: self._stacks.layers[layer] for layer in self._shapes[name].layers}
             stacks.fill(
-                new,
-                _Adapter({layer: (a[old, :, : own.rank], b[old, : own.rank]) for layer, (a, b) in kept.items()}),
+                new_slot,
+                _Adapter(
+                    {layer: (a[old_slot, :, :rank], b[old_slot, :rank]) for layer, (a, b) in old_layers.items()}
+                ),
             )
         self._slots = OrderedDict((name, slot) for slot, name in enumerate(self._slots, 1))
         self._stacks = stacks
 
-    def _empty(self, name: str, slots: int, rank: int) -> tuple[Tensor, Tensor]:
+    def _allocate(self, name: str, slots: int, rank: int) -> tuple[Tensor, Tensor]:
+        """Zeros for one layer: A (slots, in, rank) and B (slots, rank, out)."""
         layer = self._linear(name)
         weight = layer.weight
         return (
@@ -255,6 +289,7 @@ class AdapterBank:
         return layer
 
     def _read(self, folder: Path) -> _Adapter:
+        """Read an adapter that PEFT saved. Raises UnreadableError if it does not fit this family's base model."""
         config = json.loads((folder / "adapter_config.json").read_text())
         _check_plain_lora(config, folder)
         scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
@@ -281,10 +316,12 @@ class AdapterBank:
 
 
 def _check_plain_lora(config: dict[str, Any], folder: Path) -> None:
-    special = [key for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)]
-    if config.get("peft_type") != "LORA" or special:
+    special_keys = [
+        key for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)
+    ]
+    if config.get("peft_type") != "LORA" or special_keys:
         raise UnreadableError(
             f"adapter {folder.parent.name}/{folder.name} is {config.get('peft_type')} "
-            f"with {special or 'no extras'}; expected plain LoRA",
+            f"with {special_keys or 'no extras'}; expected plain LoRA",
             is_permanent=False,
         )

@@ -1,4 +1,14 @@
-"""HTTP in front of the engine: /v1/predict /v1/preload /v1/models /health /metrics. Internal to Lorabel."""
+"""The model server's HTTP API, internal to Lorabel. Bodies are JSON, defined in `lorabel.inference.messages`.
+
+POST /v1/predict    PredictRequest -> PredictResponse, one result per row in the same order
+POST /v1/preload    PreloadRequest: load adapters before the first prediction needs them
+GET  /v1/models     ModelsResponse: device, families and adapters that are loaded
+GET  /health        200 while all threads of the engine run, else 500; /livez is the same without a password
+GET  /metrics       Prometheus text format
+
+Errors are `{"error": reason}` with 400 (invalid body), 401 (password), 404 (no such adapter), 409 (the adapter
+fits no loaded family), 413 (body too large) or 503 with Retry-After (too many rows wait).
+"""
 
 import logging
 import time
@@ -33,32 +43,41 @@ from model_server.adapters import AdapterBank
 from model_server.engine import Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
-from model_server.metrics import MemoCollector, Metrics
+from model_server.metrics import FeatureCacheCollector, Metrics
 
 log = logging.getLogger(__name__)
 
 MEGABYTE = 1024 * 1024
+# Time after a request's `timeout_s` in which rows that are on the device may still be answered.
 GRACE_S = 1.0
-LOOK_EVERY_S = 0.2
-# In the WSGI environment, from who asks without a socket: a function that says whether anybody waits any more, and
-# when the request came (`time.monotonic`).
-IS_GONE, ARRIVED = "lorabel.is_gone", "lorabel.arrived"
+POLL_INTERVAL_S = 0.2
+# Keys of the WSGI environment for a caller without a socket (a Ray replica): a function that returns whether the
+# client has gone, and the `time.monotonic` at which the request arrived.
+IS_CLIENT_GONE, ARRIVED_AT = "lorabel.is_client_gone", "lorabel.arrived_at"
 
 
 def create_app(settings: Settings) -> Flask:
-    """Loads the base models that FAMILIES names: takes seconds, or minutes where a hub is asked first."""
-    adapters = AdapterFolders(settings.adapters_dir)
+    """Create the app and load the base models that FAMILIES names.
+
+    Takes seconds, or minutes if weights must be downloaded from a hub. The engine is `app.extensions["engine"]`;
+    close it to end its threads.
+
+    Raises:
+        SettingsError: FAMILIES or MODEL_<FAMILY> names something that cannot be loaded.
+    """
+    adapter_folders = AdapterFolders(settings.adapters_dir)
     metrics_registry = CollectorRegistry()
 
-    def load(kind: type[Family]) -> LoadedFamily:
-        family = load_family(kind, settings)
-        cache = _cache(settings)
-        metrics_registry.register(MemoCollector(family.name, cache.figures))
+    def load(family_type: type[Family]) -> LoadedFamily:
+        family = load_family(family_type, settings)
+        cache = _feature_cache(settings)
+        metrics_registry.register(FeatureCacheCollector(family.name, cache.figures))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
-        return LoadedFamily(family, AdapterBank(family, adapters, settings.adapter_memory_mb * MEGABYTE), cache)
+        adapter_bank = AdapterBank(family, adapter_folders, settings.adapter_memory_mb * MEGABYTE)
+        return LoadedFamily(family, adapter_bank, cache)
 
     engine = Engine(
-        FamilyPool(load, [load(kind) for kind in families_named(settings)]),
+        FamilyPool(load, [load(family_type) for family_type in families_named(settings)]),
         Files(Fetcher(settings).fetch, settings.media_fresh_s),
         Metrics(metrics_registry),
         max_batch=settings.max_batch,
@@ -85,13 +104,14 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
 
     @app.post("/v1/predict")
     def predict() -> Response:
-        wanted = PredictRequest.model_validate_json(request.get_data())
-        if ARRIVED in request.environ:
-            waited_s = time.monotonic() - request.environ[ARRIVED]
-            wanted = wanted.model_copy(update={"timeout_s": max(0.0, wanted.timeout_s - waited_s)})
+        predict_request = PredictRequest.model_validate_json(request.get_data())
+        if ARRIVED_AT in request.environ:
+            waited_s = time.monotonic() - request.environ[ARRIVED_AT]
+            left_s = max(0.0, predict_request.timeout_s - waited_s)
+            predict_request = predict_request.model_copy(update={"timeout_s": left_s})
         client = request.environ.get("gunicorn.socket")
-        is_gone = request.environ.get(IS_GONE, lambda: is_disconnected(client))
-        return _answer(_predict(engine, wanted, is_gone))
+        is_client_gone = request.environ.get(IS_CLIENT_GONE, lambda: is_disconnected(client))
+        return _json(_predict(engine, predict_request, is_client_gone))
 
     @app.post("/v1/preload")
     def preload() -> Response:
@@ -101,32 +121,37 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
 
     @app.get("/v1/models")
     def models() -> Response:
-        return _answer(_describe(settings, engine))
+        return _json(_describe(settings, engine))
 
     return app
 
 
-def _predict(engine: Engine, wanted: PredictRequest, is_gone: Callable[[], bool]) -> PredictResponse:
-    """What is ready when the time is up; the rest is given up, as is everything when the client has gone."""
-    deadline = time.monotonic() + wanted.timeout_s + GRACE_S
-    futures = engine.submit(wanted)
+def _predict(
+    engine: Engine, predict_request: PredictRequest, is_client_gone: Callable[[], bool]
+) -> PredictResponse:
+    """Wait for the rows until `timeout_s` and GRACE_S are over, or the client has gone; cancel what is missing.
+
+    A cancelled row is a result with an error that is not permanent.
+    """
+    deadline = time.monotonic() + predict_request.timeout_s + GRACE_S
+    futures = engine.submit(predict_request)
     missing: set[Future[RowResult]] = set(futures)
-    while missing and time.monotonic() < deadline and not is_gone():
-        _, missing = wait(missing, timeout=min(LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))
-    late = {future for future in missing if future.cancel()}
-    reason = RowError(reason=f"not ready after {wanted.timeout_s:g} s", is_permanent=False)
+    while missing and time.monotonic() < deadline and not is_client_gone():
+        _, missing = wait(missing, timeout=min(POLL_INTERVAL_S, max(0.0, deadline - time.monotonic())))
+    cancelled = {future for future in missing if future.cancel()}
+    error = RowError(reason=f"not ready after {predict_request.timeout_s:g} s", is_permanent=False)
     return PredictResponse(
-        rows=[RowResult(error=reason) if future in late else future.result() for future in futures]
+        rows=[RowResult(error=error) if future in cancelled else future.result() for future in futures]
     )
 
 
-def _cache(settings: Settings) -> FeatureCache:
+def _feature_cache(settings: Settings) -> FeatureCache:
     pixels, features = settings.pixels_memory_mb * MEGABYTE, settings.features_memory_mb * MEGABYTE
     return FeatureCache({DECODED: pixels, FEATURES: features, TEXTS: features})
 
 
 def _describe(settings: Settings, engine: Engine) -> ModelsResponse:
-    family_pool = engine.family_pool.loaded
+    loaded_families = engine.family_pool.loaded
     device = choose_device(settings)
     return ModelsResponse(
         device=str(device),
@@ -136,29 +161,29 @@ def _describe(settings: Settings, engine: Engine) -> ModelsResponse:
             FamilyInfo(
                 name=family.name,
                 source=family.source,
-                parameters=sum(p.numel() for p in family.module.parameters()),
+                parameters=sum(parameter.numel() for parameter in family.module.parameters()),
                 lora_layers=len(family.lora_layers()),
             )
-            for family in (loaded_family.family for loaded_family in family_pool)
+            for family in (loaded_family.family for loaded_family in loaded_families)
         ],
-        adapters=[name for loaded_family in family_pool for name in loaded_family.bank.names],
-        adapter_bytes=sum(loaded_family.bank.nbytes for loaded_family in family_pool),
+        adapters=[name for loaded_family in loaded_families for name in loaded_family.adapter_bank.names],
+        adapter_bytes=sum(loaded_family.adapter_bank.nbytes for loaded_family in loaded_families),
     )
 
 
-def _answer(message: BaseModel) -> Response:
+def _json(message: BaseModel) -> Response:
     return Response(message.model_dump_json(), content_type="application/json")
 
 
 def _handle_errors(app: Flask) -> None:
-    table = {ValidationError: 400, NotFoundError: 404, UnreadableError: 409, ModelServerBusyError: 503}
+    statuses = {ValidationError: 400, NotFoundError: 404, UnreadableError: 409, ModelServerBusyError: 503}
 
     def handle(error: Exception) -> tuple[Response, int]:
         answer = jsonify(error=str(error))
         if isinstance(error, ModelServerBusyError):
             answer.headers["Retry-After"] = str(error.retry_after_s)
-        return answer, table[type(error)]
+        return answer, statuses[type(error)]
 
-    for kind in table:
-        app.register_error_handler(kind, handle)
+    for error_type in statuses:
+        app.register_error_handler(error_type, handle)
     app.register_error_handler(HTTPException, lambda error: (jsonify(error=error.description), error.code or 500))

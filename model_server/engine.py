@@ -1,8 +1,9 @@
-"""The queue in front of the device, and the batches that form in it.
+"""Computes rows of predict requests on the device, in batches.
 
-Three stages overlap: fetch (many threads), prepare (a thread per core), forward (one thread, which owns the
-device). There is no timer: a batch is whatever waits when the device gets free, so a lone request waits for
-nothing and under load the batches grow by themselves. What was computed before is answered at once.
+A row goes through three stages, which work at the same time on different rows: fetch its files (many threads),
+prepare (a thread per core), forward (one thread, which alone uses the device). A batch consists of the rows that
+wait when the device becomes free. There is no timer, so a single request does not wait for others, and batches
+grow with the load. A row whose answer the feature cache holds skips the stages that it does not need.
 """
 
 import logging
@@ -31,19 +32,26 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
 NO_MEMORY_ON_CPU = "can't allocate memory"
-# Background rows of one project from their fetch to their answer: enough to keep every stage busy, and no more
-# files in memory.
-MOST_IN_HAND = 128
-# Batches of the reduced size that must work before a larger one is tried again.
+# Background rows of one project between the start of their fetch and their answer: enough to keep every stage
+# busy, and a limit to the files in memory.
+MAX_IN_PROGRESS = 128
+# Full batches of the reduced size that must succeed before a larger size is tried again.
 GROW_AFTER = 100
-# A person who comes while a bulk job's batch is on the device waits for no longer than about this.
+# Time that a background batch should take on the device: a person's row may have to wait for all of it.
 BACKGROUND_BATCH_S = 0.2
 
 
 @dataclass(eq=False)
 class _Row:
-    """A question on its way through the stages; `loaded_family` once its family is loaded, `example` once it is
-    prepared."""
+    """A question and its way through the stages.
+
+    Args:
+        deadline: `time.monotonic` after which nobody waits for the answer.
+        done: gets the result.
+        files: the row's files while they are fetched.
+        loaded: set once the row's family is loaded.
+        example: set once the question is prepared.
+    """
 
     question: Input
     adapter: str | None
@@ -61,21 +69,24 @@ class _Row:
         return self.loaded
 
     def is_wanted(self) -> bool:
-        """Whether anybody waits for the answer; says so to those who still do."""
+        """Whether somebody waits for the answer. A row whose deadline has passed is finished with an error."""
         if not self.done.done() and time.monotonic() > self.deadline:
-            self.end(_failed("timed out before the device was free"))
+            self.finish(_failed("timed out before the device was free"))
         return not self.done.done()
 
-    def end(self, result: RowResult) -> None:
-        # Its client may have hung up this moment.
-        with suppress(InvalidStateError):
+    def finish(self, result: RowResult) -> None:
+        with suppress(InvalidStateError):  # the request was cancelled at this moment
             self.done.set_result(result)
 
 
 class Engine:
-    """Thread-safe. `submit` returns at once; the futures never raise, a failed row is a result with an error.
+    """Answers predict requests on one device. Thread-safe.
 
-    A future that is cancelled leaves the queues: what nobody waits for is not computed.
+    Args:
+        family_pool: the families that answer.
+        files: fetches the files of questions; is closed with the engine.
+        max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
+        max_waiting: most rows per priority that may wait when a request comes.
     """
 
     def __init__(
@@ -87,26 +98,31 @@ class Engine:
         self._metrics.max_batch.set(max_batch)
         self._waiting: Counter[Priority] = Counter()
         self._lock = threading.Lock()
-        self._row_s: dict[str, float] = {}
-        self._most_rows, self._good = max_batch, 0
-        self._in_hand: Counter[int] = Counter()
+        self._row_s: dict[str, float] = {}  # seconds per row on the device, by family
+        self._max_batch_setting, self._full_batches = max_batch, 0
+        self._in_progress: Counter[int] = Counter()
         self._to_fetch: defaultdict[int, FairQueue[_Row]] = defaultdict(FairQueue)
         self._to_prepare: FairQueue[_Row] = FairQueue()
         self._ready: FairQueue[_Row] = FairQueue()
-        work = [self._run_prepare] * (os.cpu_count() or 1) + [self._run_device]
-        self._threads = [threading.Thread(target=one, name=one.__name__, daemon=True) for one in work]
+        loops = [self._run_prepare] * (os.cpu_count() or 1) + [self._run_device]
+        self._threads = [threading.Thread(target=loop, name=loop.__name__, daemon=True) for loop in loops]
         for thread in self._threads:
             thread.start()
 
     @property
     def is_alive(self) -> bool:
+        """Whether all threads of the engine run."""
         return all(thread.is_alive() for thread in self._threads)
 
     def submit(self, request: PredictRequest) -> list["Future[RowResult]"]:
-        """One future per row, in order.
+        """Take a request without waiting for its answers.
+
+        Returns:
+            One future per row, in the same order. They never raise: a row that fails is a result with an error. A
+            row whose future is cancelled is not computed.
 
         Raises:
-            ModelServerBusyError: too many rows of this priority wait already; nothing of this request was taken.
+            ModelServerBusyError: too many rows of this priority wait; no row of this request was taken.
         """
         priority = request.priority
         with self._lock:
@@ -123,28 +139,32 @@ class Engine:
             done: Future[RowResult] = Future()
             done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
-            with _failing(done, row.kind):
-                self._arrive(self._row(row, request, deadline, done))
+            with _errors_as_result(done, row.kind):
+                self._start_when_loaded(self._row(row, request, deadline, done))
         return futures
 
     def preload(self, adapter: str) -> None:
-        """Load an adapter into the banks of the loaded families that it fits.
+        """Load an adapter for each loaded family that it fits.
+
+        Args:
+            adapter: `p<project>.v<n>/<control tag>`.
 
         Raises:
-            NotFoundError: there is no such folder.
-            UnreadableError: it fits none.
+            NotFoundError: there is no such adapter folder.
+            UnreadableError: the adapter fits no loaded family.
         """
-        refused: list[UnreadableError] = []
-        family_pool = self.family_pool.loaded
-        for loaded_family in family_pool:
+        errors: list[UnreadableError] = []
+        loaded_families = self.family_pool.loaded
+        for loaded_family in loaded_families:
             try:
-                loaded_family.bank.load(adapter)
+                loaded_family.adapter_bank.load(adapter)
             except UnreadableError as error:
-                refused.append(error)
-        if refused and len(refused) == len(family_pool):
-            raise refused[0]
+                errors.append(error)
+        if errors and len(errors) == len(loaded_families):
+            raise errors[0]
 
     def close(self) -> None:
+        """End the threads. Rows that wait are not answered."""
         self._files.close()
         self._to_prepare.close()
         self._ready.close()
@@ -155,63 +175,61 @@ class Engine:
         question = input_type(row.kind).model_validate(row.input)
         return _Row(question, row.adapter, request.project, request.priority, deadline, done)
 
-    def _arrive(self, row: _Row) -> None:
-        """Begin when the row's family is loaded."""
-
-        def begin(found: "Future[LoadedFamily]") -> None:
-            with _failing(row.done, row.question.kind):
-                row.loaded = found.result()
+    def _start_when_loaded(self, row: _Row) -> None:
+        def start(loaded: "Future[LoadedFamily]") -> None:
+            with _errors_as_result(row.done, row.question.kind):
+                row.loaded = loaded.result()
                 if row.is_wanted():
-                    self._begin(row)
+                    self._start(row)
 
-        self.family_pool.of(row.question).add_done_callback(begin)
+        self.family_pool.get_or_load(row.question).add_done_callback(start)
 
-    def _begin(self, row: _Row) -> None:
-        """Answer from memory, or send for the files."""
-        if self._is_answered(row, lambda media: self._files.known_digest(row.project, media)):
+    def _start(self, row: _Row) -> None:
+        """Answer the row from the cache, or put it into the first stage that it needs."""
+        if self._answer_from_cache(row, lambda media: self._files.recent_digest(row.project, media)):
             return
         if row.example is not None:
             self._ready.put(row)
         elif row.priority == Priority.INTERACTIVE:
             self._fetch(row)
         else:
-            self._admit(row.project, row)
+            self._fetch_background(row.project, row)
 
-    def _admit(self, project: int, newcomer: _Row | None = None) -> None:
-        """Send for the files of the project's background rows, as many as may be in hand."""
+    def _fetch_background(self, project: int, new_row: _Row | None = None) -> None:
+        """Queue a new background row, then fetch the project's queued rows up to MAX_IN_PROGRESS."""
         while True:
             with self._lock:
-                waiting = self._to_fetch[project]
-                if newcomer is not None:
-                    waiting.put(newcomer)
-                    newcomer = None
-                if not len(waiting):
+                queue = self._to_fetch[project]
+                if new_row is not None:
+                    queue.put(new_row)
+                    new_row = None
+                if not len(queue):
                     del self._to_fetch[project]
                     return
-                if self._in_hand[project] >= MOST_IN_HAND:
+                if self._in_progress[project] >= MAX_IN_PROGRESS:
                     return
-                row = waiting.get()
+                row = queue.get()
             if row is not None and row.is_wanted():
                 with self._lock:
-                    self._in_hand[project] += 1
-                row.done.add_done_callback(lambda _: self._release(project))
+                    self._in_progress[project] += 1
+                row.done.add_done_callback(lambda _: self._end_background(project))
                 self._fetch(row)
 
-    def _release(self, project: int) -> None:
-        """However the row ended: answered, failed, given up."""
+    def _end_background(self, project: int) -> None:
+        """A background row was answered, has failed or was cancelled: fetch the project's next one."""
         with self._lock:
-            self._in_hand[project] -= 1
-            if not self._in_hand[project]:
-                del self._in_hand[project]
-        self._admit(project)
+            self._in_progress[project] -= 1
+            if not self._in_progress[project]:
+                del self._in_progress[project]
+        self._fetch_background(project)
 
     def _fetch(self, row: _Row) -> None:
-        """Every file of the row; the last one to arrive brings it to the next stage."""
-        wanted = set(media_of(row.question)) if row.is_wanted() else set()
-        missing = len(wanted)
+        """Fetch all files of the row; the last file to arrive puts the row into the prepare stage."""
+        media_refs = set(media_of(row.question)) if row.is_wanted() else set()
+        missing = len(media_refs)
         lock = threading.Lock()
 
-        def arrived(_: Any) -> None:
+        def count_file(_: Any) -> None:
             nonlocal missing
             with lock:
                 missing -= 1
@@ -219,15 +237,18 @@ class Engine:
             if is_last:
                 self._to_prepare.put(row)
 
-        row.files = {media: self._files.get(row.project, media, row.priority) for media in wanted}
+        row.files = {media: self._files.get(row.project, media, row.priority) for media in media_refs}
         for file in list(row.files.values()):
-            file.add_done_callback(arrived)
-        if not wanted:
+            file.add_done_callback(count_file)
+        if not media_refs:
             self._to_prepare.put(row)
 
-    def _is_answered(self, row: _Row, digest_of: DigestOf) -> bool:
-        """Whether no file is needed for the answer, nor the device. Keeps what it found on the way."""
-        family, bank, cache = row.loaded_family.family, row.loaded_family.bank, row.loaded_family.cache
+    def _answer_from_cache(self, row: _Row, digest_of: DigestOf) -> bool:
+        """Answer the row without the device if the cache allows it; True if so.
+
+        Sets `row.example` if the cache at least saves preparing.
+        """
+        family, bank, cache = row.loaded_family.family, row.loaded_family.adapter_bank, row.loaded_family.cache
         example = family.recall(row.question, digest_of, row.adapter, bank, cache)
         if example is None:
             return False
@@ -235,107 +256,110 @@ class Engine:
         if output is None:
             row.example = example
             return False
-        row.end(RowResult(output=output.model_dump()))
+        row.finish(RowResult(output=output.model_dump()))
         return True
 
     def _run_prepare(self) -> None:
-        while self._prepare_one():
-            """A thread that waits for the next row must not keep the last one's files."""
+        while self._prepare_next():
+            """The body is a separate function so that a waiting thread holds no reference to the last files."""
 
-    def _prepare_one(self) -> bool:
+    def _prepare_next(self) -> bool:
         row = self._to_prepare.get()
         if row is None:
             return False
         files, row.files = row.files, {}
         if row.is_wanted():
-            with _failing(row.done, row.question.kind):
+            with _errors_as_result(row.done, row.question.kind):
                 self._prepare(row, {media: file.result() for media, file in files.items()})
         return True
 
     def _prepare(self, row: _Row, files: dict[MediaRef, File]) -> None:
         if row.adapter is not None:
-            row.loaded_family.bank.load(row.adapter)
-        if self._is_answered(row, lambda media: files[media].digest):
+            row.loaded_family.adapter_bank.load(row.adapter)
+        if self._answer_from_cache(row, lambda media: files[media].digest):
             return
         if row.example is None:
             row.example = row.loaded_family.family.prepare(row.question, lambda media: files[media].data)
         self._ready.put(row)
 
     def _run_device(self) -> None:
-        while self._compute_one():
-            """As in the other threads: nothing is kept while it waits."""
+        while self._compute_next():
+            """The body is a separate function so that the waiting thread holds no reference to the last batch."""
 
-    def _compute_one(self) -> bool:
-        batch = self._ready.get_batch(self._most, lambda row: row.loaded_family.family.name)
-        wanted = [row for row in batch if row.is_wanted()]
-        if wanted:
-            self._compute(wanted)
+    def _compute_next(self) -> bool:
+        batch = self._ready.get_batch(self._max_rows, lambda row: row.loaded_family.family.name)
+        wanted_rows = [row for row in batch if row.is_wanted()]
+        if wanted_rows:
+            self._compute(wanted_rows)
         return bool(batch)
 
-    def _most(self, first: _Row) -> int:
+    def _max_rows(self, first: _Row) -> int:
+        """Size limit of a batch that begins with this row."""
         row_s = self._row_s.get(first.loaded_family.family.name)
         if first.priority == Priority.INTERACTIVE or not row_s:
             return self.max_batch
         return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / row_s)))
 
     def _compute(self, batch: list[_Row]) -> None:
-        """Where memory ran out, and no row alone was to blame, batches are smaller from now on."""
-        failed: list[int] = []
-        worked = self._try(batch, failed)
-        if not failed:
+        """Compute a batch. If memory ran out, and not for a single row only, later batches are smaller."""
+        failed_sizes: list[int] = []
+        largest_size = self._try(batch, failed_sizes)
+        if not failed_sizes:
             self._grow(len(batch))
-        elif worked < self.max_batch and min(failed) > 1:
-            self._limit_batches(worked)
+        elif largest_size < self.max_batch and min(failed_sizes) > 1:
+            self._limit_batches(largest_size)
 
-    def _try(self, batch: list[_Row], failed: list[int]) -> int:
-        """The most rows that went through at once. What fails is halved, down to the row that is to blame.
+    def _try(self, batch: list[_Row], failed_sizes: list[int]) -> int:
+        """Compute a batch; if that fails, compute its halves, down to the single row that is at fault.
 
         Args:
-            failed: gets the sizes for which memory ran out.
+            failed_sizes: gets the sizes of the batches for which memory ran out.
+
+        Returns:
+            The size of the largest batch that was computed, 0 if none was.
         """
         try:
             for row, output in self._forward(batch):
-                row.end(RowResult(output=output.model_dump()))
+                row.finish(RowResult(output=output.model_dump()))
         except Exception as error:
             if is_memory := _is_out_of_memory(error):
-                failed.append(len(batch))
+                failed_sizes.append(len(batch))
             if len(batch) == 1:
                 log.exception("a row failed on the device")
-                batch[0].end(_failed(f"{type(error).__name__}: {error}"))
+                batch[0].finish(_failed(f"{type(error).__name__}: {error}"))
                 return 0
             log.warning("a batch of %d rows is halved: %s: %s", len(batch), type(error).__name__, error)
         else:
             return len(batch)
-        # Only here, where the error is gone, is what its frames hold on the device free again.
+        # After the except clause: the error's frames hold tensors, which can be freed only when the error is gone.
         if is_memory and torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = len(batch) // 2
-        return max(self._try(batch[:half], failed), self._try(batch[half:], failed))
+        return max(self._try(batch[:half], failed_sizes), self._try(batch[half:], failed_sizes))
 
     def _grow(self, rows: int) -> None:
-        """Memory that somebody else needed for a while may be free again."""
-        if self.max_batch == self._most_rows or rows < self.max_batch:
+        """Double a reduced `max_batch` after GROW_AFTER full batches: other processes may have freed memory."""
+        if self.max_batch == self._max_batch_setting or rows < self.max_batch:
             return
-        self._good += 1
-        if self._good >= GROW_AFTER:
-            self._limit_batches(min(self._most_rows, 2 * self.max_batch))
+        self._full_batches += 1
+        if self._full_batches >= GROW_AFTER:
+            self._limit_batches(min(self._max_batch_setting, 2 * self.max_batch))
 
     def _limit_batches(self, rows: int) -> None:
-        self.max_batch, self._good = rows, 0
+        self.max_batch, self._full_batches = rows, 0
         self._metrics.max_batch.set(rows)
         log.warning("batches have at most %d rows from now on", rows)
 
     def _forward(self, batch: list[_Row]) -> list[tuple[_Row, Contract]]:
         loaded_family = batch[0].loaded_family
+        family, bank, cache = loaded_family.family, loaded_family.adapter_bank, loaded_family.cache
         self._metrics.batch.observe(len(batch))
-        began = time.monotonic()
-        outputs = loaded_family.family.predict(
-            [row.example for row in batch], [row.adapter for row in batch], loaded_family.bank, loaded_family.cache
-        )
-        took = time.monotonic() - began
-        self._metrics.forward.observe(took)
-        row_s = took / len(batch)
-        self._row_s[loaded_family.family.name] = (self._row_s.get(loaded_family.family.name, row_s) + row_s) / 2
+        started = time.monotonic()
+        outputs = family.predict([row.example for row in batch], [row.adapter for row in batch], bank, cache)
+        forward_s = time.monotonic() - started
+        self._metrics.forward.observe(forward_s)
+        row_s = forward_s / len(batch)
+        self._row_s[family.name] = (self._row_s.get(family.name, row_s) + row_s) / 2
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:
@@ -347,8 +371,8 @@ class Engine:
 
 
 @contextmanager
-def _failing(done: "Future[RowResult]", kind: str) -> Iterator[None]:
-    """What goes wrong inside is the row's error and nobody else's."""
+def _errors_as_result(done: "Future[RowResult]", kind: str) -> Iterator[None]:
+    """Make an exception in this context the row's result, so that it does not affect other rows."""
     try:
         yield
     except UnreadableError as error:
@@ -369,5 +393,5 @@ def _failed(reason: str, is_permanent: bool = False) -> RowResult:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a type for it, the CPU's allocator only words."""
+    """CUDA has an exception type for this; the CPU's allocator is recognised by its message."""
     return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY_ON_CPU in str(error)

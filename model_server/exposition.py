@@ -1,4 +1,7 @@
-"""Several processes' metrics as one text for Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats)."""
+"""Merges the metrics of several processes into one text for Prometheus.
+
+The format: https://prometheus.io/docs/instrumenting/exposition_formats.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,20 +16,21 @@ class _Texts(Collector):
         self._label, self._texts = label, texts
 
     def collect(self) -> Iterator[Metric]:
-        families: dict[str, Metric] = {}
+        metrics: dict[str, Metric] = {}
         for value, text in self._texts.items():
-            for family in text_string_to_metric_families(text):
-                whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                for sample in family.samples:
-                    whole.add_sample(sample.name, {**sample.labels, self._label: value}, sample.value)
-        yield from families.values()
+            for part in text_string_to_metric_families(text):
+                merged_metric = metrics.setdefault(part.name, Metric(part.name, part.documentation, part.type))
+                for sample in part.samples:
+                    merged_metric.add_sample(sample.name, {**sample.labels, self._label: value}, sample.value)
+        yield from metrics.values()
 
 
 def merged(label: str, texts: Mapping[str, str]) -> bytes:
-    """Every sample of every text, told apart by a label.
+    """Return every sample of every text, with one more label that names the text.
 
     Args:
-        texts: by the value that the label gets.
+        label: name of the label, e.g. `replica`.
+        texts: what each process exports at /metrics, by the value that the label gets.
     """
     registry = CollectorRegistry()
     registry.register(_Texts(label, texts))

@@ -1,4 +1,4 @@
-"""Who is next: the most urgent priority first, and in one priority every project in turn."""
+"""A queue that serves the most urgent priority first, and the projects of one priority in turn."""
 
 import threading
 from collections import OrderedDict, deque
@@ -9,6 +9,8 @@ from lorabel.inference.messages import Priority
 
 
 class Queued(Protocol):
+    """What the queue reads of an item."""
+
     @property
     def priority(self) -> Priority: ...
 
@@ -20,10 +22,14 @@ Item = TypeVar("Item", bound=Queued)
 
 
 class FairQueue(Generic[Item]):
-    """Thread-safe."""
+    """Unbounded. Thread-safe.
+
+    Projects of one priority take turns: each gives one item, then the next project follows, so a project with
+    many items does not delay the others.
+    """
 
     def __init__(self) -> None:
-        self._lanes: dict[Priority, OrderedDict[int, deque[Item]]] = {
+        self._projects: dict[Priority, OrderedDict[int, deque[Item]]] = {
             priority: OrderedDict() for priority in Priority
         }
         self._changed = threading.Condition()
@@ -34,49 +40,53 @@ class FairQueue(Generic[Item]):
         return self._count
 
     def put(self, item: Item) -> None:
+        """Append an item to those of its priority and project."""
         with self._changed:
-            self._lanes[item.priority].setdefault(item.project, deque()).append(item)
+            self._projects[item.priority].setdefault(item.project, deque()).append(item)
             self._count += 1
             self._changed.notify()
 
     def get(self) -> Item | None:
-        """The next one, when there is one; None at the end."""
+        """Wait for the next item and return it; None once the queue is closed."""
         batch = self.get_batch(lambda _: 1, lambda _: None)
         return batch[0] if batch else None
 
-    def get_batch(self, most: Callable[[Item], int], alike: Callable[[Item], object]) -> list[Item]:
-        """Whatever waits in the most urgent priority and is alike, at least one; empty at the end.
+    def get_batch(self, max_items: Callable[[Item], int], batch_key: Callable[[Item], object]) -> list[Item]:
+        """Wait for an item and return it with waiting items of the same priority and batch key.
 
         Args:
-            most: the limit of a batch that begins with this item.
-            alike: items of one batch have equal ones.
+            max_items: size limit, at least 1, for a batch that begins with the given item.
+            batch_key: only items with equal keys may share a batch.
+
+        Returns:
+            At least one item; no items once the queue is closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._count or self._is_closed)
             if self._is_closed:
                 return []
-            projects = next(projects for projects in self._lanes.values() if projects)
+            projects = next(projects for projects in self._projects.values() if projects)
             first = next(iter(projects.values()))[0]
-            return self._take(projects, most(first), alike)
+            return self._take(projects, max_items(first), batch_key)
 
     def close(self) -> None:
-        """Those who wait get nothing any more."""
+        """End all calls of `get` and `get_batch`, now and later. Items left in the queue are not returned."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
 
     def _take(
-        self, projects: OrderedDict[int, deque[Item]], most: int, alike: Callable[[Item], object]
+        self, projects: OrderedDict[int, deque[Item]], max_items: int, batch_key: Callable[[Item], object]
     ) -> list[Item]:
         batch: list[Item] = []
-        passed = 0  # projects in a row whose next item goes into another batch
-        while projects and len(batch) < most and passed < len(projects):
+        skipped_projects = 0  # how many in a row had a next item with another batch key
+        while projects and len(batch) < max_items and skipped_projects < len(projects):
             project, waiting = next(iter(projects.items()))
-            if batch and alike(waiting[0]) != alike(batch[0]):
-                passed += 1
+            if batch and batch_key(waiting[0]) != batch_key(batch[0]):
+                skipped_projects += 1
                 projects.move_to_end(project)
                 continue
-            passed = 0
+            skipped_projects = 0
             batch.append(waiting.popleft())
             if waiting:
                 projects.move_to_end(project)

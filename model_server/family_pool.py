@@ -1,4 +1,4 @@
-"""The loaded families: some from the start, each of the others when it is first asked for."""
+"""The loaded families: some are loaded at the start, each of the others when it is first needed."""
 
 import logging
 import threading
@@ -21,77 +21,88 @@ RETRY_AFTER_S = 60.0
 
 @dataclass(frozen=True)
 class LoadedFamily:
-    """A loaded family with its adapters and what it has computed before."""
+    """A family on the device, with its adapters and the cache of what it has computed."""
 
     family: Family
-    bank: AdapterBank
+    adapter_bank: AdapterBank
     cache: FeatureCache
 
 
 class FamilyPool:
-    """Thread-safe. A family is loaded once, in a thread of its own; those who ask meanwhile wait for it.
+    """Loads each family once, in a thread of its own. Thread-safe.
 
     Args:
-        load: makes a family's loaded_family; takes seconds, or minutes where a hub is asked for the first time.
-        loaded: those that are there from the start.
+        load: loads a family; takes seconds, or minutes if the weights must be downloaded from a hub.
+        loaded: the families that are loaded at the start.
     """
 
     def __init__(self, load: Callable[[type[Family]], LoadedFamily], loaded: Iterable[LoadedFamily] = ()) -> None:
         self._load = load
         self._lock = threading.Lock()
-        self._found: dict[str, Future[LoadedFamily]] = {}
+        self._futures: dict[str, Future[LoadedFamily]] = {}
         self._failed_at: dict[str, float] = {}
         for loaded_family in loaded:
-            self._found[loaded_family.family.name] = Future()
-            self._found[loaded_family.family.name].set_result(loaded_family)
+            self._futures[loaded_family.family.name] = Future()
+            self._futures[loaded_family.family.name].set_result(loaded_family)
 
     @property
     def loaded(self) -> list[LoadedFamily]:
+        """The families that are loaded now, without those that are being loaded or have failed."""
         with self._lock:
-            return [found.result() for found in self._found.values() if found.done() and not found.exception()]
+            return [
+                future.result() for future in self._futures.values() if future.done() and not future.exception()
+            ]
 
-    def of(self, question: Input) -> "Future[LoadedFamily]":
-        """Its exception says why the family cannot be loaded; after a while it is tried again.
+    def get_or_load(self, question: Input) -> "Future[LoadedFamily]":
+        """Return a future of the family that answers the question; start to load the family if necessary.
+
+        The future's exception says why the family cannot be loaded. The first call that comes more than
+        RETRY_AFTER_S after a failure tries again.
 
         Raises:
             SettingsError: no family answers such a question.
-            UnreadableError: its family is not loaded, and the question is not worth it.
+            UnreadableError: the family is not loaded, and the question does not need its model
+                (`is_model_needed`).
         """
-        kind = family_for(question)
+        family_type = family_for(question)
+        name = family_type.name
         with self._lock:
-            found = self._found.get(kind.name)
-            if found is not None and not self._is_to_be_tried_again(kind.name):
-                return found
-            if not question.is_worth_loading:
-                raise UnreadableError(f"{kind.name} is not loaded", is_permanent=False)
-            self._failed_at.pop(kind.name, None)
-            found = self._found[kind.name] = Future()
-        threading.Thread(target=self._run, args=(kind, found), name=f"load-{kind.name}", daemon=True).start()
-        return found
+            future = self._futures.get(name)
+            if future is not None and not self._may_retry(name):
+                return future
+            if not question.is_model_needed:
+                raise UnreadableError(f"{name} is not loaded", is_permanent=False)
+            self._failed_at.pop(name, None)
+            future = self._futures[name] = Future()
+        threading.Thread(target=self._run, args=(family_type, future), name=f"load-{name}", daemon=True).start()
+        return future
 
-    def _is_to_be_tried_again(self, name: str) -> bool:
+    def _may_retry(self, name: str) -> bool:
+        """Whether the family failed to load, long enough ago."""
         return time.monotonic() - self._failed_at.get(name, float("inf")) > RETRY_AFTER_S
 
-    def _run(self, kind: type[Family], found: "Future[LoadedFamily]") -> None:
+    def _run(self, family_type: type[Family], future: "Future[LoadedFamily]") -> None:
         try:
-            loaded_family = self._load(kind)
+            loaded_family = self._load(family_type)
         except Exception as error:
-            log.exception("family %s cannot be loaded", kind.name)
+            log.exception("family %s cannot be loaded", family_type.name)
             with self._lock:
-                self._failed_at[kind.name] = time.monotonic()
-            found.set_exception(error)
+                self._failed_at[family_type.name] = time.monotonic()
+            future.set_exception(error)
         else:
-            found.set_result(loaded_family)
+            future.set_result(loaded_family)
 
 
 def input_type(kind: str) -> type[Input]:
-    """The class of questions of that name.
+    """Return the contract's input class with this `kind`.
 
     Raises:
-        UnreadableError: no family here answers such questions.
+        UnreadableError: no installed family has inputs of this kind.
     """
-    known = {one.kind: one for family in family_types() for one in family.inputs}
-    if kind not in known:
-        served = ", ".join(sorted(known))
-        raise UnreadableError(f"no family here answers {kind!r}; answered: {served}", is_permanent=False)
-    return known[kind]
+    types = {contract.kind: contract for family in family_types() for contract in family.inputs}
+    if kind not in types:
+        known_kinds = ", ".join(sorted(types))
+        raise UnreadableError(
+            f"no family answers inputs of kind {kind!r}; known kinds: {known_kinds}", is_permanent=False
+        )
+    return types[kind]

@@ -1,7 +1,8 @@
-"""Files on their way in: many at once, each only once, and no host may hold up the others.
+"""Downloads of media files: many at the same time, each file once, with a limit per host.
 
-A file that was fetched a short time ago is not fetched again if what was computed from it is still there: only
-the digest of its content is remembered, by project, since a project's token opens only that project's files.
+The content of a file is not kept. Its digest is kept for some time, so that a question about a file that was
+fetched recently can be answered from the feature cache without another download. Digests are kept per project,
+since a project's token gives access to the files of that project only.
 """
 
 import threading
@@ -20,25 +21,29 @@ from lorabel.media.fetching import digest
 from model_server.fair_queue import FairQueue
 
 THREADS = 128
-MOST_PER_HOST = 32
-MOST_DIGESTS = 200_000
-URGENCY = {priority: place for place, priority in enumerate(Priority)}
-# What nobody waits for leaves half of the threads to people, however many hosts hang.
+MAX_PER_HOST = 32
+MAX_DIGESTS = 200_000
+# 0 is the most urgent.
+URGENCY = {priority: index for index, priority in enumerate(Priority)}
+# All priorities but INTERACTIVE share half of the threads, so that hosts that hang leave the rest to people.
 BACKGROUND = "background"
-MOST_IN_BACKGROUND = THREADS // 2
+MAX_IN_BACKGROUND = THREADS // 2
 
 
 @dataclass(frozen=True)
 class File:
+    """The content of a media file, and its digest (`lorabel.media.fetching.digest`)."""
+
     data: bytes
     digest: str
 
 
 Key = tuple[int, str, bool]
+"""Project, address, and whether it is trusted: requests with equal keys share a download."""
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Download:
     media: MediaRef
     project: int
     priority: Priority
@@ -50,126 +55,134 @@ class _Order:
         return _key(self.project, self.media)
 
     @property
-    def shares(self) -> list[str]:
-        """What the order takes a part of while it is fetched."""
+    def limits(self) -> list[str]:
+        """The limits that the download counts towards: its host's, and BACKGROUND unless a person waits."""
         return [self.host] if self.priority == Priority.INTERACTIVE else [self.host, BACKGROUND]
 
 
 class Files:
-    """Thread-safe.
+    """Fetches media files in threads of its own. Thread-safe.
 
     Args:
-        fetch: downloads one file, in one of our threads.
-        fresh_s: seconds for which a file is taken to be what it was.
+        fetch: downloads one file; is called from many threads.
+        fresh_s: seconds for which the digest of a file is taken to be still right.
     """
 
     def __init__(self, fetch: Callable[[MediaRef], bytes], fresh_s: float) -> None:
         self._fetch = fetch
-        self._known: TTLCache[tuple[int, str], str] = TTLCache(MOST_DIGESTS, max(fresh_s, 1e-9), time.monotonic)
-        self._waiting: dict[Key, _Order] = {}
-        self._under_way: dict[Key, Future[File]] = {}
-        self._taken: Counter[str] = Counter()
-        self._held_back: dict[str, FairQueue[_Order]] = {}
+        self._digests: TTLCache[tuple[int, str], str] = TTLCache(MAX_DIGESTS, max(fresh_s, 1e-9), time.monotonic)
+        self._waiting: dict[Key, _Download] = {}
+        self._running: dict[Key, Future[File]] = {}
+        self._running_per_limit: Counter[str] = Counter()
+        self._held_back: dict[str, FairQueue[_Download]] = {}
         self._lock = threading.Lock()
-        self._orders: FairQueue[_Order] = FairQueue()
+        self._queue: FairQueue[_Download] = FairQueue()
         self._threads = [threading.Thread(target=self._work, name="fetch", daemon=True) for _ in range(THREADS)]
         for thread in self._threads:
             thread.start()
 
-    def known_digest(self, project: int, media: MediaRef) -> str | None:
-        """Of the file's content, as it was a short time ago."""
+    def recent_digest(self, project: int, media: MediaRef) -> str | None:
+        """Return the digest of the file's content if the file was fetched less than `fresh_s` ago, else None."""
         with self._lock:
-            return self._known.get(_name(project, media))
+            return self._digests.get(_digest_key(project, media))
 
     def get(self, project: int, media: MediaRef, priority: Priority) -> "Future[File]":
-        """The file, when it is here. Who asks for one that is under way waits for the same download."""
+        """Return a future of the file. Requests for a file that waits or is being fetched share one download.
+
+        The future's exception is what `fetch` raised. A request that is more urgent than a waiting download makes
+        the download as urgent.
+        """
         key = _key(project, media)
         with self._lock:
-            if key in self._under_way:
-                return self._under_way[key]
-            order = self._waiting.get(key)
-            if order is not None and URGENCY[order.priority] <= URGENCY[priority]:
-                return order.done
-            # More urgent than the one that waits: this one will overtake it.
-            done: Future[File] = Future() if order is None else order.done
-            self._waiting[key] = order = _Order(media, project, priority, _host(media.url), done)
-        self._orders.put(order)
-        return order.done
+            if key in self._running:
+                return self._running[key]
+            waiting = self._waiting.get(key)
+            if waiting is not None and URGENCY[waiting.priority] <= URGENCY[priority]:
+                return waiting.done
+            # A less urgent download of the same file stays in its queue, and is ignored when its turn comes.
+            done: Future[File] = Future() if waiting is None else waiting.done
+            self._waiting[key] = download = _Download(media, project, priority, _host(media.url), done)
+        self._queue.put(download)
+        return download.done
 
     def close(self) -> None:
-        self._orders.close()
+        """Let the threads end after the downloads that they have begun. Downloads that wait are not begun."""
+        self._queue.close()
 
     def _work(self) -> None:
-        while self._serve_one():
-            """A thread that waits for the next order must not keep the last one's file."""
+        while self._run_next():
+            """The body is a separate function so that a waiting thread holds no reference to the last file."""
 
-    def _serve_one(self) -> bool:
-        order = self._orders.get()
-        if order is not None and self._begins(order):
-            self._run(order)
-        return order is not None
+    def _run_next(self) -> bool:
+        download = self._queue.get()
+        if download is not None and self._start(download):
+            self._run(download)
+        return download is not None
 
-    def _begins(self, order: _Order) -> bool:
+    def _start(self, download: _Download) -> bool:
+        """Count the download as running; False if it was replaced, or has to wait because a limit is reached."""
         with self._lock:
-            if self._is_overtaken(order):
+            if self._is_replaced(download):
                 return False
-            for share in order.shares:
-                if self._taken[share] >= (MOST_IN_BACKGROUND if share == BACKGROUND else MOST_PER_HOST):
-                    self._held_back.setdefault(share, FairQueue()).put(order)
+            for limit in download.limits:
+                if self._running_per_limit[limit] >= (MAX_IN_BACKGROUND if limit == BACKGROUND else MAX_PER_HOST):
+                    self._held_back.setdefault(limit, FairQueue()).put(download)
                     return False
-            self._taken.update(order.shares)
-            self._under_way[order.key] = self._waiting.pop(order.key).done
+            self._running_per_limit.update(download.limits)
+            self._running[download.key] = self._waiting.pop(download.key).done
             return True
 
-    def _is_overtaken(self, order: _Order) -> bool:
-        """Whether its more urgent twin has taken its place."""
-        return self._waiting.get(order.key) is not order
+    def _is_replaced(self, download: _Download) -> bool:
+        """Whether a more urgent download of the same file has replaced this one."""
+        return self._waiting.get(download.key) is not download
 
-    def _run(self, order: _Order) -> None:
+    def _run(self, download: _Download) -> None:
         try:
-            data = self._fetch(order.media)
+            data = self._fetch(download.media)
             file = File(data, digest(data))
-        except Exception as error:  # noqa: BLE001 - those who wait get it
-            self._end(order)
-            order.done.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - is raised where the future's result is read
+            self._end(download)
+            download.done.set_exception(error)
         else:
-            self._end(order, file)
-            order.done.set_result(file)
+            self._end(download, file)
+            download.done.set_result(file)
 
-    def _end(self, order: _Order, file: File | None = None) -> None:
+    def _end(self, download: _Download, file: File | None = None) -> None:
+        """Count the download as ended, and queue one that was held back for each limit that it counted towards."""
         with self._lock:
-            del self._under_way[order.key]
+            del self._running[download.key]
             if file is not None:
-                self._known[_name(order.project, order.media)] = file.digest
-            self._taken.subtract(order.shares)
-            self._taken += Counter()  # forgets those that are at zero
-            following = [one for share in order.shares if (one := self._next_held_back(share)) is not None]
-        for one in following:
-            self._orders.put(one)
+                self._digests[_digest_key(download.project, download.media)] = file.digest
+            self._running_per_limit.subtract(download.limits)
+            self._running_per_limit += Counter()  # removes counts of zero
+            candidates = [self._next_held_back(limit) for limit in download.limits]
+        for candidate in candidates:
+            if candidate is not None:
+                self._queue.put(candidate)
 
-    def _next_held_back(self, share: str) -> _Order | None:
-        held_back = self._held_back.get(share)
+    def _next_held_back(self, limit: str) -> _Download | None:
+        held_back = self._held_back.get(limit)
         while held_back:
-            order = held_back.get()
-            if order is not None and not self._is_overtaken(order):
-                return order
-        self._held_back.pop(share, None)
+            download = held_back.get()
+            if download is not None and not self._is_replaced(download):
+                return download
+        self._held_back.pop(limit, None)
         return None
 
 
 def _key(project: int, media: MediaRef) -> Key:
-    """Not the token: one project's are alike, and change every few minutes."""
+    """The token is left out: a project's tokens change every few minutes, and all give the same access."""
     return project, media.url, media.is_trusted
 
 
 def _host(url: str) -> str:
-    """Empty where there is none: whoever fetches it will say what is wrong."""
+    """The host of an address; empty if there is none, since the fetcher reports what is wrong with the address."""
     try:
         return "" if url.startswith("data:") else urlsplit(url).netloc
     except ValueError:
         return ""
 
 
-def _name(project: int, media: MediaRef) -> tuple[int, str]:
-    """An address may be as long as a file, where it is one (`data:`)."""
+def _digest_key(project: int, media: MediaRef) -> tuple[int, str]:
+    """The address is hashed, since a `data:` address is as long as its file."""
     return project, digest(media.url.encode())

@@ -8,6 +8,8 @@ from prometheus_client.registry import Collector
 
 
 class Metrics:
+    """The engine's metrics."""
+
     def __init__(self, registry: CollectorRegistry) -> None:
         self.rows = Counter(
             "lorabel_rows", "Rows by priority and outcome", ["priority", "outcome"], registry=registry
@@ -19,20 +21,27 @@ class Metrics:
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
 
 
-class MemoCollector(Collector):
-    """Reads a cache's figures when it is asked."""
+class FeatureCacheCollector(Collector):
+    """Exports the size, hits and misses of one family's feature cache.
+
+    Args:
+        family: value of the label `family`.
+        figures: `FeatureCache.figures` of the cache; is called at every scrape.
+    """
 
     def __init__(self, family: str, figures: Callable[[], Mapping[str, Mapping[str, int]]]) -> None:
         self._family, self._figures = family, figures
 
     def collect(self) -> Iterator[Metric]:
-        kept = GaugeMetricFamily(
-            "lorabel_memo_bytes", "Memory for what was computed before", labels=["family", "kind"]
+        size = GaugeMetricFamily("lorabel_memo_bytes", "Bytes in the feature cache", labels=["family", "kind"])
+        hits = CounterMetricFamily(
+            "lorabel_memo_hits", "Lookups that the feature cache answered", labels=["family", "kind"]
         )
-        hits = CounterMetricFamily("lorabel_memo_hits", "Found in that memory", labels=["family", "kind"])
-        misses = CounterMetricFamily("lorabel_memo_misses", "Looked for there in vain", labels=["family", "kind"])
+        misses = CounterMetricFamily(
+            "lorabel_memo_misses", "Lookups that the feature cache could not answer", labels=["family", "kind"]
+        )
         for kind, figures in self._figures().items():
-            kept.add_metric([self._family, kind], figures["bytes"])
+            size.add_metric([self._family, kind], figures["bytes"])
             hits.add_metric([self._family, kind], figures["hits"])
             misses.add_metric([self._family, kind], figures["misses"])
-        yield from (kept, hits, misses)
+        yield from (size, hits, misses)

@@ -1,4 +1,4 @@
-"""An HTTP server whose pictures take their time: who asks for one is surely waiting."""
+"""An HTTP server that sends pictures after a delay that their address names."""
 
 import io
 import threading
@@ -11,7 +11,7 @@ from tests.workers.pictures import pictures
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """`/1500/7.png`: the eighth drawn picture, after 1,500 ms."""
+    """`/1500/7.png` is the eighth drawn picture, sent after 1,500 ms."""
 
     def do_GET(self) -> None:
         wait_ms, number = self.path.removesuffix(".png").strip("/").split("/")
@@ -31,12 +31,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Who asked was killed."""
+        """Ignore clients that were killed while they waited."""
 
 
 @contextmanager
 def slow_pictures() -> Iterator[str]:
-    """Its address."""
+    """Yields the server's address."""
     server = _Server(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

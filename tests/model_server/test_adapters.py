@@ -1,4 +1,4 @@
-"""The bank against PEFT itself: each row of a mixed batch is what PEFT computes alone with that adapter."""
+"""The adapter bank against PEFT: each row of a mixed batch equals what PEFT computes with that adapter alone."""
 
 from pathlib import Path
 
@@ -27,15 +27,15 @@ def load(source: str) -> DualEncoder:
 
 
 def save_random_adapter(
-    family: Family, registry: AdapterFolders, version: str, rank: int, layers: list[str] | None = None
+    family: Family, adapter_folders: AdapterFolders, version: str, rank: int, layers: list[str] | None = None
 ) -> str:
-    """PEFT's fresh adapters do nothing (B is zero), so B is made random too."""
+    """Write an adapter with random A and B (PEFT sets B of a new adapter to zero). Returns the adapter's name."""
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers or family.lora_layers()))
     model = get_peft_model(family.module, config)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    registry.write(version, lambda folder: model.save_pretrained(folder / "label"))
+    adapter_folders.write(version, lambda folder: model.save_pretrained(folder / "label"))
     model.unload()
     return f"{version}/label"
 
@@ -52,59 +52,62 @@ def peft_features(source: str, folder: Path | None, pixels: torch.Tensor) -> tor
 
 
 def test_each_row_of_a_mixed_batch_equals_peft_alone_for_ranks_4_8_and_16(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
-    names = [save_random_adapter(load(source), registry, f"p1.v{i}", rank) for i, rank in enumerate((4, 8, 16), 1)]
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    names = [
+        save_random_adapter(load(source), adapter_folders, f"p1.v{i}", rank)
+        for i, rank in enumerate((4, 8, 16), 1)
+    ]
     family = load(source)
-    bank = AdapterBank(family, registry, memory_bytes=10**9)
+    bank = AdapterBank(family, adapter_folders, memory_bytes=10**9)
     rows = [names[2], None, names[0], names[1], names[0]]
     pixels = torch.randn(len(rows), 3, 32, 32)
     with torch.inference_mode(), bank.use(rows):
         mixed = family.module.encode_image(pixels)
     for i, name in enumerate(rows):
-        alone = peft_features(source, name and registry.path(name), pixels[i : i + 1])[0]
+        alone = peft_features(source, name and adapter_folders.path(name), pixels[i : i + 1])[0]
         torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
     base = peft_features(source, None, pixels)
     assert not torch.allclose(mixed[0], base[0], atol=1e-2), "the adapter must change something"
 
 
-def test_adapters_leave_by_recency_when_memory_is_full(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
+def test_the_least_recently_used_adapters_are_evicted_when_memory_is_full(source: str, tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
     family = load(source)
-    one, two, three = (save_random_adapter(family, registry, f"p1.v{i}", 8) for i in (1, 2, 3))
+    first, second, third = (save_random_adapter(family, adapter_folders, f"p1.v{i}", 8) for i in (1, 2, 3))
     size = sum((layer.in_features + layer.out_features) * 8 * 4 for layer in linear_layers(family))
-    small = AdapterBank(family, registry, memory_bytes=3 * size)
-    for name in (one, two, one, three):
-        small.load(name)
-    assert small.names == [one, three]
-    assert small.nbytes == 3 * size, "two adapters, and the zeros of the base model"
+    bank = AdapterBank(family, adapter_folders, memory_bytes=3 * size)
+    for name in (first, second, first, third):
+        bank.load(name)
+    assert bank.names == [first, third]
+    assert bank.nbytes == 3 * size, "two adapters, and the zeros of the base model"
 
 
-def test_one_batch_may_have_more_adapters_than_memory_is_for(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
-    *names, last = (save_random_adapter(load(source), registry, f"p1.v{i}", 4) for i in (1, 2, 3, 4))
+def test_one_batch_may_use_more_adapters_than_fit_into_memory(source: str, tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    *names, last = (save_random_adapter(load(source), adapter_folders, f"p1.v{i}", 4) for i in (1, 2, 3, 4))
     family = load(source)
-    bank = AdapterBank(family, registry, memory_bytes=1)
+    bank = AdapterBank(family, adapter_folders, memory_bytes=1)
     pixels = torch.randn(3, 3, 32, 32)
     with torch.inference_mode(), bank.use(names):
         mixed = family.module.encode_image(pixels)
     for i, name in enumerate(names):
-        alone = peft_features(source, registry.path(name), pixels[i : i + 1])[0]
+        alone = peft_features(source, adapter_folders.path(name), pixels[i : i + 1])[0]
         torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
     bank.load(last)
-    assert bank.names == [last], "now the others are free to go"
+    assert bank.names == [last], "the others are evicted once the batch has ended"
 
 
-def test_adapters_come_and_go_while_a_batch_is_computed(source: str, tmp_path: Path) -> None:
-    """The batch keeps its own, whatever is loaded meanwhile, of whatever rank."""
-    registry = AdapterFolders(tmp_path / "adapters")
-    mine, *others = (
-        save_random_adapter(load(source), registry, f"p1.v{i}", rank)
+def test_adapters_are_loaded_and_evicted_while_a_batch_is_computed(source: str, tmp_path: Path) -> None:
+    """The batch keeps its adapters, whatever others are loaded, of whatever rank."""
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    used, *others = (
+        save_random_adapter(load(source), adapter_folders, f"p1.v{i}", rank)
         for i, rank in enumerate((4, 4, 16, 8, 4, 4, 4, 4, 4, 4, 4), 1)
     )
     family = load(source)
-    bank = AdapterBank(family, registry, memory_bytes=1)
+    bank = AdapterBank(family, adapter_folders, memory_bytes=1)
     pixels = torch.randn(2, 3, 32, 32)
-    with torch.inference_mode(), bank.use([mine, None]):
+    with torch.inference_mode(), bank.use([used, None]):
         before = family.module.encode_image(pixels)
         for other in others:
             bank.load(other)
@@ -113,39 +116,43 @@ def test_adapters_come_and_go_while_a_batch_is_computed(source: str, tmp_path: P
     with torch.inference_mode(), bank.use([others[1], others[0]]):
         mixed = family.module.encode_image(pixels)
     for i, name in enumerate((others[1], others[0])):
-        alone = peft_features(source, registry.path(name), pixels[i : i + 1])[0]
+        alone = peft_features(source, adapter_folders.path(name), pixels[i : i + 1])[0]
         torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_a_large_adapter_that_has_left_takes_no_room_any_more(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
+def test_an_evicted_large_adapter_frees_its_memory(source: str, tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
     family = load(source)
-    large, *small = (save_random_adapter(family, registry, f"p1.v{i}", r) for i, r in enumerate((64, 4, 4, 4), 1))
+    large, *small = (
+        save_random_adapter(family, adapter_folders, f"p1.v{i}", r) for i, r in enumerate((64, 4, 4, 4), 1)
+    )
     size = sum((layer.in_features + layer.out_features) * 4 * 4 for layer in linear_layers(family))
-    bank = AdapterBank(family, registry, memory_bytes=4 * size)
+    bank = AdapterBank(family, adapter_folders, memory_bytes=4 * size)
     for name in (large, *small):
         bank.load(name)
     assert bank.names == small
     assert bank.nbytes == 4 * size
 
 
-def test_an_adapter_that_is_not_there_leaves_nothing_pinned(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
+def test_a_missing_adapter_leaves_no_other_pinned(source: str, tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
     family = load(source)
-    one, two = (save_random_adapter(family, registry, f"p1.v{i}", 4) for i in (1, 2))
-    bank = AdapterBank(family, registry, memory_bytes=1)
-    with pytest.raises(NotFoundError), bank.use([one, "p9.v9/label"]):
+    first, second = (save_random_adapter(family, adapter_folders, f"p1.v{i}", 4) for i in (1, 2))
+    bank = AdapterBank(family, adapter_folders, memory_bytes=1)
+    with pytest.raises(NotFoundError), bank.use([first, "p9.v9/label"]):
         pass
-    bank.load(two)
-    assert bank.names == [two]
+    bank.load(second)
+    assert bank.names == [second]
 
 
-def test_an_adapter_changes_only_the_towers_that_it_is_on(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
+def test_an_adapter_is_effective_only_for_the_layers_that_it_changes(source: str, tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
     family = load(source)
-    both = save_random_adapter(family, registry, "p1.v1", 4)
-    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers(about_picture("x", ("red",))))
-    bank = AdapterBank(family, registry, memory_bytes=10**9)
+    both = save_random_adapter(family, adapter_folders, "p1.v1", 4)
+    text = save_random_adapter(
+        family, adapter_folders, "p1.v2", 4, family.trained_layers(about_picture("x", ("red",)))
+    )
+    bank = AdapterBank(family, adapter_folders, memory_bytes=10**9)
     trained = set(family.trained_layers(about_picture("x", ("red",))))
     assert [bank.effective_adapter(name, set(family.lora_layers()) - trained) for name in (both, text, None)] == [
         both,
@@ -155,20 +162,22 @@ def test_an_adapter_changes_only_the_towers_that_it_is_on(source: str, tmp_path:
     assert [bank.effective_adapter(name, trained) for name in (both, text, None)] == [both, text, None]
 
 
-def test_an_adapter_for_another_base_model_is_refused_by_name(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
-    name = save_random_adapter(load(source), registry, "p7.v1", 4)
-    weights = registry.path(name) / "adapter_model.safetensors"
+def test_an_adapter_for_another_base_model_is_refused_and_named(source: str, tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    name = save_random_adapter(load(source), adapter_folders, "p7.v1", 4)
+    weights = adapter_folders.path(name) / "adapter_model.safetensors"
     from safetensors.torch import load_file, save_file
 
     save_file({key: value[..., :5].contiguous() for key, value in load_file(weights).items()}, weights)
-    bank = AdapterBank(load(source), registry, memory_bytes=10**9)
+    bank = AdapterBank(load(source), adapter_folders, memory_bytes=10**9)
     with pytest.raises(UnreadableError, match=r"p7\.v1/label.*does not fit.*MODEL_DUAL_ENCODER"):
         bank.load(name)
 
 
 @pytest.mark.parametrize("name", ["p1.v1/../../etc", "../p1.v1/label", "p1.v1/..", "p9.v9/label"])
-def test_names_that_point_elsewhere_or_nowhere_are_refused(source: str, tmp_path: Path, name: str) -> None:
+def test_names_that_leave_the_folder_or_name_no_adapter_are_refused(
+    source: str, tmp_path: Path, name: str
+) -> None:
     bank = AdapterBank(load(source), AdapterFolders(tmp_path), memory_bytes=10**9)
     with pytest.raises(NotFoundError):
         bank.load(name)

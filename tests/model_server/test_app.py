@@ -1,4 +1,4 @@
-"""The model server over HTTP, with the demo model: right answers, and clear errors."""
+"""The model server's HTTP API with the demo model: right predictions, clear errors."""
 
 import base64
 import socket
@@ -20,7 +20,7 @@ from lorabel.demo.pictures import COLOURS, Picture
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
 from lorabel.settings import Settings
-from model_server.app import ARRIVED, IS_GONE, _predict, create_app
+from model_server.app import ARRIVED_AT, IS_CLIENT_GONE, _predict, create_app
 from tests import questions
 from tests.model_server.slow_pictures import slow_pictures
 from tests.questions import about_picture
@@ -82,11 +82,11 @@ def test_a_broken_picture_and_a_missing_adapter_are_errors_of_their_rows(client:
     assert results[2].error is not None and "'p1.v9/label' is not in" in results[2].error.reason
 
 
-def test_what_is_loaded_is_described(client: FlaskClient) -> None:
-    found = ModelsResponse.model_validate_json(client.get("/v1/models").data)
-    assert (found.device, found.precision, found.adapters) == ("cpu", "float32", [])
-    assert [family.name for family in found.families] == ["dual_encoder"]
-    assert found.families[0].lora_layers > 20
+def test_v1_models_describes_what_is_loaded(client: FlaskClient) -> None:
+    models = ModelsResponse.model_validate_json(client.get("/v1/models").data)
+    assert (models.device, models.precision, models.adapters) == ("cpu", "float32", [])
+    assert [family.name for family in models.families] == ["dual_encoder"]
+    assert models.families[0].lora_layers > 20
 
 
 def test_metrics_count_the_rows(client: FlaskClient) -> None:
@@ -96,43 +96,46 @@ def test_metrics_count_the_rows(client: FlaskClient) -> None:
     assert "lorabel_batch_rows_bucket" in text
 
 
-def figure(client: FlaskClient, name: str) -> float:
+def metric(client: FlaskClient, name: str) -> float:
+    """The sum of the metric's lines that begin with `name`."""
     return sum(
         float(line.split()[-1]) for line in client.get("/metrics").text.splitlines() if line.startswith(name)
     )
 
 
 def test_a_second_prediction_of_a_picture_runs_no_model(client: FlaskClient) -> None:
-    asked = [row(data_url(picture)) for picture in pictures(3, seed=5)]
-    first = predict(client, asked)
-    batches = figure(client, "lorabel_batch_rows_count")
-    assert predict(client, asked) == first
-    assert figure(client, "lorabel_batch_rows_count") == batches
-    assert figure(client, 'lorabel_memo_hits_total{family="dual_encoder",kind="features"}') >= 3
+    rows = [row(data_url(picture)) for picture in pictures(3, seed=5)]
+    first = predict(client, rows)
+    batches = metric(client, "lorabel_batch_rows_count")
+    assert predict(client, rows) == first
+    assert metric(client, "lorabel_batch_rows_count") == batches
+    assert metric(client, 'lorabel_memo_hits_total{family="dual_encoder",kind="features"}') >= 3
 
 
-def test_what_nobody_waits_for_any_more_is_given_up() -> None:
-    """A closed connection is found at the socket; the rows leave the queue, and the thread is free."""
-    here, there = socket.socketpair()
+def test_rows_are_cancelled_when_the_client_closes_its_connection() -> None:
+    """The closed socket is noticed, the rows leave the queue, and the thread is free for other requests."""
+    server_end, client_end = socket.socketpair()
     futures: list[Future[RowResult]] = [Future(), Future()]
     engine = SimpleNamespace(submit=lambda _: futures)
-    wanted = PredictRequest(rows=[row("x"), row("y")], timeout_s=30)
+    request = PredictRequest(rows=[row("x"), row("y")], timeout_s=30)
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(_predict, engine, wanted, lambda: is_disconnected(here))  # type: ignore[arg-type]
+        answer = threads.submit(_predict, engine, request, lambda: is_disconnected(server_end))  # type: ignore[arg-type]
         futures[0].set_result(RowResult(output={"a": 1}))
         wait([answer], timeout=0.5)
         assert not answer.done()
-        there.close()
+        client_end.close()
         rows = answer.result(5).rows
     assert (rows[0].output, futures[1].cancelled()) == ({"a": 1}, True)
-    here.close()
+    server_end.close()
 
 
-def test_who_asks_without_a_socket_says_himself_when_he_has_gone(client: FlaskClient, slow: str) -> None:
+def test_a_caller_without_a_socket_can_tell_that_the_client_has_gone(client: FlaskClient, slow: str) -> None:
     gone = Event()
-    asked = PredictRequest(rows=[row(f"{slow}/3000/1.png")], timeout_s=60).model_dump_json()
+    body = PredictRequest(rows=[row(f"{slow}/3000/1.png")], timeout_s=60).model_dump_json()
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(client.post, "/v1/predict", data=asked, environ_overrides={IS_GONE: gone.is_set})
+        answer = threads.submit(
+            client.post, "/v1/predict", data=body, environ_overrides={IS_CLIENT_GONE: gone.is_set}
+        )
         wait([answer], timeout=0.5)
         assert not answer.done()
         gone.set()
@@ -140,18 +143,20 @@ def test_who_asks_without_a_socket_says_himself_when_he_has_gone(client: FlaskCl
     assert result.error is not None and "not ready" in result.error.reason
 
 
-def test_what_a_request_has_waited_already_is_taken_from_its_time(client: FlaskClient, slow: str) -> None:
-    began = time.monotonic()
-    asked = PredictRequest(rows=[row(f"{slow}/6000/2.png")], timeout_s=60).model_dump_json()
-    answer = client.post("/v1/predict", data=asked, environ_overrides={ARRIVED: began - 60})
+def test_the_time_that_a_request_has_waited_is_subtracted_from_its_timeout(client: FlaskClient, slow: str) -> None:
+    started = time.monotonic()
+    body = PredictRequest(rows=[row(f"{slow}/6000/2.png")], timeout_s=60).model_dump_json()
+    answer = client.post("/v1/predict", data=body, environ_overrides={ARRIVED_AT: started - 60})
     result = PredictResponse.model_validate_json(answer.data).rows[0]
     assert result.error is not None and not result.error.is_permanent
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - started < 3
 
 
 def embedding_row(**content: Any) -> PredictRow:
-    asked = EmbedInput(contents=(Content(**content),), among=frozenset({Modality.IMAGE, Modality.TEXT}))
-    return questions.row(asked)
+    question = EmbedInput(
+        contents=(Content(**content),), comparable_with=frozenset({Modality.IMAGE, Modality.TEXT})
+    )
+    return questions.row(question)
 
 
 def picture_row(url: str) -> PredictRow:
@@ -159,52 +164,53 @@ def picture_row(url: str) -> PredictRow:
 
 
 def vector(result: RowResult) -> NDArray[np.float32]:
-    found = Embedding.model_validate(result.output)
-    assert found.space == f"dual_encoder local-dir:{MODEL_FOLDER}"
-    return np.frombuffer(base64.b64decode(found.float16), "<f2").astype(np.float32)
+    embedding = Embedding.model_validate(result.output)
+    assert embedding.space == f"dual_encoder local-dir:{MODEL_FOLDER}"
+    return np.frombuffer(base64.b64decode(embedding.float16), "<f2").astype(np.float32)
 
 
 def test_pictures_and_texts_get_vectors_in_one_space(client: FlaskClient) -> None:
-    """Of length 1, and the text about a picture is nearer to it than those about others."""
+    """Vectors have length 1, and a text about a picture is nearer to it than a text about another picture."""
     drawn = [Picture(colour, shape, seed=7) for colour, shape in (("red", "star"), ("blue", "circle"))]
-    texts = [embedding_row(modality=Modality.TEXT, text=f"a {one.colour} {one.shape}") for one in drawn]
-    found = predict(client, [*(picture_row(data_url(one)) for one in drawn), *texts]).rows
-    vectors = np.stack([vector(one) for one in found])
+    texts = [
+        embedding_row(modality=Modality.TEXT, text=f"a {picture.colour} {picture.shape}") for picture in drawn
+    ]
+    results = predict(client, [*(picture_row(data_url(picture)) for picture in drawn), *texts]).rows
+    vectors = np.stack([vector(result) for result in results])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
     similarities = vectors[:2] @ vectors[2:].T
     assert similarities.argmax(axis=1).tolist() == [0, 1]
 
 
-def test_the_vector_of_several_contents_is_their_middle(client: FlaskClient) -> None:
+def test_the_vector_of_several_contents_is_their_normalized_mean(client: FlaskClient) -> None:
     url = data_url(pictures(1, seed=9)[0])
     picture = Content(modality=Modality.IMAGE, media=MediaRef(url=url))
     words = Content(modality=Modality.TEXT, text="something else")
     both = questions.row(EmbedInput(contents=(picture, words)))
-    one, two, middle = (
+    picture_vector, text_vector, both_vector = (
         vector(result)
         for result in predict(
             client, [picture_row(url), embedding_row(modality=Modality.TEXT, text=words.text), both]
         ).rows
     )
-    np.testing.assert_allclose(middle, (one + two) / np.linalg.norm(one + two), atol=1e-3)
+    total = picture_vector + text_vector
+    np.testing.assert_allclose(both_vector, total / np.linalg.norm(total), atol=1e-3)
 
 
-def test_what_a_prediction_computed_is_embedded_from_memory(client: FlaskClient) -> None:
-    new, known = (data_url(one) for one in pictures(2, seed=11))
-    predict(client, [row(known)])
-    batches = figure(client, "lorabel_batch_rows_count")
-    only_recalled = [
+def test_a_predicted_picture_is_embedded_from_the_cache(client: FlaskClient) -> None:
+    new, predicted = (data_url(picture) for picture in pictures(2, seed=11))
+    predict(client, [row(predicted)])
+    batches = metric(client, "lorabel_batch_rows_count")
+    cache_only = [
         questions.row(
-            EmbedInput(
-                contents=(Content(modality=Modality.IMAGE, media=MediaRef(url=url)),), is_only_recalled=True
-            )
+            EmbedInput(contents=(Content(modality=Modality.IMAGE, media=MediaRef(url=url)),), is_cache_only=True)
         )
-        for url in (new, known)
+        for url in (new, predicted)
     ]
-    absent, recalled = predict(client, only_recalled).rows
+    absent, recalled = predict(client, cache_only).rows
     assert absent.error is not None and not absent.error.is_permanent
-    assert figure(client, "lorabel_batch_rows_count") == batches
-    np.testing.assert_array_equal(vector(recalled), vector(predict(client, [picture_row(known)]).rows[0]))
+    assert metric(client, "lorabel_batch_rows_count") == batches
+    np.testing.assert_array_equal(vector(recalled), vector(predict(client, [picture_row(predicted)]).rows[0]))
 
 
 @pytest.mark.parametrize(
@@ -216,17 +222,17 @@ def test_a_malformed_request_is_told_what_is_wrong(client: FlaskClient, body: st
     assert answer.json is not None and answer.json["error"]
 
 
-def test_preloading_what_is_not_there_is_not_found(client: FlaskClient) -> None:
+def test_preloading_a_missing_adapter_is_answered_404(client: FlaskClient) -> None:
     answer = client.post("/v1/preload", json={"adapters": ["p1.v9/label"]})
     assert answer.status_code == 404
     assert "p1.v9/label" in answer.text
 
 
-def test_an_oversized_request_is_refused(client: FlaskClient) -> None:
+def test_a_request_that_is_too_large_is_answered_413(client: FlaskClient) -> None:
     assert client.post("/v1/predict", data=b"x" * 2**21).status_code == 413
 
 
-def test_basic_auth_guards_everything_but_livez(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_everything_but_livez_needs_the_password(tmp_path_factory: pytest.TempPathFactory) -> None:
     from model_server.app import _create_app
 
     guarded = Settings(basic_auth_user="u", basic_auth_pass="p", data_dir=tmp_path_factory.mktemp("d"))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The engine with a hand-written family, whose device can be held, broken or short of memory at will."""
+"""The engine with a hand-written family that can block, fail or run out of memory."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from lorabel.errors import ModelServerBusyError, UnreadableError
 from lorabel.families.base import Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
-from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MOST_IN_HAND, Engine
+from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MAX_IN_PROGRESS, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.metrics import Metrics
@@ -29,7 +29,16 @@ TIMEOUT_S = 10.0
 
 @dataclass
 class FakeFamily:
-    """Answers with the length of the file. More than `memory_rows`, or the row `too_large`, run out of memory."""
+    """Answers with the length of the file, as if it were a probability.
+
+    Args:
+        memory_rows: larger batches run out of memory.
+        too_large: a batch with this example runs out of memory.
+        row_s: seconds that a row takes on the device.
+        open: `predict` waits until it is set.
+        busy: is set once `predict` was called.
+        batches: the examples of each call that did not run out of memory.
+    """
 
     name: str = "dual_encoder"
     memory_rows: int = 1000
@@ -83,15 +92,15 @@ def family() -> FakeFamily:
     return FakeFamily()
 
 
-def no_more_families(kind: Any) -> LoadedFamily:
-    raise AssertionError(f"{kind} is not to be loaded")
+def load_no_family(family_type: Any) -> LoadedFamily:
+    raise AssertionError(f"{family_type} must not be loaded")
 
 
 def make_engine(family: FakeFamily, **limits: int) -> Engine:
     loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
     sizes = {"max_batch": 8, "max_waiting": 100, **limits}
     return Engine(
-        FamilyPool(no_more_families, [loaded_family]), Files(fetch, 0), Metrics(CollectorRegistry()), **sizes
+        FamilyPool(load_no_family, [loaded_family]), Files(fetch, 0), Metrics(CollectorRegistry()), **sizes
     )
 
 
@@ -103,8 +112,8 @@ def engine(family: FakeFamily) -> Iterator[Engine]:
     engine.close()
 
 
-def row(url: str | int, **changed: Any) -> PredictRow:
-    return questions.row(about_picture(str(url), ("a",)), **changed)
+def row(url: str | int, **fields: Any) -> PredictRow:
+    return questions.row(about_picture(str(url), ("a",)), **fields)
 
 
 def submit(
@@ -125,36 +134,36 @@ def lengths(results: list[RowResult]) -> list[float | None]:
     return [result.output["probabilities"][0] if result.output else None for result in results]
 
 
-def until(is_true: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     for _ in range(1000):
-        if is_true():
+        if condition():
             return
         threading.Event().wait(0.01)
-    raise AssertionError("it did not come to be")
+    raise AssertionError("the condition did not become true within 10 s")
 
 
 def held_device(engine: Engine, family: FakeFamily) -> Future[RowResult]:
-    """One row is on the device, and stays there until the family opens."""
+    """Put one row on the device, which stays there until `family.open` is set."""
     (first,) = submit(engine, [row(99)])
     assert family.busy.wait(TIMEOUT_S)
     return first
 
 
-def test_answers_keep_the_order_and_a_bad_row_harms_no_other(engine: Engine, family: FakeFamily) -> None:
+def test_answers_keep_the_order_and_a_bad_row_does_not_affect_others(engine: Engine, family: FakeFamily) -> None:
     family.open.set()
     results = answers(engine, [row(3), row("broken"), row(1), row("forbidden"), row("bug"), row(2)])
     assert lengths(results) == [3, None, 1, None, None, 2]
-    errors = [(r.error.reason, r.error.is_permanent) for r in results if r.error]
+    errors = [(result.error.reason, result.error.is_permanent) for result in results if result.error]
     assert errors == [("no readable picture", True), ("not public", False), ("RuntimeError: a bug", False)]
 
 
-def test_a_batch_is_whatever_waits_when_the_device_gets_free(engine: Engine, family: FakeFamily) -> None:
+def test_a_batch_has_all_rows_that_wait_when_the_device_becomes_free(engine: Engine, family: FakeFamily) -> None:
     first = submit(engine, [row(1)])
     assert family.busy.wait(TIMEOUT_S)
-    rest = [submit(engine, [row(n)])[0] for n in range(2, 14 - 1)]
-    until(lambda: len(engine._ready) == len(rest))
+    others = [submit(engine, [row(n)])[0] for n in range(2, 13)]
+    wait_until(lambda: len(engine._ready) == len(others))
     family.open.set()
-    assert lengths([future.result(TIMEOUT_S) for future in first + rest]) == list(range(1, 13))
+    assert lengths([future.result(TIMEOUT_S) for future in first + others]) == list(range(1, 13))
     assert family.sizes == [1, 8, 3]
 
 
@@ -162,15 +171,15 @@ def test_out_of_memory_halves_the_batch_and_lowers_the_limit(engine: Engine, fam
     family.memory_rows = 2
     first = submit(engine, [row(1)])
     assert family.busy.wait(TIMEOUT_S)
-    rest = submit(engine, [row(n) for n in range(2, 10)])
-    until(lambda: len(engine._ready) == len(rest))
+    others = submit(engine, [row(n) for n in range(2, 10)])
+    wait_until(lambda: len(engine._ready) == len(others))
     family.open.set()
-    assert lengths([future.result(TIMEOUT_S) for future in first + rest]) == list(range(1, 10))
+    assert lengths([future.result(TIMEOUT_S) for future in first + others]) == list(range(1, 10))
     assert engine.max_batch == 2
     assert family.sizes == [1, 2, 2, 2, 2]
 
 
-def test_a_batch_that_fails_for_another_reason_says_why_and_the_next_one_works(
+def test_a_batch_that_fails_for_another_reason_says_why_and_the_next_batch_succeeds(
     engine: Engine, family: FakeFamily
 ) -> None:
     family.open.set()
@@ -179,22 +188,22 @@ def test_a_batch_that_fails_for_another_reason_says_why_and_the_next_one_works(
     assert lengths(answers(engine, [row(2)])) == [2]
 
 
-def test_a_full_queue_says_so_and_recovers(family: FakeFamily) -> None:
+def test_a_full_queue_refuses_requests_until_rows_are_answered(family: FakeFamily) -> None:
     engine = make_engine(family, max_waiting=3)
-    taken = submit(engine, [row(1), row(2), row(3)])
-    with pytest.raises(ModelServerBusyError, match=r"3 rows are waiting, at most 3 may \(MAX_WAITING\)") as caught:
+    accepted = submit(engine, [row(1), row(2), row(3)])
+    with pytest.raises(ModelServerBusyError, match=r"3 rows are waiting, at most 3 may \(MAX_WAITING\)") as raised:
         submit(engine, [row(4)])
-    assert caught.value.retry_after_s > 0
+    assert raised.value.retry_after_s > 0
     family.open.set()
-    assert lengths([future.result(TIMEOUT_S) for future in taken]) == [1, 2, 3]
+    assert lengths([future.result(TIMEOUT_S) for future in accepted]) == [1, 2, 3]
     assert lengths(answers(engine, [row(4)])) == [4]
     engine.close()
 
 
-def test_a_row_that_nobody_waits_for_any_more_is_not_computed(engine: Engine, family: FakeFamily) -> None:
+def test_a_row_whose_time_is_over_is_not_computed(engine: Engine, family: FakeFamily) -> None:
     first = submit(engine, [row(1)])
     assert family.busy.wait(TIMEOUT_S)
-    late = submit(engine, [row(2)], 0.05)[0]
+    late = submit(engine, [row(2)], timeout_s=0.05)[0]
     threading.Event().wait(0.1)
     family.open.set()
     result = late.result(TIMEOUT_S)
@@ -203,13 +212,13 @@ def test_a_row_that_nobody_waits_for_any_more_is_not_computed(engine: Engine, fa
     assert family.sizes == [1]
 
 
-def test_an_unknown_kind_and_a_foreign_adapter_are_errors_of_their_rows(
+def test_an_unknown_kind_and_an_adapter_that_does_not_fit_are_errors_of_their_rows(
     engine: Engine, family: FakeFamily
 ) -> None:
     family.open.set()
     results = answers(engine, [row(1, kind="smell"), row(2, adapter="p1.v9/label"), row(3)])
     assert lengths(results) == [None, None, 3]
-    assert "no family here answers 'smell'; answered: embed, labels, " in str(results[0].error)
+    assert "no family answers inputs of kind 'smell'; known kinds: embed, labels, " in str(results[0].error)
     assert "does not fit" in str(results[1].error)
 
 
@@ -219,32 +228,32 @@ def test_preload_of_an_adapter_that_fits_no_family_is_an_error(engine: Engine, t
         engine.preload("p1.v9/label")
 
 
-def test_a_person_comes_before_a_bulk_job_and_that_before_what_nobody_waits_for(
+def test_interactive_rows_come_before_bulk_rows_and_these_before_lookahead_rows(
     engine: Engine, family: FakeFamily
 ) -> None:
     first = held_device(engine, family)
-    ahead = submit(engine, [row(30)], priority=Priority.LOOKAHEAD)
+    lookahead = submit(engine, [row(30)], priority=Priority.LOOKAHEAD)
     bulk = submit(engine, [row(n) for n in range(20, 24)], priority=Priority.BULK)
-    person = submit(engine, [row(1), row(2)], project=2)
-    until(lambda: len(engine._ready) == 7)
+    interactive = submit(engine, [row(1), row(2)], project=2)
+    wait_until(lambda: len(engine._ready) == 7)
     family.open.set()
-    for future in (first, *ahead, *bulk, *person):
+    for future in (first, *lookahead, *bulk, *interactive):
         future.result(TIMEOUT_S)
     assert [sorted(batch) for batch in family.batches] == [[99], [1, 2], [20, 21, 22, 23], [30]]
 
 
-def test_the_bulk_job_of_one_project_does_not_starve_another(engine: Engine, family: FakeFamily) -> None:
+def test_the_bulk_rows_of_one_project_do_not_starve_another_project(engine: Engine, family: FakeFamily) -> None:
     held_device(engine, family)
     many = submit(engine, [row(n) for n in range(1, 13)], project=1, priority=Priority.BULK)
     few = submit(engine, [row(n) for n in range(50, 53)], project=2, priority=Priority.BULK)
-    until(lambda: len(engine._ready) == 15)
+    wait_until(lambda: len(engine._ready) == 15)
     family.open.set()
     for future in (*many, *few):
         future.result(TIMEOUT_S)
     assert {50, 51, 52} <= set(family.batches[1])
 
 
-def test_more_background_rows_than_may_be_in_hand_are_all_answered(family: FakeFamily) -> None:
+def test_more_background_rows_than_may_be_in_progress_are_all_answered(family: FakeFamily) -> None:
     family.open.set()
     engine = make_engine(family, max_waiting=1000)
     rows = [row(n) for n in range(1, 301) if n != 13]
@@ -257,7 +266,7 @@ def test_more_background_rows_than_may_be_in_hand_are_all_answered(family: FakeF
     engine.close()
 
 
-def test_batches_of_a_bulk_job_are_no_longer_than_a_person_may_wait(family: FakeFamily) -> None:
+def test_background_batches_take_no_longer_than_a_person_may_wait(family: FakeFamily) -> None:
     family.open.set()
     family.row_s = BACKGROUND_BATCH_S / 2
     engine = make_engine(family)
@@ -269,55 +278,57 @@ def test_batches_of_a_bulk_job_are_no_longer_than_a_person_may_wait(family: Fake
     engine.close()
 
 
-def test_what_its_client_gave_up_is_not_computed(engine: Engine, family: FakeFamily) -> None:
+def test_a_cancelled_row_is_not_computed(engine: Engine, family: FakeFamily) -> None:
     first = held_device(engine, family)
-    given_up, wanted = submit(engine, [row(2), row(3)])
-    until(lambda: len(engine._ready) == 2)
-    assert given_up.cancel()
+    cancelled, other = submit(engine, [row(2), row(3)])
+    wait_until(lambda: len(engine._ready) == 2)
+    assert cancelled.cancel()
     family.open.set()
-    assert lengths([wanted.result(TIMEOUT_S), first.result(TIMEOUT_S)]) == [3, 99]
+    assert lengths([other.result(TIMEOUT_S), first.result(TIMEOUT_S)]) == [3, 99]
     assert family.batches == [[99], [3]]
 
 
-def test_a_bulk_job_that_fills_its_lane_leaves_room_for_people(family: FakeFamily) -> None:
+def test_bulk_rows_that_fill_their_priority_leave_room_for_interactive_rows(family: FakeFamily) -> None:
     engine = make_engine(family, max_waiting=3)
     bulk = submit(engine, [row(n) for n in (1, 2, 3)], priority=Priority.BULK)
     with pytest.raises(ModelServerBusyError):
         submit(engine, [row(4)], priority=Priority.BULK)
-    person = submit(engine, [row(5)])
+    interactive = submit(engine, [row(5)])
     family.open.set()
-    assert lengths([future.result(TIMEOUT_S) for future in (*bulk, *person)]) == [1, 2, 3, 5]
+    assert lengths([future.result(TIMEOUT_S) for future in (*bulk, *interactive)]) == [1, 2, 3, 5]
     engine.close()
 
 
-def test_a_row_that_fails_on_the_device_harms_no_other_of_its_batch(engine: Engine, family: FakeFamily) -> None:
+def test_a_row_that_fails_on_the_device_does_not_affect_the_others_of_its_batch(
+    engine: Engine, family: FakeFamily
+) -> None:
     first = held_device(engine, family)
     futures = submit(engine, [row(n) for n in (1, 13, 2, 3)])
-    until(lambda: len(engine._ready) == 4)
+    wait_until(lambda: len(engine._ready) == 4)
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in (first, *futures)]) == [99, 1, None, 2, 3]
-    assert engine.max_batch == 8, "only memory limits batches"
+    assert engine.max_batch == 8, "other errors do not limit batches"
 
 
-def test_one_row_that_needs_too_much_memory_does_not_limit_the_others_batches(
+def test_a_single_row_that_needs_too_much_memory_does_not_limit_later_batches(
     engine: Engine, family: FakeFamily
 ) -> None:
     family.too_large = 7
     first = held_device(engine, family)
     futures = submit(engine, [row(n) for n in (1, 2, 3, 4, 5, 6, 7, 8)])
-    until(lambda: len(engine._ready) == 8)
+    wait_until(lambda: len(engine._ready) == 8)
     family.open.set()
     results = [future.result(TIMEOUT_S) for future in (first, *futures)]
     assert lengths(results) == [99, 1, 2, 3, 4, 5, 6, None, 8]
     assert engine.max_batch == 8
 
 
-def test_larger_batches_are_tried_again_when_smaller_ones_have_worked_for_a_while(family: FakeFamily) -> None:
+def test_larger_batches_are_tried_again_after_many_smaller_ones_succeeded(family: FakeFamily) -> None:
     family.memory_rows = 1
     engine = make_engine(family, max_batch=2)
     first = held_device(engine, family)
     futures = submit(engine, [row(1), row(2)])
-    until(lambda: len(engine._ready) == 2)
+    wait_until(lambda: len(engine._ready) == 2)
     family.open.set()
     for future in (first, *futures):
         future.result(TIMEOUT_S)
@@ -328,7 +339,7 @@ def test_larger_batches_are_tried_again_when_smaller_ones_have_worked_for_a_whil
     engine.close()
 
 
-def test_a_family_that_gives_too_few_answers_fails_its_rows_and_not_the_engine(
+def test_a_family_that_returns_too_few_outputs_fails_its_rows_and_not_the_engine(
     engine: Engine, family: FakeFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -340,25 +351,29 @@ def test_a_family_that_gives_too_few_answers_fails_its_rows_and_not_the_engine(
     assert engine.is_alive
 
 
-def test_rows_that_were_given_up_make_room_for_those_behind_them(family: FakeFamily) -> None:
-    """Also while their files are still under way."""
-    gate = threading.Event()
+def test_cancelled_rows_make_room_for_later_rows_of_their_project(family: FakeFamily) -> None:
+    """Also while the files of the cancelled rows are still being fetched."""
+    release = threading.Event()
 
-    def slow(media: MediaRef) -> bytes:
+    def fetch_slowly(media: MediaRef) -> bytes:
         if media.url.startswith("http://hanging"):
-            gate.wait(TIMEOUT_S)
+            release.wait(TIMEOUT_S)
         return b"x"
 
     family.open.set()
     loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
-    family_pool = FamilyPool(no_more_families, [loaded_family])
-    engine = Engine(family_pool, Files(slow, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000)
-    hanging = submit(engine, [row(f"http://hanging/{i}") for i in range(2 * MOST_IN_HAND)], priority=Priority.BULK)
-    other = submit(engine, [row("http://quick/0")], project=2, priority=Priority.BULK)
-    assert lengths([other[0].result(TIMEOUT_S)]) == [1], "the room is each project's own"
+    family_pool = FamilyPool(load_no_family, [loaded_family])
+    engine = Engine(
+        family_pool, Files(fetch_slowly, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000
+    )
+    hanging = submit(
+        engine, [row(f"http://hanging/{i}") for i in range(2 * MAX_IN_PROGRESS)], priority=Priority.BULK
+    )
+    (other,) = submit(engine, [row("http://quick/0")], project=2, priority=Priority.BULK)
+    assert lengths([other.result(TIMEOUT_S)]) == [1], "each project has its own limit"
     for future in hanging:
         future.cancel()
-    (same,) = submit(engine, [row("http://quick/1")], priority=Priority.BULK)
-    assert lengths([same.result(TIMEOUT_S)]) == [1]
-    gate.set()
+    (following,) = submit(engine, [row("http://quick/1")], priority=Priority.BULK)
+    assert lengths([following.result(TIMEOUT_S)]) == [1]
+    release.set()
     engine.close()

@@ -1,3 +1,5 @@
+"""The order in which the queue gives its items, and the batches that it forms."""
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -24,11 +26,11 @@ def names(items: list[Item]) -> list[str]:
     return [item.name for item in items]
 
 
-def take(queue: FairQueue[Item], most: int) -> list[str]:
-    return names(queue.get_batch(lambda _: most, lambda item: item.kind))
+def take(queue: FairQueue[Item], max_items: int) -> list[str]:
+    return names(queue.get_batch(lambda _: max_items, lambda item: item.kind))
 
 
-def test_the_most_urgent_lane_comes_first_and_a_batch_is_of_one_lane() -> None:
+def test_the_most_urgent_priority_comes_first_and_a_batch_has_one_priority() -> None:
     queue = filled(
         Item("c", priority=Priority.LOOKAHEAD), Item("b", priority=Priority.BULK), Item("a"), Item("a2")
     )
@@ -36,21 +38,21 @@ def test_the_most_urgent_lane_comes_first_and_a_batch_is_of_one_lane() -> None:
     assert len(queue) == 0
 
 
-def test_projects_of_one_lane_take_turns_however_much_one_of_them_sends() -> None:
+def test_projects_of_one_priority_take_turns_even_if_one_has_many_items() -> None:
     many = [Item(f"many{i}", 1) for i in range(6)]
-    queue = filled(*many, Item("few0", 2), Item("few1", 2), Item("one", 3))
-    assert take(queue, 5) == ["many0", "few0", "one", "many1", "few1"]
+    queue = filled(*many, Item("few0", 2), Item("few1", 2), Item("single", 3))
+    assert take(queue, 5) == ["many0", "few0", "single", "many1", "few1"]
     assert take(queue, 9) == ["many2", "many3", "many4", "many5"]
 
 
-def test_what_is_not_alike_stays_in_its_order_for_another_batch() -> None:
+def test_items_with_another_batch_key_wait_in_order_for_a_later_batch() -> None:
     queue = filled(Item("a"), Item("sound", kind="sound"), Item("b"), Item("c", 2))
     assert take(queue, 9) == ["a", "c"]
     assert take(queue, 9) == ["sound"]
     assert take(queue, 9) == ["b"]
 
 
-def test_who_waits_gets_the_next_one_and_nothing_at_the_end() -> None:
+def test_a_waiting_thread_gets_the_next_item_and_none_when_the_queue_closes() -> None:
     queue: FairQueue[Item] = FairQueue()
     with ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(queue.get) for _ in range(2)]
