@@ -1,7 +1,10 @@
-"""Where problems and families meet: frozen, typed inputs, outputs and targets.
+"""Inputs, outputs and targets: the frozen, typed values that problems and families exchange.
 
-A problem turns a Label Studio task into an input and an output into regions; a family turns inputs into
-outputs and learns from targets. Neither knows the other, so that each is one file.
+A problem turns a Label Studio task into an input, and an output into regions. A family turns inputs into outputs,
+and learns from inputs with targets. Neither imports the other, so a new problem or family is one file.
+
+Inputs and outputs also travel as JSON between the workers, the backend and the model server. Targets do not: they
+are used in the training worker only.
 """
 
 from collections.abc import Collection, Hashable, Sequence
@@ -14,17 +17,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Contract(BaseModel):
-    """`kind` names the class on the wire between the processes."""
+    """Base class of inputs and outputs.
+
+    Attributes:
+        kind: the name of the class in requests between processes; unique among inputs, and among outputs.
+    """
 
     model_config = ConfigDict(frozen=True)
     kind: ClassVar[str]
 
 
 class MediaRef(BaseModel):
-    """A file to be fetched by `lorabel.media.fetching`.
+    """The address of a file, which `lorabel.media.fetching` downloads.
 
-    `authorization` is the header's value for the file's own origin, never sent elsewhere. `is_trusted` marks
-    a host that the operator named (Label Studio's), which may therefore be at a private address.
+    Args:
+        url: the address as written in the task (it may be relative), or a full URL once it is resolved.
+        authorization: value of the Authorization header. It is sent to the origin of `url` only, also after a
+            redirect.
+        is_trusted: the operator named this host (Label Studio's), so its address may be private.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,14 +44,26 @@ class MediaRef(BaseModel):
 
 
 class Modality(StrEnum):
+    """The kind of data that a content is."""
+
     TEXT = "text"
     IMAGE = "image"
     VIDEO = "video"
     AUDIO = "audio"
 
 
-class Layout(BaseModel):
-    """What a text is written in, see `lorabel.media.text`; attributes and defaults are Label Studio 1.23.2's."""
+class TextFormat(BaseModel):
+    """How a text is stored, so that `lorabel.media.text` can read it.
+
+    The fields follow the attributes of Label Studio 1.23.2's `<Text>`, `<HyperText>` and `<Paragraphs>` tags, with
+    the same defaults.
+
+    Args:
+        markup: `plain` text, `html`, or `paragraphs`: a list of dialogue turns in JSON.
+        encoding: how the text is encoded in the task's data.
+        name_key: paragraphs only: the key of the speaker's name in each turn.
+        text_key: paragraphs only: the key of the spoken text in each turn.
+    """
 
     model_config = ConfigDict(frozen=True)
     markup: Literal["plain", "html", "paragraphs"] = "plain"
@@ -51,50 +73,74 @@ class Layout(BaseModel):
 
 
 class Content(BaseModel):
-    """What one object tag shows: a text as a model reads it, or a file; `layout` of a file with a text."""
+    """What one object tag shows: either a text, or a file that must be fetched.
+
+    Args:
+        text: the text as a model reads it, without markup. None if the content is a file.
+        media: the file. None if the content is a text.
+        text_format: how the text in the file is stored. Set for a text in a file, None for everything else.
+    """
 
     model_config = ConfigDict(frozen=True)
     modality: Modality
     text: str | None = None
     media: MediaRef | None = None
-    layout: Layout | None = None
+    text_format: TextFormat | None = None
 
     @model_validator(mode="after")
-    def check_one(self) -> Self:
+    def check_fields(self) -> Self:
+        """Reject a content that is both text and file or neither, or whose `text_format` is missing or extra."""
         if (self.text is None) == (self.media is None):
-            raise ValueError("a content is a text or a file, exactly one of them")
-        if (self.layout is not None) != (self.modality == Modality.TEXT and self.media is not None):
-            raise ValueError("a file with a text has a layout, and nothing else has")
+            raise ValueError("a content needs either text or media, and not both")
+        is_text_file = self.modality == Modality.TEXT and self.media is not None
+        if (self.text_format is not None) != is_text_file:
+            raise ValueError("a text in a file needs text_format, and no other content may have it")
         return self
 
 
 class Input(Contract):
-    """What a model is asked. A family is found by the class and the modalities of the `contents`."""
+    """A question for a model. Its class and the modalities of its contents decide which family answers it.
+
+    Args:
+        contents: what the question is about, in a fixed order: the object tags' contents.
+    """
 
     contents: tuple[Content, ...] = ()
 
     @property
     def modalities(self) -> frozenset[Modality]:
+        """The modalities that the family must be able to read."""
         return frozenset(content.modality for content in self.contents)
 
     @property
-    def is_worth_loading(self) -> bool:
-        """Whether a family is loaded for it, where it is not."""
+    def is_model_needed(self) -> bool:
+        """Whether the model server should load the family's base model to answer this, if it is not loaded yet."""
         return True
 
     @property
     def group_key(self) -> Hashable:
-        """What is asked, whatever about: equal for questions that differ only in what their contents are."""
+        """A key that is equal for inputs that ask the same question about different contents.
+
+        Families compute such inputs together, with one matrix of label features for all of them.
+        """
         fields = (getattr(self, name) for name in type(self).model_fields if name != "contents")
         return type(self), tuple(content.modality for content in self.contents), *fields
 
     def with_template(self, template: str) -> Self:
-        """The same with `{}` in the template replaced by each text that a label is read as."""
+        """Return a copy in which each label text is put into the template, in place of `{}`.
+
+        Inputs without label texts are returned unchanged.
+        """
         return self
 
 
 class LabelTextsInput(Input):
-    """About labels, for each of which some texts stand: it fits as well as they do on average."""
+    """Base class of inputs that ask about labels.
+
+    Args:
+        labels: for each label, the texts that a model reads for it; at least one. If there are several, the score
+            of the label is their mean.
+    """
 
     contents: tuple[Content, ...] = Field(min_length=1)
     labels: tuple[tuple[str, ...], ...] = Field(min_length=1)
@@ -105,11 +151,12 @@ class LabelTextsInput(Input):
 
 
 class LabelsInput(LabelTextsInput):
-    """Which of the labels fit the contents (of several, what they say together)?
+    """Asks which of the labels fit the contents. Several contents are judged together. Answer: `LabelScores`.
 
     Args:
-        parents: for each label the index of the one above it in a taxonomy, -1 at the top; empty if there is none.
-        is_multiple: any number of them may fit.
+        parents: taxonomies only: for each label, the index of the label above it, or -1 at the top. Empty if the
+            labels are a flat list.
+        is_multiple: whether any number of labels may fit, instead of exactly one.
     """
 
     kind: ClassVar[str] = "labels"
@@ -118,33 +165,37 @@ class LabelsInput(LabelTextsInput):
 
 
 class EmbedInput(Input):
-    """Where do the contents lie in the base model's space (of several: their middle)? Adapters are never asked.
+    """Asks for one vector for the contents, in the space of the base model. Answer: `Embedding`.
+
+    The vector of several contents is the mean of theirs. Adapters are not applied.
 
     Args:
-        among: modalities that the answer is to be compared with, so that one family answers for all of them.
-        is_only_recalled: an error where the features are no longer in memory; nothing is fetched or computed.
+        comparable_with: modalities of the other vectors that this one will be compared with. The family must read
+            these too, so that all vectors come from one family.
+        is_cache_only: answer only from features in the cache. If they are not there, the answer is an error;
+            nothing is fetched or computed.
     """
 
     kind: ClassVar[str] = "embed"
     contents: tuple[Content, ...] = Field(min_length=1)
-    among: frozenset[Modality] = frozenset()
-    is_only_recalled: bool = False
+    comparable_with: frozenset[Modality] = frozenset()
+    is_cache_only: bool = False
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        return super().modalities | self.among
+        return super().modalities | self.comparable_with
 
     @property
-    def is_worth_loading(self) -> bool:
-        return not self.is_only_recalled
+    def is_model_needed(self) -> bool:
+        return not self.is_cache_only
 
 
 class Embedding(Contract):
     """A vector of length 1.
 
     Args:
-        space: names family and base model; only vectors of one space can be compared.
-        float16: the vector, little-endian, in base64: a sixth of what its digits would take.
+        space: names the family and its base model. Only vectors of the same space can be compared.
+        float16: the vector as little-endian float16 in base64, a sixth of the size of its decimal digits.
     """
 
     kind: ClassVar[str] = "embedding"
@@ -153,8 +204,13 @@ class Embedding(Contract):
 
 
 class LabelScores(Contract):
-    """A probability in [0, 1] for each label, in the order asked. They sum to 1 unless multiple; in a taxonomy
-    those with the same parent do, and each is under the condition that the parent is right."""
+    """Answer to `LabelsInput`.
+
+    Args:
+        probabilities: (labels,) in [0, 1], in the order of the input's labels. Single choice: they sum to 1.
+            Multiple choice: each is independent. Taxonomy: labels with the same parent sum to 1, since each
+            probability is conditional on its parent being right.
+    """
 
     kind: ClassVar[str] = "label_scores"
     probabilities: tuple[float, ...]
@@ -162,11 +218,15 @@ class LabelScores(Contract):
 
 @dataclass(frozen=True)
 class LabelTarget:
-    """The right labels as indices, in a taxonomy with every label above them; empty means none (multiple only).
+    """Target for `LabelsInput`.
 
-    `shares`: where annotators disagree, how many of them chose each label, as a share in [0, 1]; of a single
-    choice they sum to 1 (in a taxonomy: those with the same parent to the parent's, or to less where somebody
-    stopped there; of several paths each has its part). None: all agree.
+    Args:
+        indices: the right labels, sorted. In a taxonomy every label above a right label is included. Empty means
+            that no label fits, which only multiple choice allows.
+        shares: (labels,) in [0, 1]: the share of annotators who chose each label; None if all agree. Single
+            choice: they sum to 1. Taxonomy: labels with the same parent sum to the share of the parent, or to
+            less if some annotators stopped at the parent; a task with several right paths divides its share
+            between them.
     """
 
     indices: tuple[int, ...]
@@ -174,80 +234,115 @@ class LabelTarget:
 
 
 class RatingInput(Input):
-    """Which number do the contents deserve? From `least` to `most`, both included, where there are such bounds."""
+    """Asks for a number that rates the contents. Answer: `Estimate`.
+
+    Args:
+        minimum: the smallest number allowed; None if there is no lower bound.
+        maximum: the largest number allowed; None if there is no upper bound.
+    """
 
     kind: ClassVar[str] = "rating"
     contents: tuple[Content, ...] = Field(min_length=1)
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 class Estimate(Contract):
-    """A number, None where nobody has taught it; `error`: by how much it is expected to be wrong, in its unit."""
+    """Answer to `RatingInput`.
+
+    Args:
+        value: the estimated number, within the bounds of the input. None as long as no adapter has learned this.
+        expected_error: expected absolute error of `value`, in the same unit.
+    """
 
     kind: ClassVar[str] = "estimate"
     value: float | None = None
-    error: float = 0.0
+    expected_error: float = 0.0
 
 
 @dataclass(frozen=True)
-class NumberTarget:
-    """The right number: the mean of what annotators said."""
+class RatingTarget:
+    """Target for `RatingInput`: the right number, or the mean over the annotators."""
 
     value: float
 
 
 class RankingInput(Input):
-    """Which items come first? Those that answer the query best, if there is one, and those that people prefer.
+    """Asks for an order of items: best answer to the query first if there is a query, else most preferred first.
+
+    Answer: `ItemScores`.
 
     Args:
-        items: for each content the item that it is part of, from 0 on; -1 where it is part of the query.
+        item_indices: for each content, the index of the item that it belongs to, or -1 if it belongs to the query.
+            The indices 0, 1, ... are all used. An item may have several contents, such as a picture and a text.
     """
 
     kind: ClassVar[str] = "ranking"
     contents: tuple[Content, ...] = Field(min_length=2)
-    items: tuple[int, ...]
+    item_indices: tuple[int, ...]
 
     @model_validator(mode="after")
-    def check_items(self) -> Self:
-        if len(self.items) != len(self.contents) or {*self.items} - {-1} != {*range(max(self.items) + 1)}:
-            raise ValueError(f"{len(self.contents)} contents are parts of the items {self.items}")
+    def check_item_indices(self) -> Self:
+        """Reject indices that are not one per content, or that leave an item without content."""
+        items = set(self.item_indices) - {-1}
+        if len(self.item_indices) != len(self.contents) or items != set(range(len(items))):
+            raise ValueError(
+                f"item_indices is {self.item_indices} for {len(self.contents)} contents; "
+                "expected one per content: -1 for the query, and 0, 1, ... for the items without gaps"
+            )
         return self
 
     @property
     def has_query(self) -> bool:
-        return -1 in self.items
+        """Whether some content belongs to the query."""
+        return -1 in self.item_indices
 
 
 class ItemScores(Contract):
-    """One per item, the best has the highest; the logistic function of a difference is the probability that the
-    first is preferred. Empty where nobody can say: there is no query, and nobody has taught it."""
+    """Answer to `RankingInput`.
+
+    Args:
+        scores: (items,): the best item has the highest score. The logistic function of the difference between two
+            scores is the probability that the first item is preferred. Empty if there is no query and no adapter
+            has learned what annotators prefer.
+    """
 
     kind: ClassVar[str] = "item_scores"
     scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class OrderTarget:
-    """Of each item the place, 0 for the best; between items with the same place there is no order."""
+class RankingTarget:
+    """Target for `RankingInput`.
 
-    places: tuple[int, ...]
+    Args:
+        ranks: (items,): 0 is the best. Items with the same rank are not ordered relative to each other.
+    """
+
+    ranks: tuple[int, ...]
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """The better and the worse item of every two that are in order."""
-        numbers = range(len(self.places))
-        return [(a, b) for a in numbers for b in numbers if self.places[a] < self.places[b]]
+        """(better item, worse item) for every two items with different ranks."""
+        items = range(len(self.ranks))
+        return [(a, b) for a in items for b in items if self.ranks[a] < self.ranks[b]]
 
 
 class SpansInput(LabelTextsInput):
-    """Which parts of a text, the one content, do the labels name?"""
+    """Asks which parts of a text the labels name. `contents` is that one text. Answer: `SpanScores`."""
 
     kind: ClassVar[str] = "spans"
 
 
 class Span(BaseModel):
-    """`start`, `end`: in characters (code points) of the text, the end exclusive. `label`: an index."""
+    """A labelled part of a text.
+
+    Args:
+        start: index of the first character (Unicode code points of the content's text).
+        end: index after the last character.
+        label: index of the label in the input's labels.
+        probability: the model's confidence in this span, in [0, 1].
+    """
 
     model_config = ConfigDict(frozen=True)
     start: int
@@ -257,31 +352,43 @@ class Span(BaseModel):
 
 
 class SpanScores(Contract):
-    """The spans in the text's order; no two overlap. `nothing`: the probability in [0, 1] that none is missing."""
+    """Answer to `SpansInput`.
+
+    Args:
+        spans: in the order of the text; no two overlap.
+        no_span_probability: the probability in [0, 1] that the text has no span. Only used if `spans` is empty.
+    """
 
     kind: ClassVar[str] = "span_scores"
     spans: tuple[Span, ...]
-    nothing: float = 1.0
+    no_span_probability: float = 1.0
 
 
 @dataclass(frozen=True)
 class SpanTarget:
-    """The right spans, each `(start, end, label)` as in `Span`, sorted; some may overlap."""
+    """Target for `SpansInput`.
+
+    Args:
+        spans: the right spans as `(start, end, label)`, see `Span`; sorted. They may overlap.
+    """
 
     spans: tuple[tuple[int, int, int], ...]
 
 
 class BatchAdapters(Protocol):
-    """The adapters by name; None is the base model."""
+    """Selects an adapter for each row of a batch. Adapters are named `p<project>.v<n>/<control tag>`; None is the
+    base model."""
 
     def use(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
-        """Inside, row i of every batch is computed with `adapters[i]`."""
+        """Return a context in which row i of every batch is computed with `adapters[i]`."""
 
     def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
-        """The adapter if it is on one of these layers; else None, since they then compute what the base model
-        does."""
+        """Return the adapter if it changes any of these layers; else None, since the result is the base model's.
+
+        Families use this in cache keys, so that all projects share what their adapters do not change.
+        """
 
 
 def media_of(question: Input) -> list[MediaRef]:
-    """The files that a question is about."""
+    """Return the files that must be fetched to answer the question."""
     return [content.media for content in question.contents if content.media is not None]

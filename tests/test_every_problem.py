@@ -66,4 +66,4 @@ def test_perfect_outputs_are_the_best_in_the_primary_figure(kind: type[Problem],
     binding = bind_sample(sample)
     target = binding.target(sample.result, sample.data)
     metrics = binding.metrics([target], [binding.perfect_output(target)])
-    assert metrics.values[metrics.primary] == binding.best_figure
+    assert metrics.values[metrics.primary] == binding.perfect_metric

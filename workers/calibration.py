@@ -1,6 +1,7 @@
-"""Temperature scaling: a score of 0.8 is to be right in 8 cases of 10 (https://arxiv.org/abs/1706.04599).
+"""Temperature scaling, so that predictions with a score of 0.8 are right in 8 of 10 cases.
 
-One number per control tag, fitted on held-out tasks. It changes how certain the answers are, never which they are.
+One temperature per control tag is fitted on held-out tasks (https://arxiv.org/abs/1706.04599). It changes how
+certain the predictions are, but not which label is predicted.
 """
 
 import math
@@ -8,28 +9,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorabel.problems._label_scores import LEAST, tempered
+from lorabel.problems._label_scores import SMALLEST_PROBABILITY, tempered
 from lorabel.problems.base import Problem
 
 BINS = 15
-# Held-out tasks are few: a dozen that are all right would else mean that the model never errs. The temperature's
-# logarithm is thought to be 0 give or take this much, until the tasks say otherwise.
-DOUBT = 1.0
-LARGEST_LOGARITHM = math.log(20)
+# Prior of the logarithm of the temperature: a normal distribution around 0 with this standard deviation. Without
+# it, a dozen held-out tasks that are all right would give a temperature near 0, as if the model never erred.
+LOG_TEMPERATURE_STD = 1.0
+MAX_LOG_TEMPERATURE = math.log(20)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A distribution over answers that exclude each other, and the place of the right one."""
+    """A predicted distribution over mutually exclusive classes, and the index of the right class."""
 
     distribution: tuple[float, ...]
-    right: int
+    true_index: int
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`tasks` are the held-out ones. The expected calibration error before and, measured on tasks that the
-    temperature was not fitted on, after; None where `reason` says why nothing was fitted."""
+    """A fitted temperature with its effect on the expected calibration error (ECE).
+
+    Args:
+        temperature: 1.0 if nothing was fitted.
+        tasks: number of held-out tasks.
+        ece_before: ECE without temperature scaling; None if nothing was fitted.
+        ece_after: ECE with it, cross-validated: each half of the tasks is scaled with the temperature that was
+            fitted on the other half. None if nothing was fitted.
+        reason: why nothing was fitted; empty otherwise.
+    """
 
     temperature: float
     tasks: int
@@ -39,32 +48,45 @@ class Calibration:
 
 
 def calibrate(
-    problem: Problem, targets: Sequence[Any], outputs: Sequence[Any], least_tasks: int
+    problem: Problem, targets: Sequence[Any], outputs: Sequence[Any], min_tasks: int
 ) -> Calibration | None:
-    """From held-out tasks; None if the problem answers without probabilities."""
-    tasks = [_cases(problem, target, output) for target, output in zip(targets, outputs, strict=True)]
+    """Fit the temperature for a control tag.
+
+    Args:
+        targets: one per held-out task.
+        outputs: the model's, not calibrated, in the same order.
+        min_tasks: with fewer held-out tasks nothing is fitted.
+
+    Returns:
+        None if the problem's outputs hold no probabilities.
+    """
+    cases_by_task = [_cases(problem, target, output) for target, output in zip(targets, outputs, strict=True)]
     if outputs and not any(problem.distributions(output) for output in outputs):
         return None
-    if len(tasks) < max(2, least_tasks):
-        return Calibration(1.0, len(tasks), None, None, f"{len(tasks)} held-out tasks, {least_tasks} needed")
-    halves = tasks[::2], tasks[1::2]
-    unseen = [
-        Case(tempered(case.distribution, temperature), case.right)
-        for half, temperature in zip(halves, (_fit(halves[1]), _fit(halves[0])), strict=True)
-        for cases in half
-        for case in cases
+    if len(outputs) < max(2, min_tasks):
+        return Calibration(1.0, len(outputs), None, None, f"{len(outputs)} held-out tasks, {min_tasks} needed")
+    even, odd = cases_by_task[::2], cases_by_task[1::2]
+    cross_validated = [
+        Case(tempered(case.distribution, temperature), case.true_index)
+        for half, temperature in ((even, _fit(odd)), (odd, _fit(even)))
+        for task_cases in half
+        for case in task_cases
     ]
-    before = calibration_error([case for cases in tasks for case in cases])
-    return Calibration(_fit(tasks), len(tasks), before, calibration_error(unseen), "")
+    ece_before = calibration_error([case for task_cases in cases_by_task for case in task_cases])
+    ece_after = calibration_error(cross_validated)
+    return Calibration(_fit(cases_by_task), len(outputs), ece_before, ece_after, "")
 
 
 def calibration_error(cases: Sequence[Case]) -> float:
-    """How far confidence and accuracy lie apart, in bins of the confidence (ECE, 15 bins of equal width)."""
+    """Return the expected calibration error: the mean difference between confidence and accuracy, in [0, 1].
+
+    Cases are grouped by confidence, the probability of the predicted class, into 15 bins of equal width.
+    """
     bins: dict[int, list[tuple[float, bool]]] = {}
     for case in cases:
         confidence = max(case.distribution)
-        place = min(BINS - 1, int(confidence * BINS))
-        bins.setdefault(place, []).append((confidence, case.distribution.index(confidence) == case.right))
+        is_right = case.distribution.index(confidence) == case.true_index
+        bins.setdefault(min(BINS - 1, int(confidence * BINS)), []).append((confidence, is_right))
     return sum(
         abs(sum(confidence for confidence, _ in members) - sum(is_right for _, is_right in members))
         for members in bins.values()
@@ -72,26 +94,32 @@ def calibration_error(cases: Sequence[Case]) -> float:
 
 
 def _cases(problem: Problem, target: Any, output: Any) -> list[Case]:
-    pairs = zip(problem.distributions(output), problem.right_answers(target), strict=True)
-    return [Case(tuple(one), right) for one, right in pairs if right is not None and len(one) > 1]
+    """Return a case for each distribution about which the target says something."""
+    pairs = zip(problem.distributions(output), problem.true_indices(target), strict=True)
+    return [
+        Case(tuple(distribution), true_index)
+        for distribution, true_index in pairs
+        if true_index is not None and len(distribution) > 1
+    ]
 
 
-def _fit(tasks: Sequence[Sequence[Case]]) -> float:
-    """The temperature under which the right answers are likeliest."""
-    # They take long to import, and only a training worker fits.
+def _fit(cases_by_task: Sequence[Sequence[Case]]) -> float:
+    """Return the most probable temperature, given the cases and the prior."""
+    # SciPy takes a second to import, and only a training worker fits.
     import numpy as np
     from scipy.optimize import minimize_scalar
 
-    cases = [case for found in tasks for case in found]
+    cases = [case for task_cases in cases_by_task for case in task_cases]
+    # (cases, classes) float64; cases with fewer classes are padded with -inf.
     logits = np.full((len(cases), max((len(case.distribution) for case in cases), default=1)), -np.inf)
     for row, case in zip(logits, cases, strict=True):
-        row[: len(case.distribution)] = np.log(np.maximum(case.distribution, LEAST))
-    right = logits[np.arange(len(cases)), [case.right for case in cases]] if cases else np.zeros(0)
+        row[: len(case.distribution)] = np.log(np.maximum(case.distribution, SMALLEST_PROBABILITY))
+    true_logits = logits[np.arange(len(cases)), [case.true_index for case in cases]] if cases else np.zeros(0)
 
-    def surprise(logarithm: float) -> float:
-        temperature = math.exp(logarithm)
-        wrong = np.logaddexp.reduce(logits / temperature, axis=1) - right / temperature
-        return float(wrong.sum()) + 0.5 * (logarithm / DOUBT) ** 2
+    def negative_log_posterior(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        losses = np.logaddexp.reduce(logits / temperature, axis=1) - true_logits / temperature
+        return float(losses.sum()) + 0.5 * (log_temperature / LOG_TEMPERATURE_STD) ** 2
 
-    bounds = (-LARGEST_LOGARITHM, LARGEST_LOGARITHM)
-    return math.exp(float(minimize_scalar(surprise, bounds=bounds, method="bounded").x))
+    bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
+    return math.exp(float(minimize_scalar(negative_log_posterior, bounds=bounds, method="bounded").x))

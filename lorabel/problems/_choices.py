@@ -1,7 +1,9 @@
-"""`<Choices>` and `<Taxonomy>` over what object tags show: which labels fit? Each such problem says of what.
+"""What the classification problems share: `<Choices>` and `<Taxonomy>` assign labels to whole contents.
 
-An object tag that no control tag names is context: `<Choices toName="image">` beside a `<Text>` that is only shown
-is asked about both.
+A subclass of `ChoicesProblem` names the modalities that it classifies.
+
+An object tag that no control tag names is context. With `<Choices toName="image">` and a `<Text>` that is only
+shown, the model is asked about the image and the text together.
 """
 
 from collections.abc import Sequence
@@ -16,28 +18,40 @@ from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content
 from lorabel.labeling.taxonomy import Taxonomy
 from lorabel.problems import _label_scores
-from lorabel.problems.base import Prediction, Problem, TaskData, refuse
+from lorabel.problems.base import Prediction, Problem, TaskData, refuse_attributes
 
 TAGS = ("Choices", "Taxonomy")
-SINGLE = ("single", "single-radio")
+SINGLE_CHOICE = ("single", "single-radio")
 # Attribute -> why a control tag that has it is not served.
-UNSERVED = {
+UNSERVED_ATTRIBUTES = {
     "value": "its choices come from the task's data",
     "apiUrl": "its choices come from an address",
     "allowNested": "its choices are nested; use Taxonomy",
     "labeling": "it labels regions",
 }
+# Multiple choice: labels with at least this probability are predicted.
 THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class ChoicesProblem(Problem):
-    """`modalities` are those of the object tags that a problem of this kind is about, all of them together;
-    `context` are object tags that are only shown; `taxonomy` is the tree of the labels, where there is one."""
+    """Base class of classification problems.
+
+    Attributes:
+        modalities: the problem matches a control tag if its object tags and context have exactly these.
+        objects: the object tags that the control tag names.
+        context: object tags that are shown with them and that no control tag names.
+        labels: the choices; those of a taxonomy have a parent.
+        is_multiple: whether any number of choices may be made.
+        taxonomy: the tree of the labels if the control tag is a Taxonomy.
+    """
 
     modalities: ClassVar[frozenset[Modality]]
-    zero_shot: ClassVar[str] = "How near the content is to the text of each label."
-    learns: ClassVar[str] = "What the labels mean here: label texts move towards the contents that have them."
+    zero_shot: ClassVar[str] = "Labels are scored by the similarity of their texts to the content."
+    learns: ClassVar[str] = (
+        "What each label means in this project: the features of its texts move towards those of the contents "
+        "that annotators gave it."
+    )
     input_type: ClassVar[type[Input]] = LabelsInput
     output_type: ClassVar[type[Contract]] = LabelScores
 
@@ -53,56 +67,62 @@ class ChoicesProblem(Problem):
         modalities = {MODALITIES.get(tag.tag) for tag in (*control.objects, *context)}
         if control.tag not in TAGS or modalities != cls.modalities:
             return None
-        refuse(control, UNSERVED)
+        refuse_attributes(control, UNSERVED_ATTRIBUTES)
         if not control.labels:
             raise UnservedError("it has no choices")
-        begin = control.name, control.objects[0].name, control.objects, context, control.labels
+        tags_and_labels = control.name, control.objects[0].name, control.objects, context, control.labels
         if control.tag == "Taxonomy":
             has_leaves_only = control.attributes.get("leafsOnly", "false") != "false"
-            return cls(*begin, False, Taxonomy(control.labels, has_leaves_only))
+            return cls(*tags_and_labels, False, Taxonomy(control.labels, has_leaves_only))
         choice = control.attributes.get("choice", "single")
-        if choice not in (*SINGLE, "multiple"):
+        if choice not in (*SINGLE_CHOICE, "multiple"):
             raise LabelConfigError(
                 f"control tag {control.name!r} has choice={choice!r}, expected single, single-radio or multiple"
             )
-        return cls(*begin, choice == "multiple")
+        return cls(*tags_and_labels, choice == "multiple")
 
     def model_input(self, data: TaskData) -> LabelsInput:
-        # A text that is only shown may be missing: then the question is about the picture, to the same family.
-        there = [t for t in self.context if data.get(t.data_key) or MODALITIES[t.tag] != Modality.TEXT]
+        # Context texts are optional: a task without one is classified by the picture alone, by the same family.
+        context = [tag for tag in self.context if data.get(tag.data_key) or MODALITIES[tag.tag] != Modality.TEXT]
         return LabelsInput(
-            contents=tuple(content(tag, data) for tag in (*self.objects, *there)),
+            contents=tuple(content(tag, data) for tag in (*self.objects, *context)),
             labels=tuple(label.texts for label in self.labels),
             parents=() if self.taxonomy is None else self.taxonomy.parents,
             is_multiple=self.is_multiple,
         )
 
     def prediction(self, output: LabelScores, data: TaskData) -> Prediction:
-        chosen, confidence = self._choose(output)
+        """Predict the labels that `_choose` returns. The score of multiple choice is the mean confidence over all
+        labels, in being right whether each fits or not."""
+        indices, confidence = self._choose(output)
         if self.taxonomy is not None:
-            paths = [self.taxonomy.paths[end] for end in chosen]
+            paths = [self.taxonomy.paths[index] for index in indices]
             return Prediction([regions.taxonomy(self.from_name, self.to_name, paths)], confidence)
-        values = [self.labels[i].value for i in chosen]
-        found = [regions.choices(self.from_name, self.to_name, values)] if values else []
-        return Prediction(found, confidence, _label_scores.margin(self.distributions(output)))
+        values = [self.labels[index].value for index in indices]
+        predicted = [regions.choices(self.from_name, self.to_name, values)] if values else []
+        return Prediction(predicted, confidence, _label_scores.margin(self.distributions(output)))
 
     def target(self, result: list[regions.Region], data: TaskData) -> LabelTarget:
-        mine = [region for region in result if region.get("from_name") == self.from_name]
-        kind = "choices" if self.taxonomy is None else "taxonomy"
-        named = [value for region in mine for value in region.get("value", {}).get(kind, ())]
-        if not named and not self.is_multiple:
+        region_type = "choices" if self.taxonomy is None else "taxonomy"
+        values = [
+            value
+            for region in result
+            if region.get("from_name") == self.from_name
+            for value in region.get("value", {}).get(region_type, ())
+        ]
+        if not values and not self.is_multiple:
             raise MissingTargetError(f"no choice was made in {self.from_name!r}")
-        found = [self._find(value) for value in named]
-        unknown = [value for value, index in zip(named, found, strict=True) if index is None]
+        index_by_value = [(value, self._index_of(value)) for value in values]
+        unknown = [value for value, index in index_by_value if index is None]
         if unknown:
             raise MissingTargetError(
                 f"{self.from_name!r} was answered {unknown!r}, which the label config no longer has"
             )
-        indices = tuple(sorted({index for index in found if index is not None}))
+        indices = tuple(sorted({index for _, index in index_by_value if index is not None}))
         if self.taxonomy is not None:
             return self.taxonomy.target(indices)
         if not self.is_multiple and len(indices) != 1:
-            raise MissingTargetError(f"{self.from_name!r} has {len(indices)} choices {named!r}, expected one")
+            raise MissingTargetError(f"{self.from_name!r} has {len(indices)} choices {values!r}, expected one")
         return LabelTarget(indices)
 
     def perfect_output(self, target: LabelTarget) -> LabelScores:
@@ -116,19 +136,19 @@ class ChoicesProblem(Problem):
 
         predicted = [tuple(self._choose(output)[0]) for output in outputs]
         if self.taxonomy is not None:
-            return taxonomy(self.taxonomy, targets, outputs, [end for (end,) in predicted])
+            return taxonomy(self.taxonomy, targets, outputs, [index for (index,) in predicted])
         names = [label.value for label in self.labels]
         probabilities = [output.probabilities for output in outputs]
         return classification(
             [target.indices for target in targets], predicted, probabilities, names, self.is_multiple
         )
 
-    def agree(self, targets: Sequence[LabelTarget]) -> LabelTarget:
-        """Each annotator has one voice; where as many say one as the other, the newest decides."""
+    def aggregate(self, targets: Sequence[LabelTarget]) -> LabelTarget:
+        """Take the vote of the majority, with one vote per annotator; the newest target decides a tie."""
         if len(set(targets)) == 1:
             return targets[-1]
         if self.taxonomy is not None:
-            return self.taxonomy.agree(targets)
+            return self.taxonomy.aggregate(targets)
         shares = tuple(
             sum(i in target.indices for target in targets) / len(targets) for i in range(len(self.labels))
         )
@@ -141,16 +161,17 @@ class ChoicesProblem(Problem):
         return LabelTarget((max(range(len(shares)), key=lambda i: (shares[i], i in newest)),), shares)
 
     def class_of(self, target: LabelTarget) -> tuple[int, ...]:
+        """Return the right labels: each combination of labels is a class."""
         return target.indices
 
-    def answers(self, target: LabelTarget) -> frozenset[str]:
+    def label_names(self, target: LabelTarget) -> frozenset[str]:
         return frozenset(self.labels[i].value for i in target.indices)
 
     def distributions(self, output: LabelScores) -> list[tuple[float, ...]]:
         return _label_scores.distributions(output.probabilities, self._parents, self.is_multiple)
 
-    def right_answers(self, target: LabelTarget) -> list[int | None]:
-        return _label_scores.right_answers(target.indices, self._parents, self.is_multiple)
+    def true_indices(self, target: LabelTarget) -> list[int | None]:
+        return _label_scores.true_indices(target.indices, self._parents, self.is_multiple)
 
     def calibrated(self, output: LabelScores, temperature: float) -> LabelScores:
         scores = _label_scores.tempered_scores(output.probabilities, self._parents, self.is_multiple, temperature)
@@ -161,10 +182,10 @@ class ChoicesProblem(Problem):
         return tuple(label.parent for label in self.labels)
 
     def _choose(self, output: LabelScores) -> tuple[list[int], float]:
-        """The labels that the output stands for, and the confidence in them; of a taxonomy the one at the end."""
+        """Return the predicted labels and the confidence in them; of a taxonomy, the label that ends the path."""
         if self.taxonomy is not None:
-            end, confidence = self.taxonomy.descend(output)
-            return [end], confidence
+            index, confidence = self.taxonomy.descend(output)
+            return [index], confidence
         scores = output.probabilities
         if not self.is_multiple:
             best = max(range(len(scores)), key=scores.__getitem__)
@@ -172,16 +193,20 @@ class ChoicesProblem(Problem):
         chosen = [i for i, score in enumerate(scores) if score >= THRESHOLD]
         return chosen, sum(max(score, 1 - score) for score in scores) / len(scores)
 
-    def _find(self, value: Any) -> int | None:
-        """The label that a result names, in any case."""
+    def _index_of(self, value: Any) -> int | None:
+        """Return the index of the label that a result names, ignoring case; None if there is none.
+
+        Args:
+            value: a choice, or the path of a taxonomy.
+        """
         if self.taxonomy is not None:
             return self.taxonomy.find([str(part) for part in value])
-        named = str(value).casefold()
-        return next((i for i, label in enumerate(self.labels) if label.value.casefold() == named), None)
+        name = str(value).casefold()
+        return next((i for i, label in enumerate(self.labels) if label.value.casefold() == name), None)
 
 
 def _context(control: ControlTag) -> tuple[ObjectTag, ...]:
-    """Of what is only shown that which makes a picture and a text with what the control tag names."""
-    both = (*control.objects, *control.context)
-    is_pair = sorted(MODALITIES.get(tag.tag, "") for tag in both) == [Modality.IMAGE, Modality.TEXT]
+    """Return the context tags if, with the tags that the control tag names, they are one image and one text."""
+    tags = (*control.objects, *control.context)
+    is_pair = sorted(MODALITIES.get(tag.tag, "") for tag in tags) == [Modality.IMAGE, Modality.TEXT]
     return control.context if is_pair else ()

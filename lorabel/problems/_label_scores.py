@@ -1,18 +1,18 @@
-"""What the probabilities of labels say, whichever problem asked: which answers exclude each other, which of them
-are right, how far the best is ahead, and the same with another certainty.
+"""Calculations on the probabilities of labels, for every problem whose output is `LabelScores`.
 
-`parents` are those of `LabelsInput`: labels with the same one exclude each other, unless several may fit.
+`parents` is the field of `LabelsInput`, one entry per label: labels with the same parent exclude each other. With
+`is_multiple` any number of labels may fit, so each label is a distribution of its own: (does not fit, fits).
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-LEAST = 1e-12
+SMALLEST_PROBABILITY = 1e-12
 
 
 def siblings(parents: Sequence[int]) -> list[list[int]]:
-    """The labels' indices by their parent."""
+    """Group the indices of the labels by their parent, in the order of the labels."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, parent in enumerate(parents):
         groups[parent].append(index)
@@ -22,41 +22,51 @@ def siblings(parents: Sequence[int]) -> list[list[int]]:
 def distributions(
     probabilities: Sequence[float], parents: Sequence[int], is_multiple: bool
 ) -> list[tuple[float, ...]]:
-    """One for each set of siblings; if several labels may fit, (not, fits) for each label."""
+    """Return a distribution for each group of siblings, or (does not fit, fits) for each label if multiple."""
     if is_multiple:
-        return [(1 - one, one) for one in probabilities]
+        return [(1 - probability, probability) for probability in probabilities]
     return [tuple(probabilities[i] for i in group) for group in siblings(parents)]
 
 
-def right_answers(indices: Collection[int], parents: Sequence[int], is_multiple: bool) -> list[int | None]:
-    """The place in each of `distributions` of what is right; None where nothing is, as below a wrong label."""
+def true_indices(indices: Collection[int], parents: Sequence[int], is_multiple: bool) -> list[int | None]:
+    """Return the index of the right class in each of `distributions`.
+
+    None stands for siblings of which none is right, such as those below a wrong label.
+
+    Args:
+        indices: the right labels, see `LabelTarget`.
+    """
     if is_multiple:
         return [int(i in indices) for i in range(len(parents))]
     return [next((group.index(i) for i in group if i in indices), None) for group in siblings(parents)]
 
 
-def margin(found: Sequence[Sequence[float]]) -> float:
-    """How far the best answer is ahead of the next, in [0, 1]; of several distributions the mean."""
-    leads = [best - second for best, second in (sorted((*one, 0.0), reverse=True)[:2] for one in found)]
-    return sum(leads) / len(leads)
+def margin(label_distributions: Sequence[Sequence[float]]) -> float:
+    """Return the difference between the two highest probabilities, in [0, 1]; the mean over the distributions."""
+    highest_two = [sorted((*distribution, 0.0), reverse=True)[:2] for distribution in label_distributions]
+    return sum(best - second for best, second in highest_two) / len(highest_two)
 
 
 def tempered(distribution: Sequence[float], temperature: float) -> tuple[float, ...]:
-    """The softmax of the logits divided by the temperature, without the logits: p^(1/T), to the sum 1. The order
-    of the answers stays. https://arxiv.org/abs/1706.04599"""
-    logits = [math.log(max(one, LEAST)) / temperature for one in distribution]
-    shares = [math.exp(one - max(logits)) for one in logits]
-    return tuple(share / sum(shares) for share in shares)
+    """Apply temperature scaling to a distribution (https://arxiv.org/abs/1706.04599).
+
+    Logits are not needed: p^(1/T), normalised to the sum 1, is the softmax of the logits divided by T. The order
+    of the classes does not change.
+    """
+    logits = [math.log(max(probability, SMALLEST_PROBABILITY)) / temperature for probability in distribution]
+    exponentials = [math.exp(logit - max(logits)) for logit in logits]
+    return tuple(exponential / sum(exponentials) for exponential in exponentials)
 
 
 def tempered_scores(
     probabilities: Sequence[float], parents: Sequence[int], is_multiple: bool, temperature: float
 ) -> tuple[float, ...]:
-    """Each distribution tempered, in the order of the labels."""
+    """Apply temperature scaling to each of `distributions`; the result is in the order of the labels."""
     if is_multiple:
-        return tuple(tempered((1 - one, one), temperature)[1] for one in probabilities)
+        return tuple(tempered((1 - probability, probability), temperature)[1] for probability in probabilities)
     scores = [0.0] * len(probabilities)
     for group in siblings(parents):
-        for index, one in zip(group, tempered([probabilities[i] for i in group], temperature), strict=True):
-            scores[index] = one
+        group_scores = tempered([probabilities[i] for i in group], temperature)
+        for index, score in zip(group, group_scores, strict=True):
+            scores[index] = score
     return tuple(scores)

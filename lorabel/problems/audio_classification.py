@@ -1,4 +1,4 @@
-"""`<Choices>`, single or multiple, over an `<Audio>`: which of the labels is the whole sound?"""
+"""`<Choices>`, single or multiple, over an `<Audio>`: labels for the whole recording."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +11,8 @@ from lorabel.problems.base import Sample
 
 @dataclass(frozen=True)
 class AudioClassification(ChoicesProblem):
+    """Classification of a sound recording."""
+
     name: ClassVar[str] = "audio_classification"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.AUDIO})
     SAMPLES: ClassVar[tuple[Sample, ...]] = (

@@ -1,13 +1,13 @@
-"""A problem is what a control tag asks a model to do; each file here holds one kind of labeling.
+"""The base class of problems. A problem is one kind of labeling, such as named entities; each has a file here.
 
-A subclass of `Problem` is found by itself. Its instance is a frozen *binding* of one control tag: it knows
-names, labels and data keys, and turns tasks into inputs, outputs into regions, annotations into targets.
+`lorabel.problems.binding` finds every concrete subclass of `Problem` in this package and in the entry points of
+other packages. An instance is a *binding*: it serves one control tag of one label config, and knows the tag's
+names, labels and data keys.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input, MediaRef
@@ -18,17 +18,18 @@ from lorabel.labeling.regions import Region
 from lorabel.settings import Settings
 
 TaskData = dict[str, Any]
-# Attribute -> why a control tag that has it is not served.
-UNSERVED: Mapping[str, str] = MappingProxyType(
-    {"perRegion": "it asks about each region that a person draws", "perItem": "it asks about each item of a list"}
-)
-SERVED_CONDITIONS = ("choice-selected", "choice-unselected")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An example that every test of problems and families runs: a task's data and an annotation's result for it;
-    `opposite` is another result that it might have had."""
+    """An example of a problem, which the tests of all problems and families use.
+
+    Args:
+        label_config: a label config with one control tag.
+        data: a task's `data`.
+        result: an annotation's result for this task.
+        opposite: another valid result for the same task, with another target.
+    """
 
     label_config: str
     data: TaskData
@@ -38,9 +39,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Regions of one control tag and the model's confidence in them, in [0, 1].
+    """What is predicted for one control tag of one task.
 
-    `margin`: how far they are ahead of the next best answer, in [0, 1]; None if the problem cannot say.
+    Args:
+        regions: regions as Label Studio stores them; empty if nothing is predicted.
+        score: the model's confidence in the regions, in [0, 1].
+        margin: how much likelier they are than the next best answer, in [0, 1]. None if the problem cannot say.
+            The order of tasks for active learning uses it.
     """
 
     regions: list[Region]
@@ -50,12 +55,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Problem(ABC):
-    """
+    """One kind of labeling; an instance serves one control tag. Immutable, so it may be used by several threads.
+
+    Subclasses are frozen dataclasses that add the fields they need, such as labels and object tags.
+
     Attributes:
-        name: the file's, and what `TEMPLATE_<NAME>` in the settings goes by.
-        zero_shot, learns: what is predicted before anything was learned, and what is learned from annotations; a
-            sentence each for docs/problems.md.
-        best_figure: the primary figure of a model that is always right.
+        name: the name of the module, which is also the name in `TEMPLATE_<NAME>` settings.
+        zero_shot: a sentence for docs/problems.md: what is predicted before any annotation was learned.
+        learns: a sentence for docs/problems.md: what is learned from annotations.
+        input_type: class of what `model_input` returns.
+        output_type: class of the outputs that `prediction` reads.
+        SAMPLES: at least one example, see `Sample`.
+        perfect_metric: value of the primary metric for a model that is always right.
+        from_name: name of the control tag.
+        to_name: name of the object tag that predicted regions refer to.
     """
 
     name: ClassVar[str]
@@ -64,7 +77,7 @@ class Problem(ABC):
     input_type: ClassVar[type[Input]]
     output_type: ClassVar[type[Contract]]
     SAMPLES: ClassVar[tuple[Sample, ...]]
-    best_figure: ClassVar[float] = 1.0
+    perfect_metric: ClassVar[float] = 1.0
 
     from_name: str
     to_name: str
@@ -72,72 +85,121 @@ class Problem(ABC):
     @classmethod
     @abstractmethod
     def match(cls, control: ControlTag) -> Self | None:
-        """The binding, if this problem serves the control tag with its object tags; else None.
+        """Return a binding if this problem serves the control tag with its object tags, else None.
 
         Raises:
-            UnservedError: it is this problem's kind of tag, but something about it is not served; says what.
-            LabelConfigError: it contradicts itself.
+            UnservedError: the tag is of this problem's kind, but it has a property that is not served. The message
+                names the property.
+            LabelConfigError: the attributes of the tag are invalid.
         """
 
     @abstractmethod
     def model_input(self, data: TaskData) -> Input:
-        """The model's question about a task's `data`, with media as written there (relative URLs too).
+        """Return the question for the model about a task's `data`.
+
+        URLs of media stay as they are in the data, relative ones too; `with_resolved_media` completes them.
 
         Raises:
-            UnreadableError: the data lacks what the label config names.
+            UnreadableError: the data lacks a key that the label config names, or its value cannot be used.
         """
 
     @abstractmethod
-    def prediction(self, output: Any, data: TaskData) -> Prediction: ...
+    def prediction(self, output: Any, data: TaskData) -> Prediction:
+        """Convert the model's output for a task into regions and a score.
+
+        Args:
+            output: an instance of `output_type`.
+            data: the task's `data`, as it was given to `model_input`.
+        """
 
     @abstractmethod
     def target(self, result: list[Region], data: TaskData) -> Any:
-        """What an annotation's result teaches; regions of other control tags are among it.
+        """Return the target that an annotation's result contains, such as a `LabelTarget`.
+
+        Args:
+            result: all regions of the annotation, those of other control tags included.
+            data: the `data` of the annotated task.
 
         Raises:
-            MissingTargetError: nothing, with the reason.
+            MissingTargetError: the result has no valid answer for this control tag. The message says why.
         """
 
     @abstractmethod
     def perfect_output(self, target: Any) -> Contract:
-        """The output of a model that is right and certain."""
+        """Return the output of a model that gives the target with full confidence."""
 
     @abstractmethod
-    def metrics(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Metrics: ...
+    def metrics(self, targets: Sequence[Any], outputs: Sequence[Any]) -> Metrics:
+        """Score outputs against targets; one of each per task, in the same order.
 
-    def agree(self, targets: Sequence[Any]) -> Any:
-        """One target of what several annotators said about one task, the newest last."""
+        The primary metric decides whether a new version is promoted. An output without an answer must not score
+        better than a wrong answer.
+        """
+
+    def aggregate(self, targets: Sequence[Any]) -> Any:
+        """Combine the targets of several annotators of one task into one. By default the newest is taken.
+
+        Args:
+            targets: one per annotator, the newest last; at least one.
+        """
         return targets[-1]
 
     def class_of(self, target: Any) -> Hashable:
-        """Rare classes are replayed as often as common ones, and weigh as much in the loss."""
+        """Return the class of a target, by which training is balanced; None if there are no classes.
+
+        Rare classes are replayed as often as common ones, and have the same total weight in the loss.
+        """
         return None
 
-    def answers(self, target: Any) -> frozenset[str] | None:
-        """The target in the words of the label config, to look for label errors; None if words cannot say it."""
+    def label_names(self, target: Any) -> frozenset[str] | None:
+        """Return the labels of the target, as the label config names them; None if it has no labels.
+
+        The search for label errors compares these with what a model predicts.
+        """
         return None
 
     def distributions(self, output: Any) -> Sequence[Sequence[float]]:
-        """The probabilities that the output consists of, one distribution for each set of answers that exclude
-        each other. None at all: scores are not calibrated."""
+        """Return the probability distributions in the output: one for each set of mutually exclusive classes.
+
+        Returns:
+            For each distribution, the probability of each class; they sum to 1. Empty if the output holds no
+            probabilities; then scores are not calibrated.
+        """
         return ()
 
-    def right_answers(self, target: Any) -> Sequence[int | None]:
-        """The place in each of `distributions` of what is right; None if the target does not say."""
+    def true_indices(self, target: Any) -> Sequence[int | None]:
+        """Return the index of the right class in each distribution of `distributions`, in the same order.
+
+        None stands for a distribution about which the target says nothing.
+        """
         return ()
 
     def calibrated(self, output: Any, temperature: float) -> Any:
-        """The output with each of its distributions tempered: the same answers, more or less certain."""
+        """Return the output with temperature scaling applied to each of its distributions.
+
+        The order of the classes stays the same; a temperature above 1 makes them less certain. By default the
+        output is returned unchanged.
+        """
         return output
 
 
-def question(binding: Problem, data: TaskData, settings: Settings) -> Input:
-    """What the model is asked, as prediction and training both ask it. Raises as `Problem.model_input`."""
+def build_input(binding: Problem, data: TaskData, settings: Settings) -> Input:
+    """Return the question about a task with the label template of the settings applied.
+
+    Prediction and training both use this, so that a model is trained on what it is asked.
+
+    Raises:
+        UnreadableError: see `Problem.model_input`.
+    """
     return binding.model_input(data).with_template(settings.template(binding.name))
 
 
-def with_media(question: Input, resolve: Callable[[MediaRef], MediaRef]) -> Input:
-    """The same question with each MediaRef put through `resolve` (relative URL -> full URL with its token)."""
+def with_resolved_media(question: Input, resolve: Callable[[MediaRef], MediaRef]) -> Input:
+    """Return a copy of the question in which each `MediaRef` is replaced by what `resolve` returns for it.
+
+    Args:
+        resolve: turns an address as written in a task into a full URL, with the token that it needs.
+    """
     contents = tuple(
         content if content.media is None else content.model_copy(update={"media": resolve(content.media)})
         for content in question.contents
@@ -145,8 +207,16 @@ def with_media(question: Input, resolve: Callable[[MediaRef], MediaRef]) -> Inpu
     return question.model_copy(update={"contents": contents})
 
 
-def refuse(control: ControlTag, attributes: Mapping[str, str]) -> None:
-    """Raises UnservedError if the control tag has one of the attributes, with why that is not served."""
-    for name, why in attributes.items():
-        if control.attributes.get(name, "false") != "false":
-            raise UnservedError(f"{name}={control.attributes[name]!r}: {why}")
+def refuse_attributes(control: ControlTag, reasons: Mapping[str, str]) -> None:
+    """Check that the control tag sets none of the attributes that a problem does not serve.
+
+    Args:
+        reasons: attribute name -> why a control tag with this attribute is not served.
+
+    Raises:
+        UnservedError: the tag sets an attribute to anything but `false`.
+    """
+    for attribute, reason in reasons.items():
+        value = control.attributes.get(attribute, "false")
+        if value != "false":
+            raise UnservedError(f"{attribute}={value!r}: {reason}")

@@ -1,22 +1,30 @@
-"""A label config -> bindings: which problem serves which control tag, and why the rest is not served."""
+"""Binds a label config: decides which problem serves each control tag, and why the other tags are not served."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 import lorabel.problems
 from lorabel.discovery import discover
 from lorabel.errors import LabelConfigError, UnservedError
 from lorabel.labeling.label_config import ControlTag, LabelConfig, parse
-from lorabel.problems.base import SERVED_CONDITIONS, UNSERVED, Problem
+from lorabel.problems.base import Problem
 
-_binding = threading.Lock()
+# Attribute -> why no problem serves a control tag that sets it to true.
+UNSERVED_ATTRIBUTES: Mapping[str, str] = MappingProxyType(
+    {"perRegion": "it asks about each region that a person draws", "perItem": "it asks about each item of a list"}
+)
+# Values of visibleWhen that depend on other answers only, not on what a person selects in the editor.
+SERVED_CONDITIONS = ("choice-selected", "choice-unselected")
+
+_bind_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Unclaimed:
-    """A control tag that no problem serves, and why."""
+    """A control tag that no problem serves, with the reason."""
 
     control: ControlTag
     reason: str
@@ -24,18 +32,29 @@ class Unclaimed:
 
 @dataclass(frozen=True)
 class BoundConfig:
+    """A label config with a binding for each control tag that is served.
+
+    Args:
+        bindings: at most one per control tag, in the order of the label config.
+        unclaimed: the other control tags; they are left to people.
+    """
+
     config: LabelConfig
     bindings: tuple[Problem, ...]
     unclaimed: tuple[Unclaimed, ...]
 
 
 def bind(label_config: str) -> BoundConfig:
-    """Kept by its text, and worked out by one thread while others wait for the same: it takes a tenth of a second.
+    """Find a problem for each control tag of a label config (XML).
+
+    Thread-safe. Results are cached by text. Binding takes about 0.1 s, so only one thread binds at a time, while
+    others wait: several requests with the same new label config then bind it once.
 
     Raises:
-        LabelConfigError: it cannot be read, or two problems claim one control tag.
+        LabelConfigError: the label config cannot be parsed, or two problems claim the same control tag.
+        PluginError: a problem cannot be imported, see `lorabel.discovery`.
     """
-    with _binding:
+    with _bind_lock:
         return _bind(label_config)
 
 
@@ -61,21 +80,23 @@ def _bind(label_config: str) -> BoundConfig:
     return BoundConfig(config, tuple(bindings), tuple(unclaimed))
 
 
-def _unserved(control: ControlTag) -> str | None:
-    """Why nobody can serve the tag, whatever its kind; None if somebody may."""
-    for name, why in UNSERVED.items():
-        if control.attributes.get(name, "false").lower() == "true":
-            return f"{name}: {why}"
-    strange = [one.kind for one in control.conditions if one.kind not in SERVED_CONDITIONS]
-    return f"visibleWhen={strange[0]!r}: it depends on what a person selects" if strange else None
+def _unserved_reason(control: ControlTag) -> str | None:
+    """Return why no problem can serve the control tag, whatever its kind; None if a problem may serve it."""
+    for attribute, reason in UNSERVED_ATTRIBUTES.items():
+        if control.attributes.get(attribute, "false").lower() == "true":
+            return f"{attribute}: {reason}"
+    for condition in control.conditions:
+        if condition.kind not in SERVED_CONDITIONS:
+            return f"visibleWhen={condition.kind!r}: it depends on what a person selects"
+    return None
 
 
 def _claims(control: ControlTag, problems: Sequence[type[Problem]]) -> tuple[list[Problem], list[str]]:
+    """Return the bindings of all problems that serve the tag, and the reasons of those that refuse it."""
+    if reason := _unserved_reason(control):
+        return [], [reason]
     claims: list[Problem] = []
     reasons: list[str] = []
-    unserved = _unserved(control)
-    if unserved:
-        return [], [unserved]
     for problem in problems:
         try:
             binding = problem.match(control)

@@ -1,4 +1,4 @@
-"""`<Choices>`, single or multiple, or `<Taxonomy>` over one `<Image>` or several: what does the picture show?"""
+"""`<Choices>`, single or multiple, or `<Taxonomy>` over one or several `<Image>`s: labels for the pictures."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +11,8 @@ from lorabel.problems.base import Sample
 
 @dataclass(frozen=True)
 class ImageClassification(ChoicesProblem):
+    """Classification of one or several pictures."""
+
     name: ClassVar[str] = "image_classification"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE})
     SAMPLES: ClassVar[tuple[Sample, ...]] = (

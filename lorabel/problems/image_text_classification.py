@@ -1,6 +1,6 @@
-"""`<Choices>`, single or multiple, over a picture and a text together: which of the labels fit both?
+"""`<Choices>`, single or multiple, over a picture and a text: labels for the pair.
 
-Either the control tag names both (`toName="image,text"`), or it names one and the other is only shown.
+The control tag names both (`toName="image,text"`), or it names one of them and the label config shows the other.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from lorabel.problems.base import Sample
 
 @dataclass(frozen=True)
 class ImageTextClassification(ChoicesProblem):
+    """Classification of a picture together with a text."""
+
     name: ClassVar[str] = "image_text_classification"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.TEXT})
     SAMPLES: ClassVar[tuple[Sample, ...]] = (

@@ -1,7 +1,7 @@
-"""`<Labels>` over a `<Text>`, `<HyperText>` or `<Paragraphs>`: which parts of the text are what?
+"""`<Labels>` over a `<Text>`, `<HyperText>` or `<Paragraphs>`: spans of the text with a label each.
 
-Nested and overlapping spans are learned from as far as words can show them, but none are predicted. Relations
-between spans are not served.
+Predicted spans never overlap. Annotations with nested or overlapping spans are used for training as far as each
+word can be given one label. Relations between spans are not served.
 """
 
 from collections import Counter
@@ -16,20 +16,20 @@ from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.text_offsets import TAGS, flat_text
-from lorabel.problems._choices import UNSERVED
-from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse
+from lorabel.problems._choices import UNSERVED_ATTRIBUTES
+from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
 
-# Control tag -> the object tags that it goes with. A result's type is the control tag's name in small letters.
+# Control tag -> the object tags that it may label. The type of its regions is its name in lower case.
 CONTROLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"Labels": TAGS, "HyperTextLabels": ("HyperText",), "ParagraphLabels": ("Paragraphs",)}
 )
-
-
-# Attribute of the object tag -> its values by which the text stands in the task's data as it is.
-IN_THE_DATA: Mapping[str, tuple[str, ...]] = MappingProxyType(
+# Attribute of the object tag -> the values that are served. With these the task's data holds the text itself,
+# neither encoded nor as a URL, as is needed to check offsets.
+SERVED_VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"valueType": ("text", "json"), "encoding": ("none",)}
 )
-PARTS = "".join(f'<Label value="{value}"/>' for value in ("Person", "City"))
+LABEL_TAGS = "".join(f'<Label value="{value}"/>' for value in ("Person", "City"))
+# The parts of region values that say where "Ada" and "London" are in the samples.
 ADA = {"start": 0, "end": 3, "text": "Ada"}
 LONDON = {"start": 7, "end": 13, "text": "London"}
 PAGE_ADA = {
@@ -48,27 +48,36 @@ PAGE_LONDON = {
     "globalOffsets": {"start": 12, "end": 18},
     "text": "London",
 }
-SAID_ADA = {"start": "0", "startOffset": 0, "end": "0", "endOffset": 3, "text": "Ada"}
-SAID_LONDON = {"start": "1", "startOffset": 3, "end": "1", "endOffset": 9, "text": "London"}
+TURN_ADA = {"start": "0", "startOffset": 0, "end": "0", "endOffset": 3, "text": "Ada"}
+TURN_LONDON = {"start": "1", "startOffset": 3, "end": "1", "endOffset": 9, "text": "London"}
 
 
 def _sample(object_tag: str, tag: str, data: TaskData, ada: dict[str, Any], london: dict[str, Any]) -> Sample:
-    right, wrong = (
+    """Return a sample in which Ada is a person and London a city; the opposite result swaps the labels."""
+    result, opposite = (
         [
-            regions.labels("entity", "text", tag.lower(), place, [value])
-            for place, value in zip((ada, london), values, strict=True)
+            regions.labels("entity", "text", tag.lower(), offsets, [value])
+            for offsets, value in zip((ada, london), values, strict=True)
         ]
         for values in (("Person", "City"), ("City", "Person"))
     )
-    config = f'<View><{tag} name="entity" toName="text">{PARTS}</{tag}>{object_tag}</View>'
-    return Sample(config, data, right, wrong)
+    config = f'<View><{tag} name="entity" toName="text">{LABEL_TAGS}</{tag}>{object_tag}</View>'
+    return Sample(config, data, result, opposite)
 
 
 @dataclass(frozen=True)
 class NamedEntities(Problem):
+    """Named entity recognition: spans of a text.
+
+    Attributes:
+        tag: the object tag of the text.
+        region_type: type of the regions, which is also the key of the labels in their values.
+        labels: the labels that spans may have.
+    """
+
     name: ClassVar[str] = "named_entities"
-    zero_shot: ClassVar[str] = "Nothing: where a span begins and ends is said by annotators."
-    learns: ClassVar[str] = "Which words begin what a label's text names, and which go on with it."
+    zero_shot: ClassVar[str] = "Nothing is predicted: only annotations show where spans begin and end."
+    learns: ClassVar[str] = "Which words begin a span of each label, and which words continue it."
     input_type: ClassVar[type[Input]] = SpansInput
     output_type: ClassVar[type[Contract]] = SpanScores
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
@@ -84,8 +93,8 @@ class NamedEntities(Problem):
             '<Paragraphs name="text" value="$talk"/>',
             "ParagraphLabels",
             {"talk": [{"author": "A", "text": "Ada lives"}, {"author": "B", "text": "in London"}]},
-            SAID_ADA,
-            SAID_LONDON,
+            TURN_ADA,
+            TURN_LONDON,
         ),
     )
 
@@ -95,18 +104,18 @@ class NamedEntities(Problem):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
-        kinds = CONTROLS.get(control.tag, ())
-        if not control.objects or any(tag.tag not in kinds for tag in control.objects):
+        object_tags = CONTROLS.get(control.tag, ())
+        if not control.objects or any(tag.tag not in object_tags for tag in control.objects):
             return None
-        refuse(control, UNSERVED)
+        refuse_attributes(control, UNSERVED_ATTRIBUTES)
         if len(control.objects) > 1:
             names = ", ".join(repr(tag.name) for tag in control.objects)
             raise UnservedError(f"toName names several texts ({names}), expected one")
         (tag,) = control.objects
-        for name, served in IN_THE_DATA.items():
-            found = tag.attributes.get(name, tag.attributes.get(name.lower(), served[0]))
-            if found not in served:
-                raise UnservedError(f"{name}={found!r} of {tag.name!r}: the text must stand in the task's data")
+        for name, served in SERVED_VALUES.items():
+            value = tag.attributes.get(name, tag.attributes.get(name.lower(), served[0]))
+            if value not in served:
+                raise UnservedError(f"{name}={value!r} of {tag.name!r}: the text must stand in the task's data")
         if not control.labels:
             raise UnservedError("it has no labels")
         return cls(control.name, tag.name, tag, control.tag.lower(), control.labels)
@@ -116,8 +125,9 @@ class NamedEntities(Problem):
         return SpansInput(contents=(text,), labels=tuple(label.texts for label in self.labels))
 
     def prediction(self, output: SpanScores, data: TaskData) -> Prediction:
+        """Predict the spans. The score is their mean probability, or the probability that the text has no span."""
         text = flat_text(self.tag, data)
-        found = [
+        predicted = [
             regions.labels(
                 self.from_name,
                 self.to_name,
@@ -127,25 +137,26 @@ class NamedEntities(Problem):
             )
             for span in output.spans
         ]
-        certainties = [span.probability for span in output.spans]
-        return Prediction(found, sum(certainties) / len(found) if found else output.nothing)
+        if not predicted:
+            return Prediction([], output.no_span_probability)
+        return Prediction(predicted, sum(span.probability for span in output.spans) / len(output.spans))
 
     def target(self, result: list[regions.Region], data: TaskData) -> SpanTarget:
         text = flat_text(self.tag, data)
-        index = {label.value.casefold(): i for i, label in enumerate(self.labels)}
+        index_by_name = {label.value.casefold(): i for i, label in enumerate(self.labels)}
         spans: set[tuple[int, int, int]] = set()
         for region in result:
             value = region.get("value", {})
             if region.get("from_name") != self.from_name:
                 continue
             names = [str(name) for name in value.get(self.region_type, ())]
-            unknown = [name for name in names if name.casefold() not in index]
+            unknown = [name for name in names if name.casefold() not in index_by_name]
             if unknown:
                 raise MissingTargetError(
                     f"{self.from_name!r} was answered {unknown!r}, which the label config no longer has"
                 )
             start, end = text.span(value)
-            spans |= {(start, end, index[name.casefold()]) for name in names}
+            spans |= {(start, end, index_by_name[name.casefold()]) for name in names}
         return SpanTarget(tuple(sorted(spans)))
 
     def perfect_output(self, target: SpanTarget) -> SpanScores:
@@ -160,20 +171,14 @@ class NamedEntities(Problem):
         predicted = [[(span.start, span.end, span.label) for span in output.spans] for output in outputs]
         return entities([target.spans for target in targets], predicted, [label.value for label in self.labels])
 
-    def agree(self, targets: Sequence[SpanTarget]) -> SpanTarget:
-        """The spans that more than half of the annotators made; where it is half, those of the newest."""
+    def aggregate(self, targets: Sequence[SpanTarget]) -> SpanTarget:
+        """Keep the spans of more than half of the annotators; the newest target decides on exactly half."""
         votes = Counter(span for target in targets for span in target.spans)
         half = len(targets) / 2
-        return SpanTarget(
-            tuple(
-                sorted(
-                    span
-                    for span, count in votes.items()
-                    if count > half or (count == half and span in targets[-1].spans)
-                )
-            )
-        )
+        newest = targets[-1].spans
+        kept = [span for span, count in votes.items() if count > half or (count == half and span in newest)]
+        return SpanTarget(tuple(sorted(kept)))
 
     def class_of(self, target: SpanTarget) -> tuple[int, ...]:
-        """The labels that occur."""
+        """Return the labels that occur in the text."""
         return tuple(sorted({label for _, _, label in target.spans}))

@@ -1,7 +1,7 @@
-"""`<Pairwise>` over two objects, and `<List>` with `<Ranker>`: which comes first?
+"""`<Pairwise>` over two objects, or `<Ranker>` over a `<List>`: an order of the items.
 
-A text that is shown beside them is the query: `<Text name="prompt" value="$prompt"/>`. With a query the nearest
-item comes first from the start; without one there is silence until somebody has taught what is preferred.
+A text that is shown beside the items is the query, such as `<Text name="prompt" value="$prompt"/>`. Before
+training, items are ordered by their similarity to the query; without a query, nothing is predicted.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Self
 
-from lorabel.contracts import Content, Contract, Input, ItemScores, Modality, OrderTarget, RankingInput
+from lorabel.contracts import Content, Contract, Input, ItemScores, Modality, RankingInput, RankingTarget
 from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling import regions
@@ -19,19 +19,28 @@ from lorabel.labeling.task_content import MODALITIES, content, list_items
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
 SIDES = ("left", "right")
-# Of several texts beside the items, the query is the one that is called so.
-QUERIES = ("query", "prompt", "question")
-# A difference of scores that is as good as certain.
-CERTAIN = 100.0
+# If several texts are shown beside the items, the query is the one whose name or data key is in this list.
+QUERY_NAMES = ("query", "prompt", "question")
+# Difference between neighbours in a perfect output: the logistic function of it is 1 in float64.
+PERFECT_GAP = 100.0
 
 
 @dataclass(frozen=True)
 class Ranking(Problem):
-    """`objects`: two of them, or the one list that a Ranker ranks."""
+    """Ranking of two objects or of the items of a list.
+
+    Attributes:
+        objects: the two object tags of a Pairwise, or the List of a Ranker.
+        query: the object tag of the query, or None.
+    """
 
     name: ClassVar[str] = "ranking"
-    zero_shot: ClassVar[str] = "How near each item is to the query; without a query, nothing."
-    learns: ClassVar[str] = "What annotators prefer: a direction in the features, and how much the query counts."
+    zero_shot: ClassVar[str] = (
+        "Items are ordered by their similarity to the query; without a query, nothing is predicted."
+    )
+    learns: ClassVar[str] = (
+        "What annotators prefer, from the features of the items; with a query, also what fits it."
+    )
     input_type: ClassVar[type[Input]] = RankingInput
     output_type: ClassVar[type[Contract]] = ItemScores
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
@@ -60,11 +69,9 @@ class Ranking(Problem):
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
         tags = [tag.tag for tag in control.objects]
-        if control.tag == "Pairwise":
-            is_ours = len(tags) == 2 and all(tag in MODALITIES for tag in tags)
-        else:
-            is_ours = control.tag == "Ranker" and tags == ["List"]
-        if not is_ours:
+        is_pair = control.tag == "Pairwise" and len(tags) == 2 and all(tag in MODALITIES for tag in tags)
+        is_list = control.tag == "Ranker" and tags == ["List"]
+        if not (is_pair or is_list):
             return None
         if len({MODALITIES.get(tag) for tag in tags} - {Modality.TEXT}) > 1:
             raise UnservedError(f"no model compares {tags[0]} with {tags[1]}")
@@ -73,12 +80,15 @@ class Ranking(Problem):
         return cls(control.name, control.objects[0].name, control.objects, _query(control))
 
     def model_input(self, data: TaskData) -> RankingInput:
-        parts = [(-1, content(self.query, data))] if self.query is not None else []
-        parts += [(number, one) for number, item in enumerate(self._items(data).values()) for one in item]
-        return RankingInput(contents=tuple(one for _, one in parts), items=tuple(item for item, _ in parts))
+        indexed = [(-1, content(self.query, data))] if self.query is not None else []
+        for index, contents in enumerate(self._items(data).values()):
+            indexed += [(index, item_content) for item_content in contents]
+        item_indices, all_contents = zip(*indexed, strict=True)
+        return RankingInput(contents=all_contents, item_indices=item_indices)
 
     def prediction(self, output: ItemScores, data: TaskData) -> Prediction:
-        """The score is the mean probability that neighbours in the order are in the right order."""
+        """Order the items by their scores. The prediction's score is the mean probability, over all neighbours in
+        this order, that the first is preferred to the second."""
         if not output.scores:
             return Prediction([], 0.0)
         order = sorted(range(len(output.scores)), key=lambda item: -output.scores[item])
@@ -90,50 +100,54 @@ class Ranking(Problem):
         gaps = [output.scores[first] - output.scores[second] for first, second in pairwise(order)]
         return Prediction([region], sum(1 / (1 + math.exp(-gap)) for gap in gaps) / len(gaps))
 
-    def target(self, result: list[regions.Region], data: TaskData) -> OrderTarget:
-        """Items that the annotation does not name are behind all that it names."""
-        mine = [region for region in result if region.get("from_name") == self.from_name]
-        value = mine[-1].get("value", {}) if mine else {}
+    def target(self, result: list[regions.Region], data: TaskData) -> RankingTarget:
+        """Return the ranks of the items. All items that the annotation does not name share the last rank."""
+        own_regions = [region for region in result if region.get("from_name") == self.from_name]
+        value = own_regions[-1].get("value", {}) if own_regions else {}
         order = [value.get("selected")] if self._is_pair else value.get("ranker", {}).get(self.from_name, ())
         ids = list(self._items(data))
-        known = [ids.index(one) for one in order if one in ids]
-        if not known:
+        ranked = [ids.index(item_id) for item_id in order if item_id in ids]
+        if not ranked:
             raise MissingTargetError(f"{self.from_name!r} was answered {value!r}, expected an order of {ids!r}")
-        return OrderTarget(tuple(known.index(item) if item in known else len(known) for item in range(len(ids))))
+        return RankingTarget(
+            tuple(ranked.index(item) if item in ranked else len(ranked) for item in range(len(ids)))
+        )
 
-    def perfect_output(self, target: OrderTarget) -> ItemScores:
-        return ItemScores(scores=tuple(-CERTAIN * place for place in target.places))
+    def perfect_output(self, target: RankingTarget) -> ItemScores:
+        return ItemScores(scores=tuple(-PERFECT_GAP * rank for rank in target.ranks))
 
-    def metrics(self, targets: Sequence[OrderTarget], outputs: Sequence[ItemScores]) -> Metrics:
+    def metrics(self, targets: Sequence[RankingTarget], outputs: Sequence[ItemScores]) -> Metrics:
         # The backend never scores, and SciPy takes a second to import.
         from lorabel.evaluation.metrics import ranking
 
         return ranking(targets, [output.scores for output in outputs])
 
-    def agree(self, targets: Sequence[OrderTarget]) -> OrderTarget:
-        """By the mean of the places; where that is the same, the newest decides."""
-        newest = targets[-1].places
-        means = [sum(target.places[item] for target in targets) / len(targets) for item in range(len(newest))]
+    def aggregate(self, targets: Sequence[RankingTarget]) -> RankingTarget:
+        """Order the items by their mean rank over the annotators; the newest target decides a tie."""
+        newest = targets[-1].ranks
+        means = [sum(target.ranks[item] for target in targets) / len(targets) for item in range(len(newest))]
         keys = list(zip(means, newest, strict=True))
         order = sorted(set(keys))
-        return OrderTarget(tuple(order.index(key) for key in keys))
+        return RankingTarget(tuple(order.index(key) for key in keys))
 
-    def class_of(self, target: OrderTarget) -> tuple[int, ...] | None:
-        """Left or right; a list has no classes."""
-        return target.places if self._is_pair else None
+    def class_of(self, target: RankingTarget) -> tuple[int, ...] | None:
+        """Return the ranks of a pair: left or right first. A list has no classes."""
+        return target.ranks if self._is_pair else None
 
     @property
     def _is_pair(self) -> bool:
         return len(self.objects) == len(SIDES)
 
     def _items(self, data: TaskData) -> dict[str, tuple[Content, ...]]:
+        """Return the contents of each item by its id in results, in the order of the task's data."""
         if self._is_pair:
             return {side: (content(tag, data),) for side, tag in zip(SIDES, self.objects, strict=True)}
         return list_items(self.objects[0], data)
 
 
 def _query(control: ControlTag) -> ObjectTag | None:
+    """Return the only text among the context tags, or the only one with a name of QUERY_NAMES; else None."""
     texts = [tag for tag in control.context if MODALITIES.get(tag.tag) == Modality.TEXT]
     if len(texts) > 1:
-        texts = [tag for tag in texts if tag.name in QUERIES or tag.data_key in QUERIES]
+        texts = [tag for tag in texts if tag.name in QUERY_NAMES or tag.data_key in QUERY_NAMES]
     return texts[0] if len(texts) == 1 else None

@@ -1,4 +1,4 @@
-"""`<Rating>` and `<Number>` over one object: which number does it deserve? Silent until somebody has taught it.
+"""`<Rating>` or `<Number>` over one object: a number for the object. Nothing is predicted before training.
 
 <Image name="image" value="$image"/>
 <Rating name="stars" toName="image" maxRating="5"/>
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from lorabel.contracts import Contract, Estimate, Input, NumberTarget, RatingInput
+from lorabel.contracts import Contract, Estimate, Input, RatingInput, RatingTarget
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling import regions
@@ -16,23 +16,28 @@ from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
+# Default of Label Studio's `maxRating`.
 MAX_RATING = 5.0
-# Steps of 0.1 would otherwise end in 0.30000000000000004.
-DIGITS = 9
+# Decimal places of predicted numbers; without rounding, steps of 0.1 end in 0.30000000000000004.
+DECIMAL_PLACES = 9
 
 
 @dataclass(frozen=True)
 class Rating(Problem):
-    """
-    Args:
-        type: of the regions, `rating` or `number`.
-        step: between the numbers that can be given, counted from `least` (0 if there is none), as Label Studio's
-            editor counts them.
+    """Regression of a number from one object.
+
+    Attributes:
+        type: type of the regions, `rating` or `number`.
+        object: the object tag that is rated.
+        minimum: the smallest number allowed, or None.
+        maximum: the largest number allowed, or None.
+        step: distance between the numbers allowed. They start at `minimum`, or 0 if there is none, as in Label
+            Studio's editor.
     """
 
     name: ClassVar[str] = "rating"
-    zero_shot: ClassVar[str] = "Nothing: what a number means here is said by annotators alone."
-    learns: ClassVar[str] = "A regression over the features of the contents, and how wrong it is."
+    zero_shot: ClassVar[str] = "Nothing is predicted: only annotations show what a number means in this project."
+    learns: ClassVar[str] = "A regression from the features of the content to the number, and its expected error."
     input_type: ClassVar[type[Input]] = RatingInput
     output_type: ClassVar[type[Contract]] = Estimate
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
@@ -53,8 +58,8 @@ class Rating(Problem):
 
     type: str
     object: ObjectTag
-    least: float | None
-    most: float | None
+    minimum: float | None
+    maximum: float | None
     step: float
 
     @classmethod
@@ -63,75 +68,75 @@ class Rating(Problem):
             return None
         if len(control.objects) != 1:
             raise UnservedError(f"it is about {len(control.objects)} objects together, expected one")
-        least, most, step = _scale_of(control)
-        if least is not None and most is not None and least >= most:
-            raise UnservedError(f"there is nothing to choose between {least:g} and {most:g}")
-        only = control.objects[0]
-        return cls(control.name, only.name, control.tag.lower(), only, least, most, step)
+        minimum, maximum, step = _bounds_and_step(control)
+        if minimum is not None and maximum is not None and minimum >= maximum:
+            raise UnservedError(f"there is nothing to choose between {minimum:g} and {maximum:g}")
+        (tag,) = control.objects
+        return cls(control.name, tag.name, control.tag.lower(), tag, minimum, maximum, step)
 
     def model_input(self, data: TaskData) -> RatingInput:
-        return RatingInput(contents=(content(self.object, data),), least=self.least, most=self.most)
+        return RatingInput(contents=(content(self.object, data),), minimum=self.minimum, maximum=self.maximum)
 
     def prediction(self, output: Estimate, data: TaskData) -> Prediction:
-        """The score is 1 - error / scale, and at least 0, see `_scale`."""
+        """Predict the nearest number allowed. The score is 1 - expected error / `_scale`, at least 0."""
         if output.value is None:
             return Prediction([], 0.0)
-        given = self._round(output.value)
+        value = self._nearest_allowed(output.value)
         if self.type == "rating":
-            region = regions.rating(self.from_name, self.to_name, int(given))
+            region = regions.rating(self.from_name, self.to_name, int(value))
         else:
-            region = regions.number(self.from_name, self.to_name, given)
-        return Prediction([region], 1 - min(1.0, output.error / self._scale(output.value)))
+            region = regions.number(self.from_name, self.to_name, value)
+        return Prediction([region], 1 - min(1.0, output.expected_error / self._scale(output.value)))
 
-    def target(self, result: list[regions.Region], data: TaskData) -> NumberTarget:
-        mine = [region for region in result if region.get("from_name") == self.from_name]
-        value = mine[-1].get("value", {}).get(self.type) if mine else None
+    def target(self, result: list[regions.Region], data: TaskData) -> RatingTarget:
+        own_regions = [region for region in result if region.get("from_name") == self.from_name]
+        value = own_regions[-1].get("value", {}).get(self.type) if own_regions else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise MissingTargetError(f"{self.from_name!r} was answered {value!r}, expected a number")
-        least, most = self.least, self.most
-        if (least is not None and value < least) or (most is not None and value > most):
+        minimum, maximum = self.minimum, self.maximum
+        if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
             raise MissingTargetError(
                 f"{self.from_name!r} was answered {value!r}, which is out of the label config's bounds"
             )
-        return NumberTarget(float(value))
+        return RatingTarget(float(value))
 
-    def perfect_output(self, target: NumberTarget) -> Estimate:
-        return Estimate(value=target.value, error=0.0)
+    def perfect_output(self, target: RatingTarget) -> Estimate:
+        return Estimate(value=target.value, expected_error=0.0)
 
-    def metrics(self, targets: Sequence[NumberTarget], outputs: Sequence[Estimate]) -> Metrics:
+    def metrics(self, targets: Sequence[RatingTarget], outputs: Sequence[Estimate]) -> Metrics:
         # The backend never scores, and SciPy takes a second to import.
         from lorabel.evaluation.metrics import regression
 
-        right = [target.value for target in targets]
-        return regression(right, [output.value for output in outputs], [self._scale(value) for value in right])
+        values = [target.value for target in targets]
+        return regression(values, [output.value for output in outputs], [self._scale(value) for value in values])
 
-    def agree(self, targets: Sequence[NumberTarget]) -> NumberTarget:
-        """The mean, in which each annotator has one voice."""
-        return NumberTarget(sum(target.value for target in targets) / len(targets))
+    def aggregate(self, targets: Sequence[RatingTarget]) -> RatingTarget:
+        """Take the mean over the annotators."""
+        return RatingTarget(sum(target.value for target in targets) / len(targets))
 
-    def class_of(self, target: NumberTarget) -> int | None:
-        """Fifths of the range; numbers without bounds have no classes."""
-        if self.least is None or self.most is None:
+    def class_of(self, target: RatingTarget) -> int | None:
+        """Return which of five equally spaced numbers in the range is nearest, 0 to 4; None without bounds."""
+        if self.minimum is None or self.maximum is None:
             return None
-        return round(4 * (target.value - self.least) / (self.most - self.least))
+        return round(4 * (target.value - self.minimum) / (self.maximum - self.minimum))
 
-    def _round(self, value: float) -> float:
-        """To the nearest number that can be given."""
-        start = self.least or 0.0
+    def _nearest_allowed(self, value: float) -> float:
+        """Round to a whole number of steps, not above the maximum."""
+        start = self.minimum or 0.0
         steps = round((value - start) / self.step)
-        if self.most is not None and start + steps * self.step > self.most:
+        if self.maximum is not None and start + steps * self.step > self.maximum:
             steps -= 1
-        return round(start + steps * self.step, DIGITS)
+        return round(start + steps * self.step, DECIMAL_PLACES)
 
     def _scale(self, value: float) -> float:
-        """What an error is measured with: the range; without bounds 1 + |value|."""
-        if self.least is None or self.most is None:
+        """Return what errors are divided by: maximum - minimum, or 1 + |value| if a bound is missing."""
+        if self.minimum is None or self.maximum is None:
             return 1 + abs(value)
-        return self.most - self.least
+        return self.maximum - self.minimum
 
 
-def _scale_of(control: ControlTag) -> tuple[float | None, float | None, float]:
-    """Least, most, step."""
+def _bounds_and_step(control: ControlTag) -> tuple[float | None, float | None, float]:
+    """Return minimum, maximum and step."""
     if control.tag == "Rating":
         return 1.0, _attribute(control, "maxRating") or MAX_RATING, 1.0
     return _attribute(control, "min"), _attribute(control, "max"), _attribute(control, "step") or 1.0

@@ -1,4 +1,4 @@
-"""`<Choices>` or `<Taxonomy>` over a `<Text>`, `<HyperText>` or `<Paragraphs>`: what is it about?"""
+"""`<Choices>` or `<Taxonomy>` over a `<Text>`, `<HyperText>` or `<Paragraphs>`: labels for the whole text."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +11,8 @@ from lorabel.problems.base import Sample
 
 @dataclass(frozen=True)
 class TextClassification(ChoicesProblem):
+    """Classification of a text."""
+
     name: ClassVar[str] = "text_classification"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
     SAMPLES: ClassVar[tuple[Sample, ...]] = (

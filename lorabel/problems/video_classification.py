@@ -1,4 +1,4 @@
-"""`<Choices>`, single or multiple, over a `<Video>`: which of the labels does the whole video show?"""
+"""`<Choices>`, single or multiple, over a `<Video>`: labels for the whole video."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +11,8 @@ from lorabel.problems.base import Sample
 
 @dataclass(frozen=True)
 class VideoClassification(ChoicesProblem):
+    """Classification of a video."""
+
     name: ClassVar[str] = "video_classification"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.VIDEO})
     SAMPLES: ClassVar[tuple[Sample, ...]] = (

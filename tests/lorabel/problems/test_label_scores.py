@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lorabel.problems._label_scores import distributions, margin, right_answers, tempered, tempered_scores
+from lorabel.problems._label_scores import distributions, margin, tempered, tempered_scores, true_indices
 
 FLAT = (-1, -1, -1)
 # animal (0) with cat (1) and dog (2) below it; plant (3) with nothing.
@@ -35,8 +35,8 @@ def test_several_labels_are_tempered_each_for_itself_and_none_crosses_the_border
 def test_in_a_taxonomy_those_with_the_same_parent_exclude_each_other() -> None:
     probabilities = (0.8, 0.3, 0.7, 0.2)
     assert distributions(probabilities, TREE, is_multiple=False) == [(0.8, 0.2), (0.3, 0.7)]
-    assert right_answers((0, 2), TREE, is_multiple=False) == [0, 1]
-    assert right_answers((3,), TREE, is_multiple=False) == [1, None], "nothing is said about the animals"
+    assert true_indices((0, 2), TREE, is_multiple=False) == [0, 1]
+    assert true_indices((3,), TREE, is_multiple=False) == [1, None], "nothing is said about the animals"
     scores = tempered_scores(probabilities, TREE, is_multiple=False, temperature=2.0)
     assert (scores[0] + scores[3], scores[1] + scores[2]) == pytest.approx((1.0, 1.0))
     assert scores[0] == pytest.approx(0.8**0.5 / (0.8**0.5 + 0.2**0.5))

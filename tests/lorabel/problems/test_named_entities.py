@@ -71,14 +71,14 @@ def test_the_model_reads_the_text_and_each_labels_own_words() -> None:
 
 def test_spans_are_predicted_with_their_text_and_their_mean_confidence() -> None:
     spans = (Span(start=0, end=4, label=0, probability=0.9), Span(start=18, end=22, label=1, probability=0.7))
-    found = binding().prediction(SpanScores(spans=spans, nothing=0.5), TEXT)
+    found = binding().prediction(SpanScores(spans=spans, no_span_probability=0.5), TEXT)
     assert found.regions == [region(0, 4, "Person"), region(18, 22, "City")]
     assert found.score == pytest.approx(0.8)
     assert [one["value"]["text"] for one in found.regions] == ["Zoe\u0301", "Łódź"]
 
 
 def test_where_nothing_is_found_the_score_is_the_confidence_in_that() -> None:
-    found = binding().prediction(SpanScores(spans=(), nothing=0.6), TEXT)
+    found = binding().prediction(SpanScores(spans=(), no_span_probability=0.6), TEXT)
     assert (found.regions, found.score) == ([], 0.6)
 
 
@@ -102,8 +102,8 @@ def test_what_teaches_nothing_is_named(result: list[Region], reason: str) -> Non
 
 def test_several_annotators_agree_on_the_spans_of_most() -> None:
     one, two, three = SpanTarget(((0, 4, 0),)), SpanTarget(((0, 4, 0), (18, 22, 1))), SpanTarget(((18, 22, 0),))
-    assert binding().agree([one, two, three]) == SpanTarget(((0, 4, 0),))
-    assert binding().agree([three, two]) == two, "of two the newest decides"
+    assert binding().aggregate([one, two, three]) == SpanTarget(((0, 4, 0),))
+    assert binding().aggregate([three, two]) == two, "of two the newest decides"
 
 
 def test_the_class_of_a_task_is_the_labels_that_occur() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from lorabel.contracts import ItemScores, Modality, OrderTarget
+from lorabel.contracts import ItemScores, Modality, RankingTarget
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
@@ -33,7 +33,7 @@ def selected(side: str, to_name: str = "a") -> list[dict[str, object]]:
 
 def test_items_of_a_list_are_their_texts_and_pictures_and_the_prompt_is_the_query() -> None:
     question = binding(LIST.format(PROMPT, "")).model_input(DATA)
-    assert question.model_dump()["items"] == (-1, 0, 1, 1, 2)
+    assert question.model_dump()["item_indices"] == (-1, 0, 1, 1, 2)
     assert [content.text for content in question.contents] == ["birds", "Herons\nwade", None, "See it", None]
     assert [content.media.url for content in question.contents if content.media] == ["/two.png", "/three.png"]
     assert question.modalities == {Modality.TEXT, Modality.IMAGE}
@@ -90,12 +90,12 @@ def test_silence_has_no_regions() -> None:
 
 def test_an_order_teaches_the_place_of_each_item_and_what_it_leaves_out_is_last() -> None:
     ranker = binding(LIST.format("", ""))
-    assert ranker.target(ranked("two", "three", "1"), DATA) == OrderTarget((2, 0, 1))
-    assert ranker.target(ranked("three", "gone"), DATA) == OrderTarget((1, 1, 0))
+    assert ranker.target(ranked("two", "three", "1"), DATA) == RankingTarget((2, 0, 1))
+    assert ranker.target(ranked("three", "gone"), DATA) == RankingTarget((1, 1, 0))
 
 
 def test_a_pair_is_read_as_the_editor_writes_it_with_the_control_tags_own_name() -> None:
-    assert binding(PAIR.format("")).target(selected("right", "it"), {"a": "x", "b": "y"}) == OrderTarget((1, 0))
+    assert binding(PAIR.format("")).target(selected("right", "it"), {"a": "x", "b": "y"}) == RankingTarget((1, 0))
 
 
 def test_an_annotation_without_an_order_says_so() -> None:
@@ -119,13 +119,13 @@ def test_a_task_without_items_to_rank_can_never_be_read(items: object) -> None:
 
 def test_annotators_agree_on_the_mean_place_and_the_newest_decides_between_equals() -> None:
     pair, ranker = binding(PAIR.format("")), binding(LIST.format("", ""))
-    assert pair.agree([OrderTarget((0, 1)), OrderTarget((1, 0))]) == OrderTarget((1, 0))
-    orders = [OrderTarget((0, 1, 2)), OrderTarget((0, 2, 1)), OrderTarget((1, 0, 2))]
-    assert ranker.agree(orders) == OrderTarget((0, 1, 2))
+    assert pair.aggregate([RankingTarget((0, 1)), RankingTarget((1, 0))]) == RankingTarget((1, 0))
+    orders = [RankingTarget((0, 1, 2)), RankingTarget((0, 2, 1)), RankingTarget((1, 0, 2))]
+    assert ranker.aggregate(orders) == RankingTarget((0, 1, 2))
 
 
 def test_metrics_are_the_share_of_right_pairs_the_best_item_and_rank_correlations() -> None:
-    targets = [OrderTarget((0, 1, 2)), OrderTarget((0, 1, 2)), OrderTarget((1, 0, 0))]
+    targets = [RankingTarget((0, 1, 2)), RankingTarget((0, 1, 2)), RankingTarget((1, 0, 0))]
     outputs = [ItemScores(scores=scores) for scores in ((3, 2, 1), (2, 3, 1), (1, 2, 2))]
     found = binding(LIST.format("", "")).metrics(targets, outputs).values
     assert found["pair_accuracy"] == pytest.approx((1 + 2 / 3 + 1) / 3)
@@ -135,7 +135,7 @@ def test_metrics_are_the_share_of_right_pairs_the_best_item_and_rank_correlation
 
 
 def test_silence_is_worse_than_chance() -> None:
-    pair, targets = binding(PAIR.format("")), [OrderTarget((0, 1)), OrderTarget((1, 0))]
+    pair, targets = binding(PAIR.format("")), [RankingTarget((0, 1)), RankingTarget((1, 0))]
     silent, constant = ([ItemScores()] * 2, [ItemScores(scores=(1.0, 0.0))] * 2)
     assert pair.metrics(targets, silent).values["pair_accuracy"] == 0.0
     assert pair.metrics(targets, constant).values["pair_accuracy"] == 0.5

@@ -1,6 +1,6 @@
 import pytest
 
-from lorabel.contracts import Estimate, NumberTarget
+from lorabel.contracts import Estimate, RatingTarget
 from lorabel.errors import LabelConfigError, MissingTargetError
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
@@ -46,9 +46,9 @@ def test_silence_has_no_regions() -> None:
 
 
 def test_the_score_is_the_expected_error_as_a_share_of_the_range() -> None:
-    assert binding("Rating").prediction(Estimate(value=3.0, error=1.0), {}).score == pytest.approx(0.75)
-    assert binding("Rating").prediction(Estimate(value=3.0, error=9.0), {}).score == 0.0
-    assert binding("Number").prediction(Estimate(value=9.0, error=1.0), {}).score == pytest.approx(0.9)
+    assert binding("Rating").prediction(Estimate(value=3.0, expected_error=1.0), {}).score == pytest.approx(0.75)
+    assert binding("Rating").prediction(Estimate(value=3.0, expected_error=9.0), {}).score == 0.0
+    assert binding("Number").prediction(Estimate(value=9.0, expected_error=1.0), {}).score == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("attributes", ['perRegion="true"', 'perItem="true"', 'visibleWhen="region-selected"'])
@@ -80,11 +80,11 @@ def test_an_annotation_that_teaches_nothing_says_why(result: list[dict[str, obje
 
 
 def test_annotators_who_disagree_mean_the_number_in_between() -> None:
-    assert binding("Rating").agree([NumberTarget(2.0), NumberTarget(5.0)]) == NumberTarget(3.5)
+    assert binding("Rating").aggregate([RatingTarget(2.0), RatingTarget(5.0)]) == RatingTarget(3.5)
 
 
 def test_metrics_are_error_and_rank_correlation() -> None:
-    targets = [NumberTarget(value) for value in (1.0, 2.0, 4.0, 5.0)]
+    targets = [RatingTarget(value) for value in (1.0, 2.0, 4.0, 5.0)]
     outputs = [Estimate(value=value) for value in (1.5, 2.5, 5.0, 4.5)]
     found = binding("Rating").metrics(targets, outputs).values
     assert found["mae"] == pytest.approx(2.5 / 4)
@@ -93,7 +93,7 @@ def test_metrics_are_error_and_rank_correlation() -> None:
 
 
 def test_silence_is_worse_than_a_guess_that_is_far_off() -> None:
-    targets = [NumberTarget(1.0), NumberTarget(5.0)]
+    targets = [RatingTarget(1.0), RatingTarget(5.0)]
     silent, far_off = [Estimate()] * 2, [Estimate(value=4.5), Estimate(value=1.5)]
     worse, better = (binding("Rating").metrics(targets, outputs) for outputs in (silent, far_off))
     assert worse.values["closeness"] == 0.0 < better.values["closeness"]
