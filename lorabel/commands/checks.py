@@ -1,12 +1,16 @@
-"""What `lorabel doctor` says: one finding per part, each with what mends it."""
+"""A check of `lorabel doctor`: the examination of one part, its finding, and a remedy if there is a fault."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorabel.errors import LorabelError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PROBE_TIMEOUT_S = 3.0
 SAME_AUTH = "start every part with the same BASIC_AUTH_USER and BASIC_AUTH_PASS, then run `lorabel connect` again"
@@ -14,36 +18,55 @@ SAME_AUTH = "start every part with the same BASIC_AUTH_USER and BASIC_AUTH_PASS,
 
 @dataclass(frozen=True)
 class Check:
-    """`remedy` is the command or setting that mends it; empty if nothing is wrong."""
+    """The result of one check.
+
+    Attributes:
+        name: the part that was examined.
+        finding: what the check saw.
+        remedy: the command or setting that repairs the part; empty if `is_ok`.
+    """
 
     name: str
     is_ok: bool
-    found: str
+    finding: str
     remedy: str = ""
 
 
-class Wrong(Exception):  # noqa: N818 - a finding, not an error
-    """What a check found wrong, and what mends it."""
+class CheckFailed(Exception):  # noqa: N818 - a finding, not an error
+    """Raised inside a check when the part is not in order. The message is the finding."""
 
-    def __init__(self, found: str, remedy: str) -> None:
-        super().__init__(found)
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(finding)
         self.remedy = remedy
 
 
 def check(name: str, examine_part: Callable[[], str], remedy: str) -> Check:
-    """Never raises: what goes wrong in the examination is its finding."""
+    """Run one check. Never raises: an exception becomes the finding.
+
+    Args:
+        examine_part: returns the finding if the part is in order; raises otherwise.
+        remedy: of any exception except `CheckFailed`, which has its own.
+    """
     try:
         return Check(name, True, examine_part())
-    except Wrong as wrong:
-        return Check(name, False, str(wrong), wrong.remedy)
+    except CheckFailed as failure:
+        return Check(name, False, str(failure), failure.remedy)
     except (LorabelError, httpx.HTTPError, SQLAlchemyError, OSError) as error:
         return Check(name, False, str(error).splitlines()[0] or type(error).__name__, remedy)
-    except Exception as error:  # noqa: BLE001 - a doctor who faints helps nobody; the finding shows what it was
+    except Exception as error:  # noqa: BLE001 - the other checks must still run; the finding names the exception
         return Check(
             name, False, f"{type(error).__name__}: {error}", "this is a fault of Lorabel: please report it"
         )
 
 
 def probe(url: str, headers: dict[str, str]) -> int:
-    """The status of a GET."""
+    """The HTTP status that a GET request is answered with."""
     return httpx.get(url, headers=headers, timeout=PROBE_TIMEOUT_S, trust_env=False).status_code
+
+
+def print_check(check: Check, console: "Console") -> None:
+    """Print the finding, and the remedy if there is one."""
+    mark = "[green]ok[/green]   " if check.is_ok else "[red]wrong[/red]"
+    console.print(f"{mark} {check.name}: {check.finding}", highlight=False)
+    if check.remedy:
+        console.print(f"      {check.remedy}", highlight=False)

@@ -1,15 +1,17 @@
-"""`lorabel connect`: one Label Studio project gets our backend, with everything that it silently needs.
+"""`lorabel connect`: registers our backend in a Label Studio project, with everything else that it needs there.
 
-Registering the backend is not enough for Label Studio 1.23.2: a backend at a private address can be left without
-webhook (no events, so nothing is learned) and without being the project's model (no predictions); events carry
-no basic auth unless the webhook has the header; and only a project's first backend is asked for predictions.
+To register the backend is not enough for Label Studio 1.23.2:
+- A backend at a private address can be left without webhook: then no events come, and nothing is learned.
+- Such a backend can be left unselected as the project's model: then no predictions are shown.
+- Events carry basic auth only if the webhook has the header.
+- Label Studio asks only a project's first backend for predictions.
 """
 
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorabel.database import projects
 from lorabel.database.store import Store
@@ -19,6 +21,9 @@ from lorabel.label_studio.client import Backend, LabelStudio, ProjectInfo
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 TITLE = "Lorabel"
 BLOCKED = "reserved network address"
 WRONG_AUTH = "authentication parameters"
@@ -26,7 +31,7 @@ CONNECTED = "CO"
 
 ALLOW_BACKENDS = "set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false in Label Studio's environment"
 ALLOW_EVENTS = "set SSRF_PROTECTION_ENABLED=false in Label Studio's environment"
-AGAIN = "restart it and run `lorabel connect` again"
+RESTART = "restart it and run `lorabel connect` again"
 
 
 class Outcome(StrEnum):
@@ -37,15 +42,21 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that connecting sees to. `found` says what is so now; of a failed one also the remedy."""
+    """One step of connecting a project.
+
+    Attributes:
+        finding: the state after the step; if the step failed, also the remedy.
+    """
 
     name: str
     outcome: Outcome
-    found: str
+    finding: str
 
 
 @dataclass(frozen=True)
 class Connection:
+    """The result of `connect`."""
+
     project: ProjectInfo
     backend_url: str
     steps: tuple[Step, ...]
@@ -60,12 +71,13 @@ class Connection:
 
 
 def default_backend_url(settings: Settings) -> str:
+    """The backend's address on this machine, from HOST and PORT."""
     host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host
     return f"http://{host}:{settings.port}"
 
 
 def basic_auth_header(settings: Settings) -> dict[str, str]:
-    """What every request to us must carry; empty without basic auth."""
+    """The header that every request to our backend must have; empty if no basic auth is set."""
     if settings.basic_auth is None:
         return {}
     encoded = base64.b64encode(":".join(settings.basic_auth).encode()).decode()
@@ -82,22 +94,32 @@ def connect(
     title: str = TITLE,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Connection:
-    """Connect one project. Run again, it changes nothing; what is half done it completes.
+    """Connect one project. A second call changes nothing, and completes a connection that is half done.
 
     Args:
         backend_url: our address as Label Studio sees it; default: HOST and PORT.
-        report: called with each step as it is done.
+        title: the backend's name in Label Studio.
+        report: called with each step when it is done.
 
     Raises:
-        LabelStudioError: Label Studio, the token or the project is not there, or the backend cannot be added.
+        LabelStudioError: Label Studio cannot be reached, refuses the token, has no such project, or refuses the
+            backend.
     """
     with LabelStudio(label_studio_url, api_key) as label_studio:
         url = (backend_url or default_backend_url(settings)).rstrip("/")
-        return _Work(settings, label_studio, project_id, url, title, report).run(api_key)
+        return _Connecting(settings, label_studio, project_id, url, title, report).run(api_key)
+
+
+def print_step(step: Step, console: "Console") -> None:
+    """Print one step as a line, coloured by its outcome."""
+    colour = {Outcome.UNCHANGED: "green", Outcome.CHANGED: "yellow", Outcome.FAILED: "red"}[step.outcome]
+    console.print(f"[{colour}]{step.outcome:>9}[/] {step.name}: {step.finding}", highlight=False)
 
 
 @dataclass
-class _Work:
+class _Connecting:
+    """The steps of `connect` for one project, in the order of `run`."""
+
     settings: Settings
     label_studio: LabelStudio
     project_id: int
@@ -134,15 +156,16 @@ class _Work:
             bound = bind(project.label_config)
         except LabelConfigError as error:
             return self._done("label config", Outcome.FAILED, str(error))
-        served = ", ".join(f"{b.from_name} ({type(b).__name__})" for b in bound.bindings)
-        unserved = ", ".join(f"{one.control.name} ({one.reason})" for one in bound.unclaimed)
-        found = f"served: {served or 'nothing'}" + (f"; left to people: {unserved}" if unserved else "")
+        served = ", ".join(f"{binding.from_name} ({type(binding).__name__})" for binding in bound.bindings)
+        unserved = ", ".join(f"{tag.control.name} ({tag.reason})" for tag in bound.unclaimed)
+        finding = f"served: {served or 'nothing'}" + (f"; left to people: {unserved}" if unserved else "")
         if bound.bindings:
-            return self._done("label config", Outcome.UNCHANGED, found)
+            return self._done("label config", Outcome.UNCHANGED, finding)
         return self._done(
             "label config",
             Outcome.FAILED,
-            f"{found}; add a control tag such as Choices on an Image to project {project.id} ({project.title!r})",
+            f"{finding}; add a control tag such as Choices on an Image to project {project.id} "
+            f"({project.title!r})",
         )
 
     def _remember(self, api_key: str) -> None:
@@ -150,58 +173,64 @@ class _Work:
         try:
             store.migrate()
             with store.read() as session:
-                known = session.get(Project, self.project_id)
+                stored = session.get(Project, self.project_id)
             access = {
                 "label_studio_url": self.label_studio.url,
                 "api_key": api_key,
                 "backend_url": self.backend_url,
             }
-            is_new = known is None or any(getattr(known, key) != value for key, value in access.items())
-            before = known.label_studio_url if known else None
-            projects.remember(store, self.project_id, **access, is_deleted=False)
+            is_new = stored is None or any(getattr(stored, key) != value for key, value in access.items())
+            earlier_url = stored.label_studio_url if stored else None
+            projects.upsert(store, self.project_id, **access, is_deleted=False)
         finally:
             store.close()
-        found = "address and token are stored with the project"
-        if before and before != self.label_studio.url:
-            found += f"; project {self.project_id} was connected to {before} before"
-        self._done("access", Outcome.CHANGED if is_new else Outcome.UNCHANGED, found)
+        finding = "address and token are stored with the project"
+        if earlier_url and earlier_url != self.label_studio.url:
+            finding += f"; project {self.project_id} was connected to {earlier_url} before"
+        self._done("access", Outcome.CHANGED if is_new else Outcome.UNCHANGED, finding)
 
     def _register(self) -> Backend:
-        mine = self._mine()
-        outcome, found = Outcome.UNCHANGED, f"registered at {self.backend_url}"
-        if not mine:
-            found = self._add()
-            mine, outcome = self._mine(), Outcome.CHANGED
-        backend = mine[0]
+        our_backends = self._our_backends()
+        outcome, finding = Outcome.UNCHANGED, f"registered at {self.backend_url}"
+        if not our_backends:
+            finding = self._add()
+            our_backends, outcome = self._our_backends(), Outcome.CHANGED
+        backend = our_backends[0]
         user = self.settings.basic_auth[0] if self.settings.basic_auth else None
         if backend.auth_user != user or (user and backend.state != CONNECTED):
             self.label_studio.update_backend(backend, self.project_id, self.settings.basic_auth)
-            backend, outcome = self._mine()[0], Outcome.CHANGED
-            found += ", its user and password are set anew"
-        for double in mine[1:]:
-            self.label_studio.delete_backend(double.id)
-            outcome, found = Outcome.CHANGED, f"{found}, a double of it (id {double.id}) is removed"
-        self._judge(backend, outcome, found)
+            backend, outcome = self._our_backends()[0], Outcome.CHANGED
+            finding += ", its user and password are set anew"
+        for duplicate in our_backends[1:]:
+            self.label_studio.delete_backend(duplicate.id)
+            outcome, finding = Outcome.CHANGED, f"{finding}, a duplicate of it (id {duplicate.id}) is removed"
+        self._check_usable(backend, outcome, finding)
         return backend
 
-    def _mine(self) -> list[Backend]:
-        return [b for b in self.label_studio.backends(self.project_id) if b.url.rstrip("/") == self.backend_url]
+    def _our_backends(self) -> list[Backend]:
+        """The project's backends at our address: more than one if it was added twice."""
+        backends = self.label_studio.backends(self.project_id)
+        return [backend for backend in backends if backend.url.rstrip("/") == self.backend_url]
 
     def _add(self) -> str:
-        """Label Studio can answer 403 and yet have added the backend, without webhook and unselected."""
-        found = f"added at {self.backend_url}"
+        """Add the backend.
+
+        Label Studio can answer 403 although it added the backend: then the backend has no webhook and is not
+        selected as the project's model.
+        """
+        finding = f"added at {self.backend_url}"
         try:
             self.label_studio.add_backend(self.project_id, self.backend_url, self.title, self.settings.basic_auth)
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:
                 raise LabelStudioError(f"{error}; {self._remedy(error.detail)}") from error
-            if not self._mine():
+            if not self._our_backends():
                 raise LabelStudioError(
                     f"Label Studio refuses backends at private addresses such as {self.backend_url} "
-                    f"({error.detail}): {ALLOW_BACKENDS}, {AGAIN}"
+                    f"({error.detail}): {ALLOW_BACKENDS}, {RESTART}"
                 ) from error
-            found += ", though Label Studio answered 403 and left it half connected"
-        return found
+            finding += ", though Label Studio answered 403 and left it half connected"
+        return finding
 
     def _remedy(self, detail: str) -> str:
         if WRONG_AUTH in detail:
@@ -211,39 +240,35 @@ class _Work:
             "address as Label Studio sees it with --backend-url"
         )
 
-    def _judge(self, backend: Backend, outcome: Outcome, found: str) -> None:
+    def _check_usable(self, backend: Backend, outcome: Outcome, finding: str) -> None:
         first = self.label_studio.backends(self.project_id)[0]
         if backend.state != CONNECTED:
             reason = backend.error or "no reason given"
-            outcome, found = (
-                Outcome.FAILED,
-                (
-                    f"{found}, but Label Studio cannot use it (state {backend.state}: {reason}); is `lorabel up` "
-                    f"running, and does Label Studio reach {self.backend_url}?"
-                ),
+            outcome = Outcome.FAILED
+            finding += (
+                f", but Label Studio cannot use it (state {backend.state}: {reason}); is `lorabel up` running, "
+                f"and does Label Studio reach {self.backend_url}?"
             )
         elif first.id != backend.id:
-            outcome, found = (
-                Outcome.FAILED,
-                (
-                    f"{found}, but {first.url} ({first.title!r}) was there before, and Label Studio asks only a "
-                    "project's first backend for predictions: remove that one in the project's Settings, Model"
-                ),
+            outcome = Outcome.FAILED
+            finding += (
+                f", but {first.url} ({first.title!r}) was there before, and Label Studio asks only a project's "
+                "first backend for predictions: remove that backend in the project's Settings, Model"
             )
-        self._done("backend", outcome, found)
+        self._done("backend", outcome, finding)
 
     def _set_webhook(self) -> None:
         url = f"{self.backend_url}/webhook"
         headers = basic_auth_header(self.settings)
         with_header = " with our Authorization header" if headers else ""
-        hook = next((h for h in self.label_studio.webhooks(self.project_id) if h.url == url), None)
+        webhook = next((hook for hook in self.label_studio.webhooks(self.project_id) if hook.url == url), None)
         try:
-            if hook is None:
+            if webhook is None:
                 self.label_studio.add_webhook(self.project_id, url, headers)
                 return self._done("webhook", Outcome.CHANGED, f"made for all actions{with_header}: {url}")
-            if hook.is_right(headers):
+            if webhook.is_right(headers):
                 return self._done("webhook", Outcome.UNCHANGED, f"sends all actions{with_header}: {url}")
-            self.label_studio.repair_webhook(hook, headers)
+            self.label_studio.repair_webhook(webhook, headers)
             return self._done("webhook", Outcome.CHANGED, f"set to all actions{with_header}: {url}")
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:
@@ -252,25 +277,26 @@ class _Work:
                 "webhook",
                 Outcome.FAILED,
                 f"Label Studio sends no events to {url} ({error.detail}), so nothing "
-                f"would be learned: {ALLOW_EVENTS}, {AGAIN}",
+                f"would be learned: {ALLOW_EVENTS}, {RESTART}",
             )
 
     def _select_model(self, backend: Backend) -> None:
         project = self.label_studio.project(self.project_id)
         changes: dict[str, Any] = {}
-        found = []
+        findings = []
         if project.model_version != backend.title:
             changes["model_version"] = backend.title
-            found.append(f"the project's model was {project.model_version!r} and is {backend.title!r} now")
+            findings.append(f"the project's model was {project.model_version!r} and is {backend.title!r} now")
         if not project.is_prelabeling:
             changes["show_collab_predictions"] = True
-            found.append('"Use predictions to prelabel tasks" was off and is on now')
+            findings.append('"Use predictions to prelabel tasks" was off and is on now')
         if not changes:
             return self._done("pre-annotations", Outcome.UNCHANGED, f"shown from {backend.title!r}")
         self.label_studio.update_project(self.project_id, **changes)
-        return self._done("pre-annotations", Outcome.CHANGED, "; ".join(found))
+        return self._done("pre-annotations", Outcome.CHANGED, "; ".join(findings))
 
     def _prove(self, backend: Backend) -> None:
+        """Let Label Studio ask the backend for one prediction."""
         if self.label_studio.first_task(self.project_id) is None:
             return self._done("proof", Outcome.UNCHANGED, "the project has no task yet, so none was predicted")
         try:
@@ -279,23 +305,26 @@ class _Work:
             return self._done(
                 "proof", Outcome.FAILED, f"no prediction came back ({error}); `lorabel doctor` looks at each part"
             )
-        outcome, found = _read_proof(answer)
-        return self._done("proof", outcome, found)
+        outcome, finding = _read_proof(answer)
+        return self._done("proof", outcome, finding)
 
-    def _done(self, name: str, outcome: Outcome, found: str) -> None:
-        step = Step(name, outcome, found)
+    def _done(self, name: str, outcome: Outcome, finding: str) -> None:
+        step = Step(name, outcome, finding)
         self.steps.append(step)
         self.report(step)
 
 
 def _read_proof(answer: Any) -> tuple[Outcome, str]:
-    """The answer of Label Studio's test request: `{"task": {...}, "response": [<prediction>], ...}`."""
+    """Outcome and finding of the answer to Label Studio's test request.
+
+    A sample of the answer: `{"task": {"id": 7, ...}, "response": [<prediction>], ...}`.
+    """
     task_id = (answer.get("task") or {}).get("id")
     predictions = answer.get("response") or []
     prediction = predictions[0] if len(predictions) == 1 and isinstance(predictions[0], dict) else {}
     regions = prediction.get("result")
     if regions == [] and prediction.get("score"):
-        # Where any number of labels is allowed, none of them is an answer too; an unread task has score 0.
+        # A problem that allows any number of labels can answer with none; an unreadable task has score 0.
         return Outcome.UNCHANGED, f"task {task_id} was predicted to show none of the labels"
     if not regions:
         return Outcome.FAILED, (

@@ -1,6 +1,6 @@
-"""`lorabel doctor`: looks at each part and at each connected project, and says what mends what is wrong.
+"""`lorabel doctor`: examines each part of Lorabel and each connected project, and names a remedy for each fault.
 
-Nothing is changed or left behind. A check never raises: what goes wrong in it is its finding.
+The doctor changes nothing and leaves nothing behind. A check never raises: an exception becomes its finding.
 """
 
 import tempfile
@@ -10,7 +10,7 @@ import httpx
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from lorabel.commands.checks import SAME_AUTH, Check, Wrong, check, probe
+from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, probe
 from lorabel.commands.connect import basic_auth_header, default_backend_url
 from lorabel.commands.project_doctor import ProjectDoctor
 from lorabel.database import versions
@@ -25,10 +25,10 @@ from lorabel.settings import Settings
 
 
 def examine(settings: Settings, project_id: int | None = None) -> list[Check]:
-    """Every check, in the order in which things depend on each other.
+    """Run every check. A part comes after the parts that it depends on.
 
     Args:
-        project_id: look at this project only; default: at every connected one.
+        project_id: examine this project only; default: every connected project.
     """
     doctor = _Doctor(settings)
     try:
@@ -43,7 +43,7 @@ class _Doctor:
         self.store = Store.open(settings)
         self.model_client = ModelClient(settings)
         self.jobs = Jobs(settings)
-        self.registry = AdapterFolders(settings.adapters_dir)
+        self.adapter_folders = AdapterFolders(settings.adapters_dir)
 
     def close(self) -> None:
         self.store.close()
@@ -66,7 +66,7 @@ class _Doctor:
 
     def redis(self) -> str:
         if not self.jobs.is_reachable():
-            raise Wrong(
+            raise CheckFailed(
                 f"no answer at {_without_password(self.settings.redis)}",
                 "run `lorabel up`, or set REDIS_URL to a Redis that answers",
             )
@@ -76,9 +76,9 @@ class _Doctor:
         url = default_backend_url(self.settings)
         status = probe(f"{url}/health", basic_auth_header(self.settings))
         if status == httpx.codes.UNAUTHORIZED:
-            raise Wrong(f"{url}/health answers 401 to this user and password", SAME_AUTH)
+            raise CheckFailed(f"{url}/health answers 401 to this user and password", SAME_AUTH)
         if status != httpx.codes.OK:
-            raise Wrong(f"{url}/health answers {status}", "see the backend's log")
+            raise CheckFailed(f"{url}/health answers {status}", "see the backend's log")
         return f"answers at {url}"
 
     def device(self) -> str:
@@ -88,44 +88,48 @@ class _Doctor:
     def weights(self) -> str:
         models: ModelsResponse = self.model_client.models()
         if not models.families:
-            raise Wrong("no model family is loaded", "see the model server's log, and set MODEL_DUAL_ENCODER")
-        return ", ".join(f"{f.name} from {f.source}, {f.parameters / 1e6:.1f}M" for f in models.families)
+            raise CheckFailed(
+                "no model family is loaded", "see the model server's log, and set MODEL_DUAL_ENCODER"
+            )
+        return ", ".join(
+            f"{family.name} from {family.source}, {family.parameters / 1e6:.1f}M" for family in models.families
+        )
 
     def adapters(self) -> str:
-        """The folder can be written, and every live adapter is in it."""
-        folder = self.registry.root
+        """Check that the folder can be written and that every live adapter is in it."""
+        folder = self.adapter_folders.root
         while not folder.exists():
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
         with self.store.read() as session:
-            live = [
+            live_adapters = [
                 name
                 for project in session.scalars(select(Project).where(Project.is_deleted.is_(False)))
                 for name in versions.live_adapters(session, project).values()
             ]
-        for name in live:
+        for name in live_adapters:
             try:
-                self.registry.path(name)
+                self.adapter_folders.path(name)
             except NotFoundError as error:
                 remedy = "put the folder back, or make another version live with `lorabel rollback PROJECT`"
-                raise Wrong(f"{name} is live, but {error}", remedy) from error
-        return f"{self.registry.root} can be written, {len(live)} live adapters are in it"
+                raise CheckFailed(f"{name} is live, but {error}", remedy) from error
+        return f"{self.adapter_folders.root} can be written, {len(live_adapters)} live adapters are in it"
 
     def projects(self, project_id: int | None) -> Iterator[Check]:
         try:
             with self.store.read() as session:
-                wanted = select(Project).where(Project.is_deleted.is_(False)).order_by(Project.id)
-                found = list(session.scalars(wanted))
+                query = select(Project).where(Project.is_deleted.is_(False)).order_by(Project.id)
+                connected_projects = list(session.scalars(query))
         except SQLAlchemyError:
-            return  # The database's own check has said so.
-        chosen = [project for project in found if project_id in (None, project.id)]
-        if not chosen:
+            return  # The check of the database reports this error.
+        examined_projects = [project for project in connected_projects if project_id in (None, project.id)]
+        if not examined_projects:
             name = "projects" if project_id is None else f"project {project_id}"
             yield Check(
                 name, False, "not connected", "lorabel connect --label-studio-url U --api-key K --project N"
             )
-        for project in chosen:
+        for project in examined_projects:
             yield from ProjectDoctor(self.settings, project).checks()
 
 

@@ -1,4 +1,4 @@
-"""A bulk run shown to a person in a terminal: a progress bar while it is on, a report when it has ended."""
+"""A bulk run in a terminal: a progress bar while it is queued or running, and a report when it has ended."""
 
 import time
 
@@ -15,7 +15,14 @@ FAILURES_SHOWN = 20
 
 
 def follow(store: Store, run: BulkRun, console: Console) -> BulkRun:
-    """Show how far the run is until it has ended. Ctrl-C ends the showing alone (KeyboardInterrupt)."""
+    """Show a progress bar until the run has ended.
+
+    Returns:
+        The run as it ended.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C, which leaves the run as it is.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("waiting for a worker", total=None)
@@ -30,16 +37,17 @@ def follow(store: Store, run: BulkRun, console: Console) -> BulkRun:
 
 def _show(progress: Progress, bar: TaskID, run: BulkRun) -> None:
     version = "" if run.version_number is None else f" with {version_name(run.project_id, run.version_number)}"
-    what = "waiting for a worker" if run.state == RunState.QUEUED else f"{run.state}{version}"
-    progress.update(bar, description=what, completed=run.done + run.skipped + run.failed, total=run.total)
+    description = "waiting for a worker" if run.state == RunState.QUEUED else f"{run.state}{version}"
+    completed = run.done + run.skipped + run.failed
+    progress.update(bar, description=description, completed=completed, total=run.total)
 
 
 def report(run: BulkRun, console: Console) -> None:
-    """What became of each task, and why it failed."""
-    done = f"{run.done} tasks predicted, {run.skipped} had a prediction already"
+    """Print how the run ended: numbers of tasks, duration, and the reasons of the first failures."""
+    counts = f"{run.done} tasks predicted, {run.skipped} had a prediction already"
     if run.strategy is not None:
-        done = f"{run.done} tasks ordered by {run.strategy}"
-    console.print(f"bulk run {run.id} {run.state}: {done}, {run.failed} failed")
+        counts = f"{run.done} tasks ordered by {run.strategy}"
+    console.print(f"bulk run {run.id} {run.state}: {counts}, {run.failed} failed")
     if run.started_at and run.finished_at:
         seconds = (run.finished_at - run.started_at).total_seconds()
         console.print(f"{seconds:.1f} s, {run.label_studio_s:.1f} of them in Label Studio")

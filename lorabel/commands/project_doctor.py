@@ -1,11 +1,11 @@
-"""What `lorabel doctor` looks at for each connected project, through Label Studio's API. Nothing is changed."""
+"""The checks of `lorabel doctor` for a connected project, through Label Studio's API. They change nothing."""
 
 import time
 from collections.abc import Iterator
 
 import httpx
 
-from lorabel.commands.checks import SAME_AUTH, Check, Wrong, check, probe
+from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, probe
 from lorabel.commands.connect import ALLOW_EVENTS, CONNECTED, basic_auth_header, default_backend_url
 from lorabel.contracts import Contract, MediaRef
 from lorabel.database.tables import Project
@@ -16,24 +16,27 @@ from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
 MOST_CLOCK_SKEW_S = 30.0
-MEND_MEDIA = "open the task in Label Studio; media on another private host needs MEDIA_ALLOWED_HOSTS=<host>"
+MEDIA_REMEDY = "open the task in Label Studio; media on another private host needs MEDIA_ALLOWED_HOSTS=<host>"
 
 
 class ProjectDoctor:
+    """Checks one project. If Label Studio or its token fails, the checks that depend on it are left out."""
+
     def __init__(self, settings: Settings, project: Project) -> None:
         self.settings = settings
         self.project = project
         self.access = label_studio_access(project, settings)
 
     def checks(self) -> Iterator[Check]:
-        mend = f"lorabel connect --label-studio-url U --api-key K --project {self.project.id}"
+        """Run the checks one after the other."""
+        remedy = f"lorabel connect --label-studio-url U --api-key K --project {self.project.id}"
         if self.access is None:
-            yield Check(self._name("Label Studio"), False, "its address is not known", mend)
+            yield Check(self._name("Label Studio"), False, "its address is not known", remedy)
             return
         with LabelStudio(self.access.url, self.access.api_key) as label_studio:
-            yield from self._checks(label_studio, self.access, mend)
+            yield from self._checks(label_studio, self.access, remedy)
 
-    def _checks(self, label_studio: LabelStudio, access: LabelStudioAccess, mend: str) -> Iterator[Check]:
+    def _checks(self, label_studio: LabelStudio, access: LabelStudioAccess, remedy: str) -> Iterator[Check]:
         address = check(
             self._name("Label Studio"),
             lambda: f"{label_studio.server().version} at {access.url}",
@@ -43,18 +46,18 @@ class ProjectDoctor:
         if not address.is_ok:
             return
         yield check(self._name("clock"), lambda: _clock(label_studio), "set both clocks by NTP")
-        token = check(self._name("token"), lambda: self._token(label_studio), mend)
+        token = check(self._name("token"), lambda: self._token(label_studio), remedy)
         yield token
         if token.is_ok:
-            yield check(self._name("connection"), lambda: self._connection(label_studio), mend)
-            yield check(self._name("webhook"), lambda: self._webhook(label_studio, mend), mend)
-            yield check(self._name("media"), lambda: self._media(label_studio, access), MEND_MEDIA)
+            yield check(self._name("connection"), lambda: self._connection(label_studio), remedy)
+            yield check(self._name("webhook"), lambda: self._webhook(label_studio, remedy), remedy)
+            yield check(self._name("media"), lambda: self._media(label_studio, access), MEDIA_REMEDY)
 
     def _name(self, part: str) -> str:
         return f"project {self.project.id}: {part}"
 
     def _backend_url(self) -> str:
-        """Our address as Label Studio sees it, as `lorabel connect` was told."""
+        """The backend's address as Label Studio sees it: what `lorabel connect` was told, else HOST and PORT."""
         return self.project.backend_url or default_backend_url(self.settings)
 
     def _token(self, label_studio: LabelStudio) -> str:
@@ -63,53 +66,59 @@ class ProjectDoctor:
         return f"{email} sees project {self.project.id} ({title!r})"
 
     def _connection(self, label_studio: LabelStudio) -> str:
-        """Our backend is there, the first, and its predictions are the ones that are shown."""
+        """Check that our backend is the project's first one and that its predictions are shown."""
         backends = label_studio.backends(self.project.id)
-        ours = _ours(backends, self._backend_url())
+        our_backend = _find_backend(backends, self._backend_url())
         project = label_studio.project(self.project.id)
-        again = f"run `lorabel connect` again for project {self.project.id}"
-        if ours is None:
-            known = ", ".join(b.url for b in backends) or "none"
-            raise Wrong(f"no backend of the project is at {self._backend_url()} (found: {known})", again)
-        if backends[0] != ours:
-            raise Wrong(
+        remedy = f"run `lorabel connect` again for project {self.project.id}"
+        if our_backend is None:
+            urls = ", ".join(backend.url for backend in backends) or "none"
+            raise CheckFailed(f"no backend of the project is at {self._backend_url()} (found: {urls})", remedy)
+        if backends[0] != our_backend:
+            raise CheckFailed(
                 f"Label Studio asks {backends[0].url} for predictions, its first backend",
-                "remove that one in the project's Settings, Model",
+                "remove that backend in the project's Settings, Model",
             )
-        if ours.state != CONNECTED:
-            raise Wrong(f"Label Studio has {ours.url} in state {ours.state}: {ours.error or 'no reason'}", again)
-        if project.model_version != ours.title or not project.is_prelabeling:
-            raise Wrong(
+        if our_backend.state != CONNECTED:
+            reason = our_backend.error or "no reason"
+            raise CheckFailed(f"Label Studio has {our_backend.url} in state {our_backend.state}: {reason}", remedy)
+        if project.model_version != our_backend.title or not project.is_prelabeling:
+            raise CheckFailed(
                 f"predictions are shown from {project.model_version!r}, prelabeling is "
-                f"{'on' if project.is_prelabeling else 'off'}; expected {ours.title!r} and on",
-                again,
+                f"{'on' if project.is_prelabeling else 'off'}; expected {our_backend.title!r} and on",
+                remedy,
             )
-        return f"connected to {ours.url}, pre-annotations are shown"
+        return f"connected to {our_backend.url}, pre-annotations are shown"
 
-    def _webhook(self, label_studio: LabelStudio, mend: str) -> str:
-        ours = _ours(label_studio.backends(self.project.id), self._backend_url())
-        base = ours.url.rstrip("/") if ours else self._backend_url()
-        hooks = [h for h in label_studio.webhooks(self.project.id) if h.url == f"{base}/webhook"]
-        if not hooks:
-            raise Wrong(
-                f"no webhook to {base}/webhook, so nothing is learned", f"{mend}; if refused, {ALLOW_EVENTS}"
+    def _webhook(self, label_studio: LabelStudio, remedy: str) -> str:
+        our_backend = _find_backend(label_studio.backends(self.project.id), self._backend_url())
+        base = our_backend.url.rstrip("/") if our_backend else self._backend_url()
+        webhooks = [hook for hook in label_studio.webhooks(self.project.id) if hook.url == f"{base}/webhook"]
+        if not webhooks:
+            raise CheckFailed(
+                f"no webhook to {base}/webhook, so nothing is learned", f"{remedy}; if refused, {ALLOW_EVENTS}"
             )
-        if not hooks[0].is_right(basic_auth_header(self.settings)):
-            raise Wrong(f"the webhook to {base}/webhook is off, partial, or lacks our Authorization header", mend)
-        self._check_reached(base, hooks[0].headers)
+        if not webhooks[0].is_right(basic_auth_header(self.settings)):
+            raise CheckFailed(
+                f"the webhook to {base}/webhook is off, partial, or lacks our Authorization header", remedy
+            )
+        self._check_reached(base, webhooks[0].headers)
         return f"all events go to {base}/webhook, where we answer"
 
     def _check_reached(self, base: str, headers: dict[str, str]) -> None:
-        """With the webhook's own headers; from here, since nothing makes Label Studio send an event idly."""
+        """Send a request with the webhook's headers.
+
+        The request comes from this machine: Label Studio cannot be made to send an event for a test.
+        """
         try:
             status = probe(f"{base}/health", headers)
         except httpx.HTTPError as error:
-            raise Wrong(
+            raise CheckFailed(
                 f"{base}/health cannot be reached from here ({type(error).__name__}: {error})",
                 "run `lorabel up`; if only Label Studio sees that address, ignore this",
             ) from error
         if status != httpx.codes.OK:
-            raise Wrong(f"{base}/health answers {status} to the webhook's headers", SAME_AUTH)
+            raise CheckFailed(f"{base}/health answers {status} to the webhook's headers", SAME_AUTH)
 
     def _media(self, label_studio: LabelStudio, access: LabelStudioAccess) -> str:
         task = label_studio.first_task(self.project.id)
@@ -119,25 +128,25 @@ class ProjectDoctor:
         authorization = label_studio.authorization()
         fetcher = Fetcher(self.settings)
         try:
-            sizes = [
+            sizes_bytes = [
                 len(fetcher.fetch(resolve_media(media, access, authorization)))
                 for media in _media_of(bindings[0].model_input(task.data))
             ]
         finally:
             fetcher.close()
-        return f"task {task.task_id}: {sum(sizes) / 1024:.0f} KiB fetched"
+        return f"task {task.task_id}: {sum(sizes_bytes) / 1024:.0f} KiB fetched"
 
 
 def _clock(label_studio: LabelStudio) -> str:
     ahead_s = label_studio.server().clock_ahead_s
     if abs(ahead_s) > MOST_CLOCK_SKEW_S:
-        raise Wrong(f"Label Studio's clock is {ahead_s:+.0f} s from ours", "set both clocks by NTP")
+        raise CheckFailed(f"Label Studio's clock is {ahead_s:+.0f} s from ours", "set both clocks by NTP")
     return f"Label Studio's clock is {ahead_s:+.0f} s from ours at {time.strftime('%H:%M:%S')}"
 
 
-def _ours(backends: list[Backend], url: str) -> Backend | None:
+def _find_backend(backends: list[Backend], url: str) -> Backend | None:
     return next((backend for backend in backends if backend.url.rstrip("/") == url), None)
 
 
-def _media_of(question: Contract) -> list[MediaRef]:
-    return [value for _, value in question if isinstance(value, MediaRef)]
+def _media_of(model_input: Contract) -> list[MediaRef]:
+    return [value for _, value in model_input if isinstance(value, MediaRef)]

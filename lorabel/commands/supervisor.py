@@ -1,4 +1,5 @@
-"""`lorabel up`: Redis, model server, backend and workers on one machine, started, watched and ended together."""
+"""`lorabel up`: starts Redis, model server, backend and workers on one machine, restarts each process that ends, and
+stops them together."""
 
 import logging
 import os
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,19 +23,51 @@ from lorabel.database.store import Store
 from lorabel.errors import LorabelError, SettingsError
 from lorabel.settings import Settings
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 log = logging.getLogger(__name__)
 
 REDIS = "redis"
+UP_TIMEOUT_S = 1800.0
 WATCH_EVERY_S = 0.2
 RESTART_AFTER_S = 0.5
 STOP_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 0.3
-# Threads of torch that wait for each other sleep instead of spinning: several processes share these cores.
+# Threads of torch that wait for each other sleep and do not spin, because several processes share these cores.
 PATIENCE = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def run_until_stopped(settings: Settings, console: "Console") -> None:
+    """Start all parts, print when they are ready, and stop them on Ctrl-C or SIGTERM. Call it in the main thread.
+
+    Raises:
+        SettingsError: a port is taken, or there is no redis-server.
+        LorabelError: a part does not become ready.
+    """
+    supervisor = Supervisor(settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        supervisor.start()
+        with console.status("starting") as status:
+            supervisor.wait_until_ready(UP_TIMEOUT_S, lambda part: status.update(f"waiting for {part}"))
+        console.print(f"backend at http://{settings.host}:{settings.port}, logs in {settings.data_dir / 'logs'}")
+        console.print("ready")
+        supervisor.run_forever()
+    except KeyboardInterrupt:
+        console.print("stopping")
+    finally:
+        supervisor.stop()
 
 
 @dataclass
 class Child:
+    """A part of Lorabel that runs as a process of its own, and how often it was restarted.
+
+    Attributes:
+        restart_at: time on the monotonic clock at which an ended process is started again; 0 if none is due.
+    """
+
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -44,7 +77,10 @@ class Child:
     restart_at: float = field(default=0.0)
 
     def start(self) -> None:
-        """In a session of its own, so that Ctrl-C reaches the supervisor alone, which ends the rest in order."""
+        """Start the process in a session of its own.
+
+        Ctrl-C then reaches the supervisor only, which stops the processes in order.
+        """
         output: IO[bytes] = self.log_file.open("ab")
         with output:
             self.process = subprocess.Popen(
@@ -57,13 +93,16 @@ class Child:
             )
 
     def signal(self, number: int) -> None:
-        """To the child and the processes that it started, if it still runs."""
+        """Send a signal to the process and to those that it started, if it still runs."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, number)
 
 
 class Supervisor:
-    """Restarts what dies. `stop` ends what was started here, and nothing else."""
+    """Starts processes and restarts each one that ends. `stop` ends the processes that this supervisor started.
+
+    A thread of its own watches the processes. Call the methods from one thread.
+    """
 
     def __init__(self, settings: Settings, env: Mapping[str, str] | None = None) -> None:
         self.settings = settings
@@ -78,7 +117,11 @@ class Supervisor:
         return {child.name: child.process.pid for child in self._children if child.process is not None}
 
     def start(self) -> None:
-        """Raises SettingsError if a port is taken or there is no redis-server."""
+        """Migrate the database, start all parts, and watch them.
+
+        Raises:
+            SettingsError: a port is taken, or there is no redis-server.
+        """
         check_port(self.settings.host, self.settings.port, "PORT")
         model_server = urlsplit(self.settings.model_server_url)
         check_port(self.settings.model_server_host, model_server.port or 80, "MODEL_SERVER_URL")
@@ -96,20 +139,21 @@ class Supervisor:
         self._watcher.start()
 
     def add(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Start one more child; its output goes to `DATA_DIR/logs/<name>.log`."""
+        """Start one more process; its output goes to `DATA_DIR/logs/<name>.log`."""
         self._logs.mkdir(parents=True, exist_ok=True)
         child = Child(name, argv, {**PATIENCE, **self._env, **(env or {})}, self._logs / f"{name}.log")
         child.start()
         self._children.append(child)
 
     def wait_until_ready(self, timeout_s: float, on_wait: Callable[[str], None] = lambda part: None) -> None:
-        """Returns when `/predict` would answer.
+        """Wait until the backend and the model server can answer `/predict`.
 
         Args:
-            on_wait: told again and again what is being waited for.
+            on_wait: called every 0.2 s with the name of the part that is not ready yet.
 
         Raises:
-            LorabelError: it is not ready in time; the message has the end of the log.
+            LorabelError: a part is not ready in time, or was restarted three times; the message has the end of its
+                log.
         """
         base = f"http://{self.settings.host}:{self.settings.port}"
         deadline = time.monotonic() + timeout_s
@@ -124,14 +168,14 @@ class Supervisor:
                 time.sleep(WATCH_EVERY_S)
 
     def run_forever(self) -> None:
-        """Until SIGINT or SIGTERM; must be called in the main thread."""
+        """Wait for SIGINT or SIGTERM, then stop. Must be called in the main thread."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stop.set())
         self._stop.wait()
         self.stop()
 
     def stop(self) -> None:
-        """Redis goes last: a worker that loses it in the middle of a job counts the job as failed."""
+        """Stop all processes. Redis is the last: a worker that loses Redis during a job counts the job as failed."""
         self._stop.set()
         if self._watcher.is_alive():
             self._watcher.join()
@@ -162,6 +206,7 @@ class Supervisor:
 
 
 def _end(children: Sequence[Child]) -> None:
+    """Send SIGTERM, and SIGKILL to processes that still run after STOP_TIMEOUT_S."""
     for child in children:
         child.signal(signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
@@ -176,16 +221,27 @@ def _end(children: Sequence[Child]) -> None:
 
 
 def check_port(host: str, port: int, variable: str) -> None:
-    """Raises SettingsError if somebody listens there already."""
-    with socket.socket() as probe:
-        probe.settimeout(CONNECT_TIMEOUT_S)
+    """Check that no program listens on the port.
+
+    Args:
+        variable: the setting that the message of the error names.
+
+    Raises:
+        SettingsError: a program listens there.
+    """
+    with socket.socket() as connection:
+        connection.settimeout(CONNECT_TIMEOUT_S)
         address = "127.0.0.1" if host == "0.0.0.0" else host
-        if probe.connect_ex((address, port)) == 0:
+        if connection.connect_ex((address, port)) == 0:
             raise SettingsError(f"port {port} is taken: end the program that listens there, or set {variable}")
 
 
 def redis_command(settings: Settings) -> list[str]:
-    """A Redis on a private socket, with its data in DATA_DIR. Raises SettingsError if there is no server."""
+    """The command that starts a Redis on a private socket, with its data in DATA_DIR.
+
+    Raises:
+        SettingsError: there is no redis-server on this machine.
+    """
     executable = shutil.which("redis-server") or _bundled_redis()
     if executable is None:
         raise SettingsError(
@@ -199,7 +255,7 @@ def redis_command(settings: Settings) -> list[str]:
 
 
 def gunicorn_config() -> Path:
-    """The backend's; found without importing the backend."""
+    """Path of the backend's gunicorn settings. It is found without an import of the backend."""
     package = find_spec("backend")
     if package is None or not package.submodule_search_locations:
         raise SettingsError("the package `backend` is not installed beside `lorabel`; install Lorabel again")

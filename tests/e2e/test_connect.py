@@ -110,7 +110,7 @@ def test_label_studios_protection_is_named_and_what_it_left_half_done_is_complet
 
 
 def _step(connection: Connection, name: str) -> str:
-    return next(step.found for step in connection.steps if step.name == name)
+    return next(step.finding for step in connection.steps if step.name == name)
 
 
 def _wrong(lorabel: Lorabel, project_id: int) -> list[Check]:
