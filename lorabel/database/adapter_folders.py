@@ -1,6 +1,9 @@
-"""Adapter folders, written whole or not at all: aside, flushed to the disk, renamed.
+"""The folders of trained adapters. A version's folder appears complete or not at all.
 
-`p12.v3/label/` holds the adapter of control tag `label` in PEFT's own format.
+`p12.v3/label/` holds the adapter of version 3 of project 12 for control tag `label`, in PEFT's format:
+
+    p12.v3/label/adapter_config.json
+    p12.v3/label/adapter_model.safetensors
 """
 
 import os
@@ -16,13 +19,24 @@ NAME = re.compile(r"p\d+\.v\d+/[^/\x00]+")
 
 
 class AdapterFolders:
-    """Folders under DATA_DIR/adapters. Names come over the network, so they are checked."""
+    """Reads and writes adapter folders. Names come over the network, so each name is checked.
+
+    Args:
+        root: DATA_DIR/adapters; it may be missing.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def path(self, name: str) -> Path:
-        """Raises NotFoundError if there is no such adapter, or if the name points elsewhere."""
+        """The folder of an adapter.
+
+        Args:
+            name: `p<project>.v<n>/<control tag>`.
+
+        Raises:
+            NotFoundError: there is no such adapter, or the name is not of this form.
+        """
         if not NAME.fullmatch(name) or name.rsplit("/", 1)[1] in (".", ".."):
             raise NotFoundError(f"{name!r} is no adapter name; expected p<project>.v<n>/<control tag>")
         folder = self.root / name
@@ -31,41 +45,50 @@ class AdapterFolders:
         return folder
 
     def write(self, version: str, write_into: Callable[[Path], None]) -> None:
-        """Let `write_into` fill a version's folder, then put it in its place in one step.
+        """Write a version's folder: fill a temporary folder, flush it to the disk, and rename it.
 
-        Half-written folders are never seen, and a folder is never replaced: its name stands for its weights
-        in the model server's memory.
+        Nobody sees a half-written folder. A folder is never replaced, because the model server keeps loaded
+        weights under the adapter's name.
+
+        Args:
+            version: name of the version, `p<project>.v<n>`.
+            write_into: writes the adapters into the folder that it is called with.
 
         Raises:
-            FileExistsError: the version has a folder.
+            FileExistsError: the version has a folder already.
         """
         final = self.root / version
         if final.exists():
             raise FileExistsError(f"{final} exists; a version's folder is never replaced")
-        aside = self.root / f".{version}.{uuid4().hex}"
-        aside.mkdir(parents=True)
+        temporary = self.root / f".{version}.{uuid4().hex}"
+        temporary.mkdir(parents=True)
         try:
-            write_into(aside)
-            for path in sorted(aside.rglob("*"), reverse=True):
+            write_into(temporary)
+            for path in sorted(temporary.rglob("*"), reverse=True):
                 _flush(path)
-            _flush(aside)
-            aside.rename(final)
+            _flush(temporary)
+            temporary.rename(final)
             _flush(self.root)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def last_number(self, project_id: int) -> int:
-        """The largest n of the folders `p<project>.v<n>`, 0 if there is none."""
+        """The largest n of a project's folders `p<project>.v<n>`; 0 if it has none."""
         names = [folder.name for folder in self.root.glob(f"p{project_id}.v*")]
         return max((int(name.rpartition(".v")[2]) for name in names), default=0)
 
     def remove_leftovers(self, version_prefix: str) -> None:
-        """Delete what killed runs wrote aside, e.g. for `p12.`; only safe while no run of it is on."""
+        """Delete the temporary folders that killed runs left. Only safe while no such run is writing.
+
+        Args:
+            version_prefix: e.g. `p12.` for all versions of project 12.
+        """
         for folder in self.root.glob(f".{version_prefix}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:
+    """Have the operating system write a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

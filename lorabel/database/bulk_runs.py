@@ -1,4 +1,8 @@
-"""Bulk runs as rows: asked for, continued after a kill, cancelled. `workers/preannotate.py` does them."""
+"""Rows of bulk runs: requested, queued again after a kill, cancelled. `workers/preannotate.py` does the work.
+
+Whether a project's predictions can be written to Label Studio at all is checked by the callers of `request`
+(`lorabel.label_studio.access.require_api_access`).
+"""
 
 from collections.abc import Iterable
 
@@ -9,7 +13,6 @@ from lorabel.database import leases, projects
 from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.errors import ConflictError, NotFoundError
-from lorabel.label_studio.access import api_access
 from lorabel.settings import Settings
 
 MOST_KILLS = 3
@@ -17,7 +20,6 @@ MOST_KILLS = 3
 
 def request(
     store: Store,
-    settings: Settings,
     project_id: int,
     reason: str,
     *,
@@ -25,18 +27,19 @@ def request(
     task_ids: Iterable[int] | None = None,
     strategy: str | None = None,
 ) -> BulkRun:
-    """A queued run; one that waits already serves this request too if it does all of its tasks.
+    """Return a queued run that does what is requested: an existing one that covers all its tasks, or a new one.
 
     Args:
-        only_unlabeled: leave out tasks that have an annotation.
-        task_ids: these tasks, whether they have an annotation or not; None for those of the whole project.
-        strategy: not predictions, but an order of the tasks without an annotation (`lorabel.curation.sampling`).
+        reason: who or what asks for the run, in words.
+        only_unlabeled: leave out tasks that have an annotation. It has no effect if there are `task_ids`.
+        task_ids: the tasks of the run, with or without an annotation; None for all tasks of the project.
+        strategy: put the tasks without an annotation into an order by this strategy of
+            `lorabel.curation.strategy`, instead of writing predictions.
 
     Raises:
         NotFoundError: no such project.
-        ConflictError: nothing can be written back, since we have no token for its Label Studio.
     """
-    wanted = BulkRun(
+    requested = BulkRun(
         project_id=project_id,
         state=RunState.QUEUED,
         reason=reason,
@@ -45,33 +48,31 @@ def request(
         strategy=strategy,
     )
     with store.write() as session:
-        project = projects.get(session, project_id, is_locked=True)
-        if api_access(project, settings) is None:
-            raise ConflictError(
-                f"project {project_id}: predictions cannot be written back without a token for its Label Studio; "
-                "connect it with `lorabel connect`, or set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
-            )
-        for waiting in session.scalars(_of(project_id).where(BulkRun.state == RunState.QUEUED)):
-            if _covers(waiting, wanted):
-                return waiting
-        session.add(wanted)
+        projects.get(session, project_id, is_locked=True)
+        for queued in session.scalars(_of(project_id).where(BulkRun.state == RunState.QUEUED)):
+            if _covers(queued, requested):
+                return queued
+        session.add(requested)
         session.flush()
-    return wanted
+    return requested
 
 
-def _covers(waiting: BulkRun, wanted: BulkRun) -> bool:
-    """Whether every task of `wanted` is still before `waiting`, and so is the choice of the version."""
-    if waiting.cursor or waiting.version_number is not None or waiting.strategy != wanted.strategy:
+def _covers(queued: BulkRun, requested: BulkRun) -> bool:
+    """Whether `queued` will do every task of `requested`, and has not chosen its model version yet."""
+    if queued.cursor or queued.version_number is not None or queued.strategy != requested.strategy:
         return False
-    if waiting.task_ids is not None:
-        return wanted.task_ids is not None and set(wanted.task_ids) <= set(waiting.task_ids)
-    return not waiting.only_unlabeled or wanted.only_unlabeled
+    if queued.task_ids is not None:
+        return requested.task_ids is not None and set(requested.task_ids) <= set(queued.task_ids)
+    return not queued.only_unlabeled or requested.only_unlabeled
 
 
 def requeue_killed(store: Store, settings: Settings) -> None:
-    """Runs whose worker fell silent go back to the queue; those that get no page further fail in the end."""
+    """Queue the runs again whose worker was killed.
+
+    A run fails instead when this was the third kill (MOST_KILLS) since it last completed a page.
+    """
     with store.write() as session:
-        for run in leases.silent(session, BulkRun, settings):
+        for run in leases.list_expired(session, BulkRun, settings):
             run.kills += 1
             if run.kills >= MOST_KILLS:
                 run.state, run.finished_at = RunState.FAILED, now()
@@ -81,22 +82,26 @@ def requeue_killed(store: Store, settings: Settings) -> None:
 
 
 def release(store: Store, run: BulkRun) -> None:
-    """Back to the queue, so that another one has its turn. Raises RunLostError if it is no longer ours."""
+    """Put a running run back into the queue, so that another run gets its turn.
+
+    Raises:
+        RunLostError: the run is no longer this worker's.
+    """
     with store.write() as session:
-        leases.change(session, run, state=RunState.QUEUED)
+        leases.update_claimed(session, run, state=RunState.QUEUED)
 
 
 def cancel(store: Store, project_id: int, run_id: int) -> BulkRun:
-    """The worker stops before its next page; what is written stays.
+    """Cancel a run. Its worker stops before the next page; predictions that are written stay.
 
     Raises:
         NotFoundError: no such run.
-        ConflictError: it has ended.
+        ConflictError: the run has already finished or failed.
     """
     with store.write() as session:
         active = BulkRun.state.in_((RunState.QUEUED, RunState.RUNNING))
-        ours = update(BulkRun).where(BulkRun.id == run_id, BulkRun.project_id == project_id, active)
-        session.execute(ours.values(state=RunState.CANCELLED, finished_at=now()))
+        cancelling = update(BulkRun).where(BulkRun.id == run_id, BulkRun.project_id == project_id, active)
+        session.execute(cancelling.values(state=RunState.CANCELLED, finished_at=now()))
         run = get(session, project_id, run_id)
         if run.state != RunState.CANCELLED:
             raise ConflictError(f"bulk run {run_id} of project {project_id} has {run.state} already")
@@ -104,6 +109,7 @@ def cancel(store: Store, project_id: int, run_id: int) -> BulkRun:
 
 
 def get(session: Session, project_id: int, run_id: int) -> BulkRun:
+    """Raises NotFoundError if the project has no such run."""
     run = session.get(BulkRun, run_id)
     if run is None or run.project_id != project_id:
         raise NotFoundError(f"project {project_id} has no bulk run {run_id}")
@@ -111,16 +117,17 @@ def get(session: Session, project_id: int, run_id: int) -> BulkRun:
 
 
 def list_of(session: Session, project_id: int) -> list[BulkRun]:
-    """Newest first."""
+    """All runs of a project, newest first."""
     return list(session.scalars(_of(project_id).order_by(BulkRun.id.desc())))
 
 
-def all_queued(session: Session) -> list[BulkRun]:
-    """Oldest first."""
+def list_queued(session: Session) -> list[BulkRun]:
+    """Queued runs of all projects, oldest first."""
     return list(session.scalars(select(BulkRun).where(BulkRun.state == RunState.QUEUED).order_by(BulkRun.id)))
 
 
 def is_another_queued(session: Session) -> bool:
+    """Whether any run waits, of whatever project; the caller's own run is running, not queued."""
     return bool(session.scalar(select(exists().where(BulkRun.state == RunState.QUEUED))))
 
 

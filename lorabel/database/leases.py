@@ -1,6 +1,7 @@
-"""Rows that stand for work: claimed by one worker, kept alive by a heartbeat, ended; queues only bring the news.
+"""Leases on runs: a worker claims a run's row, keeps it with a heartbeat, and loses it when the heartbeat stops.
 
-Training runs and bulk runs are such rows. At most one of a project is running; a unique index sees to it.
+Used for training runs and bulk runs. At most one run of each kind is running per project; a unique index
+ensures this. A worker that was only slow finds that its run has a new `attempt` and stops with RunLostError.
 """
 
 from datetime import timedelta
@@ -19,13 +20,18 @@ R = TypeVar("R", TrainingRun, BulkRun)
 
 
 def claim(store: Store, table: type[R], run_id: int) -> R | None:
-    """Mark a queued run as running and ours; None if it is not queued or another run of its project is on."""
+    """Mark a queued run as running and return it.
+
+    Returns:
+        None if the run is not queued, or if another run of its project is running. Of several workers that
+        claim the same run, only one gets it.
+    """
     try:
         with store.write() as session:
-            claimed = update(table).where(table.id == run_id, table.state == RunState.QUEUED)
+            claiming = update(table).where(table.id == run_id, table.state == RunState.QUEUED)
             started_at = func.coalesce(table.started_at, now())
-            claimed = claimed.values(state=RunState.RUNNING, started_at=started_at, heartbeat_at=now())
-            if cast(CursorResult[Any], session.execute(claimed)).rowcount == 0:
+            claiming = claiming.values(state=RunState.RUNNING, started_at=started_at, heartbeat_at=now())
+            if cast(CursorResult[Any], session.execute(claiming)).rowcount == 0:
                 return None
             return session.get_one(table, run_id)
     except IntegrityError:
@@ -33,26 +39,48 @@ def claim(store: Store, table: type[R], run_id: int) -> R | None:
 
 
 def report(store: Store, run: TrainingRun | BulkRun, **columns: Any) -> None:
-    """Write progress and show that the run is alive. Raises RunLostError if it is no longer this worker's."""
+    """Renew the lease on a claimed run and write its progress.
+
+    Args:
+        columns: new values of the run's columns; none for a mere heartbeat.
+
+    Raises:
+        RunLostError: the run was given to another worker, or cancelled.
+    """
     with store.write() as session:
-        change(session, run, heartbeat_at=now(), **columns)
+        update_claimed(session, run, heartbeat_at=now(), **columns)
 
 
 def finish(session: Session, run: TrainingRun | BulkRun, state: RunState, **columns: Any) -> None:
-    """Raises RunLostError if it is no longer this worker's, so that the transaction comes to nothing."""
-    change(session, run, state=state, finished_at=now(), **columns)
+    """End a claimed run in the caller's transaction.
+
+    Args:
+        state: FINISHED or FAILED.
+        columns: new values of the run's columns.
+
+    Raises:
+        RunLostError: the run was given to another worker, or cancelled; the transaction is rolled back.
+    """
+    update_claimed(session, run, state=state, finished_at=now(), **columns)
 
 
-def change(session: Session, run: TrainingRun | BulkRun, **columns: Any) -> None:
-    """Raises RunLostError if the run was given to another worker, or cancelled."""
+def update_claimed(session: Session, run: TrainingRun | BulkRun, **columns: Any) -> None:
+    """Write columns of a run that this worker has claimed.
+
+    Raises:
+        RunLostError: the run was given to another worker, or cancelled.
+    """
     table = type(run)
-    ours = update(table).where(table.id == run.id, table.state == RunState.RUNNING, table.attempt == run.attempt)
-    if cast(CursorResult[Any], session.execute(ours.values(**columns))).rowcount == 0:
+    claimed = (table.id == run.id, table.state == RunState.RUNNING, table.attempt == run.attempt)
+    if cast(CursorResult[Any], session.execute(update(table).where(*claimed).values(**columns))).rowcount == 0:
         raise RunLostError(f"run {run.id} is no longer ours: it was cancelled, or its lease ended")
 
 
-def silent(session: Session, table: type[R], settings: Settings) -> list[R]:
-    """Running ones whose worker has shown no life for RUN_LEASE_SECONDS; locked until the transaction ends."""
-    silent_since = now() - timedelta(seconds=settings.run_lease_seconds)
-    found = select(table).where(table.state == RunState.RUNNING, table.heartbeat_at < silent_since)
-    return list(session.scalars(found.with_for_update(skip_locked=True)))
+def list_expired(session: Session, table: type[R], settings: Settings) -> list[R]:
+    """Running runs without a heartbeat for RUN_LEASE_SECONDS, locked until the transaction ends.
+
+    Rows that another process has locked are left out.
+    """
+    expired_before = now() - timedelta(seconds=settings.run_lease_seconds)
+    expired = select(table).where(table.state == RunState.RUNNING, table.heartbeat_at < expired_before)
+    return list(session.scalars(expired.with_for_update(skip_locked=True)))

@@ -1,4 +1,4 @@
-"""The way to the database: transactions on SQLite (WAL mode) or PostgreSQL, and its schema's migrations."""
+"""Access to the database: transactions on SQLite (WAL mode) or PostgreSQL, and migrations of the schema."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,13 @@ MIGRATION_LOCK = 0x10AABE1
 
 
 class Store:
-    """Thread-safe. SQLite is flushed to the disk at each commit (synchronous=FULL), as PostgreSQL is."""
+    """The database. Thread-safe.
+
+    Every commit is flushed to the disk: on SQLite by `synchronous = FULL`, on PostgreSQL by default.
+
+    Args:
+        url: an SQLAlchemy URL; the folder of an SQLite file is created if it is missing.
+    """
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
@@ -33,32 +39,33 @@ class Store:
         if self.is_sqlite:
             _prepare_sqlite(self.engine)
         self._writing = self.engine.execution_options(begins_immediately=True)
-        # SQLite has one writer, and those who wait for it sleep longer and longer. In one process they rather
-        # queue here, or one of many threads would wait for seconds.
-        self._turn: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
+        # SQLite allows one writer at a time. Waiting writers poll with longer and longer pauses, so that one of
+        # many threads may wait for seconds. The threads of this process wait for this lock instead.
+        self._write_lock: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
 
     @classmethod
     def open(cls, settings: Settings) -> "Store":
+        """The database that the settings name (`DATABASE_URL`)."""
         return cls(settings.database)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction, committed at the end of the block or not at all."""
-        with self._turn, Session(self._writing, expire_on_commit=False) as session, session.begin():
+        """A transaction: committed at the end of the block, rolled back if the block raises."""
+        with self._write_lock, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view; what is changed in it is thrown away."""
+        """A transaction for reading; changes that are made in it are discarded."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     def insert(self, table: type[Table]) -> Any:
-        """An INSERT that knows ON CONFLICT, in the database's own dialect."""
+        """An INSERT statement in the database's own dialect, which has ON CONFLICT."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def migrate(self) -> None:
-        """Bring the schema to the newest revision. Safe to run from several processes at once."""
+        """Upgrade the schema to the newest revision. Several processes may do this at the same time."""
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self._writing.connect() as connection, connection.begin():
@@ -68,11 +75,15 @@ class Store:
             command.upgrade(config, "head")
 
     def close(self) -> None:
+        """Close all connections."""
         self.engine.dispose()
 
 
 def _prepare_sqlite(engine: Engine) -> None:
-    """Begin transactions ourselves: writers take the lock at once, else two of them could deadlock.
+    """Configure each connection, and begin transactions ourselves instead of leaving this to the driver.
+
+    A writing transaction takes the write lock at its beginning. If two transactions read first and then both
+    wanted to write, one of them would fail.
 
     https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
     """

@@ -1,4 +1,8 @@
-"""The tables: the database is the truth, Redis only carries the news that there is something to do."""
+"""The database tables. What is not in them is not known: Redis only carries jobs that name their rows.
+
+An id of a project, task, annotation or user is Label Studio's. All times are in UTC. The columns change only
+together with a migration (`lorabel/database/migrations`).
+"""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,7 +30,7 @@ def now() -> datetime:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time in UTC. SQLite keeps no zone, so it is put back on reading."""
+    """A timezone-aware time in UTC. SQLite stores no timezone, so it is added when a row is read."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -39,6 +43,12 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class EventState(StrEnum):
+    """What became of a webhook event.
+
+    `stale`: it changed nothing, since the database already had the same or a newer state. `ignored`: it belongs
+    to no project. `failed`: it could not be applied; the reason is in `Event.error`.
+    """
+
     PENDING = "pending"
     APPLIED = "applied"
     STALE = "stale"
@@ -47,6 +57,12 @@ class EventState(StrEnum):
 
 
 class VersionState(StrEnum):
+    """State of a model version.
+
+    `candidate`: trained and not live yet. `live`: predicts now; at most one version of a project is. `rejected`:
+    scored worse than the live version. `retired`: was live once.
+    """
+
     CANDIDATE = "candidate"
     LIVE = "live"
     REJECTED = "rejected"
@@ -54,6 +70,8 @@ class VersionState(StrEnum):
 
 
 class RunState(StrEnum):
+    """State of a training run or bulk run; the last three are final."""
+
     QUEUED = "queued"
     RUNNING = "running"
     FINISHED = "finished"
@@ -72,7 +90,14 @@ class Table(DeclarativeBase):
 
 
 class Event(Table):
-    """One webhook request, as it came. `payload` is the raw JSON body."""
+    """A webhook request as it was received.
+
+    Attributes:
+        action: the event's name in Label Studio, e.g. `ANNOTATION_CREATED`.
+        project_id: None if the request names no project.
+        payload: the raw JSON body.
+        applied_at: when the event was applied, or was found to be stale, ignored or failed.
+    """
 
     __tablename__ = "event"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -88,11 +113,17 @@ class Event(Table):
 
 
 class Project(Table):
-    """A Label Studio project, by its id there.
+    """A Label Studio project.
 
-    `hostname` and `setup_token` are what `/setup` said; `label_studio_url`, `api_key` and `backend_url` (our
-    address as Label Studio sees it) what the operator said with `lorabel connect`. `live_number` is n of the
-    live version `p<id>.v<n>`, 0 for the base models.
+    Attributes:
+        label_config: XML of the labeling interface; None until a request or event has brought it.
+        hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
+        setup_token: token in the last `/setup` request, a legacy one.
+        extra_params: the "extra params" that `/setup` sends; they override the training policy of the settings.
+        label_studio_url: address of Label Studio, as given to `lorabel connect`.
+        api_key: token for Label Studio's API, as given to `lorabel connect`.
+        backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
+        live_number: n of the live version `p<id>.v<n>`; 0 for the base models.
     """
 
     __tablename__ = "project"
@@ -115,10 +146,20 @@ class Project(Table):
 
 
 class Annotation(Table):
-    """The newest known state of one annotation, by its id in Label Studio.
+    """The newest known state of an annotation.
 
-    A deleted one stays as a tombstone, so that a creation that arrives late does not revive it (Label Studio
-    never uses an id twice). `run_id` is the run that last took this state, None while it is new.
+    The row of a deleted annotation stays, so that a creation event that arrives late does not restore the
+    annotation. Label Studio never uses an id twice.
+
+    Attributes:
+        task_id: None if a deletion is all that we know of the annotation; so are `task_data` and `result`.
+        result: Label Studio's list of regions.
+        was_cancelled: whether the annotator skipped the task.
+        completed_by: user id of the annotator.
+        updated_at: time of this state in Label Studio; a state that is not newer is not applied.
+        received_at: when this state reached us.
+        run_id: the training run that took this state in; None while it is new.
+        times_applied: how many states of this annotation were applied, its deletion included.
     """
 
     __tablename__ = "annotation"
@@ -138,7 +179,7 @@ class Annotation(Table):
 
 
 class DeletedTask(Table):
-    """A tombstone, so that an annotation event that arrives after its task's deletion does not train."""
+    """A task that was deleted in Label Studio: annotation events that arrive later are not used for training."""
 
     __tablename__ = "deleted_task"
     task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -146,10 +187,21 @@ class DeletedTask(Table):
 
 
 class ModelVersion(Table):
-    """A set of adapters, one per control tag: `adapters` maps from_name to an adapter folder's name.
+    """A model version `p<project>.v<number>`: a set of adapters, one per control tag.
 
-    `trained_on` are annotation ids; `metrics` has `candidate` and `live`, each by control tag, measured on
-    the same held-out tasks, `calibration` by control tag, and `decision`, a sentence.
+    The version 0, the base models without adapters, has no row.
+
+    Attributes:
+        parent: number of the version that was live when this one was trained.
+        base_models: from_name -> hub id or folder of the base model that the adapter was trained on.
+        adapters: from_name -> the adapter's name, e.g. `p12.v3/label`. A control tag for which nothing better was
+            trained keeps the adapter of the version before, so the name may have a lower number.
+        metrics: `candidate` and `live` hold scores by from_name, measured on the same held-out tasks;
+            `calibration` holds temperatures by from_name; `decision` is a sentence that says why the version
+            was promoted or rejected.
+        trained_on: annotation ids.
+        run_id: the training run that made the version.
+        promoted_at: when the version last became live; None if it never was.
     """
 
     __tablename__ = "model_version"
@@ -174,9 +226,21 @@ class ModelVersion(Table):
 
 
 class TrainingRun(Table):
-    """One run, also while it is queued or running; at most one of each per project.
+    """A training run. A project has at most one queued run and at most one running run.
 
-    `heartbeat_at` is renewed while the run lives: silence means that its worker was killed.
+    Attributes:
+        reason: who or what asked for the run, in words.
+        attempt: 1, and one more each time the run is queued again because its worker was killed.
+        step: optimizer steps done, of `steps`.
+        loss: training loss of the last step.
+        seconds_left: estimate of the time until the run ends; None when it has ended.
+        config: the training recipe, and under `compared` what the comparison with Label Studio found.
+        metrics: the metrics of the version that the run made.
+        annotation_ids: the annotations that the version was trained on.
+        version_number: number of the version that the run made; None if it made none.
+        decision: what became of that version and why, in words.
+        heartbeat_at: renewed while the worker lives. When it is older than RUN_LEASE_SECONDS, the worker counts
+            as killed.
     """
 
     __tablename__ = "training_run"
@@ -213,15 +277,27 @@ class TrainingRun(Table):
 
 
 class BulkRun(Table):
-    """Predictions of many tasks, written back to Label Studio; at most one of a project is running.
+    """A bulk run: predicts many tasks and writes the predictions to Label Studio. At most one per project runs.
 
-    The tasks are `task_ids`, else those without an annotation, else all. They are done by id, and `cursor` is
-    the last one of the last page that Label Studio has. Every task up to it is done, was skipped since it had
-    a prediction of the version, or failed; `failures` names the first of these with the reason. `version_number`
-    is what was live at the start, for the whole run. `label_studio_s` are the seconds spent in Label Studio, of
-    those from `started_at` to `finished_at`. `kills` are those since the last page.
+    Tasks are predicted in the order of their ids, page by page.
 
-    With a `strategy` (`lorabel.curation.sampling`) the run orders the tasks that have no annotation instead.
+    Attributes:
+        reason: who or what asked for the run, in words.
+        only_unlabeled: whether tasks with an annotation are left out. It has no effect where `task_ids` is set.
+        task_ids: the tasks of the run; None for all tasks of the project.
+        strategy: a strategy of `lorabel.curation.strategy`. Such a run puts the tasks without an annotation into
+            an order and writes that to Label Studio. None for a run that writes predictions.
+        version_number: number of the version that was live at the start; the whole run predicts with it.
+        cursor: id of the last task of the last page whose predictions Label Studio has.
+        total: how many tasks the run has; None until the first page is read.
+        done: tasks predicted.
+        skipped: tasks that already had a prediction of this version.
+        failed: tasks that could not be predicted.
+        failures: `{"task_id": ..., "reason": ...}` of the first 100 of these.
+        label_studio_s: seconds spent in requests to Label Studio, of those from `started_at` to `finished_at`.
+        attempt: 1, and one more each time the run is queued again because its worker was killed.
+        kills: how often the worker was killed since the last page that was completed.
+        heartbeat_at: as in `TrainingRun`.
     """
 
     __tablename__ = "bulk_run"
@@ -261,7 +337,10 @@ class BulkRun(Table):
 
 
 class UnreadableTask(Table):
-    """A task that the last prediction could not read, and why; gone once it is read."""
+    """A task that the last prediction could not read. The row is deleted when a later prediction reads the task.
+
+    `is_permanent`: trying again is useless, e.g. because the file is broken.
+    """
 
     __tablename__ = "unread_task"
     project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -272,11 +351,14 @@ class UnreadableTask(Table):
 
 
 class TaskEmbedding(Table):
-    """Where a task lies in the space of its base model, for search.
+    """The embedding of a task by the base model, for search.
 
-    `contents` is the digest of what was embedded, by address and text; `modalities` theirs, joined by spaces;
-    `space` as in `Embedding`. `vector` is little-endian float16. `version` is its project's in `EmbeddingIndex`
-    when the row was written.
+    Attributes:
+        contents: digest of the contents that were embedded (the addresses and texts, not the files' bytes).
+        modalities: modalities of these contents, sorted and joined by spaces.
+        space: names family and base model; only vectors of the same space can be compared (see `Embedding`).
+        vector: length 1, little-endian float16.
+        version: version of the project's `EmbeddingIndex` when the row was written.
     """
 
     __tablename__ = "task_embedding"
@@ -292,8 +374,14 @@ class TaskEmbedding(Table):
 
 
 class EmbeddingIndex(Table):
-    """What happened to a project's embeddings: `version` counts the changes, `deleted_at` is that of the last
-    deletion. The project's tasks were all looked at up to the id `cursor`, for vectors of `space`."""
+    """State of a project's embeddings. Readers that keep vectors in memory learn from it what has changed.
+
+    Attributes:
+        version: counts the transactions that wrote or deleted embeddings of the project.
+        deleted_at: `version` of the last deletion. A reader with an older version must read everything again.
+        cursor: search has looked at every task up to this id and embedded what it could.
+        space: the space of the vectors that `cursor` is about; None if there is none yet.
+    """
 
     __tablename__ = "embedding_index"
     project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -304,4 +392,5 @@ class EmbeddingIndex(Table):
 
 
 def version_name(project_id: int, number: int) -> str:
+    """The name that Label Studio stores with predictions, e.g. `p12.v3`."""
     return f"p{project_id}.v{number}"

@@ -1,6 +1,7 @@
-"""Training runs as rows: asked for, claimed by one worker, kept alive, ended. The queue only brings the news.
+"""Rows of training runs: requested, claimed by a worker, reported on, finished; and when a run is due.
 
-At most one run of a project is queued and at most one is running; two unique indexes see to it.
+At most one run of a project is queued and at most one is running; two unique indexes ensure this.
+`workers/finetune.py` does the training.
 """
 
 from datetime import timedelta
@@ -18,33 +19,37 @@ from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
 MOST_ATTEMPTS = 2
-FIRST_REST = timedelta(minutes=1)
-MOST_FAILURES = 11  # then a run is tried about once a day
+FIRST_PAUSE = timedelta(minutes=1)
+MOST_FAILURES = 11  # the pause no longer doubles after so many: a run is then tried about once a day
 
 
 def request(store: Store, project_id: int, reason: str) -> TrainingRun:
-    """The project's queued run; if one waits already it serves this request too.
+    """Return the project's queued run; a new one if none is queued.
+
+    Args:
+        reason: who or what asks for the run, in words.
 
     Raises:
         NotFoundError: no such project.
     """
     try:
         with store.write() as session:
-            # The job that applies START_TRAINING locks the project first, too: in another order the two could
-            # wait for each other.
+            # The job that applies START_TRAINING events also locks the project first. With another order here,
+            # the two transactions could wait for each other.
             projects.get(session, project_id, is_locked=True)
-            return queued(session, project_id) or add(session, project_id, reason)
-    except IntegrityError:  # another process was quicker
+            return find_queued(session, project_id) or add(session, project_id, reason)
+    except IntegrityError:  # another process has just added a run
         with store.write() as session:
-            return queued(session, project_id) or add(session, project_id, reason)
+            return find_queued(session, project_id) or add(session, project_id, reason)
 
 
-def queued(session: Session, project_id: int) -> TrainingRun | None:
+def find_queued(session: Session, project_id: int) -> TrainingRun | None:
+    """The project's queued run, if there is one."""
     return session.scalar(_of(project_id, RunState.QUEUED))
 
 
 def add(session: Session, project_id: int, reason: str) -> TrainingRun:
-    """A new queued run. Raises IntegrityError if one waits already."""
+    """Add a queued run. Raises IntegrityError if the project has one already."""
     run = TrainingRun(project_id=project_id, state=RunState.QUEUED, reason=reason)
     session.add(run)
     session.flush()
@@ -52,36 +57,41 @@ def add(session: Session, project_id: int, reason: str) -> TrainingRun:
 
 
 def claim(store: Store, run_id: int) -> TrainingRun | None:
-    """Mark a queued run as running and ours; None if it is not queued or another run of its project is on."""
+    """Mark a queued run as running and return it; None if it cannot be claimed (see `leases.claim`)."""
     return leases.claim(store, TrainingRun, run_id)
 
 
 def report(store: Store, run: TrainingRun, **columns: Any) -> None:
-    """Write progress and show that the run is alive. Raises RunLostError if it was given to another worker."""
+    """Renew the lease on a claimed run and write its progress. Raises RunLostError (see `leases.report`)."""
     leases.report(store, run, **columns)
 
 
 def finish(session: Session, run: TrainingRun, state: RunState, **columns: Any) -> None:
-    """Raises RunLostError if it was given to another worker, so that the transaction comes to nothing."""
+    """End a claimed run in the caller's transaction. Raises RunLostError (see `leases.finish`)."""
     leases.finish(session, run, state, seconds_left=None, **columns)
 
 
 def requeue_killed(store: Store, settings: Settings) -> None:
-    """Runs whose worker fell silent go back to the queue once, and fail the second time."""
+    """Queue the runs again whose worker was killed; a run whose worker was killed twice fails instead.
+
+    It also fails if the project has a queued run by now, since that run will do its work.
+    """
     with store.write() as session:
-        for run in leases.silent(session, TrainingRun, settings):
-            if run.attempt >= MOST_ATTEMPTS or queued(session, run.project_id) is not None:
+        for run in leases.list_expired(session, TrainingRun, settings):
+            if run.attempt >= MOST_ATTEMPTS or find_queued(session, run.project_id) is not None:
                 run.state, run.finished_at = RunState.FAILED, now()
                 run.error = f"the worker was killed in attempt {run.attempt} of {MOST_ATTEMPTS}"
             else:
                 run.state, run.attempt = RunState.QUEUED, run.attempt + 1
 
 
-def all_queued(session: Session) -> list[TrainingRun]:
+def list_queued(session: Session) -> list[TrainingRun]:
+    """Queued runs of all projects."""
     return list(session.scalars(select(TrainingRun).where(TrainingRun.state == RunState.QUEUED)))
 
 
 def get(session: Session, project_id: int, run_id: int) -> TrainingRun:
+    """Raises NotFoundError if the project has no such run."""
     run = session.get(TrainingRun, run_id)
     if run is None or run.project_id != project_id:
         raise NotFoundError(f"project {project_id} has no training run {run_id}")
@@ -89,7 +99,7 @@ def get(session: Session, project_id: int, run_id: int) -> TrainingRun:
 
 
 def list_of(session: Session, project_id: int) -> list[TrainingRun]:
-    """Newest first."""
+    """All runs of a project, newest first."""
     return list(
         session.scalars(
             select(TrainingRun).where(TrainingRun.project_id == project_id).order_by(TrainingRun.id.desc())
@@ -98,12 +108,18 @@ def list_of(session: Session, project_id: int) -> list[TrainingRun]:
 
 
 def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
-    """Ask for a run of each project whose policy says so.
+    """Request a run for each project that is due for one, and return these runs.
 
-    A run is due after N new annotations, or when the newest is T seconds old and at least M are new; the
-    extra params that Label Studio sends with /setup override the settings of the same (lower case) name.
-    None is due while another is queued or on: what that one learns from counts as new until it ends. After a
-    failure the next one waits, twice as long after each; nor is one due where no problem serves the config.
+    A run is due after TRAIN_AFTER_ANNOTATIONS new annotations; or after TRAIN_MIN_ANNOTATIONS new annotations if
+    the newest of them is TRAIN_AFTER_SECONDS old. A project overrides these settings with extra params of the
+    same name in lower case, which Label Studio sends with /setup.
+
+    No run is due
+
+    - while another run of the project is queued or running, because the annotations that the other run learns
+      from count as new until it ends;
+    - for a while after a failed run: one minute, and twice as long after each further failure;
+    - where no problem serves the label config.
     """
     usable = (
         Annotation.run_id.is_(None),
@@ -117,37 +133,40 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
             .where(*usable, Project.is_deleted.is_(False), ~_is_training())
             .group_by(Project.id)
         ).all()
-        counts = [row for row in counts if _can_learn(row[0]) and not _rests(session, row[0].id)]
-    due = []
-    for project, fresh, newest in counts:
+        counts = [row for row in counts if _can_learn(row[0]) and not _is_pausing(session, row[0].id)]
+    runs = []
+    for project, new_count, newest_at in counts:
         policy = _policy(project, settings)
-        waited = now() - newest > timedelta(seconds=policy["train_after_seconds"])
-        if fresh >= policy["train_after_annotations"]:
-            due.append(request(store, project.id, f"{fresh} new annotations"))
-        elif waited and fresh >= policy["train_min_annotations"]:
-            due.append(request(store, project.id, f"{fresh} new annotations, the newest some time ago"))
-    return due
+        has_waited = now() - newest_at > timedelta(seconds=policy["train_after_seconds"])
+        if new_count >= policy["train_after_annotations"]:
+            runs.append(request(store, project.id, f"{new_count} new annotations"))
+        elif has_waited and new_count >= policy["train_min_annotations"]:
+            runs.append(request(store, project.id, f"{new_count} new annotations, the newest some time ago"))
+    return runs
 
 
 def _can_learn(project: Project) -> bool:
+    """Whether a problem serves any control tag of the project."""
     try:
         return bool(bind(project.label_config or "").bindings)
     except LabelConfigError:
         return False
 
 
-def _rests(session: Session, project_id: int) -> bool:
-    """Whether the newest runs failed, and too short a time ago."""
+def _is_pausing(session: Session, project_id: int) -> bool:
+    """Whether the newest runs failed and the pause after them is not over."""
     states = select(TrainingRun.state, TrainingRun.finished_at).where(TrainingRun.project_id == project_id)
-    failures, last = 0, None
+    failures, last_failed_at = 0, None
     for state, finished_at in session.execute(states.order_by(TrainingRun.id.desc()).limit(MOST_FAILURES)):
         if state != RunState.FAILED:
             break
-        failures, last = failures + 1, last or finished_at
-    return last is not None and now() - last < FIRST_REST * 2 ** (failures - 1)
+        failures, last_failed_at = failures + 1, last_failed_at or finished_at
+    return last_failed_at is not None and now() - last_failed_at < FIRST_PAUSE * 2 ** (failures - 1)
 
 
 def _policy(project: Project, settings: Settings) -> dict[str, int]:
+    """The training policy by setting name: the project's extra params where they are whole numbers above 0, else
+    the settings."""
     names = ("train_after_annotations", "train_after_seconds", "train_min_annotations")
     extra = project.extra_params or {}
     return {

@@ -1,6 +1,7 @@
-"""Model versions: a set of adapters, one per control tag; which one is live, and who may become it.
+"""Rows of model versions, and which version of a project is live. Only `make_live` changes that.
 
-`p<project>.v0` stands for the base models and needs no row. The live version changes here and nowhere else.
+A version is a set of adapters, one per control tag. `p<project>.v0` is the base models without adapters and has
+no row.
 """
 
 import logging
@@ -15,16 +16,17 @@ log = logging.getLogger(__name__)
 
 
 def list_of(session: Session, project_id: int) -> list[ModelVersion]:
-    """Newest first, without v0."""
+    """All versions of a project except v0, newest first."""
     of_project = select(ModelVersion).where(ModelVersion.project_id == project_id)
     return list(session.scalars(of_project.order_by(ModelVersion.number.desc())))
 
 
 def get(session: Session, project_id: int, number: int) -> ModelVersion:
-    wanted = (ModelVersion.project_id == project_id, ModelVersion.number == number)
-    version = session.scalar(select(ModelVersion).where(*wanted))
+    """Raises NotFoundError if the project has no such version; v0 is none, since it has no row."""
+    is_version = (ModelVersion.project_id == project_id, ModelVersion.number == number)
+    version = session.scalar(select(ModelVersion).where(*is_version))
     if version is None:
-        known = ", ".join(v.name for v in list_of(session, project_id)) or "none"
+        known = ", ".join(known_version.name for known_version in list_of(session, project_id)) or "none"
         raise NotFoundError(f"no version {version_name(project_id, number)}; known: {known}")
     return version
 
@@ -35,17 +37,29 @@ def adapters_of(session: Session, project_id: int, number: int) -> dict[str, str
 
 
 def temperatures(version: ModelVersion) -> dict[str, float]:
-    """from_name -> what its scores are calibrated with (`workers.calibration`); where there is none, 1."""
-    found = version.metrics.get("calibration", {})
-    return {from_name: one["temperature"] for from_name, one in found.items() if one is not None}
+    """from_name -> the temperature that calibrates its scores (`workers.calibration`).
+
+    A control tag without an entry has the temperature 1.
+    """
+    calibrations = version.metrics.get("calibration", {})
+    return {
+        from_name: calibration["temperature"]
+        for from_name, calibration in calibrations.items()
+        if calibration is not None
+    }
 
 
 def live_adapters(session: Session, project: Project) -> dict[str, str]:
+    """from_name -> adapter name of the live version; empty if the base models are live."""
     return adapters_of(session, project.id, project.live_number)
 
 
 def parse_number(project_id: int, name: str | int) -> int:
-    """`3`, `v3` or `p12.v3` -> 3. Raises NotFoundError for another project's version or no version at all."""
+    """`3`, `v3` or `p12.v3` -> 3.
+
+    Raises:
+        NotFoundError: the name is another project's version, or no version name at all.
+    """
     text = str(name).removeprefix(f"p{project_id}.").removeprefix("v")
     if not text.isdigit():
         raise NotFoundError(f"{name!r} names no version of project {project_id}; expected p{project_id}.v<n>")
@@ -53,13 +67,20 @@ def parse_number(project_id: int, name: str | int) -> int:
 
 
 def next_number(session: Session, project_id: int) -> int:
-    return (
-        session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id)) or 0
-    ) + 1
+    """One more than the highest number of the project's versions; 1 if it has none."""
+    highest = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id))
+    return (highest or 0) + 1
 
 
 def make_live(session: Session, project: Project, number: int) -> None:
-    """Retire the live version and put `number` in its place (0: the base models)."""
+    """Retire the live version and make another version live.
+
+    Args:
+        number: number of the new live version; 0 for the base models.
+
+    Raises:
+        NotFoundError: no such version.
+    """
     if project.live_number:
         get(session, project.id, project.live_number).state = VersionState.RETIRED
     if number:

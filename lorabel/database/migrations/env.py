@@ -1,4 +1,4 @@
-"""Alembic's entry: migrations run on the connection that `Store.migrate` opened."""
+"""Alembic's entry point: runs the migrations on the connection that `Store.migrate` opened."""
 
 from alembic import context
 from sqlalchemy import Connection
