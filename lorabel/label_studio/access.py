@@ -1,20 +1,24 @@
-"""Which address and which token reach a project's Label Studio, and what they mean for a media URL."""
+"""The address and token of a project's Label Studio, and which media addresses they apply to."""
 
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
 from lorabel.contracts import MediaRef
 from lorabel.database.tables import Project
+from lorabel.errors import ConflictError
 from lorabel.media.fetching import ascii_url, origin
 from lorabel.settings import Settings
 
 
 @dataclass(frozen=True)
 class LabelStudioAccess:
-    """Where a project's Label Studio is and with which token it lets us in.
+    """Address of a project's Label Studio and the token for it.
 
-    `is_trusted`: the operator named the address (by setting or `lorabel connect`). The host name that
-    `/setup` carries was not checked by anyone: media there must be at public addresses like any other.
+    Attributes:
+        api_key: a personal access token or a legacy token; None if there is none.
+        is_trusted: whether the operator named the address, by a setting or with `lorabel connect`. The address
+            that `/setup` carries is not trusted, because nobody has checked it: media there must be at public
+            addresses like any other.
     """
 
     url: str
@@ -23,7 +27,11 @@ class LabelStudioAccess:
 
 
 def label_studio_access(project: Project, settings: Settings) -> LabelStudioAccess | None:
-    """What `lorabel connect` stored for the project, else the settings, else what `/setup` said."""
+    """Address and token from `lorabel connect`, else from the settings, else from the last `/setup` request.
+
+    Returns:
+        None if none of the three names an address.
+    """
     if project.label_studio_url:
         return LabelStudioAccess(project.label_studio_url, project.api_key, is_trusted=True)
     key = settings.label_studio_api_key
@@ -36,19 +44,41 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
 
 
 def api_access(project: Project, settings: Settings) -> LabelStudioAccess | None:
-    """Access to Label Studio's API: with a token, at an address that the operator named; else None."""
+    """Access to Label Studio's API: a trusted address with a token. None if there is no such access."""
     access = label_studio_access(project, settings)
     return access if access is not None and access.is_trusted and access.api_key else None
 
 
-def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorization: str | None) -> MediaRef:
-    """A URL as it stands in task data -> one that can be fetched; the token goes to Label Studio's origin only.
+def require_api_access(
+    project: Project, settings: Settings, consequence: str = "predictions cannot be written back"
+) -> LabelStudioAccess:
+    """Access to Label Studio's API, as `api_access` gives it.
 
     Args:
-        authorization: the header's value for Label Studio (`Bearer ...` or `Token ...`), if there is one.
+        consequence: what is impossible without a token, for the error message.
 
     Raises:
-        UnreadableError: the URL is none.
+        ConflictError: there is no token for the project's Label Studio, or nobody vouched for its address.
+    """
+    access = api_access(project, settings)
+    if access is None:
+        raise ConflictError(
+            f"project {project.id}: {consequence} without a token for its Label Studio; "
+            "connect it with `lorabel connect`, or set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+        )
+    return access
+
+
+def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorization: str | None) -> MediaRef:
+    """Turn an address from task data into one that can be fetched.
+
+    A relative address is completed with Label Studio's. Only an address at Label Studio's origin gets the token.
+
+    Args:
+        authorization: value of the Authorization header for Label Studio; None if there is no token.
+
+    Raises:
+        UnreadableError: the address is not a valid URL.
     """
     if access is None or media.url.startswith("data:"):
         return media

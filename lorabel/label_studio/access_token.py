@@ -1,8 +1,8 @@
-"""What goes into the Authorization header for Label Studio.
+"""The Authorization header for Label Studio, made from any kind of token.
 
-A personal access token is a JWT of type `refresh`; Label Studio 1.23.2 takes it nowhere but at
-/api/token/refresh/, which gives an access token for 300 s. A legacy token is 40 hexadecimal digits and is sent
-as it is; Label Studio refuses it unless the organization allows legacy tokens.
+A personal access token is a JWT of type `refresh`. Label Studio 1.23.2 accepts it only at /api/token/refresh/,
+where it is exchanged for an access token that is valid for 300 s. A legacy token is 40 hexadecimal digits and is
+sent as it is; Label Studio refuses it unless the organization allows legacy tokens.
 """
 
 import base64
@@ -18,13 +18,21 @@ import httpx
 from lorabel.errors import LabelStudioError
 
 RENEW_AFTER = 0.8
-"""Share of an access token's life after which it is renewed."""
+"""Fraction of an access token's lifetime after which it is renewed."""
 
 NEW_TOKEN = "make a new one in Label Studio under Account & Settings, Personal Access Token"
 
 
 class AccessToken(httpx.Auth):
-    """Thread-safe. As `httpx.Auth` it signs the requests of a client; `header` is for everybody else."""
+    """Gives the Authorization header, and exchanges a personal access token when that is due. Thread-safe.
+
+    An httpx client that has this as its `auth` sends the header with every request.
+
+    Args:
+        url: Label Studio's address, without a slash at the end.
+        api_key: a personal access token, a legacy token, or an access token, which is never renewed.
+        timeout_s: seconds for the exchange.
+    """
 
     def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
         self._refresh_url = f"{url}/api/token/refresh/"
@@ -36,7 +44,7 @@ class AccessToken(httpx.Auth):
         self._renew_at = 0.0
 
     def header(self) -> str:
-        """`Bearer <access token>` or `Token <legacy token>`.
+        """The header's value: `Bearer <access token>` or `Token <legacy token>`.
 
         Raises:
             LabelStudioError: Label Studio cannot be reached, or refuses the personal access token.
@@ -51,11 +59,12 @@ class AccessToken(httpx.Auth):
             return f"Bearer {self._access}"
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header to a request; httpx calls this."""
         request.headers["Authorization"] = self.header()
         yield request
 
     def _renew(self) -> None:
-        asked_at = time.monotonic()
+        sent_at = time.monotonic()
         try:
             answer = httpx.post(
                 self._refresh_url, json={"refresh": self._key}, timeout=self._timeout_s, trust_env=False
@@ -67,8 +76,8 @@ class AccessToken(httpx.Auth):
             ) from error
         self._access = self._read_access(answer)
         claims = read_claims(self._access)
-        life_s = claims.get("exp", 0) - claims.get("iat", 0)
-        self._renew_at = asked_at + RENEW_AFTER * max(life_s, 0)
+        lifetime_s = claims.get("exp", 0) - claims.get("iat", 0)
+        self._renew_at = sent_at + RENEW_AFTER * max(lifetime_s, 0)
 
     def _read_access(self, answer: httpx.Response) -> str:
         if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -89,7 +98,7 @@ class AccessToken(httpx.Auth):
 
 
 def read_claims(token: str) -> dict[str, Any]:
-    """The claims of a JWT, unverified (only Label Studio can verify them); empty for any other string."""
+    """The claims of a JWT; empty for any other string. The signature is not verified: only Label Studio can."""
     parts = token.split(".")
     if len(parts) != 3:
         return {}

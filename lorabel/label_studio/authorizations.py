@@ -1,4 +1,4 @@
-"""With which Authorization header a project's media is fetched from Label Studio."""
+"""The Authorization headers with which media is fetched from Label Studio."""
 
 import logging
 from collections import OrderedDict
@@ -21,7 +21,11 @@ RETRY_AFTER_S = 30.0
 
 
 class Authorizations:
-    """Keeps one client per (address, token), since each caches its access token. Thread-safe."""
+    """Gives Authorization headers for many projects. Thread-safe.
+
+    Keeps one client per (address, token), since each client caches its access token; the least recently used of
+    more than MOST_CLIENTS is dropped.
+    """
 
     def __init__(self) -> None:
         self._clients: OrderedDict[tuple[str, str], LabelStudio] = OrderedDict()
@@ -29,10 +33,10 @@ class Authorizations:
         self._lock = Lock()
 
     def find(self, access: LabelStudioAccess | None) -> str | None:
-        """The header's value, or None where there is no token.
+        """The header's value; None if there is no token.
 
-        The token that `/setup` carries is a legacy one and goes out as it is: nobody vouched for the host
-        that came with it, so we do not call that host to exchange anything.
+        The token from a `/setup` request is a legacy token and is sent as it is. Nobody has checked the host name
+        in that request, so we do not call that host to exchange a token.
 
         Raises:
             LabelStudioError: Label Studio refused the token, now or less than RETRY_AFTER_S ago.
@@ -43,19 +47,22 @@ class Authorizations:
             return f"Token {access.api_key}"
         key = (access.url, access.api_key)
         with self._lock:
-            client = self._client(key)
+            client = self._get_client(key)
             refused_at = self._refused_at.get(key)
         if refused_at is not None and monotonic() - refused_at < RETRY_AFTER_S:
             raise LabelStudioError(f"Label Studio at {access.url} refused the token a moment ago")
-        return self._ask(key, client)
+        return self._request_header(key, client)
 
     def resolver(
         self, project: Project, settings: Settings, on_refusal: Callable[[], None] = lambda: None
     ) -> Callable[[MediaRef], MediaRef]:
-        """What turns an address of the project's task data into one that can be fetched, with its token.
+        """Make a function that turns an address from the project's task data into one that can be fetched.
+
+        The function adds the Authorization header to addresses of Label Studio (see `resolve_media`). If Label
+        Studio refuses the token, media is fetched without a header.
 
         Args:
-            on_refusal: called if Label Studio refuses the token; media is then fetched without one.
+            on_refusal: called once if Label Studio refuses the token.
         """
         access = label_studio_access(project, settings)
         authorization = None
@@ -67,10 +74,12 @@ class Authorizations:
         return lambda media: resolve_media(media, access, authorization)
 
     def close(self) -> None:
+        """Close the connections of all clients."""
         for client in self._clients.values():
             client.close()
 
-    def _ask(self, key: tuple[str, str], client: LabelStudio) -> str | None:
+    def _request_header(self, key: tuple[str, str], client: LabelStudio) -> str | None:
+        """Without the lock, since the client may have to exchange its token."""
         try:
             authorization = client.authorization()
         except LabelStudioError:
@@ -81,7 +90,8 @@ class Authorizations:
             self._refused_at.pop(key, None)
         return authorization
 
-    def _client(self, key: tuple[str, str]) -> LabelStudio:
+    def _get_client(self, key: tuple[str, str]) -> LabelStudio:
+        """The kept client, or a new one; the lock is held."""
         client = self._clients.pop(key, None) or LabelStudio(*key, timeout_s=TIMEOUT_S)
         self._clients[key] = client
         if len(self._clients) > MOST_CLIENTS:

@@ -1,113 +1,49 @@
-"""The client of Label Studio's API, on label-studio-sdk; written against Label Studio 1.23.2.
+"""A client of Label Studio's API, built on label-studio-sdk. Written against Label Studio 1.23.2.
 
-The SDK's calls where it has them. Plain HTTP where it has none (test request, next task), and where its
-parsed objects would lose what we keep: annotations stay dicts as in webhook payloads. Nothing is retried.
+It calls the SDK where that has a method. It sends plain HTTP requests where the SDK has none (e.g. the test
+request), and where the SDK's parsed objects would lose something that we keep: annotations stay dicts as in
+webhook payloads. No request is retried.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import httpx
 
-# label_studio_sdk.client would add pandas and two seconds to every process that imports this module.
+# Not from label_studio_sdk.client: that imports pandas, which takes two seconds in every process that starts.
 from label_studio_sdk.base_client import LabelStudioBase
 from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.types.prediction_request import PredictionRequest
 
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import NEW_TOKEN, AccessToken
+from lorabel.label_studio.records import (
+    AnnotatedTask,
+    Backend,
+    NewPrediction,
+    ProjectInfo,
+    Server,
+    TaskPage,
+    Webhook,
+)
 
 TASKS_PER_PAGE = 100
 SEQUENTIAL = "Sequential sampling"
 UNCERTAINTY = "Uncertainty sampling"
 
 
-class AnnotatedTask(NamedTuple):
-    """A task with all its annotations (skipped ones too), each as in webhook payloads.
-
-    `versions` are the model versions of the predictions that it has.
-    """
-
-    task_id: int
-    data: dict[str, Any]
-    annotations: list[dict[str, Any]]
-    versions: frozenset[str] = frozenset()
-
-
-class TaskPage(NamedTuple):
-    """Some tasks by id, and how many there are from the first of them on."""
-
-    tasks: list[AnnotatedTask]
-    total: int
-
-
-class NewPrediction(NamedTuple):
-    task_id: int
-    result: list[dict[str, Any]]
-    score: float
-    model_version: str
-
-
-@dataclass(frozen=True)
-class ProjectInfo:
-    """`model_version` is the title of the backend (or a stored version) whose predictions are shown.
-
-    `is_sequential`: annotators get the open tasks by id.
-    """
-
-    id: int
-    title: str
-    label_config: str
-    model_version: str
-    is_prelabeling: bool
-    is_sequential: bool = True
-
-
-@dataclass(frozen=True)
-class Backend:
-    """`state` is Label Studio's: CO connected, DI disconnected, ER error, ..."""
-
-    id: int
-    url: str
-    title: str
-    state: str
-    error: str
-    auth_user: str | None
-
-
-@dataclass(frozen=True)
-class Webhook:
-    id: int
-    url: str
-    is_active: bool
-    sends_payload: bool
-    sends_all_actions: bool
-    headers: dict[str, str]
-
-    def is_right(self, headers: dict[str, str]) -> bool:
-        """Whether every event comes in full and with these headers (it may have others)."""
-        is_full = self.is_active and self.sends_payload and self.sends_all_actions
-        return is_full and headers.items() <= self.headers.items()
-
-
-@dataclass(frozen=True)
-class Server:
-    """`clock_ahead_s`: how far its clock is before ours, within about a second."""
-
-    version: str
-    clock_ahead_s: float
-
-
 class LabelStudio:
-    """Thread-safe. Every call raises LabelStudioError, with what was found and what to do.
+    """Label Studio's API. Thread-safe.
+
+    Every method that sends a request raises LabelStudioError if Label Studio cannot be reached, and its subclass
+    LabelStudioRefusedError if Label Studio answers with an error. The message says what to do.
 
     Args:
-        url: the address as this machine sees it; a path is kept.
+        url: the address as this machine sees it; it may have a path.
         api_key: a personal access token or a legacy token; None for calls without login.
         timeout_s: seconds for one request.
     """
@@ -117,7 +53,8 @@ class LabelStudio:
         self._token = AccessToken(self.url, api_key, timeout_s) if api_key else None
         # Redirects are not followed: they would turn a POST into a GET, and may lead to another host.
         self._http = httpx.Client(auth=self._token, timeout=timeout_s, trust_env=False)
-        # The SDK's own exchange of tokens renews too late (at the end, not before); ours overwrites its header.
+        # The SDK renews an access token only when it has expired. Our `auth` renews earlier, and its header
+        # replaces the SDK's.
         self._sdk = LabelStudioBase(
             base_url=self.url, api_key="set-by-AccessToken", httpx_client=self._http, max_retries=0
         )
@@ -136,84 +73,107 @@ class LabelStudio:
         self.close()
 
     def server(self) -> Server:
-        """Needs no token."""
+        """Version and clock of the server. Needs no token."""
         answer = self._send("GET", "/api/version")
         date = answer.headers.get("Date")
         ahead = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() if date else 0.0
         return Server(str(_json(answer).get("release", "unknown")), ahead)
 
     def email(self) -> str:
-        """Who the token belongs to."""
-        with self._calling():
+        """E-mail address of the user whose token this is."""
+        with self._raising_our_errors():
             return str(self._sdk.users.whoami().email)
 
     def project(self, project_id: int) -> ProjectInfo:
-        with self._calling():
-            found = self._sdk.projects.get(project_id)
+        """The settings of a project."""
+        with self._raising_our_errors():
+            project = self._sdk.projects.get(project_id)
         return ProjectInfo(
-            found.id,
-            found.title or "",
-            found.label_config or "",
-            found.model_version or "",
-            bool(found.show_collab_predictions),
-            found.sampling in (None, SEQUENTIAL),
+            project.id,
+            project.title or "",
+            project.label_config or "",
+            project.model_version or "",
+            bool(project.show_collab_predictions),
+            project.sampling in (None, SEQUENTIAL),
         )
 
     def update_project(self, project_id: int, **settings: Any) -> None:
-        with self._calling():
+        """Change settings of a project; they have Label Studio's names."""
+        with self._raising_our_errors():
             self._sdk.projects.update(project_id, **settings)
 
     def backends(self, project_id: int) -> list[Backend]:
-        """In Label Studio's order; it asks only the first for predictions. Calls /health and /setup of each."""
-        with self._calling():
-            found = self._sdk.ml.list(project=project_id)
+        """The project's ML backends in Label Studio's order: only the first is asked for predictions.
+
+        Label Studio calls /health and /setup of each backend before it answers.
+        """
+        with self._raising_our_errors():
+            backends = self._sdk.ml.list(project=project_id)
         return [
-            Backend(b.id, b.url, b.title or "", b.state or "", b.error_message or "", b.basic_auth_user or None)
-            for b in found
+            Backend(
+                backend.id,
+                backend.url,
+                backend.title or "",
+                backend.state or "",
+                backend.error_message or "",
+                backend.basic_auth_user or None,
+            )
+            for backend in backends
         ]
 
     def add_backend(self, project_id: int, url: str, title: str, auth: tuple[str, str] | None) -> None:
-        """Calls the backend's /health and /setup; Label Studio makes a webhook for `<url>/webhook`."""
-        with self._calling():
+        """Connect an ML backend. Label Studio calls its /health and /setup, and adds a webhook to `<url>/webhook`.
+
+        Args:
+            auth: user name and password for basic authentication; None for none.
+        """
+        with self._raising_our_errors():
             self._sdk.ml.create(project=project_id, url=url, title=title, **_auth_columns(auth))
 
     def update_backend(self, backend: Backend, project_id: int, auth: tuple[str, str] | None) -> None:
-        """Give a backend our login. Label Studio answers 500 unless `url` and `project` come along."""
-        with self._calling():
+        """Change the login of an ML backend. Label Studio answers 500 if the request lacks `url` or `project`."""
+        with self._raising_our_errors():
             self._sdk.ml.update(backend.id, project=project_id, url=backend.url, **_auth_columns(auth))
 
     def delete_backend(self, backend_id: int) -> None:
-        with self._calling():
+        """Disconnect an ML backend."""
+        with self._raising_our_errors():
             self._sdk.ml.delete(backend_id)
 
     def test_backend(self, backend_id: int) -> Any:
-        """What the backend predicts for some task of the project ("Send Test Request"); nothing is saved."""
+        """Have the backend predict a random task of the project ("Send Test Request"); nothing is saved.
+
+        Returns:
+            Label Studio's answer, decoded from JSON.
+        """
         return self.call("POST", f"/api/ml/{backend_id}/predict/test?random=true", timeout_s=110.0)
 
     def webhooks(self, project_id: int) -> list[Webhook]:
-        with self._calling():
-            found = self._sdk.webhooks.list(project=str(project_id))
+        """The webhooks of a project."""
+        with self._raising_our_errors():
+            webhooks = self._sdk.webhooks.list(project=str(project_id))
         return [
             Webhook(
-                hook.id,
-                hook.url,
-                bool(hook.is_active),
-                bool(hook.send_payload),
-                bool(hook.send_for_all_actions),
-                dict(hook.headers or {}),
+                webhook.id,
+                webhook.url,
+                bool(webhook.is_active),
+                bool(webhook.send_payload),
+                bool(webhook.send_for_all_actions),
+                dict(webhook.headers or {}),
             )
-            for hook in found
+            for webhook in webhooks
         ]
 
     def add_webhook(self, project_id: int, url: str, headers: dict[str, str]) -> None:
-        with self._calling():
+        """Add a webhook that sends every event of the project, with its payload and with these headers."""
+        with self._raising_our_errors():
             self._sdk.webhooks.create(
                 project=project_id, url=url, headers=headers, send_payload=True, send_for_all_actions=True
             )
 
     def repair_webhook(self, webhook: Webhook, headers: dict[str, str]) -> None:
-        """Switch it on, for all actions, with payload and with these headers besides those it has."""
-        with self._calling():
+        """Make a webhook active, for all actions, with payload, and add these headers to those that it has."""
+        with self._raising_our_errors():
             self._sdk.webhooks.update(
                 webhook.id,
                 url=webhook.url,
@@ -224,43 +184,52 @@ class LabelStudio:
             )
 
     def first_task(self, project_id: int) -> AnnotatedTask | None:
+        """The task with the lowest id; None if the project has no task."""
         tasks = self.tasks_after(project_id, 0, page_size=1).tasks
         return tasks[0] if tasks else None
 
     def tasks_after(
         self, project_id: int, last_id: int, *, only_unlabeled: bool = False, page_size: int = TASKS_PER_PAGE
     ) -> TaskPage:
-        """The next tasks by id. `only_unlabeled`: those without an annotation (a skip is none)."""
+        """The next tasks in the order of their ids.
+
+        Args:
+            last_id: the tasks have ids greater than this one.
+            only_unlabeled: only tasks without an annotation; a skip does not count as an annotation.
+        """
         filters = [_equal("total_annotations", 0)] if only_unlabeled else []
         return self._page(project_id, [_more_than("id", last_id), *filters], page_size)
 
     def tasks_of(self, project_id: int, task_ids: Sequence[int]) -> list[AnnotatedTask]:
-        """Those of a few tasks that are there, by id."""
+        """The tasks with these ids, in the order of their ids; ids that do not exist are left out."""
         selected = {"all": False, "included": list(task_ids)}
         return self._page(project_id, [], len(task_ids), selectedItems=selected).tasks if task_ids else []
 
     def add_predictions(self, project_id: int, predictions: Sequence[NewPrediction]) -> None:
-        """All of them or, on an error, none: Label Studio adds up to 500 in one transaction."""
+        """Add predictions: all of them or, on an error, none. Label Studio adds up to 500 in one transaction."""
         rows = [
             PredictionRequest(
-                task=one.task_id, result=one.result, score=one.score, model_version=one.model_version
+                task=prediction.task_id,
+                result=prediction.result,
+                score=prediction.score,
+                model_version=prediction.model_version,
             )
-            for one in predictions
+            for prediction in predictions
         ]
-        with self._calling():
+        with self._raising_our_errors():
             self._sdk.projects.import_predictions(project_id, request=rows)
 
     def delete_predictions(self, project_id: int, model_version: str) -> None:
-        """Those of one version. Label Studio sets the project's `model_version` to null with it."""
+        """Delete all predictions of a version. Label Studio also sets the project's `model_version` to null."""
         path = f"/api/projects/{project_id}/model-versions/"
         self.call("DELETE", path, json={"model_version": model_version})
 
     def tasks(self, project_id: int) -> Iterator[AnnotatedTask]:
-        """Every task, by id."""
+        """All tasks, in the order of their ids."""
         return self._pages(project_id, [])
 
     def annotated_tasks(self, project_id: int) -> Iterator[AnnotatedTask]:
-        """Every task with an annotation or a skip, once."""
+        """All tasks with an annotation or a skip, each once; first those with an annotation."""
         seen: set[int] = set()
         for counter in ("total_annotations", "cancelled_annotations"):
             for task in self._pages(project_id, [_more_than(counter, 0)]):
@@ -269,6 +238,7 @@ class LabelStudio:
                     yield task
 
     def has_annotation(self, annotation_id: int) -> bool:
+        """Whether Label Studio has an annotation with this id."""
         try:
             self.call("GET", f"/api/annotations/{annotation_id}/")
         except LabelStudioRefusedError as error:
@@ -278,21 +248,31 @@ class LabelStudio:
         return True
 
     def call(self, method: str, path: str, *, timeout_s: float | None = None, **request: Any) -> Any:
-        """A call that the SDK lacks; the decoded JSON answer. `request` is httpx's (`json`, `files`, ...)."""
+        """Send a request that the SDK has no method for.
+
+        Args:
+            path: path and query, from `/` on.
+            timeout_s: None for the client's own.
+            request: further arguments of `httpx.Client.request` (`json`, `files`, ...).
+
+        Returns:
+            The answer, decoded from JSON.
+        """
         if timeout_s is not None:
             request["timeout"] = timeout_s
         return _json(self._send(method, path, **request))
 
     def _pages(self, project_id: int, filters: list[dict[str, Any]]) -> Iterator[AnnotatedTask]:
-        """Pages follow the task's id, not a page number: tasks that come and go meanwhile shift nothing."""
+        """Request each page by the last task's id, not by page number: no task is skipped when others are added or
+        deleted meanwhile."""
         last_id = 0
         while page := self._page(project_id, [_more_than("id", last_id), *filters], TASKS_PER_PAGE).tasks:
             yield from page
             last_id = page[-1].task_id
 
     def _page(self, project_id: int, filters: list[dict[str, Any]], page_size: int, **query: Any) -> TaskPage:
-        """With `fields=all`, since the list of model versions alone is cut off after 500 characters."""
-        wanted = {"filters": {"conjunction": "and", "items": filters}, "ordering": ["tasks:id"], **query}
+        """With `fields=all`: without it, Label Studio cuts the list of model versions off after 500 characters."""
+        task_query = {"filters": {"conjunction": "and", "items": filters}, "ordering": ["tasks:id"], **query}
         answer = self.call(
             "GET",
             "/api/tasks/",
@@ -300,7 +280,7 @@ class LabelStudio:
                 "project": project_id,
                 "fields": "all",
                 "page_size": page_size,
-                "query": json.dumps(wanted),
+                "query": json.dumps(task_query),
             },
         )
         tasks = [
@@ -315,7 +295,7 @@ class LabelStudio:
         return TaskPage(tasks, answer["total"])
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        with self._calling():
+        with self._raising_our_errors():
             answer = self._http.request(method, self.url + path, **request)
         if not answer.is_success:
             is_json = answer.headers.get("Content-Type", "").startswith("application/json")
@@ -323,7 +303,8 @@ class LabelStudio:
         return answer
 
     @contextmanager
-    def _calling(self) -> Iterator[None]:
+    def _raising_our_errors(self) -> Iterator[None]:
+        """Turn errors of httpx and the SDK into LabelStudioError."""
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -367,7 +348,7 @@ def _json(answer: httpx.Response) -> Any:
 
 
 def _detail(body: Any) -> str:
-    """Label Studio's explanation: `detail`, and what it says about single fields."""
+    """Label Studio's explanation of an error: `detail`, and the messages about single fields."""
     if not isinstance(body, dict):
         text = str(body).strip()
         return "a web page instead of JSON; is this Label Studio's address?" if text[:1] == "<" else text[:300]

@@ -1,0 +1,92 @@
+"""What the client of Label Studio's API takes and returns: tasks, predictions, projects, backends, webhooks."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class AnnotatedTask(NamedTuple):
+    """A task with all its annotations, skipped ones too; each is a dict as in webhook payloads.
+
+    `versions`: the model versions of the task's predictions.
+    """
+
+    task_id: int
+    data: dict[str, Any]
+    annotations: list[dict[str, Any]]
+    versions: frozenset[str] = frozenset()
+
+
+class TaskPage(NamedTuple):
+    """Tasks in the order of their ids, and `total`: how many match the request, those on later pages included."""
+
+    tasks: list[AnnotatedTask]
+    total: int
+
+
+class NewPrediction(NamedTuple):
+    """A prediction to be added to a task; `result` is a list of regions."""
+
+    task_id: int
+    result: list[dict[str, Any]]
+    score: float
+    model_version: str
+
+
+@dataclass(frozen=True)
+class ProjectInfo:
+    """The settings of a project in Label Studio.
+
+    Attributes:
+        model_version: title of the backend, or stored version, whose predictions annotators see.
+        is_prelabeling: whether annotators see predictions at all.
+        is_sequential: whether annotators get open tasks in the order of their ids.
+    """
+
+    id: int
+    title: str
+    label_config: str
+    model_version: str
+    is_prelabeling: bool
+    is_sequential: bool = True
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An ML backend of a project.
+
+    Attributes:
+        state: Label Studio's code: CO connected, DI disconnected, ER error, ...
+        auth_user: user name for basic authentication, if there is one.
+    """
+
+    id: int
+    url: str
+    title: str
+    state: str
+    error: str
+    auth_user: str | None
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A webhook of a project; `sends_payload`: its requests carry the annotations, not only their ids."""
+
+    id: int
+    url: str
+    is_active: bool
+    sends_payload: bool
+    sends_all_actions: bool
+    headers: dict[str, str]
+
+    def is_right(self, headers: dict[str, str]) -> bool:
+        """Whether the webhook sends every event, with its payload and with these headers, maybe among others."""
+        is_full = self.is_active and self.sends_payload and self.sends_all_actions
+        return is_full and headers.items() <= self.headers.items()
+
+
+@dataclass(frozen=True)
+class Server:
+    """`clock_ahead_s`: seconds by which Label Studio's clock is ahead of ours, accurate to about a second."""
+
+    version: str
+    clock_ahead_s: float
