@@ -11,7 +11,7 @@ LAYERS = r"visual\..*\.(q_proj|k_proj|v_proj|c_fc|c_proj)"
 STD = 0.02
 
 
-def write(module: nn.Module, registry: AdapterFolders, first_project: int, count: int, rank: int) -> list[str]:
+def write(module: nn.Module, folders: AdapterFolders, first_project: int, count: int, rank: int) -> list[str]:
     """Names `p<project>.v1/label`, one adapter for each of `count` projects. The module stays as it was."""
     torch.manual_seed(first_project)
     model = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LAYERS))
@@ -20,6 +20,6 @@ def write(module: nn.Module, registry: AdapterFolders, first_project: int, count
     for version in versions:
         for weight in learned:
             nn.init.normal_(weight, std=STD)
-        registry.write(version, lambda folder: model.save_pretrained(folder / "label"))
+        folders.write(version, lambda folder: model.save_pretrained(folder / "label"))
     model.unload()
     return [f"{version}/label" for version in versions]

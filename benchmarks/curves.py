@@ -51,12 +51,12 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 class Class:
     """One course with one seed: who learns, from what, and the test."""
 
-    here: Services
+    services: Services
     course: Course
     bound: BoundConfig
     family: Family
     known: Sequence[Known]
-    test: Sequence[examples.Example]
+    test: Sequence[examples.PreparedExample]
     seed: int
     folder: Path
 
@@ -66,7 +66,7 @@ class Class:
 
     @property
     def recipe(self) -> lora.Recipe:
-        return lora.Recipe.from_settings(self.here.settings, "float32")
+        return lora.Recipe.from_settings(self.services.settings, "float32")
 
 
 def main() -> int:
@@ -104,9 +104,9 @@ def _attend(name: str, seed: int, counts: Sequence[int]) -> list[Point]:
     course = COURSES[name]()
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), models=dict(course.models), seed=seed, precision="float32")
-        here = Services.open(settings)
+        services = Services.open(settings)
         try:
-            taught = _open(here, course, seed, Path(folder))
+            taught = _open(services, course, seed, Path(folder))
             ways = ((LORABEL, _lorabel), (SCRATCH, _from_scratch), (REGRESSION, _regression))
             return [
                 Point(name, way, seed, count, accuracy, seconds)
@@ -114,18 +114,18 @@ def _attend(name: str, seed: int, counts: Sequence[int]) -> list[Point]:
                 for count, accuracy, seconds in learn(taught, counts)
             ]
         finally:
-            here.close()
+            services.close()
 
 
-def _open(here: Services, course: Course, seed: int, folder: Path) -> Class:
+def _open(services: Services, course: Course, seed: int, folder: Path) -> Class:
     bound = bind(course.label_config)
-    family = here.family(family_for(bound.bindings[0].model_input(course.tasks[0][0])))
-    taught = Class(here, course, bound, family, course.shuffled(seed), (), seed, folder)
-    settings = here.settings.model_copy(update={"held_out_percent": 0})
+    family = services.family(family_for(bound.bindings[0].model_input(course.tasks[0][0])))
+    taught = Class(services, course, bound, family, course.shuffled(seed), (), seed, folder)
+    settings = services.settings.model_copy(update={"held_out_percent": 0})
     annotations = _annotations(course.test, 0, len(course.test))
-    plan = examples.plan(bound.bindings[0], bound.config, annotations, settings, seed)
-    test, _ = examples.read(plan.train, family, _as_it_is, here.fetcher.fetch)
-    return Class(here, course, bound, family, taught.known, test, seed, folder)
+    plan = examples.make_plan(bound.bindings[0], bound.config, annotations, settings, seed)
+    test, _ = examples.prepare(plan.train, family, _as_it_is, services.fetcher.fetch)
+    return Class(services, course, bound, family, taught.known, test, seed, folder)
 
 
 def _lorabel(taught: Class, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
@@ -151,13 +151,13 @@ def _run(taught: Class, count: int, old: int, live: Path | None, name: str) -> t
 
     Returns the adapter's folder, whether it would be live, and the seconds that it took.
     """
-    here, began = taught.here, time.monotonic()
+    services, began = taught.services, time.monotonic()
     annotations = _annotations(taught.known, old, count)
-    plan = examples.plan(taught.problem, taught.bound.config, annotations, here.settings, taught.seed + count)
+    plan = examples.make_plan(taught.problem, taught.bound.config, annotations, services.settings, taught.seed + count)
     folder = taught.folder / name
     context = TrainingContext(live, _as_it_is, name)
     made = make_candidate(
-        here, taught.problem, taught.family, plan, context, taught.recipe, folder, lambda progress: None
+        services, taught.problem, taught.family, plan, context, taught.recipe, folder, lambda progress: None
     )
     if made is None:
         raise RuntimeError(f"{taught.course.name}: nothing could be learned from {count} annotations")
@@ -166,34 +166,34 @@ def _run(taught: Class, count: int, old: int, live: Path | None, name: str) -> t
 
 def _score(taught: Class, adapter: Path | None) -> float:
     """Accuracy on the test tasks."""
-    question = taught.test[0].lesson.question
+    question = taught.test[0].training_example.question
     with lora.adapted(taught.family, question, adapter, taught.recipe) as model:
         tests = lora.precompute(taught.family, model, taught.test, taught.recipe)
         with lora.with_live(model):
-            metrics = evaluate.score(taught.problem, taught.family, tests, taught.here.settings.max_batch)
+            metrics = evaluate.score(taught.problem, taught.family, tests, taught.services.settings.max_batch)
     return float(metrics.values["accuracy"])
 
 
 def _regression(taught: Class, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
     test = _features(taught, taught.test)
     truth = [example.target.indices[0] for example in taught.test]
-    settings = taught.here.settings.model_copy(update={"held_out_percent": 0})
+    settings = taught.services.settings.model_copy(update={"held_out_percent": 0})
     for count in counts:
         if not count:
             continue
         began = time.monotonic()
         annotations = _annotations(taught.known, 0, count)
-        plan = examples.plan(taught.problem, taught.bound.config, annotations, settings, taught.seed)
-        train, _ = examples.read(plan.train, taught.family, _as_it_is, taught.here.fetcher.fetch)
+        plan = examples.make_plan(taught.problem, taught.bound.config, annotations, settings, taught.seed)
+        train, _ = examples.prepare(plan.train, taught.family, _as_it_is, taught.services.fetcher.fetch)
         labels = [example.target.indices[0] for example in train]
         model = LogisticRegression(max_iter=2000).fit(_features(taught, train).numpy(), labels)
         yield count, float(model.score(test.numpy(), truth)), time.monotonic() - began
 
 
-def _features(taught: Class, some: Sequence[examples.Example]) -> torch.Tensor:
+def _features(taught: Class, some: Sequence[examples.PreparedExample]) -> torch.Tensor:
     """(examples, dim) of the base model: what no adapter changes is computed beforehand, and here that is all."""
     made = taught.family.precompute([example.model_input for example in some], (), torch.Generator())
-    return torch.stack([example.items[0].features[0] for example in made])
+    return torch.stack([example.contents[0].features[0] for example in made])
 
 
 def _annotations(known: Sequence[Known], old: int, count: int) -> list[Annotation]:

@@ -34,20 +34,20 @@ config = '<View><Text name="t" value="$text"/><TextArea name="stars" toName="t"/
 kind = family_for(problem.model_input({"text": "!"}))
 settings = Settings(data_dir=Path(sys.argv[1]))
 family = kind.load("toy", torch.device("cpu"), torch.float32, settings)
-lessons = [
+training_examples = [
     examples.TrainingExample((n,), n, problem.model_input({"text": "!" * (n % 5)}), float(n % 5), None, True)
     for n in range(40)
 ]
-read, unread = examples.read(lessons, family, lambda media: media, None)
+prepared, unreadable = examples.prepare(training_examples, family, lambda media: media, None)
 recipe = lora.Recipe(4, 0.05, 200, 16, 200, 0, "float32", "none")
-registry = AdapterFolders(Path(sys.argv[1]) / "adapters")
-with lora.adapted(family, lessons[0].question, None, recipe) as model:
+adapter_folders = AdapterFolders(Path(sys.argv[1]) / "adapters")
+with lora.adapted(family, training_examples[0].question, None, recipe) as model:
     with lora.with_live(model):
-        before = evaluate.score(problem, family, read, 8).values["negative_error"]
-    lora.fine_tune(family, model, read, recipe, "toy", Path(sys.argv[1]), lambda progress: None)
-    after = evaluate.score(problem, family, read, 8).values["negative_error"]
-    registry.write("p1.v1", lambda folder: model.save_pretrained(folder / "stars"))
-loaded_family = LoadedFamily(family, AdapterBank(family, registry, 10**6), FeatureCache({}))
+        before = evaluate.score(problem, family, prepared, 8).values["negative_error"]
+    lora.fine_tune(family, model, prepared, recipe, "toy", Path(sys.argv[1]), lambda progress: None)
+    after = evaluate.score(problem, family, prepared, 8).values["negative_error"]
+    adapter_folders.write("p1.v1", lambda folder: model.save_pretrained(folder / "stars"))
+loaded_family = LoadedFamily(family, AdapterBank(family, adapter_folders, 10**6), FeatureCache({}))
 family_pool = FamilyPool(None, [loaded_family])
 engine = Engine(family_pool, Files(None, 0), Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
 question = problem.model_input({"text": "wow!!!"})

@@ -1,4 +1,5 @@
-"""One control tag's candidate adapter: read the examples, train, score candidate and live on the same tasks."""
+"""Makes one control tag's candidate adapter: reads the examples, trains, and scores candidate and live on the same
+tasks."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,19 +12,27 @@ from peft import PeftModel
 from lorabel.contracts import MediaRef
 from lorabel.families.base import Family
 from lorabel.problems.base import Problem
-from workers import examples, launch, lora
+from workers import evaluate, examples, launch, lora
 from workers.calibration import Calibration, calibrate
-from workers.evaluate import Judgement, answer, folds, judge, measured
+from workers.evaluate import Judgement
 from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-Split = tuple[Sequence[examples.Example], Sequence[examples.Example]]
+Split = tuple[Sequence[examples.PreparedExample], Sequence[examples.PreparedExample]]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """`skipped`: annotation id -> why it taught nothing. `calibration`: of its scores; None if it has none."""
+    """What became of a candidate.
+
+    Args:
+        calibration: of the candidate's scores; None if the problem has no probabilities.
+        base_model: the source of the base model, as in the settings.
+        loss: the smoothed training loss at the end.
+        trained_on: annotation ids.
+        skipped: annotation id -> why nothing was learned from it.
+    """
 
     judgement: Judgement
     calibration: Calibration | None
@@ -35,7 +44,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Where a candidate starts: the live adapter's folder if there is one, and how media is reached."""
+    """Where a candidate starts.
+
+    Args:
+        live: the live adapter's folder; None if the base model is live.
+        resolve: media reference -> the reference to fetch it by.
+        name: the run's name for the tracker.
+    """
 
     live: Path | None
     resolve: Callable[[MediaRef], MediaRef]
@@ -43,67 +58,72 @@ class TrainingContext:
 
 
 def make_candidate(
-    here: Services,
+    services: Services,
     problem: Problem,
     family: Family,
-    plan: examples.Plan,
+    plan: examples.TrainingPlan,
     context: TrainingContext,
     recipe: lora.Recipe,
     folder: Path,
     on_step: Callable[[lora.Progress], None],
 ) -> Candidate | None:
-    """Train on the plan and save the adapter into `folder`; None if nothing in it can be read."""
-    train, unread = examples.read(plan.train, family, context.resolve, here.fetcher.fetch)
+    """Train on the plan's examples and save the adapter into `folder`.
+
+    Returns:
+        None if none of the examples to train on can be read.
+    """
+    settings, fetch = services.settings, services.fetcher.fetch
+    train, unreadable = examples.prepare(plan.train, family, context.resolve, fetch)
     if not train:
         return None
-    most = here.settings.evaluate_max_tasks
-    held_out, unread_too = examples.read(plan.held_out[-most:], family, context.resolve, here.fetcher.fetch)
-    batch = here.settings.max_batch
-    with lora.adapted(family, train[0].lesson.question, context.live, recipe) as model:
+    newest_held_out = plan.held_out[-settings.evaluate_max_tasks :]
+    held_out, unreadable_held_out = examples.prepare(newest_held_out, family, context.resolve, fetch)
+    batch = settings.max_batch
+    with lora.adapted(family, train[0].training_example.question, context.live, recipe) as model:
         train = lora.precompute(family, model, train, recipe)
         held_out = lora.precompute(family, model, held_out, recipe)
-        splits = [] if len(held_out) >= here.settings.evaluate_min_tasks else folds(train)
-        crossed = [example for _, tested in splits for example in tested]
-        # Nothing is held out and nothing is new: that it has not forgotten is all that can be asked.
-        learned = [] if held_out or crossed else train
+        is_enough = len(held_out) >= settings.evaluate_min_tasks
+        splits = [] if is_enough else evaluate.split_for_cross_validation(train)
+        cross_validated = [example for _, tested in splits for example in tested]
+        # Nothing is held out and nothing is new: the only test left is whether it still knows what it learned.
+        learned = [] if held_out or cross_validated else train
         with lora.with_live(model):
-            of_live = answer(family, [*held_out, *crossed, *learned], batch)
-        loss = launch.fine_tune(
-            here.settings, family, model, train, recipe, context.name, here.settings.data_dir, on_step
-        )
-        outputs = answer(family, [*held_out, *learned], batch)
+            live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
+        loss = launch.fine_tune(settings, family, model, train, recipe, context.name, settings.data_dir, on_step)
+        outputs = evaluate.predict(family, [*held_out, *learned], batch)
         _save(model, folder)
-    exam = [*held_out, *crossed, *learned]
-    candidate = measured(problem, exam, [*outputs, *_cross_validated(here, family, splits, context, recipe)])
-    live = measured(problem, exam, of_live)
+    # `learned` is empty where there are splits, so the outputs are in the order of the tested examples.
+    tested_examples = [*held_out, *cross_validated, *learned]
+    all_outputs = [*outputs, *_cross_validate(services, family, splits, context, recipe)]
+    candidate_metrics = evaluate.compute_metrics(problem, tested_examples, all_outputs)
+    live_metrics = evaluate.compute_metrics(problem, tested_examples, live_outputs)
     targets = [example.target for example in held_out]
     return Candidate(
-        judge(candidate, live, len(held_out), here.settings),
-        calibrate(problem, targets, outputs[: len(held_out)], here.settings.evaluate_min_tasks),
+        evaluate.judge(candidate_metrics, live_metrics, len(held_out), settings),
+        calibrate(problem, targets, outputs[: len(held_out)], settings.evaluate_min_tasks),
         family.source,
         loss,
-        [one for example in train for one in example.lesson.annotation_ids],
-        {**plan.skipped, **unread, **unread_too},
+        [annotation_id for example in train for annotation_id in example.training_example.annotation_ids],
+        {**plan.skipped, **unreadable, **unreadable_held_out},
     )
 
 
-def _cross_validated(
-    here: Services, family: Family, splits: Sequence[Split], context: TrainingContext, recipe: lora.Recipe
+def _cross_validate(
+    services: Services, family: Family, splits: Sequence[Split], context: TrainingContext, recipe: lora.Recipe
 ) -> list[Any]:
-    """The outputs of the tested examples, split after split, by models that were trained like the candidate."""
+    """The outputs of the tested examples, split after split. Each split trains a model like the candidate."""
+    settings = services.settings
     untracked = replace(recipe, tracker="none")
     outputs: list[Any] = []
     for train, tested in splits:
-        with lora.adapted(family, tested[0].lesson.question, context.live, recipe) as model:
+        with lora.adapted(family, tested[0].training_example.question, context.live, recipe) as model:
             if train:
-                folder = here.settings.data_dir
-                launch.fine_tune(
-                    here.settings, family, model, train, untracked, context.name, folder, lambda _: None
-                )
-            outputs += answer(family, tested, here.settings.max_batch)
+                folder = settings.data_dir
+                launch.fine_tune(settings, family, model, train, untracked, context.name, folder, lambda _: None)
+            outputs += evaluate.predict(family, tested, settings.max_batch)
     return outputs
 
 
 def _save(model: PeftModel, folder: Path) -> None:
-    """PEFT's own format; `save_embedding_layers` would ask a hub about the base model."""
+    """In PEFT's own format. `save_embedding_layers` is off because it would ask a hub about the base model."""
     model.save_pretrained(folder, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)

@@ -1,9 +1,9 @@
-"""Candidate against live on the same held-out tasks: which one serves from now on?
+"""Scores candidate and live on the same tasks, and decides whether the candidate becomes live.
 
 The rule: with at least EVALUATE_MIN_TASKS held-out tasks, the candidate must not be worse than live on them in
-the problem's primary figure. With fewer, a task more or less decides nothing, so the new tasks of the run count
-too. Live has not seen them, and for the candidate each is answered by a model that was trained like it without a
-third of them (cross-validation).
+the problem's primary metric. With fewer held-out tasks, one task more or less would decide, so the run's new tasks
+count too. Live has not seen them. For the candidate, each is answered by a model that was trained like the
+candidate, but without a third of the new tasks (cross-validation).
 """
 
 from collections.abc import Sequence
@@ -16,34 +16,41 @@ from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from workers import lora
-from workers.examples import Example
+from workers.examples import PreparedExample
 
-MEMO_BYTES = 64 * 1024 * 1024
+CACHE_BYTES = 64 * 1024 * 1024
 FOLDS = 3
 
 
 @dataclass(frozen=True)
 class Judgement:
+    """Whether the candidate is accepted, the reason as a sentence, and the metrics of both."""
+
     is_accepted: bool
     decision: str
     candidate: Metrics
     live: Metrics
 
 
-def folds(train: Sequence[Example]) -> list[tuple[list[Example], list[Example]]]:
-    """Splits of what a run takes into what to train on and new examples to be tested on; each of those once."""
-    new = [example for example in train if example.lesson.is_new]
-    found = []
-    for place in range(min(FOLDS, len(new))):
-        tested = new[place::FOLDS]
-        chosen = {id(example) for example in tested}
-        found.append(([example for example in train if id(example) not in chosen], tested))
-    return found
+def split_for_cross_validation(
+    train: Sequence[PreparedExample],
+) -> list[tuple[list[PreparedExample], list[PreparedExample]]]:
+    """Up to FOLDS splits into (examples to train on, examples to test).
+
+    Each new example is tested in exactly one split. Old examples are never tested, because live has learned them.
+    """
+    new = [example for example in train if example.training_example.is_new]
+    splits = []
+    for fold in range(min(FOLDS, len(new))):
+        tested = new[fold::FOLDS]
+        tested_identities = {id(example) for example in tested}
+        splits.append(([example for example in train if id(example) not in tested_identities], tested))
+    return splits
 
 
-def answer(family: Family, examples: Sequence[Example], batch: int) -> list[Any]:
-    """The outputs with the adapter that PEFT has active."""
-    adapters, cache = lora.ActiveAdapter(family.module), FeatureCache({TEXTS: MEMO_BYTES})
+def predict(family: Family, examples: Sequence[PreparedExample], batch: int) -> list[Any]:
+    """The family's outputs with the adapter that PEFT has active, one per example, `batch` examples at a time."""
+    adapters, cache = lora.ActiveAdapter(family.module), FeatureCache({TEXTS: CACHE_BYTES})
     outputs: list[Any] = []
     for start in range(0, len(examples), batch):
         inputs = [example.model_input for example in examples[start : start + batch]]
@@ -51,20 +58,25 @@ def answer(family: Family, examples: Sequence[Example], batch: int) -> list[Any]
     return outputs
 
 
-def score(problem: Problem, family: Family, examples: Sequence[Example], batch: int) -> Metrics:
+def score(problem: Problem, family: Family, examples: Sequence[PreparedExample], batch: int) -> Metrics:
     """The metrics of the adapter that PEFT has active."""
-    return measured(problem, examples, answer(family, examples, batch))
+    return compute_metrics(problem, examples, predict(family, examples, batch))
 
 
-def measured(problem: Problem, examples: Sequence[Example], outputs: Sequence[Any]) -> Metrics:
+def compute_metrics(problem: Problem, examples: Sequence[PreparedExample], outputs: Sequence[Any]) -> Metrics:
+    """The problem's metrics of `outputs`, one output per example."""
     return problem.metrics([example.target for example in examples], outputs)
 
 
 def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) -> Judgement:
-    """Not worse is good enough: the candidate has seen more."""
+    """Accept the candidate if it is not worse than live: an equal candidate has learned from more examples.
+
+    Args:
+        held_out: the number of held-out tasks among those that were scored.
+    """
     name = candidate.primary
-    new, old = candidate.values[name], live.values[name]
-    is_accepted = bool(new >= old)
+    candidate_value, live_value = candidate.values[name], live.values[name]
+    is_accepted = bool(candidate_value >= live_value)
     if held_out >= settings.evaluate_min_tasks:
         basis = f"on {candidate.values['tasks']} held-out tasks"
     else:
@@ -73,4 +85,5 @@ def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) 
             f"({held_out} held out, {settings.evaluate_min_tasks} needed to tell)"
         )
     verdict = "not worse than" if is_accepted else "worse than"
-    return Judgement(is_accepted, f"{name} {new:.3f} is {verdict} live's {old:.3f} {basis}", candidate, live)
+    decision = f"{name} {candidate_value:.3f} is {verdict} live's {live_value:.3f} {basis}"
+    return Judgement(is_accepted, decision, candidate, live)

@@ -1,4 +1,4 @@
-"""Annotations -> examples: which are new, which are replayed, which are held out for good."""
+"""Turns annotations into training examples: new ones, replayed old ones, and ones that are held out for good."""
 
 import hashlib
 import random
@@ -15,7 +15,7 @@ from lorabel.families.base import Family, Fetch
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.visible_when import shown_controls
-from lorabel.problems.base import Problem, TaskData, question, with_media
+from lorabel.problems.base import Problem, TaskData, build_input, with_resolved_media
 from lorabel.settings import Settings
 
 T = TypeVar("T")
@@ -24,8 +24,15 @@ FETCH_THREADS = 8
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """What one annotated task teaches about one control tag; `annotation_ids` of those that say so, by several
-    people perhaps."""
+    """One annotated task as an example for one control tag.
+
+    Args:
+        annotation_ids: the annotations that the target was made from, one for each annotator.
+        question: what the model is asked; its media is not fetched yet.
+        target: of the type that the problem defines.
+        label_class: what examples are balanced by.
+        is_new: whether no run has learned from one of the annotations yet.
+    """
 
     annotation_ids: tuple[int, ...]
     task_id: int
@@ -36,20 +43,26 @@ class TrainingExample:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A lesson with its media read: `model_input` is what the family's `prepare` made of it."""
+class PreparedExample:
+    """A training example whose media is read: `model_input` is what the family's `prepare` returned."""
 
-    lesson: TrainingExample
+    training_example: TrainingExample
     model_input: Any
 
     @property
     def target(self) -> Any:
-        return self.lesson.target
+        return self.training_example.target
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run takes: `train` has the new lessons and the replayed ones. `skipped`: annotation id -> why."""
+class TrainingPlan:
+    """What a run learns from and is tested on.
+
+    Args:
+        train: all new examples, then the replayed ones.
+        held_out: the examples that no run ever trains on.
+        skipped: annotation id -> why the annotation cannot be used.
+    """
 
     train: list[TrainingExample]
     held_out: list[TrainingExample]
@@ -57,89 +70,103 @@ class Plan:
 
 
 def is_held_out(task_id: int, percent: int) -> bool:
-    """By a hash of the task's id, so the answer never changes and needs no table."""
+    """Whether a task is held out. Depends on a hash of its id alone, so the answer never changes."""
     digest = hashlib.blake2b(str(task_id).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % 100 < percent
 
 
-def plan(
+def make_plan(
     problem: Problem, config: LabelConfig, annotations: Iterable[Annotation], settings: Settings, seed: int
-) -> Plan:
-    """Split a project's usable annotations. Of several on one task the ground truth counts, else what they agree
-    on, with one voice for each annotator."""
-    lessons, skipped = [], {}
-    for voices in _by_task(annotations):
+) -> TrainingPlan:
+    """Split a project's usable annotations into examples to train on and examples held out.
+
+    If a task has several annotations, the newest ground truth counts; without ground truth the annotators' targets
+    are aggregated, one annotation for each annotator.
+    """
+    examples: list[TrainingExample] = []
+    skipped: dict[int, str] = {}
+    for task_annotations in _counting_annotations_by_task(annotations):
         targets = {}
-        for annotation in voices:
+        for annotation in task_annotations:
             try:
                 targets[annotation.id] = _target(problem, config, annotation)
             except (MissingTargetError, UnreadableError) as error:
                 skipped[annotation.id] = str(error)
-        heard = [annotation for annotation in voices if annotation.id in targets]
+        usable = [annotation for annotation in task_annotations if annotation.id in targets]
         try:
-            lessons += [_lesson(problem, heard, list(targets.values()), settings)] if heard else []
+            examples += [_training_example(problem, usable, list(targets.values()), settings)] if usable else []
         except UnreadableError as error:
-            skipped |= {annotation.id: str(error) for annotation in heard}
-    held_out = [lesson for lesson in lessons if is_held_out(lesson.task_id, settings.held_out_percent)]
-    rest = [lesson for lesson in lessons if not is_held_out(lesson.task_id, settings.held_out_percent)]
-    new = [lesson for lesson in rest if lesson.is_new]
-    old = [lesson for lesson in rest if not lesson.is_new]
-    replayed = balanced(old, lambda lesson: lesson.label_class, settings.replay_annotations, seed)
-    return Plan(new + replayed, held_out, skipped)
+            skipped |= {annotation.id: str(error) for annotation in usable}
+    held_out = [example for example in examples if is_held_out(example.task_id, settings.held_out_percent)]
+    others = [example for example in examples if not is_held_out(example.task_id, settings.held_out_percent)]
+    new = [example for example in others if example.is_new]
+    old = [example for example in others if not example.is_new]
+    replayed = sample_balanced(old, lambda example: example.label_class, settings.replay_annotations, seed)
+    return TrainingPlan(new + replayed, held_out, skipped)
 
 
-def balanced(items: Sequence[T], class_of: Callable[[T], Hashable], most: int, seed: int) -> list[T]:
-    """At most `most` items, taken from the classes in turn, at random within each."""
+def sample_balanced(items: Sequence[T], class_of: Callable[[T], Hashable], most: int, seed: int) -> list[T]:
+    """At most `most` items, taken from the classes in turn, at random within each class."""
     classes: dict[Hashable, list[T]] = defaultdict(list)
     for item in items:
         classes[class_of(item)].append(item)
-    dice = random.Random(seed)
+    generator = random.Random(seed)
     for members in classes.values():
-        dice.shuffle(members)
-    taken: list[T] = []
-    while classes and len(taken) < most:
-        for key in list(classes):
-            taken.append(classes[key].pop())
-            if not classes[key]:
-                del classes[key]
-    return taken[:most]
+        generator.shuffle(members)
+    sample: list[T] = []
+    while classes and len(sample) < most:
+        for label_class in list(classes):
+            sample.append(classes[label_class].pop())
+            if not classes[label_class]:
+                del classes[label_class]
+    return sample[:most]
 
 
-def read(
-    lessons: Sequence[TrainingExample], family: Family, resolve: Callable[[Any], Any], fetch: Fetch
-) -> tuple[list[Example], dict[int, str]]:
-    """Fetch and prepare in threads. Returns the examples in order, and annotation id -> why not."""
+def prepare(
+    examples: Sequence[TrainingExample], family: Family, resolve: Callable[[Any], Any], fetch: Fetch
+) -> tuple[list[PreparedExample], dict[int, str]]:
+    """Fetch and prepare the examples in threads.
 
-    def prepare(lesson: TrainingExample) -> Example | str:
+    Args:
+        resolve: media reference -> the reference to fetch it by.
+
+    Returns:
+        The readable examples in order, and annotation id -> reason for the annotations of the others.
+    """
+
+    def prepare_example(example: TrainingExample) -> PreparedExample | str:
         try:
-            return Example(lesson, family.prepare(with_media(lesson.question, resolve), fetch))
+            question = with_resolved_media(example.question, resolve)
+            return PreparedExample(example, family.prepare(question, fetch))
         except UnreadableError as error:
             return str(error)
 
     with ThreadPoolExecutor(FETCH_THREADS) as threads:
-        found = list(threads.map(prepare, lessons))
-    examples = [example for example in found if isinstance(example, Example)]
-    unread = {
+        prepared_or_reasons = list(threads.map(prepare_example, examples))
+    prepared = [example for example in prepared_or_reasons if isinstance(example, PreparedExample)]
+    unreadable = {
         annotation_id: reason
-        for lesson, reason in zip(lessons, found, strict=True)
+        for example, reason in zip(examples, prepared_or_reasons, strict=True)
         if isinstance(reason, str)
-        for annotation_id in lesson.annotation_ids
+        for annotation_id in example.annotation_ids
     }
-    return examples, unread
+    return prepared, unreadable
 
 
-def _by_task(annotations: Iterable[Annotation]) -> list[list[Annotation]]:
-    """Who counts for each task, the newest last; the tasks in the order in which that one arrived."""
-    tasks: dict[int, list[Annotation]] = defaultdict(list)
+def _counting_annotations_by_task(annotations: Iterable[Annotation]) -> list[list[Annotation]]:
+    """For each task the annotations that count, newest last. Tasks are sorted by when their newest one arrived."""
+    by_task: dict[int, list[Annotation]] = defaultdict(list)
     for annotation in annotations:
         if annotation.task_id is not None:
-            tasks[annotation.task_id].append(annotation)
-    chosen = [_voices(found) for found in tasks.values()]
-    return sorted(chosen, key=lambda voices: (voices[-1].received_at, voices[-1].id))
+            by_task[annotation.task_id].append(annotation)
+    counting = [_counting_annotations(task_annotations) for task_annotations in by_task.values()]
+    return sorted(
+        counting, key=lambda task_annotations: (task_annotations[-1].received_at, task_annotations[-1].id)
+    )
 
 
-def _voices(annotations: list[Annotation]) -> list[Annotation]:
-    """The newest ground truth alone, else the newest of each annotator."""
+def _counting_annotations(annotations: list[Annotation]) -> list[Annotation]:
+    """The newest ground truth alone; without ground truth the newest annotation of each annotator, newest last."""
     newest_last = sorted(annotations, key=_rank)
     if newest_last[-1].ground_truth:
         return newest_last[-1:]
@@ -151,30 +178,38 @@ def _rank(annotation: Annotation) -> tuple[bool, Any, int]:
 
 
 def _target(problem: Problem, config: LabelConfig, annotation: Annotation) -> Any:
-    result = annotation.result or []
-    answers: dict[str, list[Region]] = {control.name: [] for control in config.controls}
-    for region in result:
-        answers.get(region.get("from_name"), []).append(region)
-    if problem.from_name not in shown_controls(config, answers):
+    """The problem's target.
+
+    Raises:
+        MissingTargetError: the annotation does not answer the control tag, or the task's data is not known.
+        UnreadableError: the task's data lacks what the control tag is about.
+    """
+    regions = annotation.result or []
+    regions_by_control: dict[str, list[Region]] = {control.name: [] for control in config.controls}
+    for region in regions:
+        regions_by_control.get(region.get("from_name"), []).append(region)
+    if problem.from_name not in shown_controls(config, regions_by_control):
         raise MissingTargetError(f"{problem.from_name!r} was not shown with these answers (visibleWhen)")
-    return problem.target(result, _data(annotation))
+    return problem.target(regions, _task_data(annotation))
 
 
-def _lesson(problem: Problem, voices: list[Annotation], targets: list[Any], settings: Settings) -> TrainingExample:
-    target = problem.agree(targets)
-    newest = voices[-1]
+def _training_example(
+    problem: Problem, annotations: list[Annotation], targets: list[Any], settings: Settings
+) -> TrainingExample:
+    target = problem.aggregate(targets)
+    newest = annotations[-1]
     assert newest.task_id is not None
     return TrainingExample(
-        tuple(annotation.id for annotation in voices),
+        tuple(annotation.id for annotation in annotations),
         newest.task_id,
-        question(problem, _data(newest), settings),
+        build_input(problem, _task_data(newest), settings),
         target,
         problem.class_of(target),
-        any(annotation.run_id is None for annotation in voices),
+        any(annotation.run_id is None for annotation in annotations),
     )
 
 
-def _data(annotation: Annotation) -> TaskData:
+def _task_data(annotation: Annotation) -> TaskData:
     if annotation.task_data is None:
         raise MissingTargetError("the event did not carry the task's data")
     return annotation.task_data

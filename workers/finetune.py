@@ -1,8 +1,8 @@
-"""New annotations become a candidate version, and the candidate becomes live if it is not worse.
+"""Trains a candidate version from new annotations, and makes it live if it is not worse than the live version.
 
-A run is claimed in the database, so that a second job for it does nothing. It shows that it lives by a
-heartbeat; when that stops, the sweep gives the run to another worker, once. The new version's folder and row
-appear together, after evaluation; until then a kill leaves everything as it was.
+A run is claimed in the database, so a second job for the same run does nothing. A heartbeat renews the run's
+lease; if it stops, the sweep gives the run to another worker, once. The new version's folder and row are written
+after the evaluation, so a kill before that changes nothing.
 """
 
 import logging
@@ -35,7 +35,7 @@ from lorabel.families.loading import family_for
 from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
-from workers import examples, lora, services
+from workers import examples, lora
 from workers.candidate import Candidate, TrainingContext, make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
@@ -48,86 +48,91 @@ REPORT_EVERY_S = 0.5
 SECOND_LOOK_AFTER_S = 2.0
 
 
-def run(run_id: int) -> None:
-    """The RQ job. Whatever goes wrong ends up in the run's row, never in the queue."""
-    here = services.current()
-    claimed = training_runs.claim(here.store, run_id)
-    if claimed is None:
+def finetune(run_id: int) -> None:
+    """The RQ job. Any error is kept in the run's row and never reaches the queue."""
+    services = Services.current()
+    run = training_runs.claim(services.store, run_id)
+    if run is None:
         log.info("run %d is not waiting, or another run of its project is on", run_id)
         return
     try:
-        with heartbeat(here, claimed):
-            _train(here, claimed)
+        with heartbeat(services, run):
+            _train(services, run)
     except Exception as error:
         log.exception("run %d failed", run_id)
         reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
-        _fail(here, claimed, reason)
-    with here.store.read() as session:
-        following = training_runs.queued(session, claimed.project_id)
-    if following is not None:
-        here.jobs.train(following.id, following.attempt)
+        _fail(services, run, reason)
+    with services.store.read() as session:
+        queued_run = training_runs.find_queued(session, run.project_id)
+    if queued_run is not None:
+        services.jobs.train(queued_run.id, queued_run.attempt)
 
 
-def _fail(here: Services, claimed: TrainingRun, reason: str) -> None:
+def _fail(services: Services, run: TrainingRun, reason: str) -> None:
     try:
-        with here.store.write() as session:
-            training_runs.finish(session, claimed, RunState.FAILED, error=reason)
+        with services.store.write() as session:
+            training_runs.finish(session, run, RunState.FAILED, error=reason)
     except RunLostError as error:
         log.warning("its reason is not kept: %s", error)
 
 
-def _train(here: Services, claimed: TrainingRun) -> None:
-    project, annotations, compared = _gather(here, claimed)
+def _train(services: Services, run: TrainingRun) -> None:
+    project, annotations, comparison = _gather_annotations(services, run)
     bound = bind(project.label_config or "")
     if not bound.bindings:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
-    precision = choose_precision(here.settings, choose_device(here.settings.for_training))
-    recipe = lora.Recipe.from_settings(here.settings, str(precision).removeprefix("torch."))
-    training_runs.report(here.store, claimed, config={**asdict(recipe), "compared": compared})
-    here.registry.remove_leftovers(f"p{project.id}.")
+    precision = choose_precision(services.settings, choose_device(services.settings.for_training))
+    recipe = lora.Recipe.from_settings(services.settings, str(precision).removeprefix("torch."))
+    training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
+    services.adapter_folders.remove_leftovers(f"p{project.id}.")
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         candidates = {}
         for problem in bound.bindings:
-            plan = examples.plan(problem, bound.config, annotations, here.settings, recipe.seed + claimed.id)
-            made = _train_problem(here, claimed, project, problem, plan, recipe, Path(scratch))
-            if made is not None:
-                candidates[problem.from_name] = made
-        _conclude(here, claimed, project, annotations, candidates, Path(scratch))
+            plan = examples.make_plan(problem, bound.config, annotations, services.settings, recipe.seed + run.id)
+            candidate = _train_problem(services, run, project, problem, plan, recipe, Path(scratch))
+            if candidate is not None:
+                candidates[problem.from_name] = candidate
+        _conclude(services, run, project, annotations, candidates, Path(scratch))
 
 
 def _train_problem(
-    here: Services,
-    claimed: TrainingRun,
+    services: Services,
+    run: TrainingRun,
     project: Project,
     problem: Problem,
-    plan: examples.Plan,
+    plan: examples.TrainingPlan,
     recipe: lora.Recipe,
     scratch: Path,
 ) -> Candidate | None:
+    """Train one control tag's adapter into `scratch`. None if there is nothing to learn from."""
     if not plan.train:
         return None
-    family = here.family(family_for(plan.train[0].question))
-    live = _live_folder(here, project, problem, family)
-    resolve = here.authorizations.resolver(project, here.settings)
+    family = services.family(family_for(plan.train[0].question))
+    live = _live_folder(services, project, problem, family)
+    resolve = services.authorizations.resolver(project, services.settings)
     context = TrainingContext(live, resolve, f"{version_name(project.id, project.live_number)}-next")
     folder = scratch / _folder_name(problem.from_name)
-    return make_candidate(here, problem, family, plan, context, recipe, folder, _reporter(here, claimed))
+    return make_candidate(services, problem, family, plan, context, recipe, folder, _reporter(services, run))
 
 
-def _gather(here: Services, claimed: TrainingRun) -> tuple[Project, list[Annotation], str]:
-    """START_TRAINING may arrive before the event of the annotation that caused it: look a second time."""
-    apply_pending(here.store)
-    compared = reconcile(here, claimed.project_id)
-    project, annotations = _usable(here, claimed.project_id)
+def _gather_annotations(services: Services, run: TrainingRun) -> tuple[Project, list[Annotation], str]:
+    """The project, its usable annotations, and what the comparison with Label Studio found.
+
+    If no annotation is new, look a second time after SECOND_LOOK_AFTER_S: START_TRAINING may arrive before the
+    event of the annotation that caused it.
+    """
+    apply_pending(services.store)
+    comparison = reconcile(services, run.project_id)
+    project, annotations = _usable(services, run.project_id)
     if not any(annotation.run_id is None for annotation in annotations):
         time.sleep(SECOND_LOOK_AFTER_S)
-        apply_pending(here.store)
-        project, annotations = _usable(here, claimed.project_id)
-    return project, annotations, compared
+        apply_pending(services.store)
+        project, annotations = _usable(services, run.project_id)
+    return project, annotations, comparison
 
 
-def _usable(here: Services, project_id: int) -> tuple[Project, list[Annotation]]:
-    with here.store.read() as session:
+def _usable(services: Services, project_id: int) -> tuple[Project, list[Annotation]]:
+    with services.store.read() as session:
         usable = select(Annotation).where(
             Annotation.project_id == project_id,
             Annotation.is_deleted.is_(False),
@@ -136,52 +141,55 @@ def _usable(here: Services, project_id: int) -> tuple[Project, list[Annotation]]
         return projects.get(session, project_id), list(session.scalars(usable))
 
 
-def _live_folder(here: Services, project: Project, problem: Problem, family: Family) -> Path | None:
-    """None if the base models are live, or if live was trained on another base model than the present one."""
+def _live_folder(services: Services, project: Project, problem: Problem, family: Family) -> Path | None:
+    """The folder of the control tag's live adapter.
+
+    None if the base model is live, or if the adapter was trained on another base model than the present one.
+    """
     if not project.live_number:
         return None
-    with here.store.read() as session:
+    with services.store.read() as session:
         live = versions.get(session, project.id, project.live_number)
-    name, base = live.adapters.get(problem.from_name), live.base_models.get(problem.from_name)
-    if name is None:
+    adapter, base_model = live.adapters.get(problem.from_name), live.base_models.get(problem.from_name)
+    if adapter is None:
         return None
-    if base != family.source:
-        log.warning("%s was trained on %s, not on %s: training begins anew", live.name, base, family.source)
+    if base_model != family.source:
+        log.warning("%s was trained on %s, not on %s: training begins anew", live.name, base_model, family.source)
         return None
-    return here.registry.path(name)
+    return services.adapter_folders.path(adapter)
 
 
 def _conclude(
-    here: Services,
-    claimed: TrainingRun,
+    services: Services,
+    run: TrainingRun,
     project: Project,
     annotations: list[Annotation],
     candidates: dict[str, Candidate],
     scratch: Path,
 ) -> None:
-    """The folder first, then version, annotations and run in one transaction, if the run is still ours.
+    """Write the version's folder, then version, annotations and run in one transaction, if the run is still ours.
 
-    A folder without a row is what a kill in between leaves; its number is not used again, because the model
-    server may have loaded it.
+    A kill in between leaves a folder without a row. Its number is not used again, because the model server may
+    have loaded the folder.
     """
-    training_runs.report(here.store, claimed)
+    training_runs.report(services.store, run)
     version = None
     if candidates:
-        with here.store.read() as session:
-            used = here.registry.last_number(project.id)
-            number = max(versions.next_number(session, project.id), used + 1)
-            version = _version(session, project, number, claimed, candidates)
-        here.registry.write(version.name, lambda folder: _copy(scratch, folder))
+        with services.store.read() as session:
+            last_number = services.adapter_folders.last_number(project.id)
+            number = max(versions.next_number(session, project.id), last_number + 1)
+            version = _version(session, project, number, run, candidates)
+        services.adapter_folders.write(version.name, lambda folder: _copy(scratch, folder))
         if version.state == VersionState.CANDIDATE:
-            promotion.preload(here.model_client, version.adapters)
-    with here.store.write() as session:
+            promotion.preload(services.model_client, version.adapters)
+    with services.store.write() as session:
         project = session.get_one(Project, project.id, with_for_update=True)
         if version is not None and version.parent != project.live_number:
             version.state = VersionState.REJECTED
-            why = f"{project.live_version} became live while this was made from v{version.parent}"
-            version.metrics = {**version.metrics, "decision": f"{why}; {version.metrics['decision']}"}
-        training_runs.finish(session, claimed, RunState.FINISHED, **_summary(version, candidates))
-        _mark_taken(session, claimed, annotations)
+            reason = f"{project.live_version} became live while this was made from v{version.parent}"
+            version.metrics = {**version.metrics, "decision": f"{reason}; {version.metrics['decision']}"}
+        training_runs.finish(session, run, RunState.FINISHED, **_summary(version, candidates))
+        _mark_learned(session, run, annotations)
         if version is not None:
             session.add(version)
             session.flush()
@@ -189,13 +197,17 @@ def _conclude(
                 versions.make_live(session, project, version.number)
             log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
     if version is not None and version.state == VersionState.LIVE:
-        here.jobs.look_ahead(project.id)
+        services.jobs.look_ahead(project.id)
 
 
 def _summary(version: ModelVersion | None, candidates: dict[str, Candidate]) -> dict[str, Any]:
+    """The columns of the finished run's row."""
     if version is None:
         return {"decision": "nothing to learn from: no annotation of a training task could be used"}
-    skipped = {tag: {str(i): why for i, why in made.skipped.items()} for tag, made in candidates.items()}
+    skipped = {
+        tag: {str(annotation_id): reason for annotation_id, reason in candidate.skipped.items()}
+        for tag, candidate in candidates.items()
+    }
     return {
         "version_number": version.number,
         "decision": version.metrics["decision"],
@@ -205,13 +217,17 @@ def _summary(version: ModelVersion | None, candidates: dict[str, Candidate]) -> 
 
 
 def _version(
-    session: Session, project: Project, number: int, claimed: TrainingRun, candidates: dict[str, Candidate]
+    session: Session, project: Project, number: int, run: TrainingRun, candidates: dict[str, Candidate]
 ) -> ModelVersion:
-    """Per control tag the candidate's adapter if it was accepted, else live's. Rejected if none was."""
+    """The new version: for each control tag the candidate's adapter if it was accepted, else the live adapter.
+
+    If no candidate was accepted, the version is rejected and has the candidates' adapters.
+    """
     live = versions.get(session, project.id, project.live_number) if project.live_number else None
     name = version_name(project.id, number)
     accepted = [tag for tag, candidate in candidates.items() if candidate.judgement.is_accepted]
-    chosen = accepted or list(candidates)
+    changed = accepted or list(candidates)
+    calibrations = {tag: candidates[tag].calibration for tag in changed}
     return ModelVersion(
         project_id=project.id,
         number=number,
@@ -223,7 +239,7 @@ def _version(
         },
         adapters={
             **(live.adapters if live else {}),
-            **{tag: f"{name}/{_folder_name(tag)}" for tag in chosen},
+            **{tag: f"{name}/{_folder_name(tag)}" for tag in changed},
         },
         metrics={
             "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
@@ -232,24 +248,37 @@ def _version(
             "calibration": {
                 **(live.metrics.get("calibration", {}) if live else {}),
                 **{
-                    tag: None if (found := candidates[tag].calibration) is None else asdict(found)
-                    for tag in chosen
+                    tag: None if calibration is None else asdict(calibration)
+                    for tag, calibration in calibrations.items()
                 },
             },
-            "decision": "; ".join(f"{tag}: {made.judgement.decision}" for tag, made in candidates.items()),
+            "decision": "; ".join(
+                f"{tag}: {candidate.judgement.decision}" for tag, candidate in candidates.items()
+            ),
         },
-        trained_on=sorted({i for candidate in candidates.values() for i in candidate.trained_on}),
-        run_id=claimed.id,
+        trained_on=sorted(
+            {annotation_id for candidate in candidates.values() for annotation_id in candidate.trained_on}
+        ),
+        run_id=run.id,
     )
 
 
-def _mark_taken(session: Session, claimed: TrainingRun, annotations: list[Annotation]) -> None:
-    """An annotation that was changed in the meantime stays new. Old ones are not written: a run must not hold
-    the database longer the more there are."""
-    new = [{"its_id": a.id, "its_time": a.updated_at} for a in annotations if a.run_id is None]
-    same = (Annotation.id == bindparam("its_id"), Annotation.updated_at == bindparam("its_time"))
-    if new:
-        session.connection().execute(update(Annotation).where(*same).values(run_id=claimed.id), new)
+def _mark_learned(session: Session, run: TrainingRun, annotations: list[Annotation]) -> None:
+    """Set the run of the annotations that were new, unless one was changed during the run: that one stays new.
+
+    Old annotations are not written, so that a run does not lock the database longer the more of them there are.
+    """
+    parameters = [
+        {"annotation_id": annotation.id, "read_updated_at": annotation.updated_at}
+        for annotation in annotations
+        if annotation.run_id is None
+    ]
+    is_unchanged = (
+        Annotation.id == bindparam("annotation_id"),
+        Annotation.updated_at == bindparam("read_updated_at"),
+    )
+    if parameters:
+        session.connection().execute(update(Annotation).where(*is_unchanged).values(run_id=run.id), parameters)
 
 
 def _copy(scratch: Path, folder: Path) -> None:
@@ -258,21 +287,22 @@ def _copy(scratch: Path, folder: Path) -> None:
 
 
 def _folder_name(from_name: str) -> str:
-    """One folder's name, whatever the tag is called: `..` must not lead out of the version's folder."""
+    """A single folder's name for any name of a control tag: `..` must not lead out of the version's folder."""
     return quote(from_name, safe="").replace(".", "%2E")
 
 
-def _reporter(here: Services, claimed: TrainingRun) -> Callable[[lora.Progress], None]:
-    last = 0.0
+def _reporter(services: Services, run: TrainingRun) -> Callable[[lora.Progress], None]:
+    """A callback that writes the progress to the run's row, every REPORT_EVERY_S and after the last step."""
+    reported_at = 0.0
 
     def report(progress: lora.Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last < REPORT_EVERY_S and progress.step < progress.steps:
+        nonlocal reported_at
+        if time.monotonic() - reported_at < REPORT_EVERY_S and progress.step < progress.steps:
             return
-        last = time.monotonic()
+        reported_at = time.monotonic()
         training_runs.report(
-            here.store,
-            claimed,
+            services.store,
+            run,
             step=progress.step,
             steps=progress.steps,
             loss=progress.loss,

@@ -1,4 +1,4 @@
-"""A run shows that it lives while a job works on it; silence means that its worker was killed."""
+"""Renews a run's lease while a job works on it. A lease that expires means that the worker was killed."""
 
 import logging
 import threading
@@ -14,19 +14,19 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def heartbeat(here: Services, claimed: TrainingRun | BulkRun) -> Iterator[None]:
-    """Renew the lease from a thread, also while media is fetched, a model loads or a server is waited for."""
+def heartbeat(services: Services, run: TrainingRun | BulkRun) -> Iterator[None]:
+    """Renew the run's lease from a thread of its own during the block, whatever the block waits for."""
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(here.settings.run_lease_seconds / 4):
+        while not done.wait(services.settings.run_lease_seconds / 4):
             try:
-                leases.report(here.store, claimed)
+                leases.report(services.store, run)
             except RunLostError as error:
-                log.warning("no sign of life from here any more: %s", error)
+                log.warning("the lease is not renewed any more: %s", error)
                 return
             except Exception:
-                log.exception("run %d cannot renew its lease", claimed.id)
+                log.exception("run %d cannot renew its lease", run.id)
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

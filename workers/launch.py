@@ -1,12 +1,12 @@
-"""The training loop in several processes, one per GPU, where TRAIN_PROCESSES says so; else in this one.
+"""Runs the training loop in TRAIN_PROCESSES processes, one per GPU; with 1, in this process.
 
 accelerate's launcher (https://huggingface.co/docs/accelerate/basic_tutorials/launch) starts
-`workers/launched.py` on this machine. The processes share out each batch and come to the same adapter as one
-process would. Between them and this worker there is a private folder: a plan and the adapter to begin with go in,
-progress and the trained adapter come out.
+`workers/launched.py` on this machine. The processes share each batch and arrive at the same adapter as one process
+would. They exchange files with this worker in a private folder: this worker writes a plan and the adapter to start
+from; they write progress and the trained adapter.
 
-The launcher puts each process into a session of its own, so no signal to its group reaches them. They end with a
-pipe instead, which this worker holds open: it closes when the run ends, and when this worker is killed.
+The launcher puts each process into a session of its own, so a signal to its group does not reach them. Instead
+they end when a pipe closes. This worker holds it open until the run ends; it closes too if this worker is killed.
 """
 
 import json
@@ -29,22 +29,23 @@ from lorabel.errors import LorabelError, SettingsError
 from lorabel.families.base import Family
 from lorabel.settings import Settings
 from workers import lora
-from workers.examples import Example
+from workers.examples import PreparedExample
 
 log = logging.getLogger(__name__)
 
-PLAN, BEGINNING, PROGRESS, RESULT, ALIVE = "plan.pt", "beginning", "progress.jsonl", "result", "alive"
+# Files and folders of the private folder.
+PLAN, START_ADAPTER, PROGRESS, RESULT, ALIVE = "plan.pt", "start_adapter", "progress.jsonl", "result", "alive"
 POLL_S = 0.2
 STOP_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the processes need to know."""
+class LaunchPlan:
+    """The arguments of `lora.fine_tune` for the processes; `family` is the family's name."""
 
     settings: Settings
     family: str
-    examples: list[Example]
+    examples: list[PreparedExample]
     recipe: lora.Recipe
     name: str
     folder: Path
@@ -54,13 +55,13 @@ def fine_tune(
     settings: Settings,
     family: Family,
     model: PeftModel,
-    examples: Sequence[Example],
+    examples: Sequence[PreparedExample],
     recipe: lora.Recipe,
     name: str,
     folder: Path,
     on_step: Callable[[lora.Progress], None],
 ) -> float:
-    """As `lora.fine_tune`, in no more processes than a batch has examples.
+    """`lora.fine_tune` in TRAIN_PROCESSES processes, but never more than a batch has examples.
 
     Raises:
         SettingsError: DEVICE names one GPU, or there are too few.
@@ -76,22 +77,23 @@ def fine_tune(
         raise SettingsError(f"TRAIN_PROCESSES={count}, but this worker sees {torch.cuda.device_count()} GPUs")
     lora.check_tracker(recipe.tracker)
     with TemporaryDirectory(prefix="lorabel-") as scratch:
-        here = Path(scratch)
-        plan = Plan(settings, family.name, list(examples), recipe, name, folder.absolute())
-        torch.save(plan, here / PLAN)
-        model.save_pretrained(here / BEGINNING, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+        exchange = Path(scratch)
+        plan = LaunchPlan(settings, family.name, list(examples), recipe, name, folder.absolute())
+        torch.save(plan, exchange / PLAN)
+        start_adapter = exchange / START_ADAPTER
+        model.save_pretrained(start_adapter, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
         loss = 0.0
-        with closing(_run(_command(count, here, family.device.type), here)) as steps:
+        with closing(_run(_command(count, exchange, family.device.type), exchange)) as steps:
             for progress in steps:
                 on_step(progress)
                 loss = progress.loss
-        trained = load_peft_weights(here / RESULT, device=str(family.device))
+        trained = load_peft_weights(exchange / RESULT, device=str(family.device))
         set_peft_model_state_dict(model, trained, adapter_name=lora.CANDIDATE)
     return loss
 
 
 def _command(count: int, folder: Path, device: str) -> list[str]:
-    """`--multi_gpu` also where there is no GPU: it is how several processes of one machine are asked for."""
+    """`--multi_gpu` also without a GPU: the launcher needs it to start several processes on one machine."""
     options = ["--multi_gpu", f"--num_processes={count}", "--num_machines=1", "--main_process_port=0"]
     options += ["--mixed_precision=no", "--dynamo_backend=no"]
     return [
@@ -101,7 +103,7 @@ def _command(count: int, folder: Path, device: str) -> list[str]:
 
 
 def _run(command: Sequence[str], folder: Path) -> Generator[lora.Progress, None, None]:
-    """Each step as it is made. Whatever happens, no process is left."""
+    """Start the command and yield its progress step by step. Always ends its processes, also after an error."""
     progress = folder / PROGRESS
     progress.touch()
     with _pipe(folder / ALIVE):
@@ -126,7 +128,7 @@ def _steps(process: "subprocess.Popen[bytes]", progress: Path) -> Iterator[lora.
 
 @contextmanager
 def _pipe(path: Path) -> Iterator[None]:
-    """Open for writing as long as the processes are to run; the launcher does not inherit it."""
+    """Make a named pipe and hold it open for writing during the block; the launcher does not inherit it."""
     os.mkfifo(path)
     alive = os.open(path, os.O_RDWR)  # O_WRONLY would wait for a reader
     try:
@@ -136,7 +138,7 @@ def _pipe(path: Path) -> Iterator[None]:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """The launcher ends its processes in order if it can; it may have been killed itself."""
+    """End the launcher, which ends its processes. Kill it if it takes longer than STOP_TIMEOUT_S."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""The training loop: LoRA by PEFT on a family's base model, from the live adapter or from nothing."""
+"""The training loop: LoRA by PEFT on a family's base model, starting from the live adapter if there is one."""
 
 import math
 import re
@@ -28,13 +28,13 @@ from lorabel.contracts import Input
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family, NoBatchAdapters
 from lorabel.settings import Settings
-from workers.examples import Example
+from workers.examples import PreparedExample
 
 LIVE = "live"
 ACTIVE = "active"
 PREFIX = "base_model.model."
 A_WEIGHT = ".lora_A.weight"
-CANDIDATE = "default"  # PEFT saves the adapter of this name at the folder's top, where anybody looks for it
+CANDIDATE = "default"  # PEFT saves the adapter of this name in the folder itself, where other programs look
 WARMUP_STEPS = 5
 WEIGHT_DECAY = 0.01
 SMOOTHING = 0.8
@@ -44,6 +44,17 @@ LEARNED_LOSS = 0.01
 
 @dataclass(frozen=True)
 class Recipe:
+    """How a run trains.
+
+    Args:
+        rank: of a new adapter; a run that starts from the live adapter keeps that adapter's rank.
+        steps: at most.
+        batch: examples per step.
+        patience: training stops after so many steps in which the loss did not fall by 1%.
+        precision: `float32` or `bfloat16`, of the forward pass.
+        tracker: `none`, or the name of a tracker that accelerate knows.
+    """
+
     rank: int
     learning_rate: float
     steps: int
@@ -69,7 +80,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Progress:
-    """After a step. `loss` is smoothed."""
+    """How far a run is after a step; `loss` is smoothed."""
 
     step: int
     steps: int
@@ -79,7 +90,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """`weights`: of each example's loss."""
+    """The examples of a step, and the weight of each example's loss."""
 
     inputs: Sequence[Any]
     targets: Sequence[Any]
@@ -87,7 +98,7 @@ class Batch:
 
 
 class ActiveAdapter(NoBatchAdapters):
-    """The adapter that PEFT has active in this module at this moment, for every row; or none."""
+    """Gives every row the adapter that PEFT had active in the module when this was made, or none."""
 
     def __init__(self, module: nn.Module) -> None:
         self._layers = frozenset(
@@ -104,11 +115,14 @@ class ActiveAdapter(NoBatchAdapters):
 
 @contextmanager
 def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) -> Iterator[PeftModel]:
-    """The base model with a candidate adapter on it, and with the live one beside it if there is one.
+    """The base model with a candidate adapter, and with the live adapter beside it if there is one.
 
-    The candidate begins as live, with live's rank, on live's layers and those that such a question trains.
+    The candidate starts with the weights and the rank of live. It is on live's layers and on those that the family
+    trains for such a question. At the end of the block the base model is as before.
 
-    The base model is as before at the end of the block.
+    Args:
+        question: one of the examples'.
+        live: the live adapter's folder.
     """
     torch.manual_seed(recipe.seed)
     weights = {} if live is None else load_peft_weights(live, device="cpu")
@@ -128,14 +142,17 @@ def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) 
 
 
 def only(layers: Iterable[str]) -> str:
-    """PEFT's `target_modules` for these layers and no others: it takes a list's names for ends of names, and so
-    would adapt `visual.transformer...` with `transformer...`."""
+    """PEFT's `target_modules` for exactly these layers.
+
+    Given a list, PEFT also takes layers whose names end with a listed name: `visual.transformer...` for
+    `transformer...`. So this is a regular expression, which has to match the whole name.
+    """
     return "|".join(re.escape(name) for name in sorted(layers))
 
 
 @contextmanager
 def with_live(model: PeftModel) -> Iterator[None]:
-    """Inside, the live adapter computes; the base model alone if there is none."""
+    """In the block the live adapter is active, or no adapter if there is no live one."""
     if LIVE not in model.peft_config:
         with model.disable_adapter():
             yield
@@ -147,27 +164,39 @@ def with_live(model: PeftModel) -> Iterator[None]:
         model.set_adapter(CANDIDATE)
 
 
-def precompute(family: Family, model: PeftModel, examples: Sequence[Example], recipe: Recipe) -> list[Example]:
-    """With everything computed that neither candidate nor live can change."""
+def precompute(
+    family: Family, model: PeftModel, examples: Sequence[PreparedExample], recipe: Recipe
+) -> list[PreparedExample]:
+    """The examples, with everything computed that is the same for candidate and live."""
     generator = torch.Generator().manual_seed(recipe.seed)
     trained = model.base_model.targeted_module_names
     inputs = family.precompute([example.model_input for example in examples], trained, generator)
-    return [replace(example, model_input=made) for example, made in zip(examples, inputs, strict=True)]
+    return [
+        replace(example, model_input=model_input) for example, model_input in zip(examples, inputs, strict=True)
+    ]
 
 
 def fine_tune(
     family: Family,
     model: PeftModel,
-    examples: Sequence[Example],
+    examples: Sequence[PreparedExample],
     recipe: Recipe,
     name: str,
     folder: Path,
     on_step: Callable[[Progress], None],
 ) -> float:
-    """Train the candidate; stops early when the smoothed loss no longer falls. Returns that loss.
+    """Train the candidate. Stops early when the smoothed loss no longer falls, or is as low as LEARNED_LOSS.
 
     Args:
-        name, folder: of the run, for the tracker (TensorBoard writes below `folder`).
+        name: the run's name for the tracker.
+        folder: where the tracker may write (TensorBoard does).
+        on_step: called after each step.
+
+    Returns:
+        The smoothed loss.
+
+    Raises:
+        SettingsError: the tracker's package is missing.
     """
     check_tracker(recipe.tracker)
     accelerator = Accelerator(
@@ -175,7 +204,7 @@ def fine_tune(
         mixed_precision="bf16" if recipe.precision == "bfloat16" else "no",
         log_with=None if recipe.tracker == "none" else recipe.tracker,
         project_dir=folder,
-        # The processes of `workers/launch.py` share a batch, so a step of theirs is one step of the schedule.
+        # The processes of `workers/launch.py` share each batch, so one step of all of them is one schedule step.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     if recipe.tracker != "none":
@@ -187,10 +216,10 @@ def fine_tune(
     batches = _batches(family, examples, recipe)
     loss, best, best_step, started = 0.0, math.inf, 0, time.monotonic()
     for step in range(1, recipe.steps + 1):
-        now = _step(family, accelerator, next(batches), optimizer, weights)
+        step_loss = _step(family, accelerator, next(batches), optimizer, weights)
         schedule.step()
-        loss = now if step == 1 else SMOOTHING * loss + (1 - SMOOTHING) * now
-        accelerator.log({"loss": now}, step=step)
+        loss = step_loss if step == 1 else SMOOTHING * loss + (1 - SMOOTHING) * step_loss
+        accelerator.log({"loss": step_loss}, step=step)
         seconds_left = (time.monotonic() - started) / step * (recipe.steps - step)
         on_step(Progress(step, recipe.steps, loss, seconds_left))
         if loss < 0.99 * best:
@@ -202,7 +231,7 @@ def fine_tune(
 
 
 def check_tracker(tracker: str) -> None:
-    """Raises SettingsError if its package is missing: accelerate would go on without a word."""
+    """Raise SettingsError if the tracker's package is missing: accelerate would go on without a message."""
     if tracker != "none" and find_spec(tracker) is None:
         raise SettingsError(f"TRACKER={tracker}, but that package is not installed; install lorabel[tracking]")
 
@@ -214,12 +243,16 @@ def _step(
     optimizer: Any,
     weights: Any,
 ) -> float:
-    """The loss of the batch, the same in every process; each computes its share of the examples."""
-    own = slice(accelerator.process_index, None, accelerator.num_processes)
-    weights_of = torch.tensor(batch.weights[own], device=family.device)
+    """Make one step. Each process computes its share of the batch's examples.
+
+    Returns:
+        The loss of the whole batch, the same in every process.
+    """
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    example_weights = torch.tensor(batch.weights[share], device=family.device)
     with accelerator.autocast():
-        losses = family.loss(batch.inputs[own], batch.targets[own])
-    loss = (losses * weights_of).sum() * accelerator.num_processes / len(batch.targets)
+        losses = family.loss(batch.inputs[share], batch.targets[share])
+    loss = (losses * example_weights).sum() * accelerator.num_processes / len(batch.targets)
     accelerator.backward(loss)
     if accelerator.num_processes > 1:
         for weight in weights:
@@ -230,30 +263,33 @@ def _step(
     return float(accelerator.reduce(loss.detach(), "mean"))
 
 
-def _batches(family: Family, examples: Sequence[Example], recipe: Recipe) -> Iterator[Batch]:
-    """Endless: every example once before any comes again, augmented."""
-    class_weights = balance([example.lesson.label_class for example in examples])
+def _batches(family: Family, examples: Sequence[PreparedExample], recipe: Recipe) -> Iterator[Batch]:
+    """Endless batches of augmented examples. Every example comes once before any comes again."""
+    class_weights = balance([example.training_example.label_class for example in examples])
     generator = torch.Generator().manual_seed(recipe.seed)
     waiting: list[int] = []
     while True:
         while len(waiting) < min(recipe.batch, len(examples)):
             waiting += torch.randperm(len(examples), generator=generator).tolist()
-        places, waiting = waiting[: recipe.batch], waiting[recipe.batch :]
-        chosen = [examples[i] for i in places]
+        indices, waiting = waiting[: recipe.batch], waiting[recipe.batch :]
+        chosen = [examples[index] for index in indices]
         inputs = family.augment([example.model_input for example in chosen], generator)
-        yield Batch(inputs, [example.target for example in chosen], [class_weights[i] for i in places])
+        yield Batch(inputs, [example.target for example in chosen], [class_weights[index] for index in indices])
 
 
 def balance(classes: Sequence[Hashable]) -> list[float]:
-    """A weight for each example, 1 in the mean: all classes weigh alike, but none more than LARGEST_WEIGHT times
-    what it would, since a class of one example is learned by heart soon enough."""
+    """A weight for each example: every class has the same total weight, and the mean of all weights is 1.
+
+    Before they are scaled to that mean, weights are limited to LARGEST_WEIGHT, because a class of a single example
+    is soon learned by heart.
+    """
     counts = Counter(classes)
-    raw = [min(LARGEST_WEIGHT, len(classes) / (len(counts) * counts[one])) for one in classes]
+    raw = [min(LARGEST_WEIGHT, len(classes) / (len(counts) * counts[label_class])) for label_class in classes]
     return [weight * len(raw) / sum(raw) for weight in raw]
 
 
 def _rate(step: int, steps: int) -> float:
-    """A short warm-up, then linear to nothing."""
+    """The factor of the learning rate: a warm-up of WARMUP_STEPS, then linear to 0 at the last step."""
     return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
 
 

@@ -1,224 +1,241 @@
-"""A project's open tasks, put into the order in which they teach most, and the order written to Label Studio.
+"""Orders a project's open tasks by how much their labels would teach, and writes the order to Label Studio.
 
-Label Studio 1.23.2 knows one order that others may set: with "Uncertainty sampling" the labeling stream takes open
-tasks by ascending score of the predictions whose version is the project's `model_version`. Of a connected project
-that is our backend's title, not our version, so the order is written as predictions of that name: each task's
-place, with what the live version predicts, for whoever opens the task in the Data Manager (where the column
-"Prediction score" shows the place). The stream itself goes on to show and ask for predictions of the live version.
+Label Studio 1.23.2 has one order that others can set: with "Uncertainty sampling" the labeling stream takes open
+tasks by ascending score of the predictions whose version is the project's `model_version`. In a connected project
+that is our backend's title, not our version. So the order is written as predictions of that name: the score is the
+task's position in the order, and the regions are what the live version predicts, for annotators who open the task
+in the Data Manager (whose column "Prediction score" shows the position). The labeling stream itself still asks for
+predictions of the live version and shows them.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import select
 
-from lorabel.curation.sampling import Strategy, Vectors, ascending, core_set, shuffled
+from lorabel.curation.sampling import Vectors, ascending, core_set, shuffled
+from lorabel.curation.strategy import Strategy
 from lorabel.database import leases
 from lorabel.database.tables import Annotation, RunState
-from lorabel.errors import LabelStudioError, LorabelError, ModelServerBusyError, ModelServerError
+from lorabel.errors import LabelStudioError, LorabelError, ModelServerError
 from lorabel.inference import prediction
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import TaskPrediction
-from lorabel.inference.requests import PredictionCaller, Unreadable
-from lorabel.label_studio.client import UNCERTAINTY, AnnotatedTask, NewPrediction
+from lorabel.inference.requests import PredictionCaller
+from lorabel.label_studio.client import UNCERTAINTY
+from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.problems.base import TaskData
 from lorabel.search.embeddings import task_vectors
 from workers import preannotate
-from workers.preannotate import MOST_FAILURES_NAMED, MOST_TRIES, PAGE_TIMEOUT_S, BulkRunContext, failure
+from workers.preannotate import MOST_FAILURES_NAMED, PAGE_TIMEOUT_S, BulkRunContext, failure
+from workers.retries import try_again
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Known = tuple[AnnotatedTask, TaskPrediction]
+PredictedTask = tuple[AnnotatedTask, TaskPrediction]
 
-# The core-set keeps away from these: the newest annotated tasks.
+# The core-set keeps its distance from this many of the newest annotated tasks.
 MOST_LABELED = 2000
 
 
-def run(run_id: int) -> None:
-    """The RQ job."""
-    preannotate.do(run_id, order)
+def order(run_id: int) -> None:
+    """The RQ job: order the project's open tasks by the run's strategy."""
+    preannotate.carry_out(run_id, _order_tasks)
 
 
-def order(context: BulkRunContext) -> None:
-    """Begins anew after a kill: nothing is written before everything is known."""
-    claimed, strategy = context.claimed, Strategy(context.claimed.strategy or "")
-    tasks, failures = _read(context)
-    leases.report(context.here.store, claimed, total=len(tasks) + len(failures))
-    places = _places(context, strategy, [task for task, _ in tasks], [one for _, one in tasks])
-    _write(context, [tasks[place] for place in places])
-    with context.here.store.write() as session:
+def _order_tasks(context: BulkRunContext) -> None:
+    """Starts from the beginning after a kill: nothing is written before every task has its position."""
+    run, strategy = context.run, Strategy(context.run.strategy or "")
+    predicted_tasks, failures = _predict_open_tasks(context)
+    leases.report(context.services.store, run, total=len(predicted_tasks) + len(failures))
+    indices = _order_indices(context, strategy, predicted_tasks)
+    _write(context, [predicted_tasks[index] for index in indices])
+    with context.services.store.write() as session:
         leases.finish(
             session,
-            claimed,
+            run,
             RunState.FINISHED,
-            done=len(tasks),
+            done=len(predicted_tasks),
             failed=len(failures),
             failures=failures[:MOST_FAILURES_NAMED],
             label_studio_s=context.pace.spent_s,
         )
-    log.info("project %d: %d open tasks are ordered by %s", claimed.project_id, len(tasks), strategy)
+    log.info("project %d: %d open tasks are ordered by %s", run.project_id, len(predicted_tasks), strategy)
 
 
-def _read(context: BulkRunContext) -> tuple[list[Known], list[dict[str, Any]]]:
-    """Every open task with its prediction; those that cannot be read are left out, and so come last."""
-    claimed, size = context.claimed, context.here.settings.bulk_page
-    known: list[Known] = []
+def _predict_open_tasks(context: BulkRunContext) -> tuple[list[PredictedTask], list[dict[str, Any]]]:
+    """Every open task that can be read, with its prediction; and a failure for each of the others.
+
+    Tasks that cannot be read get no position, so Label Studio shows them last.
+    """
+    run, size = context.run, context.services.settings.bulk_page
+    predicted_tasks: list[PredictedTask] = []
     failures: list[dict[str, Any]] = []
     last_id = 0
     while True:
         with context.pace.request():
-            page = context.client.tasks_after(claimed.project_id, last_id, only_unlabeled=True, page_size=size)
+            page = context.client.tasks_after(run.project_id, last_id, only_unlabeled=True, page_size=size)
         if not page.tasks:
-            return known, failures
+            return predicted_tasks, failures
         last_id = page.tasks[-1].task_id
-        for task, one in zip(page.tasks, _predict(context, page.tasks), strict=True):
-            if one.unread is None:
-                known.append((task, one))
+        for task, predicted in zip(page.tasks, _predict(context, page.tasks), strict=True):
+            if predicted.unreadable is None:
+                predicted_tasks.append((task, predicted))
             else:
-                failures.append(failure(task.task_id, one.unread.reason))
-        total = len(known) + len(failures) + page.total - len(page.tasks)
-        leases.report(context.here.store, claimed, done=len(known), failed=len(failures), total=total)
+                failures.append(failure(task.task_id, predicted.unreadable.reason))
+        done, failed = len(predicted_tasks), len(failures)
+        total = done + failed + page.total - len(page.tasks)
+        leases.report(context.services.store, run, done=done, failed=failed, total=total)
 
 
 def _predict(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> list[TaskPrediction]:
-    """Raises ModelServerError if it does not get to every task, try after try."""
-    resolve = context.here.authorizations.resolver(context.project, context.here.settings)
+    """One prediction per task, in order.
 
-    def ask() -> list[TaskPrediction]:
-        found = prediction.predict(context.model, [task.data for task in tasks], resolve, _caller(context))
-        late = next(
-            (one.unread for one in found if isinstance(one.unread, Unreadable) and one.unread.is_late), None
-        )
-        if late is not None:
-            raise ModelServerError(late.reason)
-        return found
+    Raises:
+        ModelServerError: the model server did not get to every task in any of several attempts.
+    """
+    resolve = context.services.authorizations.resolver(context.project, context.services.settings)
 
-    return _again_and_again(context, ask)
+    def attempt() -> list[TaskPrediction]:
+        predictions = prediction.predict(context.model, [task.data for task in tasks], resolve, _caller(context))
+        for predicted in predictions:
+            if predicted.unreadable is not None and predicted.unreadable.is_late:
+                raise ModelServerError(predicted.unreadable.reason)
+        return predictions
+
+    return _try_again(context, attempt)
 
 
-def _places(
-    context: BulkRunContext, strategy: Strategy, tasks: Sequence[AnnotatedTask], found: Sequence[TaskPrediction]
+def _order_indices(
+    context: BulkRunContext, strategy: Strategy, predicted_tasks: Sequence[PredictedTask]
 ) -> list[int]:
+    """The indices of the tasks, the first to be labeled first."""
     match strategy:
         case Strategy.UNCERTAINTY:
-            return ascending([one.score for one in found])
+            return ascending([predicted.score for _, predicted in predicted_tasks])
         case Strategy.MARGIN:
-            return ascending([one.margin for one in found])
+            return ascending([predicted.margin for _, predicted in predicted_tasks])
         case Strategy.RANDOM:
-            return shuffled(len(tasks), context.here.settings.seed + context.claimed.id)
+            return shuffled(len(predicted_tasks), context.services.settings.seed + context.run.id)
         case Strategy.DIVERSITY:
-            return _diverse(context, tasks)
+            return _order_by_diversity(context, [task for task, _ in predicted_tasks])
 
 
-def _diverse(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> list[int]:
-    """Those without a vector come last. Raises LorabelError where there is none at all."""
-    found = _vectors(context, [task.data for task in tasks])
-    have = [place for place, one in enumerate(found) if one is not None]
-    if not have:
+def _order_by_diversity(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> list[int]:
+    """The core-set order of the tasks' indices; tasks without a vector come last.
+
+    Raises:
+        LorabelError: no task has a vector.
+    """
+    vectors = _vectors(context, [task.data for task in tasks])
+    embedded = [index for index, vector in enumerate(vectors) if vector is not None]
+    not_embedded = [index for index, vector in enumerate(vectors) if vector is None]
+    if not embedded:
         raise LorabelError("no open task could be embedded, so nothing tells them apart")
-    labeled = _stacked(_vectors(context, _labeled(context)))
-    chosen = core_set(_stacked(found), labeled)
-    return [*(have[place] for place in chosen), *(i for i, one in enumerate(found) if one is None)]
+    labeled_vectors = _stack(_vectors(context, _labeled_tasks(context)))
+    return [*(embedded[index] for index in core_set(_stack(vectors), labeled_vectors)), *not_embedded]
 
 
-def _labeled(context: BulkRunContext) -> list[TaskData]:
-    """The newest annotated tasks."""
+def _labeled_tasks(context: BulkRunContext) -> list[TaskData]:
+    """The data of the newest annotated tasks."""
     newest = (
         select(Annotation)
         .where(
-            Annotation.project_id == context.claimed.project_id,
+            Annotation.project_id == context.run.project_id,
             Annotation.is_deleted.is_(False),
             Annotation.was_cancelled.is_(False),
         )
         .order_by(Annotation.received_at.desc(), Annotation.id.desc())
         .limit(MOST_LABELED)
     )
-    with context.here.store.read() as session:
-        found = {row.task_id: row.task_data for row in session.scalars(newest)}
-    return [data for data in found.values() if data is not None]
+    with context.services.store.read() as session:
+        data_by_task = {row.task_id: row.task_data for row in session.scalars(newest)}
+    return [data for data in data_by_task.values() if data is not None]
 
 
 def _vectors(context: BulkRunContext, tasks: Sequence[TaskData]) -> list[Vectors | None]:
-    resolve = context.here.authorizations.resolver(context.project, context.here.settings)
-    size = context.here.settings.bulk_page
-    found: list[Vectors | None] = []
+    """(dim,) per task, in order; None for a task that cannot be embedded."""
+    resolve = context.services.authorizations.resolver(context.project, context.services.settings)
+    size = context.services.settings.bulk_page
+    vectors: list[Vectors | None] = []
     for start in range(0, len(tasks), size):
         page = tasks[start : start + size]
-        ask = partial(task_vectors, bound=context.model.bound, tasks=page, resolve=resolve)
-        found += _again_and_again(context, lambda ask=ask: ask(_caller(context)))  # type: ignore[misc]
-    return found
+        embed = partial(task_vectors, bound=context.model.bound, tasks=page, resolve=resolve)
+        vectors += _try_again(context, lambda embed=embed: embed(_caller(context)))  # type: ignore[misc]
+    return vectors
 
 
-def _stacked(vectors: Sequence[Vectors | None]) -> Vectors:
-    have = [one for one in vectors if one is not None]
-    return np.stack(have) if have else np.zeros((0, 1), dtype=np.float32)
+def _stack(vectors: Sequence[Vectors | None]) -> Vectors:
+    """(number of vectors that are not None, dim)"""
+    present = [vector for vector in vectors if vector is not None]
+    return np.stack(present) if present else np.zeros((0, 1), dtype=np.float32)
 
 
 def _caller(context: BulkRunContext) -> PredictionCaller:
     return PredictionCaller(
-        context.here.model_client, context.model.project_id, Priority.BULK, monotonic() + PAGE_TIMEOUT_S
+        context.services.model_client, context.model.project_id, Priority.BULK, monotonic() + PAGE_TIMEOUT_S
     )
 
 
-def _again_and_again(context: BulkRunContext, ask: Callable[[], T]) -> T:
-    """Annotators go first, for as long as it takes. Raises ModelServerError for other reasons than that."""
-    tries = 0
-    while True:
-        leases.report(context.here.store, context.claimed)
-        try:
-            return ask()
-        except ModelServerBusyError as error:
-            sleep(error.retry_after_s)
-        except ModelServerError:
-            tries += 1
-            if tries == MOST_TRIES:
-                raise
-            sleep(tries)
+def _try_again(context: BulkRunContext, attempt: Callable[[], T]) -> T:
+    """Ask the model server until it answers. Before each attempt, check that the run is still this worker's."""
+
+    def report_and_attempt() -> T:
+        leases.report(context.services.store, context.run)
+        return attempt()
+
+    return try_again(
+        report_and_attempt, f"bulk run {context.run.id}", lambda error: isinstance(error, ModelServerError)
+    )
 
 
-def _write(context: BulkRunContext, tasks: Sequence[Known]) -> None:
-    """The former order goes first."""
-    client, project_id = context.client, context.claimed.project_id
-    leases.report(context.here.store, context.claimed)
+def _write(context: BulkRunContext, predicted_tasks: Sequence[PredictedTask]) -> None:
+    """Replace the former order, if there is one, by the tasks in this order."""
+    client, project_id = context.client, context.run.project_id
+    leases.report(context.services.store, context.run)
     with context.pace.request():
-        name = _backend_title(context)
-    if any(name in task.versions for task, _ in tasks):
-        client.delete_predictions(project_id, name)
-    _select(context, name)
+        title = _backend_title(context)
+    if any(title in task.versions for task, _ in predicted_tasks):
+        client.delete_predictions(project_id, title)
+    _select_model(context, title)
     rows = [
-        NewPrediction(task.task_id, one.regions, place / len(tasks), name)
-        for place, (task, one) in enumerate(tasks, start=1)
+        NewPrediction(task.task_id, predicted.regions, position / len(predicted_tasks), title)
+        for position, (task, predicted) in enumerate(predicted_tasks, start=1)
     ]
-    size = context.here.settings.bulk_page
+    size = context.services.settings.bulk_page
     for start in range(0, len(rows), size):
-        leases.report(context.here.store, context.claimed)
+        leases.report(context.services.store, context.run)
         with context.pace.request():
             client.add_predictions(project_id, rows[start : start + size])
 
 
-def _select(context: BulkRunContext, name: str) -> None:
-    """Label Studio took the project's model away with the former order, and until it is put back nobody gets a
-    prediction: so again and again, and after a kill by the next worker."""
-    for tries in range(1, MOST_TRIES + 1):
-        try:
-            with context.pace.request():
-                context.client.update_project(context.claimed.project_id, model_version=name, sampling=UNCERTAINTY)
-            return
-        except LabelStudioError as error:
-            if tries == MOST_TRIES:
-                raise LabelStudioError(f"{error}; `lorabel connect` gives the project its model back") from error
-            sleep(tries)
+def _select_model(context: BulkRunContext, title: str) -> None:
+    """Make `title` the project's model, and "Uncertainty sampling" its order.
+
+    Label Studio unsets the project's model when the former order is deleted, and nobody gets a prediction until it
+    is set again. So this is tried several times, and after a kill by the next worker.
+    """
+
+    def attempt() -> None:
+        with context.pace.request():
+            context.client.update_project(context.run.project_id, model_version=title, sampling=UNCERTAINTY)
+
+    name = f"giving project {context.run.project_id} its model back"
+    try:
+        try_again(attempt, name, lambda error: isinstance(error, LabelStudioError))
+    except LabelStudioError as error:
+        raise LabelStudioError(f"{error}; `lorabel connect` gives the project its model back") from error
 
 
 def _backend_title(context: BulkRunContext) -> str:
-    backends = context.client.backends(context.claimed.project_id)
+    backends = context.client.backends(context.run.project_id)
     url = (context.project.backend_url or "").rstrip("/")
-    title = next((one.title for one in backends if one.url.rstrip("/") == url), None)
+    title = next((backend.title for backend in backends if backend.url.rstrip("/") == url), None)
     if title is None:
         raise LorabelError(
             f"our backend {url!r} is not among those of project {context.project.id}, so its labeling stream "

@@ -1,10 +1,9 @@
-"""Many tasks predicted and written back to Label Studio, a page at a time by task id.
+"""Predicts many tasks and writes the predictions to Label Studio, a page at a time, by task id.
 
-A page can be done again and again: Label Studio is asked which of its tasks have a prediction of the version,
-and those are left out. So nothing is written twice, whether a worker was killed, an answer was lost or a part
-of the page had to wait; the cursor, written after each page, only saves the asking. (Label Studio itself allows
-several predictions of a version: an annotator who opens a task between the reading and the writing of its page
-makes a second, equal one.)
+A page can be repeated: tasks that have a prediction of this version in Label Studio are left out. So nothing is
+written twice if a worker was killed, an answer was lost or a part of the page had to wait; the cursor, written
+after each page, only saves requests. (Label Studio itself allows several predictions of a version: an annotator
+who opens a task between the reading and the writing of its page causes a second, equal prediction.)
 """
 
 import logging
@@ -22,7 +21,6 @@ from lorabel.errors import (
     LabelStudioError,
     LabelStudioRefusedError,
     LorabelError,
-    ModelServerBusyError,
     ModelServerError,
     RunLostError,
 )
@@ -31,11 +29,12 @@ from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel, TaskPrediction
 from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.label_studio.access import api_access
-from lorabel.label_studio.client import AnnotatedTask, LabelStudio, NewPrediction
+from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
-from workers import services
 from workers.heartbeat import heartbeat
+from workers.retries import try_again
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -44,49 +43,62 @@ LABEL_STUDIO_TIMEOUT_S = 60.0
 PAGE_TIMEOUT_S = 300.0
 EMBEDDINGS_TIMEOUT_S = 10.0
 TURN_S = 20.0
-MOST_TRIES = 8
-LONGEST_REST_S = 30.0
+INCOMPLETE_PAGE_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
 MOST_FAILURES_NAMED = 100
-HOPELESS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
+# Refusals that stay the same however often we ask.
+FINAL_REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
 
 
-def run(run_id: int) -> None:
-    """The RQ job."""
-    do(run_id, _do_pages)
+class IncompletePageError(ModelServerError):
+    """The model server did not get to every task of a page."""
 
 
-def do(run_id: int, work: Callable[["BulkRunContext"], None]) -> None:
-    """Claim a bulk run and do it. Whatever goes wrong ends up in the run's row, never in the queue."""
-    here = services.current()
-    claimed = leases.claim(here.store, BulkRun, run_id)
-    if claimed is None:
+def preannotate(run_id: int) -> None:
+    """The RQ job: predict the run's tasks and write the predictions to Label Studio."""
+    carry_out(run_id, _predict_pages)
+
+
+def carry_out(run_id: int, work: Callable[["BulkRunContext"], None]) -> None:
+    """Claim a bulk run and do its work. Any error is kept in the run's row and never reaches the queue."""
+    services = Services.current()
+    run = leases.claim(services.store, BulkRun, run_id)
+    if run is None:
         log.info("bulk run %d is not waiting, or another one of its project is on", run_id)
         return
     try:
-        with heartbeat(here, claimed):
-            _work(here, claimed, work)
+        with heartbeat(services, run):
+            _do_work(services, run, work)
     except RunLostError as error:
         log.info("bulk %s", error)
     except Exception as error:
         log.exception("bulk run %d failed", run_id)
-        _fail(here, claimed, str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}")
-    with here.store.read() as session:
-        waiting = bulk_runs.all_queued(session)
-    for following in waiting:
-        here.jobs.preannotate(following)
+        reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
+        _fail(services, run, reason)
+    with services.store.read() as session:
+        queued_runs = bulk_runs.list_queued(session)
+    for queued_run in queued_runs:
+        services.jobs.preannotate(queued_run)
 
 
-def _fail(here: Services, claimed: BulkRun, reason: str) -> None:
+def _fail(services: Services, run: BulkRun, reason: str) -> None:
     try:
-        with here.store.write() as session:
-            leases.finish(session, claimed, RunState.FAILED, error=reason)
+        with services.store.write() as session:
+            leases.finish(session, run, RunState.FAILED, error=reason)
     except RunLostError as error:
         log.info("its reason is not kept: %s", error)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is; the columns of its row."""
+    """How far a run is: the columns of its row.
+
+    Args:
+        cursor: id of the last task that is done; 0 before the first task.
+        total: tasks of the run, or None before the first page is read.
+        skipped: tasks that had a prediction of this version already.
+        failures: what `failure` returns, for the first MOST_FAILURES_NAMED failed tasks.
+    """
 
     cursor: int
     total: int | None
@@ -102,25 +114,36 @@ class Progress:
 
 @dataclass(frozen=True)
 class Page:
-    """`missing` were asked for by id and are not there. `total` counts from this page on."""
+    """Tasks to predict together.
+
+    Args:
+        missing_ids: tasks that were asked for by id and do not exist.
+        last_id: the largest task id of the page.
+        total: number of tasks from this page to the end of the run.
+    """
 
     tasks: list[AnnotatedTask]
-    missing: list[int]
+    missing_ids: list[int]
     last_id: int
     total: int
 
 
 @dataclass
 class Outcome:
-    """What became of a page so far, over all tries."""
+    """What became of a page's tasks so far, over all attempts.
 
-    written: set[int] = field(default_factory=set)
-    unread: dict[int, Unreadable | None] = field(default_factory=dict)
+    Args:
+        written_ids: tasks whose prediction is in Label Studio.
+        unreadable: task id -> why the task cannot be read, or None if it was read.
+    """
+
+    written_ids: set[int] = field(default_factory=set)
+    unreadable: dict[int, Unreadable | None] = field(default_factory=dict)
 
 
 @dataclass
 class Pace:
-    """Not more requests to Label Studio than it is meant to get; `spent_s` are the seconds that they took."""
+    """Limits how many requests per second Label Studio gets. `spent_s`: seconds that the requests took so far."""
 
     per_second: float
     spent_s: float = 0.0
@@ -128,6 +151,7 @@ class Pace:
 
     @contextmanager
     def request(self) -> Iterator[None]:
+        """Wait until the next request is allowed, then time the block, which makes the request."""
         sleep(max(0.0, self.next_at - monotonic()))
         started = monotonic()
         self.next_at = started + 1 / self.per_second
@@ -141,49 +165,49 @@ class Pace:
 class BulkRunContext:
     """What every page of a run needs."""
 
-    here: Services
-    claimed: BulkRun
+    services: Services
+    run: BulkRun
     project: Project
     model: ProjectModel
     client: LabelStudio
     pace: Pace
 
 
-def _work(here: Services, claimed: BulkRun, work: Callable[["BulkRunContext"], None]) -> None:
-    with here.store.read() as session:
-        project = projects.get(session, claimed.project_id)
-        model = ProjectModel.of(session, project, here.settings, claimed.version_number)
-    access = api_access(project, here.settings)
+def _do_work(services: Services, run: BulkRun, work: Callable[[BulkRunContext], None]) -> None:
+    with services.store.read() as session:
+        project = projects.get(session, run.project_id)
+        model = ProjectModel.of(session, project, services.settings, run.version_number)
+    access = api_access(project, services.settings)
     if access is None:
         raise LorabelError(f"there is no token for project {project.id}'s Label Studio any more")
     if not model.bound.bindings:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing to predict")
-    if claimed.version_number is None:
-        leases.report(here.store, claimed, version_number=project.live_number)
-    pace = Pace(here.settings.label_studio_requests_per_second, claimed.label_studio_s)
+    if run.version_number is None:
+        leases.report(services.store, run, version_number=project.live_number)
+    pace = Pace(services.settings.label_studio_requests_per_second, run.label_studio_s)
     with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
-        work(BulkRunContext(here, claimed, project, model, client, pace))
+        work(BulkRunContext(services, run, project, model, client, pace))
 
 
-def _do_pages(context: BulkRunContext) -> None:
-    """Until the last page, or until another run has waited for a while."""
-    here, claimed = context.here, context.claimed
-    started, progress = monotonic(), Progress.of(claimed)
+def _predict_pages(context: BulkRunContext) -> None:
+    """Predict page after page. After TURN_S, give the turn to another run if one waits."""
+    services, run = context.services, context.run
+    started, progress = monotonic(), Progress.of(run)
     while True:
-        after = _do_page(context, progress)
-        if after is None:
+        after_page = _predict_page(context, progress)
+        if after_page is None:
             break
-        progress = after
-        leases.report(here.store, claimed, kills=0, label_studio_s=context.pace.spent_s, **asdict(progress))
-        if monotonic() - started > TURN_S and _somebody_waits(here):
-            bulk_runs.release(here.store, claimed)
+        progress = after_page
+        leases.report(services.store, run, kills=0, label_studio_s=context.pace.spent_s, **asdict(progress))
+        if monotonic() - started > TURN_S and _is_another_waiting(services):
+            bulk_runs.release(services.store, run)
             return
-    with here.store.write() as session:
-        leases.finish(session, claimed, RunState.FINISHED, label_studio_s=context.pace.spent_s)
+    with services.store.write() as session:
+        leases.finish(session, run, RunState.FINISHED, label_studio_s=context.pace.spent_s)
     log.info(
         "bulk run %d of project %d: %d done with %s, %d skipped, %d failed",
-        claimed.id,
-        claimed.project_id,
+        run.id,
+        run.project_id,
         progress.done,
         context.model.version,
         progress.skipped,
@@ -191,124 +215,141 @@ def _do_pages(context: BulkRunContext) -> None:
     )
 
 
-def _somebody_waits(here: Services) -> bool:
-    with here.store.read() as session:
+def _is_another_waiting(services: Services) -> bool:
+    with services.store.read() as session:
         return bulk_runs.is_another_queued(session)
 
 
-def _do_page(context: BulkRunContext, progress: Progress) -> Progress | None:
-    """The next page, tried again until Label Studio has all of it; None if there is none.
+def _predict_page(context: BulkRunContext, progress: Progress) -> Progress | None:
+    """Predict the next page, and try again until Label Studio has all of it.
+
+    Returns:
+        The progress after the page, or None if there is no further page.
 
     Raises:
-        LabelStudioError, ModelServerError: again and again, without anything getting through.
+        LabelStudioError, ModelServerError: refused for good, or several attempts in a row wrote nothing.
     """
-    outcome, tries = Outcome(), 0
-    while True:
-        before = len(outcome.written)
-        leases.report(context.here.store, context.claimed)
-        try:
-            page = _read(context, progress.cursor)
-            if page is None:
-                return None
-            if _predict(context, page, outcome):
-                _note_unread(context, outcome)
-                return _after(progress, page, outcome)
-            problem: Exception = ModelServerError("the model server did not get to every task of a page")
-            rest_s = 1.0
-        except ModelServerBusyError as error:
-            # Annotators go first, for as long as it takes.
-            log.info("bulk run %d waits: %s", context.claimed.id, error)
-            sleep(error.retry_after_s)
-            continue
-        except (LabelStudioError, ModelServerError) as error:
-            if isinstance(error, LabelStudioRefusedError) and error.status_code in HOPELESS:
-                raise
-            problem, rest_s = error, min(2.0**tries, LONGEST_REST_S)
-        tries = 0 if len(outcome.written) > before else tries + 1
-        if tries == MOST_TRIES:
-            raise problem
-        log.warning("bulk run %d tries a page again in %.0f s: %s", context.claimed.id, rest_s, problem)
-        sleep(rest_s)
+    outcome = Outcome()
+
+    def attempt() -> Progress | None:
+        leases.report(context.services.store, context.run)
+        page = _read_page(context, progress.cursor)
+        if page is None:
+            return None
+        if not _predict_missing(context, page, outcome):
+            raise IncompletePageError("the model server did not get to every task of a page")
+        _note_unreadable(context, outcome)
+        return _progress_after(progress, page, outcome)
+
+    name = f"a page of bulk run {context.run.id}"
+    return try_again(attempt, name, _is_transient, _pause_s, count_done=lambda: len(outcome.written_ids))
 
 
-def _read(context: BulkRunContext, cursor: int) -> Page | None:
-    claimed, size = context.claimed, context.here.settings.bulk_page
-    if claimed.task_ids is None:
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, LabelStudioRefusedError) and error.status_code in FINAL_REFUSALS:
+        return False
+    return isinstance(error, LabelStudioError | ModelServerError)
+
+
+def _pause_s(error: Exception, failures: int) -> float:
+    """Doubles with each failure. After an incomplete page it stays short: the model server works, but slowly."""
+    return (
+        INCOMPLETE_PAGE_PAUSE_S if isinstance(error, IncompletePageError) else min(2.0**failures, LONGEST_PAUSE_S)
+    )
+
+
+def _read_page(context: BulkRunContext, cursor: int) -> Page | None:
+    """The next tasks after the cursor, or None if there are none."""
+    run, size = context.run, context.services.settings.bulk_page
+    if run.task_ids is None:
         with context.pace.request():
-            found = context.client.tasks_after(
-                claimed.project_id, cursor, only_unlabeled=claimed.only_unlabeled, page_size=size
+            task_page = context.client.tasks_after(
+                run.project_id, cursor, only_unlabeled=run.only_unlabeled, page_size=size
             )
-        return Page(found.tasks, [], found.tasks[-1].task_id, found.total) if found.tasks else None
-    left = [task_id for task_id in claimed.task_ids if task_id > cursor]
-    if not left:
+        tasks = task_page.tasks
+        return Page(tasks, [], tasks[-1].task_id, task_page.total) if tasks else None
+    left_ids = [task_id for task_id in run.task_ids if task_id > cursor]
+    if not left_ids:
         return None
+    page_ids = left_ids[:size]
     with context.pace.request():
-        tasks = context.client.tasks_of(claimed.project_id, left[:size])
-    missing = set(left[:size]) - {task.task_id for task in tasks}
-    return Page(tasks, sorted(missing), left[:size][-1], len(left))
+        tasks = context.client.tasks_of(run.project_id, page_ids)
+    missing_ids = set(page_ids) - {task.task_id for task in tasks}
+    return Page(tasks, sorted(missing_ids), page_ids[-1], len(left_ids))
 
 
-def _predict(context: BulkRunContext, page: Page, outcome: Outcome) -> bool:
-    """Predict what Label Studio lacks and write it back. Returns whether the page is done."""
-    here, model = context.here, context.model
-    lacking = [task for task in page.tasks if model.version not in task.versions]
-    if not lacking:
+def _predict_missing(context: BulkRunContext, page: Page, outcome: Outcome) -> bool:
+    """Predict the tasks that lack a prediction in Label Studio, and write what is final.
+
+    Returns:
+        Whether the page is complete.
+    """
+    services, model = context.services, context.model
+    tasks = [task for task in page.tasks if model.version not in task.versions]
+    if not tasks:
         return True
-    resolve = here.authorizations.resolver(context.project, here.settings)
-    caller = PredictionCaller(here.model_client, model.project_id, Priority.BULK, monotonic() + PAGE_TIMEOUT_S)
-    found = prediction.predict(model, [task.data for task in lacking], resolve, caller)
-    by_task = {task.task_id: one for task, one in zip(lacking, found, strict=True)}
-    final = {task_id: one for task_id, one in by_task.items() if one.is_final}
+    resolve = services.authorizations.resolver(context.project, services.settings)
+    caller = _caller(context, PAGE_TIMEOUT_S)
+    predictions = prediction.predict(model, [task.data for task in tasks], resolve, caller)
+    by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}
+    final = {task_id: predicted for task_id, predicted in by_task.items() if predicted.is_final}
     if final:
         _write(context, final)
-    outcome.written |= final.keys()
-    outcome.unread |= {task_id: one.unread for task_id, one in by_task.items()}
-    _keep_embeddings(context, lacking, resolve)
-    return not any(one.unread is not None and one.unread.is_late for one in found)
+    outcome.written_ids |= final.keys()
+    outcome.unreadable |= {task_id: predicted.unreadable for task_id, predicted in by_task.items()}
+    _keep_embeddings(context, tasks, resolve)
+    reasons = [predicted.unreadable for predicted in predictions]
+    return not any(reason is not None and reason.is_late for reason in reasons)
 
 
 def _keep_embeddings(context: BulkRunContext, tasks: list[AnnotatedTask], resolve: Resolve) -> None:
-    here, model = context.here, context.model
-    caller = PredictionCaller(
-        here.model_client, model.project_id, Priority.BULK, monotonic() + EMBEDDINGS_TIMEOUT_S
-    )
+    caller = _caller(context, EMBEDDINGS_TIMEOUT_S)
     data = {task.task_id: task.data for task in tasks}
-    embeddings.keep_recalled(here.store, caller, model.bound, data, resolve)
+    embeddings.keep_recalled(context.services.store, caller, context.model.bound, data, resolve)
 
 
-def _note_unread(context: BulkRunContext, outcome: Outcome) -> None:
-    store, project_id = context.here.store, context.project.id
+def _caller(context: BulkRunContext, timeout_s: float) -> PredictionCaller:
+    client, project_id = context.services.model_client, context.model.project_id
+    return PredictionCaller(client, project_id, Priority.BULK, monotonic() + timeout_s)
+
+
+def _note_unreadable(context: BulkRunContext, outcome: Outcome) -> None:
+    store, project_id = context.services.store, context.project.id
     with store.read() as session:
-        before = unreadable_tasks.known(session, project_id)
-    unreadable_tasks.write(store, project_id, outcome.unread, before)
+        known_ids = unreadable_tasks.known(session, project_id)
+    unreadable_tasks.write(store, project_id, outcome.unreadable, known_ids)
 
 
-def _write(context: BulkRunContext, final: dict[int, TaskPrediction]) -> None:
+def _write(context: BulkRunContext, predictions: dict[int, TaskPrediction]) -> None:
     version = context.model.version
-    rows = [NewPrediction(task_id, one.regions, one.score, version) for task_id, one in final.items()]
+    rows = [
+        NewPrediction(task_id, predicted.regions, predicted.score, version)
+        for task_id, predicted in predictions.items()
+    ]
     # A run that was cancelled or given to another worker must not write any more.
-    leases.report(context.here.store, context.claimed)
+    leases.report(context.services.store, context.run)
     with context.pace.request():
-        context.client.add_predictions(context.claimed.project_id, rows)
+        context.client.add_predictions(context.run.project_id, rows)
 
 
-def _after(progress: Progress, page: Page, outcome: Outcome) -> Progress:
-    """Tasks that were never to be read count as failed, though Label Studio got an empty prediction of them."""
-    unread = {task_id: why for task_id, why in outcome.unread.items() if why is not None}
-    failures = [failure(task_id, why.reason) for task_id, why in sorted(unread.items())]
-    failures += [failure(task_id, "the project has no such task") for task_id in page.missing]
-    done = len(outcome.written - unread.keys())
+def _progress_after(progress: Progress, page: Page, outcome: Outcome) -> Progress:
+    """Unreadable tasks count as failed, although Label Studio got an empty prediction of those that stay so."""
+    unreadable = {task_id: reason for task_id, reason in outcome.unreadable.items() if reason is not None}
+    failures = [failure(task_id, unreadable[task_id].reason) for task_id in sorted(unreadable)]
+    failures += [failure(task_id, "the project has no such task") for task_id in page.missing_ids]
+    done = len(outcome.written_ids - unreadable.keys())
     counted = progress.done + progress.skipped + progress.failed
     return replace(
         progress,
         cursor=page.last_id,
         total=counted + page.total,
         done=progress.done + done,
-        skipped=progress.skipped + len(page.tasks) + len(page.missing) - done - len(failures),
+        skipped=progress.skipped + len(page.tasks) + len(page.missing_ids) - done - len(failures),
         failed=progress.failed + len(failures),
         failures=[*progress.failures, *failures][:MOST_FAILURES_NAMED],
     )
 
 
 def failure(task_id: int, reason: str) -> dict[str, Any]:
+    """An entry of the run's `failures` column."""
     return {"task_id": task_id, "reason": reason}

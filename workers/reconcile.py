@@ -1,5 +1,8 @@
-"""Before a run, compare with Label Studio: an event has one second and is never sent again, many deletions are
-not sent at all, and the webhook may never have been created."""
+"""Compares our annotations with Label Studio's before a run, because events alone are not complete.
+
+Label Studio gives an event one second and never sends it again, it sends no event for many deletions, and the
+webhook may never have been created.
+"""
 
 import logging
 
@@ -18,56 +21,60 @@ log = logging.getLogger(__name__)
 TASKS_PER_TRANSACTION = 200
 
 
-def reconcile(here: Services, project_id: int) -> str:
-    """Take over what Label Studio has and we do not. Returns a sentence about what was found.
+def reconcile(services: Services, project_id: int) -> str:
+    """Add the annotations that only Label Studio has, and delete those that only we have.
 
-    Without a token, or with one that Label Studio refuses, the events are all we know.
+    Without a token, or with one that Label Studio refuses, nothing is compared and the events have to do.
+
+    Returns:
+        A sentence about what was compared and found, for the run's record.
     """
-    with here.store.read() as session:
-        access = api_access(projects.get(session, project_id), here.settings)
-    # Nobody vouched for the host that /setup named: what it lists must not delete anything here.
+    with services.store.read() as session:
+        access = api_access(projects.get(session, project_id), services.settings)
+    # Without a token only /setup has named a host, which may be anybody's: its list must not delete annotations.
     if access is None:
         return "not compared with Label Studio: no LABEL_STUDIO_API_KEY, and not connected by `lorabel connect`"
     client = LabelStudio(access.url, access.api_key)
     try:
-        missed, vanished = _compare(here, client, project_id)
+        added, deleted = _compare(services, client, project_id)
     except LabelStudioError as error:
         log.warning("project %d is not compared with Label Studio: %s", project_id, error)
         return f"not compared with Label Studio: {error}"
     finally:
         client.close()
-    return f"compared with Label Studio: {missed} annotations were missing here, {vanished} are gone there"
+    return f"compared with Label Studio: {added} annotations were missing here, {deleted} are gone there"
 
 
-def _compare(here: Services, client: LabelStudio, project_id: int) -> tuple[int, int]:
+def _compare(services: Services, client: LabelStudio, project_id: int) -> tuple[int, int]:
+    """Returns how many annotations were added and how many were deleted."""
     started = now()
-    seen: set[int] = set()
-    missed = 0
+    seen_ids: set[int] = set()
+    added = 0
     batch: list[Received] = []
     for task in client.annotated_tasks(project_id):
         batch += [Received(annotation, task.task_id, task.data) for annotation in task.annotations]
-        seen.update(annotation["id"] for annotation in task.annotations)
+        seen_ids.update(annotation["id"] for annotation in task.annotations)
         if len(batch) >= TASKS_PER_TRANSACTION:
-            missed += _take_over(here, project_id, batch)
+            added += _add(services, project_id, batch)
             batch = []
-    missed += _take_over(here, project_id, batch)
-    with here.store.read() as session:
-        # What arrived while the pages were read may be newer than the pages.
+    added += _add(services, project_id, batch)
+    with services.store.read() as session:
+        # Annotations that arrived while the pages were read may be newer than the pages, so they are left out.
         known = select(Annotation.id).where(
             Annotation.project_id == project_id,
             Annotation.is_deleted.is_(False),
             Annotation.received_at < started,
         )
-        unlisted = [i for i in session.scalars(known) if i not in seen]
-    # A deletion here is for good, so each is confirmed.
-    gone = [annotation_id for annotation_id in unlisted if not client.has_annotation(annotation_id)]
-    with here.store.write() as session:
+        unlisted_ids = [annotation_id for annotation_id in session.scalars(known) if annotation_id not in seen_ids]
+    # A deletion cannot be undone, so Label Studio is asked about each annotation.
+    deleted_ids = [annotation_id for annotation_id in unlisted_ids if not client.has_annotation(annotation_id)]
+    with services.store.write() as session:
         session.get_one(Project, project_id, with_for_update=True)
-        vanished = delete_annotations(session, project_id, gone)
-    return missed, vanished
+        deleted = delete_annotations(session, project_id, deleted_ids)
+    return added, deleted
 
 
-def _take_over(here: Services, project_id: int, batch: list[Received]) -> int:
-    with here.store.write() as session:
+def _add(services: Services, project_id: int, batch: list[Received]) -> int:
+    with services.store.write() as session:
         session.get_one(Project, project_id, with_for_update=True)
         return sum(apply_annotations(session, project_id, batch))

@@ -1,11 +1,13 @@
-"""What the jobs of one worker process share. RQ calls jobs by dotted path with JSON arguments, so they fetch it
-from here; it is made at the first use and kept, base models too."""
+"""What the jobs of one worker process share.
+
+RQ calls a job by its dotted path with JSON arguments, so a job gets its services from `Services.current()`.
+"""
 
 import logging
 import os
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import TTLCache
 
@@ -20,27 +22,38 @@ from lorabel.settings import Settings
 
 if TYPE_CHECKING:
     from lorabel.families.base import Family
-    from workers.lookahead import Lookahead
 
 log = logging.getLogger(__name__)
 
-LOOKAHEAD_PROJECTS = 1024
-LOOKAHEAD_TTL_S = 300.0
+AHEAD_PROJECTS = 1024
+AHEAD_TTL_S = 300.0
+
+
+class PredictedAhead(NamedTuple):
+    """The tasks of a project that the look-ahead predicted a short while ago, and the version that did it."""
+
+    version: str
+    task_ids: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Services:
-    """`lookahead`: by project what was predicted ahead a short while ago; of one thread only."""
+    """Settings, database, queues and clients of this process.
+
+    Args:
+        predicted_ahead: by project id; an entry expires after AHEAD_TTL_S. Not thread-safe: only the look-ahead's
+            thread uses it.
+    """
 
     settings: Settings
     store: Store
     jobs: Jobs
-    registry: AdapterFolders
+    adapter_folders: AdapterFolders
     fetcher: Fetcher
     model_client: ModelClient
     authorizations: Authorizations
-    lookahead: "TTLCache[int, Lookahead]" = field(
-        default_factory=lambda: TTLCache(LOOKAHEAD_PROJECTS, LOOKAHEAD_TTL_S)
+    predicted_ahead: TTLCache[int, PredictedAhead] = field(
+        default_factory=lambda: TTLCache(AHEAD_PROJECTS, AHEAD_TTL_S)
     )
     _families: "dict[type[Family], Family]" = field(default_factory=dict)
 
@@ -56,42 +69,49 @@ class Services:
             Authorizations(),
         )
 
-    def family(self, kind: "type[Family]") -> "Family":
-        """The base model for training, loaded once and kept warm. Weights are float32 whatever the precision:
-        accelerate casts the products."""
-        # The light worker never comes here, and starts in a second without torch.
+    @staticmethod
+    @cache
+    def current() -> "Services":
+        """This process's services, with the settings of the environment; made at the first call and kept."""
+        return Services.open(Settings())
+
+    def family(self, family_type: "type[Family]") -> "Family":
+        """The family's base model for training, loaded at the first call and kept.
+
+        The weights are float32 whatever the precision: accelerate casts the products. Not thread-safe.
+
+        Raises:
+            SettingsError: the model cannot be loaded.
+        """
+        # Imported here because the light worker never trains, and starts in a second without torch.
         import torch
 
         from lorabel.families.loading import load_family
 
-        if kind not in self._families:
-            family = load_family(kind, self.settings.for_training, dtype=torch.float32)
+        if family_type not in self._families:
+            family = load_family(family_type, self.settings.for_training, dtype=torch.float32)
             if family.device.type == "cpu":
-                # The other half is the model server's. Two processes that each take every core wait for each
-                # other at every barrier, and a step takes ten times as long.
+                # The model server has the other half of the cores. Two processes that each use every core wait
+                # for each other at every barrier, and a training step takes ten times as long.
                 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-            self._families[kind] = family
-        return self._families[kind]
+            self._families[family_type] = family
+        return self._families[family_type]
 
     def warm_up(self) -> None:
-        """Load the base models of FAMILIES before the first run asks for one. One that cannot be loaded fails its
-        own runs."""
+        """Load the base models of FAMILIES before the first run needs one.
+
+        A model that cannot be loaded is logged; it fails only the runs that need it.
+        """
         from lorabel.families.loading import families_named
 
-        for kind in families_named(self.settings):
+        for family_type in families_named(self.settings):
             try:
-                self.family(kind)
+                self.family(family_type)
             except SettingsError as error:
-                log.error("runs of family %s will fail: %s", kind.name, error)
+                log.error("runs of family %s will fail: %s", family_type.name, error)
 
     def close(self) -> None:
         self.store.close()
         self.fetcher.close()
         self.model_client.close()
         self.authorizations.close()
-
-
-@cache
-def current() -> Services:
-    """This process's services, from the environment."""
-    return Services.open(Settings())

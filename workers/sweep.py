@@ -1,4 +1,4 @@
-"""What Redis lost is asked for again: the database knows what is to be done. Runs in the light worker."""
+"""Puts jobs that Redis lost back on the queues, from what the database knows. Runs in the light worker."""
 
 import logging
 import threading
@@ -10,23 +10,24 @@ from workers.services import Services
 log = logging.getLogger(__name__)
 
 
-def sweep(here: Services) -> None:
-    """Apply events that no job brought, requeue killed runs, start due ones, renew lost jobs of queued ones."""
-    apply_pending(here.store)
-    training_runs.requeue_killed(here.store, here.settings)
-    bulk_runs.requeue_killed(here.store, here.settings)
-    start_due_runs(here)
-    with here.store.read() as session:
-        waiting, waiting_in_bulk = training_runs.all_queued(session), bulk_runs.all_queued(session)
-    for run in waiting:
-        here.jobs.train(run.id, run.attempt)
-    for bulk_run in waiting_in_bulk:
-        here.jobs.preannotate(bulk_run)
+def sweep(services: Services) -> None:
+    """Apply pending events, requeue killed runs, start due runs, and enqueue a job for each queued run."""
+    apply_pending(services.store)
+    training_runs.requeue_killed(services.store, services.settings)
+    bulk_runs.requeue_killed(services.store, services.settings)
+    start_due_runs(services)
+    with services.store.read() as session:
+        queued_runs, queued_bulk_runs = training_runs.list_queued(session), bulk_runs.list_queued(session)
+    for run in queued_runs:
+        services.jobs.train(run.id, run.attempt)
+    for bulk_run in queued_bulk_runs:
+        services.jobs.preannotate(bulk_run)
 
 
-def sweep_forever(here: Services, stop: threading.Event) -> None:
-    while not stop.wait(here.settings.sweep_seconds):
+def sweep_forever(services: Services, stop: threading.Event) -> None:
+    """Sweep every SWEEP_SECONDS until `stop` is set. A sweep that fails is logged."""
+    while not stop.wait(services.settings.sweep_seconds):
         try:
-            sweep(here)
+            sweep(services)
         except Exception:
-            log.exception("this sweep failed; the next comes in %g s", here.settings.sweep_seconds)
+            log.exception("this sweep failed; the next comes in %g s", services.settings.sweep_seconds)

@@ -1,8 +1,7 @@
-"""`python -m workers.worker light|train|bulk`: an RQ worker that runs its jobs in its own process.
+"""An RQ worker that runs its jobs in its own process: `python -m workers.worker light|train|bulk`.
 
-`light` applies events and sweeps; `train` keeps the base model warm from one run to the next; `bulk` predicts
-whole projects, and tasks ahead of the annotator. Start more of any against the same database and Redis to go
-faster.
+`light` applies events and sweeps. `train` trains, and keeps base models loaded between runs. `bulk` predicts whole
+projects, and tasks ahead of the annotator. Several workers of each kind can share a database and a Redis.
 """
 
 import logging
@@ -19,26 +18,26 @@ from rq.timeouts import TimerDeathPenalty
 from lorabel import logs
 from lorabel.database.jobs import BULK, LIGHT, LOOKAHEAD, TRAIN
 from lorabel.settings import Settings
-from workers import services
+from workers.services import Services
 from workers.sweep import sweep_forever
 
 log = logging.getLogger(__name__)
 
 QUEUES = (LIGHT, TRAIN, BULK)
-# Where model server and training share the CPU, an annotator's prediction goes first.
+# If model server and training share the CPU, an annotator's prediction must go first.
 TRAINING_NICENESS = 10
-# A waiting worker renews its entry in Redis 15 s before that: container health checks look at it.
-HEARTBEAT_S = 45
+# A waiting worker renews its entry in Redis 15 s before it expires; container health checks look at the entry.
+WORKER_TTL_S = 45
 AHEAD_PAUSE_S = 5.0
 
 
 class Worker(SimpleWorker):
-    """Jobs have no time limit of RQ's: a run's lease is watched by the sweep."""
+    """RQ sets no time limit for the jobs: instead the sweep watches the leases of runs."""
 
     death_penalty_class = TimerDeathPenalty
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Also puts the worker's entry back where Redis lost its data: RQ writes it once."""
+        """Also restores the worker's entry if Redis lost its data: RQ itself writes it only once."""
         if pipeline is None and not self.connection.hexists(self.key, "birth"):
             self.connection.delete(self.key)
             self.register_birth()  # type: ignore[no-untyped-call]
@@ -46,45 +45,49 @@ class Worker(SimpleWorker):
 
 
 class ThreadWorker(Worker):
-    """Beside another worker of the same process, whose main thread alone may handle signals."""
+    """A worker for a thread. Only a process's main thread can handle signals, so this one does not."""
 
     def _install_signal_handlers(self) -> None:
         pass
 
 
 def main(queue_name: str) -> None:
+    """Run the worker of a queue until a signal, with what else belongs to it."""
     settings = Settings()
     logs.configure(settings)
-    here = services.current()
-    here.store.migrate()
+    services = Services.current()
+    services.store.migrate()
     stop = threading.Event()
     if queue_name == LIGHT:
-        threading.Thread(target=sweep_forever, args=(here, stop), name="sweep", daemon=True).start()
+        threading.Thread(target=sweep_forever, args=(services, stop), name="sweep", daemon=True).start()
     elif queue_name == TRAIN:
         os.nice(TRAINING_NICENESS)
-        here.warm_up()
+        services.warm_up()
     else:
-        # Neither waits for the other: a bulk run takes hours, and what is ahead of an annotator a second.
+        # A thread of its own, because a bulk run takes hours and the look-ahead must finish within a second.
         threading.Thread(target=_work_ahead, args=(settings, stop), name=LOOKAHEAD, daemon=True).start()
     log.info("worker of queue %s, process %d", queue_name, os.getpid())
     try:
         work(queue_name, settings)
     finally:
         stop.set()
-        here.close()
+        services.close()
 
 
-def work(queue_name: str, settings: Settings, kind: type[Worker] = Worker) -> None:
+def work(queue_name: str, settings: Settings, worker_type: type[Worker] = Worker) -> None:
     """Do the queue's jobs until a signal."""
     redis = Redis.from_url(settings.redis)
     queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
-    kind([queue], connection=redis, serializer=JSONSerializer, worker_ttl=HEARTBEAT_S).work(
+    worker_type([queue], connection=redis, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S).work(
         logging_level="WARNING"
     )
 
 
 def _work_ahead(settings: Settings, stop: threading.Event) -> None:
-    """A process that loses Redis ends and is started again; this thread has to do so by itself."""
+    """Do look-ahead jobs, and start again after an error.
+
+    A process that loses Redis ends and its supervisor restarts it; this thread has to restart by itself.
+    """
     while not stop.is_set():
         try:
             work(LOOKAHEAD, settings, ThreadWorker)

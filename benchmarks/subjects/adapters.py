@@ -64,24 +64,24 @@ def measure(plan: Plan) -> list[Row]:
                 "model_server_url": f"http://127.0.0.1:{free_port()}",
             }
         )
-        registry = AdapterFolders(settings.adapters_dir)
+        folders = AdapterFolders(settings.adapters_dir)
         family = load_family(DualEncoder, settings)
-        large = adapter_folders.write(family.module, registry, 1, max(counts), RANK)
-        small = adapter_folders.write(family.module, registry, FIRST_SMALL, cold, SMALL_RANK)
-        rows = _mixed_batches(family, registry, large, counts, plan)
+        large = adapter_folders.write(family.module, folders, 1, max(counts), RANK)
+        small = adapter_folders.write(family.module, folders, FIRST_SMALL, cold, SMALL_RANK)
+        rows = _mixed_batches(family, folders, large, counts, plan)
         del family
-        return rows + _in_a_model_server(settings, registry, large, small)
+        return rows + _in_a_model_server(settings, folders, large, small)
 
 
 def _mixed_batches(
-    family: Family, registry: AdapterFolders, names: Sequence[str], counts: Sequence[int], plan: Plan
+    family: Family, folders: AdapterFolders, names: Sequence[str], counts: Sequence[int], plan: Plan
 ) -> list[Row]:
     """Each round measures everything once, so that other work on the machine meets all alike."""
     batch = plan.settings.max_batch
     pixels = torch.randn(batch, 3, 224, 224).to(family.device, family.dtype)
     times: dict[str, list[float]] = {}
     until = time.monotonic() + plan.seconds * len(counts)
-    bank = AdapterBank(family, registry, memory_bytes=sys.maxsize)
+    bank = AdapterBank(family, folders, memory_bytes=sys.maxsize)
     for name in names:
         bank.load(name)
     contestants = {"base model only": _with_bank(family, bank, pixels, [None])}
@@ -90,7 +90,7 @@ def _mixed_batches(
         for name, forward in contestants.items():
             times.setdefault(name, []).append(_seconds(forward, family.device))
     # PEFT changes the module for good, so it comes last.
-    peft = {} if plan.is_quick else _with_peft(family, registry, names[: max(PEFT_PROJECTS)], pixels)
+    peft = {} if plan.is_quick else _with_peft(family, folders, names[: max(PEFT_PROJECTS)], pixels)
     for _ in range(LEAST_ROUNDS):
         for name, forward in peft.items():
             times.setdefault(name, []).append(_seconds(forward, family.device))
@@ -124,11 +124,11 @@ def _with_bank(
 
 
 def _with_peft(
-    family: Family, registry: AdapterFolders, names: Sequence[str], pixels: Tensor
+    family: Family, folders: AdapterFolders, names: Sequence[str], pixels: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
-    model = PeftModel.from_pretrained(family.module, registry.path(names[0]), "p0", **PEFT_LOADING)
+    model = PeftModel.from_pretrained(family.module, folders.path(names[0]), "p0", **PEFT_LOADING)
     for place, name in enumerate(names[1:], 1):
-        model.load_adapter(registry.path(name), f"p{place}", **PEFT_LOADING)
+        model.load_adapter(folders.path(name), f"p{place}", **PEFT_LOADING)
     model.to(family.dtype).eval()
 
     def forward_of(count: int) -> Callable[[], Tensor]:
@@ -154,7 +154,7 @@ def _seconds(forward: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def _in_a_model_server(
-    settings: Settings, registry: AdapterFolders, large: Sequence[str], small: Sequence[str]
+    settings: Settings, folders: AdapterFolders, large: Sequence[str], small: Sequence[str]
 ) -> list[Row]:
     variables = {
         "MODEL_SERVER_URL": settings.model_server_url,
@@ -174,7 +174,7 @@ def _in_a_model_server(
         models = client.models()
         client.close()
     each_mb = models.adapter_bytes / len(models.adapters) / MEGABYTE
-    size = (registry.path(small[0]) / "adapter_model.safetensors").stat().st_size
+    size = (folders.path(small[0]) / "adapter_model.safetensors").stat().st_size
     where = f"{settings.adapter_memory_mb} MB, {len(large) + len(small)} asked for"
     return [
         row_of(f"a cold adapter of {size / 1e6:.1f} MB adds to its first request", added, "ms", COLD_MS),

@@ -32,7 +32,7 @@ from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.model_client import ModelClient
 from lorabel.inference.requests import PredictionCaller
 from lorabel.search import embeddings
-from lorabel.search.vector_index import ON_THE_WIRE, Vectors
+from lorabel.search.vector_index import VECTOR_DTYPE, VectorIndex
 from tests.workers.pictures import data_url as drawn_url
 
 SEARCHED_AT = (1, 5, 10)
@@ -99,7 +99,7 @@ class _Bench:
         shares = []
         for page in range(pages):
             urls = [f"{photos}/{page * PAGE + i}.jpg" for i in range(PAGE)]
-            asked = {i: _picture(url, is_only_recalled=True) for i, url in enumerate(urls)}
+            asked = {i: _picture(url, is_cache_only=True) for i, url in enumerate(urls)}
             caller = self._caller()
             rows = [_label_row(one.contents) for one in asked.values()]
             began = time.perf_counter()
@@ -119,10 +119,10 @@ class _Bench:
             vectors = generator.standard_normal((min(ROWS_PER_WRITE, count - start), DIM)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             places = {
-                start + i: TaskVector("random", v.astype(ON_THE_WIRE).tobytes()) for i, v in enumerate(vectors)
+                start + i: TaskVector("random", v.astype(VECTOR_DTYPE).tobytes()) for i, v in enumerate(vectors)
             }
             task_embeddings.write(self._store, project_id, dict.fromkeys(places, asked), places)
-        searched, times = Vectors(self._store, MOST_BYTES), []
+        searched, times = VectorIndex(self._store, MOST_BYTES), []
         for _ in range(QUERIES + 1):
             began = time.perf_counter()
             (hit,) = searched.nearest(project_id, places[count - 1], 1)
@@ -139,7 +139,7 @@ class _Bench:
         """For each query the place of the task of the same number, 0 for the first."""
         caller = self._caller()
         embeddings.keep(self._store, caller, dict(enumerate(tasks)), lambda media: media)
-        searched = Vectors(self._store, MOST_BYTES)
+        searched = VectorIndex(self._store, MOST_BYTES)
         ranks = []
         for number, place in enumerate(embeddings.embed(caller, queries)):
             if not isinstance(place, TaskVector):
@@ -168,12 +168,12 @@ def _caption(picture: Picture, is_quick: bool) -> str:
 
 
 def _text(text: str) -> EmbedInput:
-    return EmbedInput(contents=(Content(modality=Modality.TEXT, text=text),), among=BOTH)
+    return EmbedInput(contents=(Content(modality=Modality.TEXT, text=text),), comparable_with=BOTH)
 
 
-def _picture(url: str, is_only_recalled: bool = False) -> EmbedInput:
+def _picture(url: str, is_cache_only: bool = False) -> EmbedInput:
     picture = Content(modality=Modality.IMAGE, media=MediaRef(url=url))
-    return EmbedInput(contents=(picture,), among=BOTH, is_only_recalled=is_only_recalled)
+    return EmbedInput(contents=(picture,), comparable_with=BOTH, is_cache_only=is_cache_only)
 
 
 def _label_row(contents: tuple[Content, ...]) -> PredictRow:

@@ -13,7 +13,6 @@ from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
-from workers import services
 from workers.services import Services
 
 
@@ -36,7 +35,7 @@ def label_studio() -> Iterator[FakeLabelStudio]:
 
 
 @pytest.fixture
-def here(
+def services(
     settings: Settings,
     store: Store,
     model_server: FakeModelServer,
@@ -47,8 +46,8 @@ def here(
     own = {"model_server_url": model_server.url, "bulk_page": 10, "label_studio_requests_per_second": 1e6}
     real = Services.open(settings.model_copy(update=own))
     noted = replace(real, jobs=cast(Any, NotedJobs()))
-    monkeypatch.setattr(services, "current", lambda: noted)
-    projects.remember(
+    monkeypatch.setattr(Services, "current", lambda: noted)
+    projects.upsert(
         store, 1, label_config=requests.CONFIG, label_studio_url=label_studio.url, api_key=PERSONAL_TOKEN
     )
     yield noted

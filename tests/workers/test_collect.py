@@ -15,7 +15,7 @@ from lorabel.database.tables import Annotation, Event, EventState, Project
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.settings import Settings
 from tests.workers.events import PROJECT, annotation, at, deletion, put, recorded, task_deletion
-from workers import collect, services
+from workers import collect
 from workers.collect import apply_pending, apply_some
 from workers.services import Services
 
@@ -66,11 +66,11 @@ def test_the_embeddings_of_deleted_tasks_and_projects_leave(store: Store) -> Non
     put(store, task_deletion(2))
     apply_pending(store)
     with store.read() as session:
-        assert task_embeddings.known(session, PROJECT, 0, None).keys() == {1, 3}
+        assert task_embeddings.read_keys(session, PROJECT, 0, None).keys() == {1, 3}
     put(store, {"action": "PROJECT_DELETED", "project": {"id": PROJECT}})
     apply_pending(store)
     with store.read() as session:
-        assert task_embeddings.counts(session, PROJECT) == {}
+        assert task_embeddings.count_by_space(session, PROJECT) == {}
 
 
 def test_bulk_events_bring_many_annotations_and_delete_them(store: Store) -> None:
@@ -197,8 +197,8 @@ def test_a_job_applies_what_comes_until_its_last_look(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`Jobs.collect` asks for no other job for events of that time."""
-    here = Services.open(settings)
-    monkeypatch.setattr(services, "current", lambda: here)
+    services = Services.open(settings)
+    monkeypatch.setattr(Services, "current", lambda: services)
     monkeypatch.setattr(collect, "COLLECT_LINGER_S", 1.0)
     put(store, annotation(1, 10, "red", 0))
     with ThreadPoolExecutor(1) as threads:
@@ -207,7 +207,7 @@ def test_a_job_applies_what_comes_until_its_last_look(
             time.sleep(0.005)
         put(store, annotation(2, 20, "red", 0))
         job.result()
-    here.close()
+    services.close()
     assert states(store) == ["applied", "applied"]
 
 
@@ -223,7 +223,7 @@ def test_a_training_request_whose_run_was_lost_gets_its_run(store: Store) -> Non
 
 def test_a_training_request_waits_its_turn_while_a_job_has_the_project_in_hand(store: Store) -> None:
     """In another order PostgreSQL ends one of the two: the new run waits for the project, the job for the run."""
-    projects.remember(store, PROJECT, label_config="<View/>")
+    projects.upsert(store, PROJECT, label_config="<View/>")
     with ThreadPoolExecutor(1) as threads:
         with store.write() as session:
             projects.get(session, PROJECT, is_locked=True)

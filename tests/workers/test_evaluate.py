@@ -13,7 +13,7 @@ def metrics(accuracy: float, tasks: int = 10) -> Metrics:
 
 
 def example(number: int, is_new: bool) -> Any:
-    return SimpleNamespace(number=number, lesson=SimpleNamespace(is_new=is_new))
+    return SimpleNamespace(number=number, training_example=SimpleNamespace(is_new=is_new))
 
 
 def test_a_candidate_that_is_not_worse_is_accepted_and_a_worse_one_rejected() -> None:

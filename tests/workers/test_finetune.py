@@ -28,7 +28,7 @@ from model_server.adapters import AdapterBank
 from tests.questions import about_picture
 from tests.workers.events import START
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
-from workers import finetune, services
+from workers import finetune
 from workers.examples import is_held_out
 from workers.services import Services
 
@@ -49,12 +49,12 @@ def demo_settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def here(demo_settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
-    here = Services.open(demo_settings)
-    monkeypatch.setattr(services, "current", lambda: here)
-    projects.remember(store, PROJECT, label_config=LABEL_CONFIG)
-    yield here
-    here.close()
+def services(demo_settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    services = Services.open(demo_settings)
+    monkeypatch.setattr(Services, "current", lambda: services)
+    projects.upsert(store, PROJECT, label_config=LABEL_CONFIG)
+    yield services
+    services.close()
 
 
 def annotate(store: Store, first_id: int, count: int, grade_of: Any = None) -> None:
@@ -76,7 +76,7 @@ def annotate(store: Store, first_id: int, count: int, grade_of: Any = None) -> N
 
 def train(store: Store, reason: str = "test") -> TrainingRun:
     run = training_runs.request(store, PROJECT, reason)
-    finetune.run(run.id)
+    finetune.finetune(run.id)
     with store.read() as session:
         return training_runs.get(session, PROJECT, run.id)
 
@@ -87,7 +87,7 @@ def version_of(store: Store, run: TrainingRun) -> ModelVersion:
         return versions.get(session, PROJECT, run.version_number)
 
 
-def test_a_run_learns_what_labels_mean_and_its_version_goes_live(here: Services, store: Store) -> None:
+def test_a_run_learns_what_labels_mean_and_its_version_goes_live(services: Services, store: Store) -> None:
     annotate(store, 1, 50)
     run = train(store)
     assert run.state == RunState.FINISHED
@@ -104,30 +104,30 @@ def test_a_run_learns_what_labels_mean_and_its_version_goes_live(here: Services,
     with store.read() as session:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
         assert {row.run_id for row in session.query(Annotation)} == {run.id}
-    check_plain_peft_gives_the_same_logits(here, version.adapters["grade"])
-    check_a_worse_candidate_is_rejected(here, store)
+    check_plain_peft_gives_the_same_logits(services, version.adapters["grade"])
+    check_a_worse_candidate_is_rejected(services, store)
 
 
-def check_plain_peft_gives_the_same_logits(here: Services, name: str) -> None:
+def check_plain_peft_gives_the_same_logits(services: Services, name: str) -> None:
     """Acceptance: any other PEFT program can load what a run wrote."""
     import open_clip
 
     example = pictures(1, seed=77)[0].draw(96)
     texts = tuple(GRADES.values())
     module, _, transform = open_clip.create_model_and_transforms(SOURCE)
-    plain = PeftModel.from_pretrained(separate_attention(module).eval(), here.registry.path(name))
+    plain = PeftModel.from_pretrained(separate_attention(module).eval(), services.adapter_folders.path(name))
     with torch.inference_mode():
         image_logits, _ = plain.get_logits(transform(example)[None], open_clip.get_tokenizer(SOURCE)(list(texts)))
-    family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, here.settings)
-    bank = AdapterBank(family, here.registry, 10**9)
+    family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, services.settings)
+    bank = AdapterBank(family, services.adapter_folders, 10**9)
     question = about_picture(data_url(pictures(1, seed=77)[0]), texts)
-    (output,) = family.predict([family.prepare(question, here.fetcher.fetch)], [name], bank, FeatureCache({}))
+    (output,) = family.predict([family.prepare(question, services.fetcher.fetch)], [name], bank, FeatureCache({}))
     torch.testing.assert_close(
         torch.tensor(output.probabilities), image_logits[0].softmax(-1), rtol=1e-3, atol=1e-4
     )
 
 
-def check_a_worse_candidate_is_rejected(here: Services, store: Store) -> None:
+def check_a_worse_candidate_is_rejected(services: Services, store: Store) -> None:
     """New annotations that contradict the old ones on the tasks that train, and not on those held out."""
     wrong = {"solid": "Grade C", "striped": "Grade A", "outlined": "Grade B"}
     annotate(store, 100, 60, lambda i, p: GRADES[p.fill] if is_held_out(i, 20) else wrong[p.fill])
@@ -138,18 +138,18 @@ def check_a_worse_candidate_is_rejected(here: Services, store: Store) -> None:
     assert version.metrics["candidate"]["grade"]["accuracy"] < version.metrics["live"]["grade"]["accuracy"]
     with store.read() as session:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
-    promotion.promote(store, here.model_client, PROJECT, version.number)
-    promotion.rollback(store, here.model_client, PROJECT)
+    promotion.promote(store, services.model_client, PROJECT, version.number)
+    promotion.rollback(store, services.model_client, PROJECT)
     with store.read() as session:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
 
 
 @pytest.mark.slow
-def test_several_labels_are_learned_each_for_itself(here: Services, store: Store) -> None:
+def test_several_labels_are_learned_each_for_itself(services: Services, store: Store) -> None:
     """`Code 1` means solid, `Code 2` large, `Code 3` striped; a picture may have any number of them."""
     codes = "".join(f'<Choice value="Code {i}"/>' for i in (1, 2, 3))
     choices = f'<Choices name="grade" toName="image" choice="multiple">{codes}</Choices>'
-    projects.remember(store, PROJECT, label_config=f'<View><Image name="image" value="$image"/>{choices}</View>')
+    projects.upsert(store, PROJECT, label_config=f'<View><Image name="image" value="$image"/>{choices}</View>')
     annotate(store, 1, 120)
     with store.write() as session:
         for row, picture in zip(session.query(Annotation).order_by(Annotation.id), pictures(121)[1:], strict=True):
@@ -167,7 +167,7 @@ def test_several_labels_are_learned_each_for_itself(here: Services, store: Store
 
 
 def test_a_promotion_during_a_run_is_not_undone(
-    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+    services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     annotate(store, 1, 20)
     conclude = finetune._conclude
@@ -188,14 +188,14 @@ def test_a_promotion_during_a_run_is_not_undone(
         assert projects.get(session, PROJECT).live_version == "p1.v7"
 
 
-def test_the_number_of_a_folder_that_a_killed_run_left_is_not_used_again(here: Services, store: Store) -> None:
-    (here.settings.adapters_dir / "p1.v4").mkdir(parents=True)
+def test_the_number_of_a_folder_that_a_killed_run_left_is_not_used_again(services: Services, store: Store) -> None:
+    (services.settings.adapters_dir / "p1.v4").mkdir(parents=True)
     annotate(store, 1, 20)
     assert train(store).version_number == 5
 
 
 def test_an_annotation_that_is_changed_during_a_run_stays_new(
-    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+    services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     annotate(store, 1, 20)
     conclude = finetune._conclude
@@ -213,7 +213,7 @@ def test_an_annotation_that_is_changed_during_a_run_stays_new(
 
 
 def test_a_run_without_new_annotations_ends_with_a_reason(
-    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+    services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetune, "SECOND_LOOK_AFTER_S", 0.0)
     run = train(store)
@@ -223,18 +223,18 @@ def test_a_run_without_new_annotations_ends_with_a_reason(
 
 
 def test_a_run_with_nothing_new_and_nothing_held_out_is_judged_by_what_it_knew(
-    here: Services, store: Store, monkeypatch: pytest.MonkeyPatch
+    services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every = here.settings.model_copy(update={"held_out_percent": 0})
-    monkeypatch.setattr(services, "current", lambda: replace(here, settings=every))
+    every = services.settings.model_copy(update={"held_out_percent": 0})
+    monkeypatch.setattr(Services, "current", lambda: replace(services, settings=every))
     annotate(store, 1, 8)
     train(store)
     again = train(store)
     assert (again.state, again.error) == (RunState.FINISHED, None)
 
 
-def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(here: Services, store: Store) -> None:
-    projects.remember(store, PROJECT, label_config='<View><Text name="t" value="$t"/></View>')
+def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(services: Services, store: Store) -> None:
+    projects.upsert(store, PROJECT, label_config='<View><Text name="t" value="$t"/></View>')
     annotate(store, 1, 3)
     run = train(store)
     assert run.state == RunState.FAILED
@@ -243,7 +243,7 @@ def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(here: Ser
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
-    here: Services, store: Store, demo_settings: Settings
+    services: Services, store: Store, demo_settings: Settings
 ) -> None:
     annotate(store, 1, 20)
     run = training_runs.request(store, PROJECT, "test")
@@ -255,7 +255,7 @@ def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
         "TRAIN_STEPS": "100000",
         "TRAIN_PATIENCE": "100000",
     }
-    job = f"from workers import finetune; finetune.run({run.id})"
+    job = f"from workers import finetune; finetune.finetune({run.id})"
     worker = subprocess.Popen([sys.executable, "-c", job], env=environment, start_new_session=True)
     deadline = time.monotonic() + 120
     while _reload(store, run).step < 1 and time.monotonic() < deadline:
@@ -269,7 +269,7 @@ def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
         assert versions.list_of(session, PROJECT) == []
         assert projects.get(session, PROJECT).live_version == "p1.v0"
     assert not list(Path(demo_settings.adapters_dir).glob("p1.*"))
-    finetune.run(run.id)
+    finetune.finetune(run.id)
     ended = _reload(store, run)
     assert (ended.state, ended.attempt, ended.version_number) == (RunState.FINISHED, 2, 1)
 

@@ -28,7 +28,7 @@ def add_event(store: Store, age: timedelta, state: EventState) -> int:
 
 
 def add_run(store: Store, silent_for: timedelta) -> None:
-    projects.remember(store, 1, hostname="http://localhost:8080")
+    projects.upsert(store, 1, hostname="http://localhost:8080")
     with store.write() as session:
         alive_at = now() - silent_for
         session.add(

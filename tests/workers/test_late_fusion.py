@@ -43,14 +43,14 @@ def fetch(media: MediaRef) -> bytes:
 def accuracy(family: DualEncoder, modalities: set[Modality], folder: Path) -> float:
     """On held-out tasks, after training on the others."""
     (problem,) = bind(COURSE.label_config).bindings
-    read, unread = examples.read(lessons(problem, modalities), family, lambda media: media, fetch)
+    read, unread = examples.prepare(lessons(problem, modalities), family, lambda media: media, fetch)
     assert not unread
     train, held_out = (
-        [one for one in read if examples.is_held_out(one.lesson.task_id, 20) == is_held_out]
+        [one for one in read if examples.is_held_out(one.training_example.task_id, 20) == is_held_out]
         for is_held_out in (False, True)
     )
     recipe = lora.Recipe.from_settings(SETTINGS, "float32")
-    with lora.adapted(family, read[0].lesson.question, None, recipe) as model:
+    with lora.adapted(family, read[0].training_example.question, None, recipe) as model:
         train, held_out = (lora.precompute(family, model, some, recipe) for some in (train, held_out))
         lora.fine_tune(family, model, train, recipe, "fusion", folder, lambda progress: None)
         return float(evaluate.score(problem, family, held_out, BATCH).values["accuracy"])

@@ -10,7 +10,7 @@ from lorabel.database.tables import Event, Project
 from lorabel.inference.messages import Priority
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
-from tests.backend.test_protocol import add_version
+from tests.backend.test_label_studio_routes import add_version
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks
 from workers import lookahead
@@ -44,89 +44,89 @@ def created(store: Store, count: int) -> int:
 
 
 def test_the_open_tasks_after_the_one_on_the_screen_are_asked_for_at_the_lowest_priority(
-    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     label_studio.tasks[5]["total_annotations"] = 1
     label_studio.tasks[6]["predictions"] = [{"model_version": "p1.v0"}]
-    lookahead.run(1, 3, None)
+    lookahead.look_ahead(1, 3, None)
     assert pictures(model_server) == [4, 5, 8, 9, 10, 11, 12]
     assert {(asked.priority, asked.project) for asked in model_server.requests} == {(Priority.LOOKAHEAD, 1)}
 
 
-def test_tasks_predicted_ahead_are_embedded_for_search(here: Services, model_server: FakeModelServer) -> None:
-    lookahead.run(1, 3, None)
-    with here.store.read() as session:
-        assert task_embeddings.known(session, 1, 0, None).keys() == set(range(4, 4 + LOOKAHEAD))
+def test_tasks_predicted_ahead_are_embedded_for_search(services: Services, model_server: FakeModelServer) -> None:
+    lookahead.look_ahead(1, 3, None)
+    with services.store.read() as session:
+        assert task_embeddings.read_keys(session, 1, 0, None).keys() == set(range(4, 4 + LOOKAHEAD))
 
 
 def test_a_stream_of_steps_asks_for_each_task_once_and_label_studio_only_now_and_then(
-    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     for task_id in range(1, 31):
-        lookahead.run(1, task_id, None)
+        lookahead.look_ahead(1, task_id, None)
     assert pictures(model_server) == list(range(2, 38))
     assert label_studio.requests.count("/api/tasks/") == 8
 
 
 def test_new_tasks_come_from_the_event_without_asking_label_studio(
-    here: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    services: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     event_id = created(store, 20)
-    lookahead.run(1, 0, event_id)
-    lookahead.run(1, 0, event_id)
+    lookahead.look_ahead(1, 0, event_id)
+    lookahead.look_ahead(1, 0, event_id)
     assert pictures(model_server) == list(range(100, 107)), "the first has no data"
     assert "/api/tasks/" not in label_studio.requests
 
 
 def test_after_a_promotion_the_open_tasks_are_asked_for_again(
-    here: Services, model_server: FakeModelServer
+    services: Services, model_server: FakeModelServer
 ) -> None:
-    lookahead.run(1, 0, None)
-    add_version(cast(Any, here), 1)
-    lookahead.run(1, 0, None)
+    lookahead.look_ahead(1, 0, None)
+    add_version(cast(Any, services), 1)
+    lookahead.look_ahead(1, 0, None)
     assert pictures(model_server) == list(range(1, 9)) * 2
     assert [row.adapter for row in model_server.rows[LOOKAHEAD:]] == ["p1.v1/label"] * LOOKAHEAD
 
 
 def test_without_a_token_only_events_are_of_use(
-    here: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    services: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
-    projects.remember(store, 1, label_studio_url=None, hostname=label_studio.url, setup_token="legacy")
-    lookahead.run(1, 3, None)
+    projects.upsert(store, 1, label_studio_url=None, hostname=label_studio.url, setup_token="legacy")
+    lookahead.look_ahead(1, 3, None)
     assert pictures(model_server) == []
     assert label_studio.requests == []
-    lookahead.run(1, 0, created(store, 2))
+    lookahead.look_ahead(1, 0, created(store, 2))
     assert pictures(model_server) == [100, 101]
 
 
 @pytest.mark.parametrize("sampling", ["Uniform sampling", "Uncertainty sampling"])
 def test_where_label_studio_does_not_go_by_id_nobody_knows_what_comes_next(
-    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer, sampling: str
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer, sampling: str
 ) -> None:
     label_studio.sampling = sampling
-    lookahead.run(1, 3, None)
+    lookahead.look_ahead(1, 3, None)
     assert pictures(model_server) == []
 
 
 @pytest.mark.parametrize("status", [503, 500])
 def test_what_is_in_its_way_ends_it_in_silence_and_it_is_tried_at_the_next_step(
-    here: Services, model_server: FakeModelServer, caplog: pytest.LogCaptureFixture, status: int
+    services: Services, model_server: FakeModelServer, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     model_server.status = status
     with caplog.at_level(logging.INFO, "workers.lookahead"):
-        lookahead.run(1, 3, None)
+        lookahead.look_ahead(1, 3, None)
     assert [record for record in caplog.records if record.name != "werkzeug"] == []
     model_server.status = 200
-    lookahead.run(1, 4, None)
+    lookahead.look_ahead(1, 4, None)
     assert pictures(model_server) == list(range(5, 13))
 
 
 def test_a_project_that_nobody_serves_or_knows_is_left_alone(
-    here: Services, store: Store, label_studio: FakeLabelStudio
+    services: Services, store: Store, label_studio: FakeLabelStudio
 ) -> None:
-    lookahead.run(99, 3, None)
+    lookahead.look_ahead(99, 3, None)
     for label_config in (requests.UNSERVED, None, "<View"):
         with store.write() as session:
             session.get_one(Project, 1).label_config = label_config
-        lookahead.run(1, 3, None)
+        lookahead.look_ahead(1, 3, None)
     assert label_studio.requests == []

@@ -10,12 +10,11 @@ from safetensors.torch import load_file
 from lorabel.contracts import LabelTarget, Modality, RatingInput
 from lorabel.errors import SettingsError
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.encoders.encoder import Example as Input
-from lorabel.families.encoders.encoder import Item
+from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
 from lorabel.settings import Settings
 from tests.questions import about_picture
 from workers import lora
-from workers.examples import Example, TrainingExample
+from workers.examples import PreparedExample, TrainingExample
 
 TEXTS = ("red", "blue")
 QUESTION = about_picture("x", TEXTS)
@@ -37,12 +36,12 @@ def untouched(family: DualEncoder) -> Iterator[None]:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def examples(family: DualEncoder) -> list[Example]:
+def examples(family: DualEncoder) -> list[PreparedExample]:
     pixels = [family.transform(Image.new("RGB", (32, 32), text)) for text in TEXTS]
     return [
-        Example(
+        PreparedExample(
             TrainingExample((i,), i, QUESTION, LabelTarget((i % 2,)), i % 2, True),
-            Input(QUESTION, (Item(Modality.IMAGE, pixels[i % 2]),)),
+            PreparedInput(QUESTION, (PreparedContent(Modality.IMAGE, pixels[i % 2]),)),
         )
         for i in range(12)
     ]

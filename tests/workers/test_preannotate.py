@@ -9,29 +9,29 @@ from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, Project, RunState, UnreadableTask
 from lorabel.inference.messages import Priority
 from tests.backend.fake_model_server import SURE, FakeModelServer
-from tests.backend.test_protocol import add_version
+from tests.backend.test_label_studio_routes import add_version
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import NotedJobs, add_tasks
-from workers import preannotate, services
+from workers import preannotate, retries
 from workers.preannotate import Pace
 from workers.services import Services
 
 NAMES = ["red", "blue"] * 30
 
 
-def ask(here: Services, **selection: Any) -> BulkRun:
-    return bulk_runs.request(here.store, here.settings, 1, "test", **selection)
+def ask(services: Services, **selection: Any) -> BulkRun:
+    return bulk_runs.request(services.store, 1, "test", **selection)
 
 
-def do(here: Services, **selection: Any) -> BulkRun:
+def do(services: Services, **selection: Any) -> BulkRun:
     """Ask for a run and do it, as a worker would."""
-    run = ask(here, **selection)
-    preannotate.run(run.id)
-    return now_of(here, run)
+    run = ask(services, **selection)
+    preannotate.preannotate(run.id)
+    return now_of(services, run)
 
 
-def now_of(here: Services, run: BulkRun) -> BulkRun:
-    with here.store.read() as session:
+def now_of(services: Services, run: BulkRun) -> BulkRun:
+    with services.store.read() as session:
         return bulk_runs.get(session, 1, run.id)
 
 
@@ -49,17 +49,23 @@ def choice(task: dict[str, Any]) -> str:
 
 @pytest.fixture
 def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Nobody sleeps; these are the seconds that were asked for."""
-    asked: list[float] = []
-    monkeypatch.setattr(preannotate, "sleep", lambda seconds: asked.append(seconds) if seconds > 0 else None)
-    return asked
+    """Nothing sleeps; these are the pauses in seconds, without those of 0 seconds."""
+    seconds_slept: list[float] = []
+
+    def note(seconds: float) -> None:
+        if seconds > 0:
+            seconds_slept.append(seconds)
+
+    monkeypatch.setattr(preannotate, "sleep", note)
+    monkeypatch.setattr(retries, "sleep", note)
+    return seconds_slept
 
 
 def test_every_task_gets_one_right_prediction_of_the_live_version(
-    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     add_tasks(label_studio, *NAMES)
-    run = do(here)
+    run = do(services)
     assert counts(run) == (RunState.FINISHED, 60, 0, 0)
     assert (run.total, run.cursor, run.version_number) == (60, 60, 0)
     assert versions_of(label_studio) == [["p1.v0"]] * 60
@@ -72,48 +78,48 @@ def test_every_task_gets_one_right_prediction_of_the_live_version(
 
 
 def test_what_was_predicted_is_embedded_for_search_without_fetching_it_again(
-    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     add_tasks(label_studio, *NAMES[:12], "broken")
-    do(here)
-    with here.store.read() as session:
-        assert task_embeddings.counts(session, 1) == {model_server.space: 12}
+    do(services)
+    with services.store.read() as session:
+        assert task_embeddings.count_by_space(session, 1) == {model_server.space: 12}
     assert {row.adapter for row in model_server.embedded} == {None}
-    assert all(row.input["is_only_recalled"] for row in model_server.embedded)
+    assert all(row.input["is_cache_only"] for row in model_server.embedded)
 
 
-def test_a_second_run_writes_nothing(here: Services, label_studio: FakeLabelStudio) -> None:
+def test_a_second_run_writes_nothing(services: Services, label_studio: FakeLabelStudio) -> None:
     add_tasks(label_studio, *NAMES)
-    do(here)
-    assert counts(do(here)) == (RunState.FINISHED, 0, 60, 0)
+    do(services)
+    assert counts(do(services)) == (RunState.FINISHED, 0, 60, 0)
     assert versions_of(label_studio) == [["p1.v0"]] * 60
 
 
 def test_predictions_of_other_versions_do_not_count_even_where_their_names_begin_alike(
-    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     add_tasks(label_studio, "red", "blue")
     label_studio.tasks[0]["predictions"].append({"model_version": "p1.v10"})
-    add_version(cast(Any, here), 1)
-    assert counts(do(here)) == (RunState.FINISHED, 2, 0, 0)
+    add_version(cast(Any, services), 1)
+    assert counts(do(services)) == (RunState.FINISHED, 2, 0, 0)
     assert versions_of(label_studio) == [["p1.v10", "p1.v1"], ["p1.v1"]]
     assert {row.adapter for row in model_server.rows} == {"p1.v1/label"}
 
 
 def test_tasks_with_an_annotation_are_left_out_unless_all_are_wanted(
-    here: Services, label_studio: FakeLabelStudio
+    services: Services, label_studio: FakeLabelStudio
 ) -> None:
     add_tasks(label_studio, *["red"] * 12)
     add_tasks(label_studio, *["blue"] * 12, first=13, annotations=1)
-    assert counts(do(here, only_unlabeled=True)) == (RunState.FINISHED, 12, 0, 0)
-    assert counts(do(here)) == (RunState.FINISHED, 12, 12, 0)
+    assert counts(do(services, only_unlabeled=True)) == (RunState.FINISHED, 12, 0, 0)
+    assert counts(do(services)) == (RunState.FINISHED, 12, 12, 0)
 
 
 def test_chosen_tasks_are_done_alone_and_those_that_are_not_there_are_named(
-    here: Services, label_studio: FakeLabelStudio
+    services: Services, label_studio: FakeLabelStudio
 ) -> None:
     add_tasks(label_studio, *NAMES)
-    run = do(here, task_ids=[*range(30, 45), 999, 31])
+    run = do(services, task_ids=[*range(30, 45), 999, 31])
     assert counts(run) == (RunState.FINISHED, 15, 0, 1)
     assert (run.total, run.failures) == (16, [{"task_id": 999, "reason": "the project has no such task"}])
     predicted = [i for i, versions in enumerate(versions_of(label_studio), start=1) if versions]
@@ -126,11 +132,11 @@ class KilledError(BaseException):
 
 @pytest.mark.parametrize("is_written", [True, False])
 def test_a_killed_run_goes_on_without_a_second_prediction(
-    here: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch, is_written: bool
+    services: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch, is_written: bool
 ) -> None:
     """The kill comes between a page's reading and its writing, or between that and the cursor's."""
     add_tasks(label_studio, *NAMES)
-    run = ask(here)
+    run = ask(services)
     real = preannotate._write
 
     def strike(*arguments: Any) -> None:
@@ -143,37 +149,37 @@ def test_a_killed_run_goes_on_without_a_second_prediction(
 
     monkeypatch.setattr(preannotate, "_write", strike)
     with pytest.raises(KilledError):
-        preannotate.run(run.id)
+        preannotate.preannotate(run.id)
     monkeypatch.setattr(preannotate, "_write", real)
-    killed = now_of(here, run)
+    killed = now_of(services, run)
     assert (killed.state, killed.cursor) == (RunState.RUNNING, 10 if is_written else 20)
-    bulk_runs.requeue_killed(here.store, here.settings.model_copy(update={"run_lease_seconds": 0.0}))
-    preannotate.run(run.id)
-    ended = now_of(here, run)
+    bulk_runs.requeue_killed(services.store, services.settings.model_copy(update={"run_lease_seconds": 0.0}))
+    preannotate.preannotate(run.id)
+    ended = now_of(services, run)
     assert counts(ended) == (RunState.FINISHED, 50 if is_written else 60, 10 if is_written else 0, 0)
     assert (ended.attempt, ended.kills) == (2, 0)
     assert versions_of(label_studio) == [["p1.v0"]] * 60
 
 
 def test_the_version_stays_that_of_the_start_though_another_one_is_promoted(
-    here: Services, label_studio: FakeLabelStudio, store: Store
+    services: Services, label_studio: FakeLabelStudio, store: Store
 ) -> None:
     add_tasks(label_studio, *NAMES)
-    run = ask(here)
-    claimed = leases.claim(store, BulkRun, run.id)
-    assert claimed is not None
-    leases.report(store, claimed, version_number=0, cursor=30)
-    bulk_runs.release(store, claimed)
-    add_version(cast(Any, here), 1)
-    preannotate.run(run.id)
+    run = ask(services)
+    run = leases.claim(store, BulkRun, run.id)
+    assert run is not None
+    leases.report(store, run, version_number=0, cursor=30)
+    bulk_runs.release(store, run)
+    add_version(cast(Any, services), 1)
+    preannotate.preannotate(run.id)
     assert versions_of(label_studio) == [[]] * 30 + [["p1.v0"]] * 30
 
 
 def test_tasks_that_cannot_be_read_are_named_and_the_others_unharmed(
-    here: Services, label_studio: FakeLabelStudio, store: Store
+    services: Services, label_studio: FakeLabelStudio, store: Store
 ) -> None:
     add_tasks(label_studio, "red", "forbidden", "blue", "broken")
-    run = do(here)
+    run = do(services)
     assert counts(run) == (RunState.FINISHED, 2, 0, 2)
     assert run.failures == [
         {"task_id": 2, "reason": "http://pictures.test/forbidden.png: 403"},
@@ -186,50 +192,49 @@ def test_tasks_that_cannot_be_read_are_named_and_the_others_unharmed(
         assert [row.task_id for row in session.query(UnreadableTask).order_by(UnreadableTask.task_id)] == [2, 4]
 
 
-def test_only_the_first_failures_are_named(here: Services, label_studio: FakeLabelStudio) -> None:
+def test_only_the_first_failures_are_named(services: Services, label_studio: FakeLabelStudio) -> None:
     add_tasks(label_studio, *["forbidden"] * 130)
-    run = do(here)
+    run = do(services)
     assert counts(run) == (RunState.FINISHED, 0, 0, 130)
     assert [one["task_id"] for one in run.failures] == list(range(1, 101))
 
 
 def test_a_busy_model_server_is_asked_again_when_it_says(
-    here: Services,
+    services: Services,
     label_studio: FakeLabelStudio,
     model_server: FakeModelServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     add_tasks(label_studio, *NAMES)
     model_server.status, model_server.fails_from = 503, 2
-    rests: list[float] = []
+    pauses: list[float] = []
 
-    def rest(seconds: float) -> None:
-        if seconds > 0:
-            rests.append(seconds)
-        if rests == [7.0] * 20:
+    def note(seconds: float) -> None:
+        pauses.append(seconds)
+        if pauses == [7.0] * 20:
             model_server.status = 200
 
-    monkeypatch.setattr(preannotate, "sleep", rest)
-    assert counts(do(here)) == (RunState.FINISHED, 60, 0, 0)
-    assert rests == [7.0] * 20
+    monkeypatch.setattr(retries, "sleep", note)
+    assert counts(do(services)) == (RunState.FINISHED, 60, 0, 0)
+    assert pauses == [7.0] * 20
     assert versions_of(label_studio) == [["p1.v0"]] * 60
 
 
 def test_a_model_server_that_stays_away_fails_the_run_and_a_new_one_goes_on(
-    here: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer, rests: list[float]
+    services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer, rests: list[float]
 ) -> None:
     add_tasks(label_studio, *NAMES)
     model_server.status, model_server.fails_from = 500, 3
-    failed = do(here)
+    failed = do(services)
     assert counts(failed) == (RunState.FAILED, 30, 0, 0)
     assert "model server answered 500" in str(failed.error)
     assert rests == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     model_server.status = 200
-    assert counts(do(here)) == (RunState.FINISHED, 30, 30, 0)
+    assert counts(do(services)) == (RunState.FINISHED, 30, 30, 0)
 
 
 def test_what_the_model_server_had_no_time_for_is_asked_again_and_the_rest_written_at_once(
-    here: Services,
+    services: Services,
     label_studio: FakeLabelStudio,
     model_server: FakeModelServer,
     rests: list[float],
@@ -246,89 +251,93 @@ def test_what_the_model_server_had_no_time_for_is_asked_again_and_the_rest_writt
         model_server.status = 200
 
     monkeypatch.setattr(preannotate, "_write", write)
-    assert counts(do(here)) == (RunState.FINISHED, 10, 0, 0)
+    assert counts(do(services)) == (RunState.FINISHED, 10, 0, 0)
     assert label_studio.imports == [6, 4]
     assert rests == [1.0]
 
 
 def test_label_studio_is_asked_again_after_an_error(
-    here: Services, label_studio: FakeLabelStudio, rests: list[float]
+    services: Services, label_studio: FakeLabelStudio, rests: list[float]
 ) -> None:
     add_tasks(label_studio, *NAMES)
     label_studio.statuses = [500, 400, 502]
-    assert counts(do(here)) == (RunState.FINISHED, 60, 0, 0)
+    assert counts(do(services)) == (RunState.FINISHED, 60, 0, 0)
     assert versions_of(label_studio) == [["p1.v0"]] * 60
     assert rests == [1.0, 2.0, 4.0]
 
 
-def test_a_refusal_ends_the_run_at_once(here: Services, label_studio: FakeLabelStudio, rests: list[float]) -> None:
+def test_a_refusal_ends_the_run_at_once(
+    services: Services, label_studio: FakeLabelStudio, rests: list[float]
+) -> None:
     add_tasks(label_studio, "red")
     label_studio.statuses = [403]
-    run = do(here)
+    run = do(services)
     assert (run.state, rests) == (RunState.FAILED, [])
     assert "answered 403: no" in str(run.error)
 
 
-def test_a_label_config_that_nobody_serves_fails_the_run(here: Services, store: Store) -> None:
+def test_a_label_config_that_nobody_serves_fails_the_run(services: Services, store: Store) -> None:
     with store.write() as session:
         session.get_one(Project, 1).label_config = '<View><Text name="t" value="$t"/></View>'
-    run = do(here)
+    run = do(services)
     assert run.state == RunState.FAILED
     assert "no control tag of project 1's label config is served" in str(run.error)
 
 
 def test_a_cancelled_run_writes_no_more(
-    here: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+    services: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_tasks(label_studio, *NAMES)
-    run = ask(here)
+    run = ask(services)
     real = preannotate._write
 
     def cancel(*arguments: Any) -> None:
         if len(label_studio.imports) == 2:
-            bulk_runs.cancel(here.store, 1, run.id)
+            bulk_runs.cancel(services.store, 1, run.id)
         real(*arguments)
 
     monkeypatch.setattr(preannotate, "_write", cancel)
-    preannotate.run(run.id)
-    assert counts(now_of(here, run)) == (RunState.CANCELLED, 20, 0, 0)
+    preannotate.preannotate(run.id)
+    assert counts(now_of(services, run)) == (RunState.CANCELLED, 20, 0, 0)
     assert label_studio.imports == [10, 10]
 
 
 def test_a_run_that_has_taken_its_time_gives_its_turn_to_one_that_waits(
-    here: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+    services: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_tasks(label_studio, *NAMES)
     monkeypatch.setattr(preannotate, "TURN_S", 0.0)
-    long = ask(here)
-    short = ask(here, task_ids=[60])
+    long = ask(services)
+    short = ask(services, task_ids=[60])
     assert short.id == long.id, "the long one has it before it begins"
-    claimed = leases.claim(here.store, BulkRun, long.id)
-    assert claimed is not None
-    leases.report(here.store, claimed, cursor=10, done=10)
-    short = ask(here, task_ids=[60])
-    bulk_runs.release(here.store, claimed)
-    preannotate.run(long.id)
-    assert (now_of(here, long).state, now_of(here, long).cursor) == (RunState.QUEUED, 20)
-    assert cast(NotedJobs, here.jobs).preannotated == [long.id, short.id]
+    run = leases.claim(services.store, BulkRun, long.id)
+    assert run is not None
+    leases.report(services.store, run, cursor=10, done=10)
+    short = ask(services, task_ids=[60])
+    bulk_runs.release(services.store, run)
+    preannotate.preannotate(long.id)
+    assert (now_of(services, long).state, now_of(services, long).cursor) == (RunState.QUEUED, 20)
+    assert cast(NotedJobs, services.jobs).preannotated == [long.id, short.id]
     for run in (short, short, long):
-        preannotate.run(run.id)
-    assert counts(now_of(here, short)) == (RunState.FINISHED, 1, 0, 0)
-    assert counts(now_of(here, long)) == (RunState.FINISHED, 59, 1, 0)
+        preannotate.preannotate(run.id)
+    assert counts(now_of(services, short)) == (RunState.FINISHED, 1, 0, 0)
+    assert counts(now_of(services, long)) == (RunState.FINISHED, 59, 1, 0)
 
 
-def test_a_second_job_of_a_run_does_nothing(here: Services, label_studio: FakeLabelStudio) -> None:
+def test_a_second_job_of_a_run_does_nothing(services: Services, label_studio: FakeLabelStudio) -> None:
     add_tasks(label_studio, "red")
-    run = do(here)
-    preannotate.run(run.id)
+    run = do(services)
+    preannotate.preannotate(run.id)
     assert label_studio.imports == [1]
 
 
 def test_label_studio_gets_no_more_requests_per_second_than_it_should(
-    here: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+    services: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = replace(here, settings=here.settings.model_copy(update={"label_studio_requests_per_second": 20.0}))
-    monkeypatch.setattr(services, "current", lambda: slow)
+    slow = replace(
+        services, settings=services.settings.model_copy(update={"label_studio_requests_per_second": 20.0})
+    )
+    monkeypatch.setattr(Services, "current", lambda: slow)
     add_tasks(label_studio, *NAMES)
     started = time.monotonic()
     do(slow)

@@ -31,56 +31,56 @@ class RecordedJobs:
 
 
 @pytest.fixture
-def here(settings: Settings, store: Store) -> Iterator[Services]:
+def services(settings: Settings, store: Store) -> Iterator[Services]:
     real = Services.open(settings)
     yield replace(real, jobs=cast(Any, RecordedJobs()))
     real.close()
 
 
-def trained(here: Services) -> list[tuple[int, int]]:
-    return cast(RecordedJobs, here.jobs).trained
+def trained(services: Services) -> list[tuple[int, int]]:
+    return cast(RecordedJobs, services.jobs).trained
 
 
 def test_events_that_no_job_brought_are_applied_and_start_the_run_that_is_due(
-    here: Services, store: Store
+    services: Services, store: Store
 ) -> None:
-    put(store, *(annotation(i, i, "red", 0) for i in range(here.settings.train_after_annotations)))
-    sweep.sweep(here)
+    put(store, *(annotation(i, i, "red", 0) for i in range(services.settings.train_after_annotations)))
+    sweep.sweep(services)
     with store.read() as session:
         (run,) = training_runs.list_of(session, 1)
     assert run.state == RunState.QUEUED
-    assert set(trained(here)) == {(run.id, 1)}
+    assert set(trained(services)) == {(run.id, 1)}
 
 
-def test_a_queued_run_whose_job_was_lost_is_asked_for_again(here: Services, store: Store) -> None:
-    projects.remember(store, 1, label_config="<View/>")
+def test_a_queued_run_whose_job_was_lost_is_asked_for_again(services: Services, store: Store) -> None:
+    projects.upsert(store, 1, label_config="<View/>")
     run = training_runs.request(store, 1, "CLI")
-    sweep.sweep(here)
-    sweep.sweep(here)
-    assert trained(here) == [(run.id, 1), (run.id, 1)]
+    sweep.sweep(services)
+    sweep.sweep(services)
+    assert trained(services) == [(run.id, 1), (run.id, 1)]
 
 
-def test_a_killed_run_is_asked_for_again_as_its_second_attempt(here: Services, store: Store) -> None:
-    projects.remember(store, 1, label_config="<View/>")
+def test_a_killed_run_is_asked_for_again_as_its_second_attempt(services: Services, store: Store) -> None:
+    projects.upsert(store, 1, label_config="<View/>")
     run = training_runs.request(store, 1, "CLI")
     training_runs.claim(store, run.id)
-    brief = here.settings.model_copy(update={"run_lease_seconds": 0.0})
-    sweep.sweep(replace(here, settings=brief))
-    assert trained(here) == [(run.id, 2)]
+    brief = services.settings.model_copy(update={"run_lease_seconds": 0.0})
+    sweep.sweep(replace(services, settings=brief))
+    assert trained(services) == [(run.id, 2)]
 
 
-def test_a_killed_bulk_run_is_asked_for_again(here: Services, store: Store) -> None:
-    projects.remember(store, 1, label_studio_url="http://label-studio.test", api_key="token")
-    run = bulk_runs.request(store, here.settings, 1, "CLI")
-    sweep.sweep(here)
+def test_a_killed_bulk_run_is_asked_for_again(services: Services, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url="http://label-studio.test", api_key="token")
+    run = bulk_runs.request(store, 1, "CLI")
+    sweep.sweep(services)
     leases.claim(store, BulkRun, run.id)
-    sweep.sweep(here)
-    brief = here.settings.model_copy(update={"run_lease_seconds": 0.0})
-    sweep.sweep(replace(here, settings=brief))
-    assert cast(RecordedJobs, here.jobs).preannotated == [(run.id, 1), (run.id, 2)]
+    sweep.sweep(services)
+    brief = services.settings.model_copy(update={"run_lease_seconds": 0.0})
+    sweep.sweep(replace(services, settings=brief))
+    assert cast(RecordedJobs, services.jobs).preannotated == [(run.id, 1), (run.id, 2)]
 
 
-def test_a_sweep_that_fails_does_not_end_the_sweeping(here: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_that_fails_does_not_end_the_sweeping(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     stop = threading.Event()
 
@@ -91,6 +91,6 @@ def test_a_sweep_that_fails_does_not_end_the_sweeping(here: Services, monkeypatc
         raise OSError("the disk is full")
 
     monkeypatch.setattr(sweep, "sweep", fail)
-    quick = here.settings.model_copy(update={"sweep_seconds": 0.01})
-    sweep.sweep_forever(replace(here, settings=quick), stop)
+    quick = services.settings.model_copy(update={"sweep_seconds": 0.01})
+    sweep.sweep_forever(replace(services, settings=quick), stop)
     assert len(calls) == 3
