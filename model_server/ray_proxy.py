@@ -1,8 +1,12 @@
-"""The proxy of the replicas: HTTP as the single model server speaks it, passed on to the right replica.
+"""Our proxy in front of the replicas: passes each HTTP request on to the replica that should compute it.
 
-It understands no more of a request than it needs to choose: the adapter of most rows, or the project. A replica
-answers with the model server's own app, so every answer is that one's, errors too. Predictions change nothing, so
-a request whose replica dies is asked of another one; the client sees nothing of it but the time.
+Not to be confused with Ray's own HTTP proxy, which listens at the port and hands each request to one of our
+proxies. A client finds the same HTTP API as at the single model server (`model_server/app.py`). A replica answers
+with that app, so answers and errors are the same. Our proxy reads of a request only what it needs to choose a
+replica: the adapter of most rows, or the project.
+
+Predictions change nothing, so a request whose replica dies is sent to another replica. The client only waits
+longer.
 """
 
 import asyncio
@@ -21,192 +25,204 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lorabel.database.adapter_folders import NAME
-from lorabel.inference.http_auth import is_right
+from lorabel.inference.http_auth import is_authorized
 from lorabel.inference.messages import ModelsResponse, PredictRequest, PreloadRequest
 from lorabel.settings import Settings
 from model_server.exposition import merged
-from model_server.ray_replica import Answer, Asked
-from model_server.ray_router import key_of
+from model_server.ray_replica import ReplicaAnswer, ReplicaRequest
+from model_server.ray_router import routing_key
 
 log = logging.getLogger(__name__)
 
 MEGABYTE = 1024 * 1024
 JSON = "application/json"
-# An adapter is preloaded at its home and at the replica that takes over from it.
-PRELOAD_PLACES = 2
+# An adapter is preloaded at its home, and at the replica that replaces its home.
+PRELOAD_REPLICAS = 2
 RETRY_AFTER_S = 2
 OTHER_TIMEOUT_S = 60.0
-# The replica answers what is ready at the time limit, as the single model server does.
+# Time after `timeout_s` for the replica's answer, which has the rows that are ready then.
 GRACE_S = 1.5
 REPLICA_HEADER = "X-Replica"
-# What the death of a replica, or of its machine, looks like from here.
+# The exceptions that the caller gets when a replica, or its machine, dies.
 DEATHS = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError)
-# One more try after each, and no more: it may be the request that kills them.
+# Pauses before the retries. There are no more than these, since the request itself may kill the replicas.
 PAUSES_S = (0.2, 1.0)
 
 
 class Proxy:
-    """A Ray Serve deployment; `replicas` is the handle of the one behind it.
+    """A Ray Serve deployment that answers HTTP requests by calls to the replicas.
 
-    One call after the other per HTTP request: Ray's router tells calls apart by the request that they belong to.
+    The calls for one HTTP request are made one after the other, since Ray's router tells calls apart by the HTTP
+    request that they belong to.
+
+    Args:
+        replicas: handle of the deployment of replicas.
     """
 
     def __init__(self, replicas: DeploymentHandle, settings: Settings) -> None:
         self._replicas, self._settings = replicas, settings
 
     async def __call__(self, request: Request) -> Response:
+        """Answer an HTTP request. The header X-Replica names the replica that computed the answer."""
         answer = await self._answer(request)
         headers = {**answer.headers, **({REPLICA_HEADER: answer.replica} if answer.replica else {})}
         return Response(answer.body, answer.status, headers, answer.content_type)
 
-    async def _answer(self, request: Request) -> Answer:
-        asked = Asked(request.method, request.url.path, request.headers.get("authorization"), b"")
-        expected = self._settings.basic_auth
-        if expected is not None and not is_right(asked.authorization, expected):
-            # A stranger's body is not read; the replica knows what strangers may ask.
-            return await self._ask(asked, "", _deadline())
-        body = await _body(request, self._settings.max_request_mb * MEGABYTE)
+    async def _answer(self, http_request: Request) -> ReplicaAnswer:
+        authorization = http_request.headers.get("authorization")
+        request = ReplicaRequest(http_request.method, http_request.url.path, authorization, b"")
+        credentials = self._settings.basic_auth
+        if credentials is not None and not is_authorized(request.authorization, credentials):
+            # The body is not read without the password. The replica knows which paths need none.
+            return await self._call(request, "", _deadline())
+        body = await _body(http_request, self._settings.max_request_mb * MEGABYTE)
         if body is None:
-            return _failed(413, f"the body is larger than {self._settings.max_request_mb} MB (MAX_REQUEST_MB)")
-        asked = replace(asked, body=body)
-        match asked.method, asked.path:
+            return _error(413, f"the body is larger than {self._settings.max_request_mb} MB (MAX_REQUEST_MB)")
+        request = replace(request, body=body)
+        match request.method, request.path:
             case "POST", "/v1/predict":
-                return await self._predict(asked)
+                return await self._predict(request)
             case "POST", "/v1/preload":
-                return await self._preload(asked)
+                return await self._preload(request)
             case "GET", "/v1/models":
-                return await self._ask_all(asked, _merge_models)
+                return await self._call_all(request, _merge_models)
             case "GET", "/metrics":
-                return await self._ask_all(asked, _merge_metrics)
-        return await self._ask(asked, "", _deadline())
+                return await self._call_all(request, _merge_metrics)
+        return await self._call(request, "", _deadline())
 
-    async def _predict(self, asked: Asked) -> Answer:
-        """At the home of its key; if that is full, at the next in the key's order, in what is left of its time."""
+    async def _predict(self, request: ReplicaRequest) -> ReplicaAnswer:
+        """Call the home of the request's key; if the home is full, call the second replica of the order."""
         try:
-            wanted = PredictRequest.model_validate_json(asked.body)
+            prediction = PredictRequest.model_validate_json(request.body)
         except ValidationError:
-            return await self._ask(asked, "", _deadline())  # any replica says what is wrong
-        key, deadline = _key(wanted), _deadline(wanted.timeout_s + GRACE_S)
-        answer = await self._ask(asked, key, deadline, wanted)
+            return await self._call(request, "", _deadline())  # any replica answers what is wrong
+        key, deadline = _key(prediction), _deadline(prediction.timeout_s + GRACE_S)
+        answer = await self._call(request, key, deadline, prediction)
         if answer.status == 503 and time.monotonic() < deadline - GRACE_S:
-            answer = await self._ask(_again(asked, wanted, deadline), key_of(key, 1), deadline, wanted)
+            request = _with_time_left(request, prediction, deadline)
+            answer = await self._call(request, routing_key(key, 1), deadline, prediction)
         return answer
 
-    async def _preload(self, asked: Asked) -> Answer:
-        """The first answer that is an error, else the last one."""
+    async def _preload(self, request: ReplicaRequest) -> ReplicaAnswer:
+        """Preload each adapter at PRELOAD_REPLICAS replicas; return the first error, else the last answer."""
         try:
-            wanted = PreloadRequest.model_validate_json(asked.body)
+            preload = PreloadRequest.model_validate_json(request.body)
         except ValidationError:
-            return await self._ask(asked, "", _deadline())
-        answer = _failed(200, "")
-        for adapter in wanted.adapters:
-            one = replace(asked, body=PreloadRequest(adapters=[adapter]).model_dump_json().encode())
-            for place in range(PRELOAD_PLACES):
-                key = key_of(adapter, place) if NAME.fullmatch(adapter) else ""
-                answer = await self._ask(one, key, _deadline())
+            return await self._call(request, "", _deadline())
+        answer = _error(200, "")
+        for adapter in preload.adapters:
+            body = PreloadRequest(adapters=[adapter]).model_dump_json().encode()
+            for position in range(PRELOAD_REPLICAS):
+                key = routing_key(adapter, position) if NAME.fullmatch(adapter) else ""
+                answer = await self._call(replace(request, body=body), key, _deadline())
                 if answer.status != 200:
                     return answer
-        return answer if wanted.adapters else await self._ask(asked, "", _deadline())
+        return answer if preload.adapters else await self._call(request, "", _deadline())
 
-    async def _ask(self, asked: Asked, key: str, deadline: float, wanted: PredictRequest | None = None) -> Answer:
-        """From another replica if the one that had it died, as long as there is time.
+    async def _call(
+        self, request: ReplicaRequest, key: str, deadline: float, prediction: PredictRequest | None = None
+    ) -> ReplicaAnswer:
+        """Call one replica; if it dies, call another as long as there is time.
 
         Args:
-            deadline: as of `time.monotonic`.
-            wanted: the prediction; asked again, it has only the time that is left.
+            key: a `routing_key`; empty lets Ray choose the replica.
+            deadline: by `time.monotonic`.
+            prediction: the request's content, for which a retry has only the time that is left.
         """
         handle = self._replicas.options(session_id=key) if key else self._replicas
         for pause_s in (*PAUSES_S, None):
             try:
-                return await asyncio.wait_for(_result(handle, asked), deadline - time.monotonic())
+                return await asyncio.wait_for(_result(handle, request), deadline - time.monotonic())
             except BackPressureError as error:
-                return _failed(503, f"every replica is full: {error}")
+                return _error(503, f"every replica is full: {error}")
             except TimeoutError:
                 break
             except DEATHS as error:
-                log.warning("a replica died while it had %s: %s", asked.path, error)
+                log.warning("a replica died while it had %s: %s", request.path, error)
                 if pause_s is None:
-                    return _failed(502, f"{len(PAUSES_S) + 1} replicas died while they had this request")
+                    return _error(502, f"{len(PAUSES_S) + 1} replicas died while they had this request")
                 await asyncio.sleep(pause_s)
-                if wanted is not None:
-                    asked = _again(asked, wanted, deadline)
-        return _failed(503, "no replica answered in time")
+                if prediction is not None:
+                    request = _with_time_left(request, prediction, deadline)
+        return _error(503, "no replica answered in time")
 
-    async def _ask_all(self, asked: Asked, merge: Callable[[Sequence[Answer]], bytes]) -> Answer:
-        """Of every replica, without those that die meanwhile."""
-        found = await self._replicas.broadcast("answer", asked).results_async(
+    async def _call_all(
+        self, request: ReplicaRequest, merge: Callable[[Sequence[ReplicaAnswer]], bytes]
+    ) -> ReplicaAnswer:
+        """Call every replica and merge the answers; replicas that die meanwhile are left out."""
+        results = await self._replicas.broadcast("answer", request).results_async(
             timeout_s=OTHER_TIMEOUT_S, return_exceptions=True
         )
-        answers = [answer for answer in found if isinstance(answer, Answer)]
+        answers = [result for result in results if isinstance(result, ReplicaAnswer)]
         if not answers:
-            return _failed(503, f"no replica answered: {found}")
-        refused = [answer for answer in answers if answer.status != 200]
-        return refused[0] if refused else replace(answers[0], body=merge(answers), replica="")
+            return _error(503, f"no replica answered: {results}")
+        errors = [answer for answer in answers if answer.status != 200]
+        return errors[0] if errors else replace(answers[0], body=merge(answers), replica="")
 
 
-async def _result(handle: DeploymentHandle, asked: Asked) -> Answer:
-    """Cancelled, it tells the replica."""
-    response = handle.answer.remote(asked)
+async def _result(handle: DeploymentHandle, request: ReplicaRequest) -> ReplicaAnswer:
+    """Wait for a replica's answer. If this is cancelled, the call at the replica is cancelled, too."""
+    response = handle.answer.remote(request)
     try:
-        answer: Answer = await response
+        answer: ReplicaAnswer = await response
     except asyncio.CancelledError:
         response.cancel()
         raise
     return answer
 
 
-async def _body(request: Request, most: int) -> bytes | None:
-    """None if it is larger than `most` bytes, be that announced or not."""
+async def _body(http_request: Request, max_bytes: int) -> bytes | None:
+    """The body; None if it is larger than `max_bytes`, by its Content-Length or by what arrives."""
     body = bytearray()
-    if _announced(request) > most:
+    if _content_length(http_request) > max_bytes:
         return None
-    async for chunk in request.stream():
+    async for chunk in http_request.stream():
         body += chunk
-        if len(body) > most:
+        if len(body) > max_bytes:
             return None
     return bytes(body)
 
 
-def _announced(request: Request) -> int:
-    """0 where there is no number: what comes is counted anyway."""
+def _content_length(http_request: Request) -> int:
+    """In bytes; 0 if the header is missing or is no number, since the bytes that arrive are counted anyway."""
     try:
-        return int(request.headers.get("content-length", 0))
+        return int(http_request.headers.get("content-length", 0))
     except ValueError:
         return 0
 
 
-def _key(wanted: PredictRequest) -> str:
-    """The adapter that most rows have; without any the project, whose pictures one replica then remembers."""
-    names = (row.adapter for row in wanted.rows if row.adapter is not None)
-    adapters = Counter(name for name in names if NAME.fullmatch(name))
-    return max(adapters, key=adapters.__getitem__, default=f"p{wanted.project}")
+def _key(prediction: PredictRequest) -> str:
+    """The adapter of most rows; without adapters the project, so that one replica caches its pictures."""
+    names = (row.adapter for row in prediction.rows if row.adapter is not None)
+    counts = Counter(name for name in names if NAME.fullmatch(name))
+    return max(counts, key=counts.__getitem__, default=f"p{prediction.project}")
 
 
 def _deadline(timeout_s: float = OTHER_TIMEOUT_S) -> float:
     return time.monotonic() + timeout_s
 
 
-def _again(asked: Asked, wanted: PredictRequest, deadline: float) -> Asked:
-    """With the time that is left."""
+def _with_time_left(request: ReplicaRequest, prediction: PredictRequest, deadline: float) -> ReplicaRequest:
+    """The request with the `timeout_s` that is left until the deadline."""
     left_s = max(0.1, deadline - GRACE_S - time.monotonic())
-    return replace(asked, body=wanted.model_copy(update={"timeout_s": left_s}).model_dump_json().encode())
+    return replace(request, body=prediction.model_copy(update={"timeout_s": left_s}).model_dump_json().encode())
 
 
-def _merge_models(answers: Sequence[Answer]) -> bytes:
-    """What the replicas hold together; of several that hold an adapter it is named once."""
-    found = [ModelsResponse.model_validate_json(answer.body) for answer in answers]
-    together = {
-        "max_batch": min(models.max_batch for models in found),
-        "adapters": list(dict.fromkeys(name for models in found for name in models.adapters)),
-        "adapter_bytes": sum(models.adapter_bytes for models in found),
+def _merge_models(answers: Sequence[ReplicaAnswer]) -> bytes:
+    """What all replicas together hold. An adapter that several hold is listed once."""
+    responses = [ModelsResponse.model_validate_json(answer.body) for answer in answers]
+    totals = {
+        "max_batch": min(models.max_batch for models in responses),
+        "adapters": list(dict.fromkeys(name for models in responses for name in models.adapters)),
+        "adapter_bytes": sum(models.adapter_bytes for models in responses),
     }
-    return found[0].model_copy(update=together).model_dump_json().encode()
+    return responses[0].model_copy(update=totals).model_dump_json().encode()
 
 
-def _merge_metrics(answers: Sequence[Answer]) -> bytes:
+def _merge_metrics(answers: Sequence[ReplicaAnswer]) -> bytes:
     return merged("replica", {answer.replica: answer.body.decode() for answer in answers})
 
 
-def _failed(status: int, reason: str) -> Answer:
+def _error(status: int, reason: str) -> ReplicaAnswer:
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    return Answer(status, JSON, json.dumps({"error": reason}).encode(), headers)
+    return ReplicaAnswer(status, JSON, json.dumps({"error": reason}).encode(), headers)

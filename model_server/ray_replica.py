@@ -1,4 +1,4 @@
-"""One device of several: the single model server's app, asked over Ray instead of a socket."""
+"""One replica of several, each with a device of its own: the single model server's app, called through Ray."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from werkzeug.test import Client
 from lorabel import logs
 from lorabel.settings import Settings
 
-# As many requests as the single model server has threads.
-MOST_ONGOING = 64
-HANDED_ON = ("retry-after", "www-authenticate")
+# Requests that a replica takes at the same time, each in a thread.
+MAX_ONGOING = 64
+FORWARDED_HEADERS = ("retry-after", "www-authenticate")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a replica needs of an HTTP request."""
+class ReplicaRequest:
+    """The parts of an HTTP request that a replica needs. `authorization` is the header of that name."""
 
     method: str
     path: str
@@ -29,8 +29,12 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a proxy needs for an HTTP answer; `replica` is the name of the one that gave it."""
+class ReplicaAnswer:
+    """The parts of an HTTP answer that a proxy needs.
+
+    Args:
+        replica: name of the replica that answered; empty if the proxy itself did, or merged several answers.
+    """
 
     status: int
     content_type: str
@@ -40,34 +44,41 @@ class Answer:
 
 
 class Replica:
-    """A Ray Serve deployment."""
+    """A Ray Serve deployment: answers requests as the single model server does."""
 
     def __init__(self, settings: Settings) -> None:
-        # Proxies import this file too, and start in a second without torch.
-        from model_server.app import ARRIVED, IS_GONE, create_app
+        # Imported here, since our proxies import this module too, and start in a second without torch.
+        from model_server.app import ARRIVED_AT, IS_CLIENT_GONE, create_app
 
-        self._arrived, self._is_gone = ARRIVED, IS_GONE
+        self._arrived_at, self._is_client_gone = ARRIVED_AT, IS_CLIENT_GONE
         logs.configure(settings)
         self._client = Client(create_app(settings), use_cookies=False)
-        self._threads = ThreadPoolExecutor(MOST_ONGOING, thread_name_prefix="answer")
+        self._threads = ThreadPoolExecutor(MAX_ONGOING, thread_name_prefix="answer")
         self._name: str = serve.get_replica_context().replica_id.unique_id
 
-    async def answer(self, asked: Asked) -> Answer:
-        """Cancelled by the proxy when nobody waits any more: then a thread that has it already gives it up."""
-        gone = Event()
-        said = {self._arrived: time.monotonic(), self._is_gone: gone.is_set}
+    async def answer(self, request: ReplicaRequest) -> ReplicaAnswer:
+        """Answer a request in a thread.
+
+        If the proxy cancels this call, the app is told that the client has gone, so a thread that has the request
+        already gives it up.
+        """
+        is_cancelled = Event()
+        environ = {self._arrived_at: time.monotonic(), self._is_client_gone: is_cancelled.is_set}
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, asked, said)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, request, environ)
         except asyncio.CancelledError:
-            gone.set()
+            is_cancelled.set()
             raise
 
-    def _answer(self, asked: Asked, said: dict[str, Any]) -> Answer:
+    def _answer(self, request: ReplicaRequest, environ: dict[str, Any]) -> ReplicaAnswer:
+        """Call the app. `environ` is put over the WSGI environment."""
         headers = {"Content-Type": "application/json"}
-        if asked.authorization is not None:
-            headers["Authorization"] = asked.authorization
-        found = self._client.open(
-            asked.path, method=asked.method, data=asked.body, headers=headers, environ_overrides=said
+        if request.authorization is not None:
+            headers["Authorization"] = request.authorization
+        response = self._client.open(
+            request.path, method=request.method, data=request.body, headers=headers, environ_overrides=environ
         )
-        handed_on = {name: found.headers[name] for name in HANDED_ON if name in found.headers}
-        return Answer(found.status_code, found.headers["content-type"], found.data, handed_on, self._name)
+        forwarded = {name: response.headers[name] for name in FORWARDED_HEADERS if name in response.headers}
+        return ReplicaAnswer(
+            response.status_code, response.headers["content-type"], response.data, forwarded, self._name
+        )

@@ -1,12 +1,12 @@
 """The model server on several devices, as a Ray Serve application: `python -m model_server.ray_serve`.
 
-Each replica is the single model server's app with its engine, on a device of its own. Proxies
-(`model_server/ray_proxy.py`) speak HTTP at MODEL_SERVER_URL's port on every machine that has one, so a backend
-finds there what it finds at a single model server.
+Each replica is the single model server's app with its engine, on a device of its own. A request passes Ray's own
+HTTP proxy, which listens at MODEL_SERVER_URL's port on every machine with a replica or with a proxy of ours, then
+our proxy (`model_server/ray_proxy.py`), then a replica. The HTTP API is that of a single model server.
 
-Without RAY_ADDRESS a cluster of this machine is started, and ends with this process. With it the application is
-put on that cluster and stays there; running the command again is the rolling update. `serve run
-model_server.ray_serve:application` and Ray's config files work too.
+Without RAY_ADDRESS this command starts a cluster on this machine, which ends with this process. With RAY_ADDRESS
+it deploys the application to that cluster and ends; the application stays, and running the command again is a
+rolling update. `serve run model_server.ray_serve:application` and Ray's config files work too.
 """
 
 import logging
@@ -23,29 +23,31 @@ from lorabel import logs
 from lorabel.errors import SettingsError
 from lorabel.settings import Settings
 from model_server.ray_proxy import Proxy
-from model_server.ray_replica import MOST_ONGOING, Replica
+from model_server.ray_replica import MAX_ONGOING, Replica
 from model_server.ray_router import AdapterRouter
 
 log = logging.getLogger(__name__)
 
 NAME = "lorabel"
-MOST_ONGOING_PER_FRONT = 4096
+MAX_ONGOING_PER_PROXY = 4096
 REPLICAS_PER_PROXY = 8
-FEWEST_PROXIES = 2
-# A replica that leaves answers first what it has taken; nobody waits longer than Label Studio does.
+MIN_PROXIES = 2
+# A replica that is removed first answers the requests that it has. Label Studio waits 100 s for a prediction.
 GRACEFUL_SHUTDOWN_S = 100.0
 HEALTH_CHECK_S = 5.0
 
 
 def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
-    """Proxies and replicas, as the settings say.
+    """Build the application: a deployment of replicas, and our proxies in front of it.
 
     Args:
-        machines: in the cluster. None gets more than its share of the proxies: they need nothing that Ray counts,
-            so it may put all on one machine, and with that one's death every machine would answer 500.
+        has_gpus: whether the cluster has GPUs; DEVICE=auto then gives each replica one.
+        machines: how many machines the cluster has. Each gets at most its share of our proxies. They need no
+            resource that Ray counts, so Ray could place all of them on one machine, and if that machine died, all
+            others would answer 500.
 
     Raises:
-        SettingsError: a device that Ray cannot give out.
+        SettingsError: DEVICE is not auto, cpu or cuda. Ray assigns the GPUs, so none can be named.
     """
     if settings.device not in ("auto", "cpu", "cuda"):
         raise SettingsError(f"DEVICE={settings.device!r}, but Ray gives out the devices: set auto, cpu or cuda")
@@ -60,21 +62,21 @@ def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
             "max_replicas": max(settings.replicas_min, settings.replicas_max),
             "target_ongoing_requests": settings.replica_requests,
         },
-        max_ongoing_requests=MOST_ONGOING,
+        max_ongoing_requests=MAX_ONGOING,
         max_queued_requests=settings.max_waiting,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
         health_check_period_s=HEALTH_CHECK_S,
         request_router_config={"request_router_class": AdapterRouter},
         logging_config={"enable_access_log": False},
     )
-    proxy_count = max(FEWEST_PROXIES, settings.replicas_max // REPLICAS_PER_PROXY)
+    proxy_count = max(MIN_PROXIES, settings.replicas_max // REPLICAS_PER_PROXY)
     proxies = serve.deployment(
         Proxy,
         name="proxy",
         num_replicas=proxy_count,
         max_replicas_per_node=math.ceil(proxy_count / machines) if machines > 1 else None,
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=MOST_ONGOING_PER_FRONT,
+        max_ongoing_requests=MAX_ONGOING_PER_PROXY,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
         logging_config={"enable_access_log": False},
     )
@@ -82,12 +84,12 @@ def build(settings: Settings, *, has_gpus: bool, machines: int) -> Application:
 
 
 def application(_: dict[str, str]) -> Application:
-    """For `serve run` and Ray's config files; the settings are those of the process that deploys."""
+    """Build the application for `serve run` and Ray's config files, with the deploying process's settings."""
     return build(Settings(), has_gpus=_has_gpus(), machines=_machines())
 
 
 def deploy(settings: Settings) -> None:
-    """Start the application on the cluster that Ray is connected to, or update it, and wait until it serves."""
+    """Start or update the application on the cluster that Ray is connected to, and wait until it serves."""
     port = urlsplit(settings.model_server_url).port or 80
     serve.start(
         proxy_location="EveryNode",
@@ -98,6 +100,7 @@ def deploy(settings: Settings) -> None:
 
 
 def main() -> None:
+    """Deploy the application. With a cluster of its own, keep it running until SIGINT or SIGTERM."""
     settings = Settings()
     logs.configure(settings)
     stop = threading.Event()

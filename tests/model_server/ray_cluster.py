@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine with the model server on it, made by the commands that docs/scaling.md gives."""
+"""Runs the model server on a Ray cluster of this machine, by the commands that docs/scaling.md gives."""
 
 import json
 import os
@@ -19,39 +19,45 @@ from tests.servers import free_port
 START_TIMEOUT_S = 180.0
 REPLICA_TITLE = "ray::ServeReplica:lorabel:replica"
 REPLICA_LOG = re.compile(r"replica_lorabel_replica_(\w+)\.log")
-# What a proxy asks to answer /v1/models, not merged.
-ASK_WHAT_EACH_HOLDS = """
+# Prints the adapters of each replica: the call by which our proxy answers /v1/models, without merging the answers.
+PRINT_ADAPTERS_OF_EACH_REPLICA = """
 import json, sys
 import ray
 from ray import serve
-from model_server.ray_replica import Asked
+from model_server.ray_replica import ReplicaRequest
 
 ray.init(log_to_driver=False)
-asked = Asked("GET", "/v1/models", sys.argv[1], b"")
-answers = serve.get_deployment_handle("replica", "lorabel").broadcast("answer", asked).results(timeout_s=60)
+request = ReplicaRequest("GET", "/v1/models", sys.argv[1], b"")
+answers = serve.get_deployment_handle("replica", "lorabel").broadcast("answer", request).results(timeout_s=60)
 print(json.dumps({answer.replica: json.loads(answer.body)["adapters"] for answer in answers}))
 """
 
 
 @dataclass(frozen=True)
 class Cluster:
+    """A running cluster. `url`: where it serves; `environment`: of its processes; `head`: `ray start --head`."""
+
     url: str
     environment: Mapping[str, str]
     head: "subprocess.Popen[bytes]"
 
-    def deploy(self, **changed: str) -> None:
-        """Run the command: the first time it starts the application, later it updates it."""
-        _run(["-m", "model_server.ray_serve"], {**self.environment, **changed})
+    def deploy(self, **variables: str) -> None:
+        """Run the command that starts the application, or updates it if it runs.
+
+        Args:
+            variables: are put over the cluster's environment.
+        """
+        _run(["-m", "model_server.ray_serve"], {**self.environment, **variables})
 
     def adapters(self, authorization: str) -> dict[str, list[str]]:
-        """Those that each replica holds, by its name."""
-        found: dict[str, list[str]] = json.loads(
-            _run(["-c", ASK_WHAT_EACH_HOLDS, authorization], self.environment)
+        """Replica name -> the adapters that it has loaded."""
+        adapters: dict[str, list[str]] = json.loads(
+            _run(["-c", PRINT_ADAPTERS_OF_EACH_REPLICA, authorization], self.environment)
         )
-        return found
+        return adapters
 
     def replicas(self) -> dict[str, int]:
-        """The processes of those that run, by the names that they sign their answers with."""
+        """Name of each running replica, as in X-Replica -> its process id."""
         pids = [pid for pid in _descendants(self.head.pid) if _title(pid).startswith(REPLICA_TITLE)]
         return {name: pid for pid in pids if (name := _name_in_open_files(pid)) is not None}
 
@@ -61,10 +67,12 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path, variables: Mapping[str, str], other: Machine | None = None) -> Iterator[Cluster]:
-    """`variables` are put over those of two replicas on this machine's CPU.
+    """Start a cluster with two replicas on this machine's CPU, and stop it at the end.
 
     Args:
-        other: a second machine of the cluster; then each has room for one replica.
+        folder: for logs.
+        variables: are put over the environment of the cluster.
+        other: a second machine of the cluster; then each machine has room for one replica.
     """
     ray_port, http_port = free_port(), free_port()
     host = "127.0.0.1" if other is None else other.host
@@ -82,7 +90,7 @@ def cluster(folder: Path, variables: Mapping[str, str], other: Machine | None = 
         "REPLICAS_MAX": "2",
         **variables,
     }
-    # Ray counts cores, it does not measure them: room for one replica more while one is replaced.
+    # Ray only counts cores. Three leave room for one more replica while another is replaced.
     cores = "--num-cpus=3" if other is None else "--num-cpus=1"
     options = ["--head", f"--port={ray_port}", f"--node-ip-address={host}", "--include-dashboard=false", cores]
     with ExitStack() as stack:
@@ -90,17 +98,17 @@ def cluster(folder: Path, variables: Mapping[str, str], other: Machine | None = 
         if other is not None:
             options = [f"--address={host}:{ray_port}", f"--node-ip-address={other.address}", cores]
             stack.enter_context(_node(other.command(), options, environment, folder / "other.log"))
-        made = Cluster(environment["MODEL_SERVER_URL"], environment, head)
-        made.deploy()
-        yield made
+        running = Cluster(environment["MODEL_SERVER_URL"], environment, head)
+        running.deploy()
+        yield running
 
 
 def _run(arguments: list[str], environment: Mapping[str, str]) -> bytes:
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=START_TIMEOUT_S)
-    if done.returncode:
-        raise RuntimeError(f"{command} failed:\n{done.stderr.decode(errors='replace')[-3000:]}")
-    return done.stdout
+    completed = subprocess.run(command, env=environment, capture_output=True, timeout=START_TIMEOUT_S)
+    if completed.returncode:
+        raise RuntimeError(f"{command} failed:\n{completed.stderr.decode(errors='replace')[-3000:]}")
+    return completed.stdout
 
 
 @contextmanager
@@ -117,7 +125,7 @@ def _node(
         yield node
     finally:
         started = _descendants(node.pid)
-        node.terminate()  # and no other: it ends its processes in order
+        node.terminate()  # it ends its own processes, in the right order
         try:
             node.wait(30)
         except subprocess.TimeoutExpired:
@@ -135,7 +143,7 @@ def _wait_until_started(node: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def _wait_until_ended(pids: list[int]) -> None:
-    """Ray's processes end when their head does; what does not is killed."""
+    """Wait for Ray's processes, which end with their head, and kill those that do not end."""
     deadline = time.monotonic() + 20
     while any(_title(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -145,17 +153,17 @@ def _wait_until_ended(pids: list[int]) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    found = []
+    descendants = []
     for child in _children(pid):
-        found += [child, *_descendants(child)]
-    return found
+        descendants += [child, *_descendants(child)]
+    return descendants
 
 
 def _children(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:  # it ended
+    except OSError:  # the process ended
         return []
 
 
@@ -167,15 +175,15 @@ def _title(pid: int) -> str:
 
 
 def _name_in_open_files(pid: int) -> str | None:
-    """A replica's log bears its name."""
-    for file in _listed(Path(f"/proc/{pid}/fd")):
-        with suppress(OSError):  # closed meanwhile
+    """The replica's name, which is part of the name of the log file that the process has open."""
+    for file in _list(Path(f"/proc/{pid}/fd")):
+        with suppress(OSError):  # the file was closed meanwhile
             if match := REPLICA_LOG.fullmatch(file.readlink().name):
                 return match[1]
     return None
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError:  # the process ended

@@ -1,4 +1,4 @@
-"""One replica of the model server on each of two machines (network namespaces); then the cable is pulled out."""
+"""One replica of the model server on each of two machines (network namespaces), then the cable is unplugged."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +28,8 @@ DRAWN = pictures(12)
 @pytest.fixture
 def other() -> Iterator[Machine]:
     try:
-        with machine(9) as made:
-            yield made
+        with machine(9) as second_machine:
+            yield second_machine
     except NotPermittedError as error:
         pytest.skip(f"no network namespaces here: {error}")
 
@@ -37,14 +37,14 @@ def other() -> Iterator[Machine]:
 @pytest.fixture
 def running(other: Machine, tmp_path: Path) -> Iterator[Cluster]:
     variables = {"DATA_DIR": str(tmp_path), "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"}
-    with cluster(tmp_path, variables, other) as made:
-        yield made
+    with cluster(tmp_path, variables, other) as running_cluster:
+        yield running_cluster
 
 
 def ask(http: httpx.Client, number: int) -> tuple[str, str]:
-    """The colour that it answers, and the replica that did.
+    """Ask for the colour of a picture; returns the predicted colour and the replica that answered.
 
-    Every number is a project of its own: what one project asks of the base model goes to one replica.
+    Every number is a project of its own, since all requests of one project on the base model go to one replica.
     """
     picture = DRAWN[number % len(DRAWN)]
     row = questions.row(about_picture(data_url(picture), tuple(COLOURS)))
@@ -53,23 +53,23 @@ def ask(http: httpx.Client, number: int) -> tuple[str, str]:
     assert answer.status_code == 200, answer.text
     (result,) = PredictResponse.model_validate_json(answer.content).rows
     assert result.output is not None, result.error
-    shares = result.output["probabilities"]
-    return tuple(COLOURS)[shares.index(max(shares))], answer.headers["X-Replica"]
+    probabilities = result.output["probabilities"]
+    return tuple(COLOURS)[probabilities.index(max(probabilities))], answer.headers["X-Replica"]
 
 
 def test_both_machines_serve_and_one_goes_on_when_the_other_is_cut_off(running: Cluster, other: Machine) -> None:
-    there = running.url.replace(other.host, other.address)
+    other_url = running.url.replace(other.host, other.address)
     with httpx.Client(timeout=130.0, trust_env=False, base_url=running.url) as http:
         numbers, replicas = count(), set[str]()
         wait_until(
             lambda: replicas.add(ask(http, next(numbers))[1]) or len(replicas) == 2, 120, "two replicas answer"
         )
-        with httpx.Client(timeout=130.0, trust_env=False, base_url=there) as over_the_cable:
+        with httpx.Client(timeout=130.0, trust_env=False, base_url=other_url) as over_the_cable:
             expected = [ask(over_the_cable, i)[0] for i in range(len(DRAWN))]
-        assert sum(right == picture.colour for right, picture in zip(expected, DRAWN, strict=True)) >= 10
+        assert sum(colour == picture.colour for colour, picture in zip(expected, DRAWN, strict=True)) >= 10
         with ThreadPoolExecutor(6) as threads:
-            answers = [threads.submit(ask, http, i) for i in range(200)]
-            wait_until(lambda: sum(future.done() for future in answers) > 20, 60, "load is on")
+            futures = [threads.submit(ask, http, i) for i in range(200)]
+            wait_until(lambda: sum(future.done() for future in futures) > 20, 60, "requests are being answered")
             other.unplug()
-            found = [future.result() for future in answers]
-    assert [colour for colour, _ in found] == [expected[i % len(DRAWN)] for i in range(200)]
+            answers = [future.result() for future in futures]
+    assert [colour for colour, _ in answers] == [expected[i % len(DRAWN)] for i in range(200)]

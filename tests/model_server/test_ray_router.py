@@ -1,10 +1,10 @@
-"""The order of replicas, without a cluster."""
+"""The order of replicas and the keys of requests, without a cluster."""
 
 import pytest
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: make test-ray")
 
-from model_server.ray_router import LIGHT_LOAD, adapter_and_place, key_of, light_ones_first, order
+from model_server.ray_router import MIN_LOAD_LIMIT, move_overloaded_last, order, parse_routing_key, routing_key
 
 pytestmark = pytest.mark.ray
 
@@ -13,6 +13,7 @@ ADAPTERS = [f"p{i}.v1/label" for i in range(800)]
 
 
 def homes(replicas: list[str]) -> dict[str, str]:
+    """Adapter -> its home."""
     return {adapter: order(adapter, replicas)[0] for adapter in ADAPTERS}
 
 
@@ -20,11 +21,11 @@ def test_the_order_does_not_depend_on_how_the_replicas_are_listed() -> None:
     assert order("p1.v1/label", REPLICAS) == order("p1.v1/label", REPLICAS[::-1])
 
 
-def test_a_key_is_taken_apart_as_it_was_put_together_and_any_other_is_a_name() -> None:
-    assert adapter_and_place(key_of("p1.v1/label")) == ("p1.v1/label", None)
-    assert adapter_and_place(key_of("p1.v1/label", 1)) == ("p1.v1/label", 1)
-    for odd in ("a\0x", "a\0²", "\0", "\0" + "1", "a\0" + "9" * 5000):
-        assert adapter_and_place(odd) == (odd, None)
+def test_parsing_inverts_routing_key_and_takes_any_other_string_as_a_name() -> None:
+    assert parse_routing_key(routing_key("p1.v1/label")) == ("p1.v1/label", None)
+    assert parse_routing_key(routing_key("p1.v1/label", 1)) == ("p1.v1/label", 1)
+    for name in ("a\0x", "a\0²", "\0", "\0" + "1", "a\0" + "9" * 5000):
+        assert parse_routing_key(name) == (name, None)
 
 
 def test_adapters_spread_over_the_replicas() -> None:
@@ -32,19 +33,19 @@ def test_adapters_spread_over_the_replicas() -> None:
     assert min(counts) > 60 and max(counts) < 140, "100 each, give or take"
 
 
-def test_when_a_replica_goes_its_adapters_go_to_their_second_place_and_no_other_moves() -> None:
+def test_adapters_of_a_removed_replica_move_to_their_second_replica_and_no_others_move() -> None:
     before, after = homes(REPLICAS), homes(REPLICAS[:-1])
-    gone = REPLICAS[-1]
+    removed = REPLICAS[-1]
     assert {adapter for adapter in ADAPTERS if before[adapter] != after[adapter]} == {
-        adapter for adapter in ADAPTERS if before[adapter] == gone
+        adapter for adapter in ADAPTERS if before[adapter] == removed
     }
-    assert all(after[a] == order(a, REPLICAS)[1] for a in ADAPTERS if before[a] == gone)
+    assert all(after[adapter] == order(adapter, REPLICAS)[1] for adapter in ADAPTERS if before[adapter] == removed)
 
 
-def test_a_home_keeps_its_requests_while_it_has_few_and_passes_them_on_when_it_has_more_than_its_share() -> None:
+def test_a_home_takes_requests_up_to_its_limit_and_then_comes_last() -> None:
     names = order("p1.v1/label", REPLICAS)
     idle = dict.fromkeys(names, 0)
-    assert light_ones_first(names, {**idle, names[0]: LIGHT_LOAD - 1}) == names
-    assert light_ones_first(names, {**idle, names[0]: LIGHT_LOAD}) == [*names[1:], names[0]]
+    assert move_overloaded_last(names, {**idle, names[0]: MIN_LOAD_LIMIT - 1}) == names
+    assert move_overloaded_last(names, {**idle, names[0]: MIN_LOAD_LIMIT}) == [*names[1:], names[0]]
     busy = dict.fromkeys(names, 40)
-    assert light_ones_first(names, busy) == names, "all have as much to do: nothing is gained elsewhere"
+    assert move_overloaded_last(names, busy) == names, "all have the same load, so the order stays"
