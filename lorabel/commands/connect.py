@@ -17,7 +17,8 @@ from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
 from lorabel.errors import LabelConfigError, LabelStudioError, LabelStudioRefusedError
-from lorabel.label_studio.client import Backend, LabelStudio, ProjectInfo
+from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.records import Backend, ProjectInfo
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 

@@ -10,7 +10,8 @@ from lorabel.commands.connect import ALLOW_EVENTS, CONNECTED, basic_auth_header,
 from lorabel.contracts import Contract, MediaRef
 from lorabel.database.tables import Project
 from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
-from lorabel.label_studio.client import Backend, LabelStudio
+from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.records import Backend
 from lorabel.media.fetching import Fetcher
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings

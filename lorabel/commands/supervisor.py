@@ -1,5 +1,5 @@
-"""`lorabel up`: starts Redis, model server, backend and workers on one machine, restarts each process that ends, and
-stops them together."""
+"""`lorabel up`: starts Redis, model server, backend and workers on one machine, restarts each process that ends,
+and stops them together."""
 
 import logging
 import os
@@ -175,7 +175,7 @@ class Supervisor:
         self.stop()
 
     def stop(self) -> None:
-        """Stop all processes. Redis is the last: a worker that loses Redis during a job counts the job as failed."""
+        """Stop all processes, Redis last: a worker that loses Redis during a job counts the job as failed."""
         self._stop.set()
         if self._watcher.is_alive():
             self._watcher.join()

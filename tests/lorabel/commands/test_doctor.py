@@ -8,36 +8,37 @@ from lorabel.settings import Settings
 
 
 @pytest.fixture
-def lonely(settings: Settings) -> Settings:
-    """Nothing of Lorabel runs."""
-    nobody = {"port": 1, "model_server_url": "http://127.0.0.1:1", "redis_url": "redis://127.0.0.1:1"}
-    return settings.model_copy(update=nobody)
+def settings_without_processes(settings: Settings) -> Settings:
+    """Settings whose addresses nobody listens at: no process of Lorabel runs."""
+    addresses = {"port": 1, "model_server_url": "http://127.0.0.1:1", "redis_url": "redis://127.0.0.1:1"}
+    return settings.model_copy(update=addresses)
 
 
-def test_nothing_runs_and_every_finding_has_a_remedy(lonely: Settings) -> None:
-    never = lonely.model_copy(update={"data_dir": lonely.data_dir / "nowhere"})
-    wrong = {check.name: check for check in examine(never) if not check.is_ok}
-    assert {"database", "redis", "backend", "model server", "weights"} <= wrong.keys()
-    assert all(check.found and check.remedy for check in wrong.values())
+def test_every_fault_has_a_remedy_when_nothing_runs(settings_without_processes: Settings) -> None:
+    missing_folder = settings_without_processes.data_dir / "nowhere"
+    settings = settings_without_processes.model_copy(update={"data_dir": missing_folder})
+    failed_checks = {check.name: check for check in examine(settings) if not check.is_ok}
+    assert {"database", "redis", "backend", "model server", "weights"} <= failed_checks.keys()
+    assert all(check.finding and check.remedy for check in failed_checks.values())
 
 
-def test_an_empty_database_asks_for_a_project(lonely: Settings, store: Store) -> None:
-    last = examine(lonely)[-1]
-    assert (last.name, last.is_ok) == ("projects", False)
-    assert "lorabel connect" in last.remedy
+def test_an_empty_database_asks_for_a_project(settings_without_processes: Settings, store: Store) -> None:
+    last_check = examine(settings_without_processes)[-1]
+    assert (last_check.name, last_check.is_ok) == ("projects", False)
+    assert "lorabel connect" in last_check.remedy
 
 
-def test_a_label_studio_that_is_down_is_found_and_nothing_behind_it_is_asked(
-    lonely: Settings, store: Store
+def test_no_further_check_of_a_project_runs_when_label_studio_is_down(
+    settings_without_processes: Settings, store: Store
 ) -> None:
-    projects.remember(store, 7, label_studio_url="http://127.0.0.1:1", api_key="x" * 40)
-    last = examine(lonely, project_id=7)[-1]
-    assert last.name == "project 7: Label Studio"
-    assert "cannot be reached" in last.found
+    projects.upsert(store, 7, label_studio_url="http://127.0.0.1:1", api_key="x" * 40)
+    last_check = examine(settings_without_processes, project_id=7)[-1]
+    assert last_check.name == "project 7: Label Studio"
+    assert "cannot be reached" in last_check.finding
 
 
-def test_a_live_adapter_without_folder_is_found(lonely: Settings, store: Store) -> None:
-    projects.remember(store, 7, live_number=1)
+def test_a_live_adapter_without_folder_is_found(settings_without_processes: Settings, store: Store) -> None:
+    projects.upsert(store, 7, live_number=1)
     with store.write() as session:
         session.add(
             ModelVersion(
@@ -51,12 +52,13 @@ def test_a_live_adapter_without_folder_is_found(lonely: Settings, store: Store) 
                 trained_on=[],
             )
         )
-    found = {check.name: check for check in examine(lonely)}["adapters"]
-    assert not found.is_ok
-    assert "p7.v1/label" in found.found
-    assert "rollback" in found.remedy
+    adapters = {check.name: check for check in examine(settings_without_processes)}["adapters"]
+    assert not adapters.is_ok
+    assert "p7.v1/label" in adapters.finding
+    assert "rollback" in adapters.remedy
 
 
-def test_passwords_in_addresses_are_not_shown(lonely: Settings) -> None:
-    secret = lonely.model_copy(update={"redis_url": "redis://user:hidden-word@127.0.0.1:1/0"})
-    assert not any("hidden-word" in check.found for check in examine(secret))
+def test_passwords_in_addresses_are_not_shown(settings_without_processes: Settings) -> None:
+    secret = {"redis_url": "redis://user:hidden-word@127.0.0.1:1/0"}
+    checks = examine(settings_without_processes.model_copy(update=secret))
+    assert not any("hidden-word" in check.finding for check in checks)

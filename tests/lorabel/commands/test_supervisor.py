@@ -31,25 +31,25 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_a_child_that_dies_is_started_again(supervisor: Supervisor) -> None:
+def test_a_process_that_ends_is_started_again(supervisor: Supervisor) -> None:
     supervisor.add("sleeper", SLEEP)
-    first = supervisor.pids["sleeper"]
-    os.kill(first, signal.SIGKILL)
+    first_pid = supervisor.pids["sleeper"]
+    os.kill(first_pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
-    while supervisor.pids["sleeper"] == first and time.monotonic() < deadline:
+    while supervisor.pids["sleeper"] == first_pid and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert is_running(supervisor.pids["sleeper"]) and supervisor.pids["sleeper"] != first
+    assert is_running(supervisor.pids["sleeper"]) and supervisor.pids["sleeper"] != first_pid
 
 
-def test_stopping_ends_children_and_what_they_started_even_those_that_ignore_it(
+def test_stop_ends_processes_that_ignore_sigterm(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("lorabel.commands.supervisor.STOP_TIMEOUT_S", 1.0)
-    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
-    supervisor.add("stubborn", [sys.executable, "-c", f"import signal, time; {deaf}"])
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ignoring', flush=True); time.sleep(600)"
+    supervisor.add("stubborn", [sys.executable, "-c", f"import signal, time; {ignore}"])
     supervisor.add("sleeper", SLEEP)
     log = supervisor.settings.data_dir / "logs" / "stubborn.log"
-    while "deaf" not in log.read_text():
+    while "ignoring" not in log.read_text():
         time.sleep(0.05)
     pids = list(supervisor.pids.values())
     supervisor.stop()
@@ -65,21 +65,21 @@ def test_a_part_that_never_answers_is_named_with_the_end_of_its_log(supervisor: 
 
 
 def test_a_taken_port_names_the_port_and_the_variable() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as other_program:
+        other_program.bind(("127.0.0.1", 0))
+        other_program.listen()
+        port = other_program.getsockname()[1]
         with pytest.raises(SettingsError, match=f"port {port} is taken.*set PORT"):
             check_port("127.0.0.1", port, "PORT")
 
 
-def test_the_embedded_redis_listens_on_a_private_socket_alone(settings: Settings) -> None:
+def test_the_embedded_redis_listens_on_a_private_socket_only(settings: Settings) -> None:
     command = redis_command(settings)
     assert command[command.index("--port") + 1] == "0"
     assert command[command.index("--unixsocketperm") + 1] == "700"
 
 
-def test_without_any_redis_the_error_says_what_to_install(
+def test_without_redis_server_the_error_says_what_to_install(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lorabel.commands.supervisor.shutil.which", lambda name: None)
@@ -89,10 +89,10 @@ def test_without_any_redis_the_error_says_what_to_install(
 
 
 def test_a_long_data_dir_still_gets_a_socket_path_that_fits(tmp_path: Path) -> None:
-    deep = Settings(data_dir=tmp_path / ("x" * 120))
-    assert len(str(deep.redis_socket)) <= 100
-    assert deep.redis_socket == Settings(data_dir=tmp_path / ("x" * 120)).redis_socket
+    settings = Settings(data_dir=tmp_path / ("x" * 120))
+    assert len(str(settings.redis_socket)) <= 100
+    assert settings.redis_socket == Settings(data_dir=tmp_path / ("x" * 120)).redis_socket
 
 
-def test_the_backends_gunicorn_settings_are_found_without_importing_it() -> None:
+def test_the_gunicorn_settings_of_the_backend_are_found() -> None:
     assert gunicorn_config().is_file()
