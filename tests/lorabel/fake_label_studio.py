@@ -1,4 +1,4 @@
-"""As much of Label Studio 1.23.2's API as its client needs in tests; it answers over a real socket."""
+"""A fake of Label Studio 1.23.2 on a real socket, with the part of its API that the tests need."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ LEGACY_TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
 
 def make_jwt(**claims: Any) -> str:
-    """Unsigned: only Label Studio itself verifies its tokens."""
+    """A JWT with these claims. The signature is not valid, since only Label Studio verifies tokens."""
     parts = ({"alg": "HS256", "typ": "JWT"}, claims)
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
     return ".".join([*encoded, "c2lnbmF0dXJl"])
@@ -25,28 +25,40 @@ PERSONAL_TOKEN = make_jwt(token_type="refresh", exp=8_000_000_000, iat=1_700_000
 
 
 class FakeLabelStudio:
-    """Attributes: `tasks` as the API shows them; `exchanges` counts tokens given; `requests` are paths asked.
+    """Label Studio with one project, whose id is 1.
 
-    `imports` are the sizes of bulk imports of predictions; `statuses` are answered to the next ones instead.
-    `backends` are those of project 1, `settings` what is changed in it; `refusals` are answered to changes first.
+    Attributes:
+        tasks: the project's tasks as the API shows them.
+        exchanges: how many access tokens were given for the personal access token.
+        lifetime_s: seconds for which an access token is valid.
+        requests: paths of all requests.
+        authorizations: Authorization headers of all requests.
+        url: address of the server; `serve` sets it.
+        sampling: the project's sampling until a request changes it.
+        settings: the project's settings that requests have changed.
+        backends: the project's ML backends.
+        import_sizes: number of predictions in each import that was accepted.
+        import_statuses: status codes with which the next imports are refused.
+        change_statuses: status codes with which the next changes of settings are refused.
     """
 
     def __init__(self) -> None:
         self.tasks: list[dict[str, Any]] = []
         self.exchanges = 0
-        self.life_s = 300
-        self.accepted = PERSONAL_TOKEN
+        self.lifetime_s = 300
+        self.personal_token = PERSONAL_TOKEN
         self.requests: list[str] = []
         self.authorizations: list[str | None] = []
         self.url = ""
         self.sampling = "Sequential sampling"
-        self.imports: list[int] = []
-        self.statuses: list[int] = []
+        self.import_sizes: list[int] = []
+        self.import_statuses: list[int] = []
         self.backends: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {}
-        self.refusals: list[int] = []
+        self.change_statuses: list[int] = []
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
+        """Status code and body of the answer to a request; a body that is a string is HTML."""
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
         self.requests.append(path)
         self.authorizations.append(authorization)
@@ -61,7 +73,7 @@ class FakeLabelStudio:
         if path == "/api/tasks/":
             return 200, self._page(json.loads(query["query"][0]), int(query["page_size"][0]))
         if path.endswith("/import/predictions"):
-            return (self.statuses.pop(0), {"detail": "no"}) if self.statuses else self._import(body)
+            return (self.import_statuses.pop(0), {"detail": "no"}) if self.import_statuses else self._import(body)
         if path == "/api/ml/":
             return 200, self.backends
         if path.startswith("/api/projects/1/") and self.tasks:
@@ -69,57 +81,60 @@ class FakeLabelStudio:
         return 404, "<!doctype html><title>404 | Label Studio</title>"
 
     def _exchange(self, body: Any) -> tuple[int, Any]:
-        if body["refresh"] != self.accepted:
+        if body["refresh"] != self.personal_token:
             return 401, {"detail": "Token is invalid"}
         self.exchanges += 1
         time.sleep(0.05)
         return 200, {"access": self._access()}
 
     def _access(self) -> str:
-        return make_jwt(token_type="access", iat=1_000, exp=1_000 + self.life_s, jti=self.exchanges)
+        return make_jwt(token_type="access", iat=1_000, exp=1_000 + self.lifetime_s, jti=self.exchanges)
 
     def _page(self, query: dict[str, Any], size: int) -> dict[str, Any]:
-        found = sorted(self.tasks, key=lambda task: int(task["id"]))
-        for wanted in query["filters"]["items"]:
-            column = wanted["filter"].rsplit(":", 1)[1]
-            fits = operator.gt if wanted["operator"] == "greater" else operator.eq
-            found = [task for task in found if fits(task[column], wanted["value"])]
+        tasks = sorted(self.tasks, key=lambda task: int(task["id"]))
+        for task_filter in query["filters"]["items"]:
+            column = task_filter["filter"].rsplit(":", 1)[1]
+            matches = operator.gt if task_filter["operator"] == "greater" else operator.eq
+            tasks = [task for task in tasks if matches(task[column], task_filter["value"])]
         if selected := query.get("selectedItems"):
-            found = [task for task in found if task["id"] in selected["included"]]
-        return {"tasks": found[:size], "total": len(found)}
+            tasks = [task for task in tasks if task["id"] in selected["included"]]
+        return {"tasks": tasks[:size], "total": len(tasks)}
 
     def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:
         if path.endswith("/model-versions/"):
             return 200, self._delete_predictions((change or {})["model_version"])
-        if change and self.refusals:
-            return self.refusals.pop(0), {"detail": "no"}
+        if change and self.change_statuses:
+            return self.change_statuses.pop(0), {"detail": "no"}
         self.settings |= change or {}
         return 200, {"id": 1, "sampling": self.sampling, "label_config": "<View/>", **self.settings}
 
     def _delete_predictions(self, version: str) -> dict[str, Any]:
         for task in self.tasks:
-            task["predictions"] = [one for one in task["predictions"] if one["model_version"] != version]
+            predictions = task["predictions"]
+            task["predictions"] = [row for row in predictions if row["model_version"] != version]
         self.settings["model_version"] = None
         return {"deleted_predictions": 0}
 
     def _import(self, predictions: list[dict[str, Any]]) -> tuple[int, Any]:
-        by_id = {task["id"]: task for task in self.tasks}
-        if not {one["task"] for one in predictions} <= by_id.keys():
+        tasks_by_id = {task["id"]: task for task in self.tasks}
+        if not {prediction["task"] for prediction in predictions} <= tasks_by_id.keys():
             return 400, {"detail": 'contains invalid "task" field'}
-        for one in predictions:
-            by_id[one["task"]]["predictions"].append(one)
-        self.imports.append(len(predictions))
+        for prediction in predictions:
+            tasks_by_id[prediction["task"]]["predictions"].append(prediction)
+        self.import_sizes.append(len(predictions))
         return 201, {"created": len(predictions)}
 
 
 @contextmanager
 def serve(fake: FakeLabelStudio) -> Iterator[None]:
+    """Let a fake answer requests on a free port of 127.0.0.1 until the block ends."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def respond(self) -> None:
-            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(sent) if sent else None
+            received = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.loads(received) if received else None
             status, answer = fake.answer(self.command, self.path, body, self.headers.get("Authorization"))
             encoded = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
@@ -131,7 +146,7 @@ def serve(fake: FakeLabelStudio) -> Iterator[None]:
         do_GET = do_POST = do_PATCH = do_DELETE = respond  # noqa: N815 - the names that BaseHTTPRequestHandler looks for
 
         def log_message(self, *args: object) -> None:
-            """Silence."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

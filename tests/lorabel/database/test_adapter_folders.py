@@ -11,51 +11,53 @@ def write_adapter(folder: Path) -> None:
     (folder / "label" / "adapter_config.json").write_text("{}")
 
 
-def test_a_version_appears_whole(tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path)
-    registry.write("p1.v1", write_adapter)
-    assert registry.path("p1.v1/label") == tmp_path / "p1.v1" / "label"
+def test_a_version_that_is_written_can_be_read(tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path)
+    adapter_folders.write("p1.v1", write_adapter)
+    assert adapter_folders.path("p1.v1/label") == tmp_path / "p1.v1" / "label"
     assert [path.name for path in tmp_path.iterdir()] == ["p1.v1"]
 
 
-def test_a_failure_while_writing_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path)
-    registry.write("p1.v1", write_adapter)
+def test_a_failure_while_writing_leaves_no_folder_and_harms_no_other_version(tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path)
+    adapter_folders.write("p1.v1", write_adapter)
 
     def fail(folder: Path) -> None:
         (folder / "half").write_text("x")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        registry.write("p1.v2", fail)
-    assert registry.path("p1.v1/label").is_dir()
+        adapter_folders.write("p1.v2", fail)
+    assert adapter_folders.path("p1.v1/label").is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["p1.v1"]
 
 
-def test_a_versions_folder_is_never_replaced_and_its_number_never_used_again(tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path)
-    assert registry.last_number(1) == 0
+def test_a_versions_folder_is_never_replaced_and_the_last_number_is_the_highest(
+    tmp_path: Path,
+) -> None:
+    adapter_folders = AdapterFolders(tmp_path)
+    assert adapter_folders.last_number(1) == 0
     for version in ("p1.v1", "p1.v10", "p2.v30", "p11.v40"):
-        registry.write(version, write_adapter)
+        adapter_folders.write(version, write_adapter)
     with pytest.raises(FileExistsError, match="never replaced"):
-        registry.write("p1.v1", write_adapter)
-    assert registry.last_number(1) == 10
+        adapter_folders.write("p1.v1", write_adapter)
+    assert adapter_folders.last_number(1) == 10
 
 
-def test_what_a_killed_run_wrote_aside_is_never_found_and_can_be_removed(tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path)
-    aside = tmp_path / ".p1.v2.abc"
-    aside.mkdir()
-    write_adapter(aside)
+def test_the_temporary_folder_of_a_killed_run_is_not_an_adapter_and_can_be_removed(tmp_path: Path) -> None:
+    adapter_folders = AdapterFolders(tmp_path)
+    temporary = tmp_path / ".p1.v2.abc"
+    temporary.mkdir()
+    write_adapter(temporary)
     with pytest.raises(NotFoundError, match=r"p1\.v2/label"):
-        registry.path("p1.v2/label")
-    registry.remove_leftovers("p1.")
-    assert not aside.exists()
+        adapter_folders.path("p1.v2/label")
+    adapter_folders.remove_leftovers("p1.")
+    assert not temporary.exists()
 
 
 @pytest.mark.parametrize(
     "name", ["", "label", "../p1.v1/label", "p1.v1/..", "p1.v1/.", "p1.v1/a/b", "/etc/passwd"]
 )
-def test_a_name_that_points_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_not_an_adapters_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(NotFoundError, match="no adapter name"):
         AdapterFolders(tmp_path).path(name)

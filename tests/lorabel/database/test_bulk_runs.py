@@ -8,14 +8,14 @@ from lorabel.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def connected(store: Store) -> None:
+def two_projects(store: Store) -> None:
     for project_id in (1, 2):
-        projects.remember(store, project_id, label_studio_url="http://label-studio.test", api_key="token")
+        projects.upsert(store, project_id)
 
 
 @pytest.fixture
-def brief(settings: Settings) -> Settings:
-    """Every lease has ended."""
+def expired_settings(settings: Settings) -> Settings:
+    """Settings with which every lease has expired."""
     return settings.model_copy(update={"run_lease_seconds": 0.0})
 
 
@@ -25,80 +25,79 @@ def claim(store: Store, run: BulkRun) -> BulkRun:
     return claimed
 
 
-def state_of(store: Store, run: BulkRun) -> BulkRun:
+def read(store: Store, run: BulkRun) -> BulkRun:
     with store.read() as session:
         return bulk_runs.get(session, 1, run.id)
 
 
-def test_a_run_that_waits_serves_every_request_whose_tasks_it_will_do(store: Store, settings: Settings) -> None:
-    def ask(project_id: int = 1, **selection: object) -> int:
-        return bulk_runs.request(store, settings, project_id, "x", **selection).id  # type: ignore[arg-type]
+def test_a_queued_run_serves_every_request_whose_tasks_it_will_do(store: Store) -> None:
+    def request(project_id: int = 1, **selection: object) -> int:
+        return bulk_runs.request(store, project_id, "x", **selection).id  # type: ignore[arg-type]
 
-    some = ask(task_ids=[3, 1, 2])
-    assert ask(task_ids=[2, 2, 3]) == some
-    more = ask(task_ids=[3, 4])
-    unlabeled = ask(only_unlabeled=True)
-    assert len({some, more, unlabeled}) == 3
-    assert ask(only_unlabeled=True) == unlabeled
-    assert ask(task_ids=[7]) not in (some, more, unlabeled), "task 7 may be labeled"
-    everything = ask()
-    assert everything not in (some, more, unlabeled)
-    assert ask(task_ids=[8]) == everything
-    assert ask(project_id=2) != everything
-    by_margin = ask(only_unlabeled=True, strategy="margin")
-    assert by_margin not in (unlabeled, everything), "predictions are no order"
-    assert ask(only_unlabeled=True, strategy="margin") == by_margin != ask(only_unlabeled=True, strategy="random")
-    assert ask(only_unlabeled=True) == unlabeled
+    three_tasks = request(task_ids=[3, 1, 2])
+    assert request(task_ids=[2, 2, 3]) == three_tasks
+    other_tasks = request(task_ids=[3, 4])
+    unlabeled = request(only_unlabeled=True)
+    assert len({three_tasks, other_tasks, unlabeled}) == 3
+    assert request(only_unlabeled=True) == unlabeled
+    assert request(task_ids=[7]) not in (three_tasks, other_tasks, unlabeled), "task 7 may be labeled"
+    all_tasks = request()
+    assert all_tasks not in (three_tasks, other_tasks, unlabeled)
+    assert request(task_ids=[8]) == all_tasks
+    assert request(project_id=2) != all_tasks
+    by_margin = request(only_unlabeled=True, strategy="margin")
+    assert by_margin not in (unlabeled, all_tasks), "a run that writes predictions does not order tasks"
+    assert request(only_unlabeled=True, strategy="margin") == by_margin
+    assert request(only_unlabeled=True, strategy="random") != by_margin
+    assert request(only_unlabeled=True) == unlabeled
 
 
-def test_a_run_that_is_on_may_have_passed_what_a_new_request_wants(store: Store, settings: Settings) -> None:
-    first = bulk_runs.request(store, settings, 1, "x")
+def test_a_new_request_gets_a_new_run_if_the_other_run_has_begun(store: Store) -> None:
+    """A run that has begun may already be past a task of the new request."""
+    first = bulk_runs.request(store, 1, "x")
     claimed = claim(store, first)
-    second = bulk_runs.request(store, settings, 1, "x")
+    second = bulk_runs.request(store, 1, "x")
     assert second.id != first.id
     assert leases.claim(store, BulkRun, second.id) is None, "one at a time per project"
     leases.report(store, claimed, cursor=5)
     bulk_runs.release(store, claimed)
-    assert bulk_runs.request(store, settings, 1, "x").id == second.id
+    assert bulk_runs.request(store, 1, "x").id == second.id
 
 
-def test_projects_run_side_by_side(store: Store, settings: Settings) -> None:
-    runs = [claim(store, bulk_runs.request(store, settings, project_id, "x")) for project_id in (1, 2)]
+def test_runs_of_two_projects_may_run_at_the_same_time(store: Store) -> None:
+    runs = [claim(store, bulk_runs.request(store, project_id, "x")) for project_id in (1, 2)]
     assert [(run.project_id, run.state) for run in runs] == [(1, RunState.RUNNING), (2, RunState.RUNNING)]
 
 
-def test_without_a_token_there_is_no_run(store: Store, settings: Settings) -> None:
-    projects.remember(store, 3, hostname="http://label-studio.test", setup_token="legacy")
-    with pytest.raises(ConflictError, match=r"project 3: .* `lorabel connect`"):
-        bulk_runs.request(store, settings, 3, "x")
+def test_a_run_of_an_unknown_project_is_refused(store: Store) -> None:
     with pytest.raises(NotFoundError, match="project 4 is not known here"):
-        bulk_runs.request(store, settings, 4, "x")
+        bulk_runs.request(store, 4, "x")
 
 
-def test_a_run_is_killed_as_often_as_it_gets_further_but_three_times_at_one_place(
-    store: Store, settings: Settings, brief: Settings
+def test_a_run_fails_after_three_kills_without_a_completed_page_between_them(
+    store: Store, settings: Settings, expired_settings: Settings
 ) -> None:
-    run = bulk_runs.request(store, settings, 1, "x")
+    run = bulk_runs.request(store, 1, "x")
     for page in range(1, 6):
         claimed = claim(store, run)
         leases.report(store, claimed, kills=0, cursor=page)
         bulk_runs.requeue_killed(store, settings)
-        assert state_of(store, run).state == RunState.RUNNING, "its lease has not ended"
-        bulk_runs.requeue_killed(store, brief)
-        assert state_of(store, run).attempt == page + 1
+        assert read(store, run).state == RunState.RUNNING, "its lease has not expired"
+        bulk_runs.requeue_killed(store, expired_settings)
+        assert read(store, run).attempt == page + 1
         with pytest.raises(RunLostError):
             leases.report(store, claimed)
     for _ in range(2):
         claim(store, run)
-        bulk_runs.requeue_killed(store, brief)
-    ended = state_of(store, run)
-    assert (ended.state, ended.error) == (RunState.FAILED, "the worker was killed 3 times after task 5")
+        bulk_runs.requeue_killed(store, expired_settings)
+    failed = read(store, run)
+    assert (failed.state, failed.error) == (RunState.FAILED, "the worker was killed 3 times after task 5")
 
 
-@pytest.mark.parametrize("is_on", [True, False])
-def test_a_cancelled_run_is_nobodys(store: Store, settings: Settings, is_on: bool) -> None:
-    run = bulk_runs.request(store, settings, 1, "x")
-    claimed = claim(store, run) if is_on else None
+@pytest.mark.parametrize("is_running", [True, False])
+def test_no_worker_has_or_gets_a_cancelled_run(store: Store, is_running: bool) -> None:
+    run = bulk_runs.request(store, 1, "x")
+    claimed = claim(store, run) if is_running else None
     assert bulk_runs.cancel(store, 1, run.id).state == RunState.CANCELLED
     if claimed is not None:
         with pytest.raises(RunLostError, match="it was cancelled, or its lease ended"):
@@ -107,8 +106,8 @@ def test_a_cancelled_run_is_nobodys(store: Store, settings: Settings, is_on: boo
     assert bulk_runs.cancel(store, 1, run.id).state == RunState.CANCELLED
 
 
-def test_what_has_ended_or_is_not_there_cannot_be_cancelled(store: Store, settings: Settings) -> None:
-    run = bulk_runs.request(store, settings, 1, "x")
+def test_a_finished_or_unknown_run_cannot_be_cancelled(store: Store) -> None:
+    run = bulk_runs.request(store, 1, "x")
     claimed = claim(store, run)
     with store.write() as session:
         leases.finish(session, claimed, RunState.FINISHED)

@@ -1,4 +1,4 @@
-"""The queue with a real Redis, and without any."""
+"""Jobs with a real Redis, and with none."""
 
 import logging
 import subprocess
@@ -30,58 +30,59 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     server.wait()
 
 
-def waiting(jobs: Jobs, name: str) -> list[tuple[str, str, tuple[object, ...]]]:
+def queued(jobs: Jobs, name: str) -> list[tuple[str, str, tuple[object, ...]]]:
+    """Id, function and arguments of the jobs on a queue."""
     queue = Queue(name, connection=jobs.redis, serializer=JSONSerializer)
     return [(job.id, job.func_name, tuple(job.args)) for job in queue.jobs]
 
 
 def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
     assert jobs.collect(7) and jobs.train(3, 2)
-    assert waiting(jobs, "light") == [("collect-7", "workers.collect.collect", ())]
-    assert waiting(jobs, "train") == [("train-3-2", "workers.finetune.finetune", (3,))]
+    assert queued(jobs, "light") == [("collect-7", "workers.collect.collect", ())]
+    assert queued(jobs, "train") == [("train-3-2", "workers.finetune.finetune", (3,))]
     assert jobs.preannotate(BulkRun(id=4, attempt=1, cursor=250))
-    assert waiting(jobs, "bulk") == [("bulk-4-1-250", "workers.preannotate.preannotate", (4,))]
+    assert queued(jobs, "bulk") == [("bulk-4-1-250", "workers.preannotate.preannotate", (4,))]
     assert jobs.preannotate(BulkRun(id=5, attempt=1, cursor=0, strategy="margin"))
-    assert waiting(jobs, "bulk")[1:] == [("bulk-5-1-0", "workers.order.order", (5,))]
+    assert queued(jobs, "bulk")[1:] == [("bulk-5-1-0", "workers.order.order", (5,))]
     assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
 
 
-def test_redis_is_asked_once_for_the_events_of_a_short_while(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter than the time for which the job that waited looks again."""
+def test_redis_is_asked_once_for_all_events_of_a_short_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is shorter than that for which the waiting job reads events, so that the job finds them all."""
     now_s = 1000.0
     monkeypatch.setattr("lorabel.database.jobs.time", SimpleNamespace(monotonic=lambda: now_s))
     assert jobs.collect(1)
-    assert jobs.redis.lpop("rq:queue:light") == b"collect-1", "as a worker takes it"
+    assert jobs.redis.lpop("rq:queue:light") == b"collect-1", "this is how a worker takes a job"
     assert jobs.collect(2)
-    assert waiting(jobs, "light") == []
+    assert queued(jobs, "light") == []
     now_s += COLLECT_LINGER_S * 0.9
     assert jobs.collect(3) and jobs.collect(4)
-    assert [job_id for job_id, _, _ in waiting(jobs, "light")] == ["collect-3"]
+    assert [job_id for job_id, _, _ in queued(jobs, "light")] == ["collect-3"]
 
 
-def test_a_job_that_waits_is_not_put_there_twice(jobs: Jobs) -> None:
+def test_a_job_that_is_queued_is_not_added_again(jobs: Jobs) -> None:
     assert all(jobs.train(3) for _ in range(5))
-    assert len(waiting(jobs, "train")) == 1
+    assert len(queued(jobs, "train")) == 1
 
 
-def test_one_look_ahead_of_a_project_waits_at_most_beside_those_of_events(jobs: Jobs) -> None:
+def test_at_most_one_look_ahead_job_per_project_is_queued_and_one_per_event(jobs: Jobs) -> None:
     assert all(jobs.look_ahead(1, after=task_id) for task_id in range(5))
     assert jobs.look_ahead(2) and jobs.look_ahead(1, event_id=9)
-    assert [(job_id, arguments) for job_id, _, arguments in waiting(jobs, "lookahead")] == [
+    assert [(job_id, arguments) for job_id, _, arguments in queued(jobs, "lookahead")] == [
         ("lookahead-1", (1, 0, None)),
         ("lookahead-2", (2, 0, None)),
         ("lookahead-1-9", (1, 0, 9)),
     ]
-    off = Jobs(Settings(redis_url=f"unix://{jobs.redis.connection_pool.connection_kwargs['path']}", ahead_tasks=0))
-    assert not off.look_ahead(3)
-    assert len(waiting(jobs, "lookahead")) == 3
+    switched_off = Jobs(
+        Settings(redis_url=f"unix://{jobs.redis.connection_pool.connection_kwargs['path']}", ahead_tasks=0)
+    )
+    assert not switched_off.look_ahead(3)
+    assert len(queued(jobs, "lookahead")) == 3
 
 
-def test_without_redis_nothing_raises_and_nothing_waits_long(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_redis_no_call_raises_and_each_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     jobs = Jobs(Settings(redis_url=f"unix://{tmp_path}/none.sock"))
     with caplog.at_level(logging.WARNING):
         assert not jobs.collect(1) and not jobs.collect(2) and not jobs.is_reachable()
     assert "collect-1 waits for the next sweep, Redis cannot be reached" in caplog.text
-    assert "collect-2 waits" in caplog.text, "nobody was told of the first one"
+    assert "collect-2 waits" in caplog.text, "the first failure does not count as a queued job"

@@ -1,49 +1,30 @@
-from typing import Any
-
 import pytest
-from pydantic import SecretStr
 
-from lorabel.contracts import MediaRef
-from lorabel.database.tables import Project
-from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
-from lorabel.settings import Settings
-
-ACCESS = LabelStudioAccess("http://ls:8080/labels", "key", is_trusted=True)
+from lorabel.database import projects
+from lorabel.database.store import Store
+from lorabel.errors import NotFoundError
 
 
-def resolved(url: str, access: LabelStudioAccess | None = ACCESS) -> MediaRef:
-    return resolve_media(MediaRef(url=url), access, "Token key")
+def test_upsert_inserts_a_row_and_later_changes_only_the_columns_that_it_is_given(store: Store) -> None:
+    projects.upsert(store, 1, label_config="<View/>", hostname="http://ls")
+    projects.upsert(store, 1, hostname="http://other")
+    with store.read() as session:
+        project = projects.get(session, 1)
+    assert (project.label_config, project.hostname) == ("<View/>", "http://other")
 
 
-def test_an_upload_is_found_at_label_studio_with_its_token() -> None:
-    assert resolved("/data/upload/1/a.png") == MediaRef(
-        url="http://ls:8080/data/upload/1/a.png", authorization="Token key", is_trusted=True
-    )
+def test_upsert_writes_nothing_if_nothing_changed(store: Store) -> None:
+    updated_at = projects.upsert(store, 1, hostname="http://ls").updated_at
+    assert projects.upsert(store, 1, hostname="http://ls").updated_at == updated_at
 
 
-@pytest.mark.parametrize(
-    "url", ["https://ls:8080/a.png", "http://ls:8081/a.png", "http://example.org/a.png", "s3://b/a"]
-)
-def test_the_token_goes_to_label_studios_origin_alone(url: str) -> None:
-    assert resolved(url) == MediaRef(url=url)
+def test_a_deleted_project_is_not_listed(store: Store) -> None:
+    for project_id in (3, 1, 2):
+        projects.upsert(store, project_id, is_deleted=project_id == 2)
+    with store.read() as session:
+        assert [project.id for project in projects.list_all(session)] == [1, 3]
 
 
-def test_without_label_studio_urls_stay_as_they_are() -> None:
-    assert resolved("/data/upload/1/a.png", None) == MediaRef(url="/data/upload/1/a.png")
-
-
-def project(**columns: Any) -> Project:
-    return Project(id=1, hostname="http://from-setup:8080", setup_token="setup", **columns)
-
-
-def test_what_connect_stored_comes_before_the_settings_and_those_before_setup() -> None:
-    settings = Settings(label_studio_url="http://set:8080", label_studio_api_key=SecretStr("set"))
-    connected = project(label_studio_url="http://connected:8080", api_key="connected")
-    assert label_studio_access(connected, settings) == LabelStudioAccess(
-        "http://connected:8080", "connected", True
-    )
-    assert label_studio_access(project(), settings) == LabelStudioAccess("http://set:8080", "set", True)
-    only_url = Settings(label_studio_url="http://set:8080")
-    assert label_studio_access(project(), only_url) == LabelStudioAccess("http://set:8080", "setup", True)
-    found = label_studio_access(project(), Settings())
-    assert found == LabelStudioAccess("http://from-setup:8080", "setup", False), "nobody vouched for that address"
+def test_an_unknown_project_is_an_error_that_says_what_to_do(store: Store) -> None:
+    with store.read() as session, pytest.raises(NotFoundError, match="project 4 is not known here; connect it"):
+        projects.get(session, 4)

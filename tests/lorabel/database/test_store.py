@@ -5,7 +5,7 @@ from lorabel.database.store import Store
 from lorabel.database.tables import Table
 
 
-def test_the_migrations_lead_to_the_tables_of_the_code(store: Store) -> None:
+def test_the_migrations_make_the_schema_that_the_tables_describe(store: Store) -> None:
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []

@@ -17,10 +17,10 @@ IDS = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def project(store: Store) -> None:
-    projects.remember(store, 1, label_config=ImageClassification.SAMPLES[0].label_config)
+    projects.upsert(store, 1, label_config=ImageClassification.SAMPLES[0].label_config)
 
 
-def state_of(store: Store, run_id: int) -> TrainingRun:
+def read(store: Store, run_id: int) -> TrainingRun:
     with store.read() as session:
         return training_runs.get(session, 1, run_id)
 
@@ -33,7 +33,7 @@ def annotate(store: Store, count: int, age_s: float = 0, **columns: Any) -> None
             session.add(row)
 
 
-def test_a_second_request_is_served_by_the_run_that_waits(store: Store) -> None:
+def test_a_second_request_is_served_by_the_queued_run(store: Store) -> None:
     first = training_runs.request(store, 1, "CLI")
     assert training_runs.request(store, 1, "REST").id == first.id
     claimed = training_runs.claim(store, first.id)
@@ -41,7 +41,7 @@ def test_a_second_request_is_served_by_the_run_that_waits(store: Store) -> None:
     assert training_runs.request(store, 1, "REST").id != first.id
 
 
-def test_sixteen_requests_at_once_make_one_run_and_sixteen_claims_one_owner(store: Store) -> None:
+def test_sixteen_requests_at_once_make_one_run_and_only_one_of_sixteen_claims_gets_it(store: Store) -> None:
     with ThreadPoolExecutor(16) as threads:
         requested = {run.id for run in threads.map(lambda _: training_runs.request(store, 1, "x"), range(16))}
         assert len(requested) == 1
@@ -49,11 +49,11 @@ def test_sixteen_requests_at_once_make_one_run_and_sixteen_claims_one_owner(stor
     assert sum(claim is not None for claim in claims) == 1
 
 
-def test_a_project_has_one_running_run_at_most(store: Store) -> None:
+def test_a_project_has_at_most_one_running_run(store: Store) -> None:
     training_runs.claim(store, training_runs.request(store, 1, "first").id)
     second = training_runs.request(store, 1, "second")
     assert training_runs.claim(store, second.id) is None
-    assert state_of(store, second.id).state == RunState.QUEUED
+    assert read(store, second.id).state == RunState.QUEUED
 
 
 def test_an_unknown_project_is_an_error(store: Store) -> None:
@@ -62,24 +62,24 @@ def test_an_unknown_project_is_an_error(store: Store) -> None:
 
 
 def test_a_killed_run_is_queued_again_once_and_then_fails(store: Store, settings: Settings) -> None:
-    brief = settings.model_copy(update={"run_lease_seconds": 0.0})
+    expired_settings = settings.model_copy(update={"run_lease_seconds": 0.0})
     run = training_runs.request(store, 1, "x")
     first = training_runs.claim(store, run.id)
     assert first is not None
     training_runs.requeue_killed(store, settings)
-    assert state_of(store, run.id).state == RunState.RUNNING, "its lease has not ended"
-    training_runs.requeue_killed(store, brief)
-    assert (state_of(store, run.id).state, state_of(store, run.id).attempt) == (RunState.QUEUED, 2)
+    assert read(store, run.id).state == RunState.RUNNING, "its lease has not expired"
+    training_runs.requeue_killed(store, expired_settings)
+    assert (read(store, run.id).state, read(store, run.id).attempt) == (RunState.QUEUED, 2)
     with pytest.raises(RunLostError):
         training_runs.report(store, first, step=3)
     training_runs.claim(store, run.id)
-    training_runs.requeue_killed(store, brief)
-    failed = state_of(store, run.id)
+    training_runs.requeue_killed(store, expired_settings)
+    failed = read(store, run.id)
     assert failed.state == RunState.FAILED
     assert failed.error == "the worker was killed in attempt 2 of 2"
 
 
-def test_a_run_that_was_taken_over_cannot_be_finished_by_its_first_worker(
+def test_the_first_worker_of_a_run_that_was_queued_again_cannot_finish_it(
     store: Store, settings: Settings
 ) -> None:
     first = training_runs.claim(store, training_runs.request(store, 1, "x").id)
@@ -88,10 +88,10 @@ def test_a_run_that_was_taken_over_cannot_be_finished_by_its_first_worker(
     second = training_runs.claim(store, first.id)
     assert second is not None
     with pytest.raises(RunLostError), store.write() as session:
-        training_runs.finish(session, first, RunState.FINISHED, decision="mine")
+        training_runs.finish(session, first, RunState.FINISHED, decision="by the first worker")
     with store.write() as session:
-        training_runs.finish(session, second, RunState.FINISHED, decision="ours")
-    assert state_of(store, first.id).decision == "ours"
+        training_runs.finish(session, second, RunState.FINISHED, decision="by the second worker")
+    assert read(store, first.id).decision == "by the second worker"
 
 
 def test_a_run_is_due_after_n_new_annotations(store: Store, settings: Settings) -> None:
@@ -101,14 +101,16 @@ def test_a_run_is_due_after_n_new_annotations(store: Store, settings: Settings) 
     assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
 
 
-def test_a_run_is_due_when_the_newest_of_a_few_is_old_enough(store: Store, settings: Settings) -> None:
+def test_a_run_is_due_after_a_few_new_annotations_if_the_newest_is_old_enough(
+    store: Store, settings: Settings
+) -> None:
     annotate(store, 2, age_s=1000)
     assert training_runs.request_due(store, settings) == []
     annotate(store, 1, age_s=1000)
     assert len(training_runs.request_due(store, settings)) == 1
 
 
-def test_what_cannot_teach_does_not_count(store: Store, settings: Settings) -> None:
+def test_skipped_deleted_and_already_used_annotations_do_not_count(store: Store, settings: Settings) -> None:
     annotate(store, 20, was_cancelled=True)
     annotate(store, 20, is_deleted=True)
     annotate(store, 20, run_id=7)
@@ -116,13 +118,14 @@ def test_what_cannot_teach_does_not_count(store: Store, settings: Settings) -> N
 
 
 def fail(store: Store) -> None:
+    """Request, claim and fail a run."""
     run = training_runs.claim(store, training_runs.request(store, 1, "x").id)
     assert run is not None
     with store.write() as session:
         training_runs.finish(session, run, RunState.FAILED, error="no weights")
 
 
-def test_after_failures_the_next_run_waits_twice_as_long_each_time(
+def test_after_each_failure_the_next_run_waits_twice_as_long(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     annotate(store, 10)
@@ -131,9 +134,9 @@ def test_after_failures_the_next_run_waits_twice_as_long_each_time(
     def is_due_after(seconds: float) -> bool:
         monkeypatch.setattr(training_runs, "now", lambda: start + timedelta(seconds=seconds))
         with store.read() as session:
-            rests = training_runs._rests(session, 1)
+            is_pausing = training_runs._is_pausing(session, 1)
         monkeypatch.setattr(training_runs, "now", now)
-        return not rests
+        return not is_pausing
 
     assert is_due_after(0)
     fail(store)
@@ -144,12 +147,12 @@ def test_after_failures_the_next_run_waits_twice_as_long_each_time(
 
 
 def test_no_run_is_due_where_no_problem_serves_the_label_config(store: Store, settings: Settings) -> None:
-    projects.remember(store, 1, label_config='<View><Text name="t" value="$t"/></View>')
+    projects.upsert(store, 1, label_config='<View><Text name="t" value="$t"/></View>')
     annotate(store, 20)
     assert training_runs.request_due(store, settings) == []
 
 
-def test_extra_params_of_the_project_override_the_policy(store: Store, settings: Settings) -> None:
-    projects.remember(store, 1, extra_params={"train_after_annotations": "2", "train_min_annotations": "many"})
+def test_extra_params_of_a_project_override_the_training_policy(store: Store, settings: Settings) -> None:
+    projects.upsert(store, 1, extra_params={"train_after_annotations": "2", "train_min_annotations": "many"})
     annotate(store, 2)
     assert len(training_runs.request_due(store, settings)) == 1

@@ -41,8 +41,8 @@ def test_many_threads_share_one_exchange(server: FakeLabelStudio, client: LabelS
     assert server.exchanges == 1
 
 
-def test_an_access_token_is_renewed_before_its_end(server: FakeLabelStudio, client: LabelStudio) -> None:
-    server.life_s = 1
+def test_an_access_token_is_renewed_before_it_expires(server: FakeLabelStudio, client: LabelStudio) -> None:
+    server.lifetime_s = 1
     first = client.authorization()
     time.sleep(0.85)
     assert client.authorization() != first
@@ -57,7 +57,7 @@ def test_a_legacy_token_is_sent_as_it_is(server: FakeLabelStudio) -> None:
     client.close()
 
 
-def test_without_a_token_there_is_no_header_and_the_version_can_be_asked(server: FakeLabelStudio) -> None:
+def test_without_a_token_there_is_no_header_and_the_version_can_be_read(server: FakeLabelStudio) -> None:
     client = LabelStudio(server.url, None)
     assert client.authorization() is None
     assert client.server().version == "1.23.2"
@@ -65,14 +65,14 @@ def test_without_a_token_there_is_no_header_and_the_version_can_be_asked(server:
     client.close()
 
 
-def test_a_revoked_personal_access_token_is_an_error_with_its_remedy(server: FakeLabelStudio) -> None:
+def test_the_error_about_a_revoked_personal_access_token_says_what_to_do(server: FakeLabelStudio) -> None:
     client = LabelStudio(server.url, make_jwt(token_type="refresh"))
     with pytest.raises(LabelStudioError, match=r"refuses the personal access token.*Account & Settings"):
         client.authorization()
     client.close()
 
 
-def test_a_refused_legacy_token_says_which_token_to_use(server: FakeLabelStudio) -> None:
+def test_the_error_about_a_refused_legacy_token_says_which_token_to_use(server: FakeLabelStudio) -> None:
     client = LabelStudio(server.url, "f" * 40)
     with pytest.raises(LabelStudioRefusedError, match=r"has been disabled.*Personal Access Token") as refused:
         client.email()
@@ -82,36 +82,40 @@ def test_a_refused_legacy_token_says_which_token_to_use(server: FakeLabelStudio)
 
 @pytest.mark.parametrize("token", [None, LEGACY_TOKEN, PERSONAL_TOKEN])
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "no-address"])
-def test_an_address_where_nobody_answers_is_an_error_that_names_it(url: str, token: str | None) -> None:
+def test_the_error_about_an_address_where_no_server_answers_names_the_address(url: str, token: str | None) -> None:
     client = LabelStudio(url, token, timeout_s=1.0)
     with pytest.raises(LabelStudioError, match=url):
         client.project(1)
     client.close()
 
 
-def test_a_web_page_instead_of_an_answer_is_not_shown(server: FakeLabelStudio, client: LabelStudio) -> None:
+def test_a_web_page_instead_of_json_is_not_shown_in_the_error(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
     with pytest.raises(LabelStudioRefusedError, match="is this Label Studio's address") as refused:
         client.project(1)
     assert "doctype" not in str(refused.value)
 
 
-def test_annotated_tasks_come_once_over_all_pages(server: FakeLabelStudio, client: LabelStudio) -> None:
+def test_each_annotated_task_of_all_pages_comes_once(server: FakeLabelStudio, client: LabelStudio) -> None:
     server.tasks = [_task(i, annotations=i % 2, skips=int(i % 3 == 0)) for i in range(1, 3 * TASKS_PER_PAGE)]
-    found = [task.task_id for task in client.annotated_tasks(1)]
-    assert sorted(found) == [i for i in range(1, 3 * TASKS_PER_PAGE) if i % 2 or i % 3 == 0]
+    task_ids = [task.task_id for task in client.annotated_tasks(1)]
+    assert sorted(task_ids) == [i for i in range(1, 3 * TASKS_PER_PAGE) if i % 2 or i % 3 == 0]
 
 
-def test_a_task_deleted_between_two_pages_hides_no_other(server: FakeLabelStudio, client: LabelStudio) -> None:
+def test_no_task_is_skipped_when_others_are_deleted_between_two_pages(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
     server.tasks = [_task(i) for i in range(1, 2 * TASKS_PER_PAGE + 1)]
-    pages = client.annotated_tasks(1)
-    found = [next(pages).task_id]
+    tasks = client.annotated_tasks(1)
+    task_ids = [next(tasks).task_id]
     server.tasks = server.tasks[5:]
-    found += [task.task_id for task in pages]
-    assert found == list(range(1, 2 * TASKS_PER_PAGE + 1))
+    task_ids += [task.task_id for task in tasks]
+    assert task_ids == list(range(1, 2 * TASKS_PER_PAGE + 1))
 
 
 @pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "a.%%%.c", LEGACY_TOKEN, "a.WzFd.c"])
-def test_what_is_no_jwt_has_no_claims(token: str) -> None:
+def test_a_string_that_is_not_a_jwt_has_no_claims(token: str) -> None:
     assert read_claims(token) == {}
 
 

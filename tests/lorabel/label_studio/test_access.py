@@ -1,0 +1,66 @@
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from lorabel.contracts import MediaRef
+from lorabel.database.tables import Project
+from lorabel.errors import ConflictError
+from lorabel.label_studio.access import (
+    LabelStudioAccess,
+    label_studio_access,
+    require_api_access,
+    resolve_media,
+)
+from lorabel.settings import Settings
+
+ACCESS = LabelStudioAccess("http://ls:8080/labels", "key", is_trusted=True)
+
+
+def resolve(url: str, access: LabelStudioAccess | None = ACCESS) -> MediaRef:
+    return resolve_media(MediaRef(url=url), access, "Token key")
+
+
+def test_an_uploaded_file_is_fetched_from_label_studio_with_the_token() -> None:
+    assert resolve("/data/upload/1/a.png") == MediaRef(
+        url="http://ls:8080/data/upload/1/a.png", authorization="Token key", is_trusted=True
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ls:8080/a.png", "http://ls:8081/a.png", "http://example.org/a.png", "s3://b/a"]
+)
+def test_only_addresses_at_label_studios_origin_get_the_token(url: str) -> None:
+    assert resolve(url) == MediaRef(url=url)
+
+
+def test_addresses_stay_as_they_are_if_label_studios_address_is_not_known() -> None:
+    assert resolve("/data/upload/1/a.png", None) == MediaRef(url="/data/upload/1/a.png")
+
+
+def project(**columns: Any) -> Project:
+    return Project(id=1, hostname="http://from-setup:8080", setup_token="setup", **columns)
+
+
+def test_access_from_connect_comes_before_the_settings_and_the_settings_before_setup() -> None:
+    settings = Settings(label_studio_url="http://set:8080", label_studio_api_key=SecretStr("set"))
+    connected = project(label_studio_url="http://connected:8080", api_key="connected")
+    assert label_studio_access(connected, settings) == LabelStudioAccess(
+        "http://connected:8080", "connected", True
+    )
+    assert label_studio_access(project(), settings) == LabelStudioAccess("http://set:8080", "set", True)
+    only_url = Settings(label_studio_url="http://set:8080")
+    assert label_studio_access(project(), only_url) == LabelStudioAccess("http://set:8080", "setup", True)
+    access = label_studio_access(project(), Settings())
+    assert access == LabelStudioAccess("http://from-setup:8080", "setup", False), "nobody vouched for that address"
+
+
+def test_the_api_needs_a_token_and_an_address_that_the_operator_named() -> None:
+    connected = project(label_studio_url="http://connected:8080", api_key="connected")
+    access = require_api_access(connected, Settings())
+    assert access == LabelStudioAccess("http://connected:8080", "connected", True)
+    message = "project 1: predictions cannot be written back without a token .* `lorabel connect`"
+    with pytest.raises(ConflictError, match=message):
+        require_api_access(project(), Settings())
+    with pytest.raises(ConflictError, match="project 1: its tasks cannot be read without a token"):
+        require_api_access(project(label_studio_url="http://ls:8080"), Settings(), "its tasks cannot be read")
