@@ -12,8 +12,8 @@ def config(attributes: str = "", image: str = '<Image name="image" value="$image
 
 
 def binding(attributes: str = "") -> Problem:
-    (found,) = bind(config(attributes)).bindings
-    return found
+    (problem,) = bind(config(attributes)).bindings
+    return problem
 
 
 def choices(*values: str) -> list[dict[str, object]]:
@@ -23,33 +23,33 @@ def choices(*values: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     "attributes", ['perRegion="true"', 'perItem="true"', 'value="$options"', 'visibleWhen="region-selected"']
 )
-def test_choices_that_mean_something_else_are_left_alone(attributes: str) -> None:
-    found = bind(config(attributes))
-    assert found.bindings == ()
-    assert [one.control.name for one in found.unclaimed] == ["label"]
+def test_choices_with_an_attribute_that_changes_their_meaning_are_not_served(attributes: str) -> None:
+    bound = bind(config(attributes))
+    assert bound.bindings == ()
+    assert [tag.control.name for tag in bound.unclaimed] == ["label"]
 
 
-def test_choices_over_what_nobody_reads_are_left_alone() -> None:
+def test_choices_on_an_object_that_no_family_reads_are_not_served() -> None:
     assert bind(config(image='<TimeSeries name="image" value="$image"/>')).bindings == ()
 
 
-def test_a_choice_attribute_that_label_studio_does_not_know_is_refused() -> None:
+def test_an_unknown_value_of_the_attribute_choice_is_an_error() -> None:
     with pytest.raises(LabelConfigError, match="'label' has choice='some', expected single, single-radio or"):
         bind(config('choice="some"'))
 
 
 def test_the_best_label_is_predicted_with_its_probability_as_score() -> None:
-    found = binding().prediction(LabelScores(probabilities=(0.2, 0.7, 0.1)), {})
-    assert (found.regions, found.score) == (choices("blue"), 0.7)
+    prediction = binding().prediction(LabelScores(probabilities=(0.2, 0.7, 0.1)), {})
+    assert (prediction.regions, prediction.score) == (choices("blue"), 0.7)
 
 
-def test_of_several_every_likely_label_is_predicted_and_certain_refusals_count_as_confidence() -> None:
-    several = binding('choice="multiple"')
-    found = several.prediction(LabelScores(probabilities=(0.9, 0.6, 0.1)), {})
-    assert found.regions == choices("red", "blue")
-    assert found.score == pytest.approx((0.9 + 0.6 + 0.9) / 3)
-    none = several.prediction(LabelScores(probabilities=(0.1, 0.1, 0.1)), {})
-    assert none.regions == [] and none.score == pytest.approx(0.9)
+def test_multiple_choice_predicts_every_likely_label_with_the_mean_confidence_over_all_labels() -> None:
+    multiple = binding('choice="multiple"')
+    prediction = multiple.prediction(LabelScores(probabilities=(0.9, 0.6, 0.1)), {})
+    assert prediction.regions == choices("red", "blue")
+    assert prediction.score == pytest.approx((0.9 + 0.6 + 0.9) / 3)
+    no_label = multiple.prediction(LabelScores(probabilities=(0.1, 0.1, 0.1)), {})
+    assert no_label.regions == [] and no_label.score == pytest.approx(0.9)
 
 
 def test_targets_are_indices_of_labels() -> None:
@@ -66,28 +66,32 @@ def test_targets_are_indices_of_labels() -> None:
         (choices("red", "blue"), "'label' has 2 choices"),
     ],
 )
-def test_an_annotation_that_teaches_nothing_says_why(result: list[dict[str, object]], reason: str) -> None:
+def test_an_annotation_without_a_valid_choice_has_no_target_and_the_error_says_why(
+    result: list[dict[str, object]], reason: str
+) -> None:
     with pytest.raises(MissingTargetError, match=reason):
         binding().target(result, {})
 
 
 @pytest.mark.parametrize("data", [{}, {"image": None}, {"image": ""}, {"image": 7}, {"picture": "a.png"}])
-def test_a_task_without_a_picture_can_never_be_read(data: dict[str, object]) -> None:
+def test_a_task_without_a_picture_is_permanently_unreadable(data: dict[str, object]) -> None:
     with pytest.raises(UnreadableError, match="task data has no picture under 'image'") as caught:
         binding().model_input(data)
     assert caught.value.is_permanent
 
 
 def test_metrics_are_those_of_the_confusion_matrix() -> None:
-    def sure(index: int) -> LabelScores:
+    def certain(index: int) -> LabelScores:
         return LabelScores(probabilities=tuple(float(i == index) for i in range(3)))
 
-    found = binding().metrics([LabelTarget((i,)) for i in (0, 0, 1, 1)], [sure(i) for i in (0, 1, 1, 1)])
-    assert (found.primary, found.values["accuracy"], found.values["tasks"]) == ("accuracy", 0.75, 4)
-    assert found.values["confusion"] == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
-    assert found.values["macro_precision"] == pytest.approx((1 + 2 / 3) / 2), "green occurs nowhere: not averaged"
-    assert found.values["macro_recall"] == pytest.approx((0.5 + 1) / 2)
-    assert found.values["per_class"]["red"] == {
+    metrics = binding().metrics([LabelTarget((i,)) for i in (0, 0, 1, 1)], [certain(i) for i in (0, 1, 1, 1)])
+    assert (metrics.primary, metrics.values["accuracy"], metrics.values["tasks"]) == ("accuracy", 0.75, 4)
+    assert metrics.values["confusion"] == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    assert metrics.values["macro_precision"] == pytest.approx((1 + 2 / 3) / 2), (
+        "green occurs nowhere: not averaged"
+    )
+    assert metrics.values["macro_recall"] == pytest.approx((0.5 + 1) / 2)
+    assert metrics.values["per_class"]["red"] == {
         "precision": 1.0,
         "recall": 0.5,
         "f1": pytest.approx(2 / 3),
@@ -96,18 +100,20 @@ def test_metrics_are_those_of_the_confusion_matrix() -> None:
     }
 
 
-def test_metrics_of_several_labels_count_each_label() -> None:
-    several = binding('choice="multiple"')
+def test_metrics_of_multiple_choice_have_a_confusion_matrix_for_each_label() -> None:
+    multiple = binding('choice="multiple"')
     targets = [LabelTarget((0, 1)), LabelTarget(())]
     outputs = [LabelScores(probabilities=(0.9, 0.1, 0.1)), LabelScores(probabilities=(0.1, 0.1, 0.1))]
-    found = several.metrics(targets, outputs)
-    assert found.values["accuracy"] == 0.5
-    assert found.values["confusion"] == [[[1, 0], [0, 1]], [[1, 0], [1, 0]], [[2, 0], [0, 0]]]
+    metrics = multiple.metrics(targets, outputs)
+    assert metrics.values["accuracy"] == 0.5
+    assert metrics.values["confusion"] == [[[1, 0], [0, 1]], [[1, 0], [1, 0]], [[2, 0], [0, 0]]]
 
 
-def test_a_caption_that_is_only_shown_may_be_missing() -> None:
-    (found,) = bind(config(image='<Image name="image" value="$image"/><Text name="t" value="$caption"/>')).bindings
-    assert type(found).__name__ == "ImageTextClassification"
-    whole = found.model_input({"image": "/a.png", "caption": "A cup."})
-    assert [content.text for content in whole.contents] == [None, "A cup."]
-    assert len(found.model_input({"image": "/a.png", "caption": None}).contents) == 1
+def test_a_task_may_lack_a_caption_that_is_context() -> None:
+    (problem,) = bind(
+        config(image='<Image name="image" value="$image"/><Text name="t" value="$caption"/>')
+    ).bindings
+    assert type(problem).__name__ == "ImageTextClassification"
+    with_caption = problem.model_input({"image": "/a.png", "caption": "A cup."})
+    assert [content.text for content in with_caption.contents] == [None, "A cup."]
+    assert len(problem.model_input({"image": "/a.png", "caption": None}).contents) == 1

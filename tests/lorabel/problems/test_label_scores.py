@@ -10,29 +10,29 @@ TREE = (-1, 0, 0, -1)
 
 
 def softmax(logits: list[float]) -> list[float]:
-    shares = [math.exp(one) for one in logits]
-    return [share / sum(shares) for share in shares]
+    exponentials = [math.exp(logit) for logit in logits]
+    return [exponential / sum(exponentials) for exponential in exponentials]
 
 
-def test_tempering_probabilities_is_dividing_the_logits_that_they_came_from() -> None:
+def test_tempering_probabilities_equals_dividing_their_logits_by_the_temperature() -> None:
     logits = [2.0, -1.0, 0.5]
     for temperature in (0.3, 1.0, 4.0):
-        expected = softmax([one / temperature for one in logits])
+        expected = softmax([logit / temperature for logit in logits])
         assert tempered(softmax(logits), temperature) == pytest.approx(expected)
 
 
-def test_a_certainty_without_any_doubt_stays_finite() -> None:
+def test_probabilities_of_0_and_1_stay_finite() -> None:
     assert tempered((1.0, 0.0), 0.05) == pytest.approx((1.0, 0.0))
     assert 0.5 < tempered((1.0, 0.0), 20.0)[0] < 1.0
 
 
-def test_several_labels_are_tempered_each_for_itself_and_none_crosses_the_border() -> None:
+def test_multiple_choice_tempers_each_label_alone_and_none_crosses_one_half() -> None:
     scores = tempered_scores((0.9, 0.5, 0.2), FLAT, is_multiple=True, temperature=3.0)
     odds = [(0.9 / 0.1) ** (1 / 3), 1.0, (0.2 / 0.8) ** (1 / 3)]
-    assert scores == pytest.approx([one / (1 + one) for one in odds])
+    assert scores == pytest.approx([ratio / (1 + ratio) for ratio in odds])
 
 
-def test_in_a_taxonomy_those_with_the_same_parent_exclude_each_other() -> None:
+def test_in_a_taxonomy_labels_with_the_same_parent_form_a_distribution() -> None:
     probabilities = (0.8, 0.3, 0.7, 0.2)
     assert distributions(probabilities, TREE, is_multiple=False) == [(0.8, 0.2), (0.3, 0.7)]
     assert true_indices((0, 2), TREE, is_multiple=False) == [0, 1]
@@ -42,6 +42,6 @@ def test_in_a_taxonomy_those_with_the_same_parent_exclude_each_other() -> None:
     assert scores[0] == pytest.approx(0.8**0.5 / (0.8**0.5 + 0.2**0.5))
 
 
-def test_the_margin_is_the_lead_of_the_best() -> None:
+def test_the_margin_is_the_difference_between_the_two_highest_probabilities() -> None:
     assert margin([(0.2, 0.7, 0.1)]) == pytest.approx(0.5)
     assert margin([(0.1, 0.9), (0.4, 0.6)]) == pytest.approx((0.8 + 0.2) / 2)

@@ -19,13 +19,13 @@ def config(control: str = "", text: str = '<Text name="text" value="$text"/>', t
 
 
 def binding() -> Problem:
-    (found,) = bind(config()).bindings
-    return found
+    (problem,) = bind(config()).bindings
+    return problem
 
 
 def region(start: int, end: int, *values: str) -> Region:
-    place = {"start": start, "end": end, "text": TEXT["text"][start:end]}
-    return labels("entity", "text", "labels", place, list(values))
+    offsets = {"start": start, "end": end, "text": TEXT["text"][start:end]}
+    return labels("entity", "text", "labels", offsets, list(values))
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def region(start: int, end: int, *values: str) -> Region:
     ],
 )
 def test_labels_over_any_kind_of_text_are_served(tag: str, text: str) -> None:
-    (found,) = bind(config(text=text, tag=tag)).bindings
-    assert found.name == "named_entities"
+    (problem,) = bind(config(text=text, tag=tag)).bindings
+    assert problem.name == "named_entities"
 
 
 @pytest.mark.parametrize(
@@ -52,37 +52,38 @@ def test_labels_over_any_kind_of_text_are_served(tag: str, text: str) -> None:
         ("", '<Text name="text" value="$text" encoding="base64"/>', "must stand in the task's data"),
     ],
 )
-def test_what_is_not_served_is_named(control: str, text: str, reason: str) -> None:
-    found = bind(config(control, text))
-    assert found.bindings == ()
-    assert reason in found.unclaimed[0].reason
+def test_a_control_tag_that_is_not_served_says_why(control: str, text: str, reason: str) -> None:
+    bound = bind(config(control, text))
+    assert bound.bindings == ()
+    assert reason in bound.unclaimed[0].reason
 
 
-def test_labels_on_an_image_are_left_alone() -> None:
-    found = bind(config(text='<Image name="text" value="$text"/>'))
-    assert [one.reason for one in found.unclaimed] == ["no problem serves Labels on Image"]
+def test_labels_on_an_image_are_not_served() -> None:
+    bound = bind(config(text='<Image name="text" value="$text"/>'))
+    assert [tag.reason for tag in bound.unclaimed] == ["no problem serves Labels on Image"]
 
 
-def test_the_model_reads_the_text_and_each_labels_own_words() -> None:
-    asked = binding().model_input(TEXT)
-    assert asked.contents[0].text == TEXT["text"]
-    assert asked.with_template("the name of {}").labels == (("the name of a human being",), ("the name of City",))  # type: ignore[attr-defined]
+def test_the_model_reads_the_text_and_the_texts_of_the_labels() -> None:
+    question = binding().model_input(TEXT)
+    assert question.contents[0].text == TEXT["text"]
+    labels = question.with_template("the name of {}").labels  # type: ignore[attr-defined]
+    assert labels == (("the name of a human being",), ("the name of City",))
 
 
 def test_spans_are_predicted_with_their_text_and_their_mean_confidence() -> None:
     spans = (Span(start=0, end=4, label=0, probability=0.9), Span(start=18, end=22, label=1, probability=0.7))
-    found = binding().prediction(SpanScores(spans=spans, no_span_probability=0.5), TEXT)
-    assert found.regions == [region(0, 4, "Person"), region(18, 22, "City")]
-    assert found.score == pytest.approx(0.8)
-    assert [one["value"]["text"] for one in found.regions] == ["Zoe\u0301", "Łódź"]
+    prediction = binding().prediction(SpanScores(spans=spans, no_span_probability=0.5), TEXT)
+    assert prediction.regions == [region(0, 4, "Person"), region(18, 22, "City")]
+    assert prediction.score == pytest.approx(0.8)
+    assert [region["value"]["text"] for region in prediction.regions] == ["Zoe\u0301", "Łódź"]
 
 
-def test_where_nothing_is_found_the_score_is_the_confidence_in_that() -> None:
-    found = binding().prediction(SpanScores(spans=(), no_span_probability=0.6), TEXT)
-    assert (found.regions, found.score) == ([], 0.6)
+def test_the_score_without_spans_is_the_probability_that_there_is_none() -> None:
+    prediction = binding().prediction(SpanScores(spans=(), no_span_probability=0.6), TEXT)
+    assert (prediction.regions, prediction.score) == ([], 0.6)
 
 
-def test_targets_are_the_spans_in_order_and_labels_in_any_spelling() -> None:
+def test_targets_are_sorted_spans_and_labels_are_matched_in_any_case() -> None:
     result = [region(18, 22, "CITY"), region(0, 4, "Person", "City"), {"from_name": "other", "value": {}}]
     assert binding().target(result, TEXT) == SpanTarget(((0, 4, 0), (0, 4, 1), (18, 22, 1)))
     assert binding().target([], TEXT) == SpanTarget(())
@@ -95,26 +96,28 @@ def test_targets_are_the_spans_in_order_and_labels_in_any_spelling() -> None:
         ([region(0, 99, "Person")], "outside of the text or empty: start 0, end 99"),
     ],
 )
-def test_what_teaches_nothing_is_named(result: list[Region], reason: str) -> None:
+def test_a_result_with_an_unknown_label_or_wrong_offsets_has_no_target(result: list[Region], reason: str) -> None:
     with pytest.raises(MissingTargetError, match=reason):
         binding().target(result, TEXT)
 
 
-def test_several_annotators_agree_on_the_spans_of_most() -> None:
-    one, two, three = SpanTarget(((0, 4, 0),)), SpanTarget(((0, 4, 0), (18, 22, 1))), SpanTarget(((18, 22, 0),))
-    assert binding().aggregate([one, two, three]) == SpanTarget(((0, 4, 0),))
-    assert binding().aggregate([three, two]) == two, "of two the newest decides"
+def test_targets_of_several_annotators_are_aggregated_by_majority() -> None:
+    person = SpanTarget(((0, 4, 0),))
+    person_and_city = SpanTarget(((0, 4, 0), (18, 22, 1)))
+    other_label = SpanTarget(((18, 22, 0),))
+    assert binding().aggregate([person, person_and_city, other_label]) == person
+    assert binding().aggregate([other_label, person_and_city]) == person_and_city, "the newest decides a tie"
 
 
 def test_the_class_of_a_task_is_the_labels_that_occur() -> None:
     assert binding().class_of(SpanTarget(((0, 4, 0), (5, 6, 1), (7, 8, 0)))) == (0, 1)
 
 
-def test_the_recorded_annotation_of_label_studio_is_learned_and_predicted_again() -> None:
+def test_a_recorded_annotation_becomes_a_target_and_the_same_regions_again() -> None:
     recorded = json.loads((RECORDINGS / "03-submit-webhook-annotation_created.json").read_text())["body"]
-    (found,) = bind(recorded["project"]["label_config"]).bindings
+    (problem,) = bind(recorded["project"]["label_config"]).bindings
     data, result = recorded["task"]["data"], recorded["annotation"]["result"]
-    target = found.target(result, data)
+    target = problem.target(result, data)
     assert target == SpanTarget(((0, 12, 0), (40, 46, 1)))
-    again = found.prediction(found.perfect_output(target), data).regions
-    assert [one["value"] for one in again] == [one["value"] for one in result]
+    predicted = problem.prediction(problem.perfect_output(target), data).regions
+    assert [region["value"] for region in predicted] == [region["value"] for region in result]

@@ -17,7 +17,7 @@ def test_choices_on_each_kind_of_text_are_served(tag: str) -> None:
     ).modalities == {Modality.TEXT}
 
 
-def test_labels_are_matched_in_any_case_and_answered_as_the_label_config_spells_them() -> None:
+def test_labels_are_matched_in_any_case_and_predicted_as_the_label_config_spells_them() -> None:
     (binding,) = bind(f'<View><Text name="t" value="$t"/>{CHOICES}</View>').bindings
     assert binding.target([choices("c", "t", ["sPORT"])], {}) == LabelTarget((0,))
     assert binding.target([choices("c", "t", ["KITCHEN"])], {}) == LabelTarget((1,))
@@ -25,7 +25,7 @@ def test_labels_are_matched_in_any_case_and_answered_as_the_label_config_spells_
     assert region["value"]["choices"] == ["Kitchen"]
 
 
-def test_the_question_is_about_the_text_that_is_shown() -> None:
+def test_the_model_reads_the_text_without_markup() -> None:
     (binding,) = bind(f'<View><HyperText name="t" value="$page"/>{CHOICES}</View>').bindings
     question = binding.model_input({"page": "<h1>Final</h1><p>They <b>won</b>.</p>"})
     assert [content.text for content in question.contents] == ["Final\nThey won."]
