@@ -1,1 +1,1 @@
-"""What the backend, the model server and the workers share. It imports none of them."""
+"""The code that the backend, the model server and the workers share. It imports none of them."""

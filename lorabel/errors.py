@@ -1,12 +1,12 @@
-"""One tree of exceptions. `backend/app.py` maps them to status codes in one table."""
+"""All exceptions that Lorabel raises on purpose. `backend/app.py` maps them to HTTP status codes in one table."""
 
 
 class LorabelError(Exception):
-    """Anything that we raise on purpose. The message says what was found, what was expected, what to do."""
+    """Base class. The message says what was found, what was expected, and what to do."""
 
 
 class BadRequestError(LorabelError):
-    """The caller sent something that cannot be understood; nothing was stored."""
+    """The caller sent a request that cannot be understood. Nothing was stored."""
 
 
 class LabelConfigError(BadRequestError):
@@ -14,37 +14,42 @@ class LabelConfigError(BadRequestError):
 
 
 class UnservedError(LorabelError):
-    """A control tag that nobody serves as it stands in the label config: it is left alone, with this reason."""
+    """No problem can serve a control tag of the label config. The tag is skipped; the message is the reason."""
 
 
 class NotFoundError(LorabelError):
-    """A project, version, run or adapter that does not exist."""
+    """A project, version, run or adapter does not exist."""
 
 
 class ConflictError(LorabelError):
-    """The state does not allow it, such as a rollback where there is nothing to go back to."""
+    """The present state does not allow the request, such as a rollback when the base models are live."""
 
 
 class SettingsError(LorabelError):
-    """A setting is wrong or contradicts another one."""
+    """A setting is wrong or contradicts another setting."""
 
 
 class PluginError(LorabelError):
-    """A problem or a family, ours or another package's, that cannot be imported or lacks what it must define."""
+    """A module of a problem or a family cannot be imported, or does not define what it must define.
+
+    The module may be ours or another package's.
+    """
 
 
 class RunLostError(LorabelError):
-    """A training run whose lease ended while it was computing: what it made must not be used."""
+    """The lease of a training run ended while the run was computing. Its result must not be used."""
 
 
 class MissingTargetError(LorabelError):
-    """An annotation that teaches nothing about a control tag, and why: it is skipped, not failed."""
+    """An annotation has no training target for a control tag, and is skipped. The message is the reason."""
 
 
 class UnreadableError(LorabelError):
-    """Media that could not be read. `is_permanent` tells whether asking again can help.
+    """Media could not be read.
 
-    A forbidden address, a failed or slow download may work later; a broken or oversized file never will.
+    Attributes:
+        is_permanent: True if a second attempt cannot help, as for a broken or too large file. False if it may, as
+            for a forbidden address or a failed or slow download.
     """
 
     def __init__(self, message: str, *, is_permanent: bool) -> None:
@@ -57,7 +62,7 @@ class ModelServerError(LorabelError):
 
 
 class ModelServerBusyError(ModelServerError):
-    """The model server's queue is full: ask again after `retry_after_s` seconds."""
+    """The model server's queue is full. The caller should try again after `retry_after_s` seconds."""
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
@@ -65,11 +70,11 @@ class ModelServerBusyError(ModelServerError):
 
 
 class LabelStudioError(LorabelError):
-    """Label Studio could not be reached, or refused what we asked."""
+    """Label Studio could not be reached, or refused a request."""
 
 
 class LabelStudioRefusedError(LabelStudioError):
-    """Label Studio answered with an error status. `detail` is its own explanation."""
+    """Label Studio answered with an error status. `detail` is the explanation in its answer."""
 
     def __init__(self, message: str, *, status_code: int, detail: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What the processes log, and how: one line each on standard error, without secrets."""
+"""Logging of all processes: lines on standard error, without secrets."""
 
 import logging
 
@@ -9,10 +9,13 @@ OURS = ("__main__", "backend", "lorabel", "model_server", "workers")
 
 
 def configure(settings: Settings, handler: logging.Handler | None = None) -> None:
-    """LOG_LEVEL is for our own lines; of the libraries' only warnings, open_clip alone says ten per model.
+    """Set up logging once per process.
+
+    Our own packages log from LOG_LEVEL up. Libraries log warnings and errors only: open_clip alone would log ten
+    lines for each model.
 
     Args:
-        handler: shows the lines instead of the plain one, e.g. one that knows the terminal's width.
+        handler: prints the lines; default: a plain handler that prints time, level and logger to standard error.
     """
     if handler is None:
         logging.basicConfig(level=logging.WARNING, format=FORMAT)

@@ -16,7 +16,11 @@ LONGEST_SOCKET_PATH = 100
 
 
 def _by_name(prefix: str) -> dict[str, str]:
-    """`MODEL_DUAL_ENCODER=...` -> `{"dual_encoder": ...}`, for any family or problem, also of other packages."""
+    """The variables that begin with a prefix, by the rest of their names in lower case.
+
+    A sample: `MODEL_DUAL_ENCODER=...` becomes `{"dual_encoder": ...}`. The rest may be the name of any family or
+    problem, also one of another package.
+    """
     return {
         name.removeprefix(prefix).lower(): value
         for name, value in os.environ.items()
@@ -25,18 +29,20 @@ def _by_name(prefix: str) -> dict[str, str]:
 
 
 class Settings(BaseSettings):
+    """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
+
     model_config = SettingsConfigDict(
         env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
-    label_studio_url: str | None = Field(None, description="Address of Label Studio as this machine sees it.")
+    label_studio_url: str | None = Field(None, description="Address of Label Studio, as seen from this machine.")
     label_studio_api_key: SecretStr | None = Field(
         None,
         description="Personal access token (or legacy token) of a Label Studio user who sees the projects.",
     )
     label_studio_port: int = Field(8080, description="Port of the Label Studio that `lorabel demo` starts.")
-    basic_auth_user: str | None = Field(None, description="User name that every endpoint demands.")
-    basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint demands.")
+    basic_auth_user: str | None = Field(None, description="User name that every endpoint requires.")
+    basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint requires.")
 
     host: str = Field("127.0.0.1", description="Address that the backend listens on.")
     port: int = Field(9090, description="Port that the backend listens on.")
@@ -46,14 +52,17 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path(".lorabel"), description="Folder of database, adapters and embedded Redis.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in DATA_DIR.")
-    redis_url: str | None = Field(None, description="Redis for the queues; default: an embedded one.")
-    model_server_url: str = Field("http://127.0.0.1:9191", description="Where the backend finds the model server.")
+    redis_url: str | None = Field(None, description="URL of the Redis for the queues; default: an embedded Redis.")
+    model_server_url: str = Field(
+        "http://127.0.0.1:9191",
+        description="Address of the model server, as seen from the backend and the workers.",
+    )
     model_server_host: str = Field("127.0.0.1", description="Address that the model server listens on.")
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
-    train_device: str | None = Field(None, description="Device of training runs, if not that of predictions.")
+    train_device: str | None = Field(None, description="Device of training runs; default: DEVICE.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="`auto` takes bfloat16 where the device computes in it."
+        "auto", description="`auto` is bfloat16 if the device supports it, else float32."
     )
     models: dict[str, str] = Field(
         default_factory=lambda: _by_name("MODEL_"),
@@ -62,43 +71,49 @@ class Settings(BaseSettings):
     )
     families: str = Field(
         "dual_encoder",
-        description="Model families loaded at the start, comma separated; others are when they are first asked.",
+        description="Model families loaded at the start, comma separated; others load at their first request.",
     )
     templates: dict[str, str] = Field(
         default_factory=lambda: _by_name("TEMPLATE_"),
-        description="`TEMPLATE_<PROBLEM>`, e.g. `TEMPLATE_IMAGE_CLASSIFICATION`: what a model reads for a label, "
-        "with `{}` for the label's own text, such as `a photo of {}`.",
+        description="`TEMPLATE_<PROBLEM>`, e.g. `TEMPLATE_IMAGE_CLASSIFICATION`: text that a model reads for a "
+        "label, where `{}` is the label's own text, such as `a photo of {}`.",
     )
     max_batch: int = Field(64, ge=1, description="Most rows in one forward pass.")
     max_waiting: int = Field(
-        2048, ge=1, description="Rows of one priority that may wait in the model server before it says 503."
+        2048,
+        ge=1,
+        description="Rows of one priority that may wait in the model server; more are refused with 503.",
     )
-    adapter_memory_mb: int = Field(512, ge=1, description="Memory for loaded adapters.")
+    adapter_memory_mb: int = Field(512, ge=1, description="Memory for loaded adapters, in MB.")
     features_memory_mb: int = Field(
-        256, ge=0, description="Memory for computed features of inputs, and of labels."
+        256, ge=0, description="Memory for computed features of inputs and of labels, in MB."
     )
-    pixels_memory_mb: int = Field(256, ge=0, description="Memory for decoded inputs.")
+    pixels_memory_mb: int = Field(256, ge=0, description="Memory for decoded inputs, in MB.")
     ray_address: str | None = Field(
-        None, description="Ray cluster for `python -m model_server.ray_serve`; default: one of this machine."
+        None, description="Ray cluster for `python -m model_server.ray_serve`; default: a new one on this machine."
     )
     replicas_min: int = Field(1, ge=1, description="Fewest replicas of the model server on Ray, one per GPU.")
-    replicas_max: int = Field(1, ge=1, description="Most of them; Ray starts more when requests wait.")
+    replicas_max: int = Field(
+        1, ge=1, description="Most replicas of the model server on Ray; Ray starts more when requests wait."
+    )
     replica_requests: int = Field(
-        24, ge=1, description="Requests at a time on a replica above which Ray starts more."
+        24, ge=1, description="Requests at a time on one replica above which Ray starts another."
     )
     replica_cpus: float = Field(1, gt=0, description="CPU cores that Ray sets aside for each replica.")
     predict_timeout_s: float = Field(
-        95.0, gt=0, description="Time for one /predict; Label Studio gives up after 100 s."
+        95.0, gt=0, description="Seconds for one /predict request; Label Studio gives up after 100 s."
     )
     ahead_tasks: int = Field(
-        8, ge=0, le=500, description="Open tasks predicted before an annotator opens them; 0 turns it off."
+        8, ge=0, le=500, description="Tasks that are predicted before an annotator opens them; 0 turns this off."
     )
-    bulk_page: int = Field(250, ge=1, le=500, description="Tasks that a bulk run reads and writes back at once.")
+    bulk_page: int = Field(250, ge=1, le=500, description="Tasks that a bulk run reads and writes in one request.")
     label_studio_requests_per_second: float = Field(
         5.0, gt=0, description="Most requests per second of a bulk run to Label Studio."
     )
-    search_memory_mb: int = Field(512, ge=1, description="Memory of the backend for the vectors of search.")
-    max_request_mb: int = Field(64, ge=1, description="Largest request body; larger ones get 413.")
+    search_memory_mb: int = Field(512, ge=1, description="Memory of the backend for the vectors of search, in MB.")
+    max_request_mb: int = Field(
+        64, ge=1, description="Largest request body in MB; larger ones are refused with 413."
+    )
 
     media_allowed_hosts: str = Field(
         "", description="Private hosts that media may come from: `host` or `host:port`, comma separated."
@@ -106,34 +121,41 @@ class Settings(BaseSettings):
     local_files_document_root: Path | None = Field(
         None, description="Folder under which `/data/local-files/?d=` paths may be read; none by default."
     )
-    media_max_mb: int = Field(64, ge=1, description="Largest media file.")
+    media_max_mb: int = Field(64, ge=1, description="Largest media file, in MB.")
     media_max_megapixels: int = Field(100, ge=1, description="Largest picture, or frame of a video.")
-    video_frames: int = Field(8, ge=1, le=64, description="Frames that are looked at of a video, evenly spread.")
+    video_frames: int = Field(8, ge=1, le=64, description="Frames that are read from a video, at even distances.")
     video_clip_s: float = Field(
-        0.0, ge=0, description="Longest part of a video that is looked at, from its middle; 0 for all of it."
+        0.0,
+        ge=0,
+        description="Longest part of a video that is read, in seconds, around its middle; 0 for the whole video.",
     )
     video_pooling: Literal["mean", "max"] = Field(
-        "mean", description="How the features of frames become one: `max` where one frame may tell it all."
+        "mean",
+        description="How the features of frames are combined: `max` if a single frame can decide the label.",
     )
     audio_max_s: float = Field(
-        30.0, ge=1, description="Longest part of a sound that is listened to, from its middle."
+        30.0, ge=1, description="Longest part of a recording that is read, in seconds, around its middle."
     )
     media_fresh_s: float = Field(
         300.0,
         ge=0,
-        description="Seconds in which a file is not fetched again if its features are still in memory.",
+        description="Seconds for which a file is not fetched again if its features are still in memory.",
     )
-    media_timeout_s: float = Field(20.0, gt=0, description="Time for one download.")
+    media_timeout_s: float = Field(20.0, gt=0, description="Seconds for one download.")
 
     train_after_annotations: int = Field(10, ge=1, description="New annotations that start a training run.")
     train_after_seconds: int = Field(
-        60, ge=1, description="Age of the newest annotation that starts a run with fewer new ones."
+        60,
+        ge=1,
+        description="Seconds since the newest annotation after which a run starts with fewer new annotations.",
     )
-    train_min_annotations: int = Field(3, ge=1, description="Fewest new annotations for that.")
+    train_min_annotations: int = Field(
+        3, ge=1, description="Fewest new annotations for a run that TRAIN_AFTER_SECONDS starts."
+    )
     lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
     lora_towers: Literal["text", "both"] = Field(
         "text",
-        description="Where encoders get new adapters: where label texts are read, or in `both` towers; see "
+        description="Towers of encoders that get new adapters: the one that reads label texts, or `both`; see "
         "docs/decisions/0009.",
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
@@ -143,21 +165,29 @@ class Settings(BaseSettings):
     train_processes: int = Field(
         1, ge=1, description="Processes of one run, with a GPU each where there are GPUs."
     )
-    replay_annotations: int = Field(200, ge=0, description="Most old annotations replayed in a run.")
-    held_out_percent: int = Field(20, ge=0, le=50, description="Share of tasks held out from training for good.")
-    evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks that an evaluation takes.")
-    evaluate_min_tasks: int = Field(10, ge=1, description="Held-out tasks below which they are too few to tell.")
+    replay_annotations: int = Field(200, ge=0, description="Most old annotations that a run trains on again.")
+    held_out_percent: int = Field(
+        20, ge=0, le=50, description="Percentage of tasks that are never trained on, for evaluation."
+    )
+    evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks in an evaluation.")
+    evaluate_min_tasks: int = Field(
+        10, ge=1, description="Fewest held-out tasks in an evaluation that can decide which version is better."
+    )
     seed: int = Field(17, description="Seed of training.")
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = Field(
-        "none", description="Where accelerate reports training curves to."
+        "none", description="Tracker that training curves are reported to."
     )
-    sweep_seconds: float = Field(5.0, gt=0, description="How often lost jobs and due runs are looked for.")
+    sweep_seconds: float = Field(
+        5.0, gt=0, description="Seconds between two sweeps, which find lost jobs and due runs."
+    )
     run_lease_seconds: float = Field(
-        30.0, gt=1, description="Silence after which a running training or bulk run counts as killed."
+        30.0,
+        gt=1,
+        description="Seconds without a sign of life after which a training or bulk run counts as killed.",
     )
 
     @model_validator(mode="after")
-    def check_auth(self) -> Self:
+    def check_basic_auth(self) -> Self:
         if (self.basic_auth_user is None) != (self.basic_auth_pass is None):
             raise ValueError("BASIC_AUTH_USER and BASIC_AUTH_PASS belong together: set both or neither")
         if self.basic_auth is not None and not all(part.isascii() for part in self.basic_auth):
@@ -166,30 +196,33 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def check_templates(self) -> Self:
-        wrong = [name for name, template in self.templates.items() if "{}" not in template]
-        if wrong:
-            raise ValueError(f"TEMPLATE_{wrong[0].upper()} must have {{}} where the label's text goes")
+        problems = [name for name, template in self.templates.items() if "{}" not in template]
+        if problems:
+            raise ValueError(f"TEMPLATE_{problems[0].upper()} must have {{}} where the label's text goes")
         return self
 
     def template(self, problem: str) -> str:
+        """The text around a label's text for a problem, e.g. `a photo of {}`; `{}` if none is set."""
         return self.templates.get(problem, "{}")
 
     @property
     def for_training(self) -> Self:
-        """The same with the device of training runs as `device`."""
+        """These settings with the device of training runs as `device`."""
         return self.model_copy(update={"device": self.train_device or self.device})
 
     @property
     def database(self) -> str:
+        """SQLAlchemy URL of the database."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'lorabel.db'}"
 
     @property
     def redis(self) -> str:
+        """URL of the Redis for the queues, the embedded one by default."""
         return self.redis_url or f"unix://{self.redis_socket}"
 
     @property
     def redis_socket(self) -> Path:
-        """In DATA_DIR, or in the system's folder for such things if that path is too long for a socket."""
+        """Socket of the embedded Redis: in DATA_DIR, or if that path is too long, in the temporary folder."""
         path = self.data_dir.absolute() / "redis" / "redis.sock"
         if len(str(path)) <= LONGEST_SOCKET_PATH:
             return path
@@ -198,11 +231,12 @@ class Settings(BaseSettings):
 
     @property
     def adapters_dir(self) -> Path:
+        """Folder of the adapters of all projects."""
         return self.data_dir.absolute() / "adapters"
 
     @property
     def basic_auth(self) -> tuple[str, str] | None:
-        """User and password, or None where no authentication is demanded."""
+        """User and password; None if requests need no authentication."""
         if self.basic_auth_user is None or self.basic_auth_pass is None:
             return None
         return self.basic_auth_user, self.basic_auth_pass.get_secret_value()
