@@ -1,13 +1,14 @@
-"""Where a text's characters stand on Label Studio's screen, and how its results say so (Label Studio 1.23.2).
+"""A text as one flat string, and the offsets by which Label Studio's results name a part of it (1.23.2).
 
-A family reads one flat string; a result names a place of what the editor shows:
+A model reads a flat string; a result names a place in what the editor shows:
 
-    <Text>        {"start": 0, "end": 3}: characters, as code points
-    <HyperText>   {"start": "/p[1]/text()[1]", "startOffset": 0, "end": ..., "endOffset": 3,
-                   "globalOffsets": {"start": 0, "end": 3}}: UTF-16 units inside a text node of the page (or
-                   inside the first one of an element), and
-                   code points of all text nodes together, where a <br> counts one
-    <Paragraphs>  {"start": "0", "startOffset": 0, "end": "1", "endOffset": 3}: UTF-16 units inside a phrase
+    <Text>        {"start": 0, "end": 3}: code points
+    <HyperText>   {"start": "/p[1]/text()[1]", "startOffset": 0, "end": "/p[1]/text()[1]", "endOffset": 3,
+                   "globalOffsets": {"start": 0, "end": 3}}: the offsets are UTF-16 units in a text node, which the
+                   XPath names; where the XPath names an element, its first text node is meant. `globalOffsets` are
+                   code points of all text nodes together, in which a <br> counts one
+    <Paragraphs>  {"start": "0", "startOffset": 0, "end": "1", "endOffset": 3}: UTF-16 units in a phrase, whose
+                   number (from 0) is written as a string
 
 Every end is exclusive.
 """
@@ -21,17 +22,14 @@ from functools import lru_cache
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import html5lib
-
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.labeling.label_config import ObjectTag
+from lorabel.media.html import Start, Text, parse_document, parse_fragment, walk
 
 TAGS = ("Text", "HyperText", "Paragraphs")
-# What Label Studio's sanitizer leaves nothing of.
-SANITIZED = ("script", "iframe")
-# Has text that the editor counts and nobody reads.
-UNREAD = "style"
-# Elements inside a line of text; any other begins a new one.
+# The editor counts the characters of style sheets, but no annotator sees them.
+STYLE = "style"
+# Elements inside a line of text; any other begins a new line.
 INLINE = frozenset(
     ("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i")
     + ("ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time")
@@ -40,25 +38,30 @@ INLINE = frozenset(
 
 
 class FlatText(ABC):
-    """`text` is what a family reads."""
+    """A text of a task, and the way between its characters and the offsets in results.
+
+    `text` is what a model reads.
+    """
 
     text: str
 
     @abstractmethod
     def value(self, start: int, end: int) -> dict[str, Any]:
-        """A span of the flat text as a result's value names it, with its `text`."""
+        """What a result's value says of a span of the flat text: its offsets, and its `text`."""
 
     @abstractmethod
     def span(self, value: Mapping[str, Any]) -> tuple[int, int]:
-        """The span of the flat text that a result's value names.
+        """The span of the flat text that a result's value names, the end exclusive.
 
         Raises:
-            MissingTargetError: there is no such place in the text.
+            MissingTargetError: the text has no such place.
         """
 
 
 @dataclass(frozen=True)
 class PlainText(FlatText):
+    """The text of a `<Text>`: its offsets are those of the flat text."""
+
     text: str
 
     def value(self, start: int, end: int) -> dict[str, Any]:
@@ -73,17 +76,18 @@ class PlainText(FlatText):
 
 @dataclass(frozen=True)
 class Piece:
-    """A text node of a page, or a phrase.
+    """A text node of a page, or a phrase of a dialogue.
 
     Args:
-        start: its place in the flat text.
-        counted: its place in the editor's count.
+        path: how results name it: an XPath, or the phrase's number.
+        start: offset of its first character in the flat text.
+        global_offset: offset of its first character in `globalOffsets`; pages only.
     """
 
     path: str
     text: str
     start: int
-    counted: int = 0
+    global_offset: int = 0
 
     @property
     def end(self) -> int:
@@ -92,7 +96,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class PiecedText(FlatText):
-    """Pieces in order; between them may stand line ends that the flat text has for its reader alone."""
+    """The text of a dialogue: pieces in order.
+
+    Between pieces the flat text may have line ends that belong to no piece: they are there for the model alone.
+    """
 
     text: str
     pieces: tuple[Piece, ...]
@@ -100,61 +107,69 @@ class PiecedText(FlatText):
     def value(self, start: int, end: int) -> dict[str, Any]:
         first = next(piece for piece in self.pieces if piece.end > start)
         last = next(piece for piece in reversed(self.pieces) if piece.start < end)
-        begins, ends = max(start - first.start, 0), min(end - last.start, len(last.text))
+        start_in_first = max(start - first.start, 0)
+        end_in_last = min(end - last.start, len(last.text))
         return {
             "start": first.path,
             "end": last.path,
-            "startOffset": utf16_length(first.text[:begins]),
-            "endOffset": utf16_length(last.text[:ends]),
-            **self._counted(first.counted + begins, last.counted + ends),
-            "text": self.text[first.start + begins : last.start + ends],
+            "startOffset": utf16_length(first.text[:start_in_first]),
+            "endOffset": utf16_length(last.text[:end_in_last]),
+            **self._global_offsets(first.global_offset + start_in_first, last.global_offset + end_in_last),
+            "text": self.text[first.start + start_in_first : last.start + end_in_last],
         }
 
     def span(self, value: Mapping[str, Any]) -> tuple[int, int]:
-        start = self._place(value, "start", "startOffset")
-        end = self._place(value, "end", "endOffset")
+        start = self._offset(value, "start", "startOffset")
+        end = self._offset(value, "end", "endOffset")
         if start is None or end is None:
-            start, end = self._uncounted(value)
+            start, end = self._global_span(value)
         return _checked(start, end, len(self.text), value)
 
-    def _place(self, value: Mapping[str, Any], path: str, offset: str) -> int | None:
-        wanted = str(value.get(path))
-        named = next((one for one in self.pieces if one.path == wanted or one.path.startswith(f"{wanted}/")), None)
-        units = value.get(offset)
-        if named is None or not isinstance(units, int) or not 0 <= units <= utf16_length(named.text):
+    def _offset(self, value: Mapping[str, Any], path_key: str, units_key: str) -> int | None:
+        """The offset in the flat text of a span's start or end; None if no piece has that path or is that long."""
+        path = str(value.get(path_key))
+        pieces = (piece for piece in self.pieces if piece.path == path or piece.path.startswith(f"{path}/"))
+        piece = next(pieces, None)
+        units = value.get(units_key)
+        if piece is None or not isinstance(units, int) or not 0 <= units <= utf16_length(piece.text):
             return None
-        return named.start + code_points(named.text, units)
+        return piece.start + code_points(piece.text, units)
 
-    def _counted(self, start: int, end: int) -> dict[str, Any]:
+    def _global_offsets(self, start: int, end: int) -> dict[str, Any]:
+        """What the result's value says of the span in `globalOffsets`; nothing for a dialogue."""
         return {}
 
-    def _uncounted(self, value: Mapping[str, Any]) -> tuple[int, int]:
+    def _global_span(self, value: Mapping[str, Any]) -> tuple[int, int]:
+        """The span that `globalOffsets` name; a dialogue has none."""
         raise MissingTargetError(f"a span is outside of the text: {_described(value)}")
 
 
 @dataclass(frozen=True)
 class Page(PiecedText):
-    """Where a result's XPath is not in the page, `globalOffsets` count, as in the editor."""
+    """The text of a `<HyperText>`: the pieces are its text nodes.
 
-    def _counted(self, start: int, end: int) -> dict[str, Any]:
+    Where the page has not the XPath of a result, its `globalOffsets` are used, as in the editor.
+    """
+
+    def _global_offsets(self, start: int, end: int) -> dict[str, Any]:
         return {"globalOffsets": {"start": start, "end": end}}
 
-    def _uncounted(self, value: Mapping[str, Any]) -> tuple[int, int]:
-        found = value.get("globalOffsets") or {}
-        start, end = found.get("start"), found.get("end")
+    def _global_span(self, value: Mapping[str, Any]) -> tuple[int, int]:
+        offsets = value.get("globalOffsets") or {}
+        start, end = offsets.get("start"), offsets.get("end")
         if not self.pieces or not isinstance(start, int) or not isinstance(end, int):
-            return super()._uncounted(value)
-        counted = [piece.counted for piece in self.pieces]
-        first = self.pieces[max(bisect_right(counted, start) - 1, 0)]
-        last = self.pieces[max(bisect_right(counted, end - 1) - 1, 0)]
-        return first.start + start - first.counted, last.start + end - last.counted
+            return super()._global_span(value)
+        piece_offsets = [piece.global_offset for piece in self.pieces]
+        first = self.pieces[max(bisect_right(piece_offsets, start) - 1, 0)]
+        last = self.pieces[max(bisect_right(piece_offsets, end - 1) - 1, 0)]
+        return first.start + start - first.global_offset, last.start + end - last.global_offset
 
 
 def flat_text(tag: ObjectTag, data: Mapping[str, Any]) -> FlatText:
-    """What the object tag shows of a task.
+    """The text that the object tag shows of a task.
 
     Raises:
-        UnreadableError: for good; the data lacks it.
+        UnreadableError: for good; the data has no text under the tag's key, or its page cannot be read.
     """
     value = data.get(tag.data_key)
     if tag.tag == "Paragraphs":
@@ -164,26 +179,28 @@ def flat_text(tag: ObjectTag, data: Mapping[str, Any]) -> FlatText:
     if tag.tag == "HyperText":
         try:
             return _page(value, tag.attributes.get("inline", "false") == "true")
-        except RecursionError as error:
-            raise UnreadableError(f"the page of {tag.name!r} is nested too deep", is_permanent=True) from error
+        except UnreadableError as error:
+            raise UnreadableError(
+                f"the page of {tag.name!r} cannot be read: {error}", is_permanent=True
+            ) from error
     return PlainText(value)
 
 
 def _on_one_line(text: str) -> str:
-    """As the editor writes a result's text."""
+    """A result's `text` as the editor writes it: a line end is a backslash and an n."""
     return re.sub("[\n\r]", r"\\n", text)
 
 
 def utf16_length(text: str) -> int:
-    """JavaScript's `length`: a character beyond the first plane (an emoji) counts two."""
+    """JavaScript's `length`, in UTF-16 units: a character beyond the first plane (an emoji) counts two."""
     return len(text) + sum(char > "\uffff" for char in text)
 
 
 def code_points(text: str, units: int) -> int:
-    """How many characters the first `units` UTF-16 units are; one that is cut counts."""
-    for place, char in enumerate(text):
+    """How many characters the first `units` UTF-16 units are; a character that is cut counts."""
+    for index, char in enumerate(text):
         if units <= 0:
-            return place
+            return index
         units -= 1 + (char > "\uffff")
     return len(text)
 
@@ -203,64 +220,41 @@ def _dialogue(tag: ObjectTag, phrases: Any) -> PiecedText:
 
 @lru_cache(maxsize=64)
 def _page(html: str, is_inline: bool) -> Page:
-    """As a browser parses it: an inline page inside a <div> of the editor's, any other as a document."""
-    if is_inline:
-        root = html5lib.parseFragment(html, container="div", namespaceHTMLElements=False)
-    else:
-        document = html5lib.parse(f"<!DOCTYPE html>{html}", namespaceHTMLElements=False)
-        root = document.find("body")
-        if root is None:
-            raise UnreadableError("the page is a frameset and has no text of its own", is_permanent=True)
-    page = _Walk()
-    page.enter(root, "")
-    return Page("".join(page.parts), tuple(page.pieces))
+    """Parse as the editor does: an inline page inside a <div>, any other page as a document."""
+    body = parse_fragment(html) if is_inline else parse_document(html)
+    if body is None:
+        raise UnreadableError("the page is a frameset and has no text of its own", is_permanent=True)
+    builder = _PageBuilder()
+    builder.add_all(body)
+    return Page("".join(builder.parts), tuple(builder.pieces))
 
 
-class _Walk:
-    """Through a page in the order of its text, as the editor's own (`domManager.ts`)."""
+class _PageBuilder:
+    """Collects the flat text and the pieces of a page, and counts as the editor does (`domManager.ts`)."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.pieces: list[Piece] = []
         self._length = 0
-        self._counted = 0
+        self._global_offset = 0
 
-    def enter(self, element: Element, path: str) -> None:
-        """Paths count each kind of node among its siblings, from 1; comments and what is left out are none, and
-        the texts around them are one."""
-        numbers: dict[str, int] = {}
-        text = element.text or ""
-        for child in element:
-            if isinstance(child.tag, str) and child.tag not in SANITIZED:
-                self._add(text, path, numbers)
-                text = ""
-                name = child.tag.lower()
-                numbers[name] = numbers.get(name, 0) + 1
-                self._step(child, name, f"{path}/{name}[{numbers[name]}]")
-            text += child.tail or ""
-        self._add(text, path, numbers)
+    def add_all(self, body: Element) -> None:
+        for node in walk(body):
+            if isinstance(node, Text):
+                self._add_text(node)
+            elif node.name == "br":
+                # A <br> is a Start and an End, and counts once.
+                if isinstance(node, Start):
+                    self._append("\n")
+                    self._global_offset += 1
+            elif node.name != STYLE and node.name not in INLINE:
+                self._end_line()
 
-    def _step(self, child: Element, name: str, path: str) -> None:
-        if name == "br":
-            self._append("\n")
-            self._counted += 1
-            return
-        if name == UNREAD:
-            self._counted += len(child.text or "")
-            return
-        if name not in INLINE:
-            self._end_line()
-        self.enter(child, path)
-        if name not in INLINE:
-            self._end_line()
-
-    def _add(self, text: str, path: str, numbers: dict[str, int]) -> None:
-        if text:
-            numbers["text()"] = numbers.get("text()", 0) + 1
-            place = f"{path}/text()[{numbers['text()']}]"
-            self.pieces.append(Piece(place, text, self._length, self._counted))
-            self._append(text)
-            self._counted += len(text)
+    def _add_text(self, node: Text) -> None:
+        if node.parent != STYLE:
+            self.pieces.append(Piece(node.path, node.text, self._length, self._global_offset))
+            self._append(node.text)
+        self._global_offset += len(node.text)
 
     def _end_line(self) -> None:
         if self.parts and not self.parts[-1].endswith("\n"):
@@ -278,12 +272,12 @@ def _checked(start: int, end: int, length: int, value: Mapping[str, Any]) -> tup
 
 
 def _described(value: Mapping[str, Any]) -> str:
-    kept: Sequence[str] = ("start", "startOffset", "end", "endOffset", "globalOffsets")
-    return ", ".join(f"{key} {value[key]!r}" for key in kept if key in value)
+    keys: Sequence[str] = ("start", "startOffset", "end", "endOffset", "globalOffsets")
+    return ", ".join(f"{key} {value[key]!r}" for key in keys if key in value)
 
 
-def _missing(tag: ObjectTag, wanted: str, found: Any) -> str:
+def _missing(tag: ObjectTag, expected: str, value: Any) -> str:
     return (
-        f"task data has no {wanted} under {tag.data_key!r} (found {found!r}), "
+        f"task data has no {expected} under {tag.data_key!r} (found {value!r}), "
         f"which the label config names for {tag.name!r}"
     )

@@ -1,40 +1,30 @@
-"""What a text says, whatever it is written in: plain, HTML, or the turns of a dialogue.
+"""The text that a model reads, made from plain text, HTML, or the turns of a dialogue.
 
-A `Layout` says in what, for texts that come as a file (`valueType="url"`) as for those in the task itself:
+A `TextFormat` says which of them it is, both for texts in a task and for texts in a file (`valueType="url"`):
 `<Paragraphs nameKey="who" textKey="said">` reads [{"who": "Ann", "said": "Hello."}] as "Ann: Hello.".
 """
 
 import base64
 import binascii
 import json
-import re
-from html.parser import HTMLParser
 from typing import Any
 
-from lorabel.contracts import Layout
+from lorabel.contracts import TextFormat
 from lorabel.errors import UnreadableError
-
-# Their content is not shown.
-# Not the head: its end may be left out, and what is in it is hidden one by one.
-HIDDEN = frozenset({"script", "style", "title", "template", "iframe"})
-# Around others, words go on: "un<b>do</b>" is one.
-BLOCKS = re.compile(
-    "address|article|aside|blockquote|br|dd|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|li|main"
-    "|nav|ol|option|p|pre|section|table|t[dhr]|ul"
-)
+from lorabel.media.html import read_html
 
 
-def read_text(value: Any, layout: Layout) -> str:
-    """The text of what stands in a task.
+def read_text(value: Any, text_format: TextFormat) -> str:
+    """The text of a value in a task's data.
 
     Raises:
-        UnreadableError: for good; it is something else, or says nothing.
+        UnreadableError: for good; the value has another type than `text_format` says, or holds no text.
     """
-    if layout.markup == "paragraphs":
-        text = _dialogue(value, layout)
+    if text_format.markup == "paragraphs":
+        text = _dialogue(value, text_format)
     elif isinstance(value, str):
-        text = _decoded(value, layout)
-        text = html_text(text) if layout.markup == "html" else text
+        text = _decoded(value, text_format)
+        text = read_html(text).text if text_format.markup == "html" else text
     else:
         raise UnreadableError(f"found {value!r} where a text was expected", is_permanent=True)
     if not text.strip():
@@ -42,73 +32,45 @@ def read_text(value: Any, layout: Layout) -> str:
     return text
 
 
-def read_text_file(file: bytes, layout: Layout) -> str:
-    """The text of a file in UTF-8. Raises UnreadableError, for good."""
+def read_text_file(file: bytes, text_format: TextFormat) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        UnreadableError: for good; the file is not UTF-8, not JSON where JSON is expected, or holds no text.
+    """
     try:
         text = file.decode("utf-8-sig")
-        return read_text(json.loads(text) if layout.markup == "paragraphs" else text, layout)
+        return read_text(json.loads(text) if text_format.markup == "paragraphs" else text, text_format)
     except ValueError as error:
         raise UnreadableError(
             f"a text of {len(file)} bytes that begins {file[:40]!r} cannot be read: {error}", is_permanent=True
         ) from error
 
 
-def html_text(html: str) -> str:
-    """What a browser shows as text: a line for each block, white space as one space."""
-    parser = _Shown()
-    parser.feed(html)
-    parser.close()
-    lines = (" ".join(line.split()) for line in "".join(parser.parts).split("\0"))
-    return "\n".join(line for line in lines if line)
-
-
-class _Shown(HTMLParser):
-    """Collects text; a block begins and ends with a zero character, which HTML cannot hold."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._hidden: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in HIDDEN:
-            self._hidden.append(tag)
-        self._end_block(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._hidden:
-            del self._hidden[self._hidden.index(tag) :]
-        self._end_block(tag)
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.parts.append(data)
-
-    def _end_block(self, tag: str) -> None:
-        if BLOCKS.fullmatch(tag):
-            self.parts.append("\0")
-
-
-def _dialogue(value: Any, layout: Layout) -> str:
+def _dialogue(value: Any, text_format: TextFormat) -> str:
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise UnreadableError(f"found {value!r} where a list of paragraphs was expected", is_permanent=True)
-    lacking = [turn for turn in value if not isinstance(turn.get(layout.text_key), str)]
-    if lacking:
-        raise UnreadableError(f"paragraph {lacking[0]!r} has no text under {layout.text_key!r}", is_permanent=True)
-    return "\n".join(_turn(turn.get(layout.name_key), turn[layout.text_key]) for turn in value)
+    turns_without_text = [turn for turn in value if not isinstance(turn.get(text_format.text_key), str)]
+    if turns_without_text:
+        raise UnreadableError(
+            f"paragraph {turns_without_text[0]!r} has no text under {text_format.text_key!r}", is_permanent=True
+        )
+    return "\n".join(_turn(turn.get(text_format.name_key), turn[text_format.text_key]) for turn in value)
 
 
 def _turn(name: Any, text: str) -> str:
     return text if name in (None, "") else f"{name}: {text}"
 
 
-def _decoded(value: str, layout: Layout) -> str:
-    """As JavaScript's `atob` does, of which each byte is a character, or as UTF-8 for `base64unicode`."""
-    if layout.encoding == "none":
+def _decoded(value: str, text_format: TextFormat) -> str:
+    """Decode base64: in `base64` each byte is a character, as in JavaScript's `atob`; `base64unicode` is UTF-8."""
+    if text_format.encoding == "none":
         return value
     try:
         return base64.b64decode("".join(value.split()), validate=True).decode(
-            "latin-1" if layout.encoding == "base64" else "utf-8"
+            "latin-1" if text_format.encoding == "base64" else "utf-8"
         )
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise UnreadableError(f"{value[:40]!r} is not {layout.encoding}: {error}", is_permanent=True) from error
+        raise UnreadableError(
+            f"{value[:40]!r} is not {text_format.encoding}: {error}", is_permanent=True
+        ) from error

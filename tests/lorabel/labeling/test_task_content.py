@@ -1,6 +1,6 @@
 import pytest
 
-from lorabel.contracts import Content, Layout, MediaRef, Modality
+from lorabel.contracts import Content, MediaRef, Modality, TextFormat
 from lorabel.errors import UnreadableError
 from lorabel.labeling.label_config import ObjectTag
 from lorabel.labeling.task_content import content
@@ -26,7 +26,7 @@ def test_a_text_whose_value_is_an_address_is_a_file_to_fetch(kind: str) -> None:
     found = content(tag(kind, valueType="url"), {"key": URL})
     assert (found.text, found.media) == (None, MediaRef(url=URL))
     markup = {"Text": "plain", "HyperText": "html", "Paragraphs": "paragraphs"}[kind]
-    assert found.layout == Layout(markup=markup)
+    assert found.text_format == TextFormat(markup=markup)
 
 
 def test_an_address_is_only_a_text_where_the_label_config_does_not_say_otherwise() -> None:
