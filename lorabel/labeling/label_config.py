@@ -1,4 +1,4 @@
-"""Label config XML -> control tags and object tags, on the SDK's `LabelInterface`.
+"""Label config XML -> control tags and object tags. The SDK's `LabelInterface` does the parsing.
 
 <View>
   <Image name="image" value="$image"/>
@@ -16,16 +16,17 @@ from label_studio_sdk.label_interface import LabelInterface
 
 from lorabel.errors import LabelConfigError
 
+# Attributes of a label that a model may read; the first that is set is used.
 TEXT_ATTRIBUTES = ("prompt", "hint", "alias", "value")
 
 
 @dataclass(frozen=True)
 class Label:
-    """One label, choice, or node of a taxonomy.
+    """A label, a choice, or a node of a taxonomy.
 
     Args:
-        value: what stands in results: the alias, where there is one.
-        texts: what a model reads, see `_texts`.
+        value: its name in results: the alias if it has one, else the value.
+        texts: what a model reads for it, see `_texts`.
         parent: in a taxonomy, the index of the label above; -1 at the top.
     """
 
@@ -35,19 +36,23 @@ class Label:
 
 
 def above(labels: Sequence[Label], end: int) -> tuple[int, ...]:
-    """In a taxonomy: the labels from the top down to that one, as indices."""
+    """Root-to-label path in a taxonomy, as indices; `end` is the last."""
     parent = labels[end].parent
     return (*(above(labels, parent) if parent >= 0 else ()), end)
 
 
 def path_of(labels: Sequence[Label], end: int) -> tuple[str, ...]:
-    """The same as they stand in a result, as Label Studio 1.23.2 writes them."""
-    return tuple(labels[i].value for i in above(labels, end))
+    """Root-to-label path in a taxonomy, as the values in a result of Label Studio 1.23.2."""
+    return tuple(labels[index].value for index in above(labels, end))
 
 
 @dataclass(frozen=True)
 class ObjectTag:
-    """`data_key` is the key in `task.data` (`$image` -> `image`)."""
+    """A tag that shows something of a task, such as `<Image>`.
+
+    Args:
+        data_key: the key in the task's data (`$image` -> `image`).
+    """
 
     name: str
     tag: str
@@ -60,9 +65,9 @@ class Condition:
     """`visibleWhen` of a control tag, or of a view around it (https://labelstud.io/tags/view).
 
     Args:
-        kind: `choice-selected`, `region-selected` and so on.
-        tag: the control tag that it looks at, None for any.
-        values: one of them is enough; empty means any.
+        kind: value of the attribute: `choice-selected`, `region-selected` and so on.
+        tag: name of the control tag whose answer decides; None for any control tag.
+        values: the condition holds if one of them is answered; empty means any answer.
     """
 
     kind: str
@@ -72,9 +77,15 @@ class Condition:
 
 @dataclass(frozen=True)
 class ControlTag:
-    """`objects` are those that `toName` names; `context` those of the label config that show something of the task
-    and that no control tag names; `buckets` the names of a Ranker's; `conditions` say when it is shown, all
-    together."""
+    """A tag that asks for an answer, such as `<Choices>`.
+
+    Args:
+        labels: its labels; in a taxonomy each before the labels below it.
+        objects: the object tags that `toName` names.
+        context: object tags that show something of the task and that no control tag names.
+        buckets: names of the buckets of a Ranker.
+        conditions: the control tag is shown if all of them hold.
+    """
 
     name: str
     tag: str
@@ -88,12 +99,19 @@ class ControlTag:
 
 @dataclass(frozen=True)
 class LabelConfig:
+    """A parsed label config."""
+
     controls: tuple[ControlTag, ...]
     _interface: Any = field(repr=False, hash=False, compare=False)
 
     def find_region_errors(self, region: dict[str, Any]) -> list[str]:
-        """What the SDK finds wrong with one region of a result, and paths that its taxonomy has not (the SDK takes
-        any list of labels for one); an empty list if it is right."""
+        """Check a region of a result against the label config.
+
+        The SDK checks all but the paths of a taxonomy: it accepts any list of its labels as a path.
+
+        Returns:
+            The errors; an empty list if the region is right.
+        """
         is_valid, errors = self._interface.validate_region(region, return_errors=True), []
         if isinstance(is_valid, list):
             errors = [str(error) for error in is_valid]
@@ -102,36 +120,40 @@ class LabelConfig:
         return errors or self._find_path_errors(region)
 
     def _find_path_errors(self, region: dict[str, Any]) -> list[str]:
-        control = next(one for one in self.controls if one.name == region["from_name"])
+        control = next(control for control in self.controls if control.name == region["from_name"])
         if control.tag != "Taxonomy" or not control.labels:
             return []
-        known = [path_of(control.labels, end) for end in range(len(control.labels))]
-        unknown = [path for path in region["value"]["taxonomy"] if tuple(path) not in known]
-        return [f"{control.name!r} has no path {path!r}" for path in unknown]
+        paths = [path_of(control.labels, end) for end in range(len(control.labels))]
+        unknown_paths = [path for path in region["value"]["taxonomy"] if tuple(path) not in paths]
+        return [f"{control.name!r} has no path {path!r}" for path in unknown_paths]
 
 
 @lru_cache(maxsize=512)
 def parse(xml: str) -> LabelConfig:
-    """Raises LabelConfigError with the parser's own words."""
+    """Parse a label config. The last 512 are remembered.
+
+    Raises:
+        LabelConfigError: the XML cannot be parsed, or the SDK refuses it; the message has the parser's words.
+    """
     try:
         interface = LabelInterface(xml)
     except Exception as error:
         raise LabelConfigError(
             f"label config cannot be read: {error}; label config begins {xml[:80]!r}"
         ) from error
-    found = interface.controls or ()
-    named = {tag.name for control in found for tag in control.objects or ()}
+    control_tags = interface.controls or ()
+    names = {tag.name for control in control_tags for tag in control.objects or ()}
     # A value without $ is a text of the label config itself, the same for every task.
-    shown = [tag for tag in interface.objects or () if (tag.value or "").startswith("$")]
-    context = tuple(_object(tag) for tag in shown if tag.name not in named)
+    task_tags = [tag for tag in interface.objects or () if (tag.value or "").startswith("$")]
+    context = tuple(_object(tag) for tag in task_tags if tag.name not in names)
     paths = dict(_paths(ElementTree.fromstring(xml), ()))
-    return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in found), interface)
+    return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in control_tags), interface)
 
 
 def _paths(
     element: ElementTree.Element, above: tuple[ElementTree.Element, ...]
 ) -> Iterator[tuple[str | None, tuple[ElementTree.Element, ...]]]:
-    """By name, each element below those around it."""
+    """For each element its `name` and the path to it: the elements around it, the outermost first, and itself."""
     path = (*above, element)
     yield element.get("name"), path
     for child in element:
@@ -155,8 +177,10 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
 
 def _condition(element: ElementTree.Element) -> Condition:
     values = element.get("whenChoiceValue") or element.get("whenLabelValue") or ""
-    wanted = tuple(value.strip() for value in values.split(",") if value.strip())
-    return Condition(element.get("visibleWhen", ""), element.get("whenTagName"), wanted)
+    stripped = (value.strip() for value in values.split(","))
+    return Condition(
+        element.get("visibleWhen", ""), element.get("whenTagName"), tuple(value for value in stripped if value)
+    )
 
 
 def _object(tag: Any) -> ObjectTag:
@@ -164,7 +188,12 @@ def _object(tag: Any) -> ObjectTag:
 
 
 def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[Label]:
-    """The choices below an element, each before those below it. The SDK gives them without their parents."""
+    """The choices below an element, each before the choices below it. The SDK lists them without their parents.
+
+    Args:
+        parent: index of the element's own label; -1 for the taxonomy.
+        index: index of the first choice below the element.
+    """
     for choice in element.findall("Choice"):
         attributes = choice.attrib
         yield Label(attributes.get("alias") or attributes.get("value", ""), _texts(attributes), parent)
@@ -174,8 +203,11 @@ def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[La
 
 
 def _texts(attributes: Mapping[str, str]) -> tuple[str, ...]:
-    """What a model reads for a label: `prompt`, else `hint`, `alias`, `value`; and what Label Studio's
-    `predicted_values` name, separated by commas (https://labelstud.io/guide/ml_create)."""
+    """What a model reads for a label, without duplicates.
+
+    The first text is `prompt`, else `hint`, `alias` or `value`. Then come Label Studio's `predicted_values`, which
+    are separated by commas (https://labelstud.io/guide/ml_create).
+    """
     first = next((attributes[name] for name in TEXT_ATTRIBUTES if attributes.get(name)), "")
     others = (text.strip() for text in attributes.get("predicted_values", "").split(","))
     return tuple(dict.fromkeys([first, *(text for text in others if text)]))

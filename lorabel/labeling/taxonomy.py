@@ -1,4 +1,4 @@
-"""`<Taxonomy>`: the tree of its choices, and the way down to the one that fits.
+"""`<Taxonomy>`: the tree of its labels, and the path from the top to the label that fits.
 
 A result holds paths from the top, `{"taxonomy": [["machine", "bearing", "worn"]]}`, with aliases where the label
 config has them (Label Studio 1.23.2, `Taxonomy.jsx`).
@@ -12,16 +12,21 @@ from functools import cached_property
 from lorabel.contracts import LabelScores, LabelTarget
 from lorabel.labeling.label_config import Label, above, path_of
 
+# A path goes on to a label below whose score is greater.
 LIKELIER_THAN_NOT = 0.5
+# The parent of labels that have no label above.
 TOP = -1
 
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """
+    """The labels of a `<Taxonomy>` as a tree. A label is meant by its index; a path by the label that it ends at.
+
+    Immutable and thread-safe.
+
     Args:
-        labels: each before those below it.
-        has_leaves_only: whether a path must end where nothing is below.
+        labels: each before the labels below it.
+        has_leaves_only: whether a path must end at a label with no label below.
     """
 
     labels: tuple[Label, ...]
@@ -29,23 +34,30 @@ class Taxonomy:
 
     @property
     def parents(self) -> tuple[int, ...]:
+        """The parent of each label, or `TOP`."""
         return tuple(label.parent for label in self.labels)
 
     @cached_property
     def paths(self) -> tuple[tuple[str, ...], ...]:
-        """Of each label, its own value the last."""
+        """Root-to-label path of each label, as values."""
         return tuple(path_of(self.labels, end) for end in range(len(self.labels)))
 
     def above(self, end: int) -> tuple[int, ...]:
-        """The labels from the top to this one."""
+        """Root-to-label path of a label, as indices."""
         return above(self.labels, end)
 
     def find(self, path: Sequence[str]) -> int | None:
-        """The label at the end of a path, written in any case; None if there is no such path."""
-        return self._ends.get(tuple(value.casefold() for value in path))
+        """The label that a path of values ends at, in any case of letters; None if there is no such path."""
+        return self._index_by_path.get(tuple(value.casefold() for value in path))
 
     def descend(self, output: LabelScores) -> tuple[int, float]:
-        """The label at the end of the best path, and the probability that all of it is right."""
+        """Follow the most probable label of each level, as far as it is more probable than not.
+
+        With `has_leaves_only` the path goes down to a leaf, and there is always a label of the first level.
+
+        Returns:
+            The label that the path ends at, and the probability that the whole path is right.
+        """
         scores = output.probabilities
         end, confidence = TOP, 1.0
         while below := self._below.get(end):
@@ -56,66 +68,93 @@ class Taxonomy:
         return end, confidence
 
     def path_probabilities(self, output: LabelScores) -> list[float]:
-        """Of each label, that the right path goes through it."""
-        return [math.prod(output.probabilities[i] for i in self.above(end)) for end in range(len(self.labels))]
+        """For each label, the probability that the right path goes through it."""
+        return [
+            math.prod(output.probabilities[index] for index in self.above(end)) for end in range(len(self.labels))
+        ]
 
     def target(self, ends: Sequence[int]) -> LabelTarget:
-        """Of one or several right paths by their ends. One that another goes on from says nothing more."""
+        """The target for right paths, which are given by their ends.
+
+        A path that is the beginning of another is left out, since the other says more.
+
+        Returns:
+            All labels on the paths; with several paths also, for each label, the share of paths through it.
+        """
         paths = {end: self.above(end) for end in ends}
-        last = [end for end in paths if not any(end in path[:-1] for path in paths.values())]
-        indices = tuple(sorted({i for end in last for i in paths[end]}))
-        if len(last) == 1:
+        last_ends = [end for end in paths if not any(end in path[:-1] for path in paths.values())]
+        indices = tuple(sorted({index for end in last_ends for index in paths[end]}))
+        if len(last_ends) == 1:
             return LabelTarget(indices)
-        counts = [sum(i in paths[end] for end in last) for i in range(len(self.labels))]
-        return LabelTarget(indices, tuple(count / len(last) for count in counts))
+        counts = [sum(index in paths[end] for end in last_ends) for index in range(len(self.labels))]
+        return LabelTarget(indices, tuple(count / len(last_ends) for count in counts))
 
     def ends(self, target: LabelTarget) -> tuple[int, ...]:
-        """The labels that its paths end at."""
-        inner = {self.labels[i].parent for i in target.indices}
-        return tuple(i for i in target.indices if i not in inner)
+        """The labels that the paths of a target end at."""
+        inner = {self.labels[index].parent for index in target.indices}
+        return tuple(index for index in target.indices if index not in inner)
 
-    def agree(self, targets: Sequence[LabelTarget]) -> LabelTarget:
-        """One voice for each annotator; the way down goes with most of them, or stops where most do. Where as many
-        say one as the other, the newest decides."""
+    def aggregate(self, targets: Sequence[LabelTarget]) -> LabelTarget:
+        """The target that most annotators agree on.
+
+        Each annotator has one vote, divided among the annotator's paths. From the top down, the path goes on to
+        the label with the most votes, and ends where more votes end than go on. The newest target decides a tie.
+
+        Args:
+            targets: one for each annotator, the newest last.
+        """
         shares = [0.0] * len(self.labels)
         for target in targets:
-            for i in target.indices:
-                shares[i] += (1.0 if target.shares is None else target.shares[i]) / len(targets)
+            for index in target.indices:
+                shares[index] += (1.0 if target.shares is None else target.shares[index]) / len(targets)
         end, share = TOP, 1.0
         newest = targets[-1].indices
         while below := self._below.get(end):
-            best = max(below, key=lambda i: (shares[i], i in newest))
-            stopped = share - sum(shares[i] for i in below)
-            if end != TOP and (stopped, end in self.ends(targets[-1])) > (shares[best], best in newest):
+            best = max(below, key=lambda index: (shares[index], index in newest))
+            share_that_ends = share - sum(shares[index] for index in below)
+            if end != TOP and (share_that_ends, end in self.ends(targets[-1])) > (shares[best], best in newest):
                 break
             end, share = best, shares[best]
         return LabelTarget(self.above(end), tuple(shares))
 
     def perfect_output(self, target: LabelTarget) -> LabelScores:
-        shares = target.shares or tuple(float(i in target.indices) for i in range(len(self.labels)))
-        of_parents = [1.0 if label.parent == TOP else shares[label.parent] for label in self.labels]
+        """The output of a model that knows the target: each label's share of its parent's share."""
+        shares = target.shares or tuple(float(index in target.indices) for index in range(len(self.labels)))
+        parent_shares = [1.0 if label.parent == TOP else shares[label.parent] for label in self.labels]
         probabilities = tuple(
-            share / of_parent if of_parent else 0.0 for share, of_parent in zip(shares, of_parents, strict=True)
+            share / parent_share if parent_share else 0.0
+            for share, parent_share in zip(shares, parent_shares, strict=True)
         )
         return LabelScores(probabilities=probabilities)
 
     def accuracy_by_level(self, targets: Sequence[LabelTarget], predicted: Sequence[int]) -> list[float]:
-        """The top first: of the tasks with a right label that deep, how many were predicted to have one there."""
+        """Accuracy on each level, the top level first.
+
+        The accuracy of a level is over the tasks that have a right label on it. Such a task counts as predicted if
+        the predicted path has one of its right labels there.
+
+        Args:
+            predicted: for each target, the label that the predicted path ends at.
+        """
         depths = [len(path) for path in self.paths]
         hits: list[list[bool]] = [[] for _ in range(max(depths))]
         for target, end in zip(targets, predicted, strict=True):
             path = self.above(end)
-            for level in {depths[i] - 1 for i in target.indices}:
+            for level in {depths[index] - 1 for index in target.indices}:
                 hits[level].append(level < len(path) and path[level] in target.indices)
-        return [sum(found) / len(found) for found in hits if found]
+        return [sum(level_hits) / len(level_hits) for level_hits in hits if level_hits]
 
     @cached_property
     def _below(self) -> Mapping[int, tuple[int, ...]]:
-        """By label, and TOP, the labels directly below it."""
+        """For each label that has labels directly below it, and for TOP, these labels."""
         parents = self.parents
-        return {one: tuple(i for i, parent in enumerate(parents) if parent == one) for one in set(parents)}
+        return {
+            above: tuple(index for index, parent in enumerate(parents) if parent == above)
+            for above in set(parents)
+        }
 
     @cached_property
-    def _ends(self) -> Mapping[tuple[str, ...], int]:
-        folded = (tuple(value.casefold() for value in path) for path in self.paths)
-        return {path: end for end, path in reversed(list(enumerate(folded)))}
+    def _index_by_path(self) -> Mapping[tuple[str, ...], int]:
+        """For each path of casefolded values, the label that it ends at: the first, if two have the same path."""
+        folded_paths = (tuple(value.casefold() for value in path) for path in self.paths)
+        return {path: index for index, path in reversed(list(enumerate(folded_paths)))}

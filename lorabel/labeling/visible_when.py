@@ -1,7 +1,7 @@
-"""`visibleWhen`: which control tags does Label Studio show, given what was answered in the others?
+"""`visibleWhen`: which control tags Label Studio shows, given the answers to the others.
 
-As the editor of Label Studio 1.23.2 decides it (https://labelstud.io/tags/choices, visibleWhen). What a hidden
-control tag would be answered is not predicted: the annotator could neither see nor correct it.
+The rules are those of Label Studio 1.23.2's editor (https://labelstud.io/tags/choices, visibleWhen). Nothing is
+predicted for a hidden control tag, since the annotator could neither see nor correct it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,16 @@ from lorabel.labeling.regions import Region
 
 
 def shown_controls(config: LabelConfig, answers: Mapping[str, Sequence[Region]]) -> frozenset[str]:
-    """Names of the control tags whose conditions hold.
+    """Names of the answered control tags that are shown: those whose conditions all hold.
+
+    The answer of a hidden control tag does not count in the conditions of others.
 
     Args:
-        answers: by control tag its regions. Those of a hidden tag count for nothing.
+        answers: the regions of each control tag, by its name.
     """
-    shown, before = frozenset(answers), None
-    while shown != before:
-        before = shown
+    shown, shown_before = frozenset(answers), None
+    while shown != shown_before:
+        shown_before = shown
         visible = {name: regions for name, regions in answers.items() if name in shown}
         shown &= {
             control.name
@@ -30,14 +32,14 @@ def shown_controls(config: LabelConfig, answers: Mapping[str, Sequence[Region]])
 
 
 def _holds(condition: Condition, answers: Mapping[str, Sequence[Region]]) -> bool:
-    chosen = {
+    chosen_values = {
         value
         for name, regions in answers.items()
         if condition.tag in (None, name)
         for region in regions
         for value in _values(region["value"])
     }
-    is_selected = bool(chosen & set(condition.values)) if condition.values else bool(chosen)
+    is_selected = bool(chosen_values & set(condition.values)) if condition.values else bool(chosen_values)
     return is_selected != (condition.kind == "choice-unselected")
 
 

@@ -1,4 +1,7 @@
-"""A sound's bytes -> samples of one channel, and windows of them. Fetching is in `lorabel.media.fetching`."""
+"""The bytes of a sound file -> samples of a single channel, and windows of them.
+
+Fetching is in `lorabel.media.fetching`.
+"""
 
 import math
 
@@ -11,15 +14,23 @@ from lorabel.errors import UnreadableError
 from lorabel.media.container import Track, opened
 
 Sound = NDArray[np.float32]
-# What decoders need before their first right sample (Opus: RFC 7845, section 4.6); MP3 loses a frame after a jump.
+# Decoding begins this much earlier, since the first samples after a seek are wrong (Opus: RFC 7845, section 4.6;
+# MP3 loses a frame).
 PREROLL_S = 0.1
 
 
 def decode_audio(data: bytes, rate_hz: int, most_s: float) -> Sound:
-    """(samples,) in [-1, 1], the mean of the channels, resampled; at most `most_s` from the middle.
+    """Decode the middle of a sound file.
+
+    Args:
+        rate_hz: sampling rate of the answer.
+        most_s: a longer sound is cut to this many seconds from its middle.
+
+    Returns:
+        (samples,) float32 in [-1, 1]: the mean of the channels.
 
     Raises:
-        UnreadableError: for good.
+        UnreadableError: for good; the file is broken, holds no sound, or has samples that are not finite.
     """
     with opened(data, "audio") as track:
         sound = _middle(track, rate_hz, most_s)
@@ -31,7 +42,10 @@ def decode_audio(data: bytes, rate_hz: int, most_s: float) -> Sound:
 
 
 def windows(sound: Sound, size: int) -> list[Sound]:
-    """Of `size` samples each, as few as cover it, spread evenly; a shorter sound is its own only window."""
+    """Cut a sound into windows of `size` samples: as few as cover the sound, spread evenly, so they may overlap.
+
+    A sound that is shorter than `size` is returned as a single, shorter window.
+    """
     count = math.ceil(len(sound) / size)
     starts = np.linspace(0, max(0, len(sound) - size), count).round().astype(int)
     return [sound[start : start + size] for start in starts]
@@ -39,13 +53,15 @@ def windows(sound: Sound, size: int) -> list[Sound]:
 
 def _middle(track: Track, rate_hz: int, most_s: float) -> Sound:
     begin = track.start + max(0.0, track.length_s - most_s) / 2 / track.unit_s
-    wanted = round(most_s * rate_hz)
-    # The channels stay apart here: FFmpeg's own mix of them is no mean.
+    sample_count = round(most_s * rate_hz)
+    # The resampler keeps the channels apart, since FFmpeg's own mix of them is not their mean.
     resampler = av.AudioResampler(format="fltp", rate=rate_hz)
     parts: list[Sound] = []
+    # Decoded samples before `begin`; None until the first frame is taken.
     early: int | None = None
 
     def take(frame: AudioFrame | None) -> int:
+        """Add a frame to `parts` (None: what the resampler still holds), and return how many samples they have."""
         parts.extend(part.to_ndarray().mean(0) for part in resampler.resample(frame))
         return sum(len(part) for part in parts)
 
@@ -54,10 +70,10 @@ def _middle(track: Track, rate_hz: int, most_s: float) -> Sound:
             continue
         if early is None:
             early = max(0, round((begin - frame.pts) * track.unit_s * rate_hz))
-        if take(frame) >= early + wanted:
+        if take(frame) >= early + sample_count:
             break
     else:
         take(None)
     if not parts or early is None:
         return np.empty(0, np.float32)
-    return np.concatenate(parts)[early : early + wanted]
+    return np.concatenate(parts)[early : early + sample_count]

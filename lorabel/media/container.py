@@ -1,7 +1,7 @@
-"""A file of moving pictures or of sound, in memory, opened by PyAV (https://pyav.basswood-io.com).
+"""Opens a video or sound file that is in memory, with PyAV (https://pyav.basswood-io.com).
 
-A stranger wrote it. So only formats and decoders that browsers have are tried, and nothing that a file names is
-opened: of a playlist (HLS, DASH, concat) FFmpeg would fetch whatever stands in it.
+Such files come from strangers. So only formats and decoders that browsers have are tried, and no address or file
+that is named inside of the file is opened: FFmpeg would fetch all that a playlist (HLS, DASH, concat) names.
 """
 
 import io
@@ -18,9 +18,9 @@ from av.stream import Disposition
 from lorabel.errors import UnreadableError
 
 Kind = Literal["video", "audio"]
-# FFmpeg's names of MP4 and MOV, WebM and Matroska, Ogg; and of what else holds sound alone.
+# FFmpeg's names of MP4 and MOV, WebM and Matroska, and Ogg; for sound also of formats that hold nothing else.
 FORMATS: dict[str, str] = {"video": "mov,matroska,ogg", "audio": "mov,matroska,ogg,wav,mp3,flac,aac"}
-# FFmpeg's names of what browsers decode; it has hundreds more, old and little tested.
+# FFmpeg's names of the decoders that browsers have. FFmpeg has hundreds more, which are old and little tested.
 DECODERS: dict[str, str] = {
     "video": "h264,hevc,vp8,libvpx,vp9,libvpx-vp9,av1,libdav1d,libaom-av1,theora,mpeg4",
     "audio": "aac,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,alac,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,"
@@ -31,11 +31,12 @@ MOST_PACKETS = 2_000_000
 
 @dataclass(frozen=True)
 class Track:
-    """The first stream of the kind asked for.
+    """The first stream of a file that has the kind asked for. Not thread-safe.
 
     Args:
-        start, end: of what it holds, in units of `unit_s` seconds.
-        keyframes: sorted moments, in the same unit, from which on it can be decoded.
+        unit_s: the stream's unit of time, in seconds.
+        start, end: moments at which the stream begins and ends, in units of `unit_s`.
+        keyframes: sorted moments at which decoding can begin, in units of `unit_s`.
     """
 
     container: InputContainer
@@ -50,11 +51,11 @@ class Track:
         return (self.end - self.start) * self.unit_s
 
     def keyframe(self, moment: float) -> int:
-        """The last one that is not after it."""
+        """The last keyframe that is not after the moment; the first keyframe if all are later."""
         return self.keyframes[max(0, bisect_right(self.keyframes, moment) - 1)]
 
     def frames(self, keyframe: int) -> Iterator[Any]:
-        """Decoded from there on, in the order of time. What is broken in between is left out, as players do."""
+        """Decode frames from the keyframe on, in the order of time. Broken packets are left out, as players do."""
         self.container.seek(keyframe, stream=self.stream)
         for packet in self.container.demux(self.stream):
             try:
@@ -66,20 +67,23 @@ class Track:
 
 @contextmanager
 def opened(data: bytes, kind: Kind, most_megapixels: int | None = None) -> Iterator[Track]:
-    """Whatever PyAV raises inside becomes an UnreadableError, for good: a broken file stays broken.
+    """Open a file, and close it when the context ends.
+
+    Errors that PyAV raises inside of the context become an UnreadableError, for good: a broken file stays broken.
 
     Raises:
-        UnreadableError: it is of another format, broken, or has no such stream, or frames that are too large.
+        UnreadableError: for good; the file has another format, is broken, has no stream of the kind, or its frames
+            have more than `most_megapixels`.
     """
     limits = {"codec_whitelist": DECODERS[kind]}
     if most_megapixels is not None:
         limits["max_pixels"] = str(most_megapixels * 10**6)
-    closed = {"format_whitelist": FORMATS[kind], "protocol_whitelist": "none"}
+    container_options = {"format_whitelist": FORMATS[kind], "protocol_whitelist": "none"}
     try:
         file = io.BytesIO(data)
-        with av.open(file, "r", options=limits, container_options=closed, io_open=_refuse) as container:
+        with av.open(file, "r", options=limits, container_options=container_options, io_open=_refuse) as container:
             stream = _stream(container, kind)
-            # One file is decoded in one thread; others are in other threads.
+            # A single thread for each file: other threads decode other files.
             stream.codec_context.thread_count = 1
             stream.codec_context.options = limits
             if most_megapixels is not None:
@@ -98,11 +102,11 @@ def _refuse(url: str, *_: Any) -> Any:
 def _stream(container: InputContainer, kind: Kind) -> Any:
     streams: Any = container.streams.video if kind == "video" else container.streams.audio
     for stream in streams:
-        # The picture of an album's cover is a video stream, too.
+        # The cover picture of an album is a video stream, too.
         if stream.codec_context is not None and Disposition.attached_pic not in stream.disposition:
             return stream
-    found = ", ".join(stream.type for stream in container.streams) or "nothing"
-    raise UnreadableError(f"the file holds {found}, but no {kind} that can be decoded", is_permanent=True)
+    kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
+    raise UnreadableError(f"the file holds {kinds}, but no {kind} that can be decoded", is_permanent=True)
 
 
 def _check_size(stream: Any, most_megapixels: int) -> None:
@@ -115,7 +119,10 @@ def _check_size(stream: Any, most_megapixels: int) -> None:
 
 
 def _track(container: InputContainer, stream: Any) -> Track:
-    """Reads all packets and decodes none: what a file's header says of its length may be absent, or a guess."""
+    """Measure a stream by reading all its packets, without decoding them.
+
+    The length in a file's header is not used, since it may be absent or a guess.
+    """
     start, end, keyframes = None, 0, []
     for count, packet in enumerate(container.demux(stream)):
         if count > MOST_PACKETS:

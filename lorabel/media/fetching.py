@@ -1,8 +1,9 @@
-"""URL -> bytes; the only place that fetches.
+"""URL -> bytes. No other module fetches media.
 
-A task's data is written by strangers, so what they name is fetched only over http(s), from public addresses,
-from Label Studio's host and from the hosts that MEDIA_ALLOWED_HOSTS names. The address is checked where the
-connection is made, after the name was resolved, so that a name cannot be pointed elsewhere in between.
+Strangers write the data of tasks, so URLs in it are fetched only over http(s), and only from public addresses,
+from Label Studio's host and from the hosts in MEDIA_ALLOWED_HOSTS. The address is checked after the host's name
+has been
+resolved, where the connection is made: so the name cannot be pointed to another address after the check.
 """
 
 import base64
@@ -28,27 +29,30 @@ from lorabel.settings import Settings
 MOST_REDIRECTS = 5
 LOCAL_FILES_PATH = "/data/local-files/"
 MEGABYTE = 1024 * 1024
+# Characters of a URL that are not percent-encoded.
 KEPT_IN_URLS = "%/:=&?~#+!$,;'@()*[]"
 REDIRECTS = (301, 302, 303, 307, 308)
 GONE = 410
+# IPv6 addresses that stand for IPv4 addresses (RFC 6052).
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Fetcher:
-    """Thread-safe; connections are kept and reused."""
+    """Fetches files, and keeps connections to reuse them. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        allowed = [host.strip().lower() for host in settings.media_allowed_hosts.split(",") if host.strip()]
+        allowed_hosts = [host.strip().lower() for host in settings.media_allowed_hosts.split(",") if host.strip()]
         self._limit = _Limit()
-        self._guarded = _pool(_Backend(frozenset(allowed), self._limit))
+        self._guarded = _pool(_Backend(frozenset(allowed_hosts), self._limit))
         self._trusted = _pool(_Backend(None, self._limit))
 
     def fetch(self, media: MediaRef) -> bytes:
-        """The file's bytes.
+        """Fetch a file: from its data URL, from LOCAL_FILES_DOCUMENT_ROOT, or over http(s).
 
         Raises:
-            UnreadableError: forbidden, unreachable, too slow (for now), or too large (for good).
+            UnreadableError: for now, if the address is forbidden, unreachable or too slow; for good, if the file
+                is too large or gone (410), or the address is malformed.
         """
         if media.url.startswith("data:"):
             return self._checked_size(_decode_data_url(media.url), media.url)
@@ -65,17 +69,19 @@ class Fetcher:
         return self._download(media)
 
     def close(self) -> None:
+        """Close all connections."""
         self._guarded.close()
         self._trusted.close()
 
     def _download(self, media: MediaRef) -> bytes:
+        """Follow redirects. The token and the trust go no further than the media's own origin."""
         url = media.url
         self._limit.ends_at = time.monotonic() + self._settings.media_timeout_s
         for _ in range(MOST_REDIRECTS + 1):
-            is_same = origin(url) == origin(media.url)
-            pool = self._trusted if media.is_trusted and is_same else self._guarded
+            is_same_origin = origin(url) == origin(media.url)
+            pool = self._trusted if media.is_trusted and is_same_origin else self._guarded
             headers: dict[bytes | str, bytes | str] = {"Host": _host_header(url)}
-            if media.authorization and is_same:
+            if media.authorization and is_same_origin:
                 headers["Authorization"] = media.authorization
             try:
                 with pool.stream("GET", url, headers=headers, extensions=self._timeouts()) as answer:
@@ -111,11 +117,14 @@ class Fetcher:
         return b"".join(parts)
 
     def _read_local(self, url: str, root: Path) -> bytes:
-        """https://labelstud.io/guide/storage.html#Local-storage: `/data/local-files/?d=folder/file.png`."""
-        wanted = parse_qs(urlsplit(url).query).get("d", [""])[0]
-        path = (root / unquote(wanted)).resolve()
+        """Read a file that Label Studio would serve as `/data/local-files/?d=folder/file.png`.
+
+        See https://labelstud.io/guide/storage.html#Local-storage.
+        """
+        relative_path = parse_qs(urlsplit(url).query).get("d", [""])[0]
+        path = (root / unquote(relative_path)).resolve()
         if not path.is_relative_to(root.resolve()) or not path.is_file():
-            raise UnreadableError(f"no file {wanted!r} under LOCAL_FILES_DOCUMENT_ROOT", is_permanent=False)
+            raise UnreadableError(f"no file {relative_path!r} under LOCAL_FILES_DOCUMENT_ROOT", is_permanent=False)
         self._check_size(path.stat().st_size, url)
         return path.read_bytes()
 
@@ -135,28 +144,36 @@ class Fetcher:
 
 
 def digest(data: bytes) -> str:
-    """What tells files apart by content, wherever they come from."""
+    """The BLAKE2b digest of a file, 32 hex digits: names its content, wherever it came from."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 class _ForbiddenAddressError(Exception):
-    pass
+    """A stranger's URL leads to an address that is not public."""
 
 
 class _Limit(threading.local):
-    """When the download of this thread must have ended, by the monotonic clock."""
+    """When the download of this thread must have ended, in seconds of the monotonic clock."""
 
     ends_at: float = math.inf
 
-    def seconds_left(self, asked: float | None) -> float:
+    def seconds_left(self, timeout: float | None) -> float:
+        """The timeout in seconds, shortened to the time that is left.
+
+        Raises:
+            httpcore.ReadTimeout: no time is left.
+        """
         left = self.ends_at - time.monotonic()
         if left <= 0:
             raise httpcore.ReadTimeout("the time for the whole download is over")
-        return left if asked is None else min(asked, left)
+        return left if timeout is None else min(timeout, left)
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A limit for each read is none for a server that sends a header byte by byte."""
+    """A network stream whose reads and writes share the time of the download.
+
+    A timeout for each read alone would not stop a server that sends a header byte by byte.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream, limit: _Limit) -> None:
         self._inner, self._limit = inner, limit
@@ -181,10 +198,14 @@ class _TimedStream(httpcore.NetworkStream):
 
 
 class _Backend(httpcore.NetworkBackend):
-    """Connects to public addresses and to the `allowed` hosts, by `host` or `host:port`; None allows all."""
+    """Connects to public addresses and to allowed hosts.
 
-    def __init__(self, allowed: frozenset[str] | None, limit: _Limit) -> None:
-        self._allowed, self._limit = allowed, limit
+    Args:
+        allowed_hosts: each `host` or `host:port`, in lower case; None allows all hosts.
+    """
+
+    def __init__(self, allowed_hosts: frozenset[str] | None, limit: _Limit) -> None:
+        self._allowed_hosts, self._limit = allowed_hosts, limit
         self._plain = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -195,21 +216,24 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        is_allowed = self._allowed is None or {host.lower(), f"{host.lower()}:{port}"} & self._allowed
+        names = {host.lower(), f"{host.lower()}:{port}"}
+        is_allowed = self._allowed_hosts is None or names & self._allowed_hosts
         address = host if is_allowed else _public_address(host, port)
         stream = self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
         return _TimedStream(stream, self._limit)
 
 
 def _public_address(host: str, port: int) -> str:
+    """Resolve a host; all its addresses must be public."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise httpcore.ConnectError(f"host {host!r} cannot be resolved: {error}") from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(entry[4][0]) for entry in entries]
     for address in addresses:
         ip = ipaddress.ip_address(address.split("%")[0])
-        if not all(one.is_global and not one.is_multicast for one in (ip, *_embedded(ip))):
+        reached = (ip, *_embedded(ip))
+        if not all(address.is_global and not address.is_multicast for address in reached):
             raise _ForbiddenAddressError(
                 f"media host {host!r} is at {address}, which is not public; "
                 f"add {host}:{port} to MEDIA_ALLOWED_HOSTS if it is yours"
@@ -218,15 +242,15 @@ def _public_address(host: str, port: int) -> str:
 
 
 def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
-    """The IPv4 addresses that a translating network would reach by an IPv6 one (mapped, 6to4, NAT64)."""
+    """The IPv4 addresses that an IPv6 address stands for in a translating network (mapped, 6to4, NAT64)."""
     if isinstance(ip, ipaddress.IPv4Address):
         return []
-    translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None
-    return [one for one in (ip.ipv4_mapped, ip.sixtofour, translated) if one is not None]
+    nat64 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None
+    return [ipv4 for ipv4 in (ip.ipv4_mapped, ip.sixtofour, nat64) if ipv4 is not None]
 
 
 def _pool(backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
-    # No limit of its own: those who fetch at the same time are counted, by host, where they ask.
+    # The pool does not limit connections: the callers limit how many downloads run at the same time for each host.
     return httpcore.ConnectionPool(max_connections=None, max_keepalive_connections=32, network_backend=backend)
 
 
@@ -241,10 +265,10 @@ def _decode_data_url(url: str) -> bytes:
 
 
 def ascii_url(url: str) -> str:
-    """As a browser would send it: other characters percent-encoded, a host in IDNA.
+    """The URL as a browser would send it: characters percent-encoded, the host in IDNA.
 
     Raises:
-        UnreadableError: it is no address at all, for good.
+        UnreadableError: for good; the URL is malformed.
     """
     try:
         parts = urlsplit(url.strip())
@@ -258,7 +282,7 @@ def ascii_url(url: str) -> str:
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port: what a token is bound to."""
+    """Scheme, host and port of a URL. A token is sent to its own origin only."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
@@ -268,7 +292,7 @@ def _host_header(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """Without the query, which may hold a signature, and without a password."""
+    """The URL for a message: without the query, which may hold a signature, and without a password."""
     scheme, separator, rest = url.split("?")[0].rpartition("://")
     host, slash, path = rest.partition("/")
     return repr(f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"[:120])

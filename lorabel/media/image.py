@@ -1,4 +1,4 @@
-"""A file's bytes -> an upright RGB picture. Fetches nothing: `lorabel.media.fetching` does."""
+"""The bytes of a picture file -> an upright RGB picture. Fetching is in `lorabel.media.fetching`."""
 
 import io
 import warnings
@@ -7,19 +7,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lorabel.errors import UnreadableError
 
-# What browsers show. Above all not EPS, for which Pillow would start Ghostscript on a stranger's file.
+# Formats that browsers show. EPS must not be among them: Pillow would start Ghostscript on a stranger's file.
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def decode_image(data: bytes, most_megapixels: int, enough_px: int | None = None) -> Image.Image:
-    """An upright RGB picture.
+    """Decode a picture, and turn it upright as its EXIF orientation says.
 
     Args:
-        enough_px: a JPEG of which both sides are at least twice as long is decoded at a half, a quarter or an
-            eighth, which costs libjpeg less (https://pillow.readthedocs.io/en/stable/reference/Image.html, draft).
+        enough_px: a JPEG whose sides are both at least twice as long is decoded at a half, a quarter or an eighth
+            of its size, which costs libjpeg less (https://pillow.readthedocs.io/en/stable/reference/Image.html,
+            draft).
 
     Raises:
-        UnreadableError: for good; a broken file stays broken.
+        UnreadableError: for good; the file is broken, has another format, or more than `most_megapixels`.
     """
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""A video's bytes -> a few of its frames, spread evenly. Fetches nothing: `lorabel.media.fetching` does."""
+"""The bytes of a video file -> a few of its frames, spread evenly. Fetching is in `lorabel.media.fetching`."""
 
 from collections.abc import Iterator
 
@@ -8,29 +8,33 @@ from PIL import Image
 from lorabel.errors import UnreadableError
 from lorabel.media.container import Track, opened
 
-# Frames between a keyframe and the one that is wanted must be decoded, too. At hundreds a second this is about
-# half a minute; videos with a keyframe every ten seconds stay far below, however long they are.
+# Frames between a keyframe and the frame that is shown must be decoded, too. At hundreds of frames a second, this
+# limit is about half a minute. Videos with a keyframe every ten seconds stay far below it, however long they are.
 MOST_DECODED = 10_000
 
 
 def decode_video(data: bytes, frames: int, clip_s: float, most_megapixels: int) -> Iterator[Image.Image]:
-    """Upright RGB pictures, in the order of time: what is on the screen in the middle of each of `frames` parts of
-    equal length. Of a short video some come more than once; of one that breaks off, the last one that can be read.
+    """Decode frames that are spread evenly over a video, as upright RGB pictures in the order of time.
+
+    The video is divided into `frames` parts of equal length, and the frame on the screen in the middle of each
+    part is taken. A short video gives some frames more than once. A video that breaks off gives its last readable
+    frame for the parts that are missing.
 
     Args:
-        clip_s: the length of the part that is looked at, in the middle of the video; 0 for all of it.
+        clip_s: only this many seconds in the middle of the video are used; 0 for all of it.
 
     Raises:
-        UnreadableError: for good.
+        UnreadableError: for good; the file is broken, or too many frames would have to be decoded.
     """
     with opened(data, "video", most_megapixels) as track:
         for frame in _shown(track, _moments(track, frames, clip_s)):
-            # PyAV's angle and Pillow's are both counterclockwise.
+            # PyAV and Pillow both count angles counterclockwise.
             image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
             yield image.rotate(frame.rotation, expand=True)
 
 
 def _moments(track: Track, count: int, clip_s: float) -> list[float]:
+    """The middles of the parts, in units of the track."""
     length = track.end - track.start
     clip = min(length, clip_s / track.unit_s) if clip_s else length
     first = track.start + (length - clip) / 2
@@ -38,7 +42,7 @@ def _moments(track: Track, count: int, clip_s: float) -> list[float]:
 
 
 def _shown(track: Track, moments: list[float]) -> Iterator[VideoFrame]:
-    """For each moment the frame that is on the screen then."""
+    """For each moment, the frame that is on the screen then."""
     frames: Iterator[VideoFrame] = iter(())
     shown: VideoFrame | None = None
     decoded = 0
