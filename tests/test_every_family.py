@@ -92,10 +92,12 @@ def test_every_family_is_asked_by_some_problem() -> None:
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     kind: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
-    registry = AdapterFolders(tmp_path / "adapters")
-    one, two = (save_random_adapter(load(kind, source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    one, two = (
+        save_random_adapter(load(kind, source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1")
+    )
     family = load(kind, source)
-    bank = AdapterBank(family, registry, 10**9)
+    bank = AdapterBank(family, adapter_folders, 10**9)
     adapters = [one, None, two, one]
     examples = four_examples(family, sample)
     together = family.predict(examples, adapters, bank, FeatureCache({}))
@@ -168,13 +170,13 @@ def test_precomputed_examples_give_the_same_answers(kind: type[Family], sample: 
 def test_an_adapter_on_the_layers_that_a_question_trains_changes_the_answer(
     kind: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
-    registry, trained = (
+    adapter_folders, trained = (
         AdapterFolders(tmp_path / "adapters"),
         load(kind, source).trained_layers(question_of(sample)),
     )
-    adapter = save_random_adapter(load(kind, source), registry, "p1.v1", 4, trained)
+    adapter = save_random_adapter(load(kind, source), adapter_folders, "p1.v1", 4, trained)
     family = load(kind, source)
     assert set(trained) <= set(family.lora_layers())
-    bank, examples = AdapterBank(family, registry, 10**9), four_examples(family, sample)
+    bank, examples = AdapterBank(family, adapter_folders, 10**9), four_examples(family, sample)
     before, after = (family.predict(examples, [name] * FOUR, bank, FeatureCache({})) for name in (None, adapter))
     assert all(one != other for one, other in zip(before, after, strict=True))

@@ -27,7 +27,7 @@ from transformers import (
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.encoders.encoder import Encoder
-from lorabel.families.encoders.pooling import pooled
+from lorabel.families.encoders.pooling import pool_features
 from lorabel.media.audio import decode_audio, windows
 from lorabel.settings import Settings
 
@@ -125,7 +125,7 @@ class AudioTextEncoder(Encoder):
         is_longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=self.device)
         heard = self.module.audio_model(mel, is_longer)  # type: ignore[operator]
         features = self.module.audio_projection(heard.pooler_output)  # type: ignore[operator]
-        return pooled(functional.normalize(features.float(), dim=-1), [len(one) for one in data], "mean")
+        return pool_features(functional.normalize(features.float(), dim=-1), [len(one) for one in data], "mean")
 
     def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
         """A little earlier or later, a little louder or softer. Never at another pitch or speed: that may be the
@@ -139,11 +139,11 @@ class AudioTextEncoder(Encoder):
     def tower(self, modality: Modality) -> frozenset[str]:
         return self._text_layers if modality == Modality.TEXT else self._audio_layers
 
-    def rows(self, modality: Modality, data: Any) -> int:
+    def row_count(self, modality: Modality, data: Any) -> int:
         return len(data) if modality == Modality.AUDIO else 1
 
     @property
-    def learning(self) -> frozenset[Modality]:
+    def trained_modalities(self) -> frozenset[Modality]:
         return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
 
     @cached_property

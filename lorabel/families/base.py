@@ -1,7 +1,7 @@
-"""A family is one way of computing; each file here holds one. Training and serving share it.
+"""The base class of model families. A family is one way of computing, used both to train and to serve.
 
-A subclass of `Family` is found by itself. It says which questions about which modalities it answers, and knows
-nothing of Label Studio, projects or HTTP.
+Each file in this folder holds one family, which `lorabel.discovery` finds. A family declares which inputs it
+answers and which modalities it reads. It knows nothing of Label Studio, projects or HTTP.
 """
 
 import logging
@@ -25,17 +25,36 @@ DigestOf = Callable[[MediaRef], str | None]
 
 
 class NoBatchAdapters(BatchAdapters):
-    """Leaves the model as it is: with the adapter that PEFT has active, or none."""
+    """Leaves the model unchanged: every row is computed with the adapter that PEFT has active, or with none."""
 
     def use(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
         return nullcontext()
 
     def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
+        """Return the adapter as it is, whatever the layers."""
         return adapter
 
 
 class Family(ABC):
-    """A loaded base model. `prepare`, `recall` and `answer` may run in any thread, everything else in one."""
+    """A loaded base model.
+
+    A `PreparedInput` is whatever `prepare` returns; each family defines its own class. `adapter` is the name of an
+    adapter; None is the base model.
+
+    Thread safety: `prepare`, `recall` and `answer` may run in any thread. All other methods run in one thread,
+    which owns the device.
+
+    Attributes:
+        name: names the family in settings (`MODEL_<NAME>`, `FAMILIES`), metrics and logs.
+        inputs: the classes of inputs that the family answers.
+        modalities: the modalities of contents that it can read.
+        default_source: the base model if the settings name none.
+        source: the base model that was loaded.
+        module: the base model; adapters go on its linear layers.
+        device: where `module` is.
+        dtype: the precision of the weights of `module`.
+    """
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[type[Input], ...]]
@@ -50,69 +69,101 @@ class Family(ABC):
     @classmethod
     @abstractmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
-        """The base model, frozen and in eval mode.
+        """Load a base model, frozen and in eval mode.
+
+        Args:
+            source: a hub id or a local folder; which forms are possible is up to the family.
 
         Raises:
-            SettingsError: it cannot be found or read; the message names the setting.
+            SettingsError: the model cannot be found or read. The message names the setting.
         """
 
     @classmethod
     @abstractmethod
     def tiny(cls, folder: Path) -> str:
-        """Write a tiny model with random weights for tests; returns its source for `load`."""
+        """Write a tiny model with random weights for tests. Returns its source for `load`."""
 
     @abstractmethod
     def prepare(self, question: Any, fetch: Fetch) -> Any:
-        """One example, on the CPU. Raises UnreadableError."""
-
-    def precompute(
-        self, examples: Sequence[Any], trained: Collection[str], generator: torch.Generator
-    ) -> Sequence[Any]:
-        """The same examples with everything computed that LoRA on the `trained` layers cannot change.
-
-        A run then pays once for it, not at every step. Several augmented views may be kept of each.
-        """
-        return examples
-
-    @abstractmethod
-    def augment(self, examples: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
-        """The same examples changed a little, so that a few of them teach more."""
-
-    def recall(
-        self, question: Any, digest_of: DigestOf, adapter: str | None, adapters: BatchAdapters, cache: FeatureCache
-    ) -> Any | None:
-        """What `prepare` would make, or what was computed from it, from `cache`; None if it is not there.
+        """Read and decode the contents of a question. Returns a `PreparedInput` on the CPU.
 
         Args:
-            digest_of: a file's `lorabel.media.fetching.digest`; None if it is not known.
+            question: an instance of one of `inputs`.
+            fetch: returns the bytes of a file.
+
+        Raises:
+            UnreadableError: a content cannot be fetched or decoded.
+        """
+
+    def precompute(
+        self, prepared_inputs: Sequence[Any], trained: Collection[str], generator: torch.Generator
+    ) -> Sequence[Any]:
+        """Compute everything that LoRA on the trained layers cannot change, so that a run pays for it only once.
+
+        Args:
+            trained: names of the layers that the run trains.
+            generator: on the CPU; for random augmentation. Several augmented views may be kept of each input.
+
+        Returns:
+            `PreparedInput`s that hold the results, in the same order.
+        """
+        return prepared_inputs
+
+    @abstractmethod
+    def augment(self, prepared_inputs: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
+        """Change the inputs a little at random (data augmentation); their targets stay right.
+
+        Args:
+            generator: on the CPU.
+        """
+
+    def recall(
+        self, question: Any, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
+    ) -> Any | None:
+        """Build a `PreparedInput` from the cache instead of from files.
+
+        Args:
+            digest_of: returns the `lorabel.media.fetching.digest` of a file, or None if it is not known.
+
+        Returns:
+            what `prepare` would return, or the features that were computed from it; None if the cache lacks it.
         """
         return None
 
     def answer(
-        self, example: Any, adapter: str | None, adapters: BatchAdapters, cache: FeatureCache
+        self, prepared_input: Any, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
     ) -> Contract | None:
-        """The output where `cache` holds all that it takes; None where the device is needed."""
+        """Compute the output from the cache alone; None if the device is needed."""
         return None
 
     @abstractmethod
     def predict(
-        self, examples: Sequence[Any], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
+        self,
+        prepared_inputs: Sequence[Any],
+        adapters: Sequence[str | None],
+        bank: BatchAdapters,
+        cache: FeatureCache,
     ) -> Sequence[Contract]:
-        """One output per example, row i computed with `adapters[i]`.
+        """Compute one output per input, in the same order. Row i is computed with `adapters[i]`.
 
         Args:
-            cache: keeps what is costly (features by content and adapter). It must be emptied when an adapter's
-                name comes to mean other weights.
+            bank: applies the adapters to `module`.
+            cache: keeps features by content and adapter. The caller must empty it when the name of an adapter
+                comes to mean other weights.
         """
 
     @abstractmethod
-    def loss(self, examples: Sequence[Any], targets: Sequence[Any]) -> Tensor:
-        """(batch,) float32: each example's own, with the adapter that PEFT has active."""
+    def loss(self, prepared_inputs: Sequence[Any], targets: Sequence[Any]) -> Tensor:
+        """Compute the loss of each input with the adapter that PEFT has active.
+
+        Returns:
+            (batch,) float32 on `device`, with gradients.
+        """
 
     def lora_layers(self) -> list[str]:
-        """Names of the linear layers that an adapter may be on: all of them."""
+        """Return the names of all layers that an adapter may be on: all linear layers of `module`."""
         return [name for name, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
 
     def trained_layers(self, question: Input) -> list[str]:
-        """Those of them that a new adapter goes on, which is to answer such questions."""
+        """Return those of `lora_layers` that a new adapter for such questions is put on."""
         return self.lora_layers()

@@ -1,4 +1,4 @@
-"""What a family has computed and may need again: pixels, features of pictures and of texts."""
+"""Keeps what a family has computed and may need again: decoded files, and features of contents and texts."""
 
 import threading
 from collections.abc import Hashable, Mapping
@@ -7,45 +7,51 @@ from typing import Any
 from cachetools import LRUCache
 
 DECODED, FEATURES, TEXTS = "pixels", "features", "texts"
-"""Inputs as decoded; what a tower computed from them; what is the same for many questions: what it computed from
-texts that they ask about, and what a head has learned."""
+"""Kinds of values. DECODED: decoded files. FEATURES: features of contents, computed by a tower. TEXTS: what many
+questions share, that is features of label texts and the weights of heads."""
 
 
 class FeatureCache:
-    """Tensors, or whatever has `nbytes`, by kind and key. Thread-safe.
+    """A cache of tensors, or of other values with `nbytes`, by kind and key.
 
-    Each kind has its own room, and forgets what was not used for longest.
+    Each kind has a capacity of its own. When it is full, the least recently used values are dropped.
+    Thread-safe.
 
     Args:
-        most_bytes: room per kind. What is of another kind is not kept.
+        max_bytes: capacity of each kind. Values of a kind that is missing here are not kept.
     """
 
-    def __init__(self, most_bytes: Mapping[str, int]) -> None:
-        self._kept: dict[str, LRUCache[Hashable, Any]] = {
-            kind: LRUCache(size, getsizeof=lambda value: value.nbytes) for kind, size in most_bytes.items()
+    def __init__(self, max_bytes: Mapping[str, int]) -> None:
+        self._values: dict[str, LRUCache[Hashable, Any]] = {
+            kind: LRUCache(capacity, getsizeof=lambda value: value.nbytes) for kind, capacity in max_bytes.items()
         }
-        self._found = {kind: [0, 0] for kind in most_bytes}
+        self._hits = dict.fromkeys(max_bytes, 0)
+        self._misses = dict.fromkeys(max_bytes, 0)
         self._lock = threading.Lock()
 
     def get(self, kind: str, key: Hashable) -> Any | None:
+        """Return the value, or None if it is not in the cache. Counts a hit or a miss."""
         with self._lock:
-            if kind not in self._kept:
+            if kind not in self._values:
                 return None
-            value = self._kept[kind].get(key)
-            self._found[kind][value is not None] += 1
+            value = self._values[kind].get(key)
+            if value is None:
+                self._misses[kind] += 1
+            else:
+                self._hits[kind] += 1
             return value
 
     def put(self, kind: str, key: Hashable, value: Any) -> None:
-        """What is larger than its kind's whole room is not kept."""
+        """Store a value. It is not kept if it is larger than the whole capacity of its kind."""
         with self._lock:
-            kept = self._kept.get(kind)
-            if kept is not None and value.nbytes <= kept.maxsize:
-                kept[key] = value
+            values = self._values.get(kind)
+            if values is not None and value.nbytes <= values.maxsize:
+                values[key] = value
 
     def figures(self) -> dict[str, dict[str, int]]:
-        """Per kind: `bytes` kept, `hits` and `misses` so far."""
+        """Return for each kind the `bytes` that are stored, and the number of `hits` and `misses` so far."""
         with self._lock:
             return {
-                kind: {"bytes": int(kept.currsize), "hits": self._found[kind][1], "misses": self._found[kind][0]}
-                for kind, kept in self._kept.items()
+                kind: {"bytes": int(values.currsize), "hits": self._hits[kind], "misses": self._misses[kind]}
+                for kind, values in self._values.items()
             }

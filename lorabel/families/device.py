@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""Chooses the device that computes, and its precision."""
 
 import torch
 
@@ -7,7 +7,11 @@ from lorabel.settings import Settings
 
 
 def choose_device(settings: Settings) -> torch.device:
-    """`auto` takes CUDA where there is one. Raises SettingsError for a device that is not here."""
+    """Return the device that the settings name; `auto` is CUDA if it is available, else the CPU.
+
+    Raises:
+        SettingsError: the device does not exist on this machine.
+    """
     name = settings.device
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,10 +29,13 @@ def choose_device(settings: Settings) -> torch.device:
 
 
 def choose_precision(settings: Settings, device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it (AMX or AVX512-BF16 on CPUs), float32 otherwise."""
+    """Return the precision that the settings name.
+
+    `auto` is bfloat16 if the device computes in it (CPUs: with AMX or AVX512-BF16), else float32.
+    """
     if settings.precision != "auto":
         return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else torch.float32

@@ -26,7 +26,7 @@ from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.encoders.attention import separate_attention
 from lorabel.families.encoders.encoder import Encoder
-from lorabel.families.encoders.pooling import pooled
+from lorabel.families.encoders.pooling import pool_features
 from lorabel.media.image import decode_image
 from lorabel.media.video import decode_video
 from lorabel.settings import Settings
@@ -103,7 +103,7 @@ class DualEncoder(Encoder):
             features = self.module.encode_image(batch)  # type: ignore[operator]
         features = functional.normalize(features.float(), dim=-1)
         if modality == Modality.VIDEO:
-            return pooled(features, [len(frames) for frames in data], self.settings.video_pooling)
+            return pool_features(features, [len(frames) for frames in data], self.settings.video_pooling)
         return features
 
     def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
@@ -114,11 +114,11 @@ class DualEncoder(Encoder):
     def tower(self, modality: Modality) -> frozenset[str]:
         return self._text_layers if modality == Modality.TEXT else self._image_layers
 
-    def rows(self, modality: Modality, data: Any) -> int:
+    def row_count(self, modality: Modality, data: Any) -> int:
         return len(data) if modality == Modality.VIDEO else 1
 
     @property
-    def learning(self) -> frozenset[Modality]:
+    def trained_modalities(self) -> frozenset[Modality]:
         return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which family answers a question, and how its base model is loaded from the settings."""
+"""Chooses the family that answers an input, and loads its base model as the settings say."""
 
 import logging
 from functools import cache
@@ -18,44 +18,61 @@ log = logging.getLogger(__name__)
 
 @cache
 def family_types() -> tuple[type[Family], ...]:
-    """Looked for once: entry points take tens of milliseconds, and every question asks."""
+    """Return every family that is installed.
+
+    The result is cached: reading entry points takes tens of milliseconds, and every request needs it.
+    """
     return discover(lorabel.families, Family)  # type: ignore[type-abstract]
 
 
 def family_for(question: Input) -> type[Family]:
-    """Of those that answer such a question, the one that is made for the fewest modalities.
+    """Return the family that answers a question. If several can, the family with the fewest modalities is chosen.
 
     Raises:
-        SettingsError: none does, or two are alike in that.
+        SettingsError: no family can, or two have equally few modalities.
     """
-    able = [
-        one for one in family_types() if isinstance(question, one.inputs) and question.modalities <= one.modalities
+    able_families = [
+        family
+        for family in family_types()
+        if isinstance(question, family.inputs) and question.modalities <= family.modalities
     ]
-    fewest = min((len(one.modalities) for one in able), default=0)
-    chosen = [one for one in able if len(one.modalities) == fewest]
-    if len(chosen) != 1:
-        about = " and ".join(sorted(question.modalities)) or "nothing"
-        names = ", ".join(one.name for one in chosen) or "no family"
+    fewest = min((len(family.modalities) for family in able_families), default=0)
+    chosen_families = [family for family in able_families if len(family.modalities) == fewest]
+    if len(chosen_families) != 1:
+        modalities = " and ".join(sorted(question.modalities)) or "nothing"
+        names = ", ".join(family.name for family in chosen_families) or "no family"
         raise SettingsError(
-            f"{names} answers questions of kind {question.kind!r} about {about}, expected exactly one"
+            f"{names} answers questions of kind {question.kind!r} about {modalities}, expected exactly one"
         )
-    return chosen[0]
+    return chosen_families[0]
 
 
 def families_named(settings: Settings) -> list[type[Family]]:
-    """Those of FAMILIES. Raises SettingsError for a name that is none."""
-    known = {one.name: one for one in family_types()}
+    """Return the families that the setting FAMILIES names, in its order.
+
+    Raises:
+        SettingsError: a name is not the name of a family.
+    """
+    families = {family.name: family for family in family_types()}
     names = [name.strip() for name in settings.families.split(",") if name.strip()]
     for name in names:
-        if name not in known:
+        if name not in families:
             raise SettingsError(
-                f"FAMILIES names {name!r}, which is no model family; known: {', '.join(sorted(known))}"
+                f"FAMILIES names {name!r}, which is no model family; known: {', '.join(sorted(families))}"
             )
-    return [known[name] for name in names]
+    return [families[name] for name in names]
 
 
 def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | None = None) -> Family:
-    """Load the base model that MODEL_<FAMILY> names, on the settings' device and, by default, precision."""
+    """Load the base model that the setting MODEL_<FAMILY> names, or the default of the family.
+
+    Args:
+        settings: also choose the device.
+        dtype: precision of the weights; None: the precision that the settings choose.
+
+    Raises:
+        SettingsError: the device or the model is not available.
+    """
     device = choose_device(settings)
     dtype = dtype or choose_precision(settings, device)
     source = settings.models.get(family.name, family.default_source)

@@ -115,7 +115,7 @@ class TextEncoder(Encoder):
         return frozenset(name for name in self.tower_layers() if name.startswith(f"{LABELS}."))
 
     @property
-    def learning(self) -> frozenset[Modality]:
+    def trained_modalities(self) -> frozenset[Modality]:
         return self.modalities if self.towers == "both" else frozenset()
 
     @property

@@ -1,7 +1,8 @@
-"""Attention with a linear layer each for q, k and v, in place of torch's fused `nn.MultiheadAttention`.
+"""Attention with separate linear layers for q, k and v. It replaces torch's fused `nn.MultiheadAttention`.
 
-The fused module multiplies with one packed weight that no LoRA layer can reach per row, nor can PEFT's mixed
-batches; open_clip builds both towers from it. The weights stay the same, so the outputs do too.
+open_clip builds both towers from the fused module, which multiplies with one packed weight. Neither our LoRA
+layers nor PEFT's mixed batches can change that weight per row. The separate layers have the same weights, so the
+outputs are the same.
 """
 
 import torch
@@ -10,9 +11,13 @@ from torch.nn import functional
 
 
 class SeparateAttention(nn.Module):
-    """Called like `nn.MultiheadAttention`; returns no attention weights.
+    """Multi-head attention with the weights and the call signature of an `nn.MultiheadAttention`.
 
-    Inputs are (batch, seq, dim), or (seq, batch, dim) where the replaced module was not `batch_first`.
+    Args:
+        fused: the module to replace; its weights are copied.
+
+    Raises:
+        ValueError: the module has `bias_k` or `add_zero_attn`.
     """
 
     def __init__(self, fused: nn.MultiheadAttention) -> None:
@@ -38,8 +43,17 @@ class SeparateAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
+        """Attend from `query` to `key`. Returns the outputs, and None in place of attention weights.
+
+        Args:
+            query: (batch, target, dim); (target, batch, dim) if the replaced module was not `batch_first`.
+            key: like `query`, with `source` in place of `target`; `value` likewise.
+            key_padding_mask: (batch, source); True (or minus infinity) means "do not attend".
+            need_weights: ignored; only there for the signature.
+            attn_mask: (target, source) or (batch * heads, target, source), with the same meaning.
+        """
         if not self.batch_first:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+            query, key, value = (states.transpose(0, 1) for states in (query, key, value))
         q, k, v = self._heads(self.q_proj(query)), self._heads(self.k_proj(key)), self._heads(self.v_proj(value))
         mask = _merge_masks(attn_mask, key_padding_mask, self.heads, q.dtype)
         dropout = self.dropout if self.training else 0.0
@@ -47,13 +61,13 @@ class SeparateAttention(nn.Module):
         out = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out if self.batch_first else out.transpose(0, 1), None
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _heads(self, states: Tensor) -> Tensor:
         """(batch, seq, dim) -> (batch, heads, seq, dim / heads)."""
-        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
+        return states.view(*states.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 def separate_attention(module: nn.Module) -> nn.Module:
-    """Replace every fused attention below `module`, in place, and return it."""
+    """Replace every `nn.MultiheadAttention` inside a module, in place. Returns the module."""
     for name, child in module.named_children():
         if isinstance(child, nn.MultiheadAttention):
             setattr(module, name, SeparateAttention(child).train(child.training))
@@ -63,12 +77,14 @@ def separate_attention(module: nn.Module) -> nn.Module:
 
 
 def _split(fused: nn.MultiheadAttention) -> tuple[Tensor, ...]:
+    """Return the weights of q, k and v."""
     if fused.in_proj_weight is not None:
         return fused.in_proj_weight.chunk(3)
     return fused.q_proj_weight, fused.k_proj_weight, fused.v_proj_weight
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a layer with a copy of the weights."""
     layer = nn.Linear(
         weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device, dtype=weight.dtype
     )
@@ -82,10 +98,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 def _merge_masks(
     attn_mask: Tensor | None, key_padding_mask: Tensor | None, heads: int, dtype: torch.dtype
 ) -> Tensor | None:
-    """One additive mask that broadcasts to (batch, heads, target, source).
-
-    In `nn.MultiheadAttention`'s masks True means "do not attend"; the same is minus infinity when additive.
-    """
+    """Merge both masks into one additive mask that broadcasts to (batch, heads, target, source)."""
     masks = []
     if attn_mask is not None:
         additive = _additive(attn_mask, dtype)
@@ -96,6 +109,7 @@ def _merge_masks(
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a boolean mask, where True means "do not attend", into 0 and minus infinity."""
     if mask.dtype != torch.bool:
         return mask.to(dtype)
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, float("-inf"))

@@ -1,17 +1,15 @@
-"""Models that put contents and texts into one space: answers come from their features.
+"""The base class of families whose model puts contents and texts into one space; answers come from the features.
 
-What all of them do alike: features that were computed before are found again, each content of a batch goes through
-its tower once, texts that are asked about are read once for each adapter, and the loss is over the same figures
-that predict. How features become an answer is said by a head, one for each kind of question (`HEADS`); how a
-content is read from a file and which tower computes it is said by a family.
+All these families work alike: features are cached, label texts are encoded once for each adapter, and the loss is
+computed from the same logits as predictions. A head computes the answer from the features, one head for each kind
+of question (`HEADS`). The family itself only says how its model decodes and encodes each modality.
 """
 
 import base64
 from abc import abstractmethod
-from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,387 +17,235 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lorabel.contracts import (
-    BatchAdapters,
-    Content,
-    Contract,
-    Embedding,
-    EmbedInput,
-    Input,
-    Modality,
-)
+from lorabel.contracts import BatchAdapters, Contract, Embedding, EmbedInput, Input, Modality
 from lorabel.errors import UnreadableError
-from lorabel.families.base import DigestOf, Family, Fetch
-from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
-from lorabel.families.encoders.heads.base import Basis, Head, fresh_layer, weights_of
-from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, layer_of
-from lorabel.families.encoders.items import Item, name_of, parts
-from lorabel.media.fetching import digest
-from lorabel.media.text import read_text_file
+from lorabel.families.base import DigestOf
+from lorabel.families.cache import TEXTS, FeatureCache
+from lorabel.families.encoders.content_encoder import ContentEncoder
+from lorabel.families.encoders.heads.base import Head, HeadParameters, read_weights, zero_layer
+from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, layer_name
+from lorabel.families.encoders.prepared_input import PreparedInput, batches, group_by_question
 
+# Most label texts that are encoded at once.
 TEXT_BATCH = 256
-# Many times what the models read of a text: to cut it into tokens takes time on the device's thread.
-MOST_CHARACTERS = 20_000
-# Of a content that is no text, where features are precomputed: the content itself, then augmented ones.
-VIEWS = 4
-FEATURE_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Example:
-    """A question, of a class among the family's `inputs`, with an item for each of its contents."""
+class _ParametersKey:
+    """What the parameters of a head depend on.
 
-    question: Input
-    items: tuple[Item, ...]
-
-    @property
-    def head(self) -> Head:
-        return HEADS[type(self.question)]
-
-
-@dataclass(frozen=True)
-class _BasisKey:
-    """What a head's basis depends on: with the adapters that change what the text tower computes of the texts
-    (`reader`) and what the head's layer has learned (`learner`)."""
+    Args:
+        texts: see `Head.texts`.
+        text_adapter: the adapter if it changes the features of the texts, else None.
+        head_adapter: the adapter if it has trained the head's layer and the question uses it, else None.
+    """
 
     head: Head
     texts: tuple[str, ...]
-    reader: str | None
-    learner: str | None
+    text_adapter: str | None
+    head_adapter: str | None
+
+    @property
+    def features_key(self) -> tuple[str | None, tuple[str, ...]]:
+        """The cache key of the features of the texts."""
+        return self.text_adapter, self.texts
+
+    @property
+    def weights_key(self) -> tuple[str | None, str]:
+        """The cache key of the weights of the head's layer."""
+        return self.head_adapter, self.head.layer
 
 
-class Encoder(Family):
-    """The subclass is a dataclass that sets what `Family` names, and says how its model reads and encodes each
-    modality. The heads' layers are added to its `module`."""
+class Encoder(ContentEncoder):
+    """A model with towers for contents and for label texts, and a layer for each head.
+
+    The subclass is a dataclass that sets the attributes of `Family`. The layers of the heads are added to its
+    `module`.
+    """
 
     inputs: ClassVar[tuple[type[Input], ...]] = (*HEADS, EmbedInput)
 
     def __post_init__(self) -> None:
-        layers = {head.layer: fresh_layer(head.size(self._dim)) for head in HEADS.values()}
+        layers = {head.layer: zero_layer(head.size(self._dim)) for head in HEADS.values()}
         self.module.add_module(HEAD_LAYERS, nn.ModuleDict(layers).to(self.device))
-
-    def read(self, modality: Modality, file: bytes) -> Tensor:
-        """A file's content, on the CPU, as small as the model can use it; never asked about a text.
-
-        Raises:
-            UnreadableError: for good.
-        """
-        raise NotImplementedError(f"{self.name} reads no files of {modality}")
-
-    @abstractmethod
-    def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
-        """(len(data), dim) float32 of length 1, on the device. `data`: what `read` made, or texts."""
-
-    def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
-        """The same changed a little, so that it still means the same; texts stay as they are."""
-        return data
-
-    @abstractmethod
-    def tower(self, modality: Modality) -> frozenset[str]:
-        """Those of the `tower_layers` that compute features of contents of this modality."""
-
-    def rows(self, modality: Modality, data: Any) -> int:
-        """How many rows of its tower one content takes: a video has a row for each frame."""
-        return 1
 
     @property
     @abstractmethod
-    def learning(self) -> frozenset[Modality]:
-        """The modalities of contents whose towers new adapters go on; on that for label texts they always do."""
+    def trained_modalities(self) -> frozenset[Modality]:
+        """The modalities of contents whose towers are trained. The tower for label texts is always trained."""
 
     def encode_labels(self, texts: Sequence[str]) -> Tensor:
-        """(texts, dim) float32 of length 1, on the device: label texts, where they are read by other layers."""
+        """Compute the features of label texts. Overridden if they have a tower of their own.
+
+        Returns:
+            (len(texts), dim) float32 of length 1, on the device.
+        """
         return self.encode(Modality.TEXT, texts)
 
     @property
     def label_tower(self) -> frozenset[str]:
-        """The layers that compute features of label texts."""
+        """The names of the layers that compute the features of label texts."""
         return self.tower(Modality.TEXT)
 
     @property
     @abstractmethod
     def scale(self) -> float:
-        """What the model multiplies cosines with for logits."""
+        """The model multiplies cosines with this number to get logits."""
 
     @property
     def bias(self) -> float | None:
-        """What the model adds to a logit so that 0 is the border between fitting and not, if it learned that."""
+        """The model adds this number so that logits above 0 mean "fits"; None if it has not learned one."""
         return None
 
     def tower_layers(self) -> list[str]:
-        """The `lora_layers` of the model itself, without those of the heads."""
+        """Return the `lora_layers` of all towers, that is without the layers of the heads."""
         return [name for name in self.lora_layers() if not name.startswith(f"{HEAD_LAYERS}.")]
 
     def trained_layers(self, question: Input) -> list[str]:
-        """Of the towers that are to learn those that have a part in the answer; and the head's layer. Label texts
-        are always to be learned."""
-        head = HEADS[type(question)]
-        layers = {layer for modality in question.modalities & self.learning for layer in self.tower(modality)}
-        layers |= self.label_tower if head.texts(question) else frozenset()
-        return sorted(layers | {layer_of(head)} if head.is_learned(question) else layers)
+        """Return the layers that affect the answer to the question and are to be trained, sorted.
 
-    def prepare(self, question: Input, fetch: Fetch) -> Example:
-        return Example(question, tuple(self._read(content, fetch) for content in question.contents))
+        These are the towers of `trained_modalities`, the tower for label texts, and the layer of the head.
+        """
+        head = HEADS[type(question)]
+        trained_modalities = question.modalities & self.trained_modalities
+        layers = {layer for modality in trained_modalities for layer in self.tower(modality)}
+        if head.texts(question):
+            layers |= self.label_tower
+        if head.is_learned(question):
+            layers.add(layer_name(head))
+        return sorted(layers)
 
     def recall(
-        self,
-        question: Input,
-        digest_of: DigestOf,
-        adapter: str | None,
-        adapters: BatchAdapters,
-        cache: FeatureCache,
-    ) -> Example | None:
-        found = self._recall(question, digest_of, adapter, adapters, cache)
-        is_whole = found is not None and all(item.features is not None for item in found.items)
-        if isinstance(question, EmbedInput) and question.is_only_recalled and not is_whole:
-            raise UnreadableError("its features are not in memory", is_permanent=False)
-        return found
+        self, question: Input, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
+    ) -> PreparedInput | None:
+        """Build a `PreparedInput` from the cache; see `Family.recall`.
 
-    def _recall(
-        self,
-        question: Input,
-        digest_of: DigestOf,
-        adapter: str | None,
-        adapters: BatchAdapters,
-        cache: FeatureCache,
-    ) -> Example | None:
-        items = []
-        for content in question.contents:
-            name = name_of(content, digest_of)
-            if name is None:
-                return None
-            key = self._key(content.modality, name, adapter, adapters)
-            features, data = cache.get(FEATURES, key), content.text and content.text[:MOST_CHARACTERS]
-            if features is None and data is None:
-                data = cache.get(DECODED, name)
-                if data is None:
-                    return None
-            items.append(Item(content.modality, data, None if features is None else features[None], name))
-        return Example(question, tuple(items))
+        Raises:
+            UnreadableError: the question may only be answered from the cache, which lacks features of a content.
+        """
+        prepared = self.recall_contents(question, digest_of, adapter, bank, cache)
+        has_features = prepared is not None and prepared.has_features
+        if isinstance(question, EmbedInput) and question.is_cache_only and not has_features:
+            raise UnreadableError("its features are not in memory", is_permanent=False)
+        return prepared
 
     @torch.inference_mode()
     def answer(
-        self, example: Example, adapter: str | None, adapters: BatchAdapters, cache: FeatureCache
+        self, prepared_input: PreparedInput, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
     ) -> Contract | None:
-        if any(item.features is None for item in example.items):
+        """Compute the output if the features and the parameters of the head are in the cache; else None."""
+        if not prepared_input.has_features:
             return None
-        if isinstance(example.question, EmbedInput):
-            return self._embedding(example)
-        key = self._basis_key(example, adapter, adapters)
-        texts = cache.get(TEXTS, (key.reader, key.texts))
-        weights = None if key.learner is None else cache.get(TEXTS, (key.learner, key.head.layer))
-        if texts is None or (weights is None and key.learner is not None):
+        if isinstance(prepared_input.question, EmbedInput):
+            return self._embedding(prepared_input)
+        key = self._parameters_key(prepared_input, adapter, bank)
+        text_features = cache.get(TEXTS, key.features_key)
+        weights = None if key.head_adapter is None else cache.get(TEXTS, key.weights_key)
+        if text_features is None or (weights is None and key.head_adapter is not None):
             return None
-        return self._output(example, Basis(texts, weights, self.scale, self.bias))
-
-    @torch.inference_mode()
-    def precompute(
-        self, examples: Sequence[Example], trained: Collection[str], generator: torch.Generator
-    ) -> Sequence[Example]:
-        """Where a modality's tower does not learn, contents become features: a step costs next to nothing."""
-        made = {id(item): item for example in examples for item in example.items}
-        for modality in {item.modality for item in made.values()}:
-            if self.tower(modality).isdisjoint(trained):
-                items = [item for item in made.values() if item.modality == modality]
-                made |= {id(item): new for item, new in zip(items, self._views(items, generator), strict=True)}
-        return [replace(example, items=tuple(made[id(item)] for item in example.items)) for example in examples]
-
-    def augment(self, examples: Sequence[Example], generator: torch.Generator) -> Sequence[Example]:
-        """Each content jittered, or one of the views that have been precomputed so."""
-        return [
-            replace(example, items=tuple(self._augmented(item, generator) for item in example.items))
-            for example in examples
-        ]
+        return self._output(prepared_input, HeadParameters(text_features, weights, self.scale, self.bias))
 
     @torch.inference_mode()
     def predict(
-        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
-    ) -> Sequence[Contract]:
-        seen = self._see(examples, adapters, bank, cache)
-        bases: dict[_BasisKey, Basis] = {}
-        outputs: list[Contract] = []
-        for example, adapter in zip(seen, adapters, strict=True):
-            if isinstance(example.question, EmbedInput):
-                outputs.append(self._embedding(example))
-                continue
-            key = self._basis_key(example, adapter, bank)
-            if key not in bases:
-                bases[key] = self._basis(key, bank, cache)
-            outputs.append(self._output(example, bases[key]))
-        return outputs
-
-    def loss(self, examples: Sequence[Example], targets: Sequence[Any]) -> Tensor:
-        """Each head's own, for each group of examples in which it is asked the same."""
-        losses: dict[int, Tensor] = {}
-        features = self._encode_items([item for example in examples for item in example.items])
-        for members in _alike(examples):
-            first = examples[members[0]]
-            texts = self._encode_texts(first.head.texts(first.question))
-            weights = self._weights(first.head) if first.head.is_learned(first.question) else None
-            contents = torch.stack(
-                [torch.stack([features[id(item)] for item in examples[i].items]) for i in members]
-            )
-            basis = Basis(texts, weights, self.scale, self.bias)
-            found = first.head.losses(first.question, contents, basis, [targets[i] for i in members])
-            losses |= dict(zip(members, found, strict=True))
-        return torch.stack([losses[i] for i in range(len(examples))])
-
-    def _read(self, content: Content, fetch: Fetch) -> Item:
-        if content.media is None:
-            text = (content.text or "")[:MOST_CHARACTERS]
-            return Item(content.modality, text, digest=name_of(content, lambda _: None))
-        file = fetch(content.media)
-        layout = content.layout
-        data = (
-            self.read(content.modality, file) if layout is None else read_text_file(file, layout)[:MOST_CHARACTERS]
-        )
-        return Item(content.modality, data, digest=name_of(content, lambda _: digest(file)))
-
-    def _key(self, modality: Modality, name: str, adapter: str | None, adapters: BatchAdapters) -> Any:
-        return modality, name, adapters.effective_adapter(adapter, self.tower(modality))
-
-    def _see(
-        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
-    ) -> list[Example]:
-        """The same with features. Items that have none go through their tower, each content once."""
-        new: dict[Any, tuple[Item, str | None]] = {}
-        keys: dict[int, Any] = {}
-        for example, adapter in zip(examples, adapters, strict=True):
-            for item in example.items:
-                if item.features is None:
-                    key = self._key(item.modality, item.digest or str(id(item)), adapter, bank)
-                    keys[id(item)] = key
-                    new.setdefault(key, (item, adapter))
-        found: dict[Any, Tensor] = {}
-        kinds: dict[tuple[Modality, int], dict[Any, tuple[Item, str | None]]] = defaultdict(dict)
-        for key, own in new.items():
-            kinds[own[0].modality, self.rows(own[0].modality, own[0].data)][key] = own
-        for (modality, rows), some in kinds.items():
-            found |= self._compute(modality, rows, some, bank, cache)
-        return [
-            replace(
-                example,
-                items=tuple(
-                    replace(item, features=found[keys[id(item)]][None]) if item.features is None else item
-                    for item in example.items
-                ),
-            )
-            for example in examples
-        ]
-
-    def _compute(
         self,
-        modality: Modality,
-        rows: int,
-        new: Mapping[Any, tuple[Item, str | None]],
+        prepared_inputs: Sequence[PreparedInput],
+        adapters: Sequence[str | None],
         bank: BatchAdapters,
         cache: FeatureCache,
-    ) -> dict[Any, Tensor]:
-        """Of contents that take as many rows each, so that the bank can tell whose each row is."""
-        found: dict[Any, Tensor] = {}
-        for part in parts(list(new.items()), max(1, FEATURE_BATCH // rows)):
-            with bank.use([adapter for _, (_, adapter) in part]):
-                features = self.encode(modality, [item.data for _, (item, _) in part]).cpu()
-            # Copies: a row alone would keep its whole batch in memory.
-            found |= {key: own.clone() for (key, _), own in zip(part, features, strict=True)}
-        for key, (item, _) in new.items():
-            if item.digest is not None:
-                cache.put(FEATURES, key, found[key])
-                if isinstance(item.data, Tensor):
-                    cache.put(DECODED, item.digest, item.data)
-        return found
+    ) -> Sequence[Contract]:
+        """Compute one output per input; see `Family.predict`."""
+        inputs_with_features = self.add_features(prepared_inputs, adapters, bank, cache)
+        parameters: dict[_ParametersKey, HeadParameters] = {}
+        outputs: list[Contract] = []
+        for prepared, adapter in zip(inputs_with_features, adapters, strict=True):
+            if isinstance(prepared.question, EmbedInput):
+                outputs.append(self._embedding(prepared))
+                continue
+            key = self._parameters_key(prepared, adapter, bank)
+            if key not in parameters:
+                parameters[key] = self._parameters(key, bank, cache)
+            outputs.append(self._output(prepared, parameters[key]))
+        return outputs
 
-    def _basis_key(self, example: Example, adapter: str | None, adapters: BatchAdapters) -> _BasisKey:
-        head, question = example.head, example.question
+    def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
+        """Compute the loss of each input with its head; see `Family.loss`.
+
+        Inputs that ask the same question go through their head together.
+        """
+        losses: dict[int, Tensor] = {}
+        features = self.encode_contents([content for prepared in prepared_inputs for content in prepared.contents])
+        for indices in group_by_question(prepared_inputs):
+            head, question = prepared_inputs[indices[0]].head, prepared_inputs[indices[0]].question
+            text_features = self._encode_label_batches(head.texts(question))
+            weights = self._weights(head) if head.is_learned(question) else None
+            contents = torch.stack(
+                [
+                    torch.stack([features[id(content)] for content in prepared_inputs[index].contents])
+                    for index in indices
+                ]
+            )
+            parameters = HeadParameters(text_features, weights, self.scale, self.bias)
+            group_losses = head.losses(question, contents, parameters, [targets[index] for index in indices])
+            losses |= dict(zip(indices, group_losses, strict=True))
+        return torch.stack([losses[index] for index in range(len(prepared_inputs))])
+
+    def _parameters_key(self, prepared: PreparedInput, adapter: str | None, bank: BatchAdapters) -> _ParametersKey:
+        head, question = prepared.head, prepared.question
         texts = head.texts(question)
-        reader = adapters.effective_adapter(adapter, self.label_tower) if texts else None
-        learner = adapters.effective_adapter(adapter, {layer_of(head)}) if head.is_learned(question) else None
-        return _BasisKey(head, texts, reader, learner)
+        text_adapter = bank.effective_adapter(adapter, self.label_tower) if texts else None
+        head_adapter = bank.effective_adapter(adapter, {layer_name(head)}) if head.is_learned(question) else None
+        return _ParametersKey(head, texts, text_adapter, head_adapter)
 
-    def _basis(self, key: _BasisKey, bank: BatchAdapters, cache: FeatureCache) -> Basis:
-        texts = cache.get(TEXTS, (key.reader, key.texts))
-        if texts is None:
-            texts = self._encode_texts(key.texts, lambda count: bank.use([key.reader] * count)).cpu()
-            cache.put(TEXTS, (key.reader, key.texts), texts)
-        weights = None if key.learner is None else cache.get(TEXTS, (key.learner, key.head.layer))
-        if weights is None and key.learner is not None:
-            with bank.use([key.learner]):
+    def _parameters(self, key: _ParametersKey, bank: BatchAdapters, cache: FeatureCache) -> HeadParameters:
+        """Look the parameters up in the cache, and compute those that are missing; they are on the CPU."""
+        text_features = cache.get(TEXTS, key.features_key)
+        if text_features is None:
+            text_features = self._encode_label_batches(
+                key.texts, lambda count: bank.use([key.text_adapter] * count)
+            ).cpu()
+            cache.put(TEXTS, key.features_key, text_features)
+        weights = None if key.head_adapter is None else cache.get(TEXTS, key.weights_key)
+        if weights is None and key.head_adapter is not None:
+            with bank.use([key.head_adapter]):
                 weights = self._weights(key.head).cpu()
-            cache.put(TEXTS, (key.learner, key.head.layer), weights)
-        return Basis(texts, weights, self.scale, self.bias)
+            cache.put(TEXTS, key.weights_key, weights)
+        return HeadParameters(text_features, weights, self.scale, self.bias)
 
     def _weights(self, head: Head) -> Tensor:
-        return weights_of(self.module.get_submodule(layer_of(head)), head.size(self._dim)[0], self.device)
+        inputs, _ = head.size(self._dim)
+        return read_weights(self.module.get_submodule(layer_name(head)), inputs, self.device)
 
-    def _encode_texts(
+    def _encode_label_batches(
         self,
         texts: Sequence[str],
-        around: Callable[[int], AbstractContextManager[Any]] = nullcontext,
+        adapter_context: Callable[[int], AbstractContextManager[Any]] = nullcontext,
     ) -> Tensor:
-        """(texts, dim) float32, of length 1.
+        """(texts, dim) float32 of length 1, on the device; (0, dim) if there are no texts.
 
         Args:
-            around: given the number of texts in a batch, the context that it is computed in.
+            adapter_context: returns the context in which a batch is computed, given the number of its texts.
         """
         features = [torch.empty(0, self._dim, device=self.device)]
-        for part in parts(texts, TEXT_BATCH):
-            with around(len(part)):
-                features.append(self.encode_labels(part))
+        for batch in batches(texts, TEXT_BATCH):
+            with adapter_context(len(batch)):
+                features.append(self.encode_labels(batch))
         return torch.cat(features)
 
-    def _output(self, example: Example, basis: Basis) -> Contract:
-        contents = [item.features[0] for item in example.items if item.features is not None]
-        return example.head.output(example.question, torch.stack(contents).to(basis.texts.device), basis)
+    def _output(self, prepared: PreparedInput, parameters: HeadParameters) -> Contract:
+        contents = _first_views(prepared).to(parameters.text_features.device)
+        return prepared.head.output(prepared.question, contents, parameters)
 
-    def _embedding(self, example: Example) -> Embedding:
-        middle = torch.stack([item.features[0] for item in example.items if item.features is not None]).mean(0)
-        vector = functional.normalize(middle.float(), dim=0).cpu().numpy().astype("<f2")
+    def _embedding(self, prepared: PreparedInput) -> Embedding:
+        mean = _first_views(prepared).mean(0)
+        vector = functional.normalize(mean.float(), dim=0).cpu().numpy().astype("<f2")
         return Embedding(space=f"{self.name} {self.source}", float16=base64.b64encode(vector.tobytes()).decode())
-
-    def _encode_items(self, items: Sequence[Item]) -> dict[int, Tensor]:
-        """The features (dim,) of each item by its id, with the adapter that PEFT has active."""
-        found = {id(item): item.features[0] for item in items if item.features is not None}
-        for modality in {item.modality for item in items}:
-            new = [item for item in items if item.modality == modality and item.features is None]
-            # A text that several contents have is read once; files have been jittered each in its own way.
-            same = {id(item): item.data if modality == Modality.TEXT else id(item) for item in new}
-            data = {same[id(item)]: item.data for item in new}
-            if data:
-                made = dict(zip(data, self.encode(modality, list(data.values())), strict=True))
-                found |= {place: made[key] for place, key in same.items()}
-        return found
 
     @cached_property
     @torch.inference_mode()
     def _dim(self) -> int:
         return self.encode_labels(["a"]).shape[-1]
 
-    def _views(self, items: Sequence[Item], generator: torch.Generator) -> Iterator[Item]:
-        modality = items[0].modality
-        views = 1 if modality == Modality.TEXT else VIEWS
-        rows = max(self.rows(modality, item.data) for item in items)
-        for part in parts(items, max(1, FEATURE_BATCH // (views * rows))):
-            data = [
-                view
-                for item in part
-                for view in (
-                    item.data,
-                    *(self.jitter(item.modality, item.data, generator) for _ in range(views - 1)),
-                )
-            ]
-            features = self.encode(part[0].modality, data).view(len(part), views, -1)
-            yield from (replace(item, data=None, features=own) for item, own in zip(part, features, strict=True))
 
-    def _augmented(self, item: Item, generator: torch.Generator) -> Item:
-        if item.features is not None:
-            view = int(torch.randint(len(item.features), (), generator=generator))
-            return replace(item, features=item.features[view, None])
-        return replace(item, data=self.jitter(item.modality, item.data, generator))
-
-
-def _alike(examples: Sequence[Example]) -> list[list[int]]:
-    """Places in the batch of those that are asked the same about their contents."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for place, example in enumerate(examples):
-        groups[example.question.group_key].append(place)
-    return list(groups.values())
+def _first_views(prepared: PreparedInput) -> Tensor:
+    """(contents, dim): the features of the contents themselves, without augmented views."""
+    return torch.stack([content.features[0] for content in prepared.contents if content.features is not None])

@@ -1,7 +1,7 @@
-"""From how near each text is to how probable each label is, and how wrong that was.
+"""Computes label logits from similarities of contents and label texts, then probabilities and losses.
 
-Several texts of one label count as their mean probability. In a taxonomy the labels below one parent stand
-against each other, level by level.
+If a label has several texts, the exponential of its logit is the mean of theirs, so that probabilities are
+averaged and not logits. In a taxonomy the softmax is taken level by level, over the labels with the same parent.
 """
 
 import math
@@ -14,32 +14,50 @@ from torch.nn import functional
 from lorabel.contracts import LabelScores, LabelsInput, LabelTarget
 
 
-def label_logits(nearness: Tensor, question: LabelsInput, bias: float | None) -> Tensor:
-    """(batch, labels) float32. For several labels: 0 is the border between chosen and not.
+def label_logits(similarities: Tensor, question: LabelsInput, bias: float | None) -> Tensor:
+    """Compute a logit for each label. In multiple choice, a label with a logit above 0 is chosen.
 
-    SigLIP learned that border as a bias; others did not, so there it is the nearness of the neutral text.
+    SigLIP has learned that threshold as a bias. Other models have not; their threshold is the similarity with the
+    neutral text.
 
     Args:
-        nearness: (batch, texts + 1), scaled cosines with each label's texts in turn, and with the neutral one.
+        similarities: (batch, texts + 1) float32, scaled cosines: the texts of each label in turn, then the neutral
+            text.
+        bias: the learned bias, or None.
+
+    Returns:
+        (batch, labels) float32.
     """
-    texts, neutral = nearness[:, :-1], nearness[:, -1:]
+    text_logits, neutral_logits = similarities[:, :-1], similarities[:, -1:]
     if question.is_multiple:
-        texts = texts - neutral if bias is None else texts + bias
-    sizes = [len(texts) for texts in question.labels]
-    if len(sizes) == texts.shape[1]:
-        return texts
-    parts = torch.split(texts, sizes, dim=1)
-    return torch.stack([part.logsumexp(1) - math.log(part.shape[1]) for part in parts], dim=1)
+        text_logits = text_logits - neutral_logits if bias is None else text_logits + bias
+    text_counts = [len(texts) for texts in question.labels]
+    if len(text_counts) == text_logits.shape[1]:
+        return text_logits
+    labels = torch.split(text_logits, text_counts, dim=1)
+    return torch.stack([logits.logsumexp(1) - math.log(logits.shape[1]) for logits in labels], dim=1)
 
 
 def label_scores(logits: Tensor, question: LabelsInput) -> LabelScores:
-    """Of one row's logits (labels,)."""
-    shares = logits.sigmoid() if question.is_multiple else _log_shares(logits[None], question)[0].exp()
-    return LabelScores(probabilities=tuple(shares.tolist()))
+    """Compute the probabilities of one input from its logits, (labels,) float32."""
+    if question.is_multiple:
+        probabilities = logits.sigmoid()
+    else:
+        probabilities = _log_probabilities(logits[None], question)[0].exp()
+    return LabelScores(probabilities=tuple(probabilities.tolist()))
 
 
 def label_losses(logits: Tensor, question: LabelsInput, targets: Sequence[LabelTarget]) -> Tensor:
-    """(batch,) float32: cross-entropy, summed over a taxonomy's levels; or a sigmoid loss, the labels' mean."""
+    """Compute the loss of each input: cross-entropy, summed over the levels of a taxonomy.
+
+    In multiple choice it is the binary cross-entropy, averaged over the labels.
+
+    Args:
+        logits: (batch, labels) float32.
+
+    Returns:
+        (batch,) float32.
+    """
     truth = torch.zeros_like(logits)
     for row, target in zip(truth, targets, strict=True):
         if target.shares is None:
@@ -48,16 +66,16 @@ def label_losses(logits: Tensor, question: LabelsInput, targets: Sequence[LabelT
             row.copy_(torch.tensor(target.shares))
     if question.is_multiple:
         return functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
-    return -(truth * _log_shares(logits, question)).sum(1)
+    return -(truth * _log_probabilities(logits, question)).sum(1)
 
 
-def _log_shares(logits: Tensor, question: LabelsInput) -> Tensor:
-    """(batch, labels): log-softmax among the labels with the same parent."""
+def _log_probabilities(logits: Tensor, question: LabelsInput) -> Tensor:
+    """(batch, labels): log-softmax over the labels with the same parent."""
     if not question.parents:
         return logits.log_softmax(1)
     parents = torch.tensor(question.parents, device=logits.device)
-    shares = torch.empty_like(logits)
+    log_probabilities = torch.empty_like(logits)
     for parent in set(question.parents):
-        among = (parents == parent).nonzero()[:, 0]
-        shares = shares.index_copy(1, among, logits[:, among].log_softmax(1))
-    return shares
+        siblings = (parents == parent).nonzero()[:, 0]
+        log_probabilities = log_probabilities.index_copy(1, siblings, logits[:, siblings].log_softmax(1))
+    return log_probabilities

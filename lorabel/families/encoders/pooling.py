@@ -1,4 +1,4 @@
-"""Features of a content's parts, such as a video's frames, -> one of the whole."""
+"""Pools the features of a content's parts, such as the frames of a video, into one vector."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,17 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def pooled(features: Tensor, sizes: Sequence[int], how: str) -> Tensor:
-    """(len(sizes), dim) of length 1.
+def pool_features(features: Tensor, part_counts: Sequence[int], method: str) -> Tensor:
+    """Pool the parts of each content and scale the result to length 1.
 
     Args:
-        features: (sum of sizes, dim) of length 1, each content's parts one after another.
-        how: `mean`, or `max` of each dimension: what is only in one part is then not outvoted by the others.
+        features: (sum of part_counts, dim) float32 of length 1: the parts of the first content, then of the next.
+        part_counts: how many parts each content has.
+        method: `mean`; or `max` of each dimension, so that what only one part shows is not averaged away.
+
+    Returns:
+        (len(part_counts), dim) float32 on the device of `features`.
     """
-    parts = torch.split(features, list(sizes))
-    each = [part.amax(0) if how == "max" else part.mean(0) for part in parts]
-    return functional.normalize(torch.stack(each), dim=-1)
+    contents = torch.split(features, list(part_counts))
+    pooled = [parts.amax(0) if method == "max" else parts.mean(0) for parts in contents]
+    return functional.normalize(torch.stack(pooled), dim=-1)

@@ -41,7 +41,7 @@ def span_scores(logits: Tensor, words: Sequence[tuple[int, int]]) -> SpanScores:
             probability = float(certainty[first:end].mean())
             spans.append(Span(start=words[first][0], end=words[end - 1][1], label=label, probability=probability))
         first = end
-    return SpanScores(spans=tuple(spans), nothing=float(outside.min()))
+    return SpanScores(spans=tuple(spans), no_span_probability=float(outside.min()))
 
 
 def span_losses(logits: Tensor, words: Sequence[tuple[int, int]], target: SpanTarget) -> Tensor:

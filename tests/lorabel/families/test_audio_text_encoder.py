@@ -15,7 +15,7 @@ from lorabel.errors import SettingsError
 from lorabel.families.audio_text_encoder import AudioTextEncoder
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
-from lorabel.families.encoders.encoder import Example
+from lorabel.families.encoders.prepared_input import PreparedInput
 from lorabel.families.loading import family_for
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
@@ -46,7 +46,7 @@ def load(source: str, settings: Settings | None = None) -> AudioTextEncoder:
     return AudioTextEncoder.load(source, torch.device("cpu"), torch.float32, settings or Settings())
 
 
-def prepare(family: AudioTextEncoder, sound: Samples) -> Example:
+def prepare(family: AudioTextEncoder, sound: Samples) -> PreparedInput:
     return family.prepare(QUESTION, lambda _: encoded(sound, "pcm_f32le"))
 
 
@@ -80,17 +80,17 @@ def test_probabilities_are_those_of_transformers_own_pipeline(family: AudioTextE
 
 
 def test_a_long_sound_is_the_mean_of_windows_that_cover_it(family: AudioTextEncoder, source: str) -> None:
-    example = prepare(family, LONG)
-    assert example.items[0].data.shape[0] == 3
+    prepared = prepare(family, LONG)
+    assert prepared.contents[0].data.shape[0] == 3
     parts = [plain_features(source, LONG[start : start + 16_000]) for start in (0, 12_000, 24_000)]
     expected = torch.nn.functional.normalize(torch.stack(parts).mean(0), dim=-1)
-    found = family.encode(Modality.AUDIO, [example.items[0].data])[0]
+    found = family.encode(Modality.AUDIO, [prepared.contents[0].data])[0]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_no_more_is_heard_than_the_setting_says(source: str) -> None:
     short = load(source, Settings(audio_max_s=2.0))
-    assert prepare(short, LONG).items[0].data.shape[0] == 2
+    assert prepare(short, LONG).contents[0].data.shape[0] == 2
 
 
 def test_lora_reaches_every_linear_layer_of_both_towers(family: AudioTextEncoder) -> None:
@@ -112,20 +112,20 @@ def test_lora_reaches_every_linear_layer_of_both_towers(family: AudioTextEncoder
 
 def test_windowed_attention_gives_each_row_its_own_adapter_as_peft_does(source: str, tmp_path: Path) -> None:
     """Sounds of one window and of three, with and without adapters, in one batch."""
-    registry = AdapterFolders(tmp_path)
-    one, two = (save_random_adapter(load(source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
+    adapter_folders = AdapterFolders(tmp_path)
+    one, two = (save_random_adapter(load(source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1"))
     family = load(source)
-    bank = AdapterBank(family, registry, 10**9)
+    bank = AdapterBank(family, adapter_folders, 10**9)
     sounds = (SHORT[0], LONG, SHORT[1], LONG[::-1].copy(), SHORT[2])
     adapters = [one, two, None, one, two]
-    examples = [prepare(family, sound) for sound in sounds]
+    prepared_inputs = [prepare(family, sound) for sound in sounds]
     cache = FeatureCache({FEATURES: 10**6})
-    family.predict(examples, adapters, bank, cache)
-    for example, adapter in zip(examples, adapters, strict=True):
-        item = example.items[0]
+    family.predict(prepared_inputs, adapters, bank, cache)
+    for prepared, adapter in zip(prepared_inputs, adapters, strict=True):
+        item = prepared.contents[0]
         alone = load(source)
         if adapter is not None:
-            PeftModel.from_pretrained(alone.module, registry.path(adapter))
+            PeftModel.from_pretrained(alone.module, adapter_folders.path(adapter))
         with torch.inference_mode():
             expected = alone.encode(Modality.AUDIO, [item.data])[0]
         mixed = cache.get(FEATURES, (Modality.AUDIO, item.digest, adapter))
@@ -134,9 +134,9 @@ def test_windowed_attention_gives_each_row_its_own_adapter_as_peft_does(source: 
 
 def test_a_sound_that_was_heard_before_is_answered_from_memory(family: AudioTextEncoder) -> None:
     cache = FeatureCache({FEATURES: 10**6, DECODED: 10**7, TEXTS: 10**6})
-    example = prepare(family, SHORT[0])
-    (output,) = family.predict([example], [None], NoBatchAdapters(), cache)
-    again = family.recall(QUESTION, lambda _: example.items[0].digest, None, NoBatchAdapters(), cache)
+    prepared = prepare(family, SHORT[0])
+    (output,) = family.predict([prepared], [None], NoBatchAdapters(), cache)
+    again = family.recall(QUESTION, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
     assert again is not None
     assert family.answer(again, None, NoBatchAdapters(), cache) == output
 
@@ -151,7 +151,7 @@ def test_a_model_that_fuses_long_sounds_gets_windows_too(tmp_path: Path) -> None
     ClapModel(config).save_pretrained(folder)
     ClapFeatureExtractor.from_pretrained(folder, truncation="fusion").save_pretrained(folder)
     fused = load(source)
-    data = [prepare(fused, LONG).items[0].data for _ in range(2)]
+    data = [prepare(fused, LONG).contents[0].data for _ in range(2)]
     assert data[0].shape[:2] == (3, 4)
     with torch.inference_mode():
         first, second = fused.encode(Modality.AUDIO, data)

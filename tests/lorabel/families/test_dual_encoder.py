@@ -20,8 +20,9 @@ from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import DECODED, FEATURES, FeatureCache
 from lorabel.families.cache import TEXTS as TEXTS_KIND
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.encoders.encoder import VIEWS, Example
+from lorabel.families.encoders.content_encoder import VIEWS
 from lorabel.families.encoders.heads.labels import NEUTRAL_TEXT, TRAINING_SCALE
+from lorabel.families.encoders.prepared_input import PreparedInput
 from lorabel.media.image import decode_image
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
@@ -35,8 +36,8 @@ QUESTION = about_picture("x", TEXTS)
 READ = (*TEXTS, NEUTRAL_TEXT)
 
 
-def features_of(example: Example) -> torch.Tensor:
-    features = example.items[0].features
+def features_of(prepared: PreparedInput) -> torch.Tensor:
+    features = prepared.contents[0].features
     assert features is not None
     return features
 
@@ -62,7 +63,7 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def prepare(family: DualEncoder, image: Image.Image, is_multiple: bool = False) -> Example:
+def prepare(family: DualEncoder, image: Image.Image, is_multiple: bool = False) -> PreparedInput:
     url = "data:image/png;base64," + base64.b64encode(png(image)).decode()
     question = about_picture(url, TEXTS, is_multiple)
     return family.prepare(question, lambda media: base64.b64decode(media.url.split(",")[1]))
@@ -102,23 +103,23 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
         family.module, "encode_text", lambda tokens: calls.append(1) or torch.ones(len(tokens), 32)
     )
     cache = FeatureCache({TEXTS_KIND: 10**6})
-    example = prepare(family, photos()[0])
-    family.predict([example, example], ["a", "b"], NoBatchAdapters(), cache)
-    family.predict([example], ["a"], NoBatchAdapters(), cache)
+    prepared = prepare(family, photos()[0])
+    family.predict([prepared, prepared], ["a", "b"], NoBatchAdapters(), cache)
+    family.predict([prepared], ["a"], NoBatchAdapters(), cache)
     assert len(calls) == 2
     assert [cache.get(TEXTS_KIND, (name, READ)) is None for name in "abc"] == [False, False, True]
 
 
 def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEncoder, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path)
+    adapter_folders = AdapterFolders(tmp_path)
     peft = get_peft_model(family.module, LoraConfig(r=2, target_modules=family.lora_layers()))
-    registry.write("p1.v1", lambda folder: peft.save_pretrained(folder / "label"))
+    adapter_folders.write("p1.v1", lambda folder: peft.save_pretrained(folder / "label"))
     peft.unload()
-    bank = AdapterBank(family, registry, 10**9)
+    bank = AdapterBank(family, adapter_folders, 10**9)
     texts = tuple(f"label {i}" for i in range(300))
-    example = replace(prepare(family, photos()[0]), question=about_picture("x", texts))
+    prepared = replace(prepare(family, photos()[0]), question=about_picture("x", texts))
     with_fresh, alone = (
-        family.predict([example], [name], bank, FeatureCache({}))[0] for name in ("p1.v1/label", None)
+        family.predict([prepared], [name], bank, FeatureCache({}))[0] for name in ("p1.v1/label", None)
     )
     assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4)
 
@@ -140,10 +141,10 @@ def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
 
 
 def test_precomputed_features_give_the_same_answers_and_several_views(family: DualEncoder) -> None:
-    examples = [prepare(family, photo) for photo in photos()]
-    made = family.precompute(examples, family.trained_layers(QUESTION), torch.Generator())
-    assert [features_of(example).shape for example in made] == [(VIEWS, 32)] * 3
-    expected = family.predict(examples, [None] * 3, NoBatchAdapters(), FeatureCache({}))
+    prepared_inputs = [prepare(family, photo) for photo in photos()]
+    made = family.precompute(prepared_inputs, family.trained_layers(QUESTION), torch.Generator())
+    assert [features_of(prepared).shape for prepared in made] == [(VIEWS, 32)] * 3
+    expected = family.predict(prepared_inputs, [None] * 3, NoBatchAdapters(), FeatureCache({}))
     found = family.predict(made, [None] * 3, NoBatchAdapters(), FeatureCache({}))
     torch.testing.assert_close(
         torch.tensor([o.probabilities for o in found]), torch.tensor([o.probabilities for o in expected])
@@ -158,8 +159,8 @@ def test_precomputed_features_give_the_same_answers_and_several_views(family: Du
 def test_pictures_stay_pictures_where_the_image_tower_learns(source: str) -> None:
     settings = Settings(lora_towers="both")
     both = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
-    example = prepare(both, photos()[0])
-    assert both.precompute([example], both.trained_layers(QUESTION), torch.Generator()) == [example]
+    prepared = prepare(both, photos()[0])
+    assert both.precompute([prepared], both.trained_layers(QUESTION), torch.Generator()) == [prepared]
     assert both.trained_layers(QUESTION) == sorted(both.tower_layers())
 
 
@@ -195,44 +196,44 @@ def test_jpegs_decoded_at_a_reduced_scale_give_nearly_the_features_of_open_clips
     for photo in large_photos():
         file = jpeg(photo)
         question = about_picture("x", TEXTS)
-        example = family.prepare(question, lambda _, file=file: file)
+        prepared = family.prepare(question, lambda _, file=file: file)
         decoded = decode_image(file, 100, 64)
         assert decoded.width == photo.width / 8
         with torch.inference_mode():
             expected = model.eval().encode_image(transform(Image.open(io.BytesIO(file)))[None])
-            found = family.encode(Modality.IMAGE, [example.items[0].data])
+            found = family.encode(Modality.IMAGE, [prepared.contents[0].data])
         assert float(torch.nn.functional.cosine_similarity(found, expected)) > 0.999
 
 
 def remembered(
     family: DualEncoder, bank: AdapterBank, cache: FeatureCache, image: Image.Image, adapter: str | None
 ) -> Any:
-    example = prepare(family, image)
+    prepared = prepare(family, image)
     question = about_picture("x", TEXTS)
-    return family.recall(question, lambda _: example.items[0].digest, adapter, bank, cache)
+    return family.recall(question, lambda _: prepared.contents[0].digest, adapter, bank, cache)
 
 
 def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
     family: DualEncoder, tmp_path: Path
 ) -> None:
-    registry = AdapterFolders(tmp_path)
-    both = save_random_adapter(family, registry, "p1.v1", 4)
-    text = save_random_adapter(family, registry, "p1.v2", 4, family.trained_layers(QUESTION))
+    adapter_folders = AdapterFolders(tmp_path)
+    both = save_random_adapter(family, adapter_folders, "p1.v1", 4)
+    text = save_random_adapter(family, adapter_folders, "p1.v2", 4, family.trained_layers(QUESTION))
     bank, cache = (
-        AdapterBank(family, registry, 10**9),
+        AdapterBank(family, adapter_folders, 10**9),
         FeatureCache({FEATURES: 10**6, DECODED: 10**6, TEXTS_KIND: 10**6}),
     )
     photo, other, _ = photos()
-    example = prepare(family, photo)
+    prepared = prepare(family, photo)
     names = (None, text, both)
-    fresh = [family.predict([example], [name], bank, FeatureCache({}))[0] for name in names]
-    family.predict([example], [None], bank, cache)
+    fresh = [family.predict([prepared], [name], bank, FeatureCache({}))[0] for name in names]
+    family.predict([prepared], [None], bank, cache)
     assert remembered(family, bank, cache, other, None) is None
-    assert remembered(family, bank, cache, photo, text).items[0].features is not None, (
+    assert remembered(family, bank, cache, photo, text).contents[0].features is not None, (
         "the image tower is the base model's"
     )
-    assert remembered(family, bank, cache, photo, both).items[0].features is None
-    assert remembered(family, bank, cache, photo, both).items[0].data is not None, "decoded already"
+    assert remembered(family, bank, cache, photo, both).contents[0].features is None
+    assert remembered(family, bank, cache, photo, both).contents[0].data is not None, "decoded already"
     again = [family.predict([remembered(family, bank, cache, photo, n)], [n], bank, cache)[0] for n in names]
     for one, two in zip(fresh, again, strict=True):
         assert two.probabilities == pytest.approx(one.probabilities, rel=1e-4)
@@ -243,10 +244,10 @@ def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
 
 def test_an_answer_from_memory_needs_the_features_of_the_very_labels(family: DualEncoder) -> None:
     cache = FeatureCache({FEATURES: 10**6, TEXTS_KIND: 10**6})
-    example = prepare(family, photos()[0])
-    family.predict([example], [None], NoBatchAdapters(), cache)
+    prepared = prepare(family, photos()[0])
+    family.predict([prepared], [None], NoBatchAdapters(), cache)
     question = about_picture("x", (*TEXTS, "a fourth"))
-    known = family.recall(question, lambda _: example.items[0].digest, None, NoBatchAdapters(), cache)
+    known = family.recall(question, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
     assert known is not None and family.answer(known, None, NoBatchAdapters(), cache) is None
 
 
@@ -257,8 +258,8 @@ def test_one_picture_asked_twice_in_a_batch_goes_through_the_image_tower_once(
     seen = []
     encode = family.module.encode_image
     monkeypatch.setattr(family.module, "encode_image", lambda pixels: seen.append(len(pixels)) or encode(pixels))
-    example = prepare(family, photos()[0])
-    other = replace(example, question=about_picture("x", ("warm", "cold")))
-    outputs = family.predict([example, other], [None, None], NoBatchAdapters(), FeatureCache({}))
+    prepared = prepare(family, photos()[0])
+    other = replace(prepared, question=about_picture("x", ("warm", "cold")))
+    outputs = family.predict([prepared, other], [None, None], NoBatchAdapters(), FeatureCache({}))
     assert seen == [1]
     assert [len(output.probabilities) for output in outputs] == [3, 2]

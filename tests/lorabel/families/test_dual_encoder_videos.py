@@ -16,7 +16,7 @@ from lorabel.demo.pictures import Picture
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.encoders.encoder import Example
+from lorabel.families.encoders.prepared_input import PreparedInput
 from lorabel.media.video import decode_video
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
@@ -41,7 +41,7 @@ def asked(labels: tuple[str, ...] = COLOURS) -> LabelsInput:
     return LabelsInput(contents=(video,), labels=tuple((label,) for label in labels))
 
 
-def prepare(family: DualEncoder, file: bytes) -> Example:
+def prepare(family: DualEncoder, file: bytes) -> PreparedInput:
     return family.prepare(asked(), lambda _: file)
 
 
@@ -75,18 +75,18 @@ def test_a_videos_features_are_pooled_ones_of_its_frames_as_pictures(source: str
 
 
 def test_frames_of_one_video_share_its_adapter_in_a_mixed_batch(source: str, tmp_path: Path) -> None:
-    registry = AdapterFolders(tmp_path)
-    one, two = (save_random_adapter(load(source), registry, version, 4) for version in ("p1.v1", "p2.v1"))
+    adapter_folders = AdapterFolders(tmp_path)
+    one, two = (save_random_adapter(load(source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1"))
     family = load(source, video_frames=3)
-    bank, cache = AdapterBank(family, registry, 10**9), FeatureCache({FEATURES: 10**6})
+    bank, cache = AdapterBank(family, adapter_folders, 10**9), FeatureCache({FEATURES: 10**6})
     files = [two_colours("red", "blue"), two_colours("green", "white"), two_colours("black", "red")]
-    examples = [prepare(family, file) for file in files]
-    family.predict(examples, [one, None, two], bank, cache)
-    for example, adapter in zip(examples, (one, None, two), strict=True):
+    prepared_inputs = [prepare(family, file) for file in files]
+    family.predict(prepared_inputs, [one, None, two], bank, cache)
+    for prepared, adapter in zip(prepared_inputs, (one, None, two), strict=True):
         alone = load(source)
         if adapter is not None:
-            PeftModel.from_pretrained(alone.module, registry.path(adapter))
-        item = example.items[0]
+            PeftModel.from_pretrained(alone.module, adapter_folders.path(adapter))
+        item = prepared.contents[0]
         with torch.inference_mode():
             expected = alone.encode(Modality.VIDEO, [item.data])[0]
         mixed = cache.get(FEATURES, (Modality.VIDEO, item.digest, adapter))
@@ -95,9 +95,9 @@ def test_frames_of_one_video_share_its_adapter_in_a_mixed_batch(source: str, tmp
 
 def test_a_video_that_was_seen_before_is_answered_from_memory(source: str) -> None:
     family, cache = load(source), FeatureCache({FEATURES: 10**6, DECODED: 10**7, TEXTS: 10**6})
-    example = prepare(family, two_colours("red", "blue"))
-    (output,) = family.predict([example], [None], NoBatchAdapters(), cache)
-    again = family.recall(asked(), lambda _: example.items[0].digest, None, NoBatchAdapters(), cache)
+    prepared = prepare(family, two_colours("red", "blue"))
+    (output,) = family.predict([prepared], [None], NoBatchAdapters(), cache)
+    again = family.recall(asked(), lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
     assert again is not None
     assert family.answer(again, None, NoBatchAdapters(), cache) == output
 
@@ -112,10 +112,10 @@ def test_all_frames_are_jittered_alike(source: str) -> None:
 
 def test_the_demo_model_tells_the_colours_of_shapes_that_move() -> None:
     family = load(f"local-dir:{MODEL_FOLDER}")
-    examples = []
+    prepared_inputs = []
     for seed in range(12):
         still = np.asarray(Picture(COLOURS[seed % 3], "star", seed=seed).draw())
         moving = [np.roll(still, 4 * step, axis=1) for step in range(16)]
-        examples.append(prepare(family, encoded(moving)))
-    outputs = family.predict(examples, [None] * len(examples), NoBatchAdapters(), FeatureCache({}))
+        prepared_inputs.append(prepare(family, encoded(moving)))
+    outputs = family.predict(prepared_inputs, [None] * len(prepared_inputs), NoBatchAdapters(), FeatureCache({}))
     assert [int(np.argmax(output.probabilities)) for output in outputs] == [seed % 3 for seed in range(12)]

@@ -17,7 +17,7 @@ from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.encoders.heads.labels import NEUTRAL_TEXT
 from lorabel.families.text_encoder import MOST_TOKENS, SCALE, TextEncoder
-from lorabel.problems.base import question
+from lorabel.problems.base import build_input
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
@@ -51,8 +51,8 @@ def ask(
     family: TextEncoder, texts: Sequence[str], labels: Sequence[str], is_multiple: bool = False
 ) -> torch.Tensor:
     """(texts, labels) probabilities."""
-    examples = [family.prepare(about_text(text, labels, is_multiple), lambda _: b"") for text in texts]
-    outputs = family.predict(examples, [None] * len(texts), NoBatchAdapters(), FeatureCache({}))
+    prepared_inputs = [family.prepare(about_text(text, labels, is_multiple), lambda _: b"") for text in texts]
+    outputs = family.predict(prepared_inputs, [None] * len(texts), NoBatchAdapters(), FeatureCache({}))
     return torch.tensor([output.probabilities for output in outputs])
 
 
@@ -106,8 +106,8 @@ def _answer(family: TextEncoder, choices: str, text: str) -> tuple[str, bool]:
     """The label, and whether the model is sure of it."""
     config = f'<View><Text name="t" value="$t"/><Choices name="c" toName="t">{choices}</Choices></View>'
     (binding,) = bind(config).bindings
-    example = family.prepare(question(binding, {"t": text}, Settings()), lambda _: b"")
-    (output,) = family.predict([example], [None], NoBatchAdapters(), FeatureCache({}))
+    prepared = family.prepare(build_input(binding, {"t": text}, Settings()), lambda _: b"")
+    (output,) = family.predict([prepared], [None], NoBatchAdapters(), FeatureCache({}))
     prediction = binding.prediction(output, {"t": text})
     return prediction.regions[0]["value"]["choices"][0], prediction.score > 0.9
 
@@ -121,8 +121,8 @@ def test_a_template_and_predicted_values_are_what_the_model_reads(minilm: TextEn
     (binding,) = bind(config).bindings
     settings = Settings(templates={"text_classification": "a report about {}"})
     text, _ = SENTENCES[0]
-    example = minilm.prepare(question(binding, {"t": text}, settings), lambda _: b"")
-    (output,) = minilm.predict([example], [None], NoBatchAdapters(), FeatureCache({}))
+    prepared = minilm.prepare(build_input(binding, {"t": text}, settings), lambda _: b"")
+    (output,) = minilm.predict([prepared], [None], NoBatchAdapters(), FeatureCache({}))
     read = ["a report about A", "a report about sport", "a report about football", "a report about cooking"]
     logits = SCALE * by_hand([text]) @ by_hand(read).T
     first = logits[0, :3].exp().mean()
@@ -140,8 +140,8 @@ def test_a_taxonomy_is_answered_level_by_level(minilm: TextEncoder) -> None:
     (binding,) = bind(config).bindings
     paths = []
     for text in ("The striker scored with a header.", "Astronomers saw two black holes merge."):
-        example = minilm.prepare(question(binding, {"t": text}, Settings()), lambda _: b"")
-        (output,) = minilm.predict([example], [None], NoBatchAdapters(), FeatureCache({}))
+        prepared = minilm.prepare(build_input(binding, {"t": text}, Settings()), lambda _: b"")
+        (output,) = minilm.predict([prepared], [None], NoBatchAdapters(), FeatureCache({}))
         top, below = output.probabilities[::3], output.probabilities[1:3]
         assert (sum(top), sum(below)) == (pytest.approx(1), pytest.approx(1))
         paths += binding.prediction(output, {}).regions[0]["value"]["taxonomy"]
@@ -159,16 +159,16 @@ def test_the_end_of_a_text_beyond_the_models_limit_is_not_read(minilm: TextEncod
 def test_an_adapter_on_the_label_texts_leaves_the_features_of_contents_as_they_are(
     minilm: TextEncoder, tmp_path: Path
 ) -> None:
-    family, registry = load(TextEncoder.tiny(tmp_path / "base")), AdapterFolders(tmp_path / "adapters")
+    family, adapter_folders = load(TextEncoder.tiny(tmp_path / "base")), AdapterFolders(tmp_path / "adapters")
     asked = about_text("It leaks.", ["a", "b"])
-    name = save_random_adapter(family, registry, "p1.v1", 4, family.trained_layers(asked))
-    bank, cache = AdapterBank(family, registry, 10**9), FeatureCache({FEATURES: 10**6})
-    example = family.prepare(asked, lambda _: b"")
-    alone, adapted = (family.predict([example], [one], bank, cache)[0] for one in (None, name))
+    name = save_random_adapter(family, adapter_folders, "p1.v1", 4, family.trained_layers(asked))
+    bank, cache = AdapterBank(family, adapter_folders, 10**9), FeatureCache({FEATURES: 10**6})
+    prepared = family.prepare(asked, lambda _: b"")
+    alone, adapted = (family.predict([prepared], [one], bank, cache)[0] for one in (None, name))
     assert alone != adapted
     assert cache.figures()[FEATURES]["bytes"] == 32 * 4
     recalled = family.recall(asked, lambda _: None, name, bank, cache)
-    assert recalled is not None and recalled.items[0].features is not None
+    assert recalled is not None and recalled.contents[0].features is not None
 
 
 def test_both_towers_learn_if_the_settings_say_so_and_share_their_weights_in_memory(tmp_path: Path) -> None:
@@ -195,15 +195,15 @@ def test_other_architectures_mix_adapters_in_one_batch_of_texts_of_any_length(
     else:
         config = XLMRobertaConfig(**small, intermediate_size=64, max_position_embeddings=70, pad_token_id=0)
         XlmRoberta(config, add_pooling_layer=False).save_pretrained(tmp_path / "base")
-    settings, registry = Settings(lora_towers="both"), AdapterFolders(tmp_path / "adapters")
-    names = [save_random_adapter(load(source), registry, f"p{i}.v1", 4) for i in (1, 2)]
+    settings, adapter_folders = Settings(lora_towers="both"), AdapterFolders(tmp_path / "adapters")
+    names = [save_random_adapter(load(source), adapter_folders, f"p{i}.v1", 4) for i in (1, 2)]
     family = load(source, settings=settings)
-    bank = AdapterBank(family, registry, 10**9)
+    bank = AdapterBank(family, adapter_folders, 10**9)
     texts, adapters = ["a", "a longer text", "text " * 9], [names[0], None, names[1]]
-    examples = [family.prepare(about_text(text, ["one", "two"]), lambda _: b"") for text in texts]
-    together = family.predict(examples, adapters, bank, FeatureCache({}))
-    for example, adapter, found in zip(examples, adapters, together, strict=True):
-        (alone,) = family.predict([example], [adapter], bank, FeatureCache({}))
+    prepared_inputs = [family.prepare(about_text(text, ["one", "two"]), lambda _: b"") for text in texts]
+    together = family.predict(prepared_inputs, adapters, bank, FeatureCache({}))
+    for prepared, adapter, found in zip(prepared_inputs, adapters, together, strict=True):
+        (alone,) = family.predict([prepared], [adapter], bank, FeatureCache({}))
         assert found.probabilities == pytest.approx(alone.probabilities, abs=1e-4)
 
 

@@ -17,7 +17,7 @@ from lorabel.families.token_classifier import TokenClassifier
 from lorabel.settings import Settings
 from tests.e2e.courses.entities import SENTENCES
 from workers import lora
-from workers.examples import Example, TrainingExample
+from workers.examples import PreparedExample, TrainingExample
 
 LABELS = (("Person",), ("City",))
 PEOPLE = [
@@ -66,9 +66,9 @@ def asked(text: str) -> SpansInput:
     return SpansInput(contents=(Content(modality=Modality.TEXT, text=text),), labels=LABELS)
 
 
-def examples(family: TokenClassifier, known: Sequence[Known]) -> list[Example]:
+def examples(family: TokenClassifier, known: Sequence[Known]) -> list[PreparedExample]:
     return [
-        Example(
+        PreparedExample(
             TrainingExample((i,), i, asked(text), target, tuple({label for _, _, label in target.spans}), True),
             family.prepare(asked(text), lambda _: b""),
         )
@@ -92,7 +92,7 @@ def test_sixty_sentences_teach_names_that_were_in_none_and_before_nothing_is_pre
     recipe = lora.Recipe.from_settings(Settings(), "float32")
     train = examples(minilm, sentences(PEOPLE, CITIES, 60))
     started = time.monotonic()
-    with lora.adapted(minilm, train[0].lesson.question, None, recipe) as model:
+    with lora.adapted(minilm, train[0].training_example.question, None, recipe) as model:
         ready = lora.precompute(minilm, model, train, recipe)
         lora.fine_tune(minilm, model, ready, recipe, "entities", tmp_path, lambda _: None)
         learned = figures(minilm, unseen)
@@ -137,7 +137,7 @@ def test_a_text_without_words_has_no_spans(minilm: TokenClassifier) -> None:
     (found,) = minilm.predict(
         [minilm.prepare(asked(" \n"), lambda _: b"")], [None], NoBatchAdapters(), FeatureCache({})
     )
-    assert (found.spans, found.nothing) == ((), 1.0)
+    assert (found.spans, found.no_span_probability) == ((), 1.0)
 
 
 def test_a_model_that_cannot_be_loaded_names_the_setting(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""From the features of a question's contents to its answer: a head for each kind of question, each in a file.
+"""The base class of heads. A head computes the answer to one kind of question from the features of the contents.
 
-What a head learns is one linear layer without a bias that starts as zeros and is learned by LoRA, like every other
-layer: an adapter holds nothing else. No batch goes through that layer. Its weights are read out once for each
-adapter, and then a head is plain arithmetic, in any thread and for any mixture of adapters.
+A head learns one linear layer without bias. The layer starts as zeros and is trained with LoRA like every other
+layer, so an adapter holds nothing but LoRA weights. Batches do not go through the layer: its weights are read once
+for each adapter, and the head computes with these weights as plain tensors. The head can therefore run in any
+thread, and each row of a batch can have its own adapter.
 """
 
 from abc import ABC, abstractmethod
@@ -17,54 +18,69 @@ from lorabel.contracts import Contract
 
 
 @dataclass(frozen=True)
-class Basis:
-    """What an answer takes besides the question and its contents. All tensors are on one device.
+class HeadParameters:
+    """Everything that a head computes with, besides the question and the contents. All tensors are on one device.
 
     Args:
-        texts: (texts, dim) float32 of length 1, the features of `Head.texts`.
-        weights: what the head's layer has learned, `Head.size`, float32; None if nobody has taught it.
-        scale: what the encoder multiplies cosines with for logits.
-        bias: what it adds so that 0 is the border between fitting and not, if it learned that.
+        text_features: (texts, dim) float32 of length 1, for the texts that `Head.texts` returns.
+        weights: weights of the head's layer, float32 of shape `Head.size`; None if no adapter has trained them.
+        scale: the encoder multiplies cosines with this number to get logits.
+        bias: the encoder adds this number so that logits above 0 mean "fits"; None if it has not learned one.
     """
 
-    texts: Tensor
+    text_features: Tensor
     weights: Tensor | None
     scale: float
     bias: float | None
 
 
 class Head(ABC):
-    """Has no state. `layer` names what it learns, in every encoder."""
+    """Computes the answers to one kind of question, for every encoder. Stateless, so thread-safe.
+
+    Attributes:
+        layer: the name of the head's linear layer.
+    """
 
     layer: ClassVar[str]
 
     @abstractmethod
     def size(self, dim: int) -> tuple[int, int]:
-        """Inputs and outputs of the layer, for features of `dim` numbers."""
+        """Return (inputs, outputs) of the layer for features with `dim` dimensions."""
 
     def texts(self, question: Any) -> tuple[str, ...]:
-        """What else has to be read for the answer: the question's own words, not its contents."""
+        """Return texts whose features the answer depends on, besides the contents; label texts, for example."""
         return ()
 
     def is_learned(self, question: Any) -> bool:
-        """Whether the layer has a part in such a question."""
+        """Whether the layer has any effect on the answer to this question."""
         return True
 
     @abstractmethod
-    def output(self, question: Any, contents: Tensor, basis: Basis) -> Contract:
-        """contents: (contents, dim) float32 of length 1."""
-
-    @abstractmethod
-    def losses(self, question: Any, contents: Tensor, basis: Basis, targets: Sequence[Any]) -> Tensor:
-        """(batch,) float32, for questions in which the same is asked.
+    def output(self, question: Any, contents: Tensor, parameters: HeadParameters) -> Contract:
+        """Compute the answer to one question.
 
         Args:
-            contents: (batch, contents, dim) float32 of length 1.
+            contents: (contents, dim) float32 of length 1, on the device of the parameters.
+        """
+
+    @abstractmethod
+    def losses(
+        self, question: Any, contents: Tensor, parameters: HeadParameters, targets: Sequence[Any]
+    ) -> Tensor:
+        """Compute the loss of each input of a batch in which every input asks the same question.
+
+        Args:
+            question: any input of the batch; only its contents differ from the others'.
+            contents: (batch, contents, dim) float32 of length 1, on the device of the parameters.
+
+        Returns:
+            (batch,) float32, with gradients.
         """
 
 
-def fresh_layer(size: tuple[int, int]) -> nn.Linear:
-    # Without random numbers, so that what is seeded stays the same.
+def zero_layer(size: tuple[int, int]) -> nn.Linear:
+    """Create a frozen linear layer of zeros, (inputs, outputs), float32, on the CPU."""
+    # Built without drawing random numbers, so that seeded results do not depend on how many heads there are.
     with torch.device("meta"):
         layer = nn.Linear(*size, bias=False)
     layer.to_empty(device="cpu")
@@ -72,7 +88,14 @@ def fresh_layer(size: tuple[int, int]) -> nn.Linear:
     return layer.requires_grad_(False)
 
 
-def weights_of(layer: nn.Module, inputs: int, device: torch.device) -> Tensor:
-    """(inputs, outputs): what the layer computes, whatever is on it."""
+def read_weights(layer: nn.Module, inputs: int, device: torch.device) -> Tensor:
+    """Return the weights of a linear layer together with the LoRA that is on it.
+
+    Args:
+        inputs: number of inputs of the layer.
+
+    Returns:
+        (inputs, outputs) float32 on `device`, with gradients if LoRA is being trained.
+    """
     weights: Tensor = layer(torch.eye(inputs, device=device))
     return weights.float()

@@ -1,4 +1,4 @@
-"""Which head answers which kind of question, in every encoder, and where its layer is."""
+"""Maps each kind of question to its head, the same for every encoder, and names the heads' layers."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,10 +12,11 @@ from lorabel.families.encoders.heads.rating import RatingHead
 HEADS: Mapping[type[Input], Head] = MappingProxyType(
     {LabelsInput: LabelHead(), RatingInput: RatingHead(), RankingInput: RankingHead()}
 )
-"""Where contents lie (`EmbedInput`) is asked of the encoder itself."""
+"""`EmbedInput` is missing: the encoder answers it without a head."""
 HEAD_LAYERS = "heads"
+"""Name of the submodule that holds the layers of all heads."""
 
 
-def layer_of(head: Head) -> str:
-    """Its name among the `lora_layers`."""
+def layer_name(head: Head) -> str:
+    """Return the full name of the head's layer, as in `Family.lora_layers`."""
     return f"{HEAD_LAYERS}.{head.layer}"

@@ -1,6 +1,6 @@
-"""Which labels fit? Those whose texts are nearest to the contents; of several contents each has its say.
+"""The head for `LabelsInput`: a label's score is the similarity of the contents with its texts.
 
-How much each modality counts is learned where a question has several (late fusion).
+If a question has contents of several modalities, the head learns how much each modality counts (late fusion).
 """
 
 from collections.abc import Sequence
@@ -10,48 +10,57 @@ import torch
 from torch import Tensor
 
 from lorabel.contracts import LabelScores, LabelsInput, LabelTarget, Modality
-from lorabel.families.encoders.heads.base import Basis, Head
+from lorabel.families.encoders.heads.base import Head, HeadParameters
 from lorabel.families.encoders.label_logits import label_logits, label_losses, label_scores
 
-# With several labels allowed, a label is chosen if the content is nearer to it than to this text.
+# In multiple choice, a label is chosen if the content is more similar to the label than to this text.
 NEUTRAL_TEXT = "something else"
 # The model's own scale (28 for the demo model, 100 and more for CLIP) saturates the loss as soon as a training
-# example is right, and little is learned for others. docs/decisions/0009 has the figures.
+# example is right, so training would stop before other examples are right. docs/decisions/0009 has the figures.
 TRAINING_SCALE = 10.0
 
 
 class LabelHead(Head):
-    """The layer: from a constant to the logarithm of each modality's weight, in the order of `Modality`."""
+    """Compares contents with label texts.
+
+    The layer maps the constant 1 to the logarithm of the weight of each modality, in the order of `Modality`.
+    """
 
     layer: ClassVar[str] = "fusion"
 
     def size(self, dim: int) -> tuple[int, int]:
+        """Return (1, number of modalities)."""
         return 1, len(Modality)
 
     def texts(self, question: LabelsInput) -> tuple[str, ...]:
+        """Return the texts of each label in turn, then the neutral text."""
         return *(text for texts in question.labels for text in texts), NEUTRAL_TEXT
 
     def is_learned(self, question: LabelsInput) -> bool:
+        """Whether there are modalities to weigh against each other."""
         return len(question.modalities) > 1
 
-    def output(self, question: LabelsInput, contents: Tensor, basis: Basis) -> LabelScores:
-        return label_scores(_logits(question, contents[None], basis)[0], question)
+    def output(self, question: LabelsInput, contents: Tensor, parameters: HeadParameters) -> LabelScores:
+        """Compute the probability of each label."""
+        return label_scores(_logits(question, contents[None], parameters)[0], question)
 
     def losses(
-        self, question: LabelsInput, contents: Tensor, basis: Basis, targets: Sequence[LabelTarget]
+        self, question: LabelsInput, contents: Tensor, parameters: HeadParameters, targets: Sequence[LabelTarget]
     ) -> Tensor:
-        """Cross-entropy over the labels, or a sigmoid loss over each of them if several are allowed."""
-        logits = _logits(question, contents, basis) * min(1.0, TRAINING_SCALE / basis.scale)
+        """Compute the cross-entropy over the labels; in multiple choice, the mean binary cross-entropy."""
+        logits = _logits(question, contents, parameters) * min(1.0, TRAINING_SCALE / parameters.scale)
         return label_losses(logits, question, targets)
 
 
-def _logits(question: LabelsInput, contents: Tensor, basis: Basis) -> Tensor:
-    """(batch, labels): of several contents the mean, each by the weight of its modality."""
-    batch, count, dim = contents.shape
-    nearness = basis.scale * contents.reshape(batch * count, dim) @ basis.texts.T
-    each = label_logits(nearness, question, basis.bias).view(batch, count, -1)
-    if basis.weights is None:
-        return each.mean(1)
+def _logits(question: LabelsInput, contents: Tensor, parameters: HeadParameters) -> Tensor:
+    """(batch, labels): the mean over the contents, weighted by modality."""
+    batch_size, content_count, dim = contents.shape
+    rows = contents.reshape(batch_size * content_count, dim)
+    similarities = parameters.scale * rows @ parameters.text_features.T
+    logits = label_logits(similarities, question, parameters.bias).view(batch_size, content_count, -1)
+    if parameters.weights is None:
+        return logits.mean(1)
     modalities = list(Modality)
-    places = torch.tensor([modalities.index(content.modality) for content in question.contents])
-    return (basis.weights[0].exp()[places.to(each.device)][:, None] * each).mean(1)
+    columns = torch.tensor([modalities.index(content.modality) for content in question.contents])
+    modality_weights = parameters.weights[0].exp()[columns.to(logits.device)]
+    return (modality_weights[:, None] * logits).mean(1)

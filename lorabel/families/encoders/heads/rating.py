@@ -1,7 +1,8 @@
-"""Which number do the contents deserve? A regression over their features; nobody can say before it is taught.
+"""The head for `RatingInput`: a linear regression over the features. There is no answer until it has been trained.
 
-It computes on a scale of five stars around 0, whatever the bounds are, and without bounds on a logarithmic one
-(symlog, https://arxiv.org/abs/2301.04104), so that one learning rate fits all.
+It computes on an internal scale around 0, so that one learning rate fits every question. Between two bounds this
+is the scale of five stars: -2 is the minimum, 2 is the maximum. If a bound is missing, the scale is logarithmic
+(symlog, https://arxiv.org/abs/2301.04104).
 """
 
 import math
@@ -12,61 +13,74 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lorabel.contracts import Estimate, NumberTarget, RatingInput
-from lorabel.families.encoders.heads.base import Basis, Head
+from lorabel.contracts import Estimate, RatingInput, RatingTarget
+from lorabel.families.encoders.heads.base import Head, HeadParameters
 
-# From the first star to the fifth.
-STARS = 4.0
+# Length of the internal scale between two bounds: the distance from the first star to the fifth.
+SCALE_LENGTH = 4.0
+# Largest absolute position on the logarithmic scale, so that the number stays finite.
+MAX_SYMLOG = 50.0
 
 
 class RatingHead(Head):
-    """The layer: from the features and a constant to the place on the scale, and to how wrong that is."""
+    """Estimates a number and its expected error.
+
+    The layer maps the features and the constant 1 to the position on the internal scale, and to the expected error
+    of that position (before softplus).
+    """
 
     layer: ClassVar[str] = "rating"
 
     def size(self, dim: int) -> tuple[int, int]:
+        """Return (dim + 1, 2)."""
         return dim + 1, 2
 
-    def output(self, question: RatingInput, contents: Tensor, basis: Basis) -> Estimate:
-        if basis.weights is None:
+    def output(self, question: RatingInput, contents: Tensor, parameters: HeadParameters) -> Estimate:
+        """Compute the estimate; without value if the layer has not been trained."""
+        if parameters.weights is None:
             return Estimate()
-        places, errors = _estimate(contents[None], basis.weights)
-        return _number(question, float(places[0]), float(errors[0]))
+        positions, errors = _estimate(contents[None], parameters.weights)
+        return _to_number(question, float(positions[0]), float(errors[0]))
 
     def losses(
-        self, question: RatingInput, contents: Tensor, basis: Basis, targets: Sequence[NumberTarget]
+        self, question: RatingInput, contents: Tensor, parameters: HeadParameters, targets: Sequence[RatingTarget]
     ) -> Tensor:
-        """The squared error, and that of the expected error, which follows the first and does not lead it."""
-        assert basis.weights is not None
-        places, errors = _estimate(contents, basis.weights)
-        right = torch.tensor([_place(question, target.value) for target in targets], device=places.device)
-        wrong = (places - right).abs()
-        return wrong.square() + (errors - wrong.detach()).square()
+        """Compute the squared error of the position, plus the squared error of the expected error.
+
+        The second term has no gradient with respect to the position.
+        """
+        assert parameters.weights is not None
+        positions, errors = _estimate(contents, parameters.weights)
+        truth = torch.tensor([_to_position(question, target.value) for target in targets], device=positions.device)
+        distances = (positions - truth).abs()
+        return distances.square() + (errors - distances.detach()).square()
 
 
 def _estimate(contents: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(batch,) each: the place on the scale, and how far from there the right one is expected."""
+    """(batch,) each: the position on the internal scale, and its expected absolute error."""
     features = contents.mean(1)
-    # Each number of a feature is about as large as the constant then.
+    # Gives each dimension of the features about the magnitude of the constant.
     features = features * math.sqrt(features.shape[1])
-    found = torch.cat([features, torch.ones_like(features[:, :1])], 1) @ weights
-    return found[:, 0], functional.softplus(found[:, 1])
+    outputs = torch.cat([features, torch.ones_like(features[:, :1])], 1) @ weights
+    return outputs[:, 0], functional.softplus(outputs[:, 1])
 
 
-def _place(question: RatingInput, value: float) -> float:
-    if question.least is None or question.most is None:
+def _to_position(question: RatingInput, value: float) -> float:
+    """Convert a number to its position on the internal scale."""
+    if question.minimum is None or question.maximum is None:
         return math.copysign(math.log1p(abs(value)), value)
-    return STARS * ((value - question.least) / (question.most - question.least) - 0.5)
+    return SCALE_LENGTH * ((value - question.minimum) / (question.maximum - question.minimum) - 0.5)
 
 
-def _number(question: RatingInput, place: float, error: float) -> Estimate:
-    least, most = question.least, question.most
-    if least is None or most is None:
-        # What is out of reach of a float would be infinite.
-        place = max(-50.0, min(50.0, place))
-        value, unit = math.copysign(math.expm1(abs(place)), place), math.exp(abs(place))
+def _to_number(question: RatingInput, position: float, error: float) -> Estimate:
+    """Convert a position and its expected error to the unit of the question, within the question's bounds."""
+    minimum, maximum = question.minimum, question.maximum
+    if minimum is None or maximum is None:
+        position = max(-MAX_SYMLOG, min(MAX_SYMLOG, position))
+        value, unit = math.copysign(math.expm1(abs(position)), position), math.exp(abs(position))
     else:
-        value, unit = least + (place / STARS + 0.5) * (most - least), (most - least) / STARS
-    value = value if least is None else max(least, value)
-    value = value if most is None else min(most, value)
-    return Estimate(value=value, error=error * unit)
+        length = maximum - minimum
+        value, unit = minimum + (position / SCALE_LENGTH + 0.5) * length, length / SCALE_LENGTH
+    value = value if minimum is None else max(minimum, value)
+    value = value if maximum is None else min(maximum, value)
+    return Estimate(value=value, expected_error=error * unit)

@@ -39,8 +39,8 @@ def test_without_spans_the_least_certain_word_says_how_sure_that_is() -> None:
     logits[2, 0, 0] = -1.0
     found = span_scores(logits, WORDS)
     assert found.spans == ()
-    assert found.nothing == pytest.approx(1 / (1 + torch.tensor(-1.0).exp().item()), abs=1e-4)
-    assert span_scores(torch.zeros(0, 2, 2), []).nothing == 1.0
+    assert found.no_span_probability == pytest.approx(1 / (1 + torch.tensor(-1.0).exp().item()), abs=1e-4)
+    assert span_scores(torch.zeros(0, 2, 2), []).no_span_probability == 1.0
 
 
 def test_the_loss_is_least_for_the_target_and_each_text_has_its_own() -> None:

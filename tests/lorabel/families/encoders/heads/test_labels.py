@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorabel.contracts import Content, LabelsInput, LabelTarget, MediaRef, Modality
-from lorabel.families.encoders.heads.base import Basis
+from lorabel.families.encoders.heads.base import HeadParameters
 from lorabel.families.encoders.heads.labels import LabelHead
 
 PICTURE = Content(modality=Modality.IMAGE, media=MediaRef(url="x"))
@@ -15,9 +15,9 @@ CONTENTS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 SCALE = 4.0
 
 
-def basis(weights: dict[Modality, float] | None) -> Basis:
+def basis(weights: dict[Modality, float] | None) -> HeadParameters:
     row = None if weights is None else torch.tensor([[math.log(weights.get(one, 1.0)) for one in Modality]])
-    return Basis(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), row, SCALE, None)
+    return HeadParameters(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), row, SCALE, None)
 
 
 def test_untaught_all_modalities_count_the_same() -> None:

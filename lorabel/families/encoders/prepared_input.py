@@ -1,0 +1,83 @@
+"""What an encoder prepares of a question: its contents as decoded data, as features, or both.
+
+Also the digest under which a content's data and features are cached, and how inputs are divided into batches.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lorabel.contracts import Content, Input, Modality
+from lorabel.families.base import DigestOf
+from lorabel.families.encoders.heads.base import Head
+from lorabel.families.encoders.heads.by_question import HEADS
+from lorabel.media.fetching import digest
+
+
+@dataclass(frozen=True)
+class PreparedContent:
+    """A content that has been read or encoded.
+
+    Args:
+        data: a tensor on the CPU as the family decodes it, or a text. None if `features` are enough.
+        features: (views, dim) float32 of length 1. The first view is the content itself, the others are augmented.
+            None if they must still be computed.
+        digest: see `content_digest`; None if it is not known.
+    """
+
+    modality: Modality
+    data: Any = None
+    features: Tensor | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class PreparedInput:
+    """A question with its contents prepared, in the order of `question.contents`.
+
+    Args:
+        question: an instance of one of the encoder's `inputs`.
+    """
+
+    question: Input
+    contents: tuple[PreparedContent, ...]
+
+    @property
+    def head(self) -> Head:
+        """The head that answers the question. There is none for `EmbedInput` (KeyError)."""
+        return HEADS[type(self.question)]
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the features of all contents are there."""
+        return all(content.features is not None for content in self.contents)
+
+
+def content_digest(content: Content, digest_of: DigestOf) -> str | None:
+    """Return a string that differs for different contents of a modality; None if the file's digest is not known.
+
+    Args:
+        digest_of: returns the `lorabel.media.fetching.digest` of a file, or None if it is not known.
+    """
+    if content.media is None:
+        return digest((content.text or "").encode())
+    file_digest = digest_of(content.media)
+    if file_digest is None or content.text_format is None:
+        return file_digest
+    return f"{file_digest} {content.text_format.model_dump_json()}"
+
+
+def batches(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield consecutive slices of at most `size` values."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def group_by_question(prepared_inputs: Sequence[PreparedInput]) -> list[list[int]]:
+    """Return the indices of the inputs in groups. Inputs of a group ask the same about different contents."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, prepared_input in enumerate(prepared_inputs):
+        groups[prepared_input.question.group_key].append(index)
+    return list(groups.values())
