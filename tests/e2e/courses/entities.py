@@ -71,7 +71,7 @@ CITIES = [
 ]
 SENTENCES = (
     "{person} lives in {city}.",
-    "Yesterday {person} came to the loaded_family.",
+    "Yesterday {person} came to the station.",
     "The train to {city} was late.",
     "The weather in {city} is nice today.",
     "We wrote a letter to {person} about the weather.",
