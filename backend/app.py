@@ -1,4 +1,8 @@
-"""The Flask app that Label Studio and the ML engineer talk to: wires the parts, nothing else."""
+"""Creates the Flask app of the backend, which Label Studio and ML engineers use.
+
+This module registers the routes of the `*_routes` modules, counts and logs requests, and maps exceptions to status
+codes.
+"""
 
 import logging
 import time
@@ -6,7 +10,14 @@ import time
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from backend import admin, observability, openapi, preannotations, protocol, search
+from backend import (
+    bulk_run_routes,
+    label_studio_routes,
+    monitoring_routes,
+    openapi,
+    project_routes,
+    search_routes,
+)
 from backend.services import EXTENSION, Services, services
 from lorabel.errors import (
     BadRequestError,
@@ -34,19 +45,27 @@ STATUS_CODES: dict[type[Exception], int] = {
     LorabelError: 500,
     Exception: 500,
 }
+ROUTE_MODULES = (
+    label_studio_routes,
+    project_routes,
+    bulk_run_routes,
+    search_routes,
+    monitoring_routes,
+    openapi,
+)
 OPEN_PATHS = frozenset({"/livez"})
 QUIET_PATHS = frozenset({"/livez", "/health", "/metrics"})
 
 
 def create_app(settings: Settings) -> Flask:
-    """Opens the database and migrates it; nothing else is reached until a request needs it."""
+    """Create the app. Opens the database and migrates it; nothing else is connected before a request needs it."""
     app = Flask("lorabel")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 2**20
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = Services.open(settings)
-    _watch_requests(app)
+    _observe_requests(app)
     require_basic_auth(app, settings, OPEN_PATHS)
-    for module in (protocol, admin, preannotations, search, observability, openapi):
+    for module in ROUTE_MODULES:
         app.register_blueprint(module.blueprint)
     app.register_error_handler(RequestEntityTooLarge, _refuse_size)
     app.register_error_handler(HTTPException, _answer_http_error)
@@ -54,13 +73,15 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def _watch_requests(app: Flask) -> None:
+def _observe_requests(app: Flask) -> None:
+    """Count, time and log every request."""
+
     @app.before_request
     def start() -> None:
         g.started_at = time.perf_counter()
 
     @app.after_request
-    def note(answer: Response) -> Response:
+    def observe(answer: Response) -> Response:
         seconds = time.perf_counter() - g.started_at
         endpoint = request.url_rule.rule if request.url_rule else "unknown"
         metrics = services().metrics

@@ -1,8 +1,9 @@
-"""Where events enter the database: those that wait at the same moment are committed in one transaction.
+"""Writes webhook events to the database. Events that arrive at the same time share a transaction.
 
-A commit is a flush of the disk, and on SQLite a turn as its only writer, beside the light worker. Whoever gets the
-turn takes along everybody who waits, so many senders wait for little more than one does. (Databases do the same
-inside: https://www.postgresql.org/docs/current/wal-configuration.html on group commit.)
+A commit waits for the disk, and on SQLite there is only one writer at a time, which may be the light worker. The
+thread that gets its turn writes the events of all threads that wait. So with many senders, each waits little
+longer than a single sender. PostgreSQL's group commit works like this
+(https://www.postgresql.org/docs/current/wal-configuration.html).
 """
 
 import threading
@@ -16,12 +17,12 @@ from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, EventState
 
-MOST_TOGETHER = 64
+MAX_EVENTS_PER_TRANSACTION = 64
 COLUMNS = ("action", "project_id", "payload", "state")
 
 
 @dataclass
-class _Waiting:
+class _WaitingEvent:
     event: Event
     is_done: bool = False
     error: BaseException | None = None
@@ -32,47 +33,52 @@ class EventWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[_Waiting] = []
-        self._guard = threading.Lock()
-        self._turn = threading.Lock()
+        self._waiting: list[_WaitingEvent] = []
+        self._waiting_lock = threading.Lock()
+        self._write_lock = threading.Lock()
 
     def put(self, event: Event) -> None:
-        """Returns when the event is committed, and its project's row with it; raises what kept it from that."""
-        mine = _Waiting(event)
-        with self._guard:
-            self._waiting.append(mine)
-        with self._turn:
-            while not mine.is_done:
+        """Write an event and, if it is new, the row of the event's project.
+
+        Returns when both are committed, and sets `event.id`. Raises whatever prevented the commit.
+        """
+        waiting_event = _WaitingEvent(event)
+        with self._waiting_lock:
+            self._waiting.append(waiting_event)
+        with self._write_lock:
+            while not waiting_event.is_done:
                 self._commit(self._take())
-        if mine.error is not None:
-            raise mine.error
+        if waiting_event.error is not None:
+            raise waiting_event.error
 
-    def _take(self) -> list[_Waiting]:
-        with self._guard:
-            taken, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-        return taken
+    def _take(self) -> list[_WaitingEvent]:
+        with self._waiting_lock:
+            batch = self._waiting[:MAX_EVENTS_PER_TRANSACTION]
+            self._waiting = self._waiting[MAX_EVENTS_PER_TRANSACTION:]
+        return batch
 
-    def _commit(self, taken: Sequence[_Waiting]) -> None:
-        """An event that the database refuses harms no other. Any other failure is everybody's at once."""
+    def _commit(self, batch: Sequence[_WaitingEvent]) -> None:
+        """Write a batch. If the database refuses an event, the events are written one by one, so that only this
+        event fails. After any other error all events of the batch fail."""
         try:
-            self._write([one.event for one in taken])
-        except BaseException as error:  # noqa: BLE001 - raised to those who wait, or they would wait for ever
-            if len(taken) > 1 and isinstance(error, IntegrityError | DataError):
-                for one in taken:
-                    self._commit([one])
+            self._write([waiting_event.event for waiting_event in batch])
+        except BaseException as error:  # noqa: BLE001 - raised in the threads that wait, which would wait for ever
+            if len(batch) > 1 and isinstance(error, IntegrityError | DataError):
+                for waiting_event in batch:
+                    self._commit([waiting_event])
                 return
-            for one in taken:
-                one.error = error
-        for one in taken:
-            one.is_done = True
+            for waiting_event in batch:
+                waiting_event.error = error
+        for waiting_event in batch:
+            waiting_event.is_done = True
 
     def _write(self, events: Sequence[Event]) -> None:
-        """The events are told no more than their ids, so that what comes to nothing can be tried again."""
+        """Insert the rows without adding the events to the session, so that a failed batch can be retried."""
         rows = [{name: getattr(event, name) for name in COLUMNS} for event in events]
-        projects_of = {event.project_id for event in events if event.state != EventState.IGNORED}
+        project_ids = {event.project_id for event in events if event.state != EventState.IGNORED}
         with self._store.write() as session:
-            projects.ensure_all(self._store, session, {one for one in projects_of if one is not None})
-            new_ids = insert(Event).returning(Event.id, sort_by_parameter_order=True)
-            ids = session.scalars(new_ids, rows).all()
-        for event, event_id in zip(events, ids, strict=True):
+            projects.ensure_all(self._store, session, {id_ for id_ in project_ids if id_ is not None})
+            insert_events = insert(Event).returning(Event.id, sort_by_parameter_order=True)
+            event_ids = session.scalars(insert_events, rows).all()
+        for event, event_id in zip(events, event_ids, strict=True):
             event.id = event_id

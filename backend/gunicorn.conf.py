@@ -1,6 +1,9 @@
-"""gunicorn's settings, from ours. Threads, since a request mostly waits for the database or model server."""
+"""The configuration of gunicorn, taken from our settings.
 
-# ruff: noqa: N999 - gunicorn's own name for this file
+Requests are answered by threads, since a request mostly waits for the database or the model server.
+"""
+
+# ruff: noqa: N999 - gunicorn expects this file name
 import os
 import shutil
 from typing import Any
@@ -18,14 +21,16 @@ worker_class = "gthread"
 loglevel = _settings.log_level.lower()
 keepalive = 75
 graceful_timeout = 10
-# A socket in the home directory, which a container's user may not have and two backends would share.
+# The control socket would lie in the home directory, which a container's user may not have, and which two backends
+# would share.
 control_socket_disable = True
-# Of the process, not of a request: its main thread reports while the others wait.
+# Seconds after which a silent process is restarted. It does not limit a request: the main thread reports to
+# gunicorn while the other threads wait.
 timeout = 60
 
 
 def on_starting(server: Any) -> None:
-    """prometheus_client reads the variable when it is imported, which our processes do after this."""
+    """Set the folder for metrics. Our processes import prometheus_client, which reads the variable, after this."""
     if folder := shared_folder(_settings):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -33,6 +38,7 @@ def on_starting(server: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
+    """Remove a dead process from the metrics that describe the present state."""
     if folder := shared_folder(_settings):
         from prometheus_client.multiprocess import mark_process_dead
 

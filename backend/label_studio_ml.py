@@ -20,7 +20,7 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 from pydantic import ValidationError
 
-from backend import events, predictions, wire
+from backend import events, http_bodies, predictions
 from backend.services import Services
 from lorabel.database import projects
 from lorabel.database.tables import Project, version_name
@@ -34,7 +34,7 @@ HAS_OWN_VERSIONS = hasattr(LabelStudioMLBase, "set")
 class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
     """1.0.9 makes one at every /setup, 2.x one per request: it holds nothing."""
 
-    TRAIN_EVENTS = tuple(events.KNOWN)
+    TRAIN_EVENTS = tuple(events.EVENT_BODIES)
 
     def setup(self) -> None:
         """2.x only: what its /setup answers is the live version."""
@@ -44,7 +44,7 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
     def set_extra_params(self, extra_params: Any) -> None:
         """2.x only; its own wants a string, which Label Studio's JSON object is not."""
         if isinstance(extra_params, dict):
-            projects.remember(_services().store, int(self.project_id), extra_params=extra_params)
+            projects.upsert(_services().store, int(self.project_id), extra_params=extra_params)
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **_: Any) -> list[Any]:
         """One prediction per task in order, `[]` for a task that cannot be read now."""
@@ -59,9 +59,9 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
             "params": {"context": context},
         }
         try:
-            entries = predictions.predict(_services(), wire.Predict.model_validate(body))
+            entries = predictions.predict(_services(), http_bodies.Predict.model_validate(body))
         except ValidationError as error:
-            raise wire.refusal(error) from error
+            raise http_bodies.as_bad_request(error) from error
         return [[] if entry is None else _to_dict(entry) for entry in entries]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
@@ -83,10 +83,10 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
         """1.0.9 hands on what /setup said; 2.x does not."""
         if hostname := getattr(self, "hostname", None):
             token = getattr(self, "access_token", None)
-            projects.remember(_services().store, project_id, hostname=hostname, setup_token=token)
+            projects.upsert(_services().store, project_id, hostname=hostname, setup_token=token)
 
 
-def _to_dict(entry: wire.PredictionEntry) -> dict[str, Any]:
+def _to_dict(entry: http_bodies.PredictionEntry) -> dict[str, Any]:
     """Label Studio takes a prediction without a version for one of the version that /setup named."""
     return entry.model_dump() if HAS_OWN_VERSIONS else entry.model_dump(exclude={"model_version"})
 

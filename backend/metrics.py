@@ -1,7 +1,8 @@
-"""What Prometheus reads at `/metrics`. One registry per app, so that tests can make many.
+"""The backend's metrics for Prometheus. Each app has its own registry, so that tests can create many apps.
 
-With several gunicorn processes (WORKERS) the counts of all of them are summed over files in a folder
-(https://prometheus.github.io/client_python/multiprocess/); `gunicorn.conf.py` names it before we start.
+With several gunicorn processes (WORKERS), each process writes its counts to files in a shared folder, and
+`/metrics` sums them up (https://prometheus.github.io/client_python/multiprocess/). `gunicorn.conf.py` sets the
+folder.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -14,7 +15,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 100)
 
 
 class Metrics:
-    """Thread-safe."""
+    """Counters and histograms, updated by the routes. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         registry = CollectorRegistry()
@@ -40,7 +41,7 @@ class Metrics:
         )
 
     def render(self) -> bytes:
-        """Prometheus' text format 0.0.4."""
+        """All metrics in Prometheus' text format 0.0.4, of all processes if there are several."""
         if self._folder is None:
             return generate_latest(self._registry)
         every_process = CollectorRegistry()

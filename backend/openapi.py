@@ -9,7 +9,7 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import records, wire
+from backend import http_bodies, rest_records
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -36,60 +36,62 @@ class Operation:
 
 
 OPERATIONS = (
-    Operation("get", "/health", "Label Studio asks whether we are there (1 s).", wire.HealthAnswer),
+    Operation("get", "/health", "Label Studio asks whether we are there (1 s).", http_bodies.HealthAnswer),
     Operation(
         "post",
         "/setup",
         "Label Studio asks for the model version (3 s).",
-        wire.SetupAnswer,
-        wire.Setup,
+        http_bodies.SetupAnswer,
+        http_bodies.Setup,
         errors=(400, 413),
     ),
     Operation(
         "post",
         "/validate",
         "What is served of a label config, and why not the rest.",
-        records.ServedRecord,
-        wire.Validate,
+        rest_records.ServedRecord,
+        http_bodies.Validate,
         errors=(400, 413),
     ),
     Operation(
         "post",
         "/predict",
         "One prediction per task, in order (100 s).",
-        wire.PredictAnswer,
-        wire.Predict,
+        http_bodies.PredictAnswer,
+        http_bodies.Predict,
         errors=(400, 413, 502, 503),
     ),
     Operation(
         "post",
         "/webhook",
         "An event is stored, then applied by a job (1 s).",
-        wire.WebhookAnswer,
-        wire.Envelope,
+        http_bodies.WebhookAnswer,
+        http_bodies.Envelope,
         errors=(400, 413),
     ),
-    Operation("get", "/versions", "Model versions of every project.", wire.VersionsAnswer),
+    Operation("get", "/versions", "Model versions of every project.", http_bodies.VersionsAnswer),
     Operation("get", "/livez", "For containers: no password needed.", None, is_open=True),
     Operation("get", "/metrics", "For Prometheus.", None, content_type="text/plain"),
     Operation("get", "/api/v1/openapi.json", "This description.", None),
-    Operation("get", "/api/v1/projects", "Every project.", records.ProjectList),
-    Operation("get", PROJECT, "One project, with what is wrong with it.", records.ProjectRecord, errors=(404,)),
-    Operation("get", f"{PROJECT}/versions", "Versions, newest first.", records.VersionList, errors=(404,)),
+    Operation("get", "/api/v1/projects", "Every project.", rest_records.ProjectList),
+    Operation(
+        "get", PROJECT, "One project, with what is wrong with it.", rest_records.ProjectRecord, errors=(404,)
+    ),
+    Operation("get", f"{PROJECT}/versions", "Versions, newest first.", rest_records.VersionList, errors=(404,)),
     Operation(
         "get",
         f"{PROJECT}/versions/{{version}}",
         "One version: `3`, `v3` or `p12.v3`.",
-        records.VersionRecord,
+        rest_records.VersionRecord,
         errors=(404,),
     ),
-    Operation("get", f"{PROJECT}/runs", "Training runs, newest first.", records.RunList, errors=(404,)),
+    Operation("get", f"{PROJECT}/runs", "Training runs, newest first.", rest_records.RunList, errors=(404,)),
     Operation(
         "post",
         f"{PROJECT}/preannotate",
         "Predict many tasks and write the predictions back.",
-        records.BulkRunRecord,
-        wire.Preannotate,
+        rest_records.BulkRunRecord,
+        http_bodies.Preannotate,
         status=202,
         errors=(400, 404, 409, 413),
     ),
@@ -97,31 +99,33 @@ OPERATIONS = (
         "post",
         f"{PROJECT}/order",
         "Order the tasks without an annotation, for Label Studio's stream; a bulk run.",
-        records.BulkRunRecord,
-        wire.Order,
+        rest_records.BulkRunRecord,
+        http_bodies.Order,
         status=202,
         errors=(400, 404, 409, 413),
     ),
-    Operation("get", f"{PROJECT}/preannotations", "Bulk runs, newest first.", records.BulkRunList, errors=(404,)),
+    Operation(
+        "get", f"{PROJECT}/preannotations", "Bulk runs, newest first.", rest_records.BulkRunList, errors=(404,)
+    ),
     Operation(
         "get",
         f"{PROJECT}/preannotations/{{run_id}}",
         "One bulk run: how far it is, and what failed.",
-        records.BulkRunRecord,
+        rest_records.BulkRunRecord,
         errors=(404,),
     ),
     Operation(
         "post",
         f"{PROJECT}/preannotations/{{run_id}}/cancel",
         "Stop a bulk run before its next page.",
-        records.BulkRunRecord,
+        rest_records.BulkRunRecord,
         errors=(404, 409),
     ),
     Operation(
         "get",
         f"{PROJECT}/annotations",
         "The training set by annotation id.",
-        records.AnnotationList,
+        rest_records.AnnotationList,
         errors=(400, 404),
         query=PAGE,
     ),
@@ -129,14 +133,14 @@ OPERATIONS = (
         "get",
         f"{PROJECT}/label-errors",
         "Annotations that are probably wrong, the worst first.",
-        records.LabelErrorList,
+        rest_records.LabelErrorList,
         errors=(404, 409, 502, 503),
     ),
     Operation(
         "get",
         "/api/v1/events",
         "Webhook events, newest first.",
-        records.EventList,
+        rest_records.EventList,
         errors=(400,),
         query=(*PAGE, "state"),
     ),
@@ -144,24 +148,24 @@ OPERATIONS = (
         "get",
         f"{PROJECT}/search",
         "Tasks like a text (`q`) or like another task (`task`), the most similar first.",
-        records.SearchRecord,
+        rest_records.SearchRecord,
         errors=(400, 404, 409, 502, 503),
         query=("q", "task", "limit"),
     ),
-    Operation("post", f"{PROJECT}/train", "Train now.", records.RunRecord, status=202, errors=(404,)),
+    Operation("post", f"{PROJECT}/train", "Train now.", rest_records.RunRecord, status=202, errors=(404,)),
     Operation(
         "post",
         f"{PROJECT}/promote",
         "Make a version live.",
-        records.LiveVersion,
-        wire.Promote,
+        rest_records.LiveVersion,
+        http_bodies.Promote,
         errors=(400, 404, 413),
     ),
     Operation(
         "post",
         f"{PROJECT}/rollback",
         "Make the live version's parent live.",
-        records.LiveVersion,
+        rest_records.LiveVersion,
         errors=(404, 409),
     ),
 )
@@ -213,7 +217,7 @@ def _content(model: type[BaseModel] | None, content_type: str) -> Json:
 def _error(code: int) -> Json:
     return {
         "description": DESCRIPTIONS[code],
-        "content": _content(wire.ErrorAnswer, "application/json"),
+        "content": _content(http_bodies.ErrorAnswer, "application/json"),
     }
 
 
@@ -244,7 +248,7 @@ def _parameters(operation: Operation) -> list[Json]:
 
 def _schemas(operations: tuple[Operation, ...]) -> Json:
     bodies = {operation.body for operation in operations if operation.body}
-    answers = {operation.answer for operation in operations if operation.answer} | {wire.ErrorAnswer}
+    answers = {operation.answer for operation in operations if operation.answer} | {http_bodies.ErrorAnswer}
     wanted = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
     wanted.sort(key=lambda one: one[0].__name__)
     _, definitions = models_json_schema(wanted, ref_template=REFERENCE)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the routes need, made once per app and handed to them by `app.extensions`."""
+"""The objects that the routes use, created once per app and kept in `app.extensions`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,12 @@ RESERVED_THREADS = 4
 
 @dataclass(frozen=True)
 class Services:
-    """Thread-safe. `prediction_slots` keeps some threads free of predictions, for /health and /setup."""
+    """The objects that the routes use. Thread-safe.
+
+    Attributes:
+        prediction_slots: limits the threads that predict or search, so that RESERVED_THREADS stay free for /health
+            and /setup.
+    """
 
     settings: Settings
     store: Store
@@ -38,7 +43,7 @@ class Services:
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
-        """Opens the database and brings its schema to the newest revision."""
+        """Create the services. Opens the database and migrates its schema to the newest revision."""
         store = Store.open(settings)
         store.migrate()
         model_client, authorizations = ModelClient(settings), Authorizations()
@@ -55,6 +60,7 @@ class Services:
         )
 
     def close(self) -> None:
+        """Close all connections."""
         self.authorizations.close()
         self.model_client.close()
         self.jobs.redis.close()
@@ -62,16 +68,20 @@ class Services:
 
 
 @contextmanager
-def prediction_slot(here: Services) -> Iterator[None]:
-    """Raises ModelServerBusyError if no thread for predictions is free."""
-    if not here.prediction_slots.acquire(blocking=False):
+def prediction_slot(services: Services) -> Iterator[None]:
+    """Hold one of the threads for predictions.
+
+    Raises:
+        ModelServerBusyError: all of them are taken.
+    """
+    if not services.prediction_slots.acquire(blocking=False):
         raise ModelServerBusyError("every thread for predictions is taken (THREADS)", retry_after_s=1)
     try:
         yield
     finally:
-        here.prediction_slots.release()
+        services.prediction_slots.release()
 
 
 def services() -> Services:
-    """Those of the app that answers the current request."""
+    """The services of the app that answers the current request."""
     return cast(Services, current_app.extensions[EXTENSION])

@@ -1,4 +1,4 @@
-"""What gunicorn starts: `gunicorn --config backend/gunicorn.conf.py` (it names `backend.wsgi:app()`)."""
+"""The WSGI entry point, which gunicorn starts: `gunicorn --config backend/gunicorn.conf.py`."""
 
 from flask import Flask
 
@@ -8,6 +8,7 @@ from lorabel.settings import Settings
 
 
 def app() -> Flask:
+    """Read the settings, configure logging, and create the app."""
     settings = Settings()
     logs.configure(settings)
     return create_app(settings)

@@ -1,8 +1,9 @@
-"""Which given labels are probably wrong: confident learning (https://arxiv.org/abs/1911.00068).
+"""Finds labels that are probably wrong, by confident learning (https://arxiv.org/abs/1911.00068).
 
-A model that has not seen an example says how probable each label is; what it says of a label's own examples on the
-average is the threshold above which it is taken to be sure of that label. An example that it surely takes for
-another one than was given is suspected. The model is a logistic regression on frozen features, one for each fold.
+A model that has not seen an example estimates the probability of each label. The mean probability that it gives a
+label on that label's own examples is the threshold from which on it counts as confident of the label. An example
+is suspected if the model is confident of another label than the given one. The model is a logistic regression on
+frozen features, fitted once for each fold.
 """
 
 from collections.abc import Sequence
@@ -16,18 +17,25 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 FOLDS = 5
-MOST_ITERATIONS = 1000
-# A fit that follows every example believes the errors, too: on digits with 5% wrong labels 96% of the suspects are
-# errors with this, 83% with scikit-learn's 1.0, at nearly the same recall.
+MAX_ITERATIONS = 1000
+# Inverse strength, scikit-learn's `C`. A weakly regularised model learns the wrong labels too. On digits with 5%
+# wrong labels, 96% of the suspects are errors with this value, and 83% with scikit-learn's default of 1.0, at
+# nearly the same recall.
 REGULARISATION = 0.1
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """`place` is the example's. `score`: how far the given label is ahead of the best other one, from 0 (certainly
-    wrong) to 1 (certainly right)."""
+    """An example whose label is probably wrong.
 
-    place: int
+    Attributes:
+        index: the example's index in the arguments.
+        suggested: the class that fits better.
+        score: how much more probable the given class is than the best other class, scaled from 0 (certainly wrong)
+            to 1 (certainly right).
+    """
+
+    index: int
     suggested: int
     score: float
 
@@ -35,12 +43,12 @@ class Suspect:
 def find_suspects(
     features: NDArray[np.float32], given: NDArray[np.intp], tasks: NDArray[np.intp], seed: int
 ) -> list[Suspect]:
-    """The worst first.
+    """Find examples that are probably labeled wrong, the worst first.
 
     Args:
         features: (n, dim).
-        given: (n,) classes 0, 1, ..., each of at least FOLDS tasks.
-        tasks: (n,) whose examples they are: what several people said of one task is in one fold.
+        given: (n,) the classes that were given, 0, 1, ... Each class needs examples of at least FOLDS tasks.
+        tasks: (n,) task ids. Examples of the same task are in the same fold.
     """
     return suspects(held_out_probabilities(features, given, tasks, seed), given)
 
@@ -48,26 +56,30 @@ def find_suspects(
 def held_out_probabilities(
     features: NDArray[np.float32], given: NDArray[np.intp], tasks: NDArray[np.intp], seed: int
 ) -> NDArray[np.float64]:
-    """(n, classes): each by the model that was fitted without the example's fold."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=MOST_ITERATIONS))
+    """(n, classes) probabilities, each by the model that was fitted without the example's fold."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    found: NDArray[np.float64] = cross_val_predict(
+    probabilities: NDArray[np.float64] = cross_val_predict(
         model, features, given, groups=tasks, cv=folds, method="predict_proba"
     )
-    return found
+    return probabilities
 
 
 def suspects(probabilities: NDArray[np.float64], given: NDArray[np.intp]) -> list[Suspect]:
-    """Those off the diagonal of the confident joint, by their normalised margin."""
+    """The examples off the diagonal of the confident joint, ordered by their normalised margin.
+
+    Args:
+        probabilities: (n, classes) held-out probabilities.
+        given: (n,) the classes that were given.
+    """
     thresholds = np.array([probabilities[given == label, label].mean() for label in range(probabilities.shape[1])])
-    sure = np.where(probabilities >= thresholds, probabilities, -1.0)
-    taken_for = sure.argmax(axis=1)
-    is_suspect = (sure.max(axis=1) >= 0) & (taken_for != given)
-    places = np.arange(len(given))
-    own = probabilities[places, given]
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
+    suggested = confident.argmax(axis=1)
+    is_suspect = (confident.max(axis=1) >= 0) & (suggested != given)
+    rows = np.arange(len(given))
     others = probabilities.copy()
-    others[places, given] = -1.0
-    scores = (own - others.max(axis=1) + 1) / 2
-    found = np.flatnonzero(is_suspect)
-    order: Sequence[int] = found[np.argsort(scores[found], kind="stable")].tolist()
-    return [Suspect(place, int(taken_for[place]), float(scores[place])) for place in order]
+    others[rows, given] = -1.0
+    scores = (probabilities[rows, given] - others.max(axis=1) + 1) / 2
+    indices = np.flatnonzero(is_suspect)
+    order: Sequence[int] = indices[np.argsort(scores[indices], kind="stable")].tolist()
+    return [Suspect(index, int(suggested[index]), float(scores[index])) for index in order]

@@ -1,7 +1,7 @@
-"""A project's annotations that are probably wrong, worst first.
+"""Finds the annotations of a project that are probably wrong, the worst first.
 
-Tasks are told apart by the base model's vectors, which the annotations have not changed: a model that was trained
-on an error may have learned it by heart.
+The features are the base model's vectors of the tasks. Annotations have not changed these, whereas a model that
+was trained on a wrong annotation may have memorised it.
 """
 
 from collections import Counter
@@ -34,16 +34,21 @@ if TYPE_CHECKING:
     Vectors = dict[int, NDArray[np.float32]]
 
 TIMEOUT_S = 90.0
-# The newest; more would take longer than anybody waits for an answer.
-MOST_ANNOTATIONS = 5000
-# As many as folds, so that each model has seen some of every label.
-FEWEST = 5
+# The newest annotations. More would take longer than anybody waits for an answer.
+MAX_ANNOTATIONS = 5000
+# As many as there are folds, so that each model has seen examples of every label.
+MIN_TASKS_PER_LABEL = 5
 
 
 @dataclass(frozen=True)
 class LabelError:
-    """`given` and `suggested` are labels of the label config. Where several may fit, one of them is empty: a label
-    was given that does not fit, or one that fits was not. `score` as in `confident_learning.Suspect`."""
+    """An annotation that is probably wrong.
+
+    Attributes:
+        given, suggested: labels of the label config. If several labels may fit, one of the two is empty: `given`
+            if a label is missing, `suggested` if a label is too much.
+        score: from 0 (certainly wrong) to 1 (certainly right), see `confident_learning.Suspect`.
+    """
 
     from_name: str
     task_id: int
@@ -55,7 +60,12 @@ class LabelError:
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """`checked`: how many annotations were looked at. `left_out`: which labels were not, and why."""
+    """The label errors of a project, the worst first.
+
+    Attributes:
+        checked: number of annotations that were checked.
+        left_out: which labels were not checked, and why; a sentence each.
+    """
 
     errors: list[LabelError]
     checked: int
@@ -63,17 +73,17 @@ class LabelErrors:
 
 
 @dataclass(frozen=True)
-class AnnotatedAnswer:
-    """One annotation and what it says about one control tag."""
+class AnnotatedLabels:
+    """The labels that one annotation gives a task in one control tag."""
 
     annotation_id: int
     task_id: int
-    answers: frozenset[str]
+    labels: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """As `LabelErrors`, with the ids of the annotations that were looked at."""
+    """A part of `LabelErrors`, with the ids of the annotations that were checked."""
 
     errors: list[LabelError] = field(default_factory=list)
     checked: frozenset[int] = frozenset()
@@ -85,7 +95,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where annotations and vectors come from."""
+    """What annotations and vectors are read with."""
 
     settings: Settings
     store: Store
@@ -93,29 +103,31 @@ class Sources:
     authorizations: Authorizations
 
 
-def find(here: Sources, project_id: int) -> LabelErrors:
-    """In every control tag whose annotations are words of the label config.
+def find(sources: Sources, project_id: int) -> LabelErrors:
+    """Check every control tag whose annotations give labels of the label config.
 
     Raises:
         NotFoundError: no such project.
-        ConflictError: no control tag has enough annotations; says which and how many it takes.
+        ConflictError: no control tag has enough annotations; the message says which, and how many are needed.
+        LabelConfigError: the label config cannot be read.
         ModelServerError: the model server cannot be reached or failed.
     """
-    with here.store.read() as session:
+    with sources.store.read() as session:
         project = projects.get(session, project_id)
-        annotations = _usable(session, project_id)
+        annotations = _usable_annotations(session, project_id)
     bound = bind(project.label_config or "")
-    resolve = here.authorizations.resolver(project, here.settings)
-    caller = PredictionCaller(here.model_client, project_id, Priority.BULK, monotonic() + TIMEOUT_S)
+    resolve = sources.authorizations.resolver(project, sources.settings)
+    caller = PredictionCaller(sources.model_client, project_id, Priority.BULK, monotonic() + TIMEOUT_S)
     vectors = _vectors(caller, bound, annotations, resolve)
-    found = Finding()
+    finding = Finding()
     for problem in bound.bindings:
-        said = [one for one in _said(problem, annotations) if one.task_id in vectors]
-        if said:
-            found += _of_problem(problem.from_name, said, vectors, here.settings.seed)
-    if not found.checked:
-        raise ConflictError(f"project {project_id}: {_why_nothing(annotations, found.left_out)}")
-    return LabelErrors(sorted(found.errors, key=lambda one: one.score), len(found.checked), found.left_out)
+        annotated = [labels for labels in _annotated_labels(problem, annotations) if labels.task_id in vectors]
+        if annotated:
+            finding += _check_problem(problem.from_name, annotated, vectors, sources.settings.seed)
+    if not finding.checked:
+        raise ConflictError(f"project {project_id}: {_why_nothing(annotations, finding.left_out)}")
+    errors = sorted(finding.errors, key=lambda error: error.score)
+    return LabelErrors(errors, len(finding.checked), finding.left_out)
 
 
 def _why_nothing(annotations: Sequence[Annotation], left_out: Sequence[str]) -> str:
@@ -123,7 +135,8 @@ def _why_nothing(annotations: Sequence[Annotation], left_out: Sequence[str]) -> 
     return f"label errors cannot be looked for: {why}"
 
 
-def _usable(session: Session, project_id: int) -> list[Annotation]:
+def _usable_annotations(session: Session, project_id: int) -> list[Annotation]:
+    """The newest annotations that were submitted for a task whose data we know."""
     newest = (
         select(Annotation)
         .where(
@@ -133,9 +146,9 @@ def _usable(session: Session, project_id: int) -> list[Annotation]:
             Annotation.task_id.is_not(None),
         )
         .order_by(Annotation.received_at.desc(), Annotation.id.desc())
-        .limit(MOST_ANNOTATIONS)
+        .limit(MAX_ANNOTATIONS)
     )
-    return [row for row in session.scalars(newest) if row.task_data is not None]
+    return [annotation for annotation in session.scalars(newest) if annotation.task_data is not None]
 
 
 def _vectors(
@@ -144,67 +157,71 @@ def _vectors(
     annotations: Sequence[Annotation],
     resolve: Callable[[MediaRef], MediaRef],
 ) -> "Vectors":
-    """By task id, of those that can be read."""
+    """By task id the task's vector. Tasks that cannot be read are left out."""
     tasks: dict[int, dict[str, Any]] = {row.task_id or 0: row.task_data or {} for row in annotations}
-    found = task_vectors(caller, bound, list(tasks.values()), resolve)
-    return {task_id: one for task_id, one in zip(tasks, found, strict=True) if one is not None}
+    vectors = task_vectors(caller, bound, list(tasks.values()), resolve)
+    return {task_id: vector for task_id, vector in zip(tasks, vectors, strict=True) if vector is not None}
 
 
-def _said(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedAnswer]:
-    said = []
-    for row in annotations:
+def _annotated_labels(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedLabels]:
+    annotated = []
+    for annotation in annotations:
         try:
-            answers = problem.answers(problem.target(row.result or [], row.task_data or {}))
+            target = problem.target(annotation.result or [], annotation.task_data or {})
+            labels = problem.label_names(target)
         except (MissingTargetError, UnreadableError):
             continue
-        if answers is not None:
-            said.append(AnnotatedAnswer(row.id, row.task_id or 0, answers))
-    return said
+        if labels is not None:
+            annotated.append(AnnotatedLabels(annotation.id, annotation.task_id or 0, labels))
+    return annotated
 
 
-def _of_problem(from_name: str, said: Sequence[AnnotatedAnswer], vectors: "Vectors", seed: int) -> Finding:
-    """One question, if each annotation has one label; else a question for each label: does it fit?"""
-    if all(len(one.answers) == 1 for one in said):
-        return _check(from_name, said, [next(iter(one.answers)) for one in said], vectors, seed)
-    labels = sorted({label for one in said for label in one.answers})
-    found = Finding()
-    for label in labels:
-        given = [label if label in one.answers else "" for one in said]
-        found += _check(from_name, said, given, vectors, seed)
-    return found
+def _check_problem(from_name: str, annotated: Sequence[AnnotatedLabels], vectors: "Vectors", seed: int) -> Finding:
+    """If each annotation has exactly one label, check all labels at once; else check each label for itself."""
+    if all(len(annotation.labels) == 1 for annotation in annotated):
+        given = [next(iter(annotation.labels)) for annotation in annotated]
+        return _check(from_name, annotated, given, vectors, seed)
+    finding = Finding()
+    for label in sorted({label for annotation in annotated for label in annotation.labels}):
+        given = [label if label in annotation.labels else "" for annotation in annotated]
+        finding += _check(from_name, annotated, given, vectors, seed)
+    return finding
 
 
 def _check(
-    from_name: str, said: Sequence[AnnotatedAnswer], given: Sequence[str], vectors: "Vectors", seed: int
+    from_name: str, annotated: Sequence[AnnotatedLabels], given: Sequence[str], vectors: "Vectors", seed: int
 ) -> Finding:
-    """`given`: of each annotation one of some labels that exclude each other."""
-    # They take a second to import, and the backend hardly ever needs them.
+    """Check labels that exclude each other.
+
+    Args:
+        given: one label per annotation, in the same order.
+    """
+    # These take a second to import, and the backend rarely needs them.
     import numpy as np
 
     from lorabel.curation.confident_learning import find_suspects
 
-    counts = Counter(label for label, _ in {(label, one.task_id) for label, one in zip(given, said, strict=True)})
-    labels = sorted(label for label, count in counts.items() if count >= FEWEST)
+    task_ids = [annotation.task_id for annotation in annotated]
+    task_counts = Counter(label for label, _ in set(zip(given, task_ids, strict=True)))
+    labels = sorted(label for label, count in task_counts.items() if count >= MIN_TASKS_PER_LABEL)
     left_out = [
-        f"{from_name}: {label or 'none of the labels'!r} was given to {count} tasks, {FEWEST} needed"
-        for label, count in sorted(counts.items())
-        if count < FEWEST
+        f"{from_name}: {label or 'none of the labels'!r} was given to {count} tasks, {MIN_TASKS_PER_LABEL} needed"
+        for label, count in sorted(task_counts.items())
+        if count < MIN_TASKS_PER_LABEL
     ]
     if len(labels) < 2:
-        return Finding(left_out=left_out or [f"{from_name}: all {len(said)} annotations say the same"])
-    kept = [place for place, label in enumerate(given) if label in labels]
-    tasks = np.array([said[place].task_id for place in kept])
+        return Finding(left_out=left_out or [f"{from_name}: all {len(annotated)} annotations say the same"])
+    checked = [index for index, label in enumerate(given) if label in labels]
+    tasks = np.array([task_ids[index] for index in checked])
     features = np.stack([vectors[task_id] for task_id in tasks.tolist()])
-    classes = np.array([labels.index(given[place]) for place in kept])
-    errors = [
-        LabelError(
-            from_name,
-            said[kept[one.place]].task_id,
-            said[kept[one.place]].annotation_id,
-            given[kept[one.place]],
-            labels[one.suggested],
-            one.score,
+    classes = np.array([labels.index(given[index]) for index in checked])
+    errors = []
+    for suspect in find_suspects(features, classes, tasks, seed):
+        index = checked[suspect.index]
+        annotation, suggested = annotated[index], labels[suspect.suggested]
+        errors.append(
+            LabelError(
+                from_name, annotation.task_id, annotation.annotation_id, given[index], suggested, suspect.score
+            )
         )
-        for one in find_suspects(features, classes, tasks, seed)
-    ]
-    return Finding(errors, frozenset(said[place].annotation_id for place in kept), left_out)
+    return Finding(errors, frozenset(annotated[index].annotation_id for index in checked), left_out)

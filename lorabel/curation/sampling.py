@@ -1,6 +1,6 @@
-"""In which order unlabeled tasks teach most (active learning): numbers in, places out.
+"""Orders unlabeled tasks for active learning, so that those come first from which a model learns most.
 
-Each function returns the places of what it was given, the one to be labeled first at the front.
+Each function takes numbers or vectors of tasks and returns the indices of the tasks in the new order.
 """
 
 import random
@@ -10,51 +10,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
-# Each pick of the core-set looks at every task. After so many, what is left goes by its distance.
-MOST_CENTRES = 2000
+# Each pick of `core_set` compares every vector. After so many picks, the rest is ordered by distance.
+MAX_CENTRES = 2000
 
 
 def ascending(values: Sequence[float]) -> list[int]:
-    """Uncertainty by scores, margin by margins; equal ones as they come."""
+    """Order by value, the lowest first. Equal values keep their order.
+
+    For uncertainty the values are scores, for margin they are margins.
+    """
     return sorted(range(len(values)), key=values.__getitem__)
 
 
 def shuffled(count: int, seed: int) -> list[int]:
-    places = list(range(count))
-    random.Random(seed).shuffle(places)
-    return places
+    """Random order of `count` tasks."""
+    indices = list(range(count))
+    random.Random(seed).shuffle(indices)
+    return indices
 
 
-def core_set(vectors: Vectors, labeled: Vectors, most: int = MOST_CENTRES) -> list[int]:
-    """k-centre greedy: always the one that is farthest from all that are labeled or picked
-    (https://arxiv.org/abs/1708.00489).
+def core_set(vectors: Vectors, labeled: Vectors, max_picks: int = MAX_CENTRES) -> list[int]:
+    """Order by k-centre greedy (https://arxiv.org/abs/1708.00489).
+
+    The next task is always the one farthest from all tasks that are labeled or were picked before.
 
     Args:
-        vectors: (n, dim) of length 1.
-        labeled: (m, dim) of length 1; where there is none, the one nearest to the middle begins.
-        most: picks, after which the rest goes by its distance from them.
+        vectors: (n, dim) of length 1, of the tasks to be ordered.
+        labeled: (m, dim) of length 1. If there are none, the first pick is the task nearest to the mean vector.
+        max_picks: number of picks, after which the rest is ordered by its distance from them, the farthest first.
     """
     if not len(vectors):
         return []
     if len(labeled):
-        nearness = _nearness(vectors, labeled)
+        similarities = _max_similarities(vectors, labeled)
         picked = []
     else:
         picked = [int((vectors @ vectors.mean(axis=0)).argmax())]
-        nearness = vectors @ vectors[picked[0]]
+        similarities = vectors @ vectors[picked[0]]
     is_left = np.ones(len(vectors), dtype=bool)
     is_left[picked] = False
-    while len(picked) < min(most, len(vectors)):
-        pick = int(np.where(is_left, nearness, np.inf).argmin())
+    while len(picked) < min(max_picks, len(vectors)):
+        pick = int(np.where(is_left, similarities, np.inf).argmin())
         picked.append(pick)
         is_left[pick] = False
-        nearness = np.maximum(nearness, vectors @ vectors[pick])
+        similarities = np.maximum(similarities, vectors @ vectors[pick])
     rest = np.flatnonzero(is_left)
-    return [*picked, *rest[np.argsort(nearness[rest], kind="stable")].tolist()]
+    return [*picked, *rest[np.argsort(similarities[rest], kind="stable")].tolist()]
 
 
-def _nearness(vectors: Vectors, labeled: Vectors) -> Vectors:
-    """(n,): the cosine with the nearest of the labeled ones."""
-    parts = [labeled[start : start + MOST_CENTRES] for start in range(0, len(labeled), MOST_CENTRES)]
-    nearness: Vectors = np.max([(vectors @ part.T).max(axis=1) for part in parts], axis=0)
-    return nearness
+def _max_similarities(vectors: Vectors, labeled: Vectors) -> Vectors:
+    """(n,): cosine of each vector with the most similar labeled vector."""
+    chunks = [labeled[start : start + MAX_CENTRES] for start in range(0, len(labeled), MAX_CENTRES)]
+    similarities: Vectors = np.max([(vectors @ chunk.T).max(axis=1) for chunk in chunks], axis=0)
+    return similarities

@@ -1,5 +1,5 @@
-"""The strategies of active learning, by name. `lorabel.curation.sampling` computes the orders; this module imports no
-numpy, so that the command line can list the names at once."""
+"""The strategies of active learning, by name. `lorabel.curation.sampling` computes the orders; this module imports
+no numpy, so that the command line can list the names at once."""
 
 from enum import StrEnum
 

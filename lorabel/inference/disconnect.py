@@ -1,12 +1,14 @@
-"""Has the other end of a connection been closed while it waits for our answer?"""
+"""Notices that a client has closed its connection while it waited for our answer."""
 
 import socket
 
 
 def is_disconnected(client: socket.socket | None) -> bool:
-    """Whether there is something to read from `client`, and it is the end. False if there is no socket to look at.
+    """Whether the client has closed the connection. Takes nothing that the client sent from the socket.
 
-    Gunicorn gives it as `gunicorn.socket` in the WSGI environment.
+    Args:
+        client: the connection's socket, `gunicorn.socket` in the WSGI environment of gunicorn. None if the server
+            does not tell, which counts as connected.
     """
     if client is None:
         return False

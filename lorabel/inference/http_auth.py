@@ -1,4 +1,4 @@
-"""HTTP basic authentication for our Flask apps, switched on by BASIC_AUTH_USER and BASIC_AUTH_PASS."""
+"""HTTP basic authentication of backend and model server, switched on by BASIC_AUTH_USER and BASIC_AUTH_PASS."""
 
 import hmac
 from collections.abc import Collection
@@ -17,7 +17,7 @@ def require_basic_auth(app: Flask, settings: Settings, open_paths: Collection[st
 
     @app.before_request
     def check() -> Response | None:
-        if request.path in open_paths or is_right(request.headers.get("Authorization"), expected):
+        if request.path in open_paths or is_authorized(request.headers.get("Authorization"), expected):
             return None
         answer = jsonify(error="user and password are needed: BASIC_AUTH_USER and BASIC_AUTH_PASS are set here")
         answer.status_code = 401
@@ -25,15 +25,16 @@ def require_basic_auth(app: Flask, settings: Settings, open_paths: Collection[st
         return answer
 
 
-def is_right(header: str | None, expected: tuple[str, str]) -> bool:
-    """Whether an Authorization header has this user and password.
+def is_authorized(header: str | None, expected: tuple[str, str]) -> bool:
+    """Whether an Authorization header has the expected user and password.
 
-    Takes equally long for each wrong user or password of one length.
+    The comparison takes the same time for every wrong user or password of the same length, so that the time tells
+    an attacker nothing.
     """
-    given = Authorization.from_header(header)
-    if given is None or given.type != "basic":
+    credentials = Authorization.from_header(header)
+    if credentials is None or credentials.type != "basic":
         return False
-    user, password = (str(part or "").encode() for part in (given.username, given.password))
+    user, password = (str(part or "").encode() for part in (credentials.username, credentials.password))
     is_user = hmac.compare_digest(user, expected[0].encode())
     is_password = hmac.compare_digest(password, expected[1].encode())
     return is_user and is_password

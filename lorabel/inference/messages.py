@@ -1,4 +1,4 @@
-"""What travels between backend, workers and model server over HTTP."""
+"""The HTTP messages that backend and workers exchange with the model server."""
 
 from enum import StrEnum
 from typing import Any
@@ -7,11 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Message(BaseModel):
+    """A frozen JSON body."""
+
     model_config = ConfigDict(frozen=True)
 
 
 class PredictRow(Message):
-    """One contract's input by its kind, and the adapter's name (`p1.v2/label`); None asks the base model."""
+    """One question to a model.
+
+    Attributes:
+        kind: names the class of the input, see `Contract.kind`.
+        adapter: name of the adapter that answers, such as `p1.v2/label`; None for the base model.
+    """
 
     kind: str
     input: dict[str, Any]
@@ -19,7 +26,7 @@ class PredictRow(Message):
 
 
 class Priority(StrEnum):
-    """Who waits for the answer, the most urgent first: a person, a bulk job, or nobody yet."""
+    """Who waits for the answer: a person, a bulk run, or nobody yet. The most urgent is the first."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
@@ -27,8 +34,12 @@ class Priority(StrEnum):
 
 
 class PredictRequest(Message):
-    """`timeout_s`: seconds after which nobody waits for the answer any more. `project`: rows of one priority are
-    computed in turn among the projects that have some waiting."""
+    """Rows to be computed.
+
+    Attributes:
+        timeout_s: seconds after which nobody waits for the answer any more.
+        project: id of the project. Among rows of the same priority, the projects take turns.
+    """
 
     rows: list[PredictRow] = Field(min_length=1)
     timeout_s: float = Field(gt=0)
@@ -37,28 +48,34 @@ class PredictRequest(Message):
 
 
 class RowError(Message):
-    """Why a row has no output. `is_permanent`: asking again cannot help (a broken file)."""
+    """Why a row has no output. `is_permanent`: asking again cannot help, for example because a file is broken."""
 
     reason: str
     is_permanent: bool
 
 
 class RowResult(Message):
-    """Exactly one of `output` and `error` is set."""
+    """A row's output or error. Exactly one of them is set."""
 
     output: dict[str, Any] | None = None
     error: RowError | None = None
 
 
 class PredictResponse(Message):
+    """One result per row of the request, in order."""
+
     rows: list[RowResult]
 
 
 class PreloadRequest(Message):
+    """Names of adapters that the model server shall load now."""
+
     adapters: list[str]
 
 
 class FamilyInfo(Message):
+    """A loaded family: the source of its weights, its number of parameters, and of layers that LoRA may change."""
+
     name: str
     source: str
     parameters: int
@@ -66,7 +83,7 @@ class FamilyInfo(Message):
 
 
 class ModelsResponse(Message):
-    """What is on the device: `adapters` from least to most recently used."""
+    """What is on the device. `adapters` are ordered from the least to the most recently used."""
 
     device: str
     precision: str

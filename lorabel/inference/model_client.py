@@ -1,7 +1,8 @@
 """The client of the model server, for backend and workers.
 
-On the standard library's http.client, with idle connections on a stack: a prediction is one POST, and with a
-hundred of them under way httpcore's pool, which looks at every connection each time, costs more than the request.
+It uses the standard library's http.client and keeps idle connections on a stack. A prediction is one POST. With a
+hundred requests at the same time, the pool of httpcore costs more than a request, since it looks at every
+connection each time.
 """
 
 import base64
@@ -34,15 +35,15 @@ from lorabel.settings import Settings
 
 PROBE_TIMEOUT_S = 5.0
 ANSWER_GRACE_S = 2.0
-LOOK_EVERY_S = 0.2
+POLL_INTERVAL_S = 0.2
 BUSY = 503
-LEAST_ERROR = 400
-# What a kept connection does when the other end has closed it meanwhile.
+FIRST_ERROR = 400
+# How a kept connection fails that the model server has closed meanwhile.
 STALE = (RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
 
 class ModelClient:
-    """Thread-safe; connections are kept."""
+    """Thread-safe. Connections are kept open."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.model_server_url.rstrip("/")
@@ -63,18 +64,22 @@ class ModelClient:
         priority: Priority = Priority.INTERACTIVE,
         is_gone: Callable[[], bool] | None = None,
     ) -> list[RowResult]:
-        """One result per row, in order.
+        """Have rows computed.
 
         Args:
-            is_gone: asked now and then while we wait; once it is true nobody wants the answer any more, and
-                the model server finds our connection closed.
+            timeout_s: seconds within which the answer is needed.
+            is_gone: returns whether nobody wants the answer any more. It is polled while the answer is awaited.
+                When it returns True, our connection is closed, by which the model server notices.
+
+        Returns:
+            One result per row, in order.
 
         Raises:
-            ModelServerBusyError: its queue is full.
-            ModelServerError: it cannot be reached or failed, or `is_gone` came true.
+            ModelServerBusyError: the model server's queue is full.
+            ModelServerError: the model server cannot be reached or failed, or `is_gone` returned True.
         """
         request = PredictRequest(rows=list(rows), timeout_s=timeout_s, project=project, priority=priority)
-        # It answers what is ready at the time limit, so the connection must live a little longer.
+        # The model server answers with what is ready after timeout_s, so the connection must live a little longer.
         body = self._send("POST", "/v1/predict", request.model_dump_json(), timeout_s + ANSWER_GRACE_S, is_gone)
         answer = PredictResponse.model_validate_json(body)
         if len(answer.rows) != len(rows):
@@ -82,13 +87,15 @@ class ModelClient:
         return answer.rows
 
     def preload(self, adapters: Sequence[str], timeout_s: float = 60.0) -> None:
-        """Have adapters in memory before anybody waits for them."""
+        """Have the model server load adapters before anybody waits for them. Raises ModelServerError."""
         self._send("POST", "/v1/preload", PreloadRequest(adapters=list(adapters)).model_dump_json(), timeout_s)
 
     def models(self) -> ModelsResponse:
+        """What is loaded on the device. Raises ModelServerError."""
         return ModelsResponse.model_validate_json(self._send("GET", "/v1/models", None, PROBE_TIMEOUT_S))
 
     def close(self) -> None:
+        """Close the idle connections."""
         with suppress(Empty):
             while True:
                 self._idle.get_nowait().close()
@@ -114,14 +121,14 @@ class ModelClient:
             raise ModelServerBusyError(
                 f"model server is busy: {text}", retry_after_s=int(headers.get("Retry-After", "1"))
             )
-        if status >= LEAST_ERROR:
+        if status >= FIRST_ERROR:
             raise ModelServerError(f"model server answered {status} to {path}: {text[:500]}")
         return content
 
     def _exchange(
         self, method: str, path: str, body: str | None, until: float, is_gone: Callable[[], bool] | None
     ) -> tuple[int, HTTPMessage, bytes]:
-        """A kept connection that turns out to be closed is not the end: nothing that we ask does harm twice."""
+        """Use a kept connection if there is one. Retry once if it was closed; requests are idempotent."""
         try:
             kept = self._idle.get_nowait()
         except Empty:
@@ -141,27 +148,27 @@ class ModelClient:
         until: float,
         is_gone: Callable[[], bool] | None,
     ) -> tuple[int, HTTPMessage, bytes]:
-        is_whole = False
+        is_reusable = False
         try:
             connection.request(method, f"{self._path}{path}", body.encode() if body else None, self._headers)
             _wait_for_answer(connection, until, is_gone)
             connection.sock.settimeout(max(0.1, until - time.monotonic()))
             answer: HTTPResponse = connection.getresponse()
             content = answer.read()
-            is_whole = not answer.will_close
+            is_reusable = not answer.will_close
             return answer.status, answer.headers, content
         finally:
-            if is_whole:
+            if is_reusable:
                 self._idle.put(connection)
             else:
                 connection.close()
 
 
 def _wait_for_answer(connection: HTTPConnection, until: float, is_gone: Callable[[], bool] | None) -> None:
-    """Look up from waiting now and then: is anybody still interested?"""
+    """Poll until the answer is readable. Abort if the time is up or the caller is gone."""
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
-    while not poll.poll(1000 * max(0.0, min(LOOK_EVERY_S, until - time.monotonic()))):
+    while not poll.poll(1000 * max(0.0, min(POLL_INTERVAL_S, until - time.monotonic()))):
         if time.monotonic() >= until:
             raise TimeoutError("the time for an answer is over")
         if is_gone is not None and is_gone():

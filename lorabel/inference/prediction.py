@@ -1,34 +1,45 @@
-"""Task data -> rows for the model server -> predictions, one per task and in order, checked for Label Studio.
+"""Predicts tasks: task data -> questions to the model server -> one checked prediction per task, in order.
 
-For whoever predicts: `/predict`, a bulk run, or nobody yet (tasks predicted ahead).
+Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks before anybody opens them.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Self
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from lorabel.contracts import MediaRef
+from lorabel.contracts import Input, MediaRef
 from lorabel.database import versions
 from lorabel.database.tables import Project, version_name
 from lorabel.errors import UnreadableError
-from lorabel.inference.requests import PredictionCaller, Question, Unreadable, ask
+from lorabel.inference import requests
+from lorabel.inference.messages import PredictRow
+from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.visible_when import shown_controls
-from lorabel.problems.base import Prediction, TaskData, question, with_media
+from lorabel.problems.base import Prediction, Problem, TaskData, build_input, with_resolved_media
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
 
+LATE = "the time for one prediction is up (PREDICT_TIMEOUT_S)"
+
 
 @dataclass(frozen=True)
 class ProjectModel:
-    """One version of a project's model: what the label config asks, which adapters answer, and the temperatures of
-    their scores; both by control tag."""
+    """One version of a project's model.
+
+    Attributes:
+        adapters: by control tag the name of the adapter that answers; the base model answers for other tags.
+        temperatures: by control tag the temperature that calibrates its scores.
+        bound: the label config with the problems that serve it.
+    """
 
     project_id: int
     version: str
@@ -39,7 +50,7 @@ class ProjectModel:
 
     @classmethod
     def of(cls, session: Session, project: Project, settings: Settings, number: int | None = None) -> Self:
-        """The live version, or `number`.
+        """Load version `number` of the project, by default the live version.
 
         Raises:
             LabelConfigError: the label config cannot be read.
@@ -54,24 +65,49 @@ class ProjectModel:
 
 @dataclass(frozen=True)
 class TaskPrediction:
-    """The regions of every control tag that was read and is shown with them, each right by the label config, and
-    their mean score.
+    """What is predicted for one task.
 
-    `margin`: the mean of theirs; where a problem cannot say, its score stands for it.
-    `unread` says why another tag was not; a reason that may pass goes before one that never will.
-    `dropped_regions`: how many were wrong by the label config.
+    Attributes:
+        regions: those of every control tag that was answered and that Label Studio shows (`visibleWhen`). Each
+            region fits the label config.
+        score: mean score of these control tags, in [0, 1].
+        margin: mean margin of these control tags, in [0, 1]; a tag without a margin counts with its score.
+        unreadable: why a control tag has no answer, or None if all have one. Of several reasons this is one that
+            may pass, if there is such a reason.
+        dropped_regions: number of regions that did not fit the label config.
     """
 
     regions: list[Region]
     score: float
     margin: float
-    unread: Unreadable | None
+    unreadable: Unreadable | None
     dropped_regions: int
 
     @property
     def is_final(self) -> bool:
         """Whether asking again would give the same, so that Label Studio may keep it."""
-        return self.unread is None or self.unread.is_permanent
+        return self.unreadable is None or self.unreadable.is_permanent
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one binding asks the model about one task.
+
+    Attributes:
+        adapter: name of the adapter that answers; None for the base model.
+        temperature: for the output's probabilities, as the version was calibrated; 1 changes nothing.
+    """
+
+    binding: Problem
+    data: TaskData
+    contract: Input
+    adapter: str | None
+    temperature: float = 1.0
+
+    def row(self) -> PredictRow:
+        """The question as a row of a request to the model server."""
+        contract = self.contract.model_dump(mode="json")
+        return PredictRow(kind=self.contract.kind, input=contract, adapter=self.adapter)
 
 
 def predict(
@@ -80,55 +116,106 @@ def predict(
     resolve: Callable[[MediaRef], MediaRef],
     caller: PredictionCaller,
 ) -> list[TaskPrediction]:
-    """One per task, in order.
+    """Predict tasks with one version of a project's model.
 
     Args:
-        tasks: each task's `data`; nothing else of a task is ever looked at.
-        resolve: from `Authorizations.resolver`.
+        tasks: `data` of each task. Nothing else of a task is read.
+        resolve: adds the host and the token to a task's media, see `Authorizations.resolver`.
+
+    Returns:
+        One prediction per task, in order. After a failure, the remaining tasks are unreadable and late.
 
     Raises:
-        ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread and late.
+        ModelServerError: there is no answer at all.
     """
-    per_task = len(model.bound.bindings)
-    questions = [one for data in tasks for one in _questions(model, data, resolve)]
+    bindings = len(model.bound.bindings)
+    questions = [question for data in tasks for question in _questions(model, data, resolve)]
     answers = ask(caller, questions)
-    return [_merge(model, answers[i * per_task : (i + 1) * per_task]) for i in range(len(tasks))]
+    return [_merge(model, answers[i * bindings : (i + 1) * bindings]) for i in range(len(tasks))]
+
+
+def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:
+    """Ask the model server.
+
+    Args:
+        questions: an Unreadable stands for a task that cannot be asked about. It is returned as it is.
+
+    Returns:
+        One answer per question, in order.
+
+    Raises:
+        ModelServerError: there is no answer at all.
+    """
+    rows = [question.row() for question in questions if isinstance(question, Question)]
+    outputs = iter(requests.send(caller, rows, LATE))
+    return [
+        question if isinstance(question, Unreadable) else _prediction(question, next(outputs))
+        for question in questions
+    ]
 
 
 def _questions(
     model: ProjectModel, data: TaskData, resolve: Callable[[MediaRef], MediaRef]
 ) -> list[Question | Unreadable]:
-    """One per binding, in the bindings' order."""
+    """One question per binding, in the order of the bindings."""
     questions: list[Question | Unreadable] = []
     for binding in model.bound.bindings:
         try:
-            asked = with_media(question(binding, data, model.settings), resolve)
+            contract = with_resolved_media(build_input(binding, data, model.settings), resolve)
         except UnreadableError as error:
             questions.append(Unreadable(str(error), error.is_permanent))
         else:
             name = binding.from_name
             temperature = model.temperatures.get(name, 1.0)
-            questions.append(Question(binding, data, asked, model.adapters.get(name), temperature))
+            questions.append(Question(binding, data, contract, model.adapters.get(name), temperature))
     return questions
 
 
-def _merge(model: ProjectModel, found: Sequence[Prediction | Unreadable]) -> TaskPrediction:
-    reasons = sorted((one for one in found if isinstance(one, Unreadable)), key=lambda one: one.is_permanent)
-    answered = {
-        binding.from_name: one
-        for binding, one in zip(model.bound.bindings, found, strict=True)
-        if isinstance(one, Prediction)
+def _prediction(question: Question, answer: Output | Unreadable) -> Prediction | Unreadable:
+    """Read the model server's output, which may be wrong in any way, as a prediction."""
+    if isinstance(answer, Unreadable):
+        return answer
+    try:
+        output = question.binding.output_type.model_validate(answer)
+        prediction = question.binding.prediction(output, question.data)
+        if question.temperature != 1:
+            # Calibration changes only the score. The regions are those that were evaluated.
+            calibrated_output = question.binding.calibrated(output, question.temperature)
+            calibrated = question.binding.prediction(calibrated_output, question.data)
+            prediction = replace(calibrated, regions=prediction.regions)
+    except (ValidationError, ValueError, LookupError) as error:
+        return _broken(question, f"{type(error).__name__}: {error}")
+    if not isfinite(prediction.score):
+        return _broken(question, f"score {prediction.score}")
+    return prediction
+
+
+def _broken(question: Question, what: str) -> Unreadable:
+    reason = f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
+    log.error(reason)
+    return Unreadable(reason, is_permanent=False)
+
+
+def _merge(model: ProjectModel, answers: Sequence[Prediction | Unreadable]) -> TaskPrediction:
+    """Merge the answers of one task, one per binding, into its prediction."""
+    reasons = [answer for answer in answers if isinstance(answer, Unreadable)]
+    predictions = {
+        binding.from_name: answer
+        for binding, answer in zip(model.bound.bindings, answers, strict=True)
+        if isinstance(answer, Prediction)
     }
-    shown = shown_controls(model.bound.config, {name: one.regions for name, one in answered.items()})
-    predictions = [one for name, one in answered.items() if name in shown]
-    regions = [region for prediction in predictions for region in prediction.regions]
-    right = [region for region in regions if _is_right(model.project_id, model.bound.config, region)]
+    shown_names = shown_controls(
+        model.bound.config, {name: prediction.regions for name, prediction in predictions.items()}
+    )
+    shown = [prediction for name, prediction in predictions.items() if name in shown_names]
+    regions = [region for prediction in shown for region in prediction.regions]
+    valid_regions = [region for region in regions if _is_valid(model.project_id, model.bound.config, region)]
     return TaskPrediction(
-        right,
-        _mean([one.score for one in predictions]),
-        _mean([one.score if one.margin is None else one.margin for one in predictions]),
-        reasons[0] if reasons else None,
-        len(regions) - len(right),
+        valid_regions,
+        _mean([prediction.score for prediction in shown]),
+        _mean([prediction.score if prediction.margin is None else prediction.margin for prediction in shown]),
+        min(reasons, key=lambda reason: reason.is_permanent, default=None),
+        len(regions) - len(valid_regions),
     )
 
 
@@ -136,7 +223,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _is_right(project_id: int, config: LabelConfig, region: Region) -> bool:
+def _is_valid(project_id: int, config: LabelConfig, region: Region) -> bool:
     errors = config.find_region_errors(region)
     if errors:
         log.error("project %d: a region is dropped: %s", project_id, "; ".join(errors))

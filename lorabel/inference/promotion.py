@@ -1,4 +1,7 @@
-"""Making a version live: its adapters are loaded into the model server first, so that no annotator waits."""
+"""Makes a version of a project's model live, or goes back to an earlier version.
+
+The model server loads the version's adapters first, so that no annotator waits for that.
+"""
 
 import logging
 
@@ -12,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 def promote(store: Store, model_client: ModelClient, project_id: int, number: int) -> str:
-    """Make a version live and retire the one that was. Its adapters are loaded first, so nobody waits.
+    """Preload a version's adapters, make the version live, and retire the version that was live.
 
     Returns:
         The live version's name.
 
     Raises:
-        NotFoundError: no such version.
+        NotFoundError: no such project or version.
     """
     with store.read() as session:
         projects.get(session, project_id)
@@ -31,8 +34,13 @@ def promote(store: Store, model_client: ModelClient, project_id: int, number: in
 
 
 def preload(model_client: ModelClient, adapters: dict[str, str]) -> None:
-    """Load a version's adapters before it is live, so that no annotator waits for it. Better late than never:
-    if the model server cannot be reached, it loads them when they are first asked for."""
+    """Have the model server load a version's adapters before the version is live.
+
+    A failure is only logged: the model server then loads the adapters at the first prediction.
+
+    Args:
+        adapters: names of adapters by control tag.
+    """
     try:
         model_client.preload(sorted(adapters.values()))
     except ModelServerError as error:
@@ -42,8 +50,12 @@ def preload(model_client: ModelClient, adapters: dict[str, str]) -> None:
 def rollback(store: Store, model_client: ModelClient, project_id: int) -> str:
     """Make the live version's parent live again.
 
+    Returns:
+        The live version's name.
+
     Raises:
-        ConflictError: the base models are live, there is nothing before them.
+        NotFoundError: no such project.
+        ConflictError: the base models are live, which have no parent.
     """
     with store.read() as session:
         project = projects.get(session, project_id)

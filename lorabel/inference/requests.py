@@ -1,50 +1,34 @@
-"""The questions of one prediction to the model server, in pieces that leave time for an answer.
+"""Sends rows to the model server in pieces, before a deadline. Predictions and embeddings both use it.
 
-One piece after another: when the time is up, what was answered counts and the rest is asked for again.
+The pieces go one after another. When the time is up, the rows that were answered count, and the rest is late.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import isfinite
+from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
-from pydantic import ValidationError
-
-from lorabel.contracts import Input
 from lorabel.errors import ModelServerError
 from lorabel.inference.messages import PredictRow, Priority, RowResult
 from lorabel.inference.model_client import ModelClient
-from lorabel.problems.base import Prediction, Problem, TaskData
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_REQUEST = 256
-LEAST_TIME_S = 0.05
+MIN_TIME_S = 0.05
 
-
-@dataclass(frozen=True)
-class Question:
-    """What one binding wants to know about one task; `adapter` None asks the base model. `temperature`: of the
-    output's probabilities, as the version was calibrated."""
-
-    binding: Problem
-    data: TaskData
-    contract: Input
-    adapter: str | None
-    temperature: float = 1.0
-
-    def row(self) -> PredictRow:
-        return PredictRow(
-            kind=self.contract.kind, input=self.contract.model_dump(mode="json"), adapter=self.adapter
-        )
+# A row's output as JSON; None if the model server sent neither an output nor an error.
+Output = dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Why there is no answer, and whether asking again cannot help.
+    """Why there is no answer.
 
-    `is_late`: nobody got to it, since the time was up or the model server failed half-way.
+    Attributes:
+        is_permanent: whether the reason will never pass, so that asking again cannot help.
+        is_late: whether the row was not computed because the time was up or the model server failed half-way.
     """
 
     reason: str
@@ -54,9 +38,11 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class PredictionCaller:
-    """Who asks the model server, and until when (by `time.monotonic()`).
+    """For whom the model server is asked, and until when.
 
-    `is_gone`: whether nobody waits for the answer any more.
+    Attributes:
+        deadline: in seconds of `time.monotonic()`.
+        is_gone: returns whether nobody waits for the answer any more. None if nobody can leave.
     """
 
     client: ModelClient
@@ -66,59 +52,43 @@ class PredictionCaller:
     is_gone: Callable[[], bool] | None = None
 
 
-def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:
-    """One answer per question, in order; those that come as Unreadable stay as they are.
+def send(caller: PredictionCaller, rows: Sequence[PredictRow], late_reason: str) -> list[Output | Unreadable]:
+    """Ask the model server about all rows.
+
+    Args:
+        late_reason: why there is no answer, for rows that were not sent before the deadline.
+
+    Returns:
+        One output or Unreadable per row, in order. After a failure, the remaining rows are late.
 
     Raises:
-        ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread.
+        ModelServerError: the first piece failed, so there is no answer at all.
     """
-    answers: list[Prediction | Unreadable] = [one for one in questions if isinstance(one, Unreadable)]
-    asked = [one for one in questions if isinstance(one, Question)]
-    found: list[Prediction | Unreadable] = []
-    for start in range(0, len(asked), ROWS_PER_REQUEST):
-        piece = asked[start : start + ROWS_PER_REQUEST]
+    answers: list[Output | Unreadable] = []
+    for start in range(0, len(rows), ROWS_PER_REQUEST):
         try:
-            results = _ask_piece(caller, piece)
+            results = _send_piece(caller, rows[start : start + ROWS_PER_REQUEST], late_reason)
         except ModelServerError as error:
-            if not found:
+            if not answers:
                 raise
-            log.warning("%d of %d questions stay unanswered: %s", len(asked) - start, len(asked), error)
-            found += [Unreadable(str(error), is_permanent=False, is_late=True)] * (len(asked) - start)
-            break
+            missing = len(rows) - start
+            log.warning("%d of %d rows stay unanswered: %s", missing, len(rows), error)
+            return answers + [Unreadable(str(error), is_permanent=False, is_late=True)] * missing
         is_late = monotonic() >= caller.deadline
-        found += [_read(question, result, is_late) for question, result in zip(piece, results, strict=True)]
-    unread, answered = iter(answers), iter(found)
-    return [next(unread) if isinstance(one, Unreadable) else next(answered) for one in questions]
+        answers += [_output(result, is_late) for result in results]
+    return answers
 
 
-def _ask_piece(caller: PredictionCaller, piece: Sequence[Question]) -> list[RowResult]:
+def _send_piece(caller: PredictionCaller, piece: Sequence[PredictRow], late_reason: str) -> list[RowResult]:
     timeout_s = caller.deadline - monotonic()
-    if timeout_s < LEAST_TIME_S:
-        raise ModelServerError("the time for one prediction is up (PREDICT_TIMEOUT_S)")
-    rows = [question.row() for question in piece]
-    return caller.client.predict(rows, timeout_s, caller.project_id, caller.priority, caller.is_gone)
+    if timeout_s < MIN_TIME_S:
+        raise ModelServerError(late_reason)
+    return caller.client.predict(piece, timeout_s, caller.project_id, caller.priority, caller.is_gone)
 
 
-def _read(question: Question, result: RowResult, is_late: bool) -> Prediction | Unreadable:
-    if result.error is not None:
-        is_permanent = result.error.is_permanent
-        return Unreadable(result.error.reason, is_permanent, is_late and not is_permanent)
-    try:
-        output = question.binding.output_type.model_validate(result.output)
-        prediction = question.binding.prediction(output, question.data)
-        if question.temperature != 1:
-            # Only how sure it is changes: what was predicted is what was evaluated.
-            calibrated = question.binding.calibrated(output, question.temperature)
-            surer = question.binding.prediction(calibrated, question.data)
-            prediction = replace(surer, regions=prediction.regions)
-    except (ValidationError, ValueError, LookupError) as error:
-        return _broken(question, f"{type(error).__name__}: {error}")
-    if not isfinite(prediction.score):
-        return _broken(question, f"score {prediction.score}")
-    return prediction
-
-
-def _broken(question: Question, what: str) -> Unreadable:
-    reason = f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
-    log.error(reason)
-    return Unreadable(reason, is_permanent=False)
+def _output(result: RowResult, is_late: bool) -> Output | Unreadable:
+    """At the deadline the model server answers with an error for each row that it has not computed."""
+    if result.error is None:
+        return result.output
+    is_permanent = result.error.is_permanent
+    return Unreadable(result.error.reason, is_permanent, is_late and not is_permanent)

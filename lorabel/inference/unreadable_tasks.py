@@ -1,4 +1,4 @@
-"""The tasks that the last prediction could not read: a row and a line in the log for each."""
+"""The tasks that the last prediction could not read: each has a row in the database and a line in the log."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -14,26 +14,28 @@ log = logging.getLogger(__name__)
 
 
 def known(session: Session, project_id: int) -> frozenset[int]:
-    """The tasks of the project that could not be read when they were last predicted."""
+    """The ids of the project's tasks that could not be read when they were last predicted."""
     return frozenset(
         session.scalars(select(UnreadableTask.task_id).where(UnreadableTask.project_id == project_id))
     )
 
 
-def write(store: Store, project_id: int, found: Mapping[int, Unreadable | None], before: Collection[int]) -> None:
-    """Remember what was not read and forget what now was. Usually that is nothing.
+def write(
+    store: Store, project_id: int, reasons: Mapping[int, Unreadable | None], before: Collection[int]
+) -> None:
+    """Store the tasks that could not be read, and delete those that could be read now. Usually there are none.
 
     Args:
-        found: for each task why it was not read, or None.
-        before: what was `known` a short time ago.
+        reasons: by task id why the task could not be read, or None if it was read.
+        before: what `known` returned a short time ago.
     """
-    new = {task_id: why for task_id, why in found.items() if why is not None}
-    for task_id, why in new.items():
-        hope = "for good" if why.is_permanent else "for now"
-        log.warning("project %d, task %d cannot be read %s: %s", project_id, task_id, hope, why.reason)
+    unreadable = {task_id: reason for task_id, reason in reasons.items() if reason is not None}
+    for task_id, why in unreadable.items():
+        duration = "for good" if why.is_permanent else "for now"
+        log.warning("project %d, task %d cannot be read %s: %s", project_id, task_id, duration, why.reason)
     of_project = UnreadableTask.project_id == project_id
-    gone = set(before) & found.keys() - new.keys()
-    if not new and not gone:
+    readable_again = set(before) & reasons.keys() - unreadable.keys()
+    if not unreadable and not readable_again:
         return
     seen_at = now()
     rows = [
@@ -44,12 +46,12 @@ def write(store: Store, project_id: int, found: Mapping[int, Unreadable | None],
             "is_permanent": why.is_permanent,
             "seen_at": seen_at,
         }
-        for task_id, why in sorted(new.items())
+        for task_id, why in sorted(unreadable.items())
     ]
     insert = store.insert(UnreadableTask)
     changed = {name: insert.excluded[name] for name in ("reason", "is_permanent", "seen_at")}
     with store.write() as session:
-        session.execute(delete(UnreadableTask).where(of_project, UnreadableTask.task_id.in_(gone)))
+        session.execute(delete(UnreadableTask).where(of_project, UnreadableTask.task_id.in_(readable_again)))
         if rows:
             upsert = insert.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=changed)
             session.connection().execute(upsert, rows)

@@ -1,14 +1,12 @@
-"""Where tasks lie in the space of their base model: asked of the model server, kept in the database.
+"""Vectors of tasks in the space of the project's base model: computed by the model server, stored in the database.
 
-Predictions compute these vectors anyway, and the model server remembers them for a while: whoever predicts tasks
-that nobody waits for asks for what it remembers (`keep_recalled`). `lorabel/search/indexing.py` has
-the rest computed.
+Predictions compute these vectors anyway, and the model server remembers them for a while. Whoever predicts tasks
+in the background stores what it remembers (`keep_recalled`); `lorabel/search/indexing.py` has the rest computed.
 """
 
 import base64
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,24 +17,29 @@ from lorabel.database import task_embeddings
 from lorabel.database.store import Store
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import ConflictError, ModelServerError, UnreadableError
-from lorabel.inference.messages import PredictRow, RowResult
-from lorabel.inference.requests import LEAST_TIME_S, ROWS_PER_REQUEST, PredictionCaller, Unreadable
+from lorabel.inference import requests
+from lorabel.inference.messages import PredictRow
+from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.labeling.task_content import MODALITIES
-from lorabel.problems.base import TaskData, with_media
+from lorabel.problems.base import TaskData, with_resolved_media
 from lorabel.problems.binding import BoundConfig
-from lorabel.search.vector_index import ON_THE_WIRE
+from lorabel.search.vector_index import VECTOR_DTYPE
 
 log = logging.getLogger(__name__)
 
 Resolve = Callable[[MediaRef], MediaRef]
+LATE = "the time for embedding is up"
 
 
-def question(bound: BoundConfig, data: TaskData, *, is_only_recalled: bool = False) -> EmbedInput:
-    """About everything in a task that one of the project's bindings reads.
+def question(bound: BoundConfig, data: TaskData, *, is_cache_only: bool = False) -> EmbedInput:
+    """The question for one vector of everything in a task that the project's bindings read.
+
+    Args:
+        is_cache_only: whether the model server shall answer only from its memory and fetch no file.
 
     Raises:
-        ConflictError: there is no binding.
-        UnreadableError: the data lacks it.
+        ConflictError: no control tag of the label config is served.
+        UnreadableError: the data lacks what the bindings read.
     """
     if not bound.bindings:
         raise ConflictError("no control tag of the label config is served, so there is nothing to search in")
@@ -49,122 +52,122 @@ def question(bound: BoundConfig, data: TaskData, *, is_only_recalled: bool = Fal
             reason = error
     if not contents:
         raise reason or UnreadableError("the task shows nothing that can be embedded", is_permanent=True)
-    among = frozenset({Modality.TEXT}) | _modalities(bound)
-    return EmbedInput(contents=tuple(contents), among=among, is_only_recalled=is_only_recalled)
+    comparable_with = frozenset({Modality.TEXT}) | _modalities(bound)
+    return EmbedInput(contents=tuple(contents), comparable_with=comparable_with, is_cache_only=is_cache_only)
 
 
 def _modalities(bound: BoundConfig) -> frozenset[Modality]:
-    """Of all that the bindings are about, also where a task lacks some of it: a project has one space."""
+    """The modalities of all bindings, also where a task lacks one of them, since a project has a single space."""
     served = {binding.from_name for binding in bound.bindings}
     tags = (tag.tag for control in bound.config.controls if control.name in served for tag in control.objects)
     return frozenset(MODALITIES[tag] for tag in tags if tag in MODALITIES)
 
 
 def text_question(text: str, modalities: Collection[Modality]) -> EmbedInput:
-    """About a text, to be compared with tasks of these modalities."""
-    return EmbedInput(contents=(Content(modality=Modality.TEXT, text=text),), among=frozenset(modalities))
+    """The question for the vector of a text, to be compared with tasks of these modalities."""
+    return EmbedInput(
+        contents=(Content(modality=Modality.TEXT, text=text),), comparable_with=frozenset(modalities)
+    )
 
 
 def embed(caller: PredictionCaller, questions: Sequence[Input]) -> list[TaskVector | Unreadable]:
-    """One per question, in order, by the base model.
+    """Have vectors computed by the base model.
+
+    Returns:
+        One vector or Unreadable per question, in order. After a failure, the remaining questions are late.
 
     Raises:
-        ModelServerError: nothing at all could be asked. A failure later on leaves the rest unread and late.
+        ModelServerError: there is no answer at all.
     """
-    found: list[TaskVector | Unreadable] = []
-    for start in range(0, len(questions), ROWS_PER_REQUEST):
-        piece = questions[start : start + ROWS_PER_REQUEST]
-        rows = [PredictRow(kind=EmbedInput.kind, input=one.model_dump(mode="json")) for one in piece]
-        timeout_s = caller.deadline - monotonic()
-        try:
-            if timeout_s < LEAST_TIME_S:
-                raise ModelServerError("the time for embedding is up")
-            results = caller.client.predict(rows, timeout_s, caller.project_id, caller.priority, caller.is_gone)
-        except ModelServerError as error:
-            if not found:
-                raise
-            log.warning("%d of %d tasks are not embedded: %s", len(questions) - start, len(questions), error)
-            return [*found, *[Unreadable(str(error), False, is_late=True)] * (len(questions) - start)]
-        is_late = monotonic() >= caller.deadline
-        found += [_read(result, is_late) for result in results]
-    return found
+    rows = [PredictRow(kind=EmbedInput.kind, input=question.model_dump(mode="json")) for question in questions]
+    return [_task_vector(answer) for answer in requests.send(caller, rows, LATE)]
 
 
-def _read(result: RowResult, is_late: bool) -> TaskVector | Unreadable:
-    if result.error is not None:
-        is_permanent = result.error.is_permanent
-        return Unreadable(result.error.reason, is_permanent, is_late and not is_permanent)
+def _task_vector(answer: Output | Unreadable) -> TaskVector | Unreadable:
+    if isinstance(answer, Unreadable):
+        return answer
     try:
-        answer = Embedding.model_validate(result.output)
-        return TaskVector(answer.space, base64.b64decode(answer.float16, validate=True))
+        embedding = Embedding.model_validate(answer)
+        return TaskVector(embedding.space, base64.b64decode(embedding.float16, validate=True))
     except (ValidationError, ValueError) as error:
         log.error("the model server's embedding makes no sense: %s", error)
         return Unreadable(str(error), is_permanent=False)
 
 
 def keep(
-    store: Store, caller: PredictionCaller, asked: Mapping[int, EmbedInput], resolve: Resolve
+    store: Store, caller: PredictionCaller, questions: Mapping[int, EmbedInput], resolve: Resolve
 ) -> dict[int, TaskVector | Unreadable]:
-    """Embed tasks by id, and store what was found.
+    """Embed tasks, and store their vectors.
+
+    Args:
+        questions: by task id.
+
+    Returns:
+        By task id its vector, or why there is none.
 
     Raises:
-        ModelServerError: nothing at all could be asked.
+        ModelServerError: there is no answer at all.
     """
     resolved: dict[int, Input] = {}
-    found: dict[int, TaskVector | Unreadable] = {}
-    for task_id, one in asked.items():
+    answers: dict[int, TaskVector | Unreadable] = {}
+    for task_id, question_of_task in questions.items():
         try:
-            resolved[task_id] = with_media(one, resolve)
+            resolved[task_id] = with_resolved_media(question_of_task, resolve)
         except UnreadableError as error:
-            found[task_id] = Unreadable(str(error), error.is_permanent)
-    found |= dict(zip(resolved, embed(caller, list(resolved.values())), strict=True))
-    places = {task_id: one for task_id, one in found.items() if isinstance(one, TaskVector)}
-    task_embeddings.write(store, caller.project_id, asked, places)
-    return found
+            answers[task_id] = Unreadable(str(error), error.is_permanent)
+    answers |= dict(zip(resolved, embed(caller, list(resolved.values())), strict=True))
+    vectors = {task_id: answer for task_id, answer in answers.items() if isinstance(answer, TaskVector)}
+    task_embeddings.write(store, caller.project_id, questions, vectors)
+    return answers
 
 
 def keep_recalled(
     store: Store, caller: PredictionCaller, bound: BoundConfig, tasks: Mapping[int, TaskData], resolve: Resolve
 ) -> None:
-    """Store what the model server remembers of tasks that it has just predicted. Nobody waits for it: failures are
-    silent, and no file is fetched for it."""
-    asked: dict[int, EmbedInput] = {}
+    """Store the vectors that the model server remembers of tasks that it has just predicted.
+
+    Nobody waits for this, so no file is fetched for it, and failures are logged at level debug only.
+    """
+    questions: dict[int, EmbedInput] = {}
     for task_id, data in tasks.items():
         try:
-            asked[task_id] = question(bound, data, is_only_recalled=True)
+            questions[task_id] = question(bound, data, is_cache_only=True)
         except UnreadableError as error:
             log.debug("task %d is not embedded: %s", task_id, error)
     try:
-        keep(store, caller, asked, resolve)
+        keep(store, caller, questions, resolve)
     except ModelServerError as error:
-        log.debug("project %d: %d tasks are not embedded: %s", caller.project_id, len(asked), error)
+        log.debug("project %d: %d tasks are not embedded: %s", caller.project_id, len(questions), error)
 
 
 def task_vectors(
     caller: PredictionCaller, bound: BoundConfig, tasks: Sequence[TaskData], resolve: Resolve
 ) -> list[NDArray[np.float32] | None]:
-    """One of length 1 per task, in order; None of a task that cannot be read.
+    """Vectors of tasks, which are not stored.
+
+    Returns:
+        Per task, in order, a vector (dim,) of length 1; None for a task that cannot be read.
 
     Raises:
         ConflictError: no control tag of the label config is served.
-        ModelServerError: it failed, or the time is up.
+        ModelServerError: the model server failed, or the time is up.
     """
-    asked = [_question(bound, data, resolve) for data in tasks]
-    found = iter(embed(caller, [one for one in asked if one is not None]))
-    return [None if one is None else _vector(next(found)) for one in asked]
+    questions = [_question(bound, data, resolve) for data in tasks]
+    answers = iter(embed(caller, [question for question in questions if question is not None]))
+    return [None if question is None else _vector(next(answers)) for question in questions]
 
 
 def _question(bound: BoundConfig, data: TaskData, resolve: Resolve) -> Input | None:
     try:
-        return with_media(question(bound, data), resolve)
+        return with_resolved_media(question(bound, data), resolve)
     except UnreadableError as error:
         log.debug("no vector: %s", error)
         return None
 
 
-def _vector(found: TaskVector | Unreadable) -> NDArray[np.float32] | None:
-    if isinstance(found, TaskVector):
-        return np.frombuffer(found.vector, ON_THE_WIRE).astype(np.float32)
-    if found.is_late:
-        raise ModelServerError(found.reason)
+def _vector(answer: TaskVector | Unreadable) -> NDArray[np.float32] | None:
+    if isinstance(answer, TaskVector):
+        return np.frombuffer(answer.vector, VECTOR_DTYPE).astype(np.float32)
+    if answer.is_late:
+        raise ModelServerError(answer.reason)
     return None

@@ -1,7 +1,7 @@
-"""A project's tasks gone through by id, a page at a time, so that each has its embedding.
+"""Embeds the tasks of a project, page by page in the order of their ids.
 
-What is not embedded yet, was changed since, or lies in another base model's space is embedded; what is gone
-leaves. Where it was stopped it goes on the next time.
+A task is embedded if it has no vector, was changed since, or has a vector of another base model. Vectors of
+deleted tasks are removed. An interrupted pass goes on where it stopped.
 """
 
 import logging
@@ -15,7 +15,8 @@ from lorabel.database.store import Store
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import UnreadableError
 from lorabel.inference.requests import PredictionCaller
-from lorabel.label_studio.client import AnnotatedTask, LabelStudio
+from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.records import AnnotatedTask
 from lorabel.problems.binding import BoundConfig
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
@@ -25,12 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Indexing:
-    """One pass, until the deadline of `caller`.
+    """One pass over a project's tasks, until the deadline of `caller`.
 
-    Args:
-        space: what the base model's vectors are in now; None if it is not known yet.
-        embedded: how many tasks got a vector.
-        unread: tasks that cannot be embedded, with the reason.
+    Attributes:
+        space: the space of the base model's vectors; None until the first vector tells it.
+        embedded: number of tasks that got a vector.
+        unreadable: by task id why the task cannot be embedded.
     """
 
     store: Store
@@ -41,18 +42,21 @@ class Indexing:
     page_size: int
     space: str | None = None
     embedded: int = 0
-    unread: dict[int, str] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
 
     def run(self, cursor: int) -> bool:
-        """From the tasks after `cursor` on. Returns whether it got to the last one.
+        """Embed the tasks whose id is greater than `cursor`.
+
+        Returns:
+            Whether the last task was reached.
 
         Raises:
-            LabelStudioError, ModelServerError: what was embedded so far is kept.
+            LabelStudioError, ModelServerError: the vectors of the pages before are stored.
         """
         while monotonic() < self.caller.deadline:
             tasks = self.client.tasks_after(self.caller.project_id, cursor, page_size=self.page_size).tasks
             last_id = tasks[-1].task_id if tasks else None
-            self._forget_gone(tasks, cursor, last_id)
+            self._forget_deleted(tasks, cursor, last_id)
             if last_id is None:
                 return True
             if not self._embed(tasks, cursor, last_id):
@@ -61,48 +65,51 @@ class Indexing:
             task_embeddings.set_cursor(self.store, self.caller.project_id, cursor, self.space)
         return False
 
-    def _forget_gone(self, tasks: list[AnnotatedTask], cursor: int, last_id: int | None) -> None:
+    def _forget_deleted(self, tasks: list[AnnotatedTask], cursor: int, last_id: int | None) -> None:
+        """Remove the vectors of tasks that should be on the page but are not."""
         with self.store.read() as session:
-            before = task_embeddings.known(session, self.caller.project_id, cursor, last_id)
-        gone = before.keys() - {task.task_id for task in tasks}
-        if gone:
+            embedded = task_embeddings.read_keys(session, self.caller.project_id, cursor, last_id)
+        deleted_ids = embedded.keys() - {task.task_id for task in tasks}
+        if deleted_ids:
             with self.store.write() as session:
-                task_embeddings.forget(self.store, session, self.caller.project_id, gone)
+                task_embeddings.delete_tasks(self.store, session, self.caller.project_id, deleted_ids)
 
     def _embed(self, tasks: list[AnnotatedTask], cursor: int, last_id: int) -> bool:
-        """Returns whether the time sufficed."""
-        asked: dict[int, EmbedInput] = {}
+        """Embed the tasks of a page. Returns whether there was enough time."""
+        questions: dict[int, EmbedInput] = {}
         for task in tasks:
             try:
-                asked[task.task_id] = embeddings.question(self.bound, task.data)
+                questions[task.task_id] = embeddings.question(self.bound, task.data)
             except UnreadableError as error:
-                self.unread[task.task_id] = str(error)
-        for task_id, one in asked.items():
-            # A known one is asked all the same: the base model may be another one than when it was embedded.
-            if self.space is None and not self._keep({task_id: one}):
+                self.unreadable[task.task_id] = str(error)
+        for task_id, question in questions.items():
+            # Until one vector tells the space, embed tasks that have one too: the base model may have changed.
+            if self.space is None and not self._keep({task_id: question}):
                 return False
         with self.store.read() as session:
-            known = task_embeddings.known(session, self.caller.project_id, cursor, last_id)
+            embedded = task_embeddings.read_keys(session, self.caller.project_id, cursor, last_id)
         return self._keep(
             {
-                task_id: one
-                for task_id, one in asked.items()
-                if task_id not in self.unread and known.get(task_id) != self._as_known(one)
+                task_id: question
+                for task_id, question in questions.items()
+                if task_id not in self.unreadable and embedded.get(task_id) != self._key_of(question)
             }
         )
 
-    def _as_known(self, asked: EmbedInput) -> task_embeddings.Known | None:
-        digest = task_embeddings.contents_digest(asked)
-        return None if self.space is None else task_embeddings.Known(digest, self.space)
+    def _key_of(self, question: EmbedInput) -> task_embeddings.EmbeddingKey | None:
+        """What the database holds if the question was answered by the present base model."""
+        digest = task_embeddings.contents_digest(question)
+        return None if self.space is None else task_embeddings.EmbeddingKey(digest, self.space)
 
-    def _keep(self, asked: Mapping[int, EmbedInput]) -> bool:
+    def _keep(self, questions: Mapping[int, EmbedInput]) -> bool:
+        """Have vectors computed and stored. Returns whether there was enough time."""
         is_late = False
-        for task_id, one in embeddings.keep(self.store, self.caller, asked, self.resolve).items():
-            if isinstance(one, TaskVector):
-                self.space = one.space
+        for task_id, answer in embeddings.keep(self.store, self.caller, questions, self.resolve).items():
+            if isinstance(answer, TaskVector):
+                self.space = answer.space
                 self.embedded += 1
-            elif one.is_late:
+            elif answer.is_late:
                 is_late = True
             else:
-                self.unread[task_id] = one.reason
+                self.unreadable[task_id] = answer.reason
         return not is_late

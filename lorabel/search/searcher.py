@@ -1,6 +1,7 @@
-"""The tasks of a project that are most like a text, or like another task.
+"""Finds the tasks of a project that are most similar to a text or to another task.
 
-Pictures are found by words and words by pictures where the project's base model has one space for both.
+If the project's base model puts texts and pictures into the same space, a text also finds pictures, and a picture
+also finds texts.
 """
 
 import logging
@@ -19,31 +20,32 @@ from lorabel.errors import ConflictError, LabelStudioError, ModelServerError, No
 from lorabel.inference.messages import Priority
 from lorabel.inference.model_client import ModelClient
 from lorabel.inference.requests import PredictionCaller, Unreadable
-from lorabel.label_studio.access import api_access, label_studio_access
+from lorabel.label_studio.access import api_access, label_studio_access, require_api_access
 from lorabel.label_studio.authorizations import Authorizations
 from lorabel.label_studio.client import LabelStudio
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.search import embeddings
 from lorabel.search.indexing import Indexing
-from lorabel.search.vector_index import MEGABYTE, Hit, Vectors
+from lorabel.search.vector_index import MEGABYTE, Hit, VectorIndex
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# What one search may spend on tasks that are not embedded yet; the next one goes on.
+# How long one search may embed tasks that have no vector yet. The next search goes on.
 CATCH_UP_S = 10.0
 INDEX_S = 24 * 3600.0
 LABEL_STUDIO_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
-class Found:
-    """The most similar task first.
+class SearchResult:
+    """What a search found.
 
-    Args:
-        indexed: tasks that were compared.
-        missing: tasks of the project that were not, since they are not embedded yet or cannot be; None where Label
-            Studio does not say.
+    Attributes:
+        hits: the most similar task first.
+        indexed: number of tasks that were compared.
+        missing: number of the project's tasks that were not compared, since they are not embedded yet or cannot
+            be. None if Label Studio does not tell how many tasks there are.
     """
 
     hits: list[Hit]
@@ -52,83 +54,112 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Indexed:
-    """What a pass over a project's tasks came to; `unread` are those that cannot be embedded, with the reason."""
+class IndexingResult:
+    """What one pass over a project's tasks did.
+
+    Attributes:
+        embedded: number of tasks that got a vector in this pass.
+        total: number of the project's tasks that have a vector now.
+        unreadable: by task id why the task cannot be embedded.
+    """
 
     embedded: int
     total: int
-    unread: dict[int, str]
+    unreadable: dict[int, str]
 
 
 class Searcher:
-    """Thread-safe."""
+    """Searches and indexes projects. Thread-safe."""
 
     def __init__(
         self, settings: Settings, store: Store, model_client: ModelClient, authorizations: Authorizations
     ) -> None:
         self._settings, self._store = settings, store
         self._model_client, self._authorizations = model_client, authorizations
-        self._vectors = Vectors(store, settings.search_memory_mb * MEGABYTE)
+        self._index = VectorIndex(store, settings.search_memory_mb * MEGABYTE)
 
-    def by_text(self, project_id: int, text: str, limit: int) -> Found:
-        """Raises NotFoundError, ConflictError, LabelConfigError, LabelStudioError, ModelServerError."""
+    def by_text(self, project_id: int, text: str, limit: int) -> SearchResult:
+        """Find the tasks that are most similar to a text.
+
+        Args:
+            limit: maximum number of tasks.
+
+        Raises:
+            NotFoundError: no such project.
+            ConflictError: no control tag of the label config is served, the text cannot be embedded, or the
+                vectors do not fit into memory.
+            LabelConfigError: the label config cannot be read.
+            LabelStudioError: nothing is embedded yet, and Label Studio cannot be reached or failed.
+            ModelServerError: the model server cannot be reached or failed.
+        """
         project, bound = self._find(project_id)
         modalities = self._modalities(project_id)
         if not modalities:
             total = self._catch_up(project, bound, None)
             modalities = self._modalities(project_id)
         if not modalities:
-            return Found([], 0, total)
-        asked = embeddings.text_question(text, modalities)
-        (place,) = embeddings.embed(self._caller(project_id, Priority.INTERACTIVE), [asked])
-        return self._answer(project, bound, _checked(place), limit)
+            return SearchResult([], 0, total)
+        question = embeddings.text_question(text, modalities)
+        (answer,) = embeddings.embed(self._caller(project_id, Priority.INTERACTIVE), [question])
+        return self._nearest(project, bound, _vector(answer), limit)
 
-    def like_task(self, project_id: int, task_id: int, limit: int) -> Found:
-        """Without the task itself. Raises as `by_text`."""
+    def like_task(self, project_id: int, task_id: int, limit: int) -> SearchResult:
+        """Find the tasks that are most similar to a task, without the task itself.
+
+        Raises:
+            NotFoundError: no such project or task.
+            ConflictError, LabelConfigError, LabelStudioError, ModelServerError: as `by_text`.
+        """
         project, bound = self._find(project_id)
         with self._store.read() as session:
             row = task_embeddings.get(session, project_id, task_id)
-        place = self._embed_task(project, bound, task_id) if row is None else TaskVector(row.space, row.vector)
-        return self._answer(project, bound, place, limit, without=task_id)
+        query = self._embed_task(project, bound, task_id) if row is None else TaskVector(row.space, row.vector)
+        return self._nearest(project, bound, query, limit, without=task_id)
 
-    def index(self, project_id: int) -> Indexed:
-        """Go through the whole project, and notice what was changed or deleted.
+    def index(self, project_id: int) -> IndexingResult:
+        """Go through all tasks of a project, embed what is new or changed, and remove what was deleted.
 
         Raises:
+            NotFoundError: no such project.
             ConflictError: there is no token for the project's Label Studio.
-            LabelStudioError, ModelServerError: what was embedded so far is kept.
+            LabelConfigError: the label config cannot be read.
+            LabelStudioError, ModelServerError: the vectors computed so far are stored.
         """
         project, bound = self._find(project_id)
         with self._client(project) as client:
             indexing = self._indexing(project, bound, client, INDEX_S)
             indexing.run(cursor=0)
             with self._store.read() as session:
-                total = sum(task_embeddings.counts(session, project_id).values())
-            return Indexed(indexing.embedded, total, indexing.unread)
+                total = sum(task_embeddings.count_by_space(session, project_id).values())
+            return IndexingResult(indexing.embedded, total, indexing.unreadable)
 
     def _modalities(self, project_id: int) -> frozenset[Modality]:
         with self._store.read() as session:
-            return task_embeddings.modalities(session, project_id)
+            return task_embeddings.most_common_modalities(session, project_id)
 
     def _find(self, project_id: int) -> tuple[Project, BoundConfig]:
         with self._store.read() as session:
             project = projects.get(session, project_id)
         return project, bind(project.label_config or "")
 
-    def _answer(
-        self, project: Project, bound: BoundConfig, place: TaskVector, limit: int, without: int | None = None
-    ) -> Found:
-        total = self._catch_up(project, bound, place.space)
-        hits = self._vectors.nearest(project.id, place, limit, without)
+    def _nearest(
+        self, project: Project, bound: BoundConfig, query: TaskVector, limit: int, without: int | None = None
+    ) -> SearchResult:
+        total = self._catch_up(project, bound, query.space)
+        hits = self._index.nearest(project.id, query, limit, without)
         with self._store.read() as session:
-            indexed = task_embeddings.counts(session, project.id).get(place.space, 0)
-        return Found(hits, indexed, None if total is None else max(0, total - indexed))
+            indexed = task_embeddings.count_by_space(session, project.id).get(query.space, 0)
+        return SearchResult(hits, indexed, None if total is None else max(0, total - indexed))
 
     def _catch_up(self, project: Project, bound: BoundConfig, space: str | None) -> int | None:
-        """Embed what is missing, for a while. Returns how many tasks Label Studio has, if it says so.
+        """Embed missing tasks for at most CATCH_UP_S.
 
         Args:
-            space: None where nothing is embedded yet; then failures are raised, else only logged.
+            space: the space of the base model's vectors. None if nothing is embedded yet; then failures are
+                raised, otherwise they are only logged.
+
+        Returns:
+            How many tasks the project has in Label Studio; None if we cannot ask.
         """
         if api_access(project, self._settings) is None:
             return None
@@ -154,12 +185,12 @@ class Searcher:
         if not tasks:
             raise NotFoundError(f"project {project.id} has no task {task_id}")
         try:
-            asked = embeddings.question(bound, tasks[0].data)
+            question = embeddings.question(bound, tasks[0].data)
         except UnreadableError as error:
             raise ConflictError(f"task {task_id} cannot be compared: {error}") from error
         resolve = self._authorizations.resolver(project, self._settings)
         caller = self._caller(project.id, Priority.INTERACTIVE)
-        return _checked(embeddings.keep(self._store, caller, {task_id: asked}, resolve)[task_id])
+        return _vector(embeddings.keep(self._store, caller, {task_id: question}, resolve)[task_id])
 
     def _indexing(self, project: Project, bound: BoundConfig, client: LabelStudio, seconds: float) -> Indexing:
         caller = PredictionCaller(self._model_client, project.id, Priority.BULK, monotonic() + seconds)
@@ -172,36 +203,34 @@ class Searcher:
         )
 
     def _client(self, project: Project) -> LabelStudio:
-        access = api_access(project, self._settings)
-        if access is None:
-            raise ConflictError(
-                f"project {project.id}: its tasks cannot be read without a token for its Label Studio; connect it "
-                "with `lorabel connect`, or set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
-            )
+        access = require_api_access(project, self._settings, "its tasks cannot be read")
         return LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S)
 
 
 def task_links(project: Project, settings: Settings, hits: Sequence[Hit]) -> list[str | None]:
-    """Where a browser finds the tasks in Label Studio's Data Manager."""
+    """The address of each task in Label Studio's Data Manager; None if Label Studio's address is not known."""
     access = label_studio_access(project, settings)
     if access is None:
         return [None] * len(hits)
     return [f"{access.url.rstrip('/')}/projects/{project.id}/data?task={hit.task_id}" for hit in hits]
 
 
-def _cursor(session: Session, project_id: int, space: str | None, total: int) -> int | None:
-    """After which task to go on with embedding; None where none is missing."""
-    counts, index = task_embeddings.counts(session, project_id), task_embeddings.index_of(session, project_id)
-    kept = sum(counts.values()) if space is None else counts.get(space, 0)
-    if sum(counts.values()) == kept == total:
+def _cursor(session: Session, project_id: int, space: str | None, task_count: int) -> int | None:
+    """The id of the task after which embedding goes on, or None if no task is missing."""
+    counts = task_embeddings.count_by_space(session, project_id)
+    index = task_embeddings.get_index(session, project_id)
+    vector_count = sum(counts.values())
+    current_count = vector_count if space is None else counts.get(space, 0)
+    if vector_count == current_count == task_count:
         return None
-    is_gone, is_moved = sum(counts.values()) > total, space is not None and index.space not in (None, space)
-    return 0 if is_gone or is_moved else index.cursor
+    are_tasks_deleted = vector_count > task_count
+    is_space_new = space is not None and index.space not in (None, space)
+    return 0 if are_tasks_deleted or is_space_new else index.cursor
 
 
-def _checked(place: TaskVector | Unreadable) -> TaskVector:
-    if isinstance(place, TaskVector):
-        return place
-    if place.is_permanent:
-        raise ConflictError(f"it cannot be compared: {place.reason}")
-    raise ModelServerError(f"it cannot be compared now: {place.reason}")
+def _vector(answer: TaskVector | Unreadable) -> TaskVector:
+    if isinstance(answer, TaskVector):
+        return answer
+    if answer.is_permanent:
+        raise ConflictError(f"it cannot be compared: {answer.reason}")
+    raise ModelServerError(f"it cannot be compared now: {answer.reason}")

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from backend.app import create_app
-from backend.events import KNOWN
+from backend.events import EVENT_BODIES
 from backend.services import EXTENSION, Services
 from lorabel.database.tables import Event, EventState, Project, RunState, TrainingRun
 from lorabel.settings import Settings
@@ -73,7 +73,7 @@ def runs(services: Services) -> list[TrainingRun]:
 
 
 def test_every_known_action_is_tried_here() -> None:
-    assert EVENTS.keys() == KNOWN.keys()
+    assert EVENTS.keys() == EVENT_BODIES.keys()
 
 
 @pytest.mark.parametrize("action", [action for action in EVENTS if action != "START_TRAINING"])

@@ -15,7 +15,7 @@ from lorabel.errors import LabelStudioError
 from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import SURE, FakeModelServer
-from tests.backend.test_protocol import add_version
+from tests.backend.test_label_studio_routes import add_version
 
 
 def results(client: FlaskClient, *tasks: dict[str, Any], **parts: Any) -> list[Any]:

@@ -54,7 +54,7 @@ def look(settings: Settings, store: Store) -> LabelErrors:
 
 
 def test_the_wrong_annotation_is_named_with_what_it_should_be(settings: Settings, store: Store) -> None:
-    projects.remember(store, 1, label_config=config())
+    projects.upsert(store, 1, label_config=config())
     annotate(
         store, *[("red", "red"), ("blue", "blue"), ("green", "green")] * 8, ("red", "green"), ("broken", "red")
     )
@@ -69,7 +69,7 @@ def test_the_wrong_annotation_is_named_with_what_it_should_be(settings: Settings
 def test_of_several_labels_one_that_is_missing_and_one_too_many_are_named(
     settings: Settings, store: Store
 ) -> None:
-    projects.remember(store, 1, label_config=config('choice="multiple"'))
+    projects.upsert(store, 1, label_config=config('choice="multiple"'))
     right = [("red", "red"), ("red blue", "red blue"), ("blue", "blue"), ("nothing", "")] * 8
     annotate(store, *right, ("red blue", "red"), ("nothing", "blue"))
     found = look(settings, store)
@@ -81,7 +81,7 @@ def test_of_several_labels_one_that_is_missing_and_one_too_many_are_named(
 
 
 def test_a_label_of_few_tasks_is_left_out_and_named(settings: Settings, store: Store) -> None:
-    projects.remember(store, 1, label_config=config())
+    projects.upsert(store, 1, label_config=config())
     annotate(store, *[("red", "red"), ("blue", "blue")] * 6, *[("green", "green")] * 4)
     found = look(settings, store)
     assert (found.errors, found.checked) == ([], 12)
@@ -99,7 +99,7 @@ def test_a_label_of_few_tasks_is_left_out_and_named(settings: Settings, store: S
 def test_too_little_to_tell_says_what_it_takes(
     settings: Settings, store: Store, said: list[tuple[str, str]], why: str
 ) -> None:
-    projects.remember(store, 1, label_config=config())
+    projects.upsert(store, 1, label_config=config())
     annotate(store, *said)
     with pytest.raises(ConflictError, match=f"project 1: label errors cannot be looked for: {why}"):
         look(settings, store)

@@ -41,7 +41,7 @@ def test_each_cluster_has_its_turn_before_any_has_a_second_one() -> None:
 
 def test_after_so_many_picks_the_rest_goes_by_its_distance() -> None:
     vectors, labeled = directions(30, 60, 90, 10, 20), directions(0)
-    order = core_set(vectors, labeled, most=1)
+    order = core_set(vectors, labeled, max_picks=1)
     assert order[0] == 2
     nearest = np.max(vectors @ np.concatenate([labeled, vectors[2:3]]).T, axis=1)
     assert [nearest[place] for place in order[1:]] == sorted(nearest[place] for place in order[1:])

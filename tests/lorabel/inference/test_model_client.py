@@ -10,7 +10,7 @@ import pytest
 from lorabel.errors import ModelServerBusyError, ModelServerError
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import PredictRow, Priority
-from lorabel.inference.model_client import LOOK_EVERY_S, ModelClient
+from lorabel.inference.model_client import POLL_INTERVAL_S, ModelClient
 from lorabel.settings import Settings
 from tests import questions
 from tests.backend.fake_model_server import FakeModelServer
@@ -55,7 +55,7 @@ def test_a_server_that_is_not_there_is_named_with_its_setting(settings: Settings
 def test_an_answer_that_takes_longer_than_a_look_comes_through(
     client: ModelClient, model_server: FakeModelServer
 ) -> None:
-    model_server.wait_s = 2.5 * LOOK_EVERY_S
+    model_server.wait_s = 2.5 * POLL_INTERVAL_S
     (result,) = client.predict([row("http://x/red0.png")], 5, project=1, is_gone=lambda: False)
     assert result.output is not None
 

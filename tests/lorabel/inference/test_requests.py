@@ -1,34 +1,87 @@
+from collections.abc import Sequence
 from time import monotonic
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from lorabel.contracts import LabelScores
-from lorabel.inference.messages import Priority, RowResult
-from lorabel.inference.requests import PredictionCaller, Question, ask
-from lorabel.problems.base import Prediction
-from lorabel.problems.binding import bind
+from lorabel.errors import ModelServerError
+from lorabel.inference import requests
+from lorabel.inference.messages import PredictRow, Priority, RowError, RowResult
+from lorabel.inference.requests import PredictionCaller, Unreadable, send
 
-TREE = """<View><Text name="t" value="$t"/><Taxonomy name="code" toName="t">
-  <Choice value="a"><Choice value="x"/><Choice value="y"/><Choice value="z"/></Choice>
-  <Choice value="b"/></Taxonomy></View>"""
-DATA = {"t": "It leaks."}
+LATE = "the time is up"
 
 
-def predicted(temperature: float) -> Prediction:
-    (binding,) = bind(TREE).bindings
-    output = LabelScores(probabilities=(0.9, 0.55, 0.25, 0.2, 0.1)).model_dump()
-    client = SimpleNamespace(predict=lambda *_: [RowResult(output=output)])
-    caller = PredictionCaller(cast(Any, client), 1, Priority.BULK, monotonic() + 10)
-    (found,) = ask(caller, [Question(binding, DATA, binding.model_input(DATA), None, temperature)])
-    assert isinstance(found, Prediction)
-    return found
+class FakeModelClient:
+    """Stands in for the client of the model server. Answers each row with its own input.
+
+    `fails_from`: number of the first request that fails.
+    """
+
+    def __init__(self, fails_from: int = 99) -> None:
+        self.sizes: list[int] = []
+        self.fails_from = fails_from
+
+    def predict(self, rows: Sequence[PredictRow], *_: Any) -> list[RowResult]:
+        if len(self.sizes) >= self.fails_from:
+            raise ModelServerError("cannot be reached")
+        self.sizes.append(len(rows))
+        return [self.answer(row) for row in rows]
+
+    def answer(self, row: PredictRow) -> RowResult:
+        if error := row.input.get("error"):
+            return RowResult(error=RowError(reason="no picture", is_permanent=error == "permanent"))
+        return RowResult(output=row.input)
 
 
-@pytest.mark.parametrize("temperature", [0.2, 20.0])
-def test_calibration_changes_how_sure_a_prediction_is_and_never_what_it_is(temperature: float) -> None:
-    plain, calibrated = predicted(1.0), predicted(temperature)
-    assert plain.regions[0]["value"] == {"taxonomy": [["a", "x"]]}
-    assert calibrated.regions == plain.regions
-    assert calibrated.score != plain.score
+@pytest.fixture(autouse=True)
+def three_rows_per_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "ROWS_PER_REQUEST", 3)
+
+
+def caller(client: FakeModelClient, timeout_s: float = 10.0) -> PredictionCaller:
+    return PredictionCaller(cast(Any, client), 1, Priority.BULK, monotonic() + timeout_s)
+
+
+def rows(count: int) -> list[PredictRow]:
+    return [PredictRow(kind="labels", input={"number": number}) for number in range(count)]
+
+
+def test_rows_are_sent_in_pieces_and_answered_in_order() -> None:
+    client = FakeModelClient()
+    assert send(caller(client), rows(7), LATE) == [{"number": number} for number in range(7)]
+    assert client.sizes == [3, 3, 1]
+
+
+def test_no_rows_are_no_request() -> None:
+    client = FakeModelClient()
+    assert send(caller(client), [], LATE) == []
+    assert client.sizes == []
+
+
+def test_after_a_failure_the_remaining_rows_are_late_and_the_log_counts_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = send(caller(FakeModelClient(fails_from=1)), rows(7), LATE)
+    assert answers[:3] == [{"number": number} for number in range(3)]
+    assert answers[3:] == [Unreadable("cannot be reached", is_permanent=False, is_late=True)] * 4
+    assert "4 of 7 rows stay unanswered: cannot be reached" in caplog.text
+
+
+def test_a_failure_of_the_first_piece_is_raised() -> None:
+    with pytest.raises(ModelServerError, match="cannot be reached"):
+        send(caller(FakeModelClient(fails_from=0)), rows(7), LATE)
+
+
+def test_nothing_is_sent_after_the_deadline() -> None:
+    client = FakeModelClient()
+    with pytest.raises(ModelServerError, match=LATE):
+        send(caller(client, timeout_s=0.0), rows(1), LATE)
+    assert client.sizes == []
+
+
+@pytest.mark.parametrize("kind", ["permanent", "passing"])
+def test_the_error_of_a_row_is_why_it_is_unreadable(kind: str) -> None:
+    row = PredictRow(kind="labels", input={"error": kind})
+    (answer,) = send(caller(FakeModelClient()), [row], LATE)
+    assert answer == Unreadable("no picture", is_permanent=kind == "permanent", is_late=False)

@@ -14,8 +14,8 @@ from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.authorizations import Authorizations
 from lorabel.problems.binding import bind
 from lorabel.search import embeddings, vector_index
-from lorabel.search.searcher import Found, Searcher
-from lorabel.search.vector_index import Vectors
+from lorabel.search.searcher import Searcher, SearchResult
+from lorabel.search.vector_index import VectorIndex
 from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -35,7 +35,7 @@ def label_studio() -> Iterator[FakeLabelStudio]:
 
 @pytest.fixture
 def connected(store: Store, label_studio: FakeLabelStudio) -> None:
-    projects.remember(
+    projects.upsert(
         store, 1, label_config=requests.CONFIG, label_studio_url=label_studio.url, api_key=PERSONAL_TOKEN
     )
 
@@ -94,7 +94,7 @@ def test_an_index_run_embeds_what_was_changed(searcher: Searcher, label_studio: 
     searcher.by_text(1, "red", 1)
     label_studio.tasks[2]["data"]["image"] = "http://pictures.test/green-circle.png"
     indexed = searcher.index(1)
-    assert (indexed.embedded, indexed.total, indexed.unread) == (2, 5, {}), "and the first, to learn the space"
+    assert (indexed.embedded, indexed.total, indexed.unreadable) == (2, 5, {}), "and the first, to learn the space"
     assert [hit.task_id for hit in searcher.by_text(1, "green circle", 2).hits] == [3, 4]
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_missing_and_named(searcher: Searcher, label_stud
     label_studio.tasks[0]["data"] = {"other": "no picture"}
     found = searcher.by_text(1, "star", 9)
     assert (len(found.hits), found.indexed, found.missing) == (4, 4, 3)
-    unread = searcher.index(1).unread
+    unread = searcher.index(1).unreadable
     assert unread.keys() == {1, 6, 7}
     assert "'image'" in unread[1] and unread[6] == "no picture"
 
@@ -134,13 +134,13 @@ def test_where_nothing_is_embedded_no_model_is_asked_about_the_text(
 ) -> None:
     label_studio.tasks = label_studio.tasks[:1]
     label_studio.tasks[0]["data"] = {"other": "no picture"}
-    assert searcher.by_text(1, "red", 1) == Found([], 0, 1)
+    assert searcher.by_text(1, "red", 1) == SearchResult([], 0, 1)
     assert model_server.embedded == []
 
 
 def test_without_a_token_what_is_embedded_is_found(searcher: Searcher, store: Store) -> None:
     searcher.by_text(1, "red", 1)
-    projects.remember(store, 1, api_key=None)
+    projects.upsert(store, 1, api_key=None)
     found = searcher.by_text(1, "a red star", 1)
     assert (found.hits[0].task_id, found.indexed, found.missing) == (2, 5, None)
     with pytest.raises(ConflictError, match="lorabel connect"):
@@ -166,15 +166,15 @@ def places(store: Store, found: dict[int, list[float]], space: str = "s") -> Non
 
 
 def as_bytes(vector: list[float]) -> bytes:
-    return (np.array(vector) / np.linalg.norm(vector)).astype(vector_index.ON_THE_WIRE).tobytes()
+    return (np.array(vector) / np.linalg.norm(vector)).astype(vector_index.VECTOR_DTYPE).tobytes()
 
 
-def nearest(found: Vectors, vector: list[float], limit: int = 9) -> list[int]:
+def nearest(found: VectorIndex, vector: list[float], limit: int = 9) -> list[int]:
     return [hit.task_id for hit in found.nearest(1, TaskVector("s", as_bytes(vector)), limit)]
 
 
 def test_vectors_in_memory_follow_the_database(store: Store) -> None:
-    kept = Vectors(store, 10**6)
+    kept = VectorIndex(store, 10**6)
     assert nearest(kept, [1, 0]) == []
     places(store, {1: [1, 0], 2: [0, 1], 3: [1, 1]})
     assert nearest(kept, [1, 0]) == [1, 3, 2]
@@ -182,10 +182,10 @@ def test_vectors_in_memory_follow_the_database(store: Store) -> None:
     places(store, {5: [1, 0]}, space="another")
     assert nearest(kept, [1, 0]) == [4, 3, 2, 1]
     with store.write() as session:
-        task_embeddings.forget(store, session, 1, [3, 77])
+        task_embeddings.delete_tasks(store, session, 1, [3, 77])
     assert nearest(kept, [1, 0], limit=2) == [4, 2]
     with store.write() as session:
-        task_embeddings.forget_all(store, session, 1)
+        task_embeddings.delete_all(store, session, 1)
     assert nearest(kept, [1, 0]) == []
 
 
@@ -196,10 +196,10 @@ def test_exact_search_agrees_with_sorting_all_similarities(store: Store) -> None
     query = generator.standard_normal(16)
     cosines = {i: np.dot(v, query) / np.linalg.norm(v) for i, v in found.items()}
     expected = sorted(cosines, key=lambda i: -cosines[i])
-    assert nearest(Vectors(store, 10**6), query.tolist(), limit=10) == expected[:10]
+    assert nearest(VectorIndex(store, 10**6), query.tolist(), limit=10) == expected[:10]
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_the_setting(store: Store) -> None:
     places(store, {i: [1, 0] for i in range(1, 200)})
     with pytest.raises(ConflictError, match="SEARCH_MEMORY_MB"):
-        nearest(Vectors(store, 1000), [1, 0])
+        nearest(VectorIndex(store, 1000), [1, 0])

@@ -9,7 +9,7 @@ from lorabel.curation import label_errors
 from lorabel.database.tables import Annotation, Event, EventState, Project, now
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
-from tests.backend.test_protocol import add_version
+from tests.backend.test_label_studio_routes import add_version
 
 P1 = "/api/v1/projects/1"
 

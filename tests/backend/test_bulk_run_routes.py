@@ -41,7 +41,7 @@ def jobs(services: Services) -> Iterator[Noted]:
 
 @pytest.fixture
 def connected(services: Services) -> None:
-    projects.remember(
+    projects.upsert(
         services.store,
         1,
         label_config=requests.CONFIG,

@@ -19,7 +19,7 @@ def label_studio(services: Services) -> Iterator[FakeLabelStudio]:
     fake = FakeLabelStudio()
     add_tasks(fake, "blue-star", "red-star", "red-circle")
     with serve(fake):
-        projects.remember(
+        projects.upsert(
             services.store, 1, label_config=requests.CONFIG, label_studio_url=fake.url, api_key=PERSONAL_TOKEN
         )
         yield fake

@@ -1,18 +1,20 @@
-"""`/livez` for containers, which have no password, and `/metrics` for Prometheus."""
+"""Routes for operators: `/livez` for the health checks of containers, and `/metrics` for Prometheus."""
 
 from flask import Blueprint, Response
 
 from backend.services import services
 
-blueprint = Blueprint("observability", __name__)
+blueprint = Blueprint("monitoring", __name__)
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @blueprint.get("/livez")
 def livez() -> dict[str, str]:
+    """Tell that the process answers. Needs no password."""
     return {"status": "UP"}
 
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
+    """The backend's metrics in Prometheus' text format."""
     return Response(services().metrics.render(), content_type=METRICS_TYPE)

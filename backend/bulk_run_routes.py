@@ -1,0 +1,91 @@
+"""REST routes of bulk runs.
+
+A bulk run predicts many tasks of a project and writes the predictions to Label Studio, or it orders the tasks that
+have no annotation.
+"""
+
+from typing import Any
+
+from flask import Blueprint
+
+from backend import http_bodies, rest_records
+from backend.http_bodies import read_body
+from backend.project_routes import PROJECT
+from backend.services import services
+from lorabel.database import bulk_runs, projects
+from lorabel.database.tables import BulkRun
+from lorabel.label_studio.access import require_api_access
+
+blueprint = Blueprint("bulk_runs", __name__, url_prefix="/api/v1")
+RUNS = f"{PROJECT}/preannotations"
+RUN = f"{RUNS}/<int(max={http_bodies.LARGEST_ID}):run_id>"
+Answer = dict[str, Any]
+
+
+@blueprint.post(f"{PROJECT}/preannotate")
+def preannotate(project_id: int) -> tuple[Answer, int]:
+    """Queue a bulk run that predicts tasks. A waiting run that includes them is not queued twice."""
+    body = http_bodies.parse(http_bodies.Preannotate, read_body() or b"{}")
+    _require_api_access(project_id)
+    run = bulk_runs.request(
+        services().store,
+        project_id,
+        "asked for over REST",
+        only_unlabeled=body.only_unlabeled,
+        task_ids=body.task_ids,
+    )
+    services().jobs.preannotate(run)
+    return _json(run), 202
+
+
+@blueprint.post(f"{PROJECT}/order")
+def order(project_id: int) -> tuple[Answer, int]:
+    """Queue a bulk run that orders tasks. A waiting run with the same strategy is not queued twice."""
+    body = http_bodies.parse(http_bodies.Order, read_body())
+    _require_api_access(project_id)
+    run = bulk_runs.request(
+        services().store,
+        project_id,
+        "asked for over REST",
+        only_unlabeled=True,
+        strategy=body.strategy,
+    )
+    services().jobs.preannotate(run)
+    return _json(run), 202
+
+
+@blueprint.get(RUNS)
+def list_bulk_runs(project_id: int) -> Answer:
+    """List the bulk runs of a project, the newest first."""
+    with services().store.read() as session:
+        projects.get(session, project_id)
+        runs = [rest_records.BulkRunRecord.of(row) for row in bulk_runs.list_of(session, project_id)]
+    return rest_records.BulkRunList(runs=runs).model_dump(mode="json")
+
+
+@blueprint.get(RUN)
+def get_bulk_run(project_id: int, run_id: int) -> Answer:
+    """Show a bulk run."""
+    with services().store.read() as session:
+        return _json(bulk_runs.get(session, project_id, run_id))
+
+
+@blueprint.post(f"{RUN}/cancel")
+def cancel_bulk_run(project_id: int, run_id: int) -> Answer:
+    """Cancel a bulk run. Predictions that are already written stay."""
+    return _json(bulk_runs.cancel(services().store, project_id, run_id))
+
+
+def _require_api_access(project_id: int) -> None:
+    """Refuse a bulk run whose results could not be written to Label Studio.
+
+    Raises:
+        NotFoundError: no such project.
+        ConflictError: there is no token for the project's Label Studio.
+    """
+    with services().store.read() as session:
+        require_api_access(projects.get(session, project_id), services().settings)
+
+
+def _json(run: BulkRun) -> Answer:
+    return rest_records.BulkRunRecord.of(run).model_dump(mode="json")

@@ -1,0 +1,49 @@
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lorabel.contracts import LabelScores
+from lorabel.inference.messages import Priority, RowResult
+from lorabel.inference.prediction import Question, ask
+from lorabel.inference.requests import PredictionCaller, Unreadable
+from lorabel.problems.base import Prediction
+from lorabel.problems.binding import bind
+
+TAXONOMY = """<View><Text name="t" value="$t"/><Taxonomy name="code" toName="t">
+  <Choice value="a"><Choice value="x"/><Choice value="y"/><Choice value="z"/></Choice>
+  <Choice value="b"/></Taxonomy></View>"""
+DATA = {"t": "It leaks."}
+OUTPUT = LabelScores(probabilities=(0.9, 0.55, 0.25, 0.2, 0.1)).model_dump()
+
+
+def caller() -> PredictionCaller:
+    client = SimpleNamespace(predict=lambda rows, *_: [RowResult(output=OUTPUT)] * len(rows))
+    return PredictionCaller(cast(Any, client), 1, Priority.BULK, monotonic() + 10)
+
+
+def question(temperature: float) -> Question:
+    (binding,) = bind(TAXONOMY).bindings
+    return Question(binding, DATA, binding.model_input(DATA), None, temperature)
+
+
+def predicted(temperature: float) -> Prediction:
+    (answer,) = ask(caller(), [question(temperature)])
+    assert isinstance(answer, Prediction)
+    return answer
+
+
+@pytest.mark.parametrize("temperature", [0.2, 20.0])
+def test_calibration_changes_the_score_and_not_the_regions(temperature: float) -> None:
+    plain, calibrated = predicted(1.0), predicted(temperature)
+    assert plain.regions[0]["value"] == {"taxonomy": [["a", "x"]]}
+    assert calibrated.regions == plain.regions
+    assert calibrated.score != plain.score
+
+
+def test_answers_are_in_the_order_of_the_questions_when_some_cannot_be_asked() -> None:
+    first, second = Unreadable("no text", is_permanent=True), Unreadable("no host", is_permanent=False)
+    answers = ask(caller(), [first, question(1.0), second, question(1.0)])
+    assert (answers[0], answers[2]) == (first, second)
+    assert isinstance(answers[1], Prediction) and isinstance(answers[3], Prediction)
