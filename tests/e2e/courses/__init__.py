@@ -1,6 +1,6 @@
-"""What an annotator knows about one kind of labeling; each file here holds one `COURSE`.
+"""Courses: tasks with right results, one kind of labeling per file; each file has one `COURSE`.
 
-`tests/e2e/test_every_problem_learns.py` finds them, and takes each through the real Label Studio.
+`tests/e2e/test_every_problem_learns.py` finds the courses and teaches each in the real Label Studio.
 """
 
 import base64
@@ -13,23 +13,25 @@ from typing import Any
 
 from lorabel.labeling.regions import Region
 
-Known = tuple[dict[str, Any], list[Region]]
-"""A task's data, and the result that is right for it."""
+LabeledTask = tuple[dict[str, Any], list[Region]]
+"""A task's data, and its right result."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """
+    """A project that Lorabel must learn.
+
     Args:
-        label_config: one control tag or several.
-        tasks: all are annotated but the last `unseen`; a fifth of those that are is held out by Lorabel.
-        variables: given an empty folder, Lorabel's settings: the base models that it takes.
-        primary: by control tag the figure that must be better after training than before.
+        label_config: has one or more control tags.
+        tasks: all but the last `unseen` are annotated. Lorabel holds out a fifth of the annotated tasks.
+        variables: takes an empty folder; returns environment variables that name the base models.
+        primary: control tag -> the figure that must be better after training than before.
+        unseen: number of tasks at the end that are only predicted.
         is_silent_before: nothing is predicted before the first training, as for a rating.
     """
 
     label_config: str
-    tasks: Sequence[Known]
+    tasks: Sequence[LabeledTask]
     variables: Callable[[Path], Mapping[str, str]]
     primary: Mapping[str, str]
     unseen: int = 8
@@ -37,7 +39,7 @@ class Course:
 
 
 def find() -> dict[str, Course]:
-    """By the name of the file."""
+    """Name of the file -> its course."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: import_module(f"{__name__}.{name}").COURSE for name in names}
 

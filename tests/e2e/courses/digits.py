@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, by names that say nothing of their shape: two control tags on a picture."""
+"""scikit-learn's handwritten digits with two control tags. The labels do not describe the digits."""
 
 import io
 
@@ -8,14 +8,14 @@ from sklearn.datasets import load_digits
 
 from lorabel.demo import MODEL_FOLDER
 from lorabel.labeling.regions import Region, choices, taxonomy
-from tests.e2e.courses import Course, Known, data_url
+from tests.e2e.courses import Course, LabeledTask, data_url
 
 NAMES = {0: "alpha", 1: "beta", 4: "gamma"}
 PATHS = {0: ["red bin", "upper"], 1: ["blue bin", "upper"], 4: ["blue bin", "lower"]}
 TASKS = 98
 
 
-def _tasks() -> list[Known]:
+def _tasks() -> list[LabeledTask]:
     digits = load_digits()
     chosen = [i for i, digit in enumerate(digits.target) if digit in NAMES][:TASKS]
     return [({"image": data_url(_png(digits.images[i]), "image/png")}, _result(digits.target[i])) for i in chosen]

