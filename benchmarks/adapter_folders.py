@@ -1,4 +1,4 @@
-"""Adapters of many projects as PEFT saves them, with random B so that each of them changes the answer."""
+"""Writes adapters of many projects, as PEFT saves them, with a random B so that each changes the answer."""
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -6,19 +6,23 @@ from torch import nn
 
 from lorabel.database.adapter_folders import AdapterFolders
 
-# q, k, v and the MLP of the image tower: what the goals are stated for.
+# q, k, v and the MLP of the image tower: the goals are stated for these layers.
 LAYERS = r"visual\..*\.(q_proj|k_proj|v_proj|c_fc|c_proj)"
 STD = 0.02
 
 
 def write(module: nn.Module, folders: AdapterFolders, first_project: int, count: int, rank: int) -> list[str]:
-    """Names `p<project>.v1/label`, one adapter for each of `count` projects. The module stays as it was."""
+    """Write one adapter for each of `count` projects, and leave the module as it was.
+
+    Returns:
+        The adapters' names, `p<project>.v1/label`.
+    """
     torch.manual_seed(first_project)
     model = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LAYERS))
-    learned = [weight for name, weight in model.named_parameters() if "lora_B" in name]
+    b_weights = [weight for name, weight in model.named_parameters() if "lora_B" in name]
     versions = [f"p{project}.v1" for project in range(first_project, first_project + count)]
     for version in versions:
-        for weight in learned:
+        for weight in b_weights:
             nn.init.normal_(weight, std=STD)
         folders.write(version, lambda folder: model.save_pretrained(folder / "label"))
     model.unload()

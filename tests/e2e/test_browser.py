@@ -12,7 +12,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
 from lorabel.demo.project import create_project, picture_of, right_answer
-from lorabel.label_studio.client import AnnotatedTask, LabelStudio
+from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.records import AnnotatedTask
 from tests.e2e.label_studio_server import EMAIL, PASSWORD, Server
 from tests.e2e.lorabel_processes import Lorabel
 

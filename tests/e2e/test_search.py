@@ -84,6 +84,6 @@ def test_pictures_are_found_by_words_and_by_likeness_until_they_are_deleted(
 def known(lorabel: Lorabel, project_id: int) -> set[int]:
     store = Store.open(lorabel.settings)
     with store.read() as session:
-        found = set(task_embeddings.known(session, project_id, 0, None))
+        found = set(task_embeddings.read_keys(session, project_id, 0, None))
     store.close()
     return found

@@ -82,7 +82,7 @@ def test_a_close_second_counts_for_the_margin_and_not_for_uncertainty(
     add_tasks(label_studio, "flat", "split")
     do(services, "uncertainty")
     assert stream(label_studio) == [1, 2]
-    label_studio.refusals = [502, 502]
+    label_studio.change_statuses = [502, 502]
     do(services, "margin")
     assert label_studio.settings["model_version"] == "Lorabel", "Label Studio had forgotten it"
     assert stream(label_studio) == [2, 1], "and the former order is gone"

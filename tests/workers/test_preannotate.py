@@ -71,7 +71,7 @@ def test_every_task_gets_one_right_prediction_of_the_live_version(
     assert versions_of(label_studio) == [["p1.v0"]] * 60
     assert [choice(task) for task in label_studio.tasks] == NAMES
     assert {task["predictions"][0]["score"] for task in label_studio.tasks} == {SURE}
-    assert label_studio.imports == [10] * 6
+    assert label_studio.import_sizes == [10] * 6
     assert run.started_at and run.finished_at
     assert 0 < run.label_studio_s < (run.finished_at - run.started_at).total_seconds()
     assert {(asked.priority, asked.project) for asked in model_server.requests} == {(Priority.BULK, 1)}
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_without_a_second_prediction(
     def strike(*arguments: Any) -> None:
         if is_written:
             real(*arguments)
-        if len(label_studio.imports) == 2:
+        if len(label_studio.import_sizes) == 2:
             raise KilledError
         if not is_written:
             real(*arguments)
@@ -252,7 +252,7 @@ def test_what_the_model_server_had_no_time_for_is_asked_again_and_the_rest_writt
 
     monkeypatch.setattr(preannotate, "_write", write)
     assert counts(do(services)) == (RunState.FINISHED, 10, 0, 0)
-    assert label_studio.imports == [6, 4]
+    assert label_studio.import_sizes == [6, 4]
     assert rests == [1.0]
 
 
@@ -260,7 +260,7 @@ def test_label_studio_is_asked_again_after_an_error(
     services: Services, label_studio: FakeLabelStudio, rests: list[float]
 ) -> None:
     add_tasks(label_studio, *NAMES)
-    label_studio.statuses = [500, 400, 502]
+    label_studio.import_statuses = [500, 400, 502]
     assert counts(do(services)) == (RunState.FINISHED, 60, 0, 0)
     assert versions_of(label_studio) == [["p1.v0"]] * 60
     assert rests == [1.0, 2.0, 4.0]
@@ -270,7 +270,7 @@ def test_a_refusal_ends_the_run_at_once(
     services: Services, label_studio: FakeLabelStudio, rests: list[float]
 ) -> None:
     add_tasks(label_studio, "red")
-    label_studio.statuses = [403]
+    label_studio.import_statuses = [403]
     run = do(services)
     assert (run.state, rests) == (RunState.FAILED, [])
     assert "answered 403: no" in str(run.error)
@@ -292,14 +292,14 @@ def test_a_cancelled_run_writes_no_more(
     real = preannotate._write
 
     def cancel(*arguments: Any) -> None:
-        if len(label_studio.imports) == 2:
+        if len(label_studio.import_sizes) == 2:
             bulk_runs.cancel(services.store, 1, run.id)
         real(*arguments)
 
     monkeypatch.setattr(preannotate, "_write", cancel)
     preannotate.preannotate(run.id)
     assert counts(now_of(services, run)) == (RunState.CANCELLED, 20, 0, 0)
-    assert label_studio.imports == [10, 10]
+    assert label_studio.import_sizes == [10, 10]
 
 
 def test_a_run_that_has_taken_its_time_gives_its_turn_to_one_that_waits(
@@ -328,7 +328,7 @@ def test_a_second_job_of_a_run_does_nothing(services: Services, label_studio: Fa
     add_tasks(label_studio, "red")
     run = do(services)
     preannotate.preannotate(run.id)
-    assert label_studio.imports == [1]
+    assert label_studio.import_sizes == [1]
 
 
 def test_label_studio_gets_no_more_requests_per_second_than_it_should(
