@@ -34,7 +34,8 @@ T = TypeVar("T", bound=Plugin)
 def discover(package: ModuleType, base: type[T]) -> tuple[type[T], ...]:
     """Return the plugins of a package: those of its modules, by name of the module, then those of entry points.
 
-    Modules whose name begins with an underscore are not searched: they hold code that several plugins share.
+    Modules whose name begins with an underscore are not searched: they hold code that several plugins share. A
+    subpackage is searched like a module: its `__init__` may import a plugin from one of its own modules.
     Abstract classes are not plugins; if a module has no other subclass, a warning names the missing methods.
 
     Args:
@@ -65,7 +66,7 @@ def _plugins_of_modules(package: ModuleType, base: type[T]) -> Iterator[type[T]]
         own_classes = [
             candidate
             for candidate in vars(module).values()
-            if _is_subclass(candidate, base) and candidate.__module__ == module.__name__
+            if _is_subclass(candidate, base) and f"{candidate.__module__}.".startswith(f"{module.__name__}.")
         ]
         concrete = [candidate for candidate in own_classes if not inspect.isabstract(candidate)]
         if own_classes and not concrete:

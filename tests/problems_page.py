@@ -1,4 +1,4 @@
-"""docs/problems.md, from the problems and families themselves, and from label configs put to the test."""
+"""Makes the tables of docs/problems.md from the problems and families, and by binding example label configs."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -16,40 +16,50 @@ PROBLEMS = discover(package, Problem)  # type: ignore[type-abstract]
 
 @dataclass(frozen=True)
 class Case:
-    """Something that a label config may say, the control tag `label` with it, and what becomes of that."""
+    """A row of the table of label config attributes.
 
-    what: str
+    Args:
+        description: the attribute or property, in Markdown.
+        config: tags with this property; the control tag in question is named `label`.
+        note: what the property means. Empty if the tag is not served: the reason is taken from the binding.
+    """
+
+    description: str
     config: str
     note: str = ""
 
 
-AB = '<Choice value="a"/><Choice value="b"/>'
+TWO_CHOICES = '<Choice value="a"/><Choice value="b"/>'
 
 
-def _choices(attributes: str = "", choices: str = AB, to: str = "image") -> str:
+def _choices(attributes: str = "", choices: str = TWO_CHOICES, to: str = "image") -> str:
     return f'<Choices name="label" toName="{to}" {attributes}>{choices}</Choices>'
 
 
 IMAGE = '<Image name="image" value="$image"/>'
 KIND = '<Choices name="kind" toName="image"><Choice value="x"/><Choice value="y"/></Choices>'
 CASES = (
-    Case('`choice="multiple"`', IMAGE + _choices('choice="multiple"'), "each label that is likelier than not"),
+    Case(
+        '`choice="multiple"`',
+        IMAGE + _choices('choice="multiple"'),
+        "every label with a probability of at least 0.5 is predicted",
+    ),
     Case(
         '`required="true"`',
         IMAGE + _choices('required="true"'),
-        "makes no difference",
+        "has no effect on predictions",
     ),
     Case(
         "`alias`, `hint`, `prompt`, `predicted_values`",
-        IMAGE + _choices(choices=f'<Choice value="C3" hint="a crack" predicted_values="gap,split"/>{AB}'),
-        "a model reads `prompt`, else `hint`, `alias`, `value`, and what `predicted_values` names; results have "
-        "the alias, else the value",
+        IMAGE + _choices(choices=f'<Choice value="C3" hint="a crack" predicted_values="gap,split"/>{TWO_CHOICES}'),
+        "the model reads the first of `prompt`, `hint`, `alias` and `value` that is set, and each text of "
+        "`predicted_values`; results contain the alias if there is one, else the value",
     ),
     Case(
-        '`visibleWhen="choice-selected"`, `"choice-unselected"`, on it or on a view around it',
+        '`visibleWhen="choice-selected"`, `"choice-unselected"`, on the tag or on a view around it',
         IMAGE + KIND + _choices('visibleWhen="choice-selected" whenTagName="kind" whenChoiceValue="x"'),
-        "predicted where its condition holds with what is predicted for the other tag; where it was hidden, an "
-        "annotation teaches it nothing",
+        "predicted if the prediction for the other tag fulfils the condition; annotations in which the tag was "
+        "hidden are not used to train it",
     ),
     Case('`visibleWhen="region-selected"`', IMAGE + _choices('visibleWhen="region-selected"')),
     Case('`perRegion="true"`', IMAGE + _choices('perRegion="true"')),
@@ -57,35 +67,38 @@ CASES = (
     Case(
         "`toName` with several objects of one kind",
         IMAGE + '<Image name="other" value="$other"/>' + _choices(to="image,other"),
-        "choices are one question about all of them; `Rating`, `Number` and `Labels` are left to people then",
+        "`Choices` are predicted for all objects together; `Rating`, `Number` and `Labels` are left to people",
     ),
     Case(
         "several control tags",
         IMAGE + KIND + _choices(),
-        "one call, one prediction; each learns by itself, and a version has an adapter for each",
+        "all are predicted in one call; each is trained separately, and a version has one adapter per control tag",
     ),
 )
 
 
 def problems() -> str:
+    """Return a section for each problem, in Markdown."""
     return "\n".join(part for problem in PROBLEMS for part in _section(problem))
 
 
 def attributes() -> str:
-    return table(("in the label config", "what becomes of it", ""), [_row(case) for case in CASES])
+    """Return the table of what a label config may contain, in Markdown."""
+    return table(("in the label config", "served or left to people", "details"), [_row(case) for case in CASES])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; `|` in cells is escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def _row(case: Case) -> tuple[str, str, str]:
     bound = bind(f"<View>{case.config}</View>")
-    reasons = [one.reason for one in bound.unclaimed if one.control.name == "label"]
+    reasons = [tag.reason for tag in bound.unclaimed if tag.control.name == "label"]
     is_served = any(binding.from_name == "label" for binding in bound.bindings)
     assert is_served != bool(reasons), case
-    return case.what, "served" if is_served else "left to people", case.note or "".join(reasons)
+    return case.description, "served" if is_served else "left to people", case.note or "".join(reasons)
 
 
 def _section(problem: type[Problem]) -> Iterator[str]:
@@ -98,8 +111,8 @@ def _section(problem: type[Problem]) -> Iterator[str]:
             ("control and object tags", ", ".join(sorted({_tags(sample) for sample in problem.SAMPLES}))),
             ("family", ", ".join(f"`{name}`" for name in families)),
             ("before training", problem.zero_shot),
-            ("learns", problem.learns),
-            ("primary figure", f"`{_primary(problem)}`"),
+            ("learned from annotations", problem.learns),
+            ("primary metric", f"`{_primary(problem)}`"),
         ],
     )
     yield f"```xml\n{problem.SAMPLES[0].label_config}\n```\n"

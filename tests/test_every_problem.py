@@ -1,4 +1,7 @@
-"""What every problem must do; a new file in `lorabel/problems/` is covered by itself."""
+"""What every problem must do, checked on its samples.
+
+The tests find problems as Lorabel does, so a new file in `lorabel/problems/` needs no change here.
+"""
 
 import pytest
 
@@ -9,9 +12,9 @@ from lorabel.problems.binding import bind
 
 PROBLEMS = discover(problems, Problem)  # type: ignore[type-abstract]
 SAMPLES = [
-    pytest.param(kind, sample, id=f"{kind.name}{place}")
-    for kind in PROBLEMS
-    for place, sample in enumerate(kind.SAMPLES)
+    pytest.param(problem, sample, id=f"{problem.name}{index}")
+    for problem in PROBLEMS
+    for index, sample in enumerate(problem.SAMPLES)
 ]
 
 
@@ -20,39 +23,63 @@ def bind_sample(sample: Sample) -> Problem:
     return binding
 
 
-@pytest.mark.parametrize("kind", PROBLEMS, ids=lambda kind: kind.name)
-def test_a_problem_is_called_as_its_file_and_has_samples(kind: type[Problem]) -> None:
-    assert kind.__module__.endswith(f".{kind.name}")
-    assert kind.SAMPLES
-    assert kind.zero_shot.endswith(".") and kind.learns.endswith(".")
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+def test_a_problem_has_the_name_of_its_file_samples_and_sentences_for_the_docs(problem: type[Problem]) -> None:
+    assert problem.__module__.endswith(f".{problem.name}")
+    assert problem.SAMPLES
+    assert problem.zero_shot.endswith(".") and problem.learns.endswith(".")
 
 
-@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
-def test_the_sample_is_claimed_by_its_own_problem_alone(kind: type[Problem], sample: Sample) -> None:
-    assert type(bind_sample(sample)) is kind
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_a_sample_is_served_by_its_own_problem_only(problem: type[Problem], sample: Sample) -> None:
+    assert type(bind_sample(sample)) is problem
     assert bind(sample.label_config).unclaimed == ()
 
 
-@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
-def test_the_sample_task_becomes_the_declared_input_and_survives_the_wire(
-    kind: type[Problem], sample: Sample
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_a_sample_becomes_an_input_of_the_declared_type_that_survives_serialization(
+    problem: type[Problem], sample: Sample
 ) -> None:
     question = bind_sample(sample).model_input(sample.data)
-    assert type(question) is kind.input_type
-    assert kind.input_type.model_validate(question.model_dump()) == question
+    assert type(question) is problem.input_type
+    assert problem.input_type.model_validate(question.model_dump()) == question
 
 
-@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
-def test_the_target_taken_as_a_perfect_output_gives_back_the_regions(kind: type[Problem], sample: Sample) -> None:
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_the_perfect_output_for_a_target_gives_the_regions_that_it_came_from(
+    problem: type[Problem], sample: Sample
+) -> None:
     binding = bind_sample(sample)
     perfect = binding.perfect_output(binding.target(sample.result, sample.data))
-    assert type(perfect) is kind.output_type
+    assert type(perfect) is problem.output_type
     assert binding.prediction(perfect, sample.data).regions == sample.result
     assert binding.prediction(perfect, sample.data).score == 1.0
 
 
-@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
-def test_every_region_passes_the_sdks_validation_and_carries_no_id(kind: type[Problem], sample: Sample) -> None:
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_the_opposite_result_has_another_target(problem: type[Problem], sample: Sample) -> None:
+    binding = bind_sample(sample)
+    assert binding.target(sample.opposite, sample.data) != binding.target(sample.result, sample.data)
+
+
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_a_single_target_is_its_own_aggregate(problem: type[Problem], sample: Sample) -> None:
+    binding = bind_sample(sample)
+    target = binding.target(sample.result, sample.data)
+    assert binding.aggregate([target]) == target
+
+
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_a_perfect_output_is_most_certain_of_the_true_indices(problem: type[Problem], sample: Sample) -> None:
+    binding = bind_sample(sample)
+    target = binding.target(sample.result, sample.data)
+    distributions = binding.distributions(binding.perfect_output(target))
+    for distribution, index in zip(distributions, binding.true_indices(target), strict=True):
+        assert index is None or distribution[index] == max(distribution)
+
+
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_every_region_passes_the_sdks_validation_and_has_no_id(problem: type[Problem], sample: Sample) -> None:
     binding = bind_sample(sample)
     config = bind(sample.label_config).config
     perfect = binding.perfect_output(binding.target(sample.result, sample.data))
@@ -61,8 +88,8 @@ def test_every_region_passes_the_sdks_validation_and_carries_no_id(kind: type[Pr
         assert "id" not in region
 
 
-@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
-def test_perfect_outputs_are_the_best_in_the_primary_figure(kind: type[Problem], sample: Sample) -> None:
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_a_perfect_output_has_the_best_value_of_the_primary_metric(problem: type[Problem], sample: Sample) -> None:
     binding = bind_sample(sample)
     target = binding.target(sample.result, sample.data)
     metrics = binding.metrics([target], [binding.perfect_output(target)])

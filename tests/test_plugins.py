@@ -1,4 +1,7 @@
-"""The promise of the house: a problem is one file, a family is one file, and nothing else is edited."""
+"""A new problem is one file, and a new family is one file; nothing else needs to be edited.
+
+The plugin of tests/plugin is tried in two ways: as files added to our packages, and as an installed package.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent / "plugin"
 
+# Trains the plugin's family on the plugin's problem and predicts with the new adapter; prints the figures as JSON.
 SCRIPT = """
 import torch
 from prometheus_client import CollectorRegistry
@@ -31,9 +35,9 @@ from workers import evaluate, examples, lora
 
 config = '<View><Text name="t" value="$text"/><TextArea name="stars" toName="t"/></View>'
 (problem,) = bind(config).bindings
-kind = family_for(problem.model_input({"text": "!"}))
+family_type = family_for(problem.model_input({"text": "!"}))
 settings = Settings(data_dir=Path(sys.argv[1]))
-family = kind.load("toy", torch.device("cpu"), torch.float32, settings)
+family = family_type.load("toy", torch.device("cpu"), torch.float32, settings)
 training_examples = [
     examples.TrainingExample((n,), n, problem.model_input({"text": "!" * (n % 5)}), float(n % 5), None, True)
     for n in range(40)
@@ -55,11 +59,12 @@ row = PredictRow(kind=type(question).kind, input=question.model_dump(), adapter=
 result = engine.submit(PredictRequest(rows=[row], timeout_s=10.0))[0].result()
 engine.close()
 region = problem.prediction(problem.output_type.model_validate(result.output), {}).regions[0]
-print(json.dumps({"before": before, "after": after, "said": region["value"]["text"]}))
+print(json.dumps({"before": before, "after": after, "predicted": region["value"]["text"]}))
 """
 
 
-DROPPED_IN = """
+# Come before SCRIPT.
+ADDED_FILES = """
 import json, sys
 from pathlib import Path
 
@@ -68,39 +73,39 @@ lorabel.problems.__path__.append(str(Path(sys.argv[1]) / "problems"))
 lorabel.families.__path__.append(str(Path(sys.argv[1]) / "families"))
 """
 
-INSTALLED = """
+INSTALLED_PACKAGE = """
 import json, sys
 from pathlib import Path
 """
 
 
 @pytest.mark.slow
-def test_a_problem_and_a_family_from_two_new_files_predict_and_train(tmp_path: Path) -> None:
+def test_a_problem_and_a_family_in_two_new_files_train_and_predict(tmp_path: Path) -> None:
     for folder, name in (("problems", "shouting"), ("families", "counter")):
         (tmp_path / folder).mkdir()
         code = (PACKAGE / "lorabel_shouting" / f"{name}.py").read_text()
         (tmp_path / folder / f"{name}.py").write_text(code.replace("lorabel_shouting.", "lorabel.problems."))
-    check_that_it_predicts_and_trains(DROPPED_IN, tmp_path, {})
+    check_training_and_prediction(ADDED_FILES, tmp_path, {})
 
 
 @pytest.mark.slow
-def test_a_problem_and_a_family_from_another_package_predict_and_train(tmp_path: Path) -> None:
-    """Built as its author would, and unpacked as pip would; its entry points are all that Lorabel hears of it."""
+def test_a_problem_and_a_family_of_an_installed_package_train_and_predict(tmp_path: Path) -> None:
+    """The wheel is built and unpacked as pip does; Lorabel finds the plugin by its entry points alone."""
     shutil.copytree(PACKAGE, tmp_path / "source")
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     command = [sys.executable, "-c", build, str(tmp_path)]
     subprocess.run(command, cwd=tmp_path / "source", capture_output=True, text=True, timeout=100, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    check_that_it_predicts_and_trains(INSTALLED, tmp_path, {"PYTHONPATH": str(tmp_path / "installed")})
+    check_training_and_prediction(INSTALLED_PACKAGE, tmp_path, {"PYTHONPATH": str(tmp_path / "installed")})
 
 
-def check_that_it_predicts_and_trains(beginning: str, folder: Path, variables: dict[str, str]) -> None:
-    command = [sys.executable, "-c", beginning + SCRIPT, str(folder)]
+def check_training_and_prediction(imports: str, folder: Path, variables: dict[str, str]) -> None:
+    command = [sys.executable, "-c", imports + SCRIPT, str(folder)]
     environment = {**os.environ, **variables}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["before"] < -1.0, "untrained it must be wrong"
-    assert found["after"] > -0.3
-    assert found["said"] == ["3"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+    assert process.returncode == 0, process.stderr
+    figures = json.loads(process.stdout.splitlines()[-1])
+    assert figures["before"] < -1.0, "the untrained model must be wrong"
+    assert figures["after"] > -0.3
+    assert figures["predicted"] == ["3"]

@@ -42,7 +42,7 @@ class Folder:
     def add(self, module: str, *parts: str) -> Path:
         """Write a module of the package."""
         file = self.path / "animals" / f"{module}.py"
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(parts))
         return file
 
@@ -91,6 +91,12 @@ def test_a_class_that_a_module_imports_is_found_once(folder: Folder) -> None:
     folder.add("a", HEAD, CAT)
     folder.add("b", HEAD, "from animals.a import Cat\n", DOG)
     assert folder.names() == ["Cat", "Dog"]
+
+
+def test_a_plugin_may_be_a_folder_whose_init_imports_it(folder: Folder) -> None:
+    folder.add("big/__init__", "from animals.big.cat import Cat\n")
+    folder.add("big/cat", HEAD, CAT)
+    assert folder.names() == ["Cat"]
 
 
 def test_an_abstract_class_beside_its_subclass_is_no_plugin(

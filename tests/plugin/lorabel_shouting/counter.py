@@ -1,4 +1,4 @@
-"""A toy: a linear model of the number of exclamation marks."""
+"""A toy family: predicts a number of stars from the number of exclamation marks, with two linear layers."""
 
 import torch
 from torch import nn
@@ -8,6 +8,8 @@ from lorabel_shouting.shouting import Stars, Words
 
 
 class Counter(Family):
+    """Answers `Words`, of which only the text matters, with `Stars`."""
+
     name = "counter"
     inputs = (Words,)
     modalities = frozenset()

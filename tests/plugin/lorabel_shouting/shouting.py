@@ -1,4 +1,4 @@
-"""A toy: `<TextArea>` over `<Text>`: how many exclamation marks does the text have?"""
+"""A toy problem: `<TextArea>` over `<Text>`: the number of exclamation marks in the text."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,20 +9,26 @@ from lorabel.problems.base import Prediction, Problem, Sample
 
 
 class Words(Input):
+    """Asks how many exclamation marks the text has. Answer: `Stars`."""
+
     kind: ClassVar[str] = "words"
     text: str
 
 
 class Stars(Contract):
+    """Answer to `Words`. A target is the right number, a float."""
+
     kind: ClassVar[str] = "stars"
     number: float
 
 
 @dataclass(frozen=True)
 class Shouting(Problem):
+    """A number for a text; `data_key` is the key of the text in a task's data."""
+
     name: ClassVar = "shouting"
-    zero_shot: ClassVar = "Nothing of use."
-    learns: ClassVar = "How many exclamation marks make a star."
+    zero_shot: ClassVar = "A number without meaning."
+    learns: ClassVar = "How many stars a text gets for its exclamation marks."
     input_type: ClassVar = Words
     output_type: ClassVar = Stars
     SAMPLES: ClassVar = (
