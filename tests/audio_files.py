@@ -1,4 +1,4 @@
-"""Sounds that tests synthesise, encoded by PyAV."""
+"""Synthesises sounds for tests, and encodes them with PyAV."""
 
 import io
 
@@ -11,7 +11,11 @@ Samples = NDArray[np.float32]
 
 
 def encoded(samples: Samples, codec: str = "pcm_s16le", file_format: str = "wav", rate_hz: int = RATE_HZ) -> bytes:
-    """`samples`: (samples,), or (2, samples) for stereo, in [-1, 1]."""
+    """The bytes of a sound file.
+
+    Args:
+        samples: (samples,), or (2, samples) for stereo, in [-1, 1].
+    """
     file = io.BytesIO()
     channels = np.atleast_2d(samples).astype(np.float32)
     layout = "mono" if len(channels) == 1 else "stereo"
@@ -30,7 +34,7 @@ def tone(pitch_hz: float, length_s: float = 0.5, rate_hz: int = RATE_HZ) -> Samp
 
 
 def chirp(from_hz: float, to_hz: float, length_s: float = 0.5, rate_hz: int = RATE_HZ) -> Samples:
-    """A tone that glides: no part of it is like another."""
+    """A tone whose pitch rises or falls evenly, so that no part of it is like another."""
     moments = np.arange(round(length_s * rate_hz)) / rate_hz
     phase = from_hz * moments + (to_hz - from_hz) * moments**2 / (2 * length_s)
     return (0.5 * np.sin(2 * np.pi * phase)).astype(np.float32)

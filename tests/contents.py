@@ -1,4 +1,4 @@
-"""Four contents of every modality, for tests that cover every family."""
+"""Four contents of each modality, for tests that cover every family."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -15,15 +15,17 @@ FOUR = len(COLOURS)
 
 
 def made_of(question: Input, number: int) -> Input:
-    """The same question about the contents from that number on, so that those of one question differ."""
-    numbers = ((number + place) % FOUR for place in range(FOUR))
+    """The same question about the contents from `number` on, so that the contents of a question differ."""
+    numbers = ((number + offset) % FOUR for offset in range(FOUR))
     contents = tuple(
-        _content(content.modality, own) for content, own in zip(question.contents, numbers, strict=False)
+        _content(content.modality, content_number)
+        for content, content_number in zip(question.contents, numbers, strict=False)
     )
     return question.model_copy(update={"contents": contents})
 
 
 def read(media: MediaRef) -> bytes:
+    """The bytes of the file that a content of `made_of` refers to."""
     modality, _, number = media.url.partition("/")
     return FILES[Modality(modality)](int(number))
 
@@ -45,7 +47,7 @@ def _video(number: int) -> bytes:
 
 
 def _sound(number: int) -> bytes:
-    """Of high pitch where a picture would be red; the last two are longer than a tiny model hears at once."""
+    """A sound of high pitch where a picture would be red; the last two are longer than a tiny model's window."""
     pitch_hz = 2000 if COLOURS[number] == "red" else 200
     return encoded(tone(pitch_hz, length_s=0.5 if number < 2 else 1.5))
 

@@ -1,4 +1,4 @@
-"""Videos that tests draw, encoded by PyAV."""
+"""Draws videos for tests, and encodes them with PyAV."""
 
 import io
 from collections.abc import Sequence
@@ -19,7 +19,11 @@ def encoded(
     keyframe_every: int = 250,
     rotation: int = 0,
 ) -> bytes:
-    """`rotation`: counterclockwise, what a player is told to do with the frames."""
+    """The bytes of a video file.
+
+    Args:
+        rotation: degrees by which a player must turn the frames counterclockwise.
+    """
     file = io.BytesIO()
     first = np.asarray(pictures[0])
     with av.open(file, "w", format=file_format) as container:
@@ -41,6 +45,6 @@ def colour_video(colour: str, frames: int = 4, side_px: int = 48) -> bytes:
 
 
 def brightening(frames: int, width: int = 64, height: int = 48) -> list[NDArray[np.uint8]]:
-    """From black to white, evenly: a frame's brightness tells its moment."""
+    """Frames that go evenly from black to white, so that a frame's brightness tells its moment."""
     levels = np.linspace(0, 255, frames).round().astype(np.uint8)
     return [np.full((height, width, 3), level, np.uint8) for level in levels]

@@ -12,17 +12,17 @@ def test_control_tags_come_with_their_objects_labels_and_aliases() -> None:
     (control,) = config.controls
     assert (control.name, control.tag, control.attributes["choice"]) == ("label", "Choices", "multiple")
     assert control.labels == (Label("C3", ("C3",)), Label("fine", ("fine",)))
-    assert [(o.name, o.tag, o.data_key) for o in control.objects] == [("image", "Image", "photo")]
+    assert [(tag.name, tag.tag, tag.data_key) for tag in control.objects] == [("image", "Image", "photo")]
 
 
 @pytest.mark.parametrize("xml", ["", "<View>", "no xml", "<View></Voew>"])
-def test_what_is_no_label_config_is_refused_with_its_beginning(xml: str) -> None:
+def test_an_unreadable_label_config_is_refused_and_the_error_has_its_beginning(xml: str) -> None:
     with pytest.raises(LabelConfigError, match="label config cannot be read") as caught:
         parse(xml)
     assert repr(xml[:80]) in str(caught.value)
 
 
-def test_a_region_that_does_not_fit_is_described() -> None:
+def test_a_region_that_does_not_fit_the_label_config_is_described() -> None:
     config = parse(
         '<View><Image name="i" value="$i"/><Choices name="c" toName="i"><Choice value="a"/></Choices></View>'
     )
@@ -53,17 +53,17 @@ def test_the_nodes_of_a_taxonomy_come_with_their_parents() -> None:
 
 
 @pytest.mark.parametrize("path", [["M"], ["M", "bearing", "worn"], ["other", "K"]])
-def test_a_path_of_the_taxonomy_fits_and_has_aliases_where_there_are_some(path: list[str]) -> None:
+def test_a_path_of_the_taxonomy_fits_and_is_written_with_aliases(path: list[str]) -> None:
     assert parse(TREE).find_region_errors(_region([path])) == []
 
 
 @pytest.mark.parametrize("path", [["worn"], ["worn", "M"], ["other", "belt"], ["M", "worn"], []])
-def test_labels_that_are_no_path_of_the_taxonomy_do_not_fit(path: list[str]) -> None:
+def test_a_list_of_labels_that_is_no_path_of_the_taxonomy_does_not_fit(path: list[str]) -> None:
     (error,) = parse(TREE).find_region_errors(_region([["M"], path]))
     assert error == f"'c' has no path {path!r}"
 
 
-def test_the_value_does_not_fit_where_there_is_an_alias() -> None:
+def test_a_path_with_a_value_in_place_of_its_alias_does_not_fit() -> None:
     assert "valid labels" in parse(TREE).find_region_errors(_region([["machine"]]))[0]
 
 

@@ -12,7 +12,7 @@ def tag(kind: str, **attributes: str) -> ObjectTag:
     return ObjectTag("shown", kind, "key", attributes)
 
 
-def test_texts_of_a_task_are_read_at_once() -> None:
+def test_a_text_in_the_task_is_read_without_its_markup() -> None:
     assert content(tag("Text"), {"key": "It works."}) == Content(modality=Modality.TEXT, text="It works.")
     assert content(tag("HyperText"), {"key": "<p>It works.</p>"}).text == "It works."
     turns = [{"author": "Ann", "text": "It works."}]
@@ -23,19 +23,19 @@ def test_texts_of_a_task_are_read_at_once() -> None:
 
 @pytest.mark.parametrize("kind", ["Text", "HyperText", "Paragraphs"])
 def test_a_text_whose_value_is_an_address_is_a_file_to_fetch(kind: str) -> None:
-    found = content(tag(kind, valueType="url"), {"key": URL})
-    assert (found.text, found.media) == (None, MediaRef(url=URL))
+    file_content = content(tag(kind, valueType="url"), {"key": URL})
+    assert (file_content.text, file_content.media) == (None, MediaRef(url=URL))
     markup = {"Text": "plain", "HyperText": "html", "Paragraphs": "paragraphs"}[kind]
-    assert found.text_format == TextFormat(markup=markup)
+    assert file_content.text_format == TextFormat(markup=markup)
 
 
-def test_an_address_is_only_a_text_where_the_label_config_does_not_say_otherwise() -> None:
+def test_an_address_is_a_text_unless_the_label_config_says_that_it_is_one() -> None:
     assert content(tag("Text"), {"key": URL}).text == URL
     assert content(tag("Text", valueType="text"), {"key": URL}).text == URL
 
 
 @pytest.mark.parametrize(
-    ("kind", "attributes", "value", "said"),
+    ("kind", "attributes", "value", "reason"),
     [
         ("Text", {}, 5, "task data has no text under 'key'.*'shown': found 5"),
         ("Text", {"valueType": "url"}, ["a"], "where an address was expected"),
@@ -43,9 +43,9 @@ def test_an_address_is_only_a_text_where_the_label_config_does_not_say_otherwise
         ("Text", {"encoding": "rot13"}, "Vg jbexf.", "Text has {'encoding': 'rot13'}"),
     ],
 )
-def test_what_a_task_lacks_is_named_with_its_object_tag(
-    kind: str, attributes: dict[str, str], value: object, said: str
+def test_missing_data_is_refused_and_the_error_names_the_object_tag(
+    kind: str, attributes: dict[str, str], value: object, reason: str
 ) -> None:
-    with pytest.raises(UnreadableError, match=said) as caught:
+    with pytest.raises(UnreadableError, match=reason) as caught:
         content(tag(kind, **attributes), {"key": value})
     assert caught.value.is_permanent

@@ -1,4 +1,4 @@
-"""A little tree of faults: machine (bearing (worn, loose), belt), software."""
+"""The tests use a small tree of faults: machine (bearing (worn, loose), belt), software."""
 
 from typing import Any
 
@@ -24,35 +24,35 @@ def bound(attributes: str = "") -> Problem:
 
 
 def predicted(scores: list[float], attributes: str = "") -> tuple[list[str], float]:
-    found = bound(attributes).prediction(LabelScores(probabilities=tuple(scores)), {})
-    ((path,),) = [region["value"]["taxonomy"] for region in found.regions]
-    return path, found.score
+    prediction = bound(attributes).prediction(LabelScores(probabilities=tuple(scores)), {})
+    ((path,),) = [region["value"]["taxonomy"] for region in prediction.regions]
+    return path, prediction.score
 
 
 def target(*paths: list[str]) -> LabelTarget:
-    answered: LabelTarget = bound().target([taxonomy("c", "t", paths)], {})
-    return answered
+    label_target: LabelTarget = bound().target([taxonomy("c", "t", paths)], {})
+    return label_target
 
 
-def test_the_way_down_follows_the_best_choice_of_each_level() -> None:
+def test_the_predicted_path_follows_the_best_choice_of_each_level() -> None:
     scores = [0.8, 0.75, 0.4, 0.6, 0.25, 0.2]
     assert predicted(scores) == (["machine", "bearing", "loose"], pytest.approx(0.8 * 0.75 * 0.6))
 
 
-def test_a_likelier_choice_below_a_worse_one_does_not_count() -> None:
+def test_a_better_choice_below_a_worse_choice_is_not_predicted() -> None:
     assert predicted([0.4, 0.9, 0.9, 0.1, 0.1, 0.6]) == (["software"], pytest.approx(0.6))
 
 
-def test_the_way_stops_where_nothing_below_is_likelier_than_not() -> None:
+def test_the_predicted_path_ends_where_no_choice_below_is_likelier_than_not() -> None:
     assert predicted([0.8, 0.75, 0.5, 0.5, 0.25, 0.2]) == (["machine", "bearing"], pytest.approx(0.6))
     assert predicted([0.8, 0.5, 0.9, 0.1, 0.5, 0.2]) == (["machine"], pytest.approx(0.8))
 
 
-def test_the_first_level_is_answered_however_unlikely() -> None:
+def test_the_first_level_is_predicted_however_unlikely() -> None:
     assert predicted([0.3, 0.1, 0.1, 0.1, 0.1, 0.2])[0] == ["machine"]
 
 
-def test_with_leaves_only_the_way_goes_down_to_one() -> None:
+def test_with_leaves_only_the_predicted_path_ends_at_a_leaf() -> None:
     scores = [0.8, 0.45, 0.4, 0.3, 0.4, 0.2]
     assert predicted(scores, ' leafsOnly="true"') == (
         ["machine", "bearing", "worn"],
@@ -60,49 +60,49 @@ def test_with_leaves_only_the_way_goes_down_to_one() -> None:
     )
 
 
-def test_a_target_is_its_label_and_all_above_in_any_case_of_letters() -> None:
+def test_a_target_has_all_labels_of_its_path_in_any_case_of_letters() -> None:
     assert target(["machine", "bearing", "worn"]) == LabelTarget((MACHINE, BEARING, WORN))
     assert target(["MACHINE", "Belt"]) == LabelTarget((MACHINE, BELT))
 
 
-def test_several_paths_are_each_a_part_of_the_truth() -> None:
+def test_several_paths_have_equal_shares_of_the_target() -> None:
     both = target(["machine", "bearing", "worn"], ["machine", "belt"], ["software"])
     assert both.indices == (MACHINE, BEARING, WORN, BELT, SOFTWARE)
     assert both.shares == pytest.approx((2 / 3, 1 / 3, 1 / 3, 0, 1 / 3, 1 / 3))
 
 
-def test_a_path_that_another_goes_on_from_adds_nothing() -> None:
+def test_a_path_that_is_the_beginning_of_another_adds_nothing() -> None:
     assert target(["machine"], ["machine", "belt"]) == target(["machine", "belt"])
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "reason"),
     [([], "no choice was made"), ([["machine", "software"]], "no longer has"), ([["belt"]], "no longer has")],
 )
-def test_what_is_no_path_teaches_nothing(value: Any, said: str) -> None:
-    with pytest.raises(MissingTargetError, match=said):
+def test_an_answer_that_is_no_path_of_the_label_config_is_no_target(value: Any, reason: str) -> None:
+    with pytest.raises(MissingTargetError, match=reason):
         bound().target([taxonomy("c", "t", value)], {})
 
 
-def test_annotators_who_disagree_have_one_voice_each_on_every_level() -> None:
+def test_each_annotator_has_one_vote_on_every_level() -> None:
     worn, loose, software = (target(["machine", "bearing", "worn"]), target(["machine", "bearing", "loose"]),
                              target(["software"]))  # fmt: skip
-    agreed = bound().agree([worn, software, loose, worn])
-    assert agreed.indices == (MACHINE, BEARING, WORN)
-    assert agreed.shares == pytest.approx((0.75, 0.75, 0.5, 0.25, 0, 0.25))
-    assert bound().agree([worn, loose]).indices == (MACHINE, BEARING, LOOSE), "the newest decides"
-    assert bound().agree([software, worn, software]).indices == (SOFTWARE,)
-    assert bound().agree([worn, worn]) == worn
+    aggregated = bound().aggregate([worn, software, loose, worn])
+    assert aggregated.indices == (MACHINE, BEARING, WORN)
+    assert aggregated.shares == pytest.approx((0.75, 0.75, 0.5, 0.25, 0, 0.25))
+    assert bound().aggregate([worn, loose]).indices == (MACHINE, BEARING, LOOSE), "the newest decides"
+    assert bound().aggregate([software, worn, software]).indices == (SOFTWARE,)
+    assert bound().aggregate([worn, worn]) == worn
 
 
-def test_annotators_agree_to_stop_where_most_of_them_do() -> None:
-    stopped, worn = target(["machine"]), target(["machine", "bearing", "worn"])
-    assert bound().agree([stopped, worn, stopped]).indices == (MACHINE,)
-    assert bound().agree([worn, stopped]).indices == (MACHINE,)
-    assert bound().agree([stopped, worn]).indices == (MACHINE, BEARING, WORN)
+def test_the_aggregated_path_ends_where_most_annotators_end() -> None:
+    machine, worn = target(["machine"]), target(["machine", "bearing", "worn"])
+    assert bound().aggregate([machine, worn, machine]).indices == (MACHINE,)
+    assert bound().aggregate([worn, machine]).indices == (MACHINE,)
+    assert bound().aggregate([machine, worn]).indices == (MACHINE, BEARING, WORN)
 
 
-def test_metrics_count_whole_paths_and_each_level() -> None:
+def test_metrics_are_of_whole_paths_and_of_each_level() -> None:
     targets = [
         target(["machine", "bearing", "worn"]),
         target(["machine", "belt"]),
@@ -110,7 +110,7 @@ def test_metrics_count_whole_paths_and_each_level() -> None:
         target(["machine", "bearing", "loose"], ["software"]),
     ]
     wrong = target(["machine", "bearing", "loose"])
-    outputs = [bound().perfect_output(one) for one in (wrong, targets[1], targets[2], target(["software"]))]
+    outputs = [bound().perfect_output(output) for output in (wrong, targets[1], targets[2], target(["software"]))]
     metrics = bound().metrics(targets, outputs)
     assert metrics.primary == "accuracy"
     assert metrics.values["accuracy"] == 0.75
@@ -124,7 +124,7 @@ def test_metrics_count_whole_paths_and_each_level() -> None:
 @pytest.mark.parametrize(
     "attribute", ['apiUrl="https://example.org/tree"', 'labeling="true"', 'perRegion="true"', 'value="$tree"']
 )
-def test_a_taxonomy_that_comes_from_elsewhere_or_labels_regions_is_left_alone_with_the_reason(
+def test_a_taxonomy_that_is_loaded_from_elsewhere_or_labels_regions_is_unclaimed_with_the_reason(
     attribute: str,
 ) -> None:
     (unclaimed,) = bind(CONFIG.format(f" {attribute}")).unclaimed

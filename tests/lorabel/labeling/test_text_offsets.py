@@ -1,4 +1,4 @@
-"""The places are those that Label Studio 1.23.2 wrote when the words were marked in Chromium."""
+"""The offsets in `MARKED` are those that Label Studio 1.23.2 wrote when the words were marked in Chromium."""
 
 import random
 from typing import Any
@@ -20,10 +20,10 @@ def tag(kind: str, **attributes: str) -> ObjectTag:
     return ObjectTag("text", kind, "text", attributes)
 
 
-def place(start: str, begins: int, end: str, ends: int, *counted: int) -> dict[str, Any]:
-    value: dict[str, Any] = {"start": start, "startOffset": begins, "end": end, "endOffset": ends}
-    if counted:
-        value["globalOffsets"] = {"start": counted[0], "end": counted[1]}
+def offsets(start: str, start_offset: int, end: str, end_offset: int, *global_offsets: int) -> dict[str, Any]:
+    value: dict[str, Any] = {"start": start, "startOffset": start_offset, "end": end, "endOffset": end_offset}
+    if global_offsets:
+        value["globalOffsets"] = {"start": global_offsets[0], "end": global_offsets[1]}
     return value
 
 
@@ -35,74 +35,74 @@ MARKED = [
     (
         tag("HyperText"),
         FRAMED,
-        place("/div[1]/p[1]/b[1]/text()[1]", 0, "/div[1]/p[1]/b[1]/text()[1]", 4, 7, 11),
+        offsets("/div[1]/p[1]/b[1]/text()[1]", 0, "/div[1]/p[1]/b[1]/text()[1]", 4, 7, 11),
         ZOE,
     ),
     (
         tag("HyperText"),
         FRAMED,
-        place("/div[1]/p[1]/text()[2]", 1, "/div[1]/p[2]/text()[1]", 2, 12, 19),
+        offsets("/div[1]/p[1]/text()[2]", 1, "/div[1]/p[2]/text()[1]", 2, 12, 19),
         "went\n\nto",
     ),
     (
         tag("HyperText"),
         FRAMED,
-        place("/div[1]/p[1]/text()[1]", 3, "/div[1]/p[1]/b[1]/text()[1]", 4, 5, 11),
+        offsets("/div[1]/p[1]/text()[1]", 3, "/div[1]/p[1]/b[1]/text()[1]", 4, 5, 11),
         f"😀 {ZOE}",
     ),
     (
         tag("HyperText"),
         FRAMED,
-        place("/div[1]/p[2]/text()[3]", 1, "/div[1]/p[2]/text()[3]", 5, 30, 34),
+        offsets("/div[1]/p[2]/text()[3]", 1, "/div[1]/p[2]/text()[3]", 5, 30, 34),
         "Łódź",
     ),
     (
         tag("HyperText", inline="true"),
         INLINE,
-        place("/p[1]/text()[1]", 3, "/p[1]/b[1]/text()[1]", 4, 3, 9),
+        offsets("/p[1]/text()[1]", 3, "/p[1]/b[1]/text()[1]", 4, 3, 9),
         f"😀 {ZOE}",
     ),
     (
         tag("HyperText", inline="true"),
         INLINE,
-        place(
+        offsets(
             "/table[1]/tbody[1]/tr[1]/td[1]/text()[1]", 0, "/table[1]/tbody[1]/tr[1]/td[1]/text()[1]", 4, 31, 35
         ),
         "Łódź",
     ),
-    (tag("Paragraphs"), TALK, place("0", 6, "0", 10), ZOE),
-    (tag("Paragraphs"), TALK, place("0", 11, "1", 2), "went\nto"),
-    (tag("Paragraphs"), TALK, place("0", 3, "0", 10), f"😀 {ZOE}"),
-    (tag("Paragraphs"), TALK, place("1", 11, "1", 15), "Łódź"),
+    (tag("Paragraphs"), TALK, offsets("0", 6, "0", 10), ZOE),
+    (tag("Paragraphs"), TALK, offsets("0", 11, "1", 2), "went\nto"),
+    (tag("Paragraphs"), TALK, offsets("0", 3, "0", 10), f"😀 {ZOE}"),
+    (tag("Paragraphs"), TALK, offsets("1", 11, "1", 15), "Łódź"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "data", "value", "text"), MARKED)
-def test_a_place_that_the_editor_wrote_is_found_in_the_flat_text_and_written_again(
+def test_offsets_of_the_editor_are_found_in_the_flat_text_and_written_again(
     kind: ObjectTag, data: Any, value: dict[str, Any], text: str
 ) -> None:
     flat = flat_text(kind, {"text": data})
     start, end = flat.span(value)
     assert flat.text[start:end] == text
-    again = flat.value(start, end)
-    again.pop("text")
-    assert again == value
+    written = flat.value(start, end)
+    written.pop("text")
+    assert written == value
 
 
 @pytest.mark.parametrize(("kind", "data", "value", "text"), MARKED)
-def test_every_span_of_letters_comes_back_the_same(
+def test_every_span_of_letters_survives_the_way_to_offsets_and_back(
     kind: ObjectTag, data: Any, value: dict[str, Any], text: str
 ) -> None:
     flat = flat_text(kind, {"text": data})
     letters = [i for i, char in enumerate(flat.text) if not char.isspace()]
-    dice = random.Random(0)
+    generator = random.Random(0)
     for _ in range(200):
-        start, last = sorted(dice.choices(letters, k=2))
+        start, last = sorted(generator.choices(letters, k=2))
         assert flat.span(flat.value(start, last + 1)) == (start, last + 1)
 
 
-def test_pages_of_any_make_come_back_the_same() -> None:
-    dice = random.Random(1)
+def test_spans_of_random_pages_survive_the_way_to_offsets_and_back() -> None:
+    generator = random.Random(1)
     leaves = [
         "Ada ",
         "😀",
@@ -116,24 +116,24 @@ def test_pages_of_any_make_come_back_the_same() -> None:
         "\n",
     ]
     for _ in range(50):
-        html = "".join(dice.choices(leaves, k=12)) + "end"
+        html = "".join(generator.choices(leaves, k=12)) + "end"
         flat = flat_text(tag("HyperText"), {"text": html})
         letters = [i for i, char in enumerate(flat.text) if not char.isspace()]
-        start, last = sorted(dice.choices(letters, k=2))
+        start, last = sorted(generator.choices(letters, k=2))
         value = flat.value(start, last + 1)
         assert flat.span(value) == (start, last + 1)
-        lost = {**value, "start": "/nav[9]/text()[1]", "end": "/nav[9]/text()[1]"}
-        assert flat.span(lost) == (start, last + 1), "globalOffsets count where the XPath leads nowhere"
+        value_without_path = {**value, "start": "/nav[9]/text()[1]", "end": "/nav[9]/text()[1]"}
+        assert flat.span(value_without_path) == (start, last + 1), "found by globalOffsets"
 
 
-def test_the_words_of_two_blocks_do_not_run_together_and_what_is_not_shown_is_not_read() -> None:
+def test_blocks_are_on_lines_of_their_own_and_styles_and_scripts_are_not_read() -> None:
     html = "<style>p {color: red}</style><p>Ada</p><p>Bob<script>evil()</script></p>"
     flat = flat_text(tag("HyperText", inline="true"), {"text": html})
     assert flat.text.split() == ["Ada", "Bob"]
-    assert flat.value(*_of(flat.text, "Bob"))["globalOffsets"] == {"start": 17, "end": 20}
+    assert flat.value(*_span_of(flat.text, "Bob"))["globalOffsets"] == {"start": 17, "end": 20}
 
 
-def test_the_text_of_a_result_is_written_as_the_editor_does() -> None:
+def test_a_line_end_in_the_text_of_a_result_is_written_as_the_editor_does() -> None:
     assert flat_text(tag("Text"), {"text": TEXT}).value(10, 17)["text"] == r"went\nto"
 
 
@@ -143,12 +143,12 @@ def test_the_text_of_a_result_is_written_as_the_editor_does() -> None:
         (tag("Text"), TEXT, {"start": 5, "end": 500}),
         (tag("Text"), TEXT, {"start": 5, "end": 5}),
         (tag("Text"), TEXT, {"start": -1, "end": 5}),
-        (tag("HyperText"), FRAMED, place("/p[7]", 0, "/p[7]", 4)),
-        (tag("Paragraphs"), TALK, place("0", 0, "7", 2)),
-        (tag("Paragraphs"), TALK, place("0", 0, "0", 99)),
+        (tag("HyperText"), FRAMED, offsets("/p[7]", 0, "/p[7]", 4)),
+        (tag("Paragraphs"), TALK, offsets("0", 0, "7", 2)),
+        (tag("Paragraphs"), TALK, offsets("0", 0, "0", 99)),
     ],
 )
-def test_a_place_outside_of_the_text_is_refused_and_named(
+def test_offsets_outside_of_the_text_are_refused_and_named(
     kind: ObjectTag, data: Any, value: dict[str, Any]
 ) -> None:
     with pytest.raises(MissingTargetError, match="a span is outside of the text"):
@@ -163,22 +163,24 @@ def test_a_place_outside_of_the_text_is_refused_and_named(
         (tag("Paragraphs", textKey="said"), TALK, "no text 'said' in phrase 0 under 'text'"),
     ],
 )
-def test_data_without_the_text_is_named(kind: ObjectTag, data: Any, reason: str) -> None:
+def test_data_without_the_text_is_refused_and_the_error_names_what_is_missing(
+    kind: ObjectTag, data: Any, reason: str
+) -> None:
     with pytest.raises(UnreadableError, match=reason):
         flat_text(kind, {"text": data})
 
 
 @pytest.mark.parametrize("html", ["<span>" * 2000 + "deep", "<frameset><frame src='/a.html'></frameset>"])
-def test_a_page_that_cannot_be_walked_is_unreadable_and_harms_nobody(html: str) -> None:
-    with pytest.raises(UnreadableError):
+def test_a_page_that_is_too_deep_or_a_frameset_is_unreadable(html: str) -> None:
+    with pytest.raises(UnreadableError, match="the page of 'page' cannot be read"):
         flat_text(ObjectTag("page", "HyperText", "page"), {"page": html})
 
 
-def test_utf16_units_and_characters_are_counted_as_javascript_and_python_do() -> None:
+def test_utf16_units_are_counted_as_javascript_does_and_characters_as_python_does() -> None:
     for text in ("", "a", "😀", "a😀b", ZOE, "👩\u200d👩"):
         assert utf16_length(text) == len(text.encode("utf-16-le")) // 2
         assert code_points(text, utf16_length(text)) == len(text)
 
 
-def _of(text: str, word: str) -> tuple[int, int]:
+def _span_of(text: str, word: str) -> tuple[int, int]:
     return text.index(word), text.index(word) + len(word)

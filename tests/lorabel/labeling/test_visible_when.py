@@ -29,12 +29,14 @@ def answers(**chosen: str) -> dict[str, list[Region]]:
         ("thing", "dog", {"kind", "other"}),
     ],
 )
-def test_what_hangs_on_another_answer_is_shown_with_it_alone(kind: str, animal: str, shown: set[str]) -> None:
-    found = answers(kind=kind, animal=animal, breed="pug", other="cup")
-    assert shown_controls(parse(CONFIG), found) == shown
+def test_a_control_tag_with_a_condition_is_shown_only_with_the_answer_that_it_names(
+    kind: str, animal: str, shown: set[str]
+) -> None:
+    all_answers = answers(kind=kind, animal=animal, breed="pug", other="cup")
+    assert shown_controls(parse(CONFIG), all_answers) == shown
 
 
-def test_any_choice_will_do_where_none_is_named() -> None:
+def test_a_condition_that_names_no_choice_holds_for_any_choice() -> None:
     config = CONFIG.replace(' whenChoiceValue="animal,plant"', "")
     assert "animal" in shown_controls(parse(config), answers(kind="thing", animal="cat"))
 
@@ -47,7 +49,9 @@ def test_any_choice_will_do_where_none_is_named() -> None:
         ('perItem="true"', "perItem: it asks about each item of a list"),
     ],
 )
-def test_what_hangs_on_a_persons_hand_is_left_to_people_and_says_why(attributes: str, reason: str) -> None:
+def test_a_control_tag_that_depends_on_what_a_person_selects_or_draws_is_unclaimed_with_the_reason(
+    attributes: str, reason: str
+) -> None:
     config = (
         f'<View><Image name="image" value="$image"/><Choices name="label" toName="image" {attributes}>'
         '<Choice value="a"/><Choice value="b"/></Choices></View>'

@@ -1,4 +1,4 @@
-"""Against what was synthesised."""
+"""Decoded sounds are compared with the synthesised sounds that were encoded."""
 
 import numpy as np
 import pytest
@@ -12,55 +12,54 @@ LOSSY = [("libmp3lame", "mp3"), ("libopus", "ogg"), ("libopus", "webm"), ("aac",
 
 
 def pitch_hz(sound: Samples, rate_hz: int = RATE_HZ) -> float:
-    """The loudest."""
+    """The loudest frequency."""
     return float(np.abs(np.fft.rfft(sound)).argmax() * rate_hz / len(sound))
 
 
 @pytest.mark.parametrize(("codec", "file_format"), [("pcm_s16le", "wav"), ("pcm_f32le", "wav"), ("flac", "flac")])
-def test_samples_of_a_lossless_file_are_as_they_were(codec: str, file_format: str) -> None:
+def test_a_lossless_file_keeps_its_samples(codec: str, file_format: str) -> None:
     sound = chirp(200, 4000)
-    found = decode_audio(encoded(sound, codec, file_format), RATE_HZ, 10.0)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, sound, atol=1e-4)
+    decoded = decode_audio(encoded(sound, codec, file_format), RATE_HZ, 10.0)
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, sound, atol=1e-4)
 
 
 @pytest.mark.parametrize(("codec", "file_format"), LOSSY)
 def test_lossy_files_keep_pitch_and_length(codec: str, file_format: str) -> None:
-    found = decode_audio(encoded(tone(440, 2.0, 48_000), codec, file_format, 48_000), RATE_HZ, 10.0)
-    assert pitch_hz(found) == pytest.approx(440, abs=1)
-    assert len(found) == pytest.approx(2.0 * RATE_HZ, rel=0.03)
-    assert found.std() == pytest.approx(0.354, rel=0.06), "LAME takes off a twentieth"
+    decoded = decode_audio(encoded(tone(440, 2.0, 48_000), codec, file_format, 48_000), RATE_HZ, 10.0)
+    assert pitch_hz(decoded) == pytest.approx(440, abs=1)
+    assert len(decoded) == pytest.approx(2.0 * RATE_HZ, rel=0.03)
+    assert decoded.std() == pytest.approx(0.354, rel=0.06), "LAME makes it a twentieth quieter"
 
 
 def test_a_sound_is_resampled_and_its_channels_averaged() -> None:
     left, right = tone(440, 1.0, 44_100), np.zeros(44_100, np.float32)
-    found = decode_audio(encoded(np.stack([left, right]), rate_hz=44_100), RATE_HZ, 10.0)
-    assert len(found) == pytest.approx(RATE_HZ, abs=2)
-    assert pitch_hz(found) == pytest.approx(440, abs=1)
-    assert found.std() == pytest.approx(0.354 / 2, rel=0.01)
+    decoded = decode_audio(encoded(np.stack([left, right]), rate_hz=44_100), RATE_HZ, 10.0)
+    assert len(decoded) == pytest.approx(RATE_HZ, abs=2)
+    assert pitch_hz(decoded) == pytest.approx(440, abs=1)
+    assert decoded.std() == pytest.approx(0.354 / 2, rel=0.01)
 
 
-def test_of_a_long_sound_the_middle_is_taken() -> None:
+def test_a_long_sound_is_cut_to_its_middle() -> None:
     sound = chirp(200, 4000, 6.0)
-    found = decode_audio(encoded(sound), RATE_HZ, 2.0)
-    np.testing.assert_allclose(found, sound[2 * RATE_HZ : 4 * RATE_HZ], atol=1e-4)
+    decoded = decode_audio(encoded(sound), RATE_HZ, 2.0)
+    np.testing.assert_allclose(decoded, sound[2 * RATE_HZ : 4 * RATE_HZ], atol=1e-4)
 
 
 @pytest.mark.parametrize(("codec", "file_format"), LOSSY)
-def test_the_middle_of_a_lossy_file_is_the_middle_within_25_ms(codec: str, file_format: str) -> None:
+def test_the_middle_of_a_lossy_file_is_right_within_25_ms(codec: str, file_format: str) -> None:
     rate_hz = 48_000
     sound = chirp(200, 3800, 6.0, rate_hz)
-    found = decode_audio(encoded(sound, codec, file_format, rate_hz), rate_hz, 2.0)
+    decoded = decode_audio(encoded(sound, codec, file_format, rate_hz), rate_hz, 2.0)
     expected = sound[2 * rate_hz : 4 * rate_hz]
-    assert len(found) == len(expected)
-    spectra = (np.fft.rfft(one, 2 * len(one)) for one in (found, expected))
-    first, second = spectra
-    likeness = np.fft.irfft(first * np.conj(second))
-    lag = int(likeness.argmax())
-    assert min(lag, len(likeness) - lag) / rate_hz < 0.025
+    assert len(decoded) == len(expected)
+    decoded_spectrum, expected_spectrum = (np.fft.rfft(sound, 2 * len(sound)) for sound in (decoded, expected))
+    correlation = np.fft.irfft(decoded_spectrum * np.conj(expected_spectrum))
+    lag = int(correlation.argmax())
+    assert min(lag, len(correlation) - lag) / rate_hz < 0.025
 
 
-def test_the_sound_of_a_video_can_be_heard() -> None:
+def test_the_sound_of_a_video_is_decoded() -> None:
     assert pitch_hz(decode_audio(encoded(tone(440), "aac", "mp4"), RATE_HZ, 10.0)) == pytest.approx(440, abs=3)
 
 

@@ -1,4 +1,4 @@
-"""Real HTTP on localhost, which is no public address: allowed only where a test says so."""
+"""Real HTTP on localhost. This is no public address, so it is refused unless a test allows it."""
 
 import base64
 import io
@@ -22,10 +22,10 @@ from lorabel.settings import Settings
 
 @dataclass
 class Site:
-    """Remembers the path and the Authorization header of each request."""
+    """A web server that records the path and the Authorization header of each request."""
 
     url: str = ""
-    seen: list[tuple[str, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
 
     @property
     def host(self) -> str:
@@ -47,7 +47,7 @@ def serve() -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            site.seen.append((self.path, self.headers.get("Authorization")))
+            site.requests.append((self.path, self.headers.get("Authorization")))
             if self.path == "/slow":
                 time.sleep(1.0)
             if self.path == "/drip":
@@ -66,7 +66,7 @@ def serve() -> Iterator[Site]:
             try:
                 self.wfile.write(body)
             except OSError:
-                self.close_connection = True  # the client had enough
+                self.close_connection = True  # the client stopped reading
 
         def drip(self) -> None:
             """A header that never ends, one byte at a time."""
@@ -100,37 +100,39 @@ def reason(fetcher: Fetcher, media: MediaRef) -> tuple[str, bool]:
     return str(caught.value), caught.value.is_permanent
 
 
-def test_a_private_address_is_refused_with_the_setting_that_allows_it(settings: Settings, site: Site) -> None:
+def test_a_private_address_is_refused_and_the_error_names_the_setting_that_allows_it(
+    settings: Settings, site: Site
+) -> None:
     text, is_permanent = reason(fetcher(settings), MediaRef(url=f"{site.url}/a"))
     assert "not public" in text
     assert f"add {site.host} to MEDIA_ALLOWED_HOSTS" in text
     assert not is_permanent
-    assert site.seen == []
+    assert site.requests == []
 
 
-def test_a_server_that_drips_its_header_is_left_in_time(settings: Settings, site: Site) -> None:
+def test_a_server_that_sends_its_header_byte_by_byte_is_given_up_in_time(settings: Settings, site: Site) -> None:
     allowed = fetcher(settings, media_allowed_hosts=site.host)
     text, is_permanent = reason(allowed, MediaRef(url=f"{site.url}/drip"))
     assert "ReadTimeout the time for the whole download is over" in text or "ReadTimeout timed out" in text
     assert not is_permanent
 
 
-def test_spaces_and_other_letters_in_an_address_are_sent_as_a_browser_sends_them(
+def test_spaces_and_letters_beyond_ascii_are_percent_encoded_as_a_browser_does(
     settings: Settings, site: Site
 ) -> None:
-    one = fetcher(settings, media_allowed_hosts=site.host)
-    assert one.fetch(MediaRef(url=f"{site.url}/alte bücher%20.png?q=ü&s=a%2Fb")) == b"xxxxx"
-    one.close()
-    assert site.seen == [("/alte%20b%C3%BCcher%20.png?q=%C3%BC&s=a%2Fb", None)]
+    allowed = fetcher(settings, media_allowed_hosts=site.host)
+    assert allowed.fetch(MediaRef(url=f"{site.url}/alte bücher%20.png?q=ü&s=a%2Fb")) == b"xxxxx"
+    allowed.close()
+    assert site.requests == [("/alte%20b%C3%BCcher%20.png?q=%C3%BC&s=a%2Fb", None)]
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://h:abc/x.png", "http://h:99999/x.png"])
-def test_what_is_no_address_is_unreadable_for_good(settings: Settings, url: str) -> None:
+def test_a_malformed_address_is_unreadable_for_good(settings: Settings, url: str) -> None:
     text, is_permanent = reason(fetcher(settings), MediaRef(url=url))
     assert "is no address" in text and is_permanent
 
 
-def test_passwords_in_an_address_are_not_repeated(settings: Settings) -> None:
+def test_a_password_in_an_address_is_not_in_the_error(settings: Settings) -> None:
     assert "hunter2" not in reason(fetcher(settings), MediaRef(url="http://me:hunter2@127.0.0.1:1/a"))[0]
 
 
@@ -159,10 +161,10 @@ def test_an_allowed_host_is_fetched_but_another_port_of_it_is_not(settings: Sett
 
 def test_label_studio_gets_its_token_and_may_be_private(settings: Settings, site: Site) -> None:
     media = MediaRef(url=f"{site.url}/a", authorization="Token secret", is_trusted=True)
-    one = fetcher(settings)
-    assert one.fetch(media) == b"xxxxx"
-    one.close()
-    assert site.seen == [("/a", "Token secret")]
+    default = fetcher(settings)
+    assert default.fetch(media) == b"xxxxx"
+    default.close()
+    assert site.requests == [("/a", "Token secret")]
 
 
 def test_a_redirect_to_another_origin_loses_token_and_trust(
@@ -170,20 +172,22 @@ def test_a_redirect_to_another_origin_loses_token_and_trust(
 ) -> None:
     media = MediaRef(url=f"{site.url}/to?{second_site.url}/b", authorization="Token secret", is_trusted=True)
     assert "not public" in reason(fetcher(settings), media)[0]
-    assert second_site.seen == []
+    assert second_site.requests == []
     allowed = fetcher(settings, media_allowed_hosts=second_site.host)
     assert allowed.fetch(media) == b"xxxxx"
     allowed.close()
-    assert second_site.seen == [("/b", None)]
+    assert second_site.requests == [("/b", None)]
 
 
-def test_endless_redirects_end(settings: Settings, site: Site) -> None:
+def test_endless_redirects_are_given_up(settings: Settings, site: Site) -> None:
     allowed = fetcher(settings, media_allowed_hosts=site.host)
     loop = f"{site.url}/to?/to?" + "/to?" * 10 + "/a"
     assert "redirects more than" in reason(allowed, MediaRef(url=loop))[0]
 
 
-def test_too_large_is_final_and_too_slow_is_not(settings: Settings, site: Site) -> None:
+def test_a_file_that_is_too_large_is_unreadable_for_good_and_one_that_is_too_slow_is_not(
+    settings: Settings, site: Site
+) -> None:
     def ask(path: str) -> tuple[str, bool]:
         allowed = fetcher(settings, media_allowed_hosts=site.host)
         return reason(allowed, MediaRef(url=f"{site.url}{path}"))
@@ -194,15 +198,17 @@ def test_too_large_is_final_and_too_slow_is_not(settings: Settings, site: Site) 
     assert "cannot be downloaded: ReadTimeout" in text and not is_permanent
 
 
-@pytest.mark.parametrize(("status", "is_final"), [(401, False), (404, False), (410, True), (500, False)])
-def test_error_answers_say_their_status(settings: Settings, site: Site, status: int, is_final: bool) -> None:
+@pytest.mark.parametrize(("status", "is_permanent"), [(401, False), (404, False), (410, True), (500, False)])
+def test_an_error_answer_is_unreadable_for_good_only_if_the_file_is_gone(
+    settings: Settings, site: Site, status: int, is_permanent: bool
+) -> None:
     allowed = fetcher(settings, media_allowed_hosts=site.host)
-    text, is_permanent = reason(allowed, MediaRef(url=f"{site.url}/status/{status}"))
+    text, is_refused_for_good = reason(allowed, MediaRef(url=f"{site.url}/status/{status}"))
     assert f"answered status {status}" in text
-    assert is_permanent is is_final
+    assert is_refused_for_good is is_permanent
 
 
-def test_a_signature_in_the_query_is_not_repeated_in_the_reason(settings: Settings) -> None:
+def test_a_signature_in_the_query_is_not_in_the_error(settings: Settings) -> None:
     assert "hunter2" not in reason(fetcher(settings), MediaRef(url="http://127.0.0.1:1/a?sig=hunter2"))[0]
 
 
@@ -213,7 +219,7 @@ def test_other_schemes_are_refused(settings: Settings, url: str) -> None:
     assert "no http(s) address" in reason(fetcher(settings), MediaRef(url=url))[0]
 
 
-def test_local_files_are_read_under_their_root_only(settings: Settings, tmp_path: Path) -> None:
+def test_local_files_are_read_only_under_their_root(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "a.txt").write_bytes(b"inside")
     (tmp_path / "secret.txt").write_bytes(b"outside")
@@ -224,10 +230,10 @@ def test_local_files_are_read_under_their_root_only(settings: Settings, tmp_path
         assert "no file" in reason(rooted, MediaRef(url=f"http://ls/data/local-files/?d={path}"))[0]
 
 
-def test_data_urls_are_read_and_broken_ones_are_final(settings: Settings) -> None:
-    one = fetcher(settings)
-    assert one.fetch(MediaRef(url="data:text/plain;base64," + base64.b64encode(b"hello").decode())) == b"hello"
-    assert reason(one, MediaRef(url="data:text/plain;base64,@@@"))[1]
+def test_data_urls_are_read_and_broken_data_urls_are_unreadable_for_good(settings: Settings) -> None:
+    default = fetcher(settings)
+    assert default.fetch(MediaRef(url="data:text/plain;base64," + base64.b64encode(b"hello").decode())) == b"hello"
+    assert reason(default, MediaRef(url="data:text/plain;base64,@@@"))[1]
 
 
 def jpeg(image: Image.Image, **options: Any) -> bytes:
@@ -236,14 +242,14 @@ def jpeg(image: Image.Image, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def test_a_picture_is_turned_upright_as_its_camera_says() -> None:
+def test_a_picture_is_turned_upright_by_its_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode_image(jpeg(Image.new("RGB", (40, 20)), exif=exif), 100).size == (20, 40)
 
 
 @pytest.mark.parametrize("data", [b"", b"not a picture", jpeg(Image.new("RGB", (64, 64), "red"))[:200]])
-def test_a_broken_picture_is_final(data: bytes) -> None:
+def test_a_broken_picture_is_unreadable_for_good(data: bytes) -> None:
     with pytest.raises(UnreadableError, match="no readable picture") as caught:
         decode_image(data, 100)
     assert caught.value.is_permanent

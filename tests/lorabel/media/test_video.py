@@ -1,4 +1,4 @@
-"""Against what was drawn: a frame's brightness tells its moment."""
+"""Decoded frames are compared with the pictures that were encoded: a frame's brightness tells its moment."""
 
 import socket
 from pathlib import Path
@@ -19,12 +19,15 @@ MEGAPIXELS = 100
 
 
 def levels(file: bytes, frames: int = 8, clip_s: float = 0.0) -> list[int]:
+    """The mean brightness of each decoded frame, 0 to 255."""
     pictures = decode_video(file, frames, clip_s, MEGAPIXELS)
     return [round(float(np.asarray(picture).mean())) for picture in pictures]
 
 
 @pytest.mark.parametrize(("codec", "file_format"), CODECS)
-def test_frames_are_those_on_the_screen_in_the_middle_of_equal_parts(codec: str, file_format: str) -> None:
+def test_each_frame_is_on_the_screen_in_the_middle_of_one_of_several_equal_parts(
+    codec: str, file_format: str
+) -> None:
     file = encoded(brightening(96), codec, file_format)
     expected = [255 * (12 * part + 6) / 95 for part in range(8)]
     assert levels(file) == pytest.approx(expected, abs=6)
@@ -36,12 +39,12 @@ def test_a_clip_is_taken_from_the_middle() -> None:
     assert levels(file, frames=2, clip_s=60.0) == levels(file, frames=2)
 
 
-def test_a_video_that_is_shorter_than_the_frames_asked_for_repeats_its_own() -> None:
+def test_a_video_with_fewer_frames_than_are_asked_for_repeats_its_frames() -> None:
     assert levels(encoded(brightening(2)), frames=4) == pytest.approx([0, 0, 255, 255], abs=3)
     assert len(levels(colour_video("red", frames=1))) == 8
 
 
-def test_only_what_lies_behind_a_keyframe_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_begins_at_the_keyframe_before_each_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
     frames = Track.frames
     monkeypatch.setattr(
@@ -53,12 +56,14 @@ def test_only_what_lies_behind_a_keyframe_is_decoded(monkeypatch: pytest.MonkeyP
     assert len(decoded) <= 8 * 11
 
 
-def test_frames_behind_one_keyframe_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_after_the_same_keyframe_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "MOST_DECODED", 100)
     assert len(levels(encoded(brightening(100)))) == 8
 
 
-def test_a_video_with_too_few_keyframes_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_with_too_few_keyframes_is_refused_and_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(video, "MOST_DECODED", 50)
     with pytest.raises(UnreadableError, match="only 1 keyframes in 4 s; encode it with more") as error:
         levels(encoded(brightening(100)))
@@ -66,12 +71,14 @@ def test_a_video_with_too_few_keyframes_is_refused_with_what_to_do(monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("rotation", "blue_corner"), [(90, (2, 2)), (180, (2, 61)), (-90, (45, 2))], ids=["left", "over", "right"]
+    ("rotation", "blue_corner"),
+    [(90, (2, 2)), (180, (2, 61)), (-90, (45, 2))],
+    ids=["left", "upside down", "right"],
 )
-def test_pictures_are_upright_whichever_way_the_camera_was_held(
+def test_frames_are_turned_upright_by_the_rotation_of_the_video(
     rotation: int, blue_corner: tuple[int, int]
 ) -> None:
-    """Drawn: blue above, red below. Turned to the left (counterclockwise), blue is at the left."""
+    """The picture is blue above and red below. Turned counterclockwise, blue is at the left."""
     drawn = Image.new("RGB", (64, 48), "red")
     drawn.paste("blue", (0, 0, 64, 24))
     (picture,) = decode_video(encoded([drawn] * 3, rotation=rotation), 1, 0.0, MEGAPIXELS)
@@ -83,18 +90,18 @@ def test_pictures_are_upright_whichever_way_the_camera_was_held(
 
 def test_a_video_that_breaks_off_shows_its_last_readable_frame() -> None:
     whole = encoded(brightening(200), "libvpx", "webm", keyframe_every=20)
-    found = levels(whole[: len(whole) * 2 // 3], frames=8)
-    assert len(found) == 8
-    assert found == sorted(found)
+    found_levels = levels(whole[: len(whole) * 2 // 3], frames=8)
+    assert len(found_levels) == 8
+    assert found_levels == sorted(found_levels)
 
 
-def test_broken_packets_in_between_are_left_out() -> None:
+def test_broken_packets_are_left_out() -> None:
     file = bytearray(encoded(brightening(100), keyframe_every=10))
     middle = len(file) // 3
     file[middle : middle + 200] = bytes(200)
-    found = levels(bytes(file))
-    assert len(found) == 8
-    assert found[-1] == pytest.approx(255 * 94 / 99, abs=6)
+    found_levels = levels(bytes(file))
+    assert len(found_levels) == 8
+    assert found_levels[-1] == pytest.approx(255 * 94 / 99, abs=6)
 
 
 def playlist(url: str) -> bytes:
@@ -107,11 +114,11 @@ def test_a_playlist_opens_neither_an_address_nor_a_file(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/hidden.mp4"
-        for named in (url, str(hidden)):
+        for target in (url, str(hidden)):
             for file in (
-                playlist(named),
-                f"ffconcat version 1.0\nfile '{named}'\n".encode(),
-                f'<MPD><Period><AdaptationSet mimeType="video/mp4"><BaseURL>{named}</BaseURL></AdaptationSet>'
+                playlist(target),
+                f"ffconcat version 1.0\nfile '{target}'\n".encode(),
+                f'<MPD><Period><AdaptationSet mimeType="video/mp4"><BaseURL>{target}</BaseURL></AdaptationSet>'
                 "</Period></MPD>".encode(),
             ):
                 with pytest.raises(UnreadableError, match="no readable video"):
