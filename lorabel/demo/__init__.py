@@ -1,4 +1,4 @@
-"""A project to try Lorabel on: pictures that are drawn, and a small model that was trained on such pictures."""
+"""A project to try Lorabel with: drawn pictures, and a small model that was trained on such pictures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The demo's user of Label Studio: a random password and a personal access token, in a file for us only."""
+"""The demo's user in Label Studio: password and access token, in a file that only its owner may read."""
 
 import json
 import os
@@ -15,6 +15,8 @@ EMAIL = "annotator@example.com"
 
 @dataclass(frozen=True)
 class Account:
+    """The demo's user, and its project if there is one already."""
+
     email: str
     password: str
     token: str | None = None
@@ -22,6 +24,7 @@ class Account:
 
 
 def load_or_create(path: Path) -> Account:
+    """Read the account from a file, or make a new one with a random password and write the file."""
     if path.exists():
         return Account(**json.loads(path.read_text()))
     account = Account(EMAIL, secrets.token_urlsafe(12))
@@ -30,38 +33,46 @@ def load_or_create(path: Path) -> Account:
 
 
 def save(account: Account, path: Path) -> None:
-    """Written aside and renamed; nobody else may read it at any moment (mode 0600)."""
+    """Write a new file with mode 0600 and rename it, so that no other user can read it at any moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".new")
-    aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    new_file = path.with_suffix(".new")
+    new_file.unlink(missing_ok=True)
+    descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(asdict(account), file)
-    aside.rename(path)
+    new_file.rename(path)
 
 
 def with_token(account: Account, url: str) -> Account:
-    """The account with a personal access token, made now by logging in if there is none yet."""
+    """The account with a personal access token. If it has none, sign in to Label Studio and make one.
+
+    Raises:
+        LabelStudioError: Label Studio cannot be reached, or refuses the sign-in or the token.
+    """
     if account.token is not None:
         return account
     try:
         with httpx.Client(base_url=url, timeout=30.0, trust_env=False, headers={"Referer": url}) as browser:
             sign_in(browser, account.email, account.password)
             csrf = {"X-CSRFToken": browser.cookies["csrftoken"]}
-            answer = browser.post("/api/token/", json={}, headers=csrf)
+            response = browser.post("/api/token/", json={}, headers=csrf)
     except httpx.HTTPError as error:
         raise LabelStudioError(f"Label Studio at {url} cannot be reached ({error}); is it running?") from error
-    if answer.status_code != httpx.codes.CREATED:
+    if response.status_code != httpx.codes.CREATED:
         raise LabelStudioError(
-            f"{url}/api/token/ answered {answer.status_code} {answer.text[:200]!r}, expected a new token"
+            f"{url}/api/token/ answered {response.status_code} {response.text[:200]!r}, expected a new token"
         )
-    return replace(account, token=answer.json()["token"])
+    return replace(account, token=response.json()["token"])
 
 
 def sign_in(browser: httpx.Client, email: str, password: str) -> None:
-    """As the login page does it; the session's cookies stay in `browser`."""
+    """Send the form of the login page. The session's cookies stay in `browser`.
+
+    Raises:
+        LabelStudioError: Label Studio refuses the sign-in.
+    """
     browser.get("/user/login/")
-    answer = browser.post(
+    response = browser.post(
         "/user/login/",
         data={
             "email": email,
@@ -69,8 +80,8 @@ def sign_in(browser: httpx.Client, email: str, password: str) -> None:
             "csrfmiddlewaretoken": browser.cookies.get("csrftoken", ""),
         },
     )
-    if answer.status_code != httpx.codes.FOUND:
+    if response.status_code != httpx.codes.FOUND:
         raise LabelStudioError(
-            f"Label Studio at {browser.base_url} did not let {email} in (status {answer.status_code}); if its "
+            f"Label Studio at {browser.base_url} did not let {email} in (status {response.status_code}); if its "
             "data was deleted or its password changed, delete the folder label-studio in DATA_DIR"
         )

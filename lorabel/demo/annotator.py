@@ -1,7 +1,8 @@
-"""`lorabel demo --headless`: an annotator without a face works through Label Studio's own API, in rounds.
+"""`lorabel demo --headless`: a scripted annotator, who works in rounds through Label Studio's own API.
 
-In each round she takes tasks from the labeling stream (so that Label Studio itself asks our backend), reads the
-pre-annotation, submits the right answer, and then waits until the training that her submits caused has ended.
+In each round the annotator takes tasks from the labeling stream (so that Label Studio itself asks our backend),
+reads the pre-annotation, submits the right answer, and then waits until the training that the answers caused has
+ended.
 """
 
 import time
@@ -26,21 +27,25 @@ TRAINING_TIMEOUT_S = 180.0
 POLL_S = 0.2
 
 MOST_AT_FIRST = 0.6
-"""Zero-shot, the share must be about the chance of one in three; with 44 tasks it scatters by 0.07."""
+"""Highest share of right pre-annotations in the first round, which is zero-shot.
+
+Chance is one in three; with 44 tasks its standard deviation is 0.07.
+"""
 LEAST_AT_LAST = 0.9
+"""Lowest share of right pre-annotations in the last round."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Round:
-    """How the loop stood when a round began, and how long its training took.
+    """How good the live version was in one round, and how long the training after it took.
 
     Attributes:
-        annotations: submitted before the round.
-        version: live in the round.
-        right: pre-annotations that were right, of `asked`, on tasks that nobody had annotated.
-        wait_s: from the round's last submit to the end of the training; None in the last round.
+        annotations: number of annotations that were submitted before the round.
+        version: the version that was live in the round.
+        right: number of right pre-annotations among `asked` tasks that nobody had annotated before.
+        wait_s: seconds from the round's last answer to the end of the training; None in the last round.
     """
 
     annotations: int
@@ -51,16 +56,19 @@ class Round:
 
     @property
     def share(self) -> float:
+        """Share of right pre-annotations, 0 to 1."""
         return self.right / self.asked
 
 
 def has_improved(rounds: Sequence[Round]) -> bool:
-    """From about chance to right, with a version that was learned."""
+    """Whether the share of right pre-annotations rose from about chance to nearly 1 with a new version."""
     first, last = rounds[0], rounds[-1]
     return first.share <= MOST_AT_FIRST and last.share >= LEAST_AT_LAST and first.version != last.version
 
 
 class Annotator:
+    """The scripted annotator of one project."""
+
     def __init__(self, label_studio: LabelStudio, store: Store, project_id: int) -> None:
         self._label_studio = label_studio
         self._store = store
@@ -68,7 +76,7 @@ class Annotator:
         self._binding = bind(LABEL_CONFIG).bindings[0]
 
     def work(self, report: Callable[[Round], None]) -> list[Round]:
-        """All rounds; `report` is called after each."""
+        """Work all rounds. `report` is called after each round."""
         unseen = self._unseen_task_ids()
         rounds: list[Round] = []
         for number in range(ROUNDS):
@@ -89,10 +97,14 @@ class Annotator:
         return Round(annotations, version, right, len(unseen) + TASKS_PER_ROUND, wait_s)
 
     def _annotate_next(self) -> bool:
-        """Take the next task, submit the right answer. Whether the pre-annotation was right."""
+        """Take the next task and submit the right answer.
+
+        Returns:
+            Whether the pre-annotation was right.
+        """
         task = self._label_studio.call("GET", f"/api/projects/{self._project_id}/next", timeout_s=110.0)
         answer = right_answer(picture_of(task["data"], PICTURES))
-        newest = max(task["predictions"], key=lambda prediction: prediction["id"], default=None)
+        newest_prediction = max(task["predictions"], key=lambda prediction: prediction["id"], default=None)
         region = {
             "from_name": self._binding.from_name,
             "to_name": self._binding.to_name,
@@ -102,7 +114,7 @@ class Annotator:
         self._label_studio.call(
             "POST", f"/api/tasks/{task['id']}/annotations/", json={"result": [region], "lead_time": 1.0}
         )
-        return _choices(newest) == [answer]
+        return _choices(newest_prediction) == [answer]
 
     def _unseen_task_ids(self) -> frozenset[int]:
         """The project's last tasks, which the labeling stream does not reach."""
@@ -112,7 +124,11 @@ class Annotator:
         return frozenset(task.task_id for task in tasks[-UNSEEN_TASKS:])
 
     def _count_right_unseen(self, task_ids: frozenset[int], version: str) -> int:
-        """As the Data Manager's "Retrieve Predictions" does it for chosen tasks."""
+        """Let Label Studio predict the tasks, by the Data Manager's action "Retrieve Predictions".
+
+        Returns:
+            The number of tasks whose prediction by this version is right.
+        """
         self._label_studio.call(
             "POST",
             "/api/dm/actions",
@@ -120,11 +136,15 @@ class Annotator:
             json={"selectedItems": {"all": False, "included": sorted(task_ids)}},
             timeout_s=110.0,
         )
-        found = self._label_studio.call("GET", "/api/predictions/", params={"project": self._project_id})
-        made = {p["task"]: p for p in found if p["task"] in task_ids and p["model_version"] == version}
+        predictions = self._label_studio.call("GET", "/api/predictions/", params={"project": self._project_id})
+        prediction_by_task = {
+            prediction["task"]: prediction
+            for prediction in predictions
+            if prediction["task"] in task_ids and prediction["model_version"] == version
+        }
         tasks = self._label_studio.tasks(self._project_id)
         return sum(
-            _choices(made.get(task.task_id)) == [right_answer(picture_of(task.data, PICTURES))]
+            _choices(prediction_by_task.get(task.task_id)) == [right_answer(picture_of(task.data, PICTURES))]
             for task in tasks
             if task.task_id in task_ids
         )
@@ -158,7 +178,7 @@ class Annotator:
 
 
 def _choices(prediction: Json | None) -> list[str]:
-    return [c for region in (prediction or {}).get("result", ()) for c in region["value"]["choices"]]
+    return [choice for region in (prediction or {}).get("result", ()) for choice in region["value"]["choices"]]
 
 
 def _describe(run: TrainingRun | None) -> str:

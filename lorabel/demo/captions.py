@@ -1,6 +1,6 @@
-"""What may be said about a drawn picture, in the many ways in which people write labels and prompts.
+"""Captions of drawn pictures, in the many ways in which people write labels and prompts.
 
-Captions for training; label texts need none of this. Samples: `red`, `Red Circle`, `a photo of a striped star.`,
+The demo model is trained on them. Samples: `red`, `Red Circle`, `a photo of a striped star.`,
 `small_blue_heart`, `the outlined arrow`.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from lorabel.demo.pictures import COLOURS, FILLS, SHAPES, SIZES, Picture
 
 ATTRIBUTES = ("size", "fill", "colour", "shape")
-"""In the order in which English puts them before a noun."""
+"""In the order of English adjectives before a noun."""
 
 WORDS: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),
@@ -35,16 +35,20 @@ TEMPLATES = (
     "a {} on a plain ground",
 )
 NOUNS = ("", " shape", " object", " thing", " one")
-"""What follows words that name no shape: `red`, `red object`."""
+"""What may follow words that name no shape, as in `red object`."""
 
 
 def write(words: dict[str, str], rng: random.Random) -> str:
-    """One caption for some of a picture's attributes, for example `{"fill": "striped", "shape": "star"}`."""
-    chosen = [words[name] for name in ATTRIBUTES if name in words]
+    """Write one caption.
+
+    Args:
+        words: some of a picture's attributes, for example `{"fill": "striped", "shape": "star"}`.
+    """
+    ordered_words = [words[name] for name in ATTRIBUTES if name in words]
     joiner = " " if rng.random() < 0.85 else rng.choice(("_", "-", ", "))
     if rng.random() < 0.15:
-        rng.shuffle(chosen)
-    phrase = joiner.join(chosen)
+        rng.shuffle(ordered_words)
+    phrase = joiner.join(ordered_words)
     if "shape" not in words:
         phrase += rng.choice(NOUNS)
     template = PLAIN if rng.random() < 0.4 else rng.choice(TEMPLATES)
@@ -52,23 +56,26 @@ def write(words: dict[str, str], rng: random.Random) -> str:
 
 
 def describe(picture: Picture, names: Sequence[str]) -> dict[str, str]:
-    """The attributes `names` of a picture."""
+    """The words for the attributes `names` of a picture, by attribute."""
     return {name: getattr(picture, name) for name in names}
 
 
 def unknown_words(count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """`count` labels that mean nothing to the model, each written in two ways.
+    """Labels that have no meaning for the model, each written in two ways.
 
-    Trained to be told apart, so that no two labels of an annotator begin with the same text features.
+    The model is trained to tell them apart, so that the text features of any two labels differ from the start.
+
+    Returns:
+        `count` pairs of texts; both texts of a pair are the same label.
     """
     stem = _random_word(rng)
-    distinct: set[str] = set()
-    while len(distinct) < count:
-        if len(distinct) < count // 2:
-            distinct.add(f"{stem} {rng.choice('ABCDEFGHIJ0123456789')}{rng.choice(('', '', rng.choice('123')))}")
+    labels: set[str] = set()
+    while len(labels) < count:
+        if len(labels) < count // 2:
+            labels.add(f"{stem} {rng.choice('ABCDEFGHIJ0123456789')}{rng.choice(('', '', rng.choice('123')))}")
         else:
-            distinct.add(" ".join(_random_word(rng) for _ in range(rng.choice((1, 1, 2)))))
-    return [(word, _recase(rng.choice((PLAIN, *TEMPLATES)).format(word), rng)) for word in sorted(distinct)]
+            labels.add(" ".join(_random_word(rng) for _ in range(rng.choice((1, 1, 2)))))
+    return [(word, _recase(rng.choice((PLAIN, *TEMPLATES)).format(word), rng)) for word in sorted(labels)]
 
 
 def _random_word(rng: random.Random) -> str:

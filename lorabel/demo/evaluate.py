@@ -1,10 +1,12 @@
-"""Measures the demo model on pictures it has never seen, and prints the tables of its README.
+"""Measures the demo model on pictures that it was not trained on, and prints the tables of its README.
 
     python -m lorabel.demo.evaluate [--model DIR]
 
-Zero-shot: labels that say what is in the picture. Unknown meaning: `grade A`, `grade B`, `grade C`, where a rule
-that the words do not tell decides which is right, before and after LoRA on 40 or 80 annotated pictures. The recipe
-here is the smallest that works, not the product's training, which also replays, evaluates and stops early.
+- Zero-shot: the labels say what is in the picture.
+- Unknown meaning: the labels are `grade A`, `grade B` and `grade C`, and a rule that the words do not tell decides
+  which one is right. Measured before and after LoRA on 40 or 80 annotated pictures.
+
+The recipe here is the smallest that works. The product's training also replays, evaluates and stops early.
 """
 
 import argparse
@@ -35,16 +37,19 @@ GROUPS: MappingProxyType[str, tuple[str, str, str]] = MappingProxyType(
         "fill": ("solid", "striped", "outlined"),
     }
 )
-"""By attribute: the words whose pictures are grade A, grade B and grade C."""
+"""For each attribute: the words of pictures of grade A, of grade B and of grade C."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """LoRA on every linear layer of the text tower, over image features that are computed once.
 
-    The image tower stays as it is: with 40 pictures its LoRA learns them by heart, and accuracy falls.
-    `scale` multiplies the cosines in training, in place of the model's own logit scale (28.6), at which the
-    loss is near 0 before the texts point where they should. The rate falls linearly to 0.
+    The image tower is not trained: its LoRA would learn 40 pictures by heart, and accuracy would fall.
+    The learning rate falls linearly to 0.
+
+    Attributes:
+        scale: factor on the cosines in training, instead of the model's own logit scale (28.6). With the latter,
+            the loss is near 0 before the text features have moved far enough.
     """
 
     rank: int = 8
@@ -57,7 +62,7 @@ class Recipe:
 
 
 class DemoModel:
-    """The open_clip model with its transform and tokenizer, as plain open_clip loads them. Float32, on the CPU."""
+    """The model with its transform and tokenizer, as open_clip loads them. Float32, on the CPU."""
 
     def __init__(self, folder: Path = MODEL_FOLDER) -> None:
         self.model, _, self.transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
@@ -65,12 +70,12 @@ class DemoModel:
         separate_attention(self.model).eval()
 
     def pixels(self, pictures: Sequence[Picture], side_px: int = 64) -> Tensor:
-        """(n, 3, 64, 64) float32, whatever the side of the drawn pictures."""
+        """The model's input, (n, 3, 64, 64) float32. `side_px` is the side of the pictures as they are drawn."""
         return torch.stack([self.transform(picture.draw(side_px)) for picture in pictures])
 
     @torch.no_grad()
     def choose(self, pixels: Tensor, labels: Sequence[str], template: str = "{}") -> list[int]:
-        """The index of the best label for each image."""
+        """The index of the best label for each picture."""
         tokens = self.tokenizer([template.format(label) for label in labels])
         texts = self.model.encode_text(tokens, normalize=True)
         indices: list[int] = (self.image_features(pixels) @ texts.T).argmax(dim=1).tolist()
@@ -78,8 +83,9 @@ class DemoModel:
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor) -> Tensor:
-        """(n, dim), unit length."""
-        return torch.cat([self.model.encode_image(some, normalize=True) for some in torch.split(pixels, 128)])
+        """Features of the pictures, (n, dim), of length 1."""
+        batches = torch.split(pixels, 128)
+        return torch.cat([self.model.encode_image(batch, normalize=True) for batch in batches])
 
 
 def measure(
@@ -89,25 +95,32 @@ def measure(
     template: str = "{}",
     side_px: int = 64,
 ) -> float:
-    """Accuracy when the labels are all words of the attributes (`red`), or all combinations (`red circle`)."""
+    """Zero-shot accuracy. The labels are all words of one attribute (`red`) or all combinations (`red circle`)."""
     labels = [" ".join(words) for words in itertools.product(*(WORDS[name] for name in attributes))]
-    truth = [labels.index(" ".join(getattr(p, name) for name in attributes)) for p in pictures]
+    truth = [labels.index(" ".join(getattr(picture, name) for name in attributes)) for picture in pictures]
     return _accuracy(model.choose(model.pixels(pictures, side_px), labels, template), truth)
 
 
 def grade(picture: Picture, attribute: str) -> int:
-    """The index of the unknown label that is right by the rule of `GROUPS[attribute]`."""
-    return next(i for i, words in enumerate(GROUPS[attribute]) if getattr(picture, attribute) in words.split())
+    """The index in UNKNOWN_LABELS of the label that is right by the rule of `GROUPS[attribute]`."""
+    word = getattr(picture, attribute)
+    return next(index for index, words in enumerate(GROUPS[attribute]) if word in words.split())
 
 
 def fine_tune(model: DemoModel, pixels: Tensor, truth: Tensor, labels: Sequence[str], recipe: Recipe) -> None:
-    """Cross-entropy over the label texts; every step sees every picture."""
+    """Train LoRA with cross-entropy over the label texts. Every step sees every picture.
+
+    Args:
+        pixels: (n, 3, 64, 64) float32.
+        truth: (n,) int64, the index of the right label.
+    """
     layers = [
         name for name, layer in model.model.text.named_modules(prefix="text") if isinstance(layer, nn.Linear)
     ]
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=layers)
-    learned = [p for p in get_peft_model(model.model, config).parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    parameters = get_peft_model(model.model, config).parameters()
+    trained_parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained_parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     tokens, images = model.tokenizer(list(labels)), model.image_features(pixels)
     for step in range(recipe.steps):
         share = min(1.0, (step + 1) / recipe.warmup_steps) * (1 - step / recipe.steps)
@@ -122,29 +135,30 @@ def fine_tune(model: DemoModel, pixels: Tensor, truth: Tensor, labels: Sequence[
 def measure_unknown(
     attribute: str, seed: int, recipe: Recipe, folder: Path = MODEL_FOLDER, annotations: int = 40
 ) -> tuple[float, float, float]:
-    """Accuracy on 300 other pictures before and after fine-tuning, and the seconds it took."""
+    """Accuracy on 300 other pictures before and after fine-tuning, and the seconds that fine-tuning took."""
     torch.manual_seed(seed)
     model = DemoModel(folder)
-    known = list(itertools.islice(random_pictures(100 + seed), annotations))
-    others = list(itertools.islice(random_pictures(500 + seed), 300))
-    truth = [grade(picture, attribute) for picture in others]
-    pixels, other_pixels = model.pixels(known), model.pixels(others)
+    annotated_pictures = list(itertools.islice(random_pictures(100 + seed), annotations))
+    other_pictures = list(itertools.islice(random_pictures(500 + seed), 300))
+    truth = [grade(picture, attribute) for picture in other_pictures]
+    pixels, other_pixels = model.pixels(annotated_pictures), model.pixels(other_pictures)
     before = _accuracy(model.choose(other_pixels, UNKNOWN_LABELS), truth)
     started = time.monotonic()
-    fine_tune(model, pixels, torch.tensor([grade(p, attribute) for p in known]), UNKNOWN_LABELS, recipe)
+    grades = torch.tensor([grade(picture, attribute) for picture in annotated_pictures])
+    fine_tune(model, pixels, grades, UNKNOWN_LABELS, recipe)
     took_s = time.monotonic() - started
     return before, _accuracy(model.choose(other_pixels, UNKNOWN_LABELS), truth), took_s
 
 
 def _accuracy(chosen: Sequence[int], truth: Sequence[int]) -> float:
-    return sum(a == b for a, b in zip(chosen, truth, strict=True)) / len(truth)
+    return sum(index == right_index for index, right_index in zip(chosen, truth, strict=True)) / len(truth)
 
 
 def print_zero_shot(folder: Path, count: int) -> None:
     model = DemoModel(folder)
     print("| labels | pictures | " + " | ".join(f"`{template}`" for template in TEMPLATES) + " |")
     print("|---|---|" + "---|" * len(TEMPLATES))
-    questions = [("colour",), ("shape",), ("fill",), ("size",), ("colour", "shape"), ("fill", "shape")]
+    attribute_sets = [("colour",), ("shape",), ("fill",), ("size",), ("colour", "shape"), ("fill", "shape")]
     draws: list[tuple[str, int, bool, int]] = [
         ("pairs seen in training", 2, False, 64),
         ("pairs never seen", 3, True, 64),
@@ -152,21 +166,22 @@ def print_zero_shot(folder: Path, count: int) -> None:
     ]
     for description, seed, held_out, side_px in draws:
         pictures = list(itertools.islice(random_pictures(seed, held_out=held_out), count))
-        for attributes in questions:
-            figures = [measure(model, pictures, attributes, t, side_px) for t in TEMPLATES]
+        for attributes in attribute_sets:
+            accuracies = [measure(model, pictures, attributes, template, side_px) for template in TEMPLATES]
             names = ", ".join(attributes)
-            print(f"| {names} | {description} | " + " | ".join(f"{figure:.1%}" for figure in figures) + " |")
+            cells = " | ".join(f"{accuracy:.1%}" for accuracy in accuracies)
+            print(f"| {names} | {description} | {cells} |")
 
 
 def print_unknown(folder: Path, seeds: Sequence[int], recipe: Recipe) -> None:
     print("\n| grades decided by | annotations | before | after | seconds |")
     print("|---|---|---|---|---|")
     for attribute, annotations in itertools.product(GROUPS, (40, 80)):
-        rows = [measure_unknown(attribute, seed, recipe, folder, annotations) for seed in seeds]
-        before = ", ".join(f"{row[0]:.0%}" for row in rows)
-        after = ", ".join(f"{row[1]:.1%}" for row in rows)
-        took = ", ".join(f"{row[2]:.1f}" for row in rows)
-        print(f"| {attribute} | {annotations} | {before} | {after} | {took} |", flush=True)
+        results = [measure_unknown(attribute, seed, recipe, folder, annotations) for seed in seeds]
+        before = ", ".join(f"{result[0]:.0%}" for result in results)
+        after = ", ".join(f"{result[1]:.1%}" for result in results)
+        seconds = ", ".join(f"{result[2]:.1f}" for result in results)
+        print(f"| {attribute} | {annotations} | {before} | {after} | {seconds} |", flush=True)
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Pictures that are drawn, not photographed: one coloured shape on a plain ground.
+"""Drawn pictures: one coloured shape on a plain ground.
 
-They are what the demo model was trained on and what the demo project shows to the annotator.
+The demo model was trained on such pictures, and the demo project shows them to the annotator.
 A picture is described by four words and a seed, for example `Picture("red", "star", "striped", "small", seed=7)`.
-The words are what a label can mean; the seed decides all that a label should not depend on
-(position, exact size, rotation, exact shade, ground, noise).
+Labels can mean the words. The seed decides everything that labels should not depend on (position, exact size,
+rotation, exact shade, ground, noise).
 
-Some pairs of colour and shape are never trained on (`HELD_OUT_PAIRS`), so that it can be measured
-whether the model has understood the two words or learned the pairs by heart.
+Some pairs of colour and shape are never trained on (`HELD_OUT_PAIRS`). They show whether the model has learned the
+two words separately, or the pairs by heart.
 """
 
 import colorsys
@@ -129,11 +129,11 @@ SIZES = MappingProxyType({"small": (0.18, 0.22), "large": (0.33, 0.40)})
 
 HELD_OUT_PAIRS = frozenset(
     (colour, shape)
-    for c, colour in enumerate(COLOURS)
-    for s, shape in enumerate(SHAPES)
-    if (s - c) % len(SHAPES) in (2, 5)
+    for colour_index, colour in enumerate(COLOURS)
+    for shape_index, shape in enumerate(SHAPES)
+    if (shape_index - colour_index) % len(SHAPES) in (2, 5)
 )
-"""Two shapes for every colour, two colours for every shape: 20 of the 100 pairs."""
+"""Pairs of colour and shape that are not trained on: two shapes for each colour, two colours for each shape."""
 
 LARGEST_TILT_DEGREES = 20.0
 SUPERSAMPLING = 4
@@ -141,9 +141,10 @@ SUPERSAMPLING = 4
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is to be drawn.
+    """A description of a picture, from which it can be drawn.
 
-    Raises ValueError for a word that is not in `COLOURS`, `SHAPES`, `FILLS` or `SIZES`.
+    Raises:
+        ValueError: a word is not in `COLOURS`, `SHAPES`, `FILLS` or `SIZES`.
     """
 
     colour: str
@@ -153,17 +154,18 @@ class Picture:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = {"colour": COLOURS, "shape": SHAPES, "fill": FILLS, "size": SIZES}
-        for name, words in known.items():
+        allowed_words = {"colour": COLOURS, "shape": SHAPES, "fill": FILLS, "size": SIZES}
+        for name, words in allowed_words.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(words)}")
 
     @property
     def pair(self) -> tuple[str, str]:
+        """Colour and shape."""
         return self.colour, self.shape
 
     def draw(self, side_px: int = 64) -> Image.Image:
-        """The same picture for the same words and seed, RGB, `side_px` square."""
+        """Draw the picture: RGB, `side_px` square. The same description always gives the same pixels."""
         rng = np.random.default_rng(self.seed)
         outline = _place(SHAPES[self.shape](), SIZES[self.size], rng)
         coverage = _coverage(outline, self.fill, rng, side_px)[..., None]
@@ -175,12 +177,15 @@ class Picture:
 
 
 def random_pictures(seed: int, *, held_out: bool | None = None) -> Iterator[Picture]:
-    """Endless pictures in a fixed order; pictures of different `seed` below 1000 share no nuisance seed.
+    """Endless random pictures, in an order that depends on `seed` only.
 
-    `held_out`: True for pairs of `HELD_OUT_PAIRS` only, False for the others only, None for all pairs.
+    Args:
+        seed: below 1000. Pictures of two seeds never have the same `Picture.seed`.
+        held_out: True for pairs in `HELD_OUT_PAIRS` only, False for the other pairs only, None for all pairs.
     """
     rng = np.random.default_rng(seed)
-    pairs = [(c, s) for c in COLOURS for s in SHAPES if held_out is None or ((c, s) in HELD_OUT_PAIRS) is held_out]
+    all_pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    pairs = [pair for pair in all_pairs if held_out is None or (pair in HELD_OUT_PAIRS) is held_out]
     index = 0
     while True:
         colour, shape = pairs[rng.integers(len(pairs))]
@@ -190,7 +195,11 @@ def random_pictures(seed: int, *, held_out: bool | None = None) -> Iterator[Pict
 
 
 def _place(outline: Points, radius_range: tuple[float, float], rng: np.random.Generator) -> Points:
-    """The outline turned, scaled and moved, in shares of the side (0..1) from the upper left corner."""
+    """Turn, scale and move an outline.
+
+    Returns:
+        (n, 2), x and y from the upper left corner, as shares of the picture's side (0..1).
+    """
     radius = rng.uniform(*radius_range)
     tilt = np.radians(rng.uniform(-LARGEST_TILT_DEGREES, LARGEST_TILT_DEGREES))
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
@@ -201,7 +210,7 @@ def _place(outline: Points, radius_range: tuple[float, float], rng: np.random.Ge
 
 
 def _coverage(outline: Points, fill: str, rng: np.random.Generator, side_px: int) -> NDArray[np.float64]:
-    """How much of each pixel the object covers, (side, side) in 0..1."""
+    """The share of each pixel that the object covers, (side, side) in 0..1."""
     fine = side_px * SUPERSAMPLING
     corners = [(float(x), float(y)) for x, y in outline * fine]
     angle, phase = rng.uniform(0, np.pi), rng.uniform()
@@ -220,7 +229,7 @@ def _coverage(outline: Points, fill: str, rng: np.random.Generator, side_px: int
 
 
 def _shade(shade: Shade, rng: np.random.Generator) -> NDArray[np.float64]:
-    """One RGB colour (3,) in 0..1 that the word names."""
+    """A random RGB colour of a colour word, (3,) in 0..1."""
     hue = shade.hue + shade.hue_spread * rng.uniform(-1, 1)
     saturation = np.clip(shade.saturation + shade.saturation_spread * rng.uniform(-1, 1), 0, 1)
     value = np.clip(shade.value + shade.value_spread * rng.uniform(-1, 1), 0, 1)
@@ -228,7 +237,7 @@ def _shade(shade: Shade, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _ground(colour: NDArray[np.float64], rng: np.random.Generator, side_px: int) -> NDArray[np.float64]:
-    """A muted gradient (side, side, 3) in 0..1 on which `colour` can be seen."""
+    """A muted gradient, (side, side, 3) in 0..1, whose colours are far enough from `colour`."""
     while True:
         hue, saturation, value = rng.uniform(), rng.uniform(0, 0.18), rng.uniform(0.25, 0.9)
         drift = rng.uniform(-0.1, 0.1)

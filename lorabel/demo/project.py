@@ -1,6 +1,6 @@
-"""The demo's project: printed shapes to be graded by how they are filled, which no model can know before.
+"""The demo's project: printed shapes are graded by their fill, a rule that no model can know before it is trained.
 
-`Grade A` is solid, `Grade B` striped, `Grade C` outlined. Colour, shape, size, place and ground say nothing.
+Solid is `Grade A`, striped `Grade B`, outlined `Grade C`. Colour, shape, size, position and ground do not matter.
 """
 
 import io
@@ -30,22 +30,32 @@ LABEL_CONFIG = """<View>
 
 
 def pictures(count: int) -> list[Picture]:
-    """Always the same ones, in the same order."""
+    """The project's first `count` pictures, always the same and in the same order."""
     return list(islice(random_pictures(SEED), count))
 
 
 def right_answer(picture: Picture) -> str:
+    """The choice that the rule of the project gives a picture."""
     return GRADES[picture.fill]
 
 
 def picture_of(task_data: dict[str, Any], count: int) -> Picture:
-    """The picture that a task shows: Label Studio keeps the name of the uploaded file."""
+    """The picture of a task, found by the name of the uploaded file, which Label Studio keeps.
+
+    Args:
+        task_data: for example `{"image": "/data/upload/2/b3d4456e-print-017.jpg"}`.
+        count: number of pictures in the project.
+    """
     number = int(task_data["image"].rsplit("-", 1)[1].removesuffix(".jpg"))
     return pictures(count)[number]
 
 
 def create_project(label_studio: LabelStudio, count: int) -> int:
-    """A new project with `count` uploaded pictures, in the order of `pictures`. Returns its id."""
+    """Create a project and upload `count` pictures, in the order of `pictures`.
+
+    Returns:
+        The project's id.
+    """
     project_id = int(
         label_studio.call(
             "POST",
@@ -53,17 +63,17 @@ def create_project(label_studio: LabelStudio, count: int) -> int:
             json={"title": TITLE, "label_config": LABEL_CONFIG, "show_collab_predictions": True},
         )["id"]
     )
-    drawn = pictures(count)
+    project_pictures = pictures(count)
     for start in range(0, count, FILES_PER_REQUEST):
         files = {
-            f"file{i}": (f"print-{i:03d}.jpg", _jpeg(drawn[i]), "image/jpeg")
-            for i in range(start, min(start + FILES_PER_REQUEST, count))
+            f"file{index}": (f"print-{index:03d}.jpg", _jpeg(project_pictures[index]), "image/jpeg")
+            for index in range(start, min(start + FILES_PER_REQUEST, count))
         }
         label_studio.call("POST", f"/api/projects/{project_id}/import", files=files, timeout_s=120.0)
     return project_id
 
 
 def _jpeg(picture: Picture) -> bytes:
-    written = io.BytesIO()
-    picture.draw(SIDE_PX).save(written, "JPEG", quality=90)
-    return written.getvalue()
+    buffer = io.BytesIO()
+    picture.draw(SIDE_PX).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

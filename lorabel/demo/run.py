@@ -31,7 +31,11 @@ POLL_S = 0.5
 
 
 def demo_settings(*, is_headless: bool) -> Settings:
-    """What suits the demo, under what the environment says; the processes that we start inherit it."""
+    """The settings of the demo.
+
+    Where the environment sets nothing, this sets variables that suit the demo; the processes that the demo starts
+    inherit them.
+    """
     defaults = {
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
         "TRAIN_AFTER_ANNOTATIONS": str(annotator.TASKS_PER_ROUND if is_headless else 8),
@@ -43,13 +47,13 @@ def demo_settings(*, is_headless: bool) -> Settings:
 
 
 def run(*, is_headless: bool, console: Console) -> int:
-    """Until Ctrl-C, or headless until the last round. Ends every process that it started, and no other.
+    """Run the demo until Ctrl-C, or if headless until the last round. Then stop every process that it started.
 
     Returns:
-        The exit code: 0, of a headless run only if the loop improved.
+        The exit code. A headless run returns 0 only if the loop improved.
 
     Raises:
-        LorabelError: a port is taken, the installation failed, a part does not come up.
+        LorabelError: a port is taken, the installation failed, or a part does not become ready.
     """
     settings = demo_settings(is_headless=is_headless)
     signal.signal(signal.SIGTERM, _stop)
@@ -60,6 +64,8 @@ def run(*, is_headless: bool, console: Console) -> int:
 
 
 class Demo:
+    """One run of the demo. Its data is in DATA_DIR/label-studio, so that the next run continues."""
+
     def __init__(self, settings: Settings, console: Console) -> None:
         self.settings = settings
         self.console = console
@@ -80,7 +86,7 @@ class Demo:
             supervisor.add("label-studio", command)
             supervisor.start()
             self._wait(supervisor)
-            account = self._signed_in(account)
+            account = self._with_token(account)
             if is_headless:
                 return self._work_headless(account)
             self._invite(self._with_project(account))
@@ -92,7 +98,7 @@ class Demo:
             self.console.print("every process has ended")
 
     def _check_ports(self) -> None:
-        """Before the minutes that an installation takes."""
+        """Check the ports before the installation, which takes minutes."""
         model_server = urlsplit(self.settings.model_server_url)
         check_port(ADDRESS, self.settings.label_studio_port, "LABEL_STUDIO_PORT")
         check_port(self.settings.host, self.settings.port, "PORT")
@@ -116,13 +122,13 @@ class Demo:
                         raise
                 time.sleep(POLL_S)
 
-    def _signed_in(self, account: Account) -> Account:
+    def _with_token(self, account: Account) -> Account:
         account = accounts.with_token(account, self.url)
         accounts.save(account, self.account_file)
         return account
 
     def _with_project(self, account: Account) -> Account:
-        """The account's project, made and connected if it is not; connecting again changes nothing."""
+        """The account with a project that is connected. The project is created if there is none."""
         if account.project_id is None:
             account = replace(account, project_id=self._create_project(account, PICTURES))
             accounts.save(account, self.account_file)
@@ -141,12 +147,16 @@ class Demo:
     def _connect(self, account: Account, project_id: int) -> None:
         connection = connecting.connect(self.settings, self.url, account.token or "", project_id)
         for step in connection.steps:
-            self.console.print(f"  {step.name}: {step.found}", highlight=False)
+            self.console.print(f"  {step.name}: {step.finding}", highlight=False)
         if not connection.is_complete:
             raise LabelStudioError("the demo's project could not be connected; see the steps above")
 
     def _work_headless(self, account: Account) -> int:
-        """In a project of its own each time, so that the first round is zero-shot."""
+        """Let the scripted annotator work in a new project, so that the first round is zero-shot.
+
+        Returns:
+            The exit code.
+        """
         project_id = self._create_project(account, annotator.PICTURES)
         self._connect(account, project_id)
         store = Store.open(self.settings)
@@ -165,9 +175,11 @@ class Demo:
         )
         return 1
 
-    def _show_round(self, done: Round) -> None:
-        trained = "" if done.wait_s is None else f", trained {done.wait_s:.1f} s after the last submit"
-        self.console.print(f"  {done.version}: {done.right} of {done.asked} right{trained}", highlight=False)
+    def _show_round(self, finished: Round) -> None:
+        trained = "" if finished.wait_s is None else f", trained {finished.wait_s:.1f} s after the last submit"
+        self.console.print(
+            f"  {finished.version}: {finished.right} of {finished.asked} right{trained}", highlight=False
+        )
 
     def _invite(self, account: Account) -> None:
         self.console.print(
@@ -186,10 +198,10 @@ def _table(rounds: list[Round]) -> Table:
     table = Table(title="Right pre-annotations on tasks that the model had not seen")
     for name in ("annotations so far", "live version", "right", "seconds from last submit to new version"):
         table.add_column(name, justify="right")
-    for done in rounds:
-        wait = "" if done.wait_s is None else f"{done.wait_s:.1f}"
-        share = f"{done.share:.2f} ({done.right} of {done.asked})"
-        table.add_row(str(done.annotations), done.version, share, wait)
+    for finished in rounds:
+        wait = "" if finished.wait_s is None else f"{finished.wait_s:.1f}"
+        share = f"{finished.share:.2f} ({finished.right} of {finished.asked})"
+        table.add_row(str(finished.annotations), finished.version, share, wait)
     return table
 
 

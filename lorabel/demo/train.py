@@ -1,11 +1,11 @@
-"""Trains the demo model from nothing: a tiny open_clip model, on pictures that are drawn once and kept in memory.
+"""Trains the demo model, a tiny open_clip model, from random weights on pictures that are drawn once.
 
     python -m lorabel.demo.train --out DIR --minutes 25 --seed 0
 
-Not plain InfoNCE: each image is classified against sets of captions in which exactly one is right
-(all colours, all shapes, all fills, all sizes, and every combination of some attributes in the batch),
-which needs few captions a step and has no false negatives. The folder that comes out is loaded by
-`open_clip.create_model_and_transforms("local-dir:DIR")` with no code of ours.
+The loss is not plain InfoNCE. Each image is classified against sets of captions in which exactly one is right (all
+colours, all shapes, all fills, all sizes, and every combination of some attributes in the batch). This needs few
+captions per step and has no false negatives. `open_clip.create_model_and_transforms("local-dir:DIR")` loads the
+folder without code of ours.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from lorabel.demo.captions import ATTRIBUTES, WORDS, describe, unknown_words, wr
 from lorabel.demo.pictures import HELD_OUT_PAIRS, Picture, random_pictures
 
 TRAINING_SEED = 1
-"""Of the pictures; evaluation draws from others."""
+"""Seed of the pictures. Evaluation uses other seeds."""
 LARGEST_SCALE = 30
-"""Of the logits, so that confidences stay short of certainty."""
+"""Upper limit of the logit scale, so that confidences stay below 1."""
 
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -72,6 +72,16 @@ IMAGE_PX: int = CONFIG["model_cfg"]["vision_cfg"]["image_size"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    """Options of one training.
+
+    Attributes:
+        minutes: duration of the training; drawing the pictures comes before it.
+        pictures: how many are drawn.
+        batch: pictures per step.
+        caption_share: share of the steps that train the text tower.
+        start: folder of a model whose training is continued; None for random weights.
+    """
+
     out: Path
     minutes: float
     seed: int = 0
@@ -84,7 +94,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnPictures:
     """Pictures and their pixels, (n, side, side, 3) uint8."""
 
     pictures: list[Picture]
@@ -92,9 +102,12 @@ class Drawn:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """Each UTF-8 byte is a token, so no label is unknown: `<pad>` 0, `<bos>` 1, `<eos>` 2, bytes from 3."""
+    """A tokenizer whose tokens are UTF-8 bytes, so that it can read any label.
+
+    Token ids: `<pad>` 0, `<bos>` 1, `<eos>` 2, bytes from 3.
+    """
     symbols = ["<pad>", "<bos>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: token for token, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     ends = [("<bos>", 1), ("<eos>", 2)]
@@ -103,7 +116,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def prepare(out: Path) -> None:
-    """Writes the config and the tokenizer, without which open_clip cannot build the model."""
+    """Write the config and the tokenizer, which open_clip needs to build the model."""
     out.mkdir(parents=True, exist_ok=True)
     byte_tokenizer().save(str(out / "tokenizer.json"))
     for name, content in (("open_clip_config.json", CONFIG), ("tokenizer_config.json", TOKENIZER_CONFIG)):
@@ -111,7 +124,10 @@ def prepare(out: Path) -> None:
 
 
 def save(model: nn.Module, out: Path) -> None:
-    """Writes the weights as float16, half the size; they are loaded as float32. Replaces the file atomically."""
+    """Write the weights as float16, which halves the file. They are loaded as float32.
+
+    The file is replaced atomically.
+    """
     weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     partial = out / "open_clip_model.partial"
     save_file(weights, partial)
@@ -120,7 +136,7 @@ def save(model: nn.Module, out: Path) -> None:
 
 
 def initialise(model: nn.Module) -> None:
-    """Larger first weights than timm's, whose blocks do nothing at first, for trainings that take days."""
+    """Set larger initial weights than timm does: with timm's, blocks change almost nothing for a long time."""
     for name, parameter in model.named_parameters():
         if ".gamma" in name:
             nn.init.constant_(parameter, 0.5)
@@ -130,11 +146,11 @@ def initialise(model: nn.Module) -> None:
             nn.init.xavier_normal_(parameter)
 
 
-def draw_all(pictures: list[Picture], side_px: int = IMAGE_PX) -> Drawn:
-    """Draws with every core."""
+def draw_all(pictures: list[Picture], side_px: int = IMAGE_PX) -> DrawnPictures:
+    """Draw the pictures on all cores."""
     with ProcessPoolExecutor() as pool:
         pixels = list(pool.map(_pixels, pictures, itertools.repeat(side_px), chunksize=200))
-    return Drawn(pictures, np.stack(pixels))
+    return DrawnPictures(pictures, np.stack(pixels))
 
 
 def _pixels(picture: Picture, side_px: int) -> NDArray[np.uint8]:
@@ -142,7 +158,14 @@ def _pixels(picture: Picture, side_px: int) -> NDArray[np.uint8]:
 
 
 def augment(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    """(n, side, side, 3) uint8 to (n, 3, side, side) float32, normalised; mirrored, moved, lit, blurred a bit."""
+    """Normalise the pixels and change the pictures at random: mirror, move, brighten or darken, blur a little.
+
+    Args:
+        pixels: (n, side, side, 3) uint8.
+
+    Returns:
+        (n, 3, side, side) float32.
+    """
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     mirrored = torch.from_numpy(rng.random(len(images)) < 0.5)
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -162,20 +185,21 @@ def augment(pixels: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
 class Trainer:
     """One model, its optimizer and the random choices of one training.
 
-    `anchors` is one vector for each word, (words, dim), thrown away after training. Images are classified
-    against the anchors and captions are drawn to the sum of theirs, so that neither tower has to wait
-    until the other makes sense; beside that, images are classified against the captions themselves.
+    `anchors` has one vector for each word, (words, dim), and is not saved. Images are classified against the
+    anchors, and captions against sums of anchors, so that each tower can learn before the other has learned.
+    Images are also classified against the captions themselves.
     """
 
     def __init__(self, options: Options, model: Any, tokenizer: Any) -> None:
         self.options, self.model, self.tokenizer = options, model, tokenizer
         self.mask: Tensor = model.text.attn_mask
-        self.words = random.Random(options.seed)
+        self.caption_rng = random.Random(options.seed)
         self.rng = np.random.default_rng(options.seed)
-        self.rows = {word: row for row, word in enumerate(w for name in ATTRIBUTES for w in WORDS[name])}
+        words = [word for name in ATTRIBUTES for word in WORDS[name]]
+        self.anchor_row = {word: row for row, word in enumerate(words)}
         self.anchors = nn.Parameter(self._first_anchors())
-        decayed = [p for p in model.parameters() if p.ndim >= 2]
-        others = [p for p in model.parameters() if p.ndim < 2] + [self.anchors]
+        decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+        others = [parameter for parameter in model.parameters() if parameter.ndim < 2] + [self.anchors]
         groups = [
             {"params": decayed, "weight_decay": options.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -184,21 +208,28 @@ class Trainer:
 
     @torch.no_grad()
     def _first_anchors(self) -> Tensor:
-        """(words, dim). At right angles to each other, or the text features of the model to start from."""
+        """Initial anchors, (words, dim): orthogonal, or text features of the model in `options.start`."""
         if self.options.start is not None:
-            return self._encode(list(self.rows))
-        return nn.init.orthogonal_(torch.empty(len(self.rows), CONFIG["model_cfg"]["embed_dim"]))
+            return self._encode(list(self.anchor_row))
+        return nn.init.orthogonal_(torch.empty(len(self.anchor_row), CONFIG["model_cfg"]["embed_dim"]))
 
-    def step(self, drawn: Drawn, share_done: float) -> dict[str, float]:
-        """One update; returns the losses by name."""
-        chosen = self.rng.integers(len(drawn.pictures), size=self.options.batch)
-        pictures = [drawn.pictures[i] for i in chosen]
-        images = augment(drawn.pixels[chosen], self.rng).contiguous(memory_format=torch.channels_last)
+    def step(self, drawn: DrawnPictures, share_done: float) -> dict[str, float]:
+        """Do one update.
+
+        Args:
+            share_done: share of the training time that is over, 0 to 1.
+
+        Returns:
+            The losses by name.
+        """
+        indices = self.rng.integers(len(drawn.pictures), size=self.options.batch)
+        pictures = [drawn.pictures[index] for index in indices]
+        images = augment(drawn.pixels[indices], self.rng).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.model.encode_image(images, normalize=True)
         losses = {"words": self._words(features, pictures)}
-        if self.words.random() < self.options.caption_share:
+        if self.caption_rng.random() < self.options.caption_share:
             losses |= self._captions(features, pictures)
-        if self.words.random() < 0.25 * self.options.caption_share:
+        if self.caption_rng.random() < 0.25 * self.options.caption_share:
             losses["unknown"] = self._unknown()
         self._update(sum(losses.values(), torch.zeros(())), self.options.learning_rate * schedule(share_done))
         return {name: float(loss.detach()) for name, loss in losses.items()}
@@ -214,7 +245,7 @@ class Trainer:
             self.model.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
 
     def _encode(self, texts: list[str]) -> Tensor:
-        """(n, dim), unit length. Padding is cut off, which changes nothing under a causal mask."""
+        """Text features, (n, dim), of length 1. Padding is cut off, which changes nothing under a causal mask."""
         tokens = self.tokenizer(texts)
         length = int((tokens != 0).sum(1).max())
         self.model.text.attn_mask = self.mask[:length, :length]
@@ -227,23 +258,23 @@ class Trainer:
         return scale
 
     def _words(self, features: Tensor, pictures: list[Picture]) -> Tensor:
-        """Each image against the anchors of all colours, all shapes, all fills, all sizes."""
+        """Loss of the classification of each image among all colours, all shapes, all fills and all sizes."""
         loss = torch.zeros(())
         for name in ATTRIBUTES:
-            anchors = functional.normalize(self.anchors[[self.rows[word] for word in WORDS[name]]], dim=-1)
-            targets = torch.tensor([WORDS[name].index(getattr(p, name)) for p in pictures])
+            anchors = functional.normalize(self.anchors[[self.anchor_row[word] for word in WORDS[name]]], dim=-1)
+            targets = torch.tensor([WORDS[name].index(getattr(picture, name)) for picture in pictures])
             hidden = mixes_into_held_out(pictures, [{name: word} for word in WORDS[name]])
             logits = (self._scale() * features @ anchors.T).masked_fill(hidden, float("-inf"))
             loss = loss + functional.cross_entropy(logits, targets)
         return loss
 
     def _captions(self, features: Tensor, pictures: list[Picture]) -> dict[str, Tensor]:
-        """Each image against captions of some attributes, and each caption against the anchors' sums."""
-        names = self._some_attributes()
-        combinations = [tuple(describe(p, names).items()) for p in pictures]
+        """Losses of the classification of images among captions, and of captions among sums of anchors."""
+        names = self._random_attributes()
+        combinations = [tuple(describe(picture, names).items()) for picture in pictures]
         distinct = list(dict.fromkeys(combinations))
-        texts = self._encode([write(dict(combination), self.words) for combination in distinct])
-        rows = torch.tensor([[self.rows[word] for _, word in combination] for combination in distinct])
+        texts = self._encode([write(dict(combination), self.caption_rng) for combination in distinct])
+        rows = torch.tensor([[self.anchor_row[word] for _, word in combination] for combination in distinct])
         sums = functional.normalize(functional.normalize(self.anchors, dim=-1)[rows].sum(1), dim=-1)
         targets = torch.tensor([distinct.index(combination) for combination in combinations])
         hidden = mixes_into_held_out(pictures, [dict(combination) for combination in distinct])
@@ -253,43 +284,47 @@ class Trainer:
             "sums": functional.cross_entropy(self._scale() * texts @ sums.T, torch.arange(len(distinct))),
         }
 
-    def _some_attributes(self) -> tuple[str, ...]:
-        draw = self.words.random()
+    def _random_attributes(self) -> tuple[str, ...]:
+        draw = self.caption_rng.random()
         if draw < 0.35:
             return ("colour", "shape")
-        return tuple(self.words.sample(ATTRIBUTES, 1 if draw < 0.65 else self.words.randint(2, 4)))
+        return tuple(self.caption_rng.sample(ATTRIBUTES, 1 if draw < 0.65 else self.caption_rng.randint(2, 4)))
 
     def _unknown(self) -> Tensor:
-        """Tells labels apart that no picture explains, however they are written."""
-        pairs = unknown_words(16, self.words)
+        """Loss of telling apart labels without meaning, each written in two ways."""
+        pairs = unknown_words(16, self.caption_rng)
         texts = self._encode([text for pair in pairs for text in pair])
         logits = self._scale() * texts[0::2] @ texts[1::2].T
         return functional.cross_entropy(logits, torch.arange(len(pairs)))
 
 
 def mixes_into_held_out(pictures: list[Picture], captions: list[dict[str, str]]) -> Tensor:
-    """(pictures, captions) bool: whether one's colour and the other's shape are a pair that is never trained on.
+    """Whether the colour of a picture and the shape of a caption, or the reverse, are a held-out pair.
 
-    Such a caption is no wrong answer to choose from. Otherwise the model would learn, from never seeing a
-    red moon, that what is red is no moon.
+    Such a caption is not offered as a wrong answer. Otherwise the model would learn that red things are not moons,
+    because it never sees a red moon.
+
+    Returns:
+        (pictures, captions) bool.
     """
     rows = [
         [
-            (p.colour, c.get("shape")) in HELD_OUT_PAIRS or (c.get("colour"), p.shape) in HELD_OUT_PAIRS
-            for c in captions
+            (picture.colour, words.get("shape")) in HELD_OUT_PAIRS
+            or (words.get("colour"), picture.shape) in HELD_OUT_PAIRS
+            for words in captions
         ]
-        for p in pictures
+        for picture in pictures
     ]
     return torch.tensor(rows)
 
 
 def schedule(share_done: float) -> float:
-    """Share of the learning rate: up within the first twentieth, then down along a cosine."""
+    """Factor on the learning rate: a rise in the first twentieth of the time, then a cosine down to almost 0."""
     return min(1.0, share_done / 0.05 + 0.02) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(share_done, 1.0))) / 2)
 
 
 def train(options: Options) -> None:
-    """Trains for about `options.minutes` after drawing; the folder is usable from the first minute on."""
+    """Draw the pictures, then train for about `options.minutes`. Weights are saved every 200 steps."""
     torch.manual_seed(options.seed)
     prepare(options.out)
     if options.start is None:
@@ -319,7 +354,7 @@ def train(options: Options) -> None:
 
 
 def _mean(losses: list[dict[str, float]], name: str) -> float:
-    return float(np.mean([each[name] for each in losses if name in each]))
+    return float(np.mean([step_losses[name] for step_losses in losses if name in step_losses]))
 
 
 def main() -> None:

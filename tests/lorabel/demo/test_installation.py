@@ -9,26 +9,30 @@ from lorabel.demo.installation import LABEL_STUDIO_VERSION, PRIVATE_ADDRESSES, I
 from lorabel.errors import SettingsError
 
 
-def test_label_studio_sees_none_of_our_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_studio_gets_none_of_our_environment_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOST", "0.0.0.0")
     program = tmp_path / "environment" / "bin" / "label-studio"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n/usr/bin/env\n")
     program.chmod(0o755)
     command = Installation.under(tmp_path).command(8080, PRIVATE_ADDRESSES)
-    seen = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout
-    assert "HOST=" not in seen
-    assert "SSRF_PROTECTION_ENABLED=false" in seen
-    assert f"LABEL_STUDIO_BASE_DATA_DIR={tmp_path / 'data'}" in seen
+    printed_variables = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=dict(os.environ)
+    ).stdout
+    assert "HOST=" not in printed_variables
+    assert "SSRF_PROTECTION_ENABLED=false" in printed_variables
+    assert f"LABEL_STUDIO_BASE_DATA_DIR={tmp_path / 'data'}" in printed_variables
 
 
-def test_what_is_installed_is_not_installed_again(tmp_path: Path) -> None:
+def test_label_studio_is_installed_once(tmp_path: Path) -> None:
     installation = Installation.under(tmp_path)
     (tmp_path / "environment").mkdir()
     (tmp_path / "environment" / f"label-studio-{LABEL_STUDIO_VERSION}").touch()
-    said: list[str] = []
-    installation.install(said.append)
-    assert said == []
+    reports: list[str] = []
+    installation.install(reports.append)
+    assert reports == []
 
 
 def test_a_failed_installation_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,14 @@ def model() -> DemoModel:
 
 @pytest.mark.parametrize("is_held_out", [False, True], ids=["seen pairs", "unseen pairs"])
 @pytest.mark.parametrize("attributes", [("colour",), ("shape",), ("colour", "shape")], ids=" ".join)
-def test_zero_shot_is_right_nine_times_in_ten(
+def test_zero_shot_accuracy_is_at_least_nine_in_ten(
     model: DemoModel, attributes: tuple[str, ...], is_held_out: bool
 ) -> None:
     pictures = list(islice(random_pictures(9, held_out=is_held_out), 100))
     assert measure(model, pictures, attributes) >= 0.9
 
 
-def test_larger_pictures_are_understood_as_well(model: DemoModel) -> None:
+def test_zero_shot_accuracy_is_as_high_for_larger_pictures(model: DemoModel) -> None:
     pictures = list(islice(random_pictures(10), 40))
     assert measure(model, pictures, ("colour", "shape"), side_px=256) >= 0.9
 
@@ -34,7 +34,7 @@ def test_any_label_can_be_read(model: DemoModel) -> None:
     assert (features @ features.T).fill_diagonal_(0).max() < 0.99
 
 
-def test_a_row_does_not_depend_on_the_other_rows(model: DemoModel) -> None:
+def test_a_pictures_features_do_not_depend_on_the_rest_of_the_batch(model: DemoModel) -> None:
     pixels = model.pixels(list(islice(random_pictures(11), 8)))
     with torch.no_grad():
         together = model.model.encode_image(pixels)
@@ -42,7 +42,7 @@ def test_a_row_does_not_depend_on_the_other_rows(model: DemoModel) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_the_grades_of_forty_pictures_teach_what_the_words_do_not_tell() -> None:
+def test_forty_graded_pictures_teach_a_rule_that_the_words_do_not_tell() -> None:
     before, after, took_s = measure_unknown("fill", seed=7, recipe=Recipe())
     assert before < 0.6
     assert after >= 0.9

@@ -6,14 +6,14 @@ import pytest
 from lorabel.demo.pictures import COLOURS, HELD_OUT_PAIRS, SHAPES, Picture, random_pictures
 
 
-def test_the_same_words_and_seed_draw_the_same_pixels() -> None:
+def test_the_same_words_and_seed_give_the_same_pixels() -> None:
     picture = Picture("red", "star", "striped", "small", seed=7)
     assert np.array_equal(
         np.asarray(picture.draw()), np.asarray(Picture("red", "star", "striped", "small", 7).draw())
     )
 
 
-def test_another_seed_draws_another_picture() -> None:
+def test_another_seed_gives_another_picture() -> None:
     assert not np.array_equal(
         np.asarray(Picture("red", "star", seed=1).draw()), np.asarray(Picture("red", "star", seed=2).draw())
     )
@@ -37,17 +37,17 @@ def test_an_unknown_word_is_refused_by_name() -> None:
 
 
 def test_random_pictures_repeat_for_a_seed_and_never_share_a_picture_with_another_seed() -> None:
-    first, again, other = (list(islice(random_pictures(seed), 50)) for seed in (1, 1, 2))
-    assert first == again
-    assert not {p.seed for p in first} & {p.seed for p in other}
+    first, repeated, other = (list(islice(random_pictures(seed), 50)) for seed in (1, 1, 2))
+    assert first == repeated
+    assert not {picture.seed for picture in first} & {picture.seed for picture in other}
 
 
 def test_held_out_pairs_are_only_drawn_when_they_are_asked_for() -> None:
-    assert all(p.pair in HELD_OUT_PAIRS for p in islice(random_pictures(1, held_out=True), 200))
-    assert not any(p.pair in HELD_OUT_PAIRS for p in islice(random_pictures(1, held_out=False), 200))
+    assert all(picture.pair in HELD_OUT_PAIRS for picture in islice(random_pictures(1, held_out=True), 200))
+    assert not any(picture.pair in HELD_OUT_PAIRS for picture in islice(random_pictures(1, held_out=False), 200))
 
 
 def test_every_colour_and_every_shape_is_held_out_twice() -> None:
-    colours, shapes = ([pair[i] for pair in HELD_OUT_PAIRS] for i in (0, 1))
+    colours, shapes = zip(*HELD_OUT_PAIRS, strict=True)
     assert sorted(colours) == sorted([*COLOURS, *COLOURS])
     assert sorted(shapes) == sorted([*SHAPES, *SHAPES])

@@ -5,30 +5,30 @@ from lorabel.demo.project import LABEL_CONFIG, picture_of, pictures, right_answe
 from lorabel.problems.binding import bind
 
 
-def test_the_label_config_is_served_by_one_binding() -> None:
+def test_one_binding_serves_the_label_config() -> None:
     bound = bind(LABEL_CONFIG)
     assert len(bound.bindings) == 1
     assert bound.unclaimed == ()
 
 
-def test_every_right_answer_is_a_choice_and_none_is_rare() -> None:
+def test_every_right_answer_is_a_choice_and_no_choice_is_rare() -> None:
     answers = Counter(right_answer(picture) for picture in pictures(PICTURES))
     labels = [label.value for label in bind(LABEL_CONFIG).config.controls[0].labels]
     assert sorted(answers) == sorted(labels)
     assert min(answers.values()) >= PICTURES // 6
 
 
-def test_the_picture_of_a_task_is_found_by_its_files_name() -> None:
+def test_the_picture_of_a_task_is_found_by_its_file_name() -> None:
     data = {"image": "/data/upload/2/b3d4456e-print-017.jpg"}
     assert picture_of(data, 20) == pictures(20)[17]
 
 
-def test_the_loop_improved_only_from_chance_to_right_with_a_new_version() -> None:
-    def rounds(first: int, last: int, version: str = "p1.v1") -> list[Round]:
+def test_the_loop_improved_if_a_new_version_raised_accuracy_from_chance() -> None:
+    def two_rounds(first: int, last: int, version: str = "p1.v1") -> list[Round]:
         return [Round(0, "p1.v0", first, 40, 5.0), Round(TASKS_PER_ROUND, version, last, 40, None)]
 
-    assert has_improved(rounds(14, 37))
-    assert not has_improved(rounds(14, 35)), "0.875 is not enough"
-    assert not has_improved(rounds(30, 37)), "this was known before"
-    assert not has_improved(rounds(14, 37, "p1.v0")), "nothing was learned"
+    assert has_improved(two_rounds(14, 37))
+    assert not has_improved(two_rounds(14, 35)), "0.875 is not enough"
+    assert not has_improved(two_rounds(30, 37)), "the base model knew the rule before"
+    assert not has_improved(two_rounds(14, 37, "p1.v0")), "no version was trained"
     assert ROUNDS * TASKS_PER_ROUND < PICTURES
