@@ -1,4 +1,4 @@
-"""How fast Lorabel is, with every goal beside what was measured: `python -m benchmarks`, `make bench`.
+"""Measures how fast Lorabel is, and compares each figure with its goal: `python -m benchmarks`, `make bench`.
 
-A subject is a file in `benchmarks/subjects` with a function `measure(plan) -> list[Row]`; nothing registers it.
+A subject is a file in `benchmarks/subjects` with a function `measure(plan) -> list[Row]`. It is found by its file.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`; benchmarks/command.py says what it takes."""
+"""`python -m benchmarks`; its options are in benchmarks/command.py."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 from lorabel.commands.supervisor import PATIENCE
 
 if __name__ == "__main__":
-    # Before torch is imported: its threads are set as in the processes that `lorabel up` starts.
+    # Set torch's threads as in the processes that `lorabel up` starts; this must come before torch is imported.
     os.environ.update(PATIENCE)
     from benchmarks.command import main
 

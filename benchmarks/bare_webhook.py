@@ -1,4 +1,4 @@
-"""A Flask endpoint that commits one row to a database, and nothing else, to compare the webhook with.
+"""A Flask endpoint that only commits one row to a database, for comparison with the webhook.
 
 python -m benchmarks.bare_webhook sqlite:///bare.db 9999
 """
@@ -30,7 +30,7 @@ def create_app(database: str) -> Flask:
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """The backend's kind of server, with as many threads."""
+    """The same kind of server as the backend's, with the same number of threads."""
 
     def load_config(self) -> None:
         for key, value in {

@@ -1,11 +1,12 @@
-"""Many clients that ask /predict as Label Studio does, each again as soon as it was answered.
+"""Many clients that call /predict as Label Studio does; each sends its next request when the last is answered.
 
     python -m benchmarks.clients --url http://127.0.0.1:9090 --photos http://127.0.0.1:8000 --clients 32 --tasks 1
         --seconds 10 --first 0
 
-A process of its own, and as little work for each request as can be: it shares the machine with what is measured.
-Every task is a photograph that was not asked for before, from number `--first` on; with `--repeat N` the first N
-come again and again. A 503 is obeyed: the client waits as Retry-After says, and asks again. Prints JSON:
+This is a process of its own that does as little work as possible for each request, because it shares the machine
+with the servers. Every task is a photograph that was not requested before, from number `--first` on; with
+`--repeat N` the first N photographs are repeated. After a 503 the client waits as Retry-After says and sends the
+request again. Prints JSON:
 {"requests": [[began_s, ended_s, tasks], ...], "refused": 0, "unanswered": 0}.
 """
 
@@ -27,20 +28,22 @@ OK = 200
 
 @dataclass
 class Tally:
+    """What is printed: answered requests, responses with 503, and tasks without a prediction."""
+
     requests: list[tuple[float, float, int]] = field(default_factory=list)
     refused: int = 0
     unanswered: int = 0
 
 
 class Connection:
-    """HTTP/1.1 to one server, kept open and opened anew when the server has closed it."""
+    """An HTTP/1.1 connection to one server, kept open, and opened again after the server has closed it."""
 
     def __init__(self, url: str) -> None:
         self._host, self._port = urlsplit(url).hostname, urlsplit(url).port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, path: str, body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Status, headers by lower-case name, body."""
+        """Send a JSON body. Returns the status, the headers by lower-case name, and the body of the answer."""
         head = f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nContent-Type: application/json\r\n"
         reader, writer = self._streams = self._streams or await asyncio.open_connection(self._host, self._port)
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -63,9 +66,8 @@ def request_body(numbers: list[int], photos: str) -> bytes:
     return json.dumps(body).encode()
 
 
-async def ask_again_and_again(
-    options: argparse.Namespace, numbers: Iterator[int], until: float, tally: Tally
-) -> None:
+async def send_requests(options: argparse.Namespace, numbers: Iterator[int], until: float, tally: Tally) -> None:
+    """One client: send requests until the clock reaches `until`."""
     connection = Connection(options.url)
     while time.perf_counter() < until:
         body = request_body(list(itertools.islice(numbers, options.tasks)), options.photos)
@@ -89,7 +91,7 @@ async def run(options: argparse.Namespace) -> Tally:
     tally, until = Tally(), time.perf_counter() + options.seconds
     async with asyncio.TaskGroup() as group:
         for _ in range(options.clients):
-            group.create_task(ask_again_and_again(options, numbers, until, tally))
+            group.create_task(send_requests(options, numbers, until, tally))
     return tally
 
 

@@ -1,10 +1,10 @@
-"""Every figure in one run on one machine, as a table, as JSON and as a picture.
+"""Measures every figure in one run on one machine, and writes a table, JSON and a picture.
 
     python -m benchmarks --quick                              under 3 minutes
     python -m benchmarks --only throughput --seconds 10       one subject
     python -m benchmarks --docs                               the table into docs/performance.md as well
 
-A goal that is missed is named as missed and does not fail the run; a subject that breaks off does.
+The exit status is 1 if a subject breaks off. A missed goal is named in the table and does not change the status.
 """
 
 import argparse
@@ -29,18 +29,18 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
     plan = Plan(folder, seconds, options.quick, options.device, options.precision)
-    where = machine.describe(plan.settings)
+    described = machine.describe(plan.settings)
     sections = []
     for name in options.only or subjects.names():
         print(f"{subjects.title(name)} ...", file=sys.stderr, flush=True)
         sections.append(_measure(name, plan))
-    print(report.text(where, sections))
-    (folder / "figures.json").write_text(report.as_json(where, sections))
-    (folder / "figures.md").write_text(report.markdown(where, sections))
-    picture.draw(where, sections, folder / "figures.png")
+    print(report.text(described, sections))
+    (folder / "figures.json").write_text(report.as_json(described, sections))
+    (folder / "figures.md").write_text(report.markdown(described, sections))
+    picture.draw(described, sections, folder / "figures.png")
     print(f"written to {folder}: figures.json, figures.md, figures.png")
     if options.docs:
-        documents.write(where, sections, folder)
+        documents.write(described, sections, folder)
     return 1 if any(section.error for section in sections) else 0
 
 
@@ -61,7 +61,7 @@ def _parse(names: list[str]) -> argparse.Namespace:
 
 
 def _measure(name: str, plan: Plan) -> Section:
-    """What a subject found, or why it broke off: the others are measured all the same."""
+    """Measure a subject. If it breaks off, its section has the error and the others are still measured."""
     started = time.monotonic()
     try:
         rows, error = tuple(subjects.measure(name, plan)), None

@@ -1,4 +1,4 @@
-"""What the learning curves are learned on: tasks with the right label, to annotate and to test."""
+"""The data sets of the learning curves: tasks with their labels, to annotate and to test."""
 
 import base64
 import io
@@ -22,51 +22,58 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 TEST_DIGITS = 400
 SIDE_PX = 64
 
-Known = tuple[dict[str, Any], str]
-"""A task's data and its right label."""
+LabeledTask = tuple[dict[str, Any], str]
+"""A task's data and its label."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """`models`: the base models by family, as in the settings. `tasks` come in another order for each seed."""
+    """A data set.
+
+    Args:
+        models: the base models by family, as in the settings.
+        tasks: to annotate.
+        test: never annotated.
+    """
 
     name: str
     label_config: str
     models: Mapping[str, str]
-    tasks: Sequence[Known]
-    test: Sequence[Known]
+    tasks: Sequence[LabeledTask]
+    test: Sequence[LabeledTask]
 
-    def shuffled(self, seed: int) -> list[Known]:
-        found = list(self.tasks)
-        random.Random(seed).shuffle(found)
-        return found
+    def shuffled(self, seed: int) -> list[LabeledTask]:
+        """The tasks to annotate, in an order that depends on the seed."""
+        tasks = list(self.tasks)
+        random.Random(seed).shuffle(tasks)
+        return tasks
 
 
 def digits() -> Course:
-    """Real handwriting (https://archive.ics.uci.edu/dataset/80), of which the demo's base model knows nothing."""
-    found = load_digits()
-    known = [
+    """Handwritten digits (https://archive.ics.uci.edu/dataset/80), which the demo's base model has never seen."""
+    data_set = load_digits()
+    labeled_tasks = [
         ({"image": _data_url(image)}, DIGIT_NAMES[number])
-        for image, number in zip(found.images, found.target, strict=True)
+        for image, number in zip(data_set.images, data_set.target, strict=True)
     ]
     return Course(
         "digits",
         _choices('<Image name="object" value="$image"/>', DIGIT_NAMES),
         {"dual_encoder": f"local-dir:{MODEL_FOLDER}"},
-        known[TEST_DIGITS:],
-        known[:TEST_DIGITS],
+        labeled_tasks[TEST_DIGITS:],
+        labeled_tasks[:TEST_DIGITS],
     )
 
 
 def tickets() -> Course:
-    """The departments' names say what they are for."""
+    """Support tickets; the labels are names of departments that say what a ticket is about."""
     return _of_sentences(sentences.tickets(), {})
 
 
 def reports() -> Course:
-    """The labels are codes that say nothing, so that everything has to be learned."""
-    found = sentences.reports()
-    return _of_sentences(found, {label: f"code {number}" for number, label in enumerate(found.labels, 1)})
+    """Machine reports; the labels are codes without a meaning, so that everything has to be learned."""
+    data_set = sentences.reports()
+    return _of_sentences(data_set, {label: f"code {number}" for number, label in enumerate(data_set.labels, 1)})
 
 
 COURSES: Mapping[str, Callable[[], Course]] = MappingProxyType(
@@ -74,15 +81,16 @@ COURSES: Mapping[str, Callable[[], Course]] = MappingProxyType(
 )
 
 
-def _of_sentences(found: DataSet, names: Mapping[str, str]) -> Course:
+def _of_sentences(data_set: DataSet, names: Mapping[str, str]) -> Course:
+    """`names`: label -> the name that it has in the label config, where they differ."""
     train, test = (
-        [({"text": one.text}, names.get(one.label, one.label)) for one in some]
-        for some in (found.train, found.held_out)
+        [({"text": sentence.text}, names.get(sentence.label, sentence.label)) for sentence in part]
+        for part in (data_set.train, data_set.held_out)
     )
-    labels = [names.get(label, label) for label in found.labels]
+    labels = [names.get(label, label) for label in data_set.labels]
     tag = '<Text name="object" value="$text"/>'
     models = {"text_encoder": f"local-dir:{get_model_path()}"}
-    return Course(found.name, _choices(tag, labels), models, train, test)
+    return Course(data_set.name, _choices(tag, labels), models, train, test)
 
 
 def _choices(tag: str, labels: Sequence[str]) -> str:
@@ -91,7 +99,7 @@ def _choices(tag: str, labels: Sequence[str]) -> str:
 
 
 def _data_url(digit: NDArray[np.float64]) -> str:
-    """An 8 x 8 picture with 17 shades of grey, enlarged."""
+    """The picture, 8 x 8 px with 17 shades of grey, enlarged to SIDE_PX."""
     file = io.BytesIO()
     Image.fromarray((digit * (255 / 16)).astype(np.uint8)).resize((SIDE_PX, SIDE_PX)).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -20,7 +20,7 @@ PANEL_INCHES = 4.2
 
 @dataclass(frozen=True)
 class Point:
-    """`accuracy` on the test tasks; `seconds` of the last run."""
+    """The accuracy on the test tasks after a number of annotations, and the seconds of the last run."""
 
     course: str
     way: str
@@ -30,10 +30,10 @@ class Point:
     seconds: float
 
 
-def text(where: Machine, points: Sequence[Point]) -> str:
+def text(machine: Machine, points: Sequence[Point]) -> str:
     """Markdown: for each data set and way the median accuracy over the seeds, with the lowest and the highest."""
     seeds = len({point.seed for point in points})
-    lines = [f"{where.line}. {seeds} seeds."]
+    lines = [f"{machine.line}. {seeds} seeds."]
     for course in _courses(points):
         counts = sorted({point.annotations for point in points if point.course == course})
         lines += ["", f"**{course}**", "", _line(["annotations", *(f"{count}" for count in counts)])]
@@ -45,44 +45,53 @@ def text(where: Machine, points: Sequence[Point]) -> str:
     return "\n".join([*lines, ""])
 
 
-def write(where: Machine, points: Sequence[Point], folder: Path) -> None:
-    found = {"machine": asdict(where), "points": [asdict(point) for point in points]}
-    (folder / Path(FIGURES).name).write_text(json.dumps(found, indent=1) + "\n")
-    draw(where, points, folder / Path(PICTURE).name)
+def write(machine: Machine, points: Sequence[Point], folder: Path) -> None:
+    """Write JSON and picture into the folder."""
+    figures = {"machine": asdict(machine), "points": [asdict(point) for point in points]}
+    (folder / Path(FIGURES).name).write_text(json.dumps(figures, indent=1) + "\n")
+    draw(machine, points, folder / Path(PICTURE).name)
 
 
-def write_docs(where: Machine, points: Sequence[Point]) -> None:
-    """Into docs/learning.md, with JSON and picture beside it. Raises ValueError if the page has no place."""
+def write_docs(machine: Machine, points: Sequence[Point]) -> None:
+    """Write the table into docs/learning.md, and JSON and picture beside it.
+
+    Raises:
+        ValueError: the page has no place for the table, or several.
+    """
     page = ROOT / "docs" / PAGE
-    filled, count = PLACE.subn(lambda match: match[1] + text(where, points) + match[2], page.read_text())
+    filled, count = PLACE.subn(lambda match: match[1] + text(machine, points) + match[2], page.read_text())
     if count != 1:
         raise ValueError(f"{page.name} has {count} places `<!-- curves -->`, expected one")
     page.write_text(filled)
-    write(where, points, ROOT / "docs")
+    write(machine, points, ROOT / "docs")
     (ROOT / "docs" / Path(PICTURE).name).rename(ROOT / "docs" / PICTURE)
 
 
-def draw(where: Machine, points: Sequence[Point], path: Path) -> None:
-    """One panel for each data set: the median, and the band from the lowest to the highest seed."""
+def draw(machine: Machine, points: Sequence[Point], path: Path) -> None:
+    """Draw a panel for each data set: the median, and a band from the lowest to the highest seed."""
     courses = _courses(points)
-    shape = Figure(figsize=(PANEL_INCHES * len(courses), PANEL_INCHES), layout="constrained")
-    panels = shape.subplots(1, len(courses), squeeze=False, sharey=True)[0]
+    picture = Figure(figsize=(PANEL_INCHES * len(courses), PANEL_INCHES), layout="constrained")
+    panels = picture.subplots(1, len(courses), squeeze=False, sharey=True)[0]
     for axes, course in zip(panels, courses, strict=True):
         for way, colour in COLOURS.items():
-            counts = sorted({p.annotations for p in points if (p.course, p.way) == (course, way)})
-            found = [_accuracies(points, course, way, count) for count in counts]
-            axes.plot(counts, [statistics.median(one) for one in found], color=colour, marker="o", label=way)
-            axes.fill_between(
-                counts, [min(one) for one in found], [max(one) for one in found], color=colour, alpha=0.2
+            drawn = [point for point in points if (point.course, point.way) == (course, way)]
+            counts = sorted({point.annotations for point in drawn})
+            by_count = [_accuracies(points, course, way, count) for count in counts]
+            medians = [statistics.median(accuracies) for accuracies in by_count]
+            lowest, highest = (
+                [min(accuracies) for accuracies in by_count],
+                [max(accuracies) for accuracies in by_count],
             )
+            axes.plot(counts, medians, color=colour, marker="o", label=way)
+            axes.fill_between(counts, lowest, highest, color=colour, alpha=0.2)
         axes.set_title(course, fontsize=10)
         axes.set_xlabel("annotations")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy on tasks that nobody annotated")
     panels[0].set_ylim(0, 1.02)
     panels[-1].legend(loc="lower right", fontsize=8)
-    shape.suptitle(where.line, fontsize=6)
-    shape.savefig(path, dpi=110)
+    picture.suptitle(machine.line, fontsize=6)
+    picture.savefig(path, dpi=110)
 
 
 def _courses(points: Sequence[Point]) -> list[str]:
@@ -90,17 +99,24 @@ def _courses(points: Sequence[Point]) -> list[str]:
 
 
 def _accuracies(points: Sequence[Point], course: str, way: str, count: int) -> list[float]:
-    return [p.accuracy for p in points if (p.course, p.way, p.annotations) == (course, way, count)]
+    return [point.accuracy for point in _points_at(points, course, way, count)]
 
 
 def _accuracy(points: Sequence[Point], course: str, way: str, count: int) -> str:
-    found = _accuracies(points, course, way, count)
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else ""
+    accuracies = _accuracies(points, course, way, count)
+    if not accuracies:
+        return ""
+    return f"{statistics.median(accuracies):.2f} ({min(accuracies):.2f} to {max(accuracies):.2f})"
 
 
 def _seconds(points: Sequence[Point], course: str, way: str, count: int) -> str:
-    found = [p.seconds for p in points if (p.course, p.way, p.annotations) == (course, way, count)]
-    return f"{statistics.median(found):.1f}" if found and count else ""
+    seconds = [point.seconds for point in _points_at(points, course, way, count)]
+    return f"{statistics.median(seconds):.1f}" if seconds and count else ""
+
+
+def _points_at(points: Sequence[Point], course: str, way: str, count: int) -> list[Point]:
+    """The points of all seeds."""
+    return [point for point in points if (point.course, point.way, point.annotations) == (course, way, count)]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,16 +1,17 @@
-"""Learning curves: how right the predictions are after 0 to 160 annotations.
+"""Learning curves: the accuracy of the predictions after 0 to 160 annotations.
 
     python -m benchmarks.curves --quick           one seed, fewer annotations
     python -m benchmarks.curves --docs            table, JSON and picture into docs/ as well
 
-Each way to learn is scored on the same test tasks, which nobody annotates:
+Each way to learn is scored on the same test tasks, which are never annotated:
 
-- Lorabel: a run after each batch of annotations, from the live adapter, with what is new and a bounded replay of
-  what is old; live only if it is not worse on the fifth of the annotated tasks that is held out.
+- Lorabel: a run after each batch of annotations, which starts from the live adapter and learns from the new
+  annotations and a bounded replay of old ones. Its adapter becomes live only if it is not worse on the fifth of
+  the annotated tasks that is held out.
 - from scratch: a new adapter from all annotations each time, which costs more with every annotation.
 - logistic regression (scikit-learn) on the base model's frozen features, from all annotations.
 
-Without annotations the first two are the base model as it is; the third knows nothing yet.
+Without annotations the first two are the base model alone, and the third has no figure.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks import curve_report, machine
-from benchmarks.curve_courses import COURSES, Course, Known
+from benchmarks.curve_courses import COURSES, Course, LabeledTask
 from benchmarks.curve_report import LORABEL, REGRESSION, SCRATCH, Point
 from lorabel.contracts import MediaRef
 from lorabel.database.tables import Annotation
@@ -44,18 +45,24 @@ from workers.services import Services
 COUNTS, QUICK_COUNTS = (0, 10, 20, 40, 80, 160), (0, 10, 40)
 SEEDS, QUICK_SEEDS = 3, 1
 FOLDER = Path("build/curves")
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Class:
-    """One course with one seed: who learns, from what, and the test."""
+class Subject:
+    """One data set with one seed, with what each way to learn needs.
+
+    Args:
+        labeled_tasks: the tasks in the order in which they are annotated.
+        test: the test tasks, prepared for the family.
+        folder: for the adapters.
+    """
 
     services: Services
     course: Course
     bound: BoundConfig
     family: Family
-    known: Sequence[Known]
+    labeled_tasks: Sequence[LabeledTask]
     test: Sequence[examples.PreparedExample]
     seed: int
     folder: Path
@@ -74,16 +81,16 @@ def main() -> int:
     options = _parse()
     folder: Path = options.out.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    where = machine.describe(Settings(precision="float32"))
+    described = machine.describe(Settings(precision="float32"))
     points: list[Point] = []
     for name in options.only or COURSES:
         for seed in range(QUICK_SEEDS if options.quick else SEEDS):
             print(f"{name}, seed {seed} ...", file=sys.stderr, flush=True)
-            points += _attend(name, seed, QUICK_COUNTS if options.quick else COUNTS)
-    print(curve_report.text(where, points))
-    curve_report.write(where, points, folder)
+            points += _measure(name, seed, QUICK_COUNTS if options.quick else COUNTS)
+    print(curve_report.text(described, points))
+    curve_report.write(described, points, folder)
     if options.docs:
-        curve_report.write_docs(where, points)
+        curve_report.write_docs(described, points)
     return 0
 
 
@@ -100,103 +107,110 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _attend(name: str, seed: int, counts: Sequence[int]) -> list[Point]:
+def _measure(name: str, seed: int, counts: Sequence[int]) -> list[Point]:
     course = COURSES[name]()
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), models=dict(course.models), seed=seed, precision="float32")
         services = Services.open(settings)
         try:
-            taught = _open(services, course, seed, Path(folder))
+            subject = _make_subject(services, course, seed, Path(folder))
             ways = ((LORABEL, _lorabel), (SCRATCH, _from_scratch), (REGRESSION, _regression))
             return [
                 Point(name, way, seed, count, accuracy, seconds)
                 for way, learn in ways
-                for count, accuracy, seconds in learn(taught, counts)
+                for count, accuracy, seconds in learn(subject, counts)
             ]
         finally:
             services.close()
 
 
-def _open(services: Services, course: Course, seed: int, folder: Path) -> Class:
+def _make_subject(services: Services, course: Course, seed: int, folder: Path) -> Subject:
     bound = bind(course.label_config)
     family = services.family(family_for(bound.bindings[0].model_input(course.tasks[0][0])))
-    taught = Class(services, course, bound, family, course.shuffled(seed), (), seed, folder)
     settings = services.settings.model_copy(update={"held_out_percent": 0})
     annotations = _annotations(course.test, 0, len(course.test))
     plan = examples.make_plan(bound.bindings[0], bound.config, annotations, settings, seed)
-    test, _ = examples.prepare(plan.train, family, _as_it_is, services.fetcher.fetch)
-    return Class(services, course, bound, family, taught.known, test, seed, folder)
+    test, _ = examples.prepare(plan.train, family, _unchanged, services.fetcher.fetch)
+    return Subject(services, course, bound, family, course.shuffled(seed), test, seed, folder)
 
 
-def _lorabel(taught: Class, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+def _lorabel(subject: Subject, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+    """For each number of annotations: that number, the accuracy, and the seconds of the last run."""
     live: Path | None = None
     for before, count in zip((0, *counts), counts, strict=False):
         seconds = 0.0
         if count:
-            made, is_accepted, seconds = _run(taught, count, before, live, f"live-{count}")
-            live = made if is_accepted else live
-        yield count, _score(taught, live), seconds
+            adapter, is_accepted, seconds = _train(subject, count, before, live, f"live-{count}")
+            live = adapter if is_accepted else live
+        yield count, _score(subject, live), seconds
 
 
-def _from_scratch(taught: Class, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+def _from_scratch(subject: Subject, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
     for count in counts:
-        made, seconds = None, 0.0
+        adapter, seconds = None, 0.0
         if count:
-            made, _, seconds = _run(taught, count, 0, None, f"scratch-{count}")
-        yield count, _score(taught, made), seconds
+            adapter, _, seconds = _train(subject, count, 0, None, f"scratch-{count}")
+        yield count, _score(subject, adapter), seconds
 
 
-def _run(taught: Class, count: int, old: int, live: Path | None, name: str) -> tuple[Path, bool, float]:
-    """What a training worker does with the first `count` annotations, of which `old` were in earlier runs.
+def _train(subject: Subject, count: int, old: int, live: Path | None, name: str) -> tuple[Path, bool, float]:
+    """Do what a training worker does with the first `count` annotations, of which `old` were in earlier runs.
 
-    Returns the adapter's folder, whether it would be live, and the seconds that it took.
+    Returns:
+        The adapter's folder, whether the adapter is accepted, and the seconds that the run took.
     """
-    services, began = taught.services, time.monotonic()
-    annotations = _annotations(taught.known, old, count)
-    plan = examples.make_plan(taught.problem, taught.bound.config, annotations, services.settings, taught.seed + count)
-    folder = taught.folder / name
-    context = TrainingContext(live, _as_it_is, name)
-    made = make_candidate(
-        services, taught.problem, taught.family, plan, context, taught.recipe, folder, lambda progress: None
+    services, began = subject.services, time.monotonic()
+    annotations = _annotations(subject.labeled_tasks, old, count)
+    seed = subject.seed + count
+    plan = examples.make_plan(subject.problem, subject.bound.config, annotations, services.settings, seed)
+    folder = subject.folder / name
+    context = TrainingContext(live, _unchanged, name)
+    candidate = make_candidate(
+        services, subject.problem, subject.family, plan, context, subject.recipe, folder, lambda progress: None
     )
-    if made is None:
-        raise RuntimeError(f"{taught.course.name}: nothing could be learned from {count} annotations")
-    return folder, made.judgement.is_accepted, time.monotonic() - began
+    if candidate is None:
+        raise RuntimeError(f"{subject.course.name}: nothing could be learned from {count} annotations")
+    return folder, candidate.judgement.is_accepted, time.monotonic() - began
 
 
-def _score(taught: Class, adapter: Path | None) -> float:
-    """Accuracy on the test tasks."""
-    question = taught.test[0].training_example.question
-    with lora.adapted(taught.family, question, adapter, taught.recipe) as model:
-        tests = lora.precompute(taught.family, model, taught.test, taught.recipe)
+def _score(subject: Subject, adapter: Path | None) -> float:
+    """The accuracy on the test tasks with an adapter, or with the base model alone."""
+    question = subject.test[0].training_example.question
+    with lora.adapted(subject.family, question, adapter, subject.recipe) as model:
+        test = lora.precompute(subject.family, model, subject.test, subject.recipe)
         with lora.with_live(model):
-            metrics = evaluate.score(taught.problem, taught.family, tests, taught.services.settings.max_batch)
+            metrics = evaluate.score(subject.problem, subject.family, test, subject.services.settings.max_batch)
     return float(metrics.values["accuracy"])
 
 
-def _regression(taught: Class, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
-    test = _features(taught, taught.test)
-    truth = [example.target.indices[0] for example in taught.test]
-    settings = taught.services.settings.model_copy(update={"held_out_percent": 0})
+def _regression(subject: Subject, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+    """As `_lorabel`, but without a figure for 0 annotations."""
+    test_features = _features(subject, subject.test)
+    test_labels = [example.target.indices[0] for example in subject.test]
+    settings = subject.services.settings.model_copy(update={"held_out_percent": 0})
     for count in counts:
         if not count:
             continue
         began = time.monotonic()
-        annotations = _annotations(taught.known, 0, count)
-        plan = examples.make_plan(taught.problem, taught.bound.config, annotations, settings, taught.seed)
-        train, _ = examples.prepare(plan.train, taught.family, _as_it_is, taught.services.fetcher.fetch)
+        annotations = _annotations(subject.labeled_tasks, 0, count)
+        plan = examples.make_plan(subject.problem, subject.bound.config, annotations, settings, subject.seed)
+        train, _ = examples.prepare(plan.train, subject.family, _unchanged, subject.services.fetcher.fetch)
         labels = [example.target.indices[0] for example in train]
-        model = LogisticRegression(max_iter=2000).fit(_features(taught, train).numpy(), labels)
-        yield count, float(model.score(test.numpy(), truth)), time.monotonic() - began
+        model = LogisticRegression(max_iter=2000).fit(_features(subject, train).numpy(), labels)
+        yield count, float(model.score(test_features.numpy(), test_labels)), time.monotonic() - began
 
 
-def _features(taught: Class, some: Sequence[examples.PreparedExample]) -> torch.Tensor:
-    """(examples, dim) of the base model: what no adapter changes is computed beforehand, and here that is all."""
-    made = taught.family.precompute([example.model_input for example in some], (), torch.Generator())
-    return torch.stack([example.contents[0].features[0] for example in made])
+def _features(subject: Subject, batch: Sequence[examples.PreparedExample]) -> torch.Tensor:
+    """The base model's features, (examples, dim).
+
+    `precompute` computes whatever no adapter can change; with no trained layers these are the features.
+    """
+    inputs = subject.family.precompute([example.model_input for example in batch], (), torch.Generator())
+    return torch.stack([model_input.contents[0].features[0] for model_input in inputs])
 
 
-def _annotations(known: Sequence[Known], old: int, count: int) -> list[Annotation]:
+def _annotations(labeled_tasks: Sequence[LabeledTask], old: int, count: int) -> list[Annotation]:
+    """The first `count` tasks as annotations, of which the first `old` were in an earlier run."""
     return [
         Annotation(
             id=number,
@@ -205,15 +219,15 @@ def _annotations(known: Sequence[Known], old: int, count: int) -> list[Annotatio
             task_data=data,
             result=[choices("label", "object", [label])],
             ground_truth=False,
-            updated_at=BEGAN + timedelta(seconds=number),
-            received_at=BEGAN + timedelta(seconds=number),
+            updated_at=START + timedelta(seconds=number),
+            received_at=START + timedelta(seconds=number),
             run_id=1 if number <= old else None,
         )
-        for number, (data, label) in enumerate(known[:count], 1)
+        for number, (data, label) in enumerate(labeled_tasks[:count], 1)
     ]
 
 
-def _as_it_is(media: MediaRef) -> MediaRef:
+def _unchanged(media: MediaRef) -> MediaRef:
     return media
 
 

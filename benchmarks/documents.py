@@ -1,4 +1,4 @@
-"""The table in docs/performance.md: one for each kind of device, each with its machine.
+"""Writes the table in docs/performance.md. The page has a table for each kind of device, in a place like this:
 
 <!-- bench: cpu -->
 ...
@@ -19,7 +19,11 @@ PAGE = DOCS / "performance.md"
 
 
 def write(machine: Machine, sections: Sequence[Section], folder: Path) -> None:
-    """The table into the page, JSON and picture (`bench-cpu.json`, `pictures/bench-cpu.png`) beside it."""
+    """Write the table into the page, and JSON and picture beside it (`bench-cpu.json`, `pictures/bench-cpu.png`).
+
+    Args:
+        folder: has the files `figures.json` and `figures.png`.
+    """
     name = f"bench-{machine.device}"
     PAGE.write_text(fill_in(PAGE.read_text(), machine.device, report.markdown(machine, sections)))
     shutil.copy(folder / "figures.json", DOCS / f"{name}.json")
@@ -27,7 +31,11 @@ def write(machine: Machine, sections: Sequence[Section], folder: Path) -> None:
 
 
 def fill_in(page: str, device: str, table: str) -> str:
-    """The page with another table. Raises ValueError if it has no place for that device."""
+    """The page's text with the table in the device's place.
+
+    Raises:
+        ValueError: the page has no place for the device, or several.
+    """
     place = re.compile(rf"(<!-- bench: {re.escape(device)} -->\n).*?(<!-- end of bench -->)", re.DOTALL)
     filled, count = place.subn(lambda match: match[1] + table + match[2], page)
     if count != 1:

@@ -1,4 +1,4 @@
-"""Drawn pictures as tasks and as annotations, for what learns: the demo model, and grades that it cannot know."""
+"""Drawn pictures as tasks and as annotations, with labels (grades) whose meaning the demo model has to learn."""
 
 from itertools import count, islice
 from typing import Any
@@ -14,7 +14,7 @@ SEED = 9
 
 
 class Annotator:
-    """Submits one annotation after another over the webhook, each of a task of its own."""
+    """Sends one annotation after another to the webhook, each of another task."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -26,7 +26,7 @@ class Annotator:
 
 
 def event(number: int, picture: Picture) -> dict[str, Any]:
-    """As Label Studio sends it when annotation `number` of task `number` was submitted."""
+    """The event that Label Studio sends when annotation `number` of task `number` was submitted."""
     body = annotation(number, number, "", number)
     body["annotation"]["result"] = result(GRADES[picture.fill])
     body["task"]["data"] = {"image": data_url(picture)}

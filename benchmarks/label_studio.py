@@ -1,4 +1,4 @@
-"""The real Label Studio for what is measured with it, and projects of photographs in it."""
+"""Starts the real Label Studio for a measurement, and makes projects of photographs in it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from tests.e2e.lorabel_processes import Lorabel
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """Installed once per machine, with data of its own."""
+    """A running Label Studio with an empty data folder. It is installed once per machine."""
     with TemporaryDirectory(prefix="lorabel-bench-") as folder:
         server = label_studio_server.start(Path(folder) / "data", PRIVATE_ADDRESSES)
         try:
@@ -26,10 +26,10 @@ def running() -> Iterator[Server]:
 
 
 def connected_project(server: Server, lorabel: Lorabel, title: str, images: Sequence[str]) -> int:
-    """A new project with one task per image, imported after it was connected. Returns its id.
+    """Make a project, connect it, and import one task per image address. Returns the project's id.
 
     Raises:
-        LabelStudioError: it could not be connected.
+        LabelStudioError: the project could not be connected.
     """
     with server.client() as client:
         settings = {"title": title, "label_config": LABEL_CONFIG, "show_collab_predictions": True}

@@ -1,10 +1,10 @@
-"""The limit: what the model can do on this device when nothing is in its way.
+"""Measures the limit: how fast the model is on this device in a plain loop.
 
     python -m benchmarks.limit --model local-dir:FOLDER --device cpu --seconds 10
 
-Plain open_clip over JPEGs that lie in memory, a loop without a queue, network or protocol. Decoding overlaps in
-threads. Precision, batch size, and whether libjpeg decodes at a reduced scale are tried out first; the best is
-measured. Prints JSON. A process of its own, so that torch's threads are set as in the model server.
+Plain open_clip on JPEGs in memory, in a loop without a queue, network or protocol. Decoding overlaps in threads.
+Precision, batch size, and whether libjpeg decodes at a reduced scale are tried first; the best setup is measured.
+Prints JSON. This is a process of its own, so that torch's threads are set as in the model server.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.rates import Request, tasks_per_second
 BATCHES_AHEAD = 2
 SHARE_OF_TRIAL = 0.1
 TURNS = 2
-# The first is the one that precisions are compared with.
+# Batch sizes by device; precisions and decoding are compared with the first.
 BATCHES = {"cpu": (16, 8, 32, 64), "cuda": (128, 64, 256, 512)}
 LEAST_BATCHES = 3
 DTYPES = (torch.float32, torch.bfloat16)
@@ -39,7 +39,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Setup:
-    """`is_scaled`: libjpeg decodes at 1/2, 1/4 or 1/8 where the model's input is that much smaller."""
+    """`is_scaled`: libjpeg decodes at 1/2, 1/4 or 1/8 if the model's input is that much smaller than the JPEG."""
 
     precision: str
     batch: int
@@ -51,6 +51,8 @@ class Setup:
 
 
 class Loop:
+    """The model, and JPEGs whose numbers count up so that no photograph is read twice."""
+
     def __init__(self, source: str, device: torch.device) -> None:
         self._device = device
         self._model, _, self._transform = open_clip.create_model_and_transforms(source)
@@ -62,7 +64,7 @@ class Loop:
         self._side: int = self._model.visual.image_size[0]
 
     def measure(self, setup: Setup, seconds: float) -> list[float]:
-        """Images a second, decoding included, in windows."""
+        """Images per second in each window, decoding included."""
         model, texts = self._cast(setup)
         began = time.perf_counter()
         done: list[Request] = []
@@ -70,13 +72,13 @@ class Loop:
             batches = self._decoded(setup, threads)
             until = began + seconds
             while (start := time.perf_counter()) < until or len(done) < LEAST_BATCHES:
-                self._answer(model, texts, torch.stack([one.result() for one in next(batches)]))
+                self._answer(model, texts, torch.stack([pixels.result() for pixels in next(batches)]))
                 done.append(Request(start, time.perf_counter(), setup.batch))
             threads.shutdown(cancel_futures=True)
         return _windows(done)
 
     def measure_forward(self, setup: Setup, seconds: float) -> list[float]:
-        """Images a second of the forward pass alone, on pixels that are decoded already."""
+        """Images per second of the forward pass alone in each window, on random pixels."""
         model, texts = self._cast(setup)
         pixels = torch.randn(setup.batch, 3, self._side, self._side)
         done: list[Request] = []
@@ -92,7 +94,7 @@ class Loop:
         return self._model.to(dtype), self._texts.to(dtype)
 
     def _answer(self, model: Any, texts: Tensor, pixels: Tensor) -> list[list[float]]:
-        """As probabilities on the CPU, as a backend would need them."""
+        """The labels' probabilities on the CPU, because a backend needs them there."""
         features = model.encode_image(pixels.to(self._device, texts.dtype, non_blocking=True))
         answers: list[list[float]] = (
             (100 * functional.normalize(features, dim=-1) @ texts).float().softmax(-1).tolist()
@@ -100,7 +102,7 @@ class Loop:
         return answers
 
     def _decoded(self, setup: Setup, threads: ThreadPoolExecutor) -> Iterator[list[Future[Tensor]]]:
-        """Endless batches, those to come already on their way."""
+        """Endless batches. The next BATCHES_AHEAD batches are decoded in the threads meanwhile."""
         ahead: deque[list[Future[Tensor]]] = deque()
         while True:
             while len(ahead) <= BATCHES_AHEAD:
@@ -118,12 +120,16 @@ class Loop:
 
 
 def _windows(done: Sequence[Request]) -> list[float]:
-    """Without the first batch, which warmed up."""
+    """Images per second in each window, without the first batch, which warmed up."""
     return tasks_per_second(done, done[0].ended_s, done[-1].ended_s)
 
 
 def find_best(loop: Loop, device: str, seconds: float, is_quick: bool) -> tuple[Setup, dict[str, float]]:
-    """Precision and decoding first, then the batch; and the best rate of each that was tried."""
+    """Try precisions and decoding with the first batch size, then the batch sizes with the best of them.
+
+    Returns:
+        The fastest setup, and the best rate of each setup by name.
+    """
     first, *others = BATCHES[device]
     names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
     tried = _compare(
@@ -136,7 +142,7 @@ def find_best(loop: Loop, device: str, seconds: float, is_quick: bool) -> tuple[
 
 
 def _compare(loop: Loop, setups: Sequence[Setup], seconds: float) -> dict[Setup, float]:
-    """In turns, and the best turn of each counts: what else the machine does must not choose for us."""
+    """The best rate of each setup in TURNS turns, so that other work on the machine does not decide."""
     turns = [{setup: max(loop.measure(setup, seconds)) for setup in setups} for _ in range(TURNS)]
     return {setup: max(turn[setup] for turn in turns) for setup in setups}
 
@@ -147,19 +153,19 @@ def main() -> None:
     parser.add_argument("--device", required=True, choices=BATCHES)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--quick", action="store_true", help="try one batch size only")
-    parser.add_argument("--setup", type=json.loads, help="measure this one, as it was printed")
+    parser.add_argument("--setup", type=json.loads, help="measure this setup, in the JSON that was printed")
     options = parser.parse_args()
     loop = Loop(options.model, torch.device(options.device))
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if options.setup is None:
         trial_s = options.seconds * SHARE_OF_TRIAL
-        best, found["tried"] = find_best(loop, options.device, trial_s, options.quick)
+        best, figures["tried"] = find_best(loop, options.device, trial_s, options.quick)
     else:
         best = Setup(**options.setup)
-    found["setup"] = asdict(best)
-    found["images_per_second"] = loop.measure(best, options.seconds)
-    found["forward_per_second"] = loop.measure_forward(best, options.seconds / 2)
-    print(json.dumps(found))
+    figures["setup"] = asdict(best)
+    figures["images_per_second"] = loop.measure(best, options.seconds)
+    figures["forward_per_second"] = loop.measure_forward(best, options.seconds / 2)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

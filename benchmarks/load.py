@@ -1,4 +1,4 @@
-"""Load on a /predict, and what came of it."""
+"""Puts a load on /predict, and measures throughput and latency."""
 
 import itertools
 import json
@@ -16,6 +16,8 @@ GRACE_S = 120.0
 
 @dataclass(frozen=True)
 class Load:
+    """So many clients, which send requests of so many tasks."""
+
     clients: int
     tasks: int = 1
 
@@ -27,7 +29,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """In windows of the measured time: tasks a second and the median latency."""
+    """The figures of a load.
+
+    Args:
+        tasks_per_second: one for each window of the measured time.
+        median_ms: the median latency, one for each window.
+        p99_ms: of the whole measured time.
+        refused: responses with 503.
+    """
 
     tasks_per_second: list[float]
     median_ms: list[float]
@@ -36,27 +45,36 @@ class Measured:
 
 
 def blocks_of_numbers() -> Iterator[int]:
-    """The first photograph of each measurement, so that none comes twice in a run."""
+    """The number of the first photograph of each measurement, so that no photograph comes twice in a run."""
     return itertools.count(0, NUMBERS_PER_MEASUREMENT)
 
 
 def offer(url: str, photos: str, load: Load, plan: Plan, first: int, repeat: int = 0) -> Measured:
-    """The first seconds warm up and do not count. Raises RuntimeError if a task was not answered."""
+    """Put a load on the backend at `url` for some seconds. The first seconds warm up and do not count.
+
+    Args:
+        photos: the photo server's address.
+        first: number of the first photograph.
+        repeat: if not 0, only so many photographs, again and again.
+
+    Raises:
+        RuntimeError: a task was not answered.
+    """
     seconds = plan.warm_up_s + plan.seconds
     arguments = {"url": url, "photos": photos, "clients": load.clients, "tasks": load.tasks, "seconds": seconds}
     arguments |= {"first": first, "repeat": repeat}
     command = [sys.executable, "-m", "benchmarks.clients"]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     ended = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + GRACE_S)
-    found = json.loads(ended.stdout)
-    if found["unanswered"]:
-        raise RuntimeError(f"{found['unanswered']} tasks got no prediction from {url}; see its log")
-    requests = [Request(*one) for one in found["requests"]]
+    tally = json.loads(ended.stdout)
+    if tally["unanswered"]:
+        raise RuntimeError(f"{tally['unanswered']} tasks got no prediction from {url}; see its log")
+    requests = [Request(*request) for request in tally["requests"]]
     begin_s = min(request.began_s for request in requests) + plan.warm_up_s
     window = begin_s, begin_s + plan.seconds
     return Measured(
         tasks_per_second(requests, *window),
         median_ms(requests, *window),
         p99_ms(requests, *window),
-        found["refused"],
+        tally["refused"],
     )

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine that the figures were measured on."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Machine:
-    """`load_average`: processes that wanted a core in the minute before the run; other people's work counts."""
+    """`load_average`: processes that wanted a core in the minute before the run, also those of other people."""
 
     cpu: str
     cores: int
@@ -67,5 +67,5 @@ def _commit() -> str:
     """`unknown` where there is no git or no repository, as in a source archive."""
     if shutil.which("git") is None:
         return "unknown"
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "unknown"
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"

@@ -1,4 +1,4 @@
-"""The base model of the speed figures: a ViT-B-32 with random weights, which cost the same as trained ones."""
+"""The base model of the speed figures: a ViT-B-32 with random weights, which is as fast as a trained one."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,17 @@ ARCHITECTURE = "ViT-B-32"
 
 
 def vit_b_32(folder: Path) -> str:
-    """Its source for MODEL_DUAL_ENCODER; written once, 605 MB."""
-    made = folder / "vit-b-32"
-    weights = made / "open_clip_model.safetensors"
+    """The model's source for MODEL_DUAL_ENCODER. The first call writes the model, 605 MB, into the folder."""
+    model_folder = folder / "vit-b-32"
+    weights = model_folder / "open_clip_model.safetensors"
     if not weights.exists():
-        made.mkdir(parents=True, exist_ok=True)
+        model_folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         module = open_clip.create_model(ARCHITECTURE)
         preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
         config = {"model_cfg": open_clip.get_model_config(ARCHITECTURE), "preprocess_cfg": preprocess}
-        (made / "open_clip_config.json").write_text(json.dumps(config))
-        aside = made / "aside.safetensors"
-        save_file(module.state_dict(), aside)
-        aside.rename(weights)
-    return f"local-dir:{made}"
+        (model_folder / "open_clip_config.json").write_text(json.dumps(config))
+        incomplete = model_folder / "incomplete.safetensors"
+        save_file(module.state_dict(), incomplete)
+        incomplete.rename(weights)
+    return f"local-dir:{model_folder}"

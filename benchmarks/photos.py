@@ -1,10 +1,10 @@
-"""Photographs as JPEG, as many different ones as are asked for; and the server that everybody fetches them from.
+"""Makes any number of different photographs as JPEG, and serves them over HTTP.
 
     python -m benchmarks.photos PORT        GET /123.jpg
 
-Crops of scikit-image's photographs at 640 x 480, and from each of them many: the number is written into the
-quantisation table, so that every picture has other bytes and other pixels, at the price of copying it. No cache
-of bytes, of addresses or of pixels can know a number that was not asked for before.
+The photographs are crops of scikit-image's photographs at 640 x 480 px. Each crop gives many photographs: the
+number is written into the quantisation table, so that each has other bytes and other pixels and costs only a copy.
+So a cache of bytes, addresses or pixels cannot hold a number that was not requested before.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ POOL = 128
 SOURCES = ("astronaut", "chelsea", "coffee", "rocket", "retina", "hubble_deep_field")
 TABLE_MARKER = b"\xff\xdb"
 TABLE_HEAD = 5  # marker, length, precision with the table's number
-# Of the table's 64 divisors, in zigzag order: middle frequencies, which every photograph has.
+# Indices into the table's 64 divisors, in zigzag order: middle frequencies, which every photograph has.
 DIVISORS = range(6, 12)
 CHOICES = 16
 
@@ -36,8 +36,8 @@ class Photos:
         self._pool = [_encode(crop) for crop in itertools.islice(_crops(), pool)]
 
     def __getitem__(self, number: int) -> bytes:
-        variant, place = divmod(number, len(self._pool))
-        jpeg = bytearray(self._pool[place])
+        variant, crop = divmod(number, len(self._pool))
+        jpeg = bytearray(self._pool[crop])
         table = jpeg.index(TABLE_MARKER) + TABLE_HEAD
         for divisor in DIVISORS:
             variant, digit = divmod(variant, CHOICES)
@@ -46,7 +46,7 @@ class Photos:
 
 
 def _crops() -> Iterator[Image.Image]:
-    """Endless: a random part of a photograph, a random share of it, a little lighter or darker."""
+    """Endless random crops of the photographs, each a little lighter or darker."""
     generator = np.random.default_rng(3)
     photographs = [Image.fromarray(getattr(data, name)()[..., :3]) for name in SOURCES]
     while True:
@@ -70,7 +70,7 @@ def data_url(jpeg: bytes) -> str:
 
 
 class _Connection(asyncio.Protocol):
-    """As little HTTP as there can be, so that serving costs the measured machine next to nothing."""
+    """The least HTTP that works, so that serving costs the measured machine almost nothing."""
 
     def __init__(self, photos: Photos) -> None:
         self._photos, self._received = photos, b""

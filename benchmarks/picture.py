@@ -1,4 +1,4 @@
-"""The figures as a picture: how far each goal was reached, then one panel for each subject and unit."""
+"""Draws the figures: a panel of how far each goal was reached, then a panel for each subject and unit."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -25,39 +25,42 @@ def draw(machine: Machine, sections: Sequence[Section], path: Path) -> None:
     panels = _panels(sections)
     heights = [len(rows) + PANEL_INCHES / ROW_INCHES for rows in (goals, *(rows for _, rows in panels))]
     size = (WIDTH_INCHES, ROW_INCHES * sum(heights) + PANEL_INCHES)
-    shape = Figure(figsize=size, layout="constrained")
-    axes = shape.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+    picture = Figure(figsize=size, layout="constrained")
+    axes = picture.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     _draw_goals(axes[0, 0], goals)
-    for place, (title, rows) in enumerate(panels, 1):
-        _draw_bars(axes[place, 0], title, rows)
-    shape.suptitle(machine.line, fontsize=8)
-    shape.savefig(path, dpi=110)
+    for index, (title, rows) in enumerate(panels, 1):
+        _draw_bars(axes[index, 0], title, rows)
+    picture.suptitle(machine.line, fontsize=8)
+    picture.savefig(path, dpi=110)
 
 
 def _panels(sections: Sequence[Section]) -> list[tuple[str, list[Row]]]:
-    """Rows of one subject that share a unit, so that their bars can be compared; ratios are in the goals."""
-    found = []
+    """Title and rows of each panel: rows of one subject with the same unit, so that their bars can be compared.
+
+    Ratios (unit `x`) are left out, since most of them have a goal and are drawn there.
+    """
+    panels = []
     for section in sections:
-        ordered = sorted(section.rows, key=lambda row: row.unit)
-        for unit, rows in groupby(ordered, key=lambda row: row.unit):
-            shown = list(rows)
-            if len(shown) >= LEAST_ROWS and unit != "x":
-                found.append((f"{section.title}, {unit}", shown))
-    return found
+        sorted_rows = sorted(section.rows, key=lambda row: row.unit)
+        for unit, group in groupby(sorted_rows, key=lambda row: row.unit):
+            rows = list(group)
+            if len(rows) >= LEAST_ROWS and unit != "x":
+                panels.append((f"{section.title}, {unit}", rows))
+    return panels
 
 
 def _draw_goals(axes: Axes, rows: Sequence[Row]) -> None:
-    """To the right of 1 a goal is met, whichever way it is compared."""
+    """Draw the margin of each goal: a bar to the right of 1 is a goal that is met."""
     margins = [row.goal.margin(row.value) if row.goal else 0.0 for row in rows]
     colours = [MET if row.is_met else MISSED for row in rows]
     axes.barh(range(len(rows)), [margin - 1 for margin in margins], left=1, color=colours, log=True)
     axes.axvline(1.0, color=SPREAD, linewidth=1)
     _label_decades(axes)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         goal = f"{row.goal.comparison} {row.goal.limit:g}" if row.goal else ""
         axes.annotate(
             f"{figure(row.value)} {row.unit}, goal {goal}",
-            (max(1.0, margins[place]), place),
+            (max(1.0, margins[index]), index),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
@@ -71,12 +74,12 @@ def _draw_goals(axes: Axes, rows: Sequence[Row]) -> None:
 def _draw_bars(axes: Axes, title: str, rows: Sequence[Row]) -> None:
     values = [row.value for row in rows]
     axes.barh(range(len(rows)), values, color=PLAIN)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.low is not None and row.high is not None:
-            axes.plot([row.low, row.high], [place, place], color=SPREAD, linewidth=1.2)
+            axes.plot([row.low, row.high], [index, index], color=SPREAD, linewidth=1.2)
         axes.annotate(
             figure(row.value),
-            (max(row.value, row.high or 0.0), place),
+            (max(row.value, row.high or 0.0), index),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",

@@ -1,4 +1,4 @@
-"""How long to measure, on which device, and where files go: what every subject is given."""
+"""What every subject gets: how long to measure, on which device, and where files go."""
 
 import os
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ class Plan:
 
     @property
     def settings(self) -> Settings:
-        """Only device and precision are those of the run."""
+        """The default settings, with the device and precision of this run."""
         return Settings(device=self.device, precision=self.precision)
 
     @property
     def variables(self) -> dict[str, str]:
-        """For processes of Lorabel that a subject starts."""
+        """Environment variables for processes of Lorabel that a subject starts; no run starts by itself."""
         return {"DEVICE": self.device, "PRECISION": self.precision, "TRAIN_AFTER_ANNOTATIONS": "1000000"}
 
     @property

@@ -1,10 +1,10 @@
-"""Where the time goes in the served path: CPU time by function, of backend and model server, per task.
+"""Profiles backend and model server under load: CPU time per task, by function.
 
     python -m benchmarks.profile_served --clients 32 --seconds 20
 
-Both servers run under `benchmarks.profiled` with the model and the photographs of the throughput figures. Prints
-for each the functions that cost most, with what they call and without, in milliseconds of CPU for each task.
-Profiling slows Python down, and torch's own threads are not seen: compare functions, not seconds.
+Both servers run under `benchmarks.profiled` with the model and the photographs of the throughput figures. For each
+server this prints the functions that cost most, with and without what they call, in milliseconds of CPU per task.
+Profiling slows Python down, and torch's own threads are not profiled: compare functions, not seconds.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _run(plan: Plan, load: Load, folder: Path) -> float:
-    """Tasks that were served; the profiles are in the folder afterwards."""
+    """Returns the number of tasks that were served. Afterwards the profiles are in the folder."""
     port, model_port = free_port(), free_port()
     with servers.photo_server() as photos:
         variables = {
@@ -70,26 +70,26 @@ def _run(plan: Plan, load: Load, folder: Path) -> float:
     return rate * (plan.seconds + plan.warm_up_s)
 
 
-def _profiled(file: Path, *what: str) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.profiled", str(file), *what]
+def _profiled(file: Path, *module_and_arguments: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.profiled", str(file), *module_and_arguments]
 
 
 def _show(name: str, files: Sequence[Path], tasks: float) -> None:
-    """Ours and the libraries' functions alike, by CPU time with what they call."""
+    """Print the functions that cost most, our own and those of libraries."""
     stats = pstats.Stats(*map(str, files))
-    found = stats.stats  # type: ignore[attr-defined]
-    total = sum(own for _, _, own, _, _ in found.values())
+    by_function = stats.stats  # type: ignore[attr-defined]
+    total = sum(own_time for _, _, own_time, _, _ in by_function.values())
     print(f"\n{name}: {total / tasks * 1000:.2f} ms of CPU a task in Python's threads")
     for title, column in (("with what they call", 3), ("without", 2)):
         print(f"\n{'ms a task':>10} {'calls a task':>12}  {title}")
-        for function, figures in sorted(found.items(), key=lambda item: -item[1][column])[:SHOWN]:
+        for function, figures in sorted(by_function.items(), key=lambda entry: -entry[1][column])[:SHOWN]:
             print(f"{figures[column] / tasks * 1000:>10.3f} {figures[1] / tasks:>12.2f}  {_function(function)}")
 
 
 def _function(function: tuple[str, int, str]) -> str:
     file, line, name = function
-    place = file.rpartition(PACKAGES)[2].removeprefix(ROOT)
-    return name if file == "~" else f"{place}:{line} {name}"
+    path = file.rpartition(PACKAGES)[2].removeprefix(ROOT)
+    return name if file == "~" else f"{path}:{line} {name}"
 
 
 if __name__ == "__main__":

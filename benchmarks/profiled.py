@@ -1,10 +1,10 @@
-"""CPU time by function of a server under load: runs a module with a profiler in each thread that it starts.
+"""Runs a module with a profiler in each thread that it starts, to get the CPU time of its functions.
 
     python -m benchmarks.profiled FILE MODULE [ARGUMENT ...]
 
-When a process of it ends, FILE.<process id> has what `python -m pstats` reads. The clock is each thread's own CPU
-time: waiting for the device, a socket, a lock, or a core that somebody else has, costs nothing. Work of torch's
-own threads is not seen. Needs Python 3.11: from 3.12 on a process has room for one profiler only.
+When a process of the module ends, it writes FILE.<process id> for `python -m pstats`. The clock is each thread's
+own CPU time, so waiting for the device, a socket, a lock or a core does not count. The work of torch's own threads
+is not profiled. Needs Python 3.11: from 3.12 on a process can have one profiler only.
 """
 
 import atexit
@@ -22,14 +22,19 @@ NEEDED = (3, 11)
 
 
 class _ThreadProfile(cProfile.Profile):
-    """Can be read from another thread. The usual way disables it first, and the time of what still runs would be
-    taken by the clock of the thread that reads."""
+    """A profile that another thread can read.
+
+    `Profile.create_stats` disables the profile first, which would take the time of running functions by the clock
+    of the thread that reads.
+    """
 
     def create_stats(self) -> None:
         self.snapshot_stats()
 
 
 class Profiler:
+    """Profiles the threads that this process starts after `start`, and writes the result when the process ends."""
+
     def __init__(self, file: str) -> None:
         self._file = file
         self._profiles: list[_ThreadProfile] = []
@@ -39,13 +44,13 @@ class Profiler:
         atexit.register(self.write)
 
     def write(self) -> None:
-        """Of this process alone: a process that gunicorn forks writes its own."""
+        """Write the profiles of this process alone: a process that gunicorn forks writes its own file."""
         if self._profiles:
             first, *others = list(self._profiles)
             pstats.Stats(first, *others).dump_stats(f"{self._file}.{os.getpid()}")
 
     def _enter_thread(self, frame: FrameType, event: str, argument: Any) -> None:
-        """Called at a new thread's first event, in that thread; the profiler takes its place."""
+        """Called at each new thread's first event, in that thread; `enable` then replaces this function."""
         profile = _ThreadProfile(time.thread_time)
         self._profiles.append(profile)
         profile.enable()
@@ -55,7 +60,7 @@ def main() -> None:
     if len(sys.argv) < 3:
         sys.exit("usage: python -m benchmarks.profiled FILE MODULE [ARGUMENT ...]")
     if sys.version_info[:2] != NEEDED:
-        sys.exit(f"Python {sys.version_info[0]}.{sys.version_info[1]} has room for one profiler; use 3.11")
+        sys.exit(f"Python {sys.version_info[0]}.{sys.version_info[1]} can have one profiler only; use 3.11")
     _, file, module, *arguments = sys.argv
     sys.argv = [module, *arguments]
     Profiler(file).start()

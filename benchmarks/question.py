@@ -1,4 +1,4 @@
-"""What is asked of the speed figures' model. No torch is imported for it."""
+"""The label config of the speed figures. This module does not import torch."""
 
 LABELS = ("cat", "dog", "bird", "person", "car", "boat", "house", "tree", "food", "something to read")
 LABEL_CONFIG = (

@@ -1,8 +1,8 @@
-"""Requests with a begin and an end -> tasks a second and latencies in windows of equal length.
+"""Computes tasks per second and latencies, in windows of equal length, from requests with a begin and an end.
 
-A request of 100 tasks may last longer than a window, so its tasks count evenly over the time that it took. What
-began before the first window or ended after the last counts with the part that lies within. A latency belongs to
-the window in which the answer came; what was still on its way at the end belongs to the last one.
+A request of 100 tasks may last longer than a window, so its tasks count evenly over the time that it took. Of a
+request that began before the first window or ended after the last, the part within the windows counts. A latency
+belongs to the window in which the answer came; an answer after the end belongs to the last window.
 """
 
 import statistics
@@ -16,7 +16,7 @@ WINDOWS = 5
 
 @dataclass(frozen=True)
 class Request:
-    """`began_s` and `ended_s` by the clock of who measured it."""
+    """A request of some tasks; `began_s` and `ended_s` are seconds of one clock."""
 
     began_s: float
     ended_s: float
@@ -38,23 +38,27 @@ def tasks_per_second(requests: Sequence[Request], begin_s: float, end_s: float) 
 
 def median_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> list[float]:
     """The median latency in each window; a window without an answer has no figure."""
-    return [statistics.median(found) for found in _latencies(requests, begin_s, end_s) if found]
+    return [statistics.median(latencies) for latencies in _latencies_ms(requests, begin_s, end_s) if latencies]
 
 
 def p99_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> float:
-    return percentile([ms for found in _latencies(requests, begin_s, end_s) for ms in found], 0.99)
+    """The 99th percentile of the latencies in all windows."""
+    windows = _latencies_ms(requests, begin_s, end_s)
+    return percentile([latency for latencies in windows for latency in latencies], 0.99)
 
 
-def _latencies(requests: Sequence[Request], begin_s: float, end_s: float) -> list[list[float]]:
-    found: list[list[float]] = [[] for _ in range(WINDOWS)]
+def _latencies_ms(requests: Sequence[Request], begin_s: float, end_s: float) -> list[list[float]]:
+    """The latencies in each window."""
+    windows: list[list[float]] = [[] for _ in range(WINDOWS)]
     for request in requests:
         if request.ended_s >= begin_s:
-            place = int((request.ended_s - begin_s) / (end_s - begin_s) * WINDOWS)
-            found[min(place, WINDOWS - 1)].append(request.took_ms)
-    return found
+            index = int((request.ended_s - begin_s) / (end_s - begin_s) * WINDOWS)
+            windows[min(index, WINDOWS - 1)].append(request.took_ms)
+    return windows
 
 
 def _tasks_within(request: Request, start_s: float, end_s: float) -> float:
+    """The number of the request's tasks that count between `start_s` and `end_s`."""
     took_s = request.ended_s - request.began_s
     if took_s <= 0:
         return request.tasks if start_s <= request.ended_s < end_s else 0.0

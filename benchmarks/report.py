@@ -1,4 +1,4 @@
-"""Sections -> one table on the screen, the same as Markdown, and JSON."""
+"""Writes the sections of a run as a table for the screen, as Markdown and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MET, MISSED = "met", "MISSED"
 
 
 def text(machine: Machine, sections: Sequence[Section]) -> str:
-    """Aligned columns, a heading for each subject."""
+    """A table with aligned columns for each subject, and the summary."""
     cells = [_cells(row) for section in sections for row in section.rows]
     widths = [max(len(line[i]) for line in (HEAD, *cells)) for i in range(len(HEAD))]
     lines = [machine.line]
@@ -35,23 +35,23 @@ def markdown(machine: Machine, sections: Sequence[Section]) -> str:
 
 
 def as_json(machine: Machine, sections: Sequence[Section]) -> str:
-    found = [asdict(section) | {"rows": [_record(row) for row in section.rows]} for section in sections]
-    return json.dumps({"machine": asdict(machine), "sections": found}, indent=1) + "\n"
+    records = [asdict(section) | {"rows": [_record(row) for row in section.rows]} for section in sections]
+    return json.dumps({"machine": asdict(machine), "sections": records}, indent=1) + "\n"
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """Which goals were missed, by name."""
+    """How many goals were met, and the names of the missed goals and of the subjects that broke off."""
     judged = [row for section in sections for row in section.rows if row.goal is not None]
     missed = [row.name for row in judged if not row.is_met]
     broken = [section.subject for section in sections if section.error]
-    said = f"{len(judged) - len(missed)} of {len(judged)} goals met"
+    line = f"{len(judged) - len(missed)} of {len(judged)} goals met"
     if missed:
-        said += f"; missed: {'; '.join(missed)}"
-    return said + (f"; broke off: {', '.join(broken)}" if broken else "")
+        line += f"; missed: {'; '.join(missed)}"
+    return line + (f"; broke off: {', '.join(broken)}" if broken else "")
 
 
 def figure(value: float) -> str:
-    """Three digits that count: 1,234 and 56.7 and 0.123."""
+    """The value with about three significant digits: 1,234 and 56.7 and 0.123."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
@@ -73,7 +73,7 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Names and verdicts to the left, figures to the right."""
+    """A line of the table: text aligned to the left, figures to the right."""
     first, *figures, unit, goal, verdict = cells
     shown = [first.ljust(widths[0])]
     shown += [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=False)]

@@ -1,4 +1,4 @@
-"""A figure that was measured, its spread, its goal, and whether the goal was reached. Nothing here measures."""
+"""Measured figures with their spread and goal. This module does not measure."""
 
 import statistics
 from collections.abc import Sequence
@@ -17,15 +17,21 @@ class Goal:
         return value >= self.limit if self.comparison == ">=" else value <= self.limit
 
     def margin(self, value: float) -> float:
-        """How many times the goal was reached: above 1 it is met, whichever way it is compared."""
+        """Value over limit, or limit over value for "<=": 1 or more means that the goal is met."""
         above, below = (value, self.limit) if self.comparison == ">=" else (self.limit, value)
         return above / below if below > 0 else float("inf")
 
 
 @dataclass(frozen=True)
 class Row:
-    """`value` is the median of the repetitions, or the only figure; `low` and `high` are the lowest and the
-    highest repetition. `note` says what a reader must know to judge it."""
+    """A figure of the report.
+
+    Args:
+        value: the median of the repetitions, or the only figure.
+        low: the lowest repetition.
+        high: the highest repetition.
+        note: what a reader must know to judge the figure.
+    """
 
     name: str
     value: float
@@ -37,13 +43,13 @@ class Row:
 
     @property
     def is_met(self) -> bool | None:
-        """None where there is no goal."""
+        """None if there is no goal."""
         return None if self.goal is None else self.goal.is_met_by(self.value)
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one subject measured; `error` if it broke off."""
+    """The rows of one subject; `error` is why it broke off, if it did."""
 
     subject: str
     title: str
@@ -53,7 +59,11 @@ class Section:
 
 
 def row_of(name: str, samples: Sequence[float], unit: str, goal: Goal | None = None, note: str = "") -> Row:
-    """The median with the lowest and the highest. Raises ValueError without samples."""
+    """A row of the samples' median, lowest and highest.
+
+    Raises:
+        ValueError: there are no samples.
+    """
     if not samples:
         raise ValueError(f"{name!r} has no samples: nothing was measured")
     return Row(name, statistics.median(samples), unit, min(samples), max(samples), goal, note)
@@ -62,12 +72,12 @@ def row_of(name: str, samples: Sequence[float], unit: str, goal: Goal | None = N
 def ratio_of(
     name: str, samples: Sequence[float], reference: Sequence[float], goal: Goal | None = None, note: str = ""
 ) -> Row:
-    """Each sample over the reference's median; e.g. tasks a second over those of the limit."""
-    middle = statistics.median(reference)
-    return row_of(name, [sample / middle for sample in samples], "x", goal, note)
+    """A row of each sample over the reference's median, for example tasks per second over those of the limit."""
+    reference_median = statistics.median(reference)
+    return row_of(name, [sample / reference_median for sample in samples], "x", goal, note)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
-    """The smallest sample that at least `share` (0..1) of all do not exceed."""
+    """The sample below which `share` (0..1) of all samples lie."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,7 +1,7 @@
-"""Two data sets of sentences written by rule: support tickets by department, machine reports by fault.
+"""Writes two data sets of sentences by rule: support tickets by department, machine reports by fault.
 
-The held-out sentences come from other templates than those to learn from, so that a model that has learned them by
-heart is found out. Both are the same for the same seed.
+The held-out sentences come from other templates than the sentences to learn from, so that learning by heart does
+not help. The same seed gives the same sentences.
 """
 
 import random
@@ -21,7 +21,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class DataSet:
-    """As many sentences of each label, mixed; no text twice."""
+    """Sentences in random order, equally many of each label; no text comes twice."""
 
     name: str
     labels: tuple[str, ...]
@@ -31,7 +31,15 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Rules:
-    """`train` and `held_out`: by label the templates; `words` fill their slots, `before` and `after` go around."""
+    """How a data set is written.
+
+    Args:
+        train: label -> templates of the sentences to learn from.
+        held_out: label -> templates of the held-out sentences.
+        words: slot -> the words for it.
+        before: what may stand before a sentence.
+        after: what may stand after it.
+    """
 
     name: str
     train: Mapping[str, Sequence[str]]
@@ -242,32 +250,33 @@ def reports(seed: int = 0) -> DataSet:
 
 
 def write(rules: Rules, seed: int, train: int = 640, held_out: int = 240) -> DataSet:
-    """That many sentences to learn from, and to be tested on."""
-    dice = random.Random(f"{rules.name} {seed}")
+    """A data set of `train` sentences to learn from and `held_out` sentences to test on."""
+    generator = random.Random(f"{rules.name} {seed}")
     learned, unseen = (
-        _sentences(rules, templates, count, dice)
+        _sentences(rules, templates, count, generator)
         for templates, count in ((rules.train, train), (rules.held_out, held_out))
     )
     return DataSet(rules.name, tuple(rules.train), learned, unseen)
 
 
 def _sentences(
-    rules: Rules, templates: Mapping[str, Sequence[str]], count: int, dice: random.Random
+    rules: Rules, templates: Mapping[str, Sequence[str]], count: int, generator: random.Random
 ) -> tuple[Sentence, ...]:
-    found: list[Sentence] = []
-    for label, own in templates.items():
+    sentences: list[Sentence] = []
+    for label, label_templates in templates.items():
+        # A dict instead of a set, because it keeps the order.
         texts: dict[str, None] = {}
-        written = _texts(rules, own, dice)
+        endless_texts = _texts(rules, label_templates, generator)
         while len(texts) < count // len(templates):
-            texts[next(written)] = None
-        found += [Sentence(text, label) for text in texts]
-    dice.shuffle(found)
-    return tuple(found)
+            texts[next(endless_texts)] = None
+        sentences += [Sentence(text, label) for text in texts]
+    generator.shuffle(sentences)
+    return tuple(sentences)
 
 
-def _texts(rules: Rules, templates: Sequence[str], dice: random.Random) -> Iterator[str]:
-    """Endless: each template in turn."""
+def _texts(rules: Rules, templates: Sequence[str], generator: random.Random) -> Iterator[str]:
+    """Endless texts, from each template in turn."""
     while True:
         for template in templates:
-            filled = SLOT.sub(lambda slot: dice.choice(rules.words[slot[1]]), template)
-            yield dice.choice(rules.before) + filled + dice.choice(rules.after)
+            filled = SLOT.sub(lambda slot: generator.choice(rules.words[slot[1]]), template)
+            yield generator.choice(rules.before) + filled + generator.choice(rules.after)

@@ -1,4 +1,4 @@
-"""The processes that are measured, started as a person starts them, and ended whatever happens."""
+"""Starts the processes that are measured, as a person starts them, and always ends them."""
 
 import os
 import signal
@@ -20,13 +20,13 @@ from tests.servers import free_port
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
-# The training worker loads its base model after `ready`; figures begin when it has.
+# The training worker loads its base model after `ready`; measurements start when it has.
 SETTLE_S = 3.0
 
 
 @contextmanager
 def lorabel(plan: Plan, variables: Mapping[str, str] | None = None) -> Iterator[Lorabel]:
-    """`lorabel up` with data of its own, on the plan's device."""
+    """`lorabel up` with an empty data folder, on the plan's device."""
     with TemporaryDirectory(prefix="lorabel-bench-") as folder:
         started = lorabel_processes.start(Path(folder), {**plan.variables, **(variables or {})})
         try:
@@ -38,7 +38,7 @@ def lorabel(plan: Plan, variables: Mapping[str, str] | None = None) -> Iterator[
 
 @contextmanager
 def photo_server() -> Iterator[str]:
-    """Its address."""
+    """A running `benchmarks.photos`; yields its address."""
     port = free_port()
     with process([sys.executable, "-m", "benchmarks.photos", str(port)], f"http://127.0.0.1:{port}/0.jpg") as url:
         yield url.removesuffix("/0.jpg")
@@ -46,17 +46,17 @@ def photo_server() -> Iterator[str]:
 
 @contextmanager
 def usual_way(model: str, device: str, precision: str) -> Iterator[str]:
-    """Its address; torch's threads are set as Lorabel sets them."""
+    """A running `benchmarks.usual_way`, with torch's threads set as Lorabel sets them; yields its address."""
     port = free_port()
-    what = ["--model", model, "--device", device, "--precision", precision, "--port", str(port)]
-    command = [sys.executable, "-m", "benchmarks.usual_way", *what]
+    options = ["--model", model, "--device", device, "--precision", precision, "--port", str(port)]
+    command = [sys.executable, "-m", "benchmarks.usual_way", *options]
     with process(command, f"http://127.0.0.1:{port}/health", PATIENCE) as url:
         yield url.removesuffix("/health")
 
 
 @contextmanager
 def process(argv: Sequence[str], probe: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Started, answering at `probe`, and ended."""
+    """Start a process, wait until it answers at the address `probe`, and end it after the block."""
     environment = {**lorabel_processes.bare_environment(), **(variables or {})}
     started = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -67,7 +67,7 @@ def process(argv: Sequence[str], probe: str, variables: Mapping[str, str] | None
 
 
 def _wait_for(url: str, started: subprocess.Popen[bytes]) -> None:
-    """An answer of any status."""
+    """Wait for an answer of any status."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and started.poll() is None:
         try:
@@ -79,7 +79,7 @@ def _wait_for(url: str, started: subprocess.Popen[bytes]) -> None:
 
 
 def _end(started: subprocess.Popen[bytes]) -> None:
-    """With the processes that it started, also those that outlive it."""
+    """End a process; if it does not end in time, kill it with the processes that it started."""
     if started.poll() is None:
         started.send_signal(signal.SIGTERM)
     try:

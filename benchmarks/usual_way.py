@@ -1,10 +1,10 @@
-"""The usual way, to compare with: a Label Studio backend as people write it.
+"""A Label Studio backend as people usually write it, for comparison.
 
     python -m benchmarks.usual_way --model local-dir:FOLDER --device cpu --precision float32 --port 9999
 
-One global model, one task after the other, in the request's thread, with gunicorn's 8 threads and open_clip's own
-preprocessing: https://github.com/HumanSignal/label-studio-ml-backend has its examples like that. To be fair, the
-model is loaded once, text features are kept, connections are reused, and the answer is no more than is needed.
+It has one global model and predicts one task after the other in the request's thread, with gunicorn's 8 threads
+and open_clip's own preprocessing, like the examples of https://github.com/HumanSignal/label-studio-ml-backend. To
+be fair, the model is loaded once, text features are kept, connections are reused, and answers are small.
 """
 
 import argparse

@@ -1,6 +1,7 @@
-"""One file per subject of the benchmark: `measure(plan) -> list[Row]`, and a docstring that begins with its title.
+"""The subjects of the benchmark, one file each, with a function `measure(plan) -> list[Row]`.
 
-The folder is read; a file that is put here is measured.
+The first line of a file's docstring is the subject's title. Subjects are found by reading this folder, so a new
+file needs no registration.
 """
 
 import importlib
@@ -16,11 +17,12 @@ Measure = Callable[[Plan], list[Row]]
 
 
 def names() -> list[str]:
-    """In the order in which they are measured and shown."""
+    """The subjects' names in the order in which they are measured and shown."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def title(name: str) -> str:
+    """The first line of the subject's docstring."""
     return (_module(name).__doc__ or name).strip().splitlines()[0].rstrip(".")
 
 

@@ -1,10 +1,10 @@
 """Active learning: what a label is worth, by the strategy that chose the task.
 
-scikit-learn's 1797 digits with the demo model's features, and sentences of `benchmarks/sentences.py` with
-MiniLM's; half of each to choose from and half to measure on. On the frozen features a logistic regression is
-fitted anew after each batch of labels. It stands for the training runs: what is compared are the strategies, in
-seconds rather than hours, with the code that orders a project's tasks.
-Each batch doubles the labels; the first ten are drawn by chance and the same for all.
+The data are scikit-learn's 1797 digits with the demo model's features, and the sentences of
+`benchmarks/sentences.py` with MiniLM's features. Tasks are chosen from one half and accuracy is measured on the
+other half. After each batch of labels a logistic regression is fitted anew on the frozen features. It stands for a
+training run, so that the strategies can be compared in seconds rather than hours, with the code that orders a
+project's tasks. Each batch doubles the labels; the first ten are random and the same for all strategies.
 """
 
 import io
@@ -53,21 +53,24 @@ def _compare(name: str, vectors: Vectors, classes: Classes, plan: Plan) -> list[
     seeds = range(QUICK_SEEDS if plan.is_quick else SEEDS)
     curves = {strategy: [_curve(strategy, vectors, classes, seed) for seed in seeds] for strategy in Strategy}
     rows = [
-        row_of(f"{name}, {strategy}, {count} labels", [curve[place] for curve in of_seeds], "accuracy")
-        for strategy, of_seeds in curves.items()
-        for place, count in enumerate(LABELS)
+        row_of(f"{name}, {strategy}, {count} labels", [curve[index] for curve in curves_of_seeds], "accuracy")
+        for strategy, curves_of_seeds in curves.items()
+        for index, count in enumerate(LABELS)
         if count > LABELS[0] or strategy == Strategy.RANDOM
     ]
-    chance = curves[Strategy.RANDOM]
+    random_curves = curves[Strategy.RANDOM]
     return rows + [
         row_of(
             f"{name}, {strategy} over random, mean of the curve",
-            [mean(one[1:]) / mean(other[1:]) for one, other in zip(of_seeds, chance, strict=True)],
+            [
+                mean(curve[1:]) / mean(random_curve[1:])
+                for curve, random_curve in zip(curves_of_seeds, random_curves, strict=True)
+            ],
             "x",
             goal=NOT_WORSE_THAN_CHANCE,
             note=f"{len(seeds)} seeds, {LABELS[1]} to {LABELS[-1]} labels",
         )
-        for strategy, of_seeds in curves.items()
+        for strategy, curves_of_seeds in curves.items()
         if strategy != Strategy.RANDOM
     ]
 
@@ -78,23 +81,24 @@ def _digits(plan: Plan) -> tuple[Vectors, Classes]:
     assert isinstance(family, DualEncoder)
     digits = load_digits()
     pictures = [family.read(Modality.IMAGE, _png(digit)) for digit in digits.images]
-    return _encoded(family, Modality.IMAGE, pictures), digits.target.astype(np.intp)
+    return _encode(family, Modality.IMAGE, pictures), digits.target.astype(np.intp)
 
 
 def _tickets(plan: Plan) -> tuple[Vectors, Classes]:
     settings = plan.settings.model_copy(update={"models": {"text_encoder": f"local-dir:{get_model_path()}"}})
     family = load_family(TextEncoder, settings)
     assert isinstance(family, TextEncoder)
-    found = sentences.tickets()
-    written = [*found.train, *found.held_out]
-    classes = np.array([found.labels.index(one.label) for one in written], dtype=np.intp)
-    return _encoded(family, Modality.TEXT, [one.text for one in written]), classes
+    data_set = sentences.tickets()
+    tickets = [*data_set.train, *data_set.held_out]
+    classes = np.array([data_set.labels.index(ticket.label) for ticket in tickets], dtype=np.intp)
+    return _encode(family, Modality.TEXT, [ticket.text for ticket in tickets]), classes
 
 
 @torch.inference_mode()
-def _encoded(family: Encoder, modality: Modality, data: Sequence[Any]) -> Vectors:
-    parts = [data[start : start + BATCH] for start in range(0, len(data), BATCH)]
-    return np.concatenate([family.encode(modality, part).cpu().numpy() for part in parts])
+def _encode(family: Encoder, modality: Modality, data: Sequence[Any]) -> Vectors:
+    """The base model's features, (len(data), dim)."""
+    batches = [data[start : start + BATCH] for start in range(0, len(data), BATCH)]
+    return np.concatenate([family.encode(modality, batch).cpu().numpy() for batch in batches])
 
 
 def _png(digit: NDArray[np.float64]) -> bytes:
@@ -105,18 +109,19 @@ def _png(digit: NDArray[np.float64]) -> bytes:
 
 def _curve(strategy: Strategy, vectors: Vectors, classes: Classes, seed: int) -> Curve:
     """The accuracy on the other half after each number of labels."""
-    drawn = shuffled(len(classes), seed)
-    pool, unseen = drawn[::2], drawn[1::2]
-    labeled, left = pool[: LABELS[0]], pool[LABELS[0] :]
+    indices = shuffled(len(classes), seed)
+    pool, unseen = indices[::2], indices[1::2]
+    labeled, unlabeled = pool[: LABELS[0]], pool[LABELS[0] :]
     accuracies = []
-    for count, following in zip(LABELS, (*LABELS[1:], LABELS[-1]), strict=True):
+    for count, next_count in zip(LABELS, (*LABELS[1:], LABELS[-1]), strict=True):
         assert len(labeled) == count
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         model.fit(vectors[labeled], classes[labeled])
         accuracies.append(float(model.score(vectors[unseen], classes[unseen])))
-        chosen = _order(strategy, vectors, model.predict_proba(vectors[left]), labeled, left)[: following - count]
-        labeled = labeled + [left[place] for place in chosen]
-        left = [one for place, one in enumerate(left) if place not in set(chosen)]
+        probabilities = model.predict_proba(vectors[unlabeled])
+        order = _order(strategy, vectors, probabilities, labeled, unlabeled)
+        labeled = labeled + [unlabeled[position] for position in order[: next_count - count]]
+        unlabeled = [index for index in unlabeled if index not in set(labeled)]
     return accuracies
 
 
@@ -125,14 +130,15 @@ def _order(
     vectors: Vectors,
     probabilities: NDArray[np.float64],
     labeled: Sequence[int],
-    left: Sequence[int],
+    unlabeled: Sequence[int],
 ) -> list[int]:
+    """Positions in `unlabeled`, the first to be labeled first."""
     match strategy:
         case Strategy.UNCERTAINTY:
             return ascending(probabilities.max(axis=1).tolist())
         case Strategy.MARGIN:
             return ascending([margin([row]) for row in probabilities.tolist()])
         case Strategy.DIVERSITY:
-            return core_set(vectors[left], vectors[labeled])
+            return core_set(vectors[unlabeled], vectors[labeled])
         case Strategy.RANDOM:
-            return list(range(len(left)))
+            return list(range(len(unlabeled)))

@@ -1,8 +1,8 @@
 """Adapters: many projects in one batch, a cold one, and how many are held.
 
-The forward passes run in this process, on the bank as the model server uses it and on PEFT's own mixed batches
+The forward passes run in this process, with the model server's adapter bank and with PEFT's own mixed batches
 (`adapter_names=`, https://huggingface.co/docs/peft/main/en/developer_guides/lora). The cold adapter and the memory
-are those of a model server that runs.
+are measured in a running model server.
 """
 
 import statistics
@@ -40,10 +40,10 @@ SMALL_RANK = 2
 MEGABYTE = 2**20
 PROJECTS = (1, 8, 64, 256)
 QUICK_PROJECTS = (1, 64)
-# PEFT walks through all modules for each adapter that it loads, so 64 take it half a minute.
+# PEFT walks through all modules for each adapter that it loads, so loading 64 adapters takes half a minute.
 PEFT_PROJECTS = (1, 8, 64)
 PEFT_LOADING = MappingProxyType({"autocast_adapter_dtype": False, "low_cpu_mem_usage": True})
-JUDGED = 64
+GOAL_PROJECTS = 64
 OF_BASE = Goal(">=", 0.85)
 COLD_MS = Goal("<=", 50.0)
 COLD_ADAPTERS, QUICK_COLD_ADAPTERS = 20, 5
@@ -76,7 +76,10 @@ def measure(plan: Plan) -> list[Row]:
 def _mixed_batches(
     family: Family, folders: AdapterFolders, names: Sequence[str], counts: Sequence[int], plan: Plan
 ) -> list[Row]:
-    """Each round measures everything once, so that other work on the machine meets all alike."""
+    """Rows a second of a batch of several projects' rows.
+
+    Each round measures every contestant once, so that other work on the machine affects all of them alike.
+    """
     batch = plan.settings.max_batch
     pixels = torch.randn(batch, 3, 224, 224).to(family.device, family.dtype)
     times: dict[str, list[float]] = {}
@@ -86,7 +89,7 @@ def _mixed_batches(
         bank.load(name)
     contestants = {"base model only": _with_bank(family, bank, pixels, [None])}
     contestants |= {_title(count): _with_bank(family, bank, pixels, names[:count]) for count in counts}
-    while len(times.get(_title(JUDGED), ())) < LEAST_ROUNDS or time.monotonic() < until:
+    while len(times.get(_title(GOAL_PROJECTS), ())) < LEAST_ROUNDS or time.monotonic() < until:
         for name, forward in contestants.items():
             times.setdefault(name, []).append(_seconds(forward, family.device))
     # PEFT changes the module for good, so it comes last.
@@ -94,12 +97,13 @@ def _mixed_batches(
     for _ in range(LEAST_ROUNDS):
         for name, forward in peft.items():
             times.setdefault(name, []).append(_seconds(forward, family.device))
-    rates = {name: [batch / seconds for seconds in found[1:]] for name, found in times.items()}
+    # The first round warms up.
+    rates = {name: [batch / seconds for seconds in of_rounds[1:]] for name, of_rounds in times.items()}
     base = rates["base model only"]
     return [
-        *(row_of(f"batch of {batch}, {name}", found, "rows/s") for name, found in rates.items()),
+        *(row_of(f"batch of {batch}, {name}", samples, "rows/s") for name, samples in rates.items()),
         *(
-            ratio_of(f"{_title(n)}, of base", rates[_title(n)], base, OF_BASE if n == JUDGED else None)
+            ratio_of(f"{_title(n)}, of base", rates[_title(n)], base, OF_BASE if n == GOAL_PROJECTS else None)
             for n in counts
         ),
     ]
@@ -112,11 +116,11 @@ def _title(count: int) -> str:
 def _with_bank(
     family: Family, bank: AdapterBank, pixels: Tensor, names: Sequence[str | None]
 ) -> Callable[[], Tensor]:
-    """Batch after batch takes the next projects in turn, so that more projects than rows come up too."""
-    turn = cycle(names)
+    """A forward pass whose rows have the adapters in turn. The next pass goes on where the last one stopped."""
+    next_names = cycle(names)
 
     def forward() -> Tensor:
-        with bank.use(list(islice(turn, len(pixels)))):
+        with bank.use(list(islice(next_names, len(pixels)))):
             features: Tensor = family.module.encode_image(pixels)  # type: ignore[operator]
         return features
 
@@ -127,16 +131,16 @@ def _with_peft(
     family: Family, folders: AdapterFolders, names: Sequence[str], pixels: Tensor
 ) -> dict[str, Callable[[], Tensor]]:
     model = PeftModel.from_pretrained(family.module, folders.path(names[0]), "p0", **PEFT_LOADING)
-    for place, name in enumerate(names[1:], 1):
-        model.load_adapter(folders.path(name), f"p{place}", **PEFT_LOADING)
+    for index, name in enumerate(names[1:], 1):
+        model.load_adapter(folders.path(name), f"p{index}", **PEFT_LOADING)
     model.to(family.dtype).eval()
 
     def forward_of(count: int) -> Callable[[], Tensor]:
-        rows = list(islice(cycle(f"p{place}" for place in range(count)), len(pixels)))
+        row_adapters = list(islice(cycle(f"p{index}" for index in range(count)), len(pixels)))
 
         def forward() -> Tensor:
-            answer = model(image=pixels, adapter_names=rows)
-            features: Tensor = answer["image_features"] if isinstance(answer, dict) else answer[0]
+            output = model(image=pixels, adapter_names=row_adapters)
+            features: Tensor = output["image_features"] if isinstance(output, dict) else output[0]
             return features
 
         return forward
@@ -167,35 +171,35 @@ def _in_a_model_server(
     command = [sys.executable, "-m", "model_server"]
     with servers.process(command, f"{settings.model_server_url}/livez", variables):
         client = ModelClient(settings)
-        caller = _Asker(client)
-        caller.ask(None)
-        added = [caller.cold_ms(name) for name in small]
+        caller = _Caller(client)
+        caller.request(None)
+        added_ms = [caller.cold_ms(name) for name in small]
         client.preload(large, TIMEOUT_S)
         models = client.models()
         client.close()
     each_mb = models.adapter_bytes / len(models.adapters) / MEGABYTE
     size = (folders.path(small[0]) / "adapter_model.safetensors").stat().st_size
-    where = f"{settings.adapter_memory_mb} MB, {len(large) + len(small)} asked for"
+    note = f"{settings.adapter_memory_mb} MB, {len(large) + len(small)} asked for"
     return [
-        row_of(f"a cold adapter of {size / 1e6:.1f} MB adds to its first request", added, "ms", COLD_MS),
+        row_of(f"a cold adapter of {size / 1e6:.1f} MB adds to its first request", added_ms, "ms", COLD_MS),
         Row("memory of each of the adapters held, rank 8", each_mb, "MB", note=models.precision),
-        Row("adapters held in ADAPTER_MEMORY_MB", len(models.adapters), "", note=where),
+        Row("adapters held in ADAPTER_MEMORY_MB", len(models.adapters), "", note=note),
     ]
 
 
-class _Asker:
-    """Asks for one row at a time, each of another photograph."""
+class _Caller:
+    """Requests one row at a time, each of another photograph."""
 
     def __init__(self, client: ModelClient) -> None:
         self._client, self._photos, self._number = client, Photos(), 0
 
     def cold_ms(self, adapter: str) -> float:
-        """What the first request takes longer than those after it."""
-        first = self.ask(adapter)
-        return (first - statistics.median(self.ask(adapter) for _ in range(WARM_REQUESTS))) * 1000
+        """How much longer the first request with an adapter takes than the requests after it."""
+        first_s = self.request(adapter)
+        return (first_s - statistics.median(self.request(adapter) for _ in range(WARM_REQUESTS))) * 1000
 
-    def ask(self, adapter: str | None) -> float:
-        """Seconds."""
+    def request(self, adapter: str | None) -> float:
+        """Returns the seconds that the request took."""
         photo = Content(modality=Modality.IMAGE, media=MediaRef(url=data_url(self._photos[self._number])))
         question = LabelsInput(contents=(photo,), labels=tuple((label,) for label in LABELS))
         self._number += 1

@@ -1,7 +1,8 @@
 """Bulk runs, end to end against the real Label Studio.
 
-ViT-B-32. `lorabel preannotate` as a person starts it: tasks are read page by page, their photographs fetched, the
-predictions computed and written back. Left out of the quick part: Label Studio alone takes longer to start.
+The model is ViT-B-32. `lorabel preannotate`, as a person starts it, reads tasks page by page, fetches their
+photographs, predicts, and writes the predictions back. The quick run leaves this out, because starting Label
+Studio alone takes longer than the whole quick run.
 """
 
 import subprocess
@@ -43,7 +44,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def _preannotate(lorabel: Lorabel, project_id: int) -> float:
-    """Seconds, from the command to its end."""
+    """Returns the seconds from the start of the command to its end."""
     command = [str(PROGRAM), "preannotate", str(project_id)]
     began = time.monotonic()
     subprocess.run(
@@ -53,7 +54,11 @@ def _preannotate(lorabel: Lorabel, project_id: int) -> float:
 
 
 def _label_studio_s(lorabel: Lorabel, project_id: int) -> float:
-    """Raises RuntimeError if a task was left out."""
+    """The seconds of the bulk run that requests to Label Studio took.
+
+    Raises:
+        RuntimeError: the run left out a task.
+    """
     url = f"{lorabel.url}/api/v1/projects/{project_id}/preannotations"
     run = httpx.get(url, trust_env=False, timeout=30.0).raise_for_status().json()["runs"][0]
     if run["done"] != TASKS:

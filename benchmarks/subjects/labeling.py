@@ -1,8 +1,9 @@
 """A labeling stream of the real Label Studio, with and without predicting ahead.
 
-ViT-B-32. An annotator opens a task, looks at it for a moment, submits, and opens the next. Label Studio asks
-/predict when a task is opened, and shows it when it was answered; times are those of the backend's own log.
-Left out of the quick part: Label Studio alone takes longer to start.
+The model is ViT-B-32. An annotator opens a task, looks at it for a moment, submits, and opens the next task. Label
+Studio calls /predict when a task is opened, and shows the task when it has the answer; the times of /predict are
+from the backend's log. The quick run leaves this out, because starting Label Studio alone takes longer than the
+whole quick run.
 """
 
 import re
@@ -52,13 +53,16 @@ def _rows(name: str, times: dict[str, list[float]]) -> list[Row]:
     named = ((f"{name}, not ahead", times[WITHOUT]), (f"{name}, {WITH} tasks ahead", times[WITH]))
     return [
         row
-        for title, found in named
-        for row in (row_of(f"{title}: p50", found, "ms"), Row(f"{title}: p95", percentile(found, 0.95), "ms"))
+        for title, times_ms in named
+        for row in (
+            row_of(f"{title}: p50", times_ms, "ms"),
+            Row(f"{title}: p95", percentile(times_ms, 0.95), "ms"),
+        )
     ]
 
 
 def _label(server: Server, project_id: int) -> list[float]:
-    """Milliseconds until each task was open."""
+    """Label every task. Returns the milliseconds until each task was open."""
     times = []
     region: dict[str, object] = {
         "from_name": "label",
@@ -81,9 +85,13 @@ def _submit(client: LabelStudio, task_id: int, region: dict[str, object]) -> Non
 
 
 def _predict_ms(lorabel: Lorabel) -> list[float]:
-    """Of every task that was opened. Raises RuntimeError if one was not asked for."""
+    """The milliseconds of each /predict, from the backend's log.
+
+    Raises:
+        RuntimeError: Label Studio did not call /predict for every task.
+    """
     log = (lorabel.settings.data_dir / "logs" / "backend.log").read_text(errors="replace")
-    found = [float(ms) for ms in PREDICT.findall(log)][-TASKS:]
-    if len(found) < TASKS:
-        raise RuntimeError(f"Label Studio asked for {len(found)} of {TASKS} predictions")
-    return found
+    times_ms = [float(milliseconds) for milliseconds in PREDICT.findall(log)][-TASKS:]
+    if len(times_ms) < TASKS:
+        raise RuntimeError(f"Label Studio asked for {len(times_ms)} of {TASKS} predictions")
+    return times_ms

@@ -1,7 +1,8 @@
 """Latency of /predict under training, and of /health and /setup while saturated.
 
-The demo model. One client in a labeling stream (/health, /setup, one task of a new photograph, again and again),
-first idle, then with training runs back to back, then with predictions of 100 tasks a request beside the runs.
+The model is the demo model. One client repeats the calls of a labeling stream: /health, /setup, and /predict of
+one task with a new photograph. It does so first while the server is idle, then during training runs back to back,
+then with requests of 100 tasks beside the runs.
 """
 
 import itertools
@@ -31,8 +32,8 @@ TIMES_IDLE = Goal("<=", 3.0)
 # Label Studio's own limits, for the slowest answer.
 LIMITS_MS = {"/health": Goal("<=", 1000.0), "/setup": Goal("<=", 3000.0)}
 PREDICT = "/predict, one task"
-# Training is shorter than a measurement on a fast machine, and longer than it on a slow one.
-LONGER = 2
+# On a slow machine a training run takes longer than a measurement, so measurements during training take longer.
+TIMES_LONGER = 2
 Times = dict[str, list[float]]
 
 
@@ -45,10 +46,10 @@ def measure(plan: Plan) -> list[Row]:
         idle = stream.probe(lorabel.url, plan.seconds)
         with _repeated(lorabel.url, _train):
             _wait_for_training(lorabel.url)
-            training = stream.probe(lorabel.url, plan.seconds * LONGER)
+            training = stream.probe(lorabel.url, plan.seconds * TIMES_LONGER)
             with _repeated(lorabel.url, _Bulk(stream)):
                 time.sleep(plan.warm_up_s)
-                saturated = stream.probe(lorabel.url, plan.seconds * LONGER)
+                saturated = stream.probe(lorabel.url, plan.seconds * TIMES_LONGER)
             runs = _finished_runs(lorabel.url)
     phases = {IDLE: idle, TRAINING: training, SATURATED: saturated}
     return [
@@ -58,13 +59,13 @@ def measure(plan: Plan) -> list[Row]:
 
 
 class Stream:
-    """Calls in turn, as a labeling stream makes them; no photograph comes twice."""
+    """Makes the calls of a labeling stream in turn; no photograph comes twice."""
 
     def __init__(self) -> None:
         self.photos, self.numbers = Photos(), itertools.count()
 
     def probe(self, url: str, seconds: float) -> Times:
-        """Milliseconds of each call by its name."""
+        """Call for some seconds. Returns the milliseconds of each call, by its name."""
         setup = {
             "project": f"{PROJECT}.1",
             "schema": LABEL_CONFIG,
@@ -87,12 +88,12 @@ class Stream:
 
     def body(self, tasks: int) -> dict[str, object]:
         numbers = [next(self.numbers) for _ in range(tasks)]
-        found = [{"id": number, "data": {"image": data_url(self.photos[number])}} for number in numbers]
-        return {"tasks": found, "project": f"{PROJECT}.1", "label_config": LABEL_CONFIG, "params": {}}
+        sent_tasks = [{"id": number, "data": {"image": data_url(self.photos[number])}} for number in numbers]
+        return {"tasks": sent_tasks, "project": f"{PROJECT}.1", "label_config": LABEL_CONFIG, "params": {}}
 
 
 class _Bulk:
-    """A request of many tasks, which are made before it is first sent: the machine's cores are scarce."""
+    """Sends requests of many tasks. They are made beforehand, to take no CPU time during the measurement."""
 
     def __init__(self, stream: Stream) -> None:
         self._bodies: Iterator[dict[str, object]] = itertools.cycle([stream.body(BULK_TASKS) for _ in range(5)])
@@ -102,14 +103,18 @@ class _Bulk:
 
 
 def _train(client: httpx.Client) -> None:
-    """Ask for a run as soon as the last one ended; one more waits in the queue meanwhile."""
+    """Request a run. Called again and again, so that another run always waits while one trains."""
     client.post(f"/api/v1/projects/{PROJECT}/train").raise_for_status()
     time.sleep(POLL_S)
 
 
 @contextmanager
 def _repeated(url: str, work: Callable[[httpx.Client], None]) -> Iterator[None]:
-    """Does the work again and again beside the block, in one thread."""
+    """Repeat the work in a thread during the block.
+
+    Raises:
+        RuntimeError: a request of the work failed.
+    """
     stop = threading.Event()
     failed: list[Exception] = []
 
@@ -142,8 +147,8 @@ def _wait_for_training(url: str) -> None:
 
 def _finished_runs(url: str) -> int:
     with _client(url) as client:
-        found = client.get(f"/api/v1/projects/{PROJECT}/runs").raise_for_status().json()["runs"]
-    return sum(run["state"] == "finished" for run in found)
+        runs = client.get(f"/api/v1/projects/{PROJECT}/runs").raise_for_status().json()["runs"]
+    return sum(run["state"] == "finished" for run in runs)
 
 
 def _client(url: str) -> httpx.Client:
@@ -157,7 +162,7 @@ def _timed_ms(call: Callable[[], httpx.Response]) -> float:
 
 
 def _rows(name: str, phase: str, times_ms: list[float]) -> list[Row]:
-    """The median between the fastest and the slowest; p95; and where Label Studio has a limit, the slowest."""
+    """The median with the fastest and the slowest; p95; and the slowest as a row if Label Studio has a limit."""
     title = f"{name} {phase}"
     rows = [
         Row(f"{title}: p50", percentile(times_ms, 0.5), "ms", min(times_ms), max(times_ms)),
@@ -169,10 +174,11 @@ def _rows(name: str, phase: str, times_ms: list[float]) -> list[Row]:
 
 
 def _times_idle(idle_ms: list[float], busy_ms: list[float], runs: int) -> Row:
-    """The spread is that of the windows' own p95."""
+    """The p95 while training over the p95 while idle. The spread is that of the p95 in each window."""
     reference = percentile(idle_ms, 0.95)
     length = max(1, len(busy_ms) // WINDOWS)
-    parts = [percentile(busy_ms[i : i + length], 0.95) / reference for i in range(0, len(busy_ms), length)]
+    starts = range(0, len(busy_ms), length)
+    ratios = [percentile(busy_ms[start : start + length], 0.95) / reference for start in starts]
     value = percentile(busy_ms, 0.95) / reference
     note = f"{runs} training runs"
-    return Row(f"{PREDICT}: p95 {TRAINING}, times idle", value, "x", min(parts), max(parts), TIMES_IDLE, note)
+    return Row(f"{PREDICT}: p95 {TRAINING}, times idle", value, "x", min(ratios), max(ratios), TIMES_IDLE, note)

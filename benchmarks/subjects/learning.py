@@ -1,8 +1,8 @@
 """Learning: from the last submit to a new version, round after round.
 
-The demo model. Each round submits 20 annotations of new tasks over the webhook, which starts a run, and waits for
-its end. A run takes what is new and a bounded part of what is old, so late rounds should take as long as early
-ones.
+The model is the demo model. Each round sends 20 annotations of new tasks to the webhook, which starts a run, and
+waits for its end. A run learns from the new annotations and a bounded number of old ones, so late rounds should
+take as long as early rounds.
 """
 
 import statistics
@@ -28,7 +28,7 @@ LAST_OF_SECOND = Goal("<=", 1.2)
 
 @dataclass(frozen=True)
 class Round:
-    """`seconds` from the last submit's answer to the end of the run."""
+    """`seconds`: from the answer to the last submit to the end of the run."""
 
     seconds: float
     is_promoted: bool
@@ -44,7 +44,7 @@ def measure(plan: Plan) -> list[Row]:
     with servers.lorabel(plan, variables) as lorabel, _client(lorabel.url) as client:
         annotator = Annotator(client)
         rounds = [_round(client, annotator, number) for number in range(1, count + 1)]
-    promoted = [one.seconds for one in rounds if one.is_promoted]
+    promoted = [measured.seconds for measured in rounds if measured.is_promoted]
     last = rounds[-1].seconds
     note = "" if count == ROUNDS else f"quick: round {count} stands for round {ROUNDS}"
     return [
@@ -52,7 +52,7 @@ def measure(plan: Plan) -> list[Row]:
             "from the last submit to the new live version", promoted, "s", note=f"{len(promoted)} of {count} live"
         ),
         *(Row(f"round {n}", rounds[n - 1].seconds, "s") for n in SHOWN if n <= count),
-        row_of(f"rounds 2 to {count}", [one.seconds for one in rounds[1:]], "s"),
+        row_of(f"rounds 2 to {count}", [measured.seconds for measured in rounds[1:]], "s"),
         Row(f"round {count} over round 2", last / rounds[1].seconds, "x", goal=LAST_OF_SECOND, note=note),
         Row(
             f"last {len(rounds[-3:])} rounds over rounds 2 to 4, medians",
@@ -64,7 +64,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def _median(rounds: list[Round]) -> float:
-    return statistics.median(one.seconds for one in rounds)
+    return statistics.median(measured.seconds for measured in rounds)
 
 
 def _client(url: str) -> httpx.Client:
@@ -72,6 +72,11 @@ def _client(url: str) -> httpx.Client:
 
 
 def _round(client: httpx.Client, annotator: Annotator, number: int) -> Round:
+    """Submit annotations and wait for the run.
+
+    Raises:
+        RuntimeError: the run failed, or did not end in time.
+    """
     annotator.submit(ANNOTATIONS)
     submitted_at = time.monotonic()
     while time.monotonic() < submitted_at + TIMEOUT_S:
@@ -87,9 +92,9 @@ def _round(client: httpx.Client, annotator: Annotator, number: int) -> Round:
 
 
 def _run(client: httpx.Client, number: int) -> dict[str, Any] | None:
-    """The project's run of that number, counted from its first, if it has been asked for."""
+    """The project's run of that number, counted from 1, or None if it is not requested yet."""
     answer = client.get(f"/api/v1/projects/{PROJECT}/runs")
     if answer.status_code == httpx.codes.NOT_FOUND:
         return None
-    found: list[dict[str, Any]] = answer.raise_for_status().json()["runs"]
-    return found[-number] if len(found) >= number else None
+    newest_first: list[dict[str, Any]] = answer.raise_for_status().json()["runs"]
+    return newest_first[-number] if len(newest_first) >= number else None

@@ -1,9 +1,9 @@
 """Search: how often the right task is among the first, and how long a query takes.
 
-The demo model. Drawn pictures are looked for by their captions, each of which fits one of them; crops of
-photographs by a cut, recompressed and darker copy, among other crops of the same photographs. The vectors go as
-those of tasks do: over the model server, into the database, from there into memory. Times are those of random
-vectors of 512 numbers, compared with one that is there.
+The model is the demo model. Drawn pictures are searched by their captions, each of which fits one picture. Crops
+of photographs are searched by a cropped, recompressed and darker copy, among other crops of the same photographs.
+The vectors take the same way as those of tasks: from the model server into the database, and from there into
+memory. Times are those of random vectors of 512 numbers, where the query is one of the vectors.
 """
 
 import io
@@ -68,7 +68,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 class _Bench:
-    """Each index is a project of its own."""
+    """Measures with a database of its own. Each index is another project."""
 
     def __init__(self, folder: Path, client: ModelClient) -> None:
         self._store = Store(f"sqlite:///{folder / 'search.db'}")
@@ -95,56 +95,58 @@ class _Bench:
         return _recalls(f"near-duplicate to one of {count} crops", ranks, LIKENESS, note)
 
     def cost(self, photos: str, pages: int) -> Row:
-        """What a bulk run pays for the vectors of the tasks that it has just predicted."""
+        """The time that a bulk run needs for the vectors of tasks that it has just predicted."""
         shares = []
         for page in range(pages):
             urls = [f"{photos}/{page * PAGE + i}.jpg" for i in range(PAGE)]
-            asked = {i: _picture(url, is_cache_only=True) for i, url in enumerate(urls)}
+            inputs = {task_id: _picture(url, is_cache_only=True) for task_id, url in enumerate(urls)}
             caller = self._caller()
-            rows = [_label_row(one.contents) for one in asked.values()]
-            began = time.perf_counter()
+            rows = [_label_row(embed_input.contents) for embed_input in inputs.values()]
+            started = time.perf_counter()
             self._client.predict(rows, TIMEOUT_S, caller.project_id, Priority.BULK)
             predicted = time.perf_counter()
-            found = embeddings.keep(self._store, caller, asked, lambda media: media)
-            shares.append((time.perf_counter() - predicted) / (predicted - began))
-            if not all(isinstance(one, TaskVector) for one in found.values()):
-                raise RuntimeError("what was predicted a moment ago is no longer in memory")
+            vectors = embeddings.keep(self._store, caller, inputs, lambda media: media)
+            shares.append((time.perf_counter() - predicted) / (predicted - started))
+            if not all(isinstance(vector, TaskVector) for vector in vectors.values()):
+                raise RuntimeError("the model server no longer has what it predicted a moment ago in memory")
         return row_of(f"embedding {PAGE} tasks just predicted, of their prediction's time", shares, "x", SHARE)
 
     def query_times(self, count: int) -> list[Row]:
         project_id = next(self._project_ids)
         generator = np.random.default_rng(count)
-        asked = _text("drawn at random")
+        embed_input = _text("drawn at random")
         for start in range(0, count, ROWS_PER_WRITE):
             vectors = generator.standard_normal((min(ROWS_PER_WRITE, count - start), DIM)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            places = {
-                start + i: TaskVector("random", v.astype(VECTOR_DTYPE).tobytes()) for i, v in enumerate(vectors)
+            task_vectors = {
+                task_id: TaskVector("random", vector.astype(VECTOR_DTYPE).tobytes())
+                for task_id, vector in enumerate(vectors, start)
             }
-            task_embeddings.write(self._store, project_id, dict.fromkeys(places, asked), places)
-        searched, times = VectorIndex(self._store, MOST_BYTES), []
+            inputs = dict.fromkeys(task_vectors, embed_input)
+            task_embeddings.write(self._store, project_id, inputs, task_vectors)
+        index, times_ms = VectorIndex(self._store, MOST_BYTES), []
         for _ in range(QUERIES + 1):
-            began = time.perf_counter()
-            (hit,) = searched.nearest(project_id, places[count - 1], 1)
-            times.append((time.perf_counter() - began) * 1000)
+            started = time.perf_counter()
+            (hit,) = index.nearest(project_id, task_vectors[count - 1], 1)
+            times_ms.append((time.perf_counter() - started) * 1000)
             if hit.task_id != count - 1:
                 raise RuntimeError(f"the nearest of {count} is {hit}, expected task {count - 1} itself")
-        first, *others = times
+        first_ms, *others_ms = times_ms
         return [
-            row_of(f"query of {count:,} vectors", others, "ms", QUERY_MS),
-            Row(f"first query of {count:,} vectors, with reading them", first, "ms"),
+            row_of(f"query of {count:,} vectors", others_ms, "ms", QUERY_MS),
+            Row(f"first query of {count:,} vectors, with reading them", first_ms, "ms"),
         ]
 
     def _ranks(self, tasks: Sequence[EmbedInput], queries: Sequence[EmbedInput]) -> list[int]:
-        """For each query the place of the task of the same number, 0 for the first."""
+        """For each query the position in the hits of the task with the same number, from 0."""
         caller = self._caller()
         embeddings.keep(self._store, caller, dict(enumerate(tasks)), lambda media: media)
-        searched = VectorIndex(self._store, MOST_BYTES)
+        index = VectorIndex(self._store, MOST_BYTES)
         ranks = []
-        for number, place in enumerate(embeddings.embed(caller, queries)):
-            if not isinstance(place, TaskVector):
-                raise RuntimeError(f"query {number} was not embedded: {place.reason}")
-            hits = searched.nearest(caller.project_id, place, len(tasks))
+        for number, vector in enumerate(embeddings.embed(caller, queries)):
+            if not isinstance(vector, TaskVector):
+                raise RuntimeError(f"query {number} was not embedded: {vector.reason}")
+            hits = index.nearest(caller.project_id, vector, len(tasks))
             ranks.append([hit.task_id for hit in hits].index(number))
         return ranks
 
@@ -153,11 +155,11 @@ class _Bench:
 
 
 def _recalls(name: str, ranks: Sequence[int], goal: Goal, note: str = "") -> list[Row]:
-    """The share of queries whose task is among the first k. The goal is for the largest."""
+    """The share of queries whose task is among the first k, for each k. The goal is for the largest k."""
     shares = {k: float(np.mean(np.array(ranks) < k)) for k in SEARCHED_AT}
-    judged = max(SEARCHED_AT)
+    goal_k = max(SEARCHED_AT)
     return [
-        Row(f"{name}: recall@{k}", share, "", goal=goal if k == judged else None, note=note)
+        Row(f"{name}: recall@{k}", share, "", goal=goal if k == goal_k else None, note=note)
         for k, share in shares.items()
     ]
 
@@ -177,12 +179,12 @@ def _picture(url: str, is_cache_only: bool = False) -> EmbedInput:
 
 
 def _label_row(contents: tuple[Content, ...]) -> PredictRow:
-    asked = LabelsInput(contents=contents, labels=tuple((label,) for label in LABELS))
-    return PredictRow(kind=asked.kind, input=asked.model_dump(mode="json"))
+    question = LabelsInput(contents=contents, labels=tuple((label,) for label in LABELS))
+    return PredictRow(kind=question.kind, input=question.model_dump(mode="json"))
 
 
 def _copy(jpeg: bytes) -> bytes:
-    """The same photograph as somebody else might have it: 5% cut off at each side, smaller, darker, worse."""
+    """A near-duplicate of the photograph: 5% cut off at each side, smaller, darker, and with more compression."""
     image = Image.open(io.BytesIO(jpeg))
     left, top = round(0.05 * image.width), round(0.05 * image.height)
     small = image.resize((320, 240), box=(left, top, image.width - left, image.height - top))

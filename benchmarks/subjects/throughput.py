@@ -1,8 +1,9 @@
 """Served against the limit, and against the usual way.
 
-Tasks a second and latency of /predict over HTTP, through backend and model server as `lorabel up` starts them,
-beside what the model can do in a plain loop (`benchmarks/limit.py`), and beside a backend as people write it
-(`benchmarks/usual_way.py`): same model, same photographs from the same server, same clients, one after the other.
+Tasks per second and latency of /predict over HTTP, through backend and model server as `lorabel up` starts them.
+They are compared with the model in a plain loop (`benchmarks/limit.py`) and with a backend as people usually write
+it (`benchmarks/usual_way.py`). All are measured one after the other, with the same model, the same photographs
+from the same server, and the same clients.
 """
 
 import json
@@ -34,14 +35,14 @@ Figures = dict[Load, Measured]
 
 @dataclass(frozen=True)
 class Limit:
-    """What `benchmarks/limit.py` printed."""
+    """The figures that `benchmarks/limit.py` prints."""
 
     setup: dict[str, Any]
     images_per_second: list[float]
     forward_per_second: list[float]
 
     def __add__(self, other: "Limit") -> "Limit":
-        """Both measurements of one setup."""
+        """Two measurements of the same setup as one."""
         return Limit(
             self.setup,
             self.images_per_second + other.images_per_second,
@@ -62,36 +63,36 @@ def measure(plan: Plan) -> list[Row]:
         }
         with servers.lorabel(plan, variables) as lorabel:
             served = {load: offer(lorabel.url, photos, load, plan, next(blocks)) for load in loads}
-            again = offer(lorabel.url, photos, MANY, plan, next(blocks), repeat=REPEATED)
-        # Before and after, since the machine may have other work as time goes on.
+            repeated = offer(lorabel.url, photos, MANY, plan, next(blocks), repeat=REPEATED)
+        # The limit is measured before and after, because the machine may get other work in between.
         limit = before + _limit(plan, model, device, before.setup)
         usual = _usual(plan, model, device, USUAL_PRECISION, loads, photos, blocks)
         precision = limit.setup["precision"]
-        same = None
+        same_precision = None
         if precision != USUAL_PRECISION and not plan.is_quick:
-            same = _usual(plan, model, device, precision, (MANY,), photos, blocks)[MANY]
+            same_precision = _usual(plan, model, device, precision, (MANY,), photos, blocks)[MANY]
     return [
         *_limit_rows(limit),
         *(row for load, measured in served.items() for row in _rows(f"served, {load.name}", measured)),
-        *_rows(f"served, {MANY.name}, the same {REPEATED} pictures again and again", again),
+        *_rows(f"served, {MANY.name}, the same {REPEATED} pictures again and again", repeated),
         *(row for load, measured in usual.items() for row in _rows(f"usual way, {load.name}", measured)),
-        *(_rows(f"usual way in {precision}, {MANY.name}", same) if same else []),
+        *(_rows(f"usual way in {precision}, {MANY.name}", same_precision) if same_precision else []),
         *_against_limit(served, limit.images_per_second),
         *_against_usual(served, usual, TIMES_USUAL[device]),
-        *(_same_precision(served[MANY], same, precision) if same else []),
+        *(_against_same_precision(served[MANY], same_precision, precision) if same_precision else []),
     ]
 
 
 def _limit(plan: Plan, model: str, device: str, setup: dict[str, Any] | None = None) -> Limit:
-    """With the setup that is found to be the best, or with one that was found before."""
-    what = ["--model", model, "--device", device, "--seconds", str(plan.seconds)]
-    what += ["--quick"] if plan.is_quick else []
-    what += ["--setup", json.dumps(setup)] if setup else []
-    command = [sys.executable, "-m", "benchmarks.limit", *what]
+    """Measure the limit with the best setup, or with a setup that was the best before."""
+    options = ["--model", model, "--device", device, "--seconds", str(plan.seconds)]
+    options += ["--quick"] if plan.is_quick else []
+    options += ["--setup", json.dumps(setup)] if setup else []
+    command = [sys.executable, "-m", "benchmarks.limit", *options]
     environment = {**bare_environment(), **PATIENCE}
     ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    found = json.loads(ended.stdout)
-    return Limit(found["setup"], found["images_per_second"], found["forward_per_second"])
+    figures = json.loads(ended.stdout)
+    return Limit(figures["setup"], figures["images_per_second"], figures["forward_per_second"])
 
 
 def _usual(
@@ -109,10 +110,10 @@ def _usual(
 
 def _limit_rows(limit: Limit) -> list[Row]:
     setup = limit.setup
-    how = f"{setup['precision']}, batch {setup['batch']}" + (", scaled decoding" if setup["is_scaled"] else "")
+    note = f"{setup['precision']}, batch {setup['batch']}" + (", scaled decoding" if setup["is_scaled"] else "")
     return [
-        row_of("limit: plain loop over JPEGs in memory", limit.images_per_second, "tasks/s", note=how),
-        row_of("limit without decoding: forward passes alone", limit.forward_per_second, "tasks/s", note=how),
+        row_of("limit: plain loop over JPEGs in memory", limit.images_per_second, "tasks/s", note=note),
+        row_of("limit without decoding: forward passes alone", limit.forward_per_second, "tasks/s", note=note),
     ]
 
 
@@ -126,7 +127,7 @@ def _rows(name: str, measured: Measured) -> list[Row]:
 
 
 def _against_limit(served: Figures, limit: list[float]) -> list[Row]:
-    """The goal is for 32 clients and more; requests of many tasks keep the device as busy."""
+    """The goal is for at least 32 tasks at a time, from many clients or in requests of many tasks."""
     return [
         ratio_of(
             f"served of limit, {load.name}",
@@ -152,11 +153,11 @@ def _against_usual(served: Figures, usual: Figures, times: float) -> list[Row]:
     ]
 
 
-def _same_precision(served: Measured, usual: Measured, precision: str) -> list[Row]:
+def _against_same_precision(served: Measured, usual: Measured, precision: str) -> list[Row]:
     name = f"throughput, times the usual way's in {precision}, {MANY.name}"
     return [ratio_of(name, served.tasks_per_second, usual.tasks_per_second)]
 
 
 def _faster(name: str, ours: Measured, theirs: Measured, goal: Goal) -> Row:
-    """The spread is theirs."""
+    """Their median latency over ours. The spread is that of their windows."""
     return ratio_of(name, theirs.median_ms, ours.median_ms, goal)

@@ -1,6 +1,7 @@
 """Webhooks, against a bare Flask endpoint that commits one row to the same kind of database.
 
-Eight senders that never pause. Label Studio gives an event one second and never sends it again.
+Eight senders send events without a pause. Label Studio waits one second for the answer to an event and never sends
+the event again.
 """
 
 import itertools
@@ -25,7 +26,8 @@ from tests.workers.events import annotation
 
 SENDERS = 8
 OF_BARE = Goal(">=", 0.5)
-PLACE = 1234567890
+# Stands for the ids in the template of an event.
+PLACEHOLDER = 1234567890
 SLOWEST_MS = Goal("<=", 1000.0)
 
 
@@ -41,7 +43,7 @@ def measure(plan: Plan) -> list[Row]:
     return [
         *rows,
         ratio_of("events a second, of the bare endpoint's", rates, bare_rates, OF_BARE),
-        Row("/webhook: slowest", max(one.took_ms for one in ours), "ms", goal=SLOWEST_MS),
+        Row("/webhook: slowest", max(request.took_ms for request in ours), "ms", goal=SLOWEST_MS),
     ]
 
 
@@ -54,28 +56,31 @@ def _rows(name: str, requests: list[Request], window: tuple[float, float]) -> li
 
 
 def _send(url: str, plan: Plan) -> tuple[list[Request], tuple[float, float]]:
-    """The requests, and the begin and end of what counts of them."""
+    """Send events from all senders. Returns the requests, and the begin and end of the measured time."""
     begin_s = time.perf_counter() + plan.warm_up_s
     until = begin_s + plan.seconds
     with ThreadPoolExecutor(SENDERS) as senders:
-        found = list(senders.map(lambda number: _send_until(url, until, number), range(SENDERS)))
-    return [request for of_one in found for request in of_one], (begin_s, until)
+        by_sender = list(senders.map(lambda number: _send_until(url, until, number), range(SENDERS)))
+    return [request for requests in by_sender for request in requests], (begin_s, until)
 
 
 def _send_until(url: str, until: float, sender: int) -> list[Request]:
-    """Events of annotations that nobody else sends."""
+    """Send events of new annotations; each sender has numbers of its own."""
     sent: list[Request] = []
-    template = json.dumps(annotation(PLACE, PLACE, "red", 0))
+    template = json.dumps(annotation(PLACEHOLDER, PLACEHOLDER, "red", 0))
     numbers = itertools.count((sender + 1) * 10**6)
     with httpx.Client(base_url=url, trust_env=False, timeout=30.0) as client:
         while (began := time.perf_counter()) < until:
-            client.post("/webhook", content=template.replace(str(PLACE), str(next(numbers)))).raise_for_status()
+            client.post(
+                "/webhook", content=template.replace(str(PLACEHOLDER), str(next(numbers)))
+            ).raise_for_status()
             sent.append(Request(began, time.perf_counter()))
     return sent
 
 
 @contextmanager
 def _bare() -> Iterator[str]:
+    """A running `benchmarks.bare_webhook`; yields its address."""
     with TemporaryDirectory(prefix="lorabel-bench-") as folder:
         port = free_port()
         database = f"sqlite:///{Path(folder) / 'bare.db'}"

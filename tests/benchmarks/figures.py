@@ -1,4 +1,4 @@
-"""A machine and two sections whose figures are known, for what is made from them."""
+"""A machine and two sections with known figures, for the tests of reports and pictures."""
 
 from benchmarks.machine import Machine
 from benchmarks.rows import Goal, Row, Section, row_of

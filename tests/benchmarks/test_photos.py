@@ -16,13 +16,13 @@ def pixels(jpeg: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")).astype(int)
 
 
-def test_photographs_of_different_numbers_have_other_bytes_and_other_pixels(photos: Photos) -> None:
+def test_photographs_of_different_numbers_differ_in_bytes_and_pixels(photos: Photos) -> None:
     numbers = [0, 1, 2, 3, 40, 2000, 10**6, 10**7]
     assert len({photos[number] for number in numbers}) == len(numbers)
-    of_one_crop = [pixels(photos[number]) for number in numbers if number % 2 == 0]
-    for i, one in enumerate(of_one_crop):
-        assert one.shape == (HEIGHT_PX, WIDTH_PX, 3)
-        assert all(not np.array_equal(one, other) for other in of_one_crop[:i])
+    of_first_crop = [pixels(photos[number]) for number in numbers if number % 2 == 0]
+    for index, photo in enumerate(of_first_crop):
+        assert photo.shape == (HEIGHT_PX, WIDTH_PX, 3)
+        assert all(not np.array_equal(photo, other) for other in of_first_crop[:index])
 
 
 def test_a_number_means_the_same_photograph_in_every_process(photos: Photos) -> None:

@@ -14,6 +14,6 @@ def test_the_picture_shows_met_and_missed_goals_in_their_colours(tmp_path: Path)
         assert tuple(bytes.fromhex(shade.removeprefix("#"))) in colours
 
 
-def test_a_run_in_which_everything_broke_off_still_has_a_picture(tmp_path: Path) -> None:
+def test_a_run_whose_subjects_all_broke_off_still_has_a_picture(tmp_path: Path) -> None:
     picture.draw(MACHINE, [BROKEN], tmp_path / "figures.png")
     assert (tmp_path / "figures.png").stat().st_size > 0

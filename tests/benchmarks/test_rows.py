@@ -3,12 +3,12 @@ import pytest
 from benchmarks.rows import Goal, Row, percentile, ratio_of, row_of
 
 
-def test_a_row_of_samples_is_their_median_between_the_lowest_and_the_highest() -> None:
+def test_a_row_of_samples_has_their_median_lowest_and_highest() -> None:
     row = row_of("served", [3.0, 1.0, 2.0, 9.0], "tasks/s")
     assert (row.value, row.low, row.high, row.is_met) == (2.5, 1.0, 9.0, None)
 
 
-def test_a_row_without_samples_is_an_error_and_not_a_zero() -> None:
+def test_a_row_without_samples_is_an_error() -> None:
     with pytest.raises(ValueError, match="'served' has no samples"):
         row_of("served", [], "tasks/s")
 
@@ -34,7 +34,7 @@ def test_a_goal_is_met_on_its_side_of_the_limit(goal: Goal, value: float, is_met
     assert goal.margin(value) == pytest.approx(margin)
 
 
-def test_percentiles_of_a_hundred_are_those_of_their_rank() -> None:
+def test_a_percentile_of_a_hundred_samples_is_the_sample_of_that_rank() -> None:
     samples = [float(i) for i in range(100, 0, -1)]
     assert percentile(samples, 0.5) == 51.0
     assert percentile(samples, 0.99) == 100.0

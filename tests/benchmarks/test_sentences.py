@@ -9,19 +9,21 @@ BOTH = pytest.mark.parametrize(("make", "rules"), [(tickets, TICKETS), (reports,
 
 
 @BOTH
-def test_each_label_has_as_many_sentences_and_no_text_is_there_twice(
+def test_labels_have_equally_many_sentences_and_no_text_comes_twice(
     make: Callable[[int], DataSet], rules: Rules
 ) -> None:
-    found = make(0)
-    assert (len(found.train), len(found.held_out)) == (640, 240)
-    for part in (found.train, found.held_out):
-        assert set(Counter(one.label for one in part).values()) == {len(part) // len(found.labels)}
-        assert len({one.text for one in part}) == len(part)
-    assert not {one.text for one in found.train} & {one.text for one in found.held_out}
+    data_set = make(0)
+    assert (len(data_set.train), len(data_set.held_out)) == (640, 240)
+    for part in (data_set.train, data_set.held_out):
+        assert set(Counter(sentence.label for sentence in part).values()) == {len(part) // len(data_set.labels)}
+        assert len({sentence.text for sentence in part}) == len(part)
+    assert not {sentence.text for sentence in data_set.train} & {sentence.text for sentence in data_set.held_out}
 
 
 @BOTH
-def test_the_same_seed_writes_the_same_and_another_does_not(make: Callable[[int], DataSet], rules: Rules) -> None:
+def test_the_same_seed_writes_the_same_sentences_and_another_seed_does_not(
+    make: Callable[[int], DataSet], rules: Rules
+) -> None:
     assert make(3) == make(3)
     assert make(3) != make(4)
 
@@ -40,5 +42,5 @@ def test_held_out_sentences_come_from_other_templates_of_the_same_labels(
 
 
 def _constant(template: str) -> str:
-    """The longest part of it that stands in each of its sentences."""
-    return max((part for place, part in enumerate(SLOT.split(template)) if place % 2 == 0), key=len)
+    """The longest part of the template that each of its sentences contains."""
+    return max((part for index, part in enumerate(SLOT.split(template)) if index % 2 == 0), key=len)

@@ -1,4 +1,4 @@
-"""What every subject promises, without measuring anything."""
+"""Checks every subject's function and title, without measuring."""
 
 import inspect
 
