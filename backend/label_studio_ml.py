@@ -1,13 +1,13 @@
-"""Lorabel's predictions and training for people who host models with `label-studio-ml start`.
+"""Lorabel as a model of label-studio-ml, for people who host models with `label-studio-ml start`.
 
-Works with label-studio-ml 1.0.9 (the registry's newest) and 2.x (git only). Its command copies the script
-that it is given, and a copy of this one would hide the package of the same name, so the script is one line:
+This works with label-studio-ml 1.0.9 (the newest on PyPI) and 2.x (only in git). Its command copies the script
+that it is given. A copy of this module would hide the package of the same name, so the script is one line:
 
     from backend.label_studio_ml import LorabelModel
 
-Settings come from the environment as always; the model server and the workers run beside it. What is lost
-against our own backend: 2.x drops ANNOTATIONS_CREATED and every deletion before we see them (the comparison
-with Label Studio's API before a run finds them); 1.0.9 names versions itself, see `fit`.
+Settings come from the environment. The model server and the workers must run too. Differences from our own
+backend: 2.x drops ANNOTATIONS_CREATED and every deletion before we see them, so they are found by the comparison
+with Label Studio's API before a training run. 1.0.9 names versions itself, see `fit`.
 """
 
 import json
@@ -28,26 +28,27 @@ from lorabel.errors import BadRequestError
 from lorabel.settings import Settings
 
 HAS_OWN_VERSIONS = hasattr(LabelStudioMLBase, "set")
-"""2.x lets a model name its version; 1.0.9 answers /setup with the id of its last training job."""
+"""Whether a model names its version, as in 2.x. 1.0.9 answers /setup with the id of its last training job."""
 
 
 class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
-    """1.0.9 makes one at every /setup, 2.x one per request: it holds nothing."""
+    """The model that label-studio-ml hosts. 1.0.9 creates an instance at every /setup, 2.x for each request, so an
+    instance has no state of its own."""
 
     TRAIN_EVENTS = tuple(events.EVENT_BODIES)
 
     def setup(self) -> None:
-        """2.x only: what its /setup answers is the live version."""
+        """Name the live version in the answer to /setup. Called by 2.x only."""
         if project_id := str(self.project_id):
             self.set("model_version", _live_version(int(project_id)))
 
     def set_extra_params(self, extra_params: Any) -> None:
-        """2.x only; its own wants a string, which Label Studio's JSON object is not."""
+        """Remember the project's extra params. Called by 2.x only, whose own method fails on a JSON object."""
         if isinstance(extra_params, dict):
             projects.upsert(_services().store, int(self.project_id), extra_params=extra_params)
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **_: Any) -> list[Any]:
-        """One prediction per task in order, `[]` for a task that cannot be read now."""
+        """Predict tasks: one prediction per task, in order; `[]` for a task that cannot be read now."""
         if not tasks:
             return []
         project_id = int(getattr(self, "project_id", "") or tasks[0]["project"])
@@ -65,11 +66,11 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
         return [[] if entry is None else _to_dict(entry) for entry in entries]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        """An event is stored and applied by the workers, as if it had come to our own /webhook.
+        """Store an event, as our own /webhook does. The workers apply it.
 
-        1.0.9 calls `fit((), event=..., data=..., workdir=...)` in a process of its own, and takes each
-        answer for a new model, named after the job; so it gets one only when the live version has changed.
-        2.x calls `fit(event, data)`.
+        2.x calls `fit(event, data)`. 1.0.9 calls `fit((), event=..., data=..., workdir=...)` in a separate process
+        and treats each answer as a new model version, named after the job. So it gets an answer only if the live
+        version has changed since the last answer.
         """
         event, data = (kwargs["event"], kwargs["data"]) if "event" in kwargs else args[:2]
         answer = events.receive(_services(), json.dumps({"action": event, **data}).encode())
@@ -77,27 +78,28 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
             return answer.model_dump(exclude_none=True)
         project_id = int(data["project"]["id"])
         live = _live_version(project_id)
-        return None if live == _told(Path(kwargs["workdir"]).parent, project_id) else _told_as(project_id, live)
+        answered = _last_answered_version(Path(kwargs["workdir"]).parent, project_id)
+        return None if live == answered else {"project_id": project_id, "live_version": live}
 
     def _remember_address(self, project_id: int) -> None:
-        """1.0.9 hands on what /setup said; 2.x does not."""
+        """Remember Label Studio's address and token, which 1.0.9 keeps from /setup. 2.x does not keep them."""
         if hostname := getattr(self, "hostname", None):
             token = getattr(self, "access_token", None)
             projects.upsert(_services().store, project_id, hostname=hostname, setup_token=token)
 
 
 def _to_dict(entry: http_bodies.PredictionEntry) -> dict[str, Any]:
-    """Label Studio takes a prediction without a version for one of the version that /setup named."""
+    """The entry as JSON. 1.0.9 gets no version, so that Label Studio uses the version that /setup answered."""
     return entry.model_dump() if HAS_OWN_VERSIONS else entry.model_dump(exclude={"model_version"})
 
 
 def _services() -> Services:
-    """Made once per process: 1.0.9 forks, and connections must not be shared across that."""
+    """The services of this process. 1.0.9 forks, and a fork must not use the parent's connections."""
     return _open_services(os.getpid())
 
 
-@lru_cache(maxsize=None)  # noqa: UP033 - says what it means: the parent's stay untouched in a child
-def _open_services(_: int) -> Services:
+@lru_cache(maxsize=None)  # noqa: UP033 - keeps the parent's services, so that a child does not close them
+def _open_services(process_id: int) -> Services:
     return Services.open(Settings())
 
 
@@ -107,12 +109,8 @@ def _live_version(project_id: int) -> str:
         return project.live_version if project else version_name(project_id, 0)
 
 
-def _told_as(project_id: int, live: str) -> dict[str, Any]:
-    return {"project_id": project_id, "live_version": live}
-
-
-def _told(model_dir: Path, project_id: int) -> str:
-    """The live version that 1.0.9 was last told of, from the results that it keeps of its jobs."""
+def _last_answered_version(model_dir: Path, project_id: int) -> str:
+    """The live version that `fit` last answered with, from the job results that 1.0.9 keeps."""
     for result in _results(model_dir):
         if result.get("project_id") == project_id:
             return str(result["live_version"])
@@ -120,8 +118,9 @@ def _told(model_dir: Path, project_id: int) -> str:
 
 
 def _results(model_dir: Path) -> Iterator[dict[str, Any]]:
-    """Newest first: `<unix time>/job_result.json`."""
-    for folder in sorted((f for f in model_dir.iterdir() if f.name.isdigit()), key=lambda f: -int(f.name)):
+    """The results in `<unix time>/job_result.json`, the newest first."""
+    folders = [folder for folder in model_dir.iterdir() if folder.name.isdigit()]
+    for folder in sorted(folders, key=lambda folder: -int(folder.name)):
         path = folder / "job_result.json"
         if path.is_file():
             try:

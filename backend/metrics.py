@@ -25,19 +25,25 @@ class Metrics:
         self.request_seconds = Histogram(
             "lorabel_request_seconds", "Time to answer.", ["endpoint"], buckets=SECONDS, registry=registry
         )
-        self.predictions = Counter("lorabel_predictions", "Tasks predicted for Label Studio.", registry=registry)
+        self.predictions = Counter("lorabel_predictions", "Tasks predicted.", registry=registry)
         self.unread_tasks = Counter(
             "lorabel_unread_tasks", "Tasks that could not be predicted.", ["is_permanent"], registry=registry
         )
         self.unserved_tasks = Counter(
-            "lorabel_unserved_tasks", "Tasks whose label config nobody serves.", registry=registry
+            "lorabel_unserved_tasks",
+            "Tasks whose label config has no control tag that is predicted.",
+            registry=registry,
         )
         self.dropped_regions = Counter(
-            "lorabel_dropped_regions", "Predicted regions against the label config.", registry=registry
+            "lorabel_dropped_regions",
+            "Predicted regions that were dropped, since they do not fit the label config.",
+            registry=registry,
         )
         self.events = Counter("lorabel_events", "Webhook events stored.", ["action", "state"], registry=registry)
         self.refused_tokens = Counter(
-            "lorabel_refused_tokens", "Media asked for without a Label Studio token.", registry=registry
+            "lorabel_refused_tokens",
+            "Requests whose media were fetched without a token, since Label Studio refused it.",
+            registry=registry,
         )
 
     def render(self) -> bytes:

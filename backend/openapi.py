@@ -1,4 +1,7 @@
-"""The OpenAPI 3.1 description of every endpoint, from the models that read and write the bodies."""
+"""The OpenAPI 3.1 description of every endpoint, made from the pydantic models of the bodies.
+
+`tests/docs_tables.py` makes the table of requests in the documentation from OPERATIONS.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +24,15 @@ NUMBERS = (*PAGE, "task")
 
 @dataclass(frozen=True)
 class Operation:
-    """`answer` None is plain text or free JSON; `errors` are the codes beside 401 and 500."""
+    """An endpoint.
+
+    Attributes:
+        answer: the model of the answer; None for plain text or JSON without a model.
+        body: the model of the request's body; None if there is no body.
+        errors: status codes of errors besides 401 and 500, which every endpoint has.
+        query: names of the fields of the URL's query.
+        is_open: whether the endpoint needs no password.
+    """
 
     method: str
     path: str
@@ -36,11 +47,13 @@ class Operation:
 
 
 OPERATIONS = (
-    Operation("get", "/health", "Label Studio asks whether we are there (1 s).", http_bodies.HealthAnswer),
+    Operation(
+        "get", "/health", "Tell Label Studio that the backend answers (within 1 s).", http_bodies.HealthAnswer
+    ),
     Operation(
         "post",
         "/setup",
-        "Label Studio asks for the model version (3 s).",
+        "Tell Label Studio the live model version of a project (within 3 s).",
         http_bodies.SetupAnswer,
         http_bodies.Setup,
         errors=(400, 413),
@@ -48,7 +61,7 @@ OPERATIONS = (
     Operation(
         "post",
         "/validate",
-        "What is served of a label config, and why not the rest.",
+        "Tell which control tags of a label config are predicted, and why not the others.",
         rest_records.ServedRecord,
         http_bodies.Validate,
         errors=(400, 413),
@@ -56,7 +69,7 @@ OPERATIONS = (
     Operation(
         "post",
         "/predict",
-        "One prediction per task, in order (100 s).",
+        "Predict tasks for Label Studio: one prediction per task, in order (within 100 s).",
         http_bodies.PredictAnswer,
         http_bodies.Predict,
         errors=(400, 413, 502, 503),
@@ -64,32 +77,54 @@ OPERATIONS = (
     Operation(
         "post",
         "/webhook",
-        "An event is stored, then applied by a job (1 s).",
+        "Store an event of Label Studio (within 1 s); a job applies it later.",
         http_bodies.WebhookAnswer,
         http_bodies.Envelope,
         errors=(400, 413),
     ),
-    Operation("get", "/versions", "Model versions of every project.", http_bodies.VersionsAnswer),
-    Operation("get", "/livez", "For containers: no password needed.", None, is_open=True),
-    Operation("get", "/metrics", "For Prometheus.", None, content_type="text/plain"),
-    Operation("get", "/api/v1/openapi.json", "This description.", None),
-    Operation("get", "/api/v1/projects", "Every project.", rest_records.ProjectList),
+    Operation("get", "/versions", "List the model versions of every project.", http_bodies.VersionsAnswer),
     Operation(
-        "get", PROJECT, "One project, with what is wrong with it.", rest_records.ProjectRecord, errors=(404,)
+        "get",
+        "/livez",
+        "Tell a container's health check that the process answers. No password is needed.",
+        None,
+        is_open=True,
     ),
-    Operation("get", f"{PROJECT}/versions", "Versions, newest first.", rest_records.VersionList, errors=(404,)),
+    Operation("get", "/metrics", "Metrics for Prometheus.", None, content_type="text/plain"),
+    Operation("get", "/api/v1/openapi.json", "This OpenAPI description.", None),
+    Operation("get", "/api/v1/projects", "List the projects.", rest_records.ProjectList),
+    Operation(
+        "get",
+        PROJECT,
+        "Show a project, with its label config and the tasks that could not be read.",
+        rest_records.ProjectRecord,
+        errors=(404,),
+    ),
+    Operation(
+        "get",
+        f"{PROJECT}/versions",
+        "List the versions of a project's model, the newest first.",
+        rest_records.VersionList,
+        errors=(404,),
+    ),
     Operation(
         "get",
         f"{PROJECT}/versions/{{version}}",
-        "One version: `3`, `v3` or `p12.v3`.",
+        "Show a version, which is named `3`, `v3` or `p12.v3`.",
         rest_records.VersionRecord,
         errors=(404,),
     ),
-    Operation("get", f"{PROJECT}/runs", "Training runs, newest first.", rest_records.RunList, errors=(404,)),
+    Operation(
+        "get",
+        f"{PROJECT}/runs",
+        "List the training runs of a project, the newest first.",
+        rest_records.RunList,
+        errors=(404,),
+    ),
     Operation(
         "post",
         f"{PROJECT}/preannotate",
-        "Predict many tasks and write the predictions back.",
+        "Start a bulk run that predicts many tasks and writes the predictions to Label Studio.",
         rest_records.BulkRunRecord,
         http_bodies.Preannotate,
         status=202,
@@ -98,33 +133,37 @@ OPERATIONS = (
     Operation(
         "post",
         f"{PROJECT}/order",
-        "Order the tasks without an annotation, for Label Studio's stream; a bulk run.",
+        "Start a bulk run that orders the tasks without an annotation, for Label Studio's label stream.",
         rest_records.BulkRunRecord,
         http_bodies.Order,
         status=202,
         errors=(400, 404, 409, 413),
     ),
     Operation(
-        "get", f"{PROJECT}/preannotations", "Bulk runs, newest first.", rest_records.BulkRunList, errors=(404,)
+        "get",
+        f"{PROJECT}/preannotations",
+        "List the bulk runs of a project, the newest first.",
+        rest_records.BulkRunList,
+        errors=(404,),
     ),
     Operation(
         "get",
         f"{PROJECT}/preannotations/{{run_id}}",
-        "One bulk run: how far it is, and what failed.",
+        "Show a bulk run: its progress and the tasks that failed.",
         rest_records.BulkRunRecord,
         errors=(404,),
     ),
     Operation(
         "post",
         f"{PROJECT}/preannotations/{{run_id}}/cancel",
-        "Stop a bulk run before its next page.",
+        "Cancel a bulk run. It stops before its next page of tasks.",
         rest_records.BulkRunRecord,
         errors=(404, 409),
     ),
     Operation(
         "get",
         f"{PROJECT}/annotations",
-        "The training set by annotation id.",
+        "List the annotations of a project by id.",
         rest_records.AnnotationList,
         errors=(400, 404),
         query=PAGE,
@@ -132,14 +171,14 @@ OPERATIONS = (
     Operation(
         "get",
         f"{PROJECT}/label-errors",
-        "Annotations that are probably wrong, the worst first.",
+        "List the annotations that are probably wrong, the worst first.",
         rest_records.LabelErrorList,
         errors=(404, 409, 502, 503),
     ),
     Operation(
         "get",
         "/api/v1/events",
-        "Webhook events, newest first.",
+        "List the events that Label Studio sent, the newest first.",
         rest_records.EventList,
         errors=(400,),
         query=(*PAGE, "state"),
@@ -147,12 +186,14 @@ OPERATIONS = (
     Operation(
         "get",
         f"{PROJECT}/search",
-        "Tasks like a text (`q`) or like another task (`task`), the most similar first.",
+        "Find the tasks that are most similar to a text (`q`) or to another task (`task`).",
         rest_records.SearchRecord,
         errors=(400, 404, 409, 502, 503),
         query=("q", "task", "limit"),
     ),
-    Operation("post", f"{PROJECT}/train", "Train now.", rest_records.RunRecord, status=202, errors=(404,)),
+    Operation(
+        "post", f"{PROJECT}/train", "Start a training run now.", rest_records.RunRecord, status=202, errors=(404,)
+    ),
     Operation(
         "post",
         f"{PROJECT}/promote",
@@ -173,10 +214,12 @@ OPERATIONS = (
 
 @blueprint.get("/api/v1/openapi.json")
 def describe() -> Json:
+    """The OpenAPI description of this backend."""
     return document(OPERATIONS)
 
 
 def document(operations: tuple[Operation, ...]) -> Json:
+    """The OpenAPI document that describes these operations."""
     paths: dict[str, Json] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
@@ -225,9 +268,9 @@ DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is malformed; nothing was stored.",
     401: "User and password are needed (BASIC_AUTH_USER, BASIC_AUTH_PASS).",
     404: "There is no such project, version or run.",
-    409: "The state does not allow it; the answer says why.",
+    409: "The project's state does not allow it; the answer says why.",
     413: "The request is too large (MAX_REQUEST_MB).",
-    500: "Our fault; the log has more.",
+    500: "A fault of Lorabel; the log says more.",
     502: "The model server cannot be reached or failed.",
     503: "Busy; ask again after Retry-After seconds.",
 }
@@ -249,7 +292,7 @@ def _parameters(operation: Operation) -> list[Json]:
 def _schemas(operations: tuple[Operation, ...]) -> Json:
     bodies = {operation.body for operation in operations if operation.body}
     answers = {operation.answer for operation in operations if operation.answer} | {http_bodies.ErrorAnswer}
-    wanted = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
-    wanted.sort(key=lambda one: one[0].__name__)
-    _, definitions = models_json_schema(wanted, ref_template=REFERENCE)  # type: ignore[arg-type]
+    models = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
+    models.sort(key=lambda model_and_mode: model_and_mode[0].__name__)
+    _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
     return dict(definitions["$defs"])

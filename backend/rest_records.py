@@ -1,4 +1,8 @@
-"""What the REST API says about projects, versions, runs, annotations and events."""
+"""JSON records that the REST API answers with: projects, versions, runs, annotations, events, search and label
+errors.
+
+A record shows a row of the database, without its secrets. `http_bodies.py` has the bodies of requests.
+"""
 
 from datetime import datetime
 from typing import Any, Self
@@ -22,6 +26,8 @@ from lorabel.problems.binding import BoundConfig, bind
 
 
 class Record(BaseModel):
+    """A frozen JSON record, which can be made from a row or a dataclass with the same fields."""
+
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
@@ -34,7 +40,7 @@ class BindingRecord(Record):
 
 
 class UnclaimedRecord(Record):
-    """A control tag that nobody serves, and why."""
+    """A control tag that no problem serves, and why."""
 
     name: str
     tag: str
@@ -42,7 +48,7 @@ class UnclaimedRecord(Record):
 
 
 class ServedRecord(Record):
-    """What becomes of a label config's control tags."""
+    """The control tags of a label config: those that a problem serves, and those that are left to people."""
 
     bindings: list[BindingRecord]
     unclaimed: list[UnclaimedRecord]
@@ -51,17 +57,19 @@ class ServedRecord(Record):
     def of(cls, bound: BoundConfig) -> Self:
         return cls(
             bindings=[
-                BindingRecord(from_name=one.from_name, to_name=one.to_name, problem=type(one).__name__)
-                for one in bound.bindings
+                BindingRecord(from_name=binding.from_name, to_name=binding.to_name, problem=type(binding).__name__)
+                for binding in bound.bindings
             ],
             unclaimed=[
-                UnclaimedRecord(name=one.control.name, tag=one.control.tag, reason=one.reason)
-                for one in bound.unclaimed
+                UnclaimedRecord(name=unclaimed.control.name, tag=unclaimed.control.tag, reason=unclaimed.reason)
+                for unclaimed in bound.unclaimed
             ],
         )
 
 
-class UnreadRecord(Record):
+class UnreadableTaskRecord(Record):
+    """A task that the last prediction could not read. `is_permanent`: asking again cannot help."""
+
     task_id: int
     reason: str
     is_permanent: bool
@@ -69,6 +77,9 @@ class UnreadRecord(Record):
 
 
 class ProjectSummary(Record):
+    """A project in the list of projects. `new_annotations`: annotations that no training run has taken yet.
+    `unread_tasks`: tasks that the last prediction could not read."""
+
     id: int
     live_version: str
     is_deleted: bool
@@ -79,7 +90,8 @@ class ProjectSummary(Record):
 
 
 class ProjectRecord(ProjectSummary):
-    """`label_config_error` says why nothing is predicted, where the label config cannot be read."""
+    """A project with its label config. `label_config_error` says why the label config cannot be read, in which
+    case nothing is predicted. `unread`: the tasks that the last prediction could not read."""
 
     hostname: str | None
     label_studio_url: str | None
@@ -88,11 +100,12 @@ class ProjectRecord(ProjectSummary):
     label_config_error: str | None
     bindings: list[BindingRecord]
     unclaimed: list[UnclaimedRecord]
-    unread: list[UnreadRecord]
+    unread: list[UnreadableTaskRecord]
 
 
 class VersionRecord(Record):
-    """`metrics` has `candidate` and `live` by control tag, measured on the same held-out tasks."""
+    """A version of a project's model. `metrics` has the metrics of the `candidate` and of the version that was
+    `live`, by control tag, measured on the same held-out tasks. `trained_on`: ids of annotations."""
 
     version: str
     state: str
@@ -115,7 +128,7 @@ class VersionRecord(Record):
 
     @classmethod
     def of_base(cls, project: Project) -> Self:
-        """`v0`, the base models without adapters, which needs no row."""
+        """The record of `v0`, the base models without adapters, which has no row in the database."""
         return cls(
             version=version_name(project.id, 0),
             state=VersionState.RETIRED if project.live_number else VersionState.LIVE,
@@ -131,7 +144,8 @@ class VersionRecord(Record):
 
 
 class RunRecord(Record):
-    """`step` of `steps`, `loss` and `seconds_left` while it runs; `decision` in words afterwards."""
+    """A training run. `step` of `steps`, `loss` and `seconds_left` describe a running one. `decision` says in
+    words what became of the version, and `annotation_ids` are those that the run has taken."""
 
     id: int
     state: str
@@ -161,15 +175,16 @@ class RunRecord(Record):
 
 
 class FailureRecord(Record):
+    """A task that a bulk run could not predict, and why."""
+
     task_id: int
     reason: str
 
 
 class BulkRunRecord(Record):
-    """`done`, `skipped` and `failed` tasks of `total`, up to task `cursor`; `failures` are the first 100.
-
-    `label_studio_s`: seconds spent in Label Studio. `strategy`: of a run that puts open tasks into an order.
-    """
+    """A bulk run. `done`, `skipped` and `failed` are numbers of tasks, of `total`. All tasks up to the id `cursor`
+    are processed. `failures` has the first 100 failed tasks. `label_studio_s`: seconds that Label Studio took to
+    answer. `strategy`: set if the run orders tasks instead of predicting them."""
 
     id: int
     state: str
@@ -201,7 +216,7 @@ class BulkRunRecord(Record):
 
 
 class AnnotationRecord(Record):
-    """The newest known state; `run_id` is the run that took it, null while it is new."""
+    """An annotation in its newest known state. `run_id`: the training run that took it, null while it is new."""
 
     id: int
     task_id: int | None
@@ -216,7 +231,7 @@ class AnnotationRecord(Record):
 
 
 class EventRecord(Record):
-    """Without the payload, which holds the project's token."""
+    """A webhook event, without its payload, which contains the project's token."""
 
     id: int
     action: str
@@ -228,34 +243,47 @@ class EventRecord(Record):
 
 
 class ProjectList(Record):
+    """All projects."""
+
     projects: list[ProjectSummary]
 
 
 class VersionList(Record):
+    """The versions of a project, the newest first."""
+
     live_version: str
     versions: list[VersionRecord]
 
 
 class RunList(Record):
+    """The training runs of a project, the newest first."""
+
     runs: list[RunRecord]
 
 
 class BulkRunList(Record):
+    """The bulk runs of a project, the newest first."""
+
     runs: list[BulkRunRecord]
 
 
 class AnnotationList(Record):
+    """A page of a project's annotations. `total`: number of annotations on all pages."""
+
     total: int
     annotations: list[AnnotationRecord]
 
 
 class EventList(Record):
+    """A page of events, the newest first. `total`: number of events on all pages."""
+
     total: int
     events: list[EventRecord]
 
 
 class HitRecord(Record):
-    """`similarity`: the cosine, in [-1, 1]. `url`: the task in Label Studio, if we know its address."""
+    """A task that a search found. `similarity`: cosine of its vector with the query's, in [-1, 1]. `url`: its page
+    in Label Studio, null if we do not know Label Studio's address."""
 
     task_id: int
     similarity: float
@@ -263,8 +291,9 @@ class HitRecord(Record):
 
 
 class SearchRecord(Record):
-    """The most similar task first, out of `indexed`. `missing`: tasks that could not be compared (not embedded
-    yet, or unreadable); null where Label Studio does not say how many there are."""
+    """The result of a search, the most similar task first. `indexed`: number of tasks that were compared.
+    `missing`: number of tasks that were not, since they are not embedded yet or unreadable; null if Label Studio
+    does not tell how many tasks there are."""
 
     hits: list[HitRecord]
     indexed: int
@@ -272,8 +301,8 @@ class SearchRecord(Record):
 
 
 class LabelErrorRecord(Record):
-    """An annotation that is probably wrong: `score` from 0 (certainly) to 1. Where several labels may fit, `given`
-    is empty for one that is missing, and `suggested` for one that is too much."""
+    """An annotation that is probably wrong. `score`: from 0 (certainly wrong) to 1 (certainly right). If several
+    labels may fit, `given` is empty for a label that is missing, and `suggested` for a label that is too much."""
 
     from_name: str
     task_id: int
@@ -284,7 +313,8 @@ class LabelErrorRecord(Record):
 
 
 class LabelErrorList(Record):
-    """The worst first. `checked`: annotations looked at; `left_out`: which labels were not, and why."""
+    """Annotations that are probably wrong, the worst first. `checked`: number of annotations that were checked.
+    `left_out`: which labels were not checked, and why."""
 
     checked: int
     left_out: list[str]
@@ -292,15 +322,21 @@ class LabelErrorList(Record):
 
 
 class LiveVersion(Record):
+    """The version that is live now."""
+
     live_version: str
 
 
 def summarize(session: Session, project: Project) -> ProjectSummary:
+    """The record of a project in the list of projects."""
     return ProjectSummary(**_summary(session, project))
 
 
 def describe(session: Session, project: Project) -> ProjectRecord:
-    unread = select(UnreadableTask).where(UnreadableTask.project_id == project.id).order_by(UnreadableTask.task_id)
+    """The record of a single project."""
+    unreadable_tasks = (
+        select(UnreadableTask).where(UnreadableTask.project_id == project.id).order_by(UnreadableTask.task_id)
+    )
     return ProjectRecord(
         **_summary(session, project),
         hostname=project.hostname,
@@ -308,7 +344,7 @@ def describe(session: Session, project: Project) -> ProjectRecord:
         extra_params=project.extra_params,
         label_config=project.label_config,
         **_served(project.label_config),
-        unread=[UnreadRecord.model_validate(row) for row in session.scalars(unread)],
+        unread=[UnreadableTaskRecord.model_validate(row) for row in session.scalars(unreadable_tasks)],
     )
 
 
@@ -319,13 +355,13 @@ def _summary(session: Session, project: Project) -> dict[str, Any]:
         Annotation.is_deleted.is_(False),
         Annotation.was_cancelled.is_(False),
     )
-    is_unread = UnreadableTask.project_id == project.id
+    is_unreadable = UnreadableTask.project_id == project.id
     return {
         "id": project.id,
         "live_version": project.live_version,
         "is_deleted": project.is_deleted,
         "new_annotations": session.scalar(select(func.count(Annotation.id)).where(*is_new)),
-        "unread_tasks": session.scalar(select(func.count()).select_from(UnreadableTask).where(is_unread)),
+        "unread_tasks": session.scalar(select(func.count()).select_from(UnreadableTask).where(is_unreadable)),
         "created_at": project.created_at,
         "updated_at": project.updated_at,
     }
