@@ -1,4 +1,4 @@
-"""The real Label Studio as a process of its own: installed once per machine, fresh data for every server."""
+"""Runs the real Label Studio: installed once per machine, with fresh data for every server."""
 
 import fcntl
 import os
@@ -25,11 +25,11 @@ CACHE = Path.home() / ".cache" / "lorabel-tests" / f"label-studio-{LABEL_STUDIO_
 
 
 def install() -> Installation:
-    """Environment and an empty database with one user; both are made once and copied after that."""
+    """Install Label Studio and make an empty database with one user, unless an earlier call has done so."""
     installation = Installation.under(CACHE)
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)  # pytest may run several processes
         installation.install(lambda _: None)
         installation.create_database(EMAIL, PASSWORD, lambda _: None)
     return installation
@@ -51,7 +51,7 @@ class Server:
         return LabelStudio(self.url, self.token, timeout_s=60.0)
 
     def allow_legacy_tokens(self) -> str:
-        """Returns the user's legacy token."""
+        """Allow legacy tokens and return the user's."""
         self._set_legacy_tokens(True)
         with self.client() as client:
             return str(client.call("GET", "/api/current-user/token")["token"])
@@ -60,21 +60,27 @@ class Server:
         self._set_legacy_tokens(False)
 
     def _set_legacy_tokens(self, is_allowed: bool) -> None:
-        wanted = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": is_allowed}
+        jwt_settings = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": is_allowed}
         with self.client() as client:
-            client.call("POST", "/api/jwt/settings", json=wanted)
+            client.call("POST", "/api/jwt/settings", json=jwt_settings)
 
 
 def start(data: Path, variables: Mapping[str, str], port: int | None = None) -> Server:
-    """Start a server on `data`, which is filled if it is not there; a second start goes on with it."""
+    """Start a server and wait until it answers.
+
+    Args:
+        data: folder of the server's data. If it does not exist it is made, with one user.
+        variables: environment variables of the server.
+        port: a free one by default.
+    """
     installation = install()
     if not data.exists():
         shutil.copytree(installation.data, data)
     port = port or free_port()
-    here = Installation(installation.folder, data)
+    server_installation = Installation(installation.folder, data)
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            here.command(port, variables),
+            server_installation.command(port, variables),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -90,7 +96,7 @@ def start(data: Path, variables: Mapping[str, str], port: int | None = None) -> 
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its own group; SIGTERM first, so that it can end what it started."""
+    """End a process group by its leader: SIGTERM first, so that it can end its children, SIGKILL after 20 s."""
     if process.poll() is not None:
         return
     try:
@@ -110,11 +116,11 @@ def log_in(url: str) -> httpx.Client:
 
 
 def _account(url: str, data: Path) -> Account:
-    kept = data / "token"
-    if kept.exists():
-        return Account(EMAIL, PASSWORD, kept.read_text())
+    token_file = data / "token"
+    if token_file.exists():
+        return Account(EMAIL, PASSWORD, token_file.read_text())
     account = with_token(Account(EMAIL, PASSWORD), url)
-    kept.write_text(account.token or "")
+    token_file.write_text(account.token or "")
     return account
 
 

@@ -1,4 +1,4 @@
-"""All processes of Lorabel as a person starts them: `lorabel up`, on free ports, with data of its own."""
+"""Runs all processes of Lorabel by `lorabel up`, on free ports and with fresh data."""
 
 import os
 import subprocess
@@ -26,10 +26,15 @@ class Lorabel:
 
 
 def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
-    """`variables` are put over those of a test: training after few annotations, with the demo's model."""
+    """Run `lorabel up` with the demo's model and training after 16 annotations, and wait until it prints `ready`.
+
+    Args:
+        folder: for data and log.
+        variables: are put over these environment variables.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    chosen = {
+    environment = {
         "PORT": str(port),
         "MODEL_SERVER_URL": f"http://127.0.0.1:{free_port()}",
         "DATA_DIR": str(folder / "data"),
@@ -43,19 +48,19 @@ def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(PROGRAM), "up"],
-            env={**bare_environment(), **chosen},
+            env={**bare_environment(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             start_new_session=True,
         )
-    lorabel = Lorabel(f"http://127.0.0.1:{chosen['PORT']}", _settings(chosen), chosen, process, log)
+    lorabel = Lorabel(f"http://127.0.0.1:{environment['PORT']}", _settings(environment), environment, process, log)
     _wait_until_ready(lorabel)
     return lorabel
 
 
 def bare_environment() -> dict[str, str]:
-    """The developer's, without what would set anything of Lorabel."""
+    """The environment of this process without the variables that Lorabel reads."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -64,9 +69,9 @@ def bare_environment() -> dict[str, str]:
 
 
 def _settings(variables: Mapping[str, str]) -> Settings:
-    """The same settings in this process."""
-    lower = {name.lower(): value for name, value in variables.items() if not name.startswith("MODEL_DUAL")}
-    return Settings(**lower)  # type: ignore[arg-type]
+    """The settings that the processes read from these variables."""
+    fields = {name.lower(): value for name, value in variables.items() if not name.startswith("MODEL_DUAL")}
+    return Settings(**fields)  # type: ignore[arg-type]
 
 
 def _wait_until_ready(lorabel: Lorabel) -> None:

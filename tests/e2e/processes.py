@@ -1,4 +1,4 @@
-"""Looks into a running `lorabel up` from outside, and kills parts of it."""
+"""Finds and kills the processes of a running `lorabel up`."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def pid_of(lorabel: Lorabel, part: str) -> int | None:
-    """The process that the supervisor started for the part, if it runs."""
+    """The process that the supervisor started for a part (a key of COMMANDS); None if it does not run."""
     for pid in _children(lorabel.process.pid):
         command = Path(f"/proc/{pid}/cmdline")
         if command.exists() and COMMANDS[part] in command.read_text(errors="replace").replace("\0", " "):
@@ -28,22 +28,23 @@ def pid_of(lorabel: Lorabel, part: str) -> int | None:
 
 
 def kill(lorabel: Lorabel, part: str) -> int:
-    """SIGKILL to the part and whatever it started; returns the pid that it had."""
+    """Send SIGKILL to the part's process group; returns the pid that the part had."""
     pid = pid_of(lorabel, part)
     assert pid is not None, f"{part} does not run"
     os.killpg(pid, signal.SIGKILL)
     return pid
 
 
-def wait_until(is_so: Callable[[], bool], timeout_s: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float, description: str) -> None:
+    """Poll until the condition is true; fail with its description after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"after {timeout_s:.0f} s still not so: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"not true after {timeout_s:.0f} s: {description}"
         time.sleep(0.1)
 
 
 def _children(pid: int) -> list[int]:
-    found = []
+    children = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+        children += [int(child) for child in (task / "children").read_text().split()]
+    return children

@@ -1,4 +1,4 @@
-"""An annotator in Chromium: sees the pre-annotation, corrects it, and later sees what the model has learned."""
+"""An annotator in Chromium sees the prediction, corrects it, and later sees predictions of the new version."""
 
 import time
 from pathlib import Path
@@ -26,7 +26,7 @@ GRADES = ("Grade A", "Grade B", "Grade C")
 
 
 class LabelingStream:
-    """What the annotator sees and does at `/projects/N/data?labeling=1`."""
+    """The page at `/projects/N/data?labeling=1`, as an annotator uses it."""
 
     def __init__(self, browser: Chrome, url: str, project_id: int) -> None:
         self._browser = browser
@@ -56,7 +56,7 @@ class LabelingStream:
         return task_id
 
     def wait_for_choice(self) -> list[str]:
-        """The ticked choices, as soon as there is one."""
+        """Wait until a choice is ticked, and return the ticked choices."""
 
         def ticked(browser: Chrome) -> list[str]:
             boxes = browser.find_elements(By.CSS_SELECTOR, ".lsf-choices input")
@@ -107,14 +107,14 @@ def _task(client: LabelStudio, project_id: int, task_id: int) -> AnnotatedTask:
 
 
 def _predicted(client: LabelStudio, task_id: int, version: str) -> list[str]:
-    """The choice that this version made, which Label Studio keeps."""
-    found: list[dict[str, Any]] = client.call("GET", "/api/predictions/", params={"task": task_id})
-    (prediction,) = [p for p in found if p["model_version"] == version]
+    """The choices of the prediction of this version that Label Studio has stored."""
+    predictions: list[dict[str, Any]] = client.call("GET", "/api/predictions/", params={"task": task_id})
+    (prediction,) = [prediction for prediction in predictions if prediction["model_version"] == version]
     return list(prediction["result"][0]["value"]["choices"])
 
 
 def _annotate_until_new_version(client: LabelStudio, lorabel: Lorabel, project_id: int) -> str:
-    """The rest of the work by API, in rounds: a candidate that is worse than the live version is rejected."""
+    """Annotate the other tasks by API, in rounds until a run is promoted (a worse candidate is rejected)."""
     per_run = lorabel.settings.train_after_annotations
     tasks = list(client.tasks(project_id))
     for number, last in enumerate(range(per_run, PICTURES, per_run), start=1):
@@ -135,13 +135,13 @@ def _annotate(client: LabelStudio, task: AnnotatedTask) -> None:
 
 
 def _wait_for_runs(lorabel: Lorabel, project_id: int, count: int) -> str:
-    """Until so many runs have ended, over the engineers' REST API. Returns the live version."""
+    """Wait until `count` runs have finished, by the REST API; returns the live version."""
     base = f"{lorabel.url}/api/v1/projects/{project_id}"
     deadline = time.monotonic() + TRAINING_TIMEOUT_S
-    with httpx.Client(auth=lorabel.settings.basic_auth, trust_env=False) as engineer:
+    with httpx.Client(auth=lorabel.settings.basic_auth, trust_env=False) as client:
         while time.monotonic() < deadline:
-            runs = engineer.get(f"{base}/runs").json()["runs"]
+            runs = client.get(f"{base}/runs").json()["runs"]
             if sum(run["state"] == "finished" for run in runs) >= count:
-                return str(engineer.get(f"{base}/versions").json()["live_version"])
+                return str(client.get(f"{base}/versions").json()["live_version"])
             time.sleep(0.5)
     raise AssertionError(f"run {count} of project {project_id} did not end in {TRAINING_TIMEOUT_S:.0f} s: {runs}")

@@ -1,6 +1,6 @@
-"""The commands, variables and health checks of docker-compose.yml, run here: PostgreSQL and Redis are real.
+"""Runs the commands and health checks of docker-compose.yml without containers, with a real PostgreSQL and Redis.
 
-There is no container, so names of services become 127.0.0.1 and every port another one that is free.
+Names of services are replaced by 127.0.0.1, and ports by free ports.
 """
 
 import os
@@ -33,14 +33,21 @@ CONFIG = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
     '<Choice value="red"/><Choice value="blue"/></Choices></View>'
 )
-STAY = ("model-server", "backend", "worker-light", "worker-train", "worker-bulk")
+LONG_RUNNING = ("model-server", "backend", "worker-light", "worker-train", "worker-bulk")
 HEALTHY_WITHIN_S = 180.0
 TRAINED_WITHIN_S = 180.0
 
 
 @dataclass
 class Deployment:
-    """The services of the file, with `ports` in place of theirs and `data` in place of /data."""
+    """The services of the file, run as processes.
+
+    Args:
+        services: as in the file, by name.
+        ports: port in the file -> port here.
+        data: the folder in place of /data.
+        running: the processes that were started, by service.
+    """
 
     services: dict[str, Any]
     ports: dict[str, int]
@@ -52,13 +59,13 @@ class Deployment:
         return f"http://127.0.0.1:{self.ports['9090']}"
 
     def environment(self, service: str) -> dict[str, str]:
-        """The container's own and no other, but for the paths to our programs."""
+        """The variables of the container, and what is needed to find our programs."""
         path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
-        given = {name: self._here(value) for name, value in self.services[service]["environment"].items()}
-        return {"PATH": path, "HOME": str(self.data), "PYTHONWARNINGS": "default", **given}
+        variables = {name: self._localize(value) for name, value in self.services[service]["environment"].items()}
+        return {"PATH": path, "HOME": str(self.data), "PYTHONWARNINGS": "default", **variables}
 
     def command(self, service: str) -> list[str]:
-        return [self._here(word) for word in self.services[service]["command"]]
+        return [self._localize(word) for word in self.services[service]["command"]]
 
     def start(self, service: str) -> None:
         with (self.data / f"{service}.log").open("wb") as log:
@@ -73,12 +80,12 @@ class Deployment:
             )
 
     def check(self, service: str) -> subprocess.CompletedProcess[str]:
-        """Run a service's health check as Docker does: status 0 is healthy."""
+        """Run the health check of a service as Docker does; exit status 0 means healthy."""
         kind, *test = self.services[service]["healthcheck"]["test"]
         assert kind == "CMD"
-        environment = self.environment(service) if service in STAY else dict(os.environ)
+        environment = self.environment(service) if service in LONG_RUNNING else dict(os.environ)
         return subprocess.run(
-            [self._here(word) for word in test],
+            [self._localize(word) for word in test],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -88,15 +95,16 @@ class Deployment:
 
     def wait_until_healthy(self, service: str) -> None:
         deadline = time.monotonic() + HEALTHY_WITHIN_S
-        while (checked := self.check(service)).returncode != 0:
+        while (check := self.check(service)).returncode != 0:
             assert self.running[service].poll() is None, f"{service} ended:\n{self.log(service)}"
-            assert time.monotonic() < deadline, f"{service}: {checked.stderr}\n{self.log(service)}"
+            assert time.monotonic() < deadline, f"{service}: {check.stderr}\n{self.log(service)}"
             time.sleep(1.0)
 
     def log(self, service: str) -> str:
         return (self.data / f"{service}.log").read_text(errors="replace")[-3000:]
 
-    def _here(self, text: str) -> str:
+    def _localize(self, text: str) -> str:
+        """Replace host names, ports and /data by those of this machine."""
         text = re.sub(rf"\b({'|'.join(self.services)})(?=:\d)", "127.0.0.1", text)
         text = re.sub(rf"\b({'|'.join(self.ports)})\b", lambda match: str(self.ports[match[0]]), text)
         return re.sub(r"^/data$", str(self.data), text)
@@ -104,7 +112,7 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    """Prepared as the image prepares it: the database and our script for the second one."""
+    """A server prepared as by the image: the database `lorabel`, and Label Studio's by our script."""
     script = ROOT / "docker" / "create-label-studio-database.sql"
     try:
         with postgres_server() as server:
@@ -118,10 +126,10 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="module")
 def deployment(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Everything of the file but Label Studio, healthy."""
+    """All services of the file except Label Studio, once they are healthy."""
     data = tmp_path_factory.mktemp("compose")
     variables = {
-        "POSTGRES_PASSWORD": "not looked at: the server trusts this machine",
+        "POSTGRES_PASSWORD": "not checked: the server trusts this machine",
         "LABEL_STUDIO_USERNAME": "someone@example.com",
         "LABEL_STUDIO_PASSWORD": "only-in-tests-1",
         "BASIC_AUTH_USER": AUTH[0],
@@ -138,9 +146,9 @@ def deployment(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactor
             )
             assert migrated.returncode == 0, migrated.stderr.decode()
             try:
-                for service in STAY:
+                for service in LONG_RUNNING:
                     deployment.start(service)
-                for service in STAY:
+                for service in LONG_RUNNING:
                     deployment.wait_until_healthy(service)
                 yield deployment
             finally:
@@ -156,7 +164,7 @@ def label_studio_calls(deployment: Deployment) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_a_prediction_goes_through_every_part(label_studio_calls: httpx.Client) -> None:
+def test_a_prediction_passes_backend_and_model_server(label_studio_calls: httpx.Client) -> None:
     setup = {"project": PROJECT, "schema": CONFIG, "hostname": "", "access_token": "", "extra_params": None}
     assert label_studio_calls.post("/setup", json=setup).json() == {"model_version": "p1.v0"}
     tasks = [{"id": number, "data": {"image": _picture(number)}} for number in (7, 8)]
@@ -166,13 +174,13 @@ def test_a_prediction_goes_through_every_part(label_studio_calls: httpx.Client) 
     assert all(entry["result"][0]["value"]["choices"][0] in ("red", "blue") for entry in entries)
 
 
-def test_events_are_applied_and_trained_on(label_studio_calls: httpx.Client) -> None:
-    """By both workers, over Redis, with the rows in PostgreSQL and the adapter in the shared folder."""
+def test_events_are_applied_and_lead_to_a_trained_version(label_studio_calls: httpx.Client) -> None:
+    """By the light and the training worker, with Redis, PostgreSQL and the adapters in the shared folder."""
     for number in range(1, 9):
         assert label_studio_calls.post("/webhook", json=_submitted(number)).json()["status"] == "ok"
     start = {"action": "START_TRAINING", "project": {"id": 1, "label_config": CONFIG}}
-    asked = label_studio_calls.post("/webhook", json=start)
-    assert "job" in asked.json(), asked.text
+    answer = label_studio_calls.post("/webhook", json=start)
+    assert "job" in answer.json(), answer.text
     deadline = time.monotonic() + TRAINED_WITHIN_S
     states: set[str] = set()
     while "finished" not in states:
@@ -185,26 +193,26 @@ def test_events_are_applied_and_trained_on(label_studio_calls: httpx.Client) -> 
     assert "p1.v1" in label_studio_calls.get("/api/v1/projects/1/versions").text
 
 
-@pytest.mark.parametrize("service", ["postgres", "redis", *STAY])
+@pytest.mark.parametrize("service", ["postgres", "redis", *LONG_RUNNING])
 def test_the_health_check_passes(deployment: Deployment, service: str) -> None:
-    checked = deployment.check(service)
-    assert checked.returncode == 0, checked.stderr
+    check = deployment.check(service)
+    assert check.returncode == 0, check.stderr
 
 
-def test_nothing_is_answered_without_the_password_but_what_containers_probe(deployment: Deployment) -> None:
-    status = {
+def test_everything_but_livez_needs_the_password(deployment: Deployment) -> None:
+    statuses = {
         path: httpx.get(f"{deployment.url}{path}", trust_env=False).status_code for path in ("/livez", "/health")
     }
-    assert status == {"/livez": 200, "/health": 401}
+    assert statuses == {"/livez": 200, "/health": 401}
 
 
 def test_the_health_check_of_a_killed_worker_fails(deployment: Deployment) -> None:
     process = deployment.running.pop("worker-light")
     process.kill()
     process.wait()
-    checked = deployment.check("worker-light")
-    assert checked.returncode == 1
-    assert "no worker of queue light" in checked.stderr
+    check = deployment.check("worker-light")
+    assert check.returncode == 1
+    assert "no worker of queue light" in check.stderr
     deployment.start("worker-light")
     deployment.wait_until_healthy("worker-light")
 
@@ -212,8 +220,8 @@ def test_the_health_check_of_a_killed_worker_fails(deployment: Deployment) -> No
 def test_the_health_check_of_label_studio_passes(label_studio: Server) -> None:
     services = read(COMPOSE)["services"]
     deployment = Deployment(services, {"8080": label_studio.port}, Path())
-    checked = deployment.check("label-studio")
-    assert checked.returncode == 0, checked.stderr
+    check = deployment.check("label-studio")
+    assert check.returncode == 0, check.stderr
 
 
 def _submitted(number: int) -> dict[str, Any]:
@@ -243,7 +251,7 @@ def _picture(number: int) -> str:
 
 
 def _tiny_model(folder: Path) -> str:
-    """Random weights, as small as open_clip can be."""
+    """Source of the smallest open_clip model, with random weights."""
     from lorabel.families.dual_encoder import DualEncoder
 
     return DualEncoder.tiny(folder)

@@ -18,25 +18,25 @@ from tests.e2e.lorabel_processes import Lorabel
 pytestmark = pytest.mark.e2e
 
 
-def test_connected_twice_and_nothing_is_changed_the_second_time(
+def test_connecting_a_second_time_changes_nothing(
     label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio
 ) -> None:
     project_id = create_project(client, 2)
     first = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
     assert first.is_complete, first.steps
     assert first.is_changed
-    again = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
-    assert again.is_complete, again.steps
-    assert not again.is_changed, again.steps
+    second = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
+    assert second.is_complete, second.steps
+    assert not second.is_changed, second.steps
     (backend,) = client.backends(project_id)
     (webhook,) = client.webhooks(project_id)
     assert backend.state == "CO"
     assert webhook.is_right(basic_auth_header(guarded_lorabel.settings))
     assert client.project(project_id).model_version == backend.title
-    assert f"p{project_id}.v0" in _step(again, "proof")
+    assert f"p{project_id}.v0" in _step(second, "proof")
 
 
-def test_what_was_switched_off_by_hand_is_switched_on_again(
+def test_settings_that_were_switched_off_by_hand_are_switched_on_again(
     label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio
 ) -> None:
     project_id = create_project(client, 1)
@@ -44,16 +44,16 @@ def test_what_was_switched_off_by_hand_is_switched_on_again(
     (webhook,) = client.webhooks(project_id)
     client.call("PATCH", f"/api/webhooks/{webhook.id}/", json={"url": webhook.url, "is_active": False})
     client.update_project(project_id, show_collab_predictions=False)
-    wrong = {check.name.split(": ")[-1]: check for check in _wrong(guarded_lorabel, project_id)}
-    assert wrong.keys() == {"connection", "webhook"}
-    assert all("lorabel connect" in check.remedy for check in wrong.values())
-    again = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
-    changed = {step.name for step in again.steps if step.outcome is Outcome.CHANGED}
+    failed_checks = {check.name.split(": ")[-1]: check for check in _failed_checks(guarded_lorabel, project_id)}
+    assert failed_checks.keys() == {"connection", "webhook"}
+    assert all("lorabel connect" in check.remedy for check in failed_checks.values())
+    second = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
+    changed = {step.name for step in second.steps if step.outcome is Outcome.CHANGED}
     assert changed == {"webhook", "pre-annotations"}
-    assert _wrong(guarded_lorabel, project_id) == []
+    assert _failed_checks(guarded_lorabel, project_id) == []
 
 
-def test_a_legacy_token_connects_where_it_is_allowed(
+def test_a_legacy_token_connects_only_while_legacy_tokens_are_allowed(
     label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio
 ) -> None:
     project_id = create_project(client, 1)
@@ -65,12 +65,12 @@ def test_a_legacy_token_connects_where_it_is_allowed(
         connect(guarded_lorabel.settings, label_studio.url, legacy, project_id)
 
 
-def test_a_project_that_is_not_there_is_named(label_studio: Server, guarded_lorabel: Lorabel) -> None:
+def test_the_error_for_a_missing_project_names_it(label_studio: Server, guarded_lorabel: Lorabel) -> None:
     with pytest.raises(LabelStudioError, match="no project 4711"):
         connect(guarded_lorabel.settings, label_studio.url, label_studio.token, 4711)
 
 
-def test_a_backend_that_label_studio_does_not_reach_is_named(
+def test_the_error_for_an_unreachable_backend_names_its_url(
     label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio
 ) -> None:
     project_id = create_project(client, 1)
@@ -79,29 +79,29 @@ def test_a_backend_that_label_studio_does_not_reach_is_named(
         connect(settings, label_studio.url, label_studio.token, project_id, backend_url="http://127.0.0.1:1")
 
 
-def test_label_studios_protection_is_named_and_what_it_left_half_done_is_completed(
+def test_errors_name_the_ssrf_settings_and_a_later_connect_completes_the_connection(
     start_label_studio: Callable[..., Server], guarded_lorabel: Lorabel, tmp_path: Path
 ) -> None:
     data, settings = tmp_path / "data", guarded_lorabel.settings
-    closed = start_label_studio({}, data)
-    with closed.client() as client:
+    protected = start_label_studio({}, data)
+    with protected.client() as client:
         project_id = create_project(client, 1)
         with pytest.raises(LabelStudioError, match="ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false"):
-            connect(settings, closed.url, closed.token, project_id)
+            connect(settings, protected.url, protected.token, project_id)
         assert client.backends(project_id) == []
 
-    kill_group(closed.process)
-    half = start_label_studio({"ML_BLOCK_LOCAL_IP": "false"}, data, closed.port)
-    with half.client() as client:
+    kill_group(protected.process)
+    half_open = start_label_studio({"ML_BLOCK_LOCAL_IP": "false"}, data, protected.port)
+    with half_open.client() as client:
         for _ in range(2):
-            connection = connect(settings, half.url, half.token, project_id)
+            connection = connect(settings, half_open.url, half_open.token, project_id)
             assert [step.name for step in connection.steps if step.outcome is Outcome.FAILED] == ["webhook"]
             assert "SSRF_PROTECTION_ENABLED=false" in _step(connection, "webhook")
             assert len(client.backends(project_id)) == 1
             assert client.project(project_id).model_version == "Lorabel"
 
-    kill_group(half.process)
-    opened = start_label_studio(PRIVATE_ADDRESSES, data, closed.port)
+    kill_group(half_open.process)
+    opened = start_label_studio(PRIVATE_ADDRESSES, data, protected.port)
     with opened.client() as client:
         completed = connect(settings, opened.url, opened.token, project_id)
         assert completed.is_complete, completed.steps
@@ -113,5 +113,5 @@ def _step(connection: Connection, name: str) -> str:
     return next(step.finding for step in connection.steps if step.name == name)
 
 
-def _wrong(lorabel: Lorabel, project_id: int) -> list[Check]:
+def _failed_checks(lorabel: Lorabel, project_id: int) -> list[Check]:
     return [check for check in examine(lorabel.settings, project_id) if not check.is_ok]

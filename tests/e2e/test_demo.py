@@ -1,4 +1,4 @@
-"""`lorabel demo --headless`: from nothing to a model that has learned, with the real Label Studio."""
+"""`lorabel demo --headless` with the real Label Studio: the model must learn, and all processes must end."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from tests.servers import free_port
 pytestmark = pytest.mark.e2e
 
 TIMEOUT_S = 540
-"""Two quiet cores need less than 300 s; a busy machine is no fault of the demo."""
+"""Two idle cores need less than 300 s; the rest is for busy machines."""
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
@@ -49,9 +49,9 @@ def test_the_headless_demo_improves_and_ends_every_process(tmp_path: Path) -> No
         status = demo.wait(timeout=TIMEOUT_S)
     finally:
         kill_group(demo)
-    said = log.read_text()
-    assert status == 0, said
-    shares = [float(share) for share in re.findall(r"(\d\.\d\d) \(\d+ of \d+\)", said)]
+    output = log.read_text()
+    assert status == 0, output
+    shares = [float(share) for share in re.findall(r"(\d\.\d\d) \(\d+ of \d+\)", output)]
     assert shares[0] <= 0.6
     assert shares[-1] >= 0.9
     assert _processes_of(tmp_path) == []
@@ -59,12 +59,12 @@ def test_the_headless_demo_improves_and_ends_every_process(tmp_path: Path) -> No
 
 def _processes_of(folder: Path) -> list[str]:
     """Command lines of the processes whose environment or arguments name the folder."""
-    found = []
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
-            continue  # It has ended meanwhile, or is another user's.
+            continue  # the process has ended, or belongs to another user
         if str(folder).encode() in command + environment:
-            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
-    return found
+            commands.append(command.replace(b"\0", b" ").decode(errors="replace"))
+    return commands

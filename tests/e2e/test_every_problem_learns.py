@@ -1,6 +1,6 @@
 """Each kind of labeling in the real Label Studio: predict, annotate, train, promote, and predict better.
 
-What is taught is in `tests/e2e/courses`; one Lorabel, with the base models of all courses, learns them all.
+The tasks are in `tests/e2e/courses`. One Lorabel with the base models of all courses learns them all.
 """
 
 import time
@@ -25,8 +25,8 @@ NEVER = str(10**6)
 
 
 @pytest.fixture(scope="module")
-def school(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory) -> Lorabel:
-    """A Lorabel that trains only when it is told, so that each course is one run."""
+def shared_lorabel(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory) -> Lorabel:
+    """A Lorabel that trains only on request, so that each course is one run."""
     variables = {"TRAIN_AFTER_ANNOTATIONS": NEVER, "TRAIN_MIN_ANNOTATIONS": NEVER, "FAMILIES": ""}
     for name, course in COURSES.items():
         variables |= course.variables(tmp_path_factory.mktemp(name))
@@ -35,21 +35,21 @@ def school(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize("name", COURSES)
 def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
-    name: str, school: Lorabel, label_studio: Server, client: LabelStudio
+    name: str, shared_lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     course = COURSES[name]
     project_id = _create(client, name, course)
-    connect(school.settings, label_studio.url, label_studio.token, project_id)
+    connect(shared_lorabel.settings, label_studio.url, label_studio.token, project_id)
     tasks = [task.task_id for task in client.tasks(project_id)]
     unseen = tasks[-course.unseen :]
     before = _predictions(client, project_id, unseen, f"p{project_id}.v0")
     assert any(before.values()) != course.is_silent_before
     for task_id, (_, result) in zip(tasks[: -course.unseen], course.tasks, strict=False):
         client.call("POST", f"/api/tasks/{task_id}/annotations/", json={"result": result})
-    live = _train(school, project_id)
-    for control, figure in course.primary.items():
-        learned, old = live["metrics"]["candidate"][control], live["metrics"]["live"][control]
-        assert learned[figure] > old[figure], f"{control}: {figure} {learned[figure]} after {old[figure]}"
+    live = _train(shared_lorabel, project_id)
+    for control_tag, figure in course.primary.items():
+        candidate, former = live["metrics"]["candidate"][control_tag], live["metrics"]["live"][control_tag]
+        assert candidate[figure] > former[figure], f"{control_tag}: {figure}, {former} -> {candidate}"
     after = _predictions(client, project_id, unseen, live["version"])
     assert sum(map(bool, after.values())) > len(unseen) / 2, "most unseen tasks are predicted by the new version"
 
@@ -62,7 +62,7 @@ def _create(client: LabelStudio, name: str, course: Course) -> int:
 
 
 def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version: str) -> dict[int, list[Any]]:
-    """By task what this version predicts, as the Data Manager's "Retrieve Predictions" brings it."""
+    """Task id -> the result that this version predicts, by the Data Manager's "Retrieve Predictions"."""
     client.call(
         "POST",
         "/api/dm/actions",
@@ -70,22 +70,26 @@ def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version
         json={"selectedItems": {"all": False, "included": tasks}},
         timeout_s=110.0,
     )
-    found = client.call("GET", "/api/predictions/", params={"project": project_id})
-    made = {one["task"]: one["result"] for one in found if one["model_version"] == version}
-    return {task_id: made.get(task_id, []) for task_id in tasks}
+    predictions = client.call("GET", "/api/predictions/", params={"project": project_id})
+    results = {
+        prediction["task"]: prediction["result"]
+        for prediction in predictions
+        if prediction["model_version"] == version
+    }
+    return {task_id: results.get(task_id, []) for task_id in tasks}
 
 
-def _train(school: Lorabel, project_id: int) -> dict[str, Any]:
-    """One run over the engineers' REST API; returns the live version's record."""
-    base = f"{school.url}/api/v1/projects/{project_id}"
+def _train(shared_lorabel: Lorabel, project_id: int) -> dict[str, Any]:
+    """Start a run by the REST API and wait for its end; returns the record of the live version."""
+    base = f"{shared_lorabel.url}/api/v1/projects/{project_id}"
     deadline = time.monotonic() + TIMEOUT_S
-    with httpx.Client(trust_env=False) as engineer:
-        engineer.post(f"{base}/train").raise_for_status()
+    with httpx.Client(trust_env=False) as client:
+        client.post(f"{base}/train").raise_for_status()
         while time.monotonic() < deadline:
-            (run,) = engineer.get(f"{base}/runs").json()["runs"]
+            (run,) = client.get(f"{base}/runs").json()["runs"]
             if run["state"] in ("finished", "failed"):
                 assert run["state"] == "finished", run["error"]
-                versions = engineer.get(f"{base}/versions").json()["versions"]
+                versions = client.get(f"{base}/versions").json()["versions"]
                 assert versions and versions[0]["state"] == "live", run["decision"]
                 return dict(versions[0])
             time.sleep(0.3)

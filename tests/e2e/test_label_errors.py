@@ -1,5 +1,7 @@
-"""Wrong annotations in the real Label Studio are found by what the pictures look like to the base model, and open
-tasks are put into the order of a core-set."""
+"""Wrong annotations in the real Label Studio are found by the base model's features of the pictures.
+
+Open tasks are then ordered by diversity (a core-set of the same features).
+"""
 
 import subprocess
 
@@ -32,38 +34,39 @@ def test_wrong_annotations_are_listed_first_and_open_tasks_ordered_by_diversity(
     label_studio: Server,
     client: LabelStudio,
 ) -> None:
-    drawn = [one for one in pictures(400) if one.colour in COLOURS][: LABELED + OPEN]
-    made = client.call("POST", "/api/projects/", json={"title": "errors", "label_config": CONFIG})
-    project_id = int(made["id"])
-    tasks = [{"image": data_url(one)} for one in drawn]
+    drawn = [picture for picture in pictures(400) if picture.colour in COLOURS][: LABELED + OPEN]
+    created = client.call("POST", "/api/projects/", json={"title": "errors", "label_config": CONFIG})
+    project_id = int(created["id"])
+    tasks = [{"image": data_url(picture)} for picture in drawn]
     client.call("POST", f"/api/projects/{project_id}/import", json=tasks, timeout_s=TIMEOUT_S)
     connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
     ids = [task.task_id for task in client.tasks(project_id)]
     wrong = ids[:WRONG]
     for task_id, picture in zip(ids[:LABELED], drawn, strict=False):
-        at = COLOURS.index(picture.colour)
-        given = COLOURS[(at + 1) % len(COLOURS)] if task_id in wrong else picture.colour
-        body = {"result": [choices("colour", "image", [given])]}
+        next_colour = COLOURS[(COLOURS.index(picture.colour) + 1) % len(COLOURS)]
+        colour = next_colour if task_id in wrong else picture.colour
+        body = {"result": [choices("colour", "image", [colour])]}
         client.call("POST", f"/api/tasks/{task_id}/annotations/", json=body)
     url = f"{lorabel.url}/api/v1/projects/{project_id}"
     with httpx.Client(base_url=url, trust_env=False, timeout=TIMEOUT_S) as api:
         wait_until(lambda: api.get("/annotations").json()["total"] == LABELED, TIMEOUT_S, "all events are applied")
-        found = api.get("/label-errors").raise_for_status().json()
-    assert {one["task_id"] for one in found["errors"][:WRONG]} == set(wrong)
-    first = found["errors"][0]
+        report = api.get("/label-errors").raise_for_status().json()
+    assert {error["task_id"] for error in report["errors"][:WRONG]} == set(wrong)
+    first = report["errors"][0]
     assert first["suggested"] == drawn[ids.index(first["task_id"])].colour
-    assert found["checked"] == LABELED
-    said = subprocess.run(
+    assert report["checked"] == LABELED
+    completed = subprocess.run(
         [str(PROGRAM), "label-errors", str(project_id)],
         env={**bare_environment(), **lorabel.environment, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
     )
-    assert f"{len(found['errors'])} of {LABELED} annotations are probably wrong" in said.stdout, said.stderr
+    summary = f"{len(report['errors'])} of {LABELED} annotations are probably wrong"
+    assert summary in completed.stdout, completed.stderr
 
     assert f"{OPEN} tasks ordered by diversity, 0 failed" in order(lorabel, project_id, "diversity")
-    places = written(client, project_id, TITLE)
-    assert places.keys() == set(ids[LABELED:])
+    scores = written(client, project_id, TITLE)
+    assert scores.keys() == set(ids[LABELED:])
     task = client.call("GET", f"/api/projects/{project_id}/next", timeout_s=TIMEOUT_S)
-    assert task["id"] == min(places, key=places.__getitem__)
+    assert task["id"] == min(scores, key=scores.__getitem__)

@@ -1,4 +1,4 @@
-"""`label-studio-ml start` (1.0.9) hosts `backend/label_studio_ml.py`, in an environment of its own."""
+"""`label-studio-ml start` (1.0.9) runs `backend/label_studio_ml.py`, in a virtual environment of its own."""
 
 import json
 import os
@@ -30,7 +30,7 @@ OVERRIDES = ROOT / "docs" / "label-studio-ml-overrides.txt"
 RECORDINGS = ROOT / "tests" / "data" / "recordings" / "image-choices"
 SCRIPT = "from backend.label_studio_ml import LorabelModel\n"
 LEFT_OUT = ("accelerate", "open_clip_torch", "peft", "scikit-learn", "torch", "torchvision", "transformers")
-"""The backend needs none of them; they are 2 GB."""
+"""Packages that the backend does not need (2 GB)."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Environment:
 
     @property
     def variables(self) -> dict[str, str]:
-        """label-studio-ml starts whatever `python` is first on the PATH."""
+        """The environment is first on the PATH, since label-studio-ml starts the first `python` there."""
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
         return os.environ | {"VIRTUAL_ENV": str(self.folder), "PATH": path}
 
     def run(self, *command: str, **variables: str) -> None:
-        done = subprocess.run(command, env=self.variables | variables, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        completed = subprocess.run(command, env=self.variables | variables, capture_output=True, text=True)
+        assert completed.returncode == 0, f"{' '.join(command)}\n{completed.stdout}\n{completed.stderr}"
 
 
 @pytest.fixture(scope="module")
@@ -54,31 +54,33 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("label-studio-ml")
     left_out = folder / "left-out.txt"
     left_out.write_text("".join(f'{name} ; python_version < "3"\n' for name in LEFT_OUT))
-    made = Environment(folder / "venv")
-    made.run(uv, "venv", "--quiet", str(made.folder))
+    new_environment = Environment(folder / "venv")
+    new_environment.run(uv, "venv", "--quiet", str(new_environment.folder))
     overrides = ("--override", str(OVERRIDES), "--override", str(left_out))
-    made.run(uv, "pip", "install", "--quiet", "label-studio-ml==1.0.9", "--editable", str(ROOT), *overrides)
-    return made
+    new_environment.run(
+        uv, "pip", "install", "--quiet", "label-studio-ml==1.0.9", "--editable", str(ROOT), *overrides
+    )
+    return new_environment
 
 
 @pytest.fixture
 def started(
     environment: Environment, settings: Settings, store: Store, lorabel_up: Lorabel, tmp_path: Path
 ) -> Iterator[httpx.Client]:
-    """What the user does: a script of one line, `init`, `start`."""
+    """Do what a user does: a script of one line, `init`, `start`. Yields a client of the server."""
     script = tmp_path / "model.py"
     script.write_text(SCRIPT)
     project = tmp_path / "hosted"
     environment.run("label-studio-ml", "init", str(project), "--script", f"{script}:LorabelModel")
     port = free_port()
-    own = {
+    variables = {
         "DATA_DIR": str(settings.data_dir),
         "DATABASE_URL": settings.database,
         "REDIS_URL": settings.redis,
         "MODEL_SERVER_URL": lorabel_up.settings.model_server_url,
     }
     command = ["label-studio-ml", "start", str(project), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment.variables | own, start_new_session=True)
+    process = subprocess.Popen(command, env=environment.variables | variables, start_new_session=True)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
             wait_for(client, process)
@@ -104,18 +106,18 @@ def recorded(name: str) -> Any:
     return json.loads(path.read_text())["body"]
 
 
-def test_tasks_are_answered_right_by_the_real_model_server(started: httpx.Client) -> None:
+def test_tasks_are_predicted_right_by_the_real_model_server(started: httpx.Client) -> None:
     setup = started.post("/setup", json=recorded("connect-setup"))
     assert isinstance(setup.json()["model_version"], str)
     drawn = [picture for picture in pictures(200) if picture.colour in ("red", "blue")][:10]
-    asked = recorded("stream-predict")
-    task = asked["tasks"][0]
-    asked["tasks"] = [task | {"id": i, "data": {"image": data_url(picture)}} for i, picture in enumerate(drawn)]
-    answer = started.post("/predict", json=asked)
+    body = recorded("stream-predict")
+    task = body["tasks"][0]
+    body["tasks"] = [task | {"id": i, "data": {"image": data_url(picture)}} for i, picture in enumerate(drawn)]
+    answer = started.post("/predict", json=body)
     assert answer.status_code == 200, answer.text
     for picture, entry in zip(drawn, answer.json()["results"], strict=True):
         [region] = entry["result"]
-        assert parse(asked["label_config"]).find_region_errors(region) == []
+        assert parse(body["label_config"]).find_region_errors(region) == []
         assert region["value"]["choices"] == [picture.colour]
         assert 0 < entry["score"] <= 1
         assert "model_version" not in entry
@@ -130,7 +132,7 @@ def test_events_are_stored_for_the_workers_and_a_new_live_version_gets_a_new_nam
     assert started.post("/setup", json=recorded("connect-setup")).json() == {"model_version": "INITIAL"}
     with store.write() as session:
         session.get_one(Project, 1).live_number = 1
-    time.sleep(1.1)  # 1.0.9 names its jobs by the second
+    time.sleep(1.1)  # label-studio-ml 1.0.9 names its jobs by the second
     started.post("/webhook", json=recorded("train-webhook-start_training"))
     wait_until(lambda: runs(store) == [1])
     assert actions(store) == ["ANNOTATION_CREATED", "START_TRAINING"]
@@ -151,8 +153,8 @@ def version(client: httpx.Client) -> str:
     return str(client.post("/setup", json=recorded("connect-setup")).json()["model_version"])
 
 
-def wait_until(is_true: Any, seconds: float = 20) -> None:
+def wait_until(condition: Any, seconds: float = 20) -> None:
     ends_at = time.monotonic() + seconds
-    while not is_true():
+    while not condition():
         assert time.monotonic() < ends_at, "waited too long"
         time.sleep(0.1)

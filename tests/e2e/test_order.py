@@ -1,4 +1,4 @@
-"""The labeling stream of the real Label Studio, in the order that we chose."""
+"""The labeling stream of the real Label Studio follows the order that Lorabel writes."""
 
 import subprocess
 from collections.abc import Callable
@@ -19,60 +19,67 @@ TIMEOUT_S = 120.0
 
 
 def order(lorabel: Lorabel, project_id: int, strategy: str) -> str:
+    """Run `lorabel order`; returns its output."""
     command = [str(PROGRAM), "order", str(project_id), "--strategy", strategy]
     environment = {**bare_environment(), **lorabel.environment, "COLUMNS": "200"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
 
 
 def written(client: LabelStudio, project_id: int, version: str) -> dict[int, float]:
-    """Task -> score, of the predictions of one version; each task has at most one."""
-    every = client.call("GET", "/api/predictions/", params={"project": project_id})
-    found = [one for one in every if one["model_version"] == version]
-    scores = {one["task"]: one["score"] for one in found}
-    assert len(scores) == len(found)
+    """Task id -> score of the prediction of this version; each task has at most one such prediction."""
+    stored = client.call("GET", "/api/predictions/", params={"project": project_id})
+    predictions = [prediction for prediction in stored if prediction["model_version"] == version]
+    scores = {prediction["task"]: prediction["score"] for prediction in predictions}
+    assert len(scores) == len(predictions)
     return scores
 
 
 def label_next(client: LabelStudio, project_id: int, count: int) -> list[int]:
-    """The tasks that the labeling stream gives, each with the live version's prediction on the screen."""
-    seen = []
+    """Annotate the next `count` tasks of the labeling stream; returns their ids in the order of the stream.
+
+    Each task must come with the prediction of the live version only, which is then on the screen.
+    """
+    task_ids = []
     for _ in range(count):
         task = client.call("GET", f"/api/projects/{project_id}/next", timeout_s=TIMEOUT_S)
-        assert [one["model_version"] for one in task["predictions"]] == [f"p{project_id}.v0"]
+        versions = [prediction["model_version"] for prediction in task["predictions"]]
+        assert versions == [f"p{project_id}.v0"]
         body = {"result": result("Grade A"), "lead_time": 1.0}
         client.call("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
-        seen.append(task["id"])
-    return seen
+        task_ids.append(task["id"])
+    return task_ids
 
 
 @pytest.fixture(scope="module")
 def lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
-    """One that never trains, so that the live version stays."""
+    """A Lorabel that never trains, so that the live version does not change."""
     return start_lorabel({"TRAIN_AFTER_ANNOTATIONS": "1000000", "TRAIN_MIN_ANNOTATIONS": "1000000"})
 
 
-def test_the_labeling_stream_follows_the_order_and_a_new_one_takes_the_place_of_the_old(
+def test_the_labeling_stream_follows_the_order_and_a_new_order_replaces_the_old(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     project_id = create_project(client, TASKS)
     assert connect(lorabel.settings, label_studio.url, label_studio.token, project_id).is_complete
-    said = order(lorabel, project_id, "uncertainty")
-    assert f"{TASKS} tasks ordered by uncertainty, 0 failed" in said
-    places = written(client, project_id, TITLE)
+    output = order(lorabel, project_id, "uncertainty")
+    assert f"{TASKS} tasks ordered by uncertainty, 0 failed" in output
+    order_scores = written(client, project_id, TITLE)
     least_certain_first = label_next(client, project_id, 5)
-    assert least_certain_first == sorted(places, key=places.__getitem__)[:5] != sorted(places)[:5]
-    # What the stream had predicted meanwhile says how certain the model is of these five.
-    scores = written(client, project_id, f"p{project_id}.v0")
-    assert [scores[task_id] for task_id in least_certain_first] == sorted(scores.values())
+    assert (
+        least_certain_first == sorted(order_scores, key=order_scores.__getitem__)[:5] != sorted(order_scores)[:5]
+    )
+    # The stream has predicted these five tasks; the scores say how certain the model is.
+    certainties = written(client, project_id, f"p{project_id}.v0")
+    assert [certainties[task_id] for task_id in least_certain_first] == sorted(certainties.values())
     project = client.project(project_id)
     assert (project.model_version, project.is_prelabeling, project.is_sequential) == (TITLE, True, False)
 
-    left = places.keys() - set(least_certain_first)
+    left = order_scores.keys() - set(least_certain_first)
     assert f"{len(left)} tasks ordered by random" in order(lorabel, project_id, "random")
-    drawn = written(client, project_id, TITLE)
-    assert drawn.keys() == left, "the former order is gone"
-    at_random = sorted(drawn, key=drawn.__getitem__)
-    assert at_random not in (sorted(left), sorted(left, key=places.__getitem__))
+    random_scores = written(client, project_id, TITLE)
+    assert random_scores.keys() == left, "the former order is deleted"
+    at_random = sorted(random_scores, key=random_scores.__getitem__)
+    assert at_random not in (sorted(left), sorted(left, key=order_scores.__getitem__))
     assert label_next(client, project_id, len(left)) == at_random

@@ -1,4 +1,4 @@
-"""Bulk runs and tasks predicted ahead, with the real Label Studio and every process of Lorabel."""
+"""Bulk runs and the look-ahead, with the real Label Studio and every process of Lorabel."""
 
 import subprocess
 import threading
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.e2e
 TASKS = 60
 PAGE = 5
 LOOKAHEAD = 6
-# Of each task ahead: what the model predicts, and where its contents lie, which is remembered by then.
-ASKED = 2
+# Rows that the look-ahead sends per task: one for the prediction, one for the embedding.
+ROWS_PER_TASK = 2
 PREDICT_TIMEOUT_S = 6.0
 SLOW_S = 12.0
 TIMEOUT_S = 120.0
@@ -38,7 +38,7 @@ BROKEN = "data:image/png;base64,AAAA"
 
 @pytest.fixture(scope="module")
 def slow_pictures() -> Iterator[str]:
-    """An address whose pictures take longer than one /predict has time."""
+    """Yields the address of a server whose pictures take longer than the time limit of /predict."""
     body = b64decode(data_url(pictures(1)[0]).partition(",")[2])
 
     class Handler(BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ def slow_pictures() -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
-            """Silence."""
+            """Write no log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -94,11 +94,11 @@ def add_tasks(client: LabelStudio, project_id: int, *images: str) -> None:
 
 
 def versions_of(client: LabelStudio, project_id: int) -> dict[int, list[str]]:
-    """Per task the model version of each prediction that Label Studio has."""
-    found: dict[int, list[str]] = {task.task_id: [] for task in client.tasks(project_id)}
+    """Task id -> the model versions of the predictions that Label Studio has stored."""
+    versions: dict[int, list[str]] = {task.task_id: [] for task in client.tasks(project_id)}
     for prediction in client.call("GET", "/api/predictions/", params={"project": project_id}):
-        found[prediction["task"]].append(prediction["model_version"])
-    return found
+        versions[prediction["task"]].append(prediction["model_version"])
+    return versions
 
 
 def newest(store: Store, project_id: int) -> BulkRun:
@@ -106,29 +106,30 @@ def newest(store: Store, project_id: int) -> BulkRun:
         return bulk_runs.list_of(session, project_id)[0]
 
 
-def has_begun(store: Store, project_id: int) -> bool:
+def has_two_pages(store: Store, project_id: int) -> bool:
+    """Whether the project's newest bulk run has predicted two pages."""
     with store.read() as session:
-        found = bulk_runs.list_of(session, project_id)
-    return bool(found) and found[0].done >= 2 * PAGE
+        runs = bulk_runs.list_of(session, project_id)
+    return bool(runs) and runs[0].done >= 2 * PAGE
 
 
 def metric(lorabel: Lorabel, name: str, **labels: str) -> float:
-    """The sum of the model server's lines with these labels."""
+    """The sum of a metric of the model server over all lines with these labels."""
     text = httpx.get(f"{lorabel.settings.model_server_url}/metrics", trust_env=False).text
-    found = [
+    values = [
         sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     ]
-    return sum(found)
+    return sum(values)
 
 
 def rows(lorabel: Lorabel, priority: Priority) -> float:
     return metric(lorabel, "lorabel_rows_total", priority=priority, outcome="ok")
 
 
-def test_a_whole_project_is_predicted_once_though_the_worker_is_killed_in_the_middle(
+def test_every_task_is_predicted_once_although_the_worker_is_killed_during_the_run(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio, store: Store
 ) -> None:
     project_id = connected(lorabel, label_studio, create_project(client, TASKS))
@@ -139,23 +140,25 @@ def test_a_whole_project_is_predicted_once_though_the_worker_is_killed_in_the_mi
         stdout=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: has_begun(store, project_id), TIMEOUT_S, "the run is on")
+    wait_until(lambda: has_two_pages(store, project_id), TIMEOUT_S, "the run has predicted two pages")
     kill(lorabel, "worker-bulk")
     assert newest(store, project_id).state == RunState.RUNNING
-    said, _ = command.communicate(timeout=TIMEOUT_S)
+    output, _ = command.communicate(timeout=TIMEOUT_S)
     run = newest(store, project_id)
     assert (run.state, run.attempt) == (RunState.FINISHED, 2), run.error
     assert (run.done + run.skipped, run.failed, run.total) == (TASKS, 2, TASKS + 2)
-    assert run.skipped <= PAGE, "only the page in doubt was there already"
-    *whole, broken, gone = (versions for _, versions in sorted(versions_of(client, project_id).items()))
-    assert whole == [[f"p{project_id}.v0"]] * TASKS
-    assert (broken, gone) == ([f"p{project_id}.v0"], []), "as /predict: empty for what can never be read"
+    assert run.skipped <= PAGE, "at most the last page was written before the kill"
+    *readable, broken, missing = (versions for _, versions in sorted(versions_of(client, project_id).items()))
+    assert readable == [[f"p{project_id}.v0"]] * TASKS
+    assert (broken, missing) == ([f"p{project_id}.v0"], []), (
+        "a file that can never be read gets an empty prediction, a missing file gets none"
+    )
     assert command.returncode == 0
-    assert f"bulk run {run.id} finished: {run.done} tasks predicted" in said
-    assert len([line for line in said.splitlines() if line.startswith("task ")]) == 2
+    assert f"bulk run {run.id} finished: {run.done} tasks predicted" in output
+    assert len([line for line in output.splitlines() if line.startswith("task ")]) == 2
 
 
-def test_what_retrieve_predictions_has_no_time_for_goes_on_as_a_bulk_run(
+def test_tasks_that_retrieve_predictions_cannot_finish_in_time_become_a_bulk_run(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio, store: Store, slow_pictures: str
 ) -> None:
     project_id = connected(lorabel, label_studio, create_project(client, 4))
@@ -167,16 +170,16 @@ def test_what_retrieve_predictions_has_no_time_for_goes_on_as_a_bulk_run(
         json={"selectedItems": {"all": True, "excluded": []}},
         timeout_s=TIMEOUT_S,
     )
-    found = versions_of(client, project_id)
-    slow = sorted(found.keys() - set(quick))
-    assert [found[task_id] for task_id in quick] == [[f"p{project_id}.v0"]] * 4
-    assert [found[task_id] for task_id in slow] == [[]] * 3
+    versions = versions_of(client, project_id)
+    slow = sorted(versions.keys() - set(quick))
+    assert [versions[task_id] for task_id in quick] == [[f"p{project_id}.v0"]] * 4
+    assert [versions[task_id] for task_id in slow] == [[]] * 3
     assert newest(store, project_id).task_ids == slow
-    wait_until(lambda: newest(store, project_id).state == RunState.FINISHED, TIMEOUT_S, "the rest is done")
+    wait_until(lambda: newest(store, project_id).state == RunState.FINISHED, TIMEOUT_S, "the bulk run is finished")
     assert set(map(tuple, versions_of(client, project_id).values())) == {(f"p{project_id}.v0",)}
 
 
-def test_tasks_are_predicted_before_somebody_opens_them(
+def test_the_next_tasks_are_predicted_before_an_annotator_opens_them(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     created = client.call("POST", "/api/projects/", json={"title": "ahead", "label_config": LABEL_CONFIG})
@@ -184,26 +187,30 @@ def test_tasks_are_predicted_before_somebody_opens_them(
     before = rows(lorabel, Priority.LOOKAHEAD)
     drawn = pictures(3 * LOOKAHEAD)
     add_tasks(client, project_id, *map(data_url, drawn))
-    asked = before + ASKED * LOOKAHEAD
-    wait_until(lambda: rows(lorabel, Priority.LOOKAHEAD) == asked, TIMEOUT_S, "the first new tasks are predicted")
-    assert set(map(tuple, versions_of(client, project_id).values())) == {()}, "and nothing is saved"
+    expected_rows = before + ROWS_PER_TASK * LOOKAHEAD
+    wait_until(
+        lambda: rows(lorabel, Priority.LOOKAHEAD) == expected_rows, TIMEOUT_S, "the first new tasks are predicted"
+    )
+    assert set(map(tuple, versions_of(client, project_id).values())) == {()}, "no prediction is stored"
     misses = metric(lorabel, "lorabel_memo_misses_total", kind="features")
     for picture in drawn[:LOOKAHEAD]:
         task = client.call("GET", f"/api/projects/{project_id}/next", timeout_s=TIMEOUT_S)
-        assert task["data"]["image"] == data_url(picture), "Label Studio goes by id"
+        assert task["data"]["image"] == data_url(picture), "Label Studio gives tasks in the order of their ids"
         body = {"result": result("Grade A"), "lead_time": 1.0}
         client.call("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
     first = sorted(versions_of(client, project_id).items())[:LOOKAHEAD]
     assert [versions for _, versions in first] == [[f"p{project_id}.v0"]] * LOOKAHEAD
     wait_until(
-        lambda: rows(lorabel, Priority.LOOKAHEAD) > asked, TIMEOUT_S, "and those after the task on the screen"
+        lambda: rows(lorabel, Priority.LOOKAHEAD) > expected_rows,
+        TIMEOUT_S,
+        "the tasks after the one on the screen are predicted",
     )
 
     def computed() -> float:
         return metric(lorabel, "lorabel_memo_misses_total", kind="features") - misses
 
     wait_until(
-        lambda: ASKED * computed() == rows(lorabel, Priority.LOOKAHEAD) - asked,
+        lambda: ROWS_PER_TASK * computed() == rows(lorabel, Priority.LOOKAHEAD) - expected_rows,
         TIMEOUT_S,
-        "no picture was computed but those ahead, none twice",
+        "only pictures of the look-ahead were computed, each once",
     )

@@ -1,4 +1,4 @@
-"""Search in the real Label Studio: imported pictures are found by words and by likeness until they are deleted."""
+"""Search in the real Label Studio: pictures are found by a text or a similar picture until they are deleted."""
 
 import subprocess
 from typing import Any
@@ -20,16 +20,16 @@ from tests.workers.pictures import data_url
 pytestmark = pytest.mark.e2e
 
 KINDS = (("red", "star"), ("blue", "circle"), ("green", "heart"), ("yellow", "square"), ("purple", "arrow"))
-OF_EACH = 4
+PICTURES_PER_KIND = 4
 TIMEOUT_S = 60.0
 
 
 @pytest.fixture
 def project(lorabel_up: Lorabel, label_studio: Server, client: LabelStudio) -> int:
-    """With four pictures of each kind, in turn."""
+    """A connected project with four pictures of each kind; the kinds alternate."""
     created = client.call("POST", "/api/projects/", json={"title": "search", "label_config": LABEL_CONFIG})
     project_id = int(created["id"])
-    drawn = [Picture(colour, shape, seed=seed) for seed in range(OF_EACH) for colour, shape in KINDS]
+    drawn = [Picture(colour, shape, seed=seed) for seed in range(PICTURES_PER_KIND) for colour, shape in KINDS]
     tasks = [{"data": {"image": data_url(picture)}} for picture in drawn]
     client.call("POST", f"/api/projects/{project_id}/import", json=tasks, timeout_s=TIMEOUT_S)
     assert connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id).is_complete
@@ -44,46 +44,50 @@ def search(lorabel: Lorabel, project_id: int, **query: Any) -> dict[str, Any]:
 
 def command(lorabel: Lorabel, *arguments: str) -> str:
     environment = {**bare_environment(), **lorabel.environment, "COLUMNS": "200"}
-    ended = subprocess.run(
+    completed = subprocess.run(
         [str(PROGRAM), *arguments], env=environment, capture_output=True, text=True, check=True, timeout=TIMEOUT_S
     )
-    return ended.stdout
+    return completed.stdout
 
 
-def test_pictures_are_found_by_words_and_by_likeness_until_they_are_deleted(
+def test_pictures_are_found_by_text_and_by_similarity_until_they_are_deleted(
     lorabel_up: Lorabel, client: LabelStudio, project: int
 ) -> None:
     tasks = [task.task_id for task in client.tasks(project)]
-    of_kind = {kind: set(tasks[i :: len(KINDS)]) for i, kind in enumerate(KINDS)}
+    tasks_of_kind = {kind: set(tasks[i :: len(KINDS)]) for i, kind in enumerate(KINDS)}
     for colour, shape in KINDS:
-        found = search(lorabel_up, project, q=f"a {colour} {shape}", limit=OF_EACH)
-        assert {hit["task_id"] for hit in found["hits"]} == of_kind[colour, shape]
-        assert (found["indexed"], found["missing"]) == (len(tasks), 0)
-    red = sorted(of_kind["red", "star"])
-    alike = search(lorabel_up, project, task=red[0], limit=OF_EACH - 1)["hits"]
-    assert {hit["task_id"] for hit in alike} == set(red[1:])
-    page = httpx.get(alike[0]["url"], trust_env=False, follow_redirects=True, timeout=TIMEOUT_S)
+        response = search(lorabel_up, project, q=f"a {colour} {shape}", limit=PICTURES_PER_KIND)
+        assert {hit["task_id"] for hit in response["hits"]} == tasks_of_kind[colour, shape]
+        assert (response["indexed"], response["missing"]) == (len(tasks), 0)
+    red_stars = sorted(tasks_of_kind["red", "star"])
+    similar = search(lorabel_up, project, task=red_stars[0], limit=PICTURES_PER_KIND - 1)["hits"]
+    assert {hit["task_id"] for hit in similar} == set(red_stars[1:])
+    page = httpx.get(similar[0]["url"], trust_env=False, follow_redirects=True, timeout=TIMEOUT_S)
     assert page.status_code == httpx.codes.OK
 
-    said = command(lorabel_up, "search", str(project), "a blue circle", "--limit", "1")
-    assert any(f"task={task}" in said for task in of_kind["blue", "circle"])
+    output = command(lorabel_up, "search", str(project), "a blue circle", "--limit", "1")
+    assert any(f"task={task}" in output for task in tasks_of_kind["blue", "circle"])
 
-    gone = red[1]
+    deleted = red_stars[1]
     client.call(
         "POST",
         "/api/dm/actions",
         params={"id": "delete_tasks", "project": project},
-        json={"selectedItems": {"all": False, "included": [gone]}},
+        json={"selectedItems": {"all": False, "included": [deleted]}},
     )
-    wait_until(lambda: gone not in known(lorabel_up, project), TIMEOUT_S, "the event of the deletion is applied")
-    found = search(lorabel_up, project, q="a red star", limit=OF_EACH)
-    assert {hit["task_id"] for hit in found["hits"][:3]} == set(red) - {gone}
-    assert (found["indexed"], found["missing"]) == (len(tasks) - 1, 0)
+    wait_until(
+        lambda: deleted not in embedded_tasks(lorabel_up, project),
+        TIMEOUT_S,
+        "the event of the deletion is applied",
+    )
+    response = search(lorabel_up, project, q="a red star", limit=PICTURES_PER_KIND)
+    assert {hit["task_id"] for hit in response["hits"][:3]} == set(red_stars) - {deleted}
+    assert (response["indexed"], response["missing"]) == (len(tasks) - 1, 0)
 
 
-def known(lorabel: Lorabel, project_id: int) -> set[int]:
+def embedded_tasks(lorabel: Lorabel, project_id: int) -> set[int]:
     store = Store.open(lorabel.settings)
     with store.read() as session:
-        found = set(task_embeddings.read_keys(session, project_id, 0, None))
+        task_ids = set(task_embeddings.read_keys(session, project_id, 0, None))
     store.close()
-    return found
+    return task_ids

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.scale
 
 PROJECTS = range(1, 7)
 TIMEOUT_S = 240.0
-# A run that learns nothing takes its time, so that it can be cut off in the middle.
+# Runs with many steps that change nothing, so that a machine can be cut off during a run.
 TRAINING = {
     "TRAIN_AFTER_ANNOTATIONS": "100000",
     "TRAIN_AFTER_SECONDS": "100000",
@@ -51,10 +51,10 @@ class Worker:
     log: Path
 
     def versions(self) -> set[str]:
-        """Those that it made, as its log says."""
+        """The versions that this worker has made live, according to its log."""
         return set(re.findall(r"(p\d+\.v\d+) is live", self.log.read_text(errors="replace")))
 
-    def has_said(self, words: str) -> bool:
+    def has_logged(self, words: str) -> bool:
         return words in self.log.read_text(errors="replace")
 
 
@@ -73,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             machines = [stack.enter_context(machine(number)) for number in (1, 2)]
         except NotPermittedError as error:
             pytest.skip(f"no network namespaces here: {error}")
-        hosts = [one.host for one in machines]
+        hosts = [namespace.host for namespace in machines]
         try:
             postgres = stack.enter_context(postgres_server(hosts, NETWORK))
             redis = stack.enter_context(redis_server(addresses=hosts))
@@ -93,10 +93,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         store.migrate()
         stack.callback(store.close)
         start("light", "light", "127.0.0.1", [])
-        one, two = (Worker(each, *start(each.name, "train", each.host, each.command())) for each in machines)
-        for worker in (one, two):
-            wait_until(lambda w=worker: w.has_said("worker of queue train"), TIMEOUT_S, "the worker is up")
-        yield Site(settings, store, (one, two))
+        first, second = (
+            Worker(namespace, *start(namespace.name, "train", namespace.host, namespace.command()))
+            for namespace in machines
+        )
+        for worker in (first, second):
+            wait_until(
+                lambda worker=worker: worker.has_logged("worker of queue train"), TIMEOUT_S, "the worker runs"
+            )
+        yield Site(settings, store, (first, second))
 
 
 def _start(argv: list[str], urls: Mapping[str, str], folder: Path, name: str) -> "subprocess.Popen[bytes]":
@@ -107,7 +112,7 @@ def _start(argv: list[str], urls: Mapping[str, str], folder: Path, name: str) ->
         "DATA_DIR": str(folder),
         "DEVICE": "cpu",
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
-        # No model server runs: adapters are loaded when somebody asks for them.
+        # No model server runs. Preloading an adapter then fails, which does not fail the run.
         "MODEL_SERVER_URL": "http://127.0.0.1:9",
     }
     with (folder / f"{name}.log").open("wb") as out:
@@ -117,9 +122,9 @@ def _start(argv: list[str], urls: Mapping[str, str], folder: Path, name: str) ->
 
 
 def ask_for_runs(site: Site, numbers: range) -> list[int]:
-    """Ids of the runs of projects with 20 annotations each."""
+    """Make projects with 20 annotations each and request a run for each; returns the ids of the runs."""
     for number in numbers:
-        projects.remember(site.store, number, label_config=LABEL_CONFIG)
+        projects.upsert(site.store, number, label_config=LABEL_CONFIG)
         with site.store.write() as session:
             for i, picture in enumerate(pictures(20), start=1):
                 session.add(
@@ -133,16 +138,17 @@ def ask_for_runs(site: Site, numbers: range) -> list[int]:
                         times_applied=1,
                     )
                 )
-    asked = [training_runs.request(site.store, number, "test") for number in numbers]
+    runs = [training_runs.request(site.store, number, "test") for number in numbers]
     jobs = Jobs(site.settings)
-    assert all(jobs.train(run.id) for run in asked)
-    return [run.id for run in asked]
+    assert all(jobs.train(run.id) for run in runs)
+    return [run.id for run in runs]
 
 
 def states(site: Site, ids: list[int]) -> list[tuple[str, int]]:
+    """State and attempt of each run."""
     with site.store.read() as session:
-        found = {run.id: run for run in session.scalars(select(TrainingRun).where(TrainingRun.id.in_(ids)))}
-        return [(found[i].state, found[i].attempt) for i in ids]
+        runs = {run.id: run for run in session.scalars(select(TrainingRun).where(TrainingRun.id.in_(ids)))}
+        return [(runs[run_id].state, runs[run_id].attempt) for run_id in ids]
 
 
 def live_versions(site: Site, numbers: range) -> list[str]:
@@ -153,56 +159,68 @@ def live_versions(site: Site, numbers: range) -> list[str]:
         return sorted(row.name for row in rows)
 
 
-def test_the_machines_share_nothing_but_cables_and_a_folder(site: Site) -> None:
-    one, two = (worker.machine for worker in site.workers)
+def test_the_machines_share_only_cables_and_a_folder(site: Site) -> None:
+    first, second = (worker.machine for worker in site.workers)
     port = str(site.settings.database_url).rpartition(":")[2].partition("/")[0]
     program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
 
     def reaches(address: str) -> bool:
-        argv = one.command(sys.executable, "-c", program, address, port)
+        argv = first.command(sys.executable, "-c", program, address, port)
         return subprocess.run(argv, capture_output=True).returncode == 0
 
-    assert reaches(one.host)
-    assert not reaches("127.0.0.1") and not reaches(two.host)
+    assert reaches(first.host)
+    assert not reaches("127.0.0.1") and not reaches(second.host)
 
 
-def test_runs_of_several_projects_are_shared_out_and_each_is_done_once(site: Site) -> None:
+def test_the_workers_share_the_runs_of_several_projects_and_do_each_run_once(site: Site) -> None:
     ids = ask_for_runs(site, PROJECTS)
     finished = [(RunState.FINISHED, 1)] * len(ids)
-    wait_until(lambda: states(site, ids) == finished, TIMEOUT_S, "every run is done, in its first attempt")
-    one, two = (worker.versions() for worker in site.workers)
-    assert one and two, "both workers had some"
-    assert not one & two, "no run was done twice"
-    assert sorted(one | two) == live_versions(site, PROJECTS) == [f"p{number}.v1" for number in PROJECTS]
+    wait_until(lambda: states(site, ids) == finished, TIMEOUT_S, "every run is finished in its first attempt")
+    first, second = (worker.versions() for worker in site.workers)
+    assert first and second, "both workers have done runs"
+    assert not first & second, "no run was done twice"
+    assert sorted(first | second) == live_versions(site, PROJECTS) == [f"p{number}.v1" for number in PROJECTS]
     folders = {folder.name for folder in site.settings.adapters_dir.iterdir()}
-    assert folders == one | two
+    assert folders == first | second
 
 
-def test_the_run_of_a_machine_that_is_cut_off_is_done_by_the_other_and_does_not_come_twice(site: Site) -> None:
-    """When the cable is back, the first worker finds its run given away, drops what it made and works on."""
+def test_the_run_of_a_machine_that_is_cut_off_is_done_by_the_other_machine_only(site: Site) -> None:
+    """When the cable is plugged in again, the first worker drops its result and takes other runs."""
     number = range(20, 21)
     (run,) = ask_for_runs(site, number)
-    wait_until(lambda: states(site, [run]) == [(RunState.RUNNING, 1)], TIMEOUT_S, "the run is on")
-    cut_off, other = _whose_is_it(site, run)
+    wait_until(lambda: states(site, [run]) == [(RunState.RUNNING, 1)], TIMEOUT_S, "the run is running")
+    cut_off, other = _owner_and_other(site, run)
     cut_off.machine.unplug()
     try:
-        wait_until(lambda: states(site, [run]) == [(RunState.FINISHED, 2)], TIMEOUT_S, "the other has done it")
+        wait_until(
+            lambda: states(site, [run]) == [(RunState.FINISHED, 2)],
+            TIMEOUT_S,
+            "the other worker has finished the run",
+        )
     finally:
         cut_off.machine.plug_in()
     assert "p20.v1" in other.versions()
-    wait_until(lambda: cut_off.has_said(f"run {run} is no longer ours"), TIMEOUT_S, "the first one knows")
+    wait_until(
+        lambda: cut_off.has_logged(f"run {run} is no longer ours"),
+        TIMEOUT_S,
+        "the first worker has dropped its result",
+    )
     assert live_versions(site, number) == ["p20.v1"]
     assert states(site, [run]) == [(RunState.FINISHED, 2)]
     other.process.terminate()
     (following,) = ask_for_runs(site, range(21, 22))
-    wait_until(lambda: states(site, [following])[0][0] == RunState.FINISHED, TIMEOUT_S, "it works again")
+    wait_until(
+        lambda: states(site, [following])[0][0] == RunState.FINISHED,
+        TIMEOUT_S,
+        "the first worker does the next run",
+    )
     assert "p21.v1" in cut_off.versions()
 
 
-def _whose_is_it(site: Site, run: int) -> tuple[Worker, Worker]:
-    """The worker that has it, and the other one. Network namespaces have process ids in common."""
+def _owner_and_other(site: Site, run: int) -> tuple[Worker, Worker]:
+    """The worker that does the run, and the other one. Process ids are the same in all network namespaces."""
     with Redis.from_url(site.settings.redis) as redis:
         busy = [entry.pid for entry in rq.Worker.all(connection=redis) if entry.get_current_job_id()]
-    one, two = site.workers
-    assert busy in ([one.process.pid], [two.process.pid]), f"run {run} is in the hands of {busy}"
-    return (one, two) if busy == [one.process.pid] else (two, one)
+    first, second = site.workers
+    assert busy in ([first.process.pid], [second.process.pid]), f"run {run} belongs to the workers {busy}"
+    return (first, second) if busy == [first.process.pid] else (second, first)
