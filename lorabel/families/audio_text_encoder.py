@@ -1,7 +1,8 @@
-"""CLAP models: a sound and a text each become a vector, and the nearest label text is the answer.
+"""CLAP models: sounds and texts each become a vector, and the answer is the label with the nearest text.
 
-https://arxiv.org/abs/2211.06687, in the implementation of transformers. A model hears as much at once as it was
-trained for, ten seconds mostly; of a longer sound it hears windows that cover it, and their features are averaged.
+CLAP (https://arxiv.org/abs/2211.06687) in the implementation of transformers. A model encodes sounds of the length
+that it was trained with, in most models ten seconds. A longer sound is covered with windows of this length, and
+their features are averaged.
 """
 
 from collections.abc import Sequence
@@ -31,15 +32,25 @@ from lorabel.families.encoders.pooling import pool_features
 from lorabel.media.audio import decode_audio, windows
 from lorabel.settings import Settings
 
+# Prefix of the names of the audio tower's layers.
 AUDIO_TOWER = "audio_"
-LARGEST_SHIFT = 0.1
-LARGEST_GAIN_DB = 3.0
+# Most that `jitter` shifts a sound, as a share of its length, and how much louder or softer it gets.
+MAX_SHIFT = 0.1
+MAX_GAIN_DB = 3.0
 
 
 @dataclass(frozen=True)
 class AudioTextEncoder(Encoder):
-    """Sounds are read as (windows, channels, time, mel bands) float32, in decibels. Several channels are only in
-    models that fuse the parts of a long sound; here these get windows, as the others do, in all channels alike."""
+    """Audio and text towers of CLAP.
+
+    `read` decodes sounds to mel spectrograms, (windows, channels, time, mel bands) float32 in decibels. There are
+    several channels only for models that fuse the parts of a long sound; here, all their channels get the same
+    window.
+
+    Attributes:
+        extractor: the feature extractor of transformers: samples -> mel spectrograms.
+        tokenizer: for label texts and other texts.
+    """
 
     name: ClassVar[str] = "audio_text_encoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.AUDIO, Modality.TEXT})
@@ -55,6 +66,7 @@ class AudioTextEncoder(Encoder):
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
         name = source.removeprefix("local-dir:").removeprefix("hf-hub:")
         try:
             module = ClapModel.from_pretrained(name)
@@ -70,13 +82,14 @@ class AudioTextEncoder(Encoder):
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
+        """Write a tiny CLAP for sounds of one second at 16 kHz; see `Family.tiny`."""
         characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *characters])}
-        bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-        bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        bytewise.decoder = decoders.ByteLevel()
+        vocabulary = {token: index for index, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *characters])}
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         PreTrainedTokenizerFast(
-            tokenizer_object=bytewise, pad_token="<pad>", unk_token="<unk>", model_max_length=64
+            tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", model_max_length=64
         ).save_pretrained(folder)
         ClapFeatureExtractor(
             feature_size=16,
@@ -87,7 +100,7 @@ class AudioTextEncoder(Encoder):
             frequency_max=8_000,
             truncation="rand_trunc",
         ).save_pretrained(folder)
-        text = ClapTextConfig(
+        text_config = ClapTextConfig(
             vocab_size=len(vocabulary),
             hidden_size=32,
             num_hidden_layers=2,
@@ -95,7 +108,7 @@ class AudioTextEncoder(Encoder):
             intermediate_size=64,
             max_position_embeddings=80,
         )
-        audio = ClapAudioConfig(
+        audio_config = ClapAudioConfig(
             num_mel_bins=16,
             spec_size=64,
             window_size=4,
@@ -104,50 +117,62 @@ class AudioTextEncoder(Encoder):
             depths=(2, 2),
             num_attention_heads=(2, 4),
         )
-        config = ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=32)
+        config = ClapConfig(
+            text_config=text_config.to_dict(), audio_config=audio_config.to_dict(), projection_dim=32
+        )
         ClapModel(config).save_pretrained(folder)
         return f"local-dir:{folder}"
 
     def read(self, modality: Modality, file: bytes) -> Tensor:
+        """Decode a sound to mel spectrograms of its windows; see `ContentEncoder.read`."""
         rate_hz = self.extractor.sampling_rate
         sound = decode_audio(file, rate_hz, self.settings.audio_max_s)
         parts = windows(sound, self.extractor.nb_max_samples)
-        found: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"]
-        return found.float()
+        mel: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"]
+        return mel.float()
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
+        """Compute the features of sounds or texts; see `ContentEncoder.encode`."""
         if modality == Modality.TEXT:
             tokens = self.tokenizer(list(data), padding=True, truncation=True, return_tensors="pt").to(self.device)
-            seen = self.module.text_model(tokens["input_ids"], tokens["attention_mask"])  # type: ignore[operator]
-            features = self.module.text_projection(seen.pooler_output)  # type: ignore[operator]
+            states = self.module.text_model(tokens["input_ids"], tokens["attention_mask"])  # type: ignore[operator]
+            features = self.module.text_projection(states.pooler_output)  # type: ignore[operator]
             return functional.normalize(features.float(), dim=-1)
         mel = torch.cat(list(data)).to(self.device, self.dtype)
         is_longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=self.device)
-        heard = self.module.audio_model(mel, is_longer)  # type: ignore[operator]
-        features = self.module.audio_projection(heard.pooler_output)  # type: ignore[operator]
-        return pool_features(functional.normalize(features.float(), dim=-1), [len(one) for one in data], "mean")
+        states = self.module.audio_model(mel, is_longer)  # type: ignore[operator]
+        features = self.module.audio_projection(states.pooler_output)  # type: ignore[operator]
+        return pool_features(
+            functional.normalize(features.float(), dim=-1), [len(mel_windows) for mel_windows in data], "mean"
+        )
 
     def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
-        """A little earlier or later, a little louder or softer. Never at another pitch or speed: that may be the
-        label."""
+        """Shift a sound by up to 10% in time (cyclically), and change its loudness by up to 3 dB.
+
+        Pitch and speed stay, since they may be the label.
+        """
         if modality == Modality.TEXT:
             return data
         shift, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
         time = data.shape[2]
-        return data.roll(round(shift * LARGEST_SHIFT * time), 2) + gain * LARGEST_GAIN_DB
+        return data.roll(round(shift * MAX_SHIFT * time), 2) + gain * MAX_GAIN_DB
 
     def tower(self, modality: Modality) -> frozenset[str]:
+        """Return the names of the text tower's or the audio tower's layers."""
         return self._text_layers if modality == Modality.TEXT else self._audio_layers
 
     def row_count(self, modality: Modality, data: Any) -> int:
+        """Return the number of windows of a sound; 1 for a text."""
         return len(data) if modality == Modality.AUDIO else 1
 
     @property
     def trained_modalities(self) -> frozenset[Modality]:
+        """All if LORA_TOWERS is `both`; else text only."""
         return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
 
     @cached_property
     def scale(self) -> float:
+        """The learned scale of the model for sounds: the exponential of its `logit_scale_a`."""
         return float(self.module.logit_scale_a.detach().float().exp())  # type: ignore[operator]
 
     @cached_property

@@ -1,6 +1,6 @@
-"""open_clip models: a picture and a text each become a vector, and the nearest label text is the answer.
+"""open_clip models: pictures and texts each become a vector, and the answer is the label with the nearest text.
 
-A video is pictures of some of its frames.
+A video is encoded as pictures of some of its frames, whose vectors are pooled.
 
 CLIP (https://arxiv.org/abs/2103.00020) and SigLIP (https://arxiv.org/abs/2303.15343). New and renamed labels
 work at once, since a label is only a text.
@@ -31,15 +31,26 @@ from lorabel.media.image import decode_image
 from lorabel.media.video import decode_video
 from lorabel.settings import Settings
 
+# Prefix of the names of the image tower's layers.
 IMAGE_TOWER = "visual."
-LARGEST_CUT = 0.03
-# JPEGs are decoded at no less than this many times the model's resolution. What it costs in likeness is tested.
-DRAFT = 2
+# Most that `jitter` crops at each side, as a share of width or height.
+MAX_CROP = 0.03
+# JPEGs are decoded at a reduced scale, but at no less than this many times the model's resolution. A test checks
+# how little this changes the features.
+DRAFT_SCALE = 2
 
 
 @dataclass(frozen=True)
 class DualEncoder(Encoder):
-    """Pictures are read as (3, height, width) uint8, videos as (frames, 3, height, width)."""
+    """Image and text towers of open_clip.
+
+    `read` decodes pictures to (3, height, width) uint8 RGB and videos to (frames, 3, height, width) uint8 RGB,
+    both at the model's resolution.
+
+    Attributes:
+        transform: open_clip's preprocessing of a PIL picture.
+        tokenize: open_clip's tokenizer: texts -> (texts, seq) int64.
+    """
 
     name: ClassVar[str] = "dual_encoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.TEXT, Modality.VIDEO})
@@ -55,6 +66,7 @@ class DualEncoder(Encoder):
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        """Load `hf-hub:owner/name`, `name/pretrained` of open_clip, or `local-dir:folder`; see `Family.load`."""
         name, _, pretrained = (source, "", "") if ":" in source else source.partition("/")
         try:
             module, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained or None)
@@ -70,6 +82,7 @@ class DualEncoder(Encoder):
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
+        """Write a tiny CLIP with pictures of 32 x 32 pixels; see `Family.tiny`."""
         config = {
             "model_cfg": {
                 "embed_dim": 32,
@@ -86,19 +99,22 @@ class DualEncoder(Encoder):
         return source
 
     def read(self, modality: Modality, file: bytes) -> Tensor:
-        most = self.settings.media_max_megapixels
+        """Decode a picture or a video to uint8 pixels at the model's resolution; see `ContentEncoder.read`."""
+        max_megapixels = self.settings.media_max_megapixels
         if modality == Modality.VIDEO:
-            frames = decode_video(file, self.settings.video_frames, self.settings.video_clip_s, most)
+            frames = decode_video(file, self.settings.video_frames, self.settings.video_clip_s, max_megapixels)
             return torch.stack([self._pixels(frame) for frame in frames])
-        return self._pixels(decode_image(file, most, DRAFT * self._side_px))
+        return self._pixels(decode_image(file, max_megapixels, DRAFT_SCALE * self._side_px))
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
+        """Compute the features of pictures, videos or texts; see `ContentEncoder.encode`."""
         if modality == Modality.TEXT:
             features = self.module.encode_text(self.tokenize(list(data)).to(self.device))  # type: ignore[operator]
         else:
-            if any(one.is_floating_point() for one in data):
-                data = [self._normalise(one) for one in data]
-            pictures = torch.cat([one if modality == Modality.VIDEO else one[None] for one in data])
+            # Pixels that `jitter` has changed are normalised already.
+            if any(pixels.is_floating_point() for pixels in data):
+                data = [self._normalise(pixels) for pixels in data]
+            pictures = torch.cat([pixels if modality == Modality.VIDEO else pixels[None] for pixels in data])
             batch = self._normalise(pictures.to(self.device)).to(self.dtype)
             features = self.module.encode_image(batch)  # type: ignore[operator]
         features = functional.normalize(features.float(), dim=-1)
@@ -107,26 +123,36 @@ class DualEncoder(Encoder):
         return features
 
     def jitter(self, modality: Modality, data: Any, generator: torch.Generator) -> Any:
-        """Cut off up to 3% at each side and change the contrast a little, of a video's frames all alike. Never
-        mirrored: an arrow's direction may be the label."""
+        """Crop up to 3% at each side and change the contrast by up to 5%, equally for all frames of a video.
+
+        Pictures are never mirrored, since the direction of an arrow may be the label.
+
+        Returns:
+            (..., 3, height, width) float32, normalised, on the CPU; a text unchanged.
+        """
         return data if modality == Modality.TEXT else _jitter(self._normalise(data), generator)
 
     def tower(self, modality: Modality) -> frozenset[str]:
+        """Return the names of the text tower's layers, or the image tower's for pictures and videos."""
         return self._text_layers if modality == Modality.TEXT else self._image_layers
 
     def row_count(self, modality: Modality, data: Any) -> int:
+        """Return the number of frames of a video; 1 for everything else."""
         return len(data) if modality == Modality.VIDEO else 1
 
     @property
     def trained_modalities(self) -> frozenset[Modality]:
+        """All if LORA_TOWERS is `both`; else text only."""
         return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
 
     @cached_property
     def scale(self) -> float:
+        """The learned scale of the model: the exponential of its `logit_scale`."""
         return float(self.module.logit_scale.detach().float().exp())  # type: ignore[operator]
 
     @cached_property
     def bias(self) -> float | None:
+        """The learned `logit_bias` of SigLIP; None for CLIP."""
         bias = self.module.logit_bias
         return float(bias.detach().float()) if isinstance(bias, Tensor) else None
 
@@ -136,8 +162,11 @@ class DualEncoder(Encoder):
         return pixels
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        """As open_clip's own transform ends: uint8 (..., 3, height, width) to what the model takes. On the device,
-        to which a quarter of the bytes go then."""
+        """Scale and normalise (..., 3, height, width) uint8 as the end of open_clip's transform does, to float32.
+
+        For prediction this happens on the device, since uint8 pixels have a quarter of the bytes to transfer.
+        Pixels that are float already are returned unchanged.
+        """
         if pixels.is_floating_point():
             return pixels
         normal = self.transform.transforms[-1]
@@ -154,17 +183,18 @@ class DualEncoder(Encoder):
 
     @cached_property
     def _side_px(self) -> int:
+        """The longer side of the model's input, in pixels."""
         size = self.module.visual.image_size  # type: ignore[union-attr]
         return int(max(size) if isinstance(size, tuple) else size)  # type: ignore[arg-type]
 
 
 def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Of (..., 3, height, width) float."""
+    """Crop and change the contrast of (..., 3, height, width) float32; the size stays."""
     *_, height, width = pixels.shape
     shares: list[float] = torch.rand(5, generator=generator).tolist()
-    left, right = (round(share * LARGEST_CUT * width) for share in shares[:2])
-    top, bottom = (round(share * LARGEST_CUT * height) for share in shares[2:4])
-    cut = pixels[..., top : height - bottom, left : width - right]
-    cut = cut.reshape(-1, *cut.shape[-3:])
-    resized: Tensor = functional.interpolate(cut, (height, width), mode="bilinear", antialias=True)
+    left, right = (round(share * MAX_CROP * width) for share in shares[:2])
+    top, bottom = (round(share * MAX_CROP * height) for share in shares[2:4])
+    cropped = pixels[..., top : height - bottom, left : width - right]
+    cropped = cropped.reshape(-1, *cropped.shape[-3:])
+    resized: Tensor = functional.interpolate(cropped, (height, width), mode="bilinear", antialias=True)
     return resized.view_as(pixels) * (0.95 + 0.1 * shares[4])

@@ -1,12 +1,13 @@
-"""transformers sentence encoders: every text becomes a vector, and the nearest label text is the answer.
+"""transformers sentence encoders: each text becomes a vector, and the answer is the label with the nearest text.
 
 Sentence-BERT (https://arxiv.org/abs/1908.10084): the last hidden states of a sentence's tokens are pooled into one
-vector of length 1. How they are pooled is read where sentence-transformers keeps it (`modules.json`,
-`1_Pooling/config.json`); a model that says nothing is pooled by the mean. No code of a model's repository is run,
-no prefix is put before a text: models that need either are not for this family.
+vector of length 1. The method of pooling is read from the files of sentence-transformers (`modules.json`,
+`1_Pooling/config.json`); without these files it is the mean. Code in a model's repository is never run, and no
+prefix is put before a text, so models that need either cannot be used.
 
-Label texts have a tower of their own, which shares the weights of the one for contents: adapters go on it alone,
-unless LORA_TOWERS is `both`, so that what was computed of contents stays right and few annotations cannot bend it.
+Label texts have a tower of their own, which shares the base weights of the tower for contents. Adapters go on the
+label tower only, unless LORA_TOWERS is `both`. Cached features of contents then stay valid for every adapter, and
+a few annotations cannot damage them.
 """
 
 import copy
@@ -32,17 +33,24 @@ from lorabel.families.encoders.encoder import Encoder
 from lorabel.settings import Settings
 
 CONTENTS, LABELS = "contents", "labels"
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-# What attention over more costs is seldom worth what the end of a long text tells; models with 32768 exist.
-MOST_TOKENS = 512
-# Cosines of sentence encoders lie close together. sentence-transformers trains with this (`scale` of
-# MultipleNegativesRankingLoss), so a model's logits are cosines times it.
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+# Models with 32768 tokens exist, but the end of a long text seldom adds enough to be worth the cost of attention.
+MAX_TOKENS = 512
+# Multiplies cosines to give logits: cosines of sentence encoders are close to each other. sentence-transformers
+# trains with this number (`scale` of MultipleNegativesRankingLoss).
 SCALE = 20.0
 
 
 @dataclass(frozen=True)
 class TextEncoder(Encoder):
-    """`module` has both towers. `pooling`: `mean` over a text's tokens, or `cls`, its first one's."""
+    """Sentence encoders of transformers.
+
+    Attributes:
+        module: both towers, CONTENTS and LABELS.
+        pooling: `mean` of the states of a text's tokens, or `cls`: the state of the first token.
+        max_tokens: longer texts are cut off; special tokens are included.
+        lora_towers: the setting LORA_TOWERS; `both` also puts adapters on the tower for contents.
+    """
 
     name: ClassVar[str] = "text_encoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
@@ -54,44 +62,48 @@ class TextEncoder(Encoder):
     dtype: torch.dtype
     tokenizer: Any
     pooling: str
-    most_tokens: int
-    towers: str
+    max_tokens: int
+    lora_towers: str
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
         name = source.removeprefix("local-dir:").removeprefix("hf-hub:")
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             module = AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, attn_implementation="sdpa")
-            pooling, limit = _pooling(name), _json(name, "sentence_bert_config.json").get("max_seq_length")
+            pooling = _pooling_method(name)
+            limit = _read_json(name, "sentence_bert_config.json").get("max_seq_length")
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise SettingsError(
                 f"MODEL_TEXT_ENCODER={source!r} cannot be loaded: {error}; expected hf-hub:owner/name or "
                 "local-dir:folder of a transformers model with safetensors weights"
             ) from error
         if hasattr(module, "pooler"):
-            module.pooler = None  # BERT's, which sentence encoders do not use
+            module.pooler = None  # a layer of BERT that sentence encoders do not use
         module.requires_grad_(False).eval().to(device)
-        towers = nn.ModuleDict({CONTENTS: module, LABELS: _sharing_weights(module)})
-        most_tokens = min(tokenizer.model_max_length, limit or MOST_TOKENS, MOST_TOKENS)
-        return cls(source, towers, device, dtype, tokenizer, pooling, most_tokens, settings.lora_towers)
+        towers = nn.ModuleDict({CONTENTS: module, LABELS: _copy_with_shared_weights(module)})
+        max_tokens = min(tokenizer.model_max_length, limit or MAX_TOKENS, MAX_TOKENS)
+        return cls(source, towers, device, dtype, tokenizer, pooling, max_tokens, settings.lora_towers)
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
+        """Write a tiny BERT with a tokenizer of single ASCII characters; see `Family.tiny`."""
         characters = [chr(code) for code in range(33, 127)]
-        words = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
-        tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+        tokens = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
         PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             model_max_length=64,
-            **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True)),
+            **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL_TOKENS, strict=True)),
         ).save_pretrained(folder)
         BertModel(
             BertConfig(
-                vocab_size=len(words),
+                vocab_size=len(vocabulary),
                 hidden_size=32,
                 num_hidden_layers=2,
                 num_attention_heads=2,
@@ -102,24 +114,30 @@ class TextEncoder(Encoder):
         return f"local-dir:{folder}"
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
+        """Compute the features of texts: (len(data), dim) float32 of length 1, on the device."""
         return self._encode(CONTENTS, data)
 
     def encode_labels(self, texts: Sequence[str]) -> Tensor:
+        """Compute the features of label texts with their own tower; see `Encoder.encode_labels`."""
         return self._encode(LABELS, texts)
 
     def tower(self, modality: Modality) -> frozenset[str]:
+        """Return the names of the layers for contents; the only modality is text."""
         return self._content_tower
 
     @cached_property
     def label_tower(self) -> frozenset[str]:
+        """The names of the layers for label texts."""
         return frozenset(name for name in self.tower_layers() if name.startswith(f"{LABELS}."))
 
     @property
     def trained_modalities(self) -> frozenset[Modality]:
-        return self.modalities if self.towers == "both" else frozenset()
+        """Text if LORA_TOWERS is `both`; else none, since only the tower for label texts is trained."""
+        return self.modalities if self.lora_towers == "both" else frozenset()
 
     @property
     def scale(self) -> float:
+        """The same for all models; see `SCALE`."""
         return SCALE
 
     @cached_property
@@ -127,8 +145,9 @@ class TextEncoder(Encoder):
         return frozenset(self.tower_layers()) - self.label_tower
 
     def _encode(self, tower: str, texts: Sequence[str]) -> Tensor:
+        """(texts, dim) float32 of length 1, on the device. `tower`: CONTENTS or LABELS."""
         tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt"
+            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device)
         module: nn.Module = self.module[tower]  # type: ignore[index]
         states: Tensor = module(**tokens).last_hidden_state.float()
@@ -138,34 +157,38 @@ class TextEncoder(Encoder):
         return functional.normalize((states * mask).sum(1), dim=-1)
 
 
-def _sharing_weights(module: nn.Module) -> nn.Module:
-    """Another module with the same weights in memory."""
+def _copy_with_shared_weights(module: nn.Module) -> nn.Module:
+    """Copy a module, but not its weights: both use the same memory."""
     weights = itertools.chain(module.parameters(), module.buffers())
     return copy.deepcopy(module, {id(weight): weight for weight in weights})
 
 
-def _pooling(name: str) -> str:
-    """Raises ValueError: it is neither `mean` nor `cls`, or something else than a length of 1 comes after it."""
-    modules = _json(name, "modules.json") or []
+def _pooling_method(name: str) -> str:
+    """Read the method of pooling, `mean` or `cls`, from the files of sentence-transformers.
+
+    Raises:
+        ValueError: the model uses another method, or a step other than normalisation comes after pooling.
+    """
+    modules = _read_json(name, "modules.json") or []
     kinds = [module["type"].rpartition(".")[2] for module in modules]
     unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
     if unknown:
         raise ValueError(f"its modules.json has {', '.join(sorted(unknown))}, which is not served")
     if "Pooling" not in kinds:
         return "mean"
-    config = _json(name, f"{modules[kinds.index('Pooling')]['path']}/config.json")
+    config = _read_json(name, f"{modules[kinds.index('Pooling')]['path']}/config.json")
     modes = {
         key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token"): value
         for key, value in config.items()
         if key.startswith("pooling_mode_")
     }
-    chosen = config.get("pooling_mode") or "+".join(mode for mode, is_on in modes.items() if is_on)
-    if chosen not in ("mean", "cls"):
-        raise ValueError(f"its pooling is {chosen!r}, expected mean or cls")
-    return str(chosen)
+    method = config.get("pooling_mode") or "+".join(mode for mode, is_on in modes.items() if is_on)
+    if method not in ("mean", "cls"):
+        raise ValueError(f"its pooling is {method!r}, expected mean or cls")
+    return str(method)
 
 
-def _json(name: str, file: str) -> Any:
-    """A file of the model's; {} if it has none of that name."""
+def _read_json(name: str, file: str) -> Any:
+    """Read a JSON file of the model; {} if there is no such file."""
     path = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
     return {} if path is None else json.loads(Path(path).read_text())

@@ -1,16 +1,13 @@
-"""transformers encoders that find entities: each word and each label text becomes a vector, and where they fit
-a span is.
+"""transformers encoders that find entities: a span gets the label whose text is most similar to its words.
 
-A bi-encoder as GLiNER (https://arxiv.org/abs/2311.08526) is one, reduced to words: for each word and label a
-logit that a span of that label begins there, and one that it goes on, against 0 for neither. New and renamed
-labels need no new head, since a label is only a text.
+A bi-encoder in the manner of GLiNER (https://arxiv.org/abs/2311.08526), reduced to words. For each word and label
+there is a logit that a span of the label begins there, and a logit that a span goes on there; the logit of "no
+span" is 0. New and renamed labels need no new head, since a label is only a text.
 
-An encoder alone knows nothing of spans: until an adapter has learned, nothing is predicted.
+An encoder knows nothing of spans, so nothing is predicted until an adapter has been trained.
 """
 
 import copy
-import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
@@ -29,89 +26,53 @@ from lorabel.contracts import BatchAdapters, Input, Modality, SpanScores, SpansI
 from lorabel.errors import SettingsError
 from lorabel.families.base import DigestOf, Family, Fetch, NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
+from lorabel.families.spans.tagger import HEAD, Tagger, word_logits
+from lorabel.families.spans.windows import Window, cut_windows
 from lorabel.families.spans.word_spans import span_losses, span_scores
-from lorabel.families.spans.words import words
+from lorabel.families.spans.words import find_words
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 
-# Tokens that the model reads at once; of longer texts a sixth of them twice, so that each word has context.
-WINDOW = 384
-OVERLAPS = 6
-ROWS = 32
-# Of one pass through the head, padding included.
-MOST_WORDS = 16_384
-HEAD = "head"
-# What a word's logits start with, so that an encoder which has learned nothing is silent.
-SILENCE = 2.0
-# Cosines times this are logits' size.
-SCALE = 16.0
+# Most tokens that the encoder reads at once; longer texts are cut into windows.
+MAX_TOKENS = 384
+MAX_LABEL_TOKENS = 64
+# Most windows in a batch of the encoder, and most texts in a batch of the head.
+MAX_ROWS = 32
+# Most words in a batch of the head, padding included.
+MAX_WORDS = 16_384
 
 
 @dataclass(frozen=True)
-class Window:
-    """Some of a text's tokens, special ones included.
+class PreparedInput:
+    """A question about a text, tokenized or encoded.
 
     Args:
-        tokens: (seq,) int64.
-        places: (words, 2) int64, each word's first token in the window and the one after its last.
-        words: indices of those words in the text.
-    """
-
-    tokens: Tensor
-    places: Tensor
-    words: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A question about a text.
-
-    Args:
-        spans: of its words, in characters.
-        windows: empty where the states are known.
-        states: (words, dim) float32, what the encoder makes of each word.
-        texts: (labels, dim) float32, what it makes of the labels, where that is known.
+        words: (start, end) of each word of the text, in characters.
+        digest: digest of the text.
+        windows: the tokenized text; empty if the states are there.
+        word_states: (words, dim) float32 on the CPU, from the encoder; None if they must still be computed.
+        label_features: (labels, dim) float32 of length 1, on the CPU; None if they must still be computed.
     """
 
     question: SpansInput
-    spans: tuple[tuple[int, int], ...]
+    words: tuple[tuple[int, int], ...]
     digest: str
     windows: tuple[Window, ...] = ()
-    states: Tensor | None = None
-    texts: Tensor | None = None
-
-
-class Tagger(nn.Module):
-    """`head` starts with nothing, so that LoRA's delta is all there is of it."""
-
-    encoder: Any
-
-    def __init__(self, encoder: nn.Module, dim: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(dim, 2 * dim, bias=False)
-        nn.init.zeros_(self.head.weight)
-
-    def words(self, tokens: Tensor, mask: Tensor, places: Tensor) -> Tensor:
-        """(rows, words, dim) float32: of each word its tokens' mean in the middle of the encoder, where it is
-        still the word; at the end a sentence encoder has the sentence everywhere. Padding has places (0, 0)."""
-        states = self.encoder(input_ids=tokens, attention_mask=mask, output_hidden_states=True).hidden_states
-        means = _means(states[len(states) // 2].float(), places)
-        return functional.layer_norm(means, means.shape[-1:])
-
-    def tag(self, states: Tensor) -> Tensor:
-        """(rows, words, 2, dim) float32 of such words."""
-        made: Tensor = self.head(states.to(self.head.weight.dtype))
-        return made.float().view(*made.shape[:-1], 2, made.shape[-1] // 2)
-
-    def texts(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(rows, dim) float32 of length 1: the tokens' mean."""
-        states = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state.float() * mask[..., None]
-        return functional.normalize(states.sum(1), dim=-1)
+    word_states: Tensor | None = None
+    label_features: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class TokenClassifier(Family):
+    """Encoders of transformers with a fast tokenizer.
+
+    Attributes:
+        module: the encoder with the head.
+        tokenizer: for texts, used in any thread.
+        label_tokenizer: for label texts, used in the thread of the device.
+        lora_towers: the setting LORA_TOWERS; `both` also puts adapters on the encoder.
+    """
+
     name: ClassVar[str] = "token_classifier"
     inputs: ClassVar[tuple[type[Input], ...]] = (SpansInput,)
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
@@ -123,10 +84,11 @@ class TokenClassifier(Family):
     dtype: torch.dtype
     tokenizer: Any
     label_tokenizer: Any
-    towers: str
+    lora_towers: str
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
         name = source.removeprefix("hf-hub:").removeprefix("local-dir:")
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
@@ -142,15 +104,17 @@ class TokenClassifier(Family):
             encoder.pooler = None
         module = Tagger(encoder, encoder.config.hidden_size).requires_grad_(False).eval()
         module.to(device=device, dtype=dtype)
-        # One for each thread: a fast tokenizer keeps padding and truncation of its last call as state.
-        labels = copy.deepcopy(tokenizer)
-        return cls(source, module, device, dtype, tokenizer, labels, settings.lora_towers)
+        # Two tokenizers, since a fast tokenizer keeps the padding and truncation of its last call as state, and
+        # texts and label texts are tokenized in different threads.
+        label_tokenizer = copy.deepcopy(tokenizer)
+        return cls(source, module, device, dtype, tokenizer, label_tokenizer, settings.lora_towers)
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
-        special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
-        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        vocabulary = {token: number for number, token in enumerate([*special, *letters])}
+        """Write a tiny BERT with a tokenizer of single bytes; see `Family.tiny`."""
+        special_tokens = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+        bytes_as_characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: index for index, token in enumerate([*special_tokens, *bytes_as_characters])}
         tokenizer = Tokenizer(models.BPE(vocabulary, []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -176,226 +140,213 @@ class TokenClassifier(Family):
         BertModel(config).save_pretrained(folder)
         return f"local-dir:{folder}"
 
-    def prepare(self, question: SpansInput, fetch: Fetch) -> Example:
+    def prepare(self, question: SpansInput, fetch: Fetch) -> PreparedInput:
+        """Find the words of the text and tokenize it; nothing is fetched."""
         text = question.contents[0].text or ""
-        spans = tuple(words(text))
-        return Example(question, spans, digest(text.encode()), tuple(self._windows(text, spans)))
+        words = tuple(find_words(text))
+        windows = cut_windows(text, words, self.tokenizer, self._max_tokens)
+        return PreparedInput(question, words, digest(text.encode()), tuple(windows))
 
     def recall(
         self,
         question: SpansInput,
         digest_of: DigestOf,
         adapter: str | None,
-        adapters: BatchAdapters,
+        bank: BatchAdapters,
         cache: FeatureCache,
-    ) -> Example | None:
+    ) -> PreparedInput | None:
+        """Take the states of the words from the cache; see `Family.recall`."""
         text = question.contents[0].text or ""
-        name = digest(text.encode())
-        states = cache.get(FEATURES, (name, adapters.effective_adapter(adapter, self._encoder_layers)))
-        return None if states is None else Example(question, tuple(words(text)), name, states=states)
+        text_digest = digest(text.encode())
+        states = cache.get(FEATURES, (text_digest, bank.effective_adapter(adapter, self._encoder_layers)))
+        if states is None:
+            return None
+        return PreparedInput(question, tuple(find_words(text)), text_digest, word_states=states)
 
     @torch.no_grad()
     def precompute(
-        self, examples: Sequence[Example], trained: Collection[str], generator: torch.Generator
-    ) -> Sequence[Example]:
-        """Where only the head learns, the encoder's work is done once."""
+        self, prepared_inputs: Sequence[PreparedInput], trained: Collection[str], generator: torch.Generator
+    ) -> Sequence[PreparedInput]:
+        """Compute the states of the words and the features of the labels if only the head is trained."""
         if not self._encoder_layers.isdisjoint(trained):
-            return examples
-        states = self._states(examples, [None] * len(examples), NoBatchAdapters())
-        asked = {example.question.labels for example in examples}
-        texts = {labels: self._encode_labels(labels).cpu() for labels in asked}
+            return prepared_inputs
+        word_states = self._encode_words(prepared_inputs, [None] * len(prepared_inputs), NoBatchAdapters())
+        label_sets = {prepared.question.labels for prepared in prepared_inputs}
+        label_features = {labels: self._encode_labels(labels).cpu() for labels in label_sets}
         return [
-            replace(example, windows=(), states=own, texts=texts[example.question.labels])
-            for example, own in zip(examples, states, strict=True)
+            replace(
+                prepared, windows=(), word_states=states, label_features=label_features[prepared.question.labels]
+            )
+            for prepared, states in zip(prepared_inputs, word_states, strict=True)
         ]
 
-    def augment(self, examples: Sequence[Example], generator: torch.Generator) -> Sequence[Example]:
-        """Of a text that is longer than the model reads at once, one window."""
-        return [_one_window(example, generator) for example in examples]
+    def augment(
+        self, prepared_inputs: Sequence[PreparedInput], generator: torch.Generator
+    ) -> Sequence[PreparedInput]:
+        """Choose one window at random of each text that has several; shorter texts are not changed."""
+        return [_choose_window(prepared, generator) for prepared in prepared_inputs]
 
     @torch.inference_mode()
     def predict(
-        self, examples: Sequence[Example], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
+        self,
+        prepared_inputs: Sequence[PreparedInput],
+        adapters: Sequence[str | None],
+        bank: BatchAdapters,
+        cache: FeatureCache,
     ) -> Sequence[SpanScores]:
-        owners = [bank.effective_adapter(adapter, self._encoder_layers) for adapter in adapters]
-        states = self._states(examples, owners, bank)
-        for example, owner, own in zip(examples, owners, states, strict=True):
-            cache.put(FEATURES, (example.digest, owner), own)
-        keys = [(owner, example.question.labels) for owner, example in zip(owners, examples, strict=True)]
-        texts = {key: self._label_features(*key, bank, cache) for key in dict.fromkeys(keys)}
+        """Find the spans of each text; see `Family.predict`."""
+        encoder_adapters = [bank.effective_adapter(adapter, self._encoder_layers) for adapter in adapters]
+        word_states = self._encode_words(prepared_inputs, encoder_adapters, bank)
+        for prepared, adapter, states in zip(prepared_inputs, encoder_adapters, word_states, strict=True):
+            cache.put(FEATURES, (prepared.digest, adapter), states)
+        label_keys = [
+            (adapter, prepared.question.labels)
+            for adapter, prepared in zip(encoder_adapters, prepared_inputs, strict=True)
+        ]
+        label_features = {key: self._label_features(*key, bank, cache) for key in dict.fromkeys(label_keys)}
         outputs: list[SpanScores] = []
-        for part in _by_words(states):
-            with bank.use(adapters[part]):
-                tagged = self._tag(states[part]).cpu()
+        for batch in _head_batches(word_states):
+            with bank.use(adapters[batch]):
+                padded_states = pad_sequence(list(word_states[batch]), batch_first=True).to(self.device)
+                tags = self.module.tag(padded_states).cpu()
             outputs += [
-                span_scores(_logits(own[: len(example.spans)], texts[key]), example.spans)
-                for own, key, example in zip(tagged, keys[part], examples[part], strict=True)
+                span_scores(word_logits(rows[: len(prepared.words)], label_features[key]), prepared.words)
+                for rows, key, prepared in zip(tags, label_keys[batch], prepared_inputs[batch], strict=True)
             ]
         return outputs
 
-    def loss(self, examples: Sequence[Example], targets: Sequence[SpanTarget]) -> Tensor:
-        """Cross-entropy over the words that the windows hold."""
-        asked = {example.question.labels: example.texts for example in examples}
-        labels = {
-            key: self._encode_labels(key) if known is None else known.to(self.device)
-            for key, known in asked.items()
+    def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[SpanTarget]) -> Tensor:
+        """Compute the loss of each text over the words of its windows; see `Family.loss`."""
+        known_features = {prepared.question.labels: prepared.label_features for prepared in prepared_inputs}
+        label_features = {
+            labels: self._encode_labels(labels) if features is None else features.to(self.device)
+            for labels, features in known_features.items()
         }
-        encoded = iter(self._encode([window for example in examples for window in example.windows]))
-        states, spans = [], []
-        for example in examples:
-            if example.states is not None:
-                states.append(example.states.to(self.device))
-                spans.append(example.spans)
-                continue
-            parts = [next(encoded)[: len(window.words)] for window in example.windows]
-            states.append(torch.cat([*parts, self._no_words.to(self.device)]))
-            spans.append(tuple(example.spans[i] for window in example.windows for i in window.words))
-        # All words in a row: padded to the longest text, a few long ones would take all memory.
-        words_of = torch.split(self.module.tag(torch.cat(states)), [len(own) for own in states])
-        found = zip(words_of, spans, examples, targets, strict=True)
+        word_states, words = self._states_for_training(prepared_inputs)
+        # The head gets the words of all texts in one row: padding to the longest text could take all memory.
+        tags = torch.split(self.module.tag(torch.cat(word_states)), [len(states) for states in word_states])
         return torch.stack(
             [
-                span_losses(_logits(tagged, labels[example.question.labels]), own, target)
-                for tagged, own, example, target in found
+                span_losses(word_logits(text_tags, label_features[prepared.question.labels]), text_words, target)
+                for text_tags, text_words, prepared, target in zip(
+                    tags, words, prepared_inputs, targets, strict=True
+                )
             ]
         )
 
     def trained_layers(self, question: Input) -> list[str]:
-        return self.lora_layers() if self.towers == "both" else [HEAD]
+        """Return the head; with LORA_TOWERS=both also the encoder's layers."""
+        return self.lora_layers() if self.lora_towers == "both" else [HEAD]
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:
         return frozenset(self.lora_layers()) - {HEAD}
 
+    @cached_property
+    def _max_tokens(self) -> int:
+        # RoBERTa's positions begin at 2.
+        positions = self.module.encoder.config.max_position_embeddings - 2
+        return int(min(MAX_TOKENS, self.tokenizer.model_max_length, positions))
+
     @property
     def _no_words(self) -> Tensor:
+        """(0, dim) float32 on the CPU."""
         return torch.zeros(0, self.module.head.in_features)
 
-    def _states(
-        self, examples: Sequence[Example], owners: Sequence[str | None], bank: BatchAdapters
+    def _encode_words(
+        self, prepared_inputs: Sequence[PreparedInput], encoder_adapters: Sequence[str | None], bank: BatchAdapters
     ) -> list[Tensor]:
-        """For each (words, dim) float32 on the CPU; zeros for a word that the tokenizer has nothing for."""
-        states = [
-            torch.zeros(len(example.spans), self.module.head.in_features)
-            if example.states is None
-            else example.states
-            for example in examples
+        """(words, dim) float32 on the CPU for each input; zeros for a word without tokens."""
+        word_states = [
+            torch.zeros(len(prepared.words), self.module.head.in_features)
+            if prepared.word_states is None
+            else prepared.word_states
+            for prepared in prepared_inputs
         ]
-        rows = [(i, window) for i, example in enumerate(examples) for window in example.windows]
-        for start in range(0, len(rows), ROWS):
-            part = rows[start : start + ROWS]
-            with bank.use([owners[i] for i, _ in part]):
-                found = self._encode([window for _, window in part]).cpu()
-            for (i, window), own in zip(part, found, strict=True):
-                states[i][list(window.words)] = own[: len(window.words)]
-        return states
+        rows = [(index, window) for index, prepared in enumerate(prepared_inputs) for window in prepared.windows]
+        for start in range(0, len(rows), MAX_ROWS):
+            batch = rows[start : start + MAX_ROWS]
+            with bank.use([encoder_adapters[index] for index, _ in batch]):
+                window_states = self._encode_windows([window for _, window in batch]).cpu()
+            for (index, window), states in zip(batch, window_states, strict=True):
+                word_states[index][list(window.words)] = states[: len(window.words)]
+        return word_states
 
-    def _windows(self, text: str, spans: Sequence[tuple[int, int]]) -> list[Window]:
-        """Each word is in one of them: where it is furthest from a cut."""
-        # RoBERTa's places begin at 2.
-        most = min(WINDOW, self.tokenizer.model_max_length, self.module.encoder.config.max_position_embeddings - 2)
-        made = self.tokenizer(
-            text,
-            truncation=True,
-            max_length=most,
-            stride=most // OVERLAPS,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
-        best: dict[int, tuple[float, int, int, int]] = {}
-        last = len(made["input_ids"]) - 1
-        for number, offsets in enumerate(made["offset_mapping"]):
-            for word, first, end in _tokens_of(spans, offsets):
-                before = first if number > 0 else math.inf
-                after = len(offsets) - end if number < last else math.inf
-                best[word] = max(best.get(word, (-1.0, 0, 0, 0)), (min(before, after), number, first, end))
-        windows = []
-        for number, tokens in enumerate(made["input_ids"]):
-            own = {word: places for word, (_, chosen, *places) in best.items() if chosen == number}
-            if own:
-                windows.append(Window(torch.tensor(tokens), torch.tensor(list(own.values())), tuple(own)))
-        return windows
+    def _states_for_training(
+        self, prepared_inputs: Sequence[PreparedInput]
+    ) -> tuple[list[Tensor], list[tuple[tuple[int, int], ...]]]:
+        """For each input, the states (words, dim) of the words in its windows, on the device; and these words."""
+        windows = [window for prepared in prepared_inputs for window in prepared.windows]
+        window_states = iter(self._encode_windows(windows))
+        word_states, words = [], []
+        for prepared in prepared_inputs:
+            if prepared.word_states is not None:
+                word_states.append(prepared.word_states.to(self.device))
+                words.append(prepared.words)
+                continue
+            parts = [next(window_states)[: len(window.words)] for window in prepared.windows]
+            word_states.append(torch.cat([*parts, self._no_words.to(self.device)]))
+            words.append(tuple(prepared.words[word] for window in prepared.windows for word in window.words))
+        return word_states, words
 
-    def _encode(self, windows: Sequence[Window]) -> Tensor:
-        """(len(windows), words, dim) float32, on the device; rows with fewer words are padded."""
+    def _encode_windows(self, windows: Sequence[Window]) -> Tensor:
+        """(windows, words, dim) float32 on the device; windows with fewer words are padded."""
         if not windows:
             return self._no_words[None]
-        tokens = pad_sequence([window.tokens for window in windows], True, int(self.tokenizer.pad_token_id or 0))
-        mask = pad_sequence([torch.ones_like(window.tokens) for window in windows], True)
-        places = pad_sequence([window.places for window in windows], True)
-        return self.module.words(tokens.to(self.device), mask.to(self.device), places.to(self.device))
-
-    def _tag(self, states: Sequence[Tensor]) -> Tensor:
-        """(len(states), words, 2, dim), padded as well."""
-        return self.module.tag(pad_sequence(list(states), True).to(self.device))
+        pad_token = int(self.tokenizer.pad_token_id or 0)
+        tokens = pad_sequence([window.tokens for window in windows], batch_first=True, padding_value=pad_token)
+        mask = pad_sequence([torch.ones_like(window.tokens) for window in windows], batch_first=True)
+        token_ranges = pad_sequence([window.token_ranges for window in windows], batch_first=True)
+        return self.module.encode_words(tokens.to(self.device), mask.to(self.device), token_ranges.to(self.device))
 
     def _label_features(
         self, adapter: str | None, labels: tuple[tuple[str, ...], ...], bank: BatchAdapters, cache: FeatureCache
     ) -> Tensor:
-        known = cache.get(TEXTS, (adapter, labels))
-        if known is None:
-            known = self._encode_labels(labels, lambda count: bank.use([adapter] * count)).cpu()
-            cache.put(TEXTS, (adapter, labels), known)
-        return known
+        """(labels, dim) float32 on the CPU, from the cache if possible."""
+        features = cache.get(TEXTS, (adapter, labels))
+        if features is None:
+            features = self._encode_labels(labels, lambda count: bank.use([adapter] * count)).cpu()
+            cache.put(TEXTS, (adapter, labels), features)
+        return features
 
     def _encode_labels(
         self,
         labels: tuple[tuple[str, ...], ...],
-        around: Callable[[int], AbstractContextManager[Any]] = nullcontext,
+        adapter_context: Callable[[int], AbstractContextManager[Any]] = nullcontext,
     ) -> Tensor:
-        """(labels, dim) float32 of length 1: of several texts of a label their mean.
+        """(labels, dim) float32 of length 1, on the device: for each label the mean of its texts.
 
         Args:
-            around: given the number of texts in a batch, the context that it is computed in.
+            adapter_context: returns the context in which the texts are encoded, given their number.
         """
-        texts = [text for own in labels for text in own]
-        made = self.label_tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
-        with around(len(texts)):
-            found = self.module.texts(made["input_ids"].to(self.device), made["attention_mask"].to(self.device))
-        means = torch.stack([part.mean(0) for part in torch.split(found, [len(own) for own in labels])])
-        return functional.normalize(means, dim=-1)
+        texts = [text for label_texts in labels for text in label_texts]
+        encoding = self.label_tokenizer(
+            texts, padding=True, truncation=True, max_length=MAX_LABEL_TOKENS, return_tensors="pt"
+        )
+        tokens, mask = encoding["input_ids"].to(self.device), encoding["attention_mask"].to(self.device)
+        with adapter_context(len(texts)):
+            features = self.module.encode_texts(tokens, mask)
+        features_by_label = torch.split(features, [len(label_texts) for label_texts in labels])
+        return functional.normalize(
+            torch.stack([text_features.mean(0) for text_features in features_by_label]), dim=-1
+        )
 
 
-def _logits(features: Tensor, labels: Tensor) -> Tensor:
-    """(words, 2, labels) of a text's features and the labels'."""
-    return SCALE * features @ labels.T - SILENCE
-
-
-def _by_words(states: Sequence[Tensor]) -> Iterator[slice]:
-    """Places of texts that go through the head together, padded to the longest."""
+def _head_batches(word_states: Sequence[Tensor]) -> Iterator[slice]:
+    """Yield slices of consecutive texts that go through the head together, padded to the longest."""
     start, longest = 0, 0
-    for place, own in enumerate(states):
-        longest = max(longest, len(own))
-        if place > start and (place - start == ROWS or (place + 1 - start) * longest > MOST_WORDS):
-            yield slice(start, place)
-            start, longest = place, len(own)
-    if states:
-        yield slice(start, len(states))
+    for index, states in enumerate(word_states):
+        longest = max(longest, len(states))
+        is_full = index - start == MAX_ROWS or (index + 1 - start) * longest > MAX_WORDS
+        if index > start and is_full:
+            yield slice(start, index)
+            start, longest = index, len(states)
+    if word_states:
+        yield slice(start, len(word_states))
 
 
-def _one_window(example: Example, generator: torch.Generator) -> Example:
-    if len(example.windows) < 2:
-        return example
-    chosen = int(torch.randint(len(example.windows), (), generator=generator))
-    return replace(example, windows=(example.windows[chosen],))
-
-
-def _tokens_of(
-    spans: Sequence[tuple[int, int]], tokens: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, int, int]]:
-    """(word, first token, token after its last) for each word that has one. Both are in the text's order; special
-    tokens are empty."""
-    real = [place for place, (start, end) in enumerate(tokens) if end > start]
-    starts, ends = [tokens[place][0] for place in real], [tokens[place][1] for place in real]
-    for word, (start, end) in enumerate(spans):
-        first, after = bisect_right(ends, start), bisect_left(starts, end)
-        if first < after:
-            yield word, real[first], real[after - 1] + 1
-
-
-def _means(states: Tensor, places: Tensor) -> Tensor:
-    """(rows, words, dim) of (rows, seq, dim), over the tokens from each place to the other."""
-    sums = functional.pad(states.cumsum(1), (0, 0, 1, 0))
-    first, end = (sums.gather(1, place[..., None].expand(-1, -1, states.shape[-1])) for place in places.unbind(-1))
-    means: Tensor = (end - first) / (places[..., 1:] - places[..., :1]).clamp(min=1)
-    return means
+def _choose_window(prepared: PreparedInput, generator: torch.Generator) -> PreparedInput:
+    if len(prepared.windows) < 2:
+        return prepared
+    chosen = int(torch.randint(len(prepared.windows), (), generator=generator))
+    return replace(prepared, windows=(prepared.windows[chosen],))

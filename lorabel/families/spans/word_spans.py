@@ -1,7 +1,7 @@
-"""From words' logits to spans, and how wrong they were.
+"""Decodes spans from the logits of words, and computes the loss of these logits.
 
-For each word the model says how much a span of each label begins there, and how much one goes on; against both
-stands, with a logit of 0, that the word is in no span.
+For each word and label there are two logits: that a span of the label begins at the word, and that a span of the
+label goes on at the word. The logit of "the word is in no span" is fixed at 0.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,72 +13,83 @@ from torch import Tensor
 
 from lorabel.contracts import Span, SpanScores, SpanTarget
 
-# Of a label's probability in a word, for a span of it to begin.
+# A span begins at a word if the probability of its label there is at least this.
 THRESHOLD = 0.5
+# Indices of the two logits.
 BEGINS, GOES_ON = 0, 1
 
 
 def span_scores(logits: Tensor, words: Sequence[tuple[int, int]]) -> SpanScores:
-    """Of one text. No two spans overlap, since a word has one label.
+    """Decode the spans of a text. They never overlap, since a word has one label.
 
     Args:
-        logits: (words, 2, labels), see BEGINS and GOES_ON.
-        words: where each stands, in characters.
+        logits: (words, 2, labels) float32; BEGINS and GOES_ON are the indices of the middle dimension.
+        words: (start, end) of each word, in characters; the end is exclusive.
     """
     if not words:
         return SpanScores(spans=())
-    shares = _log_shares(logits).exp()
-    outside, inside = shares[:, 0], shares[:, 1:].view_as(logits)
-    certainty, labels = inside.sum(1).max(1)
-    goes_on = (shares.argmax(1) == 1 + GOES_ON * logits.shape[2] + labels).tolist()
+    probabilities = _log_probabilities(logits).exp()
+    outside, inside = probabilities[:, 0], probabilities[:, 1:].view_as(logits)
+    label_probabilities, labels = inside.sum(1).max(1)
+    goes_on = (probabilities.argmax(1) == 1 + GOES_ON * logits.shape[2] + labels).tolist()
     spans = []
     first = 0
     while first < len(words):
         end, label = first + 1, int(labels[first])
-        if certainty[first] >= THRESHOLD:
+        if label_probabilities[first] >= THRESHOLD:
             while end < len(words) and goes_on[end] and int(labels[end]) == label:
                 end += 1
-            probability = float(certainty[first:end].mean())
+            probability = float(label_probabilities[first:end].mean())
             spans.append(Span(start=words[first][0], end=words[end - 1][1], label=label, probability=probability))
         first = end
     return SpanScores(spans=tuple(spans), no_span_probability=float(outside.min()))
 
 
 def span_losses(logits: Tensor, words: Sequence[tuple[int, int]], target: SpanTarget) -> Tensor:
-    """A figure: cross-entropy, the words' mean.
+    """Compute the loss of a text: the weighted mean of the words' cross-entropies.
 
-    Most words of a long text are in no span; those that are weigh more by the root of how much rarer they are.
+    In a long text most words are outside of spans. If words inside spans are rarer, their weight is the square
+    root of how much rarer they are; all other weights are 1.
 
     Args:
-        logits: (words, 2, labels).
+        logits: (words, 2, labels) float32.
+        words: (start, end) of each word, in characters; the end is exclusive.
+
+    Returns:
+        a scalar, float32; 0 for a text without words.
     """
     truth = _truth(words, target, logits.shape[2]).to(logits.device)
-    each = -(truth * _log_shares(logits)).sum(1)
+    losses = -(truth * _log_probabilities(logits)).sum(1)
     inside = 1 - truth[:, 0]
     weights = 1 + inside * (((1 - inside).sum() / inside.sum().clamp(min=1)).sqrt() - 1).clamp(min=0)
-    return (weights * each).sum() / weights.sum().clamp(min=1)
+    return (weights * losses).sum() / weights.sum().clamp(min=1)
 
 
-def _log_shares(logits: Tensor) -> Tensor:
-    """(words, 1 + 2 * labels): of being in no span, of beginning one of each label, of going on with one."""
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """(words, 1 + 2 * labels): columns are "in no span", then BEGINS of each label, then GOES_ON of each label."""
     flat = logits.flatten(1)
     return torch.cat([flat.new_zeros(len(flat), 1), flat], dim=1).log_softmax(1)
 
 
 def _truth(words: Sequence[tuple[int, int]], target: SpanTarget, labels: int) -> Tensor:
-    """As `_log_shares`. A word is in the span that has most of it; of several alike it is in each by its share."""
+    """(words, 1 + 2 * labels) float32: the right probabilities, with the columns of `_log_probabilities`.
+
+    A word belongs to the span that covers most of its characters. If several spans cover as many, the word belongs
+    to each of them with an equal share.
+    """
     starts, ends = [start for start, _ in words], [end for _, end in words]
+    # word -> number of characters that a span covers -> columns
     claims: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for start, end, label in target.spans:
         first = bisect_right(ends, start)
-        for place in range(first, bisect_left(starts, end)):
-            common = min(end, ends[place]) - max(start, starts[place])
-            claims[place][common].append(1 + label + (labels if place > first else 0))
+        for word in range(first, bisect_left(starts, end)):
+            covered = min(end, ends[word]) - max(start, starts[word])
+            claims[word][covered].append(1 + label + (labels if word > first else 0))
     truth = torch.zeros(len(words), 1 + 2 * labels)
     truth[:, 0] = 1.0
-    for place, found in claims.items():
-        chosen = found[max(found)]
-        truth[place, 0] = 0.0
-        for column in chosen:
-            truth[place, column] += 1 / len(chosen)
+    for word, columns_by_cover in claims.items():
+        columns = columns_by_cover[max(columns_by_cover)]
+        truth[word, 0] = 0.0
+        for column in columns:
+            truth[word, column] += 1 / len(columns)
     return truth

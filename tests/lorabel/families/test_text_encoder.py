@@ -16,7 +16,7 @@ from lorabel.errors import SettingsError
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.encoders.heads.labels import NEUTRAL_TEXT
-from lorabel.families.text_encoder import MOST_TOKENS, SCALE, TextEncoder
+from lorabel.families.text_encoder import MAX_TOKENS, SCALE, TextEncoder
 from lorabel.problems.base import build_input
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
@@ -149,7 +149,7 @@ def test_a_taxonomy_is_answered_level_by_level(minilm: TextEncoder) -> None:
 
 
 def test_the_end_of_a_text_beyond_the_models_limit_is_not_read(minilm: TextEncoder) -> None:
-    assert minilm.most_tokens == 256
+    assert minilm.max_tokens == 256
     long = "oil " * 254
     with torch.inference_mode():
         cut, longer = minilm.encode(Modality.TEXT, [long, long + "and a goal " * 2000])
@@ -253,7 +253,7 @@ def test_a_model_without_a_limit_of_its_own_reads_as_much_as_is_sensible(tmp_pat
     source = TextEncoder.tiny(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 10**30}))
-    assert load(source).most_tokens == MOST_TOKENS
+    assert load(source).max_tokens == MAX_TOKENS
 
 
 def _say(folder: Path, kinds: Sequence[str], pooling: dict[str, object]) -> None:

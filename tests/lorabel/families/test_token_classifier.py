@@ -102,32 +102,34 @@ def test_sixty_sentences_teach_names_that_were_in_none_and_before_nothing_is_pre
 
 def test_each_word_of_a_long_text_is_read_once_and_where_it_has_context(minilm: TokenClassifier) -> None:
     text = "Ada met Zoe\u0301 😀 in Łódź again. " * 120
-    example = minilm.prepare(asked(text), lambda _: b"")
-    assert len(example.windows) > 2
-    read = [word for window in example.windows for word in window.words]
-    assert sorted(read) == list(range(len(example.spans)))
-    for before, after in zip(example.windows, example.windows[1:], strict=False):
+    prepared = minilm.prepare(asked(text), lambda _: b"")
+    assert len(prepared.windows) > 2
+    read = [word for window in prepared.windows for word in window.words]
+    assert sorted(read) == list(range(len(prepared.words)))
+    for before, after in zip(prepared.windows, prepared.windows[1:], strict=False):
         assert before.words[-1] < after.words[0]
-        assert len(before.tokens) - int(before.places[-1, 1]) > 20 and int(after.places[0, 0]) > 20
+        assert len(before.tokens) - int(before.token_ranges[-1, 1]) > 20 and int(after.token_ranges[0, 0]) > 20
 
 
 def test_a_words_vector_is_its_tokens_mean(minilm: TokenClassifier) -> None:
-    example = minilm.prepare(asked("Lovelace met Bohr"), lambda _: b"")
-    (window,) = example.windows
-    assert window.places.tolist() == [[1, 3], [3, 4], [4, 6]]
+    prepared = minilm.prepare(asked("Lovelace met Bohr"), lambda _: b"")
+    (window,) = prepared.windows
+    assert window.token_ranges.tolist() == [[1, 3], [3, 4], [4, 6]]
     with torch.no_grad():
         inputs = {"input_ids": window.tokens[None], "output_hidden_states": True}
         hidden = minilm.module.encoder(**inputs).hidden_states[3][0]
-        found = minilm.module.words(window.tokens[None], torch.ones(1, len(window.tokens)), window.places[None])
+        found = minilm.module.encode_words(
+            window.tokens[None], torch.ones(1, len(window.tokens)), window.token_ranges[None]
+        )
     expected = torch.nn.functional.layer_norm(hidden[1:3].mean(0), (384,))
     torch.testing.assert_close(found[0, 0], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_what_the_encoder_made_of_a_text_is_found_again(minilm: TokenClassifier) -> None:
     cache = FeatureCache({FEATURES: 10**7})
-    example = minilm.prepare(asked("Ada in Rome"), lambda _: b"")
+    prepared = minilm.prepare(asked("Ada in Rome"), lambda _: b"")
     assert minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache) is None
-    (first,) = minilm.predict([example], [None], NoBatchAdapters(), cache)
+    (first,) = minilm.predict([prepared], [None], NoBatchAdapters(), cache)
     again = minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache)
     assert again is not None and again.windows == ()
     assert minilm.predict([again], [None], NoBatchAdapters(), cache) == [first]

@@ -1,6 +1,6 @@
 import pytest
 
-from lorabel.families.spans.words import words
+from lorabel.families.spans.words import find_words
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ from lorabel.families.spans.words import words
     ],
 )
 def test_a_text_is_cut_into_words_and_signs(text: str, expected: list[str]) -> None:
-    assert [text[start:end] for start, end in words(text)] == expected
+    assert [text[start:end] for start, end in find_words(text)] == expected
