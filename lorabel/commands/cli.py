@@ -12,8 +12,8 @@ import typer
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import LorabelError
 
-# Plain help: rich would take two thirds of the time of `lorabel --help`, most of it for its Markdown. The option
-# --help is our own, with a default: Typer imports pydantic (0.2 s) for a flag that has none, as its own has.
+# Help is plain text, because rich would take two thirds of the time of `lorabel --help`. The group defines its own
+# option --help with the default False: Typer's option has no default, and for it Typer imports pydantic (0.2 s).
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

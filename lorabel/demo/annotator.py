@@ -44,20 +44,20 @@ class Round:
     Attributes:
         annotations: number of annotations that were submitted before the round.
         version: the version that was live in the round.
-        right: number of right pre-annotations among `asked` tasks that nobody had annotated before.
+        right: number of right pre-annotations among `total` tasks that nobody had annotated before.
         wait_s: seconds from the round's last answer to the end of the training; None in the last round.
     """
 
     annotations: int
     version: str
     right: int
-    asked: int
+    total: int
     wait_s: float | None
 
     @property
     def share(self) -> float:
         """Share of right pre-annotations, 0 to 1."""
-        return self.right / self.asked
+        return self.right / self.total
 
 
 def has_improved(rounds: Sequence[Round]) -> bool:

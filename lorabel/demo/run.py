@@ -178,7 +178,7 @@ class Demo:
     def _show_round(self, finished: Round) -> None:
         trained = "" if finished.wait_s is None else f", trained {finished.wait_s:.1f} s after the last submit"
         self.console.print(
-            f"  {finished.version}: {finished.right} of {finished.asked} right{trained}", highlight=False
+            f"  {finished.version}: {finished.right} of {finished.total} right{trained}", highlight=False
         )
 
     def _invite(self, account: Account) -> None:
@@ -200,7 +200,7 @@ def _table(rounds: list[Round]) -> Table:
         table.add_column(name, justify="right")
     for finished in rounds:
         wait = "" if finished.wait_s is None else f"{finished.wait_s:.1f}"
-        share = f"{finished.share:.2f} ({finished.right} of {finished.asked})"
+        share = f"{finished.share:.2f} ({finished.right} of {finished.total})"
         table.add_row(str(finished.annotations), finished.version, share, wait)
     return table
 
