@@ -1,4 +1,4 @@
-"""A Label Studio and a model server that answer over real sockets, and a project that is connected to both."""
+"""Fixtures: a Label Studio and a model server that answer over real sockets, and a project connected to both."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +17,7 @@ from workers.services import Services
 
 
 class NotedJobs:
-    """Stands for the queues and notes which bulk runs were put on them."""
+    """Fakes the queues, and notes which bulk runs were put on them."""
 
     def __init__(self) -> None:
         self.preannotated: list[int] = []
@@ -42,20 +42,20 @@ def services(
     label_studio: FakeLabelStudio,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Services]:
-    """What jobs find as `services.current()`; project 1 is connected."""
-    own = {"model_server_url": model_server.url, "bulk_page": 10, "label_studio_requests_per_second": 1e6}
-    real = Services.open(settings.model_copy(update=own))
-    noted = replace(real, jobs=cast(Any, NotedJobs()))
-    monkeypatch.setattr(Services, "current", lambda: noted)
+    """What jobs get from `Services.current()`; project 1 is connected."""
+    changed = {"model_server_url": model_server.url, "bulk_page": 10, "label_studio_requests_per_second": 1e6}
+    real = Services.open(settings.model_copy(update=changed))
+    with_noted_jobs = replace(real, jobs=cast(Any, NotedJobs()))
+    monkeypatch.setattr(Services, "current", lambda: with_noted_jobs)
     projects.upsert(
         store, 1, label_config=requests.CONFIG, label_studio_url=label_studio.url, api_key=PERSONAL_TOKEN
     )
-    yield noted
+    yield with_noted_jobs
     real.close()
 
 
 def add_tasks(label_studio: FakeLabelStudio, *names: str, first: int = 1, annotations: int = 0) -> None:
-    """Task `first + i` shows the i-th picture; see tests/backend/fake_model_server.py for what names do."""
+    """Add tasks with ids from `first` on, one for each name; see tests/backend/fake_model_server.py."""
     label_studio.tasks += [
         {
             "id": task_id,

@@ -44,7 +44,7 @@ def task_deletion(*task_ids: int) -> dict[str, Any]:
 
 
 def put(store: Store, *bodies: dict[str, Any]) -> None:
-    """As the backend stores them."""
+    """Add events to the database, as the backend stores them."""
     with store.write() as session:
         for body in bodies:
             session.add(Event(action=body["action"], project_id=PROJECT, payload=json.dumps(body)))

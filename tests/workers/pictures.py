@@ -1,4 +1,4 @@
-"""Drawn pictures as tasks, with answers that the demo model cannot know by their names."""
+"""Drawn pictures as tasks, with labels whose names tell the demo model nothing."""
 
 import base64
 import io

@@ -46,7 +46,7 @@ def test_a_submitted_annotation_is_kept_with_its_task_and_project(store: Store) 
         assert "Choices" in str(session.get_one(Project, 1).label_config)
 
 
-def test_skips_and_ground_truth_are_told_apart(store: Store) -> None:
+def test_skipped_and_ground_truth_annotations_are_marked(store: Store) -> None:
     put(store, recorded("image-choices/08-skip-webhook-annotation_created.json"))
     put(store, recorded("image-choices/11-ground-truth-webhook-annotation_updated.json"))
     apply_pending(store)
@@ -58,10 +58,10 @@ def test_skips_and_ground_truth_are_told_apart(store: Store) -> None:
         assert session.scalar(select(Annotation.ground_truth).where(Annotation.was_cancelled.is_(False)))
 
 
-def test_the_embeddings_of_deleted_tasks_and_projects_leave(store: Store) -> None:
-    asked = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
+def test_the_embeddings_of_deleted_tasks_and_projects_are_deleted(store: Store) -> None:
+    embed_input = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
     task_embeddings.write(
-        store, PROJECT, dict.fromkeys((1, 2, 3), asked), dict.fromkeys((1, 2, 3), TaskVector("s", b""))
+        store, PROJECT, dict.fromkeys((1, 2, 3), embed_input), dict.fromkeys((1, 2, 3), TaskVector("s", b""))
     )
     put(store, task_deletion(2))
     apply_pending(store)
@@ -73,7 +73,7 @@ def test_the_embeddings_of_deleted_tasks_and_projects_leave(store: Store) -> Non
         assert task_embeddings.count_by_space(session, PROJECT) == {}
 
 
-def test_bulk_events_bring_many_annotations_and_delete_them(store: Store) -> None:
+def test_an_event_can_create_or_delete_many_annotations(store: Store) -> None:
     put(store, recorded("image-choices/14-bulk-create-webhook-annotations_created.json"))
     apply_pending(store)
     assert final_state(store) == {4: (1, "red"), 5: (2, "red"), 6: (3, "red"), 7: (4, "red")}
@@ -105,7 +105,7 @@ def test_any_order_and_any_number_of_arrivals_give_the_same_state(store: Store, 
     assert EventState.PENDING not in states(store) and EventState.FAILED not in states(store)
 
 
-def test_an_update_before_its_creation_and_a_deletion_before_both(store: Store) -> None:
+def test_an_update_may_arrive_before_its_creation_and_a_deletion_before_both(store: Store) -> None:
     created, updated = annotation(1, 10, "red", 0), annotation(1, 10, "blue", 5, "ANNOTATION_UPDATED")
     for order in itertools.permutations([created, updated]):
         put(store, *order)
@@ -134,12 +134,12 @@ def test_sixteen_workers_apply_each_event_once(store: Store) -> None:
     with store.read() as session:
         times = set(session.scalars(select(Annotation.times_applied)))
     assert times <= {1, 2}, "once for the creation, if it was not overtaken, and once for the update"
-    found = states(store)
-    assert found.count("applied") + found.count("stale") == 120
-    assert found.count("stale") >= 40
+    final_states = states(store)
+    assert final_states.count("applied") + final_states.count("stale") == 120
+    assert final_states.count("stale") >= 40
 
 
-def test_a_changed_label_config_is_the_newest_even_if_an_old_event_comes_late(store: Store) -> None:
+def test_the_newest_label_config_stays_even_if_an_older_event_comes_later(store: Store) -> None:
     new = recorded("image-choices/18-label-config-webhook-project_updated.json")
     old = {**new, "project": {**new["project"], "label_config": "<View/>"}}
     put(store, old, new)
@@ -150,7 +150,7 @@ def test_a_changed_label_config_is_the_newest_even_if_an_old_event_comes_late(st
         assert projects.get(session, PROJECT).label_config == new["project"]["label_config"]
 
 
-def test_an_event_that_cannot_be_applied_is_kept_with_its_reason_and_stops_no_other(store: Store) -> None:
+def test_an_event_that_cannot_be_applied_is_kept_with_its_error_and_the_next_is_applied(store: Store) -> None:
     broken = annotation(1, 10, "red", 0) | {"annotation": {"id": 1, "updated_at": "yesterday", "result": []}}
     put(store, broken, annotation(2, 20, "red", 0))
     assert apply_pending(store) == 2
@@ -159,7 +159,7 @@ def test_an_event_that_cannot_be_applied_is_kept_with_its_reason_and_stops_no_ot
         assert "ValueError" in str(session.scalar(select(Event.error).where(Event.state == "failed")))
 
 
-def test_of_many_events_the_one_that_cannot_be_applied_harms_none_before_or_after_it(store: Store) -> None:
+def test_an_event_that_cannot_be_applied_does_not_stop_the_events_before_and_after_it(store: Store) -> None:
     broken = annotation(1, 10, "red", 0) | {"annotation": {"id": 1, "updated_at": "yesterday", "result": []}}
     many = [annotation(i, 10 * i, "red", 0) for i in range(2, 6)]
     put(store, many[0], broken, deletion(2), many[1], annotation(3, 30, "blue", 0), many[2], many[3])
@@ -168,7 +168,7 @@ def test_of_many_events_the_one_that_cannot_be_applied_harms_none_before_or_afte
     assert final_state(store) == {2: ("deleted",), 3: (30, "red"), 4: (40, "red"), 5: (50, "red")}
 
 
-def test_events_of_one_transaction_are_of_bounded_size_together(
+def test_the_events_of_one_transaction_have_a_bounded_total_size(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = [annotation(i, i, "red", 0) for i in range(6)]
@@ -177,10 +177,10 @@ def test_events_of_one_transaction_are_of_bounded_size_together(
     assert [apply_some(store, newest=5) for _ in range(4)] == [2, 2, 1, 0]
     assert states(store) == ["applied"] * 5 + ["pending"]
     monkeypatch.setattr(collect, "CHARACTERS_PER_TRANSACTION", 10)
-    assert apply_pending(store) == 1, "one that is larger by itself is applied by itself"
+    assert apply_pending(store) == 1, "an event that is larger than the bound is applied alone"
 
 
-def test_a_project_that_another_worker_has_in_hand_holds_up_no_other(store: Store) -> None:
+def test_a_project_that_another_worker_has_locked_does_not_delay_other_projects(store: Store) -> None:
     if store.is_sqlite:
         pytest.skip("SQLite has one writer")
     put(store, annotation(1, 1, "red", 0))
@@ -193,10 +193,10 @@ def test_a_project_that_another_worker_has_in_hand_holds_up_no_other(store: Stor
     assert states(store) == ["pending", "applied"]
 
 
-def test_a_job_applies_what_comes_until_its_last_look(
+def test_a_job_applies_the_events_that_arrive_while_it_waits(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`Jobs.collect` asks for no other job for events of that time."""
+    """`Jobs.collect` enqueues no other job for these events."""
     services = Services.open(settings)
     monkeypatch.setattr(Services, "current", lambda: services)
     monkeypatch.setattr(collect, "COLLECT_LINGER_S", 1.0)
@@ -211,7 +211,7 @@ def test_a_job_applies_what_comes_until_its_last_look(
     assert states(store) == ["applied", "applied"]
 
 
-def test_a_training_request_whose_run_was_lost_gets_its_run(store: Store) -> None:
+def test_a_training_request_whose_run_is_missing_gets_a_run(store: Store) -> None:
     put(store, recorded("image-choices/16-train-webhook-start_training.json"))
     apply_pending(store)
     put(store, recorded("image-choices/16-train-webhook-start_training.json"))
@@ -221,20 +221,20 @@ def test_a_training_request_whose_run_was_lost_gets_its_run(store: Store) -> Non
     assert states(store) == ["applied", "stale"]
 
 
-def test_a_training_request_waits_its_turn_while_a_job_has_the_project_in_hand(store: Store) -> None:
-    """In another order PostgreSQL ends one of the two: the new run waits for the project, the job for the run."""
+def test_a_training_request_waits_while_a_job_has_locked_the_project(store: Store) -> None:
+    """Otherwise PostgreSQL finds a deadlock: the request waits for the project, and the job for the new run."""
     projects.upsert(store, PROJECT, label_config="<View/>")
     with ThreadPoolExecutor(1) as threads:
         with store.write() as session:
             projects.get(session, PROJECT, is_locked=True)
-            asked = threads.submit(training_runs.request, store, PROJECT, "REST")
-            wait([asked], timeout=0.5)
-            assert not asked.done()
+            request = threads.submit(training_runs.request, store, PROJECT, "REST")
+            wait([request], timeout=0.5)
+            assert not request.done()
             run = training_runs.add(session, PROJECT, "START_TRAINING")
-        assert asked.result().id == run.id
+        assert request.result().id == run.id
 
 
-def test_times_are_compared_not_their_spelling(store: Store) -> None:
+def test_times_are_compared_by_value_and_not_as_text(store: Store) -> None:
     put(store, annotation(1, 10, "red", 5))
     same = annotation(1, 10, "blue", 5)
     same["annotation"]["updated_at"] = at(5).replace("Z", "+00:00")

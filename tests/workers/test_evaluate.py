@@ -3,7 +3,7 @@ from typing import Any
 
 from lorabel.evaluation.metrics import Metrics
 from lorabel.settings import Settings
-from workers.evaluate import folds, judge
+from workers.evaluate import judge, split_for_cross_validation
 
 SETTINGS = Settings(evaluate_min_tasks=5, evaluate_max_tasks=8)
 
@@ -32,13 +32,14 @@ def test_with_few_held_out_tasks_the_decision_says_that_new_ones_were_cross_vali
 
 def test_each_new_example_is_tested_once_by_a_model_that_has_not_seen_it() -> None:
     train = [example(number, is_new=number >= 4) for number in range(12)]
-    splits = folds(train)
-    assert sorted(one.number for _, tested in splits for one in tested) == list(range(4, 12))
+    splits = split_for_cross_validation(train)
+    assert sorted(example.number for _, tested in splits for example in tested) == list(range(4, 12))
     for learned, tested in splits:
-        assert {one.number for one in learned} | {one.number for one in tested} == set(range(12))
+        assert {example.number for example in [*learned, *tested]} == set(range(12))
         assert len(learned) + len(tested) == 12
 
 
-def test_what_is_old_is_no_test_since_live_has_learned_it() -> None:
-    assert folds([example(1, is_new=False)]) == []
-    assert [len(tested) for _, tested in folds([example(1, True), example(2, True)])] == [1, 1]
+def test_old_examples_are_never_tested_because_live_has_learned_them() -> None:
+    assert split_for_cross_validation([example(1, is_new=False)]) == []
+    splits = split_for_cross_validation([example(1, is_new=True), example(2, is_new=True)])
+    assert [len(tested) for _, tested in splits] == [1, 1]

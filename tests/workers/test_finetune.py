@@ -1,4 +1,4 @@
-"""A training run from rows to a live version, with the demo model and drawn pictures."""
+"""Training runs from annotations to a live version, with the demo model and drawn pictures."""
 
 import os
 import signal
@@ -87,7 +87,7 @@ def version_of(store: Store, run: TrainingRun) -> ModelVersion:
         return versions.get(session, PROJECT, run.version_number)
 
 
-def test_a_run_learns_what_labels_mean_and_its_version_goes_live(services: Services, store: Store) -> None:
+def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Services, store: Store) -> None:
     annotate(store, 1, 50)
     run = train(store)
     assert run.state == RunState.FINISHED
@@ -109,7 +109,7 @@ def test_a_run_learns_what_labels_mean_and_its_version_goes_live(services: Servi
 
 
 def check_plain_peft_gives_the_same_logits(services: Services, name: str) -> None:
-    """Acceptance: any other PEFT program can load what a run wrote."""
+    """Any other program that uses PEFT can load the adapter that a run wrote."""
     import open_clip
 
     example = pictures(1, seed=77)[0].draw(96)
@@ -128,7 +128,7 @@ def check_plain_peft_gives_the_same_logits(services: Services, name: str) -> Non
 
 
 def check_a_worse_candidate_is_rejected(services: Services, store: Store) -> None:
-    """New annotations that contradict the old ones on the tasks that train, and not on those held out."""
+    """The new annotations contradict the old ones, but only on tasks that are not held out."""
     wrong = {"solid": "Grade C", "striped": "Grade A", "outlined": "Grade B"}
     annotate(store, 100, 60, lambda i, p: GRADES[p.fill] if is_held_out(i, 20) else wrong[p.fill])
     run = train(store)
@@ -145,7 +145,7 @@ def check_a_worse_candidate_is_rejected(services: Services, store: Store) -> Non
 
 
 @pytest.mark.slow
-def test_several_labels_are_learned_each_for_itself(services: Services, store: Store) -> None:
+def test_each_of_several_labels_is_learned(services: Services, store: Store) -> None:
     """`Code 1` means solid, `Code 2` large, `Code 3` striped; a picture may have any number of them."""
     codes = "".join(f'<Choice value="Code {i}"/>' for i in (1, 2, 3))
     choices = f'<Choices name="grade" toName="image" choice="multiple">{codes}</Choices>'
@@ -153,13 +153,13 @@ def test_several_labels_are_learned_each_for_itself(services: Services, store: S
     annotate(store, 1, 120)
     with store.write() as session:
         for row, picture in zip(session.query(Annotation).order_by(Annotation.id), pictures(121)[1:], strict=True):
-            meant = {
+            applies = {
                 "Code 1": picture.fill == "solid",
                 "Code 2": picture.size == "large",
                 "Code 3": picture.fill == "striped",
             }
-            right = [code for code, is_right in meant.items() if is_right]
-            row.result = [result("")[0] | {"value": {"choices": right}}] if right else []
+            codes_of_picture = [code for code, is_true in applies.items() if is_true]
+            row.result = [result("")[0] | {"value": {"choices": codes_of_picture}}] if codes_of_picture else []
     metrics = version_of(store, train(store)).metrics
     candidate, live = (metrics[side]["grade"] for side in ("candidate", "live"))
     assert candidate["accuracy"] >= 0.8 > live["accuracy"]
@@ -208,8 +208,8 @@ def test_an_annotation_that_is_changed_during_a_run_stays_new(
     monkeypatch.setattr(finetune, "_conclude", change_then_conclude)
     run = train(store)
     with store.read() as session:
-        taken = {row.id: row.run_id for row in session.query(Annotation)}
-    assert taken == {i: None if i == 3 else run.id for i in range(1, 21)}
+        run_ids = {row.id: row.run_id for row in session.query(Annotation)}
+    assert run_ids == {i: None if i == 3 else run.id for i in range(1, 21)}
 
 
 def test_a_run_without_new_annotations_ends_with_a_reason(
@@ -222,18 +222,18 @@ def test_a_run_without_new_annotations_ends_with_a_reason(
     assert run.version_number is None
 
 
-def test_a_run_with_nothing_new_and_nothing_held_out_is_judged_by_what_it_knew(
+def test_a_run_with_nothing_new_and_nothing_held_out_is_scored_on_what_it_learned(
     services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every = services.settings.model_copy(update={"held_out_percent": 0})
-    monkeypatch.setattr(Services, "current", lambda: replace(services, settings=every))
+    nothing_held_out = services.settings.model_copy(update={"held_out_percent": 0})
+    monkeypatch.setattr(Services, "current", lambda: replace(services, settings=nothing_held_out))
     annotate(store, 1, 8)
     train(store)
-    again = train(store)
-    assert (again.state, again.error) == (RunState.FINISHED, None)
+    second_run = train(store)
+    assert (second_run.state, second_run.error) == (RunState.FINISHED, None)
 
 
-def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(services: Services, store: Store) -> None:
+def test_a_label_config_that_is_not_served_fails_the_run_with_a_reason(services: Services, store: Store) -> None:
     projects.upsert(store, PROJECT, label_config='<View><Text name="t" value="$t"/></View>')
     annotate(store, 1, 3)
     run = train(store)
@@ -242,7 +242,7 @@ def test_a_label_config_that_nobody_serves_fails_the_run_with_a_reason(services:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_leaves_no_version_and_is_done_by_the_next_worker(
+def test_a_killed_run_leaves_no_version_and_is_finished_by_the_next_worker(
     services: Services, store: Store, demo_settings: Settings
 ) -> None:
     annotate(store, 1, 20)

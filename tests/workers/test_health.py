@@ -1,4 +1,4 @@
-"""Health without Redis; with workers and a real Redis it is tested in tests/e2e/test_compose_commands.py."""
+"""Health checks without Redis; tests/e2e/test_compose_commands.py tests them with workers and a real Redis."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,8 +14,8 @@ from workers.health import find_fault
 
 
 @pytest.fixture
-def alone(settings: Settings, store: Store) -> Iterator[Settings]:
-    """A migrated database, and nobody where Redis should be."""
+def without_redis(settings: Settings, store: Store) -> Iterator[Settings]:
+    """Settings with a migrated database, and with an address of Redis where nothing answers."""
     yield settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
 
 
@@ -27,10 +27,10 @@ def add_event(store: Store, age: timedelta, state: EventState) -> int:
         return event.id
 
 
-def add_run(store: Store, silent_for: timedelta) -> None:
+def add_run(store: Store, lease_age: timedelta) -> None:
     projects.upsert(store, 1, hostname="http://localhost:8080")
     with store.write() as session:
-        alive_at = now() - silent_for
+        alive_at = now() - lease_age
         session.add(
             TrainingRun(
                 project_id=1, state=RunState.RUNNING, reason="test", started_at=alive_at, heartbeat_at=alive_at
@@ -38,25 +38,25 @@ def add_run(store: Store, silent_for: timedelta) -> None:
         )
 
 
-def test_an_event_that_waits_for_minutes_means_that_the_light_worker_is_stuck(
-    alone: Settings, store: Store
+def test_an_event_that_has_waited_for_minutes_is_a_fault_of_the_light_worker(
+    without_redis: Settings, store: Store
 ) -> None:
     oldest = add_event(store, timedelta(minutes=5), EventState.PENDING)
     add_event(store, timedelta(minutes=4), EventState.PENDING)
-    assert find_fault(LIGHT, alone) == f"event {oldest} has waited for more than 180 s"
+    assert find_fault(LIGHT, without_redis) == f"event {oldest} has waited for more than 180 s"
 
 
-def test_events_that_are_done_or_new_say_nothing(alone: Settings, store: Store) -> None:
+def test_applied_and_new_events_are_no_fault(without_redis: Settings, store: Store) -> None:
     add_event(store, timedelta(days=1), EventState.APPLIED)
     add_event(store, timedelta(seconds=1), EventState.PENDING)
-    assert "ConnectionError" in str(find_fault(LIGHT, alone))
+    assert "ConnectionError" in str(find_fault(LIGHT, without_redis))
 
 
-def test_a_worker_that_trains_is_alive_though_redis_is_gone(alone: Settings, store: Store) -> None:
+def test_a_worker_that_trains_is_alive_even_without_redis(without_redis: Settings, store: Store) -> None:
     add_run(store, timedelta(seconds=1))
-    assert find_fault(TRAIN, alone) is None
+    assert find_fault(TRAIN, without_redis) is None
 
 
-def test_a_run_that_fell_silent_is_no_sign_of_life(alone: Settings, store: Store) -> None:
-    add_run(store, timedelta(seconds=alone.run_lease_seconds + 5))
-    assert "ConnectionError" in str(find_fault(TRAIN, alone))
+def test_a_run_whose_lease_expired_is_no_sign_of_life(without_redis: Settings, store: Store) -> None:
+    add_run(store, timedelta(seconds=without_redis.run_lease_seconds + 5))
+    assert "ConnectionError" in str(find_fault(TRAIN, without_redis))

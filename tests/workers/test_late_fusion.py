@@ -1,4 +1,4 @@
-"""A picture and a text decide together: trained on both, a model is better than on either alone."""
+"""Trained on a picture and a text together, a model is better than trained on either of them alone."""
 
 import base64
 from pathlib import Path
@@ -24,16 +24,16 @@ def family() -> DualEncoder:
     return DualEncoder.load(f"local-dir:{MODEL_FOLDER}", torch.device("cpu"), torch.float32, SETTINGS)
 
 
-def lessons(problem: Problem, modalities: set[Modality]) -> list[examples.TrainingExample]:
-    """Of what the course teaches, with only those contents in sight."""
-    found = []
+def training_examples(problem: Problem, modalities: set[Modality]) -> list[examples.TrainingExample]:
+    """The course's tasks, with only the contents of these modalities."""
+    made = []
     for number, (data, result) in enumerate(COURSE.tasks):
         question, target = problem.model_input(data), problem.target(result, data)
         assert isinstance(question, LabelsInput)
-        seen = tuple(content for content in question.contents if content.modality in modalities)
-        question = question.model_copy(update={"contents": seen})
-        found.append(examples.TrainingExample((number,), number, question, target, problem.class_of(target), True))
-    return found
+        contents = tuple(content for content in question.contents if content.modality in modalities)
+        question = question.model_copy(update={"contents": contents})
+        made.append(examples.TrainingExample((number,), number, question, target, problem.class_of(target), True))
+    return made
 
 
 def fetch(media: MediaRef) -> bytes:
@@ -41,17 +41,22 @@ def fetch(media: MediaRef) -> bytes:
 
 
 def accuracy(family: DualEncoder, modalities: set[Modality], folder: Path) -> float:
-    """On held-out tasks, after training on the others."""
+    """The accuracy on held-out tasks, after training on the other tasks."""
     (problem,) = bind(COURSE.label_config).bindings
-    read, unread = examples.prepare(lessons(problem, modalities), family, lambda media: media, fetch)
-    assert not unread
+    made = training_examples(problem, modalities)
+    prepared, unreadable = examples.prepare(made, family, lambda media: media, fetch)
+    assert not unreadable
     train, held_out = (
-        [one for one in read if examples.is_held_out(one.training_example.task_id, 20) == is_held_out]
+        [
+            example
+            for example in prepared
+            if examples.is_held_out(example.training_example.task_id, 20) == is_held_out
+        ]
         for is_held_out in (False, True)
     )
     recipe = lora.Recipe.from_settings(SETTINGS, "float32")
-    with lora.adapted(family, read[0].training_example.question, None, recipe) as model:
-        train, held_out = (lora.precompute(family, model, some, recipe) for some in (train, held_out))
+    with lora.adapted(family, prepared[0].training_example.question, None, recipe) as model:
+        train, held_out = (lora.precompute(family, model, part, recipe) for part in (train, held_out))
         lora.fine_tune(family, model, train, recipe, "fusion", folder, lambda progress: None)
         return float(evaluate.score(problem, family, held_out, BATCH).values["accuracy"])
 
@@ -63,4 +68,4 @@ def test_both_modalities_together_are_better_than_either_alone(family: DualEncod
         for modalities in ({Modality.IMAGE, Modality.TEXT}, {Modality.IMAGE}, {Modality.TEXT})
     )
     assert fused >= 0.9, "a colour and a word name one of four labels"
-    assert max(picture, text) <= 0.7, "either leaves two of them open"
+    assert max(picture, text) <= 0.7, "each alone leaves two labels open"

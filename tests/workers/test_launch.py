@@ -1,4 +1,4 @@
-"""One run in two processes of accelerate's launcher, on the CPU (gloo), against the same run in one."""
+"""A run in two processes of accelerate's launcher on the CPU (gloo), compared with the same run in one process."""
 
 import os
 import signal
@@ -34,23 +34,25 @@ def train(source: str, folder: Path, processes: int, **changed: object) -> tuple
     )
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
     steps: list[lora.Progress] = []
-    how = recipe(**changed)
-    with lora.adapted(family, QUESTION, None, how) as model:
-        loss = launch.fine_tune(settings, family, model, examples(family), how, "test", folder, steps.append)
+    changed_recipe = recipe(**changed)
+    with lora.adapted(family, QUESTION, None, changed_recipe) as model:
+        loss = launch.fine_tune(
+            settings, family, model, examples(family), changed_recipe, "test", folder, steps.append
+        )
         model.save_pretrained(folder / "adapter", selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
     return loss, steps
 
 
 @pytest.mark.scale
-def test_two_processes_come_to_the_adapter_that_one_comes_to(source: str, tmp_path: Path) -> None:
-    """7 examples a step: the processes have 4 and 3 of them, and each example must still count the same."""
-    how = {"batch": 7, "steps": 12, "learning_rate": 1e-3}
-    alone, steps_alone = train(source, tmp_path / "one", 1, **how)
-    together, steps = train(source, tmp_path / "two", 2, **how)
+def test_two_processes_make_the_same_adapter_as_one_process(source: str, tmp_path: Path) -> None:
+    """With 7 examples per step the processes have 4 and 3 of them; each example must still weigh the same."""
+    changes = {"batch": 7, "steps": 12, "learning_rate": 1e-3}
+    alone, steps_alone = train(source, tmp_path / "one", 1, **changes)
+    together, steps = train(source, tmp_path / "two", 2, **changes)
     assert [step.step for step in steps] == [step.step for step in steps_alone] == list(range(1, 13))
     assert steps[-1].loss < steps[0].loss
-    for mine, theirs in zip(steps, steps_alone, strict=True):
-        assert mine.loss == pytest.approx(theirs.loss, rel=1e-3)
+    for step, step_alone in zip(steps, steps_alone, strict=True):
+        assert step.loss == pytest.approx(step_alone.loss, rel=1e-3)
     assert together == pytest.approx(alone, rel=1e-3)
     one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -59,7 +61,7 @@ def test_two_processes_come_to_the_adapter_that_one_comes_to(source: str, tmp_pa
 
 
 @pytest.mark.scale
-def test_a_process_that_fails_fails_the_run_and_leaves_nobody_behind(source: str, tmp_path: Path) -> None:
+def test_a_process_that_fails_fails_the_run_and_leaves_no_process(source: str, tmp_path: Path) -> None:
     with pytest.raises(LorabelError, match="ended with status 1"):
         train(source, tmp_path, 2, learning_rate="a word")
     assert _launched() == []
@@ -69,28 +71,36 @@ def test_a_process_that_fails_fails_the_run_and_leaves_nobody_behind(source: str
 def test_a_run_that_is_given_away_ends_its_processes(source: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, device="cpu", train_processes=2, models={"dual_encoder": source})
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
-    how = recipe(steps=10_000, patience=10_000, learning_rate=0.0)
+    changed_recipe = recipe(steps=10_000, patience=10_000, learning_rate=0.0)
 
     def give_away(progress: lora.Progress) -> None:
         raise LorabelError(f"given away at step {progress.step}")
 
-    with lora.adapted(family, QUESTION, None, how) as model, pytest.raises(LorabelError, match="given away"):
-        launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, give_away)
+    with (
+        lora.adapted(family, QUESTION, None, changed_recipe) as model,
+        pytest.raises(LorabelError, match="given away"),
+    ):
+        launch.fine_tune(settings, family, model, examples(family), changed_recipe, "test", tmp_path, give_away)
     assert _launched() == []
 
 
 @pytest.mark.scale
-def test_a_killed_launcher_leaves_none_of_its_processes_behind(source: str, tmp_path: Path) -> None:
+def test_a_killed_launcher_leaves_no_process(source: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, device="cpu", train_processes=2, models={"dual_encoder": source})
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
-    how = recipe(steps=100_000, patience=100_000, learning_rate=0.0)
+    changed_recipe = recipe(steps=100_000, patience=100_000, learning_rate=0.0)
 
     def kill_launcher(_: lora.Progress) -> None:
         for launcher in (pid for pid in _launched() if _parent(pid) == os.getpid()):
             os.kill(launcher, signal.SIGKILL)
 
-    with lora.adapted(family, QUESTION, None, how) as model, pytest.raises(LorabelError, match="status -9"):
-        launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, kill_launcher)
+    with (
+        lora.adapted(family, QUESTION, None, changed_recipe) as model,
+        pytest.raises(LorabelError, match="status -9"),
+    ):
+        launch.fine_tune(
+            settings, family, model, examples(family), changed_recipe, "test", tmp_path, kill_launcher
+        )
     wait_until(lambda: not _launched(), 5, "they have ended")
 
 
@@ -108,15 +118,17 @@ def test_the_processes_of_a_killed_worker_end_by_themselves(source: str, tmp_pat
     assert worker.returncode == -signal.SIGKILL
 
 
-def test_a_gpu_by_its_number_is_refused_where_each_process_takes_one(source: str, tmp_path: Path) -> None:
+def test_a_device_with_a_gpu_number_is_refused_for_several_processes(source: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, device="cuda:1", train_processes=2)
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
-    how = recipe()
+    changed_recipe = recipe()
     with (
-        lora.adapted(family, QUESTION, None, how) as model,
+        lora.adapted(family, QUESTION, None, changed_recipe) as model,
         pytest.raises(SettingsError, match="TRAIN_PROCESSES=2"),
     ):
-        launch.fine_tune(settings, family, model, examples(family), how, "test", tmp_path, lambda _: None)
+        launch.fine_tune(
+            settings, family, model, examples(family), changed_recipe, "test", tmp_path, lambda _: None
+        )
 
 
 def _parent(pid: int) -> int:
@@ -124,13 +136,13 @@ def _parent(pid: int) -> int:
 
 
 def _launched() -> list[int]:
-    """The launcher and its processes, whoever started them."""
-    found = []
+    """Process ids of the launcher and of the processes that it started, on the whole machine."""
+    process_ids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_text(errors="replace").split("\0")
         except OSError:
             continue
         if "workers.launched" in command:
-            found.append(int(folder.name))
-    return found
+            process_ids.append(int(folder.name))
+    return process_ids

@@ -20,7 +20,7 @@ LOOKAHEAD = 8
 
 
 def pictures(model_server: FakeModelServer) -> list[int]:
-    """The numbers of the pictures asked for so far, which are those of their tasks."""
+    """The numbers of the pictures in the requests so far; they are the ids of the tasks."""
     urls = [row.input["contents"][0]["media"]["url"] for row in model_server.rows]
     return [int(url.rsplit("-", 1)[1].removesuffix(".png")) for url in urls]
 
@@ -43,14 +43,14 @@ def created(store: Store, count: int) -> int:
         return event.id
 
 
-def test_the_open_tasks_after_the_one_on_the_screen_are_asked_for_at_the_lowest_priority(
+def test_the_open_tasks_after_the_task_on_the_screen_are_predicted_at_the_lowest_priority(
     services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     label_studio.tasks[5]["total_annotations"] = 1
     label_studio.tasks[6]["predictions"] = [{"model_version": "p1.v0"}]
     lookahead.look_ahead(1, 3, None)
     assert pictures(model_server) == [4, 5, 8, 9, 10, 11, 12]
-    assert {(asked.priority, asked.project) for asked in model_server.requests} == {(Priority.LOOKAHEAD, 1)}
+    assert {(request.priority, request.project) for request in model_server.requests} == {(Priority.LOOKAHEAD, 1)}
 
 
 def test_tasks_predicted_ahead_are_embedded_for_search(services: Services, model_server: FakeModelServer) -> None:
@@ -59,7 +59,7 @@ def test_tasks_predicted_ahead_are_embedded_for_search(services: Services, model
         assert task_embeddings.read_keys(session, 1, 0, None).keys() == set(range(4, 4 + LOOKAHEAD))
 
 
-def test_a_stream_of_steps_asks_for_each_task_once_and_label_studio_only_now_and_then(
+def test_while_tasks_are_opened_in_turn_each_is_predicted_once_and_label_studio_is_asked_rarely(
     services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     for task_id in range(1, 31):
@@ -78,7 +78,7 @@ def test_new_tasks_come_from_the_event_without_asking_label_studio(
     assert "/api/tasks/" not in label_studio.requests
 
 
-def test_after_a_promotion_the_open_tasks_are_asked_for_again(
+def test_after_a_promotion_the_open_tasks_are_predicted_again(
     services: Services, model_server: FakeModelServer
 ) -> None:
     lookahead.look_ahead(1, 0, None)
@@ -88,7 +88,7 @@ def test_after_a_promotion_the_open_tasks_are_asked_for_again(
     assert [row.adapter for row in model_server.rows[LOOKAHEAD:]] == ["p1.v1/label"] * LOOKAHEAD
 
 
-def test_without_a_token_only_events_are_of_use(
+def test_without_a_token_only_the_tasks_of_events_are_predicted(
     services: Services, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     projects.upsert(store, 1, label_studio_url=None, hostname=label_studio.url, setup_token="legacy")
@@ -100,7 +100,7 @@ def test_without_a_token_only_events_are_of_use(
 
 
 @pytest.mark.parametrize("sampling", ["Uniform sampling", "Uncertainty sampling"])
-def test_where_label_studio_does_not_go_by_id_nobody_knows_what_comes_next(
+def test_nothing_is_predicted_ahead_if_label_studio_does_not_go_by_id(
     services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer, sampling: str
 ) -> None:
     label_studio.sampling = sampling
@@ -109,7 +109,7 @@ def test_where_label_studio_does_not_go_by_id_nobody_knows_what_comes_next(
 
 
 @pytest.mark.parametrize("status", [503, 500])
-def test_what_is_in_its_way_ends_it_in_silence_and_it_is_tried_at_the_next_step(
+def test_an_error_ends_a_job_without_a_message_and_the_next_task_starts_another(
     services: Services, model_server: FakeModelServer, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     model_server.status = status
@@ -121,7 +121,7 @@ def test_what_is_in_its_way_ends_it_in_silence_and_it_is_tried_at_the_next_step(
     assert pictures(model_server) == list(range(5, 13))
 
 
-def test_a_project_that_nobody_serves_or_knows_is_left_alone(
+def test_for_an_unknown_or_unserved_project_label_studio_is_not_asked(
     services: Services, store: Store, label_studio: FakeLabelStudio
 ) -> None:
     lookahead.look_ahead(99, 3, None)

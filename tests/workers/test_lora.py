@@ -74,7 +74,7 @@ def train(
 
 
 @pytest.mark.usefixtures("untouched")
-def test_training_lowers_the_loss_reports_each_step_and_leaves_the_base_model_as_it_was(
+def test_training_lowers_the_loss_reports_each_step_and_leaves_the_base_model_unchanged(
     family: DualEncoder, tmp_path: Path
 ) -> None:
     loss, steps = train(family, tmp_path)
@@ -96,19 +96,15 @@ def test_the_same_seed_gives_the_same_adapter(family: DualEncoder, tmp_path: Pat
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("towers", ["text", "both"])
-def test_an_adapter_is_on_the_layers_of_its_towers_and_no_others(
-    family: DualEncoder, tmp_path: Path, towers: str
-) -> None:
-    """Names of the text tower's layers are ends of names of the image tower's."""
+def test_an_adapter_is_on_the_layers_of_its_towers_only(family: DualEncoder, tmp_path: Path, towers: str) -> None:
+    """The name of an image tower's layer ends with the name of a text tower's layer."""
     train(replace(family, settings=Settings(lora_towers=towers)), tmp_path, steps=1)
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     names = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in weights}
     assert names == set(replace(family, settings=Settings(lora_towers=towers)).trained_layers(QUESTION))
 
 
-def test_a_run_that_is_asked_for_more_towers_adds_them_to_the_live_adapter(
-    family: DualEncoder, tmp_path: Path
-) -> None:
+def test_a_run_for_more_towers_adds_their_layers_to_the_live_adapter(family: DualEncoder, tmp_path: Path) -> None:
     train(family, tmp_path / "text")
     train(
         replace(family, settings=Settings(lora_towers="both")),
@@ -120,10 +116,10 @@ def test_a_run_that_is_asked_for_more_towers_adds_them_to_the_live_adapter(
     assert len(weights) == 2 * len(family.tower_layers())
 
 
-def test_a_run_goes_on_from_the_live_adapter(family: DualEncoder, tmp_path: Path) -> None:
+def test_a_run_starts_from_the_live_adapter(family: DualEncoder, tmp_path: Path) -> None:
     train(family, tmp_path / "first")
-    again, steps = train(family, tmp_path / "second", live=tmp_path / "first" / "adapter", steps=1)
-    assert again < 0.3 and steps == [1]
+    loss, steps = train(family, tmp_path / "second", live=tmp_path / "first" / "adapter", steps=1)
+    assert loss < 0.3 and steps == [1]
 
 
 @pytest.mark.usefixtures("untouched")
@@ -133,7 +129,7 @@ def test_training_stops_early_when_the_loss_no_longer_falls(family: DualEncoder,
 
 
 @pytest.mark.usefixtures("untouched")
-def test_tensorboard_gets_the_curve_where_it_is_the_tracker(family: DualEncoder, tmp_path: Path) -> None:
+def test_tensorboard_gets_the_loss_if_it_is_the_tracker(family: DualEncoder, tmp_path: Path) -> None:
     train(family, tmp_path, tracker="tensorboard", steps=3)
     assert list((tmp_path / "test").glob("events.out.tfevents*"))
 
@@ -144,40 +140,40 @@ def test_a_tracker_that_is_not_installed_is_named() -> None:
 
 
 @pytest.mark.usefixtures("untouched")
-def test_the_active_adapter_is_known_by_the_layers_that_it_is_on(family: DualEncoder, tmp_path: Path) -> None:
-    """A live adapter that lacks a head is silent, even while the candidate beside it has one."""
+def test_an_adapter_is_effective_only_on_its_own_layers(family: DualEncoder, tmp_path: Path) -> None:
+    """A live adapter without a head is not effective on the head, even if the candidate beside it has one."""
     train(family, tmp_path)
-    rated = RatingInput(contents=QUESTION.contents)
-    (head,) = family.trained_layers(rated)
+    rating = RatingInput(contents=QUESTION.contents)
+    (head,) = family.trained_layers(rating)
 
     def are_changed() -> tuple[bool, bool]:
+        """Whether the active adapter changes the head, and the text tower."""
         active = lora.ActiveAdapter(family.module)
-        layers = {head}, family.tower(Modality.TEXT)
-        return active.effective_adapter(None, layers[0]) is not None, active.effective_adapter(
-            None, layers[1]
-        ) is not None
+        of_head = active.effective_adapter(None, {head})
+        of_tower = active.effective_adapter(None, family.tower(Modality.TEXT))
+        return of_head is not None, of_tower is not None
 
-    with lora.adapted(family, rated, tmp_path / "adapter", recipe()) as model:
+    with lora.adapted(family, rating, tmp_path / "adapter", recipe()) as model:
         assert are_changed() == (True, True)
         with lora.with_live(model):
             assert are_changed() == (False, True)
-    with lora.adapted(family, rated, None, recipe()) as model:
+    with lora.adapted(family, rating, None, recipe()) as model:
         assert are_changed() == (True, False)
         with lora.with_live(model):
             assert are_changed() == (False, False)
     assert are_changed() == (False, False)
 
 
-def test_classes_weigh_alike_in_the_loss_but_none_is_blown_up() -> None:
+def test_classes_have_equal_weight_in_the_loss_up_to_the_largest_weight_of_an_example() -> None:
     weights = lora.balance(["common"] * 6 + ["rare"] * 2)
     assert sum(weights) == pytest.approx(8), "1 in the mean"
     assert sum(weights[:6]) == pytest.approx(sum(weights[6:]))
-    lonely = lora.balance(["common"] * 99 + ["once"])
-    assert lonely[-1] / lonely[0] == pytest.approx(lora.LARGEST_WEIGHT / (100 / (2 * 99)))
+    limited = lora.balance(["common"] * 99 + ["once"])
+    assert limited[-1] / limited[0] == pytest.approx(lora.LARGEST_WEIGHT / (100 / (2 * 99)))
 
 
-def test_a_rare_example_counts_as_much_in_a_step_as_its_class_is_worth(family: DualEncoder) -> None:
-    some = examples(family)[:3]
-    batch = next(lora._batches(family, [some[0], some[2], some[1]], recipe(batch=3)))
+def test_a_batch_has_the_weights_of_its_examples_classes(family: DualEncoder) -> None:
+    first, second, third = examples(family)[:3]
+    batch = next(lora._batches(family, [first, third, second], recipe(batch=3)))
     by_class = {target.indices[0]: weight for target, weight in zip(batch.targets, batch.weights, strict=True)}
     assert by_class == {0: pytest.approx(0.75), 1: pytest.approx(1.5)}

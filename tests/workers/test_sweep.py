@@ -15,7 +15,7 @@ from workers.services import Services
 
 
 class RecordedJobs:
-    """Stands in for the queue: a sweep must work while Redis is away, and say what it asked for."""
+    """Fakes the queues, and records (run id, attempt) of each job that was enqueued."""
 
     def __init__(self) -> None:
         self.trained: list[tuple[int, int]] = []
@@ -41,9 +41,7 @@ def trained(services: Services) -> list[tuple[int, int]]:
     return cast(RecordedJobs, services.jobs).trained
 
 
-def test_events_that_no_job_brought_are_applied_and_start_the_run_that_is_due(
-    services: Services, store: Store
-) -> None:
+def test_pending_events_are_applied_and_start_the_run_that_is_due(services: Services, store: Store) -> None:
     put(store, *(annotation(i, i, "red", 0) for i in range(services.settings.train_after_annotations)))
     sweep.sweep(services)
     with store.read() as session:
@@ -52,7 +50,7 @@ def test_events_that_no_job_brought_are_applied_and_start_the_run_that_is_due(
     assert set(trained(services)) == {(run.id, 1)}
 
 
-def test_a_queued_run_whose_job_was_lost_is_asked_for_again(services: Services, store: Store) -> None:
+def test_a_queued_run_whose_job_was_lost_gets_a_job_again(services: Services, store: Store) -> None:
     projects.upsert(store, 1, label_config="<View/>")
     run = training_runs.request(store, 1, "CLI")
     sweep.sweep(services)
@@ -60,7 +58,7 @@ def test_a_queued_run_whose_job_was_lost_is_asked_for_again(services: Services, 
     assert trained(services) == [(run.id, 1), (run.id, 1)]
 
 
-def test_a_killed_run_is_asked_for_again_as_its_second_attempt(services: Services, store: Store) -> None:
+def test_a_killed_run_gets_a_job_for_its_second_attempt(services: Services, store: Store) -> None:
     projects.upsert(store, 1, label_config="<View/>")
     run = training_runs.request(store, 1, "CLI")
     training_runs.claim(store, run.id)
@@ -69,7 +67,7 @@ def test_a_killed_run_is_asked_for_again_as_its_second_attempt(services: Service
     assert trained(services) == [(run.id, 2)]
 
 
-def test_a_killed_bulk_run_is_asked_for_again(services: Services, store: Store) -> None:
+def test_a_killed_bulk_run_gets_a_job_again(services: Services, store: Store) -> None:
     projects.upsert(store, 1, label_studio_url="http://label-studio.test", api_key="token")
     run = bulk_runs.request(store, 1, "CLI")
     sweep.sweep(services)
@@ -80,7 +78,7 @@ def test_a_killed_bulk_run_is_asked_for_again(services: Services, store: Store) 
     assert cast(RecordedJobs, services.jobs).preannotated == [(run.id, 1), (run.id, 2)]
 
 
-def test_a_sweep_that_fails_does_not_end_the_sweeping(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failed_sweep_the_next_one_comes(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     stop = threading.Event()
 
