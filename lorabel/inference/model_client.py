@@ -172,4 +172,4 @@ def _wait_for_answer(connection: HTTPConnection, until: float, is_gone: Callable
         if time.monotonic() >= until:
             raise TimeoutError("the time for an answer is over")
         if is_gone is not None and is_gone():
-            raise ConnectionAbortedError("whoever asked has hung up")
+            raise ConnectionAbortedError("the caller has disconnected")

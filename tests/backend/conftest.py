@@ -25,8 +25,8 @@ def app(settings: Settings) -> Iterator[Flask]:
 
 @pytest.fixture
 def services(app: Flask) -> Services:
-    found: Services = app.extensions[EXTENSION]
-    return found
+    services: Services = app.extensions[EXTENSION]
+    return services
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def metric(services: Services) -> Any:
-    """The value of one line at /metrics, 0 if it is not there."""
+    """Reads the value of a metric by its name and labels; 0 if it is not there."""
 
     def read(name: str, **labels: str) -> float:
         return services.metrics._registry.get_sample_value(name, labels) or 0.0

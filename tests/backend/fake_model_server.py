@@ -1,7 +1,7 @@
-"""A model server over real HTTP that answers from the picture's address, without any model.
+"""A fake model server over real HTTP, which answers from the address of a picture, without a model.
 
-`.../red0.png` shows the label `red`; an address with `forbidden` in it cannot be read for now, one with
-`broken` in it never.
+`.../red0.png` shows the label `red`. A picture with `forbidden` in its address cannot be read now, and a picture
+with `broken` in its address can never be read.
 """
 
 import base64
@@ -38,16 +38,22 @@ from lorabel.inference.messages import (
     RowResult,
 )
 
-# What nobody has been taught.
+# The answers to questions that a base model cannot answer before it is trained.
 SILENT = {SpansInput.kind: SpanScores(spans=()), RatingInput.kind: Estimate(), RankingInput.kind: ItemScores()}
 SURE = 0.9
 AXES = ("red", "blue", "green", "circle", "star")
 
 
 class FakeModelServer:
-    """`rows` are those asked for so far. `status` other than 200 refuses from request `fails_from` on.
+    """Answers requests and records them.
 
-    `embedded` are rows of kind "embed", which are in no other attribute; `space` is where they lie.
+    Attributes:
+        rows: the rows of all requests that were answered, except those of kind "embed", which are in `embedded`.
+        status: status code of the answers. If it is not 200, requests fail, from number `fails_from` on.
+        wait_s: seconds that an answer takes.
+        disconnected: number of requests whose client disconnected before the answer.
+        outputs: outputs by a part of the picture's address, instead of the usual output.
+        space: the space of the embeddings.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,40 +64,40 @@ class FakeModelServer:
         self.status = 200
         self.fails_from = 0
         self.wait_s = 0.0
-        self.hung_up = 0
+        self.disconnected = 0
         self.outputs: dict[str, Any] = {}
         self.embedded: list[PredictRow] = []
         self.space = "fake one"
 
     def predict(self) -> Response:
-        asked = PredictRequest.model_validate_json(request.get_data())
-        if asked.rows[0].kind == EmbedInput.kind:
-            return self.embed(asked)
+        predict_request = PredictRequest.model_validate_json(request.get_data())
+        if predict_request.rows[0].kind == EmbedInput.kind:
+            return self.embed(predict_request)
         time.sleep(self.wait_s)
-        self.hung_up += is_disconnected(request.environ["werkzeug.socket"])
-        self.requests.append(asked)
+        self.disconnected += is_disconnected(request.environ["werkzeug.socket"])
+        self.requests.append(predict_request)
         if self.status != 200 and len(self.requests) > self.fails_from:
             return Response("no", self.status, {"Retry-After": "7"})
-        self.rows += asked.rows
-        answer = PredictResponse(rows=[self.answer(row) for row in asked.rows])
-        # As Python writes it: NaN too, which pydantic would make null.
+        self.rows += predict_request.rows
+        answer = PredictResponse(rows=[self.answer(row) for row in predict_request.rows])
+        # Python's json writes NaN, whereas pydantic would write null.
         return Response(json.dumps(answer.model_dump()), content_type="application/json")
 
-    def embed(self, asked: PredictRequest) -> Response:
-        """A picture lies where the words in its address do."""
-        self.embedded += asked.rows
-        answer = PredictResponse(rows=[self.place(row) for row in asked.rows])
+    def embed(self, predict_request: PredictRequest) -> Response:
+        """A picture's vector has a 1 for each of AXES that its address names."""
+        self.embedded += predict_request.rows
+        answer = PredictResponse(rows=[self.embedding(row) for row in predict_request.rows])
         return Response(answer.model_dump_json(), self.status, content_type="application/json")
 
-    def place(self, row: PredictRow) -> RowResult:
+    def embedding(self, row: PredictRow) -> RowResult:
         (content,) = row.input["contents"]
         shown = content["text"] or content["media"]["url"].rsplit("/", 1)[-1]
         if "broken" in shown or "forbidden" in shown:
             return RowResult(error=RowError(reason="no picture", is_permanent="broken" in shown))
         vector = np.array([0.1, *(float(axis in shown) for axis in AXES)])
         float16 = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
-        found = Embedding(space=self.space, float16=base64.b64encode(float16).decode())
-        return RowResult(output=found.model_dump())
+        embedding = Embedding(space=self.space, float16=base64.b64encode(float16).decode())
+        return RowResult(output=embedding.model_dump())
 
     def preload(self) -> Response:
         self.preloaded += PreloadRequest.model_validate_json(request.get_data()).adapters

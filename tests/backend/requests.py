@@ -1,4 +1,4 @@
-"""What Label Studio 1.23.2 sends, made small; the real requests are in tests/data/recordings."""
+"""Small versions of the requests that Label Studio 1.23.2 sends; tests/data/recordings has the real ones."""
 
 from typing import Any
 

@@ -40,19 +40,19 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_path_demands_the_password(guarded: FlaskClient, path: str) -> None:
+def test_every_path_needs_the_password(guarded: FlaskClient, path: str) -> None:
     answer = guarded.get(path)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
     assert "BASIC_AUTH_USER" in answer.json["error"]
 
 
-def test_setup_predict_and_webhook_demand_the_password_too(guarded: FlaskClient) -> None:
+def test_setup_predict_and_webhook_need_the_password_too(guarded: FlaskClient) -> None:
     for path in ("/setup", "/predict", "/webhook"):
         assert guarded.post(path, json={}).status_code == 401
 
 
-def test_the_right_password_opens(guarded: FlaskClient) -> None:
+def test_the_right_password_is_accepted(guarded: FlaskClient) -> None:
     assert guarded.get("/health", headers=basic(*RIGHT)).status_code == 200
 
 
@@ -68,7 +68,7 @@ def test_the_right_password_opens(guarded: FlaskClient) -> None:
         {"Authorization": "Token x"},
     ],
 )
-def test_a_wrong_password_does_not_open(guarded: FlaskClient, headers: dict[str, str]) -> None:
+def test_a_wrong_password_is_refused(guarded: FlaskClient, headers: dict[str, str]) -> None:
     assert guarded.get("/health", headers=headers).status_code == 401
 
 
@@ -77,12 +77,12 @@ def test_livez_needs_no_password(guarded: FlaskClient) -> None:
     assert (answer.status_code, answer.json) == (200, {"status": "UP"})
 
 
-def test_without_settings_for_it_no_password_is_demanded(client: FlaskClient) -> None:
+def test_no_password_is_needed_if_none_is_set(client: FlaskClient) -> None:
     assert client.get("/health").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook", "/api/v1/projects/1/promote"])
-def test_a_request_over_the_limit_is_refused_with_the_settings_name(settings: Settings, path: str) -> None:
+def test_a_request_over_the_limit_is_refused_with_the_name_of_the_setting(settings: Settings, path: str) -> None:
     app = create_app(settings.model_copy(update={"max_request_mb": 1}))
     answer = app.test_client().post(path, data=b'{"x": "' + b"y" * 2**20 + b'"}')
     services: Services = app.extensions[EXTENSION]
@@ -93,20 +93,20 @@ def test_a_request_over_the_limit_is_refused_with_the_settings_name(settings: Se
     assert "MAX_REQUEST_MB" in answer.json["error"]
 
 
-def test_an_unknown_path_and_a_wrong_method_get_json(client: FlaskClient) -> None:
+def test_an_unknown_path_and_a_wrong_method_are_answered_with_json(client: FlaskClient) -> None:
     assert client.get("/train").status_code == 404
     answer = client.get("/predict")
     assert answer.status_code == 405
     assert answer.json["error"]
 
 
-def test_every_error_of_ours_has_a_status_code() -> None:
-    ours = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    for kind in ours:
-        assert any(parent in STATUS_CODES for parent in kind.__mro__[:-2])
+def test_every_exception_class_of_lorabel_has_a_status_code() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    for class_ in classes:
+        assert any(parent in STATUS_CODES for parent in class_.__mro__[:-2])
 
 
-def test_a_fault_of_ours_says_nothing_of_the_inside(
+def test_an_unexpected_error_is_answered_without_its_message(
     app: Flask, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     app.add_url_rule("/fault", view_func=lambda: 1 / 0)

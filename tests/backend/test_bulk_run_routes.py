@@ -1,4 +1,4 @@
-"""Bulk runs over REST, and /predict where it hands on to them or looks ahead."""
+"""REST routes of bulk runs, and the jobs that /predict enqueues: bulk runs and the look-ahead."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,27 +15,27 @@ from tests.backend.fake_model_server import FakeModelServer
 from tests.backend.test_predictions import choices, picture, results
 
 
-class Noted:
-    """Stands for the queues and notes what was put on them."""
+class FakeJobs:
+    """Stands in for the queues and records the jobs that were enqueued."""
 
     def __init__(self) -> None:
         self.preannotated: list[int] = []
-        self.ahead: list[tuple[int, int]] = []
+        self.looked_ahead: list[tuple[int, int]] = []
 
     def preannotate(self, run: BulkRun) -> bool:
         self.preannotated.append(run.id)
         return True
 
     def look_ahead(self, project_id: int, *, after: int = 0) -> bool:
-        self.ahead.append((project_id, after))
+        self.looked_ahead.append((project_id, after))
         return True
 
 
 @pytest.fixture
-def jobs(services: Services) -> Iterator[Noted]:
-    real, noted = services.jobs, Noted()
-    object.__setattr__(services, "jobs", noted)
-    yield noted
+def jobs(services: Services) -> Iterator[FakeJobs]:
+    real, fake = services.jobs, FakeJobs()
+    object.__setattr__(services, "jobs", fake)
+    yield fake
     object.__setattr__(services, "jobs", real)
 
 
@@ -51,7 +51,7 @@ def connected(services: Services) -> None:
 
 
 @pytest.mark.usefixtures("connected")
-def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: Noted) -> None:
+def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: FakeJobs) -> None:
     answer = client.post("/api/v1/projects/1/order", json={"strategy": "diversity"})
     assert answer.status_code == 202
     assert (answer.json["strategy"], answer.json["only_unlabeled"]) == ("diversity", True)
@@ -61,7 +61,7 @@ def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: Noted
 
 
 @pytest.mark.usefixtures("connected")
-def test_a_run_is_queued_shown_and_cancelled(client: FlaskClient, jobs: Noted) -> None:
+def test_a_run_is_queued_shown_and_cancelled(client: FlaskClient, jobs: FakeJobs) -> None:
     answer = client.post("/api/v1/projects/1/preannotate", json={"task_ids": [3, 1]})
     assert answer.status_code == 202
     run = answer.json
@@ -81,8 +81,8 @@ def test_a_run_is_queued_shown_and_cancelled(client: FlaskClient, jobs: Noted) -
 
 @pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize(("body", "only_unlabeled"), [(None, True), ({"only_unlabeled": False}, False)])
-def test_without_task_ids_it_is_the_project_and_by_default_what_is_open(
-    client: FlaskClient, jobs: Noted, body: Any, only_unlabeled: bool
+def test_without_task_ids_a_run_has_all_tasks_or_by_default_those_without_an_annotation(
+    client: FlaskClient, jobs: FakeJobs, body: Any, only_unlabeled: bool
 ) -> None:
     run = client.post("/api/v1/projects/1/preannotate", json=body).json
     assert (run["only_unlabeled"], run["task_ids"]) == (only_unlabeled, None)
@@ -90,12 +90,12 @@ def test_without_task_ids_it_is_the_project_and_by_default_what_is_open(
 
 @pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize("body", [{"task_ids": []}, {"task_ids": ["1"]}, {"only_unlabeled": "perhaps"}, []])
-def test_a_malformed_request_is_refused(client: FlaskClient, jobs: Noted, body: Any) -> None:
+def test_a_malformed_request_is_refused(client: FlaskClient, jobs: FakeJobs, body: Any) -> None:
     assert client.post("/api/v1/projects/1/preannotate", json=body).status_code == 400
     assert jobs.preannotated == []
 
 
-def test_without_a_token_a_run_is_refused_with_what_to_do(client: FlaskClient) -> None:
+def test_a_run_without_a_token_is_refused_with_what_to_do(client: FlaskClient) -> None:
     client.post("/setup", json=requests.setup())
     answer = client.post("/api/v1/projects/1/preannotate")
     assert answer.status_code == 409
@@ -105,31 +105,31 @@ def test_without_a_token_a_run_is_refused_with_what_to_do(client: FlaskClient) -
 
 @pytest.fixture
 def failing(model_server: FakeModelServer) -> None:
-    """The model server answers the first piece of a request and then no more; what is late is treated alike."""
+    """The model server answers only the first piece of a request. Late rows are treated in the same way."""
     model_server.status, model_server.fails_from = 500, 1
 
 
 @pytest.mark.usefixtures("connected", "failing")
-def test_what_a_request_for_many_tasks_did_not_get_goes_on_as_a_bulk_run(
-    client: FlaskClient, jobs: Noted, services: Services, model_server: FakeModelServer
+def test_the_unanswered_tasks_of_a_request_for_many_become_a_bulk_run(
+    client: FlaskClient, jobs: FakeJobs, services: Services, model_server: FakeModelServer
 ) -> None:
     names = ["blue", "forbidden"] * 150
-    found = results(client, *(picture(i, name) for i, name in enumerate(names)))
-    assert all(choices(entry) == {"label": ["blue"]} for entry in found[:256:2])
-    assert found[256:] == [[]] * 44
+    entries = results(client, *(picture(i, name) for i, name in enumerate(names)))
+    assert all(choices(entry) == {"label": ["blue"]} for entry in entries[:256:2])
+    assert entries[256:] == [[]] * 44
     with services.store.read() as session:
         (run,) = bulk_runs.list_of(session, 1)
-    assert run.task_ids == list(range(256, 300)), "those that cannot be read are not asked for at once"
+    assert run.task_ids == list(range(256, 300)), "tasks that cannot be read are not part of the run"
     assert jobs.preannotated == [run.id]
     assert model_server.requests[0].priority == Priority.BULK
 
 
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.usefixtures("connected", "failing")
-def test_a_request_for_many_tasks_goes_on_whole_where_nothing_could_be_asked(
-    client: FlaskClient, jobs: Noted, services: Services, model_server: FakeModelServer, status: int
+def test_all_tasks_of_a_request_become_a_bulk_run_if_the_model_server_fails_at_once(
+    client: FlaskClient, jobs: FakeJobs, services: Services, model_server: FakeModelServer, status: int
 ) -> None:
-    """Label Studio would not ask again. For one task it does, so there the failure is said."""
+    """Label Studio does not repeat a request for many tasks. It repeats one for a single task, so that fails."""
     model_server.status, model_server.fails_from = status, 0
     assert results(client, picture(1, "red"), picture(2, "blue")) == [[], []]
     with services.store.read() as session:
@@ -140,36 +140,36 @@ def test_a_request_for_many_tasks_goes_on_whole_where_nothing_could_be_asked(
 
 
 @pytest.mark.usefixtures("failing")
-def test_without_a_token_they_stay_without_a_prediction_and_the_log_says_so(
-    client: FlaskClient, jobs: Noted, caplog: pytest.LogCaptureFixture
+def test_without_a_token_unanswered_tasks_become_no_bulk_run_and_are_logged(
+    client: FlaskClient, jobs: FakeJobs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = results(client, *(picture(i, "blue") for i in range(300)))
-    assert found[256:] == [[]] * 44
+    entries = results(client, *(picture(i, "blue") for i in range(300)))
+    assert entries[256:] == [[]] * 44
     assert jobs.preannotated == []
     assert "44 tasks stay without a prediction: project 1: predictions cannot be written back" in caplog.text
 
 
-def test_the_opening_of_a_task_looks_ahead_once_the_answer_is_sent(
-    client: FlaskClient, jobs: Noted, model_server: FakeModelServer
+def test_opening_a_task_enqueues_the_look_ahead_after_the_answer_is_sent(
+    client: FlaskClient, jobs: FakeJobs, model_server: FakeModelServer
 ) -> None:
     answer = client.post("/predict", json=requests.predict(picture(7, "red")))
     assert len(answer.json["results"]) == 1
-    assert jobs.ahead == []
+    assert jobs.looked_ahead == []
     answer.close()
-    assert jobs.ahead == [(1, 7)]
+    assert jobs.looked_ahead == [(1, 7)]
     assert model_server.requests[0].priority == Priority.INTERACTIVE
 
 
 @pytest.mark.parametrize("parts", [{"context": {"result": []}}, {"more": True}])
-def test_smart_tools_and_requests_for_many_tasks_do_not_look_ahead(
-    client: FlaskClient, jobs: Noted, parts: dict[str, Any]
+def test_smart_tools_and_requests_for_many_tasks_enqueue_no_look_ahead(
+    client: FlaskClient, jobs: FakeJobs, parts: dict[str, Any]
 ) -> None:
     tasks = [picture(7, "red"), picture(8, "blue")][: 1 + bool(parts.pop("more", False))]
     client.post("/predict", json=requests.predict(*tasks, **parts)).close()
-    assert jobs.ahead == []
+    assert jobs.looked_ahead == []
 
 
-def test_a_promotion_looks_ahead(client: FlaskClient, jobs: Noted) -> None:
+def test_a_promotion_enqueues_the_look_ahead(client: FlaskClient, jobs: FakeJobs) -> None:
     client.post("/setup", json=requests.setup())
     assert client.post("/api/v1/projects/1/promote", json={"version": 0}).status_code == 200
-    assert jobs.ahead == [(1, 0)]
+    assert jobs.looked_ahead == [(1, 0)]

@@ -1,4 +1,4 @@
-"""Events that come at the same moment, against a real database."""
+"""Events that arrive at the same time, with a real database."""
 
 import threading
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ WAIT_S = 10.0
 
 
 class SlowStore:
-    """The real database, whose first transaction begins when the test says so."""
+    """The real database, whose first transaction waits until the test sets `may_go_on`. If `error` is set, all
+    later transactions raise it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -42,12 +43,12 @@ class SlowStore:
 
 
 def event(number: int, **columns: Any) -> Event:
-    given = {"action": "PROJECT_UPDATED", "project_id": 1, "payload": str(number), "state": EventState.PENDING}
-    return Event(**{**given, **columns})
+    defaults = {"action": "PROJECT_UPDATED", "project_id": 1, "payload": str(number), "state": EventState.PENDING}
+    return Event(**{**defaults, **columns})
 
 
 def put_at_once(slow: SlowStore, first: Event, others: list[Event]) -> tuple[Future[None], list[Future[None]]]:
-    """The others all wait while the first one has its turn."""
+    """Put the first event, and put the others while it is being written. Returns the futures of all."""
     event_writer = EventWriter(slow)  # type: ignore[arg-type]
     with ThreadPoolExecutor(1 + len(others)) as threads:
         began = threads.submit(event_writer.put, first)
@@ -64,21 +65,21 @@ def payloads(store: Store) -> dict[int, str]:
         return {row.id: row.payload for row in session.scalars(select(Event))}
 
 
-def test_events_that_wait_at_the_same_moment_are_one_transaction_and_each_knows_its_own_id(store: Store) -> None:
+def test_events_that_wait_at_the_same_time_share_a_transaction_and_get_their_ids(store: Store) -> None:
     slow = SlowStore(store)
     events = [event(number, project_id=number % 3) for number in range(20)]
     first, others = put_at_once(slow, events[0], events[1:])
-    assert [one.exception() for one in (first, *others)] == [None] * 20
+    assert [future.exception() for future in (first, *others)] == [None] * 20
     assert slow.transactions == 2
-    assert payloads(store) == {one.id: one.payload for one in events}
+    assert payloads(store) == {event.id: event.payload for event in events}
     with store.read() as session:
         assert set(session.scalars(select(Project.id))) == {0, 1, 2}
 
 
-def test_an_event_that_cannot_be_stored_harms_no_other(store: Store) -> None:
+def test_an_event_that_cannot_be_stored_does_not_affect_others(store: Store) -> None:
     events = [event(0), event(1), event(2, action=None), event(3)]
     first, others = put_at_once(SlowStore(store), events[0], events[1:])
-    assert [type(one.exception()) for one in (first, *others)] == [
+    assert [type(future.exception()) for future in (first, *others)] == [
         type(None),
         type(None),
         IntegrityError,
@@ -87,25 +88,25 @@ def test_an_event_that_cannot_be_stored_harms_no_other(store: Store) -> None:
     assert sorted(payloads(store).values()) == ["0", "1", "3"]
 
 
-def test_a_database_that_fails_is_asked_once_for_all_who_wait(store: Store) -> None:
+def test_a_failing_database_is_tried_once_for_all_waiting_events(store: Store) -> None:
     slow = SlowStore(store)
     slow.error = OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
     first, others = put_at_once(slow, event(0), [event(number) for number in range(1, 9)])
     assert first.exception() is None
-    assert {one.exception() for one in others} == {slow.error}
+    assert {future.exception() for future in others} == {slow.error}
     assert slow.transactions == 2
     assert list(payloads(store).values()) == ["0"]
 
 
-def test_what_is_put_is_committed_before_put_returns_though_senders_never_pause(store: Store) -> None:
+def test_an_event_is_committed_when_put_returns_while_others_put_without_pause(store: Store) -> None:
     event_writer = EventWriter(store)
 
     def send(sender: int) -> None:
         for number in range(20):
-            mine = event(100 * sender + number)
-            event_writer.put(mine)
+            new_event = event(100 * sender + number)
+            event_writer.put(new_event)
             with store.read() as session:
-                assert session.get_one(Event, mine.id).payload == mine.payload
+                assert session.get_one(Event, new_event.id).payload == new_event.payload
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(send, range(8)))
@@ -113,7 +114,7 @@ def test_what_is_put_is_committed_before_put_returns_though_senders_never_pause(
 
 
 @pytest.mark.parametrize("project_id", [None, 7])
-def test_an_ignored_event_makes_no_project(store: Store, project_id: int | None) -> None:
+def test_an_ignored_event_creates_no_project(store: Store, project_id: int | None) -> None:
     EventWriter(store).put(event(0, project_id=project_id, state=EventState.IGNORED))
     with store.read() as session:
         assert session.scalars(select(Project.id)).all() == []

@@ -1,4 +1,4 @@
-"""/webhook, against the facts of tests/data/recordings/CLIENT_CONTRACT.md."""
+"""/webhook, as tests/data/recordings/CLIENT_CONTRACT.md describes it."""
 
 import json
 from collections.abc import Iterator
@@ -30,14 +30,14 @@ EVENTS = {
 }
 
 
-class Noted:
-    """Stands for the queues and notes what was put on them."""
+class FakeJobs:
+    """Stands in for the queues and records the jobs that were enqueued."""
 
     def __init__(self, services: Services) -> None:
         self.store = services.store
         self.collected: list[int] = []
         self.trained: list[tuple[int, int]] = []
-        self.ahead: list[tuple[int, int]] = []
+        self.looked_ahead: list[tuple[int, int]] = []
 
     def collect(self, event_id: int) -> bool:
         with self.store.read() as session:
@@ -46,7 +46,7 @@ class Noted:
         return True
 
     def look_ahead(self, project_id: int, *, event_id: int) -> bool:
-        self.ahead.append((project_id, event_id))
+        self.looked_ahead.append((project_id, event_id))
         return True
 
     def train(self, run_id: int, attempt: int = 1) -> bool:
@@ -55,10 +55,10 @@ class Noted:
 
 
 @pytest.fixture
-def jobs(services: Services) -> Iterator[Noted]:
-    real, noted = services.jobs, Noted(services)
-    object.__setattr__(services, "jobs", noted)
-    yield noted
+def jobs(services: Services) -> Iterator[FakeJobs]:
+    real, fake = services.jobs, FakeJobs(services)
+    object.__setattr__(services, "jobs", fake)
+    yield fake
     object.__setattr__(services, "jobs", real)
 
 
@@ -72,13 +72,13 @@ def runs(services: Services) -> list[TrainingRun]:
         return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id)))
 
 
-def test_every_known_action_is_tried_here() -> None:
+def test_every_known_action_has_a_test_event() -> None:
     assert EVENTS.keys() == EVENT_BODIES.keys()
 
 
 @pytest.mark.parametrize("action", [action for action in EVENTS if action != "START_TRAINING"])
-def test_an_event_is_stored_as_it_came_and_a_job_is_told(
-    client: FlaskClient, services: Services, jobs: Noted, action: str, metric: Any
+def test_an_event_is_stored_as_it_came_and_a_job_is_enqueued(
+    client: FlaskClient, services: Services, jobs: FakeJobs, action: str, metric: Any
 ) -> None:
     raw = json.dumps(requests.event(action, **EVENTS[action]), indent=3)
     answer = client.post("/webhook", data=raw)
@@ -87,7 +87,7 @@ def test_an_event_is_stored_as_it_came_and_a_job_is_told(
     assert (event.action, event.project_id, event.state) == (action, 1, EventState.PENDING)
     assert event.payload == raw
     assert jobs.collected == [event.id]
-    assert jobs.ahead == ([(1, event.id)] if action == "TASKS_CREATED" else [])
+    assert jobs.looked_ahead == ([(1, event.id)] if action == "TASKS_CREATED" else [])
     assert metric("lorabel_events_total", action=action, state="pending") == 1
     with services.store.read() as session:
         assert session.get(Project, 1) is not None
@@ -102,7 +102,7 @@ def test_the_same_event_five_times_is_stored_five_times(client: FlaskClient, ser
 @pytest.mark.parametrize("action", ["LABEL_LINK_CREATED", "ANNOTATION_DELETED", "REVIEW_CREATED", "x y"])
 @pytest.mark.parametrize("parts", [{}, {"tasks": "what", "annotation": 3}])
 def test_an_unknown_action_is_kept_as_ignored(
-    client: FlaskClient, services: Services, jobs: Noted, action: str, parts: dict[str, Any], metric: Any
+    client: FlaskClient, services: Services, jobs: FakeJobs, action: str, parts: dict[str, Any], metric: Any
 ) -> None:
     assert client.post("/webhook", json=requests.event(action, **parts)).status_code == 200
     [event] = stored(services)
@@ -146,7 +146,7 @@ def test_an_unknown_action_needs_no_project(client: FlaskClient, services: Servi
     ],
 )
 def test_a_malformed_event_is_refused_with_the_reason_and_nothing_is_stored(
-    client: FlaskClient, services: Services, jobs: Noted, body: dict[str, Any], reason: str
+    client: FlaskClient, services: Services, jobs: FakeJobs, body: dict[str, Any], reason: str
 ) -> None:
     answer = client.post("/webhook", json=body)
     assert answer.status_code == 400
@@ -157,15 +157,15 @@ def test_a_malformed_event_is_refused_with_the_reason_and_nothing_is_stored(
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"action": "X"} y', b"\xff", b'{"action": "\xff"}', b"[" * 100_000])
-def test_what_is_no_json_is_refused_and_nothing_is_stored(
+def test_a_body_that_is_no_json_is_refused_and_nothing_is_stored(
     client: FlaskClient, services: Services, raw: bytes
 ) -> None:
     assert client.post("/webhook", data=raw).status_code == 400
     assert stored(services) == []
 
 
-def test_start_training_is_answered_with_the_job_of_a_run(
-    client: FlaskClient, services: Services, jobs: Noted
+def test_start_training_is_answered_with_the_id_of_a_run(
+    client: FlaskClient, services: Services, jobs: FakeJobs
 ) -> None:
     answer = client.post("/webhook", json=requests.event("START_TRAINING"))
     [run] = runs(services)
@@ -175,8 +175,8 @@ def test_start_training_is_answered_with_the_job_of_a_run(
     assert [event.state for event in stored(services)] == [EventState.APPLIED]
 
 
-def test_start_training_before_its_annotation_and_twice_is_one_run(
-    client: FlaskClient, services: Services, jobs: Noted
+def test_start_training_twice_and_before_its_annotation_is_one_run(
+    client: FlaskClient, services: Services, jobs: FakeJobs
 ) -> None:
     first = client.post("/webhook", json=requests.event("START_TRAINING")).json
     client.post("/webhook", json=requests.event("ANNOTATION_CREATED", **EVENTS["ANNOTATION_CREATED"]))
@@ -208,8 +208,8 @@ def test_a_bulk_event_of_5000_items_is_stored_as_it_came(client: FlaskClient, se
     assert [event.payload for event in stored(services)] == [raw]
 
 
-def test_an_event_that_cannot_be_stored_is_no_success(
-    app: Flask, services: Services, jobs: Noted, monkeypatch: pytest.MonkeyPatch
+def test_an_event_that_cannot_be_stored_is_answered_with_500(
+    app: Flask, services: Services, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
@@ -221,8 +221,8 @@ def test_an_event_that_cannot_be_stored_is_no_success(
     assert jobs.collected == []
 
 
-def test_a_start_training_that_was_killed_half_way_is_left_for_the_sweep(
-    app: Flask, services: Services, jobs: Noted, monkeypatch: pytest.MonkeyPatch
+def test_start_training_that_fails_half_way_stays_pending_for_the_sweep(
+    app: Flask, services: Services, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise OSError("killed")

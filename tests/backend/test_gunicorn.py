@@ -1,4 +1,4 @@
-"""The backend as it is deployed: gunicorn with our settings file."""
+"""The backend as it is deployed: gunicorn with backend/gunicorn.conf.py."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ CONFIG = Path(backend.__file__).parent / "gunicorn.conf.py"
 @contextmanager
 def gunicorn(settings: Settings, **variables: Any) -> Iterator[httpx.Client]:
     port = free_port()
-    own = {
+    environment = {
         "DATA_DIR": str(settings.data_dir),
         "DATABASE_URL": settings.database,
         "REDIS_URL": settings.redis,
@@ -36,7 +36,7 @@ def gunicorn(settings: Settings, **variables: Any) -> Iterator[httpx.Client]:
         "LOG_LEVEL": "INFO",
     }
     command = [sys.executable, "-m", "gunicorn", "--config", str(CONFIG)]
-    process = subprocess.Popen(command, env=os.environ | own | variables)
+    process = subprocess.Popen(command, env=os.environ | environment | variables)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
             wait_for(client)
@@ -57,7 +57,7 @@ def wait_for(client: httpx.Client) -> None:
     pytest.fail("the backend does not answer")
 
 
-def test_gunicorn_serves_what_label_studio_asks(settings: Settings, model_server: FakeModelServer) -> None:
+def test_gunicorn_serves_the_requests_of_label_studio(settings: Settings, model_server: FakeModelServer) -> None:
     with gunicorn(settings) as client:
         assert client.get("/health").json()["status"] == "UP"
         assert client.post("/setup", json=requests.setup()).json() == {"model_version": "p1.v0"}
@@ -68,14 +68,16 @@ def test_gunicorn_serves_what_label_studio_asks(settings: Settings, model_server
 
 
 @pytest.mark.slow
-def test_who_hangs_up_is_waited_for_no_longer(settings: Settings, model_server: FakeModelServer) -> None:
-    """The backend closes its own connection in turn, and so the model server learns of it."""
+def test_the_model_server_learns_that_label_studio_has_disconnected(
+    settings: Settings, model_server: FakeModelServer
+) -> None:
+    """The backend then closes its connection to the model server."""
     model_server.wait_s = 2.0
     with gunicorn(settings) as client:
         with pytest.raises(httpx.ReadTimeout):
             client.post("/predict", json=requests.predict(requests.task(1)), timeout=0.5)
         time.sleep(2.5)
-    assert model_server.hung_up == 1
+    assert model_server.disconnected == 1
 
 
 def test_a_body_in_chunks_is_limited_too(settings: Settings) -> None:
@@ -87,7 +89,7 @@ def test_a_body_in_chunks_is_limited_too(settings: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_several_processes_count_together(settings: Settings) -> None:
+def test_metrics_of_several_processes_are_summed(settings: Settings) -> None:
     with gunicorn(settings, WORKERS="3") as client:
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda _: client.get("/health", headers=NEW), range(96)))
@@ -102,8 +104,8 @@ def test_health_and_setup_stay_fast_during_slow_predictions(
 ) -> None:
     model_server.wait_s = 3.0
     with gunicorn(settings, THREADS="8") as client, ThreadPoolExecutor(12) as pool:
-        asked = requests.predict(requests.task(1))
-        predictions = [pool.submit(client.post, "/predict", json=asked) for _ in range(12)]
+        body = requests.predict(requests.task(1))
+        predictions = [pool.submit(client.post, "/predict", json=body) for _ in range(12)]
         time.sleep(0.3)
         seconds = []
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""As label-studio-ml 2.x, which no registry has, calls its models; 1.0.9 itself is in tests/e2e."""
+"""The model as label-studio-ml 2.x calls it, with a fake base class (2.x is not on PyPI). tests/e2e has 1.0.9."""
 
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.backend.fake_model_server import FakeModelServer
 
 
 class Base:
-    """The part of 2.x's LabelStudioMLBase that its `api.py` and our subclass meet."""
+    """The part of LabelStudioMLBase 2.x that its `api.py` and our subclass use."""
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         self.cache: dict[str, str] = {}
@@ -51,9 +51,9 @@ def model(
     monkeypatch.setitem(sys.modules, "label_studio_ml", package)
     monkeypatch.setitem(sys.modules, "label_studio_ml.model", module)
     monkeypatch.delitem(sys.modules, "backend.label_studio_ml", raising=False)
-    ours = import_module("backend.label_studio_ml")
-    yield ours.LorabelModel
-    ours._services().close()
+    module_under_test = import_module("backend.label_studio_ml")
+    yield module_under_test.LorabelModel
+    module_under_test._services().close()
     del sys.modules["backend.label_studio_ml"]
 
 
@@ -68,15 +68,15 @@ def test_a_model_without_project_can_be_made(model: Any) -> None:
     assert model().get("model_version") is None
 
 
-def test_predictions_are_those_of_our_own_backend(model: Any) -> None:
+def test_predictions_equal_those_of_our_own_backend(model: Any) -> None:
     tasks = [
         requests.task(1, "http://p.test/blue.png"),
         requests.task(2, "http://p.test/forbidden.png"),
         requests.task(3, "http://p.test/broken.png"),
     ]
-    found = model("1", requests.CONFIG).predict(tasks, context=None, login=None, password=None)
+    entries = model("1", requests.CONFIG).predict(tasks, context=None, login=None, password=None)
     region = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["blue"]}}
-    assert found == [
+    assert entries == [
         {"result": [region], "score": 0.9, "model_version": "p1.v0"},
         [],
         {"result": [], "score": 0.0, "model_version": "p1.v0"},
@@ -100,5 +100,5 @@ def test_events_are_stored_for_the_workers(model: Any, store: Store) -> None:
     answer = model("1", requests.CONFIG).fit("START_TRAINING", {"project": {"id": 1}})
     assert answer["job"]
     with store.read() as session:
-        found = list(session.scalars(select(Event.action).order_by(Event.id)))
-    assert found == ["ANNOTATION_CREATED", "START_TRAINING"]
+        actions = list(session.scalars(select(Event.action).order_by(Event.id)))
+    assert actions == ["ANNOTATION_CREATED", "START_TRAINING"]

@@ -1,4 +1,4 @@
-"""/health, /setup and /versions, against the facts of tests/data/recordings/CLIENT_CONTRACT.md."""
+"""/health, /setup, /versions and /validate. See tests/data/recordings/CLIENT_CONTRACT.md for the facts."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -34,7 +34,7 @@ def add_version(services: Services, number: int, is_live: bool = True) -> None:
             project.live_number = number
 
 
-def test_health_is_json_and_asks_neither_database_nor_model_server(
+def test_health_answers_without_database_and_model_server(
     client: FlaskClient, services: Services, model_server: FakeModelServer
 ) -> None:
     services.store.close()
@@ -77,16 +77,14 @@ def test_setup_writes_only_what_changed(client: FlaskClient, services: Services)
 
 
 @pytest.mark.parametrize("extra", [None, [], "fast", 3, True])
-def test_extra_params_may_be_any_json_and_only_an_object_counts(
+def test_extra_params_may_be_any_json_and_only_an_object_is_stored(
     client: FlaskClient, services: Services, extra: object
 ) -> None:
     assert client.post("/setup", json=requests.setup(extra_params=extra)).status_code == 200
     assert stored(services).extra_params is None
 
 
-def test_setup_logs_the_control_tags_that_nobody_serves_once(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_setup_logs_unserved_control_tags_once(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     client.post("/setup", json=requests.setup(schema=requests.UNSERVED))
     assert "control tag 'stars' is left to people: no problem serves TextArea on Text" in caplog.text
     caplog.clear()
@@ -95,7 +93,7 @@ def test_setup_logs_the_control_tags_that_nobody_serves_once(
 
 
 @pytest.mark.parametrize("config", ["<View><Choices", "", "no XML"])
-def test_a_label_config_that_cannot_be_read_blocks_nobody_and_is_logged(
+def test_an_unreadable_label_config_is_logged_and_answered_with_200(
     client: FlaskClient, caplog: pytest.LogCaptureFixture, config: str
 ) -> None:
     answer = client.post("/setup", json=requests.setup(schema=config))
@@ -128,13 +126,13 @@ def test_a_malformed_setup_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook"])
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe"])
-def test_what_is_no_json_object_is_refused(client: FlaskClient, path: str, body: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_refused(client: FlaskClient, path: str, body: bytes) -> None:
     answer = client.post(path, data=body)
     assert answer.status_code == 400
     assert answer.json["error"]
 
 
-def test_a_project_that_comes_back_is_no_longer_deleted(client: FlaskClient, services: Services) -> None:
+def test_setup_of_a_deleted_project_restores_it(client: FlaskClient, services: Services) -> None:
     client.post("/setup", json=requests.setup())
     with services.store.write() as session:
         session.get_one(Project, 1).is_deleted = True
@@ -142,7 +140,7 @@ def test_a_project_that_comes_back_is_no_longer_deleted(client: FlaskClient, ser
     assert not stored(services).is_deleted
 
 
-def test_versions_of_every_project_are_strings(client: FlaskClient, services: Services) -> None:
+def test_versions_lists_the_names_of_every_project(client: FlaskClient, services: Services) -> None:
     client.post("/setup", json=requests.setup())
     client.post("/setup", json=requests.setup(project="12.1"))
     add_version(services, 1)
@@ -150,7 +148,7 @@ def test_versions_of_every_project_are_strings(client: FlaskClient, services: Se
     assert client.get("/versions").json == {"versions": ["p1.v0", "p1.v1", "p1.v2", "p12.v0"]}
 
 
-def test_setup_and_validate_say_what_is_left_to_people_and_why(client: FlaskClient) -> None:
+def test_setup_and_validate_tell_why_a_control_tag_is_not_served(client: FlaskClient) -> None:
     config = """<View><Image name="image" value="$image"/>
       <Choices name="label" toName="image"><Choice value="a"/><Choice value="b"/></Choices>
       <Choices name="part" toName="image" perRegion="true"><Choice value="c"/></Choices></View>"""

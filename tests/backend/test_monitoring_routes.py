@@ -35,7 +35,7 @@ def test_requests_are_counted_by_endpoint_and_status(client: FlaskClient, metric
     assert metric("lorabel_request_seconds_count", endpoint="/setup") == 2
 
 
-def test_strangers_cannot_make_new_time_series(client: FlaskClient, services: Services) -> None:
+def test_unknown_paths_and_actions_create_no_time_series(client: FlaskClient, services: Services) -> None:
     client.get("/a")
     before = len(client.get("/metrics").text.splitlines())
     for number in range(50):
@@ -51,7 +51,7 @@ def test_probes_do_not_fill_the_log(client: FlaskClient, caplog: pytest.LogCaptu
     assert path not in caplog.text
 
 
-def test_a_request_is_one_line_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_writes_one_line_to_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="backend")
     client.post("/setup", json=requests.setup())
     lines = [record.message for record in caplog.records if record.name == "backend.app"]

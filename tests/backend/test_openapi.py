@@ -32,19 +32,22 @@ def test_every_endpoint_is_described_and_no_other(app: Flask, document: dict[str
     assert described == served
 
 
-def test_every_field_that_a_page_takes_is_described(document: dict[str, Any]) -> None:
+def test_the_fields_of_a_query_are_described(document: dict[str, Any]) -> None:
     events = document["paths"]["/api/v1/events"]["get"]
-    assert [one["name"] for one in events["parameters"]] == ["limit", "offset", "state"]
+    assert [parameter["name"] for parameter in events["parameters"]] == ["limit", "offset", "state"]
 
 
-def test_only_livez_is_open(document: dict[str, Any]) -> None:
-    is_open = [
-        path for path, methods in document["paths"].items() for one in methods.values() if "security" in one
+def test_only_livez_needs_no_password(document: dict[str, Any]) -> None:
+    open_paths = [
+        path
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        if "security" in operation
     ]
-    assert is_open == ["/livez"]
+    assert open_paths == ["/livez"]
 
 
-ASKED = [
+REQUESTS = [
     ("get", "/health", None),
     ("post", "/setup", requests.setup()),
     ("post", "/predict", requests.predict(requests.task(1), requests.task(2, "http://p.test/forbidden.png"))),
@@ -73,8 +76,8 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body"), ASKED, ids=[f"{m} {p}" for m, p, _ in ASKED])
-def test_answers_are_as_described(
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS, ids=[f"{m} {p}" for m, p, _ in REQUESTS])
+def test_answers_fit_their_description(
     client: FlaskClient, document: dict[str, Any], method: str, path: str, body: Any
 ) -> None:
     client.post("/setup", json=requests.setup())
@@ -87,6 +90,6 @@ def test_answers_are_as_described(
     Draft202012Validator(schema | {"components": document["components"]}).validate(answer.json)
 
 
-def test_every_error_has_words() -> None:
+def test_every_status_code_of_an_error_has_a_description() -> None:
     codes = {code for operation in openapi.OPERATIONS for code in operation.errors} | {401, 500}
     assert codes == openapi.DESCRIPTIONS.keys()

@@ -1,4 +1,4 @@
-"""/predict, against the facts of tests/data/recordings/CLIENT_CONTRACT.md."""
+"""/predict, as tests/data/recordings/CLIENT_CONTRACT.md describes it."""
 
 import math
 import threading
@@ -33,13 +33,13 @@ def picture(task_id: int, name: str) -> dict[str, Any]:
 
 
 def test_each_task_gets_its_own_prediction_in_order(client: FlaskClient) -> None:
-    found = results(client, picture(5, "blue"), picture(3, "red"), picture(4, "blue"))
-    assert [choices(entry) for entry in found] == [{"label": ["blue"]}, {"label": ["red"]}, {"label": ["blue"]}]
-    assert [entry["score"] for entry in found] == [SURE] * 3
-    assert {entry["model_version"] for entry in found} == {"p1.v0"}
+    entries = results(client, picture(5, "blue"), picture(3, "red"), picture(4, "blue"))
+    assert [choices(entry) for entry in entries] == [{"label": ["blue"]}, {"label": ["red"]}, {"label": ["blue"]}]
+    assert [entry["score"] for entry in entries] == [SURE] * 3
+    assert {entry["model_version"] for entry in entries} == {"p1.v0"}
 
 
-def test_regions_have_what_the_screen_needs_and_no_id(client: FlaskClient) -> None:
+def test_regions_have_the_fields_that_label_studio_needs_and_no_id(client: FlaskClient) -> None:
     [entry] = results(client, picture(1, "red"))
     region = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["red"]}}
     assert entry["result"] == [region]
@@ -47,13 +47,17 @@ def test_regions_have_what_the_screen_needs_and_no_id(client: FlaskClient) -> No
 
 def test_predict_keeps_task_order_when_images_are_unreadable(client: FlaskClient) -> None:
     names = ["red", "forbidden", "blue", "broken", "blue"]
-    found = results(client, *(picture(i, name) for i, name in enumerate(names)))
-    assert found[1] == []
-    assert found[3] == {"result": [], "score": 0.0, "model_version": "p1.v0"}
-    assert [choices(found[i]) for i in (0, 2, 4)] == [{"label": ["red"]}, {"label": ["blue"]}, {"label": ["blue"]}]
+    entries = results(client, *(picture(i, name) for i, name in enumerate(names)))
+    assert entries[1] == []
+    assert entries[3] == {"result": [], "score": 0.0, "model_version": "p1.v0"}
+    assert [choices(entries[i]) for i in (0, 2, 4)] == [
+        {"label": ["red"]},
+        {"label": ["blue"]},
+        {"label": ["blue"]},
+    ]
 
 
-def test_an_unread_task_is_logged_counted_and_listed_until_it_is_read(
+def test_an_unreadable_task_is_logged_counted_and_listed_until_it_is_read(
     client: FlaskClient, metric: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     results(client, picture(7, "forbidden"), picture(8, "broken"), picture(9, "red"))
@@ -63,12 +67,12 @@ def test_an_unread_task_is_logged_counted_and_listed_until_it_is_read(
     assert metric("lorabel_unread_tasks_total", is_permanent="true") == 1
     assert metric("lorabel_predictions_total") == 1
     listed = client.get("/api/v1/projects/1").json["unread"]
-    assert [(one["task_id"], one["is_permanent"]) for one in listed] == [(7, False), (8, True)]
+    assert [(task["task_id"], task["is_permanent"]) for task in listed] == [(7, False), (8, True)]
     results(client, picture(7, "blue"))
-    assert [one["task_id"] for one in client.get("/api/v1/projects/1").json["unread"]] == [8]
+    assert [task["task_id"] for task in client.get("/api/v1/projects/1").json["unread"]] == [8]
 
 
-def test_the_newest_reason_for_an_unread_task_counts(client: FlaskClient) -> None:
+def test_an_unreadable_task_is_listed_with_its_newest_reason(client: FlaskClient) -> None:
     results(client, picture(7, "forbidden"))
     results(client, picture(7, "broken"))
     [row] = client.get("/api/v1/projects/1").json["unread"]
@@ -76,16 +80,16 @@ def test_the_newest_reason_for_an_unread_task_counts(client: FlaskClient) -> Non
 
 
 @pytest.mark.parametrize("data", [{}, {"image": None}, {"image": ""}, {"image": 3}, {"picture": "x"}])
-def test_a_task_without_a_picture_never_gets_one_and_harms_nobody(
+def test_a_task_without_a_picture_gets_an_empty_result_and_does_not_affect_others(
     client: FlaskClient, model_server: FakeModelServer, data: dict[str, Any]
 ) -> None:
-    found = results(client, {"id": 1, "data": data}, picture(2, "blue"))
-    assert found[0]["result"] == []
-    assert choices(found[1]) == {"label": ["blue"]}
+    entries = results(client, {"id": 1, "data": data}, picture(2, "blue"))
+    assert entries[0]["result"] == []
+    assert choices(entries[1]) == {"label": ["blue"]}
     assert len(model_server.rows) == 1
 
 
-def test_a_request_without_a_single_readable_task_asks_the_model_server_nothing(
+def test_a_request_without_a_readable_task_sends_nothing_to_the_model_server(
     client: FlaskClient, model_server: FakeModelServer
 ) -> None:
     assert results(client, {"id": 1, "data": {}})[0]["result"] == []
@@ -112,10 +116,10 @@ def test_several_control_tags_are_merged_into_one_prediction_with_their_mean_sco
     client: FlaskClient, model_server: FakeModelServer
 ) -> None:
     model_server.outputs = {"odd": {"probabilities": [0.4, 0.6]}}
-    found = results(client, picture(1, "odd"), picture(2, "red-small"), label_config=requests.TWO_TAGS)
-    assert choices(found[0]) == {"label": ["blue"], "size": ["small"]}
-    assert choices(found[1]) == {"label": ["red"], "size": ["small"]}
-    assert [entry["score"] for entry in found] == pytest.approx([0.6, SURE])
+    entries = results(client, picture(1, "odd"), picture(2, "red-small"), label_config=requests.TWO_TAGS)
+    assert choices(entries[0]) == {"label": ["blue"], "size": ["small"]}
+    assert choices(entries[1]) == {"label": ["red"], "size": ["small"]}
+    assert [entry["score"] for entry in entries] == pytest.approx([0.6, SURE])
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_several_control_tags_are_merged_into_one_prediction_with_their_mean_sco
         ("broken", "broken", False, {}),
     ],
 )
-def test_of_two_pictures_one_unread_for_now_holds_the_task_back_and_one_for_good_does_not(
+def test_a_task_is_asked_again_if_a_picture_cannot_be_read_now_and_not_if_never(
     client: FlaskClient, left: str, right: str, is_asked_again: bool, regions: dict[str, Any]
 ) -> None:
     data = {"left": f"http://p.test/{left}.png", "right": f"http://p.test/{right}.png"}
@@ -145,7 +149,7 @@ def test_rows_name_the_adapters_of_the_live_version_by_control_tag(
     assert [row.adapter for row in model_server.rows] == ["p1.v2/label", None]
 
 
-def test_the_score_is_calibrated_as_the_live_version_was_and_the_base_models_is_left_alone(
+def test_the_score_is_calibrated_for_the_live_version_and_not_for_the_base_models(
     client: FlaskClient, services: Services
 ) -> None:
     client.post("/setup", json=requests.setup())
@@ -155,10 +159,10 @@ def test_the_score_is_calibrated_as_the_live_version_was_and_the_base_models_is_
         versions.get(session, 1, 2).metrics = {"calibration": {"label": {"temperature": 2.0}, "other": None}}
     [calibrated] = results(client, picture(2, "red"))
     assert (choices(calibrated), raw["score"]) == (choices(raw), SURE)
-    assert calibrated["score"] == pytest.approx(0.75), "the roots of 0.9 and 0.1 are as 3 to 1"
+    assert calibrated["score"] == pytest.approx(0.75), "the square roots of 0.9 and 0.1 have the ratio 3 to 1"
 
 
-def test_a_label_config_that_nobody_serves_gets_nothing_saved(
+def test_a_label_config_without_a_served_control_tag_gets_no_predictions(
     client: FlaskClient, model_server: FakeModelServer, metric: Any
 ) -> None:
     assert results(client, {"id": 1, "data": {"text": "x"}}, label_config=requests.UNSERVED) == [[]]
@@ -171,9 +175,9 @@ def test_relative_addresses_go_to_label_studio_with_its_token(
 ) -> None:
     client.post("/setup", json=requests.setup(hostname="http://labels.example.com"))
     results(client, requests.task(1, "/data/upload/1/red.png"), requests.task(2, "http://other.test/red.png"))
-    own, other = (row.input["contents"][0]["media"] for row in model_server.rows)
-    assert own["url"] == "http://labels.example.com/data/upload/1/red.png"
-    assert (own["authorization"], own["is_trusted"]) == ("Token legacy", False)
+    upload, other = (row.input["contents"][0]["media"] for row in model_server.rows)
+    assert upload["url"] == "http://labels.example.com/data/upload/1/red.png"
+    assert (upload["authorization"], upload["is_trusted"]) == ("Token legacy", False)
     assert other == {"url": "http://other.test/red.png", "authorization": None, "is_trusted": False}
 
 
@@ -202,15 +206,15 @@ def test_a_region_against_the_label_config_is_dropped_logged_and_counted(
         {},
     ],
 )
-def test_nonsense_from_the_model_server_never_reaches_label_studio(
+def test_an_invalid_output_of_the_model_server_never_reaches_label_studio(
     client: FlaskClient, model_server: FakeModelServer, output: Any
 ) -> None:
     model_server.outputs = {"nonsense": output}
     answer = client.post("/predict", json=requests.predict(picture(1, "nonsense"), picture(2, "blue")))
     assert b"NaN" not in answer.data
-    found = answer.json["results"]
-    assert found[0] == []
-    assert choices(found[1]) == {"label": ["blue"]}
+    entries = answer.json["results"]
+    assert entries[0] == []
+    assert choices(entries[1]) == {"label": ["blue"]}
 
 
 def test_a_busy_model_server_is_503_with_its_retry_after(
@@ -222,7 +226,7 @@ def test_a_busy_model_server_is_503_with_its_retry_after(
     assert "results" not in answer.json
 
 
-def test_a_failing_model_server_is_502_and_nothing_is_half_saved(
+def test_a_failing_model_server_is_502_and_no_task_is_noted_as_unreadable(
     client: FlaskClient, model_server: FakeModelServer
 ) -> None:
     model_server.status = 500
@@ -247,30 +251,32 @@ def test_a_thousand_tasks_in_one_request_get_a_thousand_entries(
     client: FlaskClient, model_server: FakeModelServer
 ) -> None:
     names = ["red", "blue", "forbidden", "broken"]
-    found = results(client, *(picture(i, names[i % 4]) for i in range(1004)))
-    assert len(found) == 1004
-    assert all(choices(entry) == {"label": ["blue"]} for entry in found[1::4])
-    assert all(entry == [] for entry in found[2::4])
-    assert max(len(asked.rows) for asked in model_server.requests) <= 256
+    entries = results(client, *(picture(i, names[i % 4]) for i in range(1004)))
+    assert len(entries) == 1004
+    assert all(choices(entry) == {"label": ["blue"]} for entry in entries[1::4])
+    assert all(entry == [] for entry in entries[2::4])
+    assert max(len(request.rows) for request in model_server.requests) <= 256
     assert len(client.get("/api/v1/projects/1").json["unread"]) == 502
 
 
-def test_a_failure_half_way_leaves_the_rest_for_later(client: FlaskClient, model_server: FakeModelServer) -> None:
+def test_after_a_failure_half_way_the_remaining_tasks_are_asked_again(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
     model_server.status, model_server.fails_from = 500, 1
-    found = results(client, *(picture(i, "blue") for i in range(300)))
-    assert all(choices(entry) == {"label": ["blue"]} for entry in found[:256])
-    assert found[256:] == [[]] * 44
+    entries = results(client, *(picture(i, "blue") for i in range(300)))
+    assert all(choices(entry) == {"label": ["blue"]} for entry in entries[:256])
+    assert entries[256:] == [[]] * 44
 
 
-def test_what_is_not_ready_at_the_deadline_is_asked_again(
+def test_tasks_that_are_not_ready_at_the_deadline_are_asked_again(
     settings: Settings, model_server: FakeModelServer
 ) -> None:
     app = create_app(settings.model_copy(update={"predict_timeout_s": 3.5}))
     model_server.wait_s = 3.0
-    found = results(app.test_client(), *(picture(i, "blue") for i in range(300)))
+    entries = results(app.test_client(), *(picture(i, "blue") for i in range(300)))
     app.extensions[EXTENSION].close()
-    assert all(choices(entry) == {"label": ["blue"]} for entry in found[:256])
-    assert found[256:] == [[]] * 44
+    assert all(choices(entry) == {"label": ["blue"]} for entry in entries[:256])
+    assert entries[256:] == [[]] * 44
 
 
 def test_a_smart_tool_without_setup_gets_a_normal_prediction(client: FlaskClient) -> None:
@@ -300,12 +306,12 @@ def test_predictions_leave_threads_for_health_and_setup(
     assert len(results(client, picture(1, "red"))) == 1
 
 
-def test_requests_overlap(app: Flask, model_server: FakeModelServer) -> None:
+def test_requests_are_answered_at_the_same_time(app: Flask, model_server: FakeModelServer) -> None:
     model_server.wait_s = 0.5
-    found: dict[int, Any] = {}
+    answers: dict[int, Any] = {}
 
     def ask(number: int, name: str) -> None:
-        found[number] = choices(results(app.test_client(), picture(number, name))[0])
+        answers[number] = choices(results(app.test_client(), picture(number, name))[0])
 
     names = ["red", "blue"] * 4
     threads = [threading.Thread(target=ask, args=(i, name)) for i, name in enumerate(names)]
@@ -313,7 +319,7 @@ def test_requests_overlap(app: Flask, model_server: FakeModelServer) -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=3)
-    assert found == {i: {"label": [name]} for i, name in enumerate(names)}
+    assert answers == {i: {"label": [name]} for i, name in enumerate(names)}
 
 
 @pytest.mark.parametrize(
@@ -328,13 +334,15 @@ def test_requests_overlap(app: Flask, model_server: FakeModelServer) -> None:
         {"project": None},
     ],
 )
-def test_a_malformed_predict_is_refused_with_the_place(client: FlaskClient, changes: dict[str, Any]) -> None:
+def test_a_malformed_predict_is_refused_with_the_name_of_the_field(
+    client: FlaskClient, changes: dict[str, Any]
+) -> None:
     answer = client.post("/predict", json=requests.predict(picture(1, "red")) | changes)
     assert answer.status_code == 400
     assert next(iter(changes)) in answer.json["error"]
 
 
-def test_a_refused_token_is_logged_and_the_media_asked_for_without_it(
+def test_a_refused_token_is_logged_and_the_media_are_fetched_without_it(
     client: FlaskClient,
     services: Services,
     model_server: FakeModelServer,

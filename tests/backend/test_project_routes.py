@@ -24,18 +24,18 @@ def annotate(services: Services, annotation_id: int, **columns: Any) -> None:
         session.add(Annotation(id=annotation_id, project_id=1, task_id=annotation_id, **columns))
 
 
-def test_a_project_names_its_bindings_and_what_nobody_serves(client: FlaskClient) -> None:
+def test_a_project_names_its_bindings_and_unserved_control_tags(client: FlaskClient) -> None:
     config = requests.CONFIG.replace("</View>", '<TextArea name="stars" toName="image"/></View>')
     client.post("/setup", json=requests.setup(schema=config))
-    found = client.get(P1).json
-    assert found["live_version"] == "p1.v0"
-    assert found["label_config"] == config
+    project_record = client.get(P1).json
+    assert project_record["live_version"] == "p1.v0"
+    assert project_record["label_config"] == config
     served = {"from_name": "label", "to_name": "image", "problem": "ImageClassification"}
-    assert found["bindings"] == [served]
-    assert found["unclaimed"] == [
+    assert project_record["bindings"] == [served]
+    assert project_record["unclaimed"] == [
         {"name": "stars", "tag": "TextArea", "reason": "no problem serves TextArea on Image"}
     ]
-    assert found["label_config_error"] is None
+    assert project_record["label_config_error"] is None
 
 
 def test_tokens_are_not_shown(client: FlaskClient, services: Services) -> None:
@@ -61,32 +61,32 @@ def test_new_annotations_are_those_that_a_run_may_take(
 
 def test_a_project_known_only_from_an_event_has_no_label_config_yet(client: FlaskClient) -> None:
     client.post("/webhook", json=requests.event("PROJECT_UPDATED"))
-    found = client.get(P1).json
-    assert (found["label_config"], found["bindings"]) == (None, [])
+    project_record = client.get(P1).json
+    assert (project_record["label_config"], project_record["bindings"]) == (None, [])
 
 
-def test_versions_are_newest_first_with_the_base_models_at_the_end(
+def test_versions_are_listed_newest_first_with_the_base_models_at_the_end(
     client: FlaskClient, services: Services, project: None
 ) -> None:
     add_version(services, 1)
     add_version(services, 2, is_live=False)
-    found = client.get(f"{P1}/versions").json
-    assert found["live_version"] == "p1.v1"
-    named = [(one["version"], one["state"], one["parent"]) for one in found["versions"]]
-    assert named == [("p1.v2", "rejected", "p1.v1"), ("p1.v1", "live", "p1.v0"), ("p1.v0", "retired", None)]
+    versions = client.get(f"{P1}/versions").json
+    assert versions["live_version"] == "p1.v1"
+    states = [(version["version"], version["state"], version["parent"]) for version in versions["versions"]]
+    assert states == [("p1.v2", "rejected", "p1.v1"), ("p1.v1", "live", "p1.v0"), ("p1.v0", "retired", None)]
     expected = {"version", "state", "metrics", "created_at", "trained_on", "base_models", "adapters"}
-    assert all(expected <= one.keys() for one in found["versions"])
+    assert all(expected <= version.keys() for version in versions["versions"])
 
 
 @pytest.mark.parametrize("name", ["1", "v1", "p1.v1"])
-def test_one_version_by_any_of_its_names(
+def test_a_version_is_shown_by_any_of_its_names(
     client: FlaskClient, services: Services, project: None, name: str
 ) -> None:
     add_version(services, 1)
     assert client.get(f"{P1}/versions/{name}").json["adapters"] == {"label": "p1.v1/label"}
 
 
-def test_the_base_models_are_version_0_and_live_at_first(client: FlaskClient, project: None) -> None:
+def test_the_base_models_are_version_0_and_are_live_at_first(client: FlaskClient, project: None) -> None:
     assert client.get(f"{P1}/versions/v0").json["state"] == "live"
 
 
@@ -104,7 +104,7 @@ def test_the_base_models_are_version_0_and_live_at_first(client: FlaskClient, pr
         f"{P1}/versions/newest",
     ],
 )
-def test_what_does_not_exist_is_404(client: FlaskClient, project: None, path: str) -> None:
+def test_an_unknown_project_or_version_is_404(client: FlaskClient, project: None, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
     assert answer.json["error"]
@@ -115,7 +115,7 @@ def test_actions_on_an_unknown_project_are_404(client: FlaskClient, action: str)
     assert client.post(f"/api/v1/projects/9/{action}", json={"version": "v0"}).status_code == 404
 
 
-def test_train_queues_one_run_and_says_which(client: FlaskClient, project: None) -> None:
+def test_train_twice_queues_one_run_and_answers_with_it(client: FlaskClient, project: None) -> None:
     answer = client.post(f"{P1}/train")
     assert answer.status_code == 202
     assert (answer.json["state"], answer.json["version"]) == ("queued", None)
@@ -123,7 +123,7 @@ def test_train_queues_one_run_and_says_which(client: FlaskClient, project: None)
     assert [run["id"] for run in client.get(f"{P1}/runs").json["runs"]] == [answer.json["id"]]
 
 
-def test_promote_loads_the_adapters_first_and_counts_for_the_next_prediction(
+def test_promote_preloads_the_adapters_and_the_next_prediction_uses_them(
     client: FlaskClient, services: Services, project: None, model_server: FakeModelServer
 ) -> None:
     add_version(services, 1, is_live=False)
@@ -135,7 +135,7 @@ def test_promote_loads_the_adapters_first_and_counts_for_the_next_prediction(
     assert client.get(f"{P1}/versions/1").json["state"] == "live"
 
 
-def test_rollback_counts_for_the_next_prediction(
+def test_the_next_prediction_after_a_rollback_uses_the_parent(
     client: FlaskClient, services: Services, project: None, model_server: FakeModelServer
 ) -> None:
     add_version(services, 1)
@@ -153,33 +153,33 @@ def test_a_malformed_promote_is_refused(client: FlaskClient, project: None, body
     assert client.post(f"{P1}/promote", json=body).status_code == 400
 
 
-def test_annotations_come_in_pages(client: FlaskClient, services: Services, project: None) -> None:
+def test_annotations_are_listed_in_pages(client: FlaskClient, services: Services, project: None) -> None:
     for number in range(1, 6):
         annotate(services, number, result=[{"from_name": "label"}], updated_at=now())
-    found = client.get(f"{P1}/annotations?limit=2&offset=3").json
-    assert (found["total"], [one["id"] for one in found["annotations"]]) == (5, [4, 5])
-    assert found["annotations"][0]["result"] == [{"from_name": "label"}]
+    page = client.get(f"{P1}/annotations?limit=2&offset=3").json
+    assert (page["total"], [annotation["id"] for annotation in page["annotations"]]) == (5, [4, 5])
+    assert page["annotations"][0]["result"] == [{"from_name": "label"}]
     assert len(client.get(f"{P1}/annotations").json["annotations"]) == 5
 
 
 @pytest.mark.parametrize("query", ["limit=x", "limit=1001", "limit=-1", "offset=1.5", "offset=", "limit=²"])
-def test_a_page_that_makes_no_sense_is_refused(client: FlaskClient, project: None, query: str) -> None:
+def test_an_invalid_limit_or_offset_is_refused(client: FlaskClient, project: None, query: str) -> None:
     assert client.get(f"{P1}/annotations?{query}").status_code == 400
 
 
-def test_events_are_found_by_their_state(client: FlaskClient, services: Services) -> None:
+def test_events_are_listed_by_their_state(client: FlaskClient, services: Services) -> None:
     with services.store.write() as session:
         session.add(Event(action="A", payload="{}", state=EventState.FAILED, error="why"))
         session.add(Event(action="B", payload="{}", state=EventState.APPLIED))
-    found = client.get("/api/v1/events?state=failed").json
-    assert [(one["action"], one["error"]) for one in found["events"]] == [("A", "why")]
+    events = client.get("/api/v1/events?state=failed").json["events"]
+    assert [(event["action"], event["error"]) for event in events] == [("A", "why")]
     assert client.get("/api/v1/events").json["total"] == 2
     answer = client.get("/api/v1/events?state=lost")
     assert answer.status_code == 400
     assert "pending" in answer.json["error"]
 
 
-def test_label_errors_come_with_what_was_given_and_what_is_suggested(
+def test_label_errors_are_listed_with_the_given_and_the_suggested_label(
     client: FlaskClient, services: Services, project: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def vectors(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
@@ -196,9 +196,9 @@ def test_label_errors_come_with_what_was_given_and_what_is_suggested(
         region = {"from_name": "label", "type": "choices", "value": {"choices": [given]}}
         data = {"image": f"http://p.test/{shown}-{number}.png"}
         annotate(services, number, result=[region], task_data=data)
-    found = client.get(f"{P1}/label-errors").json
-    assert (found["checked"], found["left_out"]) == (21, [])
-    (error,) = found["errors"]
+    label_error_list = client.get(f"{P1}/label-errors").json
+    assert (label_error_list["checked"], label_error_list["left_out"]) == (21, [])
+    (error,) = label_error_list["errors"]
     assert 0 <= error.pop("score") < 0.5
     assert error == {
         "from_name": "label",

@@ -1,4 +1,4 @@
-"""Every request that the real Label Studio sent gets the answer that it can use."""
+"""Every recorded request of the real Label Studio gets an answer that Label Studio can use."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def send(client: FlaskClient, recorded: dict[str, Any]) -> Any:
-    headers = {k: v for k, v in recorded["headers"].items() if k != "Authorization"}
+    headers = {name: value for name, value in recorded["headers"].items() if name != "Authorization"}
     return client.open(recorded["path"], method=recorded["method"], headers=headers, json=recorded["body"])
 
 
@@ -79,8 +79,8 @@ def check_predict(body: dict[str, Any], answer: dict[str, Any], _: Services) -> 
     assert len(results) == len(body["tasks"])
     bindings = bind(body["label_config"]).bindings
     is_served = bool(bindings)
-    # Spans are found by nobody before somebody has taught them.
-    is_silent = all(isinstance(binding, NamedEntities) for binding in bindings)
+    # A base model finds no spans before it is trained.
+    has_empty_results = all(isinstance(binding, NamedEntities) for binding in bindings)
     is_interactive = body["params"]["context"] is not None
     for task, entry in zip(body["tasks"], results, strict=True):
         if not is_served:
@@ -88,11 +88,12 @@ def check_predict(body: dict[str, Any], answer: dict[str, Any], _: Services) -> 
             continue
         assert entry["model_version"] == f"p{body['project'].split('.')[0]}.v0"
         assert 0 < entry["score"] <= 1
-        assert bool(entry["result"]) != is_silent, f"task {task['id']}"
-        assert not [e for r in entry["result"] for e in parse(body["label_config"]).find_region_errors(r)]
+        assert bool(entry["result"]) != has_empty_results, f"task {task['id']}"
+        label_config = parse(body["label_config"])
+        assert not [error for region in entry["result"] for error in label_config.find_region_errors(region)]
 
 
-def test_the_recorded_flow_in_its_order_keeps_every_event(client: FlaskClient, services: Services) -> None:
+def test_every_event_of_a_recorded_session_is_stored_in_order(client: FlaskClient, services: Services) -> None:
     sent = [read(path) for path in FILES if path.parent.name == "image-choices"]
     for recorded in sent:
         assert send(client, recorded).status_code == 200

@@ -1,4 +1,4 @@
-"""Search over REST; what is found is tested in tests/lorabel/search/test_searcher.py."""
+"""The REST route of search; tests/lorabel/search/test_searcher.py tests the search itself."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def label_studio(services: Services) -> Iterator[FakeLabelStudio]:
         yield fake
 
 
-def test_tasks_are_found_by_words_and_by_likeness_with_links(
+def test_tasks_are_found_by_text_and_by_task_with_links(
     client: FlaskClient, label_studio: FakeLabelStudio
 ) -> None:
     answer = client.get(SEARCH, query_string={"q": "a red star", "limit": 2}).json
@@ -36,8 +36,8 @@ def test_tasks_are_found_by_words_and_by_likeness_with_links(
         "url": f"{label_studio.url}/projects/1/data?task=2",
     }
     assert (answer["indexed"], answer["missing"]) == (3, 0)
-    alike = client.get(SEARCH, query_string={"task": 3}).json
-    assert [hit["task_id"] for hit in alike["hits"]] == [2, 1]
+    similar = client.get(SEARCH, query_string={"task": 3}).json
+    assert [hit["task_id"] for hit in similar["hits"]] == [2, 1]
 
 
 @pytest.mark.usefixtures("label_studio")
@@ -59,15 +59,15 @@ def test_a_malformed_query_is_refused(client: FlaskClient, query: dict[str, str]
 
 
 @pytest.mark.usefixtures("label_studio")
-def test_a_busy_backend_says_so(client: FlaskClient, services: Services) -> None:
+def test_a_search_is_answered_with_503_if_all_threads_for_predictions_are_taken(
+    client: FlaskClient, services: Services
+) -> None:
     while services.prediction_slots.acquire(blocking=False):
         """Every thread for predictions is taken."""
     answer = client.get(SEARCH, query_string={"q": "red"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
-def test_a_project_or_task_that_is_not_there_is_not_found(
-    client: FlaskClient, label_studio: FakeLabelStudio
-) -> None:
+def test_an_unknown_project_or_task_is_404(client: FlaskClient, label_studio: FakeLabelStudio) -> None:
     assert client.get("/api/v1/projects/9/search?q=red").status_code == 404
     assert client.get(f"{SEARCH}?task=77").status_code == 404

@@ -1,4 +1,4 @@
-"""Annotations that contradict what their pictures show; the vectors stand in for those of a model."""
+"""Some annotations contradict what their pictures show. The vectors are made up, in place of a model's."""
 
 from typing import Any
 
@@ -26,85 +26,85 @@ def config(attributes: str = "") -> str:
 
 @pytest.fixture(autouse=True)
 def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture lies where the colours in its address do, and a little beside."""
+    """A picture's vector has a 1 for each colour in its address, and a little noise. A broken picture has none."""
 
-    def near(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
-        found: list[Any] = []
+    def task_vectors(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
+        vectors: list[Any] = []
         for task in tasks:
             shown = np.array([float(colour in task["image"]) for colour in COLOURS])
-            dice = np.random.default_rng(int(task["image"].rsplit("-", 1)[1]))
-            found.append(None if "broken" in task["image"] else (shown + dice.normal(0, 0.1, 3)).astype("f4"))
-        return found
+            noise = np.random.default_rng(int(task["image"].rsplit("-", 1)[1])).normal(0, 0.1, 3)
+            vectors.append(None if "broken" in task["image"] else (shown + noise).astype("f4"))
+        return vectors
 
-    monkeypatch.setattr(label_errors, "task_vectors", near)
+    monkeypatch.setattr(label_errors, "task_vectors", task_vectors)
 
 
-def annotate(store: Store, *said: tuple[str, str]) -> None:
-    """Task and annotation `i` from 1: what the picture shows, and what was said, words apart."""
+def annotate(store: Store, *annotations: tuple[str, str]) -> None:
+    """Add tasks and annotations with the ids 1, 2, ... Each is the shown colours and the given colours."""
     with store.write() as session:
-        for i, (shown, given) in enumerate(said, start=1):
+        for i, (shown, given) in enumerate(annotations, start=1):
             choices = {"from_name": "label", "type": "choices", "value": {"choices": given.split()}}
             data = {"image": f"http://pictures.test/{shown}-{i}"}
             result = [choices] if given else []
             session.add(Annotation(id=i, project_id=1, task_id=i, task_data=data, result=result))
 
 
-def look(settings: Settings, store: Store) -> LabelErrors:
+def find_errors(settings: Settings, store: Store) -> LabelErrors:
     return find(Sources(settings, store, ModelClient(settings), Authorizations()), 1)
 
 
-def test_the_wrong_annotation_is_named_with_what_it_should_be(settings: Settings, store: Store) -> None:
+def test_the_wrong_annotation_is_found_with_the_right_label(settings: Settings, store: Store) -> None:
     projects.upsert(store, 1, label_config=config())
     annotate(
         store, *[("red", "red"), ("blue", "blue"), ("green", "green")] * 8, ("red", "green"), ("broken", "red")
     )
-    found = look(settings, store)
-    (error,) = found.errors
+    label_errors = find_errors(settings, store)
+    (error,) = label_errors.errors
     assert (error.from_name, error.task_id, error.annotation_id) == ("label", 25, 25)
     assert (error.given, error.suggested) == ("green", "red")
     assert error.score < 0.3
-    assert (found.checked, found.left_out) == (25, [])
+    assert (label_errors.checked, label_errors.left_out) == (25, [])
 
 
-def test_of_several_labels_one_that_is_missing_and_one_too_many_are_named(
+def test_with_multiple_choice_a_missing_label_and_a_superfluous_label_are_found(
     settings: Settings, store: Store
 ) -> None:
     projects.upsert(store, 1, label_config=config('choice="multiple"'))
     right = [("red", "red"), ("red blue", "red blue"), ("blue", "blue"), ("nothing", "")] * 8
     annotate(store, *right, ("red blue", "red"), ("nothing", "blue"))
-    found = look(settings, store)
-    assert {(one.task_id, one.given, one.suggested) for one in found.errors} == {
+    errors = find_errors(settings, store).errors
+    assert {(error.task_id, error.given, error.suggested) for error in errors} == {
         (33, "", "blue"),
         (34, "blue", ""),
     }
-    assert [one.score for one in found.errors] == sorted(one.score for one in found.errors)
+    assert [error.score for error in errors] == sorted(error.score for error in errors)
 
 
-def test_a_label_of_few_tasks_is_left_out_and_named(settings: Settings, store: Store) -> None:
+def test_a_label_of_too_few_tasks_is_left_out_and_named(settings: Settings, store: Store) -> None:
     projects.upsert(store, 1, label_config=config())
     annotate(store, *[("red", "red"), ("blue", "blue")] * 6, *[("green", "green")] * 4)
-    found = look(settings, store)
-    assert (found.errors, found.checked) == ([], 12)
-    assert found.left_out == ["label: 'green' was given to 4 tasks, 5 needed"]
+    label_errors = find_errors(settings, store)
+    assert (label_errors.errors, label_errors.checked) == ([], 12)
+    assert label_errors.left_out == ["label: 'green' was given to 4 tasks, 5 needed"]
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("annotations", "reason"),
     [
         ([], "none of its 0 annotations says something in words"),
         ([("red", "red")] * 9, "label: all 9 annotations say the same"),
         ([("red", "red")] * 9 + [("blue", "blue")] * 3, "label: 'blue' was given to 3 tasks, 5 needed"),
     ],
 )
-def test_too_little_to_tell_says_what_it_takes(
-    settings: Settings, store: Store, said: list[tuple[str, str]], why: str
+def test_too_few_annotations_are_refused_with_how_many_are_needed(
+    settings: Settings, store: Store, annotations: list[tuple[str, str]], reason: str
 ) -> None:
     projects.upsert(store, 1, label_config=config())
-    annotate(store, *said)
-    with pytest.raises(ConflictError, match=f"project 1: label errors cannot be looked for: {why}"):
-        look(settings, store)
+    annotate(store, *annotations)
+    with pytest.raises(ConflictError, match=f"project 1: label errors cannot be looked for: {reason}"):
+        find_errors(settings, store)
 
 
 def test_an_unknown_project_is_not_found(settings: Settings, store: Store) -> None:
     with pytest.raises(NotFoundError, match="project 1 is not known"):
-        look(settings, store)
+        find_errors(settings, store)

@@ -1,4 +1,4 @@
-"""Against a model server over real HTTP."""
+"""The client of the model server, and `is_disconnected`, over real sockets."""
 
 import socket
 import threading
@@ -29,13 +29,15 @@ def row(url: str) -> PredictRow:
     return questions.row(about_picture(url, ("red", "blue")))
 
 
-def test_the_request_says_whose_it_is_and_how_urgent(client: ModelClient, model_server: FakeModelServer) -> None:
+def test_a_request_names_its_project_and_its_priority(client: ModelClient, model_server: FakeModelServer) -> None:
     (result,) = client.predict([row("http://x/blue0.png")], 5, project=7, priority=Priority.BULK)
     assert result.output == {"probabilities": pytest.approx([0.1, 0.9])}
     assert (model_server.requests[0].project, model_server.requests[0].priority) == (7, Priority.BULK)
 
 
-def test_a_full_queue_and_a_failure_are_told_apart(client: ModelClient, model_server: FakeModelServer) -> None:
+def test_a_full_queue_and_a_failure_raise_different_errors(
+    client: ModelClient, model_server: FakeModelServer
+) -> None:
     model_server.status = 503
     with pytest.raises(ModelServerBusyError) as caught:
         client.predict([row("x")], 5, project=1)
@@ -45,14 +47,14 @@ def test_a_full_queue_and_a_failure_are_told_apart(client: ModelClient, model_se
         client.predict([row("x")], 5, project=1)
 
 
-def test_a_server_that_is_not_there_is_named_with_its_setting(settings: Settings) -> None:
+def test_an_unreachable_model_server_is_named_with_its_setting(settings: Settings) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     client = ModelClient(settings.model_copy(update={"model_server_url": url}))
     with pytest.raises(ModelServerError, match=rf"{url} cannot be reached .*MODEL_SERVER_URL"):
         client.models()
 
 
-def test_an_answer_that_takes_longer_than_a_look_comes_through(
+def test_an_answer_that_takes_longer_than_the_poll_interval_arrives(
     client: ModelClient, model_server: FakeModelServer
 ) -> None:
     model_server.wait_s = 2.5 * POLL_INTERVAL_S
@@ -60,30 +62,30 @@ def test_an_answer_that_takes_longer_than_a_look_comes_through(
     assert result.output is not None
 
 
-def test_who_hangs_up_is_not_waited_for(client: ModelClient, model_server: FakeModelServer) -> None:
+def test_a_caller_that_disconnects_is_not_waited_for(client: ModelClient, model_server: FakeModelServer) -> None:
     model_server.wait_s = 3.0
-    here, there = socket.socketpair()
-    threading.Timer(0.3, there.close).start()
-    began = time.monotonic()
-    with pytest.raises(ModelServerError, match="has hung up"):
-        client.predict([row("x")], 30, project=1, is_gone=lambda: is_disconnected(here))
-    assert time.monotonic() - began < model_server.wait_s
-    here.close()
+    server_end, caller_end = socket.socketpair()
+    threading.Timer(0.3, caller_end.close).start()
+    started_at = time.monotonic()
+    with pytest.raises(ModelServerError, match="the caller has disconnected"):
+        client.predict([row("x")], 30, project=1, is_gone=lambda: is_disconnected(server_end))
+    assert time.monotonic() - started_at < model_server.wait_s
+    server_end.close()
 
 
-def test_a_socket_with_something_to_read_has_not_hung_up() -> None:
-    here, there = socket.socketpair()
-    assert not is_disconnected(here)
-    there.send(b"x")
-    assert not is_disconnected(here)
-    assert here.recv(1) == b"x", "looking takes nothing"
-    there.close()
-    assert is_disconnected(here)
-    here.close()
-    assert is_disconnected(here)
+def test_only_a_closed_socket_is_disconnected() -> None:
+    server_end, client_end = socket.socketpair()
+    assert not is_disconnected(server_end)
+    client_end.send(b"x")
+    assert not is_disconnected(server_end)
+    assert server_end.recv(1) == b"x", "the check takes nothing from the socket"
+    client_end.close()
+    assert is_disconnected(server_end)
+    server_end.close()
+    assert is_disconnected(server_end)
     assert not is_disconnected(None)
 
 
-def test_texts_in_any_script_arrive_as_they_are(client: ModelClient, model_server: FakeModelServer) -> None:
+def test_texts_in_any_script_arrive_unchanged(client: ModelClient, model_server: FakeModelServer) -> None:
     client.predict([questions.row(about_picture("http://x/1.png", ("Żółw 😀", "亀")))], 5, project=1)
     assert model_server.rows[0].input["labels"] == [["Żółw 😀"], ["亀"]]

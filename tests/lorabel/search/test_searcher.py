@@ -1,4 +1,4 @@
-"""Search over real sockets: a stand-in for Label Studio has the tasks, one for the model server embeds them."""
+"""Search with a fake Label Studio, which has the tasks, and a fake model server, which embeds them."""
 
 from collections.abc import Iterator
 
@@ -44,33 +44,33 @@ def connected(store: Store, label_studio: FakeLabelStudio) -> None:
 def searcher(
     settings: Settings, store: Store, model_server: FakeModelServer, connected: None
 ) -> Iterator[Searcher]:
-    own = settings.model_copy(update={"model_server_url": model_server.url, "bulk_page": 2})
-    client, authorizations = ModelClient(own), Authorizations()
-    yield Searcher(own, store, client, authorizations)
+    test_settings = settings.model_copy(update={"model_server_url": model_server.url, "bulk_page": 2})
+    client, authorizations = ModelClient(test_settings), Authorizations()
+    yield Searcher(test_settings, store, client, authorizations)
     client.close()
     authorizations.close()
 
 
 def pictures_of(model_server: FakeModelServer) -> list[str]:
-    """Those that were embedded since this was last asked."""
+    """Names of the pictures that were embedded since the last call."""
     media = [row.input["contents"][0]["media"] for row in model_server.embedded]
     model_server.embedded.clear()
-    return [one["url"].rsplit("/", 1)[-1].removesuffix(".png") for one in media if one]
+    return [media_ref["url"].rsplit("/", 1)[-1].removesuffix(".png") for media_ref in media if media_ref]
 
 
-def test_the_tasks_that_are_most_like_a_text_come_first(searcher: Searcher) -> None:
-    found = searcher.by_text(1, "a red star", 3)
-    assert [hit.task_id for hit in found.hits] == [2, 1, 3]
-    assert found.hits[0].similarity == pytest.approx(1.0, abs=1e-3)
-    assert found.hits[1].similarity == pytest.approx(0.5, abs=0.01)
-    assert (found.indexed, found.missing) == (5, 0)
+def test_the_tasks_most_similar_to_a_text_come_first(searcher: Searcher) -> None:
+    result = searcher.by_text(1, "a red star", 3)
+    assert [hit.task_id for hit in result.hits] == [2, 1, 3]
+    assert result.hits[0].similarity == pytest.approx(1.0, abs=1e-3)
+    assert result.hits[1].similarity == pytest.approx(0.5, abs=0.01)
+    assert (result.indexed, result.missing) == (5, 0)
 
 
-def test_tasks_like_another_one_come_without_it(searcher: Searcher) -> None:
+def test_tasks_similar_to_a_task_come_without_that_task(searcher: Searcher) -> None:
     assert [hit.task_id for hit in searcher.like_task(1, 4, 2).hits] == [2, 5]
 
 
-def test_a_second_search_embeds_nothing_but_the_query_and_what_is_new(
+def test_a_second_search_embeds_only_the_query_and_new_tasks(
     searcher: Searcher, model_server: FakeModelServer, label_studio: FakeLabelStudio
 ) -> None:
     searcher.by_text(1, "red", 1)
@@ -82,44 +82,50 @@ def test_a_second_search_embeds_nothing_but_the_query_and_what_is_new(
     assert pictures_of(model_server) == ["green-circle"]
 
 
-def test_deleted_tasks_leave(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
+def test_deleted_tasks_are_not_found(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
     searcher.by_text(1, "red", 1)
     del label_studio.tasks[1]
-    found = searcher.by_text(1, "a red star", 5)
-    assert {hit.task_id for hit in found.hits} == {1, 3, 4, 5}
-    assert (found.indexed, found.missing) == (4, 0)
+    result = searcher.by_text(1, "a red star", 5)
+    assert {hit.task_id for hit in result.hits} == {1, 3, 4, 5}
+    assert (result.indexed, result.missing) == (4, 0)
 
 
-def test_an_index_run_embeds_what_was_changed(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
+def test_indexing_embeds_tasks_that_were_changed(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
     searcher.by_text(1, "red", 1)
     label_studio.tasks[2]["data"]["image"] = "http://pictures.test/green-circle.png"
     indexed = searcher.index(1)
-    assert (indexed.embedded, indexed.total, indexed.unreadable) == (2, 5, {}), "and the first, to learn the space"
+    assert (indexed.embedded, indexed.total, indexed.unreadable) == (2, 5, {}), (
+        "the changed task, and the first, which tells the space"
+    )
     assert [hit.task_id for hit in searcher.by_text(1, "green circle", 2).hits] == [3, 4]
 
 
-def test_vectors_of_another_base_model_are_not_compared_but_made_anew(
+def test_vectors_of_another_base_model_are_computed_again(
     searcher: Searcher, model_server: FakeModelServer
 ) -> None:
     searcher.by_text(1, "red", 1)
     model_server.space = "fake two"
     pictures_of(model_server)
-    found = searcher.by_text(1, "a red star", 1)
+    result = searcher.by_text(1, "a red star", 1)
     assert sorted(pictures_of(model_server)) == sorted(NAMES)
-    assert (found.hits[0].task_id, found.indexed, found.missing) == (2, 5, 0)
+    assert (result.hits[0].task_id, result.indexed, result.missing) == (2, 5, 0)
 
 
-def test_what_cannot_be_read_is_missing_and_named(searcher: Searcher, label_studio: FakeLabelStudio) -> None:
+def test_tasks_that_cannot_be_read_are_missing_and_named(
+    searcher: Searcher, label_studio: FakeLabelStudio
+) -> None:
     add_tasks(label_studio, "broken", "forbidden", first=6)
     label_studio.tasks[0]["data"] = {"other": "no picture"}
-    found = searcher.by_text(1, "star", 9)
-    assert (len(found.hits), found.indexed, found.missing) == (4, 4, 3)
-    unread = searcher.index(1).unreadable
-    assert unread.keys() == {1, 6, 7}
-    assert "'image'" in unread[1] and unread[6] == "no picture"
+    result = searcher.by_text(1, "star", 9)
+    assert (len(result.hits), result.indexed, result.missing) == (4, 4, 3)
+    unreadable = searcher.index(1).unreadable
+    assert unreadable.keys() == {1, 6, 7}
+    assert "'image'" in unreadable[1] and unreadable[6] == "no picture"
 
 
-def test_what_is_asked_for_wrongly_is_said(searcher: Searcher, model_server: FakeModelServer) -> None:
+def test_an_unknown_task_an_unknown_project_and_a_failing_model_server_are_errors(
+    searcher: Searcher, model_server: FakeModelServer
+) -> None:
     with pytest.raises(NotFoundError, match="project 1 has no task 99"):
         searcher.like_task(1, 99, 1)
     with pytest.raises(NotFoundError, match="project 2 is not known here"):
@@ -129,7 +135,7 @@ def test_what_is_asked_for_wrongly_is_said(searcher: Searcher, model_server: Fak
         searcher.by_text(1, "red", 1)
 
 
-def test_where_nothing_is_embedded_no_model_is_asked_about_the_text(
+def test_the_text_is_not_embedded_if_no_task_is(
     searcher: Searcher, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     label_studio.tasks = label_studio.tasks[:1]
@@ -138,68 +144,68 @@ def test_where_nothing_is_embedded_no_model_is_asked_about_the_text(
     assert model_server.embedded == []
 
 
-def test_without_a_token_what_is_embedded_is_found(searcher: Searcher, store: Store) -> None:
+def test_embedded_tasks_are_found_without_a_token(searcher: Searcher, store: Store) -> None:
     searcher.by_text(1, "red", 1)
     projects.upsert(store, 1, api_key=None)
-    found = searcher.by_text(1, "a red star", 1)
-    assert (found.hits[0].task_id, found.indexed, found.missing) == (2, 5, None)
+    result = searcher.by_text(1, "a red star", 1)
+    assert (result.hits[0].task_id, result.indexed, result.missing) == (2, 5, None)
     with pytest.raises(ConflictError, match="lorabel connect"):
         searcher.index(1)
 
 
-def test_a_task_shows_what_any_of_its_control_tags_reads_once() -> None:
+def test_a_question_has_each_content_that_a_control_tag_reads_once() -> None:
     bound = bind(requests.TWO_PICTURES)
-    asked = embeddings.question(bound, {"left": "a.png", "right": "b.png"})
-    assert [content.media for content in asked.contents] == [MediaRef(url="a.png"), MediaRef(url="b.png")]
-    assert asked.modalities == {Modality.IMAGE, Modality.TEXT}
+    question = embeddings.question(bound, {"left": "a.png", "right": "b.png"})
+    assert [content.media for content in question.contents] == [MediaRef(url="a.png"), MediaRef(url="b.png")]
+    assert question.modalities == {Modality.IMAGE, Modality.TEXT}
     same = embeddings.question(bind(requests.TWO_TAGS), {"image": "a.png"})
     assert len(same.contents) == 1
     half = embeddings.question(bound, {"left": "a.png"})
     assert half.contents == same.contents
 
 
-def places(store: Store, found: dict[int, list[float]], space: str = "s") -> None:
-    """Write these vectors, each made 1 long."""
-    asked = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
-    made = {i: TaskVector(space, as_bytes(vector)) for i, vector in found.items()}
-    task_embeddings.write(store, 1, dict.fromkeys(made, asked), made)
+def write(store: Store, vectors: dict[int, list[float]], space: str = "s") -> None:
+    """Store vectors by task id, scaled to length 1."""
+    question = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
+    task_vectors = {task_id: TaskVector(space, as_bytes(vector)) for task_id, vector in vectors.items()}
+    task_embeddings.write(store, 1, dict.fromkeys(task_vectors, question), task_vectors)
 
 
 def as_bytes(vector: list[float]) -> bytes:
     return (np.array(vector) / np.linalg.norm(vector)).astype(vector_index.VECTOR_DTYPE).tobytes()
 
 
-def nearest(found: VectorIndex, vector: list[float], limit: int = 9) -> list[int]:
-    return [hit.task_id for hit in found.nearest(1, TaskVector("s", as_bytes(vector)), limit)]
+def nearest(index: VectorIndex, vector: list[float], limit: int = 9) -> list[int]:
+    return [hit.task_id for hit in index.nearest(1, TaskVector("s", as_bytes(vector)), limit)]
 
 
 def test_vectors_in_memory_follow_the_database(store: Store) -> None:
-    kept = VectorIndex(store, 10**6)
-    assert nearest(kept, [1, 0]) == []
-    places(store, {1: [1, 0], 2: [0, 1], 3: [1, 1]})
-    assert nearest(kept, [1, 0]) == [1, 3, 2]
-    places(store, {1: [-1, 0], 4: [1, 0.1]})
-    places(store, {5: [1, 0]}, space="another")
-    assert nearest(kept, [1, 0]) == [4, 3, 2, 1]
+    index = VectorIndex(store, 10**6)
+    assert nearest(index, [1, 0]) == []
+    write(store, {1: [1, 0], 2: [0, 1], 3: [1, 1]})
+    assert nearest(index, [1, 0]) == [1, 3, 2]
+    write(store, {1: [-1, 0], 4: [1, 0.1]})
+    write(store, {5: [1, 0]}, space="another")
+    assert nearest(index, [1, 0]) == [4, 3, 2, 1]
     with store.write() as session:
         task_embeddings.delete_tasks(store, session, 1, [3, 77])
-    assert nearest(kept, [1, 0], limit=2) == [4, 2]
+    assert nearest(index, [1, 0], limit=2) == [4, 2]
     with store.write() as session:
         task_embeddings.delete_all(store, session, 1)
-    assert nearest(kept, [1, 0]) == []
+    assert nearest(index, [1, 0]) == []
 
 
 def test_exact_search_agrees_with_sorting_all_similarities(store: Store) -> None:
     generator = np.random.default_rng(0)
-    found = {i: generator.standard_normal(16).tolist() for i in range(1, 301)}
-    places(store, found)
+    vectors = {task_id: generator.standard_normal(16).tolist() for task_id in range(1, 301)}
+    write(store, vectors)
     query = generator.standard_normal(16)
-    cosines = {i: np.dot(v, query) / np.linalg.norm(v) for i, v in found.items()}
-    expected = sorted(cosines, key=lambda i: -cosines[i])
+    cosines = {task_id: np.dot(v, query) / np.linalg.norm(v) for task_id, v in vectors.items()}
+    expected = sorted(cosines, key=lambda task_id: -cosines[task_id])
     assert nearest(VectorIndex(store, 10**6), query.tolist(), limit=10) == expected[:10]
 
 
-def test_what_does_not_fit_into_memory_is_refused_with_the_setting(store: Store) -> None:
-    places(store, {i: [1, 0] for i in range(1, 200)})
+def test_vectors_that_do_not_fit_into_memory_are_refused_with_the_setting(store: Store) -> None:
+    write(store, {i: [1, 0] for i in range(1, 200)})
     with pytest.raises(ConflictError, match="SEARCH_MEMORY_MB"):
         nearest(VectorIndex(store, 1000), [1, 0])
