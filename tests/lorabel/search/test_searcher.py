@@ -2,20 +2,14 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
-from lorabel.contracts import Content, EmbedInput, MediaRef, Modality
-from lorabel.database import projects, task_embeddings
+from lorabel.database import projects
 from lorabel.database.store import Store
-from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.authorizations import Authorizations
-from lorabel.problems.binding import bind
-from lorabel.search import embeddings, vector_index
 from lorabel.search.searcher import Searcher, SearchResult
-from lorabel.search.vector_index import VectorIndex
 from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -151,61 +145,3 @@ def test_embedded_tasks_are_found_without_a_token(searcher: Searcher, store: Sto
     assert (result.hits[0].task_id, result.indexed, result.missing) == (2, 5, None)
     with pytest.raises(ConflictError, match="lorabel connect"):
         searcher.index(1)
-
-
-def test_a_question_has_each_content_that_a_control_tag_reads_once() -> None:
-    bound = bind(requests.TWO_PICTURES)
-    question = embeddings.question(bound, {"left": "a.png", "right": "b.png"})
-    assert [content.media for content in question.contents] == [MediaRef(url="a.png"), MediaRef(url="b.png")]
-    assert question.modalities == {Modality.IMAGE, Modality.TEXT}
-    same = embeddings.question(bind(requests.TWO_TAGS), {"image": "a.png"})
-    assert len(same.contents) == 1
-    half = embeddings.question(bound, {"left": "a.png"})
-    assert half.contents == same.contents
-
-
-def write(store: Store, vectors: dict[int, list[float]], space: str = "s") -> None:
-    """Store vectors by task id, scaled to length 1."""
-    question = EmbedInput(contents=(Content(modality=Modality.TEXT, text="t"),))
-    task_vectors = {task_id: TaskVector(space, as_bytes(vector)) for task_id, vector in vectors.items()}
-    task_embeddings.write(store, 1, dict.fromkeys(task_vectors, question), task_vectors)
-
-
-def as_bytes(vector: list[float]) -> bytes:
-    return (np.array(vector) / np.linalg.norm(vector)).astype(vector_index.VECTOR_DTYPE).tobytes()
-
-
-def nearest(index: VectorIndex, vector: list[float], limit: int = 9) -> list[int]:
-    return [hit.task_id for hit in index.nearest(1, TaskVector("s", as_bytes(vector)), limit)]
-
-
-def test_vectors_in_memory_follow_the_database(store: Store) -> None:
-    index = VectorIndex(store, 10**6)
-    assert nearest(index, [1, 0]) == []
-    write(store, {1: [1, 0], 2: [0, 1], 3: [1, 1]})
-    assert nearest(index, [1, 0]) == [1, 3, 2]
-    write(store, {1: [-1, 0], 4: [1, 0.1]})
-    write(store, {5: [1, 0]}, space="another")
-    assert nearest(index, [1, 0]) == [4, 3, 2, 1]
-    with store.write() as session:
-        task_embeddings.delete_tasks(store, session, 1, [3, 77])
-    assert nearest(index, [1, 0], limit=2) == [4, 2]
-    with store.write() as session:
-        task_embeddings.delete_all(store, session, 1)
-    assert nearest(index, [1, 0]) == []
-
-
-def test_exact_search_agrees_with_sorting_all_similarities(store: Store) -> None:
-    generator = np.random.default_rng(0)
-    vectors = {task_id: generator.standard_normal(16).tolist() for task_id in range(1, 301)}
-    write(store, vectors)
-    query = generator.standard_normal(16)
-    cosines = {task_id: np.dot(v, query) / np.linalg.norm(v) for task_id, v in vectors.items()}
-    expected = sorted(cosines, key=lambda task_id: -cosines[task_id])
-    assert nearest(VectorIndex(store, 10**6), query.tolist(), limit=10) == expected[:10]
-
-
-def test_vectors_that_do_not_fit_into_memory_are_refused_with_the_setting(store: Store) -> None:
-    write(store, {i: [1, 0] for i in range(1, 200)})
-    with pytest.raises(ConflictError, match="SEARCH_MEMORY_MB"):
-        nearest(VectorIndex(store, 1000), [1, 0])
