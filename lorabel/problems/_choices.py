@@ -50,7 +50,7 @@ class ChoicesProblem(Problem):
     zero_shot: ClassVar[str] = "Labels are scored by the similarity of their texts to the content."
     learns: ClassVar[str] = (
         "What each label means in this project: the features of its texts move towards those of the contents "
-        "that annotators gave it."
+        "that are annotated with it."
     )
     input_type: ClassVar[type[Input]] = LabelsInput
     output_type: ClassVar[type[Contract]] = LabelScores
