@@ -1,7 +1,6 @@
-"""What every family must do; a new file in `lorabel/families/` is covered by itself.
+"""What every family must do. A new file in `lorabel/families/` is covered without a change here.
 
-The examples are those of the samples of a problem that the family serves, with contents that `tests/contents.py`
-makes.
+The inputs are the samples of the problems that the family serves, with contents from `tests/contents.py`.
 """
 
 from collections.abc import Sequence
@@ -46,13 +45,13 @@ SERVED = [
 
 
 @pytest.fixture
-def source(kind: type[Family], tmp_path: Path) -> str:
+def source(family_type: type[Family], tmp_path: Path) -> str:
     torch.manual_seed(0)
-    return kind.tiny(tmp_path / "base")
+    return family_type.tiny(tmp_path / "base")
 
 
-def load(kind: type[Family], source: str) -> Family:
-    return kind.load(source, torch.device("cpu"), torch.float32, Settings())
+def load(family_type: type[Family], source: str) -> Family:
+    return family_type.load(source, torch.device("cpu"), torch.float32, Settings())
 
 
 def question_of(sample: Sample) -> Input:
@@ -60,123 +59,124 @@ def question_of(sample: Sample) -> Input:
     return binding.model_input(sample.data)
 
 
-def four_examples(family: Family, sample: Sample) -> list[Any]:
+def four_inputs(family: Family, sample: Sample) -> list[Any]:
     return [family.prepare(made_of(question_of(sample), number), read) for number in range(FOUR)]
 
 
 def four_targets(family: Family, sample: Sample) -> list[Any]:
-    """Two kinds of them, in turn: what the sample says, and what the opposite is."""
+    """In turn the target of the sample's result, and that of its opposite."""
     (binding,) = bind(sample.label_config).bindings
-    one, other = (binding.target(result, sample.data) for result in (sample.result, sample.opposite))
-    return [one, other, one, other]
+    target, opposite = (binding.target(result, sample.data) for result in (sample.result, sample.opposite))
+    return [target, opposite, target, opposite]
 
 
 def numbers(outputs: Sequence[Any]) -> torch.Tensor:
-    """Every figure of the outputs, row by row."""
+    """(outputs, numbers): every number in each output."""
     return torch.tensor([_flat(output.model_dump()) for output in outputs])
 
 
 def _flat(value: Any) -> list[float]:
     if isinstance(value, dict):
-        return [one for part in value.values() for one in _flat(part)]
+        return [number for part in value.values() for number in _flat(part)]
     if isinstance(value, list | tuple):
-        return [one for part in value for one in _flat(part)]
+        return [number for part in value for number in _flat(part)]
     return [float(value)] if isinstance(value, int | float) else []
 
 
-def test_every_family_is_asked_by_some_problem() -> None:
-    assert {kind.name for kind in family_types()} == {param.values[0].name for param in SERVED}
+def test_every_family_answers_the_questions_of_some_problem() -> None:
+    assert {family_type.name for family_type in family_types()} == {param.values[0].name for param in SERVED}
 
 
-@pytest.mark.parametrize(("kind", "sample"), SERVED)
+@pytest.mark.parametrize(("family_type", "sample"), SERVED)
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
-    kind: type[Family], sample: Sample, source: str, tmp_path: Path
+    family_type: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
     adapter_folders = AdapterFolders(tmp_path / "adapters")
-    one, two = (
-        save_random_adapter(load(kind, source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1")
+    first, second = (
+        save_random_adapter(load(family_type, source), adapter_folders, version, 4)
+        for version in ("p1.v1", "p2.v1")
     )
-    family = load(kind, source)
+    family = load(family_type, source)
     bank = AdapterBank(family, adapter_folders, 10**9)
-    adapters = [one, None, two, one]
-    examples = four_examples(family, sample)
-    together = family.predict(examples, adapters, bank, FeatureCache({}))
-    alone = [family.predict([e], [a], bank, FeatureCache({}))[0] for e, a in zip(examples, adapters, strict=True)]
-    for mixed, single in zip(together, alone, strict=True):
-        torch.testing.assert_close(numbers([mixed]), numbers([single]), rtol=1e-3, atol=1e-4)
-    changed = family.predict(examples, [one] * FOUR, bank, FeatureCache({}))
-    other = family.predict(examples, [two] * FOUR, bank, FeatureCache({}))
-    assert any(a != b for a, b in zip(changed, other, strict=True)), "an adapter changes what is predicted"
+    adapters = [first, None, second, first]
+    inputs = four_inputs(family, sample)
+    mixed_outputs = family.predict(inputs, adapters, bank, FeatureCache({}))
+    for row, adapter, mixed in zip(inputs, adapters, mixed_outputs, strict=True):
+        (alone,) = family.predict([row], [adapter], bank, FeatureCache({}))
+        torch.testing.assert_close(numbers([mixed]), numbers([alone]), rtol=1e-3, atol=1e-4)
+    first_outputs = family.predict(inputs, [first] * FOUR, bank, FeatureCache({}))
+    second_outputs = family.predict(inputs, [second] * FOUR, bank, FeatureCache({}))
+    assert any(a != b for a, b in zip(first_outputs, second_outputs, strict=True)), "an adapter changes the output"
 
 
-@pytest.mark.parametrize(("kind", "sample"), SERVED)
-def test_the_loss_falls_on_four_examples(kind: type[Family], sample: Sample, source: str) -> None:
-    family = load(kind, source)
-    examples, targets = four_examples(family, sample), four_targets(family, sample)
+@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+def test_the_loss_falls_on_four_examples(family_type: type[Family], sample: Sample, source: str) -> None:
+    family = load(family_type, source)
+    inputs, targets = four_inputs(family, sample), four_targets(family, sample)
     model = get_peft_model(family.module, LoraConfig(r=4, target_modules=family.lora_layers()))
-    optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-2)
-    losses = []
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
+    mean_losses = []
     for _ in range(40):
-        each = family.loss(examples, targets)
-        assert each.shape == (FOUR,)
-        each.mean().backward()
+        losses = family.loss(inputs, targets)
+        assert losses.shape == (FOUR,)
+        losses.mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(each.detach().mean()))
-    assert losses[-1] < 0.5 * losses[0]
+        mean_losses.append(float(losses.detach().mean()))
+    assert mean_losses[-1] < 0.5 * mean_losses[0]
 
 
-@pytest.mark.parametrize("kind", [one for one in family_types() if EmbedInput in one.inputs])
-def test_an_encoder_puts_its_modalities_into_one_space_and_finds_them_again(
-    kind: type[Family], source: str
+@pytest.mark.parametrize("family_type", [family for family in family_types() if EmbedInput in family.inputs])
+def test_an_encoder_embeds_every_modality_that_it_reads_and_recalls_the_vector(
+    family_type: type[Family], source: str
 ) -> None:
-    """The first and the third content are alike, and so are the second and the fourth."""
-    family, cache = load(kind, source), FeatureCache({FEATURES: 10**6})
-    for modality in sorted(kind.modalities):
+    """The first content equals the third, and the second equals the fourth."""
+    family, cache = load(family_type, source), FeatureCache({FEATURES: 10**6})
+    for modality in sorted(family_type.modalities):
         any_content = EmbedInput(contents=(Content(modality=modality, text="to be replaced"),))
-        asked = [made_of(any_content, number) for number in range(FOUR)]
-        examples = [family.prepare(question, read) for question in asked]
-        outputs = family.predict(examples, [None] * FOUR, NoBatchAdapters(), cache)
+        questions = [made_of(any_content, number) for number in range(FOUR)]
+        inputs = [family.prepare(question, read) for question in questions]
+        outputs = family.predict(inputs, [None] * FOUR, NoBatchAdapters(), cache)
         assert outputs[0] == outputs[2] != outputs[1] == outputs[3]
-        recalled = family.recall(asked[1], lambda media: digest(read(media)), None, NoBatchAdapters(), cache)
+        recalled = family.recall(questions[1], lambda media: digest(read(media)), None, NoBatchAdapters(), cache)
         assert family.answer(recalled, None, NoBatchAdapters(), cache) == outputs[1]
 
 
-@pytest.mark.parametrize(("kind", "sample"), SERVED)
-def test_augmented_examples_are_as_good_and_the_same_for_the_same_seed(
-    kind: type[Family], sample: Sample, source: str
+@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+def test_augmentation_is_the_same_for_the_same_seed(
+    family_type: type[Family], sample: Sample, source: str
 ) -> None:
-    family = load(kind, source)
-    examples, targets = four_examples(family, sample), four_targets(family, sample)
-    once, again = (family.augment(examples, torch.Generator().manual_seed(3)) for _ in range(2))
+    family = load(family_type, source)
+    inputs, targets = four_inputs(family, sample), four_targets(family, sample)
     with torch.no_grad():
-        first, second = (family.loss(found, targets) for found in (once, again))
-    assert torch.equal(first, second)
+        first_losses, second_losses = (
+            family.loss(family.augment(inputs, torch.Generator().manual_seed(3)), targets) for _ in range(2)
+        )
+    assert torch.equal(first_losses, second_losses)
 
 
-@pytest.mark.parametrize(("kind", "sample"), SERVED)
-def test_precomputed_examples_give_the_same_answers(kind: type[Family], sample: Sample, source: str) -> None:
-    family = load(kind, source)
-    examples = four_examples(family, sample)
-    made = family.precompute(examples, family.trained_layers(question_of(sample)), torch.Generator())
-    expected, found = (
-        family.predict(inputs, [None] * FOUR, NoBatchAdapters(), FeatureCache({})) for inputs in (examples, made)
+@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+def test_precomputed_inputs_give_the_same_answers(family_type: type[Family], sample: Sample, source: str) -> None:
+    family = load(family_type, source)
+    inputs = four_inputs(family, sample)
+    precomputed = family.precompute(inputs, family.trained_layers(question_of(sample)), torch.Generator())
+    expected_outputs, outputs = (
+        family.predict(batch, [None] * FOUR, NoBatchAdapters(), FeatureCache({}))
+        for batch in (inputs, precomputed)
     )
-    for one, two in zip(expected, found, strict=True):
-        torch.testing.assert_close(numbers([two]), numbers([one]), rtol=1e-4, atol=1e-5)
+    for expected, output in zip(expected_outputs, outputs, strict=True):
+        torch.testing.assert_close(numbers([output]), numbers([expected]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "sample"), SERVED)
+@pytest.mark.parametrize(("family_type", "sample"), SERVED)
 def test_an_adapter_on_the_layers_that_a_question_trains_changes_the_answer(
-    kind: type[Family], sample: Sample, source: str, tmp_path: Path
+    family_type: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
-    adapter_folders, trained = (
-        AdapterFolders(tmp_path / "adapters"),
-        load(kind, source).trained_layers(question_of(sample)),
-    )
-    adapter = save_random_adapter(load(kind, source), adapter_folders, "p1.v1", 4, trained)
-    family = load(kind, source)
-    assert set(trained) <= set(family.lora_layers())
-    bank, examples = AdapterBank(family, adapter_folders, 10**9), four_examples(family, sample)
-    before, after = (family.predict(examples, [name] * FOUR, bank, FeatureCache({})) for name in (None, adapter))
-    assert all(one != other for one, other in zip(before, after, strict=True))
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    trained_layers = load(family_type, source).trained_layers(question_of(sample))
+    adapter = save_random_adapter(load(family_type, source), adapter_folders, "p1.v1", 4, trained_layers)
+    family = load(family_type, source)
+    assert set(trained_layers) <= set(family.lora_layers())
+    bank, inputs = AdapterBank(family, adapter_folders, 10**9), four_inputs(family, sample)
+    before, after = (family.predict(inputs, [name] * FOUR, bank, FeatureCache({})) for name in (None, adapter))
+    assert all(base != adapted for base, adapted in zip(before, after, strict=True))
