@@ -1,4 +1,8 @@
-"""Metrics that several problems use, computed by scikit-learn and SciPy."""
+"""Metrics that several problems use, computed by scikit-learn and SciPy.
+
+Both are imported inside the functions: they take seconds to import, and the backend, which imports this module
+through the problems, never evaluates.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from lorabel.contracts import LabelScores, LabelTarget, RankingTarget
 from lorabel.labeling.taxonomy import Taxonomy
@@ -46,6 +48,8 @@ def classification(
         probabilities: for each task a number for each label.
         is_multiple: whether a task may have any number of labels.
     """
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
     truth, guess = _indicators(targets, len(labels)), _indicators(predicted, len(labels))
     precision, recall, f1, support = precision_recall_fscore_support(truth, guess, average=None, zero_division=0)
     occurring = (truth.any(axis=0)) | (guess.any(axis=0))
@@ -82,6 +86,8 @@ def classification(
 
 def _roc_aucs(truth: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> list[float | None]:
     """ROC AUC of each class against the rest; None for a class that all tasks have, or none has."""
+    from sklearn.metrics import roc_auc_score
+
     return [
         float(roc_auc_score(has_class, scores)) if 0 < has_class.sum() < len(has_class) else None
         for has_class, scores in zip(truth.T, probabilities.T, strict=True)
@@ -119,6 +125,8 @@ def regression(targets: Sequence[float], estimates: Sequence[float | None], scal
         estimates: None for a task without an estimate.
         scales: for each task the error at which its closeness becomes 0.
     """
+    from scipy.stats import spearmanr
+
     errors = [
         None if estimate is None else abs(estimate - target)
         for target, estimate in zip(targets, estimates, strict=True)
@@ -153,6 +161,8 @@ def ranking(targets: Sequence[RankingTarget], scores: Sequence[Sequence[float]])
     Args:
         scores: for each task a score for each item, higher for better; empty for a task without an answer.
     """
+    from scipy.stats import kendalltau, spearmanr
+
     pairs: list[float] = []
     first: list[float] = []
     kendall: list[float] = []
