@@ -1,10 +1,11 @@
 # Needs python3 (3.11 or later), make and the package registries; uv is fetched with pip where it is missing.
-SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
+# The rooms of lorabel whose tests touch the database or Redis.
+STATEFUL := $(addprefix tests/lorabel/,database label_studio inference search curation commands)
 FAST := not e2e and not slow and not ray and not scale
 
 .PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick curves clean
@@ -30,10 +31,15 @@ check: setup
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)" \
-		--ignore=tests/backend/test_recordings.py tests/backend tests/workers tests/lorabel/{database,label_studio,inference,search,curation,commands}
+		--ignore=tests/backend/test_recordings.py tests/backend tests/workers $(STATEFUL)
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
-test: check test-postgres
+# At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py).
+test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
+test:
+	@mkdir -p artifacts && rm -f artifacts/skipped.txt
+	$(MAKE) check
+	$(MAKE) test-postgres
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e or slow"
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from lorabel.database.store import Store
 from lorabel.settings import Settings
+from tests import skipped
 from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
 
@@ -31,6 +32,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     idle = [item for item in items if not {"settings", "start_lorabel"} & set(getattr(item, "fixturenames", ()))]
     config.hook.pytest_deselected(items=idle)
     items[:] = [item for item in items if item not in set(idle)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped in all runs of this `make test`, and what to install for it."""
+    reports = terminalreporter.stats.get("skipped", [])
+    skipped.append(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    lines = skipped.summary()
+    if lines:
+        terminalreporter.section("skipped so far")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

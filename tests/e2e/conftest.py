@@ -1,6 +1,5 @@
 """The real Label Studio, all of Lorabel and a browser, each started once for all tests."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from lorabel.label_studio.client import LabelStudio
 from tests.e2e import label_studio_server, lorabel_processes
 from tests.e2e.label_studio_server import Server, kill_group
 from tests.e2e.lorabel_processes import Lorabel
+from tests.skipped import skip_or_fail
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMEDRIVER = "/usr/bin/chromedriver"
@@ -87,10 +87,7 @@ def guarded_lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
     if not Path(CHROMIUM).exists() or not Path(CHROMEDRIVER).exists():
-        reason = f"{CHROMIUM} and {CHROMEDRIVER} are needed: apt-get install chromium chromium-driver"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_or_fail(f"{CHROMIUM} and {CHROMEDRIVER} are missing: apt-get install chromium chromium-driver")
     options = ChromeOptions()
     options.binary_location = CHROMIUM
     for option in (*BROWSER_OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):

