@@ -5,7 +5,7 @@ import signal
 import typer
 
 from lorabel.commands.context import CommandContext, open_context
-from lorabel.commands.progress import ACTIVE, follow, report
+from lorabel.commands.progress import ACTIVE, show_until_ended, report
 from lorabel.curation.strategy import Strategy
 from lorabel.database import bulk_runs, projects
 from lorabel.database.jobs import Jobs
@@ -76,7 +76,7 @@ def _start(context: CommandContext, run: BulkRun, *, is_detached: bool) -> None:
         if is_detached:
             context.console.print(f"bulk run {run.id} of project {run.project_id} is queued")
             return
-        run = follow(context.store, run, context.console)
+        run = show_until_ended(context.store, run, context.console)
     except KeyboardInterrupt:
         context.console.print(
             f"bulk run {run.id} goes on; `lorabel preannotate {run.project_id} --cancel` ends it"

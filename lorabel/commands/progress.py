@@ -14,7 +14,7 @@ ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 FAILURES_SHOWN = 20
 
 
-def follow(store: Store, run: BulkRun, console: Console) -> BulkRun:
+def show_until_ended(store: Store, run: BulkRun, console: Console) -> BulkRun:
     """Show a progress bar until the run has ended.
 
     Returns:

@@ -73,7 +73,7 @@ class LabelErrors:
 
 
 @dataclass(frozen=True)
-class AnnotatedLabels:
+class AnnotatedAnswer:
     """The labels that one annotation gives a task in one control tag."""
 
     annotation_id: int
@@ -163,7 +163,7 @@ def _vectors(
     return {task_id: vector for task_id, vector in zip(tasks, vectors, strict=True) if vector is not None}
 
 
-def _annotated_labels(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedLabels]:
+def _annotated_labels(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedAnswer]:
     annotated = []
     for annotation in annotations:
         try:
@@ -172,11 +172,11 @@ def _annotated_labels(problem: Problem, annotations: Sequence[Annotation]) -> li
         except (MissingTargetError, UnreadableError):
             continue
         if labels is not None:
-            annotated.append(AnnotatedLabels(annotation.id, annotation.task_id or 0, labels))
+            annotated.append(AnnotatedAnswer(annotation.id, annotation.task_id or 0, labels))
     return annotated
 
 
-def _check_problem(from_name: str, annotated: Sequence[AnnotatedLabels], vectors: "Vectors", seed: int) -> Finding:
+def _check_problem(from_name: str, annotated: Sequence[AnnotatedAnswer], vectors: "Vectors", seed: int) -> Finding:
     """If each annotation has exactly one label, check all labels at once; else check each label for itself."""
     if all(len(annotation.labels) == 1 for annotation in annotated):
         given = [next(iter(annotation.labels)) for annotation in annotated]
@@ -189,7 +189,7 @@ def _check_problem(from_name: str, annotated: Sequence[AnnotatedLabels], vectors
 
 
 def _check(
-    from_name: str, annotated: Sequence[AnnotatedLabels], given: Sequence[str], vectors: "Vectors", seed: int
+    from_name: str, annotated: Sequence[AnnotatedAnswer], given: Sequence[str], vectors: "Vectors", seed: int
 ) -> Finding:
     """Check labels that exclude each other.
 
