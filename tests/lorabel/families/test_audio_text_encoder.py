@@ -1,4 +1,5 @@
-"""Against transformers' own zero-shot pipeline and PEFT, with a tiny CLAP of random weights."""
+"""Tests of `audio_text_encoder` against transformers' own zero-shot pipeline and PEFT, with a tiny CLAP of random
+weights."""
 
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def prepare(family: AudioTextEncoder, sound: Samples) -> PreparedInput:
 
 
 def plain_features(source: str, sound: Samples) -> torch.Tensor:
-    """(dim,) of one window's, of length 1, as transformers computes it."""
+    """(dim,) of length 1: the features of a sound of one window, as transformers computes them."""
     folder = source.removeprefix("local-dir:")
     extractor = ClapFeatureExtractor.from_pretrained(folder)
     inputs = extractor(sound, sampling_rate=16_000, return_tensors="pt")
@@ -61,7 +62,7 @@ def plain_features(source: str, sound: Samples) -> torch.Tensor:
 
 
 def test_probabilities_are_those_of_transformers_own_pipeline(family: AudioTextEncoder, source: str) -> None:
-    """The stated tolerance: a ten-thousandth of each probability."""
+    """Tolerance: a ten-thousandth of each probability."""
     folder = source.removeprefix("local-dir:")
     pipeline = ZeroShotAudioClassificationPipeline(
         model=ClapModel.from_pretrained(folder).eval(),
@@ -73,22 +74,24 @@ def test_probabilities_are_those_of_transformers_own_pipeline(family: AudioTextE
     )
     for sound, output in zip(SHORT, outputs, strict=True):
         scores = pipeline(sound, candidate_labels=list(LABELS), hypothesis_template="{}")
-        expected = {one["label"]: one["score"] for one in scores}
-        found = dict(zip(LABELS, output.probabilities, strict=True))
-        assert found == pytest.approx(expected, rel=1e-4)
-    assert max(np.std([output.probabilities for output in outputs], axis=0)) > 0.005, "they do differ"
+        expected = {score["label"]: score["score"] for score in scores}
+        probabilities = dict(zip(LABELS, output.probabilities, strict=True))
+        assert probabilities == pytest.approx(expected, rel=1e-4)
+    assert max(np.std([output.probabilities for output in outputs], axis=0)) > 0.005, "sounds must differ"
 
 
-def test_a_long_sound_is_the_mean_of_windows_that_cover_it(family: AudioTextEncoder, source: str) -> None:
+def test_the_features_of_a_long_sound_are_the_mean_of_windows_that_cover_it(
+    family: AudioTextEncoder, source: str
+) -> None:
     prepared = prepare(family, LONG)
     assert prepared.contents[0].data.shape[0] == 3
-    parts = [plain_features(source, LONG[start : start + 16_000]) for start in (0, 12_000, 24_000)]
-    expected = torch.nn.functional.normalize(torch.stack(parts).mean(0), dim=-1)
-    found = family.encode(Modality.AUDIO, [prepared.contents[0].data])[0]
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    windows = [plain_features(source, LONG[start : start + 16_000]) for start in (0, 12_000, 24_000)]
+    expected = torch.nn.functional.normalize(torch.stack(windows).mean(0), dim=-1)
+    features = family.encode(Modality.AUDIO, [prepared.contents[0].data])[0]
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_no_more_is_heard_than_the_setting_says(source: str) -> None:
+def test_a_sound_is_cut_off_at_the_length_in_the_settings(source: str) -> None:
     short = load(source, Settings(audio_max_s=2.0))
     assert prepare(short, LONG).contents[0].data.shape[0] == 2
 
@@ -110,39 +113,41 @@ def test_lora_reaches_every_linear_layer_of_both_towers(family: AudioTextEncoder
     assert family.trained_layers(QUESTION) == sorted(text)
 
 
-def test_windowed_attention_gives_each_row_its_own_adapter_as_peft_does(source: str, tmp_path: Path) -> None:
-    """Sounds of one window and of three, with and without adapters, in one batch."""
+def test_all_windows_of_a_sound_get_its_adapter_in_a_mixed_batch_as_with_peft(source: str, tmp_path: Path) -> None:
+    """One batch of sounds with one window and with three, with and without adapters."""
     adapter_folders = AdapterFolders(tmp_path)
-    one, two = (save_random_adapter(load(source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1"))
+    first, second = (
+        save_random_adapter(load(source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1")
+    )
     family = load(source)
     bank = AdapterBank(family, adapter_folders, 10**9)
     sounds = (SHORT[0], LONG, SHORT[1], LONG[::-1].copy(), SHORT[2])
-    adapters = [one, two, None, one, two]
+    adapters = [first, second, None, first, second]
     prepared_inputs = [prepare(family, sound) for sound in sounds]
     cache = FeatureCache({FEATURES: 10**6})
     family.predict(prepared_inputs, adapters, bank, cache)
     for prepared, adapter in zip(prepared_inputs, adapters, strict=True):
-        item = prepared.contents[0]
+        content = prepared.contents[0]
         alone = load(source)
         if adapter is not None:
             PeftModel.from_pretrained(alone.module, adapter_folders.path(adapter))
         with torch.inference_mode():
-            expected = alone.encode(Modality.AUDIO, [item.data])[0]
-        mixed = cache.get(FEATURES, (Modality.AUDIO, item.digest, adapter))
+            expected = alone.encode(Modality.AUDIO, [content.data])[0]
+        mixed = cache.get(FEATURES, (Modality.AUDIO, content.digest, adapter))
         torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_sound_that_was_heard_before_is_answered_from_memory(family: AudioTextEncoder) -> None:
+def test_a_second_question_about_a_sound_is_answered_from_the_cache(family: AudioTextEncoder) -> None:
     cache = FeatureCache({FEATURES: 10**6, DECODED: 10**7, TEXTS: 10**6})
     prepared = prepare(family, SHORT[0])
     (output,) = family.predict([prepared], [None], NoBatchAdapters(), cache)
-    again = family.recall(QUESTION, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
-    assert again is not None
-    assert family.answer(again, None, NoBatchAdapters(), cache) == output
+    recalled = family.recall(QUESTION, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
+    assert recalled is not None
+    assert family.answer(recalled, None, NoBatchAdapters(), cache) == output
 
 
 def test_a_model_that_fuses_long_sounds_gets_windows_too(tmp_path: Path) -> None:
-    """Its extractor would take parts at random, and answer differently each time."""
+    """The model's own way, parts at random places, would give another answer each time."""
     torch.manual_seed(0)
     folder = tmp_path / "fused"
     source = AudioTextEncoder.tiny(folder)
@@ -158,10 +163,10 @@ def test_a_model_that_fuses_long_sounds_gets_windows_too(tmp_path: Path) -> None
     torch.testing.assert_close(first, second)
 
 
-def test_sounds_are_its_own_and_pictures_are_not() -> None:
+def test_questions_about_sounds_are_answered_by_this_family() -> None:
     assert family_for(QUESTION) is AudioTextEncoder
 
 
-def test_a_base_model_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+def test_the_error_for_a_model_that_cannot_be_loaded_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"MODEL_AUDIO_TEXT_ENCODER='local-dir:.*nowhere' cannot be loaded"):
         load(f"local-dir:{tmp_path}/nowhere")

@@ -10,7 +10,7 @@ from lorabel.settings import Settings
     ("predictions", "training", "expected"),
     [("cpu", None, "cpu"), ("cpu", "meta", "meta"), ("meta", "cpu", "cpu")],
 )
-def test_training_runs_are_on_the_device_of_predictions_unless_they_have_their_own(
+def test_training_uses_the_device_of_predictions_unless_the_settings_name_another(
     predictions: str, training: str | None, expected: str
 ) -> None:
     settings = Settings(device=predictions, train_device=training)
@@ -19,6 +19,6 @@ def test_training_runs_are_on_the_device_of_predictions_unless_they_have_their_o
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x"])
-def test_what_is_no_device_is_named_with_its_settings(name: str) -> None:
+def test_the_error_for_an_unknown_device_names_the_settings(name: str) -> None:
     with pytest.raises(SettingsError, match=f"DEVICE or TRAIN_DEVICE is '{name}', which is no device"):
         choose_device(Settings(device=name))

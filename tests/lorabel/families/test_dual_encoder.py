@@ -1,7 +1,8 @@
-"""Against open_clip's own pipeline, with a tiny CLIP of random weights."""
+"""Tests of `dual_encoder` against open_clip's own pipeline, with a tiny CLIP of random weights."""
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from skimage import data
 
-from lorabel.contracts import LabelTarget, Modality
+from lorabel.contracts import LabelScores, LabelTarget, Modality
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import SettingsError
 from lorabel.families.base import NoBatchAdapters
@@ -30,10 +31,7 @@ from tests.model_server.test_adapters import save_random_adapter
 from tests.questions import about_picture
 
 TEXTS = ("a cat", "a rocket", "coffee")
-
-
 QUESTION = about_picture("x", TEXTS)
-READ = (*TEXTS, NEUTRAL_TEXT)
 
 
 def features_of(prepared: PreparedInput) -> torch.Tensor:
@@ -69,6 +67,11 @@ def prepare(family: DualEncoder, image: Image.Image, is_multiple: bool = False) 
     return family.prepare(question, lambda media: base64.b64decode(media.url.split(",")[1]))
 
 
+def probabilities_of(outputs: Sequence[LabelScores]) -> torch.Tensor:
+    """(outputs, labels)."""
+    return torch.tensor([output.probabilities for output in outputs])
+
+
 @torch.inference_mode()
 def plain_open_clip(source: str) -> torch.Tensor:
     """(photos, texts) logits of the model as open_clip loads it, with its fused attention."""
@@ -83,16 +86,16 @@ def test_probabilities_are_those_of_open_clip_on_real_photos(family: DualEncoder
         [prepare(family, photo) for photo in photos()], [None] * 3, NoBatchAdapters(), FeatureCache({})
     )
     expected = plain_open_clip(source)[:, :3].softmax(-1)
-    torch.testing.assert_close(torch.tensor([o.probabilities for o in outputs]), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(probabilities_of(outputs), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_several_labels_are_measured_against_the_neutral_text(family: DualEncoder, source: str) -> None:
+def test_multiple_choice_compares_labels_with_the_neutral_text(family: DualEncoder, source: str) -> None:
     outputs = family.predict(
         [prepare(family, photo, True) for photo in photos()], [None] * 3, NoBatchAdapters(), FeatureCache({})
     )
     logits = plain_open_clip(source)
     expected = (logits[:, :3] - logits[:, 3:]).sigmoid()
-    torch.testing.assert_close(torch.tensor([o.probabilities for o in outputs]), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(probabilities_of(outputs), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_text_features_are_computed_once_per_adapter_and_label_set(
@@ -107,10 +110,11 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
     family.predict([prepared, prepared], ["a", "b"], NoBatchAdapters(), cache)
     family.predict([prepared], ["a"], NoBatchAdapters(), cache)
     assert len(calls) == 2
-    assert [cache.get(TEXTS_KIND, (name, READ)) is None for name in "abc"] == [False, False, True]
+    texts = (*TEXTS, NEUTRAL_TEXT)
+    assert [cache.get(TEXTS_KIND, (name, texts)) is None for name in "abc"] == [False, False, True]
 
 
-def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEncoder, tmp_path: Path) -> None:
+def test_an_adapter_works_with_more_labels_than_one_batch_of_texts(family: DualEncoder, tmp_path: Path) -> None:
     adapter_folders = AdapterFolders(tmp_path)
     peft = get_peft_model(family.module, LoraConfig(r=2, target_modules=family.lora_layers()))
     adapter_folders.write("p1.v1", lambda folder: peft.save_pretrained(folder / "label"))
@@ -118,13 +122,13 @@ def test_more_labels_than_one_batch_of_texts_work_with_an_adapter(family: DualEn
     bank = AdapterBank(family, adapter_folders, 10**9)
     texts = tuple(f"label {i}" for i in range(300))
     prepared = replace(prepare(family, photos()[0]), question=about_picture("x", texts))
-    with_fresh, alone = (
+    with_new_adapter, without = (
         family.predict([prepared], [name], bank, FeatureCache({}))[0] for name in ("p1.v1/label", None)
     )
-    assert with_fresh.probabilities == pytest.approx(alone.probabilities, rel=1e-4)
+    assert with_new_adapter.probabilities == pytest.approx(without.probabilities, rel=1e-4)
 
 
-def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
+def test_the_loss_is_cross_entropy_and_in_multiple_choice_binary_cross_entropy(
     family: DualEncoder, source: str
 ) -> None:
     logits = plain_open_clip(source) * TRAINING_SCALE / family.module.logit_scale.exp()
@@ -132,31 +136,29 @@ def test_the_loss_is_cross_entropy_over_the_texts_or_a_sigmoid_loss_for_several(
     targets = [LabelTarget((i,)) for i in (2, 0, 1)]
     expected = torch.nn.functional.cross_entropy(logits[:, :3], torch.tensor([2, 0, 1]), reduction="none")
     torch.testing.assert_close(family.loss(single, targets), expected, rtol=1e-3, atol=1e-3)
-    several = [prepare(family, photo, True) for photo in photos()]
+    multiple = [prepare(family, photo, True) for photo in photos()]
     targets = [LabelTarget((0, 2)), LabelTarget(()), LabelTarget((1,))]
     truth = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]])
-    border = logits[:, :3] - logits[:, 3:]
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(border, truth, reduction="none").mean(1)
-    torch.testing.assert_close(family.loss(several, targets), expected, rtol=1e-3, atol=1e-3)
+    differences = logits[:, :3] - logits[:, 3:]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(differences, truth, reduction="none").mean(1)
+    torch.testing.assert_close(family.loss(multiple, targets), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_precomputed_features_give_the_same_answers_and_several_views(family: DualEncoder) -> None:
     prepared_inputs = [prepare(family, photo) for photo in photos()]
-    made = family.precompute(prepared_inputs, family.trained_layers(QUESTION), torch.Generator())
-    assert [features_of(prepared).shape for prepared in made] == [(VIEWS, 32)] * 3
+    precomputed = family.precompute(prepared_inputs, family.trained_layers(QUESTION), torch.Generator())
+    assert [features_of(prepared).shape for prepared in precomputed] == [(VIEWS, 32)] * 3
     expected = family.predict(prepared_inputs, [None] * 3, NoBatchAdapters(), FeatureCache({}))
-    found = family.predict(made, [None] * 3, NoBatchAdapters(), FeatureCache({}))
-    torch.testing.assert_close(
-        torch.tensor([o.probabilities for o in found]), torch.tensor([o.probabilities for o in expected])
-    )
+    outputs = family.predict(precomputed, [None] * 3, NoBatchAdapters(), FeatureCache({}))
+    torch.testing.assert_close(probabilities_of(outputs), probabilities_of(expected))
     views = {
-        tuple(features_of(family.augment(made, torch.Generator().manual_seed(i))[0])[0].tolist())
-        for i in range(40)
+        tuple(features_of(family.augment(precomputed, torch.Generator().manual_seed(seed))[0])[0].tolist())
+        for seed in range(40)
     }
     assert len(views) == VIEWS
 
 
-def test_pictures_stay_pictures_where_the_image_tower_learns(source: str) -> None:
+def test_pictures_are_not_precomputed_if_the_image_tower_is_trained(source: str) -> None:
     settings = Settings(lora_towers="both")
     both = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)
     prepared = prepare(both, photos()[0])
@@ -171,7 +173,7 @@ def test_lora_reaches_q_k_v_and_the_mlp_of_both_towers(family: DualEncoder) -> N
             assert f"{tower}.{layer}" in layers
 
 
-def test_a_base_model_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
+def test_the_error_for_a_model_that_cannot_be_loaded_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"MODEL_DUAL_ENCODER='local-dir:.*nowhere' cannot be loaded"):
         DualEncoder.load(f"local-dir:{tmp_path}/nowhere", torch.device("cpu"), torch.float32, Settings())
 
@@ -183,15 +185,15 @@ def jpeg(image: Image.Image) -> bytes:
 
 
 def large_photos() -> list[Image.Image]:
-    """Many times the model's resolution, so that they are decoded at a reduced scale."""
-    found = [data.chelsea(), data.rocket(), data.coffee(), data.astronaut(), data.cat()]
-    return [Image.fromarray(photo).resize((1600, 1200)) for photo in found]
+    """Photos with many times the model's resolution, which are decoded at a reduced scale."""
+    arrays = [data.chelsea(), data.rocket(), data.coffee(), data.astronaut(), data.cat()]
+    return [Image.fromarray(array).resize((1600, 1200)) for array in arrays]
 
 
 def test_jpegs_decoded_at_a_reduced_scale_give_nearly_the_features_of_open_clips_pipeline(
     family: DualEncoder, source: str
 ) -> None:
-    """The stated tolerance: a cosine of 0.999 with the features of the same file decoded in full."""
+    """Tolerance: a cosine of 0.999 with the features of the same file decoded at full scale."""
     model, _, transform = open_clip.create_model_and_transforms(source)
     for photo in large_photos():
         file = jpeg(photo)
@@ -201,11 +203,11 @@ def test_jpegs_decoded_at_a_reduced_scale_give_nearly_the_features_of_open_clips
         assert decoded.width == photo.width / 8
         with torch.inference_mode():
             expected = model.eval().encode_image(transform(Image.open(io.BytesIO(file)))[None])
-            found = family.encode(Modality.IMAGE, [prepared.contents[0].data])
-        assert float(torch.nn.functional.cosine_similarity(found, expected)) > 0.999
+            features = family.encode(Modality.IMAGE, [prepared.contents[0].data])
+        assert float(torch.nn.functional.cosine_similarity(features, expected)) > 0.999
 
 
-def remembered(
+def recall(
     family: DualEncoder, bank: AdapterBank, cache: FeatureCache, image: Image.Image, adapter: str | None
 ) -> Any:
     prepared = prepare(family, image)
@@ -213,7 +215,7 @@ def remembered(
     return family.recall(question, lambda _: prepared.contents[0].digest, adapter, bank, cache)
 
 
-def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
+def test_features_are_cached_by_content_and_by_the_adapter_that_changes_them(
     family: DualEncoder, tmp_path: Path
 ) -> None:
     adapter_folders = AdapterFolders(tmp_path)
@@ -228,38 +230,39 @@ def test_features_are_kept_by_content_and_by_the_adapter_that_changes_them(
     names = (None, text, both)
     fresh = [family.predict([prepared], [name], bank, FeatureCache({}))[0] for name in names]
     family.predict([prepared], [None], bank, cache)
-    assert remembered(family, bank, cache, other, None) is None
-    assert remembered(family, bank, cache, photo, text).contents[0].features is not None, (
-        "the image tower is the base model's"
-    )
-    assert remembered(family, bank, cache, photo, both).contents[0].features is None
-    assert remembered(family, bank, cache, photo, both).contents[0].data is not None, "decoded already"
-    again = [family.predict([remembered(family, bank, cache, photo, n)], [n], bank, cache)[0] for n in names]
-    for one, two in zip(fresh, again, strict=True):
-        assert two.probabilities == pytest.approx(one.probabilities, rel=1e-4)
-    assert len({one.probabilities for one in again}) == 3
-    answered = [family.answer(remembered(family, bank, cache, photo, name), name, bank, cache) for name in names]
-    assert answered == again
+    assert recall(family, bank, cache, other, None) is None
+    assert recall(family, bank, cache, photo, text).contents[0].features is not None, "its image tower is the base"
+    assert recall(family, bank, cache, photo, both).contents[0].features is None
+    assert recall(family, bank, cache, photo, both).contents[0].data is not None, "decoded already"
+    recalled = [
+        family.predict([recall(family, bank, cache, photo, name)], [name], bank, cache)[0] for name in names
+    ]
+    torch.testing.assert_close(probabilities_of(recalled), probabilities_of(fresh), rtol=1e-4, atol=0)
+    assert len({output.probabilities for output in recalled}) == 3
+    answers = [family.answer(recall(family, bank, cache, photo, name), name, bank, cache) for name in names]
+    assert answers == recalled
 
 
-def test_an_answer_from_memory_needs_the_features_of_the_very_labels(family: DualEncoder) -> None:
+def test_the_cache_cannot_answer_about_labels_that_were_not_encoded(family: DualEncoder) -> None:
     cache = FeatureCache({FEATURES: 10**6, TEXTS_KIND: 10**6})
     prepared = prepare(family, photos()[0])
     family.predict([prepared], [None], NoBatchAdapters(), cache)
     question = about_picture("x", (*TEXTS, "a fourth"))
-    known = family.recall(question, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
-    assert known is not None and family.answer(known, None, NoBatchAdapters(), cache) is None
+    recalled = family.recall(question, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
+    assert recalled is not None and family.answer(recalled, None, NoBatchAdapters(), cache) is None
 
 
-def test_one_picture_asked_twice_in_a_batch_goes_through_the_image_tower_once(
+def test_a_picture_that_is_in_a_batch_twice_goes_through_the_image_tower_once(
     family: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two control tags over one picture are two rows."""
-    seen = []
+    """Two control tags about one picture are two inputs."""
+    batch_sizes = []
     encode = family.module.encode_image
-    monkeypatch.setattr(family.module, "encode_image", lambda pixels: seen.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(
+        family.module, "encode_image", lambda pixels: batch_sizes.append(len(pixels)) or encode(pixels)
+    )
     prepared = prepare(family, photos()[0])
     other = replace(prepared, question=about_picture("x", ("warm", "cold")))
     outputs = family.predict([prepared, other], [None, None], NoBatchAdapters(), FeatureCache({}))
-    assert seen == [1]
+    assert batch_sizes == [1]
     assert [len(output.probabilities) for output in outputs] == [3, 2]

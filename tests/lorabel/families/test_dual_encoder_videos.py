@@ -1,4 +1,4 @@
-"""Videos in an open_clip model: against their frames as pictures, and the demo model on videos that are drawn."""
+"""Tests of videos in `dual_encoder`: compared with their frames as pictures; and the demo model on drawn ones."""
 
 import io
 from pathlib import Path
@@ -36,13 +36,14 @@ def load(source: str, **settings: object) -> DualEncoder:
     return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings.model_validate(settings))
 
 
-def asked(labels: tuple[str, ...] = COLOURS) -> LabelsInput:
-    video = Content(modality=Modality.VIDEO, media=MediaRef(url="x"))
-    return LabelsInput(contents=(video,), labels=tuple((label,) for label in labels))
+QUESTION = LabelsInput(
+    contents=(Content(modality=Modality.VIDEO, media=MediaRef(url="x")),),
+    labels=tuple((colour,) for colour in COLOURS),
+)
 
 
 def prepare(family: DualEncoder, file: bytes) -> PreparedInput:
-    return family.prepare(asked(), lambda _: file)
+    return family.prepare(QUESTION, lambda _: file)
 
 
 def two_colours(first: str, second: str) -> bytes:
@@ -50,7 +51,7 @@ def two_colours(first: str, second: str) -> bytes:
 
 
 def picture_features(family: DualEncoder, file: bytes, frames: int) -> torch.Tensor:
-    """(frames, dim) of the frames, each read as a picture file."""
+    """(frames, dim): the features of each frame, read as a picture file."""
     pictures = []
     for frame in decode_video(file, frames, 0.0, 100):
         png = io.BytesIO()
@@ -61,48 +62,51 @@ def picture_features(family: DualEncoder, file: bytes, frames: int) -> torch.Ten
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_a_videos_features_are_pooled_ones_of_its_frames_as_pictures(source: str, pooling: str) -> None:
+def test_the_features_of_a_video_are_those_of_its_frames_as_pictures_pooled(source: str, pooling: str) -> None:
     family = load(source, video_frames=5, video_pooling=pooling)
     files = [encoded(brightening(40)), two_colours("red", "blue")]
     data = [family.read(Modality.VIDEO, file) for file in files]
     assert [(frames.dtype, frames.shape) for frames in data] == [(torch.uint8, (5, 3, 32, 32))] * 2
     with torch.inference_mode():
-        found = family.encode(Modality.VIDEO, data)
-    for file, one in zip(files, found, strict=True):
+        video_features = family.encode(Modality.VIDEO, data)
+    for file, features in zip(files, video_features, strict=True):
         frames = picture_features(family, file, 5)
         pooled = frames.mean(0) if pooling == "mean" else frames.amax(0)
-        torch.testing.assert_close(one, torch.nn.functional.normalize(pooled, dim=0), rtol=1e-4, atol=1e-5)
+        expected = torch.nn.functional.normalize(pooled, dim=0)
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_frames_of_one_video_share_its_adapter_in_a_mixed_batch(source: str, tmp_path: Path) -> None:
     adapter_folders = AdapterFolders(tmp_path)
-    one, two = (save_random_adapter(load(source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1"))
+    first, second = (
+        save_random_adapter(load(source), adapter_folders, version, 4) for version in ("p1.v1", "p2.v1")
+    )
     family = load(source, video_frames=3)
     bank, cache = AdapterBank(family, adapter_folders, 10**9), FeatureCache({FEATURES: 10**6})
     files = [two_colours("red", "blue"), two_colours("green", "white"), two_colours("black", "red")]
     prepared_inputs = [prepare(family, file) for file in files]
-    family.predict(prepared_inputs, [one, None, two], bank, cache)
-    for prepared, adapter in zip(prepared_inputs, (one, None, two), strict=True):
+    family.predict(prepared_inputs, [first, None, second], bank, cache)
+    for prepared, adapter in zip(prepared_inputs, (first, None, second), strict=True):
         alone = load(source)
         if adapter is not None:
             PeftModel.from_pretrained(alone.module, adapter_folders.path(adapter))
-        item = prepared.contents[0]
+        content = prepared.contents[0]
         with torch.inference_mode():
-            expected = alone.encode(Modality.VIDEO, [item.data])[0]
-        mixed = cache.get(FEATURES, (Modality.VIDEO, item.digest, adapter))
+            expected = alone.encode(Modality.VIDEO, [content.data])[0]
+        mixed = cache.get(FEATURES, (Modality.VIDEO, content.digest, adapter))
         torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_video_that_was_seen_before_is_answered_from_memory(source: str) -> None:
+def test_a_second_question_about_a_video_is_answered_from_the_cache(source: str) -> None:
     family, cache = load(source), FeatureCache({FEATURES: 10**6, DECODED: 10**7, TEXTS: 10**6})
     prepared = prepare(family, two_colours("red", "blue"))
     (output,) = family.predict([prepared], [None], NoBatchAdapters(), cache)
-    again = family.recall(asked(), lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
-    assert again is not None
-    assert family.answer(again, None, NoBatchAdapters(), cache) == output
+    recalled = family.recall(QUESTION, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
+    assert recalled is not None
+    assert family.answer(recalled, None, NoBatchAdapters(), cache) == output
 
 
-def test_all_frames_are_jittered_alike(source: str) -> None:
+def test_all_frames_of_a_video_are_jittered_equally(source: str) -> None:
     family = load(source)
     frames = family.read(Modality.VIDEO, encoded([Image.new("RGB", (64, 64), "red")] * 8))
     changed = family.jitter(Modality.VIDEO, frames, torch.Generator().manual_seed(1))
@@ -110,7 +114,7 @@ def test_all_frames_are_jittered_alike(source: str) -> None:
     torch.testing.assert_close(changed, changed[:1].expand_as(changed))
 
 
-def test_the_demo_model_tells_the_colours_of_shapes_that_move() -> None:
+def test_the_demo_model_recognises_the_colours_of_moving_shapes() -> None:
     family = load(f"local-dir:{MODEL_FOLDER}")
     prepared_inputs = []
     for seed in range(12):

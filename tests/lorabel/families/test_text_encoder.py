@@ -1,4 +1,4 @@
-"""With the real MiniLM, and with small models of the architectures that others have."""
+"""Tests of `text_encoder` with the real MiniLM, and with small models of other architectures."""
 
 import json
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def ask(
 
 @torch.inference_mode()
 def by_hand(texts: Sequence[str]) -> torch.Tensor:
-    """Each text alone, without padding: the mean of its tokens' last states, of length 1."""
+    """(texts, dim): each text encoded alone, without padding; the mean of its tokens' last states, of length 1."""
     tokenizer, model = AutoTokenizer.from_pretrained(get_model_path()), AutoModel.from_pretrained(get_model_path())
     means = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0) for text in texts]
     return torch.nn.functional.normalize(torch.stack(means), dim=-1)
@@ -67,13 +67,13 @@ def by_hand(texts: Sequence[str]) -> torch.Tensor:
 def test_a_padded_batch_has_the_features_that_each_text_has_alone(minilm: TextEncoder) -> None:
     texts = ["Short.", SENTENCES[0][0], " ".join(text for text, _ in SENTENCES)]
     with torch.inference_mode():
-        found = minilm.encode(Modality.TEXT, texts)
-    torch.testing.assert_close(found, by_hand(texts), rtol=1e-3, atol=1e-5)
+        features = minilm.encode(Modality.TEXT, texts)
+    torch.testing.assert_close(features, by_hand(texts), rtol=1e-3, atol=1e-5)
 
 
 def test_clear_sentences_get_their_topic_without_any_training(minilm: TextEncoder) -> None:
-    best = ask(minilm, [text for text, _ in SENTENCES], TOPICS).argmax(1).tolist()
-    assert [TOPICS[i] for i in best] == [topic for _, topic in SENTENCES]
+    best_labels = ask(minilm, [text for text, _ in SENTENCES], TOPICS).argmax(1).tolist()
+    assert [TOPICS[label] for label in best_labels] == [topic for _, topic in SENTENCES]
 
 
 def test_probabilities_are_the_softmax_of_twenty_times_the_cosines(minilm: TextEncoder) -> None:
@@ -82,28 +82,29 @@ def test_probabilities_are_the_softmax_of_twenty_times_the_cosines(minilm: TextE
     torch.testing.assert_close(ask(minilm, [text], TOPICS), (SCALE * cosines).softmax(1), rtol=1e-3, atol=1e-4)
 
 
-def test_of_several_labels_those_are_chosen_that_are_nearer_than_the_neutral_text(minilm: TextEncoder) -> None:
+def test_multiple_choice_chooses_labels_that_are_more_similar_than_the_neutral_text(minilm: TextEncoder) -> None:
     text = "After the match the minister congratulated the football team."
     cosines = by_hand([text]) @ by_hand([*TOPICS, NEUTRAL_TEXT]).T
     expected = (SCALE * (cosines[:, :-1] - cosines[:, -1:])).sigmoid()
-    found = ask(minilm, [text], TOPICS, is_multiple=True)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert [topic for topic, share in zip(TOPICS, found[0], strict=True) if share > 0.5] == ["sport", "politics"]
+    probabilities = ask(minilm, [text], TOPICS, is_multiple=True)
+    torch.testing.assert_close(probabilities, expected, rtol=1e-3, atol=1e-4)
+    chosen = [topic for topic, probability in zip(TOPICS, probabilities[0], strict=True) if probability > 0.5]
+    assert chosen == ["sport", "politics"]
 
 
 @pytest.mark.parametrize("attribute", ["hint", "prompt"])
-def test_a_code_is_understood_by_what_its_hint_or_prompt_says(minilm: TextEncoder, attribute: str) -> None:
+def test_a_hint_or_a_prompt_explains_a_code_to_the_model(minilm: TextEncoder, attribute: str) -> None:
     plain = '<Choice value="C3"/><Choice value="P1"/>'
-    said = {"C3": "hairline crack on the weld", "P1": "peeling paint"}
-    told = "".join(f'<Choice value="{value}" {attribute}="{text}"/>' for value, text in said.items())
+    meanings = {"C3": "hairline crack on the weld", "P1": "peeling paint"}
+    explained = "".join(f'<Choice value="{code}" {attribute}="{text}"/>' for code, text in meanings.items())
     text = "A thin fracture runs along the seam."
-    assert _answer(minilm, told, text) == ("C3", True)
+    assert _answer(minilm, explained, text) == ("C3", True)
     assert not _answer(minilm, plain, text)[1]
-    assert _answer(minilm, told, "The varnish comes off in flakes.") == ("P1", True)
+    assert _answer(minilm, explained, "The varnish comes off in flakes.") == ("P1", True)
 
 
 def _answer(family: TextEncoder, choices: str, text: str) -> tuple[str, bool]:
-    """The label, and whether the model is sure of it."""
+    """The predicted label, and whether its score is above 0.9."""
     config = f'<View><Text name="t" value="$t"/><Choices name="c" toName="t">{choices}</Choices></View>'
     (binding,) = bind(config).bindings
     prepared = family.prepare(build_input(binding, {"t": text}, Settings()), lambda _: b"")
@@ -123,8 +124,8 @@ def test_a_template_and_predicted_values_are_what_the_model_reads(minilm: TextEn
     text, _ = SENTENCES[0]
     prepared = minilm.prepare(build_input(binding, {"t": text}, settings), lambda _: b"")
     (output,) = minilm.predict([prepared], [None], NoBatchAdapters(), FeatureCache({}))
-    read = ["a report about A", "a report about sport", "a report about football", "a report about cooking"]
-    logits = SCALE * by_hand([text]) @ by_hand(read).T
+    texts = ["a report about A", "a report about sport", "a report about football", "a report about cooking"]
+    logits = SCALE * by_hand([text]) @ by_hand(texts).T
     first = logits[0, :3].exp().mean()
     expected = first / (first + logits[0, 3].exp())
     assert output.probabilities[0] == pytest.approx(float(expected), abs=1e-4)
@@ -148,42 +149,46 @@ def test_a_taxonomy_is_answered_level_by_level(minilm: TextEncoder) -> None:
     assert paths == [["sport", "football"], ["science", "astronomy"]]
 
 
-def test_the_end_of_a_text_beyond_the_models_limit_is_not_read(minilm: TextEncoder) -> None:
+def test_a_text_is_cut_off_at_the_models_limit(minilm: TextEncoder) -> None:
     assert minilm.max_tokens == 256
-    long = "oil " * 254
+    text = "oil " * 254
     with torch.inference_mode():
-        cut, longer = minilm.encode(Modality.TEXT, [long, long + "and a goal " * 2000])
-    torch.testing.assert_close(cut, longer)
+        features, features_of_longer_text = minilm.encode(Modality.TEXT, [text, text + "and a goal " * 2000])
+    torch.testing.assert_close(features, features_of_longer_text)
 
 
-def test_an_adapter_on_the_label_texts_leaves_the_features_of_contents_as_they_are(
+def test_an_adapter_on_the_label_tower_does_not_change_the_features_of_contents(
     minilm: TextEncoder, tmp_path: Path
 ) -> None:
     family, adapter_folders = load(TextEncoder.tiny(tmp_path / "base")), AdapterFolders(tmp_path / "adapters")
-    asked = about_text("It leaks.", ["a", "b"])
-    name = save_random_adapter(family, adapter_folders, "p1.v1", 4, family.trained_layers(asked))
+    question = about_text("It leaks.", ["a", "b"])
+    adapter = save_random_adapter(family, adapter_folders, "p1.v1", 4, family.trained_layers(question))
     bank, cache = AdapterBank(family, adapter_folders, 10**9), FeatureCache({FEATURES: 10**6})
-    prepared = family.prepare(asked, lambda _: b"")
-    alone, adapted = (family.predict([prepared], [one], bank, cache)[0] for one in (None, name))
-    assert alone != adapted
+    prepared = family.prepare(question, lambda _: b"")
+    (base_output,) = family.predict([prepared], [None], bank, cache)
+    (adapted_output,) = family.predict([prepared], [adapter], bank, cache)
+    assert base_output != adapted_output
     assert cache.figures()[FEATURES]["bytes"] == 32 * 4
-    recalled = family.recall(asked, lambda _: None, name, bank, cache)
+    recalled = family.recall(question, lambda _: None, adapter, bank, cache)
     assert recalled is not None and recalled.contents[0].features is not None
 
 
-def test_both_towers_learn_if_the_settings_say_so_and_share_their_weights_in_memory(tmp_path: Path) -> None:
+def test_the_towers_share_their_weights_in_memory_and_are_both_trained_if_the_setting_says_so(
+    tmp_path: Path,
+) -> None:
     source = TextEncoder.tiny(tmp_path / "base")
-    asked = about_text("It leaks.", ["a", "b"])
-    one, both = load(source), load(source, settings=Settings(lora_towers="both"))
-    assert 2 * len(one.trained_layers(asked)) == len(both.trained_layers(asked)) == len(both.tower_layers())
+    question = about_text("It leaks.", ["a", "b"])
+    text_only, both = load(source), load(source, settings=Settings(lora_towers="both"))
+    assert 2 * len(text_only.trained_layers(question)) == len(both.trained_layers(question))
+    assert len(both.trained_layers(question)) == len(both.tower_layers())
     assert not any("pooler" in name for name in both.lora_layers())
     weights = {weight.data_ptr() for weight in AutoModel.from_pretrained(tmp_path / "base").parameters()}
-    towers = (one.module[name] for name in ("contents", "labels"))
+    towers = (text_only.module[name] for name in ("contents", "labels"))
     assert len({weight.data_ptr() for tower in towers for weight in tower.parameters()}) == len(weights) - 2
 
 
 @pytest.mark.parametrize("architecture", ["modernbert", "xlm-roberta"])
-def test_other_architectures_mix_adapters_in_one_batch_of_texts_of_any_length(
+def test_other_architectures_give_each_row_its_own_adapter_in_a_batch_of_texts_of_any_length(
     architecture: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -201,22 +206,22 @@ def test_other_architectures_mix_adapters_in_one_batch_of_texts_of_any_length(
     bank = AdapterBank(family, adapter_folders, 10**9)
     texts, adapters = ["a", "a longer text", "text " * 9], [names[0], None, names[1]]
     prepared_inputs = [family.prepare(about_text(text, ["one", "two"]), lambda _: b"") for text in texts]
-    together = family.predict(prepared_inputs, adapters, bank, FeatureCache({}))
-    for prepared, adapter, found in zip(prepared_inputs, adapters, together, strict=True):
+    mixed_outputs = family.predict(prepared_inputs, adapters, bank, FeatureCache({}))
+    for prepared, adapter, mixed in zip(prepared_inputs, adapters, mixed_outputs, strict=True):
         (alone,) = family.predict([prepared], [adapter], bank, FeatureCache({}))
-        assert found.probabilities == pytest.approx(alone.probabilities, abs=1e-4)
+        assert mixed.probabilities == pytest.approx(alone.probabilities, abs=1e-4)
 
 
-def test_bfloat16_comes_to_the_same_answers(minilm: TextEncoder) -> None:
+def test_bfloat16_gives_nearly_the_same_probabilities(minilm: TextEncoder) -> None:
     texts = [text for text, _ in SENTENCES]
-    coarse = ask(load(MINILM, torch.bfloat16), texts, TOPICS)
-    torch.testing.assert_close(coarse, ask(minilm, texts, TOPICS), rtol=0, atol=0.05)
+    probabilities = ask(load(MINILM, torch.bfloat16), texts, TOPICS)
+    torch.testing.assert_close(probabilities, ask(minilm, texts, TOPICS), rtol=0, atol=0.05)
 
 
-def test_a_model_is_pooled_as_its_own_files_say(tmp_path: Path) -> None:
+def test_the_method_of_pooling_is_read_from_the_models_files(tmp_path: Path) -> None:
     source = TextEncoder.tiny(tmp_path / "base")
     assert load(source).pooling == "mean"
-    _say(tmp_path / "base", ["Transformer", "Pooling", "Normalize"], {"pooling_mode_cls_token": True})
+    _write_pooling(tmp_path / "base", ["Transformer", "Pooling", "Normalize"], {"pooling_mode_cls_token": True})
     family = load(source)
     assert family.pooling == "cls"
     with torch.inference_mode():
@@ -227,39 +232,40 @@ def test_a_model_is_pooled_as_its_own_files_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "pooling", "said"),
+    ("steps", "pooling", "reason"),
     [
         (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, "Dense"),
         (["Transformer", "Pooling"], {"pooling_mode": "lasttoken"}, "lasttoken"),
     ],
 )
-def test_a_model_that_is_computed_otherwise_is_refused(
-    kinds: list[str], pooling: dict[str, object], said: str, tmp_path: Path
+def test_a_model_with_another_way_of_pooling_is_refused(
+    steps: list[str], pooling: dict[str, object], reason: str, tmp_path: Path
 ) -> None:
     source = TextEncoder.tiny(tmp_path)
-    _say(tmp_path, kinds, pooling)
-    with pytest.raises(SettingsError, match=f"MODEL_TEXT_ENCODER=.*{said}"):
+    _write_pooling(tmp_path, steps, pooling)
+    with pytest.raises(SettingsError, match=f"MODEL_TEXT_ENCODER=.*{reason}"):
         load(source)
 
 
-def test_weights_that_are_pickled_are_never_opened(tmp_path: Path) -> None:
+def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
     source = TextEncoder.tiny(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(SettingsError, match="safetensors"):
         load(source)
 
 
-def test_a_model_without_a_limit_of_its_own_reads_as_much_as_is_sensible(tmp_path: Path) -> None:
+def test_a_model_without_a_limit_of_its_own_gets_ours(tmp_path: Path) -> None:
     source = TextEncoder.tiny(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 10**30}))
     assert load(source).max_tokens == MAX_TOKENS
 
 
-def _say(folder: Path, kinds: Sequence[str], pooling: dict[str, object]) -> None:
-    """As sentence-transformers writes it."""
+def _write_pooling(folder: Path, steps: Sequence[str], pooling: dict[str, object]) -> None:
+    """Write the files in which sentence-transformers describes the steps of a model and its pooling."""
     modules = [
-        {"path": f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)
+        {"path": f"{index}_{step}", "type": f"sentence_transformers.models.{step}"}
+        for index, step in enumerate(steps)
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()

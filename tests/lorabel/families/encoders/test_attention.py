@@ -7,10 +7,10 @@ from lorabel.families.encoders.attention import SeparateAttention, separate_atte
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("masked", ["none", "causal", "bool", "padding"])
-def test_separate_layers_give_the_outputs_of_the_fused_module(batch_first: bool, masked: str) -> None:
+def test_separate_layers_give_the_same_outputs_as_the_fused_module(batch_first: bool, masked: str) -> None:
     torch.manual_seed(0)
     fused = nn.MultiheadAttention(32, 4, batch_first=batch_first).eval()
-    x = torch.randn(3, 7, 32) if batch_first else torch.randn(7, 3, 32)
+    states = torch.randn(3, 7, 32) if batch_first else torch.randn(7, 3, 32)
     causal = torch.full((7, 7), float("-inf")).triu(1)
     masks = {
         "none": {},
@@ -18,9 +18,9 @@ def test_separate_layers_give_the_outputs_of_the_fused_module(batch_first: bool,
         "bool": {"attn_mask": causal.isinf()},
         "padding": {"key_padding_mask": torch.tensor([[False] * 7, [False] * 4 + [True] * 3, [False] * 7])},
     }[masked]
-    expected, _ = fused(x, x, x, need_weights=False, **masks)
-    found, weights = SeparateAttention(fused)(x, x, x, need_weights=False, **masks)
-    torch.testing.assert_close(found, expected)
+    expected, _ = fused(states, states, states, need_weights=False, **masks)
+    output, weights = SeparateAttention(fused)(states, states, states, need_weights=False, **masks)
+    torch.testing.assert_close(output, expected)
     assert weights is None
 
 
@@ -31,7 +31,7 @@ def test_keys_of_another_width_keep_their_own_weights() -> None:
     torch.testing.assert_close(SeparateAttention(fused)(q, k, v)[0], expected)
 
 
-def test_every_fused_attention_below_a_module_is_replaced() -> None:
+def test_every_fused_attention_inside_a_module_is_replaced() -> None:
     model = nn.Sequential(nn.TransformerEncoderLayer(16, 2), nn.ModuleDict({"deep": nn.MultiheadAttention(16, 2)}))
     separate_attention(model)
     assert not any(isinstance(layer, nn.MultiheadAttention) for layer in model.modules())

@@ -15,5 +15,5 @@ from lorabel.families.spans.words import find_words
         (" \n\t ", []),
     ],
 )
-def test_a_text_is_cut_into_words_and_signs(text: str, expected: list[str]) -> None:
+def test_words_and_punctuation_marks_are_found(text: str, expected: list[str]) -> None:
     assert [text[start:end] for start, end in find_words(text)] == expected

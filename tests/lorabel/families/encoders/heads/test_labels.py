@@ -10,38 +10,41 @@ from lorabel.families.encoders.heads.labels import LabelHead
 PICTURE = Content(modality=Modality.IMAGE, media=MediaRef(url="x"))
 TEXT = Content(modality=Modality.TEXT, text="x")
 QUESTION = LabelsInput(contents=(PICTURE, TEXT), labels=(("red",), ("blue",)))
-# The picture is as near to red as the text is to blue.
+# The picture is as similar to red as the text is to blue.
 CONTENTS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 SCALE = 4.0
 
 
-def basis(weights: dict[Modality, float] | None) -> HeadParameters:
-    row = None if weights is None else torch.tensor([[math.log(weights.get(one, 1.0)) for one in Modality]])
-    return HeadParameters(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), row, SCALE, None)
+def parameters(modality_weights: dict[Modality, float] | None) -> HeadParameters:
+    weights = None
+    if modality_weights is not None:
+        weights = torch.tensor([[math.log(modality_weights.get(modality, 1.0)) for modality in Modality]])
+    return HeadParameters(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), weights, SCALE, None)
 
 
-def test_untaught_all_modalities_count_the_same() -> None:
-    for weights in (None, {}):
-        assert LabelHead().output(QUESTION, CONTENTS, basis(weights)).probabilities == pytest.approx((0.5, 0.5))
+def test_all_modalities_weigh_the_same_before_training() -> None:
+    for modality_weights in (None, {}):
+        output = LabelHead().output(QUESTION, CONTENTS, parameters(modality_weights))
+        assert output.probabilities == pytest.approx((0.5, 0.5))
 
 
-def test_a_modality_of_more_weight_decides() -> None:
-    found = LabelHead().output(QUESTION, CONTENTS, basis({Modality.IMAGE: 3.0, Modality.TEXT: 0.5}))
+def test_the_modality_with_more_weight_decides() -> None:
+    output = LabelHead().output(QUESTION, CONTENTS, parameters({Modality.IMAGE: 3.0, Modality.TEXT: 0.5}))
     expected = torch.tensor([SCALE * 3.0 / 2, SCALE * 0.5 / 2]).softmax(0).tolist()
-    assert found.probabilities == pytest.approx(expected)
+    assert output.probabilities == pytest.approx(expected)
 
 
-def test_the_loss_teaches_which_modality_to_trust() -> None:
-    known = basis({})
-    assert known.weights is not None
-    known.weights.requires_grad_(True)
-    LabelHead().losses(QUESTION, CONTENTS[None], known, [LabelTarget((0,))]).sum().backward()
-    assert known.weights.grad is not None
-    slope = dict(zip(Modality, known.weights.grad[0].tolist(), strict=True))
-    assert slope[Modality.IMAGE] < 0 < slope[Modality.TEXT]
-    assert slope[Modality.AUDIO] == slope[Modality.VIDEO] == 0
+def test_the_loss_has_gradients_towards_the_modality_that_is_right() -> None:
+    head_parameters = parameters({})
+    assert head_parameters.weights is not None
+    head_parameters.weights.requires_grad_(True)
+    LabelHead().losses(QUESTION, CONTENTS[None], head_parameters, [LabelTarget((0,))]).sum().backward()
+    assert head_parameters.weights.grad is not None
+    gradients = dict(zip(Modality, head_parameters.weights.grad[0].tolist(), strict=True))
+    assert gradients[Modality.IMAGE] < 0 < gradients[Modality.TEXT]
+    assert gradients[Modality.AUDIO] == gradients[Modality.VIDEO] == 0
 
 
-def test_the_weights_are_learned_only_where_there_are_several_modalities() -> None:
+def test_the_weights_are_learned_only_for_several_modalities() -> None:
     assert LabelHead().is_learned(QUESTION)
     assert not LabelHead().is_learned(QUESTION.model_copy(update={"contents": (PICTURE, PICTURE)}))

@@ -7,38 +7,38 @@ from lorabel.contracts import Content, Modality, RankingInput, RankingTarget
 from lorabel.families.encoders.heads.base import HeadParameters
 from lorabel.families.encoders.heads.ranking import QUERY_SCALE, RankingHead
 
-UNTAUGHT = HeadParameters(torch.empty(0, 2), None, 1.0, None)
-TAUGHT = HeadParameters(torch.empty(0, 2), torch.tensor([[1.0], [-1.0]]), 1.0, None)
+UNTRAINED = HeadParameters(torch.empty(0, 2), None, 1.0, None)
+TRAINED = HeadParameters(torch.empty(0, 2), torch.tensor([[1.0], [-1.0]]), 1.0, None)
 # Two items and a third content, which is the query or a part of the second item.
 CONTENTS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-ROOT = math.sqrt(2)
+SQRT_DIM = math.sqrt(2)
 
 
 def question(*items: int) -> RankingInput:
     return RankingInput(contents=(Content(modality=Modality.TEXT, text="x"),) * len(items), item_indices=items)
 
 
-def test_the_item_nearest_to_the_query_is_first_from_the_start() -> None:
-    assert RankingHead().output(question(0, 1, -1), CONTENTS, UNTAUGHT).scores == pytest.approx((0, QUERY_SCALE))
+def test_an_untrained_head_puts_the_item_that_is_most_similar_to_the_query_first() -> None:
+    assert RankingHead().output(question(0, 1, -1), CONTENTS, UNTRAINED).scores == pytest.approx((0, QUERY_SCALE))
 
 
-def test_without_a_query_there_is_silence_until_it_is_taught() -> None:
-    asked = question(0, 1, 1)
-    assert RankingHead().output(asked, CONTENTS, UNTAUGHT).scores == ()
-    assert RankingHead().output(asked, CONTENTS, TAUGHT).scores == pytest.approx((ROOT, -ROOT))
+def test_without_a_query_an_untrained_head_gives_no_scores() -> None:
+    ranking_input = question(0, 1, 1)
+    assert RankingHead().output(ranking_input, CONTENTS, UNTRAINED).scores == ()
+    assert RankingHead().output(ranking_input, CONTENTS, TRAINED).scores == pytest.approx((SQRT_DIM, -SQRT_DIM))
 
 
-def test_what_was_taught_adds_to_the_query() -> None:
-    found = RankingHead().output(question(0, 1, -1), CONTENTS, TAUGHT).scores
-    assert found == pytest.approx((ROOT, QUERY_SCALE - ROOT))
+def test_the_learned_preference_is_added_to_the_similarity_with_the_query() -> None:
+    scores = RankingHead().output(question(0, 1, -1), CONTENTS, TRAINED).scores
+    assert scores == pytest.approx((SQRT_DIM, QUERY_SCALE - SQRT_DIM))
 
 
-def test_the_loss_is_logistic_over_the_pairs_in_order() -> None:
+def test_the_loss_is_logistic_over_the_ordered_pairs() -> None:
     batch, targets = CONTENTS.expand(2, 3, 2), [RankingTarget((0, 1, 1)), RankingTarget((0, 0, 0))]
-    losses = RankingHead().losses(question(0, 1, 2), batch, TAUGHT, targets)
-    assert losses.tolist() == pytest.approx([math.log1p(math.exp(-2 * ROOT)), 0.0])
+    losses = RankingHead().losses(question(0, 1, 2), batch, TRAINED, targets)
+    assert losses.tolist() == pytest.approx([math.log1p(math.exp(-2 * SQRT_DIM)), 0.0])
 
 
-def test_items_that_are_not_numbered_in_a_row_are_refused() -> None:
+def test_item_indices_with_a_gap_are_refused() -> None:
     with pytest.raises(ValueError, match=r"item_indices is \(0, 2\) for 2 contents"):
         question(0, 2)

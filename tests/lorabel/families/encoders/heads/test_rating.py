@@ -21,24 +21,24 @@ def question(minimum: float | None = None, maximum: float | None = None) -> Rati
     return RatingInput(contents=(Content(modality=Modality.TEXT, text="so so"),), minimum=minimum, maximum=maximum)
 
 
-def basis(place: float, error: float) -> HeadParameters:
-    """Whatever the features are, this place on the scale."""
+def parameters(position: float, error: float) -> HeadParameters:
+    """Parameters with which every content gets this position on the internal scale, and this expected error."""
     weights = torch.zeros(DIM + 1, 2)
-    weights[-1] = torch.tensor([place, math.log(math.expm1(error))])
+    weights[-1] = torch.tensor([position, math.log(math.expm1(error))])
     return HeadParameters(torch.empty(0, DIM), weights, 1.0, None)
 
 
-def estimate(asked: RatingInput, place: float, error: float = 1.0) -> Estimate:
-    return RatingHead().output(asked, torch.ones(1, DIM) / DIM**0.5, basis(place, error))
+def estimate(rating_input: RatingInput, position: float, error: float = 1.0) -> Estimate:
+    return RatingHead().output(rating_input, torch.ones(1, DIM) / DIM**0.5, parameters(position, error))
 
 
-@pytest.mark.parametrize(("place", "value"), [(0, 3), (2, 5), (1, 4), (9, 5), (-9, 1)])
-def test_between_bounds_the_scale_has_five_stars_and_no_more(place: float, value: float) -> None:
-    assert estimate(question(1, 5), place).value == pytest.approx(value)
-    assert estimate(question(0, 100), place).value == pytest.approx(25 * (value - 1))
+@pytest.mark.parametrize(("position", "value"), [(0, 3), (2, 5), (1, 4), (9, 5), (-9, 1)])
+def test_between_bounds_the_internal_scale_has_five_stars(position: float, value: float) -> None:
+    assert estimate(question(1, 5), position).value == pytest.approx(value)
+    assert estimate(question(0, 100), position).value == pytest.approx(25 * (value - 1))
 
 
-def test_without_bounds_the_scale_is_logarithmic_and_knows_the_one_bound_there_is() -> None:
+def test_without_two_bounds_the_internal_scale_is_logarithmic_and_a_single_bound_is_kept() -> None:
     assert estimate(question(), math.log(101)).value == pytest.approx(100)
     assert estimate(question(), -math.log(101)).value == pytest.approx(-100)
     assert estimate(question(minimum=0), -math.log(101)).value == 0
@@ -52,25 +52,28 @@ def test_the_error_is_in_the_unit_of_the_answer() -> None:
 
 @pytest.mark.parametrize("bounds", [(1, 5), (0, 100), (None, None)])
 def test_the_loss_is_least_where_the_estimate_is_right(bounds: tuple[float | None, float | None]) -> None:
-    asked, targets = question(*bounds), [RatingTarget(value) for value in (2.0, 4.0)]
+    rating_input = question(*bounds)
     contents = torch.ones(2, 1, DIM) / DIM**0.5
-    right = estimate(asked, 0.3)
-    assert right.value is not None
-    losses = RatingHead().losses(asked, contents, basis(0.3, 1e-3), [*targets, RatingTarget(right.value)][1:])
-    assert float(losses[1]) == pytest.approx(0, abs=1e-4) and float(losses[0]) > 0.01
+    estimated = estimate(rating_input, 0.3).value
+    assert estimated is not None
+    targets = [RatingTarget(4.0), RatingTarget(estimated)]
+    wrong_loss, right_loss = RatingHead().losses(rating_input, contents, parameters(0.3, 1e-3), targets).tolist()
+    assert right_loss == pytest.approx(0, abs=1e-4) and wrong_loss > 0.01
 
 
-def test_nobody_answers_before_the_head_is_taught_and_then_also_from_memory(tmp_path: Path) -> None:
+def test_only_an_adapter_that_has_trained_the_head_gives_an_estimate_which_the_cache_gives_again(
+    tmp_path: Path,
+) -> None:
     source, adapter_folders = DualEncoder.tiny(tmp_path / "base"), AdapterFolders(tmp_path / "adapters")
     family = DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
-    asked = question(1, 5)
+    rating_input = question(1, 5)
     other = save_random_adapter(family, adapter_folders, "p1.v1", 4, sorted(family.tower(Modality.IMAGE)))
-    taught = save_random_adapter(family, adapter_folders, "p1.v2", 4, family.trained_layers(asked))
+    trained = save_random_adapter(family, adapter_folders, "p1.v2", 4, family.trained_layers(rating_input))
     bank, cache = AdapterBank(family, adapter_folders, 10**9), FeatureCache({FEATURES: 10**6, TEXTS: 10**6})
-    example = family.prepare(asked, lambda media: b"")
-    names = (None, other, taught)
-    answers = family.predict([example] * 3, names, bank, cache)
-    assert [answer.value is None for answer in answers] == [True, True, False]
-    for name, answer in zip(names, answers, strict=True):
-        known = family.recall(asked, lambda media: None, name, bank, cache)
-        assert known is not None and family.answer(known, name, bank, cache) == answer
+    prepared = family.prepare(rating_input, lambda media: b"")
+    names = (None, other, trained)
+    estimates = family.predict([prepared] * 3, names, bank, cache)
+    assert [estimate.value is None for estimate in estimates] == [True, True, False]
+    for name, expected in zip(names, estimates, strict=True):
+        recalled = family.recall(rating_input, lambda media: None, name, bank, cache)
+        assert recalled is not None and family.answer(recalled, name, bank, cache) == expected
