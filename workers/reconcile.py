@@ -60,12 +60,14 @@ def _compare(services: Services, client: LabelStudio, project_id: int) -> tuple[
     added += _add(services, project_id, batch)
     with services.store.read() as session:
         # Annotations that arrived while the pages were read may be newer than the pages, so they are left out.
-        known = select(Annotation.id).where(
+        stored = select(Annotation.id).where(
             Annotation.project_id == project_id,
             Annotation.is_deleted.is_(False),
             Annotation.received_at < started,
         )
-        unlisted_ids = [annotation_id for annotation_id in session.scalars(known) if annotation_id not in seen_ids]
+        unlisted_ids = [
+            annotation_id for annotation_id in session.scalars(stored) if annotation_id not in seen_ids
+        ]
     # A deletion cannot be undone, so Label Studio is asked about each annotation.
     deleted_ids = [annotation_id for annotation_id in unlisted_ids if not client.has_annotation(annotation_id)]
     with services.store.write() as session:

@@ -26,14 +26,16 @@ def family() -> DualEncoder:
 
 def training_examples(problem: Problem, modalities: set[Modality]) -> list[examples.TrainingExample]:
     """The course's tasks, with only the contents of these modalities."""
-    made = []
+    examples_of_course = []
     for number, (data, result) in enumerate(COURSE.tasks):
         question, target = problem.model_input(data), problem.target(result, data)
         assert isinstance(question, LabelsInput)
         contents = tuple(content for content in question.contents if content.modality in modalities)
         question = question.model_copy(update={"contents": contents})
-        made.append(examples.TrainingExample((number,), number, question, target, problem.class_of(target), True))
-    return made
+        examples_of_course.append(
+            examples.TrainingExample((number,), number, question, target, problem.class_of(target), True)
+        )
+    return examples_of_course
 
 
 def fetch(media: MediaRef) -> bytes:
@@ -43,8 +45,8 @@ def fetch(media: MediaRef) -> bytes:
 def accuracy(family: DualEncoder, modalities: set[Modality], folder: Path) -> float:
     """The accuracy on held-out tasks, after training on the other tasks."""
     (problem,) = bind(COURSE.label_config).bindings
-    made = training_examples(problem, modalities)
-    prepared, unreadable = examples.prepare(made, family, lambda media: media, fetch)
+    to_prepare = training_examples(problem, modalities)
+    prepared, unreadable = examples.prepare(to_prepare, family, lambda media: media, fetch)
     assert not unreadable
     train, held_out = (
         [
