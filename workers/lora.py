@@ -199,14 +199,7 @@ def fine_tune(
         SettingsError: the tracker's package is missing.
     """
     check_tracker(recipe.tracker)
-    accelerator = Accelerator(
-        cpu=family.device.type == "cpu",
-        mixed_precision="bf16" if recipe.precision == "bfloat16" else "no",
-        log_with=None if recipe.tracker == "none" else recipe.tracker,
-        project_dir=folder,
-        # The processes of `workers/launch.py` share each batch, so one step of all of them is one schedule step.
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
+    accelerator = _accelerator(family, recipe, folder)
     if recipe.tracker != "none":
         accelerator.init_trackers(name, config=asdict(recipe))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -228,6 +221,17 @@ def fine_tune(
             break
     accelerator.end_training()
     return loss
+
+
+def _accelerator(family: Family, recipe: Recipe, folder: Path) -> Accelerator:
+    return Accelerator(
+        cpu=family.device.type == "cpu",
+        mixed_precision="bf16" if recipe.precision == "bfloat16" else "no",
+        log_with=None if recipe.tracker == "none" else recipe.tracker,
+        project_dir=folder,
+        # The processes of `workers/launch.py` share each batch, so one step of all of them is one schedule step.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
 
 
 def check_tracker(tracker: str) -> None:
