@@ -4,7 +4,6 @@ Each file in this folder holds one family, which `lorabel.discovery` finds. A fa
 answers and which modalities it reads. It knows nothing of Label Studio, projects or HTTP.
 """
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,8 +16,6 @@ from torch import Tensor, nn
 from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality
 from lorabel.families.cache import FeatureCache
 from lorabel.settings import Settings
-
-log = logging.getLogger(__name__)
 
 Fetch = Callable[[MediaRef], bytes]
 DigestOf = Callable[[MediaRef], str | None]
