@@ -17,6 +17,7 @@ from backend import (
     openapi,
     project_routes,
     search_routes,
+    version_routes,
 )
 from backend.services import EXTENSION, Services, services
 from lorabel.errors import (
@@ -50,6 +51,7 @@ ROUTE_MODULES = (
     project_routes,
     bulk_run_routes,
     search_routes,
+    version_routes,
     monitoring_routes,
     openapi,
 )

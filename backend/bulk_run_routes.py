@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from backend import http_bodies, rest_records
+from backend import http_bodies, rest_responses
 from backend.http_bodies import read_body
 from backend.project_routes import PROJECT
 from backend.services import services
@@ -59,8 +59,8 @@ def list_bulk_runs(project_id: int) -> Answer:
     """List the bulk runs of a project, the newest first."""
     with services().store.read() as session:
         projects.get(session, project_id)
-        runs = [rest_records.BulkRunRecord.of(row) for row in bulk_runs.list_of(session, project_id)]
-    return rest_records.BulkRunList(runs=runs).model_dump(mode="json")
+        runs = [rest_responses.BulkRunRecord.of(row) for row in bulk_runs.list_of(session, project_id)]
+    return rest_responses.BulkRunList(runs=runs).model_dump(mode="json")
 
 
 @blueprint.get(RUN)
@@ -88,4 +88,4 @@ def _require_api_access(project_id: int) -> None:
 
 
 def _json(run: BulkRun) -> Answer:
-    return rest_records.BulkRunRecord.of(run).model_dump(mode="json")
+    return rest_responses.BulkRunRecord.of(run).model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""JSON bodies of requests, and of our answers to Label Studio. `rest_records.py` has the answers of the REST API.
+"""JSON bodies of requests, and of our answers to Label Studio. `rest_responses.py` has the answers of REST.
 
 Label Studio 1.23.2 sends many more fields (tests/data/recordings). A field that is not named here is never read,
 above all the `annotations` in the tasks of `/predict`.

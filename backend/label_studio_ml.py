@@ -20,7 +20,7 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 from pydantic import ValidationError
 
-from backend import events, http_bodies, predictions
+from backend import http_bodies, predictions, webhook_events
 from backend.services import Services
 from lorabel.database import projects
 from lorabel.database.tables import Project, version_name
@@ -35,7 +35,7 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
     """The model that label-studio-ml hosts. 1.0.9 creates an instance at every /setup, 2.x for each request, so an
     instance has no state of its own."""
 
-    TRAIN_EVENTS = tuple(events.EVENT_BODIES)
+    TRAIN_EVENTS = tuple(webhook_events.EVENT_BODIES)
 
     def setup(self) -> None:
         """Name the live version in the answer to /setup. Called by 2.x only."""
@@ -73,7 +73,7 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
         version has changed since the last answer.
         """
         event, data = (kwargs["event"], kwargs["data"]) if "event" in kwargs else args[:2]
-        answer = events.receive(_services(), json.dumps({"action": event, **data}).encode())
+        answer = webhook_events.receive(_services(), json.dumps({"action": event, **data}).encode())
         if HAS_OWN_VERSIONS:
             return answer.model_dump(exclude_none=True)
         project_id = int(data["project"]["id"])

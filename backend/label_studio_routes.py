@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response, after_this_request, request
 
-from backend import events, http_bodies, predictions, rest_records
+from backend import http_bodies, predictions, rest_responses, webhook_events
 from backend.http_bodies import read_body
 from backend.services import Services, services
 from lorabel.database import projects, versions
@@ -47,7 +47,7 @@ def setup() -> Answer:
 def validate() -> Answer:
     """Tell which control tags of a label config we predict, and why not the others. Not called by Label Studio."""
     body = http_bodies.parse(http_bodies.Validate, read_body())
-    return rest_records.ServedRecord.of(bind(body.label_config)).model_dump()
+    return rest_responses.ServedRecord.of(bind(body.label_config)).model_dump()
 
 
 @blueprint.post("/predict")
@@ -63,8 +63,8 @@ def predict() -> Answer:
 
 @blueprint.post("/webhook")
 def webhook() -> Answer:
-    """Store an event, see `backend/events.py`."""
-    return events.receive(services(), read_body()).model_dump(exclude_none=True)
+    """Store an event, see `backend/webhook_events.py`."""
+    return webhook_events.receive(services(), read_body()).model_dump(exclude_none=True)
 
 
 @blueprint.get("/versions")

@@ -1,5 +1,4 @@
-"""REST routes of projects, for ML engineers: versions, training runs, annotations, label errors and events; train,
-promote, roll back."""
+"""REST routes of projects, for ML engineers: training runs, annotations, label errors and events; train."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +7,12 @@ from flask import Blueprint, request
 from pydantic import BaseModel
 from sqlalchemy import Select, func, select
 
-from backend import http_bodies, rest_records
-from backend.http_bodies import read_body
+from backend import http_bodies, rest_responses
 from backend.services import services
 from lorabel.curation import label_errors
-from lorabel.database import projects, training_runs, versions
+from lorabel.database import projects, training_runs
 from lorabel.database.tables import Annotation, Event, EventState
 from lorabel.errors import BadRequestError
-from lorabel.inference import promotion
 
 blueprint = Blueprint("projects", __name__, url_prefix="/api/v1")
 PROJECT = f"/projects/<int(max={http_bodies.LARGEST_ID}):project_id>"
@@ -28,36 +25,15 @@ Answer = dict[str, Any]
 def list_projects() -> Answer:
     """List all projects that are not deleted."""
     with services().store.read() as session:
-        summaries = [rest_records.summarize(session, project) for project in projects.list_all(session)]
-    return _json(rest_records.ProjectList(projects=summaries))
+        summaries = [rest_responses.summarize(session, project) for project in projects.list_all(session)]
+    return as_json(rest_responses.ProjectList(projects=summaries))
 
 
 @blueprint.get(PROJECT)
 def get_project(project_id: int) -> Answer:
     """Show a project, with its label config and the tasks that could not be read."""
     with services().store.read() as session:
-        return _json(rest_records.describe(session, projects.get(session, project_id)))
-
-
-@blueprint.get(f"{PROJECT}/versions")
-def list_versions(project_id: int) -> Answer:
-    """List the versions of a project, the newest first. The base models, v0, are the last."""
-    with services().store.read() as session:
-        project = projects.get(session, project_id)
-        version_records = [rest_records.VersionRecord.of(row) for row in versions.list_of(session, project_id)]
-    version_records.append(rest_records.VersionRecord.of_base(project))
-    return _json(rest_records.VersionList(live_version=project.live_version, versions=version_records))
-
-
-@blueprint.get(f"{PROJECT}/versions/<version>")
-def get_version(project_id: int, version: str) -> Answer:
-    """Show a version, which is named `3`, `v3` or `p12.v3`."""
-    with services().store.read() as session:
-        project = projects.get(session, project_id)
-        number = versions.parse_number(project_id, version)
-        if number == 0:
-            return _json(rest_records.VersionRecord.of_base(project))
-        return _json(rest_records.VersionRecord.of(versions.get(session, project_id, number)))
+        return as_json(rest_responses.describe(session, projects.get(session, project_id)))
 
 
 @blueprint.get(f"{PROJECT}/runs")
@@ -65,8 +41,8 @@ def list_runs(project_id: int) -> Answer:
     """List the training runs of a project, the newest first."""
     with services().store.read() as session:
         projects.get(session, project_id)
-        runs = [rest_records.RunRecord.of(row) for row in training_runs.list_of(session, project_id)]
-    return _json(rest_records.RunList(runs=runs))
+        runs = [rest_responses.RunRecord.of(row) for row in training_runs.list_of(session, project_id)]
+    return as_json(rest_responses.RunList(runs=runs))
 
 
 @blueprint.get(f"{PROJECT}/annotations")
@@ -75,8 +51,8 @@ def list_annotations(project_id: int) -> Answer:
     with services().store.read() as session:
         projects.get(session, project_id)
     rows, total = _page(select(Annotation).where(Annotation.project_id == project_id).order_by(Annotation.id))
-    annotations = [rest_records.AnnotationRecord.model_validate(row) for row in rows]
-    return _json(rest_records.AnnotationList(total=total, annotations=annotations))
+    annotations = [rest_responses.AnnotationRecord.model_validate(row) for row in rows]
+    return as_json(rest_responses.AnnotationList(total=total, annotations=annotations))
 
 
 @blueprint.get(f"{PROJECT}/label-errors")
@@ -85,7 +61,7 @@ def list_label_errors(project_id: int) -> Answer:
     sources = label_errors.Sources(
         services().settings, services().store, services().model_client, services().authorizations
     )
-    return _json(rest_records.LabelErrorList.model_validate(label_errors.find(sources, project_id)))
+    return as_json(rest_responses.LabelErrorList.model_validate(label_errors.find(sources, project_id)))
 
 
 @blueprint.get("/events")
@@ -97,8 +73,8 @@ def list_events() -> Answer:
             raise BadRequestError(f"state {state!r} is none of {', '.join(EventState)}")
         query = query.where(Event.state == state)
     rows, total = _page(query)
-    events = [rest_records.EventRecord.model_validate(row) for row in rows]
-    return _json(rest_records.EventList(total=total, events=events))
+    events = [rest_responses.EventRecord.model_validate(row) for row in rows]
+    return as_json(rest_responses.EventList(total=total, events=events))
 
 
 @blueprint.post(f"{PROJECT}/train")
@@ -106,25 +82,7 @@ def train(project_id: int) -> tuple[Answer, int]:
     """Queue a training run. If a run of the project waits already, answer with that run."""
     run = training_runs.request(services().store, project_id, "asked for over REST")
     services().jobs.train(run.id, run.attempt)
-    return _json(rest_records.RunRecord.of(run)), 202
-
-
-@blueprint.post(f"{PROJECT}/promote")
-def promote(project_id: int) -> Answer:
-    """Make a version live. The next prediction uses it; no restart is needed."""
-    body = http_bodies.parse(http_bodies.Promote, read_body())
-    number = versions.parse_number(project_id, body.version)
-    live = promotion.promote(services().store, services().model_client, project_id, number)
-    services().jobs.look_ahead(project_id)
-    return _json(rest_records.LiveVersion(live_version=live))
-
-
-@blueprint.post(f"{PROJECT}/rollback")
-def rollback(project_id: int) -> Answer:
-    """Make the live version's parent live."""
-    live = promotion.rollback(services().store, services().model_client, project_id)
-    services().jobs.look_ahead(project_id)
-    return _json(rest_records.LiveVersion(live_version=live))
+    return as_json(rest_responses.RunRecord.of(run)), 202
 
 
 def _page(query: Select[Any]) -> tuple[Sequence[Any], int]:
@@ -147,5 +105,6 @@ def read_number(name: str, default: int, largest: int) -> int:
     return int(text)
 
 
-def _json(record: BaseModel) -> Answer:
+def as_json(record: BaseModel) -> Answer:
+    """The body of an answer: the record with values that JSON has."""
     return record.model_dump(mode="json")

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, request
 
-from backend import rest_records
+from backend import rest_responses
 from backend.http_bodies import LARGEST_ID
 from backend.project_routes import PROJECT, read_number
 from backend.services import prediction_slot, services
@@ -35,8 +35,8 @@ def search(project_id: int) -> dict[str, Any]:
     with services().store.read() as session:
         links = task_links(projects.get(session, project_id), services().settings, result.hits)
     hits = [
-        rest_records.HitRecord(task_id=hit.task_id, similarity=hit.similarity, url=url)
+        rest_responses.HitRecord(task_id=hit.task_id, similarity=hit.similarity, url=url)
         for hit, url in zip(result.hits, links, strict=True)
     ]
-    answer = rest_records.SearchRecord(hits=hits, indexed=result.indexed, missing=result.missing)
+    answer = rest_responses.SearchRecord(hits=hits, indexed=result.indexed, missing=result.missing)
     return answer.model_dump(mode="json")

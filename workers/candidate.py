@@ -13,8 +13,8 @@ from lorabel.contracts import MediaRef
 from lorabel.families.base import Family
 from lorabel.problems.base import Problem
 from workers import evaluate, examples, launch, lora
+from workers.acceptance import Judgement, judge
 from workers.calibration import Calibration, calibrate
-from workers.evaluate import Judgement
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def make_candidate(
     live_metrics = evaluate.compute_metrics(problem, tested_examples, live_outputs)
     targets = [example.target for example in held_out]
     return Candidate(
-        evaluate.judge(candidate_metrics, live_metrics, len(held_out), settings),
+        judge(candidate_metrics, live_metrics, len(held_out), settings),
         calibrate(problem, targets, outputs[: len(held_out)], settings.evaluate_min_tasks),
         family.source,
         loss,

@@ -16,7 +16,7 @@ from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.errors import SettingsError
 from lorabel.inference.model_client import ModelClient
-from lorabel.label_studio.authorizations import Authorizations
+from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
 

@@ -18,8 +18,8 @@ from rq.timeouts import TimerDeathPenalty
 from lorabel import logs
 from lorabel.database.jobs import BULK, LIGHT, LOOKAHEAD, TRAIN
 from lorabel.settings import Settings
+from workers.requeue_sweep import sweep_forever
 from workers.services import Services
-from workers.sweep import sweep_forever
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import signal
 import typer
 
 from lorabel.commands.context import CommandContext, open_context
-from lorabel.commands.progress import ACTIVE, show_until_ended, report
+from lorabel.commands.progress import ACTIVE, report, show_until_ended
 from lorabel.curation.strategy import Strategy
 from lorabel.database import bulk_runs, projects
 from lorabel.database.jobs import Jobs

@@ -5,7 +5,7 @@ from contextlib import closing
 from lorabel.commands.context import new_table, open_context
 from lorabel.curation import label_errors
 from lorabel.inference.model_client import ModelClient
-from lorabel.label_studio.authorizations import Authorizations
+from lorabel.label_studio.media_authorizations import Authorizations
 
 
 def list_label_errors(project_id: int, *, limit: int) -> None:

@@ -6,7 +6,7 @@ from lorabel.commands.context import new_table, open_context
 from lorabel.commands.progress import FAILURES_SHOWN
 from lorabel.database import projects
 from lorabel.inference.model_client import ModelClient
-from lorabel.label_studio.authorizations import Authorizations
+from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.search.searcher import Searcher, task_links
 
 

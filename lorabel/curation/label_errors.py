@@ -21,7 +21,7 @@ from lorabel.errors import ConflictError, MissingTargetError, UnreadableError
 from lorabel.inference.messages import Priority
 from lorabel.inference.model_client import ModelClient
 from lorabel.inference.requests import PredictionCaller
-from lorabel.label_studio.authorizations import Authorizations
+from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.search.embeddings import task_vectors

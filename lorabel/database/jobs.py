@@ -1,7 +1,7 @@
 """Puts jobs on the RQ queues. A job is a function's dotted path with JSON arguments.
 
-Losing a job does no harm: the database says what there is to do, and the sweep (`workers/sweep.py`) puts the
-job on its queue again.
+Losing a job does no harm: the database says what there is to do, and the sweep (`workers/requeue_sweep.py`) puts
+the job on its queue again.
 """
 
 import logging

@@ -29,6 +29,7 @@ from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
+from lorabel.families.lora_layers import trained_modalities
 from lorabel.media.audio import decode_audio, windows
 from lorabel.settings import Settings
 
@@ -168,7 +169,7 @@ class AudioTextEncoder(Encoder):
     @property
     def trained_modalities(self) -> frozenset[Modality]:
         """All if LORA_TOWERS is `both`; else text only."""
-        return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
+        return trained_modalities(self.settings.lora_towers, self.modalities, by_default={Modality.TEXT})
 
     @cached_property
     def scale(self) -> float:

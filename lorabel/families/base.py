@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality
 from lorabel.families.cache import FeatureCache
+from lorabel.families.lora_layers import linear_layers
 from lorabel.settings import Settings
 
 Fetch = Callable[[MediaRef], bytes]
@@ -159,7 +160,7 @@ class Family(ABC):
 
     def lora_layers(self) -> list[str]:
         """Return the names of all layers that an adapter may be on: all linear layers of `module`."""
-        return [name for name, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
+        return linear_layers(self.module)
 
     def trained_layers(self, question: Input) -> list[str]:
         """Return those of `lora_layers` that a new adapter for such questions is put on."""

@@ -27,6 +27,7 @@ from lorabel.errors import SettingsError
 from lorabel.families.encoders.attention import separate_attention
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
+from lorabel.families.lora_layers import trained_modalities
 from lorabel.media.image import decode_image
 from lorabel.media.video import decode_video
 from lorabel.settings import Settings
@@ -143,7 +144,7 @@ class DualEncoder(Encoder):
     @property
     def trained_modalities(self) -> frozenset[Modality]:
         """All if LORA_TOWERS is `both`; else text only."""
-        return self.modalities if self.settings.lora_towers == "both" else frozenset({Modality.TEXT})
+        return trained_modalities(self.settings.lora_towers, self.modalities, by_default={Modality.TEXT})
 
     @cached_property
     def scale(self) -> float:

@@ -30,6 +30,7 @@ from transformers.utils import cached_file
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.encoders.encoder import Encoder
+from lorabel.families.lora_layers import trained_modalities
 from lorabel.settings import Settings
 
 CONTENTS, LABELS = "contents", "labels"
@@ -133,7 +134,7 @@ class TextEncoder(Encoder):
     @property
     def trained_modalities(self) -> frozenset[Modality]:
         """Text if LORA_TOWERS is `both`; else none, since only the tower for label texts is trained."""
-        return self.modalities if self.lora_towers == "both" else frozenset()
+        return trained_modalities(self.lora_towers, self.modalities, by_default=())
 
     @property
     def scale(self) -> float:

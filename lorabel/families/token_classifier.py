@@ -26,6 +26,7 @@ from lorabel.contracts import BatchAdapters, Input, Modality, SpanScores, SpansI
 from lorabel.errors import SettingsError
 from lorabel.families.base import DigestOf, Family, Fetch, NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
+from lorabel.families.lora_layers import trains_all_towers
 from lorabel.families.spans.tagger import HEAD, Tagger, word_logits
 from lorabel.families.spans.windows import Window, cut_windows
 from lorabel.families.spans.word_spans import span_losses, span_scores
@@ -236,7 +237,7 @@ class TokenClassifier(Family):
 
     def trained_layers(self, question: Input) -> list[str]:
         """Return the head; with LORA_TOWERS=both also the encoder's layers."""
-        return self.lora_layers() if self.lora_towers == "both" else [HEAD]
+        return self.lora_layers() if trains_all_towers(self.lora_towers) else [HEAD]
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:

@@ -21,8 +21,8 @@ from lorabel.inference.messages import Priority
 from lorabel.inference.model_client import ModelClient
 from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.label_studio.access import api_access, label_studio_access, require_api_access
-from lorabel.label_studio.authorizations import Authorizations
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.search import embeddings
 from lorabel.search.indexing import Indexing

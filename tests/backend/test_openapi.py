@@ -9,7 +9,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from backend import openapi
 from tests.backend import requests
-from tests.backend.test_events import EVENTS
+from tests.backend.test_webhook_events import EVENTS
 
 
 @pytest.fixture

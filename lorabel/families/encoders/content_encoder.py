@@ -107,7 +107,7 @@ class ContentEncoder(Family):
         Features of files are computed in `VIEWS` augmented views; `augment` then chooses one of them.
         """
         contents = {id(content): content for prepared in prepared_inputs for content in prepared.contents}
-        for modality in {content.modality for content in contents.values()}:
+        for modality in sorted({content.modality for content in contents.values()}):
             if self.tower(modality).isdisjoint(trained):
                 decoded = [content for content in contents.values() if content.modality == modality]
                 encoded = self._encode_views(decoded, generator)

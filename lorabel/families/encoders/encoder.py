@@ -25,6 +25,7 @@ from lorabel.families.encoders.content_encoder import ContentEncoder
 from lorabel.families.encoders.heads.base import Head, HeadParameters, read_weights, zero_layer
 from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, layer_name
 from lorabel.families.encoders.prepared_input import PreparedInput, batches, group_by_question
+from lorabel.families.lora_layers import encoder_layers
 
 # Most label texts that are encoded at once.
 TEXT_BATCH = 256
@@ -107,13 +108,11 @@ class Encoder(ContentEncoder):
         These are the towers of `trained_modalities`, the tower for label texts, and the layer of the head.
         """
         head = HEADS[type(question)]
-        trained_modalities = question.modalities & self.trained_modalities
-        layers = {layer for modality in trained_modalities for layer in self.tower(modality)}
-        if head.texts(question):
-            layers |= self.label_tower
-        if head.is_learned(question):
-            layers.add(layer_name(head))
-        return sorted(layers)
+        return encoder_layers(
+            [self.tower(modality) for modality in question.modalities & self.trained_modalities],
+            self.label_tower if head.texts(question) else frozenset(),
+            layer_name(head) if head.is_learned(question) else None,
+        )
 
     def recall(
         self, question: Input, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache

@@ -12,7 +12,7 @@ from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
 from lorabel.errors import ConflictError, NotFoundError
 from lorabel.inference.model_client import ModelClient
-from lorabel.label_studio.authorizations import Authorizations
+from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.settings import Settings
 
 COLOURS = ("red", "blue", "green")

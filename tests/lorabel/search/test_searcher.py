@@ -8,7 +8,7 @@ from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.inference.model_client import ModelClient
-from lorabel.label_studio.authorizations import Authorizations
+from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.search.searcher import Searcher, SearchResult
 from lorabel.settings import Settings
 from tests.backend import requests

@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from backend.app import create_app
-from backend.events import EVENT_BODIES
 from backend.services import EXTENSION, Services
+from backend.webhook_events import EVENT_BODIES
 from lorabel.database.tables import Event, EventState, Project, RunState, TrainingRun
 from lorabel.settings import Settings
 from tests.backend import requests
@@ -227,6 +227,6 @@ def test_start_training_that_fails_half_way_stays_pending_for_the_sweep(
     def fail(*_: Any) -> None:
         raise OSError("killed")
 
-    monkeypatch.setattr("backend.events.training_runs.request", fail)
+    monkeypatch.setattr("backend.webhook_events.training_runs.request", fail)
     assert app.test_client().post("/webhook", json=requests.event("START_TRAINING")).status_code == 500
     assert [event.state for event in stored(services)] == [EventState.PENDING]

@@ -3,7 +3,7 @@ import pytest
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio import authorizations
 from lorabel.label_studio.access import LabelStudioAccess
-from lorabel.label_studio.authorizations import Authorizations
+from lorabel.label_studio.media_authorizations import Authorizations
 
 
 class FakeClient:

@@ -10,7 +10,7 @@ from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, RunState
 from lorabel.settings import Settings
 from tests.workers.events import annotation, put
-from workers import sweep
+from workers import requeue_sweep
 from workers.services import Services
 
 
@@ -43,7 +43,7 @@ def trained(services: Services) -> list[tuple[int, int]]:
 
 def test_pending_events_are_applied_and_start_the_run_that_is_due(services: Services, store: Store) -> None:
     put(store, *(annotation(i, i, "red", 0) for i in range(services.settings.train_after_annotations)))
-    sweep.sweep(services)
+    requeue_sweep.sweep(services)
     with store.read() as session:
         (run,) = training_runs.list_of(session, 1)
     assert run.state == RunState.QUEUED
@@ -53,8 +53,8 @@ def test_pending_events_are_applied_and_start_the_run_that_is_due(services: Serv
 def test_a_queued_run_whose_job_was_lost_gets_a_job_again(services: Services, store: Store) -> None:
     projects.upsert(store, 1, label_config="<View/>")
     run = training_runs.request(store, 1, "CLI")
-    sweep.sweep(services)
-    sweep.sweep(services)
+    requeue_sweep.sweep(services)
+    requeue_sweep.sweep(services)
     assert trained(services) == [(run.id, 1), (run.id, 1)]
 
 
@@ -63,18 +63,18 @@ def test_a_killed_run_gets_a_job_for_its_second_attempt(services: Services, stor
     run = training_runs.request(store, 1, "CLI")
     training_runs.claim(store, run.id)
     brief = services.settings.model_copy(update={"run_lease_seconds": 0.0})
-    sweep.sweep(replace(services, settings=brief))
+    requeue_sweep.sweep(replace(services, settings=brief))
     assert trained(services) == [(run.id, 2)]
 
 
 def test_a_killed_bulk_run_gets_a_job_again(services: Services, store: Store) -> None:
     projects.upsert(store, 1, label_studio_url="http://label-studio.test", api_key="token")
     run = bulk_runs.request(store, 1, "CLI")
-    sweep.sweep(services)
+    requeue_sweep.sweep(services)
     leases.claim(store, BulkRun, run.id)
-    sweep.sweep(services)
+    requeue_sweep.sweep(services)
     brief = services.settings.model_copy(update={"run_lease_seconds": 0.0})
-    sweep.sweep(replace(services, settings=brief))
+    requeue_sweep.sweep(replace(services, settings=brief))
     assert cast(RecordedJobs, services.jobs).preannotated == [(run.id, 1), (run.id, 2)]
 
 
@@ -88,7 +88,7 @@ def test_after_a_failed_sweep_the_next_one_comes(services: Services, monkeypatch
             stop.set()
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(sweep, "sweep", fail)
+    monkeypatch.setattr(requeue_sweep, "sweep", fail)
     quick = services.settings.model_copy(update={"sweep_seconds": 0.01})
-    sweep.sweep_forever(replace(services, settings=quick), stop)
+    requeue_sweep.sweep_forever(replace(services, settings=quick), stop)
     assert len(calls) == 3
