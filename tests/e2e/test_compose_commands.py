@@ -23,6 +23,7 @@ from PIL import Image
 from tests.deploy.compose import COMPOSE, ROOT, interpolate, read
 from tests.e2e.label_studio_server import Server, kill_group
 from tests.servers import MissingServerError, PostgresServer, free_port, postgres_server, redis_server
+from tests.skipped import skip_or_fail
 
 pytestmark = pytest.mark.e2e
 
@@ -121,7 +122,7 @@ def postgres() -> Iterator[PostgresServer]:
                 connection.execute(script.read_bytes())
             yield server
     except MissingServerError as error:
-        _skip_or_fail(str(error))
+        skip_or_fail(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def deployment(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactor
                 for process in deployment.running.values():
                     kill_group(process)
     except MissingServerError as error:
-        _skip_or_fail(str(error))
+        skip_or_fail(str(error))
 
 
 @pytest.fixture
@@ -255,9 +256,3 @@ def _tiny_model(folder: Path) -> str:
     from lorabel.families.dual_encoder import DualEncoder
 
     return DualEncoder.tiny(folder)
-
-
-def _skip_or_fail(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -1,6 +1,5 @@
 """Two training workers on two machines (network namespaces), with one PostgreSQL and one Redis between them."""
 
-import os
 import re
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from tests.e2e.lorabel_processes import bare_environment
 from tests.e2e.processes import wait_until
 from tests.machines import NETWORK, Machine, NotPermittedError, machine
 from tests.servers import MissingServerError, postgres_server, redis_server
+from tests.skipped import skip_or_fail
 from tests.workers.events import START
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
 
@@ -78,9 +78,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             postgres = stack.enter_context(postgres_server(hosts, NETWORK))
             redis = stack.enter_context(redis_server(addresses=hosts))
         except MissingServerError as error:
-            if os.environ.get("CI") == "true":
-                pytest.fail(str(error))
-            pytest.skip(str(error))
+            skip_or_fail(str(error))
 
         def start(name: str, queue: str, host: str, prefix: list[str]) -> tuple["subprocess.Popen[bytes]", Path]:
             urls = {"DATABASE_URL": postgres.url(host=host), "REDIS_URL": redis.url(host=host)}

