@@ -55,6 +55,7 @@ class ServedRecord(Record):
 
     @classmethod
     def of(cls, bound: BoundConfig) -> Self:
+        """The control tags of a label config: served and not served."""
         return cls(
             bindings=[
                 BindingRecord(from_name=binding.from_name, to_name=binding.to_name, problem=type(binding).__name__)
@@ -120,6 +121,7 @@ class VersionRecord(Record):
 
     @classmethod
     def of(cls, row: ModelVersion) -> Self:
+        """The record of a version that was trained."""
         return cls(
             version=row.name,
             parent=version_name(row.project_id, row.parent),
@@ -167,6 +169,7 @@ class RunRecord(Record):
 
     @classmethod
     def of(cls, row: TrainingRun) -> Self:
+        """The record of a training run."""
         number = row.version_number
         return cls(
             version=None if number is None else version_name(row.project_id, number),
@@ -208,6 +211,7 @@ class BulkRunRecord(Record):
 
     @classmethod
     def of(cls, row: BulkRun) -> Self:
+        """The record of a bulk run."""
         number = row.version_number
         return cls(
             version=None if number is None else version_name(row.project_id, number),

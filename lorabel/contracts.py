@@ -146,6 +146,7 @@ class LabelTextsInput(Input):
     labels: tuple[tuple[str, ...], ...] = Field(min_length=1)
 
     def with_template(self, template: str) -> Self:
+        """Return the question with the template applied to each text of each label."""
         labels = tuple(tuple(template.replace("{}", text) for text in texts) for texts in self.labels)
         return self.model_copy(update={"labels": labels})
 
@@ -183,10 +184,12 @@ class EmbedInput(Input):
 
     @property
     def modalities(self) -> frozenset[Modality]:
+        """The modalities that the family must read: those of the contents and of `comparable_with`."""
         return super().modalities | self.comparable_with
 
     @property
     def is_model_needed(self) -> bool:
+        """False if the question is only answered from the cache."""
         return not self.is_cache_only
 
 

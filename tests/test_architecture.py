@@ -39,10 +39,24 @@ MAY_SEE_THE_ENVIRONMENT = (
     "backend/gunicorn.conf.py",
 )
 MOST_LINES = 400
+# Read by those who write plugins, call REST or change what computes: every public function says what it does.
+DOCUMENTED = (
+    "lorabel/contracts.py",
+    "lorabel/problems",
+    "lorabel/families",
+    "model_server/engine.py",
+    "model_server/adapters.py",
+    "backend",
+)
 
 
 def _files(*folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    """The Python files of folders; a file stands for itself."""
+    return [
+        path
+        for name in folders
+        for path in ([ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")))
+    ]
 
 
 def _name(path: Path) -> str:
@@ -177,6 +191,20 @@ def test_no_file_is_longer_than_it_should_be() -> None:
 def test_no_file_is_named_for_what_it_is_not() -> None:
     names = {path.stem for path in _files(*PACKAGES, "tests", "benchmarks")}
     assert names & {"utils", "util", "helpers", "helper", "common", "misc"} == set()
+
+
+@pytest.mark.parametrize("path", _files(*DOCUMENTED), ids=_name)
+def test_public_functions_and_classes_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    assert [
+        f"{node.lineno}: {node.name}"
+        for scope in (tree, *classes)
+        for node in scope.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and ast.get_docstring(node) is None
+    ] == []
 
 
 def _sees_environment(path: Path) -> bool:

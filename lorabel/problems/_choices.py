@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input, LabelScores, LabelsInput, LabelTarget, Modality
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
-from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.metrics import Metrics, classification, taxonomy
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content
@@ -63,6 +63,7 @@ class ChoicesProblem(Problem):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
+        """Bind the control tag if its objects have exactly the modalities of this problem; see `Problem.match`."""
         context = _context(control)
         modalities = {MODALITIES.get(tag.tag) for tag in (*control.objects, *context)}
         if control.tag not in TAGS or modalities != cls.modalities:
@@ -82,6 +83,7 @@ class ChoicesProblem(Problem):
         return cls(*tags_and_labels, choice == "multiple")
 
     def model_input(self, data: TaskData) -> LabelsInput:
+        """Ask which labels fit the objects together with the context texts of the task."""
         # Context texts are optional: a task without one is classified by the picture alone, by the same family.
         context = [tag for tag in self.context if data.get(tag.data_key) or MODALITIES[tag.tag] != Modality.TEXT]
         return LabelsInput(
@@ -103,6 +105,7 @@ class ChoicesProblem(Problem):
         return Prediction(predicted, confidence, _label_scores.margin(self.distributions(output)))
 
     def target(self, result: list[regions.Region], data: TaskData) -> LabelTarget:
+        """Return the labels of the annotation; of a taxonomy also the labels above them."""
         region_type = "choices" if self.taxonomy is None else "taxonomy"
         values = [
             value
@@ -126,14 +129,13 @@ class ChoicesProblem(Problem):
         return LabelTarget(indices)
 
     def perfect_output(self, target: LabelTarget) -> LabelScores:
+        """Return probability 1 for the right labels and 0 for the others."""
         if self.taxonomy is not None:
             return self.taxonomy.perfect_output(target)
         return LabelScores(probabilities=tuple(float(i in target.indices) for i in range(len(self.labels))))
 
     def metrics(self, targets: Sequence[LabelTarget], outputs: Sequence[Any]) -> Metrics:
-        # The backend never scores, and scikit-learn takes a second to import.
-        from lorabel.evaluation.metrics import classification, taxonomy
-
+        """Compute accuracy and the other metrics of `lorabel.evaluation.metrics.classification` or `taxonomy`."""
         predicted = [tuple(self._choose(output)[0]) for output in outputs]
         if self.taxonomy is not None:
             return taxonomy(self.taxonomy, targets, outputs, [index for (index,) in predicted])
@@ -165,15 +167,19 @@ class ChoicesProblem(Problem):
         return target.indices
 
     def label_names(self, target: LabelTarget) -> frozenset[str]:
+        """Return the values of the right labels."""
         return frozenset(self.labels[i].value for i in target.indices)
 
     def distributions(self, output: LabelScores) -> list[tuple[float, ...]]:
+        """Return one distribution for each group of labels that exclude each other."""
         return _label_scores.distributions(output.probabilities, self._parents, self.is_multiple)
 
     def true_indices(self, target: LabelTarget) -> list[int | None]:
+        """Return the index of the right label in each of `distributions`."""
         return _label_scores.true_indices(target.indices, self._parents, self.is_multiple)
 
     def calibrated(self, output: LabelScores, temperature: float) -> LabelScores:
+        """Return the output with each distribution divided by the temperature; the order of labels stays."""
         scores = _label_scores.tempered_scores(output.probabilities, self._parents, self.is_multiple, temperature)
         return LabelScores(probabilities=scores)
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from lorabel.contracts import Content, Contract, Input, Modality, Span, SpanScores, SpansInput, SpanTarget
 from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.span_metrics import entities
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.text_offsets import TAGS, flat_text
@@ -104,6 +105,7 @@ class NamedEntities(Problem):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
+        """Bind `Labels`, `HyperTextLabels` or `ParagraphLabels` on one text; see `Problem.match`."""
         object_tags = CONTROLS.get(control.tag, ())
         if not control.objects or any(tag.tag not in object_tags for tag in control.objects):
             return None
@@ -121,6 +123,7 @@ class NamedEntities(Problem):
         return cls(control.name, tag.name, tag, control.tag.lower(), control.labels)
 
     def model_input(self, data: TaskData) -> SpansInput:
+        """Ask for the spans of each label in the flat text of the task."""
         text = Content(modality=Modality.TEXT, text=flat_text(self.tag, data).text)
         return SpansInput(contents=(text,), labels=tuple(label.texts for label in self.labels))
 
@@ -142,6 +145,7 @@ class NamedEntities(Problem):
         return Prediction(predicted, sum(span.probability for span in output.spans) / len(output.spans))
 
     def target(self, result: list[regions.Region], data: TaskData) -> SpanTarget:
+        """Return the spans of the annotation as offsets into the flat text."""
         text = flat_text(self.tag, data)
         index_by_name = {label.value.casefold(): i for i, label in enumerate(self.labels)}
         spans: set[tuple[int, int, int]] = set()
@@ -160,14 +164,13 @@ class NamedEntities(Problem):
         return SpanTarget(tuple(sorted(spans)))
 
     def perfect_output(self, target: SpanTarget) -> SpanScores:
+        """Return the right spans, each with probability 1."""
         return SpanScores(
             spans=tuple(Span(start=start, end=end, label=label) for start, end, label in target.spans)
         )
 
     def metrics(self, targets: Sequence[SpanTarget], outputs: Sequence[Any]) -> Metrics:
-        # The backend never scores, and scikit-learn takes a second to import.
-        from lorabel.evaluation.span_metrics import entities
-
+        """Compute the metrics of `lorabel.evaluation.span_metrics.entities`."""
         predicted = [[(span.start, span.end, span.label) for span in output.spans] for output in outputs]
         return entities([target.spans for target in targets], predicted, [label.value for label in self.labels])
 

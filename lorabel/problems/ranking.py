@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from lorabel.contracts import Content, Contract, Input, ItemScores, Modality, RankingInput, RankingTarget
 from lorabel.errors import MissingTargetError, UnservedError
-from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.metrics import Metrics, ranking
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content, list_items
@@ -68,6 +68,7 @@ class Ranking(Problem):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
+        """Bind `Pairwise` on two objects, or `Ranker` on a `List` without buckets; see `Problem.match`."""
         tags = [tag.tag for tag in control.objects]
         is_pair = control.tag == "Pairwise" and len(tags) == 2 and all(tag in MODALITIES for tag in tags)
         is_list = control.tag == "Ranker" and tags == ["List"]
@@ -80,6 +81,7 @@ class Ranking(Problem):
         return cls(control.name, control.objects[0].name, control.objects, _query(control))
 
     def model_input(self, data: TaskData) -> RankingInput:
+        """Ask for a score for each item, given the query if there is one."""
         indexed = [(-1, content(self.query, data))] if self.query is not None else []
         for index, contents in enumerate(self._items(data).values()):
             indexed += [(index, item_content) for item_content in contents]
@@ -114,12 +116,11 @@ class Ranking(Problem):
         )
 
     def perfect_output(self, target: RankingTarget) -> ItemScores:
+        """Return scores in the order of the ranks."""
         return ItemScores(scores=tuple(-PERFECT_GAP * rank for rank in target.ranks))
 
     def metrics(self, targets: Sequence[RankingTarget], outputs: Sequence[ItemScores]) -> Metrics:
-        # The backend never scores, and SciPy takes a second to import.
-        from lorabel.evaluation.metrics import ranking
-
+        """Compute the metrics of `lorabel.evaluation.metrics.ranking`."""
         return ranking(targets, [output.scores for output in outputs])
 
     def aggregate(self, targets: Sequence[RankingTarget]) -> RankingTarget:

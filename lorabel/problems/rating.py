@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from lorabel.contracts import Contract, Estimate, Input, RatingInput, RatingTarget
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
-from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.metrics import Metrics, regression
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content
@@ -64,6 +64,7 @@ class Rating(Problem):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
+        """Bind `Rating` or `Number` on exactly one object; see `Problem.match`."""
         if control.tag not in ("Rating", "Number") or any(tag.tag not in MODALITIES for tag in control.objects):
             return None
         if len(control.objects) != 1:
@@ -75,6 +76,7 @@ class Rating(Problem):
         return cls(control.name, tag.name, control.tag.lower(), tag, minimum, maximum, step)
 
     def model_input(self, data: TaskData) -> RatingInput:
+        """Ask for a number between the bounds of the control tag."""
         return RatingInput(contents=(content(self.object, data),), minimum=self.minimum, maximum=self.maximum)
 
     def prediction(self, output: Estimate, data: TaskData) -> Prediction:
@@ -89,6 +91,7 @@ class Rating(Problem):
         return Prediction([region], 1 - min(1.0, output.expected_error / self._scale(output.value)))
 
     def target(self, result: list[regions.Region], data: TaskData) -> RatingTarget:
+        """Return the number of the annotation; it must lie within the bounds of the label config."""
         own_regions = [region for region in result if region.get("from_name") == self.from_name]
         value = own_regions[-1].get("value", {}).get(self.type) if own_regions else None
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -101,12 +104,11 @@ class Rating(Problem):
         return RatingTarget(float(value))
 
     def perfect_output(self, target: RatingTarget) -> Estimate:
+        """Return the number itself, with an expected error of 0."""
         return Estimate(value=target.value, expected_error=0.0)
 
     def metrics(self, targets: Sequence[RatingTarget], outputs: Sequence[Estimate]) -> Metrics:
-        # The backend never scores, and SciPy takes a second to import.
-        from lorabel.evaluation.metrics import regression
-
+        """Compute the metrics of `lorabel.evaluation.metrics.regression`."""
         values = [target.value for target in targets]
         return regression(values, [output.value for output in outputs], [self._scale(value) for value in values])
 
