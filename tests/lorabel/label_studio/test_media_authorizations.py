@@ -1,7 +1,7 @@
 import pytest
 
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio import authorizations
+from lorabel.label_studio import media_authorizations
 from lorabel.label_studio.access import LabelStudioAccess
 from lorabel.label_studio.media_authorizations import Authorizations
 
@@ -34,7 +34,7 @@ class FakeClient:
 @pytest.fixture
 def created(monkeypatch: pytest.MonkeyPatch) -> list[FakeClient]:
     FakeClient.created = []
-    monkeypatch.setattr(authorizations, "LabelStudio", FakeClient)
+    monkeypatch.setattr(media_authorizations, "LabelStudio", FakeClient)
     return FakeClient.created
 
 
@@ -64,7 +64,7 @@ def test_a_refused_token_is_tried_again_only_after_30_seconds(
     created: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers, clock = Authorizations(), [0.0]
-    monkeypatch.setattr(authorizations, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(media_authorizations, "monotonic", lambda: clock[0])
     for seconds, requests in ((0, 1), (10, 1), (29, 1), (31, 2)):
         clock[0] = seconds
         with pytest.raises(LabelStudioError):
@@ -75,7 +75,7 @@ def test_a_refused_token_is_tried_again_only_after_30_seconds(
 def test_the_least_recently_used_client_is_dropped_first(
     created: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorizations, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(media_authorizations, "MOST_CLIENTS", 2)
     headers = Authorizations()
     for key in ("a", "b", "a", "c", "a", "b"):
         headers.find(access(key))
