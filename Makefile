@@ -26,11 +26,11 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)"
+	$(BIN)/pytest -q -n 3 --dist loadfile -m "$(FAST)"
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
-	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)" \
+	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 3 --dist loadfile -m "$(FAST)" \
 		--ignore=tests/backend/test_recordings.py tests/backend tests/workers $(STATEFUL)
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 

@@ -130,7 +130,7 @@ def connect(
 
 @app.command()
 def doctor(project: Annotated[int | None, typer.Option(help="Look at this project only.")] = None) -> None:
-    """Check each part, and say what mends what is wrong."""
+    """Check each part, and say how to correct what is wrong."""
     from rich.console import Console
 
     from lorabel.commands.checks import print_check
@@ -197,7 +197,7 @@ def order(
     strategy: Annotated[Strategy, typer.Option(help="What goes first.")] = Strategy.UNCERTAINTY,
     detach: Detach = False,
 ) -> None:
-    """Order a project's unlabeled tasks for Label Studio's stream, so that few annotations teach much."""
+    """Order a project's unlabeled tasks for Label Studio's stream: those that teach most come first."""
     from lorabel.commands import bulk_runs
 
     bulk_runs.order(project, strategy, is_detached=detach)
@@ -220,7 +220,7 @@ def search(
 
 @app.command()
 def index(project: ProjectId) -> None:
-    """Embed all tasks of a project for `lorabel search`, which else does it bit by bit."""
+    """Embed all tasks of a project now, instead of a part at each `lorabel search`."""
     from lorabel.commands import search as searching
 
     searching.index(project)
