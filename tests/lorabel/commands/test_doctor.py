@@ -16,7 +16,7 @@ def settings_without_processes(settings: Settings) -> Settings:
 
 def test_every_fault_has_a_remedy_when_nothing_runs(settings_without_processes: Settings) -> None:
     missing_folder = settings_without_processes.data_dir / "nowhere"
-    settings = settings_without_processes.model_copy(update={"data_dir": missing_folder})
+    settings = settings_without_processes.model_copy(update={"data_dir": missing_folder, "database_url": None})
     failed_checks = {check.name: check for check in examine(settings) if not check.is_ok}
     assert {"database", "redis", "backend", "model server", "weights"} <= failed_checks.keys()
     assert all(check.finding and check.remedy for check in failed_checks.values())
