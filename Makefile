@@ -40,7 +40,7 @@ test: setup
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) check
 	$(MAKE) test-postgres
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e or slow"
+	$(BIN)/pytest -q -n 3 --dist loadfile -m "e2e or slow"
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:
