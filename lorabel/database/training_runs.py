@@ -41,7 +41,7 @@ class NewAnnotations(NamedTuple):
         newest_at: when the newest one arrived.
     """
 
-    count: int
+    total: int
     untried: int
     newest_at: datetime
 
@@ -171,9 +171,9 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     with store.read() as session:
         rows = session.execute(_new_annotations()).all()
     runs = []
-    for project, count, untried, newest_at in rows:
+    for project, total, untried, newest_at in rows:
         try:
-            new, policy = NewAnnotations(count, untried, newest_at), TrainingPolicy.of(project, settings)
+            new, policy = NewAnnotations(total, untried, newest_at), TrainingPolicy.of(project, settings)
             reason = _reason_if_due(store, project, new, policy)
             runs += [] if reason is None else [request(store, project.id, reason)]
         except Exception:
@@ -186,7 +186,7 @@ def is_for_new_annotations(run: TrainingRun) -> bool:
     return NEW_ANNOTATIONS.fullmatch(run.reason) is not None
 
 
-def _new_annotations() -> Select[tuple[Project, int, int, datetime]]:
+def _new_annotations() -> Select[Project, int, int, datetime]:
     """Query of each project that has new annotations and no active run, with the columns of `NewAnnotations`."""
     usable = (
         Annotation.run_id.is_(None),
@@ -217,7 +217,7 @@ def _new_annotations() -> Select[tuple[Project, int, int, datetime]]:
 
 def _reason_if_due(store: Store, project: Project, new: NewAnnotations, policy: TrainingPolicy) -> str | None:
     """The reason of the run that the project is due for; None if it is not due for one."""
-    if new.count < min(policy.train_after_annotations, policy.train_min_annotations) or not _can_learn(project):
+    if new.total < min(policy.train_after_annotations, policy.train_min_annotations) or not _can_learn(project):
         return None
     with store.read() as session:
         if _is_pausing(session, project.id):
@@ -248,7 +248,7 @@ def _count(session: Session, project_id: int, new: NewAnnotations) -> int:
             break
         tries, last_ended_at = tries + 1, last_ended_at or ended_at
     is_pausing = last_ended_at is not None and now() - last_ended_at < FIRST_PAUSE * 2 ** (tries - 1)
-    return new.untried if is_pausing else new.count
+    return new.untried if is_pausing else new.total
 
 
 def _can_learn(project: Project) -> bool:
