@@ -21,6 +21,7 @@ from label_studio_ml.model import LabelStudioMLBase
 from pydantic import ValidationError
 
 from backend import http_bodies, predictions, webhook_events
+from backend.extra_params import read_extra_params
 from backend.services import Services
 from lorabel.database import projects
 from lorabel.database.tables import Project, version_name
@@ -44,8 +45,8 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
 
     def set_extra_params(self, extra_params: Any) -> None:
         """Remember the project's extra params. Called by 2.x only, whose own method fails on a JSON object."""
-        if isinstance(extra_params, dict):
-            projects.upsert(_services().store, int(self.project_id), extra_params=extra_params)
+        if (params := read_extra_params(extra_params)) is not None:
+            projects.upsert(_services().store, int(self.project_id), extra_params=params)
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **_: Any) -> list[Any]:
         """Predict tasks: one prediction per task, in order; `[]` for a task that cannot be read now."""

@@ -12,6 +12,7 @@ from typing import Any
 from flask import Blueprint, Response, after_this_request, request
 
 from backend import http_bodies, predictions, rest_responses, webhook_events
+from backend.extra_params import read_extra_params
 from backend.http_bodies import read_body
 from backend.services import Services, services
 from lorabel.database import projects, versions
@@ -97,7 +98,8 @@ def _remember(services: Services, body: http_bodies.Setup) -> Project:
         project = session.get(Project, project_id)
     if project is None or project.label_config != body.label_config:
         _log_unserved(project_id, body.label_config)
-    if body.extra_params is not None and not isinstance(body.extra_params, dict):
+    extra_params = read_extra_params(body.extra_params)
+    if extra_params is None and body.extra_params not in (None, ""):
         log.warning("project %d: extra params are ignored, expected a JSON object", project_id)
     return projects.upsert(
         services.store,
@@ -105,7 +107,7 @@ def _remember(services: Services, body: http_bodies.Setup) -> Project:
         label_config=body.label_config,
         hostname=body.hostname,
         setup_token=body.access_token,
-        extra_params=body.extra_params if isinstance(body.extra_params, dict) else None,
+        extra_params=extra_params,
         is_deleted=False,
     )
 

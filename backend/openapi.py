@@ -205,7 +205,7 @@ OPERATIONS = (
         "Make a version live.",
         rest_responses.LiveVersion,
         http_bodies.Promote,
-        errors=(400, 404, 413),
+        errors=(400, 404, 409, 413),
     ),
     Operation(
         "post",

@@ -165,12 +165,12 @@ def _train(subject: Subject, count: int, old: int, live: Path | None, name: str)
     plan = examples.make_plan(subject.problem, subject.bound.config, annotations, services.settings, seed)
     folder = subject.folder / name
     context = TrainingContext(live, _unchanged, name)
-    candidate = make_candidate(
+    attempt = make_candidate(
         services, subject.problem, subject.family, plan, context, subject.recipe, folder, lambda progress: None
     )
-    if candidate is None:
+    if attempt.candidate is None:
         raise RuntimeError(f"{subject.course.name}: nothing could be learned from {count} annotations")
-    return folder, candidate.judgement.is_accepted, time.monotonic() - began
+    return folder, attempt.candidate.judgement.is_accepted, time.monotonic() - began
 
 
 def _score(subject: Subject, adapter: Path | None) -> float:

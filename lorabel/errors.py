@@ -58,7 +58,11 @@ class UnreadableError(LorabelError):
 
 
 class ModelServerError(LorabelError):
-    """The model server could not be reached or answered with an error."""
+    """The model server could not be reached or answered with an error, whose status is `status_code`."""
+
+    def __init__(self, message: str, *, status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
 
 
 class ModelServerBusyError(ModelServerError):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -133,13 +134,20 @@ class AdapterBank:
 
         Raises:
             NotFoundError: there is no such adapter folder.
-            UnreadableError: the adapter is no plain LoRA, or was trained on another base model.
+            UnreadableError: the adapter is no plain LoRA, was trained on another base model, or has broken files.
         """
         with self._lock:
             if name in self._slots:
                 self._slots.move_to_end(name)
                 return
-        adapter = self._read(self._adapter_folders.path(name))
+        try:
+            adapter = self._read(self._adapter_folders.path(name))
+        except (OSError, ValueError, LookupError, SafetensorError) as error:
+            raise UnreadableError(
+                f"the files of adapter {name} are broken ({type(error).__name__}: {error}); restore its folder in "
+                f"{self._adapter_folders.root}, or retrain the project",
+                is_permanent=False,
+            ) from error
         with self._lock:
             if name not in self._slots:
                 self._add(name, adapter)

@@ -7,7 +7,7 @@ GET  /health        200 while all threads of the engine run, else 500; /livez is
 GET  /metrics       Prometheus text format
 
 Errors are `{"error": reason}` with 400 (invalid body), 401 (password), 404 (no such adapter), 409 (the adapter
-fits no loaded family), 413 (body too large) or 503 with Retry-After (too many rows wait).
+does not fit its family), 413 (body too large) or 503 with Retry-After (too many rows wait).
 """
 
 import logging
@@ -90,6 +90,7 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * MEGABYTE
     app.extensions["engine"] = engine
+    adapter_folders = AdapterFolders(settings.adapters_dir)
     require_basic_auth(app, settings, open_paths=("/livez",))
     _handle_errors(app)
 
@@ -115,8 +116,11 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
 
     @app.post("/v1/preload")
     def preload() -> Response:
-        for adapter in PreloadRequest.model_validate_json(request.get_data()).adapters:
-            engine.preload(adapter)
+        preload_request = PreloadRequest.model_validate_json(request.get_data())
+        for adapter in preload_request.adapters:
+            # A folder may be missing also where no loaded family would look for it.
+            adapter_folders.path(adapter)
+            engine.preload(adapter, preload_request.family)
         return jsonify(status="ok")
 
     @app.get("/v1/models")

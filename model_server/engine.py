@@ -143,18 +143,19 @@ class Engine:
                 self._start_when_loaded(self._row(row, request, deadline, done))
         return futures
 
-    def preload(self, adapter: str) -> None:
-        """Load an adapter for each loaded family that it fits.
+    def preload(self, adapter: str, family: str | None = None) -> None:
+        """Load an adapter for its family, if that is loaded.
 
         Args:
             adapter: `p<project>.v<n>/<control tag>`.
+            family: name of the adapter's family; None stands for each loaded family that the adapter fits.
 
         Raises:
             NotFoundError: there is no such adapter folder.
-            UnreadableError: the adapter fits no loaded family.
+            UnreadableError: the adapter does not fit the family, or none of the loaded ones.
         """
         errors: list[UnreadableError] = []
-        loaded_families = self.family_pool.loaded
+        loaded_families = [each for each in self.family_pool.loaded if family in (None, each.family.name)]
         for loaded_family in loaded_families:
             try:
                 loaded_family.adapter_bank.load(adapter)

@@ -111,7 +111,7 @@ class Proxy:
             return await self._call(request, "", _deadline())
         answer = _error(200, "")
         for adapter in preload.adapters:
-            body = PreloadRequest(adapters=[adapter]).model_dump_json().encode()
+            body = preload.model_copy(update={"adapters": [adapter]}).model_dump_json().encode()
             for position in range(PRELOAD_REPLICAS):
                 key = routing_key(adapter, position) if NAME.fullmatch(adapter) else ""
                 answer = await self._call(replace(request, body=body), key, _deadline())

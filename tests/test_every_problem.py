@@ -3,10 +3,14 @@
 The tests find problems as Lorabel does, so a new file in `lorabel/problems/` needs no change here.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from lorabel import problems
 from lorabel.discovery import discover
+from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind
 
@@ -94,3 +98,28 @@ def test_a_perfect_output_has_the_best_value_of_the_primary_metric(problem: type
     target = binding.target(sample.result, sample.data)
     metrics = binding.metrics([target], [binding.perfect_output(target)])
     assert metrics.values[metrics.primary] == binding.perfect_metric
+
+
+ODD_VALUES = (None, True, "odd", -1, 1e400, float("nan"), 10**400, [], [None], [[None]], {}, {"odd": None})
+
+
+def with_odd_parts(value: Any) -> Iterator[Any]:
+    """Copies of a JSON value with each part of it, and the value itself, replaced by each odd value."""
+    yield from ODD_VALUES
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from ({**value, key: odd} for odd in with_odd_parts(part))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from ([*value[:index], odd, *value[index + 1 :]] for odd in with_odd_parts(part))
+
+
+@pytest.mark.parametrize(("problem", "sample"), SAMPLES)
+def test_a_result_with_an_odd_part_has_a_target_or_a_reason(problem: type[Problem], sample: Sample) -> None:
+    """Label Studio stores and imports results without checking them."""
+    binding = bind_sample(sample)
+    for odd_result in with_odd_parts(sample.result):
+        try:
+            binding.target(odd_result, sample.data)
+        except (MissingTargetError, UnreadableError) as error:
+            assert str(error)

@@ -28,17 +28,32 @@ class Candidate:
 
     Args:
         calibration: of the candidate's scores; None if the problem has no probabilities.
+        family: name of the family that it was trained with.
         base_model: the source of the base model, as in the settings.
         loss: the smoothed training loss at the end.
         trained_on: annotation ids.
-        skipped: annotation id -> why nothing was learned from it.
+        task_ids: the tasks that it was trained on, and the tasks that are held out.
     """
 
     judgement: Judgement
     calibration: Calibration | None
+    family: str
     base_model: str
     loss: float
     trained_on: list[int]
+    task_ids: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a run did with the annotations of a control tag.
+
+    Args:
+        candidate: None if there was nothing to learn.
+        skipped: annotation id -> why nothing was learned from it.
+    """
+
+    candidate: Candidate | None
     skipped: dict[int, str]
 
 
@@ -50,11 +65,13 @@ class TrainingContext:
         live: the live adapter's folder; None if the base model is live.
         resolve: media reference -> the reference to fetch it by.
         name: the run's name for the tracker.
+        needs_new: whether there is nothing to learn where live exists and no example to train on is new.
     """
 
     live: Path | None
     resolve: Callable[[MediaRef], MediaRef]
     name: str
+    needs_new: bool = False
 
 
 def make_candidate(
@@ -66,18 +83,16 @@ def make_candidate(
     recipe: lora.Recipe,
     folder: Path,
     on_step: Callable[[lora.Progress], None],
-) -> Candidate | None:
-    """Train on the plan's examples and save the adapter into `folder`.
-
-    Returns:
-        None if none of the examples to train on can be read.
-    """
+) -> Attempt:
+    """Train on the plan's examples that can be read, and save the adapter into `folder`."""
     settings, fetch = services.settings, services.fetcher.fetch
     train, unreadable = examples.prepare(plan.train, family, context.resolve, fetch)
-    if not train:
-        return None
+    skipped = {**plan.skipped, **unreadable}
+    if not train or (context.needs_new and context.live is not None and not _is_any_new(train)):
+        return Attempt(None, skipped)
     newest_held_out = plan.held_out[-settings.evaluate_max_tasks :]
     held_out, unreadable_held_out = examples.prepare(newest_held_out, family, context.resolve, fetch)
+    skipped |= unreadable_held_out
     batch = settings.max_batch
     with lora.adapted(family, train[0].training_example.question, context.live, recipe) as model:
         train = lora.precompute(family, model, train, recipe)
@@ -98,13 +113,26 @@ def make_candidate(
     candidate_metrics = evaluate.compute_metrics(problem, tested_examples, all_outputs)
     live_metrics = evaluate.compute_metrics(problem, tested_examples, live_outputs)
     targets = [example.target for example in held_out]
-    return Candidate(
+    candidate = Candidate(
         judge(candidate_metrics, live_metrics, len(held_out), settings),
         calibrate(problem, targets, outputs[: len(held_out)], settings.evaluate_min_tasks),
+        family.name,
         family.source,
         loss,
         [annotation_id for example in train for annotation_id in example.training_example.annotation_ids],
-        {**plan.skipped, **unreadable, **unreadable_held_out},
+        _task_ids([*plan.train, *plan.held_out], skipped),
+    )
+    return Attempt(candidate, skipped)
+
+
+def _is_any_new(prepared: Sequence[examples.PreparedExample]) -> bool:
+    return any(example.training_example.is_new for example in prepared)
+
+
+def _task_ids(training_examples: Sequence[examples.TrainingExample], skipped: dict[int, str]) -> frozenset[int]:
+    """The tasks of the examples that are not skipped."""
+    return frozenset(
+        example.task_id for example in training_examples if skipped.keys().isdisjoint(example.annotation_ids)
     )
 
 

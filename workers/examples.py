@@ -1,6 +1,7 @@
 """Turns annotations into training examples: new ones, replayed old ones, and ones that are held out for good."""
 
 import hashlib
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -10,16 +11,21 @@ from typing import Any, TypeVar
 
 from lorabel.contracts import Input
 from lorabel.database.tables import Annotation
-from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.errors import LorabelError, MissingTargetError
 from lorabel.families.base import Family, Fetch
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.visible_when import shown_controls
+from lorabel.problems._answers import regions_of
 from lorabel.problems.base import Problem, TaskData, build_input, with_resolved_media
 from lorabel.settings import Settings
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 FETCH_THREADS = 8
+LONGEST_REASON = 500
+NO_TASK = "the event did not say which task was annotated"
 
 
 @dataclass(frozen=True)
@@ -81,22 +87,16 @@ def make_plan(
     """Split a project's usable annotations into examples to train on and examples held out.
 
     If a task has several annotations, the newest ground truth counts; without ground truth the annotators' targets
-    are aggregated, one annotation for each annotator.
+    are aggregated, one annotation for each annotator. An annotation that cannot be used, for whatever reason, is
+    skipped.
     """
+    annotations = list(annotations)
     examples: list[TrainingExample] = []
-    skipped: dict[int, str] = {}
+    skipped = {annotation.id: NO_TASK for annotation in annotations if annotation.task_id is None}
     for task_annotations in _counting_annotations_by_task(annotations):
-        targets = {}
-        for annotation in task_annotations:
-            try:
-                targets[annotation.id] = _target(problem, config, annotation)
-            except (MissingTargetError, UnreadableError) as error:
-                skipped[annotation.id] = str(error)
-        usable = [annotation for annotation in task_annotations if annotation.id in targets]
-        try:
-            examples += [_training_example(problem, usable, list(targets.values()), settings)] if usable else []
-        except UnreadableError as error:
-            skipped |= {annotation.id: str(error) for annotation in usable}
+        example, reasons = _example_of_task(problem, config, task_annotations, settings)
+        examples += [] if example is None else [example]
+        skipped |= reasons
     held_out = [example for example in examples if is_held_out(example.task_id, settings.held_out_percent)]
     others = [example for example in examples if not is_held_out(example.task_id, settings.held_out_percent)]
     new = [example for example in others if example.is_new]
@@ -131,15 +131,16 @@ def prepare(
         resolve: media reference -> the reference to fetch it by.
 
     Returns:
-        The readable examples in order, and annotation id -> reason for the annotations of the others.
+        The readable examples in order, and annotation id -> reason for the annotations of the others. A file that
+        cannot be fetched or decoded, whatever the exception, never stops the others.
     """
 
     def prepare_example(example: TrainingExample) -> PreparedExample | str:
         try:
             question = with_resolved_media(example.question, resolve)
             return PreparedExample(example, family.prepare(question, fetch))
-        except UnreadableError as error:
-            return str(error)
+        except Exception as error:  # noqa: BLE001 - broken files make decoders raise anything
+            return _reason(error, example.annotation_ids)
 
     with ThreadPoolExecutor(FETCH_THREADS) as threads:
         prepared_or_reasons = list(threads.map(prepare_example, examples))
@@ -177,24 +178,63 @@ def _rank(annotation: Annotation) -> tuple[bool, Any, int]:
     return annotation.ground_truth, annotation.updated_at, annotation.id
 
 
-def _target(problem: Problem, config: LabelConfig, annotation: Annotation) -> Any:
+def _example_of_task(
+    problem: Problem, config: LabelConfig, annotations: list[Annotation], settings: Settings
+) -> tuple[TrainingExample | None, dict[int, str]]:
+    """The example that a task's annotations make, and annotation id -> reason for those that are skipped.
+
+    All annotations are read with the newest data of the task, since the question is about that.
+
+    Args:
+        annotations: newest last.
+    """
+    all_data = [annotation.task_data for annotation in annotations if annotation.task_data is not None]
+    targets: dict[int, Any] = {}
+    skipped: dict[int, str] = {}
+    for annotation in annotations:
+        try:
+            targets[annotation.id] = _target(problem, config, annotation, _newest(all_data))
+        except Exception as error:  # noqa: BLE001 - nobody has checked what an annotation holds
+            skipped[annotation.id] = _reason(error, [annotation.id])
+    usable = [annotation for annotation in annotations if annotation.id in targets]
+    if not usable:
+        return None, skipped
+    try:
+        example = _training_example(problem, usable, list(targets.values()), _newest(all_data), settings)
+    except Exception as error:  # noqa: BLE001 - nobody has checked what a task's data holds
+        reason = _reason(error, targets)
+        return None, skipped | dict.fromkeys(targets, reason)
+    return example, skipped
+
+
+def _reason(error: Exception, annotation_ids: Iterable[int]) -> str:
+    """Why annotations are skipped, as a text that every database stores. Unexpected exceptions go to the log."""
+    reason = str(error)
+    if not isinstance(error, LorabelError):
+        log.warning("annotations %s are skipped", list(annotation_ids), exc_info=error)
+        reason = f"{type(error).__name__}: {error}"
+    # PostgreSQL stores neither lone surrogates nor zero bytes.
+    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:LONGEST_REASON]
+
+
+def _target(problem: Problem, config: LabelConfig, annotation: Annotation, data: TaskData) -> Any:
     """The problem's target.
 
     Raises:
-        MissingTargetError: the annotation does not answer the control tag, or the task's data is not known.
+        MissingTargetError: the annotation does not answer the control tag.
         UnreadableError: the task's data lacks what the control tag is about.
     """
-    regions = annotation.result or []
+    regions = regions_of(annotation.result)
     regions_by_control: dict[str, list[Region]] = {control.name: [] for control in config.controls}
     for region in regions:
-        regions_by_control.get(region.get("from_name"), []).append(region)
+        regions_by_control.get(region.get("from_name", ""), []).append(region)
     if problem.from_name not in shown_controls(config, regions_by_control):
         raise MissingTargetError(f"{problem.from_name!r} was not shown with these answers (visibleWhen)")
-    return problem.target(regions, _task_data(annotation))
+    return problem.target(regions, data)
 
 
 def _training_example(
-    problem: Problem, annotations: list[Annotation], targets: list[Any], settings: Settings
+    problem: Problem, annotations: list[Annotation], targets: list[Any], data: TaskData, settings: Settings
 ) -> TrainingExample:
     target = problem.aggregate(targets)
     newest = annotations[-1]
@@ -202,14 +242,14 @@ def _training_example(
     return TrainingExample(
         tuple(annotation.id for annotation in annotations),
         newest.task_id,
-        build_input(problem, _task_data(newest), settings),
+        build_input(problem, data, settings),
         target,
         problem.class_of(target),
         any(annotation.run_id is None for annotation in annotations),
     )
 
 
-def _task_data(annotation: Annotation) -> TaskData:
-    if annotation.task_data is None:
+def _newest(all_data: list[TaskData]) -> TaskData:
+    if not all_data:
         raise MissingTargetError("the event did not carry the task's data")
-    return annotation.task_data
+    return all_data[-1]

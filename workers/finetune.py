@@ -1,5 +1,8 @@
 """Trains a candidate version from new annotations, and makes it live if it is not worse than the live version.
 
+Only annotations that an accepted version has learned from are old after a run. All others stay new, and
+`training_runs.request_due` says when they are tried again.
+
 A run is claimed in the database, so a second job for the same run does nothing. A heartbeat renews the run's
 lease; if it stops, the sweep gives the run to another worker, once. The new version's folder and row are written
 after the evaluation, so a kill before that changes nothing.
@@ -28,7 +31,7 @@ from lorabel.database.tables import (
     VersionState,
     version_name,
 )
-from lorabel.errors import LorabelError, RunLostError
+from lorabel.errors import ConflictError, LorabelError, NotFoundError, RunLostError
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
@@ -36,7 +39,7 @@ from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from workers import examples, lora
-from workers.candidate import Candidate, TrainingContext, make_candidate
+from workers.candidate import Attempt, Candidate, TrainingContext, make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
 from workers.reconcile import reconcile
@@ -86,13 +89,13 @@ def _train(services: Services, run: TrainingRun) -> None:
     training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
     services.adapter_folders.remove_leftovers(f"p{project.id}.")
     with TemporaryDirectory(prefix="lorabel-") as scratch:
-        candidates = {}
+        attempts = {}
         for problem in bound.bindings:
             plan = examples.make_plan(problem, bound.config, annotations, services.settings, recipe.seed + run.id)
-            candidate = _train_problem(services, run, project, problem, plan, recipe, Path(scratch))
-            if candidate is not None:
-                candidates[problem.from_name] = candidate
-        _conclude(services, run, project, annotations, candidates, Path(scratch))
+            attempts[problem.from_name] = _train_problem(
+                services, run, project, problem, plan, recipe, Path(scratch)
+            )
+        _conclude(services, run, project, annotations, attempts, Path(scratch))
 
 
 def _train_problem(
@@ -103,14 +106,15 @@ def _train_problem(
     plan: examples.TrainingPlan,
     recipe: lora.Recipe,
     scratch: Path,
-) -> Candidate | None:
-    """Train one control tag's adapter into `scratch`. None if there is nothing to learn from."""
+) -> Attempt:
+    """Train one control tag's adapter into `scratch`."""
     if not plan.train:
-        return None
+        return Attempt(None, plan.skipped)
     family = services.family(family_for(plan.train[0].question))
     live = _live_folder(services, project, problem, family)
     resolve = services.authorizations.resolver(project, services.settings)
-    context = TrainingContext(live, resolve, f"{version_name(project.id, project.live_number)}-next")
+    name = f"{version_name(project.id, project.live_number)}-next"
+    context = TrainingContext(live, resolve, name, training_runs.is_for_new_annotations(run))
     folder = scratch / _folder_name(problem.from_name)
     return make_candidate(services, problem, family, plan, context, recipe, folder, _reporter(services, run))
 
@@ -164,7 +168,7 @@ def _conclude(
     run: TrainingRun,
     project: Project,
     annotations: list[Annotation],
-    candidates: dict[str, Candidate],
+    attempts: dict[str, Attempt],
     scratch: Path,
 ) -> None:
     """Write the version's folder, then version, annotations and run in one transaction, if the run is still ours.
@@ -173,23 +177,18 @@ def _conclude(
     have loaded the folder.
     """
     training_runs.report(services.store, run)
-    version = None
-    if candidates:
-        with services.store.read() as session:
-            last_number = services.adapter_folders.last_number(project.id)
-            number = max(versions.next_number(session, project.id), last_number + 1)
-            version = _version(session, project, number, run, candidates)
-        services.adapter_folders.write(version.name, lambda folder: _copy(scratch, folder))
-        if version.state == VersionState.CANDIDATE:
-            promotion.preload(services.model_client, version.adapters)
+    candidates = {tag: attempt.candidate for tag, attempt in attempts.items() if attempt.candidate is not None}
+    version = _write_version(services, run, project, candidates, scratch) if candidates else None
+    new = [annotation for annotation in annotations if annotation.run_id is None]
     with services.store.write() as session:
         project = session.get_one(Project, project.id, with_for_update=True)
         if version is not None and version.parent != project.live_number:
-            version.state = VersionState.REJECTED
-            reason = f"{project.live_version} became live while this was made from v{version.parent}"
-            version.metrics = {**version.metrics, "decision": f"{reason}; {version.metrics['decision']}"}
-        training_runs.finish(session, run, RunState.FINISHED, **_summary(version, candidates))
-        _mark_learned(session, run, annotations)
+            _reject(version, f"{project.live_version} became live while this was made from v{version.parent}")
+        is_accepted = version is not None and version.state == VersionState.CANDIDATE
+        learned = [annotation for annotation in new if is_accepted and _is_learned(annotation, attempts)]
+        summary = _summary(version, attempts, len(new) - len(learned))
+        training_runs.finish(session, run, RunState.FINISHED, **summary)
+        _mark_learned(session, run, learned)
         if version is not None:
             session.add(version)
             session.flush()
@@ -200,18 +199,47 @@ def _conclude(
         services.jobs.look_ahead(project.id)
 
 
-def _summary(version: ModelVersion | None, candidates: dict[str, Candidate]) -> dict[str, Any]:
-    """The columns of the finished run's row."""
-    if version is None:
-        return {"decision": "nothing to learn from: no annotation of a training task could be used"}
+def _write_version(
+    services: Services, run: TrainingRun, project: Project, candidates: dict[str, Candidate], scratch: Path
+) -> ModelVersion:
+    """Make the version and write its folder. A version whose new adapters the model server refuses is rejected."""
+    with services.store.read() as session:
+        last_number = services.adapter_folders.last_number(project.id)
+        number = max(versions.next_number(session, project.id), last_number + 1)
+        version = _version(session, project, number, run, candidates)
+    services.adapter_folders.write(version.name, lambda folder: _copy(scratch, folder))
+    if version.state == VersionState.CANDIDATE:
+        new_adapters = {tag: name for tag, name in version.adapters.items() if name.startswith(f"{version.name}/")}
+        try:
+            promotion.preload(services.model_client, new_adapters, versions.families(version))
+        except (NotFoundError, ConflictError) as error:
+            _reject(version, str(error))
+    return version
+
+
+def _reject(version: ModelVersion, reason: str) -> None:
+    version.state = VersionState.REJECTED
+    version.metrics = {**version.metrics, "decision": f"{reason}; {version.metrics['decision']}"}
+
+
+def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_new: int) -> dict[str, Any]:
+    """The columns of the finished run's row.
+
+    Args:
+        still_new: how many of the annotations that were new are so after the run.
+    """
     skipped = {
-        tag: {str(annotation_id): reason for annotation_id, reason in candidate.skipped.items()}
-        for tag, candidate in candidates.items()
+        tag: {str(annotation_id): reason for annotation_id, reason in attempt.skipped.items()}
+        for tag, attempt in attempts.items()
     }
+    outcome = {"skipped": skipped, training_runs.STILL_NEW: still_new}
+    if version is None:
+        decision = "nothing to learn from: no new annotation of a training task could be used"
+        return {"decision": decision, "metrics": outcome}
     return {
         "version_number": version.number,
         "decision": version.metrics["decision"],
-        "metrics": {**version.metrics, "skipped": skipped},
+        "metrics": {**version.metrics, **outcome},
         "annotation_ids": version.trained_on,
     }
 
@@ -235,7 +263,7 @@ def _version(
         state=VersionState.CANDIDATE if accepted else VersionState.REJECTED,
         base_models={
             **(live.base_models if live else {}),
-            **{tag: candidate.base_model for tag, candidate in candidates.items()},
+            **{tag: candidates[tag].base_model for tag in changed},
         },
         adapters={
             **(live.adapters if live else {}),
@@ -245,6 +273,10 @@ def _version(
             "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
             "live": {tag: candidate.judgement.live.values for tag, candidate in candidates.items()},
             "loss": {tag: candidate.loss for tag, candidate in candidates.items()},
+            "families": {
+                **(versions.families(live) if live else {}),
+                **{tag: candidates[tag].family for tag in changed},
+            },
             "calibration": {
                 **(live.metrics.get("calibration", {}) if live else {}),
                 **{
@@ -256,22 +288,29 @@ def _version(
                 f"{tag}: {candidate.judgement.decision}" for tag, candidate in candidates.items()
             ),
         },
-        trained_on=sorted(
-            {annotation_id for candidate in candidates.values() for annotation_id in candidate.trained_on}
-        ),
+        trained_on=sorted({annotation_id for tag in changed for annotation_id in candidates[tag].trained_on}),
         run_id=run.id,
     )
 
 
-def _mark_learned(session: Session, run: TrainingRun, annotations: list[Annotation]) -> None:
-    """Set the run of the annotations that were new, unless one was changed during the run: that one stays new.
+def _is_learned(annotation: Annotation, attempts: dict[str, Attempt]) -> bool:
+    """Whether an accepted candidate has taken in the annotation: its task is trained on, or held out.
 
-    Old annotations are not written, so that a run does not lock the database longer the more of them there are.
+    Also True for an annotation that does not count beside another one of its task, such as the ground truth.
     """
+    return any(
+        attempt.candidate is not None
+        and attempt.candidate.judgement.is_accepted
+        and annotation.task_id in attempt.candidate.task_ids
+        and annotation.id not in attempt.skipped
+        for attempt in attempts.values()
+    )
+
+
+def _mark_learned(session: Session, run: TrainingRun, annotations: list[Annotation]) -> None:
+    """Set the run of annotations that were new. If one was changed during the run, it stays new."""
     parameters = [
-        {"annotation_id": annotation.id, "read_updated_at": annotation.updated_at}
-        for annotation in annotations
-        if annotation.run_id is None
+        {"annotation_id": annotation.id, "read_updated_at": annotation.updated_at} for annotation in annotations
     ]
     is_unchanged = (
         Annotation.id == bindparam("annotation_id"),

@@ -118,7 +118,8 @@ def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) 
     """The base model with a candidate adapter, and with the live adapter beside it if there is one.
 
     The candidate starts with the weights and the rank of live. It is on live's layers and on those that the family
-    trains for such a question. At the end of the block the base model is as before.
+    trains for such a question. At the end of the block the base model is as before, also after an error at any
+    point: the worker keeps it for the next run.
 
     Args:
         question: one of the examples'.
@@ -129,16 +130,29 @@ def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) 
     layers = {*family.trained_layers(question), *_adapted_layers(weights)}
     rank = recipe.rank if live is None else PeftConfig.from_pretrained(live).r
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers))
-    model = get_peft_model(family.module, config)
-    model.peft_config[CANDIDATE].base_model_name_or_path = family.source
-    if live is not None:
-        model.load_adapter(live, LIVE)
-        set_peft_model_state_dict(model, weights, adapter_name=CANDIDATE)
     try:
+        model = get_peft_model(family.module, config)
+        model.peft_config[CANDIDATE].base_model_name_or_path = family.source
+        if live is not None:
+            model.load_adapter(live, LIVE)
+            set_peft_model_state_dict(model, weights, adapter_name=CANDIDATE)
         yield model
     finally:
-        model.unload()
-        family.module.requires_grad_(False)
+        _remove_adapters(family.module)
+
+
+def _remove_adapters(module: nn.Module) -> None:
+    """Put the base model's own layers back, and freeze them.
+
+    PEFT's `unload` needs a PeftModel, and there is none if `get_peft_model` has failed after some layers.
+    """
+    adapted_layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)]
+    for name, layer in adapted_layers:
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, layer.get_base_layer())
+    if hasattr(module, "peft_config"):
+        del module.peft_config
+    module.requires_grad_(False)
 
 
 def only(layers: Iterable[str]) -> str:

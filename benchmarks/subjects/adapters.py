@@ -174,7 +174,7 @@ def _in_a_model_server(
         caller = _Caller(client)
         caller.request(None)
         added_ms = [caller.cold_ms(name) for name in small]
-        client.preload(large, TIMEOUT_S)
+        client.preload(large, timeout_s=TIMEOUT_S)
         models = client.models()
         client.close()
     each_mb = models.adapter_bytes / len(models.adapters) / MEGABYTE

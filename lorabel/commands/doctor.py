@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, probe
 from lorabel.commands.connect import basic_auth_header, default_backend_url
 from lorabel.commands.project_doctor import ProjectDoctor
+from lorabel.commands.training_check import training_checks
 from lorabel.database import versions
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
@@ -131,6 +132,7 @@ class _Doctor:
             )
         for project in examined_projects:
             yield from ProjectDoctor(self.settings, project).checks()
+            yield from training_checks(self.store, project)
 
 
 def _without_password(url: str) -> str:

@@ -158,7 +158,8 @@ class Annotation(Table):
         completed_by: user id of the annotator.
         updated_at: time of this state in Label Studio; a state that is not newer is not applied.
         received_at: when this state reached us.
-        run_id: the training run that took this state in; None while it is new.
+        run_id: the training run whose version became live and learned from this state, or holds its task out; None
+            while it is new.
         times_applied: how many states of this annotation were applied, its deletion included.
     """
 
@@ -197,8 +198,8 @@ class ModelVersion(Table):
         adapters: from_name -> the adapter's name, e.g. `p12.v3/label`. A control tag for which nothing better was
             trained keeps the adapter of the version before, so the name may have a lower number.
         metrics: `candidate` and `live` hold scores by from_name, measured on the same held-out tasks;
-            `calibration` holds temperatures by from_name; `decision` is a sentence that says why the version
-            was promoted or rejected.
+            `calibration` holds temperatures, and `families` names of families, by from_name; `decision` is a
+            sentence that says why the version was promoted or rejected.
         trained_on: annotation ids.
         run_id: the training run that made the version.
         promoted_at: when the version last became live; None if it never was.
@@ -235,7 +236,8 @@ class TrainingRun(Table):
         loss: training loss of the last step.
         seconds_left: estimate of the time until the run ends; None when it has ended.
         config: the training recipe, and under `compared` what the comparison with Label Studio found.
-        metrics: the metrics of the version that the run made.
+        metrics: the metrics of the version that the run made. `skipped` has by from_name and annotation id why an
+            annotation was not used; `still_new` is how many annotations are new after the run.
         annotation_ids: the annotations that the version was trained on.
         version_number: number of the version that the run made; None if it made none.
         decision: what became of that version and why, in words.

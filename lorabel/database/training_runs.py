@@ -4,10 +4,13 @@ At most one run of a project is queued and at most one is running; two unique in
 `workers/finetune.py` does the training.
 """
 
-from datetime import timedelta
-from typing import Any
+import logging
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Exists, Select, exists, func, select
+from sqlalchemy import Exists, Select, case, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,9 +21,50 @@ from lorabel.errors import LabelConfigError, NotFoundError
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
+log = logging.getLogger(__name__)
+
 MOST_ATTEMPTS = 2
 FIRST_PAUSE = timedelta(minutes=1)
 MOST_FAILURES = 11  # the pause no longer doubles after so many: a run is then tried about once a day
+# Key in a finished run's metrics: how many of the annotations that were new are still new after the run.
+STILL_NEW = "still_new"
+NEW_ANNOTATIONS = re.compile(r"\d+ new annotations\b.*")
+# Whole numbers above 0. Python refuses to read numbers of thousands of digits.
+WHOLE_NUMBER = re.compile(r"0*[1-9][0-9]{0,999}")
+
+
+class NewAnnotations(NamedTuple):
+    """A project's annotations that no accepted version has learned from.
+
+    Attributes:
+        untried: those that also arrived after the start of the newest finished run.
+        newest_at: when the newest one arrived.
+    """
+
+    total: int
+    untried: int
+    newest_at: datetime
+
+
+@dataclass(frozen=True)
+class TrainingPolicy:
+    """When a run of a project is due; see the settings of the same names."""
+
+    train_after_annotations: int
+    train_after_seconds: int
+    train_min_annotations: int
+
+    @classmethod
+    def of(cls, project: Project, settings: Settings) -> Self:
+        """The project's extra params where they are whole numbers above 0, else the settings."""
+        extra = project.extra_params if isinstance(project.extra_params, dict) else {}
+        texts = {name: str(extra.get(name)) for name in cls.__dataclass_fields__}
+        return cls(
+            **{
+                name: int(text) if WHOLE_NUMBER.fullmatch(text) else getattr(settings, name)
+                for name, text in texts.items()
+            }
+        )
 
 
 def request(store: Store, project_id: int, reason: str) -> TrainingRun:
@@ -120,29 +164,91 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
       from count as new until it ends;
     - for a while after a failed run: one minute, and twice as long after each further failure;
     - where no problem serves the label config.
+
+    Annotations that a finished run has read and not learned from are tried again, but not at once: see `_count`.
+    A project whose rows cause an exception gets no run, and the exception is logged.
     """
+    with store.read() as session:
+        rows = session.execute(_new_annotations()).all()
+    runs = []
+    for project, total, untried, newest_at in rows:
+        try:
+            new, policy = NewAnnotations(total, untried, newest_at), TrainingPolicy.of(project, settings)
+            reason = _reason_if_due(store, project, new, policy)
+            runs += [] if reason is None else [request(store, project.id, reason)]
+        except Exception:
+            log.exception("project %d: no run is requested", project.id)
+    return runs
+
+
+def is_for_new_annotations(run: TrainingRun) -> bool:
+    """Whether `request_due` requested the run, and not a person."""
+    return NEW_ANNOTATIONS.fullmatch(run.reason) is not None
+
+
+def _new_annotations() -> Select[Project, int, int, datetime]:
+    """Query of each project that has new annotations and no active run, with the columns of `NewAnnotations`."""
     usable = (
         Annotation.run_id.is_(None),
         Annotation.is_deleted.is_(False),
         Annotation.was_cancelled.is_(False),
     )
+    newest_run = (
+        select(TrainingRun.project_id, func.max(TrainingRun.started_at).label("started_at"))
+        .where(TrainingRun.state == RunState.FINISHED)
+        .group_by(TrainingRun.project_id)
+        .subquery()
+    )
+    is_untried = or_(newest_run.c.started_at.is_(None), Annotation.received_at > newest_run.c.started_at)
+    return (
+        select(
+            Project,
+            func.count(Annotation.id),
+            func.count(case((is_untried, Annotation.id))),
+            func.max(Annotation.received_at),
+        )
+        .join(Annotation, Annotation.project_id == Project.id)
+        .outerjoin(newest_run, newest_run.c.project_id == Project.id)
+        .where(*usable, Project.is_deleted.is_(False), ~_is_training())
+        .group_by(Project.id)
+        .order_by(Project.id)
+    )
+
+
+def _reason_if_due(store: Store, project: Project, new: NewAnnotations, policy: TrainingPolicy) -> str | None:
+    """The reason of the run that the project is due for; None if it is not due for one."""
+    if new.total < min(policy.train_after_annotations, policy.train_min_annotations) or not _can_learn(project):
+        return None
     with store.read() as session:
-        counts = session.execute(
-            select(Project, func.count(Annotation.id), func.max(Annotation.received_at))
-            .join(Annotation, Annotation.project_id == Project.id)
-            .where(*usable, Project.is_deleted.is_(False), ~_is_training())
-            .group_by(Project.id)
-        ).all()
-        counts = [row for row in counts if _can_learn(row[0]) and not _is_pausing(session, row[0].id)]
-    runs = []
-    for project, new_count, newest_at in counts:
-        policy = _policy(project, settings)
-        has_waited = now() - newest_at > timedelta(seconds=policy["train_after_seconds"])
-        if new_count >= policy["train_after_annotations"]:
-            runs.append(request(store, project.id, f"{new_count} new annotations"))
-        elif has_waited and new_count >= policy["train_min_annotations"]:
-            runs.append(request(store, project.id, f"{new_count} new annotations, the newest some time ago"))
-    return runs
+        if _is_pausing(session, project.id):
+            return None
+        count = _count(session, project.id, new)
+    if count >= policy.train_after_annotations:
+        return f"{count} new annotations"
+    has_waited = (now() - new.newest_at).total_seconds() > policy.train_after_seconds
+    if has_waited and count >= policy.train_min_annotations:
+        return f"{count} new annotations, the newest some time ago"
+    return None
+
+
+def _count(session: Session, project_id: int, new: NewAnnotations) -> int:
+    """How many of the new annotations count: all, or during the pause only those that no finished run has read.
+
+    The pause begins at the end of the newest finished run, if annotations that it has read are still new: it was
+    rejected, could not read their media, or cannot use them. It is one minute, and twice as long for each finished
+    run before it that left annotations new, up to the last that left none.
+    """
+    metrics: Any = TrainingRun.metrics
+    finished = select(TrainingRun.finished_at, metrics[STILL_NEW].as_integer()).where(
+        TrainingRun.project_id == project_id, TrainingRun.state == RunState.FINISHED
+    )
+    tries, last_ended_at = 0, None
+    for ended_at, left in session.execute(finished.order_by(TrainingRun.id.desc()).limit(MOST_FAILURES)):
+        if not left:
+            break
+        tries, last_ended_at = tries + 1, last_ended_at or ended_at
+    is_pausing = last_ended_at is not None and now() - last_ended_at < FIRST_PAUSE * 2 ** (tries - 1)
+    return new.untried if is_pausing else new.total
 
 
 def _can_learn(project: Project) -> bool:
@@ -162,17 +268,6 @@ def _is_pausing(session: Session, project_id: int) -> bool:
             break
         failures, last_failed_at = failures + 1, last_failed_at or finished_at
     return last_failed_at is not None and now() - last_failed_at < FIRST_PAUSE * 2 ** (failures - 1)
-
-
-def _policy(project: Project, settings: Settings) -> dict[str, int]:
-    """The training policy by setting name: the project's extra params where they are whole numbers above 0, else
-    the settings."""
-    names = ("train_after_annotations", "train_after_seconds", "train_min_annotations")
-    extra = project.extra_params or {}
-    return {
-        name: int(value) if (value := str(extra.get(name))).isdigit() and int(value) else getattr(settings, name)
-        for name in names
-    }
 
 
 def _is_training() -> Exists:

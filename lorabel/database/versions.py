@@ -49,6 +49,15 @@ def temperatures(version: ModelVersion) -> dict[str, float]:
     }
 
 
+def families(version: ModelVersion) -> dict[str, str]:
+    """from_name -> name of the family of the adapter.
+
+    A control tag is missing if its adapter was trained before versions recorded this.
+    """
+    names: dict[str, str] = version.metrics.get("families", {})
+    return names
+
+
 def live_adapters(session: Session, project: Project) -> dict[str, str]:
     """from_name -> adapter name of the live version; empty if the base models are live."""
     return adapters_of(session, project.id, project.live_number)

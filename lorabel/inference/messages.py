@@ -68,9 +68,15 @@ class PredictResponse(Message):
 
 
 class PreloadRequest(Message):
-    """Names of adapters that the model server shall load now."""
+    """Names of adapters that the model server shall load now.
+
+    Attributes:
+        family: name of the family of all of them. None if it is not known: an adapter then has to fit any loaded
+            family.
+    """
 
     adapters: list[str]
+    family: str | None = None
 
 
 class FamilyInfo(Message):

@@ -8,7 +8,7 @@ connection each time.
 import base64
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.client import (
     HTTPConnection,
@@ -19,9 +19,10 @@ from http.client import (
     RemoteDisconnected,
 )
 from queue import Empty, LifoQueue
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from lorabel.errors import ModelServerBusyError, ModelServerError
+from lorabel.errors import ConflictError, LorabelError, ModelServerBusyError, ModelServerError, NotFoundError
 from lorabel.inference.messages import (
     ModelsResponse,
     PredictRequest,
@@ -38,6 +39,8 @@ ANSWER_GRACE_S = 2.0
 POLL_INTERVAL_S = 0.2
 BUSY = 503
 FIRST_ERROR = 400
+# Status of an answer to /v1/preload -> what it says about an adapter.
+REFUSALS: Mapping[int, type[LorabelError]] = MappingProxyType({404: NotFoundError, 409: ConflictError})
 # How a kept connection fails that the model server has closed meanwhile.
 STALE = (RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 
@@ -86,9 +89,25 @@ class ModelClient:
             raise ModelServerError(f"model server answered {len(answer.rows)} rows for {len(rows)}")
         return answer.rows
 
-    def preload(self, adapters: Sequence[str], timeout_s: float = 60.0) -> None:
-        """Have the model server load adapters before anybody waits for them. Raises ModelServerError."""
-        self._send("POST", "/v1/preload", PreloadRequest(adapters=list(adapters)).model_dump_json(), timeout_s)
+    def preload(self, adapters: Sequence[str], family: str | None = None, timeout_s: float = 60.0) -> None:
+        """Have the model server load adapters before anybody waits for them.
+
+        Args:
+            family: name of the family of all of them, if it is known. If it is not loaded, nothing is loaded.
+
+        Raises:
+            NotFoundError: the folder of an adapter is missing.
+            ConflictError: an adapter was trained on another base model.
+            ModelServerError: the model server cannot be reached or failed.
+        """
+        request = PreloadRequest(adapters=list(adapters), family=family)
+        try:
+            self._send("POST", "/v1/preload", request.model_dump_json(), timeout_s)
+        except ModelServerError as error:
+            refusal = REFUSALS.get(error.status_code or 0)
+            if refusal is None:
+                raise
+            raise refusal(str(error)) from error
 
     def models(self) -> ModelsResponse:
         """What is loaded on the device. Raises ModelServerError."""
@@ -122,7 +141,7 @@ class ModelClient:
                 f"model server is busy: {text}", retry_after_s=int(headers.get("Retry-After", "1"))
             )
         if status >= FIRST_ERROR:
-            raise ModelServerError(f"model server answered {status} to {path}: {text[:500]}")
+            raise ModelServerError(f"model server answered {status} to {path}: {text[:500]}", status_code=status)
         return content
 
     def _exchange(

@@ -1,9 +1,12 @@
 """Makes a version of a project's model live, or goes back to an earlier version.
 
-The model server loads the version's adapters first, so that no annotator waits for that.
+The model server loads the version's adapters first, so that no annotator waits for that. A version whose adapters
+it refuses does not become live.
 """
 
 import logging
+from collections import defaultdict
+from collections.abc import Mapping
 
 from lorabel.database import projects, versions
 from lorabel.database.store import Store
@@ -21,30 +24,47 @@ def promote(store: Store, model_client: ModelClient, project_id: int, number: in
         The live version's name.
 
     Raises:
-        NotFoundError: no such project or version.
+        NotFoundError: no such project or version, or the folder of an adapter is missing.
+        ConflictError: an adapter was trained on another base model than the present one.
     """
     with store.read() as session:
         projects.get(session, project_id)
-        adapters = versions.adapters_of(session, project_id, number)
-    preload(model_client, adapters)
+        version = versions.get(session, project_id, number) if number else None
+    if version is not None:
+        preload(model_client, version.adapters, versions.families(version))
     with store.write() as session:
         project = session.get_one(Project, project_id, with_for_update=True)
         versions.make_live(session, project, number)
         return project.live_version
 
 
-def preload(model_client: ModelClient, adapters: dict[str, str]) -> None:
+def preload(model_client: ModelClient, adapters: Mapping[str, str], families: Mapping[str, str]) -> None:
     """Have the model server load a version's adapters before the version is live.
 
-    A failure is only logged: the model server then loads the adapters at the first prediction.
+    If the model server cannot be reached, or has not loaded an adapter's family, it loads the adapter at the first
+    prediction.
 
     Args:
         adapters: names of adapters by control tag.
+        families: names of the adapters' families by control tag; old versions lack them.
+
+    Raises:
+        NotFoundError: the folder of an adapter is missing.
+        ConflictError: an adapter was trained on another base model than the family's.
     """
-    try:
-        model_client.preload(sorted(adapters.values()))
-    except ModelServerError as error:
-        log.warning("%s are not preloaded: %s", sorted(adapters.values()), error)
+    names_by_family: dict[str | None, list[str]] = defaultdict(list)
+    for from_name, name in sorted(adapters.items()):
+        names_by_family[families.get(from_name)].append(name)
+    for family, names in names_by_family.items():
+        try:
+            model_client.preload(names, family)
+        except ModelServerError as error:
+            log.warning("%s are not preloaded: %s", names, error)
+        except ConflictError as error:
+            # Without its name, the family may be one that is not loaded.
+            if family is not None:
+                raise
+            log.warning("%s are not preloaded: %s", names, error)
 
 
 def rollback(store: Store, model_client: ModelClient, project_id: int) -> str:
@@ -54,8 +74,9 @@ def rollback(store: Store, model_client: ModelClient, project_id: int) -> str:
         The live version's name.
 
     Raises:
-        NotFoundError: no such project.
-        ConflictError: the base models are live, which have no parent.
+        NotFoundError: no such project, or the folder of an adapter is missing.
+        ConflictError: the base models are live, which have no parent; or an adapter was trained on another base
+            model than the present one.
     """
     with store.read() as session:
         project = projects.get(session, project_id)

@@ -155,7 +155,9 @@ class Page(PiecedText):
         return {"globalOffsets": {"start": start, "end": end}}
 
     def _global_span(self, value: Mapping[str, Any]) -> tuple[int, int]:
-        offsets = value.get("globalOffsets") or {}
+        offsets = value.get("globalOffsets")
+        if not isinstance(offsets, Mapping):
+            return super()._global_span(value)
         start, end = offsets.get("start"), offsets.get("end")
         if not self.pieces or not isinstance(start, int) or not isinstance(end, int):
             return super()._global_span(value)

@@ -37,12 +37,21 @@ def _holds(condition: Condition, answers: Mapping[str, Sequence[Region]]) -> boo
         for name, regions in answers.items()
         if condition.tag in (None, name)
         for region in regions
-        for value in _values(region["value"])
+        for value in _values(region.get("value"))
     }
     is_selected = bool(chosen_values & set(condition.values)) if condition.values else bool(chosen_values)
     return is_selected != (condition.kind == "choice-unselected")
 
 
-def _values(value: Mapping[str, Any]) -> list[str]:
-    paths = value.get("taxonomy", ())
-    return [*value.get("choices", ()), *(node for path in paths for node in path)]
+def _values(value: Any) -> list[str]:
+    """The choices and the nodes of paths in a region's value.
+
+    Label Studio imports values without checking them. Null, or a value of an unexpected type, has none.
+    """
+    fields = value if isinstance(value, Mapping) else {}
+    nodes = [node for path in _list(fields.get("taxonomy")) for node in _list(path)]
+    return [name for name in (*_list(fields.get("choices")), *nodes) if isinstance(name, str)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -18,6 +18,7 @@ from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content
 from lorabel.labeling.taxonomy import Taxonomy
 from lorabel.problems import _label_scores
+from lorabel.problems._answers import list_in, shown, values_of
 from lorabel.problems.base import Prediction, Problem, TaskData, refuse_attributes
 
 TAGS = ("Choices", "Taxonomy")
@@ -108,10 +109,9 @@ class ChoicesProblem(Problem):
         """Return the labels of the annotation; of a taxonomy also the labels above them."""
         region_type = "choices" if self.taxonomy is None else "taxonomy"
         values = [
-            value
-            for region in result
-            if region.get("from_name") == self.from_name
-            for value in region.get("value", {}).get(region_type, ())
+            choice
+            for value in values_of(result, self.from_name)
+            for choice in list_in(value, region_type, self.from_name)
         ]
         if not values and not self.is_multiple:
             raise MissingTargetError(f"no choice was made in {self.from_name!r}")
@@ -119,7 +119,7 @@ class ChoicesProblem(Problem):
         unknown = [value for value, index in index_by_value if index is None]
         if unknown:
             raise MissingTargetError(
-                f"{self.from_name!r} was answered {unknown!r}, which the label config no longer has"
+                f"{self.from_name!r} was answered {shown(unknown)}, which the label config no longer has"
             )
         indices = tuple(sorted({index for _, index in index_by_value if index is not None}))
         if self.taxonomy is not None:
@@ -203,10 +203,13 @@ class ChoicesProblem(Problem):
         """Return the index of the label that a result names, ignoring case; None if there is none.
 
         Args:
-            value: a choice, or the path of a taxonomy.
+            value: a choice, or the path of a taxonomy; a value of any other type names no label.
         """
+        parts = value if isinstance(value, list) and self.taxonomy is not None else [value]
+        if not all(isinstance(part, str | int | float) for part in parts):
+            return None
         if self.taxonomy is not None:
-            return self.taxonomy.find([str(part) for part in value])
+            return self.taxonomy.find([str(part) for part in parts])
         name = str(value).casefold()
         return next((i for i, label in enumerate(self.labels) if label.value.casefold() == name), None)
 

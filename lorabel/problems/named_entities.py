@@ -17,6 +17,7 @@ from lorabel.evaluation.span_metrics import entities
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.text_offsets import TAGS, flat_text
+from lorabel.problems._answers import list_in, shown, values_of
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
 
@@ -149,18 +150,15 @@ class NamedEntities(Problem):
         text = flat_text(self.tag, data)
         index_by_name = {label.value.casefold(): i for i, label in enumerate(self.labels)}
         spans: set[tuple[int, int, int]] = set()
-        for region in result:
-            value = region.get("value", {})
-            if region.get("from_name") != self.from_name:
-                continue
-            names = [str(name) for name in value.get(self.region_type, ())]
-            unknown = [name for name in names if name.casefold() not in index_by_name]
-            if unknown:
+        for value in values_of(result, self.from_name):
+            names = list_in(value, self.region_type, self.from_name)
+            indices = [index_by_name.get(name.casefold()) if isinstance(name, str) else None for name in names]
+            if None in indices:
                 raise MissingTargetError(
-                    f"{self.from_name!r} was answered {unknown!r}, which the label config no longer has"
+                    f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"
                 )
             start, end = text.span(value)
-            spans |= {(start, end, index_by_name[name.casefold()]) for name in names}
+            spans |= {(start, end, index) for index in indices if index is not None}
         return SpanTarget(tuple(sorted(spans)))
 
     def perfect_output(self, target: SpanTarget) -> SpanScores:

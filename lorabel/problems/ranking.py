@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Content, Contract, Input, ItemScores, Modality, RankingInput, RankingTarget
 from lorabel.errors import MissingTargetError, UnservedError
@@ -16,6 +16,7 @@ from lorabel.evaluation.metrics import Metrics, ranking
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content, list_items
+from lorabel.problems._answers import list_in, shown, values_of
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
 SIDES = ("left", "right")
@@ -104,13 +105,14 @@ class Ranking(Problem):
 
     def target(self, result: list[regions.Region], data: TaskData) -> RankingTarget:
         """Return the ranks of the items. All items that the annotation does not name share the last rank."""
-        own_regions = [region for region in result if region.get("from_name") == self.from_name]
-        value = own_regions[-1].get("value", {}) if own_regions else {}
-        order = [value.get("selected")] if self._is_pair else value.get("ranker", {}).get(self.from_name, ())
+        values = values_of(result, self.from_name)
+        value = values[-1] if values else {}
         ids = list(self._items(data))
-        ranked = [ids.index(item_id) for item_id in order if item_id in ids]
+        ranked = [ids.index(item_id) for item_id in self._order(value) if item_id in ids]
         if not ranked:
-            raise MissingTargetError(f"{self.from_name!r} was answered {value!r}, expected an order of {ids!r}")
+            raise MissingTargetError(
+                f"{self.from_name!r} was answered {shown(value)}, expected an order of {shown(ids)}"
+            )
         return RankingTarget(
             tuple(ranked.index(item) if item in ranked else len(ranked) for item in range(len(ids)))
         )
@@ -124,9 +126,14 @@ class Ranking(Problem):
         return ranking(targets, [output.scores for output in outputs])
 
     def aggregate(self, targets: Sequence[RankingTarget]) -> RankingTarget:
-        """Order the items by their mean rank over the annotators; the newest target decides a tie."""
+        """Order the items by their mean rank over the annotators; the newest target decides a tie.
+
+        The task may have got or lost items between two annotations. Targets that have another number of items than
+        the newest then do not count.
+        """
         newest = targets[-1].ranks
-        means = [sum(target.ranks[item] for target in targets) / len(targets) for item in range(len(newest))]
+        counting = [target.ranks for target in targets if len(target.ranks) == len(newest)]
+        means = [sum(ranks[item] for ranks in counting) / len(counting) for item in range(len(newest))]
         keys = list(zip(means, newest, strict=True))
         order = sorted(set(keys))
         return RankingTarget(tuple(order.index(key) for key in keys))
@@ -138,6 +145,17 @@ class Ranking(Problem):
     @property
     def _is_pair(self) -> bool:
         return len(self.objects) == len(SIDES)
+
+    def _order(self, value: dict[str, Any]) -> list[Any]:
+        """Return the ids of the items in the order of an answer, the best first; of a pair only the best."""
+        if self._is_pair:
+            return [value.get("selected")]
+        orders = value.get("ranker", {})
+        if not isinstance(orders, dict):
+            raise MissingTargetError(
+                f"{self.from_name!r} was answered {shown(value)}, expected an object of orders"
+            )
+        return list_in(orders, self.from_name, self.from_name)
 
     def _items(self, data: TaskData) -> dict[str, tuple[Content, ...]]:
         """Return the contents of each item by its id in results, in the order of the task's data."""

@@ -14,12 +14,15 @@ from lorabel.evaluation.metrics import Metrics, regression
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, content
+from lorabel.problems._answers import shown, values_of
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
 # Default of Label Studio's `maxRating`.
 MAX_RATING = 5.0
 # Decimal places of predicted numbers; without rounding, steps of 0.1 end in 0.30000000000000004.
 DECIMAL_PLACES = 9
+# About the largest number of float32, in which models compute.
+LARGEST = 1e38
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,11 @@ class Rating(Problem):
 
     def target(self, result: list[regions.Region], data: TaskData) -> RatingTarget:
         """Return the number of the annotation; it must lie within the bounds of the label config."""
-        own_regions = [region for region in result if region.get("from_name") == self.from_name]
-        value = own_regions[-1].get("value", {}).get(self.type) if own_regions else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise MissingTargetError(f"{self.from_name!r} was answered {value!r}, expected a number")
+        values = values_of(result, self.from_name)
+        value = values[-1].get(self.type) if values else None
+        # Python reads NaN and whole numbers of any size from JSON. NaN is not smaller than anything.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+            raise MissingTargetError(f"{self.from_name!r} was answered {shown(value)}, expected a number")
         minimum, maximum = self.minimum, self.maximum
         if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
             raise MissingTargetError(

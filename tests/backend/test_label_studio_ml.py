@@ -102,3 +102,10 @@ def test_events_are_stored_for_the_workers(model: Any, store: Store) -> None:
     with store.read() as session:
         actions = list(session.scalars(select(Event.action).order_by(Event.id)))
     assert actions == ["ANNOTATION_CREATED", "START_TRAINING"]
+
+
+def test_extra_params_may_be_the_text_of_an_object(model: Any, store: Store) -> None:
+    model("1", requests.CONFIG).set_extra_params('{"train_after_annotations": 2}')
+    model("1", requests.CONFIG).set_extra_params("fast")
+    with store.read() as session:
+        assert session.get_one(Project, 1).extra_params == {"train_after_annotations": 2}

@@ -76,7 +76,17 @@ def test_setup_writes_only_what_changed(client: FlaskClient, services: Services)
     assert stored(services).updated_at > first
 
 
-@pytest.mark.parametrize("extra", [None, [], "fast", 3, True])
+def test_extra_params_from_the_form_of_label_studio_are_a_text_and_are_read(
+    client: FlaskClient, services: Services
+) -> None:
+    typed = '{\n  "train_after_annotations": 2\n}'
+    client.post("/setup", json=requests.setup(extra_params=typed))
+    assert stored(services).extra_params == {"train_after_annotations": 2}
+
+
+@pytest.mark.parametrize(
+    "extra", [None, [], "fast", 3, True, "", "[2]", '{"a": NaN}', '{"a": ', "[" * 100_000, '"{}"']
+)
 def test_extra_params_may_be_any_json_and_only_an_object_is_stored(
     client: FlaskClient, services: Services, extra: object
 ) -> None:

@@ -181,3 +181,24 @@ def test_names_that_leave_the_folder_or_name_no_adapter_are_refused(
     bank = AdapterBank(load(source), AdapterFolders(tmp_path), memory_bytes=10**9)
     with pytest.raises(NotFoundError):
         bank.load(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("adapter_model.safetensors", b"no safetensors"),
+        ("adapter_model.safetensors", None),
+        ("adapter_config.json", b"{"),
+        ("adapter_config.json", b'{"peft_type": "LORA"}'),
+    ],
+)
+def test_an_adapter_whose_files_are_broken_is_refused_and_named(
+    source: str, tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    """Such an adapter must not go live, so it is refused like one for another base model."""
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    name = save_random_adapter(load(source), adapter_folders, "p1.v1", 4)
+    path = adapter_folders.path(name) / file
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UnreadableError, match=r"files of adapter p1\.v1/label are broken"):
+        AdapterBank(load(source), adapter_folders, 10**9).load(name)

@@ -223,9 +223,10 @@ def test_a_malformed_request_is_told_what_is_wrong(client: FlaskClient, body: st
 
 
 def test_preloading_a_missing_adapter_is_answered_404(client: FlaskClient) -> None:
-    answer = client.post("/v1/preload", json={"adapters": ["p1.v9/label"]})
-    assert answer.status_code == 404
-    assert "p1.v9/label" in answer.text
+    for family in (None, "dual_encoder", "text_encoder"):
+        answer = client.post("/v1/preload", json={"adapters": ["p1.v9/label"], "family": family})
+        assert answer.status_code == 404
+        assert "p1.v9/label" in answer.text
 
 
 def test_a_request_that_is_too_large_is_answered_413(client: FlaskClient) -> None:

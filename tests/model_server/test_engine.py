@@ -377,3 +377,9 @@ def test_cancelled_rows_make_room_for_later_rows_of_their_project(family: FakeFa
     assert lengths([following.result(TIMEOUT_S)]) == [1]
     release.set()
     engine.close()
+
+
+def test_preload_asks_only_the_named_family_and_does_nothing_if_that_is_not_loaded(engine: Engine) -> None:
+    with pytest.raises(UnreadableError, match="does not fit"):
+        engine.preload("p1.v9/label", "dual_encoder")
+    engine.preload("p1.v9/label", "text_encoder")

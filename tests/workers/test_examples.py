@@ -1,16 +1,23 @@
+import struct
+import zlib
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from lorabel.contracts import LabelTarget
+from lorabel.contracts import LabelTarget, MediaRef
 from lorabel.database.tables import Annotation
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.media.fetching import Fetcher
 from lorabel.problems.binding import bind
 from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
 from tests.workers.events import START
-from workers.examples import TrainingPlan, is_held_out, make_plan, sample_balanced
+from tests.workers.pictures import data_url, pictures
+from workers.examples import TrainingPlan, is_held_out, make_plan, prepare, sample_balanced
 
 BOUND = bind(ImageClassification.SAMPLES[0].label_config)
 PROBLEM = BOUND.bindings[0]
@@ -121,3 +128,97 @@ def test_an_annotation_whose_task_has_no_text_is_skipped_with_the_reason() -> No
     broken = annotation(1, 1, task_data={"text": None}, result=[])
     skipped = make_plan(bound.bindings[0], bound.config, [broken], settings(), 1).skipped
     assert "'text'" in skipped[1]
+
+
+def test_an_annotation_with_an_odd_value_is_skipped_and_the_others_are_used() -> None:
+    """All of these results are stored or imported by Label Studio 1.23.2."""
+    region: dict[str, Any] = {"from_name": "label", "to_name": "image", "type": "choices"}
+    odd_results = [
+        [{**region, "value": {"choices": None}}],
+        [{**region, "value": None}],
+        [{**region, "value": {"choices": "red"}}],
+        [None],
+        "red",
+        {"choices": ["red"]},
+    ]
+    tasks = [task for task in range(100) if not is_held_out(task, 20)]
+    odd = [annotation(task, task, result=result) for task, result in zip(tasks[1:], odd_results, strict=False)]
+    plan = plan_of([annotation(tasks[0], tasks[0]), *odd])
+    assert [example.annotation_ids for example in plan.train] == [(tasks[0],)]
+    reasons = [plan.skipped[row.id] for row in odd]
+    assert reasons[:2] == [
+        "'label' was answered {'choices': None}, expected a list under 'choices'",
+        "'label' has the value None, expected an object",
+    ]
+    assert all(reasons)
+
+
+def test_an_unexpected_exception_skips_only_the_annotation_that_causes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault of a problem, such as another package's: no known annotation makes ours raise so."""
+    target = ImageClassification.target
+
+    def fail_on_blue(self: ImageClassification, result: Any, data: Any) -> Any:
+        if result[0]["value"]["choices"] == ["blue"]:
+            raise RuntimeError("a \0 and a \ud800")
+        return target(self, result, data)
+
+    monkeypatch.setattr(ImageClassification, "target", fail_on_blue)
+    tasks = [task for task in range(100) if not is_held_out(task, 20)]
+    plan = plan_of([annotation(1, tasks[0], "blue"), annotation(2, tasks[1], "red")])
+    assert [example.annotation_ids for example in plan.train] == [(2,)]
+    assert plan.skipped == {1: r"RuntimeError: a \x00 and a \ud800"}
+
+
+def test_an_annotation_of_an_unknown_task_is_skipped_with_the_reason() -> None:
+    row = annotation(1, 1)
+    row.task_id = None
+    assert plan_of([row]).skipped == {1: "the event did not say which task was annotated"}
+
+
+def test_annotations_from_before_the_tasks_data_changed_are_read_with_the_newest_data() -> None:
+    """The question is about the newest data, so an older answer must fit that."""
+    bound = bind('<View><List name="list" value="$items"/><Ranker name="order" toName="list"/></View>')
+    task = next(i for i in range(100) if not is_held_out(i, 20))
+
+    def ranked(annotation_id: int, *order: str, **changed: Any) -> Annotation:
+        data = {"items": [{"id": name, "body": name} for name in sorted(order)]}
+        result = [{"from_name": "order", "type": "ranker", "value": {"ranker": {"order": list(order)}}}]
+        columns = {"task_data": data, "result": result, "completed_by": annotation_id, **changed}
+        return annotation(annotation_id, task, **columns)
+
+    several = [ranked(1, "c", "b", "a"), ranked(2, "b", "a"), ranked(3, "b", "a", task_data=None)]
+    (example,) = make_plan(bound.bindings[0], bound.config, several, settings(), 1).train
+    assert example.target.ranks == (1, 0)
+    assert example.annotation_ids == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PermissionError(13, "Permission denied"),
+        OSError(36, "File name too long"),
+        ValueError("embedded null byte"),
+        struct.error("unpack requires a buffer of 4 bytes"),
+        EOFError(),
+        zlib.error("Error -3 while decompressing data"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_file_that_raises_any_exception_skips_only_its_own_annotations(tmp_path: Path, fault: Exception) -> None:
+    """Faults that depend on the file system, on the user, or on the version of a decoder."""
+    torch.manual_seed(0)
+    family = DualEncoder.load(DualEncoder.tiny(tmp_path), torch.device("cpu"), torch.float32, Settings())
+    tasks = [task for task in range(100) if not is_held_out(task, 20)]
+    urls = [data_url(picture) for picture in pictures(3)]
+    rows = [annotation(task, task, task_data={"image": url}) for task, url in zip(tasks, urls, strict=False)]
+    fetcher = Fetcher(Settings())
+
+    def fetch(media: MediaRef) -> bytes:
+        if media.url == urls[1]:
+            raise fault
+        return fetcher.fetch(media)
+
+    prepared, unreadable = prepare(plan_of(rows).train, family, lambda media: media, fetch)
+    assert [example.training_example.task_id for example in prepared] == [tasks[0], tasks[2]]
+    assert list(unreadable) == [tasks[1]]
+    assert unreadable[tasks[1]] == f"{type(fault).__name__}: {fault}"

@@ -23,8 +23,10 @@ from lorabel.families.cache import FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.attention import separate_attention
 from lorabel.inference import promotion
+from lorabel.inference.model_client import ModelClient
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from tests.backend.fake_model_server import FakeModelServer
 from tests.questions import about_picture
 from tests.workers.events import START
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
@@ -138,6 +140,9 @@ def check_a_worse_candidate_is_rejected(services: Services, store: Store) -> Non
     assert version.metrics["candidate"]["grade"]["accuracy"] < version.metrics["live"]["grade"]["accuracy"]
     with store.read() as session:
         assert projects.get(session, PROJECT).live_version == "p1.v1"
+        assert {row.run_id for row in session.query(Annotation) if row.id >= 100} == {None}, "they are new"
+    assert run.metrics is not None and run.metrics["still_new"] == 60
+    assert training_runs.request_due(store, services.settings) == [], "not at once"
     promotion.promote(store, services.model_client, PROJECT, version.number)
     promotion.rollback(store, services.model_client, PROJECT)
     with store.read() as session:
@@ -277,3 +282,85 @@ def test_a_killed_run_leaves_no_version_and_is_finished_by_the_next_worker(
 def _reload(store: Store, run: TrainingRun) -> TrainingRun:
     with store.read() as session:
         return training_runs.get(session, PROJECT, run.id)
+
+
+def change(store: Store, annotation_id: int, **columns: Any) -> None:
+    with store.write() as session:
+        row = session.get_one(Annotation, annotation_id)
+        for name, value in columns.items():
+            setattr(row, name, value)
+
+
+def test_odd_annotations_and_broken_files_are_skipped_and_named_and_the_others_are_learned(
+    services: Services, store: Store
+) -> None:
+    annotate(store, 1, 20)
+    no_value, no_choices, broken, forbidden = [i for i in range(1, 21) if not is_held_out(i, 20)][:4]
+    region = result("Grade A")[0]
+    change(store, no_value, result=[{**region, "value": None}])
+    change(store, no_choices, result=[{**region, "value": {"choices": None}}])
+    change(store, broken, task_data={"image": data_url(pictures(1)[0])[:200] + "AAAA"})
+    change(store, forbidden, task_data={"image": "http://127.0.0.1:9/x.png"})
+    run = train(store)
+    assert run.state == RunState.FINISHED
+    assert run.metrics is not None
+    skipped = run.metrics["skipped"]["grade"]
+    assert sorted(map(int, skipped)) == [no_value, no_choices, broken, forbidden]
+    assert "expected an object" in skipped[str(no_value)]
+    assert version_of(store, run).state == VersionState.LIVE
+    with store.read() as session:
+        new = sorted(row.id for row in session.query(Annotation) if row.run_id is None)
+    assert new == [no_value, no_choices, broken, forbidden], "only what was learned is old"
+    assert run.metrics["still_new"] == 4
+    assert training_runs.request_due(store, services.settings) == [], "they are not tried again at once"
+
+
+def test_annotations_whose_media_cannot_be_downloaded_stay_new_and_are_learned_when_they_can(
+    services: Services, store: Store
+) -> None:
+    annotate(store, 1, 20)
+    with store.write() as session:
+        data = {row.id: row.task_data for row in session.query(Annotation)}
+        for row in session.query(Annotation):
+            row.task_data = {"image": "http://127.0.0.1:9/x.png"}
+    run = train(store, "20 new annotations")
+    assert "nothing to learn from" in str(run.decision)
+    assert run.metrics is not None and run.metrics["still_new"] == 20
+    assert "not public" in next(iter(run.metrics["skipped"]["grade"].values()))
+    assert training_runs.request_due(store, services.settings) == []
+    for annotation_id, task_data in data.items():
+        change(store, annotation_id, task_data=task_data)
+    assert version_of(store, train(store, "20 new annotations")).state == VersionState.LIVE
+
+
+def test_a_run_for_new_annotations_that_are_all_unusable_makes_no_version_of_old_ones(
+    services: Services, store: Store
+) -> None:
+    annotate(store, 1, 20)
+    train(store)
+    trained, *_ = (i for i in range(21, 40) if not is_held_out(i, 20))
+    annotate(store, trained, 1, lambda *_: "Grade Z")
+    automatic_run = train(store, "1 new annotations, the newest some time ago")
+    assert (automatic_run.version_number, automatic_run.state) == (None, RunState.FINISHED)
+    assert automatic_run.metrics is not None and list(automatic_run.metrics["skipped"]["grade"]) == [str(trained)]
+    assert train(store, "a person's").version_number == 2
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_a_version_whose_adapters_the_model_server_refuses_is_rejected_with_its_reason(
+    services: Services, store: Store, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    model_client = ModelClient(services.settings.model_copy(update={"model_server_url": model_server.url}))
+    monkeypatch.setattr(Services, "current", lambda: replace(services, model_client=model_client))
+    model_server.status = status
+    annotate(store, 1, 20)
+    run = train(store)
+    assert model_server.preloaded == ["p1.v1/grade"]
+    assert version_of(store, run).state == VersionState.REJECTED
+    assert f"model server answered {status} to /v1/preload" in str(run.decision)
+    with store.read() as session:
+        assert projects.get(session, PROJECT).live_version == "p1.v0"
+        assert {row.run_id for row in session.query(Annotation)} == {None}
+    model_server.status = 500
+    assert version_of(store, train(store)).state == VersionState.LIVE, "500 says nothing about the adapter"
+    model_client.close()

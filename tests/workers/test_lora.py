@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from lorabel.contracts import LabelTarget, Modality, RatingInput
 from lorabel.errors import SettingsError
@@ -18,6 +20,7 @@ from workers.examples import PreparedExample, TrainingExample
 
 TEXTS = ("red", "blue")
 QUESTION = about_picture("x", TEXTS)
+WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +180,34 @@ def test_a_batch_has_the_weights_of_its_examples_classes(family: DualEncoder) ->
     batch = next(lora._batches(family, [first, third, second], recipe(batch=3)))
     by_class = {target.indices[0]: weight for target, weight in zip(batch.targets, batch.weights, strict=True)}
     assert by_class == {0: pytest.approx(0.75), 1: pytest.approx(1.5)}
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("fault", ["another rank", "another shape", "a layer that LoRA cannot change"])
+def test_a_live_adapter_that_cannot_be_attached_leaves_the_base_model_unchanged(
+    family: DualEncoder, tmp_path: Path, fault: str
+) -> None:
+    """The worker keeps the base model for the next run, which would train on top of what is left in it."""
+    train(family, tmp_path, steps=1)
+    folder = tmp_path / "adapter"
+    weights = load_file(folder / "adapter_model.safetensors")
+    if fault == "another rank":
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "r": 7}))
+    elif fault == "another shape":
+        save_file({name: weight[:, :1].clone() for name, weight in weights.items()}, folder / WEIGHTS)
+    else:
+        norm = next(name for name, layer in family.module.named_modules() if isinstance(layer, nn.LayerNorm))
+        save_file({**weights, f"{lora.PREFIX}{norm}{lora.A_WEIGHT}": torch.zeros(4, 8)}, folder / WEIGHTS)
+    with pytest.raises((RuntimeError, ValueError)), lora.adapted(family, QUESTION, folder, recipe()):
+        pass
+    assert not any("lora" in name for name, _ in family.module.named_modules())
+    assert not any(weight.requires_grad for weight in family.module.parameters())
+
+
+@pytest.mark.usefixtures("untouched")
+def test_an_error_during_training_leaves_the_base_model_unchanged(family: DualEncoder, tmp_path: Path) -> None:
+    train(family, tmp_path, steps=1)
+    with pytest.raises(RuntimeError, match="lost"), lora.adapted(family, QUESTION, tmp_path / "adapter", recipe()):
+        raise RuntimeError("the run is lost")
+    assert not any("lora" in name for name, _ in family.module.named_modules())

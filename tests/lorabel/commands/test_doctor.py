@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 
 from lorabel.commands.doctor import examine
-from lorabel.database import projects
+from lorabel.database import projects, training_runs
 from lorabel.database.store import Store
-from lorabel.database.tables import ModelVersion, VersionState
+from lorabel.database.tables import ModelVersion, RunState, VersionState
 from lorabel.settings import Settings
 
 
@@ -62,3 +64,33 @@ def test_passwords_in_addresses_are_not_shown(settings_without_processes: Settin
     secret = {"redis_url": "redis://user:hidden-word@127.0.0.1:1/0"}
     checks = examine(settings_without_processes.model_copy(update=secret))
     assert not any("hidden-word" in check.finding for check in checks)
+
+
+def end_run(store: Store, state: RunState, **columns: Any) -> None:
+    run = training_runs.claim(store, training_runs.request(store, 7, "x").id)
+    assert run is not None
+    with store.write() as session:
+        training_runs.finish(session, run, state, **columns)
+
+
+def test_what_the_newest_training_run_skipped_is_shown_with_the_reasons(
+    settings_without_processes: Settings, store: Store
+) -> None:
+    projects.upsert(store, 7, label_config="<View/>")
+    settings = settings_without_processes
+    assert examine(settings, project_id=7)[-1].name == "project 7: Label Studio", "there is no run yet"
+    skipped = {"label": {str(number): "the file is broken" for number in range(1, 8)}}
+    end_run(store, RunState.FINISHED, version_number=1, decision="accepted", metrics={"skipped": skipped})
+    training = examine(settings, project_id=7)[-1]
+    assert (training.name, training.is_ok) == ("project 7: training", True)
+    assert (
+        "run 1: accepted; 7 annotations skipped ('label' of annotation 1: the file is broken;" in training.finding
+    )
+    assert training.finding.endswith("; and 2 more)")
+    end_run(store, RunState.FINISHED, decision="nothing to learn from", metrics={"skipped": skipped})
+    without_version = examine(settings, project_id=7)[-1]
+    assert (without_version.is_ok, "mend these annotations" in without_version.remedy) == (False, True)
+    end_run(store, RunState.FAILED, error="no weights")
+    failed = examine(settings, project_id=7)[-1]
+    assert (failed.is_ok, failed.finding) == (False, "run 3 failed: no weights")
+    assert failed.remedy

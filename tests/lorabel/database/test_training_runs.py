@@ -7,7 +7,7 @@ import pytest
 
 from lorabel.database import projects, training_runs
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, RunState, TrainingRun, now
+from lorabel.database.tables import Annotation, Project, RunState, TrainingRun, now
 from lorabel.errors import NotFoundError, RunLostError
 from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
@@ -156,3 +156,95 @@ def test_extra_params_of_a_project_override_the_training_policy(store: Store, se
     projects.upsert(store, 1, extra_params={"train_after_annotations": "2", "train_min_annotations": "many"})
     annotate(store, 2)
     assert len(training_runs.request_due(store, settings)) == 1
+
+
+NOT_NUMBERS = ["\u00b2", "-3", "0", "2.5", "1" * 5000, "", None, True, 2.5, -3, [], {}]
+
+
+@pytest.mark.parametrize("value", [*NOT_NUMBERS, 10**18, "9" * 900], ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("name", ["train_after_annotations", "train_after_seconds", "train_min_annotations"])
+def test_odd_extra_params_of_a_project_do_not_stop_the_training_of_others(
+    store: Store, settings: Settings, name: str, value: object
+) -> None:
+    """Project 1 comes first, and what it has in its extra params must not matter to project 2."""
+    projects.upsert(store, 1, extra_params={name: value})
+    projects.upsert(store, 2, label_config=ImageClassification.SAMPLES[0].label_config)
+    annotate(store, 5, age_s=1000)
+    with store.write() as session:
+        session.add_all(Annotation(id=next(IDS), project_id=2) for _ in range(10))
+    due = [run.project_id for run in training_runs.request_due(store, settings)]
+    assert due == ([1, 2] if value in NOT_NUMBERS or name == "train_after_annotations" else [2])
+
+
+def test_a_project_that_causes_an_exception_is_logged_and_does_not_stop_others(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The exception is a fault that is not known yet."""
+    projects.upsert(store, 2, label_config=ImageClassification.SAMPLES[0].label_config)
+    annotate(store, 10)
+    with store.write() as session:
+        session.add_all(Annotation(id=next(IDS), project_id=2) for _ in range(10))
+    can_learn = training_runs._can_learn
+
+    def fail_for_project_1(project: Project) -> bool:
+        if project.id == 1:
+            raise RuntimeError("a fault")
+        return can_learn(project)
+
+    monkeypatch.setattr(training_runs, "_can_learn", fail_for_project_1)
+    assert [run.project_id for run in training_runs.request_due(store, settings)] == [2]
+    assert "project 1: no run is requested" in caplog.text
+
+
+def finish(store: Store, still_new: int) -> None:
+    """Request, claim and finish a run that leaves annotations new."""
+    run = training_runs.claim(store, training_runs.request(store, 1, "x").id)
+    assert run is not None
+    with store.write() as session:
+        training_runs.finish(session, run, RunState.FINISHED, metrics={training_runs.STILL_NEW: still_new})
+
+
+def test_annotations_that_a_finished_run_left_new_are_tried_again_after_pauses_that_double(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(store, 10)
+    start = now()
+
+    def is_due_after(seconds: float) -> bool:
+        """Whether a run is due then. A run that was requested is removed."""
+        monkeypatch.setattr(training_runs, "now", lambda: start + timedelta(seconds=seconds))
+        runs = training_runs.request_due(store, settings)
+        monkeypatch.setattr(training_runs, "now", now)
+        with store.write() as session:
+            for run in runs:
+                session.delete(session.get_one(TrainingRun, run.id))
+        return bool(runs)
+
+    assert is_due_after(0)
+    finish(store, still_new=10)
+    assert not is_due_after(55) and is_due_after(70)
+    finish(store, still_new=10)
+    assert not is_due_after(115) and is_due_after(130)
+    finish(store, still_new=0)
+    assert is_due_after(0), "the newest run left none, so all of these have arrived since"
+
+
+def test_annotations_that_arrive_during_the_pause_count_without_those_that_were_tried(
+    store: Store, settings: Settings
+) -> None:
+    annotate(store, 10)
+    finish(store, still_new=10)
+    annotate(store, 9)
+    assert training_runs.request_due(store, settings) == []
+    annotate(store, 1)
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
+
+
+def test_a_run_for_new_annotations_is_told_from_one_that_a_person_requested(
+    store: Store, settings: Settings
+) -> None:
+    annotate(store, 5, age_s=1000)
+    (due,) = training_runs.request_due(store, settings)
+    assert training_runs.is_for_new_annotations(due)
+    for reason in ("START_TRAINING", "CLI", "because of new annotations"):
+        assert not training_runs.is_for_new_annotations(TrainingRun(reason=reason))

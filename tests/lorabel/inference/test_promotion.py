@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,8 @@ from lorabel.database.tables import ModelVersion, VersionState
 from lorabel.errors import ConflictError, ModelServerError, NotFoundError
 from lorabel.inference import promotion
 from lorabel.inference.model_client import ModelClient
+from lorabel.settings import Settings
+from tests.backend.fake_model_server import FakeModelServer
 
 
 class FakeModelClient:
@@ -18,11 +21,11 @@ class FakeModelClient:
     """
 
     def __init__(self, is_down: bool = False) -> None:
-        self.preloaded: list[list[str]] = []
+        self.preloaded: list[tuple[list[str], str | None]] = []
         self.is_down = is_down
 
-    def preload(self, adapters: list[str]) -> None:
-        self.preloaded.append(adapters)
+    def preload(self, adapters: list[str], family: str | None) -> None:
+        self.preloaded.append((adapters, family))
         if self.is_down:
             raise ModelServerError("cannot be reached")
 
@@ -40,7 +43,7 @@ def two_versions(store: Store) -> None:
                     state=VersionState.CANDIDATE,
                     base_models={},
                     adapters={"label": f"p1.v{number}/label"},
-                    metrics={},
+                    metrics={"families": {"label": "dual_encoder"}},
                     trained_on=[],
                 )
             )
@@ -58,7 +61,7 @@ def states(store: Store) -> dict[str, str]:
 def test_promotion_preloads_the_adapters_and_retires_the_version_that_was_live(store: Store) -> None:
     client = FakeModelClient()
     assert promote(store, 1, client) == "p1.v1"
-    assert client.preloaded == [["p1.v1/label"]]
+    assert client.preloaded == [(["p1.v1/label"], "dual_encoder")]
     assert promote(store, 2) == "p1.v2"
     assert states(store) == {"p1.v1": "retired", "p1.v2": "live"}
     with store.read() as session:
@@ -84,3 +87,43 @@ def test_promotion_succeeds_while_the_model_server_is_down(store: Store, caplog:
 def test_promotion_of_an_unknown_version_names_the_known_versions(store: Store) -> None:
     with pytest.raises(NotFoundError, match=r"no version p1\.v7; known: p1\.v2, p1\.v1"):
         promote(store, 7)
+
+
+@pytest.fixture
+def real_client(model_server: FakeModelServer, settings: Settings) -> Iterator[ModelClient]:
+    client = ModelClient(settings.model_copy(update={"model_server_url": model_server.url}))
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (409, ConflictError)])
+def test_a_version_whose_adapters_the_model_server_refuses_does_not_become_live(
+    store: Store, model_server: FakeModelServer, real_client: ModelClient, status: int, error: type[Exception]
+) -> None:
+    """404: the adapter's folder is missing. 409: the adapter was trained on another base model."""
+    promote(store, 1, real_client)
+    model_server.status = status
+    with pytest.raises(error, match=f"answered {status} to /v1/preload"):
+        promote(store, 2, real_client)
+    assert states(store) == {"p1.v1": "live", "p1.v2": "candidate"}
+
+
+@pytest.mark.parametrize("status", [401, 500, 503])
+def test_a_model_server_that_cannot_tell_does_not_stop_a_promotion(
+    store: Store, model_server: FakeModelServer, real_client: ModelClient, status: int
+) -> None:
+    model_server.status = status
+    assert promote(store, 1, real_client) == "p1.v1"
+
+
+def test_a_version_that_records_no_families_is_promoted_although_no_loaded_family_fits_it(
+    store: Store, model_server: FakeModelServer, real_client: ModelClient
+) -> None:
+    """Its family may be one that is not loaded. A missing folder is refused all the same."""
+    with store.write() as session:
+        versions.get(session, 1, 1).metrics = {}
+    model_server.status = 404
+    with pytest.raises(NotFoundError):
+        promote(store, 1, real_client)
+    model_server.status = 409
+    assert promote(store, 1, real_client) == "p1.v1"

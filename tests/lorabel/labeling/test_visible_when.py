@@ -58,3 +58,11 @@ def test_a_control_tag_that_depends_on_what_a_person_selects_or_draws_is_unclaim
     )
     (unclaimed,) = bind(config).unclaimed
     assert unclaimed.reason == reason
+
+
+@pytest.mark.parametrize(
+    "value", [None, "animal", {"choices": None}, {"choices": "animal"}, {"choices": [None, []]}]
+)
+def test_an_odd_value_is_no_choice(value: object) -> None:
+    odd_answers = {"kind": [{"from_name": "kind", "value": value}], **answers(animal="dog", other="cup")}
+    assert shown_controls(parse(CONFIG), odd_answers) == {"kind", "other"}

@@ -139,3 +139,15 @@ def test_an_output_without_scores_is_worse_than_chance() -> None:
     without_scores, constant = ([ItemScores()] * 2, [ItemScores(scores=(1.0, 0.0))] * 2)
     assert pair.metrics(targets, without_scores).values["pair_accuracy"] == 0.0
     assert pair.metrics(targets, constant).values["pair_accuracy"] == 0.5
+
+
+def test_targets_from_before_the_items_of_the_task_changed_are_not_aggregated() -> None:
+    ranker = binding(LIST.format("", ""))
+    changed = [
+        RankingTarget((0, 1)),
+        RankingTarget((2, 1, 0)),
+        RankingTarget((0, 1, 2, 3)),
+        RankingTarget((2, 0, 1)),
+    ]
+    assert ranker.aggregate(changed) == RankingTarget((2, 0, 1))
+    assert ranker.aggregate([RankingTarget((0, 1)), RankingTarget((0, 1, 2))]) == RankingTarget((0, 1, 2))

@@ -72,6 +72,9 @@ def test_a_bound_that_is_no_number_is_an_error() -> None:
         ([], "'it' was answered None, expected a number"),
         (value("Rating", 0), "'it' was answered 0, which is out of the label config's bounds"),
         (value("Rating", 6), "'it' was answered 6, which is out of"),
+        (value("Rating", float("nan")), "'it' was answered nan, expected a number"),
+        (value("Rating", 10**400), r"'it' was answered 10000\d+\.\.\., expected a number"),
+        ([{"from_name": "it", "value": None}], "'it' has the value None, expected an object"),
     ],
 )
 def test_an_annotation_without_a_valid_number_has_no_target_and_the_error_says_why(
