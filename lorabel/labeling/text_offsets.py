@@ -14,6 +14,7 @@ Every end is exclusive.
 """
 
 import re
+import reprlib
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,9 @@ class PlainText(FlatText):
     def span(self, value: Mapping[str, Any]) -> tuple[int, int]:
         start, end = value.get("start"), value.get("end")
         if not isinstance(start, int) or not isinstance(end, int):
-            raise MissingTargetError(f"a span goes from {start!r} to {end!r}, expected numbers")
+            raise MissingTargetError(
+                f"a span goes from {reprlib.repr(start)} to {reprlib.repr(end)}, expected numbers"
+            )
         return _checked(start, end, len(self.text), value)
 
 
@@ -273,11 +276,11 @@ def _checked(start: int, end: int, length: int, value: Mapping[str, Any]) -> tup
 
 def _described(value: Mapping[str, Any]) -> str:
     keys: Sequence[str] = ("start", "startOffset", "end", "endOffset", "globalOffsets")
-    return ", ".join(f"{key} {value[key]!r}" for key in keys if key in value)
+    return ", ".join(f"{key} {reprlib.repr(value[key])}" for key in keys if key in value)
 
 
 def _missing(tag: ObjectTag, expected: str, value: Any) -> str:
     return (
-        f"task data has no {expected} under {tag.data_key!r} (found {value!r}), "
+        f"task data has no {expected} under {tag.data_key!r} (found {reprlib.repr(value)}), "
         f"which the label config names for {tag.name!r}"
     )

@@ -4,6 +4,7 @@ Such files come from strangers. So only formats and decoders that browsers have 
 that is named inside of the file is opened: FFmpeg would fetch all that a playlist (HLS, DASH, concat) names.
 """
 
+import errno
 import io
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -89,14 +90,16 @@ def opened(data: bytes, kind: Kind, most_megapixels: int | None = None) -> Itera
             if most_megapixels is not None:
                 _check_size(stream, most_megapixels)
             yield _track(container, stream)
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
+        # Not the error itself, which may quote the file.
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableError(
-            f"file of {len(data)} bytes is no readable {kind}: {error}", is_permanent=True
+            f"file of {len(data)} bytes is no readable {kind}: {reason}", is_permanent=True
         ) from error
 
 
 def _refuse(url: str, *_: Any) -> Any:
-    raise PermissionError(f"the file names {url[:120]!r}, which is not opened")
+    raise PermissionError(errno.EACCES, "the file names another file, which is not opened")
 
 
 def _stream(container: InputContainer, kind: Kind) -> Any:
