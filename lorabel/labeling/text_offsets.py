@@ -37,6 +37,9 @@ INLINE = frozenset(
     + ("tt", "u", "var", "wbr")
 )
 
+# All XPaths of a page together: a text that is nested 500 deep has one of 3,500 characters.
+MOST_PATH_CHARACTERS = 10_000_000
+
 
 class FlatText(ABC):
     """A text of a task, and the way between its characters and the offsets in results.
@@ -240,6 +243,7 @@ class _PageBuilder:
         self.pieces: list[Piece] = []
         self._length = 0
         self._global_offset = 0
+        self._path_length = 0
 
     def add_all(self, body: Element) -> None:
         for node in walk(body):
@@ -254,6 +258,9 @@ class _PageBuilder:
                 self._end_line()
 
     def _add_text(self, node: Text) -> None:
+        self._path_length += len(node.path)
+        if self._path_length > MOST_PATH_CHARACTERS:
+            raise UnreadableError("the page has too many texts that are nested deeply", is_permanent=True)
         if node.parent != STYLE:
             self.pieces.append(Piece(node.path, node.text, self._length, self._global_offset))
             self._append(node.text)

@@ -31,6 +31,48 @@ class Site:
         return self.url.removeprefix("http://")
 
 
+class Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        self.site.requests.append((self.path, self.headers.get("Authorization")))
+        if self.path == "/slow":
+            time.sleep(1.0)
+        if self.path in ("/drip", "/banner"):
+            self.write_raw()
+            return
+        if "/to?" in self.path:
+            self.send_response(302)
+            self.send_header("Location", self.path.partition("/to?")[2])
+            self.end_headers()
+            return
+        status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
+        body = b"x" * (2 * 1024 * 1024 if self.path == "/large" else 5)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except OSError:
+            self.close_connection = True  # the client stopped reading
+
+    def write_raw(self) -> None:
+        """The greeting of another protocol, or a header that never ends, one byte at a time."""
+        if self.path == "/banner":
+            self.wfile.write(b"SSH-2.0-hunter2\r\n")
+            return
+        try:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            for _ in range(100):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        return
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     yield from serve()
@@ -43,47 +85,7 @@ def second_site() -> Iterator[Site]:
 
 def serve() -> Iterator[Site]:
     site = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            site.requests.append((self.path, self.headers.get("Authorization")))
-            if self.path == "/slow":
-                time.sleep(1.0)
-            if self.path in ("/drip", "/banner"):
-                self.write_raw()
-                return
-            if "/to?" in self.path:
-                self.send_response(302)
-                self.send_header("Location", self.path.partition("/to?")[2])
-                self.end_headers()
-                return
-            status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
-            body = b"x" * (2 * 1024 * 1024 if self.path == "/large" else 5)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            try:
-                self.wfile.write(body)
-            except OSError:
-                self.close_connection = True  # the client stopped reading
-
-        def write_raw(self) -> None:
-            """The greeting of another protocol, or a header that never ends, one byte at a time."""
-            if self.path == "/banner":
-                self.wfile.write(b"SSH-2.0-hunter2\r\n")
-                return
-            try:
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-                for _ in range(100):
-                    self.wfile.write(b"x")
-                    time.sleep(0.1)
-            except OSError:
-                self.close_connection = True
-
-        def log_message(self, *args: Any) -> None:
-            return
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"site": site}))
     threading.Thread(target=http.serve_forever, daemon=True).start()
     site.url = f"http://127.0.0.1:{http.server_port}"
     yield site
