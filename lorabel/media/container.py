@@ -127,7 +127,8 @@ def opened(data: bytes, kind: Kind, frame_limits: FrameLimits | None = None) -> 
     if frame_limits is not None:
         options["max_pixels"] = str(frame_limits.most_megapixels * 10**6)
     try:
-        with ExitStack() as stack:
+        # The file is closed before its memory is given back.
+        with ExitStack() as reservations, ExitStack() as stack:
             with nullcontext() if frame_limits is None else frame_limits.probing():
                 container = stack.enter_context(_container(data, kind, options))
                 stream = _stream(container, kind)
@@ -139,8 +140,9 @@ def opened(data: bytes, kind: Kind, frame_limits: FrameLimits | None = None) -> 
                 stream.codec_context.options = options
                 track = _track(container, stream)
             if frame_limits is not None:
-                stack.enter_context(frame_limits.decoding(stream))
+                reservations.enter_context(frame_limits.decoding(stream))
             yield track
+            stream.codec_context.flush_buffers()
     except (av.FFmpegError, OSError, ValueError) as error:
         # Not the error itself, which may quote the file.
         reason = getattr(error, "strerror", None) or type(error).__name__
@@ -183,7 +185,7 @@ def _most_pixels(stream: Any) -> int:
     In recordings of video calls, frames become larger while the connection becomes better.
     """
     codec = stream.codec_context
-    return max(CALL_PIXELS, (codec.width + CODEC_MARGIN_PX) * (codec.height + CODEC_MARGIN_PX))
+    return max(CALL_PIXELS, int((codec.width + CODEC_MARGIN_PX) * (codec.height + CODEC_MARGIN_PX)))
 
 
 def _track(container: InputContainer, stream: Any) -> Track:

@@ -4,6 +4,7 @@ A small file can be a large picture: 284 kB of PNG are 10,000 x 10,000 pixels, 4
 much they will take, and wait until there is room for it.
 """
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from lorabel.errors import UnreadableError
 
 MEGABYTE = 1024 * 1024
 MOST_WAIT_S = 60.0
+# After larger decodings, memory is given back to the system, which takes milliseconds.
+LARGE_BYTES = 64 * MEGABYTE
 
 
 class DecodeMemory:
@@ -48,6 +51,8 @@ class DecodeMemory:
         try:
             yield
         finally:
+            if size_bytes > LARGE_BYTES:
+                _trim()
             with self._changed:
                 self.reserved_bytes -= size_bytes
                 self._changed.notify_all()
@@ -70,6 +75,13 @@ class DecodeMemory:
 
     def _has_room(self, size_bytes: int) -> bool:
         return self.reserved_bytes + size_bytes <= self.limit_bytes
+
+
+def _trim() -> None:
+    """Give freed memory back to the system; glibc keeps it for each thread, and has this call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @lru_cache(maxsize=8)
