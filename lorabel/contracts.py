@@ -32,15 +32,18 @@ class MediaRef(BaseModel):
 
     Args:
         url: the address as written in the task (it may be relative), or a full URL once it is resolved.
-        authorization: value of the Authorization header. It is sent to the origin of `url` only, also after a
-            redirect.
+        authorization: value of the Authorization header. It is sent to the media paths of Label Studio at the
+            origin of `url` only, also after a redirect.
         is_trusted: the operator named this host (Label Studio's), so its address may be private.
+        is_label_studio: the host is the project's Label Studio, so its local files may be read from
+            LOCAL_FILES_DOCUMENT_ROOT.
     """
 
     model_config = ConfigDict(frozen=True)
     url: str
     authorization: str | None = None
     is_trusted: bool = False
+    is_label_studio: bool = False
 
 
 class Modality(StrEnum):

@@ -1,5 +1,8 @@
 """All exceptions that Lorabel raises on purpose. `backend/app.py` maps them to HTTP status codes in one table."""
 
+# Longer reasons are cut: task data that they quote can have megabytes.
+MOST_REASON_CHARACTERS = 400
+
 
 class LorabelError(Exception):
     """Base class. The message says what was found, what was expected, and what to do."""
@@ -45,7 +48,7 @@ class MissingTargetError(LorabelError):
 
 
 class UnreadableError(LorabelError):
-    """Media could not be read.
+    """Media could not be read. The message goes to logs and to REST, so it never quotes what was fetched.
 
     Attributes:
         is_permanent: True if a second attempt cannot help, as for a broken or too large file. False if it may, as
@@ -53,7 +56,8 @@ class UnreadableError(LorabelError):
     """
 
     def __init__(self, message: str, *, is_permanent: bool) -> None:
-        super().__init__(message)
+        is_long = len(message) > MOST_REASON_CHARACTERS
+        super().__init__(f"{message[:MOST_REASON_CHARACTERS]}..." if is_long else message)
         self.is_permanent = is_permanent
 
 

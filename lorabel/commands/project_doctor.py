@@ -7,7 +7,7 @@ import httpx
 
 from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, probe
 from lorabel.commands.connect import ALLOW_EVENTS, CONNECTED, basic_auth_header, default_backend_url
-from lorabel.contracts import Contract, MediaRef
+from lorabel.contracts import media_of
 from lorabel.database.tables import Project
 from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
 from lorabel.label_studio.client import LabelStudio
@@ -122,20 +122,20 @@ class ProjectDoctor:
             raise CheckFailed(f"{base}/health answers {status} to the webhook's headers", SAME_AUTH)
 
     def _media(self, label_studio: LabelStudio, access: LabelStudioAccess) -> str:
+        """Fetch the first file of the first task, as a prediction does."""
         task = label_studio.first_task(self.project.id)
         bindings = bind(label_studio.project(self.project.id).label_config).bindings
         if task is None or not bindings:
             return "no task to look at yet" if task is None else "no control tag that we serve"
-        authorization = label_studio.authorization()
+        media = [media for binding in bindings for media in media_of(binding.model_input(task.data))]
+        if not media:
+            return f"task {task.task_id} has no file to fetch"
         fetcher = Fetcher(self.settings)
         try:
-            sizes_bytes = [
-                len(fetcher.fetch(resolve_media(media, access, authorization)))
-                for media in _media_of(bindings[0].model_input(task.data))
-            ]
+            file = fetcher.fetch(resolve_media(media[0], access, label_studio.authorization()))
         finally:
             fetcher.close()
-        return f"task {task.task_id}: {sum(sizes_bytes) / 1024:.0f} KiB fetched"
+        return f"task {task.task_id}: {len(file) / 1024:.1f} KiB fetched"
 
 
 def _clock(label_studio: LabelStudio) -> str:
@@ -147,7 +147,3 @@ def _clock(label_studio: LabelStudio) -> str:
 
 def _find_backend(backends: list[Backend], url: str) -> Backend | None:
     return next((backend for backend in backends if backend.url.rstrip("/") == url), None)
-
-
-def _media_of(model_input: Contract) -> list[MediaRef]:
-    return [value for _, value in model_input if isinstance(value, MediaRef)]

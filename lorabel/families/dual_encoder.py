@@ -28,7 +28,8 @@ from lorabel.families.encoders.attention import separate_attention
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
 from lorabel.families.lora_layers import trained_modalities
-from lorabel.media.image import decode_image
+from lorabel.media.decode_memory import decode_memory
+from lorabel.media.image import decoded_image
 from lorabel.media.video import decode_video
 from lorabel.settings import Settings
 
@@ -101,11 +102,14 @@ class DualEncoder(Encoder):
 
     def read(self, modality: Modality, file: bytes) -> Tensor:
         """Decode a picture or a video to uint8 pixels at the model's resolution; see `ContentEncoder.read`."""
-        max_megapixels = self.settings.media_max_megapixels
+        settings, enough_px = self.settings, DRAFT_SCALE * self._side_px
+        memory = decode_memory(settings.media_decode_mb)
+        limits = (settings.media_max_megapixels, enough_px, memory)
         if modality == Modality.VIDEO:
-            frames = decode_video(file, self.settings.video_frames, self.settings.video_clip_s, max_megapixels)
+            frames = decode_video(file, settings.video_frames, settings.video_clip_s, *limits)
             return torch.stack([self._pixels(frame) for frame in frames])
-        return self._pixels(decode_image(file, max_megapixels, DRAFT_SCALE * self._side_px))
+        with decoded_image(file, *limits) as image:
+            return self._pixels(image)
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of pictures, videos or texts; see `ContentEncoder.encode`."""

@@ -1,12 +1,13 @@
 """The address and token of a project's Label Studio, and which media addresses they apply to."""
 
 from dataclasses import dataclass
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from lorabel.contracts import MediaRef
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError
 from lorabel.media.fetching import ascii_url, origin
+from lorabel.media.label_studio_paths import media_base
 from lorabel.settings import Settings
 
 
@@ -72,7 +73,8 @@ def require_api_access(
 def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorization: str | None) -> MediaRef:
     """Turn an address from task data into one that can be fetched.
 
-    A relative address is completed with Label Studio's. Only an address at Label Studio's origin gets the token.
+    A relative address is completed with Label Studio's. Only an address at Label Studio's origin under which it
+    serves media gets the token, since the token opens the whole API.
 
     Args:
         authorization: value of the Authorization header for Label Studio; None if there is no token.
@@ -85,4 +87,10 @@ def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorizati
     url = ascii_url(urljoin(access.url.rstrip("/") + "/", ascii_url(media.url)))
     if origin(url) != origin(access.url):
         return media
-    return MediaRef(url=url, authorization=authorization, is_trusted=access.is_trusted)
+    is_media = media_base(url) in ("", urlsplit(access.url).path.rstrip("/"))
+    return MediaRef(
+        url=url,
+        authorization=authorization if is_media else None,
+        is_trusted=access.is_trusted,
+        is_label_studio=True,
+    )

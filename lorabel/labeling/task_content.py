@@ -3,6 +3,7 @@
 `<Text value="$text"/>` and {"text": "It works."} make a text. Only this module knows which modality a tag has.
 """
 
+import reprlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -60,7 +61,7 @@ def content(tag: ObjectTag, data: dict[str, Any]) -> Content:
 
 def _file(value: Any) -> MediaRef:
     if not isinstance(value, str) or not value:
-        raise UnreadableError(f"found {value!r} where an address was expected", is_permanent=True)
+        raise UnreadableError(f"found {reprlib.repr(value)} where an address was expected", is_permanent=True)
     return MediaRef(url=value)
 
 
@@ -74,7 +75,7 @@ def _text_format(tag: ObjectTag) -> TextFormat:
         return TextFormat.model_validate({"markup": MARKUPS.get(tag.tag, "plain"), **fields})
     except ValidationError as error:
         raise UnreadableError(
-            f"{tag.tag} has {fields!r}: {error.errors()[0]['msg']}", is_permanent=True
+            f"{tag.tag} has {reprlib.repr(fields)}: {error.errors()[0]['msg']}", is_permanent=True
         ) from error
 
 
@@ -93,7 +94,7 @@ def list_items(tag: ObjectTag, data: dict[str, Any]) -> dict[str, tuple[Content,
     if len(items) < 2 or not has_ids or len({_id(item) for item in items}) < len(items):
         raise UnreadableError(
             f"task data has no list of at least two items with an id of its own each under {tag.data_key!r} "
-            f"(found {str(value)[:80]!r}), which the label config names for {tag.name!r}",
+            f"(found {reprlib.repr(value)}), which the label config names for {tag.name!r}",
             is_permanent=True,
         )
     return {_id(item): _item_contents(item, tag) for item in items}
@@ -111,7 +112,7 @@ def _item_contents(item: dict[str, Any], tag: ObjectTag) -> tuple[Content, ...]:
     pictures = [Content(modality=Modality.IMAGE, media=MediaRef(url=url)) for url in shown.picture_urls]
     if not text and not pictures:
         raise UnreadableError(
-            f"item {_id(item)!r} of {tag.name!r} shows neither text nor picture", is_permanent=True
+            f"item {_id(item)[:80]!r} of {tag.name!r} shows neither text nor picture", is_permanent=True
         )
     return (*pictures, Content(modality=Modality.TEXT, text=text)) if text else tuple(pictures)
 
@@ -121,5 +122,5 @@ def _item_html(item: dict[str, Any], tag: ObjectTag) -> ShownHtml:
         return read_html(str(item.get("html") or ""))
     except UnreadableError as error:
         raise UnreadableError(
-            f"the html of item {_id(item)!r} of {tag.name!r} cannot be read: {error}", is_permanent=True
+            f"the html of item {_id(item)[:80]!r} of {tag.name!r} cannot be read: {error}", is_permanent=True
         ) from error

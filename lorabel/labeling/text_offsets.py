@@ -14,6 +14,7 @@ Every end is exclusive.
 """
 
 import re
+import reprlib
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,9 @@ INLINE = frozenset(
     + ("ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time")
     + ("tt", "u", "var", "wbr")
 )
+
+# All XPaths of a page together: a text that is nested 500 deep has one of 3,500 characters.
+MOST_PATH_CHARACTERS = 10_000_000
 
 
 class FlatText(ABC):
@@ -70,7 +74,9 @@ class PlainText(FlatText):
     def span(self, value: Mapping[str, Any]) -> tuple[int, int]:
         start, end = value.get("start"), value.get("end")
         if not isinstance(start, int) or not isinstance(end, int):
-            raise MissingTargetError(f"a span goes from {start!r} to {end!r}, expected numbers")
+            raise MissingTargetError(
+                f"a span goes from {reprlib.repr(start)} to {reprlib.repr(end)}, expected numbers"
+            )
         return _checked(start, end, len(self.text), value)
 
 
@@ -239,6 +245,7 @@ class _PageBuilder:
         self.pieces: list[Piece] = []
         self._length = 0
         self._global_offset = 0
+        self._path_length = 0
 
     def add_all(self, body: Element) -> None:
         for node in walk(body):
@@ -253,6 +260,9 @@ class _PageBuilder:
                 self._end_line()
 
     def _add_text(self, node: Text) -> None:
+        self._path_length += len(node.path)
+        if self._path_length > MOST_PATH_CHARACTERS:
+            raise UnreadableError("the page has too many texts that are nested deeply", is_permanent=True)
         if node.parent != STYLE:
             self.pieces.append(Piece(node.path, node.text, self._length, self._global_offset))
             self._append(node.text)
@@ -275,11 +285,11 @@ def _checked(start: int, end: int, length: int, value: Mapping[str, Any]) -> tup
 
 def _described(value: Mapping[str, Any]) -> str:
     keys: Sequence[str] = ("start", "startOffset", "end", "endOffset", "globalOffsets")
-    return ", ".join(f"{key} {value[key]!r}" for key in keys if key in value)
+    return ", ".join(f"{key} {reprlib.repr(value[key])}" for key in keys if key in value)
 
 
 def _missing(tag: ObjectTag, expected: str, value: Any) -> str:
     return (
-        f"task data has no {expected} under {tag.data_key!r} (found {value!r}), "
+        f"task data has no {expected} under {tag.data_key!r} (found {reprlib.repr(value)}), "
         f"which the label config names for {tag.name!r}"
     )

@@ -4,10 +4,11 @@ Such files come from strangers. So only formats and decoders that browsers have 
 that is named inside of the file is opened: FFmpeg would fetch all that a playlist (HLS, DASH, concat) names.
 """
 
+import errno
 import io
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from lorabel.errors import UnreadableError
+from lorabel.media.decode_memory import DecodeMemory
 
 Kind = Literal["video", "audio"]
 # FFmpeg's names of MP4 and MOV, WebM and Matroska, and Ogg; for sound also of formats that hold nothing else.
@@ -27,6 +29,45 @@ DECODERS: dict[str, str] = {
     "pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav",
 }
 MOST_PACKETS = 2_000_000
+# Frames that a decoder has in memory at most: 16 that others refer to (H.264), and those that wait for their turn.
+# Measured with 16 references and B-frames: 23.
+MOST_FRAMES = 24
+# A pixel of a frame in the largest format that decoders give, yuva444p16.
+MOST_PIXEL_BYTES = 8
+# The largest frames of video calls, and by how much a codec makes width and height larger.
+CALL_PIXELS = 1920 * 1088
+CODEC_MARGIN_PX = 32
+# FFmpeg decodes a frame to find out its format. Measured: 2.4 bytes for each pixel.
+PROBE_PIXEL_BYTES = 3
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """Limits on the frames of a video.
+
+    Args:
+        memory: where memory for decoding is reserved; None for no limit.
+        picture_bytes: bytes for each pixel of what is made of a frame.
+    """
+
+    most_megapixels: int
+    memory: DecodeMemory | None = None
+    picture_bytes: float = 0.0
+
+    def probing(self) -> AbstractContextManager[None]:
+        """A context in which memory is reserved for opening a file whose frames are not known yet."""
+        if self.memory is None:
+            return nullcontext()
+        size_bytes = PROBE_PIXEL_BYTES * self.most_megapixels * 10**6
+        return self.memory.reserve(min(size_bytes, self.memory.limit_bytes))
+
+    def decoding(self, stream: Any) -> AbstractContextManager[None]:
+        """A context in which memory is reserved for decoding the stream."""
+        if self.memory is None:
+            return nullcontext()
+        pixel_format = stream.codec_context.format
+        pixel_bytes = pixel_format.padded_bits_per_pixel / 8 if pixel_format else MOST_PIXEL_BYTES
+        return self.memory.reserve(int(_most_pixels(stream) * (MOST_FRAMES * pixel_bytes + self.picture_bytes)))
 
 
 @dataclass(frozen=True)
@@ -56,47 +97,67 @@ class Track:
 
     def frames(self, keyframe: int) -> Iterator[Any]:
         """Decode frames from the keyframe on, in the order of time. Broken packets are left out, as players do."""
+        pixel_format = self.stream.codec_context.format if self.stream.type == "video" else None
+        most_bits = pixel_format.padded_bits_per_pixel if pixel_format else None
         self.container.seek(keyframe, stream=self.stream)
         for packet in self.container.demux(self.stream):
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
                 continue
-            yield from (frame for frame in frames if frame.pts is not None)
+            for frame in frames:
+                # Memory was reserved for pixels as large as the first frame has.
+                if most_bits is not None and frame.format.padded_bits_per_pixel > most_bits:
+                    raise UnreadableError("the pixels of the video's frames become larger", is_permanent=True)
+                if frame.pts is not None:
+                    yield frame
 
 
 @contextmanager
-def opened(data: bytes, kind: Kind, most_megapixels: int | None = None) -> Iterator[Track]:
-    """Open a file, and close it when the context ends.
+def opened(data: bytes, kind: Kind, frame_limits: FrameLimits | None = None) -> Iterator[Track]:
+    """Open a file, and close it when the context ends. For a video, memory for decoding is reserved until then.
 
     Errors that PyAV raises inside of the context become an UnreadableError, for good: a broken file stays broken.
 
     Raises:
         UnreadableError: for good; the file has another format, is broken, has no stream of the kind, or its frames
-            have more than `most_megapixels`.
+            are beyond the limits.
     """
-    limits = {"codec_whitelist": DECODERS[kind]}
-    if most_megapixels is not None:
-        limits["max_pixels"] = str(most_megapixels * 10**6)
-    container_options = {"format_whitelist": FORMATS[kind], "protocol_whitelist": "none"}
+    options = {"codec_whitelist": DECODERS[kind]}
+    if frame_limits is not None:
+        options["max_pixels"] = str(frame_limits.most_megapixels * 10**6)
     try:
-        file = io.BytesIO(data)
-        with av.open(file, "r", options=limits, container_options=container_options, io_open=_refuse) as container:
-            stream = _stream(container, kind)
-            # A single thread for each file: other threads decode other files.
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = limits
-            if most_megapixels is not None:
-                _check_size(stream, most_megapixels)
-            yield _track(container, stream)
-    except (av.FFmpegError, ValueError) as error:
+        # The file is closed before its memory is given back.
+        with ExitStack() as reservations, ExitStack() as stack:
+            with nullcontext() if frame_limits is None else frame_limits.probing():
+                container = stack.enter_context(_container(data, kind, options))
+                stream = _stream(container, kind)
+                # A single thread for each file: other threads decode other files.
+                stream.codec_context.thread_count = 1
+                if frame_limits is not None:
+                    _check_size(stream, frame_limits.most_megapixels)
+                    options["max_pixels"] = str(_most_pixels(stream))
+                stream.codec_context.options = options
+                track = _track(container, stream)
+            if frame_limits is not None:
+                reservations.enter_context(frame_limits.decoding(stream))
+            yield track
+            stream.codec_context.flush_buffers()
+    except (av.FFmpegError, OSError, ValueError) as error:
+        # Not the error itself, which may quote the file.
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableError(
-            f"file of {len(data)} bytes is no readable {kind}: {error}", is_permanent=True
+            f"file of {len(data)} bytes is no readable {kind}: {reason}", is_permanent=True
         ) from error
 
 
+def _container(data: bytes, kind: Kind, options: dict[str, str]) -> InputContainer:
+    container_options = {"format_whitelist": FORMATS[kind], "protocol_whitelist": "none"}
+    return av.open(io.BytesIO(data), "r", options=options, container_options=container_options, io_open=_refuse)
+
+
 def _refuse(url: str, *_: Any) -> Any:
-    raise PermissionError(f"the file names {url[:120]!r}, which is not opened")
+    raise PermissionError(errno.EACCES, "the file names another file, which is not opened")
 
 
 def _stream(container: InputContainer, kind: Kind) -> Any:
@@ -116,6 +177,15 @@ def _check_size(stream: Any, most_megapixels: int) -> None:
             f"frames of {megapixels:.1f} megapixels, more than {most_megapixels} (MEDIA_MAX_MEGAPIXELS)",
             is_permanent=True,
         )
+
+
+def _most_pixels(stream: Any) -> int:
+    """Pixels that a frame may have: as many as the first, with the margins that codecs add.
+
+    In recordings of video calls, frames become larger while the connection becomes better.
+    """
+    codec = stream.codec_context
+    return max(CALL_PIXELS, int((codec.width + CODEC_MARGIN_PX) * (codec.height + CODEC_MARGIN_PX)))
 
 
 def _track(container: InputContainer, stream: Any) -> Track:

@@ -2,20 +2,21 @@
 
 Strangers write the data of tasks, so URLs in it are fetched only over http(s), and only from public addresses,
 from Label Studio's host and from the hosts in MEDIA_ALLOWED_HOSTS. The address is checked after the host's name
-has been
-resolved, where the connection is made: so the name cannot be pointed to another address after the check.
+has been resolved, where the connection is made: so the name cannot be pointed to another address after the check.
+
+Label Studio's token goes to the paths of its media only, and no message quotes what a server answered: else a task
+could read with the token what its author may not see.
 """
 
 import base64
 import binascii
 import hashlib
-import ipaddress
 import math
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urljoin, urlsplit, urlunsplit
@@ -24,17 +25,17 @@ import httpcore
 
 from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
+from lorabel.media.label_studio_paths import is_local_file, media_base
+from lorabel.media.public_addresses import ForbiddenAddressError, public_addresses, resolved
 from lorabel.settings import Settings
 
 MOST_REDIRECTS = 5
-LOCAL_FILES_PATH = "/data/local-files/"
 MEGABYTE = 1024 * 1024
 # Characters of a URL that are not percent-encoded.
 KEPT_IN_URLS = "%/:=&?~#+!$,;'@()*[]"
+MOST_SHOWN = 120
 REDIRECTS = (301, 302, 303, 307, 308)
 GONE = 410
-# IPv6 addresses that stand for IPv4 addresses (RFC 6052).
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Fetcher:
@@ -55,11 +56,13 @@ class Fetcher:
                 is too large or gone (410), or the address is malformed.
         """
         if media.url.startswith("data:"):
-            return self._checked_size(_decode_data_url(media.url), media.url)
+            return self._checked_size(_decode_data_url(media.url), _shown(media.url))
         media = media.model_copy(update={"url": ascii_url(media.url)})
-        scheme, path = urlsplit(media.url).scheme, urlsplit(media.url).path
-        if path.startswith(LOCAL_FILES_PATH) and self._settings.local_files_document_root is not None:
-            return self._read_local(media.url, self._settings.local_files_document_root)
+        scheme = urlsplit(media.url).scheme
+        root = self._settings.local_files_document_root
+        is_in_label_studio = media.is_label_studio or not (scheme or urlsplit(media.url).netloc)
+        if root is not None and is_in_label_studio and is_local_file(media.url):
+            return self._read_local(media.url, root)
         if scheme not in ("http", "https"):
             raise UnreadableError(
                 f"media {_shown(media.url)} has no http(s) address; "
@@ -74,45 +77,42 @@ class Fetcher:
         self._trusted.close()
 
     def _download(self, media: MediaRef) -> bytes:
-        """Follow redirects. The token and the trust go no further than the media's own origin."""
+        """Follow redirects. The trust goes no further than the media's own origin."""
         url = media.url
         self._limit.ends_at = time.monotonic() + self._settings.media_timeout_s
         for _ in range(MOST_REDIRECTS + 1):
-            is_same_origin = origin(url) == origin(media.url)
-            pool = self._trusted if media.is_trusted and is_same_origin else self._guarded
-            headers: dict[bytes | str, bytes | str] = {"Host": _host_header(url)}
-            if media.authorization and is_same_origin:
-                headers["Authorization"] = media.authorization
+            is_trusted = media.is_trusted and origin(url) == origin(media.url)
+            pool = self._trusted if is_trusted else self._guarded
             try:
-                with pool.stream("GET", url, headers=headers, extensions=self._timeouts()) as answer:
-                    if answer.status in REDIRECTS:
-                        location = dict(answer.headers).get(b"Location") or dict(answer.headers).get(b"location")
-                        if location is None:
-                            raise UnreadableError(f"{_shown(url)} redirects to nowhere", is_permanent=False)
-                        url = ascii_url(urljoin(url, location.decode("latin-1")))
-                        continue
-                    return self._read(answer, url)
-            except _ForbiddenAddressError as error:
+                with pool.stream("GET", url, headers=_headers(media, url), extensions=self._timeouts()) as answer:
+                    if answer.status not in REDIRECTS:
+                        return self._read(answer, _reached(media, url))
+                    url = _redirected(url, answer, _reached(media, url))
+            except ForbiddenAddressError as error:
                 raise UnreadableError(str(error), is_permanent=False) from error
-            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
+            except httpcore.ProtocolError as error:
+                # The error itself quotes the answer.
                 raise UnreadableError(
-                    f"{_shown(url)} cannot be downloaded: {type(error).__name__} {error}", is_permanent=False
+                    f"{_reached(media, url)} cannot be downloaded: its answer is broken", is_permanent=False
+                ) from error
+            except (httpcore.NetworkError, httpcore.TimeoutException, OSError) as error:
+                raise UnreadableError(
+                    f"{_reached(media, url)} cannot be downloaded: {type(error).__name__} {error}",
+                    is_permanent=False,
                 ) from error
             except (httpcore.UnsupportedProtocol, ValueError) as error:
-                raise UnreadableError(f"{_shown(url)} is no address: {error}", is_permanent=False) from error
+                raise UnreadableError(f"{_reached(media, url)} is no address", is_permanent=False) from error
         raise UnreadableError(
             f"{_shown(media.url)} redirects more than {MOST_REDIRECTS} times", is_permanent=False
         )
 
-    def _read(self, answer: httpcore.Response, url: str) -> bytes:
+    def _read(self, answer: httpcore.Response, name: str) -> bytes:
         if answer.status >= 300:
-            raise UnreadableError(
-                f"{_shown(url)} answered status {answer.status}", is_permanent=answer.status == GONE
-            )
+            raise UnreadableError(f"{name} answered status {answer.status}", is_permanent=answer.status == GONE)
         parts, size = [], 0
         for part in answer.iter_stream():
             size += len(part)
-            self._check_size(size, url)
+            self._check_size(size, name)
             parts.append(part)
         return b"".join(parts)
 
@@ -122,20 +122,24 @@ class Fetcher:
         See https://labelstud.io/guide/storage.html#Local-storage.
         """
         relative_path = parse_qs(urlsplit(url).query).get("d", [""])[0]
-        path = (root / unquote(relative_path)).resolve()
-        if not path.is_relative_to(root.resolve()) or not path.is_file():
-            raise UnreadableError(f"no file {relative_path!r} under LOCAL_FILES_DOCUMENT_ROOT", is_permanent=False)
-        self._check_size(path.stat().st_size, url)
-        return path.read_bytes()
+        missing = f"no file {relative_path[:MOST_SHOWN]!r} under LOCAL_FILES_DOCUMENT_ROOT"
+        try:
+            path = (root / unquote(relative_path)).resolve()
+            if not path.is_relative_to(root.resolve()) or not path.is_file():
+                raise UnreadableError(missing, is_permanent=False)
+            self._check_size(path.stat().st_size, _shown(url))
+            return path.read_bytes()
+        except (OSError, ValueError, RuntimeError) as error:  # a zero byte, and links in a circle
+            raise UnreadableError(f"{missing} can be read: {type(error).__name__}", is_permanent=False) from error
 
-    def _checked_size(self, data: bytes, url: str) -> bytes:
-        self._check_size(len(data), url)
+    def _checked_size(self, data: bytes, name: str) -> bytes:
+        self._check_size(len(data), name)
         return data
 
-    def _check_size(self, size: int, url: str) -> None:
+    def _check_size(self, size: int, name: str) -> None:
         if size > self._settings.media_max_mb * MEGABYTE:
             raise UnreadableError(
-                f"{_shown(url)} is larger than {self._settings.media_max_mb} MB (MEDIA_MAX_MB)", is_permanent=True
+                f"{name} is larger than {self._settings.media_max_mb} MB (MEDIA_MAX_MB)", is_permanent=True
             )
 
     def _timeouts(self) -> dict[str, dict[str, float]]:
@@ -146,10 +150,6 @@ class Fetcher:
 def digest(data: bytes) -> str:
     """The BLAKE2b digest of a file, 32 hex digits: names its content, wherever it came from."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-class _ForbiddenAddressError(Exception):
-    """A stranger's URL leads to an address that is not public."""
 
 
 class _Limit(threading.local):
@@ -218,35 +218,23 @@ class _Backend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         names = {host.lower(), f"{host.lower()}:{port}"}
         is_allowed = self._allowed_hosts is None or names & self._allowed_hosts
-        address = host if is_allowed else _public_address(host, port)
-        stream = self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+        addresses = resolved(host, port) if is_allowed else public_addresses(host, port)
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return self._connect(address, port, timeout, local_address, socket_options)
+        return self._connect(addresses[-1], port, timeout, local_address, socket_options)
+
+    def _connect(
+        self,
+        address: str,
+        port: int,
+        timeout: float | None,
+        local_address: str | None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None,
+    ) -> httpcore.NetworkStream:
+        seconds_left = self._limit.seconds_left(timeout)
+        stream = self._plain.connect_tcp(address, port, seconds_left, local_address, socket_options)
         return _TimedStream(stream, self._limit)
-
-
-def _public_address(host: str, port: int) -> str:
-    """Resolve a host; all its addresses must be public."""
-    try:
-        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise httpcore.ConnectError(f"host {host!r} cannot be resolved: {error}") from error
-    addresses = [str(entry[4][0]) for entry in entries]
-    for address in addresses:
-        ip = ipaddress.ip_address(address.split("%")[0])
-        reached = (ip, *_embedded(ip))
-        if not all(address.is_global and not address.is_multicast for address in reached):
-            raise _ForbiddenAddressError(
-                f"media host {host!r} is at {address}, which is not public; "
-                f"add {host}:{port} to MEDIA_ALLOWED_HOSTS if it is yours"
-            )
-    return addresses[0]
-
-
-def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
-    """The IPv4 addresses that an IPv6 address stands for in a translating network (mapped, 6to4, NAT64)."""
-    if isinstance(ip, ipaddress.IPv4Address):
-        return []
-    nat64 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None
-    return [ipv4 for ipv4 in (ip.ipv4_mapped, ip.sixtofour, nat64) if ipv4 is not None]
 
 
 def _pool(backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
@@ -287,6 +275,37 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
+def _headers(media: MediaRef, url: str) -> dict[bytes | str, bytes | str]:
+    """The headers of a request for `url`, the media's own or where it was redirected.
+
+    The token is sent to Label Studio's media paths only, also after redirects.
+    """
+    headers: dict[bytes | str, bytes | str] = {"Host": _host_header(url)}
+    base = media_base(media.url)
+    if media.authorization and base is not None and (origin(url), media_base(url)) == (origin(media.url), base):
+        headers["Authorization"] = media.authorization
+    return headers
+
+
+def _redirected(url: str, answer: httpcore.Response, name: str) -> str:
+    """The address to which the answer redirects."""
+    location = next((value for key, value in answer.headers if key.lower() == b"location"), None)
+    if location is None:
+        raise UnreadableError(f"{name} redirects to nowhere", is_permanent=False)
+    try:
+        return ascii_url(urljoin(url, location.decode("latin-1")))
+    except (UnreadableError, ValueError) as error:
+        # The error itself quotes the answer.
+        raise UnreadableError(f"{name} redirects to what is no address", is_permanent=False) from error
+
+
+def _reached(media: MediaRef, url: str) -> str:
+    """The media's address for a message, with the host to which it was redirected, but no more of that address."""
+    if url == media.url:
+        return _shown(url)
+    return f"{_shown(media.url)}, redirected to {_host_header(url)[:MOST_SHOWN]!r},"
+
+
 def _host_header(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
@@ -295,4 +314,4 @@ def _shown(url: str) -> str:
     """The URL for a message: without the query, which may hold a signature, and without a password."""
     scheme, separator, rest = url.split("?")[0].rpartition("://")
     host, slash, path = rest.partition("/")
-    return repr(f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"[:120])
+    return repr(f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"[:MOST_SHOWN])

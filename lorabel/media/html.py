@@ -12,13 +12,9 @@ goes through it in document order:
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 from xml.etree.ElementTree import Element
 
-import html5lib
-
-from lorabel.errors import UnreadableError
+from lorabel.media.html_parser import parse_page
 
 # Label Studio's sanitizer removes these elements with all that is in them (1.23.2).
 SANITIZED = frozenset({"script", "iframe"})
@@ -29,11 +25,8 @@ BLOCKS = re.compile(
     "address|article|aside|blockquote|br|dd|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|li|main"
     "|nav|ol|option|p|pre|section|table|t[dhr]|ul"
 )
-# Chromium's parser nests no deeper, and html5lib's time grows with the square of the depth.
-MOST_NESTED = 512
-# A page may have this many elements, and one more for each of its characters. A browser repeats open formatting
-# elements in each paragraph, so a few kilobytes can ask for millions of elements.
-FREE_ELEMENTS = 10_000
+# Characters of a page that are read for a model, which needs the text of the beginning only.
+MOST_READ = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -88,10 +81,12 @@ class ShownHtml:
 def read_html(html: str) -> ShownHtml:
     """Read a page, or a piece of a page, for a model.
 
+    Only the first `MOST_READ` characters are parsed.
+
     Raises:
         UnreadableError: for good; the page is built to exhaust its reader.
     """
-    body = parse_document(html) if html else None
+    body = parse_document(html[:MOST_READ]) if html else None
     if body is None:
         return ShownHtml("")
     lines: list[list[str]] = [[]]
@@ -120,9 +115,9 @@ def parse_document(html: str) -> Element | None:
         The `<body>`; None if the page is a frameset, which has none.
 
     Raises:
-        UnreadableError: for good; the page is built to exhaust its reader.
+        UnreadableError: for good; the page is too long, or is built to exhaust its reader.
     """
-    body: Element | None = _parser(html).parse(f"<!DOCTYPE html>{html}").find("body")
+    body: Element | None = parse_page(f"<!DOCTYPE html>{html}", None).find("body")
     return body
 
 
@@ -133,9 +128,9 @@ def parse_fragment(html: str) -> Element:
         An element that stands for the `<div>`.
 
     Raises:
-        UnreadableError: for good; the page is built to exhaust its reader.
+        UnreadableError: for good; the page is too long, or is built to exhaust its reader.
     """
-    root: Element = _parser(html).parseFragment(html, container="div")
+    root: Element = parse_page(html, "div")
     return root
 
 
@@ -191,38 +186,3 @@ class _OpenElement:
         self.texts = []
         if text:
             yield Text(text, self.path_of("text()"), self.name)
-
-
-def _parser(html: str) -> Any:
-    tree = partial(_LimitedTree, FREE_ELEMENTS + len(html))
-    return html5lib.HTMLParser(tree=tree, namespaceHTMLElements=False)
-
-
-class _LimitedTree(html5lib.getTreeBuilder("etree")):  # type: ignore[misc]  # html5lib has no types
-    """html5lib's tree builder, with limits."""
-
-    def __init__(self, most_elements: int, namespace_elements: bool) -> None:
-        self._most_elements = most_elements
-        super().__init__(namespace_elements)
-
-    def reset(self) -> None:
-        super().reset()
-        self.openElements = _LimitedStack(self._most_elements)
-
-
-class _LimitedStack(list[Any]):
-    """html5lib's stack of open elements. Every element of the page is appended to it once."""
-
-    def __init__(self, most_elements: int) -> None:
-        super().__init__()
-        self._elements_left = most_elements
-
-    def append(self, element: Any) -> None:
-        self._elements_left -= 1
-        if len(self) >= MOST_NESTED:
-            raise UnreadableError(
-                f"elements of the page are nested more than {MOST_NESTED} deep", is_permanent=True
-            )
-        if self._elements_left < 0:
-            raise UnreadableError("the page has more elements than characters", is_permanent=True)
-        super().append(element)

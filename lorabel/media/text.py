@@ -5,8 +5,9 @@ A `TextFormat` says which of them it is, both for texts in a task and for texts 
 """
 
 import base64
-import binascii
 import json
+import reprlib
+from collections.abc import Callable
 from typing import Any
 
 from lorabel.contracts import TextFormat
@@ -20,41 +21,62 @@ def read_text(value: Any, text_format: TextFormat) -> str:
     Raises:
         UnreadableError: for good; the value has another type than `text_format` says, or holds no text.
     """
-    if text_format.markup == "paragraphs":
-        text = _dialogue(value, text_format)
-    elif isinstance(value, str):
-        text = _decoded(value, text_format)
-        text = read_html(text).text if text_format.markup == "html" else text
-    else:
-        raise UnreadableError(f"found {value!r} where a text was expected", is_permanent=True)
-    if not text.strip():
-        raise UnreadableError(f"no text is in {value!r}", is_permanent=True)
-    return text
+    return _text(value, text_format, reprlib.repr)
 
 
 def read_text_file(file: bytes, text_format: TextFormat) -> str:
     """The text of a file in UTF-8, with or without a byte order mark.
 
     Raises:
-        UnreadableError: for good; the file is not UTF-8, not JSON where JSON is expected, or holds no text.
+        UnreadableError: for good; the file is not UTF-8, not JSON where JSON is expected, or holds no text. The
+            message quotes nothing of the file.
     """
     try:
         text = file.decode("utf-8-sig")
-        return read_text(json.loads(text) if text_format.markup == "paragraphs" else text, text_format)
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise UnreadableError(
-            f"a text of {len(file)} bytes that begins {file[:40]!r} cannot be read: {error}", is_permanent=True
+            f"a text of {len(file)} bytes is not UTF-8: {error.reason} at byte {error.start}", is_permanent=True
         ) from error
-
-
-def _dialogue(value: Any, text_format: TextFormat) -> str:
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise UnreadableError(f"found {value!r} where a list of paragraphs was expected", is_permanent=True)
-    turns_without_text = [turn for turn in value if not isinstance(turn.get(text_format.text_key), str)]
-    if turns_without_text:
+    if text_format.markup != "paragraphs":
+        return _text(text, text_format, _kind)
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UnreadableError(
-            f"paragraph {turns_without_text[0]!r} has no text under {text_format.text_key!r}", is_permanent=True
+            f"a text of {len(file)} bytes is not JSON ({type(error).__name__}), which a list of paragraphs is",
+            is_permanent=True,
+        ) from error
+    return _text(turns, text_format, _kind)
+
+
+def _kind(value: Any) -> str:
+    """How messages name a value of a file: by its type alone."""
+    return f"{len(value)} characters" if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def _text(value: Any, text_format: TextFormat, describe: Callable[[Any], str]) -> str:
+    if text_format.markup == "paragraphs":
+        text = _dialogue(value, text_format, describe)
+    elif isinstance(value, str):
+        text = _decoded(value, text_format, describe)
+        text = read_html(text).text if text_format.markup == "html" else text
+    else:
+        raise UnreadableError(f"found {describe(value)} where a text was expected", is_permanent=True)
+    if not text.strip():
+        raise UnreadableError(f"no text is in {describe(value)}", is_permanent=True)
+    return text
+
+
+def _dialogue(value: Any, text_format: TextFormat, describe: Callable[[Any], str]) -> str:
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise UnreadableError(
+            f"found {describe(value)} where a list of paragraphs was expected", is_permanent=True
         )
+    for number, turn in enumerate(value, 1):
+        if not isinstance(turn.get(text_format.text_key), str):
+            raise UnreadableError(
+                f"paragraph {number} has no text under {text_format.text_key!r}", is_permanent=True
+            )
     return "\n".join(_turn(turn.get(text_format.name_key), turn[text_format.text_key]) for turn in value)
 
 
@@ -62,7 +84,7 @@ def _turn(name: Any, text: str) -> str:
     return text if name in (None, "") else f"{name}: {text}"
 
 
-def _decoded(value: str, text_format: TextFormat) -> str:
+def _decoded(value: str, text_format: TextFormat, describe: Callable[[Any], str]) -> str:
     """Decode base64: in `base64` each byte is a character, as in JavaScript's `atob`; `base64unicode` is UTF-8."""
     if text_format.encoding == "none":
         return value
@@ -70,7 +92,5 @@ def _decoded(value: str, text_format: TextFormat) -> str:
         return base64.b64decode("".join(value.split()), validate=True).decode(
             "latin-1" if text_format.encoding == "base64" else "utf-8"
         )
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise UnreadableError(
-            f"{value[:40]!r} is not {text_format.encoding}: {error}", is_permanent=True
-        ) from error
+    except ValueError as error:  # binascii.Error and UnicodeDecodeError are ValueErrors, too
+        raise UnreadableError(f"{describe(value)} is not {text_format.encoding}", is_permanent=True) from error

@@ -6,14 +6,27 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from lorabel.errors import UnreadableError
-from lorabel.media.container import Track, opened
+from lorabel.media.container import FrameLimits, Track, opened
+from lorabel.media.decode_memory import DecodeMemory
+from lorabel.media.image import LARGE_PX
 
 # Frames between a keyframe and the frame that is shown must be decoded, too. At hundreds of frames a second, this
 # limit is about half a minute. Videos with a keyframe every ten seconds stay far below it, however long they are.
 MOST_DECODED = 10_000
+# Megapixels of all these frames together: 4,800 frames of 1920 x 1080, or 300 of 7680 x 4320, which take 6 s.
+MOST_DECODED_MEGAPIXELS = 10_000
+# Bytes for each pixel of a frame that is not shrunk: FFmpeg's picture, Pillow's, and Pillow's that is turned.
+PICTURE_BYTES = 11.0
 
 
-def decode_video(data: bytes, frames: int, clip_s: float, most_megapixels: int) -> Iterator[Image.Image]:
+def decode_video(
+    data: bytes,
+    frames: int,
+    clip_s: float,
+    most_megapixels: int,
+    enough_px: int | None = None,
+    memory: DecodeMemory | None = None,
+) -> Iterator[Image.Image]:
     """Decode frames that are spread evenly over a video, as upright RGB pictures in the order of time.
 
     The video is divided into `frames` parts of equal length, and the frame on the screen in the middle of each
@@ -22,15 +35,25 @@ def decode_video(data: bytes, frames: int, clip_s: float, most_megapixels: int) 
 
     Args:
         clip_s: only this many seconds in the middle of the video are used; 0 for all of it.
+        enough_px: frames of more than `image.LARGE_PX` are shrunk to sides that are at least this long.
+        memory: where memory is reserved until the iterator ends or is closed; None for no limit.
 
     Raises:
-        UnreadableError: for good; the file is broken, or too many frames would have to be decoded.
+        UnreadableError: for good; the file is broken, too many frames would have to be decoded, or the frames are
+            beyond the limits.
     """
-    with opened(data, "video", most_megapixels) as track:
+    with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
         for frame in _shown(track, _moments(track, frames, clip_s)):
-            # PyAV and Pillow both count angles counterclockwise.
-            image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
-            yield image.rotate(frame.rotation, expand=True)
+            yield _picture(frame, enough_px)
+
+
+def _picture(frame: VideoFrame, enough_px: int | None) -> Image.Image:
+    is_large = enough_px is not None and frame.width * frame.height > LARGE_PX
+    shrinking = max(1, min(frame.width, frame.height) // (enough_px or 1)) if is_large else 1
+    size = {} if shrinking == 1 else {"width": frame.width // shrinking, "height": frame.height // shrinking}
+    image: Image.Image = frame.to_image(**size)  # type: ignore[no-untyped-call]
+    # PyAV and Pillow both count angles counterclockwise.
+    return image.rotate(frame.rotation, expand=True)
 
 
 def _moments(track: Track, count: int, clip_s: float) -> list[float]:
@@ -45,7 +68,7 @@ def _shown(track: Track, moments: list[float]) -> Iterator[VideoFrame]:
     """For each moment, the frame that is on the screen then."""
     frames: Iterator[VideoFrame] = iter(())
     shown: VideoFrame | None = None
-    decoded = 0
+    decoded, pixels = 0, 0
     for moment in moments:
         keyframe = track.keyframe(moment)
         if shown is None or keyframe > _pts(shown):
@@ -55,10 +78,12 @@ def _shown(track: Track, moments: list[float]) -> Iterator[VideoFrame]:
             if following is None:
                 break
             shown, decoded = following, decoded + 1
-            if decoded > MOST_DECODED:
+            pixels += following.width * following.height
+            if decoded > MOST_DECODED or pixels > MOST_DECODED_MEGAPIXELS * 10**6:
                 raise UnreadableError(
-                    f"more than {MOST_DECODED} frames would have to be decoded, since the video has only "
-                    f"{len(track.keyframes)} keyframes in {track.length_s:.0f} s; encode it with more of them",
+                    f"more than {decoded - 1} frames of {following.width} x {following.height} would have to be "
+                    f"decoded, since the video has only {len(track.keyframes)} keyframes "
+                    f"in {track.length_s:.0f} s; encode it with more of them, or smaller",
                     is_permanent=True,
                 )
         if shown is None:

@@ -76,6 +76,10 @@ class FakeLabelStudio:
             return (self.import_statuses.pop(0), {"detail": "no"}) if self.import_statuses else self._import(body)
         if path == "/api/ml/":
             return 200, self.backends
+        if path.startswith("/data/upload/"):
+            return (
+                (200, "a file") if authorization == f"Bearer {self._access()}" else (401, {"detail": "no token"})
+            )
         if path.startswith("/api/projects/1/") and self.tasks:
             return self._project(path, body)
         return 404, "<!doctype html><title>404 | Label Studio</title>"

@@ -23,8 +23,29 @@ def resolve(url: str, access: LabelStudioAccess | None = ACCESS) -> MediaRef:
 
 def test_an_uploaded_file_is_fetched_from_label_studio_with_the_token() -> None:
     assert resolve("/data/upload/1/a.png") == MediaRef(
-        url="http://ls:8080/data/upload/1/a.png", authorization="Token key", is_trusted=True
+        url="http://ls:8080/data/upload/1/a.png",
+        authorization="Token key",
+        is_trusted=True,
+        is_label_studio=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "has_token"),
+    [
+        ("/labels/data/upload/1/a.png", True),
+        ("/tasks/5/resolve/?fileuri=czM6Ly9iL2E=", True),
+        ("/api/current-user/token", False),
+        ("api/current-user/token", False),
+        ("/data/upload/../../api/current-user/token", False),
+        ("/data/upload/%2e%2e/%2e%2e/api/current-user/token", False),
+        ("/api/data/upload/1/a.png", False),
+        ("http://LS:8080/api/current-user/token", False),
+    ],
+)
+def test_only_the_paths_of_label_studios_media_get_the_token(url: str, has_token: bool) -> None:
+    assert (resolve(url).authorization is not None) is has_token
+    assert resolve(url).is_label_studio
 
 
 @pytest.mark.parametrize(

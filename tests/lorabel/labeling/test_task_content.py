@@ -41,6 +41,7 @@ def test_an_address_is_a_text_unless_the_label_config_says_that_it_is_one() -> N
         ("Text", {"valueType": "url"}, ["a"], "where an address was expected"),
         ("Image", {}, None, "task data has no picture under 'key'"),
         ("Text", {"encoding": "rot13"}, "Vg jbexf.", "Text has {'encoding': 'rot13'}"),
+        ("Image", {}, ["x" * 10**6], "task data has no picture under 'key'"),
     ],
 )
 def test_missing_data_is_refused_and_the_error_names_the_object_tag(
@@ -49,3 +50,4 @@ def test_missing_data_is_refused_and_the_error_names_the_object_tag(
     with pytest.raises(UnreadableError, match=reason) as caught:
         content(tag(kind, **attributes), {"key": value})
     assert caught.value.is_permanent
+    assert len(str(caught.value)) < 400

@@ -170,7 +170,15 @@ def test_data_without_the_text_is_refused_and_the_error_names_what_is_missing(
         flat_text(kind, {"text": data})
 
 
-@pytest.mark.parametrize("html", ["<span>" * 2000 + "deep", "<frameset><frame src='/a.html'></frameset>"])
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<span>" * 2000 + "deep",
+        "<frameset><frame src='/a.html'></frameset>",
+        "<span>" * 500 + "x<br>" * 5000,
+    ],
+    ids=["deep", "frameset", "many texts with long paths"],
+)
 def test_a_page_that_is_too_deep_or_a_frameset_is_unreadable(html: str) -> None:
     with pytest.raises(UnreadableError, match="the page of 'page' cannot be read"):
         flat_text(ObjectTag("page", "HyperText", "page"), {"page": html})

@@ -1,7 +1,7 @@
 """Real HTTP on localhost. This is no public address, so it is refused unless a test allows it."""
 
 import base64
-import io
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
+from lorabel.media import public_addresses
 from lorabel.media.fetching import Fetcher
-from lorabel.media.image import decode_image
 from lorabel.settings import Settings
 
 
@@ -32,6 +31,48 @@ class Site:
         return self.url.removeprefix("http://")
 
 
+class Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        self.site.requests.append((self.path, self.headers.get("Authorization")))
+        if self.path == "/slow":
+            time.sleep(1.0)
+        if self.path in ("/drip", "/banner"):
+            self.write_raw()
+            return
+        if "/to?" in self.path:
+            self.send_response(302)
+            self.send_header("Location", self.path.partition("/to?")[2])
+            self.end_headers()
+            return
+        status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
+        body = b"x" * (2 * 1024 * 1024 if self.path == "/large" else 5)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except OSError:
+            self.close_connection = True  # the client stopped reading
+
+    def write_raw(self) -> None:
+        """The greeting of another protocol, or a header that never ends, one byte at a time."""
+        if self.path == "/banner":
+            self.wfile.write(b"SSH-2.0-hunter2\r\n")
+            return
+        try:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            for _ in range(100):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        return
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     yield from serve()
@@ -44,44 +85,7 @@ def second_site() -> Iterator[Site]:
 
 def serve() -> Iterator[Site]:
     site = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            site.requests.append((self.path, self.headers.get("Authorization")))
-            if self.path == "/slow":
-                time.sleep(1.0)
-            if self.path == "/drip":
-                self.drip()
-                return
-            if self.path.startswith("/to?"):
-                self.send_response(302)
-                self.send_header("Location", self.path.removeprefix("/to?"))
-                self.end_headers()
-                return
-            status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
-            body = b"x" * (2 * 1024 * 1024 if self.path == "/large" else 5)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            try:
-                self.wfile.write(body)
-            except OSError:
-                self.close_connection = True  # the client stopped reading
-
-        def drip(self) -> None:
-            """A header that never ends, one byte at a time."""
-            try:
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-                for _ in range(100):
-                    self.wfile.write(b"x")
-                    time.sleep(0.1)
-            except OSError:
-                self.close_connection = True
-
-        def log_message(self, *args: Any) -> None:
-            return
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"site": site}))
     threading.Thread(target=http.serve_forever, daemon=True).start()
     site.url = f"http://127.0.0.1:{http.server_port}"
     yield site
@@ -142,6 +146,10 @@ PRIVATE = (
     "[::ffff:127.0.0.1]",
     "[64:ff9b::a9fe:a9fe]",
     "[2002:7f00:1::]",
+    "[::127.0.0.1]",
+    "[::ffff:0:127.0.0.1]",
+    "[fec0::1]",
+    "[64:ff9b:1::1]",
     "169.254.169.254",
     "0.0.0.0",
     "10.0.0.1",
@@ -159,24 +167,90 @@ def test_an_allowed_host_is_fetched_but_another_port_of_it_is_not(settings: Sett
     assert "not public" in reason(allowed, MediaRef(url="http://127.0.0.1:1/a"))[0]
 
 
-def test_label_studio_gets_its_token_and_may_be_private(settings: Settings, site: Site) -> None:
-    media = MediaRef(url=f"{site.url}/a", authorization="Token secret", is_trusted=True)
+def test_the_next_address_of_a_host_is_tried_if_the_first_refuses(
+    settings: Settings, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name of this machine has two addresses of which the first refuses: the resolver is a double."""
+    port = int(site.host.rpartition(":")[2])
+    entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(public_addresses.socket, "getaddrinfo", lambda *_, **__: entries)
+    allowed = fetcher(settings, media_allowed_hosts="two.test")
+    assert allowed.fetch(MediaRef(url=f"http://two.test:{port}/a")) == b"xxxxx"
+    allowed.close()
+
+
+LABEL_STUDIO_MEDIA = (
+    "/data/upload/1/a.png",
+    "/data/local-files/?d=a.png",
+    "/storage-data/uploaded/?filepath=upload/1/a.png",
+    "/tasks/5/resolve/?fileuri=czM6Ly9iL2E=",
+    "/projects/1/presign/?fileuri=czM6Ly9iL2E=",
+)
+
+
+@pytest.mark.parametrize("path", LABEL_STUDIO_MEDIA)
+def test_label_studio_gets_its_token_for_media_and_may_be_private(
+    settings: Settings, site: Site, path: str
+) -> None:
+    media = MediaRef(url=f"{site.url}{path}", authorization="Token secret", is_trusted=True)
     default = fetcher(settings)
     assert default.fetch(media) == b"xxxxx"
     default.close()
-    assert site.requests == [("/a", "Token secret")]
+    assert site.requests == [(path, "Token secret")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/current-user/token",
+        "/api/projects/1/export?download_all_tasks=true",
+        "/data/upload/../../api/current-user/token",
+        "/data/upload/%2e%2e/%2e%2e/api/current-user/token",
+        "/data/upload/%252e%252e/api/current-user/token",
+        "/data/upload",
+        "/tasks/5/resolve/../../../api/current-user/token",
+    ],
+)
+def test_the_token_is_sent_to_no_other_path_of_label_studio(settings: Settings, site: Site, path: str) -> None:
+    default = fetcher(settings)
+    direct = MediaRef(url=f"{site.url}{path}", authorization="Token secret", is_trusted=True)
+    redirected = direct.model_copy(update={"url": f"{site.url}/data/upload/to?{path}"})
+    based = direct.model_copy(update={"url": f"{site.url}/data/upload/to?/api/1/data/upload/1/a.png"})
+    for media in (direct, redirected, based):
+        assert default.fetch(media) == b"xxxxx"
+    default.close()
+    tokens = [token for path, token in site.requests if "/to?" not in path]
+    assert tokens == [None, None, None]
+
+
+def test_a_redirect_from_media_to_media_of_label_studio_keeps_the_token(settings: Settings, site: Site) -> None:
+    url = f"{site.url}/data/upload/to?/tasks/5/resolve/?fileuri=x"
+    default = fetcher(settings)
+    assert default.fetch(MediaRef(url=url, authorization="Token secret", is_trusted=True)) == b"xxxxx"
+    default.close()
+    assert site.requests[-1] == ("/tasks/5/resolve/?fileuri=x", "Token secret")
+
+
+@pytest.mark.parametrize("path", ["/banner", "/to?/status/404/hunter2", "/to?http://h:hunter2/", "/to?http://["])
+def test_no_error_quotes_what_a_server_answered(settings: Settings, site: Site, path: str) -> None:
+    allowed = fetcher(settings, media_allowed_hosts=site.host)
+    text, _ = reason(allowed, MediaRef(url=f"{site.url}{path}"))
+    without_address = text.replace(repr(site.url + path.partition("?")[0]), "")
+    assert "hunter2" not in without_address and "SSH" not in without_address
 
 
 def test_a_redirect_to_another_origin_loses_token_and_trust(
     settings: Settings, site: Site, second_site: Site
 ) -> None:
-    media = MediaRef(url=f"{site.url}/to?{second_site.url}/b", authorization="Token secret", is_trusted=True)
+    url = f"{site.url}/data/upload/to?{second_site.url}/data/upload/1/b"
+    media = MediaRef(url=url, authorization="Token secret", is_trusted=True)
     assert "not public" in reason(fetcher(settings), media)[0]
     assert second_site.requests == []
     allowed = fetcher(settings, media_allowed_hosts=second_site.host)
     assert allowed.fetch(media) == b"xxxxx"
     allowed.close()
-    assert second_site.requests == [("/b", None)]
+    assert site.requests[-1][1] == "Token secret"
+    assert second_site.requests == [("/data/upload/1/b", None)]
 
 
 def test_endless_redirects_are_given_up(settings: Settings, site: Site) -> None:
@@ -225,36 +299,24 @@ def test_local_files_are_read_only_under_their_root(settings: Settings, tmp_path
     (tmp_path / "secret.txt").write_bytes(b"outside")
     (tmp_path / "root" / "link.txt").symlink_to(tmp_path / "secret.txt")
     rooted = fetcher(settings, local_files_document_root=tmp_path / "root")
-    assert rooted.fetch(MediaRef(url="http://ls/data/local-files/?d=a.txt")) == b"inside"
-    for path in ("../secret.txt", "%2e%2e/secret.txt", "link.txt", str(tmp_path / "secret.txt"), ""):
-        assert "no file" in reason(rooted, MediaRef(url=f"http://ls/data/local-files/?d={path}"))[0]
+    (tmp_path / "root" / "circle").symlink_to(tmp_path / "root" / "circle")
+    for url in ("http://ls/data/local-files/?d=a.txt", "http://ls/labels/data/local-files/?d=a.txt"):
+        assert rooted.fetch(MediaRef(url=url, is_label_studio=True)) == b"inside"
+    assert rooted.fetch(MediaRef(url="/data/local-files/?d=a.txt")) == b"inside"
+    outside = ("../secret.txt", "%2e%2e/secret.txt", "link.txt", str(tmp_path / "secret.txt"), "")
+    for path in (*outside, "a%00.txt", "a" * 300, "circle/a"):
+        text, _ = reason(rooted, MediaRef(url=f"http://ls/data/local-files/?d={path}", is_label_studio=True))
+        assert "no file" in text and len(text) < 300
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/data/local-files/?d=a.txt", "//h/data/local-files/?d=a.txt"])
+def test_local_files_are_read_for_no_host_but_label_studio(settings: Settings, tmp_path: Path, url: str) -> None:
+    (tmp_path / "a.txt").write_bytes(b"inside")
+    text, _ = reason(fetcher(settings, local_files_document_root=tmp_path), MediaRef(url=url))
+    assert "not public" in text or "no http(s) address" in text
 
 
 def test_data_urls_are_read_and_broken_data_urls_are_unreadable_for_good(settings: Settings) -> None:
     default = fetcher(settings)
     assert default.fetch(MediaRef(url="data:text/plain;base64," + base64.b64encode(b"hello").decode())) == b"hello"
     assert reason(default, MediaRef(url="data:text/plain;base64,@@@"))[1]
-
-
-def jpeg(image: Image.Image, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", **options)
-    return file.getvalue()
-
-
-def test_a_picture_is_turned_upright_by_its_exif_orientation() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert decode_image(jpeg(Image.new("RGB", (40, 20)), exif=exif), 100).size == (20, 40)
-
-
-@pytest.mark.parametrize("data", [b"", b"not a picture", jpeg(Image.new("RGB", (64, 64), "red"))[:200]])
-def test_a_broken_picture_is_unreadable_for_good(data: bytes) -> None:
-    with pytest.raises(UnreadableError, match="no readable picture") as caught:
-        decode_image(data, 100)
-    assert caught.value.is_permanent
-
-
-def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded() -> None:
-    with pytest.raises(UnreadableError, match=r"picture of 1\.4 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS"):
-        decode_image(jpeg(Image.new("RGB", (1200, 1200))), 1)

@@ -59,9 +59,45 @@ def test_a_file_is_read_by_its_text_format() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text_format"), [(b"\xff\xfe\x00", TextFormat()), (b"{no json", CHAT), (b"", TextFormat())]
+    ("file", "text_format"),
+    [
+        (b"\xff\xfe\x00", TextFormat()),
+        (b"{no json", CHAT),
+        (b"", TextFormat()),
+        (b"[" * 100_000, CHAT),
+        ("größer".encode(), TextFormat(encoding="base64")),
+    ],
 )
 def test_a_file_that_holds_no_text_is_refused_for_good(file: bytes, text_format: TextFormat) -> None:
     with pytest.raises(UnreadableError) as caught:
         read_text_file(file, text_format)
     assert caught.value.is_permanent
+
+
+@pytest.mark.parametrize(
+    ("file", "text_format"),
+    [
+        (b"hunter2\xff", TextFormat()),
+        (b"hunter2", CHAT),
+        (b'"hunter2"', CHAT),
+        (b'["hunter2"]', CHAT),
+        (b'[{"hunter2": 1}]', CHAT),
+        (b'[{"who": "hunter2", "said": 1}]', CHAT),
+        (b"hunter2?", TextFormat(encoding="base64unicode")),
+        (b"<script>hunter2</script>", HTML),
+    ],
+)
+def test_no_error_quotes_a_file(file: bytes, text_format: TextFormat) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        read_text_file(file, text_format)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_error_about_a_huge_value_is_short() -> None:
+    for value, text_format in (
+        ([{"said": "x" * 10**6}] * 3, TextFormat()),
+        ("é" * 10**6, TextFormat(encoding="base64")),
+    ):
+        with pytest.raises(UnreadableError) as caught:
+            read_text(value, text_format)
+        assert len(str(caught.value)) < 200

@@ -1,8 +1,11 @@
 """Decoded frames are compared with the pictures that were encoded: a frame's brightness tells its moment."""
 
+import io
 import socket
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +13,7 @@ from PIL import Image
 from lorabel.errors import UnreadableError
 from lorabel.media import video
 from lorabel.media.container import Track
+from lorabel.media.decode_memory import DecodeMemory
 from lorabel.media.video import decode_video
 from tests import audio_files
 from tests.video_files import brightening, colour_video, encoded
@@ -22,6 +26,23 @@ def levels(file: bytes, frames: int = 8, clip_s: float = 0.0) -> list[int]:
     """The mean brightness of each decoded frame, 0 to 255."""
     pictures = decode_video(file, frames, clip_s, MEGAPIXELS)
     return [round(float(np.asarray(picture).mean())) for picture in pictures]
+
+
+def joined(files: list[bytes]) -> bytes:
+    """WebM files of 25 frames a second, one after the other in a stream with the first file's header."""
+    file, count = io.BytesIO(), 0
+    with av.open(file, "w", format="webm") as container:
+        stream: Any = None
+        for part in files:
+            with av.open(io.BytesIO(part)) as source:
+                stream = stream or container.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        packet.stream = stream
+                        packet.pts = packet.dts = round(count / 25 / packet.time_base)
+                        container.mux(packet)
+                        count += 1
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(("codec", "file_format"), CODECS)
@@ -68,6 +89,44 @@ def test_a_video_with_too_few_keyframes_is_refused_and_the_error_says_what_to_do
     with pytest.raises(UnreadableError, match="only 1 keyframes in 4 s; encode it with more") as error:
         levels(encoded(brightening(100)))
     assert error.value.is_permanent
+
+
+def test_the_pixels_of_all_decoded_frames_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame has 64 x 48 pixels."""
+    monkeypatch.setattr(video, "MOST_DECODED_MEGAPIXELS", 50.5 * 64 * 48 / 1e6)
+    assert len(levels(encoded(brightening(50)))) == 8
+    with pytest.raises(UnreadableError, match="more than 50 frames of 64 x 48 would have to be decoded") as error:
+        levels(encoded(brightening(100)))
+    assert error.value.is_permanent
+
+
+def test_frames_that_are_large_are_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = encoded(brightening(8), rotation=90)
+    assert [picture.size for picture in decode_video(file, 1, 0.0, MEGAPIXELS, 12)] == [(48, 64)]
+    monkeypatch.setattr(video, "LARGE_PX", 3000)
+    assert [picture.size for picture in decode_video(file, 1, 0.0, MEGAPIXELS, 12)] == [(12, 16)]
+
+
+def test_memory_is_reserved_until_the_last_frame_was_taken() -> None:
+    memory = DecodeMemory(300 * 10**6)
+    pictures = decode_video(encoded(brightening(8)), 2, 0.0, MEGAPIXELS, memory=memory)
+    next(pictures)
+    assert memory.reserved_bytes == 1920 * 1088 * (24 * 1.5 + 11)
+    list(pictures)
+    assert memory.reserved_bytes == 0
+    with pytest.raises(UnreadableError, match=r"decoding needs 94 MB, more than 90 \(MEDIA_DECODE_MB\)"):
+        list(decode_video(encoded(brightening(8)), 2, 0.0, MEGAPIXELS, memory=DecodeMemory(90 * 2**20)))
+
+
+def test_frames_may_become_larger_up_to_what_memory_was_reserved_for() -> None:
+    """As in recordings of video calls; the first frames have 64 x 48 pixels."""
+    small, medium, large = (
+        encoded(brightening(8, *size), "libvpx", "webm") for size in ((64, 48), (640, 480), (2400, 1600))
+    )
+    pictures = decode_video(joined([small, medium]), 4, 0.0, MEGAPIXELS)
+    assert [picture.size for picture in pictures] == [(64, 48)] * 2 + [(640, 480)] * 2
+    with pytest.raises(UnreadableError, match="no readable video"):
+        list(decode_video(joined([small, large]), 4, 0.0, MEGAPIXELS))
 
 
 @pytest.mark.parametrize(

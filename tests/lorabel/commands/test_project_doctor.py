@@ -1,0 +1,67 @@
+"""The check of media, with a fake of Label Studio on a real socket."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lorabel.commands.checks import Check
+from lorabel.commands.project_doctor import ProjectDoctor
+from lorabel.database.tables import Project
+from lorabel.settings import Settings
+from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+
+PICTURE_CONFIG = (
+    '<View><Image name="image" value="$image"/>'
+    '<Choices name="label" toName="image"><Choice value="cat"/><Choice value="dog"/></Choices></View>'
+)
+TEXT_CONFIG = PICTURE_CONFIG.replace("Image", "Text").replace("$image", "$text")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeLabelStudio]:
+    fake = FakeLabelStudio()
+    with serve(fake):
+        yield fake
+
+
+def media_check(fake: FakeLabelStudio, settings: Settings, label_config: str, data: dict[str, Any]) -> Check:
+    fake.tasks = [{"id": 5, "data": data, "annotations": [], "predictions": []}]
+    fake.settings = {"label_config": label_config, "title": "Pets", "model_version": ""}
+    project = Project(id=1, label_studio_url=fake.url, api_key=PERSONAL_TOKEN)
+    checks = {check.name: check for check in ProjectDoctor(settings, project).checks()}
+    return checks["project 1: media"]
+
+
+def test_a_file_of_a_task_is_fetched_with_the_token(fake: FakeLabelStudio, settings: Settings) -> None:
+    check = media_check(fake, settings, PICTURE_CONFIG, {"image": "/data/upload/1/a.png"})
+    assert (check.is_ok, check.finding) == (True, "task 5: 0.0 KiB fetched")
+    assert "/data/upload/1/a.png" in fake.requests
+
+
+@pytest.mark.parametrize(
+    ("url", "finding"),
+    [
+        ("/data/gone/a.png", "answered status 404"),
+        ("http://127.0.0.1:1/a.png", "not public"),
+        ("s3://bucket/a.png", "no http(s) address"),
+    ],
+)
+def test_a_file_that_cannot_be_fetched_is_a_fault(
+    fake: FakeLabelStudio, settings: Settings, url: str, finding: str
+) -> None:
+    check = media_check(fake, settings, PICTURE_CONFIG, {"image": url})
+    assert not check.is_ok and finding in check.finding
+    assert "MEDIA_ALLOWED_HOSTS" in check.remedy
+
+
+def test_a_task_without_the_data_that_the_label_config_names_is_a_fault(
+    fake: FakeLabelStudio, settings: Settings
+) -> None:
+    check = media_check(fake, settings, PICTURE_CONFIG, {"picture": "/data/upload/1/a.png"})
+    assert not check.is_ok and "no picture under 'image'" in check.finding
+
+
+def test_a_text_has_no_file_to_fetch(fake: FakeLabelStudio, settings: Settings) -> None:
+    check = media_check(fake, settings, TEXT_CONFIG, {"text": "It works."})
+    assert (check.is_ok, check.finding) == (True, "task 5 has no file to fetch")

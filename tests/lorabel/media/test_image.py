@@ -1,0 +1,144 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops, ImageOps
+
+from lorabel.errors import UnreadableError
+from lorabel.media import image
+from lorabel.media.decode_memory import DecodeMemory
+from lorabel.media.image import decode_image, decoded_bytes, decoded_image
+
+
+def saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def jpeg(picture: Image.Image, **options: Any) -> bytes:
+    return saved(picture, "JPEG", **options)
+
+
+def test_a_picture_is_turned_upright_by_its_exif_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(jpeg(Image.new("RGB", (40, 20)), exif=exif), 100).size == (20, 40)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", jpeg(Image.new("RGB", (64, 64), "red"))[:200]])
+def test_a_broken_picture_is_unreadable_for_good(data: bytes) -> None:
+    with pytest.raises(UnreadableError, match="no readable picture") as caught:
+        decode_image(data, 100)
+    assert caught.value.is_permanent
+
+
+def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(UnreadableError, match=r"picture of 1\.4 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS"):
+        decode_image(jpeg(Image.new("RGB", (1200, 1200))), 1)
+
+
+def test_a_webp_with_too_many_pixels_is_refused_before_it_is_opened() -> None:
+    """Pillow takes memory for the pixels of a WebP when it opens the file."""
+    for options in ({"lossless": True}, {"lossless": False}, {"lossless": True, "exif": b"Exif\0\0"}):
+        with pytest.raises(
+            UnreadableError, match=r"picture of 1\.4 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS"
+        ):
+            decoded_bytes(saved(Image.new("RGB", (1200, 1200)), "WEBP", **options), 1, 100)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_picture_is_shrunk_and_stands_upright(
+    mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Image.new("RGB", (80, 40), "black")
+    drawn.paste("white", (0, 0, 40, 20))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = saved(drawn.convert(mode), "TIFF" if mode == "CMYK" else "PNG", exif=exif)
+    whole = decode_image(file, 100, 10)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
+    assert whole.tobytes() == expected.tobytes()
+    monkeypatch.setattr(image, "LARGE_PX", 1000)
+    shrunk = decode_image(file, 100, 10)
+    assert (shrunk.mode, shrunk.size) == ("RGB", (whole.width // 4, whole.height // 4))
+    difference = ImageChops.difference(shrunk, expected.resize(shrunk.size, Image.Resampling.BOX))
+    assert max(high for _, high in difference.getextrema()) <= 1
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG"])
+def test_a_file_that_is_cut_off_anywhere_is_unreadable_or_a_picture(file_format: str) -> None:
+    file = saved(Image.radial_gradient("L").convert("RGB").resize((64, 64)), file_format)
+    for length in range(0, len(file), max(1, len(file) // 60)):
+        for broken in (file[:length], file[:length] + b"hunter2" + file[length + 7 :]):
+            try:
+                with decoded_image(broken, 100, 100, DecodeMemory(2**30)) as picture:
+                    assert picture.mode == "RGB"
+            except UnreadableError as error:
+                assert error.is_permanent and "hunter2" not in str(error)
+
+
+MEASURED = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image, ImageChops, ImageOps
+from lorabel.media.decode_memory import DecodeMemory
+from lorabel.media.image import decoded_bytes, decoded_image
+
+limit_bytes, times, file = int(sys.argv[1]), int(sys.argv[2]), open(sys.argv[3], "rb").read()
+memory = DecodeMemory(limit_bytes)
+
+def read(_):
+    with decoded_image(file, 100, 64, memory) as image:
+        return image.size
+
+Image.init()
+before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(16) as pool:
+    list(pool.map(read, range(times)))
+print(decoded_bytes(file, 100, 64), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) * 1024)
+"""
+
+
+def measured_bytes(file: bytes, folder: Path, limit_bytes: int, times: int) -> tuple[int, int]:
+    """The estimate for a picture, and by how much a process grows that reads it, up to 16 times at once."""
+    (folder / "file").write_bytes(file)
+    command = [sys.executable, "-c", MEASURED, str(limit_bytes), str(times), str(folder / "file")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    estimated, grown = map(int, ended.stdout.split())
+    return estimated, grown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "file_format", "options"),
+    [
+        ("RGB", "PNG", {}),
+        ("RGBA", "PNG", {}),
+        ("P", "PNG", {}),
+        ("RGB", "WEBP", {"lossless": True, "method": 0, "quality": 0}),
+        ("RGB", "WEBP", {"method": 0}),
+        ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+        ("CMYK", "JPEG", {"progressive": True}),
+        ("RGB", "TIFF", {"compression": "tiff_lzw"}),
+        ("P", "GIF", {}),
+    ],
+)
+def test_a_picture_takes_no_more_memory_than_is_reserved_for_it(
+    mode: str, file_format: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    file = saved(Image.new(mode, (5000, 5000)), file_format, **options)
+    estimated, grown = measured_bytes(file, tmp_path, 2**30, 1)
+    assert grown < estimated + 16 * 2**20
+
+
+@pytest.mark.slow
+def test_many_large_pictures_at_once_stay_within_the_limit(tmp_path: Path) -> None:
+    """Each has 95 MB of pixels."""
+    file = saved(Image.new("RGB", (5000, 5000)), "PNG")
+    _, grown = measured_bytes(file, tmp_path, 256 * 2**20, 16)
+    assert grown < (256 + 32) * 2**20
