@@ -1,7 +1,7 @@
 import pytest
 
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio import authorizations
+from lorabel.label_studio import media_authorizations
 from lorabel.label_studio.access import LabelStudioAccess
 from lorabel.label_studio.media_authorizations import Authorizations
 
@@ -12,6 +12,7 @@ class FakeClient:
     Attributes:
         created: all clients that were created.
         requests: how often the header was requested.
+        is_closed: whether its connections were closed.
     """
 
     created: list["FakeClient"]
@@ -19,6 +20,7 @@ class FakeClient:
     def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
         self.api_key = api_key
         self.requests = 0
+        self.is_closed = False
         self.created.append(self)
 
     def authorization(self) -> str:
@@ -28,13 +30,13 @@ class FakeClient:
         return f"Bearer {self.api_key}"
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
 
 @pytest.fixture
 def created(monkeypatch: pytest.MonkeyPatch) -> list[FakeClient]:
     FakeClient.created = []
-    monkeypatch.setattr(authorizations, "LabelStudio", FakeClient)
+    monkeypatch.setattr(media_authorizations, "LabelStudio", FakeClient)
     return FakeClient.created
 
 
@@ -64,7 +66,7 @@ def test_a_refused_token_is_tried_again_only_after_30_seconds(
     created: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers, clock = Authorizations(), [0.0]
-    monkeypatch.setattr(authorizations, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(media_authorizations, "monotonic", lambda: clock[0])
     for seconds, requests in ((0, 1), (10, 1), (29, 1), (31, 2)):
         clock[0] = seconds
         with pytest.raises(LabelStudioError):
@@ -75,8 +77,18 @@ def test_a_refused_token_is_tried_again_only_after_30_seconds(
 def test_the_least_recently_used_client_is_dropped_first(
     created: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorizations, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(media_authorizations, "MOST_CLIENTS", 2)
     headers = Authorizations()
     for key in ("a", "b", "a", "c", "a", "b"):
         headers.find(access(key))
     assert [client.api_key for client in created] == ["a", "b", "c", "b"]
+
+
+def test_a_client_that_is_dropped_is_closed(created: list[FakeClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_authorizations, "MOST_CLIENTS", 2)
+    headers = Authorizations()
+    for key in ("a", "b", "c"):
+        headers.find(access(key))
+    assert [client.is_closed for client in created] == [True, False, False]
+    headers.close()
+    assert all(client.is_closed for client in created)
