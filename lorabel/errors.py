@@ -77,6 +77,10 @@ class ModelServerBusyError(ModelServerError):
         self.retry_after_s = retry_after_s
 
 
+class RequestTooLargeError(ModelServerError):
+    """The model server does not take a request with so many rows or bytes. It may take a part of it."""
+
+
 class LabelStudioError(LorabelError):
     """Label Studio could not be reached, or refused a request."""
 

@@ -82,7 +82,8 @@ class Settings(BaseSettings):
     max_waiting: int = Field(
         2048,
         ge=1,
-        description="Rows of one priority that may wait in the model server; more are refused with 503.",
+        description="Rows of one priority that may wait in the model server; more are refused with 503, and with "
+        "413 if one request has more.",
     )
     adapter_memory_mb: int = Field(512, ge=1, description="Memory for loaded adapters, in MB.")
     features_memory_mb: int = Field(

@@ -1,16 +1,18 @@
 """The model server's HTTP API, internal to Lorabel. Bodies are JSON, defined in `lorabel.inference.messages`.
 
-POST /v1/predict    PredictRequest -> PredictResponse, one result per row in the same order
+POST /v1/predict    PredictRequest -> PredictResponse, one result per row in the same order; the body is described
+                    in `lorabel.inference.request_body`
 POST /v1/preload    PreloadRequest: load adapters before the first prediction needs them
 GET  /v1/models     ModelsResponse: device, families and adapters that are loaded
 GET  /health        200 while all threads of the engine run, else 500; /livez is the same without a password
 GET  /metrics       Prometheus text format
 
 Errors are `{"error": reason}` with 400 (invalid body), 401 (password), 404 (no such adapter), 409 (the adapter
-does not fit its family), 413 (body too large) or 503 with Retry-After (too many rows wait).
+does not fit its family), 413 (too many bytes or rows) or 503 with Retry-After (too many rows wait).
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -21,11 +23,18 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from lorabel.database.adapter_folders import AdapterFolders
-from lorabel.errors import ModelServerBusyError, NotFoundError, UnreadableError
+from lorabel.errors import (
+    BadRequestError,
+    ModelServerBusyError,
+    NotFoundError,
+    RequestTooLargeError,
+    UnreadableError,
+)
 from lorabel.families.base import Family
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import families_named, load_family
+from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.http_auth import require_basic_auth
 from lorabel.inference.messages import (
@@ -51,6 +60,9 @@ MEGABYTE = 1024 * 1024
 # Time after a request's `timeout_s` in which rows that are on the device may still be answered.
 GRACE_S = 1.0
 POLL_INTERVAL_S = 0.2
+EXIT_AFTER_S = 0.5
+# sysexits.h: an internal error. Gunicorn gives up if a worker ends with 3 or 4, and replaces it otherwise.
+EXIT_STATUS = os.EX_SOFTWARE
 # Keys of the WSGI environment for a caller without a socket (a Ray replica): a function that returns whether the
 # client has gone, and the `time.monotonic` at which the request arrived.
 IS_CLIENT_GONE, ARRIVED_AT = "lorabel.is_client_gone", "lorabel.arrived_at"
@@ -66,22 +78,27 @@ def create_app(settings: Settings) -> Flask:
         SettingsError: FAMILIES or MODEL_<FAMILY> names something that cannot be loaded.
     """
     adapter_folders = AdapterFolders(settings.adapters_dir)
-    metrics_registry = CollectorRegistry()
 
     def load(family_type: type[Family]) -> LoadedFamily:
         family = load_family(family_type, settings)
-        cache = _feature_cache(settings)
-        metrics_registry.register(FeatureCacheCollector(family.name, cache.figures))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
         adapter_bank = AdapterBank(family, adapter_folders, settings.adapter_memory_mb * MEGABYTE)
-        return LoadedFamily(family, adapter_bank, cache)
+        return LoadedFamily(family, adapter_bank, _feature_cache(settings))
 
+    family_pool = FamilyPool(load, [load(family_type) for family_type in families_named(settings)])
+    metrics_registry = CollectorRegistry()
+    metrics_registry.register(
+        FeatureCacheCollector(
+            lambda: {loaded.family.name: loaded.cache.figures() for loaded in family_pool.loaded}
+        )
+    )
     engine = Engine(
-        FamilyPool(load, [load(family_type) for family_type in families_named(settings)]),
+        family_pool,
         Files(Fetcher(settings).fetch, settings.media_fresh_s),
         Metrics(metrics_registry),
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
+        on_failure=_end_process,
     )
     return _create_app(settings, engine, metrics_registry)
 
@@ -105,7 +122,7 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
 
     @app.post("/v1/predict")
     def predict() -> Response:
-        predict_request = PredictRequest.model_validate_json(request.get_data())
+        predict_request = request_body.decode(request.get_data(cache=False), settings.max_waiting)
         if ARRIVED_AT in request.environ:
             waited_s = time.monotonic() - request.environ[ARRIVED_AT]
             left_s = max(0.0, predict_request.timeout_s - waited_s)
@@ -149,6 +166,12 @@ def _predict(
     )
 
 
+def _end_process() -> None:
+    """End this process, so that gunicorn, or Ray, starts a new one. Answers have EXIT_AFTER_S to be sent."""
+    time.sleep(EXIT_AFTER_S)
+    os._exit(EXIT_STATUS)
+
+
 def _feature_cache(settings: Settings) -> FeatureCache:
     pixels, features = settings.pixels_memory_mb * MEGABYTE, settings.features_memory_mb * MEGABYTE
     return FeatureCache({DECODED: pixels, FEATURES: features, TEXTS: features})
@@ -180,7 +203,14 @@ def _json(message: BaseModel) -> Response:
 
 
 def _handle_errors(app: Flask) -> None:
-    statuses = {ValidationError: 400, NotFoundError: 404, UnreadableError: 409, ModelServerBusyError: 503}
+    statuses = {
+        ValidationError: 400,
+        BadRequestError: 400,
+        NotFoundError: 404,
+        UnreadableError: 409,
+        RequestTooLargeError: 413,
+        ModelServerBusyError: 503,
+    }
 
     def handle(error: Exception) -> tuple[Response, int]:
         answer = jsonify(error=str(error))

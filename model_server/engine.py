@@ -11,27 +11,26 @@ import os
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import torch
 
-from lorabel.contracts import Contract, Input, MediaRef, media_of
-from lorabel.errors import LorabelError, ModelServerBusyError, UnreadableError
+from lorabel.contracts import Contract, MediaRef, media_of
+from lorabel.errors import ModelServerBusyError, RequestTooLargeError, UnreadableError
 from lorabel.families.base import DigestOf
-from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowError, RowResult
+from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
+from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import FamilyPool, LoadedFamily, input_type
 from model_server.files import File, Files
 from model_server.metrics import Metrics
+from model_server.rows import Row, errors_as_result, failed
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
-NO_MEMORY_ON_CPU = "can't allocate memory"
 # Background rows of one project between the start of their fetch and their answer: enough to keep every stage
 # busy, and a limit to the files in memory.
 MAX_IN_PROGRESS = 128
@@ -41,44 +40,6 @@ GROW_AFTER = 100
 BACKGROUND_BATCH_S = 0.2
 
 
-@dataclass(eq=False)
-class _Row:
-    """A question and its way through the stages.
-
-    Args:
-        deadline: `time.monotonic` after which nobody waits for the answer.
-        done: gets the result.
-        files: the row's files while they are fetched.
-        loaded: set once the row's family is loaded.
-        example: set once the question is prepared.
-    """
-
-    question: Input
-    adapter: str | None
-    project: int
-    priority: Priority
-    deadline: float
-    done: "Future[RowResult]"
-    files: dict[MediaRef, "Future[File]"] = field(default_factory=dict)
-    loaded: LoadedFamily | None = None
-    example: Any = None
-
-    @property
-    def loaded_family(self) -> LoadedFamily:
-        assert self.loaded is not None
-        return self.loaded
-
-    def is_wanted(self) -> bool:
-        """Whether somebody waits for the answer. A row whose deadline has passed is finished with an error."""
-        if not self.done.done() and time.monotonic() > self.deadline:
-            self.finish(_failed("timed out before the device was free"))
-        return not self.done.done()
-
-    def finish(self, result: RowResult) -> None:
-        with suppress(InvalidStateError):  # the request was cancelled at this moment
-            self.done.set_result(result)
-
-
 class Engine:
     """Answers predict requests on one device. Thread-safe.
 
@@ -86,11 +47,20 @@ class Engine:
         family_pool: the families that answer.
         files: fetches the files of questions; is closed with the engine.
         max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
-        max_waiting: most rows per priority that may wait when a request comes.
+        max_waiting: most rows per priority that may wait, and so most rows of a request.
+        on_failure: called once, in a thread of the engine, when that thread cannot go on, e.g. since the device is
+            lost. Only a new process can compute again.
     """
 
     def __init__(
-        self, family_pool: FamilyPool, files: Files, metrics: Metrics, *, max_batch: int, max_waiting: int
+        self,
+        family_pool: FamilyPool,
+        files: Files,
+        metrics: Metrics,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.max_batch = max_batch
         self.family_pool = family_pool
@@ -98,21 +68,24 @@ class Engine:
         self._metrics.max_batch.set(max_batch)
         self._waiting: Counter[Priority] = Counter()
         self._lock = threading.Lock()
+        self._on_failure, self._has_failed = on_failure, False
         self._row_s: dict[str, float] = {}  # seconds per row on the device, by family
         self._max_batch_setting, self._full_batches = max_batch, 0
         self._in_progress: Counter[int] = Counter()
-        self._to_fetch: defaultdict[int, FairQueue[_Row]] = defaultdict(FairQueue)
-        self._to_prepare: FairQueue[_Row] = FairQueue()
-        self._ready: FairQueue[_Row] = FairQueue()
+        self._to_fetch: defaultdict[int, FairQueue[Row]] = defaultdict(FairQueue)
+        self._to_prepare: FairQueue[Row] = FairQueue()
+        self._ready: FairQueue[Row] = FairQueue()
         loops = [self._run_prepare] * (os.cpu_count() or 1) + [self._run_device]
-        self._threads = [threading.Thread(target=loop, name=loop.__name__, daemon=True) for loop in loops]
+        self._threads = [
+            threading.Thread(target=self._run, args=(loop,), name=loop.__name__, daemon=True) for loop in loops
+        ]
         for thread in self._threads:
             thread.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether all threads of the engine run."""
-        return all(thread.is_alive() for thread in self._threads)
+        """Whether all threads of the engine run, and none of them has failed."""
+        return not self._has_failed and all(thread.is_alive() for thread in self._threads)
 
     def submit(self, request: PredictRequest) -> list["Future[RowResult]"]:
         """Take a request without waiting for its answers.
@@ -122,24 +95,19 @@ class Engine:
             row whose future is cancelled is not computed.
 
         Raises:
-            ModelServerBusyError: too many rows of this priority wait; no row of this request was taken.
+            ModelServerBusyError: the rows do not fit beside those of this priority that wait, or the engine has
+                failed; no row of this request was taken.
+            RequestTooLargeError: the request has more rows than may wait at all.
         """
         priority = request.priority
-        with self._lock:
-            if self._waiting[priority] >= self._max_waiting:
-                raise ModelServerBusyError(
-                    f"{self._waiting[priority]} rows are waiting, at most {self._max_waiting} may (MAX_WAITING)",
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            self._waiting[priority] += len(request.rows)
-            self._metrics.waiting.labels(priority).set(self._waiting[priority])
+        self._reserve(priority, len(request.rows))
         deadline = time.monotonic() + request.timeout_s
         futures = []
         for row in request.rows:
             done: Future[RowResult] = Future()
             done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
-            with _errors_as_result(done, row.kind):
+            with errors_as_result(done, row.kind):
                 self._start_when_loaded(self._row(row, request, deadline, done))
         return futures
 
@@ -172,20 +140,52 @@ class Engine:
         for thread in self._threads:
             thread.join()
 
-    def _row(self, row: PredictRow, request: PredictRequest, deadline: float, done: "Future[RowResult]") -> _Row:
-        question = input_type(row.kind).model_validate(row.input)
-        return _Row(question, row.adapter, request.project, request.priority, deadline, done)
+    def _reserve(self, priority: Priority, rows: int) -> None:
+        """Count the rows of a new request as waiting; see `submit` for what is raised."""
+        if self._has_failed:
+            raise ModelServerBusyError(
+                "the device is lost; the model server starts anew", retry_after_s=RETRY_AFTER_S
+            )
+        if rows > self._max_waiting:
+            raise RequestTooLargeError(
+                f"the request has {rows} rows, and at most {self._max_waiting} may wait (MAX_WAITING)"
+            )
+        with self._lock:
+            waiting = self._waiting[priority]
+            if waiting + rows > self._max_waiting:
+                raise ModelServerBusyError(
+                    f"{waiting} rows are waiting, at most {self._max_waiting} may (MAX_WAITING); "
+                    f"the request has {rows}",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            self._waiting[priority] += rows
+            self._metrics.waiting.labels(priority).set(self._waiting[priority])
 
-    def _start_when_loaded(self, row: _Row) -> None:
+    def _run(self, loop: Callable[[], None]) -> None:
+        """Run a thread's loop. An exception that leaves it is a failure of the engine."""
+        try:
+            loop()
+        except Exception:
+            with self._lock:
+                is_first, self._has_failed = not self._has_failed, True
+            log.critical("the engine cannot go on; the process must be started anew", exc_info=True)
+            if is_first:
+                self._on_failure()
+
+    def _row(self, row: PredictRow, request: PredictRequest, deadline: float, done: "Future[RowResult]") -> Row:
+        question = input_type(row.kind).model_validate(row.input)
+        return Row(question, row.adapter, request.project, request.priority, deadline, done)
+
+    def _start_when_loaded(self, row: Row) -> None:
         def start(loaded: "Future[LoadedFamily]") -> None:
-            with _errors_as_result(row.done, row.question.kind):
+            with errors_as_result(row.done, row.question.kind):
                 row.loaded = loaded.result()
                 if row.is_wanted():
                     self._start(row)
 
         self.family_pool.get_or_load(row.question).add_done_callback(start)
 
-    def _start(self, row: _Row) -> None:
+    def _start(self, row: Row) -> None:
         """Answer the row from the cache, or put it into the first stage that it needs."""
         if self._answer_from_cache(row, lambda media: self._files.recent_digest(row.project, media)):
             return
@@ -196,7 +196,7 @@ class Engine:
         else:
             self._fetch_background(row.project, row)
 
-    def _fetch_background(self, project: int, new_row: _Row | None = None) -> None:
+    def _fetch_background(self, project: int, new_row: Row | None = None) -> None:
         """Queue a new background row, then fetch the project's queued rows up to MAX_IN_PROGRESS."""
         while True:
             with self._lock:
@@ -224,7 +224,7 @@ class Engine:
                 del self._in_progress[project]
         self._fetch_background(project)
 
-    def _fetch(self, row: _Row) -> None:
+    def _fetch(self, row: Row) -> None:
         """Fetch all files of the row; the last file to arrive puts the row into the prepare stage."""
         media_refs = set(media_of(row.question)) if row.is_wanted() else set()
         missing = len(media_refs)
@@ -244,7 +244,7 @@ class Engine:
         if not media_refs:
             self._to_prepare.put(row)
 
-    def _answer_from_cache(self, row: _Row, digest_of: DigestOf) -> bool:
+    def _answer_from_cache(self, row: Row, digest_of: DigestOf) -> bool:
         """Answer the row without the device if the cache allows it; True if so.
 
         Sets `row.example` if the cache at least saves preparing.
@@ -270,11 +270,11 @@ class Engine:
             return False
         files, row.files = row.files, {}
         if row.is_wanted():
-            with _errors_as_result(row.done, row.question.kind):
+            with errors_as_result(row.done, row.question.kind):
                 self._prepare(row, {media: file.result() for media, file in files.items()})
         return True
 
-    def _prepare(self, row: _Row, files: dict[MediaRef, File]) -> None:
+    def _prepare(self, row: Row, files: dict[MediaRef, File]) -> None:
         if row.adapter is not None:
             row.loaded_family.adapter_bank.load(row.adapter)
         if self._answer_from_cache(row, lambda media: files[media].digest):
@@ -291,17 +291,22 @@ class Engine:
         batch = self._ready.get_batch(self._max_rows, lambda row: row.loaded_family.family.name)
         wanted_rows = [row for row in batch if row.is_wanted()]
         if wanted_rows:
-            self._compute(wanted_rows)
+            try:
+                self._compute(wanted_rows)
+            except Exception as error:
+                for row in wanted_rows:
+                    row.finish(failed(f"{type(error).__name__}: {error}"))
+                raise
         return bool(batch)
 
-    def _max_rows(self, first: _Row) -> int:
+    def _max_rows(self, first: Row) -> int:
         """Size limit of a batch that begins with this row."""
         row_s = self._row_s.get(first.loaded_family.family.name)
         if first.priority == Priority.INTERACTIVE or not row_s:
             return self.max_batch
         return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / row_s)))
 
-    def _compute(self, batch: list[_Row]) -> None:
+    def _compute(self, batch: list[Row]) -> None:
         """Compute a batch. If memory ran out, and not for a single row only, later batches are smaller."""
         failed_sizes: list[int] = []
         largest_size = self._try(batch, failed_sizes)
@@ -310,7 +315,7 @@ class Engine:
         elif largest_size < self.max_batch and min(failed_sizes) > 1:
             self._limit_batches(largest_size)
 
-    def _try(self, batch: list[_Row], failed_sizes: list[int]) -> int:
+    def _try(self, batch: list[Row], failed_sizes: list[int]) -> int:
         """Compute a batch; if that fails, compute its halves, down to the single row that is at fault.
 
         Args:
@@ -318,16 +323,21 @@ class Engine:
 
         Returns:
             The size of the largest batch that was computed, 0 if none was.
+
+        Raises:
+            RuntimeError: the device is lost.
         """
         try:
             for row, output in self._forward(batch):
                 row.finish(RowResult(output=output.model_dump()))
         except Exception as error:
-            if is_memory := _is_out_of_memory(error):
+            if is_device_lost(error):
+                raise
+            if is_memory := is_out_of_memory(error):
                 failed_sizes.append(len(batch))
             if len(batch) == 1:
                 log.exception("a row failed on the device")
-                batch[0].finish(_failed(f"{type(error).__name__}: {error}"))
+                batch[0].finish(failed(f"{type(error).__name__}: {error}"))
                 return 0
             log.warning("a batch of %d rows is halved: %s: %s", len(batch), type(error).__name__, error)
         else:
@@ -351,7 +361,7 @@ class Engine:
         self._metrics.max_batch.set(rows)
         log.warning("batches have at most %d rows from now on", rows)
 
-    def _forward(self, batch: list[_Row]) -> list[tuple[_Row, Contract]]:
+    def _forward(self, batch: list[Row]) -> list[tuple[Row, Contract]]:
         loaded_family = batch[0].loaded_family
         family, bank, cache = loaded_family.family, loaded_family.adapter_bank, loaded_family.cache
         self._metrics.batch.observe(len(batch))
@@ -369,30 +379,3 @@ class Engine:
             self._metrics.waiting.labels(priority).set(self._waiting[priority])
         outcome = "cancelled" if done.cancelled() else "error" if done.result().error else "ok"
         self._metrics.rows.labels(priority, outcome).inc()
-
-
-@contextmanager
-def _errors_as_result(done: "Future[RowResult]", kind: str) -> Iterator[None]:
-    """Make an exception in this context the row's result, so that it does not affect other rows."""
-    try:
-        yield
-    except UnreadableError as error:
-        result = _failed(str(error), error.is_permanent)
-    except (LorabelError, ValueError, OSError) as error:
-        result = _failed(f"{type(error).__name__}: {error}")
-    except Exception as error:
-        log.exception("a row of kind %s could not be prepared", kind)
-        result = _failed(f"{type(error).__name__}: {error}")
-    else:
-        return
-    with suppress(InvalidStateError):
-        done.set_result(result)
-
-
-def _failed(reason: str, is_permanent: bool = False) -> RowResult:
-    return RowResult(error=RowError(reason=reason, is_permanent=is_permanent))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA has an exception type for this; the CPU's allocator is recognised by its message."""
-    return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY_ON_CPU in str(error)

@@ -22,15 +22,15 @@ class Metrics:
 
 
 class FeatureCacheCollector(Collector):
-    """Exports the size, hits and misses of one family's feature cache.
+    """Exports the sizes, hits and misses of the feature caches. One collector serves all families, since a metric
+    may be in the text only once.
 
     Args:
-        family: value of the label `family`.
-        figures: `FeatureCache.figures` of the cache; is called at every scrape.
+        figures: returns `FeatureCache.figures` by family; is called at every scrape.
     """
 
-    def __init__(self, family: str, figures: Callable[[], Mapping[str, Mapping[str, int]]]) -> None:
-        self._family, self._figures = family, figures
+    def __init__(self, figures: Callable[[], Mapping[str, Mapping[str, Mapping[str, int]]]]) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
         size = GaugeMetricFamily("lorabel_memo_bytes", "Bytes in the feature cache", labels=["family", "kind"])
@@ -40,8 +40,9 @@ class FeatureCacheCollector(Collector):
         misses = CounterMetricFamily(
             "lorabel_memo_misses", "Lookups that the feature cache could not answer", labels=["family", "kind"]
         )
-        for kind, figures in self._figures().items():
-            size.add_metric([self._family, kind], figures["bytes"])
-            hits.add_metric([self._family, kind], figures["hits"])
-            misses.add_metric([self._family, kind], figures["misses"])
+        for family, kinds in self._figures().items():
+            for kind, figures in kinds.items():
+                size.add_metric([family, kind], figures["bytes"])
+                hits.add_metric([family, kind], figures["hits"])
+                misses.add_metric([family, kind], figures["misses"])
         yield from (size, hits, misses)

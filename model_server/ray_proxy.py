@@ -25,6 +25,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lorabel.database.adapter_folders import NAME
+from lorabel.errors import LorabelError
+from lorabel.inference import request_body
 from lorabel.inference.http_auth import is_authorized
 from lorabel.inference.messages import ModelsResponse, PredictRequest, PreloadRequest
 from lorabel.settings import Settings
@@ -93,8 +95,8 @@ class Proxy:
     async def _predict(self, request: ReplicaRequest) -> ReplicaAnswer:
         """Call the home of the request's key; if the home is full, call the second replica of the order."""
         try:
-            prediction = PredictRequest.model_validate_json(request.body)
-        except ValidationError:
+            prediction = request_body.decode(request.body, self._settings.max_waiting)
+        except (ValidationError, LorabelError):
             return await self._call(request, "", _deadline())  # any replica answers what is wrong
         key, deadline = _key(prediction), _deadline(prediction.timeout_s + GRACE_S)
         answer = await self._call(request, key, deadline, prediction)
@@ -205,7 +207,7 @@ def _deadline(timeout_s: float = OTHER_TIMEOUT_S) -> float:
 def _with_time_left(request: ReplicaRequest, prediction: PredictRequest, deadline: float) -> ReplicaRequest:
     """The request with the `timeout_s` that is left until the deadline."""
     left_s = max(0.1, deadline - GRACE_S - time.monotonic())
-    return replace(request, body=prediction.model_copy(update={"timeout_s": left_s}).model_dump_json().encode())
+    return replace(request, body=request_body.encode(prediction.model_copy(update={"timeout_s": left_s})))
 
 
 def _merge_models(answers: Sequence[ReplicaAnswer]) -> bytes:

@@ -10,6 +10,7 @@ predictions of the live version and shows them.
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from lorabel.curation.sampling import Vectors, ascending, core_set, shuffled
 from lorabel.curation.strategy import Strategy
 from lorabel.database import leases
 from lorabel.database.tables import Annotation, RunState
+from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import LabelStudioError, LorabelError, ModelServerError
 from lorabel.inference import prediction
 from lorabel.inference.messages import Priority
@@ -29,7 +31,7 @@ from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.client import UNCERTAINTY
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.problems.base import TaskData
-from lorabel.search.embeddings import task_vectors
+from lorabel.search.embeddings import embed_tasks, in_space, most_common_space
 from workers import preannotate
 from workers.preannotate import MOST_FAILURES_NAMED, PAGE_TIMEOUT_S, BulkRunContext, failure
 from workers.retries import try_again
@@ -43,6 +45,19 @@ PredictedTask = tuple[AnnotatedTask, TaskPrediction]
 MOST_LABELED = 2000
 
 
+@dataclass(frozen=True)
+class Order:
+    """An order of tasks.
+
+    Attributes:
+        indices: the indices of the tasks, the first to be labeled first.
+        not_compared: how many tasks come last because the strategy could not compare them with the others.
+    """
+
+    indices: list[int]
+    not_compared: int = 0
+
+
 def order(run_id: int) -> None:
     """The RQ job: order the project's open tasks by the run's strategy."""
     preannotate.carry_out(run_id, _order_tasks)
@@ -53,14 +68,15 @@ def _order_tasks(context: BulkRunContext) -> None:
     run, strategy = context.run, Strategy(context.run.strategy or "")
     predicted_tasks, failures = _predict_open_tasks(context)
     leases.report(context.services.store, run, total=len(predicted_tasks) + len(failures))
-    indices = _order_indices(context, strategy, predicted_tasks)
-    _write(context, [predicted_tasks[index] for index in indices])
+    tasks_in_order = _order(context, strategy, predicted_tasks)
+    _write(context, [predicted_tasks[index] for index in tasks_in_order.indices])
     with context.services.store.write() as session:
         leases.finish(
             session,
             run,
             RunState.FINISHED,
-            done=len(predicted_tasks),
+            done=len(predicted_tasks) - tasks_in_order.not_compared,
+            skipped=tasks_in_order.not_compared,
             failed=len(failures),
             failures=failures[:MOST_FAILURES_NAMED],
             label_studio_s=context.pace.spent_s,
@@ -111,34 +127,37 @@ def _predict(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> list[Ta
     return _try_again(context, attempt)
 
 
-def _order_indices(
-    context: BulkRunContext, strategy: Strategy, predicted_tasks: Sequence[PredictedTask]
-) -> list[int]:
-    """The indices of the tasks, the first to be labeled first."""
+def _order(context: BulkRunContext, strategy: Strategy, predicted_tasks: Sequence[PredictedTask]) -> Order:
     match strategy:
         case Strategy.UNCERTAINTY:
-            return ascending([predicted.score for _, predicted in predicted_tasks])
+            return Order(ascending([predicted.score for _, predicted in predicted_tasks]))
         case Strategy.MARGIN:
-            return ascending([predicted.margin for _, predicted in predicted_tasks])
+            return Order(ascending([predicted.margin for _, predicted in predicted_tasks]))
         case Strategy.RANDOM:
-            return shuffled(len(predicted_tasks), context.services.settings.seed + context.run.id)
+            return Order(shuffled(len(predicted_tasks), context.services.settings.seed + context.run.id))
         case Strategy.DIVERSITY:
             return _order_by_diversity(context, [task for task, _ in predicted_tasks])
 
 
-def _order_by_diversity(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> list[int]:
-    """The core-set order of the tasks' indices; tasks without a vector come last.
+def _order_by_diversity(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> Order:
+    """The core-set order of the tasks.
+
+    Only vectors of one space can be compared: the space that most of the tasks are in. Tasks without a vector in
+    this space come last.
 
     Raises:
         LorabelError: no task has a vector.
     """
-    vectors = _vectors(context, [task.data for task in tasks])
-    embedded = [index for index, vector in enumerate(vectors) if vector is not None]
-    not_embedded = [index for index, vector in enumerate(vectors) if vector is None]
-    if not embedded:
+    task_vectors = _task_vectors(context, [task.data for task in tasks])
+    space = most_common_space(task_vectors)
+    if space is None:
         raise LorabelError("no open task could be embedded, so nothing tells them apart")
-    labeled_vectors = _stack(_vectors(context, _labeled_tasks(context)))
-    return [*(embedded[index] for index in core_set(_stack(vectors), labeled_vectors)), *not_embedded]
+    vectors = in_space(task_vectors, space)
+    compared = [index for index, vector in enumerate(vectors) if vector is not None]
+    others = [index for index, vector in enumerate(vectors) if vector is None]
+    labeled_vectors = _stack(in_space(_task_vectors(context, _labeled_tasks(context)), space))
+    best_first = [compared[index] for index in core_set(_stack(vectors), labeled_vectors)]
+    return Order([*best_first, *others], not_compared=len(others))
 
 
 def _labeled_tasks(context: BulkRunContext) -> list[TaskData]:
@@ -158,14 +177,14 @@ def _labeled_tasks(context: BulkRunContext) -> list[TaskData]:
     return [data for data in data_by_task.values() if data is not None]
 
 
-def _vectors(context: BulkRunContext, tasks: Sequence[TaskData]) -> list[Vectors | None]:
-    """(dim,) per task, in order; None for a task that cannot be embedded."""
+def _task_vectors(context: BulkRunContext, tasks: Sequence[TaskData]) -> list[TaskVector | None]:
+    """A vector per task, in order; None for a task that cannot be embedded."""
     resolve = context.services.authorizations.resolver(context.project, context.services.settings)
     size = context.services.settings.bulk_page
-    vectors: list[Vectors | None] = []
+    vectors: list[TaskVector | None] = []
     for start in range(0, len(tasks), size):
         page = tasks[start : start + size]
-        embed = partial(task_vectors, bound=context.model.bound, tasks=page, resolve=resolve)
+        embed = partial(embed_tasks, bound=context.model.bound, tasks=page, resolve=resolve)
         vectors += _try_again(context, lambda embed=embed: embed(_caller(context)))  # type: ignore[misc]
     return vectors
 

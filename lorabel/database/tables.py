@@ -293,7 +293,8 @@ class BulkRun(Table):
         cursor: id of the last task of the last page whose predictions Label Studio has.
         total: how many tasks the run has; None until the first page is read.
         done: tasks predicted.
-        skipped: tasks that already had a prediction of this version.
+        skipped: tasks that already had a prediction of this version. With a strategy: tasks that it could not
+            compare with the others, which come last.
         failed: tasks that could not be predicted.
         failures: `{"task_id": ..., "reason": ...}` of the first 100 of these.
         label_studio_s: seconds spent in requests to Label Studio, of those from `started_at` to `finished_at`.

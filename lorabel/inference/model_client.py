@@ -22,7 +22,15 @@ from queue import Empty, LifoQueue
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from lorabel.errors import ConflictError, LorabelError, ModelServerBusyError, ModelServerError, NotFoundError
+from lorabel.errors import (
+    ConflictError,
+    LorabelError,
+    ModelServerBusyError,
+    ModelServerError,
+    NotFoundError,
+    RequestTooLargeError,
+)
+from lorabel.inference import request_body
 from lorabel.inference.messages import (
     ModelsResponse,
     PredictRequest,
@@ -34,10 +42,12 @@ from lorabel.inference.messages import (
 )
 from lorabel.settings import Settings
 
+MEGABYTE = 2**20
 PROBE_TIMEOUT_S = 5.0
 ANSWER_GRACE_S = 2.0
 POLL_INTERVAL_S = 0.2
 BUSY = 503
+TOO_LARGE = 413
 FIRST_ERROR = 400
 # Status of an answer to /v1/preload -> what it says about an adapter.
 REFUSALS: Mapping[int, type[LorabelError]] = MappingProxyType({404: NotFoundError, 409: ConflictError})
@@ -54,6 +64,7 @@ class ModelClient:
         self._kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path
         self._idle: LifoQueue[HTTPConnection] = LifoQueue()
+        self._max_request_mb = settings.max_request_mb
         self._headers = {"Content-Type": "application/json"}
         if settings.basic_auth is not None:
             token = base64.b64encode(":".join(settings.basic_auth).encode()).decode()
@@ -79,12 +90,20 @@ class ModelClient:
 
         Raises:
             ModelServerBusyError: the model server's queue is full.
+            RequestTooLargeError: the request is larger than MAX_REQUEST_MB, or the model server refuses its size.
             ModelServerError: the model server cannot be reached or failed, or `is_gone` returned True.
         """
         request = PredictRequest(rows=list(rows), timeout_s=timeout_s, project=project, priority=priority)
+        body = request_body.encode(request)
+        if len(body) > self._max_request_mb * MEGABYTE:
+            # Not sent: the model server would close the connection before it has read all of it.
+            raise RequestTooLargeError(
+                f"a request of {len(rows)} rows has {len(body) / MEGABYTE:.1f} MB, and the model server takes at "
+                f"most {self._max_request_mb} MB (MAX_REQUEST_MB)"
+            )
         # The model server answers with what is ready after timeout_s, so the connection must live a little longer.
-        body = self._send("POST", "/v1/predict", request.model_dump_json(), timeout_s + ANSWER_GRACE_S, is_gone)
-        answer = PredictResponse.model_validate_json(body)
+        content = self._send("POST", "/v1/predict", body, timeout_s + ANSWER_GRACE_S, is_gone)
+        answer = PredictResponse.model_validate_json(content)
         if len(answer.rows) != len(rows):
             raise ModelServerError(f"model server answered {len(answer.rows)} rows for {len(rows)}")
         return answer.rows
@@ -123,7 +142,7 @@ class ModelClient:
         self,
         method: str,
         path: str,
-        body: str | None,
+        body: str | bytes | None,
         timeout_s: float,
         is_gone: Callable[[], bool] | None = None,
     ) -> bytes:
@@ -140,12 +159,14 @@ class ModelClient:
             raise ModelServerBusyError(
                 f"model server is busy: {text}", retry_after_s=int(headers.get("Retry-After", "1"))
             )
+        if status == TOO_LARGE:
+            raise RequestTooLargeError(f"model server answered {status} to {path}: {text[:500]}")
         if status >= FIRST_ERROR:
             raise ModelServerError(f"model server answered {status} to {path}: {text[:500]}", status_code=status)
         return content
 
     def _exchange(
-        self, method: str, path: str, body: str | None, until: float, is_gone: Callable[[], bool] | None
+        self, method: str, path: str, body: str | bytes | None, until: float, is_gone: Callable[[], bool] | None
     ) -> tuple[int, HTTPMessage, bytes]:
         """Use a kept connection if there is one. Retry once if it was closed; requests are idempotent."""
         try:
@@ -163,13 +184,14 @@ class ModelClient:
         connection: HTTPConnection,
         method: str,
         path: str,
-        body: str | None,
+        body: str | bytes | None,
         until: float,
         is_gone: Callable[[], bool] | None,
     ) -> tuple[int, HTTPMessage, bytes]:
         is_reusable = False
         try:
-            connection.request(method, f"{self._path}{path}", body.encode() if body else None, self._headers)
+            data = body.encode() if isinstance(body, str) else body
+            connection.request(method, f"{self._path}{path}", data, self._headers)
             _wait_for_answer(connection, until, is_gone)
             connection.sock.settimeout(max(0.1, until - time.monotonic()))
             answer: HTTPResponse = connection.getresponse()

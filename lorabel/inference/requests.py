@@ -1,21 +1,26 @@
 """Sends rows to the model server in pieces, before a deadline. Predictions and embeddings both use it.
 
-The pieces go one after another. When the time is up, the rows that were answered count, and the rest is late.
+The pieces go one after another. When the time is up, the rows that were answered count, and the rest is late. A
+piece that the model server finds too large is halved.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from lorabel.errors import ModelServerError
+from lorabel.errors import ModelServerError, RequestTooLargeError
+from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRow, Priority, RowResult
 from lorabel.inference.model_client import ModelClient
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_REQUEST = 256
+# Pictures may be in the rows as data URLs.
+BYTES_PER_REQUEST = 16 * 2**20
 MIN_TIME_S = 0.05
 
 # A row's output as JSON; None if the model server sent neither an output nor an error.
@@ -65,13 +70,21 @@ def send(caller: PredictionCaller, rows: Sequence[PredictRow], late_reason: str)
         ModelServerError: the first piece failed, so there is no answer at all.
     """
     answers: list[Output | Unreadable] = []
-    for start in range(0, len(rows), ROWS_PER_REQUEST):
+    pieces = deque(request_body.pieces(rows, ROWS_PER_REQUEST, BYTES_PER_REQUEST))
+    while pieces:
+        piece = pieces.popleft()
         try:
-            results = _send_piece(caller, rows[start : start + ROWS_PER_REQUEST], late_reason)
+            results = _send_piece(caller, piece, late_reason)
+        except RequestTooLargeError as error:
+            if half := len(piece) // 2:
+                pieces.extendleft((piece[half:], piece[:half]))
+            else:
+                answers.append(Unreadable(str(error), is_permanent=True))
+            continue
         except ModelServerError as error:
             if not answers:
                 raise
-            missing = len(rows) - start
+            missing = len(rows) - len(answers)
             log.warning("%d of %d rows stay unanswered: %s", missing, len(rows), error)
             return answers + [Unreadable(str(error), is_permanent=False, is_late=True)] * missing
         is_late = monotonic() >= caller.deadline

@@ -24,7 +24,7 @@ class Authorizations:
     """Gives Authorization headers for many projects. Thread-safe.
 
     Keeps one client per (address, token), since each client caches its access token; the least recently used of
-    more than MOST_CLIENTS is dropped.
+    more than MOST_CLIENTS is closed and dropped.
     """
 
     def __init__(self) -> None:
@@ -95,6 +95,8 @@ class Authorizations:
         client = self._clients.pop(key, None) or LabelStudio(*key, timeout_s=TIMEOUT_S)
         self._clients[key] = client
         if len(self._clients) > MOST_CLIENTS:
-            oldest, _ = self._clients.popitem(last=False)
+            oldest, dropped = self._clients.popitem(last=False)
             self._refused_at.pop(oldest, None)
+            # Another thread may be exchanging the client's token just now: that does not use its connections.
+            dropped.close()
         return client

@@ -6,6 +6,7 @@ in the background stores what it remembers (`keep_recalled`); `lorabel/search/in
 
 import base64
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -52,21 +53,22 @@ def question(bound: BoundConfig, data: TaskData, *, is_cache_only: bool = False)
             reason = error
     if not contents:
         raise reason or UnreadableError("the task shows nothing that can be embedded", is_permanent=True)
-    comparable_with = frozenset({Modality.TEXT}) | _modalities(bound)
+    comparable_with = frozenset({Modality.TEXT}) | modalities(bound)
     return EmbedInput(contents=tuple(contents), comparable_with=comparable_with, is_cache_only=is_cache_only)
 
 
-def _modalities(bound: BoundConfig) -> frozenset[Modality]:
-    """The modalities of all bindings, also where a task lacks one of them, since a project has a single space."""
+def modalities(bound: BoundConfig) -> frozenset[Modality]:
+    """The modalities of all bindings. Questions are comparable with all of them, also where a task lacks one, so
+    that the tasks of a project are in one space where that is possible."""
     served = {binding.from_name for binding in bound.bindings}
     tags = (tag.tag for control in bound.config.controls if control.name in served for tag in control.objects)
     return frozenset(MODALITIES[tag] for tag in tags if tag in MODALITIES)
 
 
-def text_question(text: str, modalities: Collection[Modality]) -> EmbedInput:
+def text_question(text: str, comparable_with: Collection[Modality]) -> EmbedInput:
     """The question for the vector of a text, to be compared with tasks of these modalities."""
     return EmbedInput(
-        contents=(Content(modality=Modality.TEXT, text=text),), comparable_with=frozenset(modalities)
+        contents=(Content(modality=Modality.TEXT, text=text),), comparable_with=frozenset(comparable_with)
     )
 
 
@@ -143,18 +145,45 @@ def keep_recalled(
 def task_vectors(
     caller: PredictionCaller, bound: BoundConfig, tasks: Sequence[TaskData], resolve: Resolve
 ) -> list[NDArray[np.float32] | None]:
-    """Vectors of tasks, which are not stored.
+    """Vectors of tasks in one space: the space that most of the tasks are in. They are not stored.
 
     Returns:
-        Per task, in order, a vector (dim,) of length 1; None for a task that cannot be read.
+        Per task, in order, a vector (dim,) of length 1; None for a task that cannot be read, or whose vector is in
+        another space.
 
     Raises:
         ConflictError: no control tag of the label config is served.
         ModelServerError: the model server failed, or the time is up.
     """
+    vectors = embed_tasks(caller, bound, tasks, resolve)
+    return in_space(vectors, most_common_space(vectors))
+
+
+def embed_tasks(
+    caller: PredictionCaller, bound: BoundConfig, tasks: Sequence[TaskData], resolve: Resolve
+) -> list[TaskVector | None]:
+    """Vectors of tasks with their spaces, as `task_vectors`; None only for a task that cannot be read.
+
+    The tasks of a project may be in several spaces. For example, an item of a `<List>` may be a picture in one
+    task and a text in another, and different families embed them.
+    """
     questions = [_question(bound, data, resolve) for data in tasks]
     answers = iter(embed(caller, [question for question in questions if question is not None]))
-    return [None if question is None else _vector(next(answers)) for question in questions]
+    return [None if question is None else _readable(next(answers)) for question in questions]
+
+
+def most_common_space(vectors: Sequence[TaskVector | None]) -> str | None:
+    """The space of most of the vectors; the first of several equally common ones. None if there is no vector."""
+    counts = Counter(vector.space for vector in vectors if vector is not None)
+    return max(counts, key=counts.__getitem__, default=None)
+
+
+def in_space(vectors: Sequence[TaskVector | None], space: str | None) -> list[NDArray[np.float32] | None]:
+    """Each vector as (dim,), or None if it is in another space. How many those are is logged."""
+    others = sum(vector is not None and vector.space != space for vector in vectors)
+    if others:
+        log.warning("%d of %d tasks are not compared: their vectors are not in %s", others, len(vectors), space)
+    return [_array(vector) if vector is not None and vector.space == space else None for vector in vectors]
 
 
 def _question(bound: BoundConfig, data: TaskData, resolve: Resolve) -> Input | None:
@@ -165,9 +194,13 @@ def _question(bound: BoundConfig, data: TaskData, resolve: Resolve) -> Input | N
         return None
 
 
-def _vector(answer: TaskVector | Unreadable) -> NDArray[np.float32] | None:
+def _readable(answer: TaskVector | Unreadable) -> TaskVector | None:
     if isinstance(answer, TaskVector):
-        return np.frombuffer(answer.vector, VECTOR_DTYPE).astype(np.float32)
+        return answer
     if answer.is_late:
         raise ModelServerError(answer.reason)
     return None
+
+
+def _array(vector: TaskVector) -> NDArray[np.float32]:
+    return np.frombuffer(vector.vector, VECTOR_DTYPE).astype(np.float32)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
-from lorabel.contracts import EmbedInput
+from lorabel.contracts import EmbedInput, Modality
 from lorabel.database import task_embeddings
 from lorabel.database.store import Store
 from lorabel.database.task_embeddings import TaskVector
@@ -29,7 +29,9 @@ class Indexing:
     """One pass over a project's tasks, until the deadline of `caller`.
 
     Attributes:
-        space: the space of the base model's vectors; None until the first vector tells it.
+        space: the space that this pass is for: the query's, or else that of the first vector. None until then.
+        spaces: the space of the vectors that the base models compute now, by the modalities of the question. Tasks
+            of a project may be in several spaces, see `embeddings.embed_tasks`.
         embedded: number of tasks that got a vector.
         unreadable: by task id why the task cannot be embedded.
     """
@@ -41,6 +43,7 @@ class Indexing:
     resolve: Resolve
     page_size: int
     space: str | None = None
+    spaces: dict[frozenset[Modality], str] = field(default_factory=dict)
     embedded: int = 0
     unreadable: dict[int, str] = field(default_factory=dict)
 
@@ -84,7 +87,7 @@ class Indexing:
                 self.unreadable[task.task_id] = str(error)
         for task_id, question in questions.items():
             # Until one vector tells the space, embed tasks that have one too: the base model may have changed.
-            if self.space is None and not self._keep({task_id: question}):
+            if question.modalities not in self.spaces and not self._keep({task_id: question}):
                 return False
         with self.store.read() as session:
             embedded = task_embeddings.read_keys(session, self.caller.project_id, cursor, last_id)
@@ -98,15 +101,17 @@ class Indexing:
 
     def _key_of(self, question: EmbedInput) -> task_embeddings.EmbeddingKey | None:
         """What the database holds if the question was answered by the present base model."""
+        space = self.spaces.get(question.modalities)
         digest = task_embeddings.contents_digest(question)
-        return None if self.space is None else task_embeddings.EmbeddingKey(digest, self.space)
+        return None if space is None else task_embeddings.EmbeddingKey(digest, space)
 
     def _keep(self, questions: Mapping[int, EmbedInput]) -> bool:
         """Have vectors computed and stored. Returns whether there was enough time."""
         is_late = False
         for task_id, answer in embeddings.keep(self.store, self.caller, questions, self.resolve).items():
             if isinstance(answer, TaskVector):
-                self.space = answer.space
+                self.spaces[questions[task_id].modalities] = answer.space
+                self.space = self.space or answer.space
                 self.embedded += 1
             elif answer.is_late:
                 is_late = True

@@ -99,7 +99,8 @@ class Searcher:
             modalities = self._modalities(project_id)
         if not modalities:
             return SearchResult([], 0, total)
-        question = embeddings.text_question(text, modalities)
+        # The question for the text must go to the family that embeds most of the tasks.
+        question = embeddings.text_question(text, modalities | embeddings.modalities(bound))
         (answer,) = embeddings.embed(self._caller(project_id, Priority.INTERACTIVE), [question])
         return self._nearest(project, bound, _vector(answer), limit)
 

@@ -22,11 +22,13 @@ from lorabel.contracts import (
     Estimate,
     ItemScores,
     LabelsInput,
+    Modality,
     RankingInput,
     RatingInput,
     SpanScores,
     SpansInput,
 )
+from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
     ModelsResponse,
@@ -54,6 +56,8 @@ class FakeModelServer:
         disconnected: number of requests whose client disconnected before the answer.
         outputs: outputs by a part of the picture's address, instead of the usual output.
         space: the space of the embeddings.
+        text_space: the space of questions that are about texts only and compared with texts only, as if another
+            family answered them; None if it is `space`.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,9 +72,10 @@ class FakeModelServer:
         self.outputs: dict[str, Any] = {}
         self.embedded: list[PredictRow] = []
         self.space = "fake one"
+        self.text_space: str | None = None
 
     def predict(self) -> Response:
-        predict_request = PredictRequest.model_validate_json(request.get_data())
+        predict_request = request_body.decode(request.get_data(), max_rows=10_000)
         if predict_request.rows[0].kind == EmbedInput.kind:
             return self.embed(predict_request)
         time.sleep(self.wait_s)
@@ -84,19 +89,23 @@ class FakeModelServer:
         return Response(json.dumps(answer.model_dump()), content_type="application/json")
 
     def embed(self, predict_request: PredictRequest) -> Response:
-        """A picture's vector has a 1 for each of AXES that its address names."""
+        """A vector has a 1 for each of AXES that the text, or the address of the picture, names."""
         self.embedded += predict_request.rows
         answer = PredictResponse(rows=[self.embedding(row) for row in predict_request.rows])
         return Response(answer.model_dump_json(), self.status, content_type="application/json")
 
     def embedding(self, row: PredictRow) -> RowResult:
-        (content,) = row.input["contents"]
-        shown = content["text"] or content["media"]["url"].rsplit("/", 1)[-1]
+        question = EmbedInput.model_validate(row.input)
+        shown = " ".join(
+            content.media.url.rsplit("/", 1)[-1] if content.media else str(content.text)
+            for content in question.contents
+        )
         if "broken" in shown or "forbidden" in shown:
             return RowResult(error=RowError(reason="no picture", is_permanent="broken" in shown))
         vector = np.array([0.1, *(float(axis in shown) for axis in AXES)])
         float16 = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
-        embedding = Embedding(space=self.space, float16=base64.b64encode(float16).decode())
+        space = self.text_space if self.text_space and question.modalities == {Modality.TEXT} else self.space
+        embedding = Embedding(space=space, float16=base64.b64encode(float16).decode())
         return RowResult(output=embedding.model_dump())
 
     def preload(self) -> Response:

@@ -1,11 +1,14 @@
 """The model server's HTTP API with the demo model: right predictions, clear errors."""
 
 import base64
+import io
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import Event
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +16,25 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
+from PIL import Image
+from werkzeug.serving import make_server
 
 from lorabel.contracts import Content, Embedding, EmbedInput, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS, Picture
+from lorabel.families.text_encoder import TextEncoder
+from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
-from lorabel.inference.messages import ModelsResponse, PredictRequest, PredictResponse, PredictRow, RowResult
+from lorabel.inference.messages import (
+    ModelsResponse,
+    PredictRequest,
+    PredictResponse,
+    PredictRow,
+    Priority,
+    RowResult,
+)
+from lorabel.inference.model_client import ModelClient
+from lorabel.inference.requests import PredictionCaller, send
 from lorabel.settings import Settings
 from model_server.app import ARRIVED_AT, IS_CLIENT_GONE, _predict, create_app
 from tests import questions
@@ -53,10 +69,30 @@ def row(url: str, texts: tuple[str, ...] = tuple(COLOURS), adapter: str | None =
 
 
 def predict(client: FlaskClient, rows: list[PredictRow]) -> PredictResponse:
-    request = PredictRequest(rows=rows, timeout_s=60)
-    answer = client.post("/v1/predict", data=request.model_dump_json())
+    body = request_body.encode(PredictRequest(rows=rows, timeout_s=60))
+    answer = client.post("/v1/predict", data=body)
     assert answer.status_code == 200, answer.text
     return PredictResponse.model_validate_json(answer.data)
+
+
+def noisy_picture(seed: int) -> str:
+    """A data URL of about 160 kB."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (200, 200, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+@contextmanager
+def served(client: FlaskClient) -> Iterator[str]:
+    """Serve the client's app over HTTP; yields its address."""
+    server = make_server("127.0.0.1", 0, client.application, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def test_colours_of_drawn_pictures_are_recognised_without_training(client: FlaskClient) -> None:
@@ -231,6 +267,53 @@ def test_preloading_a_missing_adapter_is_answered_404(client: FlaskClient) -> No
 
 def test_a_request_that_is_too_large_is_answered_413(client: FlaskClient) -> None:
     assert client.post("/v1/predict", data=b"x" * 2**21).status_code == 413
+
+
+def test_a_request_with_more_rows_than_may_wait_is_answered_413(client: FlaskClient) -> None:
+    body = PredictRequest(rows=[row("x", ("a",))] * 2049, timeout_s=5).model_dump_json()
+    answer = client.post("/v1/predict", data=body)
+    assert answer.status_code == 413
+    assert answer.json == {"error": "the request has more than 2048 rows (MAX_WAITING); send it in several parts"}
+    assert metric(client, "lorabel_rows_waiting") == 0
+
+
+def test_pictures_in_data_urls_that_two_control_tags_ask_about_are_answered_up_to_the_size_limit(
+    client: FlaskClient,
+) -> None:
+    """Each picture is sent once, so the requests are not larger than what Label Studio sent."""
+    urls = [noisy_picture(seed) for seed in range(5)]
+    questions_of_tags = [row(url, texts) for url in urls for texts in (("red", "blue"), ("big", "small"))]
+    size = sum(len(url) for url in urls)
+    assert 0.7 * 2**20 < size < 2**20 < 2 * size, "the limit is 1 MB"
+    with served(client) as url:
+        model_client = ModelClient(Settings(model_server_url=url, max_request_mb=1))
+        caller = PredictionCaller(model_client, 1, Priority.BULK, time.monotonic() + 60)
+        answers = send(caller, questions_of_tags, "late")
+        model_client.close()
+    outputs = [answer for answer in answers if isinstance(answer, dict)]
+    expected = [result.output or {} for result in predict(client, questions_of_tags).rows]
+    assert len(outputs) == 10, answers
+    for output, expected_output in zip(outputs, expected, strict=True):
+        assert output["probabilities"] == pytest.approx(expected_output["probabilities"], abs=1e-4)
+
+
+def test_each_metric_is_described_once_whatever_the_number_of_families(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path,
+        families="dual_encoder,text_encoder",
+        models={
+            "dual_encoder": f"local-dir:{MODEL_FOLDER}",
+            "text_encoder": TextEncoder.tiny(tmp_path / "text"),
+        },
+        device="cpu",
+    )
+    app = create_app(settings)
+    text = app.test_client().get("/metrics").text
+    app.extensions["engine"].close()
+    described = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
+    assert sorted(described) == sorted(set(described))
+    for family in ("dual_encoder", "text_encoder"):
+        assert f'lorabel_memo_bytes{{family="{family}",kind="features"}}' in text
 
 
 def test_everything_but_livez_needs_the_password(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,107 +1,39 @@
-"""The engine with a hand-written family that can block, fail or run out of memory."""
+"""The engine: order, batches, priorities, and limits; see tests/model_server/fake_engine.py."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import torch
 from prometheus_client import CollectorRegistry
 
-from lorabel.contracts import LabelScores, LabelsInput, MediaRef, media_of
-from lorabel.errors import ModelServerBusyError, UnreadableError
-from lorabel.families.base import Fetch
+from lorabel.contracts import MediaRef
+from lorabel.errors import ModelServerBusyError, RequestTooLargeError, UnreadableError
 from lorabel.families.cache import FeatureCache
-from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
-from model_server.engine import BACKGROUND_BATCH_S, GROW_AFTER, MAX_IN_PROGRESS, Engine
+from lorabel.inference.messages import Priority
+from model_server.engine import BACKGROUND_BATCH_S, MAX_IN_PROGRESS, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.metrics import Metrics
-from tests import questions
-from tests.questions import about_picture
-
-TIMEOUT_S = 10.0
-
-
-@dataclass
-class FakeFamily:
-    """Answers with the length of the file, as if it were a probability.
-
-    Args:
-        memory_rows: larger batches run out of memory.
-        too_large: a batch with this example runs out of memory.
-        row_s: seconds that a row takes on the device.
-        open: `predict` waits until it is set.
-        busy: is set once `predict` was called.
-        batches: the examples of each call that did not run out of memory.
-    """
-
-    name: str = "dual_encoder"
-    memory_rows: int = 1000
-    too_large: int | None = None
-    row_s: float = 0.0
-    open: threading.Event = field(default_factory=threading.Event)
-    busy: threading.Event = field(default_factory=threading.Event)
-    batches: list[list[int]] = field(default_factory=list)
-
-    def recall(self, *_: Any) -> None:
-        return None
-
-    def prepare(self, question: LabelsInput, fetch: Fetch) -> int:
-        return sum(len(fetch(media)) for media in media_of(question))
-
-    def predict(self, examples: Sequence[int], adapters: Any, bank: Any, cache: Any) -> list[LabelScores]:
-        self.busy.set()
-        assert self.open.wait(TIMEOUT_S)
-        if len(examples) > self.memory_rows or self.too_large in examples:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        self.batches.append(list(examples))
-        if self.row_s:
-            threading.Event().wait(self.row_s * len(examples))
-        if 13 in examples:
-            raise ValueError("unlucky")
-        return [LabelScores(probabilities=(float(example),)) for example in examples]
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(batch) for batch in self.batches]
-
-
-class FakeBank(SimpleNamespace):
-    def load(self, name: str) -> None:
-        if name == "p1.v9/label":
-            raise UnreadableError("adapter p1.v9/label does not fit", is_permanent=False)
-
-
-def fetch(media: MediaRef) -> bytes:
-    if media.url == "broken":
-        raise UnreadableError("no readable picture", is_permanent=True)
-    if media.url == "forbidden":
-        raise UnreadableError("not public", is_permanent=False)
-    if media.url == "bug":
-        raise RuntimeError("a bug")
-    return b"x" * int(media.url)
+from tests.model_server.fake_engine import (
+    TIMEOUT_S,
+    FakeBank,
+    FakeFamily,
+    answers,
+    held_device,
+    lengths,
+    load_no_family,
+    make_engine,
+    row,
+    submit,
+    wait_until,
+)
 
 
 @pytest.fixture
 def family() -> FakeFamily:
     return FakeFamily()
-
-
-def load_no_family(family_type: Any) -> LoadedFamily:
-    raise AssertionError(f"{family_type} must not be loaded")
-
-
-def make_engine(family: FakeFamily, **limits: int) -> Engine:
-    loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
-    sizes = {"max_batch": 8, "max_waiting": 100, **limits}
-    return Engine(
-        FamilyPool(load_no_family, [loaded_family]), Files(fetch, 0), Metrics(CollectorRegistry()), **sizes
-    )
 
 
 @pytest.fixture
@@ -110,43 +42,6 @@ def engine(family: FakeFamily) -> Iterator[Engine]:
     yield engine
     family.open.set()
     engine.close()
-
-
-def row(url: str | int, **fields: Any) -> PredictRow:
-    return questions.row(about_picture(str(url), ("a",)), **fields)
-
-
-def submit(
-    engine: Engine,
-    rows: list[PredictRow],
-    timeout_s: float = TIMEOUT_S,
-    project: int = 1,
-    priority: Priority = Priority.INTERACTIVE,
-) -> list[Future[RowResult]]:
-    return engine.submit(PredictRequest(rows=rows, timeout_s=timeout_s, project=project, priority=priority))
-
-
-def answers(engine: Engine, rows: list[PredictRow]) -> list[RowResult]:
-    return [future.result(TIMEOUT_S) for future in submit(engine, rows)]
-
-
-def lengths(results: list[RowResult]) -> list[float | None]:
-    return [result.output["probabilities"][0] if result.output else None for result in results]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("the condition did not become true within 10 s")
-
-
-def held_device(engine: Engine, family: FakeFamily) -> Future[RowResult]:
-    """Put one row on the device, which stays there until `family.open` is set."""
-    (first,) = submit(engine, [row(99)])
-    assert family.busy.wait(TIMEOUT_S)
-    return first
 
 
 def test_answers_keep_the_order_and_a_bad_row_does_not_affect_others(engine: Engine, family: FakeFamily) -> None:
@@ -167,27 +62,6 @@ def test_a_batch_has_all_rows_that_wait_when_the_device_becomes_free(engine: Eng
     assert family.sizes == [1, 8, 3]
 
 
-def test_out_of_memory_halves_the_batch_and_lowers_the_limit(engine: Engine, family: FakeFamily) -> None:
-    family.memory_rows = 2
-    first = submit(engine, [row(1)])
-    assert family.busy.wait(TIMEOUT_S)
-    others = submit(engine, [row(n) for n in range(2, 10)])
-    wait_until(lambda: len(engine._ready) == len(others))
-    family.open.set()
-    assert lengths([future.result(TIMEOUT_S) for future in first + others]) == list(range(1, 10))
-    assert engine.max_batch == 2
-    assert family.sizes == [1, 2, 2, 2, 2]
-
-
-def test_a_batch_that_fails_for_another_reason_says_why_and_the_next_batch_succeeds(
-    engine: Engine, family: FakeFamily
-) -> None:
-    family.open.set()
-    (failed,) = answers(engine, [row(13)])
-    assert failed.error is not None and "ValueError: unlucky" in failed.error.reason
-    assert lengths(answers(engine, [row(2)])) == [2]
-
-
 def test_a_full_queue_refuses_requests_until_rows_are_answered(family: FakeFamily) -> None:
     engine = make_engine(family, max_waiting=3)
     accepted = submit(engine, [row(1), row(2), row(3)])
@@ -197,6 +71,27 @@ def test_a_full_queue_refuses_requests_until_rows_are_answered(family: FakeFamil
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in accepted]) == [1, 2, 3]
     assert lengths(answers(engine, [row(4)])) == [4]
+    engine.close()
+
+
+def test_a_request_that_does_not_fit_beside_the_waiting_rows_is_refused_as_a_whole(family: FakeFamily) -> None:
+    engine = make_engine(family, max_waiting=3)
+    waiting = submit(engine, [row(1), row(2)])
+    for _ in range(3):
+        with pytest.raises(ModelServerBusyError, match=r"2 rows are waiting, at most 3 may .*; the request has 2"):
+            submit(engine, [row(3), row(4)])
+    waiting += submit(engine, [row(5)])
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in waiting]) == [1, 2, 5]
+    engine.close()
+
+
+def test_a_request_with_more_rows_than_may_wait_is_too_large(family: FakeFamily) -> None:
+    engine = make_engine(family, max_waiting=3)
+    with pytest.raises(RequestTooLargeError, match=r"has 4 rows, and at most 3 may wait \(MAX_WAITING\)"):
+        submit(engine, [row(n) for n in range(4)])
+    family.open.set()
+    assert lengths(answers(engine, [row(1), row(2), row(3)])) == [1, 2, 3]
     engine.close()
 
 
@@ -297,58 +192,6 @@ def test_bulk_rows_that_fill_their_priority_leave_room_for_interactive_rows(fami
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in (*bulk, *interactive)]) == [1, 2, 3, 5]
     engine.close()
-
-
-def test_a_row_that_fails_on_the_device_does_not_affect_the_others_of_its_batch(
-    engine: Engine, family: FakeFamily
-) -> None:
-    first = held_device(engine, family)
-    futures = submit(engine, [row(n) for n in (1, 13, 2, 3)])
-    wait_until(lambda: len(engine._ready) == 4)
-    family.open.set()
-    assert lengths([future.result(TIMEOUT_S) for future in (first, *futures)]) == [99, 1, None, 2, 3]
-    assert engine.max_batch == 8, "other errors do not limit batches"
-
-
-def test_a_single_row_that_needs_too_much_memory_does_not_limit_later_batches(
-    engine: Engine, family: FakeFamily
-) -> None:
-    family.too_large = 7
-    first = held_device(engine, family)
-    futures = submit(engine, [row(n) for n in (1, 2, 3, 4, 5, 6, 7, 8)])
-    wait_until(lambda: len(engine._ready) == 8)
-    family.open.set()
-    results = [future.result(TIMEOUT_S) for future in (first, *futures)]
-    assert lengths(results) == [99, 1, 2, 3, 4, 5, 6, None, 8]
-    assert engine.max_batch == 8
-
-
-def test_larger_batches_are_tried_again_after_many_smaller_ones_succeeded(family: FakeFamily) -> None:
-    family.memory_rows = 1
-    engine = make_engine(family, max_batch=2)
-    first = held_device(engine, family)
-    futures = submit(engine, [row(1), row(2)])
-    wait_until(lambda: len(engine._ready) == 2)
-    family.open.set()
-    for future in (first, *futures):
-        future.result(TIMEOUT_S)
-    assert engine.max_batch == 1
-    for _ in range(GROW_AFTER):
-        answers(engine, [row(1)])
-    assert engine.max_batch == 2
-    engine.close()
-
-
-def test_a_family_that_returns_too_few_outputs_fails_its_rows_and_not_the_engine(
-    engine: Engine, family: FakeFamily, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(family, "predict", lambda *_: [])
-        (result,) = answers(engine, [row(1)])
-        assert result.error is not None and "ValueError" in result.error.reason
-    family.open.set()
-    assert lengths(answers(engine, [row(2)])) == [2]
-    assert engine.is_alive
 
 
 def test_cancelled_rows_make_room_for_later_rows_of_their_project(family: FakeFamily) -> None:

@@ -8,6 +8,7 @@ import pytest
 from lorabel.database import bulk_runs, projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, BulkRun, RunState
+from lorabel.database.task_embeddings import TaskVector
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import add_tasks
@@ -109,16 +110,44 @@ def test_the_random_order_is_different_each_time(services: Services, label_studi
     assert orders[0] != orders[1]
 
 
+def vectors_at_angles(
+    caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any
+) -> list[TaskVector | None]:
+    """A picture's name ends with the angle of its vector. At 360 it has none, and above 360 it is in a space of
+    three dimensions."""
+    angles = [float(task["image"].rsplit("-", 1)[1].removesuffix(".png")) for task in tasks]
+    vectors: list[TaskVector | None] = []
+    for angle in angles:
+        point = [np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle)), 0.0][: 3 if angle > 360 else 2]
+        space = "solid" if angle > 360 else "flat"
+        vectors.append(None if angle == 360 else TaskVector(space, np.array(point, "<f2").tobytes()))
+    return vectors
+
+
+def test_tasks_in_another_space_than_most_are_not_compared_come_last_and_are_counted(
+    services: Services,
+    store: Store,
+    label_studio: FakeLabelStudio,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(order, "embed_tasks", vectors_at_angles)
+    with store.write() as session:
+        for number, angle in enumerate((0, 400), start=1):
+            data = {"image": f"http://pictures.test/red-{angle}.png"}
+            session.add(Annotation(id=number, project_id=1, task_id=90 + number, task_data=data, result=[]))
+    add_tasks(label_studio, "red-5", "red-400", "red-170", "red-500", "red-90")
+    run = order_tasks(services, "diversity")
+    assert (run.state, run.error) == (RunState.FINISHED, None)
+    assert (run.done, run.skipped, run.failed, run.total) == (3, 2, 0, 5)
+    assert stream(label_studio) == [3, 5, 1, 2, 4]
+    assert "2 of 5 tasks are not compared: their vectors are not in flat" in caplog.text
+
+
 def test_the_task_least_similar_to_labeled_tasks_comes_first(
     services: Services, store: Store, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def vectors(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
-        angles = [float(task["image"].rsplit("-", 1)[1].removesuffix(".png")) for task in tasks]
-        radians = np.deg2rad(angles)
-        points: list[Any] = list(np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32))
-        return [None if angle == 360 else point for angle, point in zip(angles, points, strict=True)]
-
-    monkeypatch.setattr(order, "task_vectors", vectors)
+    monkeypatch.setattr(order, "embed_tasks", vectors_at_angles)
     with store.write() as session:
         session.add(
             Annotation(

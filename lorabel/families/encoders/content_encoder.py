@@ -28,6 +28,17 @@ VIEWS = 4
 FEATURE_BATCH = 64
 
 
+class DecodedKey(NamedTuple):
+    """The key of a decoded file in the cache. The same file is decoded differently as a picture and as a video.
+
+    Args:
+        digest: see `content_digest`.
+    """
+
+    modality: Modality
+    digest: str
+
+
 class FeatureKey(NamedTuple):
     """The key of a content's features in the cache.
 
@@ -141,7 +152,7 @@ class ContentEncoder(Family):
             features = cache.get(FEATURES, self._feature_key(content.modality, content_id, adapter, bank))
             data = content.text and content.text[:MAX_CHARACTERS]
             if features is None and data is None:
-                data = cache.get(DECODED, content_id)
+                data = cache.get(DECODED, DecodedKey(content.modality, content_id))
                 if data is None:
                     return None
             views = None if features is None else features[None]
@@ -248,7 +259,7 @@ class ContentEncoder(Family):
             return
         cache.put(FEATURES, missing.key, features)
         if isinstance(content.data, Tensor):
-            cache.put(DECODED, content.digest, content.data)
+            cache.put(DECODED, DecodedKey(content.modality, content.digest), content.data)
 
     def _encode_views(
         self, contents: Sequence[PreparedContent], generator: torch.Generator

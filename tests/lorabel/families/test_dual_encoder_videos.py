@@ -13,10 +13,12 @@ from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import Picture
+from lorabel.errors import UnreadableError
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.prepared_input import PreparedInput
+from lorabel.media.fetching import digest
 from lorabel.media.video import decode_video
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
@@ -36,10 +38,12 @@ def load(source: str, **settings: object) -> DualEncoder:
     return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings.model_validate(settings))
 
 
-QUESTION = LabelsInput(
-    contents=(Content(modality=Modality.VIDEO, media=MediaRef(url="x")),),
-    labels=tuple((colour,) for colour in COLOURS),
-)
+def question_about(modality: Modality) -> LabelsInput:
+    content = Content(modality=modality, media=MediaRef(url="x"))
+    return LabelsInput(contents=(content,), labels=tuple((colour,) for colour in COLOURS))
+
+
+QUESTION = question_about(Modality.VIDEO)
 
 
 def prepare(family: DualEncoder, file: bytes) -> PreparedInput:
@@ -48,6 +52,12 @@ def prepare(family: DualEncoder, file: bytes) -> PreparedInput:
 
 def two_colours(first: str, second: str) -> bytes:
     return encoded([Image.new("RGB", (64, 64), first)] * 8 + [Image.new("RGB", (64, 64), second)] * 8)
+
+
+def png_file() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "PNG")
+    return file.getvalue()
 
 
 def picture_features(family: DualEncoder, file: bytes, frames: int) -> torch.Tensor:
@@ -104,6 +114,30 @@ def test_a_second_question_about_a_video_is_answered_from_the_cache(source: str)
     recalled = family.recall(QUESTION, lambda _: prepared.contents[0].digest, None, NoBatchAdapters(), cache)
     assert recalled is not None
     assert family.answer(recalled, None, NoBatchAdapters(), cache) == output
+
+
+@pytest.mark.parametrize(
+    ("modality", "other"), [(Modality.IMAGE, Modality.VIDEO), (Modality.VIDEO, Modality.IMAGE)]
+)
+@pytest.mark.parametrize("is_demo_model", [True, False])
+def test_a_file_that_was_decoded_as_one_modality_is_not_taken_for_another(
+    source: str, modality: Modality, other: Modality, is_demo_model: bool
+) -> None:
+    """One control tag shows the file as a picture, another as a video. Only the modality that fits is answered."""
+    family = load(f"local-dir:{MODEL_FOLDER}" if is_demo_model else source)
+    cache = FeatureCache({DECODED: 10**7})
+    file = png_file() if modality == Modality.IMAGE else two_colours("red", "blue")
+
+    def answer(asked: Modality) -> object:
+        question = question_about(asked)
+        recalled = family.recall(question, lambda _: digest(file), None, NoBatchAdapters(), cache)
+        prepared = recalled or family.prepare(question, lambda _: file)
+        return family.predict([prepared], [None], NoBatchAdapters(), cache)
+
+    first = answer(modality)
+    with pytest.raises(UnreadableError, match="no readable"):
+        answer(other)
+    assert answer(modality) == first
 
 
 def test_all_frames_of_a_video_are_jittered_equally(source: str) -> None:

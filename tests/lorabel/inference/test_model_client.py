@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lorabel.errors import ModelServerBusyError, ModelServerError
+from lorabel.errors import ModelServerBusyError, ModelServerError, RequestTooLargeError
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.model_client import POLL_INTERVAL_S, ModelClient
@@ -45,6 +45,19 @@ def test_a_full_queue_and_a_failure_raise_different_errors(
     model_server.status = 500
     with pytest.raises(ModelServerError, match="answered 500 to /v1/predict: no"):
         client.predict([row("x")], 5, project=1)
+
+
+def test_a_request_above_the_limit_is_not_sent_and_one_that_is_refused_for_its_size_says_so(
+    model_server: FakeModelServer, settings: Settings
+) -> None:
+    client = ModelClient(settings.model_copy(update={"model_server_url": model_server.url, "max_request_mb": 1}))
+    with pytest.raises(RequestTooLargeError, match=r"1 rows has 1\.1 MB, .* at most 1 MB \(MAX_REQUEST_MB\)"):
+        client.predict([row("x" * (2**20 + 2**16))], 5, project=1)
+    assert model_server.requests == []
+    model_server.status = 413
+    with pytest.raises(RequestTooLargeError, match="answered 413 to /v1/predict: no"):
+        client.predict([row("x")], 5, project=1)
+    client.close()
 
 
 def test_an_unreachable_model_server_is_named_with_its_setting(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from lorabel.errors import ModelServerError
+from lorabel.errors import ModelServerError, RequestTooLargeError
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow, Priority, RowError, RowResult
 from lorabel.inference.requests import PredictionCaller, Unreadable, send
@@ -15,16 +15,19 @@ LATE = "the time is up"
 class FakeModelClient:
     """Stands in for the client of the model server. Answers each row with its own input.
 
-    `fails_from`: number of the first request that fails.
+    `fails_from`: number of the first request that fails. `max_rows`: requests with more rows are too large, as is
+    each row with a "large" in its input.
     """
 
-    def __init__(self, fails_from: int = 99) -> None:
+    def __init__(self, fails_from: int = 99, max_rows: int = 99) -> None:
         self.sizes: list[int] = []
-        self.fails_from = fails_from
+        self.fails_from, self.max_rows = fails_from, max_rows
 
     def predict(self, rows: Sequence[PredictRow], *_: Any) -> list[RowResult]:
         if len(self.sizes) >= self.fails_from:
             raise ModelServerError("cannot be reached")
+        if len(rows) > self.max_rows or any("large" in row.input for row in rows):
+            raise RequestTooLargeError("too large")
         self.sizes.append(len(rows))
         return [self.answer(row) for row in rows]
 
@@ -51,6 +54,26 @@ def test_rows_are_sent_in_pieces_and_answered_in_order() -> None:
     client = FakeModelClient()
     assert send(caller(client), rows(7), LATE) == [{"number": number} for number in range(7)]
     assert client.sizes == [3, 3, 1]
+
+
+def test_rows_are_sent_in_pieces_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "BYTES_PER_REQUEST", 1000)
+    client = FakeModelClient()
+    texts = [PredictRow(kind="labels", input={"text": number * "x"}) for number in (400, 400, 400, 2000, 10, 10)]
+    assert send(caller(client), texts, LATE) == [row.input for row in texts]
+    assert client.sizes == [2, 1, 1, 2]
+
+
+def test_a_piece_that_the_model_server_finds_too_large_is_halved() -> None:
+    client = FakeModelClient(max_rows=1)
+    assert send(caller(client), rows(7), LATE) == [{"number": number} for number in range(7)]
+    assert client.sizes == [1] * 7
+
+
+def test_a_row_that_alone_is_too_large_has_no_answer_and_the_others_have_theirs() -> None:
+    mixed = [*rows(2), PredictRow(kind="labels", input={"large": True}), *rows(2)]
+    answers = send(caller(FakeModelClient()), mixed, LATE)
+    assert answers == [{"number": 0}, {"number": 1}, Unreadable("too large", is_permanent=True), *answers[:2]]
 
 
 def test_no_rows_are_no_request() -> None:

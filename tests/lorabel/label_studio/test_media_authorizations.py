@@ -12,6 +12,7 @@ class FakeClient:
     Attributes:
         created: all clients that were created.
         requests: how often the header was requested.
+        is_closed: whether its connections were closed.
     """
 
     created: list["FakeClient"]
@@ -19,6 +20,7 @@ class FakeClient:
     def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
         self.api_key = api_key
         self.requests = 0
+        self.is_closed = False
         self.created.append(self)
 
     def authorization(self) -> str:
@@ -28,7 +30,7 @@ class FakeClient:
         return f"Bearer {self.api_key}"
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
 
 @pytest.fixture
@@ -80,3 +82,13 @@ def test_the_least_recently_used_client_is_dropped_first(
     for key in ("a", "b", "a", "c", "a", "b"):
         headers.find(access(key))
     assert [client.api_key for client in created] == ["a", "b", "c", "b"]
+
+
+def test_a_client_that_is_dropped_is_closed(created: list[FakeClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_authorizations, "MOST_CLIENTS", 2)
+    headers = Authorizations()
+    for key in ("a", "b", "c"):
+        headers.find(access(key))
+    assert [client.is_closed for client in created] == [True, False, False]
+    headers.close()
+    assert all(client.is_closed for client in created)

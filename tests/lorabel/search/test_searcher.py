@@ -145,3 +145,41 @@ def test_embedded_tasks_are_found_without_a_token(searcher: Searcher, store: Sto
     assert (result.hits[0].task_id, result.indexed, result.missing) == (2, 5, None)
     with pytest.raises(ConflictError, match="lorabel connect"):
         searcher.index(1)
+
+
+TWO_OBJECTS = (
+    '<View><Image name="image" value="$image"/><Text name="text" value="$text"/>'
+    '<Choices name="label" toName="image"><Choice value="red"/><Choice value="blue"/></Choices>'
+    '<Choices name="tone" toName="text"><Choice value="kind"/><Choice value="angry"/></Choices></View>'
+)
+RANKER = '<View><List name="items" value="$items"/><Ranker name="order" toName="items"/></View>'
+
+
+def test_a_text_is_compared_in_the_space_of_tasks_that_lack_their_picture(
+    searcher: Searcher, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    model_server.text_space = "texts one"
+    projects.upsert(store, 1, label_config=TWO_OBJECTS)
+    for task in label_studio.tasks:
+        task["data"] = {"text": task["data"]["image"].rsplit("/", 1)[-1]}
+    result = searcher.by_text(1, "a red star", 1)
+    assert ([hit.task_id for hit in result.hits], result.indexed, result.missing) == ([2], 5, 0)
+
+
+def test_tasks_in_another_space_are_missing_and_are_not_embedded_again_at_each_search(
+    searcher: Searcher, store: Store, label_studio: FakeLabelStudio, model_server: FakeModelServer
+) -> None:
+    """The items of one project are texts in some tasks, and pictures in others."""
+    model_server.text_space = "texts one"
+    projects.upsert(store, 1, label_config=RANKER)
+    for task, name in zip(label_studio.tasks, NAMES, strict=True):
+        shows = {"html": f'<img src="http://pictures.test/{name}.png">'} if task["id"] > 3 else {"title": name}
+        task["data"] = {"items": [{"id": "a", **shows}, {"id": "b", **shows}]}
+    first = searcher.by_text(1, "a red star", 9)
+    assert ([hit.task_id for hit in first.hits], first.indexed, first.missing) == ([2, 1, 3], 3, 2)
+    model_server.embedded.clear()
+    for _ in range(2):
+        assert searcher.by_text(1, "a red star", 9) == first
+        like_picture = searcher.like_task(1, 4, 9)
+        assert ([hit.task_id for hit in like_picture.hits], like_picture.missing) == ([5], 3)
+    assert len(model_server.embedded) <= 2 + 4 * 2, "the texts, and a task of each space where a pass begins"

@@ -1,0 +1,144 @@
+"""An engine with a hand-written family that can block, fail or run out of memory."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from lorabel.contracts import LabelScores, LabelsInput, MediaRef, media_of
+from lorabel.errors import UnreadableError
+from lorabel.families.base import Fetch
+from lorabel.families.cache import FeatureCache
+from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
+from model_server.engine import Engine
+from model_server.family_pool import FamilyPool, LoadedFamily
+from model_server.files import Files
+from model_server.metrics import Metrics
+from tests import questions
+from tests.questions import about_picture
+
+TIMEOUT_S = 10.0
+ILLEGAL_ACCESS = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later"
+
+
+@dataclass
+class FakeFamily:
+    """Answers with the length of the file, as if it were a probability.
+
+    Args:
+        memory_rows: larger batches run out of memory.
+        too_large: a batch with this example runs out of memory.
+        row_s: seconds that a row takes on the device.
+        error: is raised for each batch.
+        open: `predict` waits until it is set.
+        busy: is set once `predict` was called.
+        batches: the examples of each call that raised no error.
+        calls: number of calls.
+    """
+
+    name: str = "dual_encoder"
+    memory_rows: int = 1000
+    too_large: int | None = None
+    row_s: float = 0.0
+    error: Exception | None = None
+    calls: int = 0
+    open: threading.Event = field(default_factory=threading.Event)
+    busy: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[int]] = field(default_factory=list)
+
+    def recall(self, *_: Any) -> None:
+        return None
+
+    def prepare(self, question: LabelsInput, fetch: Fetch) -> int:
+        return sum(len(fetch(media)) for media in media_of(question))
+
+    def predict(self, examples: Sequence[int], adapters: Any, bank: Any, cache: Any) -> list[LabelScores]:
+        self.busy.set()
+        assert self.open.wait(TIMEOUT_S)
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        if len(examples) > self.memory_rows or self.too_large in examples:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.batches.append(list(examples))
+        if self.row_s:
+            threading.Event().wait(self.row_s * len(examples))
+        if 13 in examples:
+            raise ValueError("unlucky")
+        return [LabelScores(probabilities=(float(example),)) for example in examples]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+class FakeBank(SimpleNamespace):
+    def load(self, name: str) -> None:
+        if name == "p1.v8/label":
+            raise RuntimeError(ILLEGAL_ACCESS)
+        if name == "p1.v9/label":
+            raise UnreadableError("adapter p1.v9/label does not fit", is_permanent=False)
+
+
+def fetch(media: MediaRef) -> bytes:
+    if media.url == "broken":
+        raise UnreadableError("no readable picture", is_permanent=True)
+    if media.url == "forbidden":
+        raise UnreadableError("not public", is_permanent=False)
+    if media.url == "bug":
+        raise RuntimeError("a bug")
+    return b"x" * int(media.url)
+
+
+def load_no_family(family_type: Any) -> LoadedFamily:
+    raise AssertionError(f"{family_type} must not be loaded")
+
+
+def make_engine(family: FakeFamily, on_failure: Callable[[], None] = lambda: None, **limits: int) -> Engine:
+    loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
+    sizes = {"max_batch": 8, "max_waiting": 100, **limits}
+    family_pool = FamilyPool(load_no_family, [loaded_family])
+    metrics = Metrics(CollectorRegistry())
+    return Engine(family_pool, Files(fetch, 0), metrics, on_failure=on_failure, **sizes)
+
+
+def row(url: str | int, **fields: Any) -> PredictRow:
+    return questions.row(about_picture(str(url), ("a",)), **fields)
+
+
+def submit(
+    engine: Engine,
+    rows: list[PredictRow],
+    timeout_s: float = TIMEOUT_S,
+    project: int = 1,
+    priority: Priority = Priority.INTERACTIVE,
+) -> list[Future[RowResult]]:
+    return engine.submit(PredictRequest(rows=rows, timeout_s=timeout_s, project=project, priority=priority))
+
+
+def answers(engine: Engine, rows: list[PredictRow]) -> list[RowResult]:
+    return [future.result(TIMEOUT_S) for future in submit(engine, rows)]
+
+
+def lengths(results: list[RowResult]) -> list[float | None]:
+    return [result.output["probabilities"][0] if result.output else None for result in results]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("the condition did not become true within 10 s")
+
+
+def held_device(engine: Engine, family: FakeFamily) -> Future[RowResult]:
+    """Put one row on the device, which stays there until `family.open` is set."""
+    (first,) = submit(engine, [row(99)])
+    assert family.busy.wait(TIMEOUT_S)
+    return first
