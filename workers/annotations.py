@@ -48,8 +48,8 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
         annotation_id = item.annotation["id"]
         row = rows.get(annotation_id)
         updated_at = datetime.fromisoformat(item.annotation["updated_at"])
-        is_first = row is None or row.project_id != project_id
-        are_newer.append(annotation_id not in foreign_ids and (is_first or _is_newer(row, item, updated_at)))
+        replaces = row is None or row.project_id != project_id or _is_newer(row, item, updated_at)
+        are_newer.append(annotation_id not in foreign_ids and replaces)
         if not are_newer[-1]:
             continue
         if row is None:
