@@ -8,6 +8,8 @@ import logging
 import time
 
 from flask import Flask, Response, g, jsonify, request
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend import (
@@ -20,9 +22,11 @@ from backend import (
     version_routes,
 )
 from backend.services import EXTENSION, Services, services
+from lorabel.database.store import reason_of
 from lorabel.errors import (
     BadRequestError,
     ConflictError,
+    DatabaseUnusableError,
     LabelStudioError,
     LorabelError,
     ModelServerBusyError,
@@ -41,6 +45,9 @@ STATUS_CODES: dict[type[Exception], int] = {
     ConflictError: 409,
     UnreadableError: 422,
     ModelServerBusyError: 503,
+    OperationalError: 503,
+    PoolTimeoutError: 503,
+    DatabaseUnusableError: 503,
     ModelServerError: 502,
     LabelStudioError: 502,
     LorabelError: 500,
@@ -99,6 +106,10 @@ def _answer_error(error: Exception) -> Response:
     if isinstance(error, LorabelError):
         log.warning("%s %s: %s", request.method, request.path, error)
         answer = jsonify(error=str(error))
+    elif status == 503:
+        reason = reason_of(error) if isinstance(error, OperationalError) else str(error)
+        log.error("%s %s: the database cannot be used now: %s", request.method, request.path, reason)
+        answer = jsonify(error="the database cannot be used now; the log has the reason")
     else:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
         answer = jsonify(error=f"our fault: {type(error).__name__}; the log has more")

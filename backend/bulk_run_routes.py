@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from backend import http_bodies, rest_responses
 from backend.http_bodies import read_body
-from backend.project_routes import PROJECT
+from backend.project_routes import PROJECT, as_json
 from backend.services import services
 from lorabel.database import bulk_runs, projects
 from lorabel.database.tables import BulkRun
@@ -60,7 +60,7 @@ def list_bulk_runs(project_id: int) -> Answer:
     with services().store.read() as session:
         projects.get(session, project_id)
         runs = [rest_responses.BulkRunRecord.of(row) for row in bulk_runs.list_of(session, project_id)]
-    return rest_responses.BulkRunList(runs=runs).model_dump(mode="json")
+    return as_json(rest_responses.BulkRunList(runs=runs))
 
 
 @blueprint.get(RUN)
@@ -88,4 +88,4 @@ def _require_api_access(project_id: int) -> None:
 
 
 def _json(run: BulkRun) -> Answer:
-    return rest_responses.BulkRunRecord.of(run).model_dump(mode="json")
+    return as_json(rest_responses.BulkRunRecord.of(run))

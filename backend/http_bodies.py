@@ -4,17 +4,32 @@ Label Studio 1.23.2 sends many more fields (tests/data/recordings). A field that
 above all the `annotations` in the tasks of `/predict`.
 """
 
-from typing import Annotated, Any, TypeVar
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self, TypeVar
 
 from flask import current_app, request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import BadRequestError
+from lorabel.label_studio.access import is_web_address
 
 LARGEST_ID = 2**31 - 1
-Id = Annotated[StrictInt, Field(ge=0, le=LARGEST_ID)]
+LARGEST_BIG_ID = 2**63 - 1
+LONGEST_VERSION = 40
 MAX_REASONS = 5
 MAX_TASK_IDS = 100_000
 
@@ -26,7 +41,48 @@ def _check_project(text: str) -> str:
     return text
 
 
+def _check_text(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("the text has a NUL character, which PostgreSQL cannot store")
+    return text
+
+
+def _check_address(text: str) -> str:
+    if text and not is_web_address(text):
+        raise ValueError("expected an address such as http://labels.example.com:8080")
+    return text
+
+
+def _read_time(value: Any) -> datetime:
+    """Also refuses times that have no equivalent in UTC, such as 0001-01-01T00:00:00+14:00."""
+    try:
+        time = datetime.fromisoformat(value)
+        time.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("expected a time in ISO 8601 with its time zone") from None
+    return time
+
+
+def check_numbers(value: Any) -> Any:
+    """Refuse infinite numbers, such as 1e400, which have no JSON. Returns the value, decoded from JSON.
+
+    Raises:
+        ValueError: the value contains such a number.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("a number is too large") from None
+    return value
+
+
+Id = Annotated[StrictInt, Field(ge=0, le=LARGEST_ID)]
+BigId = Annotated[StrictInt, Field(ge=0, le=LARGEST_BIG_ID)]
 ProjectKey = Annotated[str, Field(max_length=40), AfterValidator(_check_project)]
+Text = Annotated[str, AfterValidator(_check_text)]
+Address = Annotated[Text, AfterValidator(_check_address)]
+Time = Annotated[AwareDatetime, BeforeValidator(_read_time)]
+Json = Annotated[Any, AfterValidator(check_numbers)]
 
 
 class Body(BaseModel):
@@ -43,10 +99,10 @@ class Setup(Body):
     project is connected."""
 
     project: ProjectKey
-    label_config: str = Field(alias="schema")
-    hostname: str | None = None
-    access_token: str | None = None
-    extra_params: Any = None
+    label_config: Text = Field(alias="schema")
+    hostname: Address | None = None
+    access_token: Text | None = None
+    extra_params: Json = None
 
 
 class SetupAnswer(Body):
@@ -82,7 +138,7 @@ class Predict(Body):
 
     project: ProjectKey
     tasks: list[Task]
-    label_config: str
+    label_config: Text
     params: PredictParams = PredictParams()
 
 
@@ -131,20 +187,38 @@ class ErrorAnswer(Body):
 class Identified(Body):
     """A task or annotation of an event. The job that applies the event reads its other fields."""
 
-    id: Annotated[StrictInt, Field(ge=0)]
+    id: BigId
+
+
+class EventTask(Identified):
+    """A task of an event. Events about deleted tasks have the id only."""
+
+    data: dict[str, Any] | None = None
+
+
+class Annotator(Body):
+    """A user, in the long form."""
+
+    id: Id
 
 
 class SubmittedAnnotation(Identified):
-    """An annotation of an event, with the fields that the job needs. An event without them is refused."""
+    """An annotation of an event, with the fields that the job reads. An event that lacks what the job needs, or
+    that has a value which the database cannot store, is refused."""
 
-    updated_at: AwareDatetime
+    updated_at: Time
     result: list[dict[str, Any]]
+    task: BigId | Identified | None = None
+    completed_by: Id | Annotator | None = None
+    was_cancelled: StrictBool | None = None
+    ground_truth: StrictBool | None = None
 
 
 class ProjectReference(Body):
-    """The project of an event."""
+    """The project of an event. All events of Label Studio 1.23.2 bring the label config."""
 
     id: Id
+    label_config: Text | None = None
 
 
 class Envelope(Body):
@@ -165,7 +239,17 @@ class AnnotationEvent(ProjectEvent):
     annotations under the same keys."""
 
     annotation: SubmittedAnnotation | list[SubmittedAnnotation]
-    task: Identified | list[Identified] | None = None
+    task: EventTask | list[EventTask] | None = None
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        """Each annotation is of a task, which it names itself, or which is the event's only task."""
+        annotations = self.annotation if isinstance(self.annotation, list) else [self.annotation]
+        tasks = self.task if isinstance(self.task, list) else [self.task] if self.task else []
+        for annotation in annotations:
+            if annotation.task is None and len(tasks) != 1:
+                raise ValueError(f"annotation {annotation.id} names no task")
+        return self
 
 
 class AnnotationsDeleted(ProjectEvent):
@@ -177,7 +261,7 @@ class AnnotationsDeleted(ProjectEvent):
 class TasksEvent(ProjectEvent):
     """Body of the events TASKS_CREATED and TASKS_DELETED."""
 
-    tasks: list[Identified]
+    tasks: list[EventTask]
 
 
 class Preannotate(Body):
@@ -197,7 +281,7 @@ class Order(Body):
 class Promote(Body):
     """Body of `POST .../promote`: the version, as `3`, `v3` or `p12.v3`."""
 
-    version: str | int
+    version: Annotated[str, Field(max_length=LONGEST_VERSION)] | Id
 
 
 def read_body() -> bytes:

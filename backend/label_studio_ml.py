@@ -26,6 +26,7 @@ from backend.services import Services
 from lorabel.database import projects
 from lorabel.database.tables import Project, version_name
 from lorabel.errors import BadRequestError
+from lorabel.label_studio.access import is_web_address
 from lorabel.settings import Settings
 
 HAS_OWN_VERSIONS = hasattr(LabelStudioMLBase, "set")
@@ -84,7 +85,8 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
 
     def _remember_address(self, project_id: int) -> None:
         """Remember Label Studio's address and token, which 1.0.9 keeps from /setup. 2.x does not keep them."""
-        if hostname := getattr(self, "hostname", None):
+        hostname = getattr(self, "hostname", None)
+        if hostname and is_web_address(hostname):
             token = getattr(self, "access_token", None)
             projects.upsert(_services().store, project_id, hostname=hostname, setup_token=token)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Blueprint, request
 from pydantic import BaseModel
+from pydantic_core import from_json
 from sqlalchemy import Select, func, select
 
 from backend import http_bodies, rest_responses
@@ -100,11 +101,13 @@ def read_number(name: str, default: int, largest: int) -> int:
         BadRequestError: the text is no whole number from 0 to `largest`.
     """
     text = request.args.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or int(text) > largest:
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(largest))
+    if not is_number or int(text) > largest:
         raise BadRequestError(f"{name}={text[:20]!r} is no number from 0 to {largest}")
     return int(text)
 
 
 def as_json(record: BaseModel) -> Answer:
-    """The body of an answer: the record with values that JSON has."""
-    return record.model_dump(mode="json")
+    """The body of an answer: the record with values that JSON has; an infinite number is null."""
+    body: Answer = from_json(record.model_dump_json())
+    return body

@@ -5,9 +5,9 @@ A record shows a row of the database, without its secrets. `http_bodies.py` has 
 """
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -25,10 +25,21 @@ from lorabel.errors import LabelConfigError
 from lorabel.problems.binding import BoundConfig, bind
 
 
+def _none_if_invalid(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+# A user's or task's id. Older versions stored whatever an event had in its place, which is shown as null.
+StoredId = Annotated[int | None, WrapValidator(_none_if_invalid)]
+
+
 class Record(BaseModel):
     """A frozen JSON record, which can be made from a row or a dataclass with the same fields."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, ser_json_inf_nan="null")
 
 
 class BindingRecord(Record):
@@ -223,11 +234,11 @@ class AnnotationRecord(Record):
     """An annotation in its newest known state. `run_id`: the training run that took it, null while it is new."""
 
     id: int
-    task_id: int | None
+    task_id: StoredId
     result: Any
     was_cancelled: bool
     ground_truth: bool
-    completed_by: int | None
+    completed_by: StoredId
     is_deleted: bool
     run_id: int | None
     updated_at: datetime | None

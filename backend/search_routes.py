@@ -6,7 +6,7 @@ from flask import Blueprint, request
 
 from backend import rest_responses
 from backend.http_bodies import LARGEST_ID
-from backend.project_routes import PROJECT, read_number
+from backend.project_routes import PROJECT, as_json, read_number
 from backend.services import prediction_slot, services
 from lorabel.database import projects
 from lorabel.errors import BadRequestError
@@ -39,4 +39,4 @@ def search(project_id: int) -> dict[str, Any]:
         for hit, url in zip(result.hits, links, strict=True)
     ]
     answer = rest_responses.SearchRecord(hits=hits, indexed=result.indexed, missing=result.missing)
-    return answer.model_dump(mode="json")
+    return as_json(answer)

@@ -16,8 +16,8 @@ from sqlalchemy import update
 
 from backend import http_bodies
 from backend.services import Services
-from lorabel.database import training_runs
-from lorabel.database.tables import Event, EventState, now
+from lorabel.database import projects, training_runs
+from lorabel.database.tables import Event, EventState, Project, now
 from lorabel.errors import BadRequestError
 
 log = logging.getLogger(__name__)
@@ -51,18 +51,19 @@ def receive(services: Services, raw: bytes) -> http_bodies.WebhookAnswer:
     envelope = _parse(raw)
     event = _store(services, envelope, raw.decode())
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
-    if envelope.action == START_TRAINING and event.project_id is not None:
-        return http_bodies.WebhookAnswer(job=str(_start_training(services, event.id, event.project_id)))
-    if event.state == EventState.PENDING:
-        services.jobs.collect(event.id)
-    if envelope.action == TASKS_CREATED and event.project_id is not None:
-        services.jobs.look_ahead(event.project_id, event_id=event.id)
+    if event.state != EventState.PENDING or envelope.project is None:
+        return http_bodies.WebhookAnswer()
+    if envelope.action == START_TRAINING:
+        return http_bodies.WebhookAnswer(job=str(_start_training(services, event.id, envelope.project)))
+    services.jobs.collect(event.id)
+    if envelope.action == TASKS_CREATED:
+        services.jobs.look_ahead(envelope.project.id, event_id=event.id)
     return http_bodies.WebhookAnswer()
 
 
 def _parse(raw: bytes) -> http_bodies.Envelope:
     try:
-        body = from_json(raw, cache_strings="keys")
+        body = http_bodies.check_numbers(from_json(raw, cache_strings="keys"))
     except ValueError as error:
         raise BadRequestError(f"the event is no JSON: {error}") from error
     try:
@@ -74,21 +75,35 @@ def _parse(raw: bytes) -> http_bodies.Envelope:
 
 
 def _store(services: Services, envelope: http_bodies.Envelope, payload: str) -> Event:
-    project_id = envelope.project.id if envelope.project else None
+    """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored."""
+    project = envelope.project
+    project_id = project.id if project else None
     event = Event(action=envelope.action, project_id=project_id, payload=payload, state=EventState.PENDING)
     if envelope.action not in EVENT_BODIES:
         log.info("project %s: event %r is not known here and is kept as ignored", project_id, envelope.action)
+        event.state = EventState.IGNORED
+    elif project is not None and not project.label_config and not _has_label_config(services, project.id):
+        log.warning("project %d has no known label config: its event %s is ignored", project.id, envelope.action)
         event.state = EventState.IGNORED
     services.event_writer.put(event)
     return event
 
 
-def _start_training(services: Services, event_id: int, project_id: int) -> int:
+def _has_label_config(services: Services, project_id: int) -> bool:
+    """Whether `/setup` or an earlier event has brought the project's label config."""
+    with services.store.read() as session:
+        project = session.get(Project, project_id)
+        return project is not None and bool(project.label_config)
+
+
+def _start_training(services: Services, event_id: int, project: http_bodies.ProjectReference) -> int:
     """Request a training run and mark the event as applied. Returns the id of the run.
 
     If the process is killed in between, the sweep finds the event pending and applies it again.
     """
-    run = training_runs.request(services.store, project_id, START_TRAINING)
+    if project.label_config and not _has_label_config(services, project.id):
+        projects.upsert(services.store, project.id, label_config=project.label_config)
+    run = training_runs.request(services.store, project.id, START_TRAINING)
     services.jobs.train(run.id, run.attempt)
     with services.store.write() as session:
         update_event = update(Event).where(Event.id == event_id)

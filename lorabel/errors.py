@@ -32,6 +32,10 @@ class SettingsError(LorabelError):
     """A setting is wrong or contradicts another setting."""
 
 
+class DatabaseUnusableError(LorabelError):
+    """The database cannot be opened, or is no database of this version of Lorabel."""
+
+
 class PluginError(LorabelError):
     """A module of a problem or a family cannot be imported, or does not define what it must define.
 

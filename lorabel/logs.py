@@ -1,11 +1,35 @@
-"""Logging of all processes: lines on standard error, without secrets."""
+"""Logging of all processes: lines on standard error, without secrets.
+
+A message may contain what a stranger sent, such as a path. Nothing in it can look like another log line.
+"""
 
 import logging
+import re
+from typing import Any
 
 from lorabel.settings import Settings
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 OURS = ("__main__", "backend", "lorabel", "model_server", "workers")
+INDENT = "    "
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class SafeFormatter(logging.Formatter):
+    """Puts a message of ours on one line, with its control characters as escapes such as `\\n`.
+
+    Tracebacks, and messages of libraries, keep their lines; all but the first are indented.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - named by logging
+        """Called by `format`, which then appends the traceback."""
+        is_ours = record.name.partition(".")[0] in OURS
+        record.message = _escape(record.message) if is_ours else _indent(record.message).removeprefix(INDENT)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - named by logging
+        """Called by `format`."""
+        return _indent(super().formatException(ei))
 
 
 def configure(settings: Settings, handler: logging.Handler | None = None) -> None:
@@ -17,9 +41,17 @@ def configure(settings: Settings, handler: logging.Handler | None = None) -> Non
     Args:
         handler: prints the lines; default: a plain handler that prints time, level and logger to standard error.
     """
-    if handler is None:
-        logging.basicConfig(level=logging.WARNING, format=FORMAT)
-    else:
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    line_format = FORMAT if handler is None else "%(message)s"
+    handler = handler or logging.StreamHandler()
+    handler.setFormatter(SafeFormatter(line_format))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in OURS:
         logging.getLogger(name).setLevel(settings.log_level.upper())
+
+
+def _escape(text: str) -> str:
+    return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def _indent(text: str) -> str:
+    return "\n".join(INDENT + _escape(line) for line in text.splitlines())

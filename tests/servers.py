@@ -92,12 +92,13 @@ def postgres_server(addresses: Sequence[str] = (), network: str | None = None) -
 
 @contextmanager
 def redis_server(
-    command: Sequence[str] = ("redis-server",), addresses: Sequence[str] = ()
+    command: Sequence[str] = ("redis-server",), addresses: Sequence[str] = (), password: str | None = None
 ) -> Iterator[RedisServer]:
     """An empty server, started by `command` with the port and folder put after it.
 
     Args:
         addresses: to listen on, beside 127.0.0.1, without a password.
+        password: which `command` requires.
 
     Raises:
         MissingServerError: it is not installed.
@@ -109,7 +110,9 @@ def redis_server(
     with TemporaryDirectory(prefix="lorabel-redis-") as folder:
         options = ["--port", str(server.port), "--bind", LOOPBACK, *addresses, "--dir", folder]
         options += ["--protected-mode", "no"] if addresses else []
-        with _running([program, *command[1:], *options], Path(folder), signal.SIGTERM, lambda: _pings(server)):
+        with _running(
+            [program, *command[1:], *options], Path(folder), signal.SIGTERM, lambda: _pings(server, password)
+        ):
             yield server
 
 
@@ -165,8 +168,8 @@ def _answers(server: PostgresServer) -> bool:
     return True
 
 
-def _pings(server: RedisServer) -> bool:
-    client = Redis(port=server.port)
+def _pings(server: RedisServer, password: str | None) -> bool:
+    client = Redis(port=server.port, password=password)
     try:
         return bool(client.ping())
     except RedisError:

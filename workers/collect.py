@@ -9,43 +9,40 @@ project are applied one after the other, because the project's row is locked.
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, groupby, islice
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lorabel.database import projects, task_embeddings, training_runs
 from lorabel.database.jobs import COLLECT_LINGER_S
-from lorabel.database.store import Store
-from lorabel.database.tables import (
-    Annotation,
-    DeletedTask,
-    Event,
-    EventState,
-    Project,
-    TrainingRun,
-    UnreadableTask,
-    now,
+from lorabel.database.store import Store, is_transient
+from lorabel.database.tables import Event, EventState, Project, TrainingRun, now
+from workers.annotations import (
+    Received,
+    apply_annotations,
+    delete_annotations,
+    delete_tasks,
+    ids_of_other_projects,
+    reference_id,
 )
 from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-IDS_PER_QUERY = 500
 EVENTS_PER_TRANSACTION = 50
 CHARACTERS_PER_TRANSACTION = 2**20
 SUBMISSIONS = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
 
 
-class Received(NamedTuple):
-    """An annotation as Label Studio sends it, with its task's id and data; either is None if it was not sent."""
+class PostponedError(Exception):
+    """The database cannot apply a project's events now. They stay pending; `__cause__` is its error."""
 
-    annotation: dict[str, Any]
-    task_id: int | None
-    task_data: dict[str, Any] | None
+    def __init__(self, project_id: int) -> None:
+        super().__init__(f"project {project_id}")
+        self.project_id = project_id
 
 
 def collect() -> None:
@@ -66,17 +63,30 @@ def start_due_runs(services: Services) -> None:
 
 
 def apply_pending(store: Store) -> int:
-    """Apply every event that is pending now, oldest first. Returns how many."""
+    """Apply every event that is pending now, oldest first. Returns how many.
+
+    If the database cannot apply a project's events now (its disk may be full), they stay pending for the next job,
+    and the events of the other projects are applied.
+    """
     with store.read() as session:
         newest = session.scalar(select(func.max(Event.id)).where(Event.state == EventState.PENDING))
     count = 0
+    postponed: set[int] = set()
     # Events that arrive meanwhile are left for the next job, which applies many of them in one transaction.
-    while newest is not None and (applied := apply_some(store, newest)):
+    while newest is not None:
+        try:
+            applied = apply_some(store, newest, postponed)
+        except PostponedError as error:
+            log.warning("the events of project %d stay pending: %s", error.project_id, error.__cause__)
+            postponed.add(error.project_id)
+            continue
+        if not applied:
+            break
         count += applied
     return count
 
 
-def apply_some(store: Store, newest: int) -> int:
+def apply_some(store: Store, newest: int, postponed: Collection[int] = ()) -> int:
     """Apply the oldest pending events of one project that no other worker has locked, in one transaction.
 
     A transaction is small because the webhook waits for it on SQLite. It has events of one project only, because
@@ -84,30 +94,52 @@ def apply_some(store: Store, newest: int) -> int:
 
     Args:
         newest: id of the newest event to apply.
+        postponed: projects whose events are left out.
 
     Returns:
         The number of events whose state was changed; 0 if none is pending.
+
+    Raises:
+        PostponedError: the database cannot apply these events now; nothing was changed.
     """
-    with store.write() as session:
-        events = _lock_events(session, newest)
-        try:
-            _apply(store, session, events)
-        except Exception as error:  # noqa: BLE001 - each event's error is logged below
-            log.warning("%d events are applied one by one, since one of them cannot be: %s", len(events), error)
-            for event in events:
-                _apply_alone(store, session, event)
+    project_id = 0
+    try:
+        with store.write() as session:
+            events = _lock_events(session, newest, postponed)
+            if not events:
+                return 0
+            project_id = events[0].project_id or 0
+            _apply_each(store, session, events)
+            return len(events)
+    except Exception as error:
+        if project_id and is_transient(error):
+            raise PostponedError(project_id) from error
+        raise
+
+
+def _apply_each(store: Store, session: Session, events: Sequence[Event]) -> None:
+    """Apply events of one project together; one by one if one of them cannot be applied."""
+    try:
+        _apply(store, session, events)
+    except Exception as error:
+        if is_transient(error):
+            raise
+        log.warning("%d events are applied one by one, since one of them cannot be: %s", len(events), error)
         for event in events:
-            event.applied_at = now()
-        return len(events)
+            _apply_alone(store, session, event)
+    for event in events:
+        event.applied_at = now()
 
 
-def _lock_events(session: Session, newest: int) -> Sequence[Event]:
+def _lock_events(session: Session, newest: int, postponed: Collection[int]) -> Sequence[Event]:
     """The oldest pending events of one project, locked until the transaction ends.
 
     Together their payloads have at most CHARACTERS_PER_TRANSACTION characters, unless a single event is longer.
     """
     is_pending = (Event.state == EventState.PENDING, Event.id <= newest)
     sizes = select(Event.id, Event.project_id, func.length(Event.payload)).where(*is_pending).order_by(Event.id)
+    if postponed:
+        sizes = sizes.where(func.coalesce(Event.project_id, 0).not_in(postponed))
     oldest = session.execute(sizes.limit(1).with_for_update(skip_locked=True)).first()
     if oldest is None:
         return []
@@ -123,10 +155,12 @@ def _lock_events(session: Session, newest: int) -> Sequence[Event]:
 
 
 def _apply_alone(store: Store, session: Session, event: Event) -> None:
-    """Apply one event. If that fails, keep the event as failed, with the reason."""
+    """Apply one event. If the event is the reason why that fails, keep it as failed, with the reason."""
     try:
         _apply(store, session, [event])
     except Exception as error:
+        if is_transient(error):
+            raise
         log.exception("event %d (%s) cannot be applied; it is kept as failed", event.id, event.action)
         event.state, event.error = EventState.FAILED, f"{type(error).__name__}: {error}"
 
@@ -147,7 +181,7 @@ def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:
                 _apply_submissions(session, project, list(group))
             else:
                 for event in group:
-                    event.state = _state(_apply_other(store, session, project, event))
+                    _apply_other(store, session, project, event)
 
 
 def _apply_submissions(session: Session, project: Project, events: Sequence[Event]) -> None:
@@ -159,86 +193,49 @@ def _apply_submissions(session: Session, project: Project, events: Sequence[Even
         received_by_event.append(list(_received(body)))
     are_newer = iter(apply_annotations(session, project.id, chain.from_iterable(received_by_event)))
     for event, received in zip(events, received_by_event, strict=True):
-        event.state = _state(any(list(islice(are_newer, len(received)))))
+        is_changed = any(list(islice(are_newer, len(received))))
+        _set_state(session, event, is_changed, [item.annotation["id"] for item in received])
 
 
-def _state(is_changed: bool) -> EventState:
-    return EventState.APPLIED if is_changed else EventState.STALE
+def _set_state(session: Session, event: Event, is_changed: bool, annotation_ids: Collection[int] = ()) -> None:
+    """Set the state of an event that was applied.
 
-
-def apply_annotations(session: Session, project_id: int, received: Iterable[Received]) -> list[bool]:
-    """Store the annotations that are newer than ours. The caller has locked the project's row.
-
-    Returns:
-        For each annotation whether it was newer.
+    Args:
+        is_changed: whether the event changed any row.
+        annotation_ids: the annotations that the event is about.
     """
-    received = list(received)
-    rows = _rows_by_id(session, [item.annotation["id"] for item in received])
-    deleted_tasks = _deleted_tasks(session, [item.task_id for item in received if item.task_id is not None])
-    are_newer = []
-    for item in received:
-        annotation_id = item.annotation["id"]
-        row = rows.get(annotation_id)
-        updated_at = datetime.fromisoformat(item.annotation["updated_at"])
-        are_newer.append(row is None or not (row.is_deleted or (row.updated_at and row.updated_at >= updated_at)))
-        if not are_newer[-1]:
-            continue
-        if row is None:
-            row = Annotation(id=annotation_id, project_id=project_id, times_applied=0)
-            session.add(row)
-            rows[annotation_id] = row
-        _fill(row, item, updated_at)
-        row.is_deleted = item.task_id in deleted_tasks
-    return are_newer
+    if is_changed:
+        event.state = EventState.APPLIED
+        return
+    foreign_ids = ids_of_other_projects(session, event.project_id or 0, annotation_ids)
+    event.state = EventState.FAILED if foreign_ids else EventState.STALE
+    if foreign_ids:
+        event.error = f"annotation {foreign_ids[0]} belongs to another project, whose rows an event cannot change"
 
 
-def delete_annotations(session: Session, project_id: int, ids: Sequence[int]) -> int:
-    """Mark annotations as deleted, also those that we have never seen. Returns how many that changed."""
-    rows = _rows_by_id(session, ids)
-    changed = 0
-    for annotation_id in dict.fromkeys(ids):
-        row = rows.get(annotation_id)
-        if row is None:
-            session.add(Annotation(id=annotation_id, project_id=project_id, is_deleted=True, times_applied=1))
-        elif row.is_deleted:
-            continue
-        else:
-            row.is_deleted, row.times_applied = True, row.times_applied + 1
-        changed += 1
-    return changed
-
-
-def _fill(row: Annotation, received: Received, updated_at: datetime) -> None:
-    annotation = received.annotation
-    row.task_id, row.updated_at, row.received_at = received.task_id, updated_at, now()
-    row.task_data = received.task_data if received.task_data is not None else row.task_data
-    row.result = annotation["result"]
-    row.was_cancelled = bool(annotation.get("was_cancelled"))
-    row.ground_truth = bool(annotation.get("ground_truth"))
-    row.completed_by = _id(annotation.get("completed_by"))
-    row.run_id = None
-    row.times_applied += 1
-
-
-def _apply_other(store: Store, session: Session, project: Project, event: Event) -> bool:
-    """Apply an event of any other kind. Returns whether it changed something."""
+def _apply_other(store: Store, session: Session, project: Project, event: Event) -> None:
+    """Apply an event of any other kind."""
     body = json.loads(event.payload)
+    if event.action == "PROJECT_UPDATED":
+        is_changed = _keep_label_config(project, body, only_if_missing=_is_overtaken(session, event))
+        _set_state(session, event, is_changed)
+        return
+    _keep_label_config(project, body, only_if_missing=True)
     match event.action:
         case "ANNOTATIONS_DELETED":
             ids = [annotation["id"] for annotation in body["annotations"]]
-            return delete_annotations(session, project.id, ids) > 0
+            _set_state(session, event, delete_annotations(session, project.id, ids) > 0, ids)
         case "TASKS_DELETED":
-            return _delete_tasks(store, session, project.id, [task["id"] for task in body["tasks"]]) > 0
-        case "PROJECT_UPDATED":
-            return _keep_label_config(project, body, only_if_missing=_is_overtaken(session, event))
+            task_ids = [task["id"] for task in body["tasks"]]
+            _set_state(session, event, delete_tasks(store, session, project.id, task_ids) > 0)
         case "PROJECT_DELETED":
             task_embeddings.delete_all(store, session, project.id)
-            was_deleted, project.is_deleted = project.is_deleted, True
-            return not was_deleted
+            _set_state(session, event, not project.is_deleted)
+            project.is_deleted = True
         case "START_TRAINING":
-            return _ensure_run(session, event)
+            _set_state(session, event, bool(project.label_config) and _ensure_run(session, event))
         case _:
-            return True
+            _set_state(session, event, True)
 
 
 def _received(body: dict[str, Any]) -> Iterator[Received]:
@@ -246,7 +243,7 @@ def _received(body: dict[str, Any]) -> Iterator[Received]:
     annotations, tasks = _as_list(body["annotation"]), _as_list(body.get("task"))
     data_by_task = {task["id"]: task.get("data") for task in tasks}
     for annotation in annotations:
-        task_id = _id(annotation.get("task"))
+        task_id = reference_id(annotation.get("task"))
         if task_id is None and len(tasks) == 1:
             task_id = tasks[0]["id"]
         yield Received(annotation, task_id, data_by_task.get(task_id))
@@ -254,30 +251,6 @@ def _received(body: dict[str, Any]) -> Iterator[Received]:
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _id(value: Any) -> int | None:
-    """The id of a user or task, which Label Studio sends either as the id or as an object with the key `id`."""
-    return value.get("id") if isinstance(value, dict) else value
-
-
-def _delete_tasks(store: Store, session: Session, project_id: int, task_ids: list[int]) -> int:
-    """Delete tasks and their annotations, for which no event comes. Returns how many of both that changed."""
-    session.execute(
-        delete(UnreadableTask).where(UnreadableTask.project_id == project_id, UnreadableTask.task_id.in_(task_ids))
-    )
-    task_embeddings.delete_tasks(store, session, project_id, task_ids)
-    new_ids = set(task_ids) - _deleted_tasks(session, task_ids)
-    session.add_all(DeletedTask(task_id=task_id, project_id=project_id) for task_id in new_ids)
-    changed = len(new_ids)
-    for chunk in _chunks(task_ids):
-        not_deleted = select(Annotation).where(
-            Annotation.project_id == project_id, Annotation.task_id.in_(chunk), Annotation.is_deleted.is_(False)
-        )
-        for row in session.scalars(not_deleted):
-            row.is_deleted, row.times_applied = True, row.times_applied + 1
-            changed += 1
-    return changed
 
 
 def _keep_label_config(project: Project, body: dict[str, Any], only_if_missing: bool) -> bool:
@@ -311,25 +284,3 @@ def _ensure_run(session: Session, event: Event) -> bool:
         return False
     training_runs.add(session, event.project_id or 0, "START_TRAINING")
     return True
-
-
-def _rows_by_id(session: Session, ids: Sequence[int]) -> dict[int, Annotation]:
-    return {
-        row.id: row
-        for chunk in _chunks(ids)
-        for row in session.scalars(select(Annotation).where(Annotation.id.in_(chunk)))
-    }
-
-
-def _deleted_tasks(session: Session, task_ids: Sequence[int]) -> set[int]:
-    return {
-        task_id
-        for chunk in _chunks(task_ids)
-        for task_id in session.scalars(select(DeletedTask.task_id).where(DeletedTask.task_id.in_(chunk)))
-    }
-
-
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Pieces of at most IDS_PER_QUERY ids: SQLite limits the number of parameters in a query."""
-    for start in range(0, len(ids), IDS_PER_QUERY):
-        yield ids[start : start + IDS_PER_QUERY]

@@ -13,7 +13,7 @@ from lorabel.database.tables import Annotation, Project, now
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
-from workers.collect import Received, apply_annotations, delete_annotations
+from workers.annotations import Received, apply_annotations, delete_annotations
 from workers.services import Services
 
 log = logging.getLogger(__name__)

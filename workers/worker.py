@@ -12,11 +12,12 @@ from typing import Any
 
 from redis import Redis
 from rq import Queue, SimpleWorker
+from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
 from lorabel import logs
-from lorabel.database.jobs import BULK, LIGHT, LOOKAHEAD, TRAIN
+from lorabel.database.jobs import BULK, JOB_FUNCTIONS, LIGHT, LOOKAHEAD, TRAIN
 from lorabel.settings import Settings
 from workers.requeue_sweep import sweep_forever
 from workers.services import Services
@@ -31,10 +32,45 @@ WORKER_TTL_S = 45
 AHEAD_PAUSE_S = 5.0
 
 
+class RefusedJobError(Exception):
+    """A job names a function that is no job of ours."""
+
+
+class ListedJob(Job):
+    """A job that calls a function of JOB_FUNCTIONS and nothing else.
+
+    RQ would import and call whatever function a job in Redis names, also as a callback, and send requests to any
+    address. So somebody who can write to Redis could run `os.system` here.
+    """
+
+    @property
+    def func(self) -> Any:
+        """The job's function. Raises RefusedJobError, with which the job fails."""
+        if self.func_name not in JOB_FUNCTIONS or self.instance is not None:
+            raise RefusedJobError(f"job {self.id} names {self.func_name!r}, which is not in JOB_FUNCTIONS")
+        return super().func
+
+    @property
+    def success_callback(self) -> None:
+        """No job has a callback."""
+
+    @property
+    def failure_callback(self) -> None:
+        """No job has a callback."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """No job has a callback."""
+
+    def send_webhooks(self, status: Any, *, exc_string: str | None = None) -> None:
+        """Do nothing: no job has a webhook of RQ."""
+
+
 class Worker(SimpleWorker):
     """RQ sets no time limit for the jobs: instead the sweep watches the leases of runs."""
 
     death_penalty_class = TimerDeathPenalty
+    job_class = ListedJob
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Also restores the worker's entry if Redis lost its data: RQ itself writes it only once."""
@@ -77,10 +113,13 @@ def main(queue_name: str) -> None:
 def work(queue_name: str, settings: Settings, worker_type: type[Worker] = Worker) -> None:
     """Do the queue's jobs until a signal."""
     redis = Redis.from_url(settings.redis)
-    queue = Queue(queue_name, connection=redis, serializer=JSONSerializer)
-    worker_type([queue], connection=redis, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S).work(
-        logging_level="WARNING"
-    )
+    make_worker(queue_name, redis, worker_type).work(logging_level="WARNING")
+
+
+def make_worker(queue_name: str, redis: Redis, worker_type: type[Worker]) -> Worker:
+    """A worker of a queue, and of no other job than those of JOB_FUNCTIONS."""
+    queue = Queue(queue_name, connection=redis, serializer=JSONSerializer, job_class=ListedJob)
+    return worker_type([queue], connection=redis, serializer=JSONSerializer, worker_ttl=WORKER_TTL_S)
 
 
 def _work_ahead(settings: Settings, stop: threading.Event) -> None:

@@ -26,14 +26,34 @@ Detach = Annotated[bool, typer.Option(help="Do not wait for the end.")]
 
 
 def main() -> None:
-    """The entry point. An error of ours is printed as one line, without a traceback, and the exit status is 1."""
+    """The entry point. An error of ours, or of the database, is printed as one line, without a traceback, and the
+    exit status is 1."""
     try:
         app()
-    except LorabelError as error:
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
         from rich.console import Console
+        from rich.markup import escape
 
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(reason)}", highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _reason(error: Exception) -> str | None:
+    """What to print about an error; None if it is a fault of ours, whose traceback is needed."""
+    if isinstance(error, LorabelError):
+        return str(error)
+    # Imported here because SQLAlchemy takes long to import.
+    from sqlalchemy.exc import DatabaseError, OperationalError
+
+    from lorabel.database.store import reason_of
+
+    # Their other subclasses mean that our statement was wrong.
+    if isinstance(error, DatabaseError) and type(error) in (DatabaseError, OperationalError):
+        return f"the database cannot be used: {reason_of(error)}"
+    return None
 
 
 def _print_version(is_asked: bool) -> None:

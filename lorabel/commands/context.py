@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -51,6 +52,7 @@ def load_settings() -> Settings:
         settings = Settings()
     except ValidationError as error:
         raise SettingsError(f"settings: {_describe(error)}") from None
+    _check_folder(settings.data_dir.absolute())
     logs.configure(settings, RichHandler(console=Console(stderr=True), show_path=False))
     return settings
 
@@ -61,6 +63,13 @@ def new_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a DATA_DIR that cannot be a folder, before anything is created in it."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise SettingsError(f"DATA_DIR is {str(folder)!r}, but {str(path)!r} is a file; set it to a folder")
 
 
 def _describe(error: ValidationError) -> str:

@@ -15,7 +15,10 @@ from uuid import uuid4
 
 from lorabel.errors import NotFoundError
 
-NAME = re.compile(r"p\d+\.v\d+/[^/\x00]+")
+NAME = re.compile(r"p[0-9]{1,10}\.v[0-9]{1,10}/[^/\x00]+")
+VERSION = re.compile(r"p[0-9]{1,10}\.v([0-9]{1,10})")
+LONGEST_FILE_NAME = 255  # bytes, on the file systems of Linux
+LONGEST_SHOWN_NAME = 80
 
 
 class AdapterFolders:
@@ -37,8 +40,9 @@ class AdapterFolders:
         Raises:
             NotFoundError: there is no such adapter, or the name is not of this form.
         """
-        if not NAME.fullmatch(name) or name.rsplit("/", 1)[1] in (".", ".."):
-            raise NotFoundError(f"{name!r} is no adapter name; expected p<project>.v<n>/<control tag>")
+        if not _is_name(name):
+            shown = name[:LONGEST_SHOWN_NAME]
+            raise NotFoundError(f"{shown!r} is no adapter name; expected p<project>.v<n>/<control tag>")
         folder = self.root / name
         if not (folder / "adapter_config.json").is_file():
             raise NotFoundError(f"adapter {name!r} is not in {self.root}; was the folder moved or deleted?")
@@ -74,8 +78,8 @@ class AdapterFolders:
 
     def last_number(self, project_id: int) -> int:
         """The largest n of a project's folders `p<project>.v<n>`; 0 if it has none."""
-        names = [folder.name for folder in self.root.glob(f"p{project_id}.v*")]
-        return max((int(name.rpartition(".v")[2]) for name in names), default=0)
+        versions = (VERSION.fullmatch(folder.name) for folder in self.root.glob(f"p{project_id}.v*"))
+        return max((int(version[1]) for version in versions if version), default=0)
 
     def remove_leftovers(self, version_prefix: str) -> None:
         """Delete the temporary folders that killed runs left. Only safe while no such run is writing.
@@ -85,6 +89,14 @@ class AdapterFolders:
         """
         for folder in self.root.glob(f".{version_prefix}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a text has the form of an adapter's name, and a file system can have a folder of that name."""
+    if not NAME.fullmatch(name):
+        return False
+    tag = name.partition("/")[2]
+    return tag not in (".", "..") and len(tag.encode(errors="replace")) <= LONGEST_FILE_NAME
 
 
 def _flush(path: Path) -> None:

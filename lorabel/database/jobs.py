@@ -30,6 +30,8 @@ FINETUNE_JOB = "workers.finetune.finetune"
 PREANNOTATE_JOB = "workers.preannotate.preannotate"
 ORDER_JOB = "workers.order.order"
 LOOKAHEAD_JOB = "workers.lookahead.look_ahead"
+# A worker calls no other function, whatever somebody writes to Redis (`workers/worker.py`).
+JOB_FUNCTIONS = frozenset({COLLECT_JOB, FINETUNE_JOB, PREANNOTATE_JOB, ORDER_JOB, LOOKAHEAD_JOB})
 FAILURE_TTL_S = 24 * 3600
 COLLECT_LINGER_S = 0.2  # from the time when the job first reads pending events to the last time
 

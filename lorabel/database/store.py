@@ -1,20 +1,25 @@
 """Access to the database: transactions on SQLite (WAL mode) or PostgreSQL, and migrations of the schema."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from lorabel.database.tables import Table
+from lorabel.errors import DatabaseUnusableError
 from lorabel.settings import Settings
 
 BUSY_TIMEOUT_S = 15
 MIGRATION_LOCK = 0x10AABE1
+IDS_PER_QUERY = 500
 
 
 class Store:
@@ -24,16 +29,26 @@ class Store:
 
     Args:
         url: an SQLAlchemy URL; the folder of an SQLite file is created if it is missing.
+
+    Raises:
+        DatabaseUnusableError: the URL is malformed, or the folder cannot be created.
     """
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+            if parsed.drivername == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            self.engine = create_engine(
+                parsed, pool_size=16, max_overflow=48, pool_pre_ping=parsed.get_backend_name() != "sqlite"
+            )
+        except (ArgumentError, ImportError, ValueError):
+            # The reason is not shown, because it may contain the URL with its password.
+            message = "DATABASE_URL is no address of a database; expected sqlite:///FILE or postgresql://..."
+            raise DatabaseUnusableError(message) from None
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        self.engine = create_engine(parsed, pool_size=16, max_overflow=48, pool_pre_ping=not self.is_sqlite)
+            _make_folder(Path(parsed.database).parent)
         if self.is_sqlite:
             _prepare_sqlite(self.engine)
         self._writing = self.engine.execution_options(begins_immediately=True)
@@ -63,8 +78,26 @@ class Store:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def migrate(self) -> None:
-        """Upgrade the schema to the newest revision. Several processes may do this at the same time."""
+        """Upgrade the schema to the newest revision. Several processes may do this at the same time.
+
+        Raises:
+            DatabaseUnusableError: the database cannot be opened or written, or is not a database of this version
+                of Lorabel.
+        """
         # Alembic takes a part of a second to import, and only a start migrates.
+        from alembic.util import CommandError
+
+        try:
+            self._upgrade()
+        except (DBAPIError, CommandError) as error:
+            address = self.engine.url.render_as_string(hide_password=True)
+            reason = reason_of(error) if isinstance(error, DBAPIError) else str(error)
+            raise DatabaseUnusableError(
+                f"the database {address} cannot be used: {reason}; repair it, or restore a copy of it, "
+                "or set DATABASE_URL or DATA_DIR to another"
+            ) from error
+
+    def _upgrade(self) -> None:
         from alembic import command
         from alembic.config import Config
 
@@ -79,6 +112,38 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the database could not do what was asked now, but may later: the disk is full, the file is locked,
+    the server cannot be reached, another transaction was in the way."""
+    is_disconnected = isinstance(error, DBAPIError) and error.connection_invalidated
+    return is_disconnected or isinstance(error, OperationalError | PoolTimeoutError)
+
+
+def reason_of(error: DBAPIError) -> str:
+    """What the database said, in one line, without the statement and its values."""
+    lines = str(error.orig).strip().splitlines()
+    return lines[0] if lines else type(error.orig).__name__
+
+
+def id_chunks(ids: Collection[int]) -> Iterator[list[int]]:
+    """Pieces of at most IDS_PER_QUERY ids, because databases limit the number of parameters in a statement."""
+    remaining = iter(ids)
+    while chunk := list(islice(remaining, IDS_PER_QUERY)):
+        yield chunk
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is in its place" if is_file else error.strerror or type(error).__name__
+        raise DatabaseUnusableError(
+            f"the database's folder {str(folder)!r} cannot be made: {reason}; set DATA_DIR to a folder that this "
+            "user may write"
+        ) from error
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -45,8 +45,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 class EventState(StrEnum):
     """What became of a webhook event.
 
-    `stale`: it changed nothing, since the database already had the same or a newer state. `ignored`: it belongs
-    to no project. `failed`: it could not be applied; the reason is in `Event.error`.
+    `stale`: it changed nothing, since the database already had the same or a newer state. `ignored`: its action is
+    unknown, or it belongs to no project with a known label config. `failed`: it could not be applied; the reason
+    is in `Event.error`.
     """
 
     PENDING = "pending"

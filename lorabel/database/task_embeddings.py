@@ -1,6 +1,6 @@
 """Rows of task embeddings, and a version per project by which a reader finds the rows that changed."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,11 +8,9 @@ from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import EmbedInput, Modality
-from lorabel.database.store import Store
+from lorabel.database.store import IDS_PER_QUERY, Store, id_chunks
 from lorabel.database.tables import EmbeddingIndex, TaskEmbedding
 from lorabel.media.fetching import digest
-
-IDS_PER_QUERY = 500
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def write(
 
 def delete_tasks(store: Store, session: Session, project_id: int, task_ids: Collection[int]) -> None:
     """Delete the embeddings of tasks that are no longer in Label Studio."""
-    for chunk in _chunks(sorted(task_ids)):
+    for chunk in id_chunks(sorted(task_ids)):
         _delete(store, session, project_id, TaskEmbedding.task_id.in_(chunk))
 
 
@@ -160,7 +158,3 @@ def _locked(store: Store, session: Session, project_id: int) -> EmbeddingIndex:
     insert = store.insert(EmbeddingIndex).on_conflict_do_nothing(index_elements=["project_id"])
     session.connection().execute(insert, [row])
     return session.get_one(EmbeddingIndex, project_id, with_for_update=True)
-
-
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (ids[start : start + IDS_PER_QUERY] for start in range(0, len(ids), IDS_PER_QUERY))

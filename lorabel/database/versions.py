@@ -5,6 +5,7 @@ no row.
 """
 
 import logging
+import re
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -13,6 +14,9 @@ from lorabel.database.tables import ModelVersion, Project, VersionState, now, ve
 from lorabel.errors import NotFoundError
 
 log = logging.getLogger(__name__)
+
+NUMBER = re.compile(r"[0-9]{1,9}")
+LONGEST_SHOWN_NAME = 40
 
 
 def list_of(session: Session, project_id: int) -> list[ModelVersion]:
@@ -70,8 +74,9 @@ def parse_number(project_id: int, name: str | int) -> int:
         NotFoundError: the name is another project's version, or no version name at all.
     """
     text = str(name).removeprefix(f"p{project_id}.").removeprefix("v")
-    if not text.isdigit():
-        raise NotFoundError(f"{name!r} names no version of project {project_id}; expected p{project_id}.v<n>")
+    if not NUMBER.fullmatch(text):
+        shown = str(name)[:LONGEST_SHOWN_NAME]
+        raise NotFoundError(f"{shown!r} names no version of project {project_id}; expected p{project_id}.v<n>")
     return int(text)
 
 

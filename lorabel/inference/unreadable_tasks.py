@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from lorabel.database.store import Store
+from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import UnreadableTask, now
 from lorabel.inference.requests import Unreadable
 
@@ -51,7 +51,8 @@ def write(
     insert = store.insert(UnreadableTask)
     changed = {name: insert.excluded[name] for name in ("reason", "is_permanent", "seen_at")}
     with store.write() as session:
-        session.execute(delete(UnreadableTask).where(of_project, UnreadableTask.task_id.in_(readable_again)))
+        for chunk in id_chunks(sorted(readable_again)):
+            session.execute(delete(UnreadableTask).where(of_project, UnreadableTask.task_id.in_(chunk)))
         if rows:
             upsert = insert.on_conflict_do_update(index_elements=["project_id", "task_id"], set_=changed)
             session.connection().execute(upsert, rows)

@@ -5,7 +5,7 @@ from urllib.parse import urljoin, urlsplit
 
 from lorabel.contracts import MediaRef
 from lorabel.database.tables import Project
-from lorabel.errors import ConflictError
+from lorabel.errors import ConflictError, UnreadableError
 from lorabel.media.fetching import ascii_url, origin
 from lorabel.media.label_studio_paths import media_base
 from lorabel.settings import Settings
@@ -39,9 +39,18 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
     if settings.label_studio_url:
         token = key.get_secret_value() if key else project.setup_token
         return LabelStudioAccess(settings.label_studio_url, token, is_trusted=True)
-    if project.hostname:
+    if project.hostname and is_web_address(project.hostname):
         return LabelStudioAccess(project.hostname, project.setup_token, is_trusted=False)
     return None
+
+
+def is_web_address(text: str) -> bool:
+    """Whether a text is the address of a web server: http or https, a host, and a port that exists if any."""
+    try:
+        parts = urlsplit(ascii_url(text))
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (UnreadableError, ValueError):
+        return False
 
 
 def api_access(project: Project, settings: Settings) -> LabelStudioAccess | None:

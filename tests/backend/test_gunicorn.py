@@ -117,3 +117,14 @@ def test_health_and_setup_stay_fast_during_slow_predictions(
     assert codes == [200] * 4 + [503] * 8
     assert max(seconds) < 1
     assert sorted(seconds)[10] < 0.1
+
+
+def test_a_path_cannot_forge_a_log_line(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    forged = "2026-11-26 15:00:00,000 INFO backend.app: forged"
+    with gunicorn(settings) as client:
+        client.get(f"/x%0a{forged}%0d%1b[31m")
+        client.post(f"/api/v1/projects/1/promote?x=%0a{forged}", content=b"{")
+        client.get(f"/api/v1/projects/1/versions/%0a{forged}")
+    errors = capfd.readouterr().err
+    assert "forged" in errors
+    assert not [line for line in errors.splitlines() if line.startswith(forged)]

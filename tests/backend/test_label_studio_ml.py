@@ -97,7 +97,8 @@ def test_events_are_stored_for_the_workers(model: Any, store: Store) -> None:
     data = requests.event("ANNOTATION_CREATED", annotation=requests.annotation(7), task=requests.task(3))
     event = data.pop("action")
     assert model("1", requests.CONFIG).fit(event, data) == {"status": "ok"}
-    answer = model("1", requests.CONFIG).fit("START_TRAINING", {"project": {"id": 1}})
+    project = {"id": 1, "label_config": requests.CONFIG}
+    answer = model("1", requests.CONFIG).fit("START_TRAINING", {"project": project})
     assert answer["job"]
     with store.read() as session:
         actions = list(session.scalars(select(Event.action).order_by(Event.id)))

@@ -1,5 +1,7 @@
 """/health, /setup, /versions and /validate. See tests/data/recordings/CLIENT_CONTRACT.md for the facts."""
 
+import json
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -123,6 +125,14 @@ def test_an_unreadable_label_config_is_logged_and_answered_with_200(
         ({"project": "99999999999.1"}, "is no project"),
         ({"project": "²"}, "is no project"),
         ({"schema": None}, "schema: Input should be a valid string"),
+        ({"schema": "<View>\x00</View>"}, "schema: Value error, the text has a NUL character"),
+        ({"hostname": "http://["}, "hostname: Value error, expected an address such as"),
+        ({"hostname": "http://x:99999"}, "hostname: Value error, expected an address such as"),
+        ({"hostname": "http://x:y"}, "hostname: Value error, expected an address such as"),
+        ({"hostname": "http://"}, "hostname: Value error, expected an address such as"),
+        ({"hostname": "file:///etc"}, "hostname: Value error, expected an address such as"),
+        ({"hostname": "http://x\x00"}, "hostname: Value error, the text has a NUL character"),
+        ({"access_token": "x\x00"}, "access_token: Value error, the text has a NUL character"),
     ],
 )
 def test_a_malformed_setup_is_refused_with_the_reason(
@@ -172,3 +182,31 @@ def test_setup_and_validate_tell_why_a_control_tag_is_not_served(client: FlaskCl
     }
     answer = client.post("/validate", json={"label_config": "<View"})
     assert answer.status_code == 400 and "label config cannot be read" in answer.json["error"]
+
+
+@pytest.mark.parametrize("hostname", ["", None, "http://bücher.example/labels", "https://[::1]:8443"])
+def test_setup_accepts_every_address_of_a_web_server(
+    client: FlaskClient, services: Services, hostname: str | None
+) -> None:
+    assert client.post("/setup", json=requests.setup(hostname=hostname)).status_code == 200
+    assert stored(services).hostname == hostname
+
+
+def test_a_number_that_json_cannot_have_is_refused(client: FlaskClient) -> None:
+    body = json.dumps(requests.setup(extra_params={"x": 0})).replace('{"x": 0}', '{"x": 1e400}')
+    answer = client.post("/setup", data=body)
+    assert answer.status_code == 400
+    assert "extra_params: Value error, a number is too large" in answer.json["error"]
+
+
+@pytest.mark.parametrize("hostname", ["http://[", "http://x:99999", "file:///etc"])
+def test_a_broken_address_that_an_older_version_stored_stops_nothing(
+    client: FlaskClient, services: Services, hostname: str
+) -> None:
+    client.post("/setup", json=requests.setup())
+    with services.store.write() as session:
+        session.get_one(Project, 1).hostname = hostname
+    for task in (requests.task(1), requests.task(2, "/data/upload/1/red.png")):
+        assert client.post("/predict", json=requests.predict(task)).status_code == 200
+    for path in ("/api/v1/projects/1", "/api/v1/projects/1/search?q=red"):
+        assert client.get(path).status_code == 200

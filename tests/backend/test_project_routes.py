@@ -1,8 +1,10 @@
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from backend.services import Services
 from lorabel.curation import label_errors
@@ -207,3 +209,55 @@ def test_label_errors_are_listed_with_the_given_and_the_suggested_label(
         "given": "blue",
         "suggested": "red",
     }
+
+
+@pytest.mark.parametrize("digits", ["²", "٣", "9" * 10, "9" * 20, "9" * 5000, "1" + "0" * 5000, "-1", "1e3"])
+def test_a_version_of_odd_digits_is_not_found(client: FlaskClient, project: None, digits: str) -> None:
+    for name in (digits, f"v{digits}", f"p1.v{digits}"):
+        assert client.get(f"{P1}/versions/{name}").status_code == 404
+        assert client.post(f"{P1}/promote", json={"version": name}).status_code in (400, 404)
+
+
+@pytest.mark.parametrize("version", ["true", "1.5", "-1", "9" * 20, "9" * 5000, "null", "[]"])
+def test_a_version_that_is_no_number_of_a_version_is_refused(
+    client: FlaskClient, project: None, version: str
+) -> None:
+    answer = client.post(f"{P1}/promote", data=f'{{"version": {version}}}')
+    assert answer.status_code == 400, answer.text
+    assert len(answer.text) < 1000
+
+
+@pytest.mark.parametrize("digits", ["²", "9" * 20, "9" * 5000])
+def test_odd_digits_in_a_url_are_refused(client: FlaskClient, project: None, digits: str) -> None:
+    for query in ("annotations?limit=", "annotations?offset=", "search?task="):
+        assert client.get(f"{P1}/{query}{digits}").status_code == 400
+    for path in (f"/api/v1/projects/{digits}", f"{P1}/preannotations/{digits}"):
+        assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("column", ["task_id", "completed_by"])
+def test_an_annotation_with_a_bad_value_of_an_older_version_is_shown(
+    client: FlaskClient, services: Services, project: None, column: str
+) -> None:
+    if not services.store.is_sqlite:
+        pytest.skip("PostgreSQL stores no text in a column of numbers")
+    annotate(services, 1, completed_by=5)
+    annotate(services, 2, completed_by=6)
+    with services.store.write() as session:
+        session.execute(text(f"UPDATE annotation SET {column} = 'x' WHERE id = 1"))
+    answer = client.get(f"{P1}/annotations")
+    assert answer.status_code == 200
+    bad, good = answer.json["annotations"]
+    assert bad[column] is None
+    assert (good["task_id"], good["completed_by"]) == (2, 6)
+
+
+def test_an_infinite_number_of_an_older_version_is_shown_as_null(
+    client: FlaskClient, services: Services, project: None
+) -> None:
+    if not services.store.is_sqlite:
+        pytest.skip("PostgreSQL stores no infinite number in JSON")
+    annotate(services, 1, result=[{"value": {"number": float("inf")}}])
+    answer = client.get(f"{P1}/annotations")
+    shown = json.loads(answer.data, parse_constant=pytest.fail)
+    assert shown["annotations"][0]["result"] == [{"value": {"number": None}}]

@@ -16,6 +16,8 @@ from backend.webhook_events import EVENT_BODIES
 from lorabel.database.tables import Event, EventState, Project, RunState, TrainingRun
 from lorabel.settings import Settings
 from tests.backend import requests
+from tests.sqlite_limits import limit_pages
+from workers.collect import apply_pending
 
 EVENTS = {
     "ANNOTATION_CREATED": {"annotation": requests.annotation(7), "task": requests.task(3)},
@@ -28,6 +30,11 @@ EVENTS = {
     "PROJECT_DELETED": {},
     "START_TRAINING": {},
 }
+
+
+def created(**changes: Any) -> dict[str, Any]:
+    """An event about a new annotation with these fields."""
+    return requests.event("ANNOTATION_CREATED", annotation=requests.annotation(7) | changes, task=requests.task(1))
 
 
 class FakeJobs:
@@ -139,6 +146,34 @@ def test_an_unknown_action_needs_no_project(client: FlaskClient, services: Servi
             requests.event("ANNOTATION_CREATED", annotation={"id": 7}),
             "annotation.SubmittedAnnotation.updated_at: Field required",
         ),
+        (created(updated_at=1_700_000_000), "updated_at: Value error, expected a time in ISO 8601"),
+        (created(updated_at="1700000000"), "updated_at: Value error, expected a time in ISO 8601"),
+        (created(updated_at="2026-11-22t05:12:14z"), "updated_at: Value error, expected a time in ISO 8601"),
+        (created(updated_at="2026-11-22T05:12:14"), "updated_at: Input should have timezone info"),
+        (created(updated_at="0001-01-01T00:00:00+14:00"), "updated_at: Value error, expected a time"),
+        (created(updated_at="9999-12-31T23:59:59-14:00"), "updated_at: Value error, expected a time"),
+        (created(id=2**63), "annotation.SubmittedAnnotation.id: Input should be less than"),
+        (created(completed_by="x"), "annotation.SubmittedAnnotation.completed_by"),
+        (created(completed_by=1.5), "annotation.SubmittedAnnotation.completed_by"),
+        (created(completed_by=2**40), "annotation.SubmittedAnnotation.completed_by"),
+        (created(completed_by={"id": "x"}), "annotation.SubmittedAnnotation.completed_by"),
+        (created(was_cancelled="no"), "annotation.SubmittedAnnotation.was_cancelled"),
+        (created(ground_truth=[]), "annotation.SubmittedAnnotation.ground_truth"),
+        (created(task="x"), "annotation.SubmittedAnnotation.task"),
+        (created(task=2**63), "annotation.SubmittedAnnotation.task"),
+        (created(task={"id": []}), "annotation.SubmittedAnnotation.task"),
+        (created(task=None) | {"task": None}, "annotation 7 names no task"),
+        (created() | {"task": {"id": 3, "data": "red.png"}}, "task.EventTask.data"),
+        (
+            created() | {"project": {"id": 1, "label_config": 5}},
+            "project.label_config: Input should be a valid str",
+        ),
+        (
+            requests.event("PROJECT_UPDATED") | {"project": {"id": 1, "label_config": "<View>\x00</View>"}},
+            "project.label_config: Value error, the text has a NUL character",
+        ),
+        (requests.event("TASKS_DELETED", tasks=[{"id": 2**63}]), "tasks.0.id: Input should be less than"),
+        (requests.event("ANNOTATIONS_DELETED", annotations=[{"id": 2**80}]), "annotations.0.id"),
         (requests.event("ANNOTATIONS_DELETED", annotations=[{"id": 1}, {}]), "annotations.1.id: Field required"),
         (requests.event("ANNOTATIONS_DELETED"), "annotations: Field required"),
         (requests.event("TASKS_CREATED", tasks={"id": 1}), "tasks: Input should be a valid list"),
@@ -156,7 +191,22 @@ def test_a_malformed_event_is_refused_with_the_reason_and_nothing_is_stored(
     assert client.get("/api/v1/projects").json == {"projects": []}
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b'{"action": "X"} y', b"\xff", b'{"action": "\xff"}', b"[" * 100_000])
+NO_JSON = [
+    b"",
+    b"{",
+    b'{"action": "X"} y',
+    b"\xff",
+    b'{"action": "\xff"}',
+    b"[" * 100_000,
+    b'{"action": "PING", "x": NaN}',
+    b'{"action": "PING", "x": 1e400}',
+    b'{"action": "PING", "x": ' + b"1" * 400 + b".0}",
+    b'{"action": "PING", "x": ' + b"1" * 5000 + b"}",
+    b'{"action": "PING", "x": "\\ud800"}',
+]
+
+
+@pytest.mark.parametrize("raw", NO_JSON)
 def test_a_body_that_is_no_json_is_refused_and_nothing_is_stored(
     client: FlaskClient, services: Services, raw: bytes
 ) -> None:
@@ -230,3 +280,92 @@ def test_start_training_that_fails_half_way_stays_pending_for_the_sweep(
     monkeypatch.setattr("backend.webhook_events.training_runs.request", fail)
     assert app.test_client().post("/webhook", json=requests.event("START_TRAINING")).status_code == 500
     assert [event.state for event in stored(services)] == [EventState.PENDING]
+
+
+def nested(depth: int) -> Any:
+    value: Any = "red"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        created(completed_by={"id": 2**31 - 1, "email": "a@example.com"}),
+        created(completed_by=None, was_cancelled=None, ground_truth=None),
+        created(id=2**63 - 1, task=2**63 - 1),
+        created(task={"id": 3, "data": {}}),
+        created(updated_at="2026-11-22 05:12:14+14:00"),
+        created(updated_at="20261122T051214,5Z"),
+        created(updated_at="0001-01-01T00:00:00Z"),
+        created(updated_at="9999-12-31T23:59:59Z"),
+        created(result=[]),
+        created(result=[{}]),
+        created(result=[{"value": None}]),
+        created(result=[{"value": {"choices": nested(150)}}]),
+        created(result=[{"value": {"number": 10**4000, "text": "\x00\x1f\x7f\u2028"}}]),
+        created() | {"task": None},
+        created() | {"task": {"id": 3, "data": None}},
+        requests.event("ANNOTATIONS_CREATED", annotation=[], task=[]),
+        requests.event("ANNOTATIONS_CREATED", annotation=[requests.annotation(7)] * 2, task=[]),
+        requests.event("ANNOTATIONS_DELETED", annotations=[{"id": 2**63 - 1}] * 2),
+        requests.event("TASKS_DELETED", tasks=[{"id": 2**63 - 1}] * 2),
+        requests.event("TASKS_DELETED", tasks=[]),
+        requests.event("PROJECT_UPDATED") | {"project": {"id": 1, "label_config": "<View"}},
+        requests.event("PROJECT_DELETED"),
+    ],
+)
+def test_an_event_that_is_accepted_can_be_applied_and_shown(
+    client: FlaskClient, services: Services, jobs: FakeJobs, body: dict[str, Any]
+) -> None:
+    assert client.post("/webhook", json=body).status_code == 200
+    apply_pending(services.store)
+    [event] = stored(services)
+    assert (event.state in (EventState.APPLIED, EventState.STALE), event.error) == (True, None)
+    for path in ("/api/v1/projects/1/annotations", "/api/v1/projects/1", "/api/v1/projects", "/api/v1/events"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert json.loads(answer.data, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("action", EVENTS)
+@pytest.mark.parametrize("config", [None, ""])
+def test_an_event_of_a_project_without_a_known_label_config_creates_nothing(
+    client: FlaskClient, services: Services, jobs: FakeJobs, action: str, config: str | None, metric: Any
+) -> None:
+    body = requests.event(action, **EVENTS[action]) | {"project": {"id": 1, "label_config": config}}
+    answer = client.post("/webhook", json=body)
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+    assert [event.state for event in stored(services)] == [EventState.IGNORED]
+    assert runs(services) == []
+    assert jobs.trained == jobs.collected == jobs.looked_ahead == []
+    assert metric("lorabel_events_total", action=action, state="ignored") == 1
+    assert client.get("/api/v1/projects").json == {"projects": []}
+
+
+@pytest.mark.parametrize("action", EVENTS)
+def test_an_event_need_not_repeat_a_label_config_that_is_known(
+    client: FlaskClient, services: Services, jobs: FakeJobs, action: str
+) -> None:
+    client.post("/setup", json=requests.setup())
+    body = requests.event(action, **EVENTS[action]) | {"project": {"id": 1}}
+    assert client.post("/webhook", json=body).status_code == 200
+    assert [event.state for event in stored(services)] != [EventState.IGNORED]
+
+
+def test_an_event_that_finds_a_full_disk_is_answered_with_503(
+    client: FlaskClient, services: Services, jobs: FakeJobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not services.store.is_sqlite:
+        pytest.skip("the limit is one of SQLite")
+    client.post("/setup", json=requests.setup())
+    limit_pages(services.store, more=2)
+    large = created(result=[{"value": "x" * 100_000}])
+    answer = client.post("/webhook", json=large)
+    assert answer.status_code == 503
+    assert "the database cannot be used now" in answer.json["error"]
+    assert "database or disk is full" in caplog.text and "Traceback" not in caplog.text
+    assert stored(services) == []
+    limit_pages(services.store, more=10_000)
+    assert client.post("/webhook", json=large).status_code == 200

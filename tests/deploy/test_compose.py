@@ -20,6 +20,7 @@ LORABEL = ("migrate", "model-server", "backend", "worker-light", "worker-train",
 SERVICES = read(COMPOSE)["services"]
 VARIABLES = {
     "POSTGRES_PASSWORD": "database-password",
+    "REDIS_PASSWORD": "redis-password",
     "LABEL_STUDIO_USERNAME": "someone@example.com",
     "LABEL_STUDIO_PASSWORD": "label-studio-password",
 }
@@ -101,6 +102,14 @@ def test_label_studio_has_the_tested_version_and_allows_private_addresses() -> N
 def test_redis_keeps_its_data() -> None:
     assert "--appendonly yes" in " ".join(SERVICES["redis"]["command"])
     assert _targets("redis") == {"/data": "redis"}
+
+
+def test_redis_needs_a_password_which_the_services_and_the_health_check_have() -> None:
+    services = interpolate(SERVICES, VARIABLES)
+    assert "--requirepass redis-password" in " ".join(services["redis"]["command"])
+    assert services["redis"]["environment"] == {"REDISCLI_AUTH": "redis-password"}
+    for name in LORABEL:
+        assert urlsplit(services[name]["environment"]["REDIS_URL"]).password == "redis-password"
 
 
 def test_all_lorabel_services_share_the_volume_with_the_adapters() -> None:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.e2e
 
 PORTS = ("5432", "6379", "8080", "9090", "9191")
 AUTH = ("label-studio", "pass:word")
+REDIS_PASSWORD = "onlyintests2"
 PROJECT = "1.1795324321"
 CONFIG = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
@@ -84,7 +85,8 @@ class Deployment:
         """Run the health check of a service as Docker does; exit status 0 means healthy."""
         kind, *test = self.services[service]["healthcheck"]["test"]
         assert kind == "CMD"
-        environment = self.environment(service) if service in LONG_RUNNING else dict(os.environ)
+        is_ours = service in LONG_RUNNING
+        environment = self.environment(service) if is_ours else os.environ | self.services[service]["environment"]
         return subprocess.run(
             [self._localize(word) for word in test],
             cwd=ROOT,
@@ -131,6 +133,7 @@ def deployment(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactor
     data = tmp_path_factory.mktemp("compose")
     variables = {
         "POSTGRES_PASSWORD": "not checked: the server trusts this machine",
+        "REDIS_PASSWORD": REDIS_PASSWORD,
         "LABEL_STUDIO_USERNAME": "someone@example.com",
         "LABEL_STUDIO_PASSWORD": "only-in-tests-1",
         "BASIC_AUTH_USER": AUTH[0],
@@ -139,7 +142,7 @@ def deployment(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactor
     }
     services = interpolate(read(COMPOSE)["services"], variables)
     try:
-        with redis_server(services["redis"]["command"]) as redis:
+        with redis_server(services["redis"]["command"], password=REDIS_PASSWORD) as redis:
             ports = {port: free_port() for port in PORTS} | {"5432": postgres.port, "6379": redis.port}
             deployment = Deployment(services, ports, data)
             migrated = subprocess.run(

@@ -265,6 +265,15 @@ def test_preloading_a_missing_adapter_is_answered_404(client: FlaskClient) -> No
         assert "p1.v9/label" in answer.text
 
 
+@pytest.mark.parametrize(
+    "name", ["p1.v1/" + "x" * 300, "p1.v1/" + "ü" * 200, f"p{'1' * 300}.v1/label", "p1.v²/label"]
+)
+def test_preloading_a_name_that_no_adapter_can_have_is_answered_404(client: FlaskClient, name: str) -> None:
+    answer = client.post("/v1/preload", json={"adapters": [name]})
+    assert answer.status_code == 404
+    assert "is no adapter name" in answer.text and len(answer.text) < 1000
+
+
 def test_a_request_that_is_too_large_is_answered_413(client: FlaskClient) -> None:
     assert client.post("/v1/predict", data=b"x" * 2**21).status_code == 413
 

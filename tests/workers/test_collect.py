@@ -3,6 +3,7 @@ import json
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from sqlalchemy import select
 from lorabel.contracts import Content, EmbedInput, Modality
 from lorabel.database import projects, task_embeddings, training_runs
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, Event, EventState, Project
+from lorabel.database.tables import Annotation, Event, EventState, Project, now
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.settings import Settings
+from tests.sqlite_limits import limit_pages, limit_parameters
 from tests.workers.events import PROJECT, annotation, at, deletion, put, recorded, task_deletion
 from workers import collect
 from workers.collect import apply_pending, apply_some
@@ -241,3 +243,114 @@ def test_times_are_compared_by_value_and_not_as_text(store: Store) -> None:
     put(store, same)
     apply_pending(store)
     assert final_state(store) == {1: (10, "red")}
+
+
+def put_into(store: Store, project_id: int, *bodies: dict[str, Any]) -> None:
+    """Add events of any project to the database."""
+    with store.write() as session:
+        for body in bodies:
+            session.add(Event(action=body["action"], project_id=project_id, payload=json.dumps(body)))
+            session.flush()
+
+
+def test_an_event_changes_annotations_of_its_own_project_only(store: Store) -> None:
+    put_into(store, 1, annotation(1, 10, "red", 0))
+    put_into(
+        store,
+        2,
+        annotation(1, 10, "blue", 5, "ANNOTATION_UPDATED"),
+        annotation(1, 99, "blue", 6),
+        deletion(1),
+        task_deletion(10),
+    )
+    apply_pending(store)
+    with store.read() as session:
+        assert session.get_one(Annotation, 1).project_id == 1
+        errors = session.scalars(select(Event.error).where(Event.state == "failed")).all()
+    assert final_state(store) == {1: (10, "red")}
+    assert states(store) == ["applied", "failed", "failed", "failed", "applied"]
+    assert set(errors) == {"annotation 1 belongs to another project, whose rows an event cannot change"}
+
+
+def test_an_event_with_annotations_of_two_projects_changes_those_of_its_own(store: Store) -> None:
+    put_into(store, 1, annotation(1, 10, "red", 0))
+    put_into(store, 2, annotation(2, 20, "red", 0), deletion(1, 2))
+    apply_pending(store)
+    assert final_state(store) == {1: (10, "red"), 2: ("deleted",)}
+    assert states(store) == ["applied", "applied", "applied"]
+
+
+def test_deletions_in_one_project_take_no_ids_from_another(store: Store) -> None:
+    """Otherwise the deletion of an id that Label Studio has not used yet stops another project's annotation."""
+    put_into(store, 2, deletion(1, 2), task_deletion(10, 20))
+    put_into(store, 1, annotation(1, 10, "red", 0), annotation(2, 20, "blue", 0), deletion(2))
+    apply_pending(store)
+    assert final_state(store) == {1: (10, "red"), 2: ("deleted",)}
+    with store.read() as session:
+        assert set(session.scalars(select(Annotation.project_id))) == {1}
+
+
+@pytest.mark.parametrize("year", ["2999", "9999"])
+def test_a_time_in_the_far_future_does_not_stop_later_updates(store: Store, year: str) -> None:
+    forged = annotation(1, 10, "red", 0, updated_at=f"{year}-01-01T00:00:00Z")
+    put(store, forged)
+    apply_pending(store)
+    with store.read() as session:
+        row = session.get_one(Annotation, 1)
+        assert row.updated_at is not None and row.updated_at <= now()
+    later = (now() + timedelta(seconds=1)).isoformat()
+    put(store, forged, annotation(1, 10, "blue", 0, "ANNOTATION_UPDATED", updated_at=later))
+    apply_pending(store)
+    assert final_state(store) == {1: (10, "blue")}
+    assert states(store) == ["applied", "stale", "applied"]
+
+
+def test_a_time_in_the_far_future_that_an_older_version_stored_is_not_believed(store: Store) -> None:
+    put(store, annotation(1, 10, "red", 0))
+    apply_pending(store)
+    with store.write() as session:
+        session.get_one(Annotation, 1).updated_at = now() + timedelta(days=3650)
+    put(store, annotation(1, 10, "blue", 5, "ANNOTATION_UPDATED"))
+    apply_pending(store)
+    assert final_state(store) == {1: (10, "blue")}
+
+
+def test_a_label_studio_whose_clock_is_a_little_ahead_is_believed(store: Store) -> None:
+    second, first = ((now() + timedelta(seconds=ahead_s)).isoformat() for ahead_s in (90, 60))
+    put(
+        store,
+        annotation(1, 10, "blue", 0, "ANNOTATION_UPDATED", updated_at=second),
+        annotation(1, 10, "red", 0, updated_at=first),
+    )
+    apply_pending(store)
+    assert final_state(store) == {1: (10, "blue")}
+    assert states(store) == ["applied", "stale"]
+
+
+@pytest.fixture
+def sqlite_store(store: Store) -> Store:
+    if not store.is_sqlite:
+        pytest.skip("the limit is one of SQLite")
+    return store
+
+
+def test_events_stay_pending_while_the_disk_is_full_and_other_projects_go_on(sqlite_store: Store) -> None:
+    large = annotation(1, 10, "red", 0)
+    large["task"]["data"] = {"text": "x" * 200_000}
+    put_into(sqlite_store, 1, large, annotation(2, 20, "red", 0))
+    put_into(sqlite_store, 2, annotation(3, 30, "red", 0))
+    limit_pages(sqlite_store, more=8)
+    assert apply_pending(sqlite_store) == 1
+    assert states(sqlite_store) == ["pending", "pending", "applied"]
+    limit_pages(sqlite_store, more=10_000)
+    assert apply_pending(sqlite_store) == 2
+    assert states(sqlite_store) == ["applied"] * 3
+    assert final_state(sqlite_store) == {1: (10, "red"), 2: (20, "red"), 3: (30, "red")}
+
+
+def test_an_event_may_delete_more_tasks_than_a_statement_has_parameters(sqlite_store: Store) -> None:
+    limit_parameters(sqlite_store, 999)
+    put(sqlite_store, annotation(1, 2999, "red", 0), task_deletion(*range(3000)), deletion(*range(5000, 8000)))
+    apply_pending(sqlite_store)
+    assert states(sqlite_store) == ["applied"] * 3
+    assert final_state(sqlite_store)[1] == ("deleted",)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
-from tests.lorabel.commands.conftest import RunLorabel, environment
+from tests.lorabel.commands.conftest import CommandResult, RunLorabel, environment
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from tests.servers import free_port
 from tests.workers.conftest import add_tasks
 
 PROGRAM = Path(sys.prefix) / "bin" / "lorabel"
@@ -194,3 +196,73 @@ def test_search_prints_tasks_with_their_similarity_and_links(
 def test_a_search_needs_a_text_or_a_task(lorabel: RunLorabel) -> None:
     assert lorabel("search", "1").exit_status == 2
     assert lorabel("search", "1", "a red star", "--task", "3").exit_status == 2
+
+
+COMMANDS = [
+    ("migrate",),
+    ("up",),
+    ("status",),
+    ("versions", "1"),
+    ("promote", "1", "v1"),
+    ("rollback", "1"),
+    ("train", "1"),
+    ("preannotate", "1"),
+    ("order", "1"),
+    ("label-errors", "1"),
+    ("search", "1", "red"),
+    ("index", "1"),
+]
+CONNECT = ("connect", "--label-studio-url", "http://127.0.0.1:9", "--api-key", "k", "--project", "1")
+
+
+def assert_is_one_line(result: CommandResult, reason: str) -> None:
+    assert result.exit_status == 1
+    assert reason in result.errors
+    assert "Traceback" not in result.output + result.errors
+    assert len(result.errors.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, CONNECT, ("doctor",), ("demo", "--headless")])
+def test_a_data_dir_that_is_a_file_is_told_in_one_line(
+    lorabel: RunLorabel, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below"):
+        result = lorabel(*command, DATA_DIR=str(folder), DATABASE_URL="")
+        assert_is_one_line(result, f"DATA_DIR is '{folder}', but '{file}' is a file; set it to a folder")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_broken_database_file_is_told_in_one_line(
+    lorabel: RunLorabel, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "broken.db").write_bytes(b"no database" * 1000)
+    handler = signal.getsignal(signal.SIGTERM)  # `up` sets its own
+    result = lorabel(*command, DATABASE_URL=f"sqlite:///{tmp_path}/broken.db", PORT=str(free_port()))
+    signal.signal(signal.SIGTERM, handler)
+    assert_is_one_line(result, "broken.db cannot be used: file is not a database; repair it, or restore a copy")
+
+
+def test_a_database_that_breaks_later_is_told_in_one_line(lorabel: RunLorabel, settings: Settings) -> None:
+    """The schema can be read, and then a table cannot."""
+    if settings.database_url is not None:
+        pytest.skip("only a file can be broken from here")
+    file = settings.data_dir / "lorabel.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'project'").fetchone()[0]
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+    with file.open("r+b") as content:
+        content.seek((page - 1) * size)
+        content.write(b"\xff" * size)
+    assert_is_one_line(lorabel("status"), "the database cannot be used: database disk image is malformed")
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "nonsense://secret@x/y", "mysql://secret@x/y", "postgresql://secret@x:y/z"]
+)
+def test_a_malformed_database_url_is_told_without_its_value(lorabel: RunLorabel, url: str) -> None:
+    result = lorabel("status", DATABASE_URL=url)
+    assert_is_one_line(result, "DATABASE_URL is no address of a database")
+    assert "secret" not in result.errors

@@ -56,8 +56,24 @@ def test_the_temporary_folder_of_a_killed_run_is_not_an_adapter_and_can_be_remov
 
 
 @pytest.mark.parametrize(
-    "name", ["", "label", "../p1.v1/label", "p1.v1/..", "p1.v1/.", "p1.v1/a/b", "/etc/passwd"]
+    "name",
+    [
+        *("", "label", "../p1.v1/label", "p1.v1/..", "p1.v1/.", "p1.v1/a/b", "/etc/passwd"),
+        *("p1.v1/" + "x" * 300, "p1.v1/" + "ü" * 128, "p1.v1/\x00", f"p1.v{'1' * 300}/label", "p².v1/label"),
+        *("p1.v٣/label", "p1.v1/\ud800" + "x" * 300),
+    ],
 )
 def test_a_name_that_is_not_an_adapters_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(NotFoundError, match="no adapter name"):
         AdapterFolders(tmp_path).path(name)
+
+
+def test_a_name_of_the_longest_length_may_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="is not in"):
+        AdapterFolders(tmp_path).path("p1.v1/" + "x" * 255)
+
+
+def test_a_folder_that_is_no_version_does_not_hide_the_last_number(tmp_path: Path) -> None:
+    for name in ("p1.v2", "p1.v3.bak", "p1.v²", "p1.v"):
+        (tmp_path / name).mkdir()
+    assert AdapterFolders(tmp_path).last_number(1) == 2

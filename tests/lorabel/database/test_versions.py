@@ -9,7 +9,7 @@ def test_a_version_may_be_named_in_a_short_form(name: str | int) -> None:
     assert versions.parse_number(1, name) == 3
 
 
-@pytest.mark.parametrize("name", ["p2.v3", "latest", "", "p1.v"])
+@pytest.mark.parametrize("name", ["p2.v3", "latest", "", "p1.v", "²", "v٣", "9" * 20, "9" * 5000, "-1"])
 def test_another_projects_version_and_other_names_are_refused(name: str) -> None:
     with pytest.raises(NotFoundError, match="names no version of project 1"):
         versions.parse_number(1, name)

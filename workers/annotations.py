@@ -1,0 +1,186 @@
+"""Rows of annotations and of deleted tasks, as Label Studio's events and its API describe them.
+
+Each function changes rows of one project only. An annotation has one row, whose key is Label Studio's id. A row
+that belongs to another project is left alone.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from lorabel.database import task_embeddings
+from lorabel.database.store import Store, id_chunks
+from lorabel.database.tables import Annotation, DeletedTask, UnreadableTask, now
+
+log = logging.getLogger(__name__)
+
+MOST_CLOCK_SKEW = timedelta(minutes=5)
+MOST_LOGGED_IDS = 10
+
+
+class Received(NamedTuple):
+    """An annotation as Label Studio sends it, with its task's id and data; either is None if it was not sent."""
+
+    annotation: dict[str, Any]
+    task_id: int | None
+    task_data: dict[str, Any] | None
+
+
+def apply_annotations(session: Session, project_id: int, received: Iterable[Received]) -> list[bool]:
+    """Store the annotations that are newer than ours. The caller has locked the project's row.
+
+    Returns:
+        For each annotation whether it was newer. One whose row belongs to another project is not.
+    """
+    received = list(received)
+    rows = _rows_by_id(session, [item.annotation["id"] for item in received])
+    foreign_ids = _foreign_ids(rows, project_id)
+    _log_foreign(project_id, foreign_ids)
+    deleted_tasks = _deleted_tasks(
+        session, project_id, {item.task_id for item in received if item.task_id is not None}
+    )
+    are_newer = []
+    for item in received:
+        annotation_id = item.annotation["id"]
+        row = rows.get(annotation_id)
+        updated_at = datetime.fromisoformat(item.annotation["updated_at"])
+        replaces = row is None or row.project_id != project_id or _is_newer(row, item, updated_at)
+        are_newer.append(annotation_id not in foreign_ids and replaces)
+        if not are_newer[-1]:
+            continue
+        if row is None:
+            row = Annotation(id=annotation_id, times_applied=0)
+            session.add(row)
+            rows[annotation_id] = row
+        row.project_id = project_id
+        _fill(row, item, updated_at)
+        row.is_deleted = item.task_id in deleted_tasks
+    return are_newer
+
+
+def delete_annotations(session: Session, project_id: int, ids: Sequence[int]) -> int:
+    """Mark annotations as deleted, also those that we have never seen. Returns how many that changed."""
+    rows = _rows_by_id(session, ids)
+    foreign_ids = _foreign_ids(rows, project_id)
+    _log_foreign(project_id, foreign_ids)
+    changed = 0
+    for annotation_id in dict.fromkeys(ids):
+        row = rows.get(annotation_id)
+        if row is None:
+            session.add(Annotation(id=annotation_id, project_id=project_id, is_deleted=True, times_applied=1))
+        elif row.is_deleted or annotation_id in foreign_ids:
+            continue
+        else:
+            row.is_deleted, row.times_applied = True, row.times_applied + 1
+        changed += 1
+    return changed
+
+
+def delete_tasks(store: Store, session: Session, project_id: int, task_ids: Collection[int]) -> int:
+    """Delete tasks and their annotations, for which no event comes. Returns how many of both that changed."""
+    task_embeddings.delete_tasks(store, session, project_id, task_ids)
+    new_ids = set(task_ids)
+    changed = 0
+    for chunk in id_chunks(task_ids):
+        of_tasks = (UnreadableTask.project_id == project_id, UnreadableTask.task_id.in_(chunk))
+        session.execute(delete(UnreadableTask).where(*of_tasks))
+        # Of any project, because a task id has one row.
+        new_ids -= set(session.scalars(select(DeletedTask.task_id).where(DeletedTask.task_id.in_(chunk))))
+        not_deleted = select(Annotation).where(
+            Annotation.project_id == project_id, Annotation.task_id.in_(chunk), Annotation.is_deleted.is_(False)
+        )
+        for row in session.scalars(not_deleted):
+            row.is_deleted, row.times_applied = True, row.times_applied + 1
+            changed += 1
+    session.add_all(DeletedTask(task_id=task_id, project_id=project_id) for task_id in new_ids)
+    return changed + len(new_ids)
+
+
+def ids_of_other_projects(session: Session, project_id: int, ids: Collection[int]) -> list[int]:
+    """Those of the annotation ids whose rows belong to another project, ascending."""
+    return sorted(_foreign_ids(_rows_by_id(session, ids), project_id))
+
+
+def _is_newer(row: Annotation, received: Received, updated_at: datetime) -> bool:
+    """Whether a received state replaces the stored one.
+
+    A time that is further in the future than clocks differ is not believed. With it the order of the two states is
+    not known, and the state that arrived last is taken as the newer one if it differs.
+    """
+    if row.is_deleted:
+        return False
+    if row.updated_at is None:
+        return True
+    latest = now() + MOST_CLOCK_SKEW
+    if row.updated_at > latest or updated_at > latest:
+        return _differs(row, received)
+    return row.updated_at < updated_at
+
+
+def _differs(row: Annotation, received: Received) -> bool:
+    annotation = received.annotation
+    stored = (row.task_id, row.result, row.was_cancelled, row.ground_truth)
+    flags = (bool(annotation.get("was_cancelled")), bool(annotation.get("ground_truth")))
+    return stored != (received.task_id, annotation["result"], *flags)
+
+
+def _fill(row: Annotation, received: Received, updated_at: datetime) -> None:
+    annotation, received_at = received.annotation, now()
+    is_believed = updated_at <= received_at + MOST_CLOCK_SKEW
+    row.task_id, row.received_at = received.task_id, received_at
+    row.updated_at = updated_at if is_believed else received_at
+    row.task_data = received.task_data if received.task_data is not None else row.task_data
+    row.result = annotation["result"]
+    row.was_cancelled = bool(annotation.get("was_cancelled"))
+    row.ground_truth = bool(annotation.get("ground_truth"))
+    row.completed_by = reference_id(annotation.get("completed_by"))
+    row.run_id = None
+    row.times_applied += 1
+
+
+def reference_id(value: Any) -> int | None:
+    """The id of a user or task, which Label Studio sends either as the id or as an object with the key `id`."""
+    return value.get("id") if isinstance(value, dict) else value
+
+
+def _foreign_ids(rows: dict[int, Annotation], project_id: int) -> set[int]:
+    """The ids of rows that belong to another project.
+
+    A row does not count if a deletion is all that it tells. Otherwise the deletions of one project could take ids
+    away from the others before Label Studio uses them.
+    """
+    return {row.id for row in rows.values() if row.project_id != project_id and not _is_unknown(row)}
+
+
+def _log_foreign(project_id: int, foreign_ids: Collection[int]) -> None:
+    if foreign_ids:
+        shown = ", ".join(map(str, sorted(foreign_ids)[:MOST_LOGGED_IDS]))
+        reason = "belong to other projects and stay as they are"
+        log.warning("project %d: %d annotations %s: %s", project_id, len(foreign_ids), reason, shown)
+
+
+def _is_unknown(row: Annotation) -> bool:
+    """Whether a deletion is all that we know of the annotation."""
+    return row.is_deleted and row.updated_at is None
+
+
+def _rows_by_id(session: Session, ids: Collection[int]) -> dict[int, Annotation]:
+    """The rows with these ids, of any project."""
+    return {
+        row.id: row
+        for chunk in id_chunks(ids)
+        for row in session.scalars(select(Annotation).where(Annotation.id.in_(chunk)))
+    }
+
+
+def _deleted_tasks(session: Session, project_id: int, task_ids: Collection[int]) -> set[int]:
+    of_project = select(DeletedTask.task_id).where(DeletedTask.project_id == project_id)
+    return {
+        task_id
+        for chunk in id_chunks(task_ids)
+        for task_id in session.scalars(of_project.where(DeletedTask.task_id.in_(chunk)))
+    }
