@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lorabel.database.tables import Table
+from lorabel.private_folders import make_private
 from lorabel.settings import Settings
 
 BUSY_TIMEOUT_S = 15
@@ -43,7 +44,13 @@ class Store:
 
     @classmethod
     def open(cls, settings: Settings) -> "Store":
-        """The database that the settings name (`DATABASE_URL`)."""
+        """The database that the settings name (`DATABASE_URL`). The default is in DATA_DIR, which is made private.
+
+        Raises:
+            SettingsError: the database is in DATA_DIR, and DATA_DIR is not a folder or cannot be created.
+        """
+        if settings.database_url is None:
+            make_private(settings.data_dir)
         return cls(settings.database)
 
     @contextmanager
