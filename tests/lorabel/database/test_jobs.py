@@ -11,7 +11,7 @@ import pytest
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from lorabel.commands.supervisor import redis_command
+from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.database.jobs import COLLECT_LINGER_S, Jobs
 from lorabel.database.tables import BulkRun
 from lorabel.settings import Settings
@@ -20,7 +20,7 @@ from lorabel.settings import Settings
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Jobs]:
     settings = Settings(data_dir=tmp_path)
-    server = subprocess.Popen(redis_command(settings), stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(EmbeddedRedis(settings).command(), stdout=subprocess.DEVNULL)
     jobs = Jobs(settings)
     while not jobs.is_reachable():
         time.sleep(0.05)
