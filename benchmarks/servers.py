@@ -20,7 +20,7 @@ from tests.servers import free_port
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
-# The training worker loads its base model after `ready`; measurements start when it has.
+# The processes settle before measurements start.
 SETTLE_S = 3.0
 
 

@@ -3,16 +3,17 @@
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
 
-import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lorabel.private_folders import is_private
+
 LONGEST_SOCKET_PATH = 100
+REDIS_SOCKET = "redis.sock"
 
 
 def _by_name(prefix: str) -> dict[str, str]:
@@ -50,7 +51,10 @@ class Settings(BaseSettings):
     threads: int = Field(160, ge=8, description="Threads per process of the backend.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
-    data_dir: Path = Field(Path(".lorabel"), description="Folder of database, adapters and embedded Redis.")
+    data_dir: Path = Field(
+        Path(".lorabel"),
+        description="Folder of database, adapters, logs and embedded Redis; made private (mode 0700).",
+    )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in DATA_DIR.")
     redis_url: str | None = Field(None, description="URL of the Redis for the queues; default: an embedded Redis.")
     model_server_url: str = Field(
@@ -228,12 +232,25 @@ class Settings(BaseSettings):
 
     @property
     def redis_socket(self) -> Path:
-        """Socket of the embedded Redis: in DATA_DIR, or if that path is too long, in the temporary folder."""
-        path = self.data_dir.absolute() / "redis" / "redis.sock"
-        if len(str(path)) <= LONGEST_SOCKET_PATH:
-            return path
-        name = hashlib.blake2b(str(path).encode(), digest_size=8).hexdigest()
-        return Path(tempfile.gettempdir()) / f"lorabel-{name}.sock"
+        """Socket of the embedded Redis: in DATA_DIR, or if its path is too long, where `redis_socket_link` points.
+
+        If there is no link yet, or if it points to a folder of another user, this is the path that is too long, at
+        which no program can listen.
+        """
+        link = self.redis_socket_link
+        if link is not None and link.is_symlink() and is_private(link.readlink()):
+            return link.readlink() / REDIS_SOCKET
+        return self._redis_folder / REDIS_SOCKET
+
+    @property
+    def redis_socket_link(self) -> Path | None:
+        """Link to the private folder of the socket; None if the socket is in DATA_DIR."""
+        is_short = len(os.fsencode(self._redis_folder / REDIS_SOCKET)) <= LONGEST_SOCKET_PATH
+        return None if is_short else self.data_dir.absolute() / "redis-socket"
+
+    @property
+    def _redis_folder(self) -> Path:
+        return self.data_dir.absolute() / "redis"
 
     @property
     def adapters_dir(self) -> Path:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 from redis import Redis
@@ -17,7 +18,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
 from lorabel import logs
-from lorabel.database.jobs import BULK, JOB_FUNCTIONS, LIGHT, LOOKAHEAD, TRAIN
+from lorabel.database.jobs import BULK, JOB_FUNCTIONS, LIGHT, LOOKAHEAD, TRAIN, Jobs
 from lorabel.settings import Settings
 from workers.requeue_sweep import sweep_forever
 from workers.services import Services
@@ -30,6 +31,7 @@ TRAINING_NICENESS = 10
 # A waiting worker renews its entry in Redis 15 s before it expires; container health checks look at the entry.
 WORKER_TTL_S = 45
 AHEAD_PAUSE_S = 5.0
+REDIS_PAUSE_S = 1.0
 
 
 class RefusedJobError(Exception):
@@ -104,10 +106,21 @@ def main(queue_name: str) -> None:
         threading.Thread(target=_work_ahead, args=(settings, stop), name=LOOKAHEAD, daemon=True).start()
     log.info("worker of queue %s, process %d", queue_name, os.getpid())
     try:
+        _wait_for_redis(services.jobs)
         work(queue_name, settings)
     finally:
         stop.set()
         services.close()
+
+
+def _wait_for_redis(jobs: Jobs) -> None:
+    """Wait until Redis answers. RQ would raise instead, and the end of the process would end the sweep, too."""
+    is_logged = False
+    while not jobs.is_reachable():
+        if not is_logged:
+            log.warning("Redis does not answer; this worker takes no jobs until it does")
+            is_logged = True
+        time.sleep(REDIS_PAUSE_S)
 
 
 def work(queue_name: str, settings: Settings, worker_type: type[Worker] = Worker) -> None:

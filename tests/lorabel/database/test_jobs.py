@@ -12,7 +12,7 @@ import pytest
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from lorabel.commands.supervisor import redis_command
+from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.database.jobs import COLLECT_LINGER_S, Jobs
 from lorabel.database.tables import BulkRun
 from lorabel.settings import Settings
@@ -28,7 +28,7 @@ def jobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     elif shutil.which("redis-server") is None:
         skip_or_fail("redis-server is not on the PATH: apt-get install redis-server")
     settings = Settings(data_dir=tmp_path)
-    server = subprocess.Popen(redis_command(settings), stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(EmbeddedRedis(settings).command(), stdout=subprocess.DEVNULL)
     jobs = Jobs(settings)
     while not jobs.is_reachable():
         time.sleep(0.05)

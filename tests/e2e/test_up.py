@@ -1,0 +1,116 @@
+"""`lorabel up` itself is killed, started twice, or started with broken data."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+
+from lorabel.commands.processes import start_time
+from tests.e2e import lorabel_processes
+from tests.e2e.label_studio_server import kill_group
+from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
+from tests.e2e.processes import descendants, kill_alone, wait_until
+from tests.hidden_programs import path_without
+from tests.workers.pictures import LABEL_CONFIG, data_url, pictures
+
+pytestmark = pytest.mark.e2e
+
+END_TIMEOUT_S = 30.0
+RECOVERY_TIMEOUT_S = 30.0
+GARBAGE = b"this is no append-only file\n" * 50
+
+
+def up_again(lorabel: Lorabel) -> subprocess.CompletedProcess[str]:
+    """`lorabel up` with the same settings, which must end by itself."""
+    environment = {**bare_environment(), **lorabel.environment}
+    return subprocess.run([PROGRAM, "up"], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def end(lorabel: Lorabel) -> None:
+    kill_group(lorabel.process)
+
+
+def is_healthy(lorabel: Lorabel) -> bool:
+    try:
+        return httpx.get(f"{lorabel.url}/health", timeout=1.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_second_up_names_the_first_and_does_not_disturb_it(start_lorabel: Callable[..., Lorabel]) -> None:
+    lorabel = start_lorabel()
+    second = up_again(lorabel)
+    assert second.returncode == 1
+    assert f"is in use by process {lorabel.process.pid}" in " ".join(second.stderr.split())
+    assert is_healthy(lorabel)
+    end(lorabel)
+
+
+def test_a_killed_up_leaves_no_process_and_the_next_gets_ready(tmp_path: Path) -> None:
+    lorabel = lorabel_processes.start(tmp_path)
+    started = descendants(lorabel.process.pid)
+    assert len(started) > 6
+    os.killpg(lorabel.process.pid, signal.SIGKILL)
+    lorabel.process.wait()
+    successor = lorabel_processes.start(tmp_path, lorabel.environment)
+    try:
+        wait_until(lambda: not any(map(start_time, started)), END_TIMEOUT_S, "nothing of the first is left")
+        assert is_healthy(successor)
+    finally:
+        end(successor)
+
+
+def test_predict_is_back_within_seconds_after_the_kill_of_gunicorns_masters(
+    start_lorabel: Callable[..., Lorabel],
+) -> None:
+    """Their workers live on and hold the ports until the supervisor ends them."""
+    lorabel = start_lorabel()
+    assert _answers_predict(lorabel)
+    parts = ("backend", "model_server")
+    for part in parts:
+        kill_alone(lorabel, part)
+
+    def listen_again() -> bool:
+        return all(_log(lorabel, part).count("Listening at") == 2 for part in parts)
+
+    wait_until(listen_again, RECOVERY_TIMEOUT_S, "both listen again")
+    wait_until(lambda: _answers_predict(lorabel), RECOVERY_TIMEOUT_S, "/predict answers")
+    end(lorabel)
+
+
+@pytest.mark.parametrize("redis", ["installed", "embedded"])
+def test_up_gets_ready_with_a_broken_append_only_file(tmp_path: Path, redis: str) -> None:
+    folder = tmp_path / "data" / "redis"
+    # What Redis 7 and Redis 6.2 read first.
+    for path in (folder / "appendonlydir" / "appendonly.aof.manifest", folder / "appendonly.aof"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(GARBAGE)
+    path_variable = {"PATH": path_without(["redis-server"], tmp_path / "path")} if redis == "embedded" else {}
+    lorabel = lorabel_processes.start(tmp_path, path_variable)
+    try:
+        with Redis.from_url(lorabel.settings.redis) as connection:
+            assert connection.ping()
+            assert connection.scard("rq:workers:light") == 1, "ready was printed before the worker was there"
+        assert "No work is lost" in " ".join(lorabel.log.read_text().split())
+        assert (tmp_path / "data" / "redis.broken").is_dir()
+    finally:
+        end(lorabel)
+
+
+def _log(lorabel: Lorabel, name: str) -> str:
+    return (lorabel.settings.data_dir / "logs" / f"{name}.log").read_text(errors="replace")
+
+
+def _answers_predict(lorabel: Lorabel) -> bool:
+    tasks = [{"id": 1, "data": {"image": data_url(pictures(1)[0])}}]
+    body = {"tasks": tasks, "project": "1.1", "label_config": LABEL_CONFIG, "params": {"context": None}}
+    try:
+        answer = httpx.post(f"{lorabel.url}/predict", json=body, timeout=10.0, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return answer.is_success and bool(answer.json()["results"][0]["result"])
