@@ -80,6 +80,7 @@ def test_the_model_server_learns_that_label_studio_has_disconnected(
     assert model_server.disconnected == 1
 
 
+@pytest.mark.slow
 def test_a_body_in_chunks_is_limited_too(settings: Settings) -> None:
     with gunicorn(settings, MAX_REQUEST_MB="1") as client:
         chunks = (b"x" * 2**16 for _ in range(32))
@@ -119,6 +120,7 @@ def test_health_and_setup_stay_fast_during_slow_predictions(
     assert sorted(seconds)[10] < 0.1
 
 
+@pytest.mark.slow
 def test_a_path_cannot_forge_a_log_line(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
     forged = "2026-11-26 15:00:00,000 INFO backend.app: forged"
     with gunicorn(settings) as client:

@@ -178,7 +178,8 @@ def test_relative_addresses_go_to_label_studio_with_its_token(
     upload, other = (row.input["contents"][0]["media"] for row in model_server.rows)
     assert upload["url"] == "http://labels.example.com/data/upload/1/red.png"
     assert (upload["authorization"], upload["is_trusted"]) == ("Token legacy", False)
-    assert other == {"url": "http://other.test/red.png", "authorization": None, "is_trusted": False}
+    assert other["url"] == "http://other.test/red.png"
+    assert (other["authorization"], other["is_trusted"], other["is_label_studio"]) == (None, False, False)
 
 
 def test_a_region_against_the_label_config_is_dropped_logged_and_counted(

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import COLOURS
 from lorabel.errors import ModelServerError
@@ -39,6 +41,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_after_its_device_is_lost_the_model_server_starts_anew_and_answers(tmp_path: Path) -> None:
     port = free_port()
     settings = Settings(model_server_url=f"http://127.0.0.1:{port}")

@@ -227,6 +227,7 @@ def test_a_run_without_new_annotations_ends_with_a_reason(
     assert run.version_number is None
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_new_and_nothing_held_out_is_scored_on_what_it_learned(
     services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +334,7 @@ def test_annotations_whose_media_cannot_be_downloaded_stay_new_and_are_learned_w
     assert version_of(store, train(store, "20 new annotations")).state == VersionState.LIVE
 
 
+@pytest.mark.slow
 def test_a_run_for_new_annotations_that_are_all_unusable_makes_no_version_of_old_ones(
     services: Services, store: Store
 ) -> None:
@@ -346,6 +348,7 @@ def test_a_run_for_new_annotations_that_are_all_unusable_makes_no_version_of_old
     assert train(store, "a person's").version_number == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [404, 409])
 def test_a_version_whose_adapters_the_model_server_refuses_is_rejected_with_its_reason(
     services: Services, store: Store, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch, status: int

@@ -51,6 +51,7 @@ def wait_until(condition: Callable[[], bool], worker: "subprocess.Popen[bytes]")
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_sweep_runs_without_redis_and_jobs_are_taken_when_it_comes(
     own_redis_settings: Settings, store: Store, light_worker: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_part_that_never_answers_is_named_with_the_end_of_its_log(supervisor: 
         supervisor.wait_until_ready(0.1)
 
 
+@pytest.mark.slow
 def test_redis_and_workers_that_do_not_answer_are_waited_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

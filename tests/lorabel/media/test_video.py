@@ -118,6 +118,7 @@ def test_memory_is_reserved_until_the_last_frame_was_taken() -> None:
         list(decode_video(encoded(brightening(8)), 2, 0.0, MEGAPIXELS, memory=DecodeMemory(90 * 2**20)))
 
 
+@pytest.mark.slow
 def test_frames_may_become_larger_up_to_what_memory_was_reserved_for() -> None:
     """As in recordings of video calls; the first frames have 64 x 48 pixels."""
     small, medium, large = (
