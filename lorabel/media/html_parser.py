@@ -28,7 +28,7 @@ MOST_ATTRIBUTES = 500
 # elements in each paragraph, so a few kilobytes can ask for millions of elements.
 FREE_ELEMENTS = 10_000
 # Seconds of the processor for a page, and for each of its characters: three times what dense markup takes.
-FREE_S = 0.5
+FREE_S = 2.0
 S_PER_CHARACTER = 5e-6
 MOST_S = 5.0
 # States of the tokenizer, or elements, between two looks at the clock.

@@ -151,7 +151,7 @@ def test_a_killed_keeper_is_started_again(supervisor: Supervisor) -> None:
     supervisor.add("sleeper", SLEEP)
     first = supervisor.pids["keeper"]
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: supervisor.pids["keeper"] != first)
+    wait_until(lambda: supervisor.pids.get("keeper", first) != first)
 
 
 def test_data_dir_is_made_private(supervisor: Supervisor) -> None:
