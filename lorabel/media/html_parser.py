@@ -27,7 +27,7 @@ MOST_ATTRIBUTES = 500
 # A page may have this many elements, and one more for each of its characters. A browser repeats open formatting
 # elements in each paragraph, so a few kilobytes can ask for millions of elements.
 FREE_ELEMENTS = 10_000
-# Seconds of the processor for a page, and for each of its characters: three times what dense markup takes.
+# Seconds of the processor for a page, and for each of its characters: several times what dense markup takes.
 FREE_S = 2.0
 S_PER_CHARACTER = 5e-6
 MOST_S = 5.0
