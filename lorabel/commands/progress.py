@@ -46,7 +46,8 @@ def report(run: BulkRun, console: Console) -> None:
     """Print how the run ended: numbers of tasks, duration, and the reasons of the first failures."""
     counts = f"{run.done} tasks predicted, {run.skipped} had a prediction already"
     if run.strategy is not None:
-        counts = f"{run.done} tasks ordered by {run.strategy}, {run.skipped} not compared and therefore last"
+        counts = f"{run.done} tasks ordered by {run.strategy}"
+        counts += f", {run.skipped} not compared and therefore last" if run.skipped else ""
     console.print(f"bulk run {run.id} {run.state}: {counts}, {run.failed} failed")
     if run.started_at and run.finished_at:
         seconds = (run.finished_at - run.started_at).total_seconds()
