@@ -94,7 +94,7 @@ def serve() -> Iterator[Site]:
 
 
 def fetcher(settings: Settings, **changed: Any) -> Fetcher:
-    return Fetcher(settings.model_copy(update={"media_timeout_s": 0.4, "media_max_mb": 1, **changed}))
+    return Fetcher(settings.model_copy(update={"media_timeout_s": 1.5, "media_max_mb": 1, **changed}))
 
 
 def reason(fetcher: Fetcher, media: MediaRef) -> tuple[str, bool]:
@@ -263,7 +263,7 @@ def test_a_file_that_is_too_large_is_unreadable_for_good_and_one_that_is_too_slo
     settings: Settings, site: Site
 ) -> None:
     def ask(path: str) -> tuple[str, bool]:
-        allowed = fetcher(settings, media_allowed_hosts=site.host)
+        allowed = fetcher(settings, media_allowed_hosts=site.host, media_timeout_s=0.4)
         return reason(allowed, MediaRef(url=f"{site.url}{path}"))
 
     text, is_permanent = ask("/large")
