@@ -12,12 +12,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from redis import Redis
 from sqlalchemy import create_engine, make_url, text
 
-from lorabel.database import store as store_module
 from lorabel.database.store import Store
 from lorabel.database.tables import Table
 from lorabel.settings import Settings
@@ -25,13 +22,24 @@ from tests import skipped
 from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
 
-MIGRATIONS = Path(store_module.__file__).parent / "migrations"
 POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
+TESTS = Path(__file__).parent
+LONGEST_FIRST = (TESTS / "e2e", TESTS / "workers", TESTS / "model_server", TESTS)
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist which tests share a process, and start the folders with the longest tests first.
+
+    The tests of a file share a process, and so do all tests that use the same running Lorabel, which takes long to
+    start. With the longest tests first, all processes end at about the same time.
+    """
+    for item in items:
+        shared = {"lorabel_up", "guarded_lorabel"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group(min(shared) if shared else str(item.path)))
+    items.sort(key=lambda item: next(i for i, folder in enumerate(LONGEST_FIRST) if folder in item.path.parents))
     if POSTGRES is None:
         return
     idle = [item for item in items if not {"settings", "start_lorabel"} & set(getattr(item, "fixturenames", ()))]
@@ -40,14 +48,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was skipped in all runs of this `make test`, and what to install for it."""
+    """Note what was skipped, for the end of `make test`."""
     reports = terminalreporter.stats.get("skipped", [])
     skipped.append(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
-    lines = skipped.summary()
-    if lines:
-        terminalreporter.section("skipped so far")
-        for line in lines:
-            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +63,24 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "lorabel.db"
 
 
+@pytest.fixture(scope="session")
+def postgres_schema() -> Iterator[str]:
+    """The URL of a migrated schema, whose tables each test finds empty: to migrate takes many times as long."""
+    assert POSTGRES is not None
+    schema = f"test_{uuid4().hex}"
+    _execute(POSTGRES, f"CREATE SCHEMA {schema}")
+    url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
+    store = Store(url.render_as_string(hide_password=False))
+    store.migrate()
+    store.close()
+    yield store.engine.url.render_as_string(hide_password=False)
+    _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
+
+
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def settings(
+    request: pytest.FixtureRequest, tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """As in a fresh installation, whatever the developer's environment says."""
     for name in list(os.environ):
         if name.lower() in Settings.model_fields or name.startswith("MODEL_"):
@@ -76,15 +95,10 @@ def settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) ->
     fresh = Settings(data_dir=tmp_path, redis_url=redis_url or f"unix://{tmp_path}/no-redis.sock")
     if POSTGRES is None:
         shutil.copy(migrated, tmp_path)
-        yield fresh
-        return
-    schema = f"test_{uuid4().hex}"
-    _execute(POSTGRES, f"CREATE SCHEMA {schema}")
-    own_url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
-    own = fresh.model_copy(update={"database_url": own_url.render_as_string(hide_password=False)})
-    _create_tables(own)
-    yield own
-    _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
+        return fresh
+    url = request.getfixturevalue("postgres_schema")
+    _empty_tables(url)
+    return fresh.model_copy(update={"database_url": url})
 
 
 @pytest.fixture
@@ -109,15 +123,9 @@ def model_server(shared_model_server: FakeModelServer) -> FakeModelServer:
     return shared_model_server
 
 
-def _create_tables(settings: Settings) -> None:
-    """Create what the migrations lead to, which test_store.py compares, in a fraction of their time."""
-    store = Store.open(settings)
-    with store.write() as session:
-        connection = session.connection()
-        Table.metadata.create_all(connection)
-        newest = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-        MigrationContext.configure(connection).stamp(ScriptDirectory(str(MIGRATIONS)), newest or "")
-    store.close()
+def _empty_tables(url: str) -> None:
+    names = ", ".join(table.name for table in Table.metadata.sorted_tables)
+    _execute(url, f"TRUNCATE {names} RESTART IDENTITY CASCADE")
 
 
 def _execute(url: str, statement: str) -> None:

@@ -249,6 +249,7 @@ def test_without_redis_every_event_is_stored_and_answered(without_redis: Flask, 
     assert [event.action for event in stored(without_redis.extensions[EXTENSION])] == [action]
 
 
+@pytest.mark.slow
 def test_a_bulk_event_of_5000_items_is_stored_as_it_came(client: FlaskClient, services: Services) -> None:
     annotations = [requests.annotation(i, i) | {"unique_id": "x" * 900} for i in range(5000)]
     tasks = [requests.task(i, meta="y" * 500) for i in range(5000)]
