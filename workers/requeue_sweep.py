@@ -21,7 +21,7 @@ def sweep(services: Services) -> None:
     for run in queued_runs:
         services.jobs.train(run.id, run.attempt)
     for bulk_run in queued_bulk_runs:
-        services.jobs.preannotate(bulk_run)
+        services.jobs.carry_out(bulk_run)
 
 
 def sweep_forever(services: Services, stop: threading.Event) -> None:

@@ -19,11 +19,11 @@ class FakeJobs:
     """Stands in for the queues and records the jobs that were enqueued."""
 
     def __init__(self) -> None:
-        self.preannotated: list[int] = []
+        self.carried_out: list[int] = []
         self.looked_ahead: list[tuple[int, int]] = []
 
-    def preannotate(self, run: BulkRun) -> bool:
-        self.preannotated.append(run.id)
+    def carry_out(self, run: BulkRun) -> bool:
+        self.carried_out.append(run.id)
         return True
 
     def look_ahead(self, project_id: int, *, after: int = 0) -> bool:
@@ -55,7 +55,7 @@ def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: FakeJ
     answer = client.post("/api/v1/projects/1/order", json={"strategy": "diversity"})
     assert answer.status_code == 202
     assert (answer.json["strategy"], answer.json["only_unlabeled"]) == ("diversity", True)
-    assert jobs.preannotated == [answer.json["id"]]
+    assert jobs.carried_out == [answer.json["id"]]
     refused = client.post("/api/v1/projects/1/order", json={"strategy": "alphabet"})
     assert refused.status_code == 400 and "strategy: Input should be 'uncertainty'" in refused.json["error"]
 
@@ -71,7 +71,7 @@ def test_a_run_is_queued_shown_and_cancelled(client: FlaskClient, jobs: FakeJobs
         False,
         None,
     )
-    assert jobs.preannotated == [run["id"]]
+    assert jobs.carried_out == [run["id"]]
     assert client.get("/api/v1/projects/1/preannotations").json == {"runs": [run]}
     assert client.get(f"/api/v1/projects/1/preannotations/{run['id']}").json == run
     cancelled = client.post(f"/api/v1/projects/1/preannotations/{run['id']}/cancel").json
@@ -92,7 +92,7 @@ def test_without_task_ids_a_run_has_all_tasks_or_by_default_those_without_an_ann
 @pytest.mark.parametrize("body", [{"task_ids": []}, {"task_ids": ["1"]}, {"only_unlabeled": "perhaps"}, []])
 def test_a_malformed_request_is_refused(client: FlaskClient, jobs: FakeJobs, body: Any) -> None:
     assert client.post("/api/v1/projects/1/preannotate", json=body).status_code == 400
-    assert jobs.preannotated == []
+    assert jobs.carried_out == []
 
 
 def test_a_run_without_a_token_is_refused_with_what_to_do(client: FlaskClient) -> None:
@@ -120,7 +120,7 @@ def test_the_unanswered_tasks_of_a_request_for_many_become_a_bulk_run(
     with services.store.read() as session:
         (run,) = bulk_runs.list_of(session, 1)
     assert run.task_ids == list(range(256, 300)), "tasks that cannot be read are not part of the run"
-    assert jobs.preannotated == [run.id]
+    assert jobs.carried_out == [run.id]
     assert model_server.requests[0].priority == Priority.BULK
 
 
@@ -135,7 +135,7 @@ def test_all_tasks_of_a_request_become_a_bulk_run_if_the_model_server_fails_at_o
     with services.store.read() as session:
         (run,) = bulk_runs.list_of(session, 1)
     assert run.task_ids == [1, 2]
-    assert jobs.preannotated == [run.id]
+    assert jobs.carried_out == [run.id]
     assert client.post("/predict", json=requests.predict(picture(1, "red"))).status_code in (502, 503)
 
 
@@ -145,7 +145,7 @@ def test_without_a_token_unanswered_tasks_become_no_bulk_run_and_are_logged(
 ) -> None:
     entries = results(client, *(picture(i, "blue") for i in range(300)))
     assert entries[256:] == [[]] * 44
-    assert jobs.preannotated == []
+    assert jobs.carried_out == []
     assert "44 tasks stay without a prediction: project 1: predictions cannot be written back" in caplog.text
 
 
