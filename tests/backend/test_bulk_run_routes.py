@@ -7,8 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel.database import bulk_runs, projects
-from lorabel.database.tables import BulkRun
+from lorabel.database import bulk_runs, label_error_reports, leases, projects
+from lorabel.database.tables import BulkRun, RunState
 from lorabel.inference.messages import Priority
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -58,6 +58,42 @@ def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: FakeJ
     assert jobs.carried_out == [answer.json["id"]]
     refused = client.post("/api/v1/projects/1/order", json={"strategy": "alphabet"})
     assert refused.status_code == 400 and "strategy: Input should be 'uncertainty'" in refused.json["error"]
+
+
+def test_label_errors_are_looked_for_by_a_run_and_a_request_for_them_computes_nothing(
+    client: FlaskClient, services: Services, jobs: FakeJobs, model_server: FakeModelServer
+) -> None:
+    """Label Studio needs no token for it."""
+    client.post("/setup", json=requests.setup())
+    assert client.get("/api/v1/projects/1/label-errors").json == {"run": None, "report": None}
+    answer = client.post("/api/v1/projects/1/label-errors")
+    assert (answer.status_code, answer.json["kind"], answer.json["state"]) == (202, "label_errors", "queued")
+    assert client.post("/api/v1/projects/1/label-errors").json == answer.json, "it is not queued twice"
+    assert jobs.carried_out == [answer.json["id"]] * 2
+    run = leases.claim(services.store, BulkRun, answer.json["id"])
+    assert run is not None
+    leases.report(services.store, run, version_number=0, total=25, done=10)
+    shown = client.get("/api/v1/projects/1/label-errors").json
+    assert (shown["run"]["state"], shown["run"]["done"], shown["run"]["total"]) == ("running", 10, 25)
+    assert shown["report"] is None
+    fields = ("from_name", "task_id", "annotation_id", "given", "suggested", "score")
+    error = dict(zip(fields, ("label", 3, 103, "red", "blue", 0.25), strict=True))
+    with services.store.write() as session:
+        leases.finish(session, run, RunState.FINISHED)
+        label_error_reports.write(session, run, 25, [error], [])
+    report = client.get("/api/v1/projects/1/label-errors").json["report"]
+    assert report.pop("found_at") > answer.json["created_at"]
+    assert report == {
+        "run_id": run.id,
+        "version": "p1.v0",
+        "checked": 25,
+        "found": 1,
+        "left_out": [],
+        "errors": [error],
+    }
+    assert model_server.embedded == []
+    assert client.get("/api/v1/projects/9/label-errors").status_code == 404
+    assert client.post("/api/v1/projects/9/label-errors").status_code == 404
 
 
 @pytest.mark.usefixtures("connected")
