@@ -116,7 +116,8 @@ class ProjectRecord(ProjectSummary):
 
 class VersionRecord(Record):
     """A version of a project's model. `metrics` has the metrics of the `candidate` and of the version that was
-    `live`, by control tag, measured on the same held-out tasks. `trained_on`: ids of annotations."""
+    `live`, by control tag, measured on the same held-out tasks. `trained_on`: ids of annotations.
+    `adapters_removed_at`: when the adapters were removed, since the version was rejected long ago; else null."""
 
     version: str
     state: str
@@ -128,6 +129,7 @@ class VersionRecord(Record):
     run_id: int | None
     created_at: datetime
     promoted_at: datetime | None
+    adapters_removed_at: datetime | None = None
 
     @classmethod
     def of(cls, row: ModelVersion) -> Self:
