@@ -196,6 +196,36 @@ class Settings(BaseSettings):
         description="Seconds without a sign of life after which a training or bulk run counts as killed.",
     )
 
+    event_retention_days: int = Field(
+        30, ge=0, description="Days after which events that are done are removed; 0 keeps them for ever."
+    )
+    failed_event_retention_days: int = Field(
+        180, ge=0, description="Days after which failed events are removed; 0 keeps them for ever."
+    )
+    run_retention_days: int = Field(
+        90,
+        ge=0,
+        description="Days after which training and bulk runs that have ended are removed, except the newest 20 of "
+        "each project; 0 keeps them for ever.",
+    )
+    rejected_adapters_kept: int = Field(
+        5, ge=0, description="Rejected versions per project that keep their adapters, whatever their age."
+    )
+    rejected_adapter_retention_days: int = Field(
+        14,
+        ge=0,
+        description="Days after which the adapters of other rejected versions are removed; 0 keeps them for ever.",
+    )
+    log_max_mb: int = Field(
+        100, ge=1, description="Size of a file in DATA_DIR/logs at which it becomes `<name>.log.1`, in MB."
+    )
+    leftover_retention_days: int = Field(
+        7,
+        ge=0,
+        description="Days after which folders in DATA_DIR that nothing names any more are removed; 0 keeps them "
+        "for ever.",
+    )
+
     @model_validator(mode="after")
     def check_basic_auth(self) -> Self:
         if (self.basic_auth_user is None) != (self.basic_auth_pass is None):
