@@ -16,7 +16,7 @@ from sqlalchemy import update
 
 from backend import http_bodies
 from backend.services import Services
-from lorabel.database import training_runs, webhook_secrets
+from lorabel.database import projects, training_runs, webhook_secrets
 from lorabel.database.tables import Event, EventState, Project, now
 from lorabel.errors import BadRequestError, ForgedEventError
 
@@ -57,8 +57,9 @@ def receive(services: Services, raw: bytes, secret: str | None) -> http_bodies.W
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
     if event.state != EventState.PENDING or envelope.project is None:
         return http_bodies.WebhookAnswer()
-    if envelope.action == START_TRAINING:
-        return http_bodies.WebhookAnswer(job=str(_start_training(services, event.id, envelope.project.id)))
+    if envelope.action == START_TRAINING and project is not None:
+        run_id = _start_training(services, event.id, project, envelope.project)
+        return http_bodies.WebhookAnswer(job=str(run_id))
     services.jobs.collect(event.id)
     if envelope.action == TASKS_CREATED:
         services.jobs.look_ahead(envelope.project.id, event_id=event.id)
@@ -127,21 +128,24 @@ def _store(services: Services, envelope: http_bodies.Envelope, project: Project 
 def _has_label_config(envelope: http_bodies.Envelope, project: Project | None) -> bool:
     """Whether `/setup` or an earlier event has brought the project's label config, or this event does.
 
-    A label config in START_TRAINING is not believed, since that event needs no secret. Label Studio calls `/setup`
-    long before it.
+    START_TRAINING needs no secret, so it cannot make a project known: something else came before it.
     """
-    if project is not None and project.label_config:
-        return True
-    is_bringing_one = envelope.project is not None and bool(envelope.project.label_config)
-    return is_bringing_one and envelope.action != START_TRAINING
+    if project is None and envelope.action == START_TRAINING:
+        return False
+    brought = envelope.project.label_config if envelope.project else None
+    return bool(brought or (project and project.label_config))
 
 
-def _start_training(services: Services, event_id: int, project_id: int) -> int:
+def _start_training(
+    services: Services, event_id: int, project: Project, reference: http_bodies.ProjectReference
+) -> int:
     """Request a training run and mark the event as applied. Returns the id of the run.
 
     If the process is killed in between, the sweep finds the event pending and applies it again.
     """
-    run = training_runs.request(services.store, project_id, START_TRAINING)
+    if not project.label_config:
+        projects.upsert(services.store, project.id, label_config=reference.label_config)
+    run = training_runs.request(services.store, project.id, START_TRAINING)
     services.jobs.train(run.id, run.attempt)
     with services.store.write() as session:
         update_event = update(Event).where(Event.id == event_id)
