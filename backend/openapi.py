@@ -279,7 +279,7 @@ def _error(code: int) -> Json:
 
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is malformed; nothing was stored.",
-    401: "User and password are needed (BASIC_AUTH_USER, BASIC_AUTH_PASS).",
+    401: "User and password are needed (BASIC_AUTH_USER, BASIC_AUTH_PASS), or the secret of a project's webhook.",
     404: "There is no such project, version or run.",
     409: "The project's state does not allow it; the answer says why.",
     413: "The request is too large (MAX_REQUEST_MB).",

@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     basic_auth_user: str | None = Field(None, description="User name that every endpoint requires.")
     basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint requires.")
 
+    webhook_secret_required: bool = Field(
+        False,
+        description="Refuse events of projects whose webhook has no secret: those that `lorabel connect` has not "
+        "connected.",
+    )
+
     host: str = Field("127.0.0.1", description="Address that the backend listens on.")
     port: int = Field(9090, description="Port that the backend listens on.")
     workers: int = Field(1, ge=1, description="Processes of the backend.")

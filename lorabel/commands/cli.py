@@ -125,6 +125,7 @@ def connect(
     title: Annotated[
         str | None, typer.Option(help="The backend's name in Label Studio; default: Lorabel.")
     ] = None,
+    new_secret: Annotated[bool, typer.Option("--new-secret", help="Replace the webhook's secret.")] = False,
 ) -> None:
     """Connect a Label Studio project: backend, webhook, model version, and one prediction as proof."""
     from rich.console import Console
@@ -140,6 +141,7 @@ def connect(
         project,
         backend_url=backend_url,
         title=title or connecting.TITLE,
+        is_secret_new=new_secret,
         report=lambda step: connecting.print_step(step, console),
     )
     if not connection.is_complete:

@@ -57,6 +57,9 @@ class Project(Table):
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
         live_number: n of the live version `p<id>.v<n>`; 0 for the base models.
+        secret_hash: hash of the webhook's secret; None if it has none. See `lorabel/database/webhook_secrets.py`.
+        earlier_secret_hash: hash of the secret that `secret_hash` replaced; None if there was none.
+        secret_enforced_at: from when events need the secret; None until Label Studio has it.
     """
 
     __tablename__ = "project"
@@ -69,6 +72,9 @@ class Project(Table):
     api_key: Mapped[str | None]
     backend_url: Mapped[str | None]
     live_number: Mapped[int] = mapped_column(default=0)
+    secret_hash: Mapped[str | None]
+    earlier_secret_hash: Mapped[str | None]
+    secret_enforced_at: Mapped[datetime | None]
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
