@@ -216,7 +216,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         """Take back the connections whose requests are answered. Also called after a signal."""
         os.read(pipe, 4096)
         while not self._answered.empty():
-            connection, connection.is_last_answer = self._answered.get()
+            connection, is_last = self._answered.get()
+            connection.is_last_answer = is_last
             connection.body_nbytes = 0
             if connection.unsent:
                 connection.enter(State.SENDING)
