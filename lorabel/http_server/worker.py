@@ -71,7 +71,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._selector.register(self.PIPE[0], selectors.EVENT_READ, self._take_answered)
         sweep_at = 0.0
         while self.alive and self.ppid == os.getppid():
-            self._accept_if(self._has_room or bool(self._waiting))
+            self._accept_if(self._can_accept)
             self._turn(SWEEP_S)
             if time.monotonic() > sweep_at:
                 self._sweep()
@@ -116,12 +116,13 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._selector.unregister(listener)
 
     @property
-    def _has_room(self) -> bool:
-        return len(self._connections) < self._most_connections
+    def _can_accept(self) -> bool:
+        """Whether there is room, or a connection that can be closed for a new one."""
+        return len(self._connections) < self._most_connections or bool(self._waiting)
 
     def _accept(self, listener: Any) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
-            if not self._has_room and not self._drop_oldest():
+            if not self._can_accept:
                 return
             try:
                 client_socket, client = listener.accept()
@@ -129,6 +130,8 @@ class EventWorker(Worker):  # type: ignore[misc]
                 if error.errno in OUT_OF_FILES and not self._drop_oldest():
                     time.sleep(OUT_OF_FILES_PAUSE_S)
                 return
+            if len(self._connections) >= self._most_connections:
+                self._drop_oldest()
             server = listener.getsockname()
             connection = Connection(client_socket, client, server, self.cfg, self._longest_body, self._timeout_s)
             self._connections[connection] = 0

@@ -21,6 +21,7 @@ from tests.servers import free_port
 THREADS = 4
 MEGABYTE = 2**20
 APP = """
+import os
 import time
 
 from flask import Flask, request
@@ -64,7 +65,8 @@ def broken():
 class Server(BaseApplication):
     def load_config(self):
         for key, value in {
-            "bind": "127.0.0.1:PORT", "threads": 4, "keepalive": 5, "graceful_timeout": 5,
+            "bind": "127.0.0.1:PORT", "workers": int(os.environ.get("PROCESSES", "1")), "threads": 4,
+            "keepalive": 5, "graceful_timeout": 5,
             "worker_class": "lorabel.http_server.worker.EventWorker", "control_socket_disable": True,
         }.items():
             self.cfg.set(key, value)
@@ -113,6 +115,10 @@ def wait_for(port: int) -> None:
             except httpx.TransportError:
                 time.sleep(0.05)
     pytest.fail("the server does not answer")
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 def http(port: int) -> httpx.Client:
@@ -271,8 +277,7 @@ def test_a_server_that_runs_out_of_files_closes_old_connections() -> None:
     """The hard limit leaves 64 files to the process."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with server() as (port, process):
-        worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, (64, hard))
+        resource.prlimit(workers_of(process)[0], resource.RLIMIT_NOFILE, (64, hard))
         with half_open(port, KINDS["half a header"], 100), http(port) as client:
             assert client.get("/health").status_code == 200
 
@@ -289,3 +294,17 @@ def test_a_server_that_stops_answers_what_has_begun() -> None:
             assert answer.result().json() == {"answered": True}
             assert answer.result().headers["Connection"] == "close"
         process.wait(timeout=10)
+
+
+def test_a_process_that_is_killed_is_replaced_and_the_other_answers_meanwhile() -> None:
+    with server(PROCESSES="2") as (port, process):
+        killed, other = workers_of(process)
+        os.kill(killed, signal.SIGKILL)
+        for _ in range(100):
+            with http(port) as client:
+                assert client.post("/webhook", content=b"four").json() == {"bytes": 4}
+            if len(workers_of(process)) == 2 and killed not in workers_of(process):
+                break
+            time.sleep(0.05)
+        assert other in workers_of(process)
+        assert len(workers_of(process)) == 2
