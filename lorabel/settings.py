@@ -55,6 +55,17 @@ class Settings(BaseSettings):
     port: int = Field(9090, description="Port that the backend listens on.")
     workers: int = Field(1, ge=1, description="Processes of the backend.")
     threads: int = Field(160, ge=8, description="Threads per process of the backend.")
+    max_connections: int = Field(
+        2000,
+        ge=8,
+        description="Open connections per process of backend and model server; a new one closes the one that has "
+        "waited longest.",
+    )
+    request_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds for a request to arrive, or an answer to be taken, and one more for each 64 kB.",
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     data_dir: Path = Field(
