@@ -47,17 +47,19 @@ def receive(services: Services, raw: bytes) -> http_bodies.WebhookAnswer:
 
     Raises:
         BadRequestError: the body is malformed; nothing was stored.
+        ConflictError: it cannot be told whose event it is; nothing was stored.
     """
     envelope = _parse(raw)
     event = _store(services, envelope, raw.decode())
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
-    if event.state != EventState.PENDING or envelope.project is None:
+    if event.state != EventState.PENDING or envelope.project is None or event.project_id is None:
         return http_bodies.WebhookAnswer()
     if envelope.action == START_TRAINING:
-        return http_bodies.WebhookAnswer(job=str(_start_training(services, event.id, envelope.project)))
+        run_id = _start_training(services, event.id, event.project_id, envelope.project.label_config)
+        return http_bodies.WebhookAnswer(job=str(run_id))
     services.jobs.collect(event.id)
     if envelope.action == TASKS_CREATED:
-        services.jobs.look_ahead(envelope.project.id, event_id=event.id)
+        services.jobs.look_ahead(event.project_id, event_id=event.id)
     return http_bodies.WebhookAnswer()
 
 
@@ -76,34 +78,41 @@ def _parse(raw: bytes) -> http_bodies.Envelope:
 
 def _store(services: Services, envelope: http_bodies.Envelope, payload: str) -> Event:
     """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored."""
-    project = envelope.project
-    project_id = project.id if project else None
-    event = Event(action=envelope.action, project_id=project_id, payload=payload, state=EventState.PENDING)
+    reference = envelope.project
+    project = None if reference is None else _find(services, reference)
+    event = Event(action=envelope.action, payload=payload, state=EventState.PENDING)
     if envelope.action not in EVENT_BODIES:
-        log.info("project %s: event %r is not known here and is kept as ignored", project_id, envelope.action)
+        log.info("%s: event %r is not known here and is kept as ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
-    elif project is not None and not project.label_config and not _has_label_config(services, project.id):
-        log.warning("project %d has no known label config: its event %s is ignored", project.id, envelope.action)
+    elif reference is not None and not reference.label_config and not (project and project.label_config):
+        log.warning("%s has no known label config: its event %s is ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
+    elif reference is not None:
+        project = projects.resolve(services.store, reference.key)
+    event.project_id = project.id if project else None
     services.event_writer.put(event)
     return event
 
 
-def _has_label_config(services: Services, project_id: int) -> bool:
-    """Whether `/setup` or an earlier event has brought the project's label config."""
+def _find(services: Services, reference: http_bodies.ProjectReference) -> Project | None:
     with services.store.read() as session:
-        project = session.get(Project, project_id)
-        return project is not None and bool(project.label_config)
+        return projects.find(session, reference.key)
 
 
-def _start_training(services: Services, event_id: int, project: http_bodies.ProjectReference) -> int:
+def _name(reference: http_bodies.ProjectReference | None) -> str:
+    return "no project" if reference is None else str(reference.key)
+
+
+def _start_training(services: Services, event_id: int, project_id: int, label_config: str | None) -> int:
     """Request a training run and mark the event as applied. Returns the id of the run.
 
     If the process is killed in between, the sweep finds the event pending and applies it again.
     """
-    if project.label_config and not _has_label_config(services, project.id):
-        projects.upsert(services.store, project.id, label_config=project.label_config)
-    run = training_runs.request(services.store, project.id, START_TRAINING)
+    with services.store.read() as session:
+        is_known = bool(projects.get(session, project_id).label_config)
+    if label_config and not is_known:
+        projects.upsert(services.store, project_id, label_config=label_config)
+    run = training_runs.request(services.store, project_id, START_TRAINING)
     services.jobs.train(run.id, run.attempt)
     with services.store.write() as session:
         update_event = update(Event).where(Event.id == event_id)

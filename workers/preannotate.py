@@ -30,6 +30,7 @@ from lorabel.inference.prediction import ProjectModel, TaskPrediction
 from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.project_identity import check_identity
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
@@ -186,7 +187,15 @@ def _do_work(services: Services, run: BulkRun, work: Callable[[BulkRunContext], 
         leases.report(services.store, run, version_number=project.live_number)
     pace = Pace(services.settings.label_studio_requests_per_second, run.label_studio_s)
     with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
-        work(BulkRunContext(services, run, project, model, client, pace))
+        context = BulkRunContext(services, run, project, model, client, pace)
+        name = f"the first request of bulk run {run.id}"
+        try_again(lambda: _check_identity(context), name, _is_transient, _pause_s)
+        work(context)
+
+
+def _check_identity(context: BulkRunContext) -> None:
+    with context.pace.request():
+        check_identity(context.client, context.project)
 
 
 def _predict_pages(context: BulkRunContext) -> None:
@@ -264,7 +273,7 @@ def _read_page(context: BulkRunContext, cursor: int) -> Page | None:
     if run.task_ids is None:
         with context.pace.request():
             task_page = context.client.tasks_after(
-                run.project_id, cursor, only_unlabeled=run.only_unlabeled, page_size=size
+                context.project.label_studio_id, cursor, only_unlabeled=run.only_unlabeled, page_size=size
             )
         tasks = task_page.tasks
         return Page(tasks, [], tasks[-1].task_id, task_page.total) if tasks else None
@@ -273,7 +282,7 @@ def _read_page(context: BulkRunContext, cursor: int) -> Page | None:
         return None
     page_ids = left_ids[:size]
     with context.pace.request():
-        tasks = context.client.tasks_of(run.project_id, page_ids)
+        tasks = context.client.tasks_of(context.project.label_studio_id, page_ids)
     missing_ids = set(page_ids) - {task.task_id for task in tasks}
     return Page(tasks, sorted(missing_ids), page_ids[-1], len(left_ids))
 
@@ -329,7 +338,7 @@ def _write(context: BulkRunContext, predictions: dict[int, TaskPrediction]) -> N
     # A run that was cancelled or given to another worker must not write any more.
     leases.report(context.services.store, context.run)
     with context.pace.request():
-        context.client.add_predictions(context.run.project_id, rows)
+        context.client.add_predictions(context.project.label_studio_id, rows)
 
 
 def _progress_after(progress: Progress, page: Page, outcome: Outcome) -> Progress:

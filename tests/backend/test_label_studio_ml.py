@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, Project
 from lorabel.settings import Settings
@@ -59,8 +60,7 @@ def model(
 
 def test_setup_names_the_live_version(model: Any, store: Store) -> None:
     assert model("1", requests.CONFIG).get("model_version") == "p1.v0"
-    with store.write() as session:
-        session.add(Project(id=1, live_number=2))
+    projects.upsert(store, 1, live_number=2)
     assert model("1", requests.CONFIG).get("model_version") == "p1.v2"
 
 
