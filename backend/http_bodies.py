@@ -106,6 +106,7 @@ class Setup(Body):
 
     @property
     def key(self) -> ProjectKey:
+        """What the request says about the identity of its project."""
         return ProjectKey.parse(self.project, self.hostname)
 
 
@@ -147,6 +148,7 @@ class Predict(Body):
 
     @property
     def key(self) -> ProjectKey:
+        """What the request says about the identity of its project."""
         return ProjectKey.parse(self.project)
 
 
@@ -232,6 +234,7 @@ class ProjectReference(Body):
 
     @property
     def key(self) -> ProjectKey:
+        """What the request says about the identity of its project."""
         return ProjectKey(LabelStudioId(self.id), self.created_at)
 
 

@@ -9,22 +9,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    Integer,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from lorabel.database.column_types import UtcDateTime, own_id
 from lorabel.database.project_keys import LabelStudioId
 
 Json = dict[str, Any]
@@ -32,19 +20,6 @@ Json = dict[str, Any]
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware time in UTC. SQLite stores no timezone, so it is added when a row is read."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
 class EventState(StrEnum):
@@ -119,11 +94,6 @@ class Event(Table):
     __table_args__ = (Index("event_state", "state", "id"),)
 
 
-def _own_id(context: DefaultExecutionContext) -> int:
-    values: dict[str, int] = context.get_current_parameters()  # type: ignore[no-untyped-call]
-    return values["id"]
-
-
 class Project(Table):
     """A Label Studio project. `lorabel/database/projects.py` finds the row of a request.
 
@@ -145,7 +115,7 @@ class Project(Table):
 
     __tablename__ = "project"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    label_studio_id: Mapped[LabelStudioId] = mapped_column(default=_own_id, index=True)
+    label_studio_id: Mapped[LabelStudioId] = mapped_column(default=own_id, index=True)
     label_studio_created_at: Mapped[datetime | None]
     label_config: Mapped[str | None] = mapped_column(Text)
     hostname: Mapped[str | None]

@@ -41,8 +41,8 @@ class LabelStudio:
     """Label Studio's API. Thread-safe.
 
     Every method that sends a request raises LabelStudioError if Label Studio cannot be reached, and its subclass
-    LabelStudioRefusedError if Label Studio answers with an error. The message says what to do. Each `project_id` is
-    Label Studio's.
+    LabelStudioRefusedError if Label Studio answers with an error. The message says what to do. Projects have
+    their ids in Label Studio here.
 
     Args:
         url: the address as this machine sees it; it may have a path.

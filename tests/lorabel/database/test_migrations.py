@@ -23,10 +23,10 @@ OLD_ROWS = (
     f"(5, 1, 10, '[1]', false, true, '{TIME}', '{TIME}', false, 3, 2), "
     f"(6, 7, 11, NULL, false, false, '{TIME}', NULL, true, NULL, 1)",
     "INSERT INTO deleted_task (task_id, project_id) VALUES (12, 1)",
-    f"INSERT INTO model_version (id, project_id, number, parent, state, base_models, adapters, metrics, trained_on, "
-    f"created_at) VALUES (1, 1, 2, 0, 'live', '{{}}', '{{}}', '{{}}', '[5]', '{TIME}')",
-    f"INSERT INTO bulk_run (id, project_id, state, reason, only_unlabeled, cursor, done, skipped, failed, failures, "
-    f"label_studio_s, attempt, kills, created_at) VALUES "
+    f"INSERT INTO model_version (id, project_id, number, parent, state, base_models, adapters, metrics, "
+    f"trained_on, created_at) VALUES (1, 1, 2, 0, 'live', '{{}}', '{{}}', '{{}}', '[5]', '{TIME}')",
+    f"INSERT INTO bulk_run (id, project_id, state, reason, only_unlabeled, cursor, done, skipped, failed, "
+    f"failures, label_studio_s, attempt, kills, created_at) VALUES "
     f"(1, 1, 'finished', 'x', true, 0, 0, 0, 0, '[]', 0.0, 1, 0, '{TIME}')",
 )
 
