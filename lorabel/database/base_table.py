@@ -3,8 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
+from sqlalchemy import JSON, DateTime, Dialect, Integer, TypeDecorator
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase
+
+from lorabel.database.project_keys import LabelStudioId
 
 Json = dict[str, Any]
 
@@ -25,9 +28,16 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Table(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute
         datetime: UtcDateTime,
+        LabelStudioId: Integer,
         Json: JSON,
         list[int]: JSON,
         list[str]: JSON,
         dict[str, str]: JSON,
         list[Json]: JSON,
     }
+
+
+def own_id(context: DefaultExecutionContext) -> int:
+    """The column `id` of the row that is inserted."""
+    values: dict[str, int] = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return values["id"]
