@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 import av
-import numpy as np
 from PIL import Image
 
 from lorabel.contracts import Modality
@@ -97,7 +96,7 @@ def _video(codec: str, options: Mapping[str, str], megapixels: float) -> bytes:
         for number in range(VIDEO_FRAMES):
             frame = av.VideoFrame(width, height, "yuv420p")
             for plane in frame.planes:
-                plane.update(np.full(plane.buffer_size, number, np.uint8))
+                plane.update(bytes([number]) * plane.buffer_size)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
