@@ -323,8 +323,8 @@ class AdapterBank:
     def _does_not_fit(self, config: dict[str, Any], folder: Path, relation: str) -> UnreadableError:
         trained_on = config.get("base_model_name_or_path")
         return UnreadableError(
-            f"adapter {folder.parent.name}/{folder.name} was trained on {trained_on!r}, {relation} {self._family.source!r}; set MODEL_{self._family.name.upper()} back, or "
-            "retrain the project",
+            f"adapter {folder.parent.name}/{folder.name} was trained on {trained_on!r}, {relation} "
+            f"{self._family.source!r}; set MODEL_{self._family.name.upper()} back, or retrain the project",
             is_permanent=False,
         )
 
