@@ -27,6 +27,7 @@ from lorabel.errors import (
     BadRequestError,
     ConflictError,
     DatabaseUnusableError,
+    ForgedEventError,
     LabelStudioError,
     LorabelError,
     ModelServerBusyError,
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 STATUS_CODES: dict[type[Exception], int] = {
     BadRequestError: 400,
+    ForgedEventError: 401,
     NotFoundError: 404,
     ConflictError: 409,
     UnreadableError: 422,

@@ -17,13 +17,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flask import has_request_context, request
 from label_studio_ml.model import LabelStudioMLBase
 from pydantic import ValidationError
 
 from backend import http_bodies, predictions, webhook_events
 from backend.extra_params import read_extra_params
 from backend.services import Services
-from lorabel.database import projects
+from lorabel.database import projects, webhook_secrets
 from lorabel.database.tables import Project, version_name
 from lorabel.errors import BadRequestError
 from lorabel.label_studio.access import is_web_address
@@ -75,7 +76,8 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
         version has changed since the last answer.
         """
         event, data = (kwargs["event"], kwargs["data"]) if "event" in kwargs else args[:2]
-        answer = webhook_events.receive(_services(), json.dumps({"action": event, **data}).encode())
+        body = json.dumps({"action": event, **data}).encode()
+        answer = webhook_events.receive(_services(), body, _webhook_secret())
         if HAS_OWN_VERSIONS:
             return answer.model_dump(exclude_none=True)
         project_id = int(data["project"]["id"])
@@ -104,6 +106,11 @@ def _services() -> Services:
 @lru_cache(maxsize=None)  # noqa: UP033 - keeps the parent's services, so that a child does not close them
 def _open_services(process_id: int) -> Services:
     return Services.open(Settings())
+
+
+def _webhook_secret() -> str | None:
+    """The secret in the headers of the request. In 1.0.9 this process is a fork of the one that received it."""
+    return request.headers.get(webhook_secrets.HEADER) if has_request_context() else None
 
 
 def _live_version(project_id: int) -> str:

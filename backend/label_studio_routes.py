@@ -15,7 +15,7 @@ from backend import http_bodies, predictions, rest_responses, webhook_events
 from backend.extra_params import read_extra_params
 from backend.http_bodies import read_body
 from backend.services import Services, services
-from lorabel.database import projects, versions
+from lorabel.database import projects, versions, webhook_secrets
 from lorabel.database.jobs import Jobs
 from lorabel.database.tables import Project, version_name
 from lorabel.errors import LabelConfigError
@@ -65,7 +65,8 @@ def predict() -> Answer:
 @blueprint.post("/webhook")
 def webhook() -> Answer:
     """Store an event, see `backend/webhook_events.py`."""
-    return webhook_events.receive(services(), read_body()).model_dump(exclude_none=True)
+    secret = request.headers.get(webhook_secrets.HEADER)
+    return webhook_events.receive(services(), read_body(), secret).model_dump(exclude_none=True)
 
 
 @blueprint.get("/versions")

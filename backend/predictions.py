@@ -156,7 +156,7 @@ def _predict_later(services: Services, project: Project, task_ids: Sequence[int]
     reason = "what one request for predictions had no time for"
     run = bulk_runs.request(services.store, project.id, reason, task_ids=task_ids)
     log.info("project %d: %d tasks go on as bulk run %d", project.id, len(task_ids), run.id)
-    services.jobs.preannotate(run)
+    services.jobs.carry_out(run)
     return True
 
 

@@ -3,17 +3,20 @@
 To register the backend is not enough for Label Studio 1.23.2:
 - A backend at a private address can be left without webhook: then no events come, and nothing is learned.
 - Such a backend can be left unselected as the project's model: then no predictions are shown.
-- Events carry basic auth only if the webhook has the header.
+- Events carry basic auth only if the webhook has the header, and our secret only if it has that one
+  (`webhook_connection.py`).
 - Label Studio asks only a project's first backend for predictions.
 """
 
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from lorabel.database import projects
+from lorabel.commands.webhook_connection import set_webhook
+from lorabel.database import projects, webhook_secrets
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
 from lorabel.errors import LabelConfigError, LabelStudioError, LabelStudioRefusedError
@@ -93,6 +96,8 @@ def connect(
     *,
     backend_url: str | None = None,
     title: str = TITLE,
+    is_secret_new: bool = False,
+    overlap: timedelta = webhook_secrets.OVERLAP,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Connection:
     """Connect one project. A second call changes nothing, and completes a connection that is half done.
@@ -100,6 +105,8 @@ def connect(
     Args:
         backend_url: our address as Label Studio sees it; default: HOST and PORT.
         title: the backend's name in Label Studio.
+        is_secret_new: replace the webhook's secret.
+        overlap: for how long events with the webhook's earlier secret are still accepted.
         report: called with each step when it is done.
 
     Raises:
@@ -108,7 +115,8 @@ def connect(
     """
     with LabelStudio(label_studio_url, api_key) as label_studio:
         url = (backend_url or default_backend_url(settings)).rstrip("/")
-        return _Connecting(settings, label_studio, project_id, url, title, report).run(api_key)
+        connecting = _Connecting(settings, label_studio, project_id, url, title, is_secret_new, overlap, report)
+        return connecting.run(api_key)
 
 
 def print_step(step: Step, console: "Console") -> None:
@@ -126,6 +134,8 @@ class _Connecting:
     project_id: int
     backend_url: str
     title: str
+    is_secret_new: bool
+    overlap: timedelta
     report: Callable[[Step], None]
     steps: list[Step] = field(default_factory=list)
 
@@ -260,17 +270,16 @@ class _Connecting:
 
     def _set_webhook(self) -> None:
         url = f"{self.backend_url}/webhook"
-        headers = basic_auth_header(self.settings)
-        with_header = " with our Authorization header" if headers else ""
-        webhook = next((hook for hook in self.label_studio.webhooks(self.project_id) if hook.url == url), None)
         try:
-            if webhook is None:
-                self.label_studio.add_webhook(self.project_id, url, headers)
-                return self._done("webhook", Outcome.CHANGED, f"made for all actions{with_header}: {url}")
-            if webhook.is_right(headers):
-                return self._done("webhook", Outcome.UNCHANGED, f"sends all actions{with_header}: {url}")
-            self.label_studio.repair_webhook(webhook, headers)
-            return self._done("webhook", Outcome.CHANGED, f"set to all actions{with_header}: {url}")
+            is_changed, finding = set_webhook(
+                self.settings,
+                self.label_studio,
+                self.project_id,
+                url,
+                basic_auth_header(self.settings),
+                is_secret_new=self.is_secret_new,
+                overlap=self.overlap,
+            )
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:
                 raise
@@ -280,6 +289,7 @@ class _Connecting:
                 f"Label Studio sends no events to {url} ({error.detail}), so nothing "
                 f"would be learned: {ALLOW_EVENTS}, {RESTART}",
             )
+        return self._done("webhook", Outcome.CHANGED if is_changed else Outcome.UNCHANGED, finding)
 
     def _select_model(self, backend: Backend) -> None:
         project = self.label_studio.project(self.project_id)

@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
-from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, probe
+from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, get
 from lorabel.commands.connect import ALLOW_EVENTS, CONNECTED, basic_auth_header, default_backend_url
+from lorabel.commands.webhook_connection import check_webhook
 from lorabel.contracts import media_of
 from lorabel.database.tables import Project
 from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
@@ -17,6 +19,7 @@ from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
 MOST_CLOCK_SKEW_S = 30.0
+REFUSED_EVENTS = "lorabel_refused_events_total"
 MEDIA_REMEDY = "open the task in Label Studio; media on another private host needs MEDIA_ALLOWED_HOSTS=<host>"
 
 
@@ -99,12 +102,12 @@ class ProjectDoctor:
             raise CheckFailed(
                 f"no webhook to {base}/webhook, so nothing is learned", f"{remedy}; if refused, {ALLOW_EVENTS}"
             )
-        if not webhooks[0].is_right(basic_auth_header(self.settings)):
-            raise CheckFailed(
-                f"the webhook to {base}/webhook is off, partial, or lacks our Authorization header", remedy
-            )
+        secret = check_webhook(self.project, webhooks, basic_auth_header(self.settings), remedy)
         self._check_reached(base, webhooks[0].headers)
-        return f"all events go to {base}/webhook, where we answer"
+        if self.project.secret_hash is None and self.settings.webhook_secret_required:
+            raise CheckFailed("the project has no secret, so its events are refused", remedy)
+        refused = self._refused_events(base)
+        return f"all events go to {base}/webhook, where we answer, {secret}{refused}"
 
     def _check_reached(self, base: str, headers: dict[str, str]) -> None:
         """Send a request with the webhook's headers.
@@ -112,7 +115,7 @@ class ProjectDoctor:
         The request comes from this machine: Label Studio cannot be made to send an event for a test.
         """
         try:
-            status = probe(f"{base}/health", headers)
+            status = get(f"{base}/health", headers).status_code
         except httpx.HTTPError as error:
             raise CheckFailed(
                 f"{base}/health cannot be reached from here ({type(error).__name__}: {error})",
@@ -120,6 +123,20 @@ class ProjectDoctor:
             ) from error
         if status != httpx.codes.OK:
             raise CheckFailed(f"{base}/health answers {status} to the webhook's headers", SAME_AUTH)
+
+    def _refused_events(self, base: str) -> str:
+        """How many events of the project the backend has refused; empty if none. label-studio-ml does not tell."""
+        answer = get(f"{base}/metrics", basic_auth_header(self.settings))
+        is_ours = answer.headers.get("Content-Type", "").startswith("text/plain")
+        refused = sum(
+            sample.value
+            for family in text_string_to_metric_families(answer.text if is_ours else "")
+            for sample in family.samples
+            if sample.name == REFUSED_EVENTS and sample.labels["project"] == str(self.project.id)
+        )
+        if not refused:
+            return ""
+        return f"; {refused:.0f} events without it were refused since the backend started, see its log"
 
     def _media(self, label_studio: LabelStudio, access: LabelStudioAccess) -> str:
         """Fetch the first file of the first task, as a prediction does."""

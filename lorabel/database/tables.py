@@ -5,89 +5,21 @@ together with a migration (`lorabel/database/migrations`).
 """
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-Json = dict[str, Any]
+from lorabel.database.base_table import Json
+from lorabel.database.base_table import Table as Table
+from lorabel.database.states import BulkRunKind as BulkRunKind
+from lorabel.database.states import EventState as EventState
+from lorabel.database.states import RunState as RunState
+from lorabel.database.states import VersionState as VersionState
 
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware time in UTC. SQLite stores no timezone, so it is added when a row is read."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
-
-
-class EventState(StrEnum):
-    """What became of a webhook event.
-
-    `stale`: it changed nothing, since the database already had the same or a newer state. `ignored`: its action is
-    unknown, or it belongs to no project with a known label config. `failed`: it could not be applied; the reason
-    is in `Event.error`.
-    """
-
-    PENDING = "pending"
-    APPLIED = "applied"
-    STALE = "stale"
-    IGNORED = "ignored"
-    FAILED = "failed"
-
-
-class VersionState(StrEnum):
-    """State of a model version.
-
-    `candidate`: trained and not live yet. `live`: predicts now; at most one version of a project is. `rejected`:
-    scored worse than the live version. `retired`: was live once.
-    """
-
-    CANDIDATE = "candidate"
-    LIVE = "live"
-    REJECTED = "rejected"
-    RETIRED = "retired"
-
-
-class RunState(StrEnum):
-    """State of a training run or bulk run; the last three are final."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class Table(DeclarativeBase):
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute
-        datetime: UtcDateTime,
-        Json: JSON,
-        list[int]: JSON,
-        dict[str, str]: JSON,
-        list[Json]: JSON,
-    }
 
 
 class Event(Table):
@@ -125,6 +57,9 @@ class Project(Table):
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
         live_number: n of the live version `p<id>.v<n>`; 0 for the base models.
+        secret_hash: hash of the webhook's secret; None if it has none. See `lorabel/database/webhook_secrets.py`.
+        earlier_secret_hash: hash of the secret that `secret_hash` replaced; None if there was none.
+        secret_enforced_at: from when events need the secret; None until Label Studio has it.
     """
 
     __tablename__ = "project"
@@ -137,6 +72,9 @@ class Project(Table):
     api_key: Mapped[str | None]
     backend_url: Mapped[str | None]
     live_number: Mapped[int] = mapped_column(default=0)
+    secret_hash: Mapped[str | None]
+    earlier_secret_hash: Mapped[str | None]
+    secret_enforced_at: Mapped[datetime | None]
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -204,6 +142,8 @@ class ModelVersion(Table):
         trained_on: annotation ids.
         run_id: the training run that made the version.
         promoted_at: when the version last became live; None if it never was.
+        adapters_removed_at: when the folder with its adapters was removed, because the version was rejected long
+            ago; None while there is a folder.
     """
 
     __tablename__ = "model_version"
@@ -219,6 +159,7 @@ class ModelVersion(Table):
     run_id: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     promoted_at: Mapped[datetime | None]
+    adapters_removed_at: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("project_id", "number"),)
 
@@ -280,23 +221,24 @@ class TrainingRun(Table):
 
 
 class BulkRun(Table):
-    """A bulk run: predicts many tasks and writes the predictions to Label Studio. At most one per project runs.
+    """A bulk run: a job about many tasks of a project. At most one per project runs.
 
-    Tasks are predicted in the order of their ids, page by page.
+    The tasks of a page are done together; pages are in the order of task ids.
 
     Attributes:
         reason: who or what asked for the run, in words.
         only_unlabeled: whether tasks with an annotation are left out. It has no effect where `task_ids` is set.
         task_ids: the tasks of the run; None for all tasks of the project.
-        strategy: a strategy of `lorabel.curation.strategy`. Such a run puts the tasks without an annotation into
-            an order and writes that to Label Studio. None for a run that writes predictions.
+        kind: a `BulkRunKind`.
+        strategy: of an order, a strategy of `lorabel.curation.strategy`; None for other kinds.
         version_number: number of the version that was live at the start; the whole run predicts with it.
-        cursor: id of the last task of the last page whose predictions Label Studio has.
+        cursor: id of the last task of the last page whose predictions Label Studio has, or whose vectors are
+            stored.
         total: how many tasks the run has; None until the first page is read.
-        done: tasks predicted.
-        skipped: tasks that already had a prediction of this version. With a strategy: tasks that it could not
-            compare with the others, which come last.
-        failed: tasks that could not be predicted.
+        done: tasks predicted, put into an order, or compared.
+        skipped: tasks that already had a prediction of this version. With another kind: tasks that could not be
+            compared with the others, since their vectors are in another space.
+        failed: tasks that could not be read.
         failures: `{"task_id": ..., "reason": ...}` of the first 100 of these.
         label_studio_s: seconds spent in requests to Label Studio, of those from `started_at` to `finished_at`.
         attempt: 1, and one more each time the run is queued again because its worker was killed.
@@ -308,6 +250,7 @@ class BulkRun(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
     state: Mapped[str]
+    kind: Mapped[str] = mapped_column(default=BulkRunKind.PREDICTIONS)
     reason: Mapped[str] = mapped_column(Text)
     only_unlabeled: Mapped[bool]
     task_ids: Mapped[list[int] | None]
@@ -338,6 +281,30 @@ class BulkRun(Table):
         ),
         Index("bulk_run_state", "state"),
     )
+
+
+class LabelErrorReport(Table):
+    """The annotations of a project that the newest finished run of this kind found to be probably wrong.
+
+    Attributes:
+        run_id: the bulk run. Its row may be gone.
+        version_number: number of the version that was live at the start of the run.
+        checked: how many annotations were checked.
+        found: how many of them are probably wrong.
+        errors: the worst of these first, with the fields of `lorabel.curation.label_errors.LabelError`. At most
+            `label_error_reports.MOST_STORED`.
+        left_out: which labels were not checked, and why; a sentence each.
+    """
+
+    __tablename__ = "label_error_report"
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True, autoincrement=False)
+    run_id: Mapped[int]
+    version_number: Mapped[int]
+    found_at: Mapped[datetime] = mapped_column(default=now)
+    checked: Mapped[int]
+    found: Mapped[int]
+    errors: Mapped[list[Json]]
+    left_out: Mapped[list[str]]
 
 
 class UnreadableTask(Table):

@@ -183,6 +183,11 @@ class LabelStudio:
                 send_for_all_actions=True,
             )
 
+    def delete_webhook(self, webhook_id: int) -> None:
+        """Delete a webhook."""
+        with self._raising_our_errors():
+            self._sdk.webhooks.delete(webhook_id)
+
     def first_task(self, project_id: int) -> AnnotatedTask | None:
         """The task with the lowest id; None if the project has no task."""
         tasks = self.tasks_after(project_id, 0, page_size=1).tasks

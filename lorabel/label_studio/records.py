@@ -1,6 +1,6 @@
 """What the client of Label Studio's API takes and returns: tasks, predictions, projects, backends, webhooks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -76,7 +76,7 @@ class Webhook:
     is_active: bool
     sends_payload: bool
     sends_all_actions: bool
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)  # with a password and a secret
 
     def is_right(self, headers: dict[str, str]) -> bool:
         """Whether the webhook sends every event, with its payload and with these headers, maybe among others."""

@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import select
 
+from lorabel.database import projects, webhook_secrets
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, Project
+from lorabel.errors import ForgedEventError
 from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -91,6 +95,19 @@ def test_extra_params_may_be_an_object(model: Any, store: Store) -> None:
     model("1", requests.CONFIG).set_extra_params({"train_after_annotations": 2})
     with store.read() as session:
         assert session.get_one(Project, 1).extra_params == {"train_after_annotations": 2}
+
+
+def test_the_secret_of_a_project_is_read_from_the_request(model: Any, store: Store) -> None:
+    projects.upsert(store, 1, label_config=requests.CONFIG)
+    webhook_secrets.announce(store, 1, "our-secret")
+    webhook_secrets.enforce(store, 1, timedelta())
+    data = requests.event("TASKS_DELETED", tasks=[])
+    event = data.pop("action")
+    for headers in ({}, {"Lorabel-Secret": "guessed"}):
+        with Flask("label-studio-ml").test_request_context(headers=headers), pytest.raises(ForgedEventError):
+            model("1", requests.CONFIG).fit(event, data)
+    with Flask("label-studio-ml").test_request_context(headers={"Lorabel-Secret": "our-secret"}):
+        assert model("1", requests.CONFIG).fit(event, data) == {"status": "ok"}
 
 
 def test_events_are_stored_for_the_workers(model: Any, store: Store) -> None:

@@ -89,6 +89,7 @@ def version_of(store: Store, run: TrainingRun) -> ModelVersion:
         return versions.get(session, PROJECT, run.version_number)
 
 
+@pytest.mark.slow
 def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Services, store: Store) -> None:
     annotate(store, 1, 50)
     run = train(store)

@@ -114,6 +114,7 @@ def test_a_private_address_is_refused_and_the_error_names_the_setting_that_allow
     assert site.requests == []
 
 
+@pytest.mark.slow
 def test_a_server_that_sends_its_header_byte_by_byte_is_given_up_in_time(settings: Settings, site: Site) -> None:
     allowed = fetcher(settings, media_allowed_hosts=site.host)
     text, is_permanent = reason(allowed, MediaRef(url=f"{site.url}/drip"))
