@@ -26,6 +26,7 @@ from backend.extra_params import read_extra_params
 from backend.services import Services
 from lorabel.database import projects, webhook_secrets
 from lorabel.database.project_keys import ProjectKey
+from lorabel.database.tables import version_name
 from lorabel.errors import BadRequestError
 from lorabel.label_studio.access import is_web_address
 from lorabel.settings import Settings

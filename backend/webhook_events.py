@@ -123,7 +123,7 @@ def _store(services: Services, envelope: http_bodies.Envelope, project: Project 
         log.warning("%s has no known label config: its event %s is ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
     elif reference is not None:
-        project = projects.resolve(services.store, reference.key)
+        project = projects.resolve(services.store, reference.key, project)
     event.project_id = project.id if project else None
     services.event_writer.put(event)
     return event

@@ -146,9 +146,10 @@ class Settings(BaseSettings):
     media_max_mb: int = Field(64, ge=1, description="Largest media file, in MB.")
     media_max_megapixels: int = Field(100, ge=1, description="Largest picture, or frame of a video.")
     media_decode_mb: int = Field(
-        1536,
+        1792,
         ge=256,
-        description="Most memory of a process for decoding pictures and videos, in MB; others wait meanwhile.",
+        description="Most memory of a process for decoding pictures and videos, in MB; others wait meanwhile. An "
+        "eighth is kept for small ones.",
     )
     video_frames: int = Field(8, ge=1, le=64, description="Frames that are read from a video, at even distances.")
     video_clip_s: float = Field(
