@@ -106,7 +106,10 @@ def _picture(mode: str, file_format: str, frames: int = 1, **options: Any) -> Ma
     return partial(_saved, mode, file_format, options, frames)
 
 
-X264 = {"preset": "ultrafast", "x264-params": "ref=16:bframes=8:b-adapt=0:b-pyramid=normal:scenecut=0:rc-lookahead=0:threads=1"}
+X264 = {
+    "preset": "ultrafast",
+    "x264-params": "ref=16:bframes=8:b-adapt=0:b-pyramid=normal:scenecut=0:rc-lookahead=0:threads=1",
+}
 X265 = "ref=6:bframes=4:b-adapt=0:rc-lookahead=5:frame-threads=1:pools=2:log-level=0"
 PICTURES: Mapping[str, Make] = MappingProxyType(
     {
