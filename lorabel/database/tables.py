@@ -11,35 +11,21 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
-    DateTime,
-    Dialect,
     ForeignKey,
     Index,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from lorabel.database.columns import UtcDateTime, index_of_usable
 
 Json = dict[str, Any]
 
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware time in UTC. SQLite stores no timezone, so it is added when a row is read."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
 class EventState(StrEnum):
@@ -125,6 +111,9 @@ class Project(Table):
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
         live_number: n of the live version `p<id>.v<n>`; 0 for the base models.
+        compared_at: Label Studio's time at the start of the last comparison; the next reads what changed since.
+        compared_fully_at: when all annotations were last compared.
+        uncounted: how many more annotations Label Studio counted after that comparison than there are here.
     """
 
     __tablename__ = "project"
@@ -137,6 +126,9 @@ class Project(Table):
     api_key: Mapped[str | None]
     backend_url: Mapped[str | None]
     live_number: Mapped[int] = mapped_column(default=0)
+    compared_at: Mapped[datetime | None]
+    compared_fully_at: Mapped[datetime | None]
+    uncounted: Mapped[int | None]
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -149,8 +141,7 @@ class Project(Table):
 class Annotation(Table):
     """The newest known state of an annotation.
 
-    The row of a deleted annotation stays, so that a creation event that arrives late does not restore the
-    annotation. Label Studio never uses an id twice.
+    The row of a deleted annotation stays: a creation event may arrive late. Label Studio never uses an id twice.
 
     Attributes:
         task_id: None if a deletion is all that we know of the annotation; so are `task_data` and `result`.
@@ -161,13 +152,14 @@ class Annotation(Table):
         received_at: when this state reached us.
         run_id: the training run whose version became live and learned from this state, or holds its task out; None
             while it is new.
+        tries: how many finished runs have read this state without learning from it.
         times_applied: how many states of this annotation were applied, its deletion included.
     """
 
     __tablename__ = "annotation"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    project_id: Mapped[int] = mapped_column(index=True)
-    task_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    project_id: Mapped[int]
+    task_id: Mapped[int | None] = mapped_column(BigInteger)
     task_data: Mapped[Json | None]
     result: Mapped[Any | None] = mapped_column(JSON)
     was_cancelled: Mapped[bool] = mapped_column(default=False)
@@ -177,7 +169,14 @@ class Annotation(Table):
     received_at: Mapped[datetime] = mapped_column(default=now)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     run_id: Mapped[int | None]
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
     times_applied: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (
+        Index("annotation_task", "project_id", "task_id"),
+        index_of_usable("annotation_new", ("project_id", "tries", "received_at", "id"), "run_id IS NULL"),
+        index_of_usable("annotation_learned", ("project_id", "id", "task_id"), "run_id IS NOT NULL"),
+    )
 
 
 class DeletedTask(Table):
@@ -242,8 +241,7 @@ class TrainingRun(Table):
         annotation_ids: the annotations that the version was trained on.
         version_number: number of the version that the run made; None if it made none.
         decision: what became of that version and why, in words.
-        heartbeat_at: renewed while the worker lives. When it is older than RUN_LEASE_SECONDS, the worker counts
-            as killed.
+        heartbeat_at: renewed while the worker lives. If older than RUN_LEASE_SECONDS, the worker counts as killed.
     """
 
     __tablename__ = "training_run"
