@@ -30,7 +30,7 @@ from tests.backend.fake_model_server import FakeModelServer
 from tests.questions import about_picture
 from tests.workers.events import START
 from tests.workers.pictures import GRADES, LABEL_CONFIG, data_url, pictures, result
-from workers import finetune, reading, selection
+from workers import finetune
 from workers.examples import is_held_out
 from workers.services import Services
 
@@ -245,60 +245,6 @@ def test_a_label_config_that_is_not_served_fails_the_run_with_a_reason(services:
     run = train(store)
     assert run.state == RunState.FAILED
     assert "no control tag of project 1's label config is served" in str(run.error)
-
-
-@pytest.mark.slow
-def test_a_run_learns_from_a_limited_number_of_new_annotations_and_the_next_one_from_the_others(
-    services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limited = services.settings.model_copy(update={"train_max_annotations": 30})
-    monkeypatch.setattr(Services, "current", lambda: replace(services, settings=limited))
-    annotate(store, 1, 45)
-    first_run = train(store)
-    assert version_of(store, first_run).trained_on == [i for i in range(1, 31) if not is_held_out(i, 20)]
-    with store.read() as session:
-        assert {row.id for row in session.query(Annotation) if row.run_id is None} == set(range(31, 46))
-        assert {row.tries for row in session.query(Annotation)} == {0}
-    (due,) = training_runs.request_due(store, limited)
-    assert due.reason == "15 new annotations", "at once"
-    assert set(range(31, 46)) - set(version_of(store, train(store)).trained_on) == {
-        i for i in range(31, 46) if is_held_out(i, 20)
-    }
-
-
-@pytest.mark.slow
-def test_annotations_that_a_run_could_not_use_do_not_keep_others_waiting(
-    services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limited = services.settings.model_copy(update={"train_max_annotations": 20})
-    monkeypatch.setattr(Services, "current", lambda: replace(services, settings=limited))
-    annotate(store, 1, 40)
-    for i in range(1, 21):
-        change(store, i, task_data={"image": "http://127.0.0.1:9/x.png"})
-    assert "nothing to learn from" in str(train(store).decision)
-    with store.read() as session:
-        assert {row.id: row.tries for row in session.query(Annotation)} == {i: int(i <= 20) for i in range(1, 41)}
-    (due,) = training_runs.request_due(store, limited)
-    assert due.reason == "20 new annotations", "not 40"
-    assert version_of(store, train(store)).trained_on == [i for i in range(21, 41) if not is_held_out(i, 20)]
-
-
-@pytest.mark.slow
-def test_what_has_no_room_in_the_memory_of_a_run_is_left_for_the_next(
-    services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "EXAMPLES_AT_A_TIME", 4)
-    monkeypatch.setattr(selection, "TEXT_SHARE", 100)
-    # With both towers trained, decoded pictures stay in memory, and a megabyte has room for some of them.
-    limited = services.settings.model_copy(update={"train_memory_mb": 1, "lora_towers": "both", "train_steps": 2})
-    monkeypatch.setattr(Services, "current", lambda: replace(services, settings=limited))
-    annotate(store, 1, 160)
-    run = train(store)
-    with store.read() as session:
-        rows = list(session.query(Annotation))
-    left = [row.id for row in rows if row.run_id is None and not row.tries]
-    assert 30 < len(left) < 130
-    assert set(version_of(store, run).trained_on).isdisjoint(left)
 
 
 @pytest.mark.slow
