@@ -191,9 +191,9 @@ def _conclude(
         summary = _summary(version, attempts, len(read) - len(learned))
         training_runs.finish(session, run, RunState.FINISHED, **summary)
         learned_ids = {annotation.id for annotation in learned}
-        _mark(session, learned, run_id=run.id)
+        _mark(session, run, learned, run_id=run.id)
         tried = [annotation for annotation in read if annotation.id not in learned_ids]
-        _mark(session, tried, tries=Annotation.tries + 1)
+        _mark(session, run, tried, tries=Annotation.tries + 1)
         if version is not None:
             session.add(version)
             session.flush()
@@ -312,12 +312,13 @@ def _is_learned(annotation: Annotation, attempts: dict[str, Attempt]) -> bool:
     )
 
 
-def _mark(session: Session, annotations: list[Annotation], **columns: Any) -> None:
-    """Set columns of annotations. An annotation that was changed during the run is left as it is."""
+def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **columns: Any) -> None:
+    """Set columns of annotations of a run. An annotation that was changed during the run is left as it is."""
     parameters = [
         {"annotation_id": annotation.id, "read_updated_at": annotation.updated_at} for annotation in annotations
     ]
     is_unchanged = (
+        Annotation.project_id == run.project_id,
         Annotation.id == bindparam("annotation_id"),
         Annotation.updated_at == bindparam("read_updated_at"),
     )
