@@ -118,9 +118,14 @@ def migrate() -> None:
 
 @app.command()
 def connect(
-    label_studio_url: Annotated[str, typer.Option(help="Address of Label Studio.")],
-    api_key: Annotated[str, typer.Option(help="Personal access token or legacy token.")],
     project: Annotated[int, typer.Option(help="The project's id in Label Studio.")],
+    label_studio_url: Annotated[
+        str | None, typer.Option(help="Address of Label Studio; default: LABEL_STUDIO_URL.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="Personal access token or legacy token; default: LABEL_STUDIO_API_KEY, else a prompt."),
+    ] = None,
     backend_url: Annotated[str | None, typer.Option(help="Our address as Label Studio sees it.")] = None,
     title: Annotated[
         str | None, typer.Option(help="The backend's name in Label Studio; default: Lorabel.")
@@ -135,15 +140,17 @@ def connect(
 
     from lorabel.commands import connect as connecting
     from lorabel.commands.context import load_settings
+    from lorabel.commands.label_studio_login import named_address, named_token
     from lorabel.database.project_keys import LabelStudioId
+    from lorabel.label_studio.address import checked_address
 
-    console = Console()
+    console, settings = Console(), load_settings()
     connection = connecting.connect(
-        load_settings(),
-        label_studio_url,
-        api_key,
+        settings,
+        named_address(settings, label_studio_url),
+        named_token(settings, api_key),
         LabelStudioId(project),
-        backend_url=backend_url,
+        backend_url=None if backend_url is None else checked_address(backend_url, "--backend-url"),
         title=title or connecting.TITLE,
         is_secret_new=new_secret,
         is_anyway=anyway,

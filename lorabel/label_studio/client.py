@@ -22,6 +22,7 @@ from label_studio_sdk.types.prediction_request import PredictionRequest
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import NEW_TOKEN, AccessToken
+from lorabel.label_studio.error_texts import WEB_PAGE, plain_text
 from lorabel.label_studio.records import (
     AnnotatedTask,
     Backend,
@@ -118,7 +119,7 @@ class LabelStudio:
                 backend.url,
                 backend.title or "",
                 backend.state or "",
-                backend.error_message or "",
+                plain_text(backend.error_message or ""),
                 backend.basic_auth_user or None,
             )
             for backend in backends
@@ -378,7 +379,7 @@ def _json(answer: httpx.Response) -> Any:
         return answer.json() if answer.content else None
     except ValueError as error:
         raise LabelStudioError(
-            f"{answer.request.url} answered {answer.status_code} with {answer.text[:80]!r}, expected JSON; "
+            f"{answer.request.url} answered {answer.status_code} with {_shown(answer.text)}, expected JSON; "
             "is there a Label Studio at this address?"
         ) from error
 
@@ -386,8 +387,14 @@ def _json(answer: httpx.Response) -> Any:
 def _detail(body: Any) -> str:
     """Label Studio's explanation of an error: `detail`, and the messages about single fields."""
     if not isinstance(body, dict):
-        text = str(body).strip()
-        return "a web page instead of JSON; is this Label Studio's address?" if text[:1] == "<" else text[:300]
+        text = plain_text(str(body))
+        return f"{WEB_PAGE} instead of JSON; is this Label Studio's address?" if WEB_PAGE in text else text[:300]
     fields = body.get("validation_errors") or {}
     reasons = [f"{name}: {reason}" for name, reason in fields.items()] if isinstance(fields, dict) else [fields]
-    return "; ".join(str(part) for part in (body.get("detail", body), *reasons))[:1000]
+    return plain_text("; ".join(str(part) for part in (body.get("detail", body), *reasons)))
+
+
+def _shown(text: str) -> str:
+    """The text of an answer that was to be JSON, for a message."""
+    plain = plain_text(text)
+    return plain if plain == WEB_PAGE else repr(plain[:80])

@@ -93,7 +93,7 @@ def test_a_web_page_instead_of_json_is_not_shown_in_the_error(
     server: FakeLabelStudio, client: LabelStudio
 ) -> None:
     with pytest.raises(LabelStudioRefusedError, match="is this Label Studio's address") as refused:
-        client.project(1)
+        client.project(2)
     assert "doctype" not in str(refused.value)
 
 
