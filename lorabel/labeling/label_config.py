@@ -15,6 +15,9 @@ from xml.etree import ElementTree
 from label_studio_sdk.label_interface import LabelInterface
 
 from lorabel.errors import LabelConfigError
+from lorabel.labeling import config_xml
+from lorabel.labeling.config_xml import Attributes
+from lorabel.labeling.shown_value import has_variable, shown_value
 
 # Attributes of a label that a model may read; the first that is set is used.
 TEXT_ATTRIBUTES = ("prompt", "hint", "alias", "value")
@@ -51,13 +54,28 @@ class ObjectTag:
     """A tag that shows something of a task, such as `<Image>`.
 
     Args:
-        data_key: the key in the task's data (`$image` -> `image`).
+        value: its attribute `value`, or `valueList` if it has one: `$image`.
+        attributes: those of the label config; in what `parse` returns they are found by names in any case.
     """
 
     name: str
     tag: str
-    data_key: str
+    value: str
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def data_key(self) -> str:
+        """The key in the task's data (`$image` -> `image`), where the value is a single variable."""
+        return self.value.removeprefix("$")
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it shows the same in every task."""
+        return not has_variable(self.value)
+
+    def shown(self, data: Mapping[str, Any]) -> Any:
+        """What the editor shows of a task, see `lorabel.labeling.shown_value`; "" if the task has nothing of it."""
+        return shown_value(self.value, data)
 
 
 @dataclass(frozen=True)
@@ -80,9 +98,11 @@ class ControlTag:
     """A tag that asks for an answer, such as `<Choices>`.
 
     Args:
+        attributes: those of the label config; in what `parse` returns they are found by names in any case.
         labels: its labels; in a taxonomy each before the labels below it.
         objects: the object tags that `toName` names.
-        context: object tags that show something of the task and that no control tag names.
+        context: object tags that show something of the task and that no control tag names, those that show the same in
+            every task left out.
         buckets: names of the buckets of a Ranker.
         conditions: the control tag is shown if all of them hold.
     """
@@ -136,17 +156,17 @@ def parse(xml: str) -> LabelConfig:
         LabelConfigError: the XML cannot be parsed, or the SDK refuses it; the message has the parser's words.
     """
     try:
-        interface = LabelInterface(xml)
+        root = config_xml.read(xml)
+        interface = LabelInterface(ElementTree.tostring(root, encoding="unicode"))
     except Exception as error:
         raise LabelConfigError(
             f"label config cannot be read: {error}; label config begins {xml[:80]!r}"
         ) from error
     control_tags = interface.controls or ()
     names = {tag.name for control in control_tags for tag in control.objects or ()}
-    # A value without $ is a text of the label config itself, the same for every task.
-    task_tags = [tag for tag in interface.objects or () if (tag.value or "").startswith("$")]
-    context = tuple(_object(tag) for tag in task_tags if tag.name not in names)
-    paths = dict(_paths(ElementTree.fromstring(xml), ()))
+    unnamed_tags = (_object(tag) for tag in interface.objects or () if tag.name not in names)
+    context = tuple(tag for tag in unnamed_tags if not tag.is_static)
+    paths = dict(_paths(root, ()))
     return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in control_tags), interface)
 
 
@@ -172,7 +192,7 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
         )
     conditions = tuple(_condition(element) for element in path if element.get("visibleWhen"))
     buckets = tuple(bucket.attrib.get("name", "") for bucket in path[-1].iter("Bucket"))
-    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects, context, buckets, conditions)
+    return ControlTag(tag.name, tag.tag, Attributes(tag.attr or {}), labels, objects, context, buckets, conditions)
 
 
 def _condition(element: ElementTree.Element) -> Condition:
@@ -184,7 +204,7 @@ def _condition(element: ElementTree.Element) -> Condition:
 
 
 def _object(tag: Any) -> ObjectTag:
-    return ObjectTag(tag.name, tag.tag, (tag.value or "").lstrip("$"), dict(tag.attr or {}))
+    return ObjectTag(tag.name, tag.tag, tag.value or "", Attributes(tag.attr or {}))
 
 
 def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[Label]:

@@ -116,7 +116,7 @@ class NamedEntities(Problem):
             raise UnservedError(f"toName names several texts ({names}), expected one")
         (tag,) = control.objects
         for name, served in SERVED_VALUES.items():
-            value = tag.attributes.get(name, tag.attributes.get(name.lower(), served[0]))
+            value = tag.attributes.get(name, served[0])
             if value not in served:
                 raise UnservedError(f"{name}={value!r} of {tag.name!r}: the text must stand in the task's data")
         if not control.labels:
