@@ -13,33 +13,12 @@ from xml.sax.saxutils import escape
 
 # The names as the SDK and the docs write them.
 TAG_NAMES = (
-    (
-        "Audio",
-        "AudioPlus",
-        "Bitmask",
-        "BitmaskLabels",
-        "Brush",
-        "BrushLabels",
-        "Bucket",
-        "Channel",
-        "Chat",
-        "Choice",
-    )
-    + ("Choices", "Collapse", "DateTime", "Ellipse", "EllipseLabels", "Filter", "Header", "HyperText")
-    + (
-        "HyperTextLabels",
-        "Image",
-        "KeyPoint",
-        "KeyPointLabels",
-        "Label",
-        "Labels",
-        "List",
-        "MagicWand",
-        "Markdown",
-    )
-    + ("Number", "OcrLabels", "Pairwise", "ParagraphLabels", "Paragraphs", "Pdf", "Polygon", "PolygonLabels")
-    + ("Ranker", "Rating", "ReactCode", "Rectangle", "RectangleLabels", "Relation", "Relations", "Repeater")
-    + ("Shortcut", "Style", "Table", "Taxonomy", "Text", "TextArea", "TimeSeries", "TimeSeriesLabels")
+    ("Audio", "AudioPlus", "Bitmask", "BitmaskLabels", "Brush", "BrushLabels", "Bucket", "Channel", "Chat")
+    + ("Choice", "Choices", "Collapse", "DateTime", "Ellipse", "EllipseLabels", "Filter", "Header", "HyperText")
+    + ("HyperTextLabels", "Image", "KeyPoint", "KeyPointLabels", "Label", "Labels", "List", "MagicWand")
+    + ("Markdown", "Number", "OcrLabels", "Pairwise", "ParagraphLabels", "Paragraphs", "Pdf", "Polygon")
+    + ("PolygonLabels", "Ranker", "Rating", "ReactCode", "Rectangle", "RectangleLabels", "Relation", "Relations")
+    + ("Repeater", "Shortcut", "Style", "Table", "Taxonomy", "Text", "TextArea", "TimeSeries", "TimeSeriesLabels")
     + ("TimelineLabels", "Vector", "VectorLabels", "Video", "VideoRectangle", "VideoVector", "VideoVectorLabels")
     + ("View",)
 )
@@ -52,12 +31,7 @@ ATTRIBUTE_NAMES = (
     "toName",
     "valueList",
     "valueType",
-) + (
-    "visibleWhen",
-    "whenChoiceValue",
-    "whenLabelValue",
-    "whenTagName",
-)
+) + ("visibleWhen", "whenChoiceValue", "whenLabelValue", "whenTagName")
 HYPERTEXT = "HyperText"
 _TAGS = MappingProxyType({name.lower(): name for name in TAG_NAMES})
 _ATTRIBUTES = MappingProxyType({name.lower(): name for name in ATTRIBUTE_NAMES})

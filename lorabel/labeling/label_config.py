@@ -6,7 +6,7 @@
 </View>
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -31,11 +31,40 @@ class Label:
         value: its name in results: the alias if it has one, else the value.
         texts: what a model reads for it, see `_texts`.
         parent: in a taxonomy, the index of the label above; -1 at the top.
+        title: what annotators see: the value, also if there is an alias.
     """
 
     value: str
     texts: tuple[str, ...]
     parent: int = -1
+    title: str = ""
+
+
+def find_label(labels: Sequence[Label], name: str, candidates: Iterable[int] | None = None) -> int | None:
+    """The label that a result or a label config means by a name.
+
+    Its name in results goes first, then its title. The case of letters is ignored only where exactly one label has
+    the name then: "US" and "us" are two labels.
+
+    Args:
+        candidates: indices of the labels that may be meant; None for all.
+
+    Returns:
+        The label's index; None if there is no such label, or several that differ by case.
+    """
+    indices = range(len(labels)) if candidates is None else tuple(candidates)
+    if (index := find_exact_label(labels, name, indices)) is not None:
+        return index
+    folded = name.casefold()
+    found = [i for i in indices if folded in (labels[i].value.casefold(), labels[i].title.casefold())]
+    return found[0] if len(found) == 1 else None
+
+
+def find_exact_label(labels: Sequence[Label], name: str, candidates: Iterable[int] | None = None) -> int | None:
+    """The label with this name in results, else the label with this title, as the editor finds it; else None."""
+    indices = range(len(labels)) if candidates is None else tuple(candidates)
+    by_value = next((i for i in indices if labels[i].value == name), None)
+    return next((i for i in indices if labels[i].title == name), None) if by_value is None else by_value
 
 
 def above(labels: Sequence[Label], end: int) -> tuple[int, ...]:
@@ -74,7 +103,7 @@ class ObjectTag:
         return not has_variable(self.value)
 
     def shown(self, data: Mapping[str, Any]) -> Any:
-        """What the editor shows of a task, see `lorabel.labeling.shown_value`; "" if the task has nothing of it."""
+        """What the editor shows of a task, see `shown_value`; "" if the task has nothing of it."""
         return shown_value(self.value, data)
 
 
@@ -101,8 +130,7 @@ class ControlTag:
         attributes: those of the label config; in what `parse` returns they are found by names in any case.
         labels: its labels; in a taxonomy each before the labels below it.
         objects: the object tags that `toName` names.
-        context: object tags that show something of the task and that no control tag names, those that show the same in
-            every task left out.
+        context: object tags that show something of the task and that no control tag names.
         buckets: names of the buckets of a Ranker.
         conditions: the control tag is shown if all of them hold.
     """
@@ -187,7 +215,7 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
     else:
         attributes = tag.labels_attrs or {}
         labels = tuple(
-            Label(value, _texts(attributes[value].attr)) if value in attributes else Label(value, (value,))
+            Label(value, _texts(attributes[value].attr), title=attributes[value].attr.get("value", value))
             for value in tag.labels or ()
         )
     conditions = tuple(_condition(element) for element in path if element.get("visibleWhen"))
@@ -197,9 +225,10 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
 
 def _condition(element: ElementTree.Element) -> Condition:
     values = element.get("whenChoiceValue") or element.get("whenLabelValue") or ""
-    stripped = (value.strip() for value in values.split(","))
     return Condition(
-        element.get("visibleWhen", ""), element.get("whenTagName"), tuple(value for value in stripped if value)
+        element.get("visibleWhen", ""),
+        element.get("whenTagName"),
+        tuple(value for value in values.split(",") if value),
     )
 
 
@@ -216,7 +245,8 @@ def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[La
     """
     for choice in element.findall("Choice"):
         attributes = choice.attrib
-        yield Label(attributes.get("alias") or attributes.get("value", ""), _texts(attributes), parent)
+        title = attributes.get("value", "")
+        yield Label(attributes.get("alias") or title, _texts(attributes), parent, title)
         below = list(_nodes(choice, index, index + 1))
         yield from below
         index += 1 + len(below)

@@ -5,9 +5,9 @@
     value="$title by $author"  a text with parts of the data in it
     value="Read this."         the same in every task
 
-It follows Label Studio 1.23.2's editor, also in what surprises: a variable is the longest run of [A-Za-z0-9_[].{}]
-after a $, so the dot in "$title. $body" belongs to the name and is not shown, and what is missing in a text is shown
-as "undefined" (`parseValue` in libs/editor/src/utils/data.js, `get` and `toPath` of es-toolkit).
+It follows Label Studio 1.23.2's editor, also in what surprises: a variable is the longest run of
+[A-Za-z0-9_[].{}] after a $, so the dot in "$title. $body" belongs to the name and is not shown, and what is missing
+in a text is shown as "undefined" (`parseValue` in libs/editor/src/utils/data.js, `get` and `toPath` of es-toolkit).
 """
 
 import re
@@ -29,8 +29,8 @@ def shown_value(value: str, data: Any) -> Any:
     """What the editor shows of a task.
 
     Returns:
-        A JSON value if `value` is a single variable, else a text. "" if the task has nothing of what is named; there
-        the editor shows at most the text around it.
+        A JSON value if `value` is a single variable, else a text. "" if the task has nothing of what is named;
+        there the editor shows at most the text around it.
     """
     names = VARIABLE.findall(value)
     if not names:

@@ -14,7 +14,7 @@ from lorabel.contracts import Content, Contract, Input, LabelScores, LabelsInput
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics, classification, taxonomy
 from lorabel.labeling import regions
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents
 from lorabel.labeling.taxonomy import Taxonomy
 from lorabel.problems import _label_scores
@@ -217,7 +217,7 @@ class ChoicesProblem(Problem):
         return chosen, sum(max(score, 1 - score) for score in scores) / len(scores)
 
     def _index_of(self, value: Any) -> int | None:
-        """Return the index of the label that a result names, ignoring case; None if there is none.
+        """Return the index of the label that a result names, see `find_label`; None if there is none.
 
         Args:
             value: a choice, or the path of a taxonomy; a value of any other type names no label.
@@ -227,8 +227,7 @@ class ChoicesProblem(Problem):
             return None
         if self.taxonomy is not None:
             return self.taxonomy.find([str(part) for part in parts])
-        name = str(value).casefold()
-        return next((i for i, label in enumerate(self.labels) if label.value.casefold() == name), None)
+        return find_label(self.labels, str(value))
 
 
 def _context(control: ControlTag) -> tuple[ObjectTag, ...]:
