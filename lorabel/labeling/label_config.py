@@ -133,6 +133,7 @@ class ControlTag:
         context: object tags that show something of the task and that no control tag names.
         buckets: names of the buckets of a Ranker.
         conditions: the control tag is shown if all of them hold.
+        is_repeated: whether it stands in a `<Repeater>`, and so is shown once for each item of a list.
     """
 
     name: str
@@ -143,6 +144,7 @@ class ControlTag:
     context: tuple[ObjectTag, ...] = ()
     buckets: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,10 @@ def parse(xml: str) -> LabelConfig:
             f"label config cannot be read: {error}; label config begins {xml[:80]!r}"
         ) from error
     control_tags = interface.controls or ()
+    paths = dict(_paths(root, ()))
     names = {tag.name for control in control_tags for tag in control.objects or ()}
     unnamed_tags = (_object(tag) for tag in interface.objects or () if tag.name not in names)
-    context = tuple(tag for tag in unnamed_tags if not tag.is_static)
-    paths = dict(_paths(root, ()))
+    context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
     return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in control_tags), interface)
 
 
@@ -220,7 +222,21 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
         )
     conditions = tuple(_condition(element) for element in path if element.get("visibleWhen"))
     buckets = tuple(bucket.attrib.get("name", "") for bucket in path[-1].iter("Bucket"))
-    return ControlTag(tag.name, tag.tag, Attributes(tag.attr or {}), labels, objects, context, buckets, conditions)
+    return ControlTag(
+        tag.name,
+        tag.tag,
+        Attributes(tag.attr or {}),
+        labels,
+        objects,
+        context,
+        buckets,
+        conditions,
+        _is_repeated(path),
+    )
+
+
+def _is_repeated(path: Sequence[ElementTree.Element]) -> bool:
+    return any(element.tag == "Repeater" for element in path)
 
 
 def _condition(element: ElementTree.Element) -> Condition:

@@ -6,8 +6,9 @@
     value="Read this."         the same in every task
 
 It follows Label Studio 1.23.2's editor, also in what surprises: a variable is the longest run of
-[A-Za-z0-9_[].{}] after a $, so the dot in "$title. $body" belongs to the name and is not shown, and what is missing
-in a text is shown as "undefined" (`parseValue` in libs/editor/src/utils/data.js, `get` and `toPath` of es-toolkit).
+[A-Za-z0-9_[].{}] after a $, so the dot in "$title. $body" belongs to the name and is not shown, and what is
+missing in a text is shown as "undefined" (`parseValue` in libs/editor/src/utils/data.js, `get` and `toPath` of
+es-toolkit).
 """
 
 import re

@@ -47,7 +47,7 @@ class Taxonomy:
         return above(self.labels, end)
 
     def find(self, path: Sequence[str]) -> int | None:
-        """The label that a path of names ends at; each is found as by `find_label`. None if there is no such path."""
+        """The label that a path of names ends at; each as by `find_label`. None if there is none."""
         end: int | None = TOP if path else None
         for name in path:
             end = None if end is None else find_label(self.labels, name, self._below.get(end, ()))

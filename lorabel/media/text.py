@@ -73,9 +73,8 @@ def _dialogue(value: Any, text_format: TextFormat, describe: Callable[[Any], str
         raise UnreadableError(
             f"found {describe(value)} where a list of paragraphs was expected", is_permanent=True
         )
-    turns = (
-        (as_react_text(turn.get(key)) for key in (text_format.name_key, text_format.text_key)) for turn in value
-    )
+    keys = (text_format.name_key, text_format.text_key)
+    turns = ([as_react_text(turn.get(key)) for key in keys] for turn in value)
     texts = [f"{name}: {text}" if name else text for name, text in turns if text.strip()]
     if value and not texts:
         raise UnreadableError(f"no paragraph has a text under {text_format.text_key!r}", is_permanent=True)

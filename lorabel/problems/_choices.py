@@ -99,16 +99,16 @@ class ChoicesProblem(Problem):
         family that answers stays the same.
         """
         shown: list[Content] = []
-        missing: list[tuple[Modality, NothingShownError]] = []
+        missing: dict[Modality, NothingShownError] = {}
         for tag in (*self.objects, *self.context):
             try:
                 shown += contents(tag, data)
             except NothingShownError as error:
-                missing.append((MODALITIES[tag.tag], error))
+                missing.setdefault(MODALITIES[tag.tag], error)
         modalities = {content.modality for content in shown}
-        for modality, error in missing:
+        for modality, reason in missing.items():
             if not modalities or (modality != Modality.TEXT and modality not in modalities):
-                raise error
+                raise reason
         return tuple(shown)
 
     def prediction(self, output: LabelScores, data: TaskData) -> Prediction:

@@ -13,7 +13,8 @@ CHOICES = '<Choices name="c" toName="o"><Choice value="a"/><Choice value="b"/></
 
 
 def test_names_in_any_case_are_those_of_the_sdk() -> None:
-    xml = '<view><TEXT NAME="o" Value="$t"/><choices name="c" toname="o"><choice VALUE="a" Hint="x"/></choices></view>'
+    choices = '<choices name="c" toname="o"><choice VALUE="a" Hint="x"/></choices>'
+    xml = f'<view><TEXT NAME="o" Value="$t"/>{choices}</view>'
     (control,) = parse(xml).controls
     assert (control.name, control.tag, control.objects[0].tag) == ("c", "Choices", "Text")
     assert control.labels[0].texts == ("x",)

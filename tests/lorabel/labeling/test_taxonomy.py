@@ -62,7 +62,8 @@ def test_with_leaves_only_the_predicted_path_ends_at_a_leaf() -> None:
 
 def test_paths_that_differ_by_case_are_told_apart_by_value_and_by_alias() -> None:
     tree = (
-        '<View><Text name="t" value="$t"/><Taxonomy name="c" toName="t"><Choice value="It"><Choice value="a"/></Choice>'
+        '<View><Text name="t" value="$t"/><Taxonomy name="c" toName="t">'
+        '<Choice value="It"><Choice value="a"/></Choice>'
         '<Choice value="IT" alias="X"><Choice value="a"/></Choice><Choice value="b"/></Taxonomy></View>'
     )
     (binding,) = bind(tree).bindings
