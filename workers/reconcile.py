@@ -13,6 +13,7 @@ from lorabel.database.tables import Annotation, Project, now
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.project_identity import check_identity
 from workers.annotations import Received, apply_annotations, delete_annotations
 from workers.services import Services
 
@@ -30,13 +31,15 @@ def reconcile(services: Services, project_id: int) -> str:
         A sentence about what was compared and found, for the run's record.
     """
     with services.store.read() as session:
-        access = api_access(projects.get(session, project_id), services.settings)
+        project = projects.get(session, project_id)
+    access = api_access(project, services.settings)
     # Without a token only /setup has named a host, which may be anybody's: its list must not delete annotations.
     if access is None:
         return "not compared with Label Studio: no LABEL_STUDIO_API_KEY, and not connected by `lorabel connect`"
     client = LabelStudio(access.url, access.api_key)
     try:
-        added, deleted = _compare(services, client, project_id)
+        check_identity(client, project)
+        added, deleted = _compare(services, client, project)
     except LabelStudioError as error:
         log.warning("project %d is not compared with Label Studio: %s", project_id, error)
         return f"not compared with Label Studio: {error}"
@@ -45,13 +48,14 @@ def reconcile(services: Services, project_id: int) -> str:
     return f"compared with Label Studio: {added} annotations were missing here, {deleted} are gone there"
 
 
-def _compare(services: Services, client: LabelStudio, project_id: int) -> tuple[int, int]:
+def _compare(services: Services, client: LabelStudio, project: Project) -> tuple[int, int]:
     """Returns how many annotations were added and how many were deleted."""
+    project_id = project.id
     started = now()
     seen_ids: set[int] = set()
     added = 0
     batch: list[Received] = []
-    for task in client.annotated_tasks(project_id):
+    for task in client.annotated_tasks(project.label_studio_id):
         batch += [Received(annotation, task.task_id, task.data) for annotation in task.annotations]
         seen_ids.update(annotation["id"] for annotation in task.annotations)
         if len(batch) >= TASKS_PER_TRANSACTION:
