@@ -7,7 +7,7 @@ from lorabel.database import bulk_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import Table
 from lorabel.settings import Settings
-from tests.conftest import MIGRATIONS
+from tests.lorabel.database.test_migrations import MIGRATIONS
 
 
 def test_the_migrations_make_the_schema_that_the_tables_describe(store: Store) -> None:
