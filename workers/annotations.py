@@ -122,7 +122,7 @@ def _fill(row: Annotation, received: Received, updated_at: datetime) -> None:
     row.was_cancelled = bool(annotation.get("was_cancelled"))
     row.ground_truth = bool(annotation.get("ground_truth"))
     row.completed_by = reference_id(annotation.get("completed_by"))
-    row.run_id = None
+    row.run_id, row.tries = None, 0
     row.times_applied += 1
 
 

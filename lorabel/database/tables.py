@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lorabel.database.base_table import Json, own_id
+from lorabel.database.base_table import Json, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.states import BulkRunKind as BulkRunKind
@@ -67,6 +67,9 @@ class Project(Table):
         secret_hash: hash of the webhook's secret; None if it has none. See `lorabel/database/webhook_secrets.py`.
         earlier_secret_hash: hash of the secret that `secret_hash` replaced; None if there was none.
         secret_enforced_at: from when events need the secret; None until Label Studio has it.
+        compared_at: Label Studio's time at the start of the last comparison; the next reads what changed since.
+        compared_fully_at: when all annotations were last compared.
+        uncounted: how many more annotations Label Studio counted after that comparison than there are here.
     """
 
     __tablename__ = "project"
@@ -84,6 +87,9 @@ class Project(Table):
     secret_hash: Mapped[str | None]
     earlier_secret_hash: Mapped[str | None]
     secret_enforced_at: Mapped[datetime | None]
+    compared_at: Mapped[datetime | None]
+    compared_fully_at: Mapped[datetime | None]
+    uncounted: Mapped[int | None]
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -104,8 +110,7 @@ class Project(Table):
 class Annotation(Table):
     """The newest known state of an annotation.
 
-    The row of a deleted annotation stays, so that a creation event that arrives late does not restore the
-    annotation. A Label Studio never uses an id twice.
+    The row of a deleted annotation stays: a creation event may arrive late. A Label Studio never uses an id twice.
 
     Attributes:
         task_id: None if a deletion is all that we know of the annotation; so are `task_data` and `result`.
@@ -116,13 +121,14 @@ class Annotation(Table):
         received_at: when this state reached us.
         run_id: the training run whose version became live and learned from this state, or holds its task out; None
             while it is new.
+        tries: how many finished runs have read this state without learning from it.
         times_applied: how many states of this annotation were applied, its deletion included.
     """
 
     __tablename__ = "annotation"
     project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    task_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    task_id: Mapped[int | None] = mapped_column(BigInteger)
     task_data: Mapped[Json | None]
     result: Mapped[Any | None] = mapped_column(JSON)
     was_cancelled: Mapped[bool] = mapped_column(default=False)
@@ -132,7 +138,14 @@ class Annotation(Table):
     received_at: Mapped[datetime] = mapped_column(default=now)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     run_id: Mapped[int | None]
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
     times_applied: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (
+        Index("annotation_task", "project_id", "task_id"),
+        index_of_usable("annotation_new", ("project_id", "tries", "received_at", "id"), "run_id IS NULL"),
+        index_of_usable("annotation_learned", ("project_id", "id", "task_id"), "run_id IS NOT NULL"),
+    )
 
 
 class DeletedTask(Table):
@@ -196,12 +209,11 @@ class TrainingRun(Table):
         seconds_left: estimate of the time until the run ends; None when it has ended.
         config: the training recipe, and under `compared` what the comparison with Label Studio found.
         metrics: the metrics of the version that the run made. `skipped` has by from_name and annotation id why an
-            annotation was not used; `still_new` is how many annotations are new after the run.
+            annotation was not used; `still_new` is how many new ones it read that are still new.
         annotation_ids: the annotations that the version was trained on.
         version_number: number of the version that the run made; None if it made none.
         decision: what became of that version and why, in words.
-        heartbeat_at: renewed while the worker lives. When it is older than RUN_LEASE_SECONDS, the worker counts
-            as killed.
+        heartbeat_at: renewed while the worker lives. If older than RUN_LEASE_SECONDS, the worker counts as killed.
     """
 
     __tablename__ = "training_run"

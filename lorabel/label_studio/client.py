@@ -249,14 +249,27 @@ class LabelStudio:
         """All tasks, in the order of their ids."""
         return self._pages(project_id, [])
 
-    def annotated_tasks(self, project_id: LabelStudioId) -> Iterator[AnnotatedTask]:
-        """All tasks with an annotation or a skip, each once; first those with an annotation."""
+    def annotated_tasks(
+        self, project_id: LabelStudioId, changed_since: datetime | None = None
+    ) -> Iterator[AnnotatedTask]:
+        """All tasks with an annotation or a skip, each once; first those with an annotation.
+
+        Args:
+            changed_since: only tasks that were changed at this time of Label Studio's clock or later. A task is
+                changed when an annotation of it is created, changed or deleted, one at a time or imported. It is
+                not changed when an annotation is propagated to it.
+        """
         seen: set[int] = set()
+        is_changed = [] if changed_since is None else [_not_before("updated_at", changed_since)]
         for counter in ("total_annotations", "cancelled_annotations"):
-            for task in self._pages(project_id, [_more_than(counter, 0)]):
+            for task in self._pages(project_id, [_more_than(counter, 0), *is_changed]):
                 if task.task_id not in seen:
                     seen.add(task.task_id)
                     yield task
+
+    def count_annotations(self, project_id: LabelStudioId) -> int:
+        """How many annotations a project has, without skips, as Label Studio counts them."""
+        return self._page(project_id, [], page_size=1).annotations
 
     def has_annotation(self, annotation_id: int) -> bool:
         """Whether Label Studio has an annotation with this id."""
@@ -287,9 +300,11 @@ class LabelStudio:
         """Request each page by the last task's id, not by page number: no task is skipped when others are added or
         deleted meanwhile."""
         last_id = 0
-        while page := self._page(project_id, [_more_than("id", last_id), *filters], TASKS_PER_PAGE).tasks:
-            yield from page
-            last_id = page[-1].task_id
+        while (page := self._page(project_id, [_more_than("id", last_id), *filters], TASKS_PER_PAGE)).tasks:
+            yield from page.tasks
+            if len(page.tasks) >= page.total:
+                return
+            last_id = page.tasks[-1].task_id
 
     def _page(
         self, project_id: LabelStudioId, filters: list[dict[str, Any]], page_size: int, **query: Any
@@ -315,7 +330,7 @@ class LabelStudio:
             )
             for task in answer["tasks"]
         ]
-        return TaskPage(tasks, answer["total"])
+        return TaskPage(tasks, answer["total"], answer["total_annotations"])
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         with self._raising_our_errors():
@@ -361,6 +376,12 @@ def _auth_columns(auth: tuple[str, str] | None) -> dict[str, Any]:
 
 def _more_than(column: str, value: int) -> dict[str, Any]:
     return {"filter": f"filter:tasks:{column}", "operator": "greater", "type": "Number", "value": value}
+
+
+def _not_before(column: str, time: datetime) -> dict[str, Any]:
+    """Label Studio reads times of this format only, as UTC."""
+    value = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {"filter": f"filter:tasks:{column}", "operator": "greater_or_equal", "type": "Datetime", "value": value}
 
 
 def _equal(column: str, value: int) -> dict[str, Any]:

@@ -25,10 +25,16 @@ class AnnotatedTask(NamedTuple):
 
 
 class TaskPage(NamedTuple):
-    """Tasks in the order of their ids, and `total`: how many match the request, those on later pages included."""
+    """Tasks in the order of their ids.
+
+    Attributes:
+        total: how many tasks match the request, those on later pages included.
+        annotations: how many annotations all of these have, without skips, as Label Studio counts them.
+    """
 
     tasks: list[AnnotatedTask]
     total: int
+    annotations: int
 
 
 class NewPrediction(NamedTuple):

@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import inspect, select, text
 
-from lorabel.database import projects
+from lorabel.database import bulk_runs, projects
 from lorabel.database import store as store_module
 from lorabel.database.project_keys import ProjectKey
 from lorabel.database.store import Store
@@ -74,8 +74,24 @@ def test_two_projects_may_have_annotations_and_deleted_tasks_with_the_same_ids(s
     keys = {name: inspect(store.engine).get_pk_constraint(name) for name in ("annotation", "deleted_task")}
     assert keys["annotation"]["constrained_columns"] == ["project_id", "id"]
     assert keys["deleted_task"]["constrained_columns"] == ["project_id", "task_id"]
-    indexes = {index["name"] for index in inspect(store.engine).get_indexes("annotation")}
-    assert indexes == {"ix_annotation_task_id"}
     with store.write() as session:
         session.add_all(Annotation(project_id=project_id, id=5) for project_id in (1, 2))
         session.add_all(DeletedTask(project_id=project_id, task_id=5) for project_id in (1, 2))
+
+
+def test_bulk_runs_of_an_older_version_get_their_kind(store: Store) -> None:
+    put_back(store, "0003")
+    columns = "id, project_id, state, reason, only_unlabeled, strategy, cursor, done, skipped, failed, failures"
+    columns += ", label_studio_s, attempt, kills, created_at"
+    with store.write() as session:
+        session.execute(text(OLD_ROWS[0]))
+        for run_id, strategy in ((1, "NULL"), (2, "'margin'")):
+            values = f"{run_id}, 1, 'finished', 'x', true, {strategy}, 9, 5, 0, 0, '[]', 0.0, 1, 0, '{TIME}'"
+            session.execute(text(f"INSERT INTO bulk_run ({columns}) VALUES ({values})"))
+    store.migrate()
+    with store.read() as session:
+        runs = bulk_runs.list_of(session, 1)
+    assert [(run.kind, run.strategy, run.done) for run in runs] == [
+        ("order", "margin", 5),
+        ("predictions", None, 5),
+    ]
