@@ -77,6 +77,7 @@ TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "metrics": metrics,
         "problems": problems_page.problems,
         "attributes": problems_page.attributes,
+        "templates": problems_page.templates,
     }
 )
 

@@ -237,6 +237,14 @@ class LabelStudio:
         path = f"/api/projects/{project_id}/model-versions/"
         self.call("DELETE", path, json={"model_version": model_version})
 
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete a prediction. It is no error if there is no such prediction any more."""
+        try:
+            self.call("DELETE", f"/api/predictions/{prediction_id}/")
+        except LabelStudioRefusedError as error:
+            if error.status_code != httpx.codes.NOT_FOUND:
+                raise
+
     def tasks(self, project_id: LabelStudioId) -> Iterator[AnnotatedTask]:
         """All tasks, in the order of their ids."""
         return self._pages(project_id, [])
@@ -318,7 +326,7 @@ class LabelStudio:
                 task["id"],
                 task["data"],
                 task["annotations"],
-                frozenset(str(prediction["model_version"]) for prediction in task["predictions"]),
+                _ids_by_version(task["predictions"]),
             )
             for task in answer["tasks"]
         ]
@@ -351,6 +359,13 @@ class LabelStudio:
         if status_code == httpx.codes.UNAUTHORIZED:
             message += f"; the token is missing, wrong or of a kind that is not allowed: {NEW_TOKEN}"
         return LabelStudioRefusedError(message, status_code=status_code, detail=detail)
+
+
+def _ids_by_version(predictions: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    ids: dict[str, list[int]] = {}
+    for prediction in predictions:
+        ids.setdefault(str(prediction["model_version"]), []).append(prediction["id"])
+    return ids
 
 
 def _auth_columns(auth: tuple[str, str] | None) -> dict[str, Any]:

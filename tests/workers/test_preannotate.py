@@ -193,6 +193,26 @@ def test_unreadable_tasks_are_failures_and_the_others_are_predicted(
         assert [row.task_id for row in session.query(UnreadableTask).order_by(UnreadableTask.task_id)] == [2, 4]
 
 
+@pytest.mark.usefixtures("pauses")
+def test_a_task_that_was_corrected_gets_its_prediction_in_place_of_the_empty_one(
+    services: Services, label_studio: FakeLabelStudio, store: Store
+) -> None:
+    add_tasks(label_studio, "red", "broken", "broken")
+    preannotate_tasks(services)
+    label_studio.tasks[1]["data"]["image"] = "http://pictures.test/blue.png"
+    label_studio.delete_statuses = [500]
+    run = preannotate_tasks(services)
+    assert counts(run) == (RunState.FINISHED, 1, 1, 1)
+    assert versions_of(label_studio) == [["p1.v0"], ["p1.v0"], ["p1.v0"]]
+    assert choice(label_studio.tasks[1]) == "blue"
+    assert label_studio.tasks[2]["predictions"][0]["result"] == []
+    with store.read() as session:
+        assert [row.task_id for row in session.query(UnreadableTask)] == [3]
+    sizes = list(label_studio.import_sizes)
+    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 0, 2, 1)
+    assert label_studio.import_sizes == sizes
+
+
 def test_only_the_first_failures_are_named(services: Services, label_studio: FakeLabelStudio) -> None:
     add_tasks(label_studio, *["forbidden"] * 130)
     run = preannotate_tasks(services)
