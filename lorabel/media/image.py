@@ -12,9 +12,11 @@ from PIL import Image
 
 from lorabel.errors import UnreadableError
 from lorabel.media.decode_memory import DecodeMemory
+from lorabel.media.rgb import as_rgb
 
-# Formats that browsers show. EPS must not be among them: Pillow would start Ghostscript on a stranger's file.
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# Formats that browsers show; AVIF where Pillow was built with it.
+# EPS must not be among them: Pillow would start Ghostscript on a stranger's file.
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # EXIF's tag for the orientation, and what turns a picture with that orientation upright.
 ORIENTATION = 0x0112
 UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
@@ -39,15 +41,17 @@ BROKEN = (
     LookupError,
     TypeError,
     ArithmeticError,
-) + (AttributeError, Image.DecompressionBombError)
+) + (AttributeError, RuntimeError, Image.DecompressionBombError)
 # Pictures with more pixels are shrunk before they are turned and converted, if less is enough.
 LARGE_PX = 16_000_000
 # Pillow stores a pixel of most modes, RGB included, in 4 bytes.
 PIXEL_BYTES = 4
-# Modes whose pixels can be averaged without another copy.
+# Modes whose pixels, if none is transparent, can be averaged without another copy.
 SHRINKABLE = frozenset({"L", "RGB", "CMYK", "YCbCr"})
 # libwebp has two canvases, Pillow a copy and the picture. Measured: 16.1 bytes.
 WEBP_PIXEL_BYTES = 17
+# Four planes, two copies and the picture. Measured: 14 bytes; planes of 10 and 12 bits take 4 more.
+AVIF_PIXEL_BYTES = 20
 
 
 def decode_image(data: bytes, most_megapixels: int, enough_px: int | None = None) -> Image.Image:
@@ -115,7 +119,9 @@ def _estimate(image: Image.Image, enough_px: int) -> int:
         image.draft("RGB", (enough_px, enough_px))
         # A progressive JPEG has all its coefficients in memory, 2 bytes each, at whatever scale it is decoded.
         return 2 * bands * pixels + 2 * PIXEL_BYTES * image.width * image.height
-    copies = 1 if image.mode in SHRINKABLE and _shrinking(image, enough_px) > 1 else 2
+    if image.format == "AVIF":
+        return AVIF_PIXEL_BYTES * pixels
+    copies = 1 if _is_shrinkable(image) and _shrinking(image, enough_px) > 1 else 2
     # A strip of a TIFF may be the whole picture.
     return PIXEL_BYTES * pixels * (copies + (image.format == "TIFF"))
 
@@ -128,10 +134,13 @@ def _upright_rgb(image: Image.Image, enough_px: int | None) -> Image.Image:
     turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     shrinking = 1 if enough_px is None else _shrinking(image, enough_px)
     if shrinking > 1:
-        image = (image if image.mode in SHRINKABLE else image.convert("RGB")).reduce(shrinking)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
+        image = (image if _is_shrinkable(image) else as_rgb(image)).reduce(shrinking)
+    image = as_rgb(image)
     return image if turn is None else image.transpose(turn)
+
+
+def _is_shrinkable(image: Image.Image) -> bool:
+    return image.mode in SHRINKABLE and not image.has_transparency_data
 
 
 def _shrinking(image: Image.Image, enough_px: int) -> int:
