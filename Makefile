@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LOCK := requirements.lock
 # The rooms of lorabel whose tests touch the database or Redis.
 STATEFUL := $(addprefix tests/lorabel/,database label_studio inference search curation commands)
-PYTEST := $(BIN)/pytest -q -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 
 .PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick curves clean

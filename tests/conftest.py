@@ -9,11 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from redis import Redis
 from sqlalchemy import create_engine, make_url, text
+from xdist.scheduler import LoadFileScheduling
 
 from lorabel.database.store import Store
 from lorabel.database.tables import Table
@@ -24,21 +26,39 @@ from tests.backend.fake_model_server import FakeModelServer
 
 POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
 TESTS = Path(__file__).parent
+# Files that use the same running Lorabel, by the fixture that starts it.
+SHARED_LORABELS = {
+    "tests/e2e/test_label_errors.py": "lorabel_up",
+    "tests/e2e/test_label_studio_ml.py": "lorabel_up",
+    "tests/e2e/test_order.py": "lorabel_up",
+    "tests/e2e/test_search.py": "lorabel_up",
+    "tests/e2e/test_browser.py": "guarded_lorabel",
+    "tests/e2e/test_connect.py": "guarded_lorabel",
+}
 LONGEST_FIRST = (TESTS / "e2e", TESTS / "workers", TESTS / "model_server", TESTS)
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist which tests share a process, and start the folders with the longest tests first.
+class FilesOfOneLorabel(LoadFileScheduling):
+    """Gives all tests of a file to one process, and so all files that use the same running Lorabel.
 
-    The tests of a file share a process, and so do all tests that use the same running Lorabel, which takes long to
-    start. With the longest tests first, all processes end at about the same time.
+    A Lorabel takes long to start, and each process of pytest-xdist starts its own. (The marker `xdist_group` has
+    no effect with pytest 9.2 and pytest-xdist 3.8.)
     """
-    for item in items:
-        shared = {"lorabel_up", "guarded_lorabel"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group(min(shared) if shared else str(item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return SHARED_LORABELS.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfOneLorabel:
+    return FilesOfOneLorabel(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start with the folders of the longest tests, so that all processes end at about the same time."""
     items.sort(key=lambda item: next(i for i, folder in enumerate(LONGEST_FIRST) if folder in item.path.parents))
     if POSTGRES is None:
         return

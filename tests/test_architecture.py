@@ -14,6 +14,7 @@ PACKAGES = ("backend", "lorabel", "model_server", "workers")
 # The rooms of `lorabel`, from the ground up: a room imports only rooms before it. "" is `lorabel/` itself.
 ROOMS = (
     "",
+    "http_server",
     "media",
     "labeling",
     "families",

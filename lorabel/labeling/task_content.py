@@ -55,7 +55,7 @@ def content(tag: ObjectTag, data: dict[str, Any]) -> Content:
         raise UnreadableError(
             f"task data has no {WORDS[modality]} under {tag.data_key!r}, which the label config names for "
             f"{tag.name!r}: {error}",
-            is_permanent=True,
+            is_permanent=error.is_permanent,
         ) from error
 
 
@@ -122,5 +122,6 @@ def _item_html(item: dict[str, Any], tag: ObjectTag) -> ShownHtml:
         return read_html(str(item.get("html") or ""))
     except UnreadableError as error:
         raise UnreadableError(
-            f"the html of item {_id(item)[:80]!r} of {tag.name!r} cannot be read: {error}", is_permanent=True
+            f"the html of item {_id(item)[:80]!r} of {tag.name!r} cannot be read: {error}",
+            is_permanent=error.is_permanent,
         ) from error

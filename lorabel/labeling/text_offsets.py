@@ -189,7 +189,7 @@ def flat_text(tag: ObjectTag, data: Mapping[str, Any]) -> FlatText:
             return _page(value, tag.attributes.get("inline", "false") == "true")
         except UnreadableError as error:
             raise UnreadableError(
-                f"the page of {tag.name!r} cannot be read: {error}", is_permanent=True
+                f"the page of {tag.name!r} cannot be read: {error}", is_permanent=error.is_permanent
             ) from error
     return PlainText(value)
 

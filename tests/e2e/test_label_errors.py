@@ -50,7 +50,17 @@ def test_wrong_annotations_are_listed_first_and_open_tasks_ordered_by_diversity(
     url = f"{lorabel_up.url}/api/v1/projects/{project_id}"
     with httpx.Client(base_url=url, trust_env=False, timeout=TIMEOUT_S) as api:
         wait_until(lambda: api.get("/annotations").json()["total"] == LABELED, TIMEOUT_S, "all events are applied")
-        report = api.get("/label-errors").raise_for_status().json()
+        assert api.get("/label-errors").raise_for_status().json() == {"run": None, "report": None}
+        run_id = api.post("/label-errors").raise_for_status().json()["id"]
+
+        def is_finished() -> bool:
+            run = api.get("/label-errors").json()["run"]
+            assert run["state"] != "failed", run["error"]
+            return bool(run["state"] == "finished")
+
+        wait_until(is_finished, TIMEOUT_S, "the run has ended")
+        report = api.get("/label-errors").json()["report"]
+    assert report["run_id"] == run_id
     assert {error["task_id"] for error in report["errors"][:WRONG]} == set(wrong)
     first = report["errors"][0]
     assert first["suggested"] == drawn[ids.index(first["task_id"])].colour

@@ -1,5 +1,6 @@
 """The adapter bank against PEFT: each row of a mixed batch equals what PEFT computes with that adapter alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,34 @@ def test_an_adapter_for_another_base_model_is_refused_and_named(source: str, tmp
     save_file({key: value[..., :5].contiguous() for key, value in load_file(weights).items()}, weights)
     bank = AdapterBank(load(source), adapter_folders, memory_bytes=10**9)
     with pytest.raises(UnreadableError, match=r"p7\.v1/label.*does not fit.*MODEL_DUAL_ENCODER"):
+        bank.load(name)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "is_refused"),
+    [
+        ("local-dir:/elsewhere/base", False),
+        ("/elsewhere/base", False),
+        (None, False),
+        ("local-dir:/elsewhere/other", True),
+        ("hf-hub:someone/base", True),
+    ],
+)
+def test_an_adapter_that_names_another_base_model_of_the_same_shape_is_refused(
+    source: str, tmp_path: Path, recorded: str | None, is_refused: bool
+) -> None:
+    """The base model is in the folder `base`, which may have been moved."""
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    name = save_random_adapter(load(source), adapter_folders, "p7.v1", 4)
+    config = adapter_folders.path(name) / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": recorded}))
+    bank = AdapterBank(load(source), adapter_folders, memory_bytes=10**9)
+    if not is_refused:
+        bank.load(name)
+        return
+    with pytest.raises(
+        UnreadableError, match=rf"p7\.v1/label was trained on '{recorded}', not on .*MODEL_DUAL_ENCODER"
+    ):
         bank.load(name)
 
 

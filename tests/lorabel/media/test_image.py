@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageChops, ImageOps, features
 from lorabel.errors import UnreadableError
 from lorabel.media import image
 from lorabel.media.decode_memory import DecodeMemory
-from lorabel.media.image import decode_image, decoded_bytes, decoded_image
+from lorabel.media.image import MOST_SCANS, decode_image, decoded_bytes, decoded_image
 
 
 def saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
@@ -192,6 +193,35 @@ def test_a_file_that_is_cut_off_anywhere_is_unreadable_or_a_picture(file_format:
                     assert picture.mode == "RGB"
             except UnreadableError as error:
                 assert error.is_permanent and "hunter2" not in str(error)
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated until there are `count`."""
+    file = jpeg(Image.new("L", (64, 64), 128), progressive=True)
+    last = file[file.rindex(b"\xff\xda") : -2]
+    return file[:-2] + last * (count - file.count(b"\xff\xda")) + file[-2:]
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda file: file, lambda file: file + file], ids=["JPEG", "with another behind it"]
+)
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(wrap: Callable[[bytes], bytes]) -> None:
+    assert decode_image(wrap(with_scans(MOST_SCANS)), 100).size == (64, 64)
+    with pytest.raises(UnreadableError, match="JPEG of more than 64 scans") as caught:
+        decode_image(wrap(with_scans(MOST_SCANS + 1)), 100)
+    assert caught.value.is_permanent
+
+
+def test_a_thumbnail_in_a_jpeg_does_not_count_as_scans() -> None:
+    exif = b"Exif\0\0" + b"\xff\xda" * 100
+    assert decode_image(jpeg(Image.new("RGB", (64, 64)), exif=exif), 100).size == (64, 64)
+
+
+def test_several_jpegs_in_a_file_are_estimated_as_a_jpeg() -> None:
+    picture = Image.new("RGB", (2000, 2000))
+    several = saved(picture, "MPO", save_all=True, append_images=[picture.resize((64, 64))])
+    assert Image.open(io.BytesIO(several)).format == "MPO"
+    assert decoded_bytes(several, 100, 64) == decoded_bytes(jpeg(picture), 100, 64)
 
 
 MEASURED = """
