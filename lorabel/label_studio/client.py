@@ -321,15 +321,7 @@ class LabelStudio:
                 "query": json.dumps(task_query),
             },
         )
-        tasks = [
-            AnnotatedTask(
-                task["id"],
-                task["data"],
-                task["annotations"],
-                _ids_by_version(task["predictions"]),
-            )
-            for task in answer["tasks"]
-        ]
+        tasks = [AnnotatedTask.of(task) for task in answer["tasks"]]
         return TaskPage(tasks, answer["total"], answer["total_annotations"])
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -359,13 +351,6 @@ class LabelStudio:
         if status_code == httpx.codes.UNAUTHORIZED:
             message += f"; the token is missing, wrong or of a kind that is not allowed: {NEW_TOKEN}"
         return LabelStudioRefusedError(message, status_code=status_code, detail=detail)
-
-
-def _ids_by_version(predictions: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
-    ids: dict[str, list[int]] = {}
-    for prediction in predictions:
-        ids.setdefault(str(prediction["model_version"]), []).append(prediction["id"])
-    return ids
 
 
 def _auth_columns(auth: tuple[str, str] | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 class AnnotatedTask(NamedTuple):
@@ -17,6 +17,14 @@ class AnnotatedTask(NamedTuple):
     data: dict[str, Any]
     annotations: list[dict[str, Any]]
     prediction_ids: Mapping[str, Sequence[int]] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, task: dict[str, Any]) -> Self:
+        """Read a task as the API gives it with `fields=all`."""
+        ids: dict[str, list[int]] = {}
+        for prediction in task["predictions"]:
+            ids.setdefault(str(prediction["model_version"]), []).append(prediction["id"])
+        return cls(task["id"], task["data"], task["annotations"], ids)
 
     @property
     def versions(self) -> frozenset[str]:

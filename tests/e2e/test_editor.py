@@ -56,7 +56,7 @@ CONDITIONAL = "".join(
     for index, condition in enumerate(CONDITIONS)
 )
 CONFIG = (
-    f'<View><Image name="pages" valuelist="$pages"/>{TEXTS}<Text name="between" value="$body">$title</Text>'
+    f'<View><Image name="pages" valueList="$pages"/>{TEXTS}<Text name="between" value="$body">$title</Text>'
     '<Choices name="kind" toName="text0"><Choice value="crack" alias="C3"/><Choice value="c3"/></Choices>'
     f"{CONDITIONAL}</View>"
 )

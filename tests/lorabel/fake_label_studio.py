@@ -114,7 +114,7 @@ class FakeLabelStudio:
             tasks = [task for task in tasks if matches(task[column], task_filter["value"])]
         if selected := query.get("selectedItems"):
             tasks = [task for task in tasks if task["id"] in selected["included"]]
-        annotation_count = sum(task["total_annotations"] for task in tasks)
+        annotation_count = sum(task.get("total_annotations", 0) for task in tasks)
         return {"tasks": tasks[:size], "total": len(tasks), "total_annotations": annotation_count}
 
     def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:

@@ -100,7 +100,7 @@ def test_predictions_of_other_versions_do_not_count_even_if_a_name_is_the_beginn
     services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     add_tasks(label_studio, "red", "blue")
-    label_studio.tasks[0]["predictions"].append({"model_version": "p1.v10"})
+    label_studio.tasks[0]["predictions"].append({"id": 1, "model_version": "p1.v10"})
     add_version(cast(Any, services), 1)
     assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 2, 0, 0)
     assert versions_of(label_studio) == [["p1.v10", "p1.v1"], ["p1.v1"]]
