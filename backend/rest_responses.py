@@ -89,9 +89,12 @@ class UnreadableTaskRecord(Record):
 
 class ProjectSummary(Record):
     """A project in the list of projects. `new_annotations`: annotations that no training run has taken yet.
-    `unread_tasks`: tasks that the last prediction could not read."""
+    `unread_tasks`: tasks that the last prediction could not read. `id` is the project's id here; `label_studio_id`
+    is its id in its Label Studio, which created it at `label_studio_created_at` (null if that is not known)."""
 
     id: int
+    label_studio_id: int
+    label_studio_created_at: datetime | None
     live_version: str
     is_deleted: bool
     new_annotations: int
@@ -305,6 +308,8 @@ def _summary(session: Session, project: Project) -> dict[str, Any]:
     is_unreadable = UnreadableTask.project_id == project.id
     return {
         "id": project.id,
+        "label_studio_id": project.label_studio_id,
+        "label_studio_created_at": project.label_studio_created_at,
         "live_version": project.live_version,
         "is_deleted": project.is_deleted,
         "new_annotations": session.scalar(select(func.count(Annotation.id)).where(*is_new)),

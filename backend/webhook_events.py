@@ -49,20 +49,21 @@ def receive(services: Services, raw: bytes, secret: str | None) -> http_bodies.W
     Raises:
         BadRequestError: the body is malformed; nothing was stored.
         ForgedEventError: the event has not the secret of its project's webhook; nothing was stored.
+        ConflictError: it cannot be told whose event it is; nothing was stored.
     """
     envelope = _parse(raw)
     project = _find_project(services, envelope)
     _check_secret(services, envelope, project, secret)
     event = _store(services, envelope, project, raw.decode())
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
-    if event.state != EventState.PENDING or envelope.project is None:
+    if event.state != EventState.PENDING or envelope.project is None or event.project_id is None:
         return http_bodies.WebhookAnswer()
-    if envelope.action == START_TRAINING and project is not None:
-        run_id = _start_training(services, event.id, project, envelope.project)
+    if envelope.action == START_TRAINING:
+        run_id = _start_training(services, event.id, event.project_id, envelope.project.label_config)
         return http_bodies.WebhookAnswer(job=str(run_id))
     services.jobs.collect(event.id)
     if envelope.action == TASKS_CREATED:
-        services.jobs.look_ahead(envelope.project.id, event_id=event.id)
+        services.jobs.look_ahead(event.project_id, event_id=event.id)
     return http_bodies.WebhookAnswer()
 
 
@@ -84,7 +85,7 @@ def _find_project(services: Services, envelope: http_bodies.Envelope) -> Project
     if envelope.project is None:
         return None
     with services.store.read() as session:
-        return session.get(Project, envelope.project.id)
+        return projects.find(session, envelope.project.key)
 
 
 def _check_secret(
@@ -106,21 +107,28 @@ def _check_secret(
     label = str(project.id) if project else "unknown"  # A made-up project gets no time series of its own.
     services.metrics.refused_events.labels(label, refusal).inc()
     raise ForgedEventError(
-        f"project {envelope.project.id}: {envelope.action} is refused, {refusal}; if it is from Label Studio, run "
+        f"{_name(envelope.project)}: {envelope.action} is refused, {refusal}; if it is from Label Studio, run "
         "`lorabel connect` again for this project"
     )
 
 
 def _store(services: Services, envelope: http_bodies.Envelope, project: Project | None, payload: str) -> Event:
-    """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored."""
-    project_id = envelope.project.id if envelope.project else None
-    event = Event(action=envelope.action, project_id=project_id, payload=payload, state=EventState.PENDING)
+    """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored.
+
+    The identity of a known project stays as it is: only `/setup`, `/predict` and `lorabel connect` complete it,
+    since anybody may send an event.
+    """
+    reference = envelope.project
+    event = Event(action=envelope.action, payload=payload, state=EventState.PENDING)
     if envelope.action not in EVENT_BODIES:
-        log.info("project %s: event %r is not known here and is kept as ignored", project_id, envelope.action)
+        log.info("%s: event %r is not known here and is kept as ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
-    elif envelope.project is not None and not _has_label_config(envelope, project):
-        log.warning("project %d has no known label config: its event %s is ignored", project_id, envelope.action)
+    elif reference is not None and not _has_label_config(envelope, project):
+        log.warning("%s has no known label config: its event %s is ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
+    elif reference is not None and project is None:
+        project = projects.resolve(services.store, reference.key)
+    event.project_id = project.id if project else None
     services.event_writer.put(event)
     return event
 
@@ -136,16 +144,20 @@ def _has_label_config(envelope: http_bodies.Envelope, project: Project | None) -
     return bool(brought or (project and project.label_config))
 
 
-def _start_training(
-    services: Services, event_id: int, project: Project, reference: http_bodies.ProjectReference
-) -> int:
+def _name(reference: http_bodies.ProjectReference | None) -> str:
+    return "no project" if reference is None else str(reference.key)
+
+
+def _start_training(services: Services, event_id: int, project_id: int, label_config: str | None) -> int:
     """Request a training run and mark the event as applied. Returns the id of the run.
 
     If the process is killed in between, the sweep finds the event pending and applies it again.
     """
-    if not project.label_config:
-        projects.upsert(services.store, project.id, label_config=reference.label_config)
-    run = training_runs.request(services.store, project.id, START_TRAINING)
+    with services.store.read() as session:
+        is_known = bool(projects.get(session, project_id).label_config)
+    if label_config and not is_known:
+        projects.upsert(services.store, project_id, label_config=label_config)
+    run = training_runs.request(services.store, project_id, START_TRAINING)
     services.jobs.train(run.id, run.attempt)
     with services.store.write() as session:
         update_event = update(Event).where(Event.id == event_id)

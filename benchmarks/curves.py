@@ -177,7 +177,7 @@ def _score(subject: Subject, adapter: Path | None) -> float:
     """The accuracy on the test tasks with an adapter, or with the base model alone."""
     question = subject.test[0].training_example.question
     with lora.adapted(subject.family, question, adapter, subject.recipe) as model:
-        test = lora.precompute(subject.family, model, subject.test, subject.recipe)
+        test = lora.precompute(subject.family, model, subject.test, None)
         with lora.with_live(model):
             metrics = evaluate.score(subject.problem, subject.family, test, subject.services.settings.max_batch)
     return float(metrics.values["accuracy"])

@@ -180,6 +180,24 @@ class Settings(BaseSettings):
     train_min_annotations: int = Field(
         3, ge=1, description="Fewest new annotations for a run that TRAIN_AFTER_SECONDS starts."
     )
+    train_max_annotations: int = Field(
+        1000,
+        ge=1,
+        description="Most new annotations that one run reads, those that waited longest first; the next run reads "
+        "the others.",
+    )
+    train_memory_mb: int = Field(
+        1024, ge=1, description="Most memory for the examples of one run, in MB; the next run reads the others."
+    )
+    train_read_s: float = Field(
+        600.0, gt=0, description="Most seconds of one run for reading media; the next run reads the others."
+    )
+    compare_fully_hours: float = Field(
+        24.0,
+        ge=0,
+        description="Hours between two comparisons of all annotations with Label Studio's; in between, a run "
+        "compares those of tasks that have changed. 0 compares all before every run.",
+    )
     lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
     lora_towers: Literal["text", "both"] = Field(
         "text",

@@ -156,11 +156,14 @@ def test_augmentation_is_the_same_for_the_same_seed(
     assert torch.equal(first_losses, second_losses)
 
 
+@pytest.mark.parametrize("generator", [None, torch.Generator()], ids=["tested", "augmented"])
 @pytest.mark.parametrize(("family_type", "sample"), SERVED)
-def test_precomputed_inputs_give_the_same_answers(family_type: type[Family], sample: Sample, source: str) -> None:
+def test_precomputed_inputs_give_the_same_answers(
+    family_type: type[Family], sample: Sample, source: str, generator: torch.Generator | None
+) -> None:
     family = load(family_type, source)
     inputs = four_inputs(family, sample)
-    precomputed = family.precompute(inputs, family.trained_layers(question_of(sample)), torch.Generator())
+    precomputed = family.precompute(inputs, family.trained_layers(question_of(sample)), generator)
     expected_outputs, outputs = (
         family.predict(batch, [None] * FOUR, NoBatchAdapters(), FeatureCache({}))
         for batch in (inputs, precomputed)

@@ -11,14 +11,23 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
+import httpx
+
 from lorabel.database import bulk_runs, leases, projects
 from lorabel.database.tables import BulkRun, Project, RunState
-from lorabel.errors import LorabelError, ModelServerError, RunLostError
+from lorabel.errors import (
+    LabelStudioError,
+    LabelStudioRefusedError,
+    LorabelError,
+    ModelServerError,
+    RunLostError,
+)
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.project_identity import check_identity
 from lorabel.search.embeddings import Resolve
 from workers.heartbeat import heartbeat
 from workers.retries import try_again
@@ -32,6 +41,9 @@ LABEL_STUDIO_TIMEOUT_S = 60.0
 PAGE_TIMEOUT_S = 300.0
 TURN_S = 20.0
 MOST_FAILURES_NAMED = 100
+LONGEST_PAUSE_S = 30.0
+# Refusals that stay the same however often we ask.
+FINAL_REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
 
 
 @dataclass(frozen=True)
@@ -126,9 +138,24 @@ def carry_out_connected(run_id: int, work: Callable[[ConnectedContext], None]) -
             raise LorabelError(f"there is no token for project {project.id}'s Label Studio any more")
         pace = Pace(settings.label_studio_requests_per_second, context.run.label_studio_s)
         with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
-            work(ConnectedContext(**vars(context), client=client, pace=pace))
+            connected = ConnectedContext(**vars(context), client=client, pace=pace)
+            name = f"the first request of bulk run {context.run.id}"
+            try_again(lambda: _check_identity(connected), name, is_transient, pause_s)
+            work(connected)
 
     carry_out(run_id, connect_and_work)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether what Label Studio or the model server could not do may succeed later."""
+    if isinstance(error, LabelStudioRefusedError) and error.status_code in FINAL_REFUSALS:
+        return False
+    return isinstance(error, LabelStudioError | ModelServerError)
+
+
+def pause_s(error: Exception, failures: int) -> float:
+    """Seconds before the next attempt; they double with each failure."""
+    return min(2.0**failures, LONGEST_PAUSE_S)
 
 
 def try_model_server(context: BulkRunContext, attempt: Callable[[], T]) -> T:
@@ -146,6 +173,11 @@ def try_model_server(context: BulkRunContext, attempt: Callable[[], T]) -> T:
 def failure(task_id: int, reason: str) -> dict[str, Any]:
     """An entry of the run's `failures` column."""
     return {"task_id": task_id, "reason": reason}
+
+
+def _check_identity(context: ConnectedContext) -> None:
+    with context.pace.request():
+        check_identity(context.client, context.project)
 
 
 def _make_context(services: Services, run: BulkRun) -> BulkRunContext:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 
 from lorabel.contracts import MediaRef
@@ -15,6 +16,7 @@ from lorabel.problems.base import Problem
 from workers import evaluate, examples, launch, lora
 from workers.acceptance import Judgement, judge
 from workers.calibration import Calibration, calibrate
+from workers.reading import Limits, Reading, read
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -51,10 +53,12 @@ class Attempt:
     Args:
         candidate: None if there was nothing to learn.
         skipped: annotation id -> why nothing was learned from it.
+        left: annotations that a limit has left for a later run.
     """
 
     candidate: Candidate | None
     skipped: dict[int, str]
+    left: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -85,18 +89,15 @@ def make_candidate(
     on_step: Callable[[lora.Progress], None],
 ) -> Attempt:
     """Train on the plan's examples that can be read, and save the adapter into `folder`."""
-    settings, fetch = services.settings, services.fetcher.fetch
-    train, unreadable = examples.prepare(plan.train, family, context.resolve, fetch)
-    skipped = {**plan.skipped, **unreadable}
-    if not train or (context.needs_new and context.live is not None and not _is_any_new(train)):
-        return Attempt(None, skipped)
-    newest_held_out = plan.held_out[-settings.evaluate_max_tasks :]
-    held_out, unreadable_held_out = examples.prepare(newest_held_out, family, context.resolve, fetch)
-    skipped |= unreadable_held_out
+    settings = services.settings
     batch = settings.max_batch
-    with lora.adapted(family, train[0].training_example.question, context.live, recipe) as model:
-        train = lora.precompute(family, model, train, recipe)
-        held_out = lora.precompute(family, model, held_out, recipe)
+    with lora.adapted(family, plan.train[0].question, context.live, recipe) as model:
+        new, replayed, tested = _read(services, family, model, plan, context, recipe)
+        skipped = {**plan.skipped, **new.unreadable, **replayed.unreadable, **tested.unreadable}
+        left = new.left | tested.left
+        train, held_out = [*new.prepared, *replayed.prepared], tested.prepared
+        if not train or (context.needs_new and context.live is not None and not new.prepared):
+            return Attempt(None, skipped, left)
         is_enough = len(held_out) >= settings.evaluate_min_tasks
         splits = [] if is_enough else evaluate.split_for_cross_validation(train)
         cross_validated = [example for _, tested in splits for example in tested]
@@ -120,20 +121,41 @@ def make_candidate(
         family.source,
         loss,
         [annotation_id for example in train for annotation_id in example.training_example.annotation_ids],
-        _task_ids([*plan.train, *plan.held_out], skipped),
+        _task_ids([*plan.train, *plan.held_out], {*skipped, *left}),
     )
-    return Attempt(candidate, skipped)
+    return Attempt(candidate, skipped, left)
 
 
-def _is_any_new(prepared: Sequence[examples.PreparedExample]) -> bool:
-    return any(example.training_example.is_new for example in prepared)
+def _read(
+    services: Services,
+    family: Family,
+    model: PeftModel,
+    plan: examples.TrainingPlan,
+    context: TrainingContext,
+    recipe: lora.Recipe,
+) -> list[Reading]:
+    """Read the new, the replayed and the newest held-out examples. Each kind gets its share of the limits."""
+    settings = services.settings
+    new = [example for example in plan.train if example.is_new]
+    replayed = [example for example in plan.train if not example.is_new]
+    held_out = plan.held_out[-settings.evaluate_max_tasks :]
+    generator = torch.Generator().manual_seed(recipe.seed)
+    limits, total = Limits.of(settings), len(new) + len(replayed) + len(held_out)
+
+    def read_kind(kind: Sequence[examples.TrainingExample], generator: torch.Generator | None) -> Reading:
+        def precompute(prepared: Sequence[examples.PreparedExample]) -> list[examples.PreparedExample]:
+            return lora.precompute(family, model, prepared, generator)
+
+        share = limits.share(len(kind) / total)
+        return read(kind, family, context.resolve, services.fetcher.fetch, precompute, share)
+
+    # Held-out examples are never augmented.
+    return [read_kind(new, generator), read_kind(replayed, generator), read_kind(held_out, None)]
 
 
-def _task_ids(training_examples: Sequence[examples.TrainingExample], skipped: dict[int, str]) -> frozenset[int]:
-    """The tasks of the examples that are not skipped."""
-    return frozenset(
-        example.task_id for example in training_examples if skipped.keys().isdisjoint(example.annotation_ids)
-    )
+def _task_ids(training_examples: Sequence[examples.TrainingExample], unused: set[int]) -> frozenset[int]:
+    """The tasks of the examples that have none of the annotations `unused`."""
+    return frozenset(example.task_id for example in training_examples if unused.isdisjoint(example.annotation_ids))
 
 
 def _cross_validate(

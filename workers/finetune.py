@@ -12,13 +12,13 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
 from lorabel.database import projects, training_runs, versions
@@ -43,6 +43,7 @@ from workers.candidate import Attempt, Candidate, TrainingContext, make_candidat
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
 from workers.reconcile import reconcile
+from workers.selection import Selection, select_annotations
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _fail(services: Services, run: TrainingRun, reason: str) -> None:
 
 
 def _train(services: Services, run: TrainingRun) -> None:
-    project, annotations, comparison = _gather_annotations(services, run)
+    project, selection, comparison = _gather_annotations(services, run)
     bound = bind(project.label_config or "")
     if not bound.bindings:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
@@ -91,11 +92,14 @@ def _train(services: Services, run: TrainingRun) -> None:
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         attempts = {}
         for problem in bound.bindings:
-            plan = examples.make_plan(problem, bound.config, annotations, services.settings, recipe.seed + run.id)
+            plan = examples.make_plan(
+                problem, bound.config, selection.annotations, services.settings, recipe.seed + run.id
+            )
+            plan = replace(plan, skipped={**plan.skipped, **selection.skipped})
             attempts[problem.from_name] = _train_problem(
                 services, run, project, problem, plan, recipe, Path(scratch)
             )
-        _conclude(services, run, project, annotations, attempts, Path(scratch))
+        _conclude(services, run, project, selection.new, attempts, Path(scratch))
 
 
 def _train_problem(
@@ -119,30 +123,27 @@ def _train_problem(
     return make_candidate(services, problem, family, plan, context, recipe, folder, _reporter(services, run))
 
 
-def _gather_annotations(services: Services, run: TrainingRun) -> tuple[Project, list[Annotation], str]:
-    """The project, its usable annotations, and what the comparison with Label Studio found.
+def _gather_annotations(services: Services, run: TrainingRun) -> tuple[Project, Selection, str]:
+    """The project, the annotations of the run, and what the comparison with Label Studio found.
 
     If no annotation is new, look a second time after SECOND_LOOK_AFTER_S: START_TRAINING may arrive before the
     event of the annotation that caused it.
     """
     apply_pending(services.store)
     comparison = reconcile(services, run.project_id)
-    project, annotations = _usable(services, run.project_id)
-    if not any(annotation.run_id is None for annotation in annotations):
+    project, selection = _select(services, run)
+    if not selection.new:
         time.sleep(SECOND_LOOK_AFTER_S)
         apply_pending(services.store)
-        project, annotations = _usable(services, run.project_id)
-    return project, annotations, comparison
+        project, selection = _select(services, run)
+    return project, selection, comparison
 
 
-def _usable(services: Services, project_id: int) -> tuple[Project, list[Annotation]]:
+def _select(services: Services, run: TrainingRun) -> tuple[Project, Selection]:
+    settings = services.settings
     with services.store.read() as session:
-        usable = select(Annotation).where(
-            Annotation.project_id == project_id,
-            Annotation.is_deleted.is_(False),
-            Annotation.was_cancelled.is_(False),
-        )
-        return projects.get(session, project_id), list(session.scalars(usable))
+        project = projects.get(session, run.project_id)
+        return project, select_annotations(session, project, settings, settings.seed + run.id)
 
 
 def _live_folder(services: Services, project: Project, problem: Problem, family: Family) -> Path | None:
@@ -167,7 +168,7 @@ def _conclude(
     services: Services,
     run: TrainingRun,
     project: Project,
-    annotations: list[Annotation],
+    new: list[Annotation],
     attempts: dict[str, Attempt],
     scratch: Path,
 ) -> None:
@@ -179,16 +180,20 @@ def _conclude(
     training_runs.report(services.store, run)
     candidates = {tag: attempt.candidate for tag, attempt in attempts.items() if attempt.candidate is not None}
     version = _write_version(services, run, project, candidates, scratch) if candidates else None
-    new = [annotation for annotation in annotations if annotation.run_id is None]
+    left = frozenset[int]().union(*(attempt.left for attempt in attempts.values()))
+    read = [annotation for annotation in new if annotation.id not in left]
     with services.store.write() as session:
         project = session.get_one(Project, project.id, with_for_update=True)
         if version is not None and version.parent != project.live_number:
             _reject(version, f"{project.live_version} became live while this was made from v{version.parent}")
         is_accepted = version is not None and version.state == VersionState.CANDIDATE
-        learned = [annotation for annotation in new if is_accepted and _is_learned(annotation, attempts)]
-        summary = _summary(version, attempts, len(new) - len(learned))
+        learned = [annotation for annotation in read if is_accepted and _is_learned(annotation, attempts)]
+        summary = _summary(version, attempts, len(read) - len(learned))
         training_runs.finish(session, run, RunState.FINISHED, **summary)
-        _mark_learned(session, run, learned)
+        learned_ids = {annotation.id for annotation in learned}
+        _mark(session, run, learned, run_id=run.id)
+        tried = [annotation for annotation in read if annotation.id not in learned_ids]
+        _mark(session, run, tried, tries=Annotation.tries + 1)
         if version is not None:
             session.add(version)
             session.flush()
@@ -226,7 +231,7 @@ def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_n
     """The columns of the finished run's row.
 
     Args:
-        still_new: how many of the annotations that were new are so after the run.
+        still_new: how many of the new annotations that the run has read are new after it.
     """
     skipped = {
         tag: {str(annotation_id): reason for annotation_id, reason in attempt.skipped.items()}
@@ -307,17 +312,18 @@ def _is_learned(annotation: Annotation, attempts: dict[str, Attempt]) -> bool:
     )
 
 
-def _mark_learned(session: Session, run: TrainingRun, annotations: list[Annotation]) -> None:
-    """Set the run of annotations that were new. If one was changed during the run, it stays new."""
+def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **columns: Any) -> None:
+    """Set columns of annotations of a run. An annotation that was changed during the run is left as it is."""
     parameters = [
         {"annotation_id": annotation.id, "read_updated_at": annotation.updated_at} for annotation in annotations
     ]
     is_unchanged = (
+        Annotation.project_id == run.project_id,
         Annotation.id == bindparam("annotation_id"),
         Annotation.updated_at == bindparam("read_updated_at"),
     )
     if parameters:
-        session.connection().execute(update(Annotation).where(*is_unchanged).values(run_id=run.id), parameters)
+        session.connection().execute(update(Annotation).where(*is_unchanged).values(**columns), parameters)
 
 
 def _copy(scratch: Path, folder: Path) -> None:

@@ -179,10 +179,13 @@ def with_live(model: PeftModel) -> Iterator[None]:
 
 
 def precompute(
-    family: Family, model: PeftModel, examples: Sequence[PreparedExample], recipe: Recipe
+    family: Family, model: PeftModel, examples: Sequence[PreparedExample], generator: torch.Generator | None
 ) -> list[PreparedExample]:
-    """The examples, with everything computed that is the same for candidate and live."""
-    generator = torch.Generator().manual_seed(recipe.seed)
+    """The examples, with everything computed that is the same for candidate and live.
+
+    Args:
+        generator: see `Family.precompute`; None for examples that are only tested.
+    """
     trained = model.base_model.targeted_module_names
     inputs = family.precompute([example.model_input for example in examples], trained, generator)
     return [

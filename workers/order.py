@@ -97,7 +97,9 @@ def _predict_open_tasks(context: ConnectedContext) -> tuple[list[PredictedTask],
     last_id = 0
     while True:
         with context.pace.request():
-            page = context.client.tasks_after(run.project_id, last_id, only_unlabeled=True, page_size=size)
+            page = context.client.tasks_after(
+                context.project.label_studio_id, last_id, only_unlabeled=True, page_size=size
+            )
         if not page.tasks:
             return predicted_tasks, failures
         last_id = page.tasks[-1].task_id
@@ -199,7 +201,7 @@ def _stack(vectors: Sequence[Vectors | None]) -> Vectors:
 
 def _write(context: ConnectedContext, predicted_tasks: Sequence[PredictedTask]) -> None:
     """Replace the former order, if there is one, by the tasks in this order."""
-    client, project_id = context.client, context.run.project_id
+    client, project_id = context.client, context.project.label_studio_id
     leases.report(context.services.store, context.run)
     with context.pace.request():
         title = _backend_title(context)
@@ -224,9 +226,11 @@ def _select_model(context: ConnectedContext, title: str) -> None:
     is set again. So this is tried several times, and after a kill by the next worker.
     """
 
+    project_id = context.project.label_studio_id
+
     def attempt() -> None:
         with context.pace.request():
-            context.client.update_project(context.run.project_id, model_version=title, sampling=UNCERTAINTY)
+            context.client.update_project(project_id, model_version=title, sampling=UNCERTAINTY)
 
     name = f"giving project {context.run.project_id} its model back"
     try:
@@ -236,7 +240,7 @@ def _select_model(context: ConnectedContext, title: str) -> None:
 
 
 def _backend_title(context: ConnectedContext) -> str:
-    backends = context.client.backends(context.run.project_id)
+    backends = context.client.backends(context.project.label_studio_id)
     url = (context.project.backend_url or "").rstrip("/")
     title = next((backend.title for backend in backends if backend.url.rstrip("/") == url), None)
     if title is None:

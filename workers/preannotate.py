@@ -10,27 +10,29 @@ import logging
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
-import httpx
-
 from lorabel.database import bulk_runs, leases
 from lorabel.database.tables import BulkRun, RunState
-from lorabel.errors import LabelStudioError, LabelStudioRefusedError, ModelServerError
+from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.prediction import TaskPrediction
 from lorabel.inference.requests import Unreadable
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
-from workers.bulk_runs import MOST_FAILURES_NAMED, ConnectedContext, carry_out_connected, failure
+from workers.bulk_runs import (
+    MOST_FAILURES_NAMED,
+    ConnectedContext,
+    carry_out_connected,
+    failure,
+    is_transient,
+    pause_s,
+)
 from workers.retries import try_again
 
 log = logging.getLogger(__name__)
 
 EMBEDDINGS_TIMEOUT_S = 10.0
 INCOMPLETE_PAGE_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
-# Refusals that stay the same however often we ask.
-FINAL_REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
 
 
 class IncompletePageError(ModelServerError):
@@ -142,20 +144,12 @@ def _predict_page(context: ConnectedContext, progress: Progress) -> Progress | N
         return _progress_after(progress, page, outcome)
 
     name = f"a page of bulk run {context.run.id}"
-    return try_again(attempt, name, _is_transient, _pause_s, count_done=lambda: len(outcome.written_ids))
-
-
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, LabelStudioRefusedError) and error.status_code in FINAL_REFUSALS:
-        return False
-    return isinstance(error, LabelStudioError | ModelServerError)
+    return try_again(attempt, name, is_transient, _pause_s, count_done=lambda: len(outcome.written_ids))
 
 
 def _pause_s(error: Exception, failures: int) -> float:
-    """Doubles with each failure. After an incomplete page it stays short: the model server works, but slowly."""
-    return (
-        INCOMPLETE_PAGE_PAUSE_S if isinstance(error, IncompletePageError) else min(2.0**failures, LONGEST_PAUSE_S)
-    )
+    """After an incomplete page it stays short: the model server works, but slowly."""
+    return INCOMPLETE_PAGE_PAUSE_S if isinstance(error, IncompletePageError) else pause_s(error, failures)
 
 
 def _read_page(context: ConnectedContext, cursor: int) -> Page | None:
@@ -164,7 +158,7 @@ def _read_page(context: ConnectedContext, cursor: int) -> Page | None:
     if run.task_ids is None:
         with context.pace.request():
             task_page = context.client.tasks_after(
-                run.project_id, cursor, only_unlabeled=run.only_unlabeled, page_size=size
+                context.project.label_studio_id, cursor, only_unlabeled=run.only_unlabeled, page_size=size
             )
         tasks = task_page.tasks
         return Page(tasks, [], tasks[-1].task_id, task_page.total) if tasks else None
@@ -173,7 +167,7 @@ def _read_page(context: ConnectedContext, cursor: int) -> Page | None:
         return None
     page_ids = left_ids[:size]
     with context.pace.request():
-        tasks = context.client.tasks_of(run.project_id, page_ids)
+        tasks = context.client.tasks_of(context.project.label_studio_id, page_ids)
     missing_ids = set(page_ids) - {task.task_id for task in tasks}
     return Page(tasks, sorted(missing_ids), page_ids[-1], len(left_ids))
 
@@ -223,7 +217,7 @@ def _write(context: ConnectedContext, predictions: dict[int, TaskPrediction]) ->
     # A run that was cancelled or given to another worker must not write any more.
     leases.report(context.services.store, context.run)
     with context.pace.request():
-        context.client.add_predictions(context.run.project_id, rows)
+        context.client.add_predictions(context.project.label_studio_id, rows)
 
 
 def _progress_after(progress: Progress, page: Page, outcome: Outcome) -> Progress:

@@ -120,7 +120,7 @@ def migrate() -> None:
 def connect(
     label_studio_url: Annotated[str, typer.Option(help="Address of Label Studio.")],
     api_key: Annotated[str, typer.Option(help="Personal access token or legacy token.")],
-    project: Annotated[int, typer.Option(help="The project's id.")],
+    project: Annotated[int, typer.Option(help="The project's id in Label Studio.")],
     backend_url: Annotated[str | None, typer.Option(help="Our address as Label Studio sees it.")] = None,
     title: Annotated[
         str | None, typer.Option(help="The backend's name in Label Studio; default: Lorabel.")
@@ -132,13 +132,14 @@ def connect(
 
     from lorabel.commands import connect as connecting
     from lorabel.commands.context import load_settings
+    from lorabel.database.project_keys import LabelStudioId
 
     console = Console()
     connection = connecting.connect(
         load_settings(),
         label_studio_url,
         api_key,
-        project,
+        LabelStudioId(project),
         backend_url=backend_url,
         title=title or connecting.TITLE,
         is_secret_new=new_secret,

@@ -13,6 +13,7 @@ from lorabel.contracts import media_of
 from lorabel.database.tables import Project
 from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.project_identity import check_identity
 from lorabel.label_studio.records import Backend
 from lorabel.media.fetching import Fetcher
 from lorabel.problems.binding import bind
@@ -33,7 +34,7 @@ class ProjectDoctor:
 
     def checks(self) -> Iterator[Check]:
         """Run the checks one after the other."""
-        remedy = f"lorabel connect --label-studio-url U --api-key K --project {self.project.id}"
+        remedy = f"lorabel connect --label-studio-url U --api-key K --project {self.project.label_studio_id}"
         if self.access is None:
             yield Check(self._name("Label Studio"), False, "its address is not known", remedy)
             return
@@ -58,7 +59,7 @@ class ProjectDoctor:
             yield check(self._name("media"), lambda: self._media(label_studio, access), MEDIA_REMEDY)
 
     def _name(self, part: str) -> str:
-        return f"project {self.project.id}: {part}"
+        return f"project {self.project.both_ids}: {part}"
 
     def _backend_url(self) -> str:
         """The backend's address as Label Studio sees it: what `lorabel connect` was told, else HOST and PORT."""
@@ -66,15 +67,15 @@ class ProjectDoctor:
 
     def _token(self, label_studio: LabelStudio) -> str:
         email = label_studio.email()
-        title = label_studio.project(self.project.id).title
-        return f"{email} sees project {self.project.id} ({title!r})"
+        title = check_identity(label_studio, self.project).title
+        return f"{email} sees project {self.project.both_ids} ({title!r})"
 
     def _connection(self, label_studio: LabelStudio) -> str:
         """Check that our backend is the project's first one and that its predictions are shown."""
-        backends = label_studio.backends(self.project.id)
+        backends = label_studio.backends(self.project.label_studio_id)
         our_backend = _find_backend(backends, self._backend_url())
-        project = label_studio.project(self.project.id)
-        remedy = f"run `lorabel connect` again for project {self.project.id}"
+        project = label_studio.project(self.project.label_studio_id)
+        remedy = f"run `lorabel connect` again for project {self.project.label_studio_id}"
         if our_backend is None:
             urls = ", ".join(backend.url for backend in backends) or "none"
             raise CheckFailed(f"no backend of the project is at {self._backend_url()} (found: {urls})", remedy)
@@ -95,9 +96,11 @@ class ProjectDoctor:
         return f"connected to {our_backend.url}, pre-annotations are shown"
 
     def _webhook(self, label_studio: LabelStudio, remedy: str) -> str:
-        our_backend = _find_backend(label_studio.backends(self.project.id), self._backend_url())
+        our_backend = _find_backend(label_studio.backends(self.project.label_studio_id), self._backend_url())
         base = our_backend.url.rstrip("/") if our_backend else self._backend_url()
-        webhooks = [hook for hook in label_studio.webhooks(self.project.id) if hook.url == f"{base}/webhook"]
+        webhooks = [
+            hook for hook in label_studio.webhooks(self.project.label_studio_id) if hook.url == f"{base}/webhook"
+        ]
         if not webhooks:
             raise CheckFailed(
                 f"no webhook to {base}/webhook, so nothing is learned", f"{remedy}; if refused, {ALLOW_EVENTS}"
@@ -140,8 +143,8 @@ class ProjectDoctor:
 
     def _media(self, label_studio: LabelStudio, access: LabelStudioAccess) -> str:
         """Fetch the first file of the first task, as a prediction does."""
-        task = label_studio.first_task(self.project.id)
-        bindings = bind(label_studio.project(self.project.id).label_config).bindings
+        task = label_studio.first_task(self.project.label_studio_id)
+        bindings = bind(label_studio.project(self.project.label_studio_id).label_config).bindings
         if task is None or not bindings:
             return "no task to look at yet" if task is None else "no control tag that we serve"
         media = [media for binding in bindings for media in media_of(binding.model_input(task.data))]

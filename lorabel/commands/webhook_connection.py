@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from lorabel.commands.checks import CheckFailed
 from lorabel.database import projects, webhook_secrets
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
 from lorabel.label_studio.client import LabelStudio
@@ -31,6 +32,7 @@ def set_webhook(
     """Make or mend the webhook at an address and set its secret. No event is refused meanwhile.
 
     Args:
+        project_id: our own id of the project.
         headers: what the webhook needs besides the secret.
         is_secret_new: replace the secret although it is right.
         overlap: for how long events with the earlier secret are still accepted.
@@ -44,7 +46,7 @@ def set_webhook(
     with closing(Store.open(settings)) as store:
         with store.read() as session:
             project = projects.get(session, project_id)
-        webhooks = label_studio.webhooks(project_id)
+        webhooks = label_studio.webhooks(project.label_studio_id)
         secret = None if is_secret_new else _find_secret(project, webhooks)
         is_changed = secret is None
         if secret is None:
@@ -52,7 +54,7 @@ def set_webhook(
             webhook_secrets.announce(store, project_id, secret)
         at_url = [webhook for webhook in webhooks if webhook.url == url]
         right_headers = {**headers, webhook_secrets.HEADER: secret}
-        is_changed |= _set_one(label_studio, project_id, url, at_url, right_headers)
+        is_changed |= _set_one(label_studio, project.label_studio_id, url, at_url, right_headers)
         is_changed |= webhook_secrets.enforce(store, project_id, overlap)
     what = ", our Authorization header" if headers else ""
     removed = f"; {len(at_url) - 1} others with this address are removed" if at_url[1:] else ""
@@ -93,11 +95,15 @@ def _find_secret(project: Project, webhooks: Collection[Webhook]) -> str | None:
 
 
 def _set_one(
-    label_studio: LabelStudio, project_id: int, url: str, at_url: list[Webhook], headers: dict[str, str]
+    label_studio: LabelStudio,
+    label_studio_id: LabelStudioId,
+    url: str,
+    at_url: list[Webhook],
+    headers: dict[str, str],
 ) -> bool:
     """Make sure that exactly one webhook is at the address, and that it is right. Returns whether that changed."""
     if not at_url:
-        label_studio.add_webhook(project_id, url, headers)
+        label_studio.add_webhook(label_studio_id, url, headers)
         return True
     is_right = at_url[0].is_right(headers)
     if not is_right:

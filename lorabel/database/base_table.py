@@ -1,10 +1,13 @@
-"""The base class of the database tables, and how their columns store Python's types."""
+"""The base class of the tables, and what else they are made of: types, a default and an index."""
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
+from sqlalchemy import JSON, DateTime, Dialect, Index, Integer, TypeDecorator, text
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase
+
+from lorabel.database.project_keys import LabelStudioId
 
 Json = dict[str, Any]
 
@@ -25,9 +28,32 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Table(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute
         datetime: UtcDateTime,
+        LabelStudioId: Integer,
         Json: JSON,
         list[int]: JSON,
         list[str]: JSON,
         dict[str, str]: JSON,
         list[Json]: JSON,
     }
+
+
+def own_id(context: DefaultExecutionContext) -> int:
+    """The column `id` of the row that is inserted."""
+    values: dict[str, int] = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return values["id"]
+
+
+def index_of_usable(name: str, columns: tuple[str, ...], condition: str) -> Index:
+    """An index of the usable annotations for which a condition is true.
+
+    A run finds in it what it reads, without the other rows, whose JSON is large. SQLite uses the index only for
+    queries that contain the same conditions in the same words. It reads the columns of the conditions, so the
+    index has these, too.
+    """
+    return Index(
+        name,
+        *columns,
+        *("run_id", "is_deleted", "was_cancelled"),
+        sqlite_where=text(f"{condition} AND is_deleted IS 0 AND was_cancelled IS 0"),
+        postgresql_where=text(f"{condition} AND is_deleted IS false AND was_cancelled IS false"),
+    )

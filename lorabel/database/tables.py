@@ -1,7 +1,8 @@
 """The database tables. What is not in them is not known: Redis only carries jobs that name their rows.
 
-An id of a project, task, annotation or user is Label Studio's. All times are in UTC. The columns change only
-together with a migration (`lorabel/database/migrations`).
+An id of a project is our own (`Project.id`). An id of a task, annotation or user is Label Studio's, and belongs to
+a project: two Label Studios use the same numbers. All times are in UTC. The columns change only together with a
+migration (`lorabel/database/migrations`).
 """
 
 from datetime import UTC, datetime
@@ -10,8 +11,9 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lorabel.database.base_table import Json
+from lorabel.database.base_table import Json, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.states import BulkRunKind as BulkRunKind
 from lorabel.database.states import EventState as EventState
 from lorabel.database.states import RunState as RunState
@@ -27,7 +29,7 @@ class Event(Table):
 
     Attributes:
         action: the event's name in Label Studio, e.g. `ANNOTATION_CREATED`.
-        project_id: None if the request names no project.
+        project_id: None if the request names no project, or one that is not known here.
         payload: the raw JSON body.
         applied_at: when the event was applied, or was found to be stale, ignored or failed.
     """
@@ -46,9 +48,14 @@ class Event(Table):
 
 
 class Project(Table):
-    """A Label Studio project.
+    """A Label Studio project. `lorabel/database/projects.py` finds the row of a request.
 
     Attributes:
+        id: our own id, which versions, adapters, commands and REST use. It equals `label_studio_id`, unless
+            another project has that number here.
+        label_studio_id: the project's id in its Label Studio, which all calls of Label Studio's API use.
+        label_studio_created_at: when the project was created in Label Studio; without microseconds until a request
+            has brought them. None until any request has brought the time.
         label_config: XML of the labeling interface; None until a request or event has brought it.
         hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
         setup_token: token in the last `/setup` request, a legacy one.
@@ -60,10 +67,15 @@ class Project(Table):
         secret_hash: hash of the webhook's secret; None if it has none. See `lorabel/database/webhook_secrets.py`.
         earlier_secret_hash: hash of the secret that `secret_hash` replaced; None if there was none.
         secret_enforced_at: from when events need the secret; None until Label Studio has it.
+        compared_at: Label Studio's time at the start of the last comparison; the next reads what changed since.
+        compared_fully_at: when all annotations were last compared.
+        uncounted: how many more annotations Label Studio counted after that comparison than there are here.
     """
 
     __tablename__ = "project"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label_studio_id: Mapped[LabelStudioId] = mapped_column(default=own_id, index=True)
+    label_studio_created_at: Mapped[datetime | None]
     label_config: Mapped[str | None] = mapped_column(Text)
     hostname: Mapped[str | None]
     setup_token: Mapped[str | None]
@@ -75,6 +87,9 @@ class Project(Table):
     secret_hash: Mapped[str | None]
     earlier_secret_hash: Mapped[str | None]
     secret_enforced_at: Mapped[datetime | None]
+    compared_at: Mapped[datetime | None]
+    compared_fully_at: Mapped[datetime | None]
+    uncounted: Mapped[int | None]
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -83,12 +98,19 @@ class Project(Table):
     def live_version(self) -> str:
         return version_name(self.id, self.live_number)
 
+    @property
+    def both_ids(self) -> str:
+        """Our id, and Label Studio's where it differs: `1000000 (1 at http://labels.example.com)`."""
+        if self.id == self.label_studio_id:
+            return str(self.id)
+        address = self.label_studio_url or self.hostname or "its Label Studio"
+        return f"{self.id} ({self.label_studio_id} at {address})"
+
 
 class Annotation(Table):
     """The newest known state of an annotation.
 
-    The row of a deleted annotation stays, so that a creation event that arrives late does not restore the
-    annotation. Label Studio never uses an id twice.
+    The row of a deleted annotation stays: a creation event may arrive late. A Label Studio never uses an id twice.
 
     Attributes:
         task_id: None if a deletion is all that we know of the annotation; so are `task_data` and `result`.
@@ -99,13 +121,14 @@ class Annotation(Table):
         received_at: when this state reached us.
         run_id: the training run whose version became live and learned from this state, or holds its task out; None
             while it is new.
+        tries: how many finished runs have read this state without learning from it.
         times_applied: how many states of this annotation were applied, its deletion included.
     """
 
     __tablename__ = "annotation"
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    project_id: Mapped[int] = mapped_column(index=True)
-    task_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    task_id: Mapped[int | None] = mapped_column(BigInteger)
     task_data: Mapped[Json | None]
     result: Mapped[Any | None] = mapped_column(JSON)
     was_cancelled: Mapped[bool] = mapped_column(default=False)
@@ -115,15 +138,22 @@ class Annotation(Table):
     received_at: Mapped[datetime] = mapped_column(default=now)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     run_id: Mapped[int | None]
+    tries: Mapped[int] = mapped_column(default=0)
     times_applied: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (
+        Index("annotation_task", "project_id", "task_id"),
+        index_of_usable("annotation_new", ("project_id", "tries", "received_at", "id"), "run_id IS NULL"),
+        index_of_usable("annotation_learned", ("project_id", "id", "task_id"), "run_id IS NOT NULL"),
+    )
 
 
 class DeletedTask(Table):
     """A task that was deleted in Label Studio: annotation events that arrive later are not used for training."""
 
     __tablename__ = "deleted_task"
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    project_id: Mapped[int]
 
 
 class ModelVersion(Table):
@@ -179,12 +209,11 @@ class TrainingRun(Table):
         seconds_left: estimate of the time until the run ends; None when it has ended.
         config: the training recipe, and under `compared` what the comparison with Label Studio found.
         metrics: the metrics of the version that the run made. `skipped` has by from_name and annotation id why an
-            annotation was not used; `still_new` is how many annotations are new after the run.
+            annotation was not used; `still_new` is how many new ones it read that are still new.
         annotation_ids: the annotations that the version was trained on.
         version_number: number of the version that the run made; None if it made none.
         decision: what became of that version and why, in words.
-        heartbeat_at: renewed while the worker lives. When it is older than RUN_LEASE_SECONDS, the worker counts
-            as killed.
+        heartbeat_at: renewed while the worker lives. If older than RUN_LEASE_SECONDS, the worker counts as killed.
     """
 
     __tablename__ = "training_run"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Exists, Select, case, exists, func, or_, select
+from sqlalchemy import Exists, Select, case, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -26,8 +26,12 @@ log = logging.getLogger(__name__)
 MOST_ATTEMPTS = 2
 FIRST_PAUSE = timedelta(minutes=1)
 MOST_FAILURES = 11  # the pause no longer doubles after so many: a run is then tried about once a day
-# Key in a finished run's metrics: how many of the annotations that were new are still new after the run.
+# Key in a finished run's metrics: how many of the new annotations that the run has read are new after it.
 STILL_NEW = "still_new"
+# The conditions of the indexes `annotation_new` and `annotation_learned`.
+IS_USABLE = (Annotation.is_deleted.is_(False), Annotation.was_cancelled.is_(False))
+IS_NEW = (Annotation.run_id.is_(None), *IS_USABLE)
+IS_LEARNED = (Annotation.run_id.is_not(None), *IS_USABLE)
 NEW_ANNOTATIONS = re.compile(r"\d+ new annotations\b.*")
 # Whole numbers above 0. Python refuses to read numbers of thousands of digits.
 WHOLE_NUMBER = re.compile(r"0*[1-9][0-9]{0,999}")
@@ -37,7 +41,7 @@ class NewAnnotations(NamedTuple):
     """A project's annotations that no accepted version has learned from.
 
     Attributes:
-        untried: those that also arrived after the start of the newest finished run.
+        untried: those that no finished run has read either.
         newest_at: when the newest one arrived.
     """
 
@@ -166,6 +170,7 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     - where no problem serves the label config.
 
     Annotations that a finished run has read and not learned from are tried again, but not at once: see `_count`.
+    Those that it has left for a later run, because a run reads a limited number, count at once.
     A project whose rows cause an exception gets no run, and the exception is logged.
     """
     with store.read() as session:
@@ -188,28 +193,15 @@ def is_for_new_annotations(run: TrainingRun) -> bool:
 
 def _new_annotations() -> Select[Project, int, int, datetime]:
     """Query of each project that has new annotations and no active run, with the columns of `NewAnnotations`."""
-    usable = (
-        Annotation.run_id.is_(None),
-        Annotation.is_deleted.is_(False),
-        Annotation.was_cancelled.is_(False),
-    )
-    newest_run = (
-        select(TrainingRun.project_id, func.max(TrainingRun.started_at).label("started_at"))
-        .where(TrainingRun.state == RunState.FINISHED)
-        .group_by(TrainingRun.project_id)
-        .subquery()
-    )
-    is_untried = or_(newest_run.c.started_at.is_(None), Annotation.received_at > newest_run.c.started_at)
     return (
         select(
             Project,
             func.count(Annotation.id),
-            func.count(case((is_untried, Annotation.id))),
+            func.count(case((Annotation.tries == 0, Annotation.id))),
             func.max(Annotation.received_at),
         )
         .join(Annotation, Annotation.project_id == Project.id)
-        .outerjoin(newest_run, newest_run.c.project_id == Project.id)
-        .where(*usable, Project.is_deleted.is_(False), ~_is_training())
+        .where(*IS_NEW, Project.is_deleted.is_(False), ~_is_training())
         .group_by(Project.id)
         .order_by(Project.id)
     )

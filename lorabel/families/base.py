@@ -94,13 +94,14 @@ class Family(ABC):
         """
 
     def precompute(
-        self, prepared_inputs: Sequence[Any], trained: Collection[str], generator: torch.Generator
+        self, prepared_inputs: Sequence[Any], trained: Collection[str], generator: torch.Generator | None
     ) -> Sequence[Any]:
         """Compute everything that LoRA on the trained layers cannot change, so that a run pays for it only once.
 
         Args:
             trained: names of the layers that the run trains.
-            generator: on the CPU; for random augmentation. Several augmented views may be kept of each input.
+            generator: on the CPU; for random augmentation. Several augmented views may be kept of each input. None
+                for inputs that are never augmented, but only answered.
 
         Returns:
             `PreparedInput`s that hold the results, in the same order.

@@ -166,7 +166,7 @@ class TokenClassifier(Family):
 
     @torch.no_grad()
     def precompute(
-        self, prepared_inputs: Sequence[PreparedInput], trained: Collection[str], generator: torch.Generator
+        self, prepared_inputs: Sequence[PreparedInput], trained: Collection[str], generator: torch.Generator | None
     ) -> Sequence[PreparedInput]:
         """Compute the states of the words and the features of the labels if only the head is trained."""
         if not self._encoder_layers.isdisjoint(trained):

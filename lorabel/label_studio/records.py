@@ -1,6 +1,7 @@
 """What the client of Label Studio's API takes and returns: tasks, predictions, projects, backends, webhooks."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 
@@ -17,10 +18,16 @@ class AnnotatedTask(NamedTuple):
 
 
 class TaskPage(NamedTuple):
-    """Tasks in the order of their ids, and `total`: how many match the request, those on later pages included."""
+    """Tasks in the order of their ids.
+
+    Attributes:
+        total: how many tasks match the request, those on later pages included.
+        annotations: how many annotations all of these have, without skips, as Label Studio counts them.
+    """
 
     tasks: list[AnnotatedTask]
     total: int
+    annotations: int
 
 
 class NewPrediction(NamedTuple):
@@ -40,6 +47,7 @@ class ProjectInfo:
         model_version: title of the backend, or stored version, whose predictions annotators see.
         is_prelabeling: whether annotators see predictions at all.
         is_sequential: whether annotators get open tasks in the order of their ids.
+        created_at: None if Label Studio does not say it.
     """
 
     id: int
@@ -48,6 +56,7 @@ class ProjectInfo:
     model_version: str
     is_prelabeling: bool
     is_sequential: bool = True
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,22 @@ def model(
 
 def test_setup_names_the_live_version(model: Any, store: Store) -> None:
     assert model("1", requests.CONFIG).get("model_version") == "p1.v0"
-    with store.write() as session:
-        session.add(Project(id=1, live_number=2))
+    projects.upsert(store, 1, live_number=2)
     assert model("1", requests.CONFIG).get("model_version") == "p1.v2"
+
+
+def test_a_second_project_1_is_told_apart_by_the_request_since_label_studio_ml_drops_its_creation_time(
+    model: Any,
+) -> None:
+    app = Flask("label-studio-ml")
+    versions = []
+    for key in ("1.1795324321", "1.1795626000"):
+        with app.test_request_context("/predict", method="POST", json={"project": key}):
+            setup_version = model("1", requests.CONFIG).get("model_version")
+            (entry,) = model("1", requests.CONFIG).predict([requests.task(1)])
+            assert entry["model_version"] == setup_version
+            versions.append(setup_version)
+    assert versions == ["p1.v0", "p1000000.v0"]
 
 
 def test_a_model_without_project_can_be_made(model: Any) -> None:

@@ -267,7 +267,7 @@ def test_an_event_that_cannot_be_stored_is_answered_with_500(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("backend.event_writer.projects.ensure_all", fail)
+    monkeypatch.setattr("backend.event_writer.EventWriter._write", fail)
     answer = app.test_client().post("/webhook", json=requests.event("PROJECT_UPDATED"))
     assert answer.status_code == 500
     assert stored(services) == []

@@ -39,6 +39,7 @@ class FakeLabelStudio:
         backends: the project's ML backends.
         import_sizes: number of predictions in each import that was accepted.
         import_statuses: status codes with which the next imports are refused.
+        created_at: when the project was created, as the API says it.
         change_statuses: status codes with which the next changes of settings are refused.
     """
 
@@ -55,6 +56,7 @@ class FakeLabelStudio:
         self.import_statuses: list[int] = []
         self.backends: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {}
+        self.created_at = "2026-11-22T05:12:01.772489Z"
         self.change_statuses: list[int] = []
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
@@ -80,7 +82,7 @@ class FakeLabelStudio:
             return (
                 (200, "a file") if authorization == f"Bearer {self._access()}" else (401, {"detail": "no token"})
             )
-        if path.startswith("/api/projects/1/") and self.tasks:
+        if path.startswith("/api/projects/1/"):
             return self._project(path, body)
         return 404, "<!doctype html><title>404 | Label Studio</title>"
 
@@ -102,7 +104,8 @@ class FakeLabelStudio:
             tasks = [task for task in tasks if matches(task[column], task_filter["value"])]
         if selected := query.get("selectedItems"):
             tasks = [task for task in tasks if task["id"] in selected["included"]]
-        return {"tasks": tasks[:size], "total": len(tasks)}
+        annotation_count = sum(task.get("total_annotations", 0) for task in tasks)
+        return {"tasks": tasks[:size], "total": len(tasks), "total_annotations": annotation_count}
 
     def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:
         if path.endswith("/model-versions/"):
@@ -110,7 +113,8 @@ class FakeLabelStudio:
         if change and self.change_statuses:
             return self.change_statuses.pop(0), {"detail": "no"}
         self.settings |= change or {}
-        return 200, {"id": 1, "sampling": self.sampling, "label_config": "<View/>", **self.settings}
+        project = {"id": 1, "created_at": self.created_at, "sampling": self.sampling, "label_config": "<View/>"}
+        return 200, project | self.settings
 
     def _delete_predictions(self, version: str) -> dict[str, Any]:
         for task in self.tasks:

@@ -111,11 +111,12 @@ class ContentEncoder(Family):
 
     @torch.inference_mode()
     def precompute(
-        self, prepared_inputs: Sequence[PreparedInput], trained: Collection[str], generator: torch.Generator
+        self, prepared_inputs: Sequence[PreparedInput], trained: Collection[str], generator: torch.Generator | None
     ) -> Sequence[PreparedInput]:
         """Replace the data by features for each modality whose tower is not trained.
 
-        Features of files are computed in `VIEWS` augmented views; `augment` then chooses one of them.
+        Features of files are computed in `VIEWS` augmented views; `augment` then chooses one of them. Without a
+        generator there is one view, the content itself.
         """
         contents = {id(content): content for prepared in prepared_inputs for content in prepared.contents}
         for modality in sorted({content.modality for content in contents.values()}):
@@ -262,17 +263,18 @@ class ContentEncoder(Family):
             cache.put(DECODED, DecodedKey(content.modality, content.digest), content.data)
 
     def _encode_views(
-        self, contents: Sequence[PreparedContent], generator: torch.Generator
+        self, contents: Sequence[PreparedContent], generator: torch.Generator | None
     ) -> Iterator[PreparedContent]:
         """Yield each content with features (views, dim) in place of data; all are of one modality."""
         modality = contents[0].modality
-        view_count = 1 if modality == Modality.TEXT else VIEWS
+        view_count = 1 if generator is None or modality == Modality.TEXT else VIEWS
         row_count = max(self.row_count(modality, content.data) for content in contents)
         for batch in batches(contents, max(1, FEATURE_BATCH // (view_count * row_count))):
             views = []
             for content in batch:
                 views.append(content.data)
-                views += [self.jitter(modality, content.data, generator) for _ in range(view_count - 1)]
+                if generator is not None:
+                    views += [self.jitter(modality, content.data, generator) for _ in range(view_count - 1)]
             features = self.encode(modality, views).view(len(batch), view_count, -1)
             for content, content_features in zip(batch, features, strict=True):
                 yield replace(content, data=None, features=content_features)

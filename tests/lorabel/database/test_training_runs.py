@@ -197,10 +197,12 @@ def test_a_project_that_causes_an_exception_is_logged_and_does_not_stop_others(
 
 
 def finish(store: Store, still_new: int) -> None:
-    """Request, claim and finish a run that leaves annotations new."""
+    """Request, claim and finish a run that has read all annotations and leaves some new."""
     run = training_runs.claim(store, training_runs.request(store, 1, "x").id)
     assert run is not None
     with store.write() as session:
+        for annotation in session.query(Annotation):
+            annotation.tries += 1
         training_runs.finish(session, run, RunState.FINISHED, metrics={training_runs.STILL_NEW: still_new})
 
 
@@ -238,6 +240,17 @@ def test_annotations_that_arrive_during_the_pause_count_without_those_that_were_
     assert training_runs.request_due(store, settings) == []
     annotate(store, 1)
     assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
+
+
+def test_annotations_that_a_run_has_left_for_the_next_one_count_at_once(store: Store, settings: Settings) -> None:
+    """Also if the run could not use what it has read."""
+    annotate(store, 10)
+    finish(store, still_new=10)
+    with store.write() as session:
+        session.add_all(
+            Annotation(id=next(IDS), project_id=1, received_at=now() - timedelta(days=9)) for _ in range(30)
+        )
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["30 new annotations"]
 
 
 def test_a_run_for_new_annotations_is_told_from_one_that_a_person_requested(

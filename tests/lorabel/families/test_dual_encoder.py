@@ -158,6 +158,20 @@ def test_precomputed_features_give_the_same_answers_and_several_views(family: Du
     assert len(views) == VIEWS
 
 
+def test_without_a_generator_only_the_content_itself_is_precomputed(family: DualEncoder) -> None:
+    prepared_inputs = [prepare(family, photo) for photo in photos()]
+    trained = family.trained_layers(QUESTION)
+    one_view, several = (
+        family.precompute(prepared_inputs, trained, generator) for generator in (None, torch.Generator())
+    )
+    assert [features_of(prepared).shape for prepared in one_view] == [(1, 32)] * 3
+    answers = [
+        probabilities_of(family.predict(precomputed, [None] * 3, NoBatchAdapters(), FeatureCache({})))
+        for precomputed in (one_view, several)
+    ]
+    torch.testing.assert_close(*answers)
+
+
 def test_pictures_are_not_precomputed_if_the_image_tower_is_trained(source: str) -> None:
     settings = Settings(lora_towers="both")
     both = DualEncoder.load(source, torch.device("cpu"), torch.float32, settings)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -126,8 +126,12 @@ def http(port: int) -> httpx.Client:
 
 
 def received(client: socket.socket) -> bytes:
-    """All that the server sends until it closes the connection."""
-    return b"".join(iter(lambda: client.recv(65536), b""))
+    """All that the server sends until it closes the connection, also if it does so by a reset."""
+    content = b""
+    with suppress(ConnectionResetError):
+        while data := client.recv(65536):
+            content += data
+    return content
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,6 +147,7 @@ def test_a_request_that_does_not_arrive_in_time_is_ended(impatient_port: int, ki
         assert received(client).startswith(b"" if kind == "silence" else b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
 def test_a_slow_body_has_a_second_more_for_each_64_kb(impatient_port: int) -> None:
     """Half a megabyte in about 1.6 s, with a limit of 0.5 s."""
     with http(impatient_port) as client:
@@ -241,6 +246,7 @@ def test_a_body_that_the_app_does_not_read_does_not_disturb_the_next_request(por
             assert client.post("/unread", content=b"GET /x HTTP/1.1\r\n\r\n" * 10_000).json() == {}
 
 
+@pytest.mark.slow
 def test_the_app_learns_that_the_client_has_gone() -> None:
     with server() as (port, _), http(port) as client:
         with pytest.raises(httpx.ReadTimeout):
@@ -249,6 +255,7 @@ def test_the_app_learns_that_the_client_has_gone() -> None:
         assert client.get("/health").json() == {"gone": 1}
 
 
+@pytest.mark.slow
 def test_a_new_connection_closes_the_one_that_has_waited_longest() -> None:
     with server(MAX_CONNECTIONS="20") as (port, _), half_open(port, KINDS["half a body"], 60) as clients:
         with http(port) as client:
@@ -258,6 +265,7 @@ def test_a_new_connection_closes_the_one_that_has_waited_longest() -> None:
         assert clients[-1].recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.slow
 def test_bodies_that_arrive_have_limited_memory() -> None:
     """The limit is 8 times MAX_REQUEST_MB. The oldest are refused; a later request is answered."""
     head = b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % MEGABYTE
@@ -273,6 +281,7 @@ def test_bodies_that_arrive_have_limited_memory() -> None:
             client.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_runs_out_of_files_closes_old_connections() -> None:
     """The hard limit leaves 64 files to the process."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -282,6 +291,7 @@ def test_a_server_that_runs_out_of_files_closes_old_connections() -> None:
             assert client.get("/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_answers_what_has_begun() -> None:
     with server() as (port, process), ThreadPoolExecutor(1) as threads, http(port) as client:
         with half_open(port, KINDS["half a body"], 1) as (half,), socket.create_connection(("127.0.0.1", port)):
@@ -296,8 +306,11 @@ def test_a_server_that_stops_answers_what_has_begun() -> None:
         process.wait(timeout=10)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced_and_the_other_answers_meanwhile() -> None:
     with server(PROCESSES="2") as (port, process):
+        while len(workers_of(process)) < 2:
+            time.sleep(0.05)
         killed, other = workers_of(process)
         os.kill(killed, signal.SIGKILL)
         for _ in range(100):

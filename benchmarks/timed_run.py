@@ -1,0 +1,45 @@
+"""Does a training run in a process of its own, as the training worker does, and prints what it took.
+
+python -m benchmarks.timed_run 1      requests and does a run of project 1; the environment has the settings
+
+The output is JSON: {"seconds": 3.2, "cpu_s": 2.9, "memory_mb": 812.0, "due_ms": 1.9, "state": "finished", ...}
+"""
+
+import json
+import resource
+import sys
+import time
+
+from lorabel.database import training_runs
+from workers.finetune import finetune
+from workers.services import Services
+
+
+def main(project_id: int) -> None:
+    """`memory_mb` is the highest memory of the process (RSS), base model and libraries included."""
+    services = Services.current()
+    services.store.migrate()
+    services.warm_up()
+    began = time.perf_counter()
+    training_runs.request_due(services.store, services.settings)
+    due_ms = (time.perf_counter() - began) * 1000
+    run = training_runs.request(services.store, project_id, "benchmark")
+    began, cpu_began = time.perf_counter(), time.process_time()
+    finetune(run.id)
+    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    with services.store.read() as session:
+        run = training_runs.get(session, project_id, run.id)
+    figures = {
+        "seconds": seconds,
+        "cpu_s": cpu_s,
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "due_ms": due_ms,
+        "state": run.state,
+        "error": run.error,
+        "learned": len(run.annotation_ids or []),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
