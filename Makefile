@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 LOCK := requirements.lock
 # The rooms of lorabel whose tests touch the database or Redis.
 STATEFUL := $(addprefix tests/lorabel/,database label_studio inference search curation commands)
+PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 
 .PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick curves clean
@@ -26,21 +27,24 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 3 --dist loadfile -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)"
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
 test-postgres: setup
-	$(BIN)/python -m tests.servers -- $(BIN)/pytest -q -n 3 --dist loadfile -m "$(FAST)" \
+	$(BIN)/python -m tests.servers -- $(PYTEST) -m "$(FAST)" \
 		--ignore=tests/backend/test_recordings.py tests/backend tests/workers $(STATEFUL)
 
-# At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py).
+# At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py). End-to-end
+# tests wait much, so the tests on PostgreSQL run beside them, with less of the processor, and their output follows.
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
 test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) check
-	$(MAKE) test-postgres
-	$(BIN)/pytest -q -n 3 --dist loadfile -m "e2e or slow"
+	@nice -n 10 $(MAKE) --no-print-directory test-postgres >artifacts/postgres.log 2>&1 & postgres=$$!; \
+		$(PYTEST) -m "e2e or slow"; slow=$$?; \
+		wait $$postgres; postgres=$$?; \
+		cat artifacts/postgres.log; $(BIN)/python -m tests.skipped; exit $$((slow | postgres))
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:

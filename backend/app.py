@@ -8,7 +8,7 @@ import logging
 import time
 
 from flask import Flask, Response, g, jsonify, request
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -22,11 +22,12 @@ from backend import (
     version_routes,
 )
 from backend.services import EXTENSION, Services, services
-from lorabel.database.store import reason_of
+from lorabel.database.store import is_schema_missing, reason_of
 from lorabel.errors import (
     BadRequestError,
     ConflictError,
     DatabaseUnusableError,
+    ForgedEventError,
     LabelStudioError,
     LorabelError,
     ModelServerBusyError,
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 STATUS_CODES: dict[type[Exception], int] = {
     BadRequestError: 400,
+    ForgedEventError: 401,
     NotFoundError: 404,
     ConflictError: 409,
     UnreadableError: 422,
@@ -53,6 +55,7 @@ STATUS_CODES: dict[type[Exception], int] = {
     LorabelError: 500,
     Exception: 500,
 }
+NOT_MIGRATED = "the schema of the database is not that of this version of Lorabel; run `lorabel migrate`"
 ROUTE_MODULES = (
     label_studio_routes,
     project_routes,
@@ -106,6 +109,9 @@ def _answer_error(error: Exception) -> Response:
     if isinstance(error, LorabelError):
         log.warning("%s %s: %s", request.method, request.path, error)
         answer = jsonify(error=str(error))
+    elif isinstance(error, DBAPIError) and is_schema_missing(error):
+        log.error("%s %s: %s; %s", request.method, request.path, NOT_MIGRATED, reason_of(error))
+        answer, status = jsonify(error=NOT_MIGRATED), 500
     elif status == 503:
         reason = reason_of(error) if isinstance(error, OperationalError) else str(error)
         log.error("%s %s: the database cannot be used now: %s", request.method, request.path, reason)

@@ -1,19 +1,19 @@
 """REST routes of bulk runs.
 
 A bulk run predicts many tasks of a project and writes the predictions to Label Studio, or it orders the tasks that
-have no annotation.
+have no annotation, or it looks for annotations that are probably wrong.
 """
 
 from typing import Any
 
 from flask import Blueprint
 
-from backend import http_bodies, rest_responses
+from backend import bulk_run_responses, http_bodies
 from backend.http_bodies import read_body
 from backend.project_routes import PROJECT, as_json
 from backend.services import services
-from lorabel.database import bulk_runs, projects
-from lorabel.database.tables import BulkRun
+from lorabel.database import bulk_runs, label_error_reports, projects
+from lorabel.database.tables import BulkRun, BulkRunKind
 from lorabel.label_studio.access import require_api_access
 
 blueprint = Blueprint("bulk_runs", __name__, url_prefix="/api/v1")
@@ -34,7 +34,7 @@ def preannotate(project_id: int) -> tuple[Answer, int]:
         only_unlabeled=body.only_unlabeled,
         task_ids=body.task_ids,
     )
-    services().jobs.preannotate(run)
+    services().jobs.carry_out(run)
     return _json(run), 202
 
 
@@ -47,11 +47,34 @@ def order(project_id: int) -> tuple[Answer, int]:
         services().store,
         project_id,
         "asked for over REST",
+        kind=BulkRunKind.ORDER,
         only_unlabeled=True,
         strategy=body.strategy,
     )
-    services().jobs.preannotate(run)
+    services().jobs.carry_out(run)
     return _json(run), 202
+
+
+@blueprint.post(f"{PROJECT}/label-errors")
+def find_label_errors(project_id: int) -> tuple[Answer, int]:
+    """Queue a bulk run that looks for label errors. If one waits already, answer with that run."""
+    run = bulk_runs.request(services().store, project_id, "asked for over REST", kind=BulkRunKind.LABEL_ERRORS)
+    services().jobs.carry_out(run)
+    return _json(run), 202
+
+
+@blueprint.get(f"{PROJECT}/label-errors")
+def list_label_errors(project_id: int) -> Answer:
+    """Show what the last run found, and the newest run. Nothing is computed."""
+    with services().store.read() as session:
+        projects.get(session, project_id)
+        run = bulk_runs.newest(session, project_id, BulkRunKind.LABEL_ERRORS)
+        report = label_error_reports.get(session, project_id)
+    label_errors = bulk_run_responses.LabelErrorList(
+        run=None if run is None else bulk_run_responses.BulkRunRecord.of(run),
+        report=None if report is None else bulk_run_responses.LabelErrorReportRecord.of(report),
+    )
+    return as_json(label_errors)
 
 
 @blueprint.get(RUNS)
@@ -59,8 +82,8 @@ def list_bulk_runs(project_id: int) -> Answer:
     """List the bulk runs of a project, the newest first."""
     with services().store.read() as session:
         projects.get(session, project_id)
-        runs = [rest_responses.BulkRunRecord.of(row) for row in bulk_runs.list_of(session, project_id)]
-    return as_json(rest_responses.BulkRunList(runs=runs))
+        runs = [bulk_run_responses.BulkRunRecord.of(row) for row in bulk_runs.list_of(session, project_id)]
+    return as_json(bulk_run_responses.BulkRunList(runs=runs))
 
 
 @blueprint.get(RUN)
@@ -88,4 +111,4 @@ def _require_api_access(project_id: int) -> None:
 
 
 def _json(run: BulkRun) -> Answer:
-    return as_json(rest_responses.BulkRunRecord.of(run))
+    return as_json(bulk_run_responses.BulkRunRecord.of(run))

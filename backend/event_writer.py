@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from sqlalchemy import insert
 from sqlalchemy.exc import DataError, IntegrityError
 
-from lorabel.database import projects
 from lorabel.database.store import Store
-from lorabel.database.tables import Event, EventState
+from lorabel.database.tables import Event
 
 MAX_EVENTS_PER_TRANSACTION = 64
 COLUMNS = ("action", "project_id", "payload", "state")
@@ -38,9 +37,9 @@ class EventWriter:
         self._write_lock = threading.Lock()
 
     def put(self, event: Event) -> None:
-        """Write an event and, if it is new, the row of the event's project.
+        """Write an event.
 
-        Returns when both are committed, and sets `event.id`. Raises whatever prevented the commit.
+        Returns when it is committed, and sets `event.id`. Raises whatever prevented the commit.
         """
         waiting_event = _WaitingEvent(event)
         with self._waiting_lock:
@@ -75,9 +74,7 @@ class EventWriter:
     def _write(self, events: Sequence[Event]) -> None:
         """Insert the rows without adding the events to the session, so that a failed batch can be retried."""
         rows = [{name: getattr(event, name) for name in COLUMNS} for event in events]
-        project_ids = {event.project_id for event in events if event.state != EventState.IGNORED}
         with self._store.write() as session:
-            projects.ensure_all(self._store, session, {id_ for id_ in project_ids if id_ is not None})
             insert_events = insert(Event).returning(Event.id, sort_by_parameter_order=True)
             event_ids = session.scalars(insert_events, rows).all()
         for event, event_id in zip(events, event_ids, strict=True):

@@ -1,6 +1,7 @@
 """The configuration of gunicorn, taken from our settings.
 
-Requests are answered by threads, since a request mostly waits for the database or the model server.
+Requests are answered by threads, since a request mostly waits for the database or the model server. Connections
+hold no thread (`lorabel/http_server/worker.py`).
 """
 
 # ruff: noqa: N999 - gunicorn expects this file name
@@ -17,7 +18,7 @@ wsgi_app = "backend.wsgi:app()"
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
 threads = _settings.threads
-worker_class = "gthread"
+worker_class = "lorabel.http_server.worker.EventWorker"
 loglevel = _settings.log_level.lower()
 keepalive = 75
 graceful_timeout = 10

@@ -24,6 +24,7 @@ from pydantic import (
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from lorabel.curation.strategy import Strategy
+from lorabel.database.project_keys import LabelStudioId, ProjectKey
 from lorabel.errors import BadRequestError
 from lorabel.label_studio.access import is_web_address
 
@@ -35,9 +36,8 @@ MAX_TASK_IDS = 100_000
 
 
 def _check_project(text: str) -> str:
-    number = text.split(".", 1)[0]
-    if not number.isascii() or not number.isdigit() or int(number) > LARGEST_ID:
-        raise ValueError(f"{text[:40]!r} is no project; expected '<id>.<created at>' such as '12.1795324321'")
+    if ProjectKey.parse(text).label_studio_id > LARGEST_ID:
+        raise ValueError(f"{text[:40]!r} is no project; its id is too large")
     return text
 
 
@@ -78,7 +78,7 @@ def check_numbers(value: Any) -> Any:
 
 Id = Annotated[StrictInt, Field(ge=0, le=LARGEST_ID)]
 BigId = Annotated[StrictInt, Field(ge=0, le=LARGEST_BIG_ID)]
-ProjectKey = Annotated[str, Field(max_length=40), AfterValidator(_check_project)]
+ProjectText = Annotated[str, Field(max_length=40), AfterValidator(_check_project)]
 Text = Annotated[str, AfterValidator(_check_text)]
 Address = Annotated[Text, AfterValidator(_check_address)]
 Time = Annotated[AwareDatetime, BeforeValidator(_read_time)]
@@ -98,11 +98,16 @@ class Setup(Body):
     """Body of `POST /setup`. Label Studio sends it before every prediction and on every page load, not only when a
     project is connected."""
 
-    project: ProjectKey
+    project: ProjectText
     label_config: Text = Field(alias="schema")
     hostname: Address | None = None
     access_token: Text | None = None
     extra_params: Json = None
+
+    @property
+    def key(self) -> ProjectKey:
+        """What the request says about the identity of its project."""
+        return ProjectKey.parse(self.project, self.hostname)
 
 
 class SetupAnswer(Body):
@@ -136,10 +141,15 @@ class PredictParams(Body):
 class Predict(Body):
     """Body of `POST /predict`."""
 
-    project: ProjectKey
+    project: ProjectText
     tasks: list[Task]
     label_config: Text
     params: PredictParams = PredictParams()
+
+    @property
+    def key(self) -> ProjectKey:
+        """What the request says about the identity of its project."""
+        return ProjectKey.parse(self.project)
 
 
 class PredictionEntry(Body):
@@ -215,10 +225,17 @@ class SubmittedAnnotation(Identified):
 
 
 class ProjectReference(Body):
-    """The project of an event. All events of Label Studio 1.23.2 bring the label config."""
+    """The project of an event. All events that Label Studio 1.23.2 sends to a project's webhook bring the label
+    config and the creation time."""
 
     id: Id
     label_config: Text | None = None
+    created_at: Time | None = None
+
+    @property
+    def key(self) -> ProjectKey:
+        """What the request says about the identity of its project."""
+        return ProjectKey(LabelStudioId(self.id), self.created_at)
 
 
 class Envelope(Body):

@@ -17,14 +17,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flask import has_request_context, request
 from label_studio_ml.model import LabelStudioMLBase
 from pydantic import ValidationError
 
 from backend import http_bodies, predictions, webhook_events
 from backend.extra_params import read_extra_params
 from backend.services import Services
-from lorabel.database import projects
-from lorabel.database.tables import Project, version_name
+from lorabel.database import projects, webhook_secrets
+from lorabel.database.project_keys import ProjectKey
+from lorabel.database.tables import version_name
 from lorabel.errors import BadRequestError
 from lorabel.label_studio.access import is_web_address
 from lorabel.settings import Settings
@@ -42,21 +44,22 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
     def setup(self) -> None:
         """Name the live version in the answer to /setup. Called by 2.x only."""
         if project_id := str(self.project_id):
-            self.set("model_version", _live_version(int(project_id)))
+            self.set("model_version", _live_version(_key(project_id)))
 
     def set_extra_params(self, extra_params: Any) -> None:
         """Remember the project's extra params. Called by 2.x only, whose own method fails on a JSON object."""
         if (params := read_extra_params(extra_params)) is not None:
-            projects.upsert(_services().store, int(self.project_id), extra_params=params)
+            project = projects.resolve(_services().store, _key(self.project_id))
+            projects.upsert(_services().store, project.id, extra_params=params)
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **_: Any) -> list[Any]:
         """Predict tasks: one prediction per task, in order; `[]` for a task that cannot be read now."""
         if not tasks:
             return []
-        project_id = int(getattr(self, "project_id", "") or tasks[0]["project"])
-        self._remember_address(project_id)
+        text = _project_text(getattr(self, "project_id", "") or tasks[0]["project"])
+        self._remember_address(ProjectKey.parse(text))
         body = {
-            "project": str(project_id),
+            "project": text,
             "tasks": tasks,
             "label_config": self.label_config,
             "params": {"context": context},
@@ -75,20 +78,26 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
         version has changed since the last answer.
         """
         event, data = (kwargs["event"], kwargs["data"]) if "event" in kwargs else args[:2]
-        answer = webhook_events.receive(_services(), json.dumps({"action": event, **data}).encode())
+        body = json.dumps({"action": event, **data}).encode()
+        answer = webhook_events.receive(_services(), body, _webhook_secret())
         if HAS_OWN_VERSIONS:
             return answer.model_dump(exclude_none=True)
-        project_id = int(data["project"]["id"])
-        live = _live_version(project_id)
-        answered = _last_answered_version(Path(kwargs["workdir"]).parent, project_id)
-        return None if live == answered else {"project_id": project_id, "live_version": live}
+        reference = http_bodies.ProjectReference.model_validate(data["project"])
+        with _services().store.read() as session:
+            project = projects.find(session, reference.key)
+        if project is None:
+            return None
+        answered = _last_answered_version(Path(kwargs["workdir"]).parent, project.id)
+        is_new = project.live_version != answered
+        return {"project_id": project.id, "live_version": project.live_version} if is_new else None
 
-    def _remember_address(self, project_id: int) -> None:
+    def _remember_address(self, key: ProjectKey) -> None:
         """Remember Label Studio's address and token, which 1.0.9 keeps from /setup. 2.x does not keep them."""
         hostname = getattr(self, "hostname", None)
         if hostname and is_web_address(hostname):
             token = getattr(self, "access_token", None)
-            projects.upsert(_services().store, project_id, hostname=hostname, setup_token=token)
+            project = projects.resolve(_services().store, key)
+            projects.upsert(_services().store, project.id, hostname=hostname, setup_token=token)
 
 
 def _to_dict(entry: http_bodies.PredictionEntry) -> dict[str, Any]:
@@ -106,10 +115,24 @@ def _open_services(process_id: int) -> Services:
     return Services.open(Settings())
 
 
-def _live_version(project_id: int) -> str:
-    with _services().store.read() as session:
-        project = session.get(Project, project_id)
-        return project.live_version if project else version_name(project_id, 0)
+def _webhook_secret() -> str | None:
+    """The secret in the headers of the request. In 1.0.9 this process is a fork of the one that received it."""
+    return request.headers.get(webhook_secrets.HEADER) if has_request_context() else None
+
+
+def _project_text(project_id: Any) -> str:
+    """The project as Label Studio names it in the request, with its creation time, which label-studio-ml drops."""
+    body = request.get_json(silent=True) if has_request_context() else None
+    text = str(body.get("project")) if isinstance(body, dict) else ""
+    return text if text.split(".", 1)[0] == str(project_id) else str(project_id)
+
+
+def _key(project_id: Any) -> ProjectKey:
+    return ProjectKey.parse(_project_text(project_id))
+
+
+def _live_version(key: ProjectKey) -> str:
+    return projects.resolve(_services().store, key).live_version
 
 
 def _last_answered_version(model_dir: Path, project_id: int) -> str:

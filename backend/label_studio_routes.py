@@ -15,8 +15,8 @@ from backend import http_bodies, predictions, rest_responses, webhook_events
 from backend.extra_params import read_extra_params
 from backend.http_bodies import read_body
 from backend.services import Services, services
-from lorabel.database import projects, versions
-from lorabel.database.jobs import Jobs
+from lorabel.database import projects, versions, webhook_secrets
+from lorabel.database.project_keys import ProjectKey
 from lorabel.database.tables import Project, version_name
 from lorabel.errors import LabelConfigError
 from lorabel.problems.binding import bind
@@ -58,14 +58,15 @@ def predict() -> Answer:
     body = http_bodies.parse(http_bodies.Predict, read_body())
     entries = predictions.predict(services(), body, request.environ.get("gunicorn.socket"))
     if predictions.is_opened_by_annotator(body):
-        _look_ahead(services().jobs, project_id_of(body.project), body.tasks[0].id)
+        _look_ahead(services(), body.key, body.tasks[0].id)
     return {"results": [[] if entry is None else entry.model_dump() for entry in entries]}
 
 
 @blueprint.post("/webhook")
 def webhook() -> Answer:
     """Store an event, see `backend/webhook_events.py`."""
-    return webhook_events.receive(services(), read_body()).model_dump(exclude_none=True)
+    secret = request.headers.get(webhook_secrets.HEADER)
+    return webhook_events.receive(services(), read_body(), secret).model_dump(exclude_none=True)
 
 
 @blueprint.get("/versions")
@@ -83,27 +84,30 @@ def list_versions() -> Answer:
     return http_bodies.VersionsAnswer(versions=names).model_dump()
 
 
-def _look_ahead(jobs: Jobs, project_id: int, task_id: int) -> None:
+def _look_ahead(services: Services, key: ProjectKey, task_id: int) -> None:
     """Enqueue the look-ahead after the answer is sent, so that the annotator does not wait for Redis."""
+    with services.store.read() as session:
+        project = projects.find(session, key)
+    if project is None:
+        return
+    project_id = project.id
 
     @after_this_request
     def enqueue_when_sent(answer: Response) -> Response:
-        answer.call_on_close(lambda: jobs.look_ahead(project_id, after=task_id))
+        answer.call_on_close(lambda: services.jobs.look_ahead(project_id, after=task_id))
         return answer
 
 
 def _remember(services: Services, body: http_bodies.Setup) -> Project:
-    project_id = project_id_of(body.project)
-    with services.store.read() as session:
-        project = session.get(Project, project_id)
-    if project is None or project.label_config != body.label_config:
-        _log_unserved(project_id, body.label_config)
+    project = projects.resolve(services.store, body.key)
+    if project.label_config != body.label_config:
+        _log_unserved(project.id, body.label_config)
     extra_params = read_extra_params(body.extra_params)
     if extra_params is None and body.extra_params not in (None, ""):
-        log.warning("project %d: extra params are ignored, expected a JSON object", project_id)
+        log.warning("project %d: extra params are ignored, expected a JSON object", project.id)
     return projects.upsert(
         services.store,
-        project_id,
+        project.id,
         label_config=body.label_config,
         hostname=body.hostname,
         setup_token=body.access_token,
@@ -129,8 +133,3 @@ def _unserved(label_config: str) -> dict[str, str] | None:
         return {unclaimed.control.name: unclaimed.reason for unclaimed in bind(label_config).unclaimed} or None
     except LabelConfigError as error:
         return {"label config": str(error)}
-
-
-def project_id_of(project: str) -> int:
-    """The project's id in Label Studio's key for it: `12.1795324321` -> 12."""
-    return int(project.split(".", 1)[0])

@@ -40,6 +40,12 @@ class Metrics:
             registry=registry,
         )
         self.events = Counter("lorabel_events", "Webhook events stored.", ["action", "state"], registry=registry)
+        self.refused_events = Counter(
+            "lorabel_refused_events",
+            "Webhook events refused, since they have not the secret of their project's webhook.",
+            ["project", "reason"],
+            registry=registry,
+        )
         self.refused_tokens = Counter(
             "lorabel_refused_tokens",
             "Requests whose media were fetched without a token, since Label Studio refused it.",

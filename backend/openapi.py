@@ -12,7 +12,7 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import http_bodies, rest_responses
+from backend import bulk_run_responses, http_bodies, rest_responses
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -125,7 +125,7 @@ OPERATIONS = (
         "post",
         f"{PROJECT}/preannotate",
         "Start a bulk run that predicts many tasks and writes the predictions to Label Studio.",
-        rest_responses.BulkRunRecord,
+        bulk_run_responses.BulkRunRecord,
         http_bodies.Preannotate,
         status=202,
         errors=(400, 404, 409, 413),
@@ -134,7 +134,7 @@ OPERATIONS = (
         "post",
         f"{PROJECT}/order",
         "Start a bulk run that orders the tasks without an annotation, for Label Studio's label stream.",
-        rest_responses.BulkRunRecord,
+        bulk_run_responses.BulkRunRecord,
         http_bodies.Order,
         status=202,
         errors=(400, 404, 409, 413),
@@ -143,21 +143,21 @@ OPERATIONS = (
         "get",
         f"{PROJECT}/preannotations",
         "List the bulk runs of a project, the newest first.",
-        rest_responses.BulkRunList,
+        bulk_run_responses.BulkRunList,
         errors=(404,),
     ),
     Operation(
         "get",
         f"{PROJECT}/preannotations/{{run_id}}",
         "Show a bulk run: its progress and the tasks that failed.",
-        rest_responses.BulkRunRecord,
+        bulk_run_responses.BulkRunRecord,
         errors=(404,),
     ),
     Operation(
         "post",
         f"{PROJECT}/preannotations/{{run_id}}/cancel",
         "Cancel a bulk run. It stops before its next page of tasks.",
-        rest_responses.BulkRunRecord,
+        bulk_run_responses.BulkRunRecord,
         errors=(404, 409),
     ),
     Operation(
@@ -171,9 +171,17 @@ OPERATIONS = (
     Operation(
         "get",
         f"{PROJECT}/label-errors",
-        "List the annotations that are probably wrong, the worst first.",
-        rest_responses.LabelErrorList,
-        errors=(404, 409, 502, 503),
+        "Show the annotations that the last run found to be probably wrong, the worst first, and the newest run.",
+        bulk_run_responses.LabelErrorList,
+        errors=(404,),
+    ),
+    Operation(
+        "post",
+        f"{PROJECT}/label-errors",
+        "Start a bulk run that looks for annotations that are probably wrong.",
+        bulk_run_responses.BulkRunRecord,
+        status=202,
+        errors=(404,),
     ),
     Operation(
         "get",
@@ -271,7 +279,7 @@ def _error(code: int) -> Json:
 
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is malformed; nothing was stored.",
-    401: "User and password are needed (BASIC_AUTH_USER, BASIC_AUTH_PASS).",
+    401: "User and password are needed (BASIC_AUTH_USER, BASIC_AUTH_PASS), or the secret of a project's webhook.",
     404: "There is no such project, version or run.",
     409: "The project's state does not allow it; the answer says why.",
     413: "The request is too large (MAX_REQUEST_MB).",

@@ -16,6 +16,7 @@ from typing import Self
 from backend import http_bodies
 from backend.services import Services, prediction_slot
 from lorabel.database import bulk_runs, projects
+from lorabel.database.project_keys import ProjectKey
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
@@ -44,18 +45,19 @@ class _LiveProject:
     unreadable_task_ids: frozenset[int]
 
     @classmethod
-    def load(cls, services: Services, project_id: int, label_config: str) -> Self:
+    def load(cls, services: Services, key: ProjectKey, label_config: str) -> Self:
         """Load the project, and write the label config of the request to it if that is new.
 
         Smart tools and test requests come without /setup, so the project may be new too.
         """
         with services.store.read() as session:
-            project = session.get(Project, project_id)
+            project = projects.find(session, key)
             if project is not None and project.label_config == label_config:
                 model = ProjectModel.of(session, project, services.settings)
-                return cls(project, model, unreadable_tasks.known(session, project_id))
-        projects.upsert(services.store, project_id, label_config=label_config)
-        return cls.load(services, project_id, label_config)
+                return cls(project, model, unreadable_tasks.known(session, project.id))
+        project = projects.resolve(services.store, key)
+        projects.upsert(services.store, project.id, label_config=label_config)
+        return cls.load(services, key, label_config)
 
 
 def predict(services: Services, body: http_bodies.Predict, client: socket | None = None) -> list[Entry]:
@@ -68,20 +70,20 @@ def predict(services: Services, body: http_bodies.Predict, client: socket | None
         An entry or None per task, in order.
 
     Raises:
+        ConflictError: it cannot be told whose tasks these are.
         ModelServerBusyError: the model server's queue is full, or all our threads for predictions are taken.
         ModelServerError: the model server cannot be reached or failed.
     """
     deadline = monotonic() + services.settings.predict_timeout_s
-    project_id = int(body.project.split(".", 1)[0])
     try:
         bind(body.label_config)
     except LabelConfigError as error:
-        log.error("project %d: no predictions, %s", project_id, error)
+        log.error("%s: no predictions, %s", body.key, error)
         return [None] * len(body.tasks)
-    live = _LiveProject.load(services, project_id, body.label_config)
+    live = _LiveProject.load(services, body.key, body.label_config)
     if not live.model.bound.bindings:
         services.metrics.unserved_tasks.inc(len(body.tasks))
-        log.info("project %d: nobody serves its control tags, %d tasks", project_id, len(body.tasks))
+        log.info("project %d: nobody serves its control tags, %d tasks", live.project.id, len(body.tasks))
         entries: list[Entry] = [None] * len(body.tasks)
     else:
         with prediction_slot(services):
@@ -156,7 +158,7 @@ def _predict_later(services: Services, project: Project, task_ids: Sequence[int]
     reason = "what one request for predictions had no time for"
     run = bulk_runs.request(services.store, project.id, reason, task_ids=task_ids)
     log.info("project %d: %d tasks go on as bulk run %d", project.id, len(task_ids), run.id)
-    services.jobs.preannotate(run)
+    services.jobs.carry_out(run)
     return True
 
 

@@ -1,4 +1,4 @@
-"""REST routes of projects, for ML engineers: training runs, annotations, label errors and events; train."""
+"""REST routes of projects, for ML engineers: training runs, annotations and events; train."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,6 @@ from sqlalchemy import Select, func, select
 
 from backend import http_bodies, rest_responses
 from backend.services import services
-from lorabel.curation import label_errors
 from lorabel.database import projects, training_runs
 from lorabel.database.tables import Annotation, Event, EventState
 from lorabel.errors import BadRequestError
@@ -54,15 +53,6 @@ def list_annotations(project_id: int) -> Answer:
     rows, total = _page(select(Annotation).where(Annotation.project_id == project_id).order_by(Annotation.id))
     annotations = [rest_responses.AnnotationRecord.model_validate(row) for row in rows]
     return as_json(rest_responses.AnnotationList(total=total, annotations=annotations))
-
-
-@blueprint.get(f"{PROJECT}/label-errors")
-def list_label_errors(project_id: int) -> Answer:
-    """List the annotations that are probably wrong, the worst first."""
-    sources = label_errors.Sources(
-        services().settings, services().store, services().model_client, services().authorizations
-    )
-    return as_json(rest_responses.LabelErrorList.model_validate(label_errors.find(sources, project_id)))
 
 
 @blueprint.get("/events")

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from lorabel.database.tables import (
     Annotation,
-    BulkRun,
     ModelVersion,
     Project,
     TrainingRun,
@@ -90,9 +89,12 @@ class UnreadableTaskRecord(Record):
 
 class ProjectSummary(Record):
     """A project in the list of projects. `new_annotations`: annotations that no training run has taken yet.
-    `unread_tasks`: tasks that the last prediction could not read."""
+    `unread_tasks`: tasks that the last prediction could not read. `id` is the project's id here; `label_studio_id`
+    is its id in its Label Studio, which created it at `label_studio_created_at` (null if that is not known)."""
 
     id: int
+    label_studio_id: int
+    label_studio_created_at: datetime | None
     live_version: str
     is_deleted: bool
     new_annotations: int
@@ -117,7 +119,8 @@ class ProjectRecord(ProjectSummary):
 
 class VersionRecord(Record):
     """A version of a project's model. `metrics` has the metrics of the `candidate` and of the version that was
-    `live`, by control tag, measured on the same held-out tasks. `trained_on`: ids of annotations."""
+    `live`, by control tag, measured on the same held-out tasks. `trained_on`: ids of annotations.
+    `adapters_removed_at`: when the adapters were removed, since the version was rejected long ago; else null."""
 
     version: str
     state: str
@@ -129,6 +132,7 @@ class VersionRecord(Record):
     run_id: int | None
     created_at: datetime
     promoted_at: datetime | None
+    adapters_removed_at: datetime | None = None
 
     @classmethod
     def of(cls, row: ModelVersion) -> Self:
@@ -188,48 +192,6 @@ class RunRecord(Record):
         )
 
 
-class FailureRecord(Record):
-    """A task that a bulk run could not predict, and why."""
-
-    task_id: int
-    reason: str
-
-
-class BulkRunRecord(Record):
-    """A bulk run. `done`, `skipped` and `failed` are numbers of tasks, of `total`. All tasks up to the id `cursor`
-    are processed. `failures` has the first 100 failed tasks. `label_studio_s`: seconds that Label Studio took to
-    answer. `strategy`: set if the run orders tasks instead of predicting them."""
-
-    id: int
-    state: str
-    reason: str
-    only_unlabeled: bool
-    task_ids: list[int] | None
-    strategy: str | None
-    version: str | None
-    cursor: int
-    total: int | None
-    done: int
-    skipped: int
-    failed: int
-    failures: list[FailureRecord]
-    label_studio_s: float
-    attempt: int
-    error: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-
-    @classmethod
-    def of(cls, row: BulkRun) -> Self:
-        """The record of a bulk run."""
-        number = row.version_number
-        return cls(
-            version=None if number is None else version_name(row.project_id, number),
-            **{name: getattr(row, name) for name in cls.model_fields if name != "version"},
-        )
-
-
 class AnnotationRecord(Record):
     """An annotation in its newest known state. `run_id`: the training run that took it, null while it is new."""
 
@@ -276,12 +238,6 @@ class RunList(Record):
     runs: list[RunRecord]
 
 
-class BulkRunList(Record):
-    """The bulk runs of a project, the newest first."""
-
-    runs: list[BulkRunRecord]
-
-
 class AnnotationList(Record):
     """A page of a project's annotations. `total`: number of annotations on all pages."""
 
@@ -313,27 +269,6 @@ class SearchRecord(Record):
     hits: list[HitRecord]
     indexed: int
     missing: int | None
-
-
-class LabelErrorRecord(Record):
-    """An annotation that is probably wrong. `score`: from 0 (certainly wrong) to 1 (certainly right). If several
-    labels may fit, `given` is empty for a label that is missing, and `suggested` for a label that is too much."""
-
-    from_name: str
-    task_id: int
-    annotation_id: int
-    given: str
-    suggested: str
-    score: float
-
-
-class LabelErrorList(Record):
-    """Annotations that are probably wrong, the worst first. `checked`: number of annotations that were checked.
-    `left_out`: which labels were not checked, and why."""
-
-    checked: int
-    left_out: list[str]
-    errors: list[LabelErrorRecord]
 
 
 class LiveVersion(Record):
@@ -373,6 +308,8 @@ def _summary(session: Session, project: Project) -> dict[str, Any]:
     is_unreadable = UnreadableTask.project_id == project.id
     return {
         "id": project.id,
+        "label_studio_id": project.label_studio_id,
+        "label_studio_created_at": project.label_studio_created_at,
         "live_version": project.live_version,
         "is_deleted": project.is_deleted,
         "new_annotations": session.scalar(select(func.count(Annotation.id)).where(*is_new)),

@@ -16,9 +16,9 @@ from sqlalchemy import update
 
 from backend import http_bodies
 from backend.services import Services
-from lorabel.database import projects, training_runs
+from lorabel.database import projects, training_runs, webhook_secrets
 from lorabel.database.tables import Event, EventState, Project, now
-from lorabel.errors import BadRequestError
+from lorabel.errors import BadRequestError, ForgedEventError
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +39,31 @@ EVENT_BODIES: Mapping[str, type[http_bodies.ProjectEvent]] = MappingProxyType(
 )
 
 
-def receive(services: Services, raw: bytes) -> http_bodies.WebhookAnswer:
+def receive(services: Services, raw: bytes, secret: str | None) -> http_bodies.WebhookAnswer:
     """Store an event, then enqueue a job that applies it. Without Redis, the sweep finds the event later.
 
     Args:
         raw: the body of the request.
+        secret: the request's header `webhook_secrets.HEADER`.
 
     Raises:
         BadRequestError: the body is malformed; nothing was stored.
+        ForgedEventError: the event has not the secret of its project's webhook; nothing was stored.
+        ConflictError: it cannot be told whose event it is; nothing was stored.
     """
     envelope = _parse(raw)
-    event = _store(services, envelope, raw.decode())
+    project = _find_project(services, envelope)
+    _check_secret(services, envelope, project, secret)
+    event = _store(services, envelope, project, raw.decode())
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
-    if event.state != EventState.PENDING or envelope.project is None:
+    if event.state != EventState.PENDING or envelope.project is None or event.project_id is None:
         return http_bodies.WebhookAnswer()
     if envelope.action == START_TRAINING:
-        return http_bodies.WebhookAnswer(job=str(_start_training(services, event.id, envelope.project)))
+        run_id = _start_training(services, event.id, event.project_id, envelope.project.label_config)
+        return http_bodies.WebhookAnswer(job=str(run_id))
     services.jobs.collect(event.id)
     if envelope.action == TASKS_CREATED:
-        services.jobs.look_ahead(envelope.project.id, event_id=event.id)
+        services.jobs.look_ahead(event.project_id, event_id=event.id)
     return http_bodies.WebhookAnswer()
 
 
@@ -74,36 +80,84 @@ def _parse(raw: bytes) -> http_bodies.Envelope:
         raise http_bodies.as_bad_request(error) from error
 
 
-def _store(services: Services, envelope: http_bodies.Envelope, payload: str) -> Event:
-    """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored."""
-    project = envelope.project
-    project_id = project.id if project else None
-    event = Event(action=envelope.action, project_id=project_id, payload=payload, state=EventState.PENDING)
+def _find_project(services: Services, envelope: http_bodies.Envelope) -> Project | None:
+    """The row of the event's project, if there is one."""
+    if envelope.project is None:
+        return None
+    with services.store.read() as session:
+        return projects.find(session, envelope.project.key)
+
+
+def _check_secret(
+    services: Services, envelope: http_bodies.Envelope, project: Project | None, secret: str | None
+) -> None:
+    """Refuse an event that has not the secret of its project's webhook.
+
+    START_TRAINING needs no secret where the project has one: Label Studio sends it without the webhook's headers,
+    with the backend's user and password.
+    """
+    if envelope.project is None:
+        return
+    if envelope.action == START_TRAINING and project is not None and project.secret_hash is not None:
+        return
+    is_required = services.settings.webhook_secret_required
+    refusal = webhook_secrets.find_refusal(project, secret, is_required=is_required)
+    if refusal is None:
+        return
+    label = str(project.id) if project else "unknown"  # A made-up project gets no time series of its own.
+    services.metrics.refused_events.labels(label, refusal).inc()
+    raise ForgedEventError(
+        f"{_name(envelope.project)}: {envelope.action} is refused, {refusal}; if it is from Label Studio, run "
+        "`lorabel connect` again for this project"
+    )
+
+
+def _store(services: Services, envelope: http_bodies.Envelope, project: Project | None, payload: str) -> Event:
+    """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored.
+
+    The identity of a known project stays as it is: only `/setup`, `/predict` and `lorabel connect` complete it,
+    since anybody may send an event.
+    """
+    reference = envelope.project
+    event = Event(action=envelope.action, payload=payload, state=EventState.PENDING)
     if envelope.action not in EVENT_BODIES:
-        log.info("project %s: event %r is not known here and is kept as ignored", project_id, envelope.action)
+        log.info("%s: event %r is not known here and is kept as ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
-    elif project is not None and not project.label_config and not _has_label_config(services, project.id):
-        log.warning("project %d has no known label config: its event %s is ignored", project.id, envelope.action)
+    elif reference is not None and not _has_label_config(envelope, project):
+        log.warning("%s has no known label config: its event %s is ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
+    elif reference is not None and project is None:
+        project = projects.resolve(services.store, reference.key)
+    event.project_id = project.id if project else None
     services.event_writer.put(event)
     return event
 
 
-def _has_label_config(services: Services, project_id: int) -> bool:
-    """Whether `/setup` or an earlier event has brought the project's label config."""
-    with services.store.read() as session:
-        project = session.get(Project, project_id)
-        return project is not None and bool(project.label_config)
+def _has_label_config(envelope: http_bodies.Envelope, project: Project | None) -> bool:
+    """Whether `/setup` or an earlier event has brought the project's label config, or this event does.
+
+    START_TRAINING needs no secret, so it cannot make a project known: something else came before it.
+    """
+    if project is None and envelope.action == START_TRAINING:
+        return False
+    brought = envelope.project.label_config if envelope.project else None
+    return bool(brought or (project and project.label_config))
 
 
-def _start_training(services: Services, event_id: int, project: http_bodies.ProjectReference) -> int:
+def _name(reference: http_bodies.ProjectReference | None) -> str:
+    return "no project" if reference is None else str(reference.key)
+
+
+def _start_training(services: Services, event_id: int, project_id: int, label_config: str | None) -> int:
     """Request a training run and mark the event as applied. Returns the id of the run.
 
     If the process is killed in between, the sweep finds the event pending and applies it again.
     """
-    if project.label_config and not _has_label_config(services, project.id):
-        projects.upsert(services.store, project.id, label_config=project.label_config)
-    run = training_runs.request(services.store, project.id, START_TRAINING)
+    with services.store.read() as session:
+        is_known = bool(projects.get(session, project_id).label_config)
+    if label_config and not is_known:
+        projects.upsert(services.store, project_id, label_config=label_config)
+    run = training_runs.request(services.store, project_id, START_TRAINING)
     services.jobs.train(run.id, run.attempt)
     with services.store.write() as session:
         update_event = update(Event).where(Event.id == event_id)

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.question import LABEL_CONFIG
 from lorabel.commands.connect import connect
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.errors import LabelStudioError
 from tests.e2e import label_studio_server
@@ -33,7 +34,7 @@ def connected_project(server: Server, lorabel: Lorabel, title: str, images: Sequ
     """
     with server.client() as client:
         settings = {"title": title, "label_config": LABEL_CONFIG, "show_collab_predictions": True}
-        project_id = int(client.call("POST", "/api/projects/", json=settings)["id"])
+        project_id = LabelStudioId(client.call("POST", "/api/projects/", json=settings)["id"])
         connection = connect(lorabel.settings, server.url, server.token, project_id)
         if not connection.is_complete:
             raise LabelStudioError(f"project {project_id} is not connected: {connection.steps}")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,14 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 # The processes settle before measurements start.
 SETTLE_S = 3.0
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """`pid` is the id of the process that decodes and computes."""
+
+    url: str
+    pid: int
 
 
 @contextmanager
@@ -57,11 +66,31 @@ def usual_way(model: str, device: str, precision: str) -> Iterator[str]:
 @contextmanager
 def process(argv: Sequence[str], probe: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
     """Start a process, wait until it answers at the address `probe`, and end it after the block."""
-    environment = {**lorabel_processes.bare_environment(), **(variables or {})}
+    with _started(argv, probe, variables or {}):
+        yield probe
+
+
+@contextmanager
+def model_server(variables: Mapping[str, str], cores: int) -> Iterator[ModelServer]:
+    """A model server that prepares inputs in as many threads as on a machine with this many cores."""
+    url = f"http://127.0.0.1:{free_port()}"
+    program = f"import os; os.cpu_count = lambda: {cores}; from model_server.__main__ import main; main()"
+    with TemporaryDirectory(prefix="lorabel-bench-") as folder:
+        environment = {"DATA_DIR": folder, "MODEL_SERVER_URL": url, **PATIENCE, **variables}
+        command = [sys.executable, "-c", program]
+        with _started(command, f"{url}/livez", environment) as master:
+            # Gunicorn's only worker computes.
+            (worker,) = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text().split()
+            yield ModelServer(url, int(worker))
+
+
+@contextmanager
+def _started(argv: Sequence[str], probe: str, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**lorabel_processes.bare_environment(), **variables}
     started = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait_for(probe, started)
-        yield probe
+        yield started
     finally:
         _end(started)
 

@@ -20,6 +20,10 @@ class UnservedError(LorabelError):
     """No problem can serve a control tag of the label config. The tag is skipped; the message is the reason."""
 
 
+class ForgedEventError(LorabelError):
+    """A webhook event without the secret of its project's webhook. Nothing was stored."""
+
+
 class NotFoundError(LorabelError):
     """A project, version, run or adapter does not exist."""
 

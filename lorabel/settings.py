@@ -45,10 +45,27 @@ class Settings(BaseSettings):
     basic_auth_user: str | None = Field(None, description="User name that every endpoint requires.")
     basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint requires.")
 
+    webhook_secret_required: bool = Field(
+        False,
+        description="Refuse events of projects whose webhook has no secret: those that `lorabel connect` has not "
+        "connected.",
+    )
+
     host: str = Field("127.0.0.1", description="Address that the backend listens on.")
     port: int = Field(9090, description="Port that the backend listens on.")
     workers: int = Field(1, ge=1, description="Processes of the backend.")
     threads: int = Field(160, ge=8, description="Threads per process of the backend.")
+    max_connections: int = Field(
+        2000,
+        ge=8,
+        description="Open connections per process of backend and model server; a new one closes the one that has "
+        "waited longest.",
+    )
+    request_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds for a request to arrive, or an answer to be taken, and one more for each 64 kB.",
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     data_dir: Path = Field(
@@ -129,9 +146,10 @@ class Settings(BaseSettings):
     media_max_mb: int = Field(64, ge=1, description="Largest media file, in MB.")
     media_max_megapixels: int = Field(100, ge=1, description="Largest picture, or frame of a video.")
     media_decode_mb: int = Field(
-        1536,
+        1792,
         ge=256,
-        description="Most memory of a process for decoding pictures and videos, in MB; others wait meanwhile.",
+        description="Most memory of a process for decoding pictures and videos, in MB; others wait meanwhile. An "
+        "eighth is kept for small ones.",
     )
     video_frames: int = Field(8, ge=1, le=64, description="Frames that are read from a video, at even distances.")
     video_clip_s: float = Field(
@@ -212,6 +230,36 @@ class Settings(BaseSettings):
         30.0,
         gt=1,
         description="Seconds without a sign of life after which a training or bulk run counts as killed.",
+    )
+
+    event_retention_days: int = Field(
+        30, ge=0, description="Days after which events that are done are removed; 0 keeps them for ever."
+    )
+    failed_event_retention_days: int = Field(
+        180, ge=0, description="Days after which failed events are removed; 0 keeps them for ever."
+    )
+    run_retention_days: int = Field(
+        90,
+        ge=0,
+        description="Days after which training and bulk runs that have ended are removed, except the newest 20 of "
+        "each project; 0 keeps them for ever.",
+    )
+    rejected_adapters_kept: int = Field(
+        5, ge=0, description="Rejected versions per project that keep their adapters, whatever their age."
+    )
+    rejected_adapter_retention_days: int = Field(
+        14,
+        ge=0,
+        description="Days after which the adapters of other rejected versions are removed; 0 keeps them for ever.",
+    )
+    log_max_mb: int = Field(
+        100, ge=1, description="Size of a file in DATA_DIR/logs at which it becomes `<name>.log.1`, in MB."
+    )
+    leftover_retention_days: int = Field(
+        7,
+        ge=0,
+        description="Days after which folders in DATA_DIR that nothing names any more are removed; 0 keeps them "
+        "for ever.",
     )
 
     @model_validator(mode="after")

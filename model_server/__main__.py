@@ -28,7 +28,7 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
             "bind": f"{self._settings.model_server_host}:{port}",
             "workers": 1,
             "threads": THREADS,
-            "worker_class": "gthread",
+            "worker_class": "lorabel.http_server.worker.EventWorker",
             "keepalive": KEEPALIVE_S,
             # Loading a base model may take minutes. A supervisor or the container restarts a worker that hangs.
             "timeout": 0,

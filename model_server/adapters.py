@@ -300,6 +300,9 @@ class AdapterBank:
         """Read an adapter that PEFT saved. Raises UnreadableError if it does not fit this family's base model."""
         config = json.loads((folder / "adapter_config.json").read_text())
         _check_plain_lora(config, folder)
+        recorded = config.get("base_model_name_or_path")
+        if recorded and _model_name(recorded) != _model_name(self._family.source):
+            raise self._does_not_fit(config, folder, "not on")
         scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
         weights = load_file(folder / "adapter_model.safetensors")
         layers = {}
@@ -313,14 +316,23 @@ class AdapterBank:
                 layer.in_features,
                 layer.out_features,
             ):
-                raise UnreadableError(
-                    f"adapter {folder.parent.name}/{folder.name} was trained on "
-                    f"{config.get('base_model_name_or_path')!r}, but its layer {name!r} does not fit "
-                    f"{self._family.source!r}; set MODEL_{self._family.name.upper()} back, or retrain the project",
-                    is_permanent=False,
-                )
+                raise self._does_not_fit(config, folder, f"but its layer {name!r} does not fit")
             layers[name] = a.T, scaling * b.T
         return _Adapter(layers)
+
+    def _does_not_fit(self, config: dict[str, Any], folder: Path, relation: str) -> UnreadableError:
+        trained_on = config.get("base_model_name_or_path")
+        return UnreadableError(
+            f"adapter {folder.parent.name}/{folder.name} was trained on {trained_on!r}, {relation} "
+            f"{self._family.source!r}; set MODEL_{self._family.name.upper()} back, or retrain the project",
+            is_permanent=False,
+        )
+
+
+def _model_name(source: str) -> str:
+    """The source of a base model without what does not tell models apart: the place of a local folder."""
+    name = source.removeprefix("hf-hub:").removeprefix("local-dir:")
+    return Path(name).name if source.startswith("local-dir:") or Path(name).is_absolute() else name
 
 
 def _check_plain_lora(config: dict[str, Any], folder: Path) -> None:

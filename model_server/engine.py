@@ -1,9 +1,9 @@
 """Computes rows of predict requests on the device, in batches.
 
 A row goes through three stages, which work at the same time on different rows: fetch its files (many threads),
-prepare (a thread per core), forward (one thread, which alone uses the device). A batch consists of the rows that
-wait when the device becomes free. There is no timer, so a single request does not wait for others, and batches
-grow with the load. A row whose answer the feature cache holds skips the stages that it does not need.
+prepare (some threads per core), forward (one thread, which alone uses the device). A batch consists of the rows
+that wait when the device becomes free. There is no timer, so a single request does not wait for others, and
+batches grow with the load. A row whose answer the feature cache holds skips the stages that it does not need.
 """
 
 import logging
@@ -21,12 +21,14 @@ from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, RequestTooLargeError, UnreadableError
 from lorabel.families.base import DigestOf
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
+from lorabel.media.deadline import deadline
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import FamilyPool, LoadedFamily, input_type
 from model_server.files import File, Files
 from model_server.metrics import Metrics
-from model_server.rows import Row, errors_as_result, failed
+from model_server.project_limit import ProjectLimit
+from model_server.rows import Row, errors_as_result, failure_of
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ RETRY_AFTER_S = 2
 # Background rows of one project between the start of their fetch and their answer: enough to keep every stage
 # busy, and a limit to the files in memory.
 MAX_IN_PROGRESS = 128
+# Prepare threads. A project has no more of them than there are cores, so that its slow files leave some to others.
+THREADS_PER_CORE = 2
 # Full batches of the reduced size that must succeed before a larger size is tried again.
 GROW_AFTER = 100
 # Time that a background batch should take on the device: a person's row may have to wait for all of it.
@@ -71,11 +75,13 @@ class Engine:
         self._on_failure, self._has_failed = on_failure, False
         self._row_s: dict[str, float] = {}  # seconds per row on the device, by family
         self._max_batch_setting, self._full_batches = max_batch, 0
+        cores = os.cpu_count() or 1
         self._in_progress: Counter[int] = Counter()
         self._to_fetch: defaultdict[int, FairQueue[Row]] = defaultdict(FairQueue)
         self._to_prepare: FairQueue[Row] = FairQueue()
+        self._preparing: ProjectLimit[Row] = ProjectLimit(cores)
         self._ready: FairQueue[Row] = FairQueue()
-        loops = [self._run_prepare] * (os.cpu_count() or 1) + [self._run_device]
+        loops = [self._run_prepare] * (THREADS_PER_CORE * cores) + [self._run_device]
         self._threads = [
             threading.Thread(target=self._run, args=(loop,), name=loop.__name__, daemon=True) for loop in loops
         ]
@@ -268,10 +274,15 @@ class Engine:
         row = self._to_prepare.get()
         if row is None:
             return False
+        if not self._preparing.begin(row):
+            return True
         files, row.files = row.files, {}
         if row.is_wanted():
-            with errors_as_result(row.done, row.question.kind):
+            with errors_as_result(row.done, row.question.kind), deadline(row.deadline):
                 self._prepare(row, {media: file.result() for media, file in files.items()})
+        next_row = self._preparing.end(row.project)
+        if next_row is not None:
+            self._to_prepare.put(next_row)
         return True
 
     def _prepare(self, row: Row, files: dict[MediaRef, File]) -> None:
@@ -295,7 +306,7 @@ class Engine:
                 self._compute(wanted_rows)
             except Exception as error:
                 for row in wanted_rows:
-                    row.finish(failed(f"{type(error).__name__}: {error}"))
+                    row.finish(failure_of(error))
                 raise
         return bool(batch)
 
@@ -337,7 +348,7 @@ class Engine:
                 failed_sizes.append(len(batch))
             if len(batch) == 1:
                 log.exception("a row failed on the device")
-                batch[0].finish(failed(f"{type(error).__name__}: {error}"))
+                batch[0].finish(failure_of(error))
                 return 0
             log.warning("a batch of %d rows is halved: %s: %s", len(batch), type(error).__name__, error)
         else:

@@ -1,6 +1,7 @@
 """A row of a predict request on its way through the engine."""
 
 import logging
+import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -9,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorabel.contracts import Input, MediaRef
-from lorabel.errors import LorabelError, UnreadableError
+from lorabel.errors import MOST_REASON_CHARACTERS, LorabelError, UnreadableError
 from lorabel.inference.messages import Priority, RowError, RowResult
-from model_server.device_errors import is_device_lost
+from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.family_pool import LoadedFamily
 from model_server.files import File
 
@@ -62,23 +63,32 @@ def errors_as_result(done: "Future[RowResult]", kind: str) -> Iterator[None]:
 
     An exception that says that the device is lost is raised again, since it affects every row.
     """
-    lost: Exception | None = None
     try:
         yield
-    except UnreadableError as error:
-        result = failed(str(error), error.is_permanent)
-    except (LorabelError, ValueError, OSError) as error:
-        result = failed(f"{type(error).__name__}: {error}")
     except Exception as error:
-        log.exception("a row of kind %s could not be prepared", kind)
-        result = failed(f"{type(error).__name__}: {error}")
-        lost = error if is_device_lost(error) else None
+        if not isinstance(error, LorabelError):
+            log.exception("a row of kind %s could not be prepared", kind)
+        with suppress(InvalidStateError):
+            done.set_result(failure_of(error))
+        if is_device_lost(error):
+            raise
+
+
+def failure_of(error: Exception) -> RowResult:
+    """The result of a row that failed.
+
+    Its reason is a short line. It quotes messages of our own and of the device. Other messages may quote the file
+    that was read, so the reason gives their type alone.
+    """
+    text = type(error).__name__
+    if isinstance(error, UnreadableError):
+        text = str(error)
+    elif isinstance(error, LorabelError) or is_device_lost(error) or is_out_of_memory(error):
+        text += f": {error}"
     else:
-        return
-    with suppress(InvalidStateError):
-        done.set_result(result)
-    if lost is not None:
-        raise lost
+        text += " in the model server, whose log has more"
+    is_permanent = isinstance(error, UnreadableError) and error.is_permanent
+    return failed(textwrap.shorten(text, MOST_REASON_CHARACTERS, placeholder=" ..."), is_permanent)
 
 
 def failed(reason: str, is_permanent: bool = False) -> RowResult:

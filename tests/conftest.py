@@ -9,15 +9,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from redis import Redis
 from sqlalchemy import create_engine, make_url, text
+from xdist.scheduler import LoadFileScheduling
 
-from lorabel.database import store as store_module
 from lorabel.database.store import Store
 from lorabel.database.tables import Table
 from lorabel.settings import Settings
@@ -25,13 +24,42 @@ from tests import skipped
 from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
 
-MIGRATIONS = Path(store_module.__file__).parent / "migrations"
 POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
+TESTS = Path(__file__).parent
+# Files that use the same running Lorabel, by the fixture that starts it.
+SHARED_LORABELS = {
+    "tests/e2e/test_label_errors.py": "lorabel_up",
+    "tests/e2e/test_label_studio_ml.py": "lorabel_up",
+    "tests/e2e/test_order.py": "lorabel_up",
+    "tests/e2e/test_search.py": "lorabel_up",
+    "tests/e2e/test_browser.py": "guarded_lorabel",
+    "tests/e2e/test_connect.py": "guarded_lorabel",
+}
+LONGEST_FIRST = (TESTS / "e2e", TESTS / "workers", TESTS / "model_server", TESTS)
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+class FilesOfOneLorabel(LoadFileScheduling):
+    """Gives all tests of a file to one process, and so all files that use the same running Lorabel.
+
+    A Lorabel takes long to start, and each process of pytest-xdist starts its own. (The marker `xdist_group` has
+    no effect with pytest 9.2 and pytest-xdist 3.8.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return SHARED_LORABELS.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfOneLorabel:
+    return FilesOfOneLorabel(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start with the folders of the longest tests, so that all processes end at about the same time."""
+    items.sort(key=lambda item: next(i for i, folder in enumerate(LONGEST_FIRST) if folder in item.path.parents))
     if POSTGRES is None:
         return
     idle = [item for item in items if not {"settings", "start_lorabel"} & set(getattr(item, "fixturenames", ()))]
@@ -40,14 +68,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was skipped in all runs of this `make test`, and what to install for it."""
+    """Note what was skipped, for the end of `make test`."""
     reports = terminalreporter.stats.get("skipped", [])
     skipped.append(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
-    lines = skipped.summary()
-    if lines:
-        terminalreporter.section("skipped so far")
-        for line in lines:
-            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +83,24 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "lorabel.db"
 
 
+@pytest.fixture(scope="session")
+def postgres_schema() -> Iterator[str]:
+    """The URL of a migrated schema, whose tables each test finds empty: to migrate takes many times as long."""
+    assert POSTGRES is not None
+    schema = f"test_{uuid4().hex}"
+    _execute(POSTGRES, f"CREATE SCHEMA {schema}")
+    url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
+    store = Store(url.render_as_string(hide_password=False))
+    store.migrate()
+    store.close()
+    yield store.engine.url.render_as_string(hide_password=False)
+    _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
+
+
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def settings(
+    request: pytest.FixtureRequest, tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """As in a fresh installation, whatever the developer's environment says."""
     for name in list(os.environ):
         if name.lower() in Settings.model_fields or name.startswith("MODEL_"):
@@ -76,15 +115,10 @@ def settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) ->
     fresh = Settings(data_dir=tmp_path, redis_url=redis_url or f"unix://{tmp_path}/no-redis.sock")
     if POSTGRES is None:
         shutil.copy(migrated, tmp_path)
-        yield fresh
-        return
-    schema = f"test_{uuid4().hex}"
-    _execute(POSTGRES, f"CREATE SCHEMA {schema}")
-    own_url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
-    own = fresh.model_copy(update={"database_url": own_url.render_as_string(hide_password=False)})
-    _create_tables(own)
-    yield own
-    _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
+        return fresh
+    url = request.getfixturevalue("postgres_schema")
+    _empty_tables(url)
+    return fresh.model_copy(update={"database_url": url})
 
 
 @pytest.fixture
@@ -109,15 +143,9 @@ def model_server(shared_model_server: FakeModelServer) -> FakeModelServer:
     return shared_model_server
 
 
-def _create_tables(settings: Settings) -> None:
-    """Create what the migrations lead to, which test_store.py compares, in a fraction of their time."""
-    store = Store.open(settings)
-    with store.write() as session:
-        connection = session.connection()
-        Table.metadata.create_all(connection)
-        newest = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-        MigrationContext.configure(connection).stamp(ScriptDirectory(str(MIGRATIONS)), newest or "")
-    store.close()
+def _empty_tables(url: str) -> None:
+    names = ", ".join(table.name for table in Table.metadata.sorted_tables)
+    _execute(url, f"TRUNCATE {names} RESTART IDENTITY CASCADE")
 
 
 def _execute(url: str, statement: str) -> None:

@@ -1,7 +1,7 @@
 """What was skipped in all pytest runs of one `make test`, with the reason, which says what to install.
 
-Each run appends to the file that SKIPPED_IN_THIS_TEST names, and prints all of it at its end: the last run's
-summary is that of `make test`.
+Each run appends to the file that SKIPPED_IN_THIS_TEST names. `python -m tests.skipped` prints the summary, which
+`make test` does at its end.
 """
 
 import os
@@ -46,3 +46,7 @@ def summary() -> list[str]:
 def _path() -> Path | None:
     name = os.environ.get(VARIABLE)
     return Path(name) if name else None
+
+
+if __name__ == "__main__":
+    print("\n".join(["skipped in this `make test`:", *lines]) if (lines := summary()) else "no test was skipped")

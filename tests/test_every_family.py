@@ -109,6 +109,7 @@ def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     assert any(a != b for a, b in zip(first_outputs, second_outputs, strict=True)), "an adapter changes the output"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family_type", "sample"), SERVED)
 def test_the_loss_falls_on_four_examples(family_type: type[Family], sample: Sample, source: str) -> None:
     family = load(family_type, source)

@@ -1,10 +1,9 @@
 """Rows of annotations and of deleted tasks, as Label Studio's events and its API describe them.
 
-Each function changes rows of one project only. An annotation has one row, whose key is Label Studio's id. A row
-that belongs to another project is left alone.
+Each function reads and changes rows of one project only. Projects of two Label Studios may have annotations and
+tasks with the same ids.
 """
 
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -16,10 +15,7 @@ from lorabel.database import task_embeddings
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Annotation, DeletedTask, UnreadableTask, now
 
-log = logging.getLogger(__name__)
-
 MOST_CLOCK_SKEW = timedelta(minutes=5)
-MOST_LOGGED_IDS = 10
 
 
 class Received(NamedTuple):
@@ -34,12 +30,10 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
     """Store the annotations that are newer than ours. The caller has locked the project's row.
 
     Returns:
-        For each annotation whether it was newer. One whose row belongs to another project is not.
+        For each annotation whether it was newer.
     """
     received = list(received)
-    rows = _rows_by_id(session, [item.annotation["id"] for item in received])
-    foreign_ids = _foreign_ids(rows, project_id)
-    _log_foreign(project_id, foreign_ids)
+    rows = _rows_by_id(session, project_id, [item.annotation["id"] for item in received])
     deleted_tasks = _deleted_tasks(
         session, project_id, {item.task_id for item in received if item.task_id is not None}
     )
@@ -48,15 +42,13 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
         annotation_id = item.annotation["id"]
         row = rows.get(annotation_id)
         updated_at = datetime.fromisoformat(item.annotation["updated_at"])
-        replaces = row is None or row.project_id != project_id or _is_newer(row, item, updated_at)
-        are_newer.append(annotation_id not in foreign_ids and replaces)
+        are_newer.append(row is None or _is_newer(row, item, updated_at))
         if not are_newer[-1]:
             continue
         if row is None:
-            row = Annotation(id=annotation_id, times_applied=0)
+            row = Annotation(project_id=project_id, id=annotation_id, times_applied=0)
             session.add(row)
             rows[annotation_id] = row
-        row.project_id = project_id
         _fill(row, item, updated_at)
         row.is_deleted = item.task_id in deleted_tasks
     return are_newer
@@ -64,15 +56,13 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
 
 def delete_annotations(session: Session, project_id: int, ids: Sequence[int]) -> int:
     """Mark annotations as deleted, also those that we have never seen. Returns how many that changed."""
-    rows = _rows_by_id(session, ids)
-    foreign_ids = _foreign_ids(rows, project_id)
-    _log_foreign(project_id, foreign_ids)
+    rows = _rows_by_id(session, project_id, ids)
     changed = 0
     for annotation_id in dict.fromkeys(ids):
         row = rows.get(annotation_id)
         if row is None:
             session.add(Annotation(id=annotation_id, project_id=project_id, is_deleted=True, times_applied=1))
-        elif row.is_deleted or annotation_id in foreign_ids:
+        elif row.is_deleted:
             continue
         else:
             row.is_deleted, row.times_applied = True, row.times_applied + 1
@@ -88,8 +78,7 @@ def delete_tasks(store: Store, session: Session, project_id: int, task_ids: Coll
     for chunk in id_chunks(task_ids):
         of_tasks = (UnreadableTask.project_id == project_id, UnreadableTask.task_id.in_(chunk))
         session.execute(delete(UnreadableTask).where(*of_tasks))
-        # Of any project, because a task id has one row.
-        new_ids -= set(session.scalars(select(DeletedTask.task_id).where(DeletedTask.task_id.in_(chunk))))
+        new_ids -= _deleted_tasks(session, project_id, chunk)
         not_deleted = select(Annotation).where(
             Annotation.project_id == project_id, Annotation.task_id.in_(chunk), Annotation.is_deleted.is_(False)
         )
@@ -98,11 +87,6 @@ def delete_tasks(store: Store, session: Session, project_id: int, task_ids: Coll
             changed += 1
     session.add_all(DeletedTask(task_id=task_id, project_id=project_id) for task_id in new_ids)
     return changed + len(new_ids)
-
-
-def ids_of_other_projects(session: Session, project_id: int, ids: Collection[int]) -> list[int]:
-    """Those of the annotation ids whose rows belong to another project, ascending."""
-    return sorted(_foreign_ids(_rows_by_id(session, ids), project_id))
 
 
 def _is_newer(row: Annotation, received: Received, updated_at: datetime) -> bool:
@@ -147,33 +131,12 @@ def reference_id(value: Any) -> int | None:
     return value.get("id") if isinstance(value, dict) else value
 
 
-def _foreign_ids(rows: dict[int, Annotation], project_id: int) -> set[int]:
-    """The ids of rows that belong to another project.
-
-    A row does not count if a deletion is all that it tells. Otherwise the deletions of one project could take ids
-    away from the others before Label Studio uses them.
-    """
-    return {row.id for row in rows.values() if row.project_id != project_id and not _is_unknown(row)}
-
-
-def _log_foreign(project_id: int, foreign_ids: Collection[int]) -> None:
-    if foreign_ids:
-        shown = ", ".join(map(str, sorted(foreign_ids)[:MOST_LOGGED_IDS]))
-        reason = "belong to other projects and stay as they are"
-        log.warning("project %d: %d annotations %s: %s", project_id, len(foreign_ids), reason, shown)
-
-
-def _is_unknown(row: Annotation) -> bool:
-    """Whether a deletion is all that we know of the annotation."""
-    return row.is_deleted and row.updated_at is None
-
-
-def _rows_by_id(session: Session, ids: Collection[int]) -> dict[int, Annotation]:
-    """The rows with these ids, of any project."""
+def _rows_by_id(session: Session, project_id: int, ids: Collection[int]) -> dict[int, Annotation]:
+    of_project = select(Annotation).where(Annotation.project_id == project_id)
     return {
         row.id: row
         for chunk in id_chunks(ids)
-        for row in session.scalars(select(Annotation).where(Annotation.id.in_(chunk)))
+        for row in session.scalars(of_project.where(Annotation.id.in_(chunk)))
     }
 
 

@@ -25,7 +25,6 @@ from workers.annotations import (
     apply_annotations,
     delete_annotations,
     delete_tasks,
-    ids_of_other_projects,
     reference_id,
 )
 from workers.services import Services
@@ -194,48 +193,36 @@ def _apply_submissions(session: Session, project: Project, events: Sequence[Even
     are_newer = iter(apply_annotations(session, project.id, chain.from_iterable(received_by_event)))
     for event, received in zip(events, received_by_event, strict=True):
         is_changed = any(list(islice(are_newer, len(received))))
-        _set_state(session, event, is_changed, [item.annotation["id"] for item in received])
+        event.state = _state(is_changed)
 
 
-def _set_state(session: Session, event: Event, is_changed: bool, annotation_ids: Collection[int] = ()) -> None:
-    """Set the state of an event that was applied.
-
-    Args:
-        is_changed: whether the event changed any row.
-        annotation_ids: the annotations that the event is about.
-    """
-    if is_changed:
-        event.state = EventState.APPLIED
-        return
-    foreign_ids = ids_of_other_projects(session, event.project_id or 0, annotation_ids)
-    event.state = EventState.FAILED if foreign_ids else EventState.STALE
-    if foreign_ids:
-        event.error = f"annotation {foreign_ids[0]} belongs to another project, whose rows an event cannot change"
+def _state(is_changed: bool) -> EventState:
+    """The state of an event that was applied, by whether it changed any row."""
+    return EventState.APPLIED if is_changed else EventState.STALE
 
 
 def _apply_other(store: Store, session: Session, project: Project, event: Event) -> None:
     """Apply an event of any other kind."""
     body = json.loads(event.payload)
     if event.action == "PROJECT_UPDATED":
-        is_changed = _keep_label_config(project, body, only_if_missing=_is_overtaken(session, event))
-        _set_state(session, event, is_changed)
+        event.state = _state(_keep_label_config(project, body, only_if_missing=_is_overtaken(session, event)))
         return
     _keep_label_config(project, body, only_if_missing=True)
     match event.action:
         case "ANNOTATIONS_DELETED":
             ids = [annotation["id"] for annotation in body["annotations"]]
-            _set_state(session, event, delete_annotations(session, project.id, ids) > 0, ids)
+            event.state = _state(delete_annotations(session, project.id, ids) > 0)
         case "TASKS_DELETED":
             task_ids = [task["id"] for task in body["tasks"]]
-            _set_state(session, event, delete_tasks(store, session, project.id, task_ids) > 0)
+            event.state = _state(delete_tasks(store, session, project.id, task_ids) > 0)
         case "PROJECT_DELETED":
             task_embeddings.delete_all(store, session, project.id)
-            _set_state(session, event, not project.is_deleted)
+            event.state = _state(not project.is_deleted)
             project.is_deleted = True
         case "START_TRAINING":
-            _set_state(session, event, bool(project.label_config) and _ensure_run(session, event))
+            event.state = _state(bool(project.label_config) and _ensure_run(session, event))
         case _:
-            _set_state(session, event, True)
+            event.state = EventState.APPLIED
 
 
 def _received(body: dict[str, Any]) -> Iterator[Received]:

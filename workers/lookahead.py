@@ -19,6 +19,7 @@ from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.project_identity import check_identity
 from lorabel.problems.base import TaskData
 from lorabel.search import embeddings
 from workers.services import PredictedAhead, Services
@@ -92,9 +93,10 @@ def _next_open_tasks(
     if access is None:
         return []
     with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
-        if not client.project(project.id).is_sequential:
+        if not check_identity(client, project).is_sequential:
             return []
-        page = client.tasks_after(project.id, after, only_unlabeled=True, page_size=services.settings.ahead_tasks)
+        size = services.settings.ahead_tasks
+        page = client.tasks_after(project.label_studio_id, after, only_unlabeled=True, page_size=size)
     return [(task.task_id, task.data) for task in page.tasks if model.version not in task.versions]
 
 

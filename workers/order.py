@@ -9,10 +9,9 @@ predictions of the live version and shows them.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,15 +24,18 @@ from lorabel.database.tables import Annotation, RunState
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import LabelStudioError, LorabelError, ModelServerError
 from lorabel.inference import prediction
-from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import TaskPrediction
-from lorabel.inference.requests import PredictionCaller
 from lorabel.label_studio.client import UNCERTAINTY
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.problems.base import TaskData
 from lorabel.search.embeddings import embed_tasks, in_space, most_common_space
-from workers import preannotate
-from workers.preannotate import MOST_FAILURES_NAMED, PAGE_TIMEOUT_S, BulkRunContext, failure
+from workers.bulk_runs import (
+    MOST_FAILURES_NAMED,
+    ConnectedContext,
+    carry_out_connected,
+    failure,
+    try_model_server,
+)
 from workers.retries import try_again
 
 log = logging.getLogger(__name__)
@@ -60,10 +62,10 @@ class Order:
 
 def order(run_id: int) -> None:
     """The RQ job: order the project's open tasks by the run's strategy."""
-    preannotate.carry_out(run_id, _order_tasks)
+    carry_out_connected(run_id, _order_tasks)
 
 
-def _order_tasks(context: BulkRunContext) -> None:
+def _order_tasks(context: ConnectedContext) -> None:
     """Starts from the beginning after a kill: nothing is written before every task has its position."""
     run, strategy = context.run, Strategy(context.run.strategy or "")
     predicted_tasks, failures = _predict_open_tasks(context)
@@ -84,7 +86,7 @@ def _order_tasks(context: BulkRunContext) -> None:
     log.info("project %d: %d open tasks are ordered by %s", run.project_id, len(predicted_tasks), strategy)
 
 
-def _predict_open_tasks(context: BulkRunContext) -> tuple[list[PredictedTask], list[dict[str, Any]]]:
+def _predict_open_tasks(context: ConnectedContext) -> tuple[list[PredictedTask], list[dict[str, Any]]]:
     """Every open task that can be read, with its prediction; and a failure for each of the others.
 
     Tasks that cannot be read get no position, so Label Studio shows them last.
@@ -95,7 +97,9 @@ def _predict_open_tasks(context: BulkRunContext) -> tuple[list[PredictedTask], l
     last_id = 0
     while True:
         with context.pace.request():
-            page = context.client.tasks_after(run.project_id, last_id, only_unlabeled=True, page_size=size)
+            page = context.client.tasks_after(
+                context.project.label_studio_id, last_id, only_unlabeled=True, page_size=size
+            )
         if not page.tasks:
             return predicted_tasks, failures
         last_id = page.tasks[-1].task_id
@@ -109,25 +113,25 @@ def _predict_open_tasks(context: BulkRunContext) -> tuple[list[PredictedTask], l
         leases.report(context.services.store, run, done=done, failed=failed, total=total)
 
 
-def _predict(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> list[TaskPrediction]:
+def _predict(context: ConnectedContext, tasks: Sequence[AnnotatedTask]) -> list[TaskPrediction]:
     """One prediction per task, in order.
 
     Raises:
         ModelServerError: the model server did not get to every task in any of several attempts.
     """
-    resolve = context.services.authorizations.resolver(context.project, context.services.settings)
+    resolve = context.resolver()
 
     def attempt() -> list[TaskPrediction]:
-        predictions = prediction.predict(context.model, [task.data for task in tasks], resolve, _caller(context))
+        predictions = prediction.predict(context.model, [task.data for task in tasks], resolve, context.caller())
         for predicted in predictions:
             if predicted.unreadable is not None and predicted.unreadable.is_late:
                 raise ModelServerError(predicted.unreadable.reason)
         return predictions
 
-    return _try_again(context, attempt)
+    return try_model_server(context, attempt)
 
 
-def _order(context: BulkRunContext, strategy: Strategy, predicted_tasks: Sequence[PredictedTask]) -> Order:
+def _order(context: ConnectedContext, strategy: Strategy, predicted_tasks: Sequence[PredictedTask]) -> Order:
     match strategy:
         case Strategy.UNCERTAINTY:
             return Order(ascending([predicted.score for _, predicted in predicted_tasks]))
@@ -139,7 +143,7 @@ def _order(context: BulkRunContext, strategy: Strategy, predicted_tasks: Sequenc
             return _order_by_diversity(context, [task for task, _ in predicted_tasks])
 
 
-def _order_by_diversity(context: BulkRunContext, tasks: Sequence[AnnotatedTask]) -> Order:
+def _order_by_diversity(context: ConnectedContext, tasks: Sequence[AnnotatedTask]) -> Order:
     """The core-set order of the tasks.
 
     Only vectors of one space can be compared: the space that most of the tasks are in. Tasks without a vector in
@@ -160,7 +164,7 @@ def _order_by_diversity(context: BulkRunContext, tasks: Sequence[AnnotatedTask])
     return Order([*best_first, *others], not_compared=len(others))
 
 
-def _labeled_tasks(context: BulkRunContext) -> list[TaskData]:
+def _labeled_tasks(context: ConnectedContext) -> list[TaskData]:
     """The data of the newest annotated tasks."""
     newest = (
         select(Annotation)
@@ -177,15 +181,15 @@ def _labeled_tasks(context: BulkRunContext) -> list[TaskData]:
     return [data for data in data_by_task.values() if data is not None]
 
 
-def _task_vectors(context: BulkRunContext, tasks: Sequence[TaskData]) -> list[TaskVector | None]:
+def _task_vectors(context: ConnectedContext, tasks: Sequence[TaskData]) -> list[TaskVector | None]:
     """A vector per task, in order; None for a task that cannot be embedded."""
-    resolve = context.services.authorizations.resolver(context.project, context.services.settings)
+    resolve = context.resolver()
     size = context.services.settings.bulk_page
     vectors: list[TaskVector | None] = []
     for start in range(0, len(tasks), size):
         page = tasks[start : start + size]
         embed = partial(embed_tasks, bound=context.model.bound, tasks=page, resolve=resolve)
-        vectors += _try_again(context, lambda embed=embed: embed(_caller(context)))  # type: ignore[misc]
+        vectors += try_model_server(context, lambda embed=embed: embed(context.caller()))  # type: ignore[misc]
     return vectors
 
 
@@ -195,27 +199,9 @@ def _stack(vectors: Sequence[Vectors | None]) -> Vectors:
     return np.stack(present) if present else np.zeros((0, 1), dtype=np.float32)
 
 
-def _caller(context: BulkRunContext) -> PredictionCaller:
-    return PredictionCaller(
-        context.services.model_client, context.model.project_id, Priority.BULK, monotonic() + PAGE_TIMEOUT_S
-    )
-
-
-def _try_again(context: BulkRunContext, attempt: Callable[[], T]) -> T:
-    """Ask the model server until it answers. Before each attempt, check that the run is still this worker's."""
-
-    def report_and_attempt() -> T:
-        leases.report(context.services.store, context.run)
-        return attempt()
-
-    return try_again(
-        report_and_attempt, f"bulk run {context.run.id}", lambda error: isinstance(error, ModelServerError)
-    )
-
-
-def _write(context: BulkRunContext, predicted_tasks: Sequence[PredictedTask]) -> None:
+def _write(context: ConnectedContext, predicted_tasks: Sequence[PredictedTask]) -> None:
     """Replace the former order, if there is one, by the tasks in this order."""
-    client, project_id = context.client, context.run.project_id
+    client, project_id = context.client, context.project.label_studio_id
     leases.report(context.services.store, context.run)
     with context.pace.request():
         title = _backend_title(context)
@@ -233,16 +219,18 @@ def _write(context: BulkRunContext, predicted_tasks: Sequence[PredictedTask]) ->
             client.add_predictions(project_id, rows[start : start + size])
 
 
-def _select_model(context: BulkRunContext, title: str) -> None:
+def _select_model(context: ConnectedContext, title: str) -> None:
     """Make `title` the project's model, and "Uncertainty sampling" its order.
 
     Label Studio unsets the project's model when the former order is deleted, and nobody gets a prediction until it
     is set again. So this is tried several times, and after a kill by the next worker.
     """
 
+    project_id = context.project.label_studio_id
+
     def attempt() -> None:
         with context.pace.request():
-            context.client.update_project(context.run.project_id, model_version=title, sampling=UNCERTAINTY)
+            context.client.update_project(project_id, model_version=title, sampling=UNCERTAINTY)
 
     name = f"giving project {context.run.project_id} its model back"
     try:
@@ -251,8 +239,8 @@ def _select_model(context: BulkRunContext, title: str) -> None:
         raise LabelStudioError(f"{error}; `lorabel connect` gives the project its model back") from error
 
 
-def _backend_title(context: BulkRunContext) -> str:
-    backends = context.client.backends(context.run.project_id)
+def _backend_title(context: ConnectedContext) -> str:
+    backends = context.client.backends(context.project.label_studio_id)
     url = (context.project.backend_url or "").rstrip("/")
     title = next((backend.title for backend in backends if backend.url.rstrip("/") == url), None)
     if title is None:

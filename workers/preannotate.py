@@ -1,53 +1,39 @@
 """Predicts many tasks and writes the predictions to Label Studio, a page at a time, by task id.
 
-A page can be repeated: tasks that have a prediction of this version in Label Studio are left out. So nothing is
-written twice if a worker was killed, an answer was lost or a part of the page had to wait; the cursor, written
-after each page, only saves requests. (Label Studio itself allows several predictions of a version: an annotator
-who opens a task between the reading and the writing of its page causes a second, equal prediction.)
+A page can be repeated: tasks that have a prediction of this version in Label Studio are left out, except those
+that could not be read before, since their data may have been corrected. So nothing is written twice if a worker
+was killed, an answer was lost or a part of the page had to wait; the cursor, written after each page, only saves
+requests. (Label Studio itself allows several predictions of a version: an annotator who opens a task between the
+reading and the writing of its page causes a second, equal prediction.)
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from time import monotonic, sleep
 from typing import Any, Self
 
-import httpx
-
-from lorabel.database import bulk_runs, leases, projects
-from lorabel.database.tables import BulkRun, Project, RunState
-from lorabel.errors import (
-    LabelStudioError,
-    LabelStudioRefusedError,
-    LorabelError,
-    ModelServerError,
-    RunLostError,
-)
+from lorabel.database import bulk_runs, leases
+from lorabel.database.tables import BulkRun, RunState
+from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.messages import Priority
-from lorabel.inference.prediction import ProjectModel, TaskPrediction
-from lorabel.inference.requests import PredictionCaller, Unreadable
-from lorabel.label_studio.access import api_access
-from lorabel.label_studio.client import LabelStudio
+from lorabel.inference.prediction import TaskPrediction
+from lorabel.inference.requests import Unreadable
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve
-from workers.heartbeat import heartbeat
+from workers.bulk_runs import (
+    MOST_FAILURES_NAMED,
+    ConnectedContext,
+    carry_out_connected,
+    failure,
+    is_transient,
+    pause_s,
+)
 from workers.retries import try_again
-from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-LABEL_STUDIO_TIMEOUT_S = 60.0
-PAGE_TIMEOUT_S = 300.0
 EMBEDDINGS_TIMEOUT_S = 10.0
-TURN_S = 20.0
 INCOMPLETE_PAGE_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
-MOST_FAILURES_NAMED = 100
-# Refusals that stay the same however often we ask.
-FINAL_REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
 
 
 class IncompletePageError(ModelServerError):
@@ -56,37 +42,7 @@ class IncompletePageError(ModelServerError):
 
 def preannotate(run_id: int) -> None:
     """The RQ job: predict the run's tasks and write the predictions to Label Studio."""
-    carry_out(run_id, _predict_pages)
-
-
-def carry_out(run_id: int, work: Callable[["BulkRunContext"], None]) -> None:
-    """Claim a bulk run and do its work. Any error is kept in the run's row and never reaches the queue."""
-    services = Services.current()
-    run = leases.claim(services.store, BulkRun, run_id)
-    if run is None:
-        log.info("bulk run %d is not waiting, or another one of its project is on", run_id)
-        return
-    try:
-        with heartbeat(services, run):
-            _do_work(services, run, work)
-    except RunLostError as error:
-        log.info("bulk %s", error)
-    except Exception as error:
-        log.exception("bulk run %d failed", run_id)
-        reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
-        _fail(services, run, reason)
-    with services.store.read() as session:
-        queued_runs = bulk_runs.list_queued(session)
-    for queued_run in queued_runs:
-        services.jobs.preannotate(queued_run)
-
-
-def _fail(services: Services, run: BulkRun, reason: str) -> None:
-    try:
-        with services.store.write() as session:
-            leases.finish(session, run, RunState.FAILED, error=reason)
-    except RunLostError as error:
-        log.info("its reason is not kept: %s", error)
+    carry_out_connected(run_id, _predict_pages)
 
 
 @dataclass(frozen=True)
@@ -141,65 +97,17 @@ class Outcome:
     unreadable: dict[int, Unreadable | None] = field(default_factory=dict)
 
 
-@dataclass
-class Pace:
-    """Limits how many requests per second Label Studio gets. `spent_s`: seconds that the requests took so far."""
-
-    per_second: float
-    spent_s: float = 0.0
-    next_at: float = 0.0
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Wait until the next request is allowed, then time the block, which makes the request."""
-        sleep(max(0.0, self.next_at - monotonic()))
-        started = monotonic()
-        self.next_at = started + 1 / self.per_second
-        try:
-            yield
-        finally:
-            self.spent_s += monotonic() - started
-
-
-@dataclass(frozen=True)
-class BulkRunContext:
-    """What every page of a run needs."""
-
-    services: Services
-    run: BulkRun
-    project: Project
-    model: ProjectModel
-    client: LabelStudio
-    pace: Pace
-
-
-def _do_work(services: Services, run: BulkRun, work: Callable[[BulkRunContext], None]) -> None:
-    with services.store.read() as session:
-        project = projects.get(session, run.project_id)
-        model = ProjectModel.of(session, project, services.settings, run.version_number)
-    access = api_access(project, services.settings)
-    if access is None:
-        raise LorabelError(f"there is no token for project {project.id}'s Label Studio any more")
-    if not model.bound.bindings:
-        raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing to predict")
-    if run.version_number is None:
-        leases.report(services.store, run, version_number=project.live_number)
-    pace = Pace(services.settings.label_studio_requests_per_second, run.label_studio_s)
-    with LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S) as client:
-        work(BulkRunContext(services, run, project, model, client, pace))
-
-
-def _predict_pages(context: BulkRunContext) -> None:
+def _predict_pages(context: ConnectedContext) -> None:
     """Predict page after page. After TURN_S, give the turn to another run if one waits."""
     services, run = context.services, context.run
-    started, progress = monotonic(), Progress.of(run)
+    progress = Progress.of(run)
     while True:
         after_page = _predict_page(context, progress)
         if after_page is None:
             break
         progress = after_page
         leases.report(services.store, run, kills=0, label_studio_s=context.pace.spent_s, **asdict(progress))
-        if monotonic() - started > TURN_S and _is_another_waiting(services):
+        if context.is_turn_over():
             bulk_runs.release(services.store, run)
             return
     with services.store.write() as session:
@@ -215,12 +123,7 @@ def _predict_pages(context: BulkRunContext) -> None:
     )
 
 
-def _is_another_waiting(services: Services) -> bool:
-    with services.store.read() as session:
-        return bulk_runs.is_another_queued(session)
-
-
-def _predict_page(context: BulkRunContext, progress: Progress) -> Progress | None:
+def _predict_page(context: ConnectedContext, progress: Progress) -> Progress | None:
     """Predict the next page, and try again until Label Studio has all of it.
 
     Returns:
@@ -242,29 +145,21 @@ def _predict_page(context: BulkRunContext, progress: Progress) -> Progress | Non
         return _progress_after(progress, page, outcome)
 
     name = f"a page of bulk run {context.run.id}"
-    return try_again(attempt, name, _is_transient, _pause_s, count_done=lambda: len(outcome.written_ids))
-
-
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, LabelStudioRefusedError) and error.status_code in FINAL_REFUSALS:
-        return False
-    return isinstance(error, LabelStudioError | ModelServerError)
+    return try_again(attempt, name, is_transient, _pause_s, count_done=lambda: len(outcome.written_ids))
 
 
 def _pause_s(error: Exception, failures: int) -> float:
-    """Doubles with each failure. After an incomplete page it stays short: the model server works, but slowly."""
-    return (
-        INCOMPLETE_PAGE_PAUSE_S if isinstance(error, IncompletePageError) else min(2.0**failures, LONGEST_PAUSE_S)
-    )
+    """After an incomplete page it stays short: the model server works, but slowly."""
+    return INCOMPLETE_PAGE_PAUSE_S if isinstance(error, IncompletePageError) else pause_s(error, failures)
 
 
-def _read_page(context: BulkRunContext, cursor: int) -> Page | None:
+def _read_page(context: ConnectedContext, cursor: int) -> Page | None:
     """The next tasks after the cursor, or None if there are none."""
     run, size = context.run, context.services.settings.bulk_page
     if run.task_ids is None:
         with context.pace.request():
             task_page = context.client.tasks_after(
-                run.project_id, cursor, only_unlabeled=run.only_unlabeled, page_size=size
+                context.project.label_studio_id, cursor, only_unlabeled=run.only_unlabeled, page_size=size
             )
         tasks = task_page.tasks
         return Page(tasks, [], tasks[-1].task_id, task_page.total) if tasks else None
@@ -273,28 +168,34 @@ def _read_page(context: BulkRunContext, cursor: int) -> Page | None:
         return None
     page_ids = left_ids[:size]
     with context.pace.request():
-        tasks = context.client.tasks_of(run.project_id, page_ids)
+        tasks = context.client.tasks_of(context.project.label_studio_id, page_ids)
     missing_ids = set(page_ids) - {task.task_id for task in tasks}
     return Page(tasks, sorted(missing_ids), page_ids[-1], len(left_ids))
 
 
-def _predict_missing(context: BulkRunContext, page: Page, outcome: Outcome) -> bool:
+def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) -> bool:
     """Predict the tasks that lack a prediction in Label Studio, and write what is final.
 
     Returns:
         Whether the page is complete.
     """
-    services, model = context.services, context.model
-    tasks = [task for task in page.tasks if model.version not in task.versions]
+    model = context.model
+    unread_ids = _known_unreadable(context) - outcome.written_ids
+    tasks = [task for task in page.tasks if model.version not in task.versions or task.task_id in unread_ids]
     if not tasks:
         return True
-    resolve = services.authorizations.resolver(context.project, services.settings)
-    caller = _caller(context, PAGE_TIMEOUT_S)
-    predictions = prediction.predict(model, [task.data for task in tasks], resolve, caller)
+    resolve = context.resolver()
+    predictions = prediction.predict(model, [task.data for task in tasks], resolve, context.caller())
     by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}
     final = {task_id: predicted for task_id, predicted in by_task.items() if predicted.is_final}
-    if final:
-        _write(context, final)
+    old_ids = {task.task_id: task.prediction_ids.get(model.version, ()) for task in tasks}
+    # Who still cannot be read keeps the empty prediction.
+    new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
+    if new:
+        _write(context, new)
+    for prediction_id in (prediction_id for task_id in new for prediction_id in old_ids[task_id]):
+        with context.pace.request():
+            context.client.delete_prediction(prediction_id)
     outcome.written_ids |= final.keys()
     outcome.unreadable |= {task_id: predicted.unreadable for task_id, predicted in by_task.items()}
     _keep_embeddings(context, tasks, resolve)
@@ -302,25 +203,23 @@ def _predict_missing(context: BulkRunContext, page: Page, outcome: Outcome) -> b
     return not any(reason is not None and reason.is_late for reason in reasons)
 
 
-def _keep_embeddings(context: BulkRunContext, tasks: list[AnnotatedTask], resolve: Resolve) -> None:
-    caller = _caller(context, EMBEDDINGS_TIMEOUT_S)
+def _keep_embeddings(context: ConnectedContext, tasks: list[AnnotatedTask], resolve: Resolve) -> None:
+    caller = context.caller(EMBEDDINGS_TIMEOUT_S)
     data = {task.task_id: task.data for task in tasks}
     embeddings.keep_recalled(context.services.store, caller, context.model.bound, data, resolve)
 
 
-def _caller(context: BulkRunContext, timeout_s: float) -> PredictionCaller:
-    client, project_id = context.services.model_client, context.model.project_id
-    return PredictionCaller(client, project_id, Priority.BULK, monotonic() + timeout_s)
-
-
-def _note_unreadable(context: BulkRunContext, outcome: Outcome) -> None:
+def _note_unreadable(context: ConnectedContext, outcome: Outcome) -> None:
     store, project_id = context.services.store, context.project.id
-    with store.read() as session:
-        known_ids = unreadable_tasks.known(session, project_id)
-    unreadable_tasks.write(store, project_id, outcome.unreadable, known_ids)
+    unreadable_tasks.write(store, project_id, outcome.unreadable, _known_unreadable(context))
 
 
-def _write(context: BulkRunContext, predictions: dict[int, TaskPrediction]) -> None:
+def _known_unreadable(context: ConnectedContext) -> frozenset[int]:
+    with context.services.store.read() as session:
+        return unreadable_tasks.known(session, context.project.id)
+
+
+def _write(context: ConnectedContext, predictions: dict[int, TaskPrediction]) -> None:
     version = context.model.version
     rows = [
         NewPrediction(task_id, predicted.regions, predicted.score, version)
@@ -329,7 +228,7 @@ def _write(context: BulkRunContext, predictions: dict[int, TaskPrediction]) -> N
     # A run that was cancelled or given to another worker must not write any more.
     leases.report(context.services.store, context.run)
     with context.pace.request():
-        context.client.add_predictions(context.run.project_id, rows)
+        context.client.add_predictions(context.project.label_studio_id, rows)
 
 
 def _progress_after(progress: Progress, page: Page, outcome: Outcome) -> Progress:
@@ -348,8 +247,3 @@ def _progress_after(progress: Progress, page: Page, outcome: Outcome) -> Progres
         failed=progress.failed + len(failures),
         failures=[*progress.failures, *failures][:MOST_FAILURES_NAMED],
     )
-
-
-def failure(task_id: int, reason: str) -> dict[str, Any]:
-    """An entry of the run's `failures` column."""
-    return {"task_id": task_id, "reason": reason}

@@ -21,6 +21,7 @@ from lorabel.database.tables import Annotation, Project, now
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.project_identity import check_identity
 from workers.annotations import Received, apply_annotations, delete_annotations
 from workers.collect import apply_pending
 from workers.services import Services
@@ -49,13 +50,15 @@ def reconcile(services: Services, project_id: int) -> str:
         A sentence about what was compared and found, for the run's record.
     """
     with services.store.read() as session:
-        access = api_access(projects.get(session, project_id), services.settings)
+        project = projects.get(session, project_id)
+    access = api_access(project, services.settings)
     # Without a token only /setup has named a host, which may be anybody's: its list must not delete annotations.
     if access is None:
         return "not compared with Label Studio: no LABEL_STUDIO_API_KEY, and not connected by `lorabel connect`"
     client = LabelStudio(access.url, access.api_key)
     try:
-        is_full, difference = _compare(services, client, project_id)
+        check_identity(client, project)
+        is_full, difference = _compare(services, client, project)
     except LabelStudioError as error:
         log.warning("project %d is not compared with Label Studio: %s", project_id, error)
         return f"not compared with Label Studio: {error}"
@@ -68,7 +71,7 @@ def reconcile(services: Services, project_id: int) -> str:
     )
 
 
-def _compare(services: Services, client: LabelStudio, project_id: int) -> tuple[bool, Difference]:
+def _compare(services: Services, client: LabelStudio, project: Project) -> tuple[bool, Difference]:
     """Compare what has changed, or everything.
 
     Returns:
@@ -76,23 +79,21 @@ def _compare(services: Services, client: LabelStudio, project_id: int) -> tuple[
     """
     # Label Studio's clock, since its times are compared with this one. The header has whole seconds.
     started_there = now() + timedelta(seconds=client.server().clock_ahead_s)
-    with services.store.read() as session:
-        project = projects.get(session, project_id)
     difference = Difference(0, 0)
     if project.compared_at is not None and not _is_full_due(project, services.settings.compare_fully_hours):
-        difference = _compare_tasks(services, client, project_id, project.compared_at - OVERLAP)
+        difference = _compare_tasks(services, client, project, project.compared_at - OVERLAP)
         # An annotation that arrives between the two counts makes them differ, but not twice.
-        if any(_uncounted(services, client, project_id) == project.uncounted for _ in range(2)):
-            _keep(services, project_id, compared_at=started_there)
+        if any(_uncounted(services, client, project) == project.uncounted for _ in range(2)):
+            _keep(services, project.id, compared_at=started_there)
             return False, difference
-        log.info("project %d: the numbers of annotations differ, so all are compared", project_id)
-    full = _compare_tasks(services, client, project_id, None)
+        log.info("project %d: the numbers of annotations differ, so all are compared", project.id)
+    full = _compare_tasks(services, client, project, None)
     _keep(
         services,
-        project_id,
+        project.id,
         compared_at=started_there,
         compared_fully_at=now(),
-        uncounted=_uncounted(services, client, project_id),
+        uncounted=_uncounted(services, client, project),
     )
     return True, Difference(difference.added + full.added, difference.deleted + full.deleted)
 
@@ -101,13 +102,13 @@ def _is_full_due(project: Project, hours: float) -> bool:
     return project.compared_fully_at is None or now() - project.compared_fully_at >= timedelta(hours=hours)
 
 
-def _uncounted(services: Services, client: LabelStudio, project_id: int) -> int:
+def _uncounted(services: Services, client: LabelStudio, project: Project) -> int:
     """How many more annotations Label Studio counts than there are here, without skips."""
-    counted = client.count_annotations(project_id)
+    counted = client.count_annotations(project.label_studio_id)
     apply_pending(services.store)
     with services.store.read() as session:
         counts = (
-            session.scalar(select(func.count(Annotation.id)).where(Annotation.project_id == project_id, *kind))
+            session.scalar(select(func.count(Annotation.id)).where(Annotation.project_id == project.id, *kind))
             for kind in (training_runs.IS_NEW, training_runs.IS_LEARNED)
         )
         return counted - sum(count or 0 for count in counts)
@@ -121,15 +122,16 @@ def _keep(services: Services, project_id: int, **columns: Any) -> None:
 
 
 def _compare_tasks(
-    services: Services, client: LabelStudio, project_id: int, changed_since: datetime | None
+    services: Services, client: LabelStudio, project: Project, changed_since: datetime | None
 ) -> Difference:
     """Compare the annotations of the tasks that were changed since a time; of all tasks if it is None."""
+    project_id = project.id
     started = now()
     seen_ids: set[int] = set()
     task_ids: list[int] = []
     added = 0
     batch: list[Received] = []
-    for task in client.annotated_tasks(project_id, changed_since):
+    for task in client.annotated_tasks(project.label_studio_id, changed_since):
         task_ids.append(task.task_id)
         batch += [Received(annotation, task.task_id, task.data) for annotation in task.annotations]
         seen_ids.update(annotation["id"] for annotation in task.annotations)

@@ -5,6 +5,7 @@ import threading
 
 from lorabel.database import bulk_runs, training_runs
 from workers.collect import apply_pending, start_due_runs
+from workers.retention import Pruning
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -21,13 +22,15 @@ def sweep(services: Services) -> None:
     for run in queued_runs:
         services.jobs.train(run.id, run.attempt)
     for bulk_run in queued_bulk_runs:
-        services.jobs.preannotate(bulk_run)
+        services.jobs.carry_out(bulk_run)
 
 
 def sweep_forever(services: Services, stop: threading.Event) -> None:
-    """Sweep every SWEEP_SECONDS until `stop` is set. A sweep that fails is logged."""
+    """Sweep every SWEEP_SECONDS until `stop` is set, and prune now and then. A sweep that fails is logged."""
+    pruning = Pruning(services)
     while not stop.wait(services.settings.sweep_seconds):
         try:
             sweep(services)
+            pruning.prune_if_due()
         except Exception:
             log.exception("this sweep failed; the next comes in %g s", services.settings.sweep_seconds)

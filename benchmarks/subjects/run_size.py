@@ -24,6 +24,7 @@ from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row
 from lorabel.commands.supervisor import PATIENCE
 from lorabel.database import projects
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.demo import MODEL_FOLDER
 from lorabel.settings import Settings
@@ -129,7 +130,7 @@ def _comparison_rows(server: Server, size: int) -> list[Row]:
         full_s = _compare_s(services, project_id, f"{size} annotations were missing")
         _leave_out_the_import(services.store, project_id)
         body = {"result": result("Grade B"), "lead_time": 1.0}
-        for task in client.tasks_after(project_id, 0, page_size=NEW).tasks:
+        for task in client.tasks_after(LabelStudioId(project_id), 0, page_size=NEW).tasks:
             client.call("POST", f"/api/tasks/{task.task_id}/annotations/", json=body)
         later_s = _compare_s(services, project_id, f"what has changed in Label Studio: {NEW} annotations")
         services.close()

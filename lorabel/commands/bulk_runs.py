@@ -9,7 +9,7 @@ from lorabel.commands.progress import ACTIVE, report, show_until_ended
 from lorabel.curation.strategy import Strategy
 from lorabel.database import bulk_runs, projects
 from lorabel.database.jobs import Jobs
-from lorabel.database.tables import BulkRun, RunState
+from lorabel.database.tables import BulkRun, BulkRunKind, RunState
 from lorabel.label_studio.access import require_api_access
 
 
@@ -46,7 +46,12 @@ def order(project_id: int, strategy: Strategy, *, is_detached: bool) -> None:
     with open_context() as context:
         _require_api_access(context, project_id)
         run = bulk_runs.request(
-            context.store, project_id, "lorabel order", only_unlabeled=True, strategy=strategy.value
+            context.store,
+            project_id,
+            "lorabel order",
+            kind=BulkRunKind.ORDER,
+            only_unlabeled=True,
+            strategy=strategy.value,
         )
         _start(context, run, is_detached=is_detached)
 
@@ -70,17 +75,29 @@ def _require_api_access(context: CommandContext, project_id: int) -> None:
 
 
 def _start(context: CommandContext, run: BulkRun, *, is_detached: bool) -> None:
+    run = carry_out(context, run, is_detached=is_detached)
+    report(run, context.console)
+    raise typer.Exit(0 if run.state == RunState.FINISHED else 1)
+
+
+def carry_out(context: CommandContext, run: BulkRun, *, is_detached: bool) -> BulkRun:
+    """Have a queued run done, and show it until it has ended.
+
+    Returns:
+        The run as it ended.
+
+    Raises:
+        Exit: the run is queued, and `is_detached`; or the user pressed Ctrl-C, which leaves the run as it is.
+    """
     try:
-        if not Jobs(context.settings).preannotate(run):
+        if not Jobs(context.settings).carry_out(run):
             context.console.print("Redis cannot be reached: the run starts with the next sweep")
         if is_detached:
             context.console.print(f"bulk run {run.id} of project {run.project_id} is queued")
-            return
-        run = show_until_ended(context.store, run, context.console)
+            raise typer.Exit
+        return show_until_ended(context.store, run, context.console)
     except KeyboardInterrupt:
         context.console.print(
             f"bulk run {run.id} goes on; `lorabel preannotate {run.project_id} --cancel` ends it"
         )
         raise typer.Exit(128 + signal.SIGINT) from None
-    report(run, context.console)
-    raise typer.Exit(0 if run.state == RunState.FINISHED else 1)

@@ -59,9 +59,9 @@ def check(name: str, examine_part: Callable[[], str], remedy: str) -> Check:
         )
 
 
-def probe(url: str, headers: dict[str, str]) -> int:
-    """The HTTP status that a GET request is answered with."""
-    return httpx.get(url, headers=headers, timeout=PROBE_TIMEOUT_S, trust_env=False).status_code
+def get(url: str, headers: dict[str, str]) -> httpx.Response:
+    """The answer to a GET request."""
+    return httpx.get(url, headers=headers, timeout=PROBE_TIMEOUT_S, trust_env=False)
 
 
 def print_check(check: Check, console: "Console") -> None:

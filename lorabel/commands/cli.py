@@ -116,30 +116,53 @@ def migrate() -> None:
         context.console.print("the schema is up to date")
 
 
+@app.command(name="fetch-model")
+def fetch_model(
+    family: Annotated[str, typer.Argument(help="A model family, for example text_encoder.")],
+    folder: Annotated[str, typer.Argument(help="A new folder for the model.")],
+    source: Annotated[
+        str | None,
+        typer.Option(help="hf-hub:owner/name; default: MODEL_<FAMILY>, or the default model."),
+    ] = None,
+) -> None:
+    """Write a base model into a folder, for machines that reach no model hub."""
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from lorabel.commands import model_folder
+    from lorabel.commands.context import load_settings
+
+    model_folder.fetch_model(load_settings(), family, Path(folder), source, Console())
+
+
 @app.command()
 def connect(
     label_studio_url: Annotated[str, typer.Option(help="Address of Label Studio.")],
     api_key: Annotated[str, typer.Option(help="Personal access token or legacy token.")],
-    project: Annotated[int, typer.Option(help="The project's id.")],
+    project: Annotated[int, typer.Option(help="The project's id in Label Studio.")],
     backend_url: Annotated[str | None, typer.Option(help="Our address as Label Studio sees it.")] = None,
     title: Annotated[
         str | None, typer.Option(help="The backend's name in Label Studio; default: Lorabel.")
     ] = None,
+    new_secret: Annotated[bool, typer.Option("--new-secret", help="Replace the webhook's secret.")] = False,
 ) -> None:
     """Connect a Label Studio project: backend, webhook, model version, and one prediction as proof."""
     from rich.console import Console
 
     from lorabel.commands import connect as connecting
     from lorabel.commands.context import load_settings
+    from lorabel.database.project_keys import LabelStudioId
 
     console = Console()
     connection = connecting.connect(
         load_settings(),
         label_studio_url,
         api_key,
-        project,
+        LabelStudioId(project),
         backend_url=backend_url,
         title=title or connecting.TITLE,
+        is_secret_new=new_secret,
         report=lambda step: connecting.print_step(step, console),
     )
     if not connection.is_complete:
@@ -201,14 +224,19 @@ def _parse_task_ids(text: str) -> list[int]:
 
 
 @app.command(name="label-errors")
-def list_label_errors(
+def find_label_errors(
     project: ProjectId,
     limit: Annotated[int, typer.Option("--most", min=1, help="Most lines.")] = 50,
+    detach: Detach = False,
+    last: Annotated[bool, typer.Option(help="Show what the last run found instead.")] = False,
 ) -> None:
-    """List annotations that are probably wrong, the worst first."""
+    """Look for annotations that are probably wrong, and list them, the worst first."""
     from lorabel.commands import label_errors
 
-    label_errors.list_label_errors(project, limit=limit)
+    if last:
+        label_errors.show_last(project, limit=limit)
+        return
+    label_errors.find_label_errors(project, limit=limit, is_detached=detach)
 
 
 @app.command()

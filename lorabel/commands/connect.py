@@ -3,17 +3,21 @@
 To register the backend is not enough for Label Studio 1.23.2:
 - A backend at a private address can be left without webhook: then no events come, and nothing is learned.
 - Such a backend can be left unselected as the project's model: then no predictions are shown.
-- Events carry basic auth only if the webhook has the header.
+- Events carry basic auth only if the webhook has the header, and our secret only if it has that one
+  (`webhook_connection.py`).
 - Label Studio asks only a project's first backend for predictions.
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from lorabel.database import projects
+from lorabel.commands.webhook_connection import set_webhook
+from lorabel.database import projects, webhook_secrets
+from lorabel.database.project_keys import LabelStudioId, ProjectKey
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
 from lorabel.errors import LabelConfigError, LabelStudioError, LabelStudioRefusedError
@@ -56,9 +60,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Connection:
-    """The result of `connect`."""
+    """The result of `connect`. `project_id`: our own id of the project."""
 
     project: ProjectInfo
+    project_id: int
     backend_url: str
     steps: tuple[Step, ...]
 
@@ -89,26 +94,35 @@ def connect(
     settings: Settings,
     label_studio_url: str,
     api_key: str,
-    project_id: int,
+    label_studio_id: LabelStudioId,
     *,
     backend_url: str | None = None,
     title: str = TITLE,
+    is_secret_new: bool = False,
+    overlap: timedelta = webhook_secrets.OVERLAP,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Connection:
     """Connect one project. A second call changes nothing, and completes a connection that is half done.
 
     Args:
+        label_studio_id: the project's id in Label Studio.
         backend_url: our address as Label Studio sees it; default: HOST and PORT.
         title: the backend's name in Label Studio.
+        is_secret_new: replace the webhook's secret.
+        overlap: for how long events with the webhook's earlier secret are still accepted.
         report: called with each step when it is done.
 
     Raises:
         LabelStudioError: Label Studio cannot be reached, refuses the token, has no such project, or refuses the
             backend.
+        ConflictError: it cannot be told apart from a project of another Label Studio.
     """
     with LabelStudio(label_studio_url, api_key) as label_studio:
         url = (backend_url or default_backend_url(settings)).rstrip("/")
-        return _Connecting(settings, label_studio, project_id, url, title, report).run(api_key)
+        connecting = _Connecting(
+            settings, label_studio, label_studio_id, url, title, is_secret_new, overlap, report
+        )
+        return connecting.run(api_key)
 
 
 def print_step(step: Step, console: "Console") -> None:
@@ -123,9 +137,11 @@ class _Connecting:
 
     settings: Settings
     label_studio: LabelStudio
-    project_id: int
+    project_id: LabelStudioId
     backend_url: str
     title: str
+    is_secret_new: bool
+    overlap: timedelta
     report: Callable[[Step], None]
     steps: list[Step] = field(default_factory=list)
 
@@ -134,12 +150,12 @@ class _Connecting:
         project = self._project()
         self._done("Label Studio", Outcome.UNCHANGED, f"{server.version} at {self.label_studio.url} as {email}")
         self._check_label_config(project)
-        self._remember(api_key)
+        own_id = self._remember(project, api_key)
         backend = self._register()
-        self._set_webhook()
+        self._set_webhook(own_id)
         self._select_model(backend)
         self._prove(backend)
-        return Connection(project, self.backend_url, tuple(self.steps))
+        return Connection(project, own_id, self.backend_url, tuple(self.steps))
 
     def _project(self) -> ProjectInfo:
         try:
@@ -169,26 +185,27 @@ class _Connecting:
             f"({project.title!r})",
         )
 
-    def _remember(self, api_key: str) -> None:
+    def _remember(self, project: ProjectInfo, api_key: str) -> int:
+        """Store address and token. Returns our own id of the project."""
+        key = ProjectKey(self.project_id, project.created_at, url=self.label_studio.url)
+        columns = {"api_key": api_key, "backend_url": self.backend_url, "is_deleted": False}
         store = Store.open(self.settings)
         try:
             store.migrate()
             with store.read() as session:
-                stored = session.get(Project, self.project_id)
-            access = {
-                "label_studio_url": self.label_studio.url,
-                "api_key": api_key,
-                "backend_url": self.backend_url,
-            }
-            is_new = stored is None or any(getattr(stored, key) != value for key, value in access.items())
-            earlier_url = stored.label_studio_url if stored else None
-            projects.upsert(store, self.project_id, **access, is_deleted=False)
+                earlier = projects.find(session, key)
+            own_id = projects.resolve(store, key).id
+            stored = projects.upsert(store, own_id, **columns)
+            replaced = projects.mark_replaced(store, stored)
         finally:
             store.close()
-        finding = "address and token are stored with the project"
-        if earlier_url and earlier_url != self.label_studio.url:
-            finding += f"; project {self.project_id} was connected to {earlier_url} before"
-        self._done("access", Outcome.CHANGED if is_new else Outcome.UNCHANGED, finding)
+        is_new = earlier is None or any(
+            getattr(earlier, name) != getattr(stored, name) for name in ("label_studio_url", *columns)
+        )
+        self._done(
+            "access", Outcome.CHANGED if is_new else Outcome.UNCHANGED, _remembered(earlier, stored, replaced)
+        )
+        return own_id
 
     def _register(self) -> Backend:
         our_backends = self._our_backends()
@@ -258,19 +275,18 @@ class _Connecting:
             )
         self._done("backend", outcome, finding)
 
-    def _set_webhook(self) -> None:
+    def _set_webhook(self, own_id: int) -> None:
         url = f"{self.backend_url}/webhook"
-        headers = basic_auth_header(self.settings)
-        with_header = " with our Authorization header" if headers else ""
-        webhook = next((hook for hook in self.label_studio.webhooks(self.project_id) if hook.url == url), None)
         try:
-            if webhook is None:
-                self.label_studio.add_webhook(self.project_id, url, headers)
-                return self._done("webhook", Outcome.CHANGED, f"made for all actions{with_header}: {url}")
-            if webhook.is_right(headers):
-                return self._done("webhook", Outcome.UNCHANGED, f"sends all actions{with_header}: {url}")
-            self.label_studio.repair_webhook(webhook, headers)
-            return self._done("webhook", Outcome.CHANGED, f"set to all actions{with_header}: {url}")
+            is_changed, finding = set_webhook(
+                self.settings,
+                self.label_studio,
+                own_id,
+                url,
+                basic_auth_header(self.settings),
+                is_secret_new=self.is_secret_new,
+                overlap=self.overlap,
+            )
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:
                 raise
@@ -280,6 +296,7 @@ class _Connecting:
                 f"Label Studio sends no events to {url} ({error.detail}), so nothing "
                 f"would be learned: {ALLOW_EVENTS}, {RESTART}",
             )
+        return self._done("webhook", Outcome.CHANGED if is_changed else Outcome.UNCHANGED, finding)
 
     def _select_model(self, backend: Backend) -> None:
         project = self.label_studio.project(self.project_id)
@@ -313,6 +330,22 @@ class _Connecting:
         step = Step(name, outcome, finding)
         self.steps.append(step)
         self.report(step)
+
+
+def _remembered(earlier: Project | None, stored: Project, replaced: Sequence[Project]) -> str:
+    """The finding of the step that stores address and token."""
+    finding = f"address and token are stored with project {stored.id}"
+    if stored.id != stored.label_studio_id:
+        finding += (
+            f" here, since another project has the number {stored.label_studio_id}; use {stored.id} in commands "
+            "and REST"
+        )
+    if earlier and earlier.label_studio_url not in (None, stored.label_studio_url):
+        finding += f"; it was connected to {earlier.label_studio_url} before"
+    if replaced:
+        ids = ", ".join(str(project.id) for project in replaced)
+        finding += f"; this Label Studio was reset since project {ids} was connected, which is kept as deleted"
+    return finding
 
 
 def _read_proof(answer: Any) -> tuple[Outcome, str]:

@@ -10,7 +10,7 @@ import httpx
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, probe
+from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, get
 from lorabel.commands.connect import basic_auth_header, default_backend_url
 from lorabel.commands.project_doctor import ProjectDoctor
 from lorabel.commands.training_check import training_checks
@@ -75,7 +75,7 @@ class _Doctor:
 
     def backend(self) -> str:
         url = default_backend_url(self.settings)
-        status = probe(f"{url}/health", basic_auth_header(self.settings))
+        status = get(f"{url}/health", basic_auth_header(self.settings)).status_code
         if status == httpx.codes.UNAUTHORIZED:
             raise CheckFailed(f"{url}/health answers 401 to this user and password", SAME_AUTH)
         if status != httpx.codes.OK:

@@ -1,33 +1,67 @@
-"""`lorabel label-errors`: annotations that are probably wrong, listed in a terminal."""
+"""`lorabel label-errors`: annotations that are probably wrong, found by a bulk run and listed in a terminal."""
 
-from contextlib import closing
+import typer
 
-from lorabel.commands.context import new_table, open_context
-from lorabel.curation import label_errors
-from lorabel.inference.model_client import ModelClient
-from lorabel.label_studio.media_authorizations import Authorizations
+from lorabel.commands.bulk_runs import carry_out
+from lorabel.commands.context import CommandContext, new_table, open_context
+from lorabel.commands.progress import report
+from lorabel.database import bulk_runs, label_error_reports, projects
+from lorabel.database.tables import BulkRunKind, LabelErrorReport, RunState
 
 
-def list_label_errors(project_id: int, *, limit: int) -> None:
-    """Print the annotations that are probably wrong, the worst first.
+def find_label_errors(project_id: int, *, limit: int, is_detached: bool) -> None:
+    """Queue a bulk run that looks for label errors, show it until it has ended, and print what it found.
+
+    Args:
+        limit: most rows in the table.
+        is_detached: return when the run is queued.
+
+    Raises:
+        Exit: as `lorabel.commands.bulk_runs.preannotate`.
+    """
+    with open_context() as context:
+        run = bulk_runs.request(context.store, project_id, "lorabel label-errors", kind=BulkRunKind.LABEL_ERRORS)
+        run = carry_out(context, run, is_detached=is_detached)
+        report(run, context.console)
+        if run.state != RunState.FINISHED:
+            raise typer.Exit(1)
+        _show_last(context, project_id, limit)
+
+
+def show_last(project_id: int, *, limit: int) -> None:
+    """Print what the last run found. Starts nothing.
 
     Args:
         limit: most rows in the table.
     """
-    with open_context() as context, closing(ModelClient(context.settings)) as model_client:
-        sources = label_errors.Sources(context.settings, context.store, model_client, Authorizations())
-        report = label_errors.find(sources, project_id)
-        table = new_table("task", "annotation", "control tag", "given", "suggested", "score")
-        for error in report.errors[:limit]:
-            table.add_row(
-                str(error.task_id),
-                str(error.annotation_id),
-                error.from_name,
-                error.given,
-                error.suggested,
-                f"{error.score:.2f}",
-            )
-        context.console.print(table)
-        context.console.print(f"{len(report.errors)} of {report.checked} annotations are probably wrong")
-        for reason in report.left_out:
-            context.console.print(f"left out: {reason}", highlight=False)
+    with open_context() as context:
+        _show_last(context, project_id, limit)
+
+
+def _show_last(context: CommandContext, project_id: int, limit: int) -> None:
+    with context.store.read() as session:
+        projects.get(session, project_id)
+        label_errors = label_error_reports.get(session, project_id)
+    if label_errors is None:
+        context.console.print(f"no run has looked for label errors in project {project_id} yet")
+        return
+    _print(context, label_errors, limit)
+
+
+def _print(context: CommandContext, label_errors: LabelErrorReport, limit: int) -> None:
+    table = new_table("task", "annotation", "control tag", "given", "suggested", "score")
+    for error in label_errors.errors[:limit]:
+        table.add_row(
+            str(error["task_id"]),
+            str(error["annotation_id"]),
+            error["from_name"],
+            error["given"],
+            error["suggested"],
+            f"{error['score']:.2f}",
+        )
+    context.console.print(table)
+    found_at = label_errors.found_at.strftime("%Y-%m-%d %H:%M")
+    counts = f"{label_errors.found} of {label_errors.checked} annotations are probably wrong"
+    context.console.print(f"{counts} (run {label_errors.run_id}, {found_at} UTC)")
+    for reason in label_errors.left_out:
+        context.console.print(f"left out: {reason}", highlight=False)

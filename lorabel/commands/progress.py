@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from lorabel.database import bulk_runs
 from lorabel.database.store import Store
-from lorabel.database.tables import BulkRun, RunState, version_name
+from lorabel.database.tables import BulkRun, BulkRunKind, RunState, version_name
 
 POLL_S = 0.5
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
@@ -44,14 +44,11 @@ def _show(progress: Progress, bar: TaskID, run: BulkRun) -> None:
 
 def report(run: BulkRun, console: Console) -> None:
     """Print how the run ended: numbers of tasks, duration, and the reasons of the first failures."""
-    counts = f"{run.done} tasks predicted, {run.skipped} had a prediction already"
-    if run.strategy is not None:
-        counts = f"{run.done} tasks ordered by {run.strategy}"
-        counts += f", {run.skipped} not compared and therefore last" if run.skipped else ""
-    console.print(f"bulk run {run.id} {run.state}: {counts}, {run.failed} failed")
+    console.print(f"bulk run {run.id} {run.state}: {_counts(run)}, {run.failed} failed")
     if run.started_at and run.finished_at:
         seconds = (run.finished_at - run.started_at).total_seconds()
-        console.print(f"{seconds:.1f} s, {run.label_studio_s:.1f} of them in Label Studio")
+        in_label_studio = f", {run.label_studio_s:.1f} of them in Label Studio" if run.label_studio_s else ""
+        console.print(f"{seconds:.1f} s{in_label_studio}")
     for failure in run.failures[:FAILURES_SHOWN]:
         console.print(f"task {failure['task_id']}: {failure['reason']}", highlight=False)
     if run.failed > FAILURES_SHOWN:
@@ -59,3 +56,15 @@ def report(run: BulkRun, console: Console) -> None:
         console.print(f"and {run.failed - FAILURES_SHOWN} more: GET {path}")
     if run.error:
         console.print(f"[red]error:[/red] {run.error}", highlight=False)
+
+
+def _counts(run: BulkRun) -> str:
+    match run.kind:
+        case BulkRunKind.ORDER:
+            skipped = f", {run.skipped} not compared and therefore last" if run.skipped else ""
+            return f"{run.done} tasks ordered by {run.strategy}{skipped}"
+        case BulkRunKind.LABEL_ERRORS:
+            skipped = f", {run.skipped} not compared" if run.skipped else ""
+            return f"{run.done} annotated tasks compared{skipped}"
+        case _:
+            return f"{run.done} tasks predicted, {run.skipped} had a prediction already"

@@ -45,9 +45,9 @@ def show_status() -> None:
 
 def _status_row(project: Project, run: TrainingRun | None) -> list[str]:
     if run is None:
-        return [str(project.id), project.live_version, "", "", "", "", "", "no run yet"]
+        return [project.both_ids, project.live_version, "", "", "", "", "", "no run yet"]
     return [
-        str(project.id),
+        project.both_ids,
         project.live_version,
         str(run.id),
         run.state,

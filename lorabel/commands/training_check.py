@@ -17,7 +17,7 @@ def training_checks(store: Store, project: Project) -> Iterator[Check]:
     Skipped annotations are a fault only if nothing else was there to learn from: people may leave a task without
     an answer.
     """
-    name = f"project {project.id}: training"
+    name = f"project {project.both_ids}: training"
     has_ended = TrainingRun.state.in_((RunState.FINISHED, RunState.FAILED))
     newest_first = select(TrainingRun).order_by(TrainingRun.id.desc()).limit(1)
     with store.read() as session:

@@ -18,7 +18,7 @@ def list_versions(project_id: int) -> None:
             for version in versions.list_of(session, project_id):
                 table.add_row(
                     version.name,
-                    version.state,
+                    version.state if version.adapters_removed_at is None else f"{version.state}, removed",
                     version.created_at.strftime("%Y-%m-%d %H:%M"),
                     str(len(version.trained_on)),
                     version.metrics.get("decision", ""),

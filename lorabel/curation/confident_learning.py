@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 FOLDS = 5
 MAX_ITERATIONS = 1000
@@ -59,9 +60,11 @@ def held_out_probabilities(
     """(n, classes) probabilities, each by the model that was fitted without the example's fold."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    probabilities: NDArray[np.float64] = cross_val_predict(
-        model, features, given, groups=tasks, cv=folds, method="predict_proba"
-    )
+    # One thread leaves the other cores to the model server, for which people wait.
+    with threadpool_limits(1):
+        probabilities: NDArray[np.float64] = cross_val_predict(
+            model, features, given, groups=tasks, cv=folds, method="predict_proba"
+        )
     return probabilities
 
 

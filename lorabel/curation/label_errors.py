@@ -1,43 +1,29 @@
 """Finds the annotations of a project that are probably wrong, the worst first.
 
 The features are the base model's vectors of the tasks. Annotations have not changed these, whereas a model that
-was trained on a wrong annotation may have memorised it.
+was trained on a wrong annotation may have memorised it. `workers/label_errors.py` reads annotations and vectors.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
-from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+import numpy as np
+from numpy.typing import NDArray
 
-from lorabel.contracts import MediaRef
-from lorabel.database import projects
-from lorabel.database.store import Store
+from lorabel.curation.confident_learning import find_suspects
 from lorabel.database.tables import Annotation
-from lorabel.errors import ConflictError, MissingTargetError, UnreadableError
-from lorabel.inference.messages import Priority
-from lorabel.inference.model_client import ModelClient
-from lorabel.inference.requests import PredictionCaller
-from lorabel.label_studio.media_authorizations import Authorizations
+from lorabel.errors import LorabelError, MissingTargetError, UnreadableError
 from lorabel.problems.base import Problem
-from lorabel.problems.binding import BoundConfig, bind
-from lorabel.search.embeddings import task_vectors
-from lorabel.settings import Settings
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+log = logging.getLogger(__name__)
 
-    Vectors = dict[int, NDArray[np.float32]]
+Vectors = Mapping[int, NDArray[np.float32]]
 
-TIMEOUT_S = 90.0
-# The newest annotations. More would take longer than anybody waits for an answer.
-MAX_ANNOTATIONS = 5000
 # As many as there are folds, so that each model has seen examples of every label.
 MIN_TASKS_PER_LABEL = 5
+OUT_OF_TIME = "not checked, since the time for label errors was up"
 
 
 @dataclass(frozen=True)
@@ -93,114 +79,81 @@ class Finding:
         return Finding(self.errors + other.errors, self.checked | other.checked, self.left_out + other.left_out)
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What annotations and vectors are read with."""
-
-    settings: Settings
-    store: Store
-    model_client: ModelClient
-    authorizations: Authorizations
-
-
-def find(sources: Sources, project_id: int) -> LabelErrors:
-    """Check every control tag whose annotations give labels of the label config.
-
-    Raises:
-        NotFoundError: no such project.
-        ConflictError: no control tag has enough annotations; the message says which, and how many are needed.
-        LabelConfigError: the label config cannot be read.
-        ModelServerError: the model server cannot be reached or failed.
-    """
-    with sources.store.read() as session:
-        project = projects.get(session, project_id)
-        annotations = _usable_annotations(session, project_id)
-    bound = bind(project.label_config or "")
-    resolve = sources.authorizations.resolver(project, sources.settings)
-    caller = PredictionCaller(sources.model_client, project_id, Priority.BULK, monotonic() + TIMEOUT_S)
-    vectors = _vectors(caller, bound, annotations, resolve)
-    finding = Finding()
-    for problem in bound.bindings:
-        annotated = [labels for labels in _annotated_labels(problem, annotations) if labels.task_id in vectors]
-        if annotated:
-            finding += _check_problem(problem.from_name, annotated, vectors, sources.settings.seed)
-    if not finding.checked:
-        raise ConflictError(f"project {project_id}: {_why_nothing(annotations, finding.left_out)}")
-    errors = sorted(finding.errors, key=lambda error: error.score)
-    return LabelErrors(errors, len(finding.checked), finding.left_out)
-
-
-def _why_nothing(annotations: Sequence[Annotation], left_out: Sequence[str]) -> str:
-    why = "; ".join(left_out) or f"none of its {len(annotations)} annotations says something in words"
-    return f"label errors cannot be looked for: {why}"
-
-
-def _usable_annotations(session: Session, project_id: int) -> list[Annotation]:
-    """The newest annotations that were submitted for a task whose data we know."""
-    newest = (
-        select(Annotation)
-        .where(
-            Annotation.project_id == project_id,
-            Annotation.is_deleted.is_(False),
-            Annotation.was_cancelled.is_(False),
-            Annotation.task_id.is_not(None),
-        )
-        .order_by(Annotation.received_at.desc(), Annotation.id.desc())
-        .limit(MAX_ANNOTATIONS)
-    )
-    return [annotation for annotation in session.scalars(newest) if annotation.task_data is not None]
-
-
-def _vectors(
-    caller: PredictionCaller,
-    bound: BoundConfig,
-    annotations: Sequence[Annotation],
-    resolve: Callable[[MediaRef], MediaRef],
-) -> "Vectors":
-    """By task id the task's vector. Tasks that cannot be read are left out."""
-    tasks: dict[int, dict[str, Any]] = {row.task_id or 0: row.task_data or {} for row in annotations}
-    vectors = task_vectors(caller, bound, list(tasks.values()), resolve)
-    return {task_id: vector for task_id, vector in zip(tasks, vectors, strict=True) if vector is not None}
-
-
-def _annotated_labels(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedAnswer]:
-    annotated = []
+def annotated_answers(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedAnswer]:
+    """The labels that annotations give in a control tag. Annotations without labels in it are left out."""
+    answers = []
     for annotation in annotations:
         try:
             target = problem.target(annotation.result or [], annotation.task_data or {})
             labels = problem.label_names(target)
         except (MissingTargetError, UnreadableError):
             continue
+        except Exception:  # nobody has checked what an annotation holds
+            log.warning("annotation %d is left out", annotation.id, exc_info=True)
+            continue
         if labels is not None:
-            annotated.append(AnnotatedAnswer(annotation.id, annotation.task_id or 0, labels))
-    return annotated
+            answers.append(AnnotatedAnswer(annotation.id, annotation.task_id or 0, labels))
+    return answers
 
 
-def _check_problem(from_name: str, annotated: Sequence[AnnotatedAnswer], vectors: "Vectors", seed: int) -> Finding:
+def find(
+    answers: Mapping[str, Sequence[AnnotatedAnswer]],
+    vectors: Vectors,
+    seed: int,
+    has_time: Callable[[], bool] = lambda: True,
+) -> LabelErrors:
+    """Check every control tag whose annotations give labels of the label config.
+
+    Args:
+        answers: from_name -> what annotations give. Those of tasks without a vector are left out.
+        vectors: task id -> the task's vector; all in one space.
+        has_time: called before each check. If it returns False, the check is left out.
+
+    Raises:
+        LorabelError: no control tag has enough annotations; the message says which, and how many are needed.
+    """
+    finding = Finding()
+    for from_name, all_answers in answers.items():
+        compared = [answer for answer in all_answers if answer.task_id in vectors]
+        if compared:
+            finding += _check_tag(from_name, compared, vectors, seed, has_time)
+    if not finding.checked:
+        why = "; ".join(finding.left_out) or "no annotation of a task that can be read says something in words"
+        raise LorabelError(f"label errors cannot be looked for: {why}")
+    errors = sorted(finding.errors, key=lambda error: error.score)
+    return LabelErrors(errors, len(finding.checked), finding.left_out)
+
+
+def _check_tag(
+    from_name: str,
+    annotated: Sequence[AnnotatedAnswer],
+    vectors: Vectors,
+    seed: int,
+    has_time: Callable[[], bool],
+) -> Finding:
     """If each annotation has exactly one label, check all labels at once; else check each label for itself."""
     if all(len(annotation.labels) == 1 for annotation in annotated):
+        if not has_time():
+            return Finding(left_out=[f"{from_name}: {OUT_OF_TIME}"])
         given = [next(iter(annotation.labels)) for annotation in annotated]
         return _check(from_name, annotated, given, vectors, seed)
     finding = Finding()
     for label in sorted({label for annotation in annotated for label in annotation.labels}):
+        if not has_time():
+            return finding + Finding(left_out=[f"{from_name}: {label!r} and all labels after it: {OUT_OF_TIME}"])
         given = [label if label in annotation.labels else "" for annotation in annotated]
         finding += _check(from_name, annotated, given, vectors, seed)
     return finding
 
 
 def _check(
-    from_name: str, annotated: Sequence[AnnotatedAnswer], given: Sequence[str], vectors: "Vectors", seed: int
+    from_name: str, annotated: Sequence[AnnotatedAnswer], given: Sequence[str], vectors: Vectors, seed: int
 ) -> Finding:
     """Check labels that exclude each other.
 
     Args:
         given: one label per annotation, in the same order.
     """
-    # These take a second to import, and the backend rarely needs them.
-    import numpy as np
-
-    from lorabel.curation.confident_learning import find_suspects
-
     task_ids = [annotation.task_id for annotation in annotated]
     task_counts = Counter(label for label, _ in set(zip(given, task_ids, strict=True)))
     labels = sorted(label for label, count in task_counts.items() if count >= MIN_TASKS_PER_LABEL)

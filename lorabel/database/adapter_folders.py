@@ -10,15 +10,26 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from lorabel.errors import NotFoundError
 
 NAME = re.compile(r"p[0-9]{1,10}\.v[0-9]{1,10}/[^/\x00]+")
-VERSION = re.compile(r"p[0-9]{1,10}\.v([0-9]{1,10})")
+VERSION = re.compile(r"p([0-9]{1,10})\.v([0-9]{1,10})")
 LONGEST_FILE_NAME = 255  # bytes, on the file systems of Linux
 LONGEST_SHOWN_NAME = 80
+
+
+class VersionFolder(NamedTuple):
+    """The folder of a version `p<project>.v<number>`, which is its name."""
+
+    project_id: int
+    number: int
+    name: str
 
 
 class AdapterFolders:
@@ -79,7 +90,41 @@ class AdapterFolders:
     def last_number(self, project_id: int) -> int:
         """The largest n of a project's folders `p<project>.v<n>`; 0 if it has none."""
         versions = (VERSION.fullmatch(folder.name) for folder in self.root.glob(f"p{project_id}.v*"))
-        return max((int(version[1]) for version in versions if version), default=0)
+        return max((int(version[2]) for version in versions if version), default=0)
+
+    def list_versions(self) -> list[VersionFolder]:
+        """The folders of versions, also those that no row names, by project and number."""
+        matches = (VERSION.fullmatch(folder.name) for folder in self.root.glob("p*.v*"))
+        return sorted(VersionFolder(int(match[1]), int(match[2]), match[0]) for match in matches if match)
+
+    def written_at(self, version: str) -> datetime:
+        """When the version's folder was written or changed."""
+        return datetime.fromtimestamp((self.root / version).stat().st_mtime, UTC)
+
+    def remove(self, version: str) -> None:
+        """Remove the version's folder. Nobody sees a part of it; it need not exist."""
+        temporary = self.root / f".{version}.{uuid4().hex}"
+        with suppress(FileNotFoundError):
+            (self.root / version).rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    def empty(self, version: str) -> bool:
+        """Remove what is in the version's folder, and keep the folder, so that its number is not used again.
+
+        Returns:
+            Whether there was anything in it.
+        """
+        contents = list((self.root / version).iterdir())
+        for path in contents:
+            shutil.rmtree(path, ignore_errors=True)
+        return bool(contents)
+
+    def remove_old_temporary(self, before: datetime) -> list[str]:
+        """Remove the temporary folders that were written before a time. Returns their names."""
+        old = [folder.name for folder in self.root.glob(".p*.v*.*") if self.written_at(folder.name) < before]
+        for name in old:
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        return old
 
     def remove_leftovers(self, version_prefix: str) -> None:
         """Delete the temporary folders that killed runs left. Only safe while no such run is writing.

@@ -1,4 +1,4 @@
-"""Rows of bulk runs: requested, queued again after a kill, cancelled. `workers/preannotate.py` does the work.
+"""Rows of bulk runs: requested, queued again after a kill, cancelled. `workers/bulk_runs.py` has them done.
 
 Whether a project's predictions can be written to Label Studio at all is checked by the callers of `request`
 (`lorabel.label_studio.access.require_api_access`).
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.database import leases, projects
 from lorabel.database.store import Store
-from lorabel.database.tables import BulkRun, RunState, now
+from lorabel.database.tables import BulkRun, BulkRunKind, RunState, now
 from lorabel.errors import ConflictError, NotFoundError
 from lorabel.settings import Settings
 
@@ -23,6 +23,7 @@ def request(
     project_id: int,
     reason: str,
     *,
+    kind: BulkRunKind = BulkRunKind.PREDICTIONS,
     only_unlabeled: bool = False,
     task_ids: Iterable[int] | None = None,
     strategy: str | None = None,
@@ -33,8 +34,7 @@ def request(
         reason: who or what asks for the run, in words.
         only_unlabeled: leave out tasks that have an annotation. It has no effect if there are `task_ids`.
         task_ids: the tasks of the run, with or without an annotation; None for all tasks of the project.
-        strategy: put the tasks without an annotation into an order by this strategy of
-            `lorabel.curation.strategy`, instead of writing predictions.
+        strategy: the strategy (`lorabel.curation.strategy`) of an order; None for other kinds.
 
     Raises:
         NotFoundError: no such project.
@@ -42,6 +42,7 @@ def request(
     requested = BulkRun(
         project_id=project_id,
         state=RunState.QUEUED,
+        kind=kind,
         reason=reason,
         only_unlabeled=only_unlabeled and task_ids is None,
         task_ids=None if task_ids is None else sorted(set(task_ids)),
@@ -59,7 +60,9 @@ def request(
 
 def _covers(queued: BulkRun, requested: BulkRun) -> bool:
     """Whether `queued` will do every task of `requested`, and has not chosen its model version yet."""
-    if queued.cursor or queued.version_number is not None or queued.strategy != requested.strategy:
+    if queued.cursor or queued.version_number is not None:
+        return False
+    if (queued.kind, queued.strategy) != (requested.kind, requested.strategy):
         return False
     if queued.task_ids is not None:
         return requested.task_ids is not None and set(requested.task_ids) <= set(queued.task_ids)
@@ -92,7 +95,7 @@ def release(store: Store, run: BulkRun) -> None:
 
 
 def cancel(store: Store, project_id: int, run_id: int) -> BulkRun:
-    """Cancel a run. Its worker stops before the next page; predictions that are written stay.
+    """Cancel a run. Its worker stops before the next page; what is written stays.
 
     Raises:
         NotFoundError: no such run.
@@ -119,6 +122,11 @@ def get(session: Session, project_id: int, run_id: int) -> BulkRun:
 def list_of(session: Session, project_id: int) -> list[BulkRun]:
     """All runs of a project, newest first."""
     return list(session.scalars(_of(project_id).order_by(BulkRun.id.desc())))
+
+
+def newest(session: Session, project_id: int, kind: BulkRunKind) -> BulkRun | None:
+    """The newest run of a kind; None if the project has none."""
+    return session.scalar(_of(project_id).where(BulkRun.kind == kind).order_by(BulkRun.id.desc()).limit(1))
 
 
 def list_queued(session: Session) -> list[BulkRun]:

@@ -6,7 +6,8 @@ the job on its queue again.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
@@ -16,7 +17,7 @@ from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from lorabel.database.tables import BulkRun
+from lorabel.database.tables import BulkRun, BulkRunKind
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,16 @@ BULK = "bulk"
 LOOKAHEAD = "lookahead"
 COLLECT_JOB = "workers.collect.collect"
 FINETUNE_JOB = "workers.finetune.finetune"
-PREANNOTATE_JOB = "workers.preannotate.preannotate"
-ORDER_JOB = "workers.order.order"
+BULK_JOBS: Mapping[str, str] = MappingProxyType(
+    {
+        BulkRunKind.PREDICTIONS: "workers.preannotate.preannotate",
+        BulkRunKind.ORDER: "workers.order.order",
+        BulkRunKind.LABEL_ERRORS: "workers.label_errors.find_label_errors",
+    }
+)
 LOOKAHEAD_JOB = "workers.lookahead.look_ahead"
 # A worker calls no other function, whatever somebody writes to Redis (`workers/worker.py`).
-JOB_FUNCTIONS = frozenset({COLLECT_JOB, FINETUNE_JOB, PREANNOTATE_JOB, ORDER_JOB, LOOKAHEAD_JOB})
+JOB_FUNCTIONS = frozenset({COLLECT_JOB, FINETUNE_JOB, *BULK_JOBS.values(), LOOKAHEAD_JOB})
 FAILURE_TTL_S = 24 * 3600
 COLLECT_LINGER_S = 0.2  # from the time when the job first reads pending events to the last time
 
@@ -81,12 +87,11 @@ class Jobs:
         job_id = f"train-{run_id}-{attempt}"
         return self._enqueue(TRAIN, FINETUNE_JOB, [run_id], job_id, lambda queue: job_id in queue.job_ids)
 
-    def preannotate(self, run: BulkRun) -> bool:
+    def carry_out(self, run: BulkRun) -> bool:
         """Have a bulk run done, as `train` does. The cursor is in the job's id, since a run that let another run
         go first needs a new job."""
         job_id = f"bulk-{run.id}-{run.attempt}-{run.cursor}"
-        function = PREANNOTATE_JOB if run.strategy is None else ORDER_JOB
-        return self._enqueue(BULK, function, [run.id], job_id, lambda queue: job_id in queue.job_ids)
+        return self._enqueue(BULK, BULK_JOBS[run.kind], [run.id], job_id, lambda queue: job_id in queue.job_ids)
 
     def look_ahead(self, project_id: int, *, after: int = 0, event_id: int | None = None) -> bool:
         """Have tasks predicted before an annotator opens them.

@@ -1,5 +1,6 @@
 """Access to the database: transactions on SQLite (WAL mode) or PostgreSQL, and migrations of the schema."""
 
+import re
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +22,9 @@ from lorabel.settings import Settings
 BUSY_TIMEOUT_S = 15
 MIGRATION_LOCK = 0x10AABE1
 IDS_PER_QUERY = 500
+# How SQLite says that a table or column is missing, and PostgreSQL's codes: undefined_table, undefined_column.
+MISSING_IN_SQLITE = re.compile("no such (table|column)|table .* has no column named")
+MISSING_STATES = frozenset({"42P01", "42703"})
 
 
 class Store:
@@ -123,9 +127,17 @@ class Store:
 
 def is_transient(error: Exception) -> bool:
     """Whether the database could not do what was asked now, but may later: the disk is full, the file is locked,
-    the server cannot be reached, another transaction was in the way."""
+    the server cannot be reached, another transaction was in the way, the schema is not migrated."""
     is_disconnected = isinstance(error, DBAPIError) and error.connection_invalidated
-    return is_disconnected or isinstance(error, OperationalError | PoolTimeoutError)
+    return is_disconnected or is_schema_missing(error) or isinstance(error, OperationalError | PoolTimeoutError)
+
+
+def is_schema_missing(error: Exception) -> bool:
+    """Whether a table or column does not exist: the schema is older than this version of Lorabel."""
+    if not isinstance(error, DBAPIError):
+        return False
+    is_missing_in_sqlite = MISSING_IN_SQLITE.match(str(error.orig)) is not None
+    return is_missing_in_sqlite or getattr(error.orig, "sqlstate", None) in MISSING_STATES
 
 
 def reason_of(error: DBAPIError) -> str:

@@ -1,79 +1,27 @@
 """The database tables. What is not in them is not known: Redis only carries jobs that name their rows.
 
-An id of a project, task, annotation or user is Label Studio's. All times are in UTC. The columns change only
-together with a migration (`lorabel/database/migrations`).
+An id of a project is our own (`Project.id`). An id of a task, annotation or user is Label Studio's, and belongs to
+a project: two Label Studios use the same numbers. All times are in UTC. The columns change only together with a
+migration (`lorabel/database/migrations`).
 """
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    ForeignKey,
-    Index,
-    Text,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-from lorabel.database.columns import UtcDateTime, index_of_usable
-
-Json = dict[str, Any]
+from lorabel.database.base_table import Json, index_of_usable, own_id
+from lorabel.database.base_table import Table as Table
+from lorabel.database.project_keys import LabelStudioId
+from lorabel.database.states import BulkRunKind as BulkRunKind
+from lorabel.database.states import EventState as EventState
+from lorabel.database.states import RunState as RunState
+from lorabel.database.states import VersionState as VersionState
 
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-class EventState(StrEnum):
-    """What became of a webhook event.
-
-    `stale`: it changed nothing, since the database already had the same or a newer state. `ignored`: its action is
-    unknown, or it belongs to no project with a known label config. `failed`: it could not be applied; the reason
-    is in `Event.error`.
-    """
-
-    PENDING = "pending"
-    APPLIED = "applied"
-    STALE = "stale"
-    IGNORED = "ignored"
-    FAILED = "failed"
-
-
-class VersionState(StrEnum):
-    """State of a model version.
-
-    `candidate`: trained and not live yet. `live`: predicts now; at most one version of a project is. `rejected`:
-    scored worse than the live version. `retired`: was live once.
-    """
-
-    CANDIDATE = "candidate"
-    LIVE = "live"
-    REJECTED = "rejected"
-    RETIRED = "retired"
-
-
-class RunState(StrEnum):
-    """State of a training run or bulk run; the last three are final."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class Table(DeclarativeBase):
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute
-        datetime: UtcDateTime,
-        Json: JSON,
-        list[int]: JSON,
-        dict[str, str]: JSON,
-        list[Json]: JSON,
-    }
 
 
 class Event(Table):
@@ -81,7 +29,7 @@ class Event(Table):
 
     Attributes:
         action: the event's name in Label Studio, e.g. `ANNOTATION_CREATED`.
-        project_id: None if the request names no project.
+        project_id: None if the request names no project, or one that is not known here.
         payload: the raw JSON body.
         applied_at: when the event was applied, or was found to be stale, ignored or failed.
     """
@@ -100,9 +48,14 @@ class Event(Table):
 
 
 class Project(Table):
-    """A Label Studio project.
+    """A Label Studio project. `lorabel/database/projects.py` finds the row of a request.
 
     Attributes:
+        id: our own id, which versions, adapters, commands and REST use. It equals `label_studio_id`, unless
+            another project has that number here.
+        label_studio_id: the project's id in its Label Studio, which all calls of Label Studio's API use.
+        label_studio_created_at: when the project was created in Label Studio; without microseconds until a request
+            has brought them. None until any request has brought the time.
         label_config: XML of the labeling interface; None until a request or event has brought it.
         hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
         setup_token: token in the last `/setup` request, a legacy one.
@@ -111,6 +64,9 @@ class Project(Table):
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
         live_number: n of the live version `p<id>.v<n>`; 0 for the base models.
+        secret_hash: hash of the webhook's secret; None if it has none. See `lorabel/database/webhook_secrets.py`.
+        earlier_secret_hash: hash of the secret that `secret_hash` replaced; None if there was none.
+        secret_enforced_at: from when events need the secret; None until Label Studio has it.
         compared_at: Label Studio's time at the start of the last comparison; the next reads what changed since.
         compared_fully_at: when all annotations were last compared.
         uncounted: how many more annotations Label Studio counted after that comparison than there are here.
@@ -118,6 +74,8 @@ class Project(Table):
 
     __tablename__ = "project"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label_studio_id: Mapped[LabelStudioId] = mapped_column(default=own_id, index=True)
+    label_studio_created_at: Mapped[datetime | None]
     label_config: Mapped[str | None] = mapped_column(Text)
     hostname: Mapped[str | None]
     setup_token: Mapped[str | None]
@@ -126,6 +84,9 @@ class Project(Table):
     api_key: Mapped[str | None]
     backend_url: Mapped[str | None]
     live_number: Mapped[int] = mapped_column(default=0)
+    secret_hash: Mapped[str | None]
+    earlier_secret_hash: Mapped[str | None]
+    secret_enforced_at: Mapped[datetime | None]
     compared_at: Mapped[datetime | None]
     compared_fully_at: Mapped[datetime | None]
     uncounted: Mapped[int | None]
@@ -137,11 +98,19 @@ class Project(Table):
     def live_version(self) -> str:
         return version_name(self.id, self.live_number)
 
+    @property
+    def both_ids(self) -> str:
+        """Our id, and Label Studio's where it differs: `1000000 (1 at http://labels.example.com)`."""
+        if self.id == self.label_studio_id:
+            return str(self.id)
+        address = self.label_studio_url or self.hostname or "its Label Studio"
+        return f"{self.id} ({self.label_studio_id} at {address})"
+
 
 class Annotation(Table):
     """The newest known state of an annotation.
 
-    The row of a deleted annotation stays: a creation event may arrive late. Label Studio never uses an id twice.
+    The row of a deleted annotation stays: a creation event may arrive late. A Label Studio never uses an id twice.
 
     Attributes:
         task_id: None if a deletion is all that we know of the annotation; so are `task_data` and `result`.
@@ -157,8 +126,8 @@ class Annotation(Table):
     """
 
     __tablename__ = "annotation"
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    project_id: Mapped[int]
     task_id: Mapped[int | None] = mapped_column(BigInteger)
     task_data: Mapped[Json | None]
     result: Mapped[Any | None] = mapped_column(JSON)
@@ -169,7 +138,7 @@ class Annotation(Table):
     received_at: Mapped[datetime] = mapped_column(default=now)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     run_id: Mapped[int | None]
-    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    tries: Mapped[int] = mapped_column(default=0)
     times_applied: Mapped[int] = mapped_column(default=0)
 
     __table_args__ = (
@@ -183,8 +152,8 @@ class DeletedTask(Table):
     """A task that was deleted in Label Studio: annotation events that arrive later are not used for training."""
 
     __tablename__ = "deleted_task"
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    project_id: Mapped[int]
 
 
 class ModelVersion(Table):
@@ -203,6 +172,8 @@ class ModelVersion(Table):
         trained_on: annotation ids.
         run_id: the training run that made the version.
         promoted_at: when the version last became live; None if it never was.
+        adapters_removed_at: when the folder with its adapters was removed, because the version was rejected long
+            ago; None while there is a folder.
     """
 
     __tablename__ = "model_version"
@@ -218,6 +189,7 @@ class ModelVersion(Table):
     run_id: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     promoted_at: Mapped[datetime | None]
+    adapters_removed_at: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("project_id", "number"),)
 
@@ -278,23 +250,24 @@ class TrainingRun(Table):
 
 
 class BulkRun(Table):
-    """A bulk run: predicts many tasks and writes the predictions to Label Studio. At most one per project runs.
+    """A bulk run: a job about many tasks of a project. At most one per project runs.
 
-    Tasks are predicted in the order of their ids, page by page.
+    The tasks of a page are done together; pages are in the order of task ids.
 
     Attributes:
         reason: who or what asked for the run, in words.
         only_unlabeled: whether tasks with an annotation are left out. It has no effect where `task_ids` is set.
         task_ids: the tasks of the run; None for all tasks of the project.
-        strategy: a strategy of `lorabel.curation.strategy`. Such a run puts the tasks without an annotation into
-            an order and writes that to Label Studio. None for a run that writes predictions.
+        kind: a `BulkRunKind`.
+        strategy: of an order, a strategy of `lorabel.curation.strategy`; None for other kinds.
         version_number: number of the version that was live at the start; the whole run predicts with it.
-        cursor: id of the last task of the last page whose predictions Label Studio has.
+        cursor: id of the last task of the last page whose predictions Label Studio has, or whose vectors are
+            stored.
         total: how many tasks the run has; None until the first page is read.
-        done: tasks predicted.
-        skipped: tasks that already had a prediction of this version. With a strategy: tasks that it could not
-            compare with the others, which come last.
-        failed: tasks that could not be predicted.
+        done: tasks predicted, put into an order, or compared.
+        skipped: tasks that already had a prediction of this version. With another kind: tasks that could not be
+            compared with the others, since their vectors are in another space.
+        failed: tasks that could not be read.
         failures: `{"task_id": ..., "reason": ...}` of the first 100 of these.
         label_studio_s: seconds spent in requests to Label Studio, of those from `started_at` to `finished_at`.
         attempt: 1, and one more each time the run is queued again because its worker was killed.
@@ -306,6 +279,7 @@ class BulkRun(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
     state: Mapped[str]
+    kind: Mapped[str] = mapped_column(default=BulkRunKind.PREDICTIONS)
     reason: Mapped[str] = mapped_column(Text)
     only_unlabeled: Mapped[bool]
     task_ids: Mapped[list[int] | None]
@@ -336,6 +310,30 @@ class BulkRun(Table):
         ),
         Index("bulk_run_state", "state"),
     )
+
+
+class LabelErrorReport(Table):
+    """The annotations of a project that the newest finished run of this kind found to be probably wrong.
+
+    Attributes:
+        run_id: the bulk run. Its row may be gone.
+        version_number: number of the version that was live at the start of the run.
+        checked: how many annotations were checked.
+        found: how many of them are probably wrong.
+        errors: the worst of these first, with the fields of `lorabel.curation.label_errors.LabelError`. At most
+            `label_error_reports.MOST_STORED`.
+        left_out: which labels were not checked, and why; a sentence each.
+    """
+
+    __tablename__ = "label_error_report"
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True, autoincrement=False)
+    run_id: Mapped[int]
+    version_number: Mapped[int]
+    found_at: Mapped[datetime] = mapped_column(default=now)
+    checked: Mapped[int]
+    found: Mapped[int]
+    errors: Mapped[list[Json]]
+    left_out: Mapped[list[str]]
 
 
 class UnreadableTask(Table):

@@ -129,6 +129,17 @@ def get(session: Session, project_id: int, task_id: int) -> TaskEmbedding | None
     return session.get(TaskEmbedding, (project_id, task_id))
 
 
+def read(session: Session, project_id: int, task_ids: Collection[int]) -> dict[int, TaskEmbedding]:
+    """Task id -> its embedding, for the tasks that are embedded."""
+    return {
+        row.task_id: row
+        for chunk in id_chunks(sorted(task_ids))
+        for row in session.scalars(
+            select(TaskEmbedding).where(TaskEmbedding.project_id == project_id, TaskEmbedding.task_id.in_(chunk))
+        )
+    }
+
+
 def read_changed(session: Session, project_id: int, space: str, since: int) -> Iterator[tuple[int, bytes]]:
     """Task ids and vectors (little-endian float16) that were written after a version of the index.
 

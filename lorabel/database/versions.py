@@ -6,12 +6,13 @@ no row.
 
 import logging
 import re
+from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lorabel.database.tables import ModelVersion, Project, VersionState, now, version_name
-from lorabel.errors import NotFoundError
+from lorabel.errors import ConflictError, NotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,38 @@ def next_number(session: Session, project_id: int) -> int:
     return (highest or 0) + 1
 
 
+def require_adapters(version: ModelVersion) -> None:
+    """Raises ConflictError if the version's adapters were removed, as those of old rejected versions are."""
+    if version.adapters_removed_at is not None:
+        raise ConflictError(
+            f"{version.name} cannot become live: it was rejected, and its adapters were removed on "
+            f"{version.adapters_removed_at:%Y-%m-%d} (REJECTED_ADAPTER_RETENTION_DAYS); train again"
+        )
+
+
+def list_removable(session: Session, project_id: int, days: int, kept: int) -> list[ModelVersion]:
+    """The rejected versions of a project whose adapters may be removed, the oldest first.
+
+    A version that was promoted is not rejected any more, and its adapters stay, since people can go back to it.
+
+    Args:
+        days: younger versions are left out.
+        kept: the newest rejected versions, of this number, are left out, too.
+    """
+    rejected = (
+        select(ModelVersion)
+        .where(
+            ModelVersion.project_id == project_id,
+            ModelVersion.state == VersionState.REJECTED,
+            ModelVersion.adapters_removed_at.is_(None),
+        )
+        .order_by(ModelVersion.number.desc())
+        .offset(kept)
+    )
+    cutoff = now() - timedelta(days=days)
+    return [version for version in reversed(session.scalars(rejected).all()) if version.created_at < cutoff]
+
+
 def make_live(session: Session, project: Project, number: int) -> None:
     """Retire the live version and make another version live.
 
@@ -94,7 +127,10 @@ def make_live(session: Session, project: Project, number: int) -> None:
 
     Raises:
         NotFoundError: no such version.
+        ConflictError: the version's adapters were removed.
     """
+    if number:
+        require_adapters(get(session, project.id, number))
     if project.live_number:
         get(session, project.id, project.live_number).state = VersionState.RETIRED
     if number:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError
 
 EMAIL = "annotator@example.com"
@@ -15,12 +16,12 @@ EMAIL = "annotator@example.com"
 
 @dataclass(frozen=True)
 class Account:
-    """The demo's user, and its project if there is one already."""
+    """The demo's user, and the id of its project in Label Studio if there is one already."""
 
     email: str
     password: str
     token: str | None = None
-    project_id: int | None = None
+    project_id: LabelStudioId | None = None
 
 
 def load_or_create(path: Path) -> Account:

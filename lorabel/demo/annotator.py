@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorabel.database import training_runs
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.database.tables import Project, RunState, TrainingRun
 from lorabel.demo.project import LABEL_CONFIG, picture_of, right_answer
@@ -69,10 +70,12 @@ def has_improved(rounds: Sequence[Round]) -> bool:
 class Annotator:
     """The scripted annotator of one project."""
 
-    def __init__(self, label_studio: LabelStudio, store: Store, project_id: int) -> None:
+    def __init__(
+        self, label_studio: LabelStudio, store: Store, label_studio_id: LabelStudioId, project_id: int
+    ) -> None:
         self._label_studio = label_studio
         self._store = store
-        self._project_id = project_id
+        self._label_studio_id, self._project_id = label_studio_id, project_id
         self._binding = bind(LABEL_CONFIG).bindings[0]
 
     def work(self, report: Callable[[Round], None]) -> list[Round]:
@@ -102,7 +105,7 @@ class Annotator:
         Returns:
             Whether the pre-annotation was right.
         """
-        task = self._label_studio.call("GET", f"/api/projects/{self._project_id}/next", timeout_s=110.0)
+        task = self._label_studio.call("GET", f"/api/projects/{self._label_studio_id}/next", timeout_s=110.0)
         answer = right_answer(picture_of(task["data"], PICTURES))
         newest_prediction = max(task["predictions"], key=lambda prediction: prediction["id"], default=None)
         region = {
@@ -118,9 +121,9 @@ class Annotator:
 
     def _unseen_task_ids(self) -> frozenset[int]:
         """The project's last tasks, which the labeling stream does not reach."""
-        tasks = list(self._label_studio.tasks(self._project_id))
+        tasks = list(self._label_studio.tasks(self._label_studio_id))
         if len(tasks) != PICTURES:
-            raise LabelStudioError(f"project {self._project_id} has {len(tasks)} tasks, expected {PICTURES}")
+            raise LabelStudioError(f"project {self._label_studio_id} has {len(tasks)} tasks, expected {PICTURES}")
         return frozenset(task.task_id for task in tasks[-UNSEEN_TASKS:])
 
     def _count_right_unseen(self, task_ids: frozenset[int], version: str) -> int:
@@ -132,17 +135,19 @@ class Annotator:
         self._label_studio.call(
             "POST",
             "/api/dm/actions",
-            params={"id": "retrieve_tasks_predictions", "project": self._project_id},
+            params={"id": "retrieve_tasks_predictions", "project": self._label_studio_id},
             json={"selectedItems": {"all": False, "included": sorted(task_ids)}},
             timeout_s=110.0,
         )
-        predictions = self._label_studio.call("GET", "/api/predictions/", params={"project": self._project_id})
+        predictions = self._label_studio.call(
+            "GET", "/api/predictions/", params={"project": self._label_studio_id}
+        )
         prediction_by_task = {
             prediction["task"]: prediction
             for prediction in predictions
             if prediction["task"] in task_ids and prediction["model_version"] == version
         }
-        tasks = self._label_studio.tasks(self._project_id)
+        tasks = self._label_studio.tasks(self._label_studio_id)
         return sum(
             _choices(prediction_by_task.get(task.task_id)) == [right_answer(picture_of(task.data, PICTURES))]
             for task in tasks

@@ -8,6 +8,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.demo.pictures import Picture, random_pictures
 from lorabel.label_studio.client import LabelStudio
 
@@ -50,13 +51,13 @@ def picture_of(task_data: dict[str, Any], count: int) -> Picture:
     return pictures(count)[number]
 
 
-def create_project(label_studio: LabelStudio, count: int) -> int:
+def create_project(label_studio: LabelStudio, count: int) -> LabelStudioId:
     """Create a project and upload `count` pictures, in the order of `pictures`.
 
     Returns:
-        The project's id.
+        The project's id in Label Studio.
     """
-    project_id = int(
+    project_id = LabelStudioId(
         label_studio.call(
             "POST",
             "/api/projects/",

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lorabel.commands import connect as connecting
 from lorabel.commands.supervisor import Supervisor, check_port
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.demo import MODEL_FOLDER, annotator
 from lorabel.demo import account as accounts
@@ -133,10 +134,11 @@ class Demo:
         if account.project_id is None:
             account = replace(account, project_id=self._create_project(account, PICTURES))
             accounts.save(account, self.account_file)
-        self._connect(account, account.project_id or 0)
+        if account.project_id is not None:
+            self._connect(account, account.project_id)
         return account
 
-    def _create_project(self, account: Account, count: int) -> int:
+    def _create_project(self, account: Account, count: int) -> LabelStudioId:
         with (
             LabelStudio(self.url, account.token, timeout_s=30.0) as label_studio,
             self.console.status(f"drawing {count} pictures and uploading them"),
@@ -145,12 +147,14 @@ class Demo:
         self.console.print(f"project {project_id} has {count} pictures")
         return project_id
 
-    def _connect(self, account: Account, project_id: int) -> None:
+    def _connect(self, account: Account, project_id: LabelStudioId) -> int:
+        """Returns our own id of the project."""
         connection = connecting.connect(self.settings, self.url, account.token or "", project_id)
         for step in connection.steps:
             self.console.print(f"  {step.name}: {step.finding}", highlight=False)
         if not connection.is_complete:
             raise LabelStudioError("the demo's project could not be connected; see the steps above")
+        return connection.project_id
 
     def _work_headless(self, account: Account) -> int:
         """Let the scripted annotator work in a new project, so that the first round is zero-shot.
@@ -158,12 +162,12 @@ class Demo:
         Returns:
             The exit code.
         """
-        project_id = self._create_project(account, annotator.PICTURES)
-        self._connect(account, project_id)
+        label_studio_id = self._create_project(account, annotator.PICTURES)
+        project_id = self._connect(account, label_studio_id)
         store = Store.open(self.settings)
         try:
             with LabelStudio(self.url, account.token, timeout_s=60.0) as label_studio:
-                rounds = Annotator(label_studio, store, project_id).work(self._show_round)
+                rounds = Annotator(label_studio, store, label_studio_id, project_id).work(self._show_round)
         finally:
             store.close()
         self.console.print(_table(rounds))

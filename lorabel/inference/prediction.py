@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from time import monotonic
 from typing import Self
 
 from pydantic import ValidationError
@@ -22,12 +23,15 @@ from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.visible_when import shown_controls
+from lorabel.media.deadline import deadline, is_deadline_over
 from lorabel.problems.base import Prediction, Problem, TaskData, build_input, with_resolved_media
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# Part of the time that is left in which texts of tasks are read; the rest is for the model server.
+READING_PART = 0.5
 LATE = "the time for one prediction is up (PREDICT_TIMEOUT_S)"
 
 
@@ -129,7 +133,9 @@ def predict(
         ModelServerError: there is no answer at all.
     """
     bindings = len(model.bound.bindings)
-    questions = [question for data in tasks for question in _questions(model, data, resolve)]
+    now = monotonic()
+    with deadline(now + READING_PART * (caller.deadline - now)):
+        questions = [question for data in tasks for question in _questions(model, data, resolve)]
     answers = ask(caller, questions)
     return [_merge(model, answers[i * bindings : (i + 1) * bindings]) for i in range(len(tasks))]
 
@@ -148,10 +154,11 @@ def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) ->
     """
     rows = [question.row() for question in questions if isinstance(question, Question)]
     outputs = iter(requests.send(caller, rows, LATE))
-    return [
-        question if isinstance(question, Unreadable) else _prediction(question, next(outputs))
-        for question in questions
-    ]
+    with deadline(caller.deadline):
+        return [
+            question if isinstance(question, Unreadable) else _prediction(question, next(outputs))
+            for question in questions
+        ]
 
 
 def _questions(
@@ -163,12 +170,16 @@ def _questions(
         try:
             contract = with_resolved_media(build_input(binding, data, model.settings), resolve)
         except UnreadableError as error:
-            questions.append(Unreadable(str(error), error.is_permanent))
+            questions.append(Unreadable(str(error), error.is_permanent, _is_late(error)))
         else:
             name = binding.from_name
             temperature = model.temperatures.get(name, 1.0)
             questions.append(Question(binding, data, contract, model.adapters.get(name), temperature))
     return questions
+
+
+def _is_late(error: UnreadableError) -> bool:
+    return not error.is_permanent and is_deadline_over()
 
 
 def _prediction(question: Question, answer: Output | Unreadable) -> Prediction | Unreadable:
@@ -183,6 +194,8 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
             calibrated_output = question.binding.calibrated(output, question.temperature)
             calibrated = question.binding.prediction(calibrated_output, question.data)
             prediction = replace(calibrated, regions=prediction.regions)
+    except UnreadableError as error:
+        return Unreadable(str(error), error.is_permanent, _is_late(error))
     except (ValidationError, ValueError, LookupError) as error:
         return _broken(question, f"{type(error).__name__}: {error}")
     if not isfinite(prediction.score):

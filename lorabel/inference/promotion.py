@@ -25,12 +25,14 @@ def promote(store: Store, model_client: ModelClient, project_id: int, number: in
 
     Raises:
         NotFoundError: no such project or version, or the folder of an adapter is missing.
-        ConflictError: an adapter was trained on another base model than the present one.
+        ConflictError: an adapter was trained on another base model than the present one; or the version's adapters
+            were removed.
     """
     with store.read() as session:
         projects.get(session, project_id)
         version = versions.get(session, project_id, number) if number else None
     if version is not None:
+        versions.require_adapters(version)
         preload(model_client, version.adapters, versions.families(version))
     with store.write() as session:
         project = session.get_one(Project, project_id, with_for_update=True)

@@ -19,6 +19,7 @@ from label_studio_sdk.base_client import LabelStudioBase
 from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.types.prediction_request import PredictionRequest
 
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import NEW_TOKEN, AccessToken
 from lorabel.label_studio.records import (
@@ -40,7 +41,8 @@ class LabelStudio:
     """Label Studio's API. Thread-safe.
 
     Every method that sends a request raises LabelStudioError if Label Studio cannot be reached, and its subclass
-    LabelStudioRefusedError if Label Studio answers with an error. The message says what to do.
+    LabelStudioRefusedError if Label Studio answers with an error. The message says what to do. Projects have
+    their ids in Label Studio here.
 
     Args:
         url: the address as this machine sees it; it may have a path.
@@ -84,7 +86,7 @@ class LabelStudio:
         with self._raising_our_errors():
             return str(self._sdk.users.whoami().email)
 
-    def project(self, project_id: int) -> ProjectInfo:
+    def project(self, project_id: LabelStudioId) -> ProjectInfo:
         """The settings of a project."""
         with self._raising_our_errors():
             project = self._sdk.projects.get(project_id)
@@ -95,14 +97,15 @@ class LabelStudio:
             project.model_version or "",
             bool(project.show_collab_predictions),
             project.sampling in (None, SEQUENTIAL),
+            project.created_at,
         )
 
-    def update_project(self, project_id: int, **settings: Any) -> None:
+    def update_project(self, project_id: LabelStudioId, **settings: Any) -> None:
         """Change settings of a project; they have Label Studio's names."""
         with self._raising_our_errors():
             self._sdk.projects.update(project_id, **settings)
 
-    def backends(self, project_id: int) -> list[Backend]:
+    def backends(self, project_id: LabelStudioId) -> list[Backend]:
         """The project's ML backends in Label Studio's order: only the first is asked for predictions.
 
         Label Studio calls /health and /setup of each backend before it answers.
@@ -121,7 +124,7 @@ class LabelStudio:
             for backend in backends
         ]
 
-    def add_backend(self, project_id: int, url: str, title: str, auth: tuple[str, str] | None) -> None:
+    def add_backend(self, project_id: LabelStudioId, url: str, title: str, auth: tuple[str, str] | None) -> None:
         """Connect an ML backend. Label Studio calls its /health and /setup, and adds a webhook to `<url>/webhook`.
 
         Args:
@@ -130,7 +133,7 @@ class LabelStudio:
         with self._raising_our_errors():
             self._sdk.ml.create(project=project_id, url=url, title=title, **_auth_columns(auth))
 
-    def update_backend(self, backend: Backend, project_id: int, auth: tuple[str, str] | None) -> None:
+    def update_backend(self, backend: Backend, project_id: LabelStudioId, auth: tuple[str, str] | None) -> None:
         """Change the login of an ML backend. Label Studio answers 500 if the request lacks `url` or `project`."""
         with self._raising_our_errors():
             self._sdk.ml.update(backend.id, project=project_id, url=backend.url, **_auth_columns(auth))
@@ -148,7 +151,7 @@ class LabelStudio:
         """
         return self.call("POST", f"/api/ml/{backend_id}/predict/test?random=true", timeout_s=110.0)
 
-    def webhooks(self, project_id: int) -> list[Webhook]:
+    def webhooks(self, project_id: LabelStudioId) -> list[Webhook]:
         """The webhooks of a project."""
         with self._raising_our_errors():
             webhooks = self._sdk.webhooks.list(project=str(project_id))
@@ -164,7 +167,7 @@ class LabelStudio:
             for webhook in webhooks
         ]
 
-    def add_webhook(self, project_id: int, url: str, headers: dict[str, str]) -> None:
+    def add_webhook(self, project_id: LabelStudioId, url: str, headers: dict[str, str]) -> None:
         """Add a webhook that sends every event of the project, with its payload and with these headers."""
         with self._raising_our_errors():
             self._sdk.webhooks.create(
@@ -183,13 +186,23 @@ class LabelStudio:
                 send_for_all_actions=True,
             )
 
-    def first_task(self, project_id: int) -> AnnotatedTask | None:
+    def delete_webhook(self, webhook_id: int) -> None:
+        """Delete a webhook."""
+        with self._raising_our_errors():
+            self._sdk.webhooks.delete(webhook_id)
+
+    def first_task(self, project_id: LabelStudioId) -> AnnotatedTask | None:
         """The task with the lowest id; None if the project has no task."""
         tasks = self.tasks_after(project_id, 0, page_size=1).tasks
         return tasks[0] if tasks else None
 
     def tasks_after(
-        self, project_id: int, last_id: int, *, only_unlabeled: bool = False, page_size: int = TASKS_PER_PAGE
+        self,
+        project_id: LabelStudioId,
+        last_id: int,
+        *,
+        only_unlabeled: bool = False,
+        page_size: int = TASKS_PER_PAGE,
     ) -> TaskPage:
         """The next tasks in the order of their ids.
 
@@ -200,12 +213,12 @@ class LabelStudio:
         filters = [_equal("total_annotations", 0)] if only_unlabeled else []
         return self._page(project_id, [_more_than("id", last_id), *filters], page_size)
 
-    def tasks_of(self, project_id: int, task_ids: Sequence[int]) -> list[AnnotatedTask]:
+    def tasks_of(self, project_id: LabelStudioId, task_ids: Sequence[int]) -> list[AnnotatedTask]:
         """The tasks with these ids, in the order of their ids; ids that do not exist are left out."""
         selected = {"all": False, "included": list(task_ids)}
         return self._page(project_id, [], len(task_ids), selectedItems=selected).tasks if task_ids else []
 
-    def add_predictions(self, project_id: int, predictions: Sequence[NewPrediction]) -> None:
+    def add_predictions(self, project_id: LabelStudioId, predictions: Sequence[NewPrediction]) -> None:
         """Add predictions: all of them or, on an error, none. Label Studio adds up to 500 in one transaction."""
         rows = [
             PredictionRequest(
@@ -219,16 +232,26 @@ class LabelStudio:
         with self._raising_our_errors():
             self._sdk.projects.import_predictions(project_id, request=rows)
 
-    def delete_predictions(self, project_id: int, model_version: str) -> None:
+    def delete_predictions(self, project_id: LabelStudioId, model_version: str) -> None:
         """Delete all predictions of a version. Label Studio also sets the project's `model_version` to null."""
         path = f"/api/projects/{project_id}/model-versions/"
         self.call("DELETE", path, json={"model_version": model_version})
 
-    def tasks(self, project_id: int) -> Iterator[AnnotatedTask]:
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete a prediction. It is no error if there is no such prediction any more."""
+        try:
+            self.call("DELETE", f"/api/predictions/{prediction_id}/")
+        except LabelStudioRefusedError as error:
+            if error.status_code != httpx.codes.NOT_FOUND:
+                raise
+
+    def tasks(self, project_id: LabelStudioId) -> Iterator[AnnotatedTask]:
         """All tasks, in the order of their ids."""
         return self._pages(project_id, [])
 
-    def annotated_tasks(self, project_id: int, changed_since: datetime | None = None) -> Iterator[AnnotatedTask]:
+    def annotated_tasks(
+        self, project_id: LabelStudioId, changed_since: datetime | None = None
+    ) -> Iterator[AnnotatedTask]:
         """All tasks with an annotation or a skip, each once; first those with an annotation.
 
         Args:
@@ -244,7 +267,7 @@ class LabelStudio:
                     seen.add(task.task_id)
                     yield task
 
-    def count_annotations(self, project_id: int) -> int:
+    def count_annotations(self, project_id: LabelStudioId) -> int:
         """How many annotations a project has, without skips, as Label Studio counts them."""
         return self._page(project_id, [], page_size=1).annotations
 
@@ -273,7 +296,7 @@ class LabelStudio:
             request["timeout"] = timeout_s
         return _json(self._send(method, path, **request))
 
-    def _pages(self, project_id: int, filters: list[dict[str, Any]]) -> Iterator[AnnotatedTask]:
+    def _pages(self, project_id: LabelStudioId, filters: list[dict[str, Any]]) -> Iterator[AnnotatedTask]:
         """Request each page by the last task's id, not by page number: no task is skipped when others are added or
         deleted meanwhile."""
         last_id = 0
@@ -283,7 +306,9 @@ class LabelStudio:
                 return
             last_id = page.tasks[-1].task_id
 
-    def _page(self, project_id: int, filters: list[dict[str, Any]], page_size: int, **query: Any) -> TaskPage:
+    def _page(
+        self, project_id: LabelStudioId, filters: list[dict[str, Any]], page_size: int, **query: Any
+    ) -> TaskPage:
         """With `fields=all`: without it, Label Studio cuts the list of model versions off after 500 characters."""
         task_query = {"filters": {"conjunction": "and", "items": filters}, "ordering": ["tasks:id"], **query}
         answer = self.call(
@@ -301,7 +326,7 @@ class LabelStudio:
                 task["id"],
                 task["data"],
                 task["annotations"],
-                frozenset(str(prediction["model_version"]) for prediction in task["predictions"]),
+                _ids_by_version(task["predictions"]),
             )
             for task in answer["tasks"]
         ]
@@ -334,6 +359,13 @@ class LabelStudio:
         if status_code == httpx.codes.UNAUTHORIZED:
             message += f"; the token is missing, wrong or of a kind that is not allowed: {NEW_TOKEN}"
         return LabelStudioRefusedError(message, status_code=status_code, detail=detail)
+
+
+def _ids_by_version(predictions: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    ids: dict[str, list[int]] = {}
+    for prediction in predictions:
+        ids.setdefault(str(prediction["model_version"]), []).append(prediction["id"])
+    return ids
 
 
 def _auth_columns(auth: tuple[str, str] | None) -> dict[str, Any]:

@@ -1,19 +1,27 @@
 """What the client of Label Studio's API takes and returns: tasks, predictions, projects, backends, webhooks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
 class AnnotatedTask(NamedTuple):
     """A task with all its annotations, skipped ones too; each is a dict as in webhook payloads.
 
-    `versions`: the model versions of the task's predictions.
+    `prediction_ids`: the ids of the task's predictions, by their model versions.
     """
 
     task_id: int
     data: dict[str, Any]
     annotations: list[dict[str, Any]]
-    versions: frozenset[str] = frozenset()
+    prediction_ids: Mapping[str, Sequence[int]] = MappingProxyType({})
+
+    @property
+    def versions(self) -> frozenset[str]:
+        """The model versions of the task's predictions."""
+        return frozenset(self.prediction_ids)
 
 
 class TaskPage(NamedTuple):
@@ -46,6 +54,7 @@ class ProjectInfo:
         model_version: title of the backend, or stored version, whose predictions annotators see.
         is_prelabeling: whether annotators see predictions at all.
         is_sequential: whether annotators get open tasks in the order of their ids.
+        created_at: None if Label Studio does not say it.
     """
 
     id: int
@@ -54,6 +63,7 @@ class ProjectInfo:
     model_version: str
     is_prelabeling: bool
     is_sequential: bool = True
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class Webhook:
     is_active: bool
     sends_payload: bool
     sends_all_actions: bool
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)  # with a password and a secret
 
     def is_right(self, headers: dict[str, str]) -> bool:
         """Whether the webhook sends every event, with its payload and with these headers, maybe among others."""

@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from lorabel.errors import UnreadableError
+from lorabel.media.deadline import check_deadline
 from lorabel.media.decode_memory import DecodeMemory
 
 Kind = Literal["video", "audio"]
@@ -59,7 +60,7 @@ class FrameLimits:
         if self.memory is None:
             return nullcontext()
         size_bytes = PROBE_PIXEL_BYTES * self.most_megapixels * 10**6
-        return self.memory.reserve(min(size_bytes, self.memory.limit_bytes))
+        return self.memory.reserve(min(size_bytes, self.memory.most_bytes))
 
     def decoding(self, stream: Any) -> AbstractContextManager[None]:
         """A context in which memory is reserved for decoding the stream."""
@@ -96,11 +97,16 @@ class Track:
         return self.keyframes[max(0, bisect_right(self.keyframes, moment) - 1)]
 
     def frames(self, keyframe: int) -> Iterator[Any]:
-        """Decode frames from the keyframe on, in the order of time. Broken packets are left out, as players do."""
+        """Decode frames from the keyframe on, in the order of time. Broken packets are left out, as players do.
+
+        Raises:
+            UnreadableError: for good; the pixels become larger. For now; the deadline has passed.
+        """
         pixel_format = self.stream.codec_context.format if self.stream.type == "video" else None
         most_bits = pixel_format.padded_bits_per_pixel if pixel_format else None
         self.container.seek(keyframe, stream=self.stream)
         for packet in self.container.demux(self.stream):
+            check_deadline()
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
@@ -195,6 +201,7 @@ def _track(container: InputContainer, stream: Any) -> Track:
     """
     start, end, keyframes = None, 0, []
     for count, packet in enumerate(container.demux(stream)):
+        check_deadline()
         if count > MOST_PACKETS:
             raise UnreadableError(f"the file has more than {MOST_PACKETS} packets", is_permanent=True)
         moment = packet.dts if packet.pts is None else packet.pts

@@ -2,12 +2,14 @@
 
 html5lib is linear on usual pages, but not on all: tags with thousands of attributes, tables with text outside of
 their cells, and deep nesting cost it the square of their number. What is known is limited or made linear; for
-everything else there is a limit on the processor's time, which grows with the length of the page.
+everything else there is a limit on the processor's time, which grows with the length of the page, and the deadline
+of `lorabel.media.deadline`.
 """
 
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import thread_time
 from typing import Any
@@ -17,6 +19,7 @@ from html5lib._tokenizer import HTMLTokenizer
 from html5lib.constants import tokenTypes
 
 from lorabel.errors import UnreadableError
+from lorabel.media.deadline import check_deadline, seconds_left
 
 # Longer pages are not parsed.
 MOST_CHARACTERS = 4_000_000
@@ -51,13 +54,14 @@ def parse_page(html: str, container: str | None) -> Any:
         The root of an ElementTree.
 
     Raises:
-        UnreadableError: for good; the page is too long, or is built to exhaust its reader.
+        UnreadableError: for good; the page is too long, or is built to exhaust its reader. For now; the deadline
+            has passed.
     """
     if len(html) > MOST_CHARACTERS:
         raise UnreadableError(
             f"the page has {len(html)} characters, more than {MOST_CHARACTERS}", is_permanent=True
         )
-    with _parse_lock:
+    with _turn():
         parser = _Parser(_Clock(len(html)), FREE_ELEMENTS + len(html))
         try:
             return parser.parse(html) if container is None else parser.parseFragment(html, container=container)
@@ -67,8 +71,20 @@ def parse_page(html: str, container: str | None) -> Any:
             ) from error
 
 
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Wait until no other page is parsed; after the deadline raise an UnreadableError, not for good."""
+    while not _parse_lock.acquire(timeout=seconds_left(threading.TIMEOUT_MAX)):
+        check_deadline()
+    try:
+        check_deadline()
+        yield
+    finally:
+        _parse_lock.release()
+
+
 class _Clock:
-    """Limits the processor's time of the thread that parses a page."""
+    """Limits the processor's time of the thread that parses a page, and looks at the deadline."""
 
     def __init__(self, characters: int) -> None:
         self._limit_s = min(FREE_S + S_PER_CHARACTER * characters, MOST_S)
@@ -78,7 +94,10 @@ class _Clock:
     def check(self) -> None:
         """Raise an UnreadableError if the time is over; looks at the clock now and then."""
         self._calls += 1
-        if self._calls % CHECK_EVERY == 0 and thread_time() > self._ends_at:
+        if self._calls % CHECK_EVERY:
+            return
+        check_deadline()
+        if thread_time() > self._ends_at:
             raise UnreadableError(
                 f"the page takes more than {self._limit_s:.1f} s to parse, which usual pages of its length do not",
                 is_permanent=True,

@@ -1,6 +1,7 @@
 """The bytes of a picture file -> an upright RGB picture. Fetching is in `lorabel.media.fetching`."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -9,12 +10,17 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from lorabel.errors import UnreadableError
+from lorabel.media.deadline import check_deadline
 from lorabel.media.decode_memory import DecodeMemory
+from lorabel.media.rgb import as_rgb
 
-# Formats that browsers show. EPS must not be among them: Pillow would start Ghostscript on a stranger's file.
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# Formats that browsers show; AVIF where Pillow was built with it.
+# EPS must not be among them: Pillow would start Ghostscript on a stranger's file.
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # EXIF's tag for the orientation, and what turns a picture with that orientation upright.
 ORIENTATION = 0x0112
 UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
@@ -39,15 +45,23 @@ BROKEN = (
     LookupError,
     TypeError,
     ArithmeticError,
-) + (AttributeError, Image.DecompressionBombError)
+) + (AttributeError, RuntimeError, Image.DecompressionBombError)
 # Pictures with more pixels are shrunk before they are turned and converted, if less is enough.
 LARGE_PX = 16_000_000
 # Pillow stores a pixel of most modes, RGB included, in 4 bytes.
 PIXEL_BYTES = 4
-# Modes whose pixels can be averaged without another copy.
+# Modes whose pixels, if none is transparent, can be averaged without another copy.
 SHRINKABLE = frozenset({"L", "RGB", "CMYK", "YCbCr"})
 # libwebp has two canvases, Pillow a copy and the picture. Measured: 16.1 bytes.
 WEBP_PIXEL_BYTES = 17
+# Four planes, two copies and the picture. Measured: 14 bytes; planes of 10 and 12 bits take 4 more.
+AVIF_PIXEL_BYTES = 20
+# Scans of a JPEG. Usual progressive files have about 10. Each costs libjpeg a pass over the picture, but need not
+# cost a byte for each block: a file of 23 kB with 500 scans took 10 s.
+MOST_SCANS = 64
+# A marker in a JPEG. FF 00 is a data byte, D0 to D7 are restart markers in a scan, and FF may come several times.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd8\xff]")
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 
 
 def decode_image(data: bytes, most_megapixels: int, enough_px: int | None = None) -> Image.Image:
@@ -59,14 +73,17 @@ def decode_image(data: bytes, most_megapixels: int, enough_px: int | None = None
             draft). Other pictures are shrunk after decoding if they have more than `LARGE_PX`.
 
     Raises:
-        UnreadableError: for good; the file is broken, has another format, or more than `most_megapixels`.
+        UnreadableError: for good; the file is broken, has another format, or more than `most_megapixels` or
+            MOST_SCANS. For now; the deadline has passed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             _check_pixels(_webp_pixels(data), most_megapixels)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
+            image: Image.Image = Image.open(_File(data), formats=PICTURE_FORMATS)
             _check_pixels(image.width * image.height, most_megapixels)
+            if isinstance(image, JpegImageFile):  # also of the format MPO
+                _check_scans(data)
             return _upright_rgb(image, enough_px)
     except BROKEN as error:
         # Not the error itself, which may quote the file.
@@ -111,13 +128,18 @@ def decoded_bytes(data: bytes, most_megapixels: int, enough_px: int) -> int:
 
 def _estimate(image: Image.Image, enough_px: int) -> int:
     pixels, bands = image.width * image.height, len(image.getbands())
-    if image.format == "JPEG":
+    if isinstance(image, JpegImageFile):
         image.draft("RGB", (enough_px, enough_px))
         # A progressive JPEG has all its coefficients in memory, 2 bytes each, at whatever scale it is decoded.
         return 2 * bands * pixels + 2 * PIXEL_BYTES * image.width * image.height
-    copies = 1 if image.mode in SHRINKABLE and _shrinking(image, enough_px) > 1 else 2
-    # A strip of a TIFF may be the whole picture.
-    return PIXEL_BYTES * pixels * (copies + (image.format == "TIFF"))
+    if image.format == "AVIF":
+        return AVIF_PIXEL_BYTES * pixels
+    copies = 1 if _is_shrinkable(image) and _shrinking(image, enough_px) > 1 else 2
+    strip_bytes = 0.0
+    if isinstance(image, TiffImageFile):
+        # A strip of a TIFF may be the whole picture, and is not shortened to 8 bits for each band yet.
+        strip_bytes = max(PIXEL_BYTES, sum(image.tag_v2.get(BITSPERSAMPLE, ())) / 8)
+    return int(pixels * (PIXEL_BYTES * copies + strip_bytes))
 
 
 def _upright_rgb(image: Image.Image, enough_px: int | None) -> Image.Image:
@@ -128,10 +150,13 @@ def _upright_rgb(image: Image.Image, enough_px: int | None) -> Image.Image:
     turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     shrinking = 1 if enough_px is None else _shrinking(image, enough_px)
     if shrinking > 1:
-        image = (image if image.mode in SHRINKABLE else image.convert("RGB")).reduce(shrinking)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
+        image = (image if _is_shrinkable(image) else as_rgb(image)).reduce(shrinking)
+    image = as_rgb(image)
     return image if turn is None else image.transpose(turn)
+
+
+def _is_shrinkable(image: Image.Image) -> bool:
+    return image.mode in SHRINKABLE and not image.has_transparency_data
 
 
 def _shrinking(image: Image.Image, enough_px: int) -> int:
@@ -146,6 +171,29 @@ def _check_pixels(pixels: int | None, most_megapixels: int) -> None:
             f"picture of {pixels / 1e6:.1f} megapixels, more than {most_megapixels} (MEDIA_MAX_MEGAPIXELS)",
             is_permanent=True,
         )
+
+
+class _File(io.BytesIO):
+    """A file whose reading ends at the deadline. Most of Pillow's decoders read 64 kB at a time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        check_deadline()
+        return super().read(size)
+
+
+def _check_scans(jpeg: bytes) -> None:
+    """Raise an UnreadableError, for good, if the JPEG has more than MOST_SCANS.
+
+    The markers are described in https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B.
+    """
+    scans = 0
+    found = MARKER.search(jpeg)
+    while found is not None and found[0][1] != END_OF_IMAGE:
+        scans += found[0][1] == START_OF_SCAN
+        if scans > MOST_SCANS:
+            raise UnreadableError(f"it is a JPEG of more than {MOST_SCANS} scans", is_permanent=True)
+        length = int.from_bytes(jpeg[found.end() : found.end() + 2])
+        found = MARKER.search(jpeg, found.end() + length)
 
 
 def _webp_pixels(data: bytes) -> int | None:

@@ -142,30 +142,18 @@ def keep_recalled(
         log.debug("project %d: %d tasks are not embedded: %s", caller.project_id, len(questions), error)
 
 
-def task_vectors(
+def embed_tasks(
     caller: PredictionCaller, bound: BoundConfig, tasks: Sequence[TaskData], resolve: Resolve
-) -> list[NDArray[np.float32] | None]:
-    """Vectors of tasks in one space: the space that most of the tasks are in. They are not stored.
+) -> list[TaskVector | None]:
+    """Vectors of tasks with their spaces, per task, in order; None for a task that cannot be read. They are not
+    stored.
 
-    Returns:
-        Per task, in order, a vector (dim,) of length 1; None for a task that cannot be read, or whose vector is in
-        another space.
+    The tasks of a project may be in several spaces. For example, an item of a `<List>` may be a picture in one
+    task and a text in another, and different families embed them.
 
     Raises:
         ConflictError: no control tag of the label config is served.
         ModelServerError: the model server failed, or the time is up.
-    """
-    vectors = embed_tasks(caller, bound, tasks, resolve)
-    return in_space(vectors, most_common_space(vectors))
-
-
-def embed_tasks(
-    caller: PredictionCaller, bound: BoundConfig, tasks: Sequence[TaskData], resolve: Resolve
-) -> list[TaskVector | None]:
-    """Vectors of tasks with their spaces, as `task_vectors`; None only for a task that cannot be read.
-
-    The tasks of a project may be in several spaces. For example, an item of a `<List>` may be a picture in one
-    task and a text in another, and different families embed them.
     """
     questions = [_question(bound, data, resolve) for data in tasks]
     answers = iter(embed(caller, [question for question in questions if question is not None]))

@@ -11,6 +11,7 @@ from time import monotonic
 
 from lorabel.contracts import EmbedInput, Modality
 from lorabel.database import task_embeddings
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import UnreadableError
@@ -38,6 +39,7 @@ class Indexing:
 
     store: Store
     client: LabelStudio
+    label_studio_id: LabelStudioId
     caller: PredictionCaller
     bound: BoundConfig
     resolve: Resolve
@@ -57,7 +59,7 @@ class Indexing:
             LabelStudioError, ModelServerError: the vectors of the pages before are stored.
         """
         while monotonic() < self.caller.deadline:
-            tasks = self.client.tasks_after(self.caller.project_id, cursor, page_size=self.page_size).tasks
+            tasks = self.client.tasks_after(self.label_studio_id, cursor, page_size=self.page_size).tasks
             last_id = tasks[-1].task_id if tasks else None
             self._forget_deleted(tasks, cursor, last_id)
             if last_id is None:

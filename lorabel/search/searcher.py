@@ -6,6 +6,7 @@ also finds texts.
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import monotonic
 
@@ -23,6 +24,7 @@ from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.label_studio.access import api_access, label_studio_access, require_api_access
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.media_authorizations import Authorizations
+from lorabel.label_studio.project_identity import project_client
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.search import embeddings
 from lorabel.search.indexing import Indexing
@@ -167,7 +169,7 @@ class Searcher:
         total: int | None = None
         try:
             with self._client(project) as client:
-                total = client.tasks_after(project.id, 0, page_size=1).total
+                total = client.tasks_after(project.label_studio_id, 0, page_size=1).total
                 with self._store.read() as session:
                     cursor = _cursor(session, project.id, space, total)
                 if cursor is not None:
@@ -182,7 +184,7 @@ class Searcher:
 
     def _embed_task(self, project: Project, bound: BoundConfig, task_id: int) -> TaskVector:
         with self._client(project) as client:
-            tasks = client.tasks_of(project.id, [task_id])
+            tasks = client.tasks_of(project.label_studio_id, [task_id])
         if not tasks:
             raise NotFoundError(f"project {project.id} has no task {task_id}")
         try:
@@ -196,16 +198,17 @@ class Searcher:
     def _indexing(self, project: Project, bound: BoundConfig, client: LabelStudio, seconds: float) -> Indexing:
         caller = PredictionCaller(self._model_client, project.id, Priority.BULK, monotonic() + seconds)
         resolve = self._authorizations.resolver(project, self._settings)
-        return Indexing(self._store, client, caller, bound, resolve, self._settings.bulk_page)
+        page_size = self._settings.bulk_page
+        return Indexing(self._store, client, project.label_studio_id, caller, bound, resolve, page_size)
 
     def _caller(self, project_id: int, priority: Priority) -> PredictionCaller:
         return PredictionCaller(
             self._model_client, project_id, priority, monotonic() + self._settings.predict_timeout_s
         )
 
-    def _client(self, project: Project) -> LabelStudio:
+    def _client(self, project: Project) -> AbstractContextManager[LabelStudio]:
         access = require_api_access(project, self._settings, "its tasks cannot be read")
-        return LabelStudio(access.url, access.api_key, LABEL_STUDIO_TIMEOUT_S)
+        return project_client(project, access, LABEL_STUDIO_TIMEOUT_S)
 
 
 def task_links(project: Project, settings: Settings, hits: Sequence[Hit]) -> list[str | None]:
@@ -213,7 +216,7 @@ def task_links(project: Project, settings: Settings, hits: Sequence[Hit]) -> lis
     access = label_studio_access(project, settings)
     if access is None:
         return [None] * len(hits)
-    return [f"{access.url.rstrip('/')}/projects/{project.id}/data?task={hit.task_id}" for hit in hits]
+    return [f"{access.url.rstrip('/')}/projects/{project.label_studio_id}/data?task={hit.task_id}" for hit in hits]
 
 
 def _cursor(session: Session, project_id: int, space: str | None, task_count: int) -> int | None:

@@ -5,7 +5,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from backend.app import STATUS_CODES, create_app
 from backend.services import EXTENSION, Services
@@ -114,6 +114,18 @@ def test_an_unexpected_error_is_answered_without_its_message(
     assert answer.status_code == 500
     assert answer.json["error"] == "our fault: ZeroDivisionError; the log has more"
     assert "division by zero" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["DROP TABLE event", "ALTER TABLE event DROP COLUMN error"])
+def test_a_database_that_is_not_migrated_is_answered_with_what_to_do(
+    app: Flask, services: Services, change: str
+) -> None:
+    """As when an older copy of the database is restored under the running backend."""
+    with services.store.write() as session:
+        session.execute(text(change))
+    answer = app.test_client().get("/api/v1/events")
+    assert answer.status_code == 500
+    assert "`lorabel migrate`" in answer.json["error"]
 
 
 def test_two_apps_share_nothing(settings: Settings, client: FlaskClient) -> None:

@@ -7,8 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.services import Services
-from lorabel.database import bulk_runs, projects
-from lorabel.database.tables import BulkRun
+from lorabel.database import bulk_runs, label_error_reports, leases, projects
+from lorabel.database.tables import BulkRun, RunState
 from lorabel.inference.messages import Priority
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -19,11 +19,11 @@ class FakeJobs:
     """Stands in for the queues and records the jobs that were enqueued."""
 
     def __init__(self) -> None:
-        self.preannotated: list[int] = []
+        self.carried_out: list[int] = []
         self.looked_ahead: list[tuple[int, int]] = []
 
-    def preannotate(self, run: BulkRun) -> bool:
-        self.preannotated.append(run.id)
+    def carry_out(self, run: BulkRun) -> bool:
+        self.carried_out.append(run.id)
         return True
 
     def look_ahead(self, project_id: int, *, after: int = 0) -> bool:
@@ -55,9 +55,45 @@ def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: FakeJ
     answer = client.post("/api/v1/projects/1/order", json={"strategy": "diversity"})
     assert answer.status_code == 202
     assert (answer.json["strategy"], answer.json["only_unlabeled"]) == ("diversity", True)
-    assert jobs.preannotated == [answer.json["id"]]
+    assert jobs.carried_out == [answer.json["id"]]
     refused = client.post("/api/v1/projects/1/order", json={"strategy": "alphabet"})
     assert refused.status_code == 400 and "strategy: Input should be 'uncertainty'" in refused.json["error"]
+
+
+def test_label_errors_are_looked_for_by_a_run_and_a_request_for_them_computes_nothing(
+    client: FlaskClient, services: Services, jobs: FakeJobs, model_server: FakeModelServer
+) -> None:
+    """Label Studio needs no token for it."""
+    client.post("/setup", json=requests.setup())
+    assert client.get("/api/v1/projects/1/label-errors").json == {"run": None, "report": None}
+    answer = client.post("/api/v1/projects/1/label-errors")
+    assert (answer.status_code, answer.json["kind"], answer.json["state"]) == (202, "label_errors", "queued")
+    assert client.post("/api/v1/projects/1/label-errors").json == answer.json, "it is not queued twice"
+    assert jobs.carried_out == [answer.json["id"]] * 2
+    run = leases.claim(services.store, BulkRun, answer.json["id"])
+    assert run is not None
+    leases.report(services.store, run, version_number=0, total=25, done=10)
+    shown = client.get("/api/v1/projects/1/label-errors").json
+    assert (shown["run"]["state"], shown["run"]["done"], shown["run"]["total"]) == ("running", 10, 25)
+    assert shown["report"] is None
+    fields = ("from_name", "task_id", "annotation_id", "given", "suggested", "score")
+    error = dict(zip(fields, ("label", 3, 103, "red", "blue", 0.25), strict=True))
+    with services.store.write() as session:
+        leases.finish(session, run, RunState.FINISHED)
+        label_error_reports.write(session, run, 25, [error], [])
+    report = client.get("/api/v1/projects/1/label-errors").json["report"]
+    assert report.pop("found_at") > answer.json["created_at"]
+    assert report == {
+        "run_id": run.id,
+        "version": "p1.v0",
+        "checked": 25,
+        "found": 1,
+        "left_out": [],
+        "errors": [error],
+    }
+    assert model_server.embedded == []
+    assert client.get("/api/v1/projects/9/label-errors").status_code == 404
+    assert client.post("/api/v1/projects/9/label-errors").status_code == 404
 
 
 @pytest.mark.usefixtures("connected")
@@ -71,7 +107,7 @@ def test_a_run_is_queued_shown_and_cancelled(client: FlaskClient, jobs: FakeJobs
         False,
         None,
     )
-    assert jobs.preannotated == [run["id"]]
+    assert jobs.carried_out == [run["id"]]
     assert client.get("/api/v1/projects/1/preannotations").json == {"runs": [run]}
     assert client.get(f"/api/v1/projects/1/preannotations/{run['id']}").json == run
     cancelled = client.post(f"/api/v1/projects/1/preannotations/{run['id']}/cancel").json
@@ -92,7 +128,7 @@ def test_without_task_ids_a_run_has_all_tasks_or_by_default_those_without_an_ann
 @pytest.mark.parametrize("body", [{"task_ids": []}, {"task_ids": ["1"]}, {"only_unlabeled": "perhaps"}, []])
 def test_a_malformed_request_is_refused(client: FlaskClient, jobs: FakeJobs, body: Any) -> None:
     assert client.post("/api/v1/projects/1/preannotate", json=body).status_code == 400
-    assert jobs.preannotated == []
+    assert jobs.carried_out == []
 
 
 def test_a_run_without_a_token_is_refused_with_what_to_do(client: FlaskClient) -> None:
@@ -120,7 +156,7 @@ def test_the_unanswered_tasks_of_a_request_for_many_become_a_bulk_run(
     with services.store.read() as session:
         (run,) = bulk_runs.list_of(session, 1)
     assert run.task_ids == list(range(256, 300)), "tasks that cannot be read are not part of the run"
-    assert jobs.preannotated == [run.id]
+    assert jobs.carried_out == [run.id]
     assert model_server.requests[0].priority == Priority.BULK
 
 
@@ -135,7 +171,7 @@ def test_all_tasks_of_a_request_become_a_bulk_run_if_the_model_server_fails_at_o
     with services.store.read() as session:
         (run,) = bulk_runs.list_of(session, 1)
     assert run.task_ids == [1, 2]
-    assert jobs.preannotated == [run.id]
+    assert jobs.carried_out == [run.id]
     assert client.post("/predict", json=requests.predict(picture(1, "red"))).status_code in (502, 503)
 
 
@@ -145,7 +181,7 @@ def test_without_a_token_unanswered_tasks_become_no_bulk_run_and_are_logged(
 ) -> None:
     entries = results(client, *(picture(i, "blue") for i in range(300)))
     assert entries[256:] == [[]] * 44
-    assert jobs.preannotated == []
+    assert jobs.carried_out == []
     assert "44 tasks stay without a prediction: project 1: predictions cannot be written back" in caplog.text
 
 

@@ -57,6 +57,7 @@ def wait_for(client: httpx.Client) -> None:
     pytest.fail("the backend does not answer")
 
 
+@pytest.mark.slow
 def test_gunicorn_serves_the_requests_of_label_studio(settings: Settings, model_server: FakeModelServer) -> None:
     with gunicorn(settings) as client:
         assert client.get("/health").json()["status"] == "UP"

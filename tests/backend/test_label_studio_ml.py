@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import select
 
+from lorabel.database import projects, webhook_secrets
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, Project
+from lorabel.errors import ForgedEventError
 from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -59,9 +63,22 @@ def model(
 
 def test_setup_names_the_live_version(model: Any, store: Store) -> None:
     assert model("1", requests.CONFIG).get("model_version") == "p1.v0"
-    with store.write() as session:
-        session.add(Project(id=1, live_number=2))
+    projects.upsert(store, 1, live_number=2)
     assert model("1", requests.CONFIG).get("model_version") == "p1.v2"
+
+
+def test_a_second_project_1_is_told_apart_by_the_request_since_label_studio_ml_drops_its_creation_time(
+    model: Any,
+) -> None:
+    app = Flask("label-studio-ml")
+    versions = []
+    for key in ("1.1795324321", "1.1795626000"):
+        with app.test_request_context("/predict", method="POST", json={"project": key}):
+            setup_version = model("1", requests.CONFIG).get("model_version")
+            (entry,) = model("1", requests.CONFIG).predict([requests.task(1)])
+            assert entry["model_version"] == setup_version
+            versions.append(setup_version)
+    assert versions == ["p1.v0", "p1000000.v0"]
 
 
 def test_a_model_without_project_can_be_made(model: Any) -> None:
@@ -91,6 +108,19 @@ def test_extra_params_may_be_an_object(model: Any, store: Store) -> None:
     model("1", requests.CONFIG).set_extra_params({"train_after_annotations": 2})
     with store.read() as session:
         assert session.get_one(Project, 1).extra_params == {"train_after_annotations": 2}
+
+
+def test_the_secret_of_a_project_is_read_from_the_request(model: Any, store: Store) -> None:
+    projects.upsert(store, 1, label_config=requests.CONFIG)
+    webhook_secrets.announce(store, 1, "our-secret")
+    webhook_secrets.enforce(store, 1, timedelta())
+    data = requests.event("TASKS_DELETED", tasks=[])
+    event = data.pop("action")
+    for headers in ({}, {"Lorabel-Secret": "guessed"}):
+        with Flask("label-studio-ml").test_request_context(headers=headers), pytest.raises(ForgedEventError):
+            model("1", requests.CONFIG).fit(event, data)
+    with Flask("label-studio-ml").test_request_context(headers={"Lorabel-Secret": "our-secret"}):
+        assert model("1", requests.CONFIG).fit(event, data) == {"status": "ok"}
 
 
 def test_events_are_stored_for_the_workers(model: Any, store: Store) -> None:

@@ -66,6 +66,8 @@ REQUESTS = [
     ("get", "/api/v1/projects/2/search?task=1", None),
     ("post", "/api/v1/projects/1/train", None),
     ("post", "/api/v1/projects/1/preannotate", {"task_ids": [1]}),
+    ("post", "/api/v1/projects/1/label-errors", None),
+    ("get", "/api/v1/projects/1/label-errors", None),
     ("get", "/api/v1/projects/1/preannotations", None),
     ("get", "/api/v1/projects/1/preannotations/1", None),
     ("post", "/api/v1/projects/1/preannotations/1/cancel", None),

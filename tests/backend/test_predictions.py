@@ -269,6 +269,7 @@ def test_after_a_failure_half_way_the_remaining_tasks_are_asked_again(
     assert entries[256:] == [[]] * 44
 
 
+@pytest.mark.slow
 def test_tasks_that_are_not_ready_at_the_deadline_are_asked_again(
     settings: Settings, model_server: FakeModelServer
 ) -> None:

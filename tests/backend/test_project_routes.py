@@ -1,13 +1,11 @@
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from backend.services import Services
-from lorabel.curation import label_errors
 from lorabel.database.tables import Annotation, Event, EventState, Project, now
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
@@ -179,36 +177,6 @@ def test_events_are_listed_by_their_state(client: FlaskClient, services: Service
     answer = client.get("/api/v1/events?state=lost")
     assert answer.status_code == 400
     assert "pending" in answer.json["error"]
-
-
-def test_label_errors_are_listed_with_the_given_and_the_suggested_label(
-    client: FlaskClient, services: Services, project: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def vectors(caller: Any, bound: Any, tasks: list[dict[str, Any]], resolve: Any) -> list[Any]:
-        shown = [task["image"].rsplit("/", 1)[1].removesuffix(".png").split("-") for task in tasks]
-        return [np.array([colour == "red", colour == "blue", int(n) / 100], dtype="f4") for colour, n in shown]
-
-    monkeypatch.setattr(label_errors, "task_vectors", vectors)
-    answer = client.get(f"{P1}/label-errors")
-    assert answer.status_code == 409
-    assert "none of its 0 annotations says something in words" in answer.json["error"]
-    for number in range(1, 22):
-        shown = "red" if number % 2 else "blue"
-        given = "blue" if number == 21 else shown
-        region = {"from_name": "label", "type": "choices", "value": {"choices": [given]}}
-        data = {"image": f"http://p.test/{shown}-{number}.png"}
-        annotate(services, number, result=[region], task_data=data)
-    label_error_list = client.get(f"{P1}/label-errors").json
-    assert (label_error_list["checked"], label_error_list["left_out"]) == (21, [])
-    (error,) = label_error_list["errors"]
-    assert 0 <= error.pop("score") < 0.5
-    assert error == {
-        "from_name": "label",
-        "task_id": 21,
-        "annotation_id": 21,
-        "given": "blue",
-        "suggested": "red",
-    }
 
 
 @pytest.mark.parametrize("digits", ["²", "٣", "9" * 10, "9" * 20, "9" * 5000, "1" + "0" * 5000, "-1", "1e3"])

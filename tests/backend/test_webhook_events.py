@@ -217,6 +217,7 @@ def test_a_body_that_is_no_json_is_refused_and_nothing_is_stored(
 def test_start_training_is_answered_with_the_id_of_a_run(
     client: FlaskClient, services: Services, jobs: FakeJobs
 ) -> None:
+    client.post("/setup", json=requests.setup())
     answer = client.post("/webhook", json=requests.event("START_TRAINING"))
     [run] = runs(services)
     assert (answer.status_code, answer.json) == (200, {"status": "ok", "job": str(run.id)})
@@ -228,6 +229,7 @@ def test_start_training_is_answered_with_the_id_of_a_run(
 def test_start_training_twice_and_before_its_annotation_is_one_run(
     client: FlaskClient, services: Services, jobs: FakeJobs
 ) -> None:
+    client.post("/setup", json=requests.setup())
     first = client.post("/webhook", json=requests.event("START_TRAINING")).json
     client.post("/webhook", json=requests.event("ANNOTATION_CREATED", **EVENTS["ANNOTATION_CREATED"]))
     second = client.post("/webhook", json=requests.event("START_TRAINING")).json
@@ -249,6 +251,7 @@ def test_without_redis_every_event_is_stored_and_answered(without_redis: Flask, 
     assert [event.action for event in stored(without_redis.extensions[EXTENSION])] == [action]
 
 
+@pytest.mark.slow
 def test_a_bulk_event_of_5000_items_is_stored_as_it_came(client: FlaskClient, services: Services) -> None:
     annotations = [requests.annotation(i, i) | {"unique_id": "x" * 900} for i in range(5000)]
     tasks = [requests.task(i, meta="y" * 500) for i in range(5000)]
@@ -264,7 +267,7 @@ def test_an_event_that_cannot_be_stored_is_answered_with_500(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("backend.event_writer.projects.ensure_all", fail)
+    monkeypatch.setattr("backend.event_writer.EventWriter._write", fail)
     answer = app.test_client().post("/webhook", json=requests.event("PROJECT_UPDATED"))
     assert answer.status_code == 500
     assert stored(services) == []
@@ -277,6 +280,7 @@ def test_start_training_that_fails_half_way_stays_pending_for_the_sweep(
     def fail(*_: Any) -> None:
         raise OSError("killed")
 
+    app.test_client().post("/setup", json=requests.setup())
     monkeypatch.setattr("backend.webhook_events.training_runs.request", fail)
     assert app.test_client().post("/webhook", json=requests.event("START_TRAINING")).status_code == 500
     assert [event.state for event in stored(services)] == [EventState.PENDING]

@@ -74,8 +74,8 @@ def start_lorabel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 @pytest.fixture(scope="session")
 def lorabel_up(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
-    """All of Lorabel, shared by the tests that kill nothing."""
-    return start_lorabel()
+    """All of Lorabel, shared by the tests that kill nothing. It never trains, so live versions do not change."""
+    return start_lorabel({"TRAIN_AFTER_ANNOTATIONS": "1000000", "TRAIN_MIN_ANNOTATIONS": "1000000"})
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from lorabel.database import projects, webhook_secrets
 from lorabel.database.store import Store
 from lorabel.database.tables import Event, Project, TrainingRun
 from lorabel.labeling.label_config import parse
@@ -137,6 +139,19 @@ def test_events_are_stored_for_the_workers_and_a_new_live_version_gets_a_new_nam
     wait_until(lambda: runs(store) == [1])
     assert actions(store) == ["ANNOTATION_CREATED", "START_TRAINING"]
     wait_until(lambda: version(started).isdigit())
+
+
+def test_events_without_the_secret_of_their_project_are_not_stored(started: httpx.Client, store: Store) -> None:
+    """1.0.9 answers every event with 200 before we see it, in another process."""
+    projects.upsert(store, 1, label_config="<View/>")
+    webhook_secrets.announce(store, 1, "our-secret")
+    webhook_secrets.enforce(store, 1, timedelta())
+    started.post("/setup", json=recorded("connect-setup"))
+    started.post("/webhook", json=recorded("accept-webhook-annotation_created"))
+    time.sleep(1.1)  # label-studio-ml 1.0.9 names its jobs by the second
+    headers = {webhook_secrets.HEADER: "our-secret"}
+    started.post("/webhook", json=recorded("ground-truth-webhook-annotation_updated"), headers=headers)
+    wait_until(lambda: actions(store) == ["ANNOTATION_UPDATED"])
 
 
 def actions(store: Store) -> list[str]:

@@ -1,7 +1,6 @@
 """The labeling stream of the real Label Studio follows the order that Lorabel writes."""
 
 import subprocess
-from collections.abc import Callable
 
 import pytest
 
@@ -52,18 +51,12 @@ def label_next(client: LabelStudio, project_id: int, count: int) -> list[int]:
     return task_ids
 
 
-@pytest.fixture(scope="module")
-def lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
-    """A Lorabel that never trains, so that the live version does not change."""
-    return start_lorabel({"TRAIN_AFTER_ANNOTATIONS": "1000000", "TRAIN_MIN_ANNOTATIONS": "1000000"})
-
-
 def test_the_labeling_stream_follows_the_order_and_a_new_order_replaces_the_old(
-    lorabel: Lorabel, label_studio: Server, client: LabelStudio
+    lorabel_up: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     project_id = create_project(client, TASKS)
-    assert connect(lorabel.settings, label_studio.url, label_studio.token, project_id).is_complete
-    output = order(lorabel, project_id, "uncertainty")
+    assert connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id).is_complete
+    output = order(lorabel_up, project_id, "uncertainty")
     assert f"{TASKS} tasks ordered by uncertainty, 0 failed" in output
     order_scores = written(client, project_id, TITLE)
     least_certain_first = label_next(client, project_id, 5)
@@ -77,7 +70,7 @@ def test_the_labeling_stream_follows_the_order_and_a_new_order_replaces_the_old(
     assert (project.model_version, project.is_prelabeling, project.is_sequential) == (TITLE, True, False)
 
     left = order_scores.keys() - set(least_certain_first)
-    assert f"{len(left)} tasks ordered by random" in order(lorabel, project_id, "random")
+    assert f"{len(left)} tasks ordered by random" in order(lorabel_up, project_id, "random")
     random_scores = written(client, project_id, TITLE)
     assert random_scores.keys() == left, "the former order is deleted"
     at_random = sorted(random_scores, key=random_scores.__getitem__)

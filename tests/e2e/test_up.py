@@ -31,6 +31,11 @@ def up_again(lorabel: Lorabel) -> subprocess.CompletedProcess[str]:
     return subprocess.run([PROGRAM, "up"], env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.fixture(scope="module")
+def running(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
+    return start_lorabel()
+
+
 def end(lorabel: Lorabel) -> None:
     kill_group(lorabel.process)
 
@@ -42,13 +47,11 @@ def is_healthy(lorabel: Lorabel) -> bool:
         return False
 
 
-def test_a_second_up_names_the_first_and_does_not_disturb_it(start_lorabel: Callable[..., Lorabel]) -> None:
-    lorabel = start_lorabel()
-    second = up_again(lorabel)
+def test_a_second_up_names_the_first_and_does_not_disturb_it(running: Lorabel) -> None:
+    second = up_again(running)
     assert second.returncode == 1
-    assert f"is in use by process {lorabel.process.pid}" in " ".join(second.stderr.split())
-    assert is_healthy(lorabel)
-    end(lorabel)
+    assert f"is in use by process {running.process.pid}" in " ".join(second.stderr.split())
+    assert is_healthy(running)
 
 
 def test_a_killed_up_leaves_no_process_and_the_next_gets_ready(tmp_path: Path) -> None:
@@ -65,22 +68,18 @@ def test_a_killed_up_leaves_no_process_and_the_next_gets_ready(tmp_path: Path) -
         end(successor)
 
 
-def test_predict_is_back_within_seconds_after_the_kill_of_gunicorns_masters(
-    start_lorabel: Callable[..., Lorabel],
-) -> None:
+def test_predict_is_back_within_seconds_after_the_kill_of_gunicorns_masters(running: Lorabel) -> None:
     """Their workers live on and hold the ports until the supervisor ends them."""
-    lorabel = start_lorabel()
-    assert _answers_predict(lorabel)
+    assert _answers_predict(running)
     parts = ("backend", "model_server")
     for part in parts:
-        kill_alone(lorabel, part)
+        kill_alone(running, part)
 
     def listen_again() -> bool:
-        return all(_log(lorabel, part).count("Listening at") == 2 for part in parts)
+        return all(_log(running, part).count("Listening at") == 2 for part in parts)
 
     wait_until(listen_again, RECOVERY_TIMEOUT_S, "both listen again")
-    wait_until(lambda: _answers_predict(lorabel), RECOVERY_TIMEOUT_S, "/predict answers")
-    end(lorabel)
+    wait_until(lambda: _answers_predict(running), RECOVERY_TIMEOUT_S, "/predict answers")
 
 
 @pytest.mark.parametrize("redis", ["installed", "embedded"])

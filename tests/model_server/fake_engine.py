@@ -14,6 +14,7 @@ from lorabel.contracts import LabelScores, LabelsInput, MediaRef, media_of
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Fetch
 from lorabel.families.cache import FeatureCache
+from lorabel.families.loading import family_types
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from model_server.engine import Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
@@ -23,6 +24,7 @@ from tests import questions
 from tests.questions import about_picture
 
 TIMEOUT_S = 10.0
+SECRET = "hunter2"
 ILLEGAL_ACCESS = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later"
 
 
@@ -36,6 +38,7 @@ class FakeFamily:
         row_s: seconds that a row takes on the device.
         error: is raised for each batch.
         open: `predict` waits until it is set.
+        slow: preparing a file of this length waits until `open` is set.
         busy: is set once `predict` was called.
         batches: the examples of each call that raised no error.
         calls: number of calls.
@@ -46,6 +49,7 @@ class FakeFamily:
     too_large: int | None = None
     row_s: float = 0.0
     error: Exception | None = None
+    slow: int | None = None
     calls: int = 0
     open: threading.Event = field(default_factory=threading.Event)
     busy: threading.Event = field(default_factory=threading.Event)
@@ -55,7 +59,10 @@ class FakeFamily:
         return None
 
     def prepare(self, question: LabelsInput, fetch: Fetch) -> int:
-        return sum(len(fetch(media)) for media in media_of(question))
+        length = sum(len(fetch(media)) for media in media_of(question))
+        if length == self.slow:
+            assert self.open.wait(TIMEOUT_S)
+        return length
 
     def predict(self, examples: Sequence[int], adapters: Any, bank: Any, cache: Any) -> list[LabelScores]:
         self.busy.set()
@@ -92,6 +99,8 @@ def fetch(media: MediaRef) -> bytes:
         raise UnreadableError("not public", is_permanent=False)
     if media.url == "bug":
         raise RuntimeError("a bug")
+    if media.url == "quoted":
+        raise ValueError(f"found {SECRET!r} " + "and so on\n" * 100)
     return b"x" * int(media.url)
 
 
@@ -100,6 +109,7 @@ def load_no_family(family_type: Any) -> LoadedFamily:
 
 
 def make_engine(family: FakeFamily, on_failure: Callable[[], None] = lambda: None, **limits: int) -> Engine:
+    family_types()  # imports all families, which would count towards the time of the first row
     loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
     sizes = {"max_batch": 8, "max_waiting": 100, **limits}
     family_pool = FamilyPool(load_no_family, [loaded_family])

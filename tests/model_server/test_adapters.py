@@ -1,5 +1,6 @@
 """The adapter bank against PEFT: each row of a mixed batch equals what PEFT computes with that adapter alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def peft_features(source: str, folder: Path | None, pixels: torch.Tensor) -> tor
     return model.encode_image(pixels)
 
 
+@pytest.mark.slow
 def test_each_row_of_a_mixed_batch_equals_peft_alone_for_ranks_4_8_and_16(source: str, tmp_path: Path) -> None:
     adapter_folders = AdapterFolders(tmp_path / "adapters")
     names = [
@@ -82,6 +84,7 @@ def test_the_least_recently_used_adapters_are_evicted_when_memory_is_full(source
     assert bank.nbytes == 3 * size, "two adapters, and the zeros of the base model"
 
 
+@pytest.mark.slow
 def test_one_batch_may_use_more_adapters_than_fit_into_memory(source: str, tmp_path: Path) -> None:
     adapter_folders = AdapterFolders(tmp_path / "adapters")
     *names, last = (save_random_adapter(load(source), adapter_folders, f"p1.v{i}", 4) for i in (1, 2, 3, 4))
@@ -97,6 +100,7 @@ def test_one_batch_may_use_more_adapters_than_fit_into_memory(source: str, tmp_p
     assert bank.names == [last], "the others are evicted once the batch has ended"
 
 
+@pytest.mark.slow
 def test_adapters_are_loaded_and_evicted_while_a_batch_is_computed(source: str, tmp_path: Path) -> None:
     """The batch keeps its adapters, whatever others are loaded, of whatever rank."""
     adapter_folders = AdapterFolders(tmp_path / "adapters")
@@ -171,6 +175,34 @@ def test_an_adapter_for_another_base_model_is_refused_and_named(source: str, tmp
     save_file({key: value[..., :5].contiguous() for key, value in load_file(weights).items()}, weights)
     bank = AdapterBank(load(source), adapter_folders, memory_bytes=10**9)
     with pytest.raises(UnreadableError, match=r"p7\.v1/label.*does not fit.*MODEL_DUAL_ENCODER"):
+        bank.load(name)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "is_refused"),
+    [
+        ("local-dir:/elsewhere/base", False),
+        ("/elsewhere/base", False),
+        (None, False),
+        ("local-dir:/elsewhere/other", True),
+        ("hf-hub:someone/base", True),
+    ],
+)
+def test_an_adapter_that_names_another_base_model_of_the_same_shape_is_refused(
+    source: str, tmp_path: Path, recorded: str | None, is_refused: bool
+) -> None:
+    """The base model is in the folder `base`, which may have been moved."""
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    name = save_random_adapter(load(source), adapter_folders, "p7.v1", 4)
+    config = adapter_folders.path(name) / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": recorded}))
+    bank = AdapterBank(load(source), adapter_folders, memory_bytes=10**9)
+    if not is_refused:
+        bank.load(name)
+        return
+    with pytest.raises(
+        UnreadableError, match=rf"p7\.v1/label was trained on '{recorded}', not on .*MODEL_DUAL_ENCODER"
+    ):
         bank.load(name)
 
 

@@ -9,14 +9,22 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lorabel.contracts import MediaRef
-from lorabel.errors import ModelServerBusyError, RequestTooLargeError, UnreadableError
+from lorabel.errors import (
+    MOST_REASON_CHARACTERS,
+    LorabelError,
+    ModelServerBusyError,
+    RequestTooLargeError,
+    UnreadableError,
+)
 from lorabel.families.cache import FeatureCache
 from lorabel.inference.messages import Priority
 from model_server.engine import BACKGROUND_BATCH_S, MAX_IN_PROGRESS, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.metrics import Metrics
+from model_server.rows import failure_of
 from tests.model_server.fake_engine import (
+    SECRET,
     TIMEOUT_S,
     FakeBank,
     FakeFamily,
@@ -49,7 +57,32 @@ def test_answers_keep_the_order_and_a_bad_row_does_not_affect_others(engine: Eng
     results = answers(engine, [row(3), row("broken"), row(1), row("forbidden"), row("bug"), row(2)])
     assert lengths(results) == [3, None, 1, None, None, 2]
     errors = [(result.error.reason, result.error.is_permanent) for result in results if result.error]
-    assert errors == [("no readable picture", True), ("not public", False), ("RuntimeError: a bug", False)]
+    bug = "RuntimeError in the model server, whose log has more"
+    assert errors == [("no readable picture", True), ("not public", False), (bug, False)]
+
+
+def test_a_reason_is_a_short_line_and_does_not_quote_what_was_read(engine: Engine) -> None:
+    (result,) = answers(engine, [row("quoted")])
+    assert result.error is not None and not result.error.is_permanent
+    assert SECRET not in result.error.reason
+    assert result.error.reason == "ValueError in the model server, whose log has more"
+
+
+def test_a_long_message_of_ours_is_cut_to_a_short_line() -> None:
+    error = failure_of(LorabelError("control tag\n" * 1000)).error
+    assert error is not None and error.reason.startswith("LorabelError: control tag control tag")
+    assert "\n" not in error.reason and len(error.reason) <= MOST_REASON_CHARACTERS
+
+
+def test_slow_files_of_one_project_leave_threads_to_other_projects(family: FakeFamily) -> None:
+    family.slow = 7
+    engine = make_engine(family)
+    slow = submit(engine, [row(7) for _ in range(20)], project=1)
+    (other,) = submit(engine, [row(3)], project=2)
+    wait_until(lambda: len(engine._ready) or family.busy.is_set())
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in (other, *slow)]) == [3] + [7] * 20
+    engine.close()
 
 
 def test_a_batch_has_all_rows_that_wait_when_the_device_becomes_free(engine: Engine, family: FakeFamily) -> None:

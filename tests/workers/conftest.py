@@ -20,10 +20,10 @@ class NotedJobs:
     """Fakes the queues, and notes which bulk runs were put on them."""
 
     def __init__(self) -> None:
-        self.preannotated: list[int] = []
+        self.carried_out: list[int] = []
 
-    def preannotate(self, run: BulkRun) -> bool:
-        self.preannotated.append(run.id)
+    def carry_out(self, run: BulkRun) -> bool:
+        self.carried_out.append(run.id)
         return True
 
 

@@ -89,6 +89,7 @@ def version_of(store: Store, run: TrainingRun) -> ModelVersion:
         return versions.get(session, PROJECT, run.version_number)
 
 
+@pytest.mark.slow
 def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Services, store: Store) -> None:
     annotate(store, 1, 50)
     run = train(store)
@@ -207,7 +208,7 @@ def test_an_annotation_that_is_changed_during_a_run_stays_new(
 
     def change_then_conclude(*arguments: Any) -> None:
         with store.write() as session:
-            session.get_one(Annotation, 3).updated_at = START + timedelta(days=1)
+            session.get_one(Annotation, (PROJECT, 3)).updated_at = START + timedelta(days=1)
         conclude(*arguments)
 
     monkeypatch.setattr(finetune, "_conclude", change_then_conclude)
@@ -287,7 +288,7 @@ def _reload(store: Store, run: TrainingRun) -> TrainingRun:
 
 def change(store: Store, annotation_id: int, **columns: Any) -> None:
     with store.write() as session:
-        row = session.get_one(Annotation, annotation_id)
+        row = session.get_one(Annotation, (PROJECT, annotation_id))
         for name, value in columns.items():
             setattr(row, name, value)
 

@@ -7,7 +7,7 @@ import pytest
 
 from lorabel.database import bulk_runs, projects
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, BulkRun, RunState
+from lorabel.database.tables import Annotation, BulkRun, BulkRunKind, RunState
 from lorabel.database.task_embeddings import TaskVector
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import FakeLabelStudio
@@ -31,7 +31,9 @@ def connected(
 
 
 def order_tasks(services: Services, strategy: str) -> BulkRun:
-    run = bulk_runs.request(services.store, 1, "test", only_unlabeled=True, strategy=strategy)
+    run = bulk_runs.request(
+        services.store, 1, "test", kind=BulkRunKind.ORDER, only_unlabeled=True, strategy=strategy
+    )
     order.order(run.id)
     with services.store.read() as session:
         return bulk_runs.get(session, 1, run.id)

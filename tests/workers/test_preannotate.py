@@ -12,8 +12,9 @@ from tests.backend.fake_model_server import SURE, FakeModelServer
 from tests.backend.test_label_studio_routes import add_version
 from tests.lorabel.fake_label_studio import FakeLabelStudio
 from tests.workers.conftest import NotedJobs, add_tasks
+from workers import bulk_runs as worker_bulk_runs
 from workers import preannotate, retries
-from workers.preannotate import Pace
+from workers.bulk_runs import Pace
 from workers.services import Services
 
 NAMES = ["red", "blue"] * 30
@@ -56,7 +57,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         if seconds > 0:
             seconds_slept.append(seconds)
 
-    monkeypatch.setattr(preannotate, "sleep", note)
+    monkeypatch.setattr(worker_bulk_runs, "sleep", note)
     monkeypatch.setattr(retries, "sleep", note)
     return seconds_slept
 
@@ -192,6 +193,26 @@ def test_unreadable_tasks_are_failures_and_the_others_are_predicted(
         assert [row.task_id for row in session.query(UnreadableTask).order_by(UnreadableTask.task_id)] == [2, 4]
 
 
+@pytest.mark.usefixtures("pauses")
+def test_a_task_that_was_corrected_gets_its_prediction_in_place_of_the_empty_one(
+    services: Services, label_studio: FakeLabelStudio, store: Store
+) -> None:
+    add_tasks(label_studio, "red", "broken", "broken")
+    preannotate_tasks(services)
+    label_studio.tasks[1]["data"]["image"] = "http://pictures.test/blue.png"
+    label_studio.delete_statuses = [500]
+    run = preannotate_tasks(services)
+    assert counts(run) == (RunState.FINISHED, 1, 1, 1)
+    assert versions_of(label_studio) == [["p1.v0"], ["p1.v0"], ["p1.v0"]]
+    assert choice(label_studio.tasks[1]) == "blue"
+    assert label_studio.tasks[2]["predictions"][0]["result"] == []
+    with store.read() as session:
+        assert [row.task_id for row in session.query(UnreadableTask)] == [3]
+    sizes = list(label_studio.import_sizes)
+    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 0, 2, 1)
+    assert label_studio.import_sizes == sizes
+
+
 def test_only_the_first_failures_are_named(services: Services, label_studio: FakeLabelStudio) -> None:
     add_tasks(label_studio, *["forbidden"] * 130)
     run = preannotate_tasks(services)
@@ -306,7 +327,7 @@ def test_a_run_gives_its_turn_to_a_waiting_run_after_a_while(
     services: Services, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_tasks(label_studio, *NAMES)
-    monkeypatch.setattr(preannotate, "TURN_S", 0.0)
+    monkeypatch.setattr(worker_bulk_runs, "TURN_S", 0.0)
     long = request(services)
     short = request(services, task_ids=[60])
     assert short.id == long.id, "the long run has task 60 too and has not started"
@@ -317,7 +338,7 @@ def test_a_run_gives_its_turn_to_a_waiting_run_after_a_while(
     bulk_runs.release(services.store, run)
     preannotate.preannotate(long.id)
     assert (reload(services, long).state, reload(services, long).cursor) == (RunState.QUEUED, 20)
-    assert cast(NotedJobs, services.jobs).preannotated == [long.id, short.id]
+    assert cast(NotedJobs, services.jobs).carried_out == [long.id, short.id]
     for run in (short, short, long):
         preannotate.preannotate(run.id)
     assert counts(reload(services, short)) == (RunState.FINISHED, 1, 0, 0)

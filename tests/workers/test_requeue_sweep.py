@@ -19,10 +19,10 @@ class RecordedJobs:
 
     def __init__(self) -> None:
         self.trained: list[tuple[int, int]] = []
-        self.preannotated: list[tuple[int, int]] = []
+        self.carried_out: list[tuple[int, int]] = []
 
-    def preannotate(self, run: BulkRun) -> bool:
-        self.preannotated.append((run.id, run.attempt))
+    def carry_out(self, run: BulkRun) -> bool:
+        self.carried_out.append((run.id, run.attempt))
         return True
 
     def train(self, run_id: int, attempt: int) -> bool:
@@ -75,7 +75,7 @@ def test_a_killed_bulk_run_gets_a_job_again(services: Services, store: Store) ->
     requeue_sweep.sweep(services)
     brief = services.settings.model_copy(update={"run_lease_seconds": 0.0})
     requeue_sweep.sweep(replace(services, settings=brief))
-    assert cast(RecordedJobs, services.jobs).preannotated == [(run.id, 1), (run.id, 2)]
+    assert cast(RecordedJobs, services.jobs).carried_out == [(run.id, 1), (run.id, 2)]
 
 
 def test_after_a_failed_sweep_the_next_one_comes(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lorabel.database import bulk_runs, leases, projects, training_runs
+from lorabel.database import bulk_runs, label_error_reports, leases, projects, training_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, ModelVersion, RunState, VersionState
 from lorabel.problems.image_classification import ImageClassification
@@ -136,6 +136,26 @@ def test_the_command_follows_a_bulk_run_to_its_end_and_reports(
     assert preannotate.exit_status == exit_status
     assert f"{state}: 5 tasks predicted, 2 had a prediction already, 1 failed" in preannotate.output
     assert "task 7: 403" in preannotate.output
+
+
+def test_label_errors_are_found_by_a_bulk_run_and_then_listed(lorabel: RunLorabel, store: Store) -> None:
+    assert "no run has looked for label errors in project 1 yet" in lorabel("label-errors", "1", "--last").output
+    fields = ("from_name", "task_id", "annotation_id", "given", "suggested", "score")
+    error = dict(zip(fields, ("label", 3, 103, "red", "blue", 0.25), strict=True))
+    with store.write() as session:
+        run = BulkRun(id=7, project_id=1)
+        label_error_reports.write(session, run, 25, [error] * 3, ["label: 'green' was given to 4 tasks"])
+    with ThreadPoolExecutor() as pool:
+        worker = pool.submit(_end_next_bulk_run, store, RunState.FINISHED)
+        found = lorabel("label-errors", "1", "--most", "2")
+        worker.result()
+    assert found.exit_status == 0, found.errors
+    assert "bulk run 1 finished: 5 annotated tasks compared, 2 not compared, 1 failed" in found.output
+    assert "left out: label: 'green' was given to 4 tasks" in found.output
+    last = lorabel("label-errors", "1", "--most", "2", "--last").output
+    for output in (found.output, last):
+        assert output.count("103") == 2
+        assert "3 of 25 annotations are probably wrong" in output
 
 
 def _end_next_bulk_run(store: Store, state: RunState) -> None:

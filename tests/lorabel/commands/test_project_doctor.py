@@ -28,7 +28,7 @@ def fake() -> Iterator[FakeLabelStudio]:
 def media_check(fake: FakeLabelStudio, settings: Settings, label_config: str, data: dict[str, Any]) -> Check:
     fake.tasks = [{"id": 5, "data": data, "annotations": [], "predictions": []}]
     fake.settings = {"label_config": label_config, "title": "Pets", "model_version": ""}
-    project = Project(id=1, label_studio_url=fake.url, api_key=PERSONAL_TOKEN)
+    project = Project(id=1, label_studio_id=1, label_studio_url=fake.url, api_key=PERSONAL_TOKEN)
     checks = {check.name: check for check in ProjectDoctor(settings, project).checks()}
     return checks["project 1: media"]
 

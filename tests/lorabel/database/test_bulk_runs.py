@@ -2,7 +2,7 @@ import pytest
 
 from lorabel.database import bulk_runs, leases, projects
 from lorabel.database.store import Store
-from lorabel.database.tables import BulkRun, RunState
+from lorabel.database.tables import BulkRun, BulkRunKind, RunState
 from lorabel.errors import ConflictError, NotFoundError, RunLostError
 from lorabel.settings import Settings
 
@@ -45,11 +45,16 @@ def test_a_queued_run_serves_every_request_whose_tasks_it_will_do(store: Store) 
     assert all_tasks not in (three_tasks, other_tasks, unlabeled)
     assert request(task_ids=[8]) == all_tasks
     assert request(project_id=2) != all_tasks
-    by_margin = request(only_unlabeled=True, strategy="margin")
+    order = {"kind": BulkRunKind.ORDER, "only_unlabeled": True}
+    by_margin = request(**order, strategy="margin")
     assert by_margin not in (unlabeled, all_tasks), "a run that writes predictions does not order tasks"
-    assert request(only_unlabeled=True, strategy="margin") == by_margin
-    assert request(only_unlabeled=True, strategy="random") != by_margin
+    assert request(**order, strategy="margin") == by_margin
+    assert request(**order, strategy="random") != by_margin
+    label_errors = request(kind=BulkRunKind.LABEL_ERRORS)
+    assert label_errors not in (unlabeled, all_tasks, by_margin), "it writes no predictions"
+    assert request(kind=BulkRunKind.LABEL_ERRORS) == label_errors
     assert request(only_unlabeled=True) == unlabeled
+    assert request() == all_tasks
 
 
 def test_a_new_request_gets_a_new_run_if_the_other_run_has_begun(store: Store) -> None:

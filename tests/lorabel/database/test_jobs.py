@@ -48,10 +48,14 @@ def test_jobs_are_named_by_dotted_path_with_json_arguments(jobs: Jobs) -> None:
     assert jobs.collect(7) and jobs.train(3, 2)
     assert queued(jobs, "light") == [("collect-7", "workers.collect.collect", ())]
     assert queued(jobs, "train") == [("train-3-2", "workers.finetune.finetune", (3,))]
-    assert jobs.preannotate(BulkRun(id=4, attempt=1, cursor=250))
+    assert jobs.carry_out(BulkRun(id=4, kind="predictions", attempt=1, cursor=250))
     assert queued(jobs, "bulk") == [("bulk-4-1-250", "workers.preannotate.preannotate", (4,))]
-    assert jobs.preannotate(BulkRun(id=5, attempt=1, cursor=0, strategy="margin"))
-    assert queued(jobs, "bulk")[1:] == [("bulk-5-1-0", "workers.order.order", (5,))]
+    assert jobs.carry_out(BulkRun(id=5, kind="order", attempt=1, cursor=0))
+    assert jobs.carry_out(BulkRun(id=6, kind="label_errors", attempt=1, cursor=0))
+    assert queued(jobs, "bulk")[1:] == [
+        ("bulk-5-1-0", "workers.order.order", (5,)),
+        ("bulk-6-1-0", "workers.label_errors.find_label_errors", (6,)),
+    ]
     assert b"\x80" not in jobs.redis.hget("rq:job:train-3-2", "data"), "no pickle"  # type: ignore[operator]
 
 

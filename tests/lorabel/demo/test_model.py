@@ -22,6 +22,7 @@ def test_zero_shot_accuracy_is_at_least_nine_in_ten(
     assert measure(model, pictures, attributes) >= 0.9
 
 
+@pytest.mark.slow
 def test_zero_shot_accuracy_is_as_high_for_larger_pictures(model: DemoModel) -> None:
     pictures = list(islice(random_pictures(10), 40))
     assert measure(model, pictures, ("colour", "shape"), side_px=256) >= 0.9
@@ -42,6 +43,7 @@ def test_a_pictures_features_do_not_depend_on_the_rest_of_the_batch(model: DemoM
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_forty_graded_pictures_teach_a_rule_that_the_words_do_not_tell() -> None:
     before, after, took_s = measure_unknown("fill", seed=7, recipe=Recipe())
     assert before < 0.6

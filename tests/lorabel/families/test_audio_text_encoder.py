@@ -113,6 +113,7 @@ def test_lora_reaches_every_linear_layer_of_both_towers(family: AudioTextEncoder
     assert family.trained_layers(QUESTION) == sorted(text)
 
 
+@pytest.mark.slow
 def test_all_windows_of_a_sound_get_its_adapter_in_a_mixed_batch_as_with_peft(source: str, tmp_path: Path) -> None:
     """One batch of sounds with one window and with three, with and without adapters."""
     adapter_folders = AdapterFolders(tmp_path)

@@ -85,6 +85,7 @@ def scores(family: TokenClassifier, labelled_texts: Sequence[LabelledText]) -> d
     return entities([target.spans for _, target in labelled_texts], predicted, ["Person", "City"]).values
 
 
+@pytest.mark.slow
 def test_training_on_sixty_sentences_finds_names_that_were_not_in_them(
     minilm: TokenClassifier, tmp_path: Path
 ) -> None:

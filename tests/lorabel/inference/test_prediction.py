@@ -6,10 +6,11 @@ import pytest
 
 from lorabel.contracts import LabelScores
 from lorabel.inference.messages import Priority, RowResult
-from lorabel.inference.prediction import Question, ask
+from lorabel.inference.prediction import ProjectModel, Question, ask, predict
 from lorabel.inference.requests import PredictionCaller, Unreadable
 from lorabel.problems.base import Prediction
 from lorabel.problems.binding import bind
+from lorabel.settings import Settings
 
 TAXONOMY = """<View><Text name="t" value="$t"/><Taxonomy name="code" toName="t">
   <Choice value="a"><Choice value="x"/><Choice value="y"/><Choice value="z"/></Choice>
@@ -18,9 +19,13 @@ DATA = {"t": "It leaks."}
 OUTPUT = LabelScores(probabilities=(0.9, 0.55, 0.25, 0.2, 0.1)).model_dump()
 
 
-def caller() -> PredictionCaller:
-    client = SimpleNamespace(predict=lambda rows, *_: [RowResult(output=OUTPUT)] * len(rows))
-    return PredictionCaller(cast(Any, client), 1, Priority.BULK, monotonic() + 10)
+PAGES = """<View><HyperText name="t" value="$t"/><Choices name="mood" toName="t">
+  <Choice value="a"/><Choice value="b"/></Choices></View>"""
+
+
+def caller(output: dict[str, Any] = OUTPUT, seconds: float = 10.0) -> PredictionCaller:
+    client = SimpleNamespace(predict=lambda rows, *_: [RowResult(output=output)] * len(rows))
+    return PredictionCaller(cast(Any, client), 1, Priority.BULK, monotonic() + seconds)
 
 
 def question(temperature: float) -> Question:
@@ -47,3 +52,15 @@ def test_answers_are_in_the_order_of_the_questions_when_some_cannot_be_asked() -
     answers = ask(caller(), [first, question(1.0), second, question(1.0)])
     assert (answers[0], answers[2]) == (first, second)
     assert isinstance(answers[1], Prediction) and isinstance(answers[3], Prediction)
+
+
+def test_pages_that_take_all_the_time_are_late_and_the_others_are_answered(settings: Settings) -> None:
+    """The slow page takes 5 s of the processor, and is refused for good if there is no deadline."""
+    slow = {"t": f"<p a='{'&' * 2_000_000}'>"}
+    model = ProjectModel(1, "p1.v0", {}, {}, bind(PAGES), settings)
+    output = LabelScores(probabilities=(0.9, 0.1)).model_dump()
+    tasks = [{"t": "<p>It works."}, *[slow] * 250]
+    first, *others = predict(model, tasks, lambda media: media, caller(output, seconds=2.0))
+    assert first.unreadable is None and first.regions[0]["value"] == {"choices": ["a"]}
+    reasons = [prediction.unreadable for prediction in others]
+    assert all(reason is not None and reason.is_late and not reason.is_permanent for reason in reasons)

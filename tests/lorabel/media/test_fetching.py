@@ -114,6 +114,7 @@ def test_a_private_address_is_refused_and_the_error_names_the_setting_that_allow
     assert site.requests == []
 
 
+@pytest.mark.slow
 def test_a_server_that_sends_its_header_byte_by_byte_is_given_up_in_time(settings: Settings, site: Site) -> None:
     allowed = fetcher(settings, media_allowed_hosts=site.host)
     text, is_permanent = reason(allowed, MediaRef(url=f"{site.url}/drip"))
@@ -307,6 +308,33 @@ def test_local_files_are_read_only_under_their_root(settings: Settings, tmp_path
     for path in (*outside, "a%00.txt", "a" * 300, "circle/a"):
         text, _ = reason(rooted, MediaRef(url=f"http://ls/data/local-files/?d={path}", is_label_studio=True))
         assert "no file" in text and len(text) < 300
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("d=a%20b.txt", "a b.txt"),
+        ("d=a b.txt", "a b.txt"),
+        ("d=a+b.txt", "a b.txt"),
+        ("d=a%2Bb.txt", "a+b.txt"),
+        ("d=100%25.txt", "100%.txt"),
+        ("d=100%.txt", "100%.txt"),
+        ("d=%2541.txt", "%41.txt"),
+        ("d=/a.txt", "a.txt"),
+        ("d=//a.txt", "a.txt"),
+        ("d=x/../a.txt", "a.txt"),
+        ("d=other.txt&d=a.txt", "a.txt"),
+        ("d=%C3%BC.txt", "ü.txt"),
+    ],
+)
+def test_a_local_file_is_the_one_that_label_studios_view_serves(
+    settings: Settings, tmp_path: Path, query: str, name: str
+) -> None:
+    """The names are those that the view of Label Studio 1.23.2 makes of the query."""
+    for decoy in ("a b.txt", "a+b.txt", "A.txt", "%41.txt", "100%.txt", "a.txt", "other.txt", "ü.txt"):
+        (tmp_path / decoy).write_text(decoy)
+    rooted = fetcher(settings, local_files_document_root=tmp_path)
+    assert rooted.fetch(MediaRef(url=f"/data/local-files/?{query}")).decode() == name
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/data/local-files/?d=a.txt", "//h/data/local-files/?d=a.txt"])

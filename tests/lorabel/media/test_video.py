@@ -114,7 +114,7 @@ def test_memory_is_reserved_until_the_last_frame_was_taken() -> None:
     assert memory.reserved_bytes == 1920 * 1088 * (24 * 1.5 + 11)
     list(pictures)
     assert memory.reserved_bytes == 0
-    with pytest.raises(UnreadableError, match=r"decoding needs 94 MB, more than 90 \(MEDIA_DECODE_MB\)"):
+    with pytest.raises(UnreadableError, match="decoding needs 94 MB, more than 79, 7/8 of MEDIA"):
         list(decode_video(encoded(brightening(8)), 2, 0.0, MEGAPIXELS, memory=DecodeMemory(90 * 2**20)))
 
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0005"
 
 
 def upgrade() -> None:
@@ -14,7 +14,6 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("uncounted", sa.Integer(), nullable=True))
     with op.batch_alter_table("annotation", schema=None) as batch_op:
         batch_op.add_column(sa.Column("tries", sa.Integer(), nullable=False, server_default="0"))
-        batch_op.drop_index("ix_annotation_project_id")
         batch_op.drop_index("ix_annotation_task_id")
         batch_op.create_index("annotation_task", ["project_id", "task_id"])
     _create_index("annotation_new", ["project_id", "tries", "received_at", "id"], "run_id IS NULL")

@@ -1,8 +1,15 @@
-"""A type and an index that the tables are made of."""
+"""The base class of the tables, and what else they are made of: types, a default and an index."""
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Index, TypeDecorator, text
+from sqlalchemy import JSON, DateTime, Dialect, Index, Integer, TypeDecorator, text
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.orm import DeclarativeBase
+
+from lorabel.database.project_keys import LabelStudioId
+
+Json = dict[str, Any]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -16,6 +23,24 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+class Table(DeclarativeBase):
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute
+        datetime: UtcDateTime,
+        LabelStudioId: Integer,
+        Json: JSON,
+        list[int]: JSON,
+        list[str]: JSON,
+        dict[str, str]: JSON,
+        list[Json]: JSON,
+    }
+
+
+def own_id(context: DefaultExecutionContext) -> int:
+    """The column `id` of the row that is inserted."""
+    values: dict[str, int] = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return values["id"]
 
 
 def index_of_usable(name: str, columns: tuple[str, ...], condition: str) -> Index:

@@ -1,0 +1,53 @@
+"""States of events, versions and runs, and the kinds of bulk runs."""
+
+from enum import StrEnum
+
+
+class BulkRunKind(StrEnum):
+    """What a bulk run does.
+
+    `predictions`: predicts tasks and writes the predictions to Label Studio. `order`: puts the tasks without an
+    annotation into an order, and writes that. `label_errors`: looks for annotations that are probably wrong.
+    """
+
+    PREDICTIONS = "predictions"
+    ORDER = "order"
+    LABEL_ERRORS = "label_errors"
+
+
+class EventState(StrEnum):
+    """What became of a webhook event.
+
+    `stale`: it changed nothing, since the database already had the same or a newer state. `ignored`: its action is
+    unknown, or it belongs to no project with a known label config. `failed`: it could not be applied; the reason
+    is in `Event.error`.
+    """
+
+    PENDING = "pending"
+    APPLIED = "applied"
+    STALE = "stale"
+    IGNORED = "ignored"
+    FAILED = "failed"
+
+
+class VersionState(StrEnum):
+    """State of a model version.
+
+    `candidate`: trained and not live yet. `live`: predicts now; at most one version of a project is. `rejected`:
+    scored worse than the live version. `retired`: was live once.
+    """
+
+    CANDIDATE = "candidate"
+    LIVE = "live"
+    REJECTED = "rejected"
+    RETIRED = "retired"
+
+
+class RunState(StrEnum):
+    """State of a training run or bulk run; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"

@@ -1,0 +1,97 @@
+"""Upgrades of databases that have data, as an older version of Lorabel left them."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import inspect, select, text
+
+from lorabel.database import bulk_runs, projects
+from lorabel.database import store as store_module
+from lorabel.database.project_keys import ProjectKey
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, BulkRun, DeletedTask, ModelVersion, Table
+
+MIGRATIONS = Path(store_module.__file__).parent / "migrations"
+TIME = "2026-11-22 05:12:01"
+OLD_ROWS = (
+    f"INSERT INTO project (id, label_config, hostname, live_number, is_deleted, created_at, updated_at) VALUES "
+    f"(1, '<View/>', 'http://labels.example.com', 2, false, '{TIME}', '{TIME}'), "
+    f"(7, '<View/>', NULL, 0, true, '{TIME}', '{TIME}')",
+    f"INSERT INTO annotation (id, project_id, task_id, result, was_cancelled, ground_truth, received_at, "
+    f"updated_at, is_deleted, run_id, times_applied) VALUES "
+    f"(5, 1, 10, '[1]', false, true, '{TIME}', '{TIME}', false, 3, 2), "
+    f"(6, 7, 11, NULL, false, false, '{TIME}', NULL, true, NULL, 1)",
+    "INSERT INTO deleted_task (task_id, project_id) VALUES (12, 1)",
+    f"INSERT INTO model_version (id, project_id, number, parent, state, base_models, adapters, metrics, "
+    f"trained_on, created_at) VALUES (1, 1, 2, 0, 'live', '{{}}', '{{}}', '{{}}', '[5]', '{TIME}')",
+    f"INSERT INTO bulk_run (id, project_id, state, reason, only_unlabeled, cursor, done, skipped, failed, "
+    f"failures, label_studio_s, attempt, kills, created_at) VALUES "
+    f"(1, 1, 'finished', 'x', true, 0, 0, 0, 0, '[]', 0.0, 1, 0, '{TIME}')",
+)
+
+
+def put_back(store: Store, revision: str) -> None:
+    """Replace the tables by empty ones of an older revision."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with store.engine.connect() as connection, connection.begin():
+        Table.metadata.drop_all(connection)
+        connection.execute(text("DROP TABLE alembic_version"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def test_projects_and_annotations_of_an_older_version_are_kept_and_adopted(store: Store) -> None:
+    put_back(store, "0003")
+    with store.write() as session:
+        for statement in OLD_ROWS:
+            session.execute(text(statement))
+    store.migrate()
+    with store.read() as session:
+        rows = session.scalars(select(Annotation).order_by(Annotation.id)).all()
+        assert [(row.project_id, row.id, row.task_id, row.result) for row in rows] == [
+            (1, 5, 10, [1]),
+            (7, 6, 11, None),
+        ]
+        assert (rows[0].run_id, rows[0].ground_truth, rows[0].times_applied) == (3, True, 2)
+        assert [(row.project_id, row.task_id) for row in session.scalars(select(DeletedTask))] == [(1, 12)]
+        assert session.scalars(select(ModelVersion.project_id)).all() == [1]
+        assert session.scalars(select(BulkRun.project_id)).all() == [1]
+        old = [projects.get(session, project_id) for project_id in (1, 7)]
+    assert [(row.id, row.label_studio_id, row.label_studio_created_at) for row in old] == [
+        (1, 1, None),
+        (7, 7, None),
+    ]
+    adopted = projects.resolve(store, ProjectKey.parse("1.1795324321", "http://labels.example.com"))
+    assert (adopted.live_version, adopted.label_config) == ("p1.v2", "<View/>")
+
+
+def test_two_projects_may_have_annotations_and_deleted_tasks_with_the_same_ids(store: Store) -> None:
+    """Also in tables that were migrated: the key of an SQLite table cannot be changed in place."""
+    put_back(store, "0003")
+    store.migrate()
+    keys = {name: inspect(store.engine).get_pk_constraint(name) for name in ("annotation", "deleted_task")}
+    assert keys["annotation"]["constrained_columns"] == ["project_id", "id"]
+    assert keys["deleted_task"]["constrained_columns"] == ["project_id", "task_id"]
+    with store.write() as session:
+        session.add_all(Annotation(project_id=project_id, id=5) for project_id in (1, 2))
+        session.add_all(DeletedTask(project_id=project_id, task_id=5) for project_id in (1, 2))
+
+
+def test_bulk_runs_of_an_older_version_get_their_kind(store: Store) -> None:
+    put_back(store, "0003")
+    columns = "id, project_id, state, reason, only_unlabeled, strategy, cursor, done, skipped, failed, failures"
+    columns += ", label_studio_s, attempt, kills, created_at"
+    with store.write() as session:
+        session.execute(text(OLD_ROWS[0]))
+        for run_id, strategy in ((1, "NULL"), (2, "'margin'")):
+            values = f"{run_id}, 1, 'finished', 'x', true, {strategy}, 9, 5, 0, 0, '[]', 0.0, 1, 0, '{TIME}'"
+            session.execute(text(f"INSERT INTO bulk_run ({columns}) VALUES ({values})"))
+    store.migrate()
+    with store.read() as session:
+        runs = bulk_runs.list_of(session, 1)
+    assert [(run.kind, run.strategy, run.done) for run in runs] == [
+        ("order", "margin", 5),
+        ("predictions", None, 5),
+    ]
