@@ -42,6 +42,13 @@ SERVED = [
     for problem in discover(problems, Problem)  # type: ignore[type-abstract]
     if _is_served(family, problem.SAMPLES[0])
 ]
+SERVED_SAMPLES = [
+    pytest.param(family, sample, id=f"{family.name}-{problem.name}{index}")
+    for family in family_types()
+    for problem in discover(problems, Problem)  # type: ignore[type-abstract]
+    for index, sample in enumerate(problem.SAMPLES)
+    if _is_served(family, sample)
+]
 
 
 @pytest.fixture
@@ -107,6 +114,20 @@ def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     first_outputs = family.predict(inputs, [first] * FOUR, bank, FeatureCache({}))
     second_outputs = family.predict(inputs, [second] * FOUR, bank, FeatureCache({}))
     assert any(a != b for a, b in zip(first_outputs, second_outputs, strict=True)), "an adapter changes the output"
+
+
+@pytest.mark.parametrize(("family_type", "sample"), SERVED_SAMPLES)
+def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the_others(
+    family_type: type[Family], sample: Sample, source: str
+) -> None:
+    (binding,) = bind(sample.label_config).bindings
+    family = load(family_type, source)
+    bank = AdapterBank(family, AdapterFolders(Path(source)), 10**9)
+    question = family.prepare(made_of(binding.model_input(sample.data), 0), read)
+    (output,) = family.predict([question], [None], bank, FeatureCache({}))
+    # An answer with distributions says that none of the labels fits.
+    is_silent = binding.prediction(output, sample.data).regions == [] and not binding.distributions(output)
+    assert is_silent is binding.is_silent_until_taught
 
 
 @pytest.mark.slow

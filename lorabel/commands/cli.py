@@ -146,6 +146,9 @@ def connect(
         str | None, typer.Option(help="The backend's name in Label Studio; default: Lorabel.")
     ] = None,
     new_secret: Annotated[bool, typer.Option("--new-secret", help="Replace the webhook's secret.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Connect it although nothing of its label config is served.")
+    ] = False,
 ) -> None:
     """Connect a Label Studio project: backend, webhook, model version, and one prediction as proof."""
     from rich.console import Console
@@ -163,10 +166,12 @@ def connect(
         backend_url=backend_url,
         title=title or connecting.TITLE,
         is_secret_new=new_secret,
+        is_anyway=anyway,
         report=lambda step: connecting.print_step(step, console),
     )
     if not connection.is_complete:
-        console.print("[red]not connected:[/red] see the failed step")
+        changed = "" if connection.is_changed else "; nothing was changed"
+        console.print(f"[red]not connected:[/red] see the failed step{changed}")
         raise typer.Exit(1)
     console.print("connected" if connection.is_changed else "connected already, nothing was changed")
 

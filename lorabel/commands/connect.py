@@ -10,11 +10,13 @@ To register the backend is not enough for Label Studio 1.23.2:
 
 import base64
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from lorabel.commands.proof import prove
 from lorabel.commands.webhook_connection import set_webhook
 from lorabel.database import projects, webhook_secrets
 from lorabel.database.project_keys import LabelStudioId, ProjectKey
@@ -60,10 +62,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Connection:
-    """The result of `connect`. `project_id`: our own id of the project."""
+    """The result of `connect`. `project_id`: our own id of the project; None if the project was not stored."""
 
     project: ProjectInfo
-    project_id: int
+    project_id: int | None
     backend_url: str
     steps: tuple[Step, ...]
 
@@ -99,16 +101,21 @@ def connect(
     backend_url: str | None = None,
     title: str = TITLE,
     is_secret_new: bool = False,
+    is_anyway: bool = False,
     overlap: timedelta = webhook_secrets.OVERLAP,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Connection:
     """Connect one project. A second call changes nothing, and completes a connection that is half done.
+
+    If nothing of the label config is served, nothing is changed. If Label Studio cannot use the backend, address
+    and token are not stored: an earlier connection of the project stays as it is.
 
     Args:
         label_studio_id: the project's id in Label Studio.
         backend_url: our address as Label Studio sees it; default: HOST and PORT.
         title: the backend's name in Label Studio.
         is_secret_new: replace the webhook's secret.
+        is_anyway: connect the project although nothing of its label config is served.
         overlap: for how long events with the webhook's earlier secret are still accepted.
         report: called with each step when it is done.
 
@@ -120,9 +127,11 @@ def connect(
     with LabelStudio(label_studio_url, api_key) as label_studio:
         url = (backend_url or default_backend_url(settings)).rstrip("/")
         connecting = _Connecting(
-            settings, label_studio, label_studio_id, url, title, is_secret_new, overlap, report
+            settings, label_studio, label_studio_id, url, title, is_secret_new, is_anyway, overlap, report
         )
-        return connecting.run(api_key)
+        with closing(Store.open(settings)) as store:
+            store.migrate()
+            return connecting.run(store, api_key)
 
 
 def print_step(step: Step, console: "Console") -> None:
@@ -141,20 +150,27 @@ class _Connecting:
     backend_url: str
     title: str
     is_secret_new: bool
+    is_anyway: bool
     overlap: timedelta
     report: Callable[[Step], None]
     steps: list[Step] = field(default_factory=list)
 
-    def run(self, api_key: str) -> Connection:
+    def run(self, store: Store, api_key: str) -> Connection:
         server, email = self.label_studio.server(), self.label_studio.email()
         project = self._project()
         self._done("Label Studio", Outcome.UNCHANGED, f"{server.version} at {self.label_studio.url} as {email}")
-        self._check_label_config(project)
-        own_id = self._remember(project, api_key)
-        backend = self._register()
-        self._set_webhook(own_id)
-        self._select_model(backend)
-        self._prove(backend)
+        own_id = None
+        if self._check_label_config(project):
+            key = ProjectKey(self.project_id, project.created_at, url=self.label_studio.url)
+            with store.read() as session:
+                # Before anything is changed: this raises ConflictError.
+                earlier = projects.find(session, key)
+            if backend := self._register():
+                own_id = self._remember(store, key, earlier, api_key)
+                self._set_webhook(own_id)
+                self._select_model(backend)
+                is_proven, finding = prove(self.settings, store, self.label_studio, project, own_id, backend.id)
+                self._done("proof", Outcome.UNCHANGED if is_proven else Outcome.FAILED, finding)
         return Connection(project, own_id, self.backend_url, tuple(self.steps))
 
     def _project(self) -> ProjectInfo:
@@ -168,37 +184,39 @@ class _Connecting:
                 "sees; the number stands in the project's address, /projects/N/"
             ) from error
 
-    def _check_label_config(self, project: ProjectInfo) -> None:
+    def _check_label_config(self, project: ProjectInfo) -> bool:
+        """Whether the project is to be connected: something of its label config is served, or `is_anyway`."""
         try:
             bound = bind(project.label_config)
         except LabelConfigError as error:
-            return self._done("label config", Outcome.FAILED, str(error))
+            return self._refuse_label_config(str(error), "correct the label config")
         served = ", ".join(f"{binding.from_name} ({type(binding).__name__})" for binding in bound.bindings)
         unserved = ", ".join(f"{tag.control.name} ({tag.reason})" for tag in bound.unclaimed)
         finding = f"served: {served or 'nothing'}" + (f"; left to people: {unserved}" if unserved else "")
-        if bound.bindings:
-            return self._done("label config", Outcome.UNCHANGED, finding)
-        return self._done(
-            "label config",
-            Outcome.FAILED,
-            f"{finding}; add a control tag such as Choices on an Image to project {project.id} "
-            f"({project.title!r})",
-        )
+        if not bound.bindings:
+            return self._refuse_label_config(finding, "add a control tag such as Choices on an Image")
+        self._done("label config", Outcome.UNCHANGED, finding)
+        return True
 
-    def _remember(self, project: ProjectInfo, api_key: str) -> int:
-        """Store address and token. Returns our own id of the project."""
-        key = ProjectKey(self.project_id, project.created_at, url=self.label_studio.url)
+    def _refuse_label_config(self, finding: str, remedy: str) -> bool:
+        """Returns `is_anyway`."""
+        if self.is_anyway:
+            self._done("label config", Outcome.UNCHANGED, finding)
+        else:
+            where = f"in project {self.project_id}, or add --anyway to connect it as it is"
+            self._done("label config", Outcome.FAILED, f"{finding}; {remedy} {where}")
+        return self.is_anyway
+
+    def _remember(self, store: Store, key: ProjectKey, earlier: Project | None, api_key: str) -> int:
+        """Store address and token. Returns our own id of the project.
+
+        Args:
+            earlier: the project's row before Label Studio called our backend, or None.
+        """
         columns = {"api_key": api_key, "backend_url": self.backend_url, "is_deleted": False}
-        store = Store.open(self.settings)
-        try:
-            store.migrate()
-            with store.read() as session:
-                earlier = projects.find(session, key)
-            own_id = projects.resolve(store, key).id
-            stored = projects.upsert(store, own_id, **columns)
-            replaced = projects.mark_replaced(store, stored)
-        finally:
-            store.close()
+        own_id = projects.resolve(store, key).id
+        stored = projects.upsert(store, own_id, **columns)
+        replaced = projects.mark_replaced(store, stored)
         is_new = earlier is None or any(
             getattr(earlier, name) != getattr(stored, name) for name in ("label_studio_url", *columns)
         )
@@ -207,7 +225,8 @@ class _Connecting:
         )
         return own_id
 
-    def _register(self) -> Backend:
+    def _register(self) -> Backend | None:
+        """Add the backend, or mend it. Returns None if Label Studio cannot use it."""
         our_backends = self._our_backends()
         outcome, finding = Outcome.UNCHANGED, f"registered at {self.backend_url}"
         if not our_backends:
@@ -222,8 +241,7 @@ class _Connecting:
         for duplicate in our_backends[1:]:
             self.label_studio.delete_backend(duplicate.id)
             outcome, finding = Outcome.CHANGED, f"{finding}, a duplicate of it (id {duplicate.id}) is removed"
-        self._check_usable(backend, outcome, finding)
-        return backend
+        return backend if self._check_usable(backend, outcome, finding) else None
 
     def _our_backends(self) -> list[Backend]:
         """The project's backends at our address: more than one if it was added twice."""
@@ -258,7 +276,7 @@ class _Connecting:
             "address as Label Studio sees it with --backend-url"
         )
 
-    def _check_usable(self, backend: Backend, outcome: Outcome, finding: str) -> None:
+    def _check_usable(self, backend: Backend, outcome: Outcome, finding: str) -> bool:
         first = self.label_studio.backends(self.project_id)[0]
         if backend.state != CONNECTED:
             reason = backend.error or "no reason given"
@@ -274,6 +292,7 @@ class _Connecting:
                 "first backend for predictions: remove that backend in the project's Settings, Model"
             )
         self._done("backend", outcome, finding)
+        return outcome is not Outcome.FAILED
 
     def _set_webhook(self, own_id: int) -> None:
         url = f"{self.backend_url}/webhook"
@@ -313,19 +332,6 @@ class _Connecting:
         self.label_studio.update_project(self.project_id, **changes)
         return self._done("pre-annotations", Outcome.CHANGED, "; ".join(findings))
 
-    def _prove(self, backend: Backend) -> None:
-        """Let Label Studio ask the backend for one prediction."""
-        if self.label_studio.first_task(self.project_id) is None:
-            return self._done("proof", Outcome.UNCHANGED, "the project has no task yet, so none was predicted")
-        try:
-            answer = self.label_studio.test_backend(backend.id)
-        except LabelStudioError as error:
-            return self._done(
-                "proof", Outcome.FAILED, f"no prediction came back ({error}); `lorabel doctor` looks at each part"
-            )
-        outcome, finding = _read_proof(answer)
-        return self._done("proof", outcome, finding)
-
     def _done(self, name: str, outcome: Outcome, finding: str) -> None:
         step = Step(name, outcome, finding)
         self.steps.append(step)
@@ -346,27 +352,3 @@ def _remembered(earlier: Project | None, stored: Project, replaced: Sequence[Pro
         ids = ", ".join(str(project.id) for project in replaced)
         finding += f"; this Label Studio was reset since project {ids} was connected, which is kept as deleted"
     return finding
-
-
-def _read_proof(answer: Any) -> tuple[Outcome, str]:
-    """Outcome and finding of the answer to Label Studio's test request.
-
-    A sample of the answer: `{"task": {"id": 7, ...}, "response": [<prediction>], ...}`.
-    """
-    task_id = (answer.get("task") or {}).get("id")
-    predictions = answer.get("response") or []
-    prediction = predictions[0] if len(predictions) == 1 and isinstance(predictions[0], dict) else {}
-    regions = prediction.get("result")
-    if regions == [] and prediction.get("score"):
-        # A problem that allows any number of labels can answer with none; an unreadable task has score 0.
-        return Outcome.UNCHANGED, f"task {task_id} was predicted to show none of the labels"
-    if not regions:
-        return Outcome.FAILED, (
-            f"task {task_id} was asked for, and {predictions!r:.200} came back: its media could not be read, or "
-            "the model is not ready; `lorabel doctor` looks at each part"
-        )
-    values = ", ".join(str(region.get("value")) for region in regions)
-    return Outcome.UNCHANGED, (
-        f"task {task_id} was predicted as {values} with score {prediction.get('score'):.2f} "
-        f"by {prediction.get('model_version')}"
-    )

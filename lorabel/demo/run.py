@@ -152,7 +152,7 @@ class Demo:
         connection = connecting.connect(self.settings, self.url, account.token or "", project_id)
         for step in connection.steps:
             self.console.print(f"  {step.name}: {step.finding}", highlight=False)
-        if not connection.is_complete:
+        if not connection.is_complete or connection.project_id is None:
             raise LabelStudioError("the demo's project could not be connected; see the steps above")
         return connection.project_id
 

@@ -136,6 +136,11 @@ class Problem(ABC):
         better than a wrong answer.
         """
 
+    @property
+    def is_silent_until_taught(self) -> bool:
+        """Whether nothing is predicted before annotations were learned. By default the base model answers."""
+        return False
+
     def aggregate(self, targets: Sequence[Any]) -> Any:
         """Combine the targets of several annotators of one task into one. By default the newest is taken.
 

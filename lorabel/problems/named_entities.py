@@ -171,6 +171,11 @@ class NamedEntities(Problem):
         predicted = [[(span.start, span.end, span.label) for span in output.spans] for output in outputs]
         return entities([target.spans for target in targets], predicted, [label.value for label in self.labels])
 
+    @property
+    def is_silent_until_taught(self) -> bool:
+        """Return True: only annotations show where spans begin and end."""
+        return True
+
     def aggregate(self, targets: Sequence[SpanTarget]) -> SpanTarget:
         """Keep the spans of more than half of the annotators; the newest target decides on exactly half."""
         votes = Counter(span for target in targets for span in target.spans)

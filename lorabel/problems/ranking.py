@@ -126,6 +126,11 @@ class Ranking(Problem):
         """Compute the metrics of `lorabel.evaluation.metrics.ranking`."""
         return ranking(targets, [output.scores for output in outputs])
 
+    @property
+    def is_silent_until_taught(self) -> bool:
+        """Return whether there is no query, to which items could be similar."""
+        return self.query is None
+
     def aggregate(self, targets: Sequence[RankingTarget]) -> RankingTarget:
         """Order the items by their mean rank over the annotators; the newest target decides a tie.
 

@@ -116,6 +116,11 @@ class Rating(Problem):
         values = [target.value for target in targets]
         return regression(values, [output.value for output in outputs], [self._scale(value) for value in values])
 
+    @property
+    def is_silent_until_taught(self) -> bool:
+        """Return True: only annotations show what a number means."""
+        return True
+
     def aggregate(self, targets: Sequence[RatingTarget]) -> RatingTarget:
         """Take the mean over the annotators."""
         return RatingTarget(sum(target.value for target in targets) / len(targets))

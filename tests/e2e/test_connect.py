@@ -1,17 +1,22 @@
 """`lorabel connect` and `lorabel doctor` against the real Label Studio 1.23.2."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from lorabel.commands.checks import Check
 from lorabel.commands.connect import Connection, Outcome, basic_auth_header, connect
 from lorabel.commands.doctor import examine
+from lorabel.database.store import Store
+from lorabel.database.tables import Project
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.demo.project import create_project
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.client import LabelStudio
+from lorabel.settings import Settings
 from tests.e2e.label_studio_server import Server, kill_group
 from tests.e2e.lorabel_processes import Lorabel
 
@@ -107,6 +112,92 @@ def test_errors_name_the_ssrf_settings_and_a_later_connect_completes_the_connect
         assert completed.is_complete, completed.steps
         assert len(client.webhooks(project_id)) == 1
         assert not connect(settings, opened.url, opened.token, project_id).is_changed
+
+
+UNSERVED = (
+    '<View><Text name="text" value="$text"/><TextArea name="answer" toName="text"/></View>',
+    '<View><Text name="text" value="$text"/><Choices name="mood" toName="text" perItem="true">'
+    '<Choice value="good"/><Choice value="bad"/></Choices></View>',
+)
+
+
+@pytest.mark.parametrize("label_config", UNSERVED)
+def test_a_project_of_which_nothing_is_served_is_left_alone_unless_anyway(
+    label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio, label_config: str
+) -> None:
+    project_id = create_project(client, 1)
+    client.update_project(project_id, label_config=label_config)
+    client.call("POST", f"/api/projects/{project_id}/import", json=[{"text": "Not again!"}])
+    before = client.project(project_id)
+    settings = guarded_lorabel.settings
+    connection = connect(settings, label_studio.url, label_studio.token, project_id)
+    failed = [step for step in connection.steps if step.outcome is Outcome.FAILED]
+    assert [step.name for step in failed] == ["label config"]
+    assert "--anyway" in failed[0].finding
+    assert (client.backends(project_id), client.webhooks(project_id)) == ([], [])
+    assert client.project(project_id) == before
+    assert _stored(settings, project_id) == []
+    anyway = connect(settings, label_studio.url, label_studio.token, project_id, is_anyway=True)
+    assert anyway.is_complete, anyway.steps
+    assert len(client.backends(project_id)) == len(client.webhooks(project_id)) == 1
+    assert "no control tag that we serve" in _step(anyway, "proof")
+
+
+def test_a_failed_connect_leaves_the_stored_access_of_a_project_as_it_was(
+    label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio
+) -> None:
+    project_id = create_project(client, 1)
+    settings = guarded_lorabel.settings
+    connect(settings, label_studio.url, label_studio.token, project_id)
+    (before,) = _stored(settings, project_id)
+    legacy = label_studio.allow_legacy_tokens()
+    with pytest.raises(LabelStudioError, match="must reach the backend"):
+        connect(settings, label_studio.url, legacy, project_id, backend_url="http://127.0.0.1:1")
+    label_studio.forbid_legacy_tokens()
+    assert _stored(settings, project_id) == [before]
+    # Another address of the same backend, which is not the project's first one.
+    second_url = guarded_lorabel.url.replace("127.0.0.1", "localhost")
+    second = connect(settings, label_studio.url, label_studio.token, project_id, backend_url=second_url)
+    assert [step.name for step in second.steps if step.outcome is Outcome.FAILED] == ["backend"]
+    assert _stored(settings, project_id) == [before]
+
+
+SILENT = {
+    "stars": '<Image name="image" value="$image"/><Rating name="stars" toName="image"/>',
+    "nicer": '<Image name="image" value="$image"/><Image name="other" value="$image"/>'
+    '<Pairwise name="nicer" toName="image,other"/>',
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_an_answer_that_is_silent_until_taught_is_right_and_an_unreadable_task_is_not(
+    label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio, name: str
+) -> None:
+    settings = guarded_lorabel.settings
+    project_id = create_project(client, 1)
+    client.update_project(project_id, label_config=f"<View>{SILENT[name]}</View>")
+    silent = connect(settings, label_studio.url, label_studio.token, project_id)
+    assert silent.is_complete, silent.steps
+    for part in (
+        "was read",
+        f"{name} (",
+        "until it was taught",
+        f"{settings.train_after_annotations} annotations",
+    ):
+        assert part in _step(silent, "proof")
+    task = client.first_task(project_id)
+    assert task is not None
+    client.call("PATCH", f"/api/tasks/{task.task_id}/", json={"data": {"image": "data:image/png;base64,AAAA"}})
+    broken = connect(settings, label_studio.url, label_studio.token, project_id)
+    assert [step.name for step in broken.steps if step.outcome is Outcome.FAILED] == ["proof"]
+    assert f"task {task.task_id} cannot be read: " in _step(broken, "proof")
+
+
+def _stored(settings: Settings, project_id: int) -> list[tuple[str | None, ...]]:
+    """The access that the database has of a project with this id in Label Studio."""
+    with closing(Store.open(settings)) as store, store.read() as session:
+        rows = session.scalars(select(Project).where(Project.label_studio_id == project_id))
+        return [(row.label_studio_url, row.api_key, row.backend_url) for row in rows]
 
 
 def _step(connection: Connection, name: str) -> str:

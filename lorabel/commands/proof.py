@@ -1,0 +1,106 @@
+"""The proof of `lorabel connect`: one prediction, for which Label Studio asks our backend. Nothing is saved.
+
+A control tag may be silent until annotations were learned (`Problem.is_silent_until_taught`); then an answer
+without regions is right. Why a task could not be read is not in the answer: the backend stores it in the database.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lorabel.database.project_keys import LabelStudioId
+from lorabel.database.store import Store
+from lorabel.database.tables import UnreadableTask, version_name
+from lorabel.errors import LabelConfigError, LabelStudioError
+from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.records import ProjectInfo
+from lorabel.problems.base import Problem
+from lorabel.problems.binding import bind
+from lorabel.settings import Settings
+
+DOCTOR = "`lorabel doctor` looks at each part"
+
+
+def prove(
+    settings: Settings, store: Store, label_studio: LabelStudio, project: ProjectInfo, own_id: int, backend_id: int
+) -> tuple[bool, str]:
+    """Let Label Studio ask the backend for a prediction of a random task.
+
+    Args:
+        own_id: our own id of the project.
+        backend_id: the backend's id in Label Studio.
+
+    Returns:
+        Whether nothing failed, and the finding.
+    """
+    bindings = _bindings(project.label_config)
+    if not bindings:
+        return True, "the project has no control tag that we serve, so nothing was predicted"
+    silent = _silence([binding for binding in bindings if binding.is_silent_until_taught], settings)
+    if label_studio.first_task(LabelStudioId(project.id)) is None:
+        return True, f"the project has no task yet, so none was predicted{silent}"
+    try:
+        answer = label_studio.test_backend(backend_id)
+    except LabelStudioError as error:
+        return False, f"no prediction came back ({error}); {DOCTOR}"
+    task_id = (answer.get("task") or {}).get("id")
+    reason = _unreadable_reason(store, own_id, task_id)
+    if reason is not None:
+        return False, f"task {task_id} cannot be read: {reason}; {DOCTOR}"
+    return read_answer(answer, silent, version_name(own_id, 0))
+
+
+def read_answer(answer: Any, silent: str, base_version: str) -> tuple[bool, str]:
+    """Whether the answer to Label Studio's test request is right for a task that could be read, and the finding.
+
+    A sample of the answer: `{"task": {"id": 7, ...}, "response": [<prediction>], ...}`.
+
+    Args:
+        silent: the part of the finding about control tags that are silent until taught; empty if there are none.
+        base_version: the version that has learned nothing.
+    """
+    task_id = (answer.get("task") or {}).get("id")
+    predictions = answer.get("response") or []
+    prediction = predictions[0] if len(predictions) == 1 and isinstance(predictions[0], dict) else {}
+    regions, version = prediction.get("result"), prediction.get("model_version")
+    silent = silent if version == base_version else ""
+    if regions:
+        values = ", ".join(str(region.get("value")) for region in regions)
+        return (
+            True,
+            f"task {task_id} was predicted as {values} with score {prediction['score']:.2f} by {version}{silent}",
+        )
+    if regions == [] and silent:
+        return True, f"task {task_id} was read, and the answer of {version} is empty{silent}"
+    if regions == [] and prediction.get("score"):
+        # A problem that allows any number of labels can answer with none.
+        return True, f"task {task_id} was predicted to show none of the labels"
+    return False, (
+        f"task {task_id} was asked for, and {predictions!r:.200} came back: the model is not ready, or its answer "
+        f"cannot be used; {DOCTOR}"
+    )
+
+
+def _bindings(label_config: str) -> Sequence[Problem]:
+    try:
+        return bind(label_config).bindings
+    except LabelConfigError:
+        return ()
+
+
+def _silence(bindings: Sequence[Problem], settings: Settings) -> str:
+    """The part of the finding about control tags that are silent until taught; empty if there are none."""
+    if not bindings:
+        return ""
+    names = ", ".join(f"{binding.from_name} ({type(binding).__name__})" for binding in bindings)
+    return (
+        f"; {names}: nothing is predicted until it was taught, which is right; the first training run starts "
+        f"after {settings.train_after_annotations} annotations, or {settings.train_min_annotations} and a pause of "
+        f"{settings.train_after_seconds} s"
+    )
+
+
+def _unreadable_reason(store: Store, own_id: int, task_id: Any) -> str | None:
+    """Why the backend could not read the task just now; None if it could."""
+    with store.read() as session:
+        row = session.get(UnreadableTask, (own_id, task_id)) if isinstance(task_id, int) else None
+        return None if row is None else row.reason
