@@ -6,10 +6,12 @@
 # TORCH=cpu     torch without CUDA, from PyTorch's own index, whose address uv knows
 # TORCH=cuda    torch from the package registry, which depends on the CUDA libraries
 # TORCH=cu126   or another value of `uv pip install --torch-backend`
+# EXTRAS=tracking   TensorBoard, Weights & Biases and MLflow, for TRACKER
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
 ARG TORCH=cpu
+ARG EXTRAS=
 ARG UV=0.13.9
 ENV VIRTUAL_ENV=/venv UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir "uv==${UV}" && uv venv "$VIRTUAL_ENV"
@@ -17,7 +19,8 @@ WORKDIR /app
 # The lock also contains development packages, so it is used for versions only (as constraints).
 COPY pyproject.toml requirements.lock ./
 RUN if [ "$TORCH" = cuda ]; then unset TORCH; fi; \
-    uv pip install ${TORCH:+--torch-backend "$TORCH"} --constraints requirements.lock -r pyproject.toml
+    uv pip install ${TORCH:+--torch-backend "$TORCH"} --constraints requirements.lock \
+    ${EXTRAS:+--extra "$EXTRAS"} -r pyproject.toml
 COPY README.md LICENSE ./
 COPY lorabel lorabel
 COPY backend backend

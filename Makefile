@@ -42,7 +42,7 @@ test: setup
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) check
 	@nice -n 10 $(MAKE) --no-print-directory test-postgres >artifacts/postgres.log 2>&1 & postgres=$$!; \
-		$(PYTEST) -m "e2e or slow"; slow=$$?; \
+		$(PYTEST) -m "e2e or slow" --durations=15; slow=$$?; \
 		wait $$postgres; postgres=$$?; \
 		cat artifacts/postgres.log; $(BIN)/python -m tests.skipped; exit $$((slow | postgres))
 

@@ -113,7 +113,11 @@ def _check_secret(
 
 
 def _store(services: Services, envelope: http_bodies.Envelope, project: Project | None, payload: str) -> Event:
-    """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored."""
+    """Insert the event, and the row of its project if that is new. An event that cannot be applied is ignored.
+
+    The identity of a known project stays as it is: only `/setup`, `/predict` and `lorabel connect` complete it,
+    since anybody may send an event.
+    """
     reference = envelope.project
     event = Event(action=envelope.action, payload=payload, state=EventState.PENDING)
     if envelope.action not in EVENT_BODIES:
@@ -122,8 +126,8 @@ def _store(services: Services, envelope: http_bodies.Envelope, project: Project 
     elif reference is not None and not _has_label_config(envelope, project):
         log.warning("%s has no known label config: its event %s is ignored", _name(reference), envelope.action)
         event.state = EventState.IGNORED
-    elif reference is not None:
-        project = projects.resolve(services.store, reference.key, project)
+    elif reference is not None and project is None:
+        project = projects.resolve(services.store, reference.key)
     event.project_id = project.id if project else None
     services.event_writer.put(event)
     return event

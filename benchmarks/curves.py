@@ -164,7 +164,7 @@ def _train(subject: Subject, count: int, old: int, live: Path | None, name: str)
     seed = subject.seed + count
     plan = examples.make_plan(subject.problem, subject.bound.config, annotations, services.settings, seed)
     folder = subject.folder / name
-    context = TrainingContext(live, _unchanged, name)
+    context = TrainingContext(live, _unchanged)
     attempt = make_candidate(
         services, subject.problem, subject.family, plan, context, subject.recipe, folder, lambda progress: None
     )

@@ -221,7 +221,8 @@ class Settings(BaseSettings):
     )
     seed: int = Field(17, description="Seed of training.")
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = Field(
-        "none", description="Tracker that training curves are reported to."
+        "none",
+        description="Tracker that gets training runs; TensorBoard's files are in DATA_DIR/tracking.",
     )
     sweep_seconds: float = Field(
         5.0, gt=0, description="Seconds between two sweeps, which find lost jobs and due runs."

@@ -1,4 +1,4 @@
-"""The tables and pages in README.md and docs/ that are made from the code. `make docs` writes them.
+"""The tables, lists and pages that are made from the code. `make docs` writes them.
 
 <!-- table: settings -->
 ...
@@ -7,24 +7,38 @@
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import typer
 
+import lorabel.problems
 from backend.openapi import OPERATIONS
 from lorabel.commands.cli import app
+from lorabel.discovery import discover
+from lorabel.families.loading import family_types
+from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from tests import problems_page
 from tests.problems_page import table
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "operations.md", ROOT / "docs" / "problems.md")
+PAGES += (ROOT / ".env.example", ROOT / "docker-compose.yml")
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
 METRICS = ("Counter", "Gauge", "Histogram", "CounterMetricFamily", "GaugeMetricFamily")
 NAMED_BY_OTHERS = MappingProxyType({"models": "MODEL_<FAMILY>", "templates": "TEMPLATE_<PROBLEM>"})
+# Settings with a value of their own in docker-compose.yml.
+SET_IN_COMPOSE = frozenset({"DATABASE_URL", "REDIS_URL", "DATA_DIR", "LABEL_STUDIO_URL"}) | frozenset(
+    {"HOST", "PORT", "MODEL_SERVER_HOST", "MODEL_SERVER_URL"}
+)
+# Settings of commands that none of its services runs: `lorabel demo`, and `python -m model_server.ray_serve`.
+NOT_IN_COMPOSE = frozenset({"LABEL_STUDIO_PORT", "RAY_ADDRESS"}) | frozenset(
+    {"REPLICAS_MIN", "REPLICAS_MAX", "REPLICA_REQUESTS", "REPLICA_CPUS"}
+)
 METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/metrics.py"}
 
 
@@ -36,6 +50,42 @@ def settings() -> str:
         what = (field.description or "").removeprefix(f"`{variable}`, ")
         rows.append((f"`{variable}`", f"`{default}`" if default else "", what[:1].upper() + what[1:]))
     return table(("variable", "default", "what it is"), rows)
+
+
+def variables() -> dict[str, str]:
+    """Every setting's environment variable -> what it is. MODEL_ and TEMPLATE_ are there with each name."""
+    described = {}
+    for name, field in Settings.model_fields.items():
+        names = {
+            "models": [f"MODEL_{family.name.upper()}" for family in family_types()],
+            "templates": [f"TEMPLATE_{problem.name.upper()}" for problem in _problem_types()],
+        }.get(name, [name.upper()])
+        example = r"`\w+_<\w+>`, e\.g\. `\w+`: "
+        what = re.sub(example, "", field.description or "")
+        default = "" if name in NAMED_BY_OTHERS or field.default in (None, "") else f" Default: {field.default}"
+        described.update(dict.fromkeys(names, f"{what[:1].upper()}{what[1:]}{default}"))
+    return described
+
+
+def environment() -> str:
+    """Of .env.example: the settings that docker-compose.yml passes on, each with a comment and without a value."""
+    lines, last_comment = ["#\n"], ""
+    for name, what in variables().items():
+        if name not in SET_IN_COMPOSE | NOT_IN_COMPOSE:
+            comment = textwrap.fill(what, 110, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"{name}=\n" if comment == last_comment else f"\n{comment}\n{name}=\n")
+            last_comment = comment
+    return "".join([*lines, "\n# "])
+
+
+def compose() -> str:
+    """Of docker-compose.yml: the settings that it passes on."""
+    names = [name for name in variables() if name not in SET_IN_COMPOSE | NOT_IN_COMPOSE]
+    return "".join([*(f"  {name}: ${{{name}:-}}\n" for name in names), "  # "])
+
+
+def _problem_types() -> Sequence[type[Problem]]:
+    return discover(lorabel.problems, Problem)  # type: ignore[type-abstract]
 
 
 def commands() -> str:
@@ -72,11 +122,14 @@ def metrics() -> str:
 TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "settings": settings,
+        "environment": environment,
+        "compose": compose,
         "commands": commands,
         "rest": rest,
         "metrics": metrics,
         "problems": problems_page.problems,
         "attributes": problems_page.attributes,
+        "templates": problems_page.templates,
     }
 )
 

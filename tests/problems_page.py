@@ -10,6 +10,8 @@ from lorabel.families.loading import family_for
 from lorabel.labeling.label_config import ControlTag
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind
+from tests import label_studio_templates
+from tests.label_studio_templates import Template
 
 PROBLEMS = discover(package, Problem)  # type: ignore[type-abstract]
 
@@ -64,6 +66,26 @@ CASES = (
     Case('`visibleWhen="region-selected"`', IMAGE + _choices('visibleWhen="region-selected"')),
     Case('`perRegion="true"`', IMAGE + _choices('perRegion="true"')),
     Case('`perItem="true"`', IMAGE + _choices('perItem="true"')),
+    Case("in a `<Repeater>`", f'{IMAGE}<Repeater on="$items">{_choices()}</Repeater>'),
+    Case(
+        "`value` with a path or a text: `$chat[0].text`, `$title by $author`",
+        '<Text name="text" value="$title by $author"/>' + _choices(to="text"),
+        "read as the editor shows it; a number, a list or a boolean as the text that the editor makes of it",
+    ),
+    Case(
+        '`value` without a variable: `value="Read this."`',
+        '<Text name="text" value="Read"/>' + _choices(to="text"),
+    ),
+    Case(
+        "`<Image>` with `valueList`, or a list under its `value`",
+        '<Image name="image" valueList="$pages"/>' + _choices(),
+        "the control tag is about all pictures together",
+    ),
+    Case(
+        "names of tags and attributes in any case: `valuetype`, `perregion`",
+        '<IMAGE NAME="image" Value="$image"/>' + _choices(),
+        "as in the editor",
+    ),
     Case(
         "`toName` with several objects of one kind",
         IMAGE + '<Image name="other" value="$other"/>' + _choices(to="image,other"),
@@ -141,3 +163,21 @@ def _primary(problem: type[Problem]) -> str:
 
 def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
+
+
+def templates() -> str:
+    """Return the table of Label Studio's templates, in Markdown."""
+    rows = [_template_row(template) for template in label_studio_templates.read()]
+    return table(("template", "served", "left to people"), rows)
+
+
+def _template_row(template: Template) -> tuple[str, str, str]:
+    bound = bind(template.config)
+    controls = {control.name: control.tag for control in bound.config.controls}
+    served = [f"`{controls[binding.from_name]}`: {type(binding).name}" for binding in bound.bindings]
+    unserved = [f"`{tag.control.tag}`: {tag.reason}" for tag in bound.unclaimed]
+    return f"{template.group}: {template.title}", _lines(served), _lines(unserved)
+
+
+def _lines(parts: Sequence[str]) -> str:
+    return "<br>".join(dict.fromkeys(parts)) or "-"

@@ -35,6 +35,7 @@ MAY_IMPORT_TORCH = ("lorabel/families/", "lorabel/demo/", "model_server/", "work
 # Beside settings.py: they hand the environment on to processes that they start.
 MAY_SEE_THE_ENVIRONMENT = (
     "lorabel/settings.py",
+    "lorabel/commands/model_folder.py",
     "lorabel/commands/supervisor.py",
     "lorabel/demo/",
     "backend/gunicorn.conf.py",

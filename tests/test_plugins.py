@@ -43,12 +43,12 @@ training_examples = [
     for n in range(40)
 ]
 prepared, unreadable = examples.prepare(training_examples, family, lambda media: media, None)
-recipe = lora.Recipe(4, 0.05, 200, 16, 200, 0, "float32", "none")
+recipe = lora.Recipe(4, 0.05, 200, 16, 200, 0, "float32")
 adapter_folders = AdapterFolders(Path(sys.argv[1]) / "adapters")
 with lora.adapted(family, training_examples[0].question, None, recipe) as model:
     with lora.with_live(model):
         before = evaluate.score(problem, family, prepared, 8).values["negative_error"]
-    lora.fine_tune(family, model, prepared, recipe, "toy", Path(sys.argv[1]), lambda progress: None)
+    lora.fine_tune(family, model, prepared, recipe, lambda progress: None)
     after = evaluate.score(problem, family, prepared, 8).values["negative_error"]
     adapter_folders.write("p1.v1", lambda folder: model.save_pretrained(folder / "stars"))
 loaded_family = LoadedFamily(family, AdapterBank(family, adapter_folders, 10**6), FeatureCache({}))

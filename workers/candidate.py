@@ -3,7 +3,7 @@ tasks."""
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,11 @@ class TrainingContext:
     Args:
         live: the live adapter's folder; None if the base model is live.
         resolve: media reference -> the reference to fetch it by.
-        name: the run's name for the tracker.
         needs_new: whether there is nothing to learn where live exists and no example to train on is new.
     """
 
     live: Path | None
     resolve: Callable[[MediaRef], MediaRef]
-    name: str
     needs_new: bool = False
 
 
@@ -105,7 +103,7 @@ def make_candidate(
         learned = [] if held_out or cross_validated else train
         with lora.with_live(model):
             live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
-        loss = launch.fine_tune(settings, family, model, train, recipe, context.name, settings.data_dir, on_step)
+        loss = launch.fine_tune(settings, family, model, train, recipe, on_step)
         outputs = evaluate.predict(family, [*held_out, *learned], batch)
         _save(model, folder)
     # `learned` is empty where there are splits, so the outputs are in the order of the tested examples.
@@ -163,13 +161,11 @@ def _cross_validate(
 ) -> list[Any]:
     """The outputs of the tested examples, split after split. Each split trains a model like the candidate."""
     settings = services.settings
-    untracked = replace(recipe, tracker="none")
     outputs: list[Any] = []
     for train, tested in splits:
         with lora.adapted(family, tested[0].training_example.question, context.live, recipe) as model:
             if train:
-                folder = settings.data_dir
-                launch.fine_tune(settings, family, model, train, untracked, context.name, folder, lambda _: None)
+                launch.fine_tune(settings, family, model, train, recipe, lambda _: None)
             outputs += evaluate.predict(family, tested, settings.max_batch)
     return outputs
 

@@ -38,7 +38,7 @@ from lorabel.families.loading import family_for
 from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
-from workers import examples, lora
+from workers import examples, lora, tracking
 from workers.candidate import Attempt, Candidate, TrainingContext, make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
@@ -86,6 +86,7 @@ def _train(services: Services, run: TrainingRun) -> None:
     if not bound.bindings:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
     precision = choose_precision(services.settings, choose_device(services.settings.for_training))
+    tracking.check_tracker(services.settings.tracker)
     recipe = lora.Recipe.from_settings(services.settings, str(precision).removeprefix("torch."))
     training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
     services.adapter_folders.remove_leftovers(f"p{project.id}.")
@@ -117,10 +118,31 @@ def _train_problem(
     family = services.family(family_for(plan.train[0].question))
     live = _live_folder(services, project, problem, family)
     resolve = services.authorizations.resolver(project, services.settings)
-    name = f"{version_name(project.id, project.live_number)}-next"
-    context = TrainingContext(live, resolve, name, training_runs.is_for_new_annotations(run))
+    context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run))
     folder = scratch / _folder_name(problem.from_name)
-    return make_candidate(services, problem, family, plan, context, recipe, folder, _reporter(services, run))
+    report = _reporter(services, run)
+    parameters = {
+        **asdict(recipe),
+        "family": family.name,
+        "base_model": family.source,
+        "parent": version_name(project.id, project.live_number),
+    }
+    name = f"{run_name(run)}/{_folder_name(problem.from_name)}"
+    with tracking.tracked(services.settings, name, family.device, parameters) as tracker:
+
+        def report_step(progress: lora.Progress) -> None:
+            report(progress)
+            tracker.report(progress)
+
+        attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
+        if attempt.candidate is not None:
+            tracker.conclude(attempt.candidate.judgement)
+    return attempt
+
+
+def run_name(run: TrainingRun) -> str:
+    """For example `p1.run7`; a run that is repeated after a kill has another name."""
+    return f"p{run.project_id}.run{run.id}" + (f".attempt{run.attempt}" if run.attempt > 1 else "")
 
 
 def _gather_annotations(services: Services, run: TrainingRun) -> tuple[Project, Selection, str]:

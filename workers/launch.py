@@ -47,8 +47,6 @@ class LaunchPlan:
     family: str
     examples: list[PreparedExample]
     recipe: lora.Recipe
-    name: str
-    folder: Path
 
 
 def fine_tune(
@@ -57,8 +55,6 @@ def fine_tune(
     model: PeftModel,
     examples: Sequence[PreparedExample],
     recipe: lora.Recipe,
-    name: str,
-    folder: Path,
     on_step: Callable[[lora.Progress], None],
 ) -> float:
     """`lora.fine_tune` in TRAIN_PROCESSES processes, but never more than a batch has examples.
@@ -69,16 +65,15 @@ def fine_tune(
     """
     count = min(settings.train_processes, recipe.batch, len(examples))
     if count == 1:
-        return lora.fine_tune(family, model, examples, recipe, name, folder, on_step)
+        return lora.fine_tune(family, model, examples, recipe, on_step)
     if settings.for_training.device not in ("auto", "cpu", "cuda"):
         device = settings.for_training.device
         raise SettingsError(f"TRAIN_PROCESSES={count} takes a GPU each; set TRAIN_DEVICE={device!r} to cuda")
     if family.device.type == "cuda" and count > torch.cuda.device_count():
         raise SettingsError(f"TRAIN_PROCESSES={count}, but this worker sees {torch.cuda.device_count()} GPUs")
-    lora.check_tracker(recipe.tracker)
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         exchange = Path(scratch)
-        plan = LaunchPlan(settings, family.name, list(examples), recipe, name, folder.absolute())
+        plan = LaunchPlan(settings, family.name, list(examples), recipe)
         torch.save(plan, exchange / PLAN)
         start_adapter = exchange / START_ADAPTER
         model.save_pretrained(start_adapter, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)

@@ -43,7 +43,7 @@ def main(folder: Path, device: str) -> None:
                 lines.write(json.dumps(asdict(progress)) + "\n")
                 lines.flush()
 
-        lora.fine_tune(family, model, plan.examples, plan.recipe, plan.name, plan.folder, report)
+        lora.fine_tune(family, model, plan.examples, plan.recipe, report)
         if state.is_main_process:
             model.save_pretrained(folder / RESULT, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
     state.destroy_process_group()

@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from lorabel.contracts import Input
-from lorabel.errors import SettingsError
 from lorabel.families.base import Family, NoBatchAdapters
 from lorabel.settings import Settings
 from workers.examples import PreparedExample
@@ -52,7 +50,6 @@ class Recipe:
         batch: examples per step.
         patience: training stops after so many steps in which the loss did not fall by 1%.
         precision: `float32` or `bfloat16`, of the forward pass.
-        tracker: `none`, or the name of a tracker that accelerate knows.
     """
 
     rank: int
@@ -62,7 +59,6 @@ class Recipe:
     patience: int
     seed: int
     precision: str
-    tracker: str
 
     @classmethod
     def from_settings(cls, settings: Settings, precision: str) -> "Recipe":
@@ -74,7 +70,6 @@ class Recipe:
             settings.train_patience,
             settings.seed,
             precision,
-            settings.tracker,
         )
 
 
@@ -198,27 +193,17 @@ def fine_tune(
     model: PeftModel,
     examples: Sequence[PreparedExample],
     recipe: Recipe,
-    name: str,
-    folder: Path,
     on_step: Callable[[Progress], None],
 ) -> float:
     """Train the candidate. Stops early when the smoothed loss no longer falls, or is as low as LEARNED_LOSS.
 
     Args:
-        name: the run's name for the tracker.
-        folder: where the tracker may write (TensorBoard does).
         on_step: called after each step.
 
     Returns:
         The smoothed loss.
-
-    Raises:
-        SettingsError: the tracker's package is missing.
     """
-    check_tracker(recipe.tracker)
-    accelerator = _accelerator(family, recipe, folder)
-    if recipe.tracker != "none":
-        accelerator.init_trackers(name, config=asdict(recipe))
+    accelerator = _accelerator(family, recipe)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
@@ -229,7 +214,6 @@ def fine_tune(
         step_loss = _step(family, accelerator, next(batches), optimizer, weights)
         schedule.step()
         loss = step_loss if step == 1 else SMOOTHING * loss + (1 - SMOOTHING) * step_loss
-        accelerator.log({"loss": step_loss}, step=step)
         seconds_left = (time.monotonic() - started) / step * (recipe.steps - step)
         on_step(Progress(step, recipe.steps, loss, seconds_left))
         if loss < 0.99 * best:
@@ -240,21 +224,13 @@ def fine_tune(
     return loss
 
 
-def _accelerator(family: Family, recipe: Recipe, folder: Path) -> Accelerator:
+def _accelerator(family: Family, recipe: Recipe) -> Accelerator:
     return Accelerator(
         cpu=family.device.type == "cpu",
         mixed_precision="bf16" if recipe.precision == "bfloat16" else "no",
-        log_with=None if recipe.tracker == "none" else recipe.tracker,
-        project_dir=folder,
         # The processes of `workers/launch.py` share each batch, so one step of all of them is one schedule step.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-
-
-def check_tracker(tracker: str) -> None:
-    """Raise SettingsError if the tracker's package is missing: accelerate would go on without a message."""
-    if tracker != "none" and find_spec(tracker) is None:
-        raise SettingsError(f"TRACKER={tracker}, but that package is not installed; install lorabel[tracking]")
 
 
 def _step(

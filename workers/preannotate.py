@@ -1,9 +1,10 @@
 """Predicts many tasks and writes the predictions to Label Studio, a page at a time, by task id.
 
-A page can be repeated: tasks that have a prediction of this version in Label Studio are left out. So nothing is
-written twice if a worker was killed, an answer was lost or a part of the page had to wait; the cursor, written
-after each page, only saves requests. (Label Studio itself allows several predictions of a version: an annotator
-who opens a task between the reading and the writing of its page causes a second, equal prediction.)
+A page can be repeated: tasks that have a prediction of this version in Label Studio are left out, except those
+that could not be read before, since their data may have been corrected. So nothing is written twice if a worker
+was killed, an answer was lost or a part of the page had to wait; the cursor, written after each page, only saves
+requests. (Label Studio itself allows several predictions of a version: an annotator who opens a task between the
+reading and the writing of its page causes a second, equal prediction.)
 """
 
 import logging
@@ -179,15 +180,22 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
         Whether the page is complete.
     """
     model = context.model
-    tasks = [task for task in page.tasks if model.version not in task.versions]
+    unread_ids = _known_unreadable(context) - outcome.written_ids
+    tasks = [task for task in page.tasks if model.version not in task.versions or task.task_id in unread_ids]
     if not tasks:
         return True
     resolve = context.resolver()
     predictions = prediction.predict(model, [task.data for task in tasks], resolve, context.caller())
     by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}
     final = {task_id: predicted for task_id, predicted in by_task.items() if predicted.is_final}
-    if final:
-        _write(context, final)
+    old_ids = {task.task_id: task.prediction_ids.get(model.version, ()) for task in tasks}
+    # Who still cannot be read keeps the empty prediction.
+    new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
+    if new:
+        _write(context, new)
+    for prediction_id in (prediction_id for task_id in new for prediction_id in old_ids[task_id]):
+        with context.pace.request():
+            context.client.delete_prediction(prediction_id)
     outcome.written_ids |= final.keys()
     outcome.unreadable |= {task_id: predicted.unreadable for task_id, predicted in by_task.items()}
     _keep_embeddings(context, tasks, resolve)
@@ -203,9 +211,12 @@ def _keep_embeddings(context: ConnectedContext, tasks: list[AnnotatedTask], reso
 
 def _note_unreadable(context: ConnectedContext, outcome: Outcome) -> None:
     store, project_id = context.services.store, context.project.id
-    with store.read() as session:
-        known_ids = unreadable_tasks.known(session, project_id)
-    unreadable_tasks.write(store, project_id, outcome.unreadable, known_ids)
+    unreadable_tasks.write(store, project_id, outcome.unreadable, _known_unreadable(context))
+
+
+def _known_unreadable(context: ConnectedContext) -> frozenset[int]:
+    with context.services.store.read() as session:
+        return unreadable_tasks.known(session, context.project.id)
 
 
 def _write(context: ConnectedContext, predictions: dict[int, TaskPrediction]) -> None:

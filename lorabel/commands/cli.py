@@ -116,6 +116,26 @@ def migrate() -> None:
         context.console.print("the schema is up to date")
 
 
+@app.command(name="fetch-model")
+def fetch_model(
+    family: Annotated[str, typer.Argument(help="A model family, for example text_encoder.")],
+    folder: Annotated[str, typer.Argument(help="A new folder for the model.")],
+    source: Annotated[
+        str | None,
+        typer.Option(help="hf-hub:owner/name; default: MODEL_<FAMILY>, or the default model."),
+    ] = None,
+) -> None:
+    """Write a base model into a folder, for machines that reach no model hub."""
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from lorabel.commands import model_folder
+    from lorabel.commands.context import load_settings
+
+    model_folder.fetch_model(load_settings(), family, Path(folder), source, Console())
+
+
 @app.command()
 def connect(
     project: Annotated[int, typer.Option(help="The project's id in Label Studio.")],

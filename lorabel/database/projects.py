@@ -65,19 +65,14 @@ def find(session: Session, key: ProjectKey) -> Project | None:
     return fitting[0] if fitting else None
 
 
-def resolve(store: Store, key: ProjectKey, known: Project | None = None) -> Project:
+def resolve(store: Store, key: ProjectKey) -> Project:
     """The project with this key, inserted if it is new. What the key says and the row lacks is stored.
-
-    Args:
-        known: what `find` has returned for the key, which is not read again.
 
     Raises:
         ConflictError: as `find`.
     """
-    project = known
-    if project is None:
-        with store.read() as session:
-            project = find(session, key)
+    with store.read() as session:
+        project = find(session, key)
     if project is not None and not _news(project, key):
         return project
     with store.write() as session:

@@ -138,7 +138,7 @@ class Annotation(Table):
     received_at: Mapped[datetime] = mapped_column(default=now)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     run_id: Mapped[int | None]
-    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    tries: Mapped[int] = mapped_column(default=0)
     times_applied: Mapped[int] = mapped_column(default=0)
 
     __table_args__ = (

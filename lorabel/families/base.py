@@ -77,6 +77,15 @@ class Family(ABC):
         """
 
     @classmethod
+    def hub_id(cls, source: str) -> str:
+        """The repository on the model hub, as `owner/name`, whose files `load` needs for a source.
+
+        Raises:
+            SettingsError: the source names no repository.
+        """
+        return source.removeprefix("hf-hub:")
+
+    @classmethod
     @abstractmethod
     def tiny(cls, folder: Path) -> str:
         """Write a tiny model with random weights for tests. Returns its source for `load`."""

@@ -71,7 +71,8 @@ class DualEncoder(Encoder):
         """Load `hf-hub:owner/name`, `name/pretrained` of open_clip, or `local-dir:folder`; see `Family.load`."""
         name, _, pretrained = (source, "", "") if ":" in source else source.partition("/")
         try:
-            module, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained or None)
+            # `create_model_and_transforms` only warns if there are no weights, and the model is then random.
+            module, transform = open_clip.create_model_from_pretrained(name, pretrained or None)
             tokenize = open_clip.get_tokenizer(name)
         except Exception as error:
             raise SettingsError(
@@ -81,6 +82,20 @@ class DualEncoder(Encoder):
         separate_attention(module).requires_grad_(False).eval()
         module.to(device=device, dtype=dtype)
         return cls(source, module, device, dtype, transform, tokenize, settings)
+
+    @classmethod
+    def hub_id(cls, source: str) -> str:
+        """Look up the repository of open_clip's `name/pretrained`; see `Family.hub_id`."""
+        if source.startswith("hf-hub:"):
+            return super().hub_id(source)
+        name, _, pretrained = source.partition("/")
+        repository = open_clip.get_pretrained_cfg(name, pretrained).get("hf_hub", "")
+        if not repository:
+            raise SettingsError(
+                f"open_clip knows no repository on the model hub for {source!r}; expected hf-hub:owner/name, or "
+                "name/pretrained of open_clip.list_pretrained()"
+            )
+        return "/".join(repository.split("/")[:2])  # a name of a file may follow
 
     @classmethod
     def tiny(cls, folder: Path) -> str:

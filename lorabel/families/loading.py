@@ -1,6 +1,10 @@
-"""Chooses the family that answers an input, and loads its base model as the settings say."""
+"""Chooses the family that answers an input, and loads its base model as the settings say.
+
+`python -m lorabel.families.loading FAMILY` only tries whether the base model loads.
+"""
 
 import logging
+import sys
 from functools import cache
 
 import torch
@@ -78,3 +82,15 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
     source = settings.models.get(family.name, family.default_source)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
     return family.load(source, device, dtype, settings)
+
+
+def _try_to_load(family_name: str) -> None:
+    """Load the base model of a family, and end the process with the reason if it does not load."""
+    try:
+        load_family(next(family for family in family_types() if family.name == family_name), Settings())
+    except SettingsError as error:
+        sys.exit(" ".join(str(error).split()))
+
+
+if __name__ == "__main__":
+    _try_to_load(sys.argv[1])

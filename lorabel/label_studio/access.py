@@ -1,11 +1,12 @@
 """The address and token of a project's Label Studio, and which media addresses they apply to."""
 
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from lorabel.contracts import MediaRef
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, UnreadableError
+from lorabel.media.data_url import is_data_url
 from lorabel.media.fetching import ascii_url, origin
 from lorabel.media.label_studio_paths import media_base
 from lorabel.settings import Settings
@@ -20,11 +21,14 @@ class LabelStudioAccess:
         is_trusted: whether the operator named the address, by a setting or with `lorabel connect`. The address
             that `/setup` carries is not trusted, because nobody has checked it: media there must be at public
             addresses like any other.
+        public_url: the address that Label Studio has for browsers, from `/setup`; it may have another host and
+            path. Nothing is fetched from it, and no token is sent to it.
     """
 
     url: str
     api_key: str | None
     is_trusted: bool
+    public_url: str | None = None
 
 
 def label_studio_access(project: Project, settings: Settings) -> LabelStudioAccess | None:
@@ -33,14 +37,15 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
     Returns:
         None if none of the three names an address.
     """
+    public_url = project.hostname if project.hostname and is_web_address(project.hostname) else None
     if project.label_studio_url:
-        return LabelStudioAccess(project.label_studio_url, project.api_key, is_trusted=True)
+        return LabelStudioAccess(project.label_studio_url, project.api_key, True, public_url)
     key = settings.label_studio_api_key
     if settings.label_studio_url:
         token = key.get_secret_value() if key else project.setup_token
-        return LabelStudioAccess(settings.label_studio_url, token, is_trusted=True)
-    if project.hostname and is_web_address(project.hostname):
-        return LabelStudioAccess(project.hostname, project.setup_token, is_trusted=False)
+        return LabelStudioAccess(settings.label_studio_url, token, True, public_url)
+    if public_url is not None:
+        return LabelStudioAccess(public_url, project.setup_token, False, public_url)
     return None
 
 
@@ -82,8 +87,8 @@ def require_api_access(
 def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorization: str | None) -> MediaRef:
     """Turn an address from task data into one that can be fetched.
 
-    A relative address is completed with Label Studio's. Only an address at Label Studio's origin under which it
-    serves media gets the token, since the token opens the whole API.
+    A relative address is completed with Label Studio's. Only an address under which Label Studio serves media gets
+    the token, since the token opens the whole API.
 
     Args:
         authorization: value of the Authorization header for Label Studio; None if there is no token.
@@ -91,15 +96,36 @@ def resolve_media(media: MediaRef, access: LabelStudioAccess | None, authorizati
     Raises:
         UnreadableError: the address is not a valid URL.
     """
-    if access is None or media.url.startswith("data:"):
+    if access is None or is_data_url(media.url):
         return media
-    url = ascii_url(urljoin(access.url.rstrip("/") + "/", ascii_url(media.url)))
-    if origin(url) != origin(access.url):
+    written_url = ascii_url(media.url)
+    url = ascii_url(urljoin(access.url.rstrip("/") + "/", written_url))
+    own_url = _own_media_url(url, access, is_relative=not urlsplit(written_url).netloc)
+    if own_url is None and origin(url) != origin(access.url):
         return media
-    is_media = media_base(url) in ("", urlsplit(access.url).path.rstrip("/"))
     return MediaRef(
-        url=url,
-        authorization=authorization if is_media else None,
+        url=own_url or url,
+        authorization=authorization if own_url else None,
         is_trusted=access.is_trusted,
         is_label_studio=True,
     )
+
+
+def _own_media_url(url: str, access: LabelStudioAccess, *, is_relative: bool) -> str | None:
+    """The address under which this machine gets what Label Studio serves there; None if that is not its media.
+
+    Label Studio writes its path prefix into some addresses of media and not into others, and its public address
+    into those of local files.
+    """
+    known_urls = [known for known in (access.url, access.public_url) if known]
+    bases = {_path(known) for known in known_urls if is_relative or origin(known) == origin(url)}
+    base = media_base(url)
+    if base is None or base not in (bases | {""} if is_relative else bases):
+        return None
+    parts, root = urlsplit(url), urlsplit(access.url)
+    path = _path(access.url) + parts.path.removeprefix(base)
+    return urlunsplit((root.scheme, root.netloc, path, parts.query, ""))
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path.rstrip("/")

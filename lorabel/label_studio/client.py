@@ -238,6 +238,14 @@ class LabelStudio:
         path = f"/api/projects/{project_id}/model-versions/"
         self.call("DELETE", path, json={"model_version": model_version})
 
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete a prediction. It is no error if there is no such prediction any more."""
+        try:
+            self.call("DELETE", f"/api/predictions/{prediction_id}/")
+        except LabelStudioRefusedError as error:
+            if error.status_code != httpx.codes.NOT_FOUND:
+                raise
+
     def tasks(self, project_id: LabelStudioId) -> Iterator[AnnotatedTask]:
         """All tasks, in the order of their ids."""
         return self._pages(project_id, [])
@@ -314,15 +322,7 @@ class LabelStudio:
                 "query": json.dumps(task_query),
             },
         )
-        tasks = [
-            AnnotatedTask(
-                task["id"],
-                task["data"],
-                task["annotations"],
-                frozenset(str(prediction["model_version"]) for prediction in task["predictions"]),
-            )
-            for task in answer["tasks"]
-        ]
+        tasks = [AnnotatedTask.of(task) for task in answer["tasks"]]
         return TaskPage(tasks, answer["total"], answer["total_annotations"])
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:

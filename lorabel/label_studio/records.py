@@ -1,20 +1,35 @@
 """What the client of Label Studio's API takes and returns: tasks, predictions, projects, backends, webhooks."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 
 class AnnotatedTask(NamedTuple):
     """A task with all its annotations, skipped ones too; each is a dict as in webhook payloads.
 
-    `versions`: the model versions of the task's predictions.
+    `prediction_ids`: the ids of the task's predictions, by their model versions.
     """
 
     task_id: int
     data: dict[str, Any]
     annotations: list[dict[str, Any]]
-    versions: frozenset[str] = frozenset()
+    prediction_ids: Mapping[str, Sequence[int]] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, task: dict[str, Any]) -> Self:
+        """Read a task as the API gives it with `fields=all`."""
+        ids: dict[str, list[int]] = {}
+        for prediction in task["predictions"]:
+            ids.setdefault(str(prediction["model_version"]), []).append(prediction["id"])
+        return cls(task["id"], task["data"], task["annotations"], ids)
+
+    @property
+    def versions(self) -> frozenset[str]:
+        """The model versions of the task's predictions."""
+        return frozenset(self.prediction_ids)
 
 
 class TaskPage(NamedTuple):

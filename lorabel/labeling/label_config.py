@@ -6,7 +6,7 @@
 </View>
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,9 @@ from xml.etree import ElementTree
 from label_studio_sdk.label_interface import LabelInterface
 
 from lorabel.errors import LabelConfigError
+from lorabel.labeling import config_xml
+from lorabel.labeling.config_xml import Attributes
+from lorabel.labeling.shown_value import has_variable, shown_value
 
 # Attributes of a label that a model may read; the first that is set is used.
 TEXT_ATTRIBUTES = ("prompt", "hint", "alias", "value")
@@ -28,11 +31,40 @@ class Label:
         value: its name in results: the alias if it has one, else the value.
         texts: what a model reads for it, see `_texts`.
         parent: in a taxonomy, the index of the label above; -1 at the top.
+        title: what annotators see: the value, also if there is an alias.
     """
 
     value: str
     texts: tuple[str, ...]
     parent: int = -1
+    title: str = ""
+
+
+def find_label(labels: Sequence[Label], name: str, candidates: Iterable[int] | None = None) -> int | None:
+    """The label that a result or a label config means by a name.
+
+    Its name in results goes first, then its title. The case of letters is ignored only where exactly one label has
+    the name then: "US" and "us" are two labels.
+
+    Args:
+        candidates: indices of the labels that may be meant; None for all.
+
+    Returns:
+        The label's index; None if there is no such label, or several that differ by case.
+    """
+    indices = range(len(labels)) if candidates is None else tuple(candidates)
+    if (index := find_exact_label(labels, name, indices)) is not None:
+        return index
+    folded = name.casefold()
+    found = [i for i in indices if folded in (labels[i].value.casefold(), labels[i].title.casefold())]
+    return found[0] if len(found) == 1 else None
+
+
+def find_exact_label(labels: Sequence[Label], name: str, candidates: Iterable[int] | None = None) -> int | None:
+    """The label with this name in results, else the label with this title, as the editor finds it; else None."""
+    indices = range(len(labels)) if candidates is None else tuple(candidates)
+    by_value = next((i for i in indices if labels[i].value == name), None)
+    return next((i for i in indices if labels[i].title == name), None) if by_value is None else by_value
 
 
 def above(labels: Sequence[Label], end: int) -> tuple[int, ...]:
@@ -51,13 +83,28 @@ class ObjectTag:
     """A tag that shows something of a task, such as `<Image>`.
 
     Args:
-        data_key: the key in the task's data (`$image` -> `image`).
+        value: its attribute `value`, or `valueList` if it has one: `$image`.
+        attributes: those of the label config; in what `parse` returns they are found by names in any case.
     """
 
     name: str
     tag: str
-    data_key: str
+    value: str
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def data_key(self) -> str:
+        """The key in the task's data (`$image` -> `image`), where the value is a single variable."""
+        return self.value.removeprefix("$")
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it shows the same in every task."""
+        return not has_variable(self.value)
+
+    def shown(self, data: Mapping[str, Any]) -> Any:
+        """What the editor shows of a task, see `shown_value`; "" if the task has nothing of it."""
+        return shown_value(self.value, data)
 
 
 @dataclass(frozen=True)
@@ -80,11 +127,13 @@ class ControlTag:
     """A tag that asks for an answer, such as `<Choices>`.
 
     Args:
+        attributes: those of the label config; in what `parse` returns they are found by names in any case.
         labels: its labels; in a taxonomy each before the labels below it.
         objects: the object tags that `toName` names.
         context: object tags that show something of the task and that no control tag names.
         buckets: names of the buckets of a Ranker.
         conditions: the control tag is shown if all of them hold.
+        is_repeated: whether it stands in a `<Repeater>`, and so is shown once for each item of a list.
     """
 
     name: str
@@ -95,6 +144,7 @@ class ControlTag:
     context: tuple[ObjectTag, ...] = ()
     buckets: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,17 +186,17 @@ def parse(xml: str) -> LabelConfig:
         LabelConfigError: the XML cannot be parsed, or the SDK refuses it; the message has the parser's words.
     """
     try:
-        interface = LabelInterface(xml)
+        root = config_xml.read(xml)
+        interface = LabelInterface(ElementTree.tostring(root, encoding="unicode"))
     except Exception as error:
         raise LabelConfigError(
             f"label config cannot be read: {error}; label config begins {xml[:80]!r}"
         ) from error
     control_tags = interface.controls or ()
+    paths = dict(_paths(root, ()))
     names = {tag.name for control in control_tags for tag in control.objects or ()}
-    # A value without $ is a text of the label config itself, the same for every task.
-    task_tags = [tag for tag in interface.objects or () if (tag.value or "").startswith("$")]
-    context = tuple(_object(tag) for tag in task_tags if tag.name not in names)
-    paths = dict(_paths(ElementTree.fromstring(xml), ()))
+    unnamed_tags = (_object(tag) for tag in interface.objects or () if tag.name not in names)
+    context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
     return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in control_tags), interface)
 
 
@@ -167,24 +217,39 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
     else:
         attributes = tag.labels_attrs or {}
         labels = tuple(
-            Label(value, _texts(attributes[value].attr)) if value in attributes else Label(value, (value,))
+            Label(value, _texts(attributes[value].attr), title=attributes[value].attr.get("value", value))
             for value in tag.labels or ()
         )
     conditions = tuple(_condition(element) for element in path if element.get("visibleWhen"))
     buckets = tuple(bucket.attrib.get("name", "") for bucket in path[-1].iter("Bucket"))
-    return ControlTag(tag.name, tag.tag, dict(tag.attr or {}), labels, objects, context, buckets, conditions)
+    return ControlTag(
+        tag.name,
+        tag.tag,
+        Attributes(tag.attr or {}),
+        labels,
+        objects,
+        context,
+        buckets,
+        conditions,
+        _is_repeated(path),
+    )
+
+
+def _is_repeated(path: Sequence[ElementTree.Element]) -> bool:
+    return any(element.tag == "Repeater" for element in path)
 
 
 def _condition(element: ElementTree.Element) -> Condition:
     values = element.get("whenChoiceValue") or element.get("whenLabelValue") or ""
-    stripped = (value.strip() for value in values.split(","))
     return Condition(
-        element.get("visibleWhen", ""), element.get("whenTagName"), tuple(value for value in stripped if value)
+        element.get("visibleWhen", ""),
+        element.get("whenTagName"),
+        tuple(value for value in values.split(",") if value),
     )
 
 
 def _object(tag: Any) -> ObjectTag:
-    return ObjectTag(tag.name, tag.tag, (tag.value or "").lstrip("$"), dict(tag.attr or {}))
+    return ObjectTag(tag.name, tag.tag, tag.value or "", Attributes(tag.attr or {}))
 
 
 def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[Label]:
@@ -196,7 +261,8 @@ def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[La
     """
     for choice in element.findall("Choice"):
         attributes = choice.attrib
-        yield Label(attributes.get("alias") or attributes.get("value", ""), _texts(attributes), parent)
+        title = attributes.get("value", "")
+        yield Label(attributes.get("alias") or title, _texts(attributes), parent, title)
         below = list(_nodes(choice, index, index + 1))
         yield from below
         index += 1 + len(below)

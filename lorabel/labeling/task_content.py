@@ -1,4 +1,4 @@
-"""An object tag and a task's data -> what a model reads: a text, or a file to fetch.
+"""An object tag and a task's data -> what a model reads: texts, and files to fetch.
 
 `<Text value="$text"/>` and {"text": "It works."} make a text. Only this module knows which modality a tag has.
 """
@@ -37,26 +37,41 @@ TEXT_FORMAT_ATTRIBUTES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def content(tag: ObjectTag, data: dict[str, Any]) -> Content:
-    """What the object tag shows of a task.
+class NothingShownError(UnreadableError):
+    """A task has nothing of what an object tag shows."""
+
+
+def contents(tag: ObjectTag, data: dict[str, Any]) -> tuple[Content, ...]:
+    """What the object tag shows of a task: several contents for an image with a list of pictures, else one.
 
     Raises:
-        UnreadableError: for good; the data has nothing under the tag's key, or something of another type.
+        NothingShownError: for good; the data has nothing of what the tag's value names.
+        UnreadableError: for good; it is of a type that the tag cannot show.
     """
     modality = MODALITIES[tag.tag]
-    value = data.get(tag.data_key)
+    value = tag.shown(data)
+    is_list = tag.tag == "Image" and isinstance(value, list)
+    is_nothing = not value.strip() if isinstance(value, str) else value == []
+    error_type = NothingShownError if is_nothing else UnreadableError
     try:
-        if modality != Modality.TEXT:
-            return Content(modality=modality, media=_file(value))
-        if tag.attributes.get("valueType", "").lower() == "url":
-            return Content(modality=modality, media=_file(value), text_format=_text_format(tag))
-        return Content(modality=modality, text=read_text(value, _text_format(tag)))
+        if is_list and not value:
+            raise UnreadableError("the list is empty", is_permanent=True)
+        return tuple(_content(tag, part) for part in (value if is_list else [value]))
     except UnreadableError as error:
-        raise UnreadableError(
+        raise error_type(
             f"task data has no {WORDS[modality]} under {tag.data_key!r}, which the label config names for "
             f"{tag.name!r}: {error}",
             is_permanent=error.is_permanent,
         ) from error
+
+
+def _content(tag: ObjectTag, value: Any) -> Content:
+    modality = MODALITIES[tag.tag]
+    if modality != Modality.TEXT:
+        return Content(modality=modality, media=_file(value))
+    if tag.attributes.get("valueType", "").lower() == "url":
+        return Content(modality=modality, media=_file(value), text_format=_text_format(tag))
+    return Content(modality=modality, text=read_text(value, _text_format(tag)))
 
 
 def _file(value: Any) -> MediaRef:
@@ -88,7 +103,7 @@ def list_items(tag: ObjectTag, data: dict[str, Any]) -> dict[str, tuple[Content,
         UnreadableError: for good; the data has no list of at least two items with different ids, or an item shows
             nothing.
     """
-    value = data.get(tag.data_key)
+    value = tag.shown(data)
     items = value if isinstance(value, list) else []
     has_ids = all(isinstance(item, dict) and "id" in item for item in items)
     if len(items) < 2 or not has_ids or len({_id(item) for item in items}) < len(items):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lorabel.contracts import LabelScores, LabelTarget
-from lorabel.labeling.label_config import Label, above, path_of
+from lorabel.labeling.label_config import Label, above, find_label, path_of
 
 # A path goes on to a label below whose score is greater.
 LIKELIER_THAN_NOT = 0.5
@@ -47,8 +47,11 @@ class Taxonomy:
         return above(self.labels, end)
 
     def find(self, path: Sequence[str]) -> int | None:
-        """The label that a path of values ends at, in any case of letters; None if there is no such path."""
-        return self._index_by_path.get(tuple(value.casefold() for value in path))
+        """The label that a path of names ends at; each as by `find_label`. None if there is none."""
+        end: int | None = TOP if path else None
+        for name in path:
+            end = None if end is None else find_label(self.labels, name, self._below.get(end, ()))
+        return end
 
     def descend(self, output: LabelScores) -> tuple[int, float]:
         """Follow the most probable label of each level, as far as it is more probable than not.
@@ -152,9 +155,3 @@ class Taxonomy:
             above: tuple(index for index, parent in enumerate(parents) if parent == above)
             for above in set(parents)
         }
-
-    @cached_property
-    def _index_by_path(self) -> Mapping[tuple[str, ...], int]:
-        """For each path of casefolded values, the label that it ends at: the first, if two have the same path."""
-        folded_paths = (tuple(value.casefold() for value in path) for path in self.paths)
-        return {path: index for index, path in reversed(list(enumerate(folded_paths)))}

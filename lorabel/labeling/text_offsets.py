@@ -26,6 +26,7 @@ from xml.etree.ElementTree import Element
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.labeling.label_config import ObjectTag
 from lorabel.media.html import Start, Text, parse_document, parse_fragment, walk
+from lorabel.media.javascript_text import as_react_text, as_text, has_objects
 
 TAGS = ("Text", "HyperText", "Paragraphs")
 # The editor counts the characters of style sheets, but no annotator sees them.
@@ -179,19 +180,20 @@ def flat_text(tag: ObjectTag, data: Mapping[str, Any]) -> FlatText:
     Raises:
         UnreadableError: for good; the data has no text under the tag's key, or its page cannot be read.
     """
-    value = data.get(tag.data_key)
+    value = tag.shown(data)
     if tag.tag == "Paragraphs":
         return _dialogue(tag, value)
-    if not isinstance(value, str) or not value:
+    text = "" if has_objects(value) else as_text(value)
+    if not text.strip():
         raise UnreadableError(_missing(tag, "text", value), is_permanent=True)
     if tag.tag == "HyperText":
         try:
-            return _page(value, tag.attributes.get("inline", "false") == "true")
+            return _page(text, tag.attributes.get("inline", "false") == "true")
         except UnreadableError as error:
             raise UnreadableError(
                 f"the page of {tag.name!r} cannot be read: {error}", is_permanent=error.is_permanent
             ) from error
-    return PlainText(value)
+    return PlainText(text)
 
 
 def _on_one_line(text: str) -> str:
@@ -214,15 +216,17 @@ def code_points(text: str, units: int) -> int:
 
 
 def _dialogue(tag: ObjectTag, phrases: Any) -> PiecedText:
-    key = tag.attributes.get("textKey", tag.attributes.get("textkey", "text"))
+    key = tag.attributes.get("textKey", "text")
     if not isinstance(phrases, list) or not phrases:
         raise UnreadableError(_missing(tag, "list of phrases", phrases), is_permanent=True)
     pieces: list[Piece] = []
     for number, phrase in enumerate(phrases):
-        text = phrase.get(key) if isinstance(phrase, dict) else None
-        if not isinstance(text, str):
-            raise UnreadableError(_missing(tag, f"text {key!r} in phrase {number}", phrase), is_permanent=True)
+        if not isinstance(phrase, dict):
+            raise UnreadableError(_missing(tag, f"object as phrase {number}", phrase), is_permanent=True)
+        text = as_react_text(phrase.get(key))
         pieces.append(Piece(str(number), text, pieces[-1].end + 1 if pieces else 0))
+    if not any(piece.text.strip() for piece in pieces):
+        raise UnreadableError(_missing(tag, f"text {key!r} in any phrase", phrases), is_permanent=True)
     return PiecedText("\n".join(piece.text for piece in pieces), tuple(pieces))
 
 

@@ -7,7 +7,7 @@ predicted for a hidden control tag, since the annotator could neither see nor co
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorabel.labeling.label_config import Condition, LabelConfig
+from lorabel.labeling.label_config import Condition, ControlTag, LabelConfig, find_exact_label
 from lorabel.labeling.regions import Region
 
 
@@ -19,38 +19,46 @@ def shown_controls(config: LabelConfig, answers: Mapping[str, Sequence[Region]])
     Args:
         answers: the regions of each control tag, by its name.
     """
+    controls = {control.name: control for control in config.controls}
     shown, shown_before = frozenset(answers), None
     while shown != shown_before:
         shown_before = shown
-        visible = {name: regions for name, regions in answers.items() if name in shown}
+        chosen = {name: _chosen(controls[name], answers[name]) for name in shown if name in controls}
         shown &= {
             control.name
             for control in config.controls
-            if all(_holds(condition, visible) for condition in control.conditions)
+            if all(_holds(condition, chosen, controls) for condition in control.conditions)
         }
     return shown
 
 
-def _holds(condition: Condition, answers: Mapping[str, Sequence[Region]]) -> bool:
-    chosen_values = {
-        value
-        for name, regions in answers.items()
-        if condition.tag in (None, name)
-        for region in regions
-        for value in _values(region.get("value"))
-    }
-    is_selected = bool(chosen_values & set(condition.values)) if condition.values else bool(chosen_values)
+def _holds(condition: Condition, chosen: Mapping[str, frozenset[str]], controls: Mapping[str, ControlTag]) -> bool:
+    """Whether a condition holds. A condition that names no tag holds for any choice in any Choices."""
+    if condition.tag is None:
+        is_selected = any(names for tag, names in chosen.items() if controls[tag].tag == "Choices")
+    else:
+        names = chosen.get(condition.tag, frozenset())
+        wanted = {_name(controls[condition.tag], value) for value in condition.values} if names else set()
+        is_selected = bool(names & wanted) if condition.values else bool(names)
     return is_selected != (condition.kind == "choice-unselected")
 
 
-def _values(value: Any) -> list[str]:
-    """The choices and the nodes of paths in a region's value.
+def _chosen(control: ControlTag, regions: Sequence[Region]) -> frozenset[str]:
+    """The chosen labels by their names in results; of a path in a taxonomy, the label that it ends at.
 
     Label Studio imports values without checking them. Null, or a value of an unexpected type, has none.
     """
-    fields = value if isinstance(value, Mapping) else {}
-    nodes = [node for path in _list(fields.get("taxonomy")) for node in _list(path)]
-    return [name for name in (*_list(fields.get("choices")), *nodes) if isinstance(name, str)]
+    values = [region.get("value") for region in regions]
+    fields = [value for value in values if isinstance(value, Mapping)]
+    choices = [name for value in fields for name in _list(value.get("choices"))]
+    ends = [path[-1] for value in fields for path in _list(value.get("taxonomy")) if _list(path)]
+    return frozenset(_name(control, name) for name in (*choices, *ends) if isinstance(name, str))
+
+
+def _name(control: ControlTag, name: str) -> str:
+    """A label's name in results, given that name or its title. The editor does not ignore the case of letters."""
+    index = find_exact_label(control.labels, name)
+    return name if index is None else control.labels[index].value
 
 
 def _list(value: Any) -> list[Any]:

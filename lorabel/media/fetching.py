@@ -8,8 +8,6 @@ Label Studio's token goes to the paths of its media only, and no message quotes 
 could read with the token what its author may not see.
 """
 
-import base64
-import binascii
 import hashlib
 import math
 import ssl
@@ -19,13 +17,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
 from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
-from lorabel.media.label_studio_paths import is_local_file, media_base
+from lorabel.media import data_url
+from lorabel.media.label_studio_paths import is_local_file, local_file_path, media_base
 from lorabel.media.public_addresses import ForbiddenAddressError, public_addresses, resolved
 from lorabel.settings import Settings
 
@@ -55,8 +54,8 @@ class Fetcher:
             UnreadableError: for now, if the address is forbidden, unreachable or too slow; for good, if the file
                 is too large or gone (410), or the address is malformed.
         """
-        if media.url.startswith("data:"):
-            return self._checked_size(_decode_data_url(media.url), _shown(media.url))
+        if data_url.is_data_url(media.url):
+            return self._checked_size(data_url.decode(media.url), _shown(media.url))
         media = media.model_copy(update={"url": ascii_url(media.url)})
         scheme = urlsplit(media.url).scheme
         root = self._settings.local_files_document_root
@@ -121,10 +120,10 @@ class Fetcher:
 
         See https://labelstud.io/guide/storage.html#Local-storage.
         """
-        relative_path = parse_qs(urlsplit(url).query).get("d", [""])[0]
+        relative_path = local_file_path(url)
         missing = f"no file {relative_path[:MOST_SHOWN]!r} under LOCAL_FILES_DOCUMENT_ROOT"
         try:
-            path = (root / unquote(relative_path)).resolve()
+            path = (root / relative_path).resolve()
             if not path.is_relative_to(root.resolve()) or not path.is_file():
                 raise UnreadableError(missing, is_permanent=False)
             self._check_size(path.stat().st_size, _shown(url))
@@ -240,16 +239,6 @@ class _Backend(httpcore.NetworkBackend):
 def _pool(backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
     # The pool does not limit connections: the callers limit how many downloads run at the same time for each host.
     return httpcore.ConnectionPool(max_connections=None, max_keepalive_connections=32, network_backend=backend)
-
-
-def _decode_data_url(url: str) -> bytes:
-    head, _, body = url.partition(",")
-    if not head.endswith(";base64"):
-        raise UnreadableError(f"data URL {_shown(url)} is not base64", is_permanent=True)
-    try:
-        return base64.b64decode(body, validate=True)
-    except binascii.Error as error:
-        raise UnreadableError(f"data URL {_shown(url)} is broken: {error}", is_permanent=True) from error
 
 
 def ascii_url(url: str) -> str:

@@ -8,8 +8,9 @@
 A token opens the whole API: `/api/current-user/token` answers with the token itself.
 """
 
+import posixpath
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 MEDIA_PATH = re.compile(
     r"(?P<base>.*?)/(?:data/upload/.+|data/local-files/?|storage-data/uploaded/?"
@@ -38,3 +39,16 @@ def media_base(url: str) -> str | None:
 def is_local_file(url: str) -> bool:
     """Whether the URL names a file of a local storage."""
     return LOCAL_FILE_PATH.fullmatch(urlsplit(url).path) is not None
+
+
+def local_file_path(url: str) -> str:
+    """The path of a local storage's file under LOCAL_FILES_DOCUMENT_ROOT, as Label Studio's own view reads it.
+
+    The query is decoded once, the last `d` counts, and the path is relative even if it begins with a slash
+    (io_storages/localfiles/views.py).
+
+    Returns:
+        An empty path if the URL names no file. The path may lead out of the folder ("../a.png").
+    """
+    values = parse_qs(urlsplit(url).query, keep_blank_values=True).get("d", [""])
+    return posixpath.normpath(values[-1]).lstrip("/") if values[-1] else ""

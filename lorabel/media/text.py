@@ -13,6 +13,7 @@ from typing import Any
 from lorabel.contracts import TextFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.html import read_html
+from lorabel.media.javascript_text import as_react_text, as_text, has_objects
 
 
 def read_text(value: Any, text_format: TextFormat) -> str:
@@ -57,11 +58,11 @@ def _kind(value: Any) -> str:
 def _text(value: Any, text_format: TextFormat, describe: Callable[[Any], str]) -> str:
     if text_format.markup == "paragraphs":
         text = _dialogue(value, text_format, describe)
-    elif isinstance(value, str):
-        text = _decoded(value, text_format, describe)
-        text = read_html(text).text if text_format.markup == "html" else text
-    else:
+    elif value is None or has_objects(value):
         raise UnreadableError(f"found {describe(value)} where a text was expected", is_permanent=True)
+    else:
+        text = _decoded(as_text(value), text_format, describe)
+        text = read_html(text).text if text_format.markup == "html" else text
     if not text.strip():
         raise UnreadableError(f"no text is in {describe(value)}", is_permanent=True)
     return text
@@ -72,16 +73,12 @@ def _dialogue(value: Any, text_format: TextFormat, describe: Callable[[Any], str
         raise UnreadableError(
             f"found {describe(value)} where a list of paragraphs was expected", is_permanent=True
         )
-    for number, turn in enumerate(value, 1):
-        if not isinstance(turn.get(text_format.text_key), str):
-            raise UnreadableError(
-                f"paragraph {number} has no text under {text_format.text_key!r}", is_permanent=True
-            )
-    return "\n".join(_turn(turn.get(text_format.name_key), turn[text_format.text_key]) for turn in value)
-
-
-def _turn(name: Any, text: str) -> str:
-    return text if name in (None, "") else f"{name}: {text}"
+    keys = (text_format.name_key, text_format.text_key)
+    turns = ([as_react_text(turn.get(key)) for key in keys] for turn in value)
+    texts = [f"{name}: {text}" if name else text for name, text in turns if text.strip()]
+    if value and not texts:
+        raise UnreadableError(f"no paragraph has a text under {text_format.text_key!r}", is_permanent=True)
+    return "\n".join(texts)
 
 
 def _decoded(value: str, text_format: TextFormat, describe: Callable[[Any], str]) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from lorabel.contracts import Contract, Input, LabelScores, LabelsInput, LabelTarget, Modality
+from lorabel.contracts import Content, Contract, Input, LabelScores, LabelsInput, LabelTarget, Modality
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics, classification, taxonomy
 from lorabel.labeling import regions
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
-from lorabel.labeling.task_content import MODALITIES, content
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents
 from lorabel.labeling.taxonomy import Taxonomy
 from lorabel.problems import _label_scores
 from lorabel.problems._answers import list_in, shown, values_of
@@ -85,14 +85,31 @@ class ChoicesProblem(Problem):
 
     def model_input(self, data: TaskData) -> LabelsInput:
         """Ask which labels fit the objects together with the context texts of the task."""
-        # Context texts are optional: a task without one is classified by the picture alone, by the same family.
-        context = [tag for tag in self.context if data.get(tag.data_key) or MODALITIES[tag.tag] != Modality.TEXT]
         return LabelsInput(
-            contents=tuple(content(tag, data) for tag in (*self.objects, *context)),
+            contents=self._contents(data),
             labels=tuple(label.texts for label in self.labels),
             parents=() if self.taxonomy is None else self.taxonomy.parents,
             is_multiple=self.is_multiple,
         )
+
+    def _contents(self, data: TaskData) -> tuple[Content, ...]:
+        """Return what the task has of the objects and of the context.
+
+        A text may be missing if the task has something else, and so may a picture if it has another picture: the
+        family that answers stays the same.
+        """
+        shown: list[Content] = []
+        missing: dict[Modality, NothingShownError] = {}
+        for tag in (*self.objects, *self.context):
+            try:
+                shown += contents(tag, data)
+            except NothingShownError as error:
+                missing.setdefault(MODALITIES[tag.tag], error)
+        modalities = {content.modality for content in shown}
+        for modality, reason in missing.items():
+            if not modalities or (modality != Modality.TEXT and modality not in modalities):
+                raise reason
+        return tuple(shown)
 
     def prediction(self, output: LabelScores, data: TaskData) -> Prediction:
         """Predict the labels that `_choose` returns. The score of multiple choice is the mean confidence over all
@@ -200,7 +217,7 @@ class ChoicesProblem(Problem):
         return chosen, sum(max(score, 1 - score) for score in scores) / len(scores)
 
     def _index_of(self, value: Any) -> int | None:
-        """Return the index of the label that a result names, ignoring case; None if there is none.
+        """Return the index of the label that a result names, see `find_label`; None if there is none.
 
         Args:
             value: a choice, or the path of a taxonomy; a value of any other type names no label.
@@ -210,8 +227,7 @@ class ChoicesProblem(Problem):
             return None
         if self.taxonomy is not None:
             return self.taxonomy.find([str(part) for part in parts])
-        name = str(value).casefold()
-        return next((i for i, label in enumerate(self.labels) if label.value.casefold() == name), None)
+        return find_label(self.labels, str(value))
 
 
 def _context(control: ControlTag) -> tuple[ObjectTag, ...]:

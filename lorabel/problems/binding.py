@@ -85,9 +85,14 @@ def _unserved_reason(control: ControlTag) -> str | None:
     for attribute, reason in UNSERVED_ATTRIBUTES.items():
         if control.attributes.get(attribute, "false").lower() == "true":
             return f"{attribute}: {reason}"
+    if control.is_repeated:
+        return "Repeater: it is asked once for each item of a list"
     for condition in control.conditions:
         if condition.kind not in SERVED_CONDITIONS:
             return f"visibleWhen={condition.kind!r}: it depends on what a person selects"
+    if control.objects and all(tag.is_static for tag in control.objects):
+        tag = control.objects[0]
+        return f"toName={tag.name!r}: the value {tag.value!r} names no key of the task's data"
     return None
 
 

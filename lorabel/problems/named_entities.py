@@ -15,7 +15,7 @@ from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.span_metrics import entities
 from lorabel.labeling import regions
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.text_offsets import TAGS, flat_text
 from lorabel.problems._answers import list_in, shown, values_of
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
@@ -116,7 +116,7 @@ class NamedEntities(Problem):
             raise UnservedError(f"toName names several texts ({names}), expected one")
         (tag,) = control.objects
         for name, served in SERVED_VALUES.items():
-            value = tag.attributes.get(name, tag.attributes.get(name.lower(), served[0]))
+            value = tag.attributes.get(name, served[0])
             if value not in served:
                 raise UnservedError(f"{name}={value!r} of {tag.name!r}: the text must stand in the task's data")
         if not control.labels:
@@ -148,11 +148,10 @@ class NamedEntities(Problem):
     def target(self, result: list[regions.Region], data: TaskData) -> SpanTarget:
         """Return the spans of the annotation as offsets into the flat text."""
         text = flat_text(self.tag, data)
-        index_by_name = {label.value.casefold(): i for i, label in enumerate(self.labels)}
         spans: set[tuple[int, int, int]] = set()
         for value in values_of(result, self.from_name):
             names = list_in(value, self.region_type, self.from_name)
-            indices = [index_by_name.get(name.casefold()) if isinstance(name, str) else None for name in names]
+            indices = [find_label(self.labels, name) if isinstance(name, str) else None for name in names]
             if None in indices:
                 raise MissingTargetError(
                     f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"

@@ -15,7 +15,7 @@ from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics, ranking
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
-from lorabel.labeling.task_content import MODALITIES, content, list_items
+from lorabel.labeling.task_content import MODALITIES, contents, list_items
 from lorabel.problems._answers import list_in, shown, values_of
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
@@ -83,9 +83,10 @@ class Ranking(Problem):
 
     def model_input(self, data: TaskData) -> RankingInput:
         """Ask for a score for each item, given the query if there is one."""
-        indexed = [(-1, content(self.query, data))] if self.query is not None else []
-        for index, contents in enumerate(self._items(data).values()):
-            indexed += [(index, item_content) for item_content in contents]
+        query = contents(self.query, data) if self.query is not None else ()
+        indexed = [(-1, content) for content in query]
+        for index, item in enumerate(self._items(data).values()):
+            indexed += [(index, content) for content in item]
         item_indices, all_contents = zip(*indexed, strict=True)
         return RankingInput(contents=all_contents, item_indices=item_indices)
 
@@ -165,7 +166,7 @@ class Ranking(Problem):
     def _items(self, data: TaskData) -> dict[str, tuple[Content, ...]]:
         """Return the contents of each item by its id in results, in the order of the task's data."""
         if self._is_pair:
-            return {side: (content(tag, data),) for side, tag in zip(SIDES, self.objects, strict=True)}
+            return {side: contents(tag, data) for side, tag in zip(SIDES, self.objects, strict=True)}
         return list_items(self.objects[0], data)
 
 

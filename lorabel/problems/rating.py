@@ -13,7 +13,7 @@ from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics, regression
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
-from lorabel.labeling.task_content import MODALITIES, content
+from lorabel.labeling.task_content import MODALITIES, contents
 from lorabel.problems._answers import shown, values_of
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
@@ -80,7 +80,7 @@ class Rating(Problem):
 
     def model_input(self, data: TaskData) -> RatingInput:
         """Ask for a number between the bounds of the control tag."""
-        return RatingInput(contents=(content(self.object, data),), minimum=self.minimum, maximum=self.maximum)
+        return RatingInput(contents=contents(self.object, data), minimum=self.minimum, maximum=self.maximum)
 
     def prediction(self, output: Estimate, data: TaskData) -> Prediction:
         """Predict the nearest number allowed. The score is 1 - expected error / `_scale`, at least 0."""

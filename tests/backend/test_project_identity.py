@@ -91,6 +91,7 @@ def test_rest_shows_both_ids(client: FlaskClient) -> None:
 
 def test_start_training_trains_the_project_that_it_names(client: FlaskClient, services: Services) -> None:
     version(client, FIRST_KEY)
+    version(client, SECOND_KEY)
     assert client.post("/webhook", json=event(SECOND, "START_TRAINING")).json["job"]
     assert len(client.get(f"/api/v1/projects/{SECOND_ID}/runs").json["runs"]) == 1
     assert client.get("/api/v1/projects/1/runs").json["runs"] == []
@@ -127,3 +128,16 @@ def test_an_event_of_an_unknown_project_belongs_to_none(client: FlaskClient, ser
     with services.store.read() as session:
         assert session.scalars(select(Event.project_id)).all() == [None]
         assert session.scalars(select(Project)).all() == []
+
+
+def test_an_event_does_not_decide_which_project_a_row_of_an_older_version_is(
+    client: FlaskClient, services: Services
+) -> None:
+    """Anybody may send an event. With a made-up time it would take the row away from its own project."""
+    projects.upsert(services.store, 1, label_config=requests.CONFIG, live_number=3)
+    assert client.post("/webhook", json=submitted("2020-01-01T00:00:00.000001Z", 7, "red")).status_code == 200
+    with services.store.read() as session:
+        assert session.get_one(Project, 1).label_studio_created_at is None
+    assert version(client, FIRST_KEY) == "p1.v3"
+    assert client.post("/webhook", json=submitted("2026-11-22T05:12:01.000001Z", 8, "red")).status_code == 200
+    assert client.post("/webhook", json=submitted(FIRST, 9, "red")).status_code == 200

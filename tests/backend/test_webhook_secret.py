@@ -180,4 +180,4 @@ def test_no_secret_is_logged_stored_or_shown(
     shown = [refused.text, caplog.text, str(row), *(client.get(path).text for path in paths)]
     assert not [text for text in shown if SECRET in text or OTHER_SECRET in text]
     assert not [text for text in shown[3:] if str(row["secret_hash"]) in text]
-    assert "project 1: TASKS_DELETED is refused, event with a wrong secret" in caplog.text
+    assert "project 1 of Label Studio: TASKS_DELETED is refused, event with a wrong secret" in caplog.text

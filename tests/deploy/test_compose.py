@@ -13,10 +13,14 @@ from jsonschema import Draft7Validator
 from lorabel.demo.installation import LABEL_STUDIO_VERSION, PRIVATE_ADDRESSES
 from lorabel.settings import Settings
 from tests.deploy.compose import COMPOSE, GPU, ROOT, UnsetVariableError, interpolate, read, variables_in
+from tests.docs_tables import NOT_IN_COMPOSE, SET_IN_COMPOSE, variables
 
 SCHEMA = "builtin_schemas/vendor/compose-spec.json"
 SECRET = re.compile(r"PASS|KEY|TOKEN|SECRET")
 LORABEL = ("migrate", "model-server", "backend", "worker-light", "worker-train", "worker-bulk")
+PASSED_ON = {"LABEL_STUDIO_PORT", "RAY_ADDRESS"}
+NOT_IN_COMPOSE |= {"REPLICAS_MIN", "REPLICAS_MAX", "REPLICA_REQUESTS", "REPLICA_CPUS"}
+PASSED_ON = [name for name in variables() if name not in SET_IN_COMPOSE | NOT_IN_COMPOSE]
 SERVICES = read(COMPOSE)["services"]
 VARIABLES = {
     "POSTGRES_PASSWORD": "database-password",
@@ -73,10 +77,29 @@ def test_the_database_is_migrated_once_before_anything_uses_it() -> None:
 
 
 @pytest.mark.parametrize("name", LORABEL)
+def test_every_setting_is_passed_on_to_a_lorabel_service(name: str) -> None:
+    """So what README.md tells people to set has an effect in .env, too."""
+    environment = SERVICES[name]["environment"]
+    missing = [variable for variable in PASSED_ON if environment.get(variable) != f"${{{variable}:-}}"]
+    assert missing == []
+    assert environment.keys() & NOT_IN_COMPOSE == set()
+    assert all("${" not in environment[variable] for variable in SET_IN_COMPOSE - {"REDIS_URL"})
+
+
+def test_an_empty_value_is_the_default(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    for variable in PASSED_ON:
+        monkeypatch.setenv(variable, "")
+    fresh = Settings()
+    assert {name: getattr(fresh, name) for name in Settings.model_fields} == {
+        name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()
+    }
+
+
+@pytest.mark.parametrize("name", LORABEL)
 def test_every_variable_of_a_lorabel_service_is_a_setting(name: str) -> None:
     libpq = {"PGPASSWORD"}
     for variable in SERVICES[name]["environment"].keys() - libpq:
-        assert variable.lower() in Settings.model_fields or variable == "MODEL_DUAL_ENCODER", variable
+        assert variable in variables(), variable
 
 
 @pytest.mark.parametrize("name", LORABEL)

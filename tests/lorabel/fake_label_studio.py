@@ -41,6 +41,8 @@ class FakeLabelStudio:
         import_statuses: status codes with which the next imports are refused.
         created_at: when the project was created, as the API says it.
         change_statuses: status codes with which the next changes of settings are refused.
+        delete_statuses: status codes with which the next deletions of a prediction are refused.
+        last_prediction_id: id of the newest prediction that was imported.
     """
 
     def __init__(self) -> None:
@@ -58,6 +60,8 @@ class FakeLabelStudio:
         self.settings: dict[str, Any] = {}
         self.created_at = "2026-11-22T05:12:01.772489Z"
         self.change_statuses: list[int] = []
+        self.delete_statuses: list[int] = []
+        self.last_prediction_id = 0
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         """Status code and body of the answer to a request; a body that is a string is HTML."""
@@ -78,6 +82,12 @@ class FakeLabelStudio:
             return (self.import_statuses.pop(0), {"detail": "no"}) if self.import_statuses else self._import(body)
         if path == "/api/ml/":
             return 200, self.backends
+        return self._answer_about_one(method, path, body, authorization)
+
+    def _answer_about_one(self, method: str, path: str, body: Any, authorization: str | None) -> tuple[int, Any]:
+        """The answer to a request about a single file, prediction or project."""
+        if method == "DELETE" and path.startswith("/api/predictions/"):
+            return self._delete_prediction(int(path.split("/")[3]))
         if path.startswith("/data/upload/"):
             return (
                 (200, "a file") if authorization == f"Bearer {self._access()}" else (401, {"detail": "no token"})
@@ -104,7 +114,7 @@ class FakeLabelStudio:
             tasks = [task for task in tasks if matches(task[column], task_filter["value"])]
         if selected := query.get("selectedItems"):
             tasks = [task for task in tasks if task["id"] in selected["included"]]
-        annotation_count = sum(task["total_annotations"] for task in tasks)
+        annotation_count = sum(task.get("total_annotations", 0) for task in tasks)
         return {"tasks": tasks[:size], "total": len(tasks), "total_annotations": annotation_count}
 
     def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:
@@ -123,12 +133,22 @@ class FakeLabelStudio:
         self.settings["model_version"] = None
         return {"deleted_predictions": 0}
 
+    def _delete_prediction(self, prediction_id: int) -> tuple[int, Any]:
+        if self.delete_statuses:
+            return self.delete_statuses.pop(0), {"detail": "no"}
+        for task in self.tasks:
+            if any(row["id"] == prediction_id for row in task["predictions"]):
+                task["predictions"] = [row for row in task["predictions"] if row["id"] != prediction_id]
+                return 204, None
+        return 404, {"detail": "not found"}
+
     def _import(self, predictions: list[dict[str, Any]]) -> tuple[int, Any]:
         tasks_by_id = {task["id"]: task for task in self.tasks}
         if not {prediction["task"] for prediction in predictions} <= tasks_by_id.keys():
             return 400, {"detail": 'contains invalid "task" field'}
         for prediction in predictions:
-            tasks_by_id[prediction["task"]]["predictions"].append(prediction)
+            self.last_prediction_id += 1
+            tasks_by_id[prediction["task"]]["predictions"].append({"id": self.last_prediction_id, **prediction})
         self.import_sizes.append(len(predictions))
         return 201, {"created": len(predictions)}
 
@@ -144,7 +164,9 @@ def serve(fake: FakeLabelStudio) -> Iterator[None]:
             received = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(received) if received else None
             status, answer = fake.answer(self.command, self.path, body, self.headers.get("Authorization"))
-            encoded = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            encoded = (
+                b"" if status == 204 else (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            )
             self.send_response(status)
             self.send_header("Content-Type", "text/html" if isinstance(answer, str) else "application/json")
             self.send_header("Content-Length", str(len(encoded)))

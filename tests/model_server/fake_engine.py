@@ -39,6 +39,7 @@ class FakeFamily:
         error: is raised for each batch.
         open: `predict` waits until it is set.
         slow: preparing a file of this length waits until `open` is set.
+        preparing: is released by each call that begins to wait so.
         busy: is set once `predict` was called.
         batches: the examples of each call that raised no error.
         calls: number of calls.
@@ -50,6 +51,7 @@ class FakeFamily:
     row_s: float = 0.0
     error: Exception | None = None
     slow: int | None = None
+    preparing: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     calls: int = 0
     open: threading.Event = field(default_factory=threading.Event)
     busy: threading.Event = field(default_factory=threading.Event)
@@ -61,6 +63,7 @@ class FakeFamily:
     def prepare(self, question: LabelsInput, fetch: Fetch) -> int:
         length = sum(len(fetch(media)) for media in media_of(question))
         if length == self.slow:
+            self.preparing.release()
             assert self.open.wait(TIMEOUT_S)
         return length
 

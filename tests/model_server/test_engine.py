@@ -1,5 +1,6 @@
 """The engine: order, batches, priorities, and limits; see tests/model_server/fake_engine.py."""
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +78,13 @@ def test_a_long_message_of_ours_is_cut_to_a_short_line() -> None:
 def test_slow_files_of_one_project_leave_threads_to_other_projects(family: FakeFamily) -> None:
     family.slow = 7
     engine = make_engine(family)
-    slow = submit(engine, [row(7) for _ in range(20)], project=1)
+    cores = os.cpu_count() or 1
+    slow = submit(engine, [row(7) for _ in range(20 + cores)], project=1)
+    assert all(family.preparing.acquire(timeout=TIMEOUT_S) for _ in range(cores))
     (other,) = submit(engine, [row(3)], project=2)
     wait_until(lambda: len(engine._ready) or family.busy.is_set())
     family.open.set()
-    assert lengths([future.result(TIMEOUT_S) for future in (other, *slow)]) == [3] + [7] * 20
+    assert lengths([future.result(TIMEOUT_S) for future in (other, *slow)]) == [3] + [7] * len(slow)
     engine.close()
 
 

@@ -84,7 +84,7 @@ def test_stored_vectors_are_not_computed_again_unless_the_contents_changed(
     )
     model_server.embedded.clear()
     with store.write() as session:
-        annotation = session.get_one(Annotation, 107)
+        annotation = session.get_one(Annotation, (1, 107))
         annotation.task_data = {"image": "http://pictures.test/red-changed.png"}
     find(services)
     assert embedded_tasks(model_server) == ["red1", "red-changed"], "the first tells which base model there is"
@@ -195,7 +195,7 @@ def test_a_task_that_cannot_be_read_is_a_failure_and_a_deleted_annotation_is_no_
 
     def delete_and_find(*arguments: Any) -> Any:
         with store.write() as session:
-            session.get_one(Annotation, 127).is_deleted = True
+            session.get_one(Annotation, (1, 127)).is_deleted = True
         return real(*arguments)
 
     monkeypatch.setattr(label_errors.label_errors, "find", delete_and_find)

@@ -36,9 +36,7 @@ def train(source: str, folder: Path, processes: int, **changed: object) -> tuple
     steps: list[lora.Progress] = []
     changed_recipe = recipe(**changed)
     with lora.adapted(family, QUESTION, None, changed_recipe) as model:
-        loss = launch.fine_tune(
-            settings, family, model, examples(family), changed_recipe, "test", folder, steps.append
-        )
+        loss = launch.fine_tune(settings, family, model, examples(family), changed_recipe, steps.append)
         model.save_pretrained(folder / "adapter", selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
     return loss, steps
 
@@ -80,7 +78,7 @@ def test_a_run_that_is_given_away_ends_its_processes(source: str, tmp_path: Path
         lora.adapted(family, QUESTION, None, changed_recipe) as model,
         pytest.raises(LorabelError, match="given away"),
     ):
-        launch.fine_tune(settings, family, model, examples(family), changed_recipe, "test", tmp_path, give_away)
+        launch.fine_tune(settings, family, model, examples(family), changed_recipe, give_away)
     assert _launched() == []
 
 
@@ -98,9 +96,7 @@ def test_a_killed_launcher_leaves_no_process(source: str, tmp_path: Path) -> Non
         lora.adapted(family, QUESTION, None, changed_recipe) as model,
         pytest.raises(LorabelError, match="status -9"),
     ):
-        launch.fine_tune(
-            settings, family, model, examples(family), changed_recipe, "test", tmp_path, kill_launcher
-        )
+        launch.fine_tune(settings, family, model, examples(family), changed_recipe, kill_launcher)
     wait_until(lambda: not _launched(), 5, "they have ended")
 
 
@@ -126,9 +122,7 @@ def test_a_device_with_a_gpu_number_is_refused_for_several_processes(source: str
         lora.adapted(family, QUESTION, None, changed_recipe) as model,
         pytest.raises(SettingsError, match="TRAIN_PROCESSES=2"),
     ):
-        launch.fine_tune(
-            settings, family, model, examples(family), changed_recipe, "test", tmp_path, lambda _: None
-        )
+        launch.fine_tune(settings, family, model, examples(family), changed_recipe, lambda _: None)
 
 
 def _parent(pid: int) -> int:

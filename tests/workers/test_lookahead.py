@@ -47,7 +47,7 @@ def test_the_open_tasks_after_the_task_on_the_screen_are_predicted_at_the_lowest
     services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     label_studio.tasks[5]["total_annotations"] = 1
-    label_studio.tasks[6]["predictions"] = [{"model_version": "p1.v0"}]
+    label_studio.tasks[6]["predictions"] = [{"id": 1, "model_version": "p1.v0"}]
     lookahead.look_ahead(1, 3, None)
     assert pictures(model_server) == [4, 5, 8, 9, 10, 11, 12]
     assert {(request.priority, request.project) for request in model_server.requests} == {(Priority.LOOKAHEAD, 1)}

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lorabel.contracts import LabelTarget, Modality, RatingInput
-from lorabel.errors import SettingsError
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
 from lorabel.settings import Settings
@@ -59,7 +58,6 @@ def recipe(**changed: object) -> lora.Recipe:
         "patience": 30,
         "seed": 1,
         "precision": "float32",
-        "tracker": "none",
     }
     return lora.Recipe(**{**columns, **changed})  # type: ignore[arg-type]
 
@@ -69,9 +67,7 @@ def train(
 ) -> tuple[float, list[int]]:
     steps: list[int] = []
     with lora.adapted(family, QUESTION, live, recipe(**changed)) as model:
-        loss = lora.fine_tune(
-            family, model, examples(family), recipe(**changed), "test", folder, lambda p: steps.append(p.step)
-        )
+        loss = lora.fine_tune(family, model, examples(family), recipe(**changed), lambda p: steps.append(p.step))
         model.save_pretrained(folder / "adapter", selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
     return loss, steps
 
@@ -129,17 +125,6 @@ def test_a_run_starts_from_the_live_adapter(family: DualEncoder, tmp_path: Path)
 def test_training_stops_early_when_the_loss_no_longer_falls(family: DualEncoder, tmp_path: Path) -> None:
     _, steps = train(family, tmp_path, steps=500, learning_rate=0.0, patience=5)
     assert len(steps) < 100
-
-
-@pytest.mark.usefixtures("untouched")
-def test_tensorboard_gets_the_loss_if_it_is_the_tracker(family: DualEncoder, tmp_path: Path) -> None:
-    train(family, tmp_path, tracker="tensorboard", steps=3)
-    assert list((tmp_path / "test").glob("events.out.tfevents*"))
-
-
-def test_a_tracker_that_is_not_installed_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"TRACKER=mlflow, but .* install lorabel\[tracking\]"):
-        lora.check_tracker("mlflow")
 
 
 @pytest.mark.usefixtures("untouched")

@@ -100,7 +100,7 @@ def test_predictions_of_other_versions_do_not_count_even_if_a_name_is_the_beginn
     services: Services, label_studio: FakeLabelStudio, model_server: FakeModelServer
 ) -> None:
     add_tasks(label_studio, "red", "blue")
-    label_studio.tasks[0]["predictions"].append({"model_version": "p1.v10"})
+    label_studio.tasks[0]["predictions"].append({"id": 1, "model_version": "p1.v10"})
     add_version(cast(Any, services), 1)
     assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 2, 0, 0)
     assert versions_of(label_studio) == [["p1.v10", "p1.v1"], ["p1.v1"]]
@@ -191,6 +191,26 @@ def test_unreadable_tasks_are_failures_and_the_others_are_predicted(
     assert label_studio.tasks[3]["predictions"][0]["result"] == []
     with store.read() as session:
         assert [row.task_id for row in session.query(UnreadableTask).order_by(UnreadableTask.task_id)] == [2, 4]
+
+
+@pytest.mark.usefixtures("pauses")
+def test_a_task_that_was_corrected_gets_its_prediction_in_place_of_the_empty_one(
+    services: Services, label_studio: FakeLabelStudio, store: Store
+) -> None:
+    add_tasks(label_studio, "red", "broken", "broken")
+    preannotate_tasks(services)
+    label_studio.tasks[1]["data"]["image"] = "http://pictures.test/blue.png"
+    label_studio.delete_statuses = [500]
+    run = preannotate_tasks(services)
+    assert counts(run) == (RunState.FINISHED, 1, 1, 1)
+    assert versions_of(label_studio) == [["p1.v0"], ["p1.v0"], ["p1.v0"]]
+    assert choice(label_studio.tasks[1]) == "blue"
+    assert label_studio.tasks[2]["predictions"][0]["result"] == []
+    with store.read() as session:
+        assert [row.task_id for row in session.query(UnreadableTask)] == [3]
+    sizes = list(label_studio.import_sizes)
+    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 0, 2, 1)
+    assert label_studio.import_sizes == sizes
 
 
 def test_only_the_first_failures_are_named(services: Services, label_studio: FakeLabelStudio) -> None:

@@ -280,3 +280,11 @@ def test_a_picture_that_is_in_a_batch_twice_goes_through_the_image_tower_once(
     outputs = family.predict([prepared, other], [None, None], NoBatchAdapters(), FeatureCache({}))
     assert batch_sizes == [1]
     assert [len(output.probabilities) for output in outputs] == [3, 2]
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    """open_clip makes a random model of it, and only warns."""
+    source = DualEncoder.tiny(tmp_path)
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    with pytest.raises(SettingsError, match=r"MODEL_DUAL_ENCODER=.* cannot be loaded: .*weights"):
+        DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())

@@ -98,7 +98,7 @@ def test_training_on_sixty_sentences_finds_names_that_were_not_in_them(
     started = time.monotonic()
     with lora.adapted(minilm, train[0].training_example.question, None, recipe) as model:
         precomputed = lora.precompute(minilm, model, train, torch.Generator())
-        lora.fine_tune(minilm, model, precomputed, recipe, "entities", tmp_path, lambda _: None)
+        lora.fine_tune(minilm, model, precomputed, recipe, lambda _: None)
         scores_after_training = scores(minilm, unseen)
     assert scores_after_training["f1"] > 0.8
     assert time.monotonic() - started < 60

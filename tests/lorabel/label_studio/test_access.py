@@ -23,11 +23,47 @@ def resolve(url: str, access: LabelStudioAccess | None = ACCESS) -> MediaRef:
 
 def test_an_uploaded_file_is_fetched_from_label_studio_with_the_token() -> None:
     assert resolve("/data/upload/1/a.png") == MediaRef(
-        url="http://ls:8080/data/upload/1/a.png",
+        url="http://ls:8080/labels/data/upload/1/a.png",
         authorization="Token key",
         is_trusted=True,
         is_label_studio=True,
     )
+
+
+@pytest.mark.parametrize("url", ["http://ls:8080", "http://ls:8080/", "http://ls:8080/inner"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "/data/local-files/?d=a%20b.png",
+        "data/local-files/?d=a b.png",
+        "/labels/data/local-files/?d=a%20b.png",
+        "https://example.org/labels/data/local-files/?d=a%20b.png",
+        "https://EXAMPLE.org:443/labels/data/local-files/?d=a%20b.png#x",
+    ],
+)
+def test_media_is_fetched_where_this_machine_reaches_label_studio(url: str, written: str) -> None:
+    access = LabelStudioAccess(url, "key", True, "https://example.org/labels")
+    media = resolve(written, access)
+    assert media.url == url.rstrip("/") + "/data/local-files/?d=a%20b.png"
+    assert media.is_label_studio and media.is_trusted and media.authorization == "Token key"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://example.org/data/upload/1/a.png",
+        "https://example.org/labels/api/current-user/token",
+        "https://example.org/labels/data/upload/../../api/current-user/token",
+        "http://example.org/labels/data/upload/1/a.png",
+    ],
+)
+def test_nothing_else_at_label_studios_public_address_gets_the_token(written: str) -> None:
+    access = LabelStudioAccess("http://ls:8080", "key", True, "https://example.org/labels")
+    assert resolve(written, access) == MediaRef(url=written)
+
+
+def test_a_data_url_stays_as_it_is() -> None:
+    assert resolve(" DATA:,x y").url == " DATA:,x y"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +73,7 @@ def test_an_uploaded_file_is_fetched_from_label_studio_with_the_token() -> None:
         ("/tasks/5/resolve/?fileuri=czM6Ly9iL2E=", True),
         ("/api/current-user/token", False),
         ("api/current-user/token", False),
+        ("http://ls:8080/data/upload/1/a.png", False),
         ("/data/upload/../../api/current-user/token", False),
         ("/data/upload/%2e%2e/%2e%2e/api/current-user/token", False),
         ("/api/data/upload/1/a.png", False),
@@ -66,20 +103,21 @@ def project(**columns: Any) -> Project:
 def test_access_from_connect_comes_before_the_settings_and_the_settings_before_setup() -> None:
     settings = Settings(label_studio_url="http://set:8080", label_studio_api_key=SecretStr("set"))
     connected = project(label_studio_url="http://connected:8080", api_key="connected")
+    public = "http://from-setup:8080"
     assert label_studio_access(connected, settings) == LabelStudioAccess(
-        "http://connected:8080", "connected", True
+        "http://connected:8080", "connected", True, public
     )
-    assert label_studio_access(project(), settings) == LabelStudioAccess("http://set:8080", "set", True)
+    assert label_studio_access(project(), settings) == LabelStudioAccess("http://set:8080", "set", True, public)
     only_url = Settings(label_studio_url="http://set:8080")
-    assert label_studio_access(project(), only_url) == LabelStudioAccess("http://set:8080", "setup", True)
+    assert label_studio_access(project(), only_url) == LabelStudioAccess("http://set:8080", "setup", True, public)
     access = label_studio_access(project(), Settings())
-    assert access == LabelStudioAccess("http://from-setup:8080", "setup", False), "nobody vouched for that address"
+    assert access == LabelStudioAccess(public, "setup", False, public), "nobody vouched for that address"
 
 
 def test_the_api_needs_a_token_and_an_address_that_the_operator_named() -> None:
     connected = project(label_studio_url="http://connected:8080", api_key="connected")
     access = require_api_access(connected, Settings())
-    assert access == LabelStudioAccess("http://connected:8080", "connected", True)
+    assert access == LabelStudioAccess("http://connected:8080", "connected", True, "http://from-setup:8080")
     message = "project 1: predictions cannot be written back without a token .* `lorabel connect`"
     with pytest.raises(ConflictError, match=message):
         require_api_access(project(), Settings())

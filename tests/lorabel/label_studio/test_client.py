@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import read_claims
 from lorabel.label_studio.client import TASKS_PER_PAGE, LabelStudio
@@ -93,7 +94,7 @@ def test_a_web_page_instead_of_json_is_not_shown_in_the_error(
     server: FakeLabelStudio, client: LabelStudio
 ) -> None:
     with pytest.raises(LabelStudioRefusedError, match="is this Label Studio's address") as refused:
-        client.project(2)
+        client.project(LabelStudioId(2))
     assert "doctype" not in str(refused.value)
 
 

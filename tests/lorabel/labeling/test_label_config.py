@@ -11,7 +11,7 @@ def test_control_tags_come_with_their_objects_labels_and_aliases() -> None:
     )
     (control,) = config.controls
     assert (control.name, control.tag, control.attributes["choice"]) == ("label", "Choices", "multiple")
-    assert control.labels == (Label("C3", ("C3",)), Label("fine", ("fine",)))
+    assert control.labels == (Label("C3", ("C3",), title="crack"), Label("fine", ("fine",), title="fine"))
     assert [(tag.name, tag.tag, tag.data_key) for tag in control.objects] == [("image", "Image", "photo")]
 
 

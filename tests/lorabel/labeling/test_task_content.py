@@ -3,13 +3,18 @@ import pytest
 from lorabel.contracts import Content, MediaRef, Modality, TextFormat
 from lorabel.errors import UnreadableError
 from lorabel.labeling.label_config import ObjectTag
-from lorabel.labeling.task_content import content
+from lorabel.labeling.task_content import contents
 
 URL = "https://example.org/1.txt"
 
 
 def tag(kind: str, **attributes: str) -> ObjectTag:
-    return ObjectTag("shown", kind, "key", attributes)
+    return ObjectTag("shown", kind, "$key", attributes)
+
+
+def content(tag: ObjectTag, data: dict[str, object]) -> Content:
+    (shown,) = contents(tag, data)
+    return shown
 
 
 def test_a_text_in_the_task_is_read_without_its_markup() -> None:
@@ -37,11 +42,14 @@ def test_an_address_is_a_text_unless_the_label_config_says_that_it_is_one() -> N
 @pytest.mark.parametrize(
     ("kind", "attributes", "value", "reason"),
     [
-        ("Text", {}, 5, "task data has no text under 'key'.*'shown': found 5"),
+        ("Text", {}, {"a": 5}, "task data has no text under 'key'.*'shown': found {'a': 5}"),
+        ("Text", {}, None, "task data has no text under 'key'.*'shown': no text is in ''"),
         ("Text", {"valueType": "url"}, ["a"], "where an address was expected"),
         ("Image", {}, None, "task data has no picture under 'key'"),
         ("Text", {"encoding": "rot13"}, "Vg jbexf.", "Text has {'encoding': 'rot13'}"),
-        ("Image", {}, ["x" * 10**6], "task data has no picture under 'key'"),
+        ("Image", {}, [], "task data has no picture under 'key'.*the list is empty"),
+        ("Image", {}, ["1.png", {"x": "x" * 10**6}], "task data has no picture under 'key'"),
+        ("Video", {}, ["1.mp4"], "task data has no video under 'key'"),
     ],
 )
 def test_missing_data_is_refused_and_the_error_names_the_object_tag(

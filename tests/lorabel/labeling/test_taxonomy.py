@@ -60,6 +60,22 @@ def test_with_leaves_only_the_predicted_path_ends_at_a_leaf() -> None:
     )
 
 
+def test_paths_that_differ_by_case_are_told_apart_by_value_and_by_alias() -> None:
+    tree = (
+        '<View><Text name="t" value="$t"/><Taxonomy name="c" toName="t">'
+        '<Choice value="It"><Choice value="a"/></Choice>'
+        '<Choice value="IT" alias="X"><Choice value="a"/></Choice><Choice value="b"/></Taxonomy></View>'
+    )
+    (binding,) = bind(tree).bindings
+    expected = {"It": 1, "IT": 3, "X": 3, "x": 3, "it": None}
+    for name, end in expected.items():
+        if end is None:
+            with pytest.raises(MissingTargetError):
+                binding.target([taxonomy("c", "t", [[name, "A"]])], {})
+        else:
+            assert binding.target([taxonomy("c", "t", [[name, "A"]])], {}) == LabelTarget((end - 1, end))
+
+
 def test_a_target_has_all_labels_of_its_path_in_any_case_of_letters() -> None:
     assert target(["machine", "bearing", "worn"]) == LabelTarget((MACHINE, BEARING, WORN))
     assert target(["MACHINE", "Belt"]) == LabelTarget((MACHINE, BELT))

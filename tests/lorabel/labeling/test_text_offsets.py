@@ -17,7 +17,7 @@ TALK = [{"author": "A", "text": f"Hi 😀 {ZOE} went"}, {"author": "B", "text": 
 
 
 def tag(kind: str, **attributes: str) -> ObjectTag:
-    return ObjectTag("text", kind, "text", attributes)
+    return ObjectTag("text", kind, "$text", attributes)
 
 
 def offsets(start: str, start_offset: int, end: str, end_offset: int, *global_offsets: int) -> dict[str, Any]:
@@ -160,7 +160,9 @@ def test_offsets_outside_of_the_text_are_refused_and_named(
     [
         (tag("Text"), None, "no text under 'text'"),
         (tag("Paragraphs"), "Hi", "no list of phrases under 'text'"),
-        (tag("Paragraphs", textKey="said"), TALK, "no text 'said' in phrase 0 under 'text'"),
+        (tag("Paragraphs", textKey="said"), TALK, "no text 'said' in any phrase under 'text'"),
+        (tag("Paragraphs"), [None], "no object as phrase 0 under 'text'"),
+        (tag("Text"), [{"a": 1}], "no text under 'text'"),
     ],
 )
 def test_data_without_the_text_is_refused_and_the_error_names_what_is_missing(
@@ -168,6 +170,14 @@ def test_data_without_the_text_is_refused_and_the_error_names_what_is_missing(
 ) -> None:
     with pytest.raises(UnreadableError, match=reason):
         flat_text(kind, {"text": data})
+
+
+def test_a_phrase_without_text_keeps_its_number() -> None:
+    flat = flat_text(tag("Paragraphs"), {"text": [{"text": "Ada"}, {"author": "B"}, {"text": 5}, {"text": "Bo"}]})
+    assert flat.text == "Ada\n\n5\nBo"
+    value = flat.value(5, 8)
+    assert (value["start"], value["end"]) == ("2", "3")
+    assert flat.span(value) == (5, 8)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +191,7 @@ def test_data_without_the_text_is_refused_and_the_error_names_what_is_missing(
 )
 def test_a_page_that_is_too_deep_or_a_frameset_is_unreadable(html: str) -> None:
     with pytest.raises(UnreadableError, match="the page of 'page' cannot be read"):
-        flat_text(ObjectTag("page", "HyperText", "page"), {"page": html})
+        flat_text(ObjectTag("page", "HyperText", "$page"), {"page": html})
 
 
 def test_utf16_units_are_counted_as_javascript_does_and_characters_as_python_does() -> None:

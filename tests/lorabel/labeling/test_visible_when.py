@@ -1,7 +1,7 @@
 import pytest
 
 from lorabel.labeling.label_config import parse
-from lorabel.labeling.regions import Region, choices
+from lorabel.labeling.regions import Region, choices, rating, taxonomy
 from lorabel.labeling.visible_when import shown_controls
 from lorabel.problems.binding import bind
 
@@ -39,6 +39,48 @@ def test_a_control_tag_with_a_condition_is_shown_only_with_the_answer_that_it_na
 def test_a_condition_that_names_no_choice_holds_for_any_choice() -> None:
     config = CONFIG.replace(' whenChoiceValue="animal,plant"', "")
     assert "animal" in shown_controls(parse(config), answers(kind="thing", animal="cat"))
+
+
+ALIASES = """<View><Text name="t" value="$t"/>
+  <Choices name="kind" toName="t"><Choice value="crack" alias="C3"/><Choice value="c3"/></Choices>
+  <Taxonomy name="tree" toName="t"><Choice value="machine"><Choice value="belt" alias="B"/></Choice></Taxonomy>
+  <Rating name="stars" toName="t" {}/></View>"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "kind", "is_shown"),
+    [
+        ('whenTagName="kind" whenChoiceValue="crack"', "C3", True),
+        ('whenTagName="kind" whenChoiceValue="C3"', "C3", True),
+        ('whenTagName="kind" whenChoiceValue="c3"', "C3", False),
+        ('whenTagName="kind" whenChoiceValue="CRACK"', "C3", False),
+        # The editor does not strip the values.
+        ('whenTagName="kind" whenChoiceValue="c3, crack"', "C3", False),
+        ('whenTagName="tree" whenChoiceValue="belt"', "c3", True),
+        ('whenTagName="tree" whenChoiceValue="B"', "c3", True),
+        # Only the end of a path counts.
+        ('whenTagName="tree" whenChoiceValue="machine"', "c3", False),
+        # Without a tag, any answer of a Choices counts, whatever it is.
+        ('whenChoiceValue="other"', "c3", True),
+        ("", "c3", True),
+    ],
+)
+def test_a_condition_names_a_choice_by_its_value_or_by_its_alias(
+    condition: str, kind: str, is_shown: bool
+) -> None:
+    config = parse(ALIASES.format(f'visibleWhen="choice-selected" {condition}'))
+    all_answers = {
+        "kind": [choices("kind", "t", [kind])],
+        "tree": [taxonomy("tree", "t", [["machine", "B"]])],
+        "stars": [rating("stars", "t", 3)],
+    }
+    assert ("stars" in shown_controls(config, all_answers)) == is_shown
+
+
+def test_without_a_tag_only_choices_count() -> None:
+    config = parse(ALIASES.format('visibleWhen="choice-selected"'))
+    all_answers = {"tree": [taxonomy("tree", "t", [["machine"]])], "stars": [rating("stars", "t", 3)]}
+    assert shown_controls(config, all_answers) == {"tree"}
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,33 @@ def test_local_files_are_read_only_under_their_root(settings: Settings, tmp_path
         assert "no file" in text and len(text) < 300
 
 
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("d=a%20b.txt", "a b.txt"),
+        ("d=a b.txt", "a b.txt"),
+        ("d=a+b.txt", "a b.txt"),
+        ("d=a%2Bb.txt", "a+b.txt"),
+        ("d=100%25.txt", "100%.txt"),
+        ("d=100%.txt", "100%.txt"),
+        ("d=%2541.txt", "%41.txt"),
+        ("d=/a.txt", "a.txt"),
+        ("d=//a.txt", "a.txt"),
+        ("d=x/../a.txt", "a.txt"),
+        ("d=other.txt&d=a.txt", "a.txt"),
+        ("d=%C3%BC.txt", "ü.txt"),
+    ],
+)
+def test_a_local_file_is_the_one_that_label_studios_view_serves(
+    settings: Settings, tmp_path: Path, query: str, name: str
+) -> None:
+    """The names are those that the view of Label Studio 1.23.2 makes of the query."""
+    for decoy in ("a b.txt", "a+b.txt", "A.txt", "%41.txt", "100%.txt", "a.txt", "other.txt", "ü.txt"):
+        (tmp_path / decoy).write_text(decoy)
+    rooted = fetcher(settings, local_files_document_root=tmp_path)
+    assert rooted.fetch(MediaRef(url=f"/data/local-files/?{query}")).decode() == name
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/data/local-files/?d=a.txt", "//h/data/local-files/?d=a.txt"])
 def test_local_files_are_read_for_no_host_but_label_studio(settings: Settings, tmp_path: Path, url: str) -> None:
     (tmp_path / "a.txt").write_bytes(b"inside")

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, features
 
 from lorabel.errors import UnreadableError
 from lorabel.media import image
@@ -71,7 +72,118 @@ def test_a_large_picture_is_shrunk_and_stands_upright(
     assert max(high for _, high in difference.getextrema()) <= 1
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG"])
+RAMP = np.linspace(0, 1, 256).reshape(16, 16)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+@pytest.mark.parametrize(
+    "values",
+    [RAMP * 65535, 800 + RAMP * 3000],
+    ids=["the whole range of 16 bits", "a narrow range, as of an X-ray of 12 bits"],
+)
+def test_a_picture_of_16_bits_is_scaled_from_its_lowest_to_its_highest_value(
+    file_format: str, values: np.ndarray
+) -> None:
+    file = saved(Image.fromarray(values.round().astype("uint16")), file_format)
+    gray = np.asarray(decode_image(file, 100))
+    assert np.abs(gray - RAMP[:, :, None] * 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [(">u2", 700, 30000), ("int32", -700, 30000), ("int32", -(2**31), 2**31 - 1), ("float32", 0, 1)]
+    + [("float32", -3e38, 3e38)],
+)
+def test_a_tiff_of_any_kind_of_number_is_scaled_by_its_range(dtype: str, low: float, high: float) -> None:
+    file = saved(Image.fromarray((low + RAMP * (high - low)).astype(dtype)), "TIFF")
+    gray = np.asarray(decode_image(file, 100))
+    assert np.abs(gray - RAMP[:, :, None] * 255).max() <= 1
+
+
+def test_of_floats_what_is_no_number_is_black_and_infinity_is_the_limit() -> None:
+    values = np.array([[np.nan, -np.inf, 2, 4, np.inf]], "float32")
+    gray = np.asarray(decode_image(saved(Image.fromarray(values), "TIFF"), 100))[0, :, 0]
+    assert gray.tolist() == [0, 0, 0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("uint16", 0), ("uint16", 700), ("float32", 0.5), ("float32", np.nan)]
+)
+def test_a_picture_of_a_single_value_is_black(dtype: str, value: float) -> None:
+    file = saved(Image.fromarray(np.full((2, 3), value, dtype)), "TIFF")
+    assert decode_image(file, 100).getextrema() == ((0, 0),) * 3
+
+
+def transparent(mode: str) -> Image.Image:
+    """Red and opaque on the left, black and transparent on the right; gray if the mode has no colours."""
+    picture = Image.new("RGBA", (8, 4), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 255), (0, 0, 4, 4))
+    return picture.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "file_format"),
+    [("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGBA", "WEBP"), ("RGBA", "GIF"), ("RGBA", "TIFF")],
+)
+def test_a_transparent_picture_lies_on_white(mode: str, file_format: str) -> None:
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    picture = decode_image(saved(transparent(mode), file_format, **options), 100)
+    gray_of_red = 76
+    assert picture.getpixel((1, 1)) == ((gray_of_red,) * 3 if mode == "LA" else (255, 0, 0))
+    assert picture.getpixel((6, 1)) == (255, 255, 255)
+
+
+def test_half_transparent_is_half_white() -> None:
+    file = saved(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG")
+    assert decode_image(file, 100).getpixel((0, 0)) == (127, 127, 127)
+
+
+@pytest.mark.parametrize(
+    ("picture", "transparency"),
+    [
+        (Image.new("RGB", (4, 4), (1, 2, 3)), (1, 2, 3)),
+        (Image.new("L", (4, 4), 5), 5),
+        (Image.fromarray(np.array([[300, 40000]], "uint16")), 300),
+    ],
+    ids=["RGB", "L", "I;16"],
+)
+def test_a_colour_that_a_png_calls_transparent_is_white(picture: Image.Image, transparency: Any) -> None:
+    file = saved(picture, "PNG", transparency=transparency)
+    assert decode_image(file, 100).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_large_transparent_picture_lies_on_white(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "LARGE_PX", 10)
+    picture = decode_image(saved(transparent(mode), "PNG"), 100, 2)
+    assert (picture.size, picture.getpixel((3, 1))) == ((4, 2), (255, 255, 255))
+
+
+def test_a_large_png_with_a_transparent_colour_lies_on_white(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "LARGE_PX", 10)
+    file = saved(Image.new("RGB", (8, 4), (1, 2, 3)), "PNG", transparency=(1, 2, 3))
+    assert decode_image(file, 100, 2).getpixel((1, 1)) == (255, 255, 255)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF")
+def test_an_avif_is_read_upright_and_on_white() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = saved(
+        transparent("RGBA").resize((64, 32), Image.Resampling.NEAREST),
+        "AVIF",
+        quality=100,
+        subsampling="4:4:4",
+        exif=exif,
+    )
+    picture = decode_image(file, 100)
+    assert (picture.mode, picture.size) == ("RGB", (32, 64))
+    expected = Image.new("RGB", (32, 64), "white")
+    expected.paste("red", (0, 0, 32, 32))
+    assert max(high for _, high in ImageChops.difference(picture, expected).getextrema()) < 10
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG", "AVIF"])
 def test_a_file_that_is_cut_off_anywhere_is_unreadable_or_a_picture(file_format: str) -> None:
     file = saved(Image.radial_gradient("L").convert("RGB").resize((64, 64)), file_format)
     for length in range(0, len(file), max(1, len(file) // 60)):
@@ -156,6 +268,9 @@ def measured_bytes(file: bytes, folder: Path, limit_bytes: int, times: int) -> t
         ("CMYK", "JPEG", {"progressive": True}),
         ("RGB", "TIFF", {"compression": "tiff_lzw"}),
         ("P", "GIF", {}),
+        ("I;16", "PNG", {}),
+        ("F", "TIFF", {}),
+        ("RGBA", "AVIF", {"speed": 10, "subsampling": "4:4:4"}),
     ],
 )
 def test_a_picture_takes_no_more_memory_than_is_reserved_for_it(

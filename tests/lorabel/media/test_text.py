@@ -23,6 +23,11 @@ def test_a_dialogue_has_a_line_for_each_turn_that_begins_with_the_speaker() -> N
     assert read_text(TURNS, CHAT) == "Ann: Hello.\nBo: Hi,\nAnn.\n(laughter)"
 
 
+def test_a_turn_without_text_is_left_out_and_a_number_is_read_as_the_editor_shows_it() -> None:
+    turns = [{"who": "Ann"}, {"who": 7, "said": 3.0}, {"who": None, "said": None}, {"who": "Bo", "said": ["a", 1]}]
+    assert read_text(turns, CHAT) == "7: 3\nBo: a1"
+
+
 def test_encoded_texts_are_read_as_javascript_reads_them() -> None:
     encoded = base64.b64encode("größer".encode()).decode()
     assert read_text(encoded, TextFormat(encoding="base64unicode")) == "größer"
@@ -32,7 +37,7 @@ def test_encoded_texts_are_read_as_javascript_reads_them() -> None:
 @pytest.mark.parametrize(
     ("value", "text_format", "reason"),
     [
-        (7, TextFormat(), "found 7 where a text was expected"),
+        ([7, {}], TextFormat(), r"found \[7, {}\] where a text was expected"),
         (None, HTML, "found None"),
         ({"a": 1}, TextFormat(), "where a text was expected"),
         ("", TextFormat(), "no text is in ''"),
@@ -41,7 +46,8 @@ def test_encoded_texts_are_read_as_javascript_reads_them() -> None:
         ("no list", CHAT, "a list of paragraphs was expected"),
         (["no dict"], CHAT, "a list of paragraphs was expected"),
         ([], CHAT, "no text is in"),
-        ([{"who": "Ann", "text": "Hello."}], CHAT, "has no text under 'said'"),
+        ([{"who": "Ann", "text": "Hello."}], CHAT, "no paragraph has a text under 'said'"),
+        ([{"who": "Ann", "said": None}, {"said": True}], CHAT, "no paragraph has a text under 'said'"),
         ("%%%", TextFormat(encoding="base64unicode"), "is not base64unicode"),
         (base64.b64encode(b"\xff").decode(), TextFormat(encoding="base64unicode"), "is not base64unicode"),
     ],
@@ -82,7 +88,7 @@ def test_a_file_that_holds_no_text_is_refused_for_good(file: bytes, text_format:
         (b'"hunter2"', CHAT),
         (b'["hunter2"]', CHAT),
         (b'[{"hunter2": 1}]', CHAT),
-        (b'[{"who": "hunter2", "said": 1}]', CHAT),
+        (b'[{"who": "hunter2", "said": {}}]', CHAT),
         (b"hunter2?", TextFormat(encoding="base64unicode")),
         (b"<script>hunter2</script>", HTML),
     ],

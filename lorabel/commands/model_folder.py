@@ -1,0 +1,116 @@
+"""`lorabel fetch-model`: a base model as a folder, for machines that reach no model hub."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from lorabel.errors import SettingsError
+from lorabel.settings import Settings
+
+if TYPE_CHECKING:
+    from lorabel.families.base import Family  # imports torch
+
+# What a family loads from a repository: no weights in pickle, and no copies for other programs.
+PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "LICENSE*", "README.md")
+OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*")
+# Seconds without an answer of the hub.
+HUB_TIMEOUT_S = 10.0
+
+
+def fetch_model(settings: Settings, family_name: str, folder: Path, source: str | None, console: Console) -> None:
+    """Write a base model into a folder, and check that the family loads it from there without a hub.
+
+    What is in the hub's cache on this machine already is not downloaded again.
+
+    Args:
+        source: as in MODEL_<FAMILY>; None: what this setting names, or else the default of the family.
+
+    Raises:
+        SettingsError: there is no such family, the folder is not empty, or the model cannot be fetched or loaded.
+    """
+    family = _family(family_name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{str(folder)!r} is not empty; expected a new folder for the model")
+    source = source or settings.models.get(family.name, family.default_source)
+    console.print(f"fetching {source} for {family.name} ...", soft_wrap=True)
+    origin = _downloaded(family, source)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as unfinished:
+        copied = Path(unfinished) / "model"
+        shutil.copytree(origin, copied)  # the hub's cache consists of links
+        console.print("loading the model from its folder, without a hub ...")
+        _check(family, copied)
+        copied.replace(folder)
+    console.print(f"the model is in {folder.absolute()}; copy the folder if need be, and set", soft_wrap=True)
+    console.print(f"MODEL_{family.name.upper()}=local-dir:{folder.absolute()}", soft_wrap=True)
+
+
+def _family(name: str) -> "type[Family]":
+    # Imported here because it imports torch.
+    from lorabel.families.loading import family_types
+
+    families = {family.name: family for family in family_types()}
+    if name not in families:
+        raise SettingsError(f"{name!r} is no model family; known: {', '.join(sorted(families))}")
+    return families[name]
+
+
+def _downloaded(family: "type[Family]", source: str) -> Path:
+    """The folder of the model's files, in the hub's cache or where `local-dir:` says."""
+    if source.startswith("local-dir:"):
+        origin = Path(source.removeprefix("local-dir:"))
+        if not origin.is_dir():
+            raise SettingsError(f"there is no folder {str(origin)!r}")
+        return origin
+    # Imported here because it takes a second.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                family.hub_id(source),
+                allow_patterns=list(PATTERNS),
+                ignore_patterns=list(OTHER_FORMATS),
+                etag_timeout=HUB_TIMEOUT_S,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise SettingsError(
+            f"{source} is not on this machine, and the model hub cannot be reached ({_reason(error)}); run this "
+            "command on a machine that reaches the hub, and copy the folder. HF_ENDPOINT names another hub, "
+            "HTTPS_PROXY a proxy"
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise SettingsError(f"the model hub does not give {source}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].removeprefix("Got: ")
+
+
+def _check(family: "type[Family]", folder: Path) -> None:
+    """Load the model in a process of its own: huggingface_hub decides at its import whether there is a hub."""
+    with tempfile.TemporaryDirectory() as empty_cache:
+        variables = {
+            f"MODEL_{family.name.upper()}": f"local-dir:{folder}",
+            "DEVICE": "cpu",
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": empty_cache,
+        }
+        ended = subprocess.run(
+            [sys.executable, "-m", "lorabel.families.loading", family.name],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if ended.returncode != 0:
+        last_line = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
+        raise SettingsError(f"the files that were fetched are not enough to load the model: {last_line}")
