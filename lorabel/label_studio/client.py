@@ -22,7 +22,7 @@ from label_studio_sdk.types.prediction_request import PredictionRequest
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import NEW_TOKEN, AccessToken
-from lorabel.label_studio.error_texts import WEB_PAGE, plain_text
+from lorabel.label_studio.error_texts import explanation, plain_text, shown
 from lorabel.label_studio.records import (
     AnnotatedTask,
     Backend,
@@ -347,7 +347,7 @@ class LabelStudio:
             raise self._refusal(error.status_code or 0, error.body) from error
 
     def _refusal(self, status_code: int, body: Any) -> LabelStudioRefusedError:
-        detail = _detail(body)
+        detail = explanation(body)
         message = f"Label Studio at {self.url} answered {status_code}: {detail}"
         if status_code == httpx.codes.UNAUTHORIZED:
             message += f"; the token is missing, wrong or of a kind that is not allowed: {NEW_TOKEN}"
@@ -379,22 +379,6 @@ def _json(answer: httpx.Response) -> Any:
         return answer.json() if answer.content else None
     except ValueError as error:
         raise LabelStudioError(
-            f"{answer.request.url} answered {answer.status_code} with {_shown(answer.text)}, expected JSON; "
+            f"{answer.request.url} answered {answer.status_code} with {shown(answer.text)}, expected JSON; "
             "is there a Label Studio at this address?"
         ) from error
-
-
-def _detail(body: Any) -> str:
-    """Label Studio's explanation of an error: `detail`, and the messages about single fields."""
-    if not isinstance(body, dict):
-        text = plain_text(str(body))
-        return f"{WEB_PAGE} instead of JSON; is this Label Studio's address?" if WEB_PAGE in text else text[:300]
-    fields = body.get("validation_errors") or {}
-    reasons = [f"{name}: {reason}" for name, reason in fields.items()] if isinstance(fields, dict) else [fields]
-    return plain_text("; ".join(str(part) for part in (body.get("detail", body), *reasons)))
-
-
-def _shown(text: str) -> str:
-    """The text of an answer that was to be JSON, for a message."""
-    plain = plain_text(text)
-    return plain if plain == WEB_PAGE else repr(plain[:80])

@@ -7,14 +7,31 @@ Max retries exceeded with url: /setup (Caused by NewConnectionError('<urllib3.co
 """
 
 import re
+from typing import Any
 
 MOST_CHARACTERS = 1000
 WEB_PAGE = "a web page"
 PAGE = re.compile(r"<(?:!doctype|!--|html|head|body|\?xml)\b.*", re.IGNORECASE | re.DOTALL)
-TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
+TAG = re.compile(r"</?(?:h\d|p|pre|br|hr|b|div|span|center|title|table|tr|td)\b[^<>]*>", re.IGNORECASE)
 POOL = re.compile(r"HTTPS?ConnectionPool\(host='(?P<host>[^']*)', port=(?P<port>\d+)\): (?P<fault>.*)", re.DOTALL)
 ERRNO = re.compile(r"\[Errno -?\d+\] (?P<reason>[\w ,.-]+)")
 CERTIFICATE = re.compile(r"certificate verify failed[^('\"]*")
+
+
+def explanation(body: Any) -> str:
+    """Label Studio's explanation in an error's decoded body: `detail`, and the messages about single fields."""
+    if not isinstance(body, dict):
+        text = plain_text(str(body))
+        return f"{WEB_PAGE} instead of JSON; is this Label Studio's address?" if WEB_PAGE in text else text[:300]
+    fields = body.get("validation_errors") or {}
+    reasons = [f"{name}: {reason}" for name, reason in fields.items()] if isinstance(fields, dict) else [fields]
+    return plain_text("; ".join(str(part) for part in (body.get("detail", body), *reasons)))
+
+
+def shown(text: str) -> str:
+    """The text of an answer that was to be JSON, for a message."""
+    plain = plain_text(text)
+    return plain if plain == WEB_PAGE else repr(plain[:80])
 
 
 def plain_text(text: str) -> str:
