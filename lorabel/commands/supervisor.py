@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from lorabel.commands.data_dir_claim import DataDirClaim, read_record
 from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.commands.keeper import KEEPER, REDIS, STOP_TIMEOUT_S, Keeper, end_redis_last
+from lorabel.commands.part_log import MODEL_SERVER, PartLog, log_file, newest_message
 from lorabel.commands.processes import SessionLeader, running_members, start_time
 from lorabel.commands.readiness import answers_http, is_taking_jobs
 from lorabel.database.jobs import BULK, LIGHT, TRAIN, Jobs
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODEL_SERVER = "model_server"
 BACKEND = "backend"
 WORKERS = (LIGHT, TRAIN, BULK)
 UP_TIMEOUT_S = 1800.0
@@ -46,6 +46,10 @@ REDIS_POLL_S = 0.05
 RESTART_AFTER_S = 0.5
 # A part that was restarted more often than this before it answered does not get ready.
 MOST_RESTARTS = 2
+# With this status gunicorn says that its app cannot be loaded (`Arbiter.APP_LOAD_ERROR`): a setting is wrong, or a
+# base model is not to be had. That seldom passes by itself.
+CANNOT_LOAD = 4
+RETRY_LOAD_S = 60.0
 CONNECT_TIMEOUT_S = 0.3
 # Threads of torch that wait for each other sleep and do not spin, because several processes share these cores.
 PATIENCE = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -56,14 +60,21 @@ def run_until_stopped(settings: Settings, console: "Console") -> None:
 
     Raises:
         SettingsError: DATA_DIR is in use, a port is taken, or there is no redis-server.
-        LorabelError: a part does not become ready.
+        LorabelError: a part cannot start, or does not become ready.
     """
     supervisor = Supervisor(settings)
+    model_server_log = PartLog(supervisor.log_file(MODEL_SERVER))
+
+    def show(part: str) -> None:
+        for message in model_server_log.new_messages():
+            console.print(f"{MODEL_SERVER}: {message}", highlight=False, markup=False, soft_wrap=True)
+        status.update(f"waiting for {part}")
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         supervisor.start()
         with console.status("starting") as status:
-            supervisor.wait_until_ready(UP_TIMEOUT_S, lambda part: status.update(f"waiting for {part}"))
+            supervisor.wait_until_ready(UP_TIMEOUT_S, show)
         console.print(f"backend at http://{settings.host}:{settings.port}, logs in {settings.data_dir / 'logs'}")
         console.print("ready")
         supervisor.run_forever()
@@ -144,7 +155,6 @@ class Supervisor:
         self._children: list[Child] = []
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-        self._logs = settings.data_dir.absolute() / "logs"
         self._claim = DataDirClaim(settings.data_dir)
         self._keeper = Keeper(self._claim)
         self._recording = threading.Lock()
@@ -210,9 +220,9 @@ class Supervisor:
             before_restart: called with the exit status of the process that ended, before it is started again.
         """
         self.claim()
-        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.log_file(name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         variables = {**PATIENCE, **self._env, **(env or {})}
-        child = Child(name, argv, variables, self._logs / f"{name}.log", before_restart)
+        child = Child(name, argv, variables, self.log_file(name), before_restart)
         child.start()
         self._children.append(child)
         self._record()
@@ -224,8 +234,8 @@ class Supervisor:
             on_wait: called every 0.2 s with the name of the part that is not ready yet.
 
         Raises:
-            LorabelError: a part is not ready in time, or was restarted three times; the message has the end of its
-                log.
+            LorabelError: a part cannot be loaded, is not ready in time, or was restarted three times; the message
+                has the reason or the end of its log.
         """
         deadline = time.monotonic() + timeout_s
         jobs = Jobs(self.settings)
@@ -283,6 +293,9 @@ class Supervisor:
     def _check_progress(self, part: Part, deadline: float) -> None:
         """Raise LorabelError if the part is late, or was restarted too often."""
         child = next((child for child in self._children if child.name == part.name), None)
+        if child is not None and child.process is not None and child.process.poll() == CANNOT_LOAD:
+            reason = newest_message(child.log_file) or "it does not say why"
+            raise LorabelError(f"{part.name}: {reason}; its log is {child.log_file}")
         if time.monotonic() > deadline or (child is not None and child.restarts > MOST_RESTARTS):
             tail = self._log_tail(part.name)
             raise LorabelError(f"{part.name} does not answer at {part.address}; its log ends:\n{tail}")
@@ -308,7 +321,10 @@ class Supervisor:
             log.warning("%s ended with status %s; it is started again", child.name, child.process.returncode)
             # Processes that it started may live on and hold its port. They may finish what they are doing.
             child.signal(signal.SIGTERM)
-            child.restart_at = time.monotonic() + RESTART_AFTER_S * min(10, 1 + child.restarts)
+            pause_s = RESTART_AFTER_S * min(10, 1 + child.restarts)
+            child.restart_at = time.monotonic() + (
+                RETRY_LOAD_S if child.process.returncode == CANNOT_LOAD else pause_s
+            )
         elif time.monotonic() >= child.restart_at:
             child.signal(signal.SIGKILL)
             if child.before_restart is not None:
@@ -326,8 +342,12 @@ class Supervisor:
     def _child(self, name: str) -> Child:
         return next(child for child in self._children if child.name == name)
 
+    def log_file(self, name: str) -> Path:
+        """Where the output of a part goes."""
+        return log_file(self.settings, name)
+
     def _log_tail(self, name: str, lines: int = 15) -> str:
-        path = self._logs / f"{name}.log"
+        path = self.log_file(name)
         text = path.read_text(errors="replace") if path.exists() else "(there is no log)"
         return "\n".join(text.splitlines()[-lines:])
 

@@ -15,6 +15,7 @@ from lorabel.discovery import discover
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.load_reports import reported_load
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
     dtype = dtype or choose_precision(settings, device)
     source = settings.models.get(family.name, family.default_source)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
-    return family.load(source, device, dtype, settings)
+    with reported_load(f"{family.name} from {source}"):
+        return family.load(source, device, dtype, settings)
 
 
 def _try_to_load(family_name: str) -> None:

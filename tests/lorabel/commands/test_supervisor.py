@@ -190,6 +190,17 @@ def test_a_part_that_never_answers_is_named_with_the_end_of_its_log(supervisor: 
         supervisor.wait_until_ready(0.1)
 
 
+def test_a_part_that_cannot_be_loaded_is_not_tried_again_and_its_reason_is_told(supervisor: Supervisor) -> None:
+    line = "2026-11-26 18:54:16,201 ERROR __main__: cannot start: MODEL_X='nowhere' cannot be loaded"
+    program = f"import sys; print({line!r}); print('[2026] [1] [INFO] Shutting down'); sys.exit(4)"
+    supervisor.add("model_server", [sys.executable, "-c", program])
+    supervisor._watcher.start()
+    reason = r"model_server: cannot start: MODEL_X='nowhere' cannot be loaded; its log is .*model_server\.log"
+    with pytest.raises(LorabelError, match=reason):
+        supervisor.wait_until_ready(WAIT_S)
+    assert supervisor._child("model_server").restarts == 0
+
+
 @pytest.mark.slow
 def test_redis_and_workers_that_do_not_answer_are_waited_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
