@@ -30,6 +30,7 @@ def test_connecting_a_second_time_changes_nothing(
     first = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
     assert first.is_complete, first.steps
     assert first.is_changed
+    assert "webhook" in [step.name for step in first.steps if step.outcome is Outcome.CHANGED]
     second = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
     assert second.is_complete, second.steps
     assert not second.is_changed, second.steps

@@ -218,7 +218,7 @@ def test_an_annotation_with_an_odd_value_is_left_out(services: Services, store: 
 @pytest.mark.parametrize(
     ("pictures", "reason"),
     [
-        ([], "no annotation of a task that can be read says something in words"),
+        ([], "they are looked for in Choices and Taxonomy, not in ratings, orders and entities"),
         ([("red", "red")] * 6, "label: all 6 annotations say the same"),
     ],
 )
