@@ -59,8 +59,8 @@ class LabelErrors:
 
 
 UNSUITED = (
-    "no annotation of a task that can be read gives labels from a list; they are looked for in Choices and Taxonomy, "
-    "not in ratings, orders and entities"
+    "no annotation of a task that can be read gives labels from a list; they are looked for in Choices and "
+    "Taxonomy, not in ratings, orders and entities"
 )
 
 
