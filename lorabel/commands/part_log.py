@@ -10,7 +10,7 @@ from pathlib import Path
 from lorabel.logs import OURS
 from lorabel.settings import Settings
 
-LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ (?P<logger>[\w.]+): (?P<message>.*)")
+LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ (?P<level>[A-Z]+) (?P<logger>[\w.]+): (?P<message>.*)")
 MODEL_SERVER = "model_server"
 TAIL_BYTES = 65_536
 
@@ -28,16 +28,16 @@ class PartLog:
         self._read_until = path.stat().st_size if path.exists() else 0
 
     def new_messages(self) -> list[str]:
-        """The messages of Lorabel's own code since the last call."""
+        """The messages of Lorabel's own code since the last call, without errors."""
         lines, self._read_until = _read(self._path, self._read_until)
-        return _messages(lines)
+        return [match["message"] for match in _messages(lines) if match["level"] != "ERROR"]
 
 
 def newest_message(path: Path) -> str | None:
     """The last message of Lorabel's own code; None if there is no such message in the log's last 64 kB."""
     size = path.stat().st_size if path.exists() else 0
     messages = _messages(_read(path, max(0, size - TAIL_BYTES))[0])
-    return messages[-1] if messages else None
+    return messages[-1]["message"] if messages else None
 
 
 def _read(path: Path, start: int) -> tuple[list[str], int]:
@@ -51,6 +51,6 @@ def _read(path: Path, start: int) -> tuple[list[str], int]:
     return whole.decode(errors="replace").splitlines(), start + len(whole)
 
 
-def _messages(lines: list[str]) -> list[str]:
+def _messages(lines: list[str]) -> list[re.Match[str]]:
     matches = filter(None, (LINE.fullmatch(line) for line in lines))
-    return [match["message"] for match in matches if match["logger"].partition(".")[0] in OURS]
+    return [match for match in matches if match["logger"].partition(".")[0] in OURS]

@@ -242,8 +242,8 @@ class Supervisor:
         with closing(jobs.redis):
             for part in self._parts(jobs):
                 while not part.is_ready():
-                    self._check_progress(part, deadline)
                     on_wait(part.name)
+                    self._check_progress(part, deadline)
                     time.sleep(WATCH_EVERY_S)
 
     def run_forever(self) -> None:

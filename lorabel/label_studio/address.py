@@ -6,8 +6,12 @@ from lorabel.errors import SettingsError
 from lorabel.label_studio.access import is_web_address
 
 EXAMPLE = "http://localhost:8080"
-# What follows the address of a Label Studio in the address of one of its pages.
-PAGE = re.compile(r"/(?:projects(?:/(?P<project>\d+))?|user|tasks|data|organization|api)(?=[/?#]|$)|/?[?#]")
+# What follows the address of a Label Studio in the address of one of its pages. `/projects/label-studio` may be the
+# address of a Label Studio behind a proxy.
+PAGE = re.compile(
+    r"(?<!/)/(?:projects/(?P<project>\d+)(?=[/?#]|$)|projects(?=[?#]|$)|user/(?:login|account|signup)(?=[/?#]|$))"
+    r"|/?[?#]"
+)
 
 
 def checked_address(text: str, option: str) -> str:
@@ -21,13 +25,24 @@ def checked_address(text: str, option: str) -> str:
     """
     address = text.strip().rstrip("/")
     if "://" not in address:
-        wanted = f"http://{address}"
-        instead = wanted if is_web_address(wanted) else EXAMPLE
+        address = f"http://{address}"
+        instead = _without_page(address) if _is_address(address) else EXAMPLE
         raise SettingsError(f"{option} {text!r} has no scheme; write {instead}, or https:// if it uses TLS")
-    if not is_web_address(address):
+    if not _is_address(address):
         raise SettingsError(f"{option} {text!r} is no address of a web server; write for example {EXAMPLE}")
+    if (base := _without_page(address)) != address:
+        raise SettingsError(f"{option} {text!r} is the address of a page; write {base}")
+    return address
+
+
+def _is_address(text: str) -> bool:
+    return is_web_address(text) and not re.search(r"\s", text)
+
+
+def _without_page(address: str) -> str:
+    """The address up to the page, with the option for the page's project if there is one."""
     page = PAGE.search(address)
     if page is None:
         return address
     project = f" and --project {page['project']}" if page["project"] else ""
-    raise SettingsError(f"{option} {text!r} is the address of a page; write {address[: page.start()]}{project}")
+    return f"{address[: page.start()]}{project}"

@@ -107,7 +107,7 @@ def test_up_names_a_base_model_that_is_not_to_be_had_and_ends_and_the_doctor_say
     log = tmp_path / "data" / "logs" / "model_server.log"
     for part in (f"MODEL_DUAL_ENCODER='{source}' {reason}", f"its log is {log}"):
         assert part in " ".join(up.stderr.split())
-    assert log.read_text().count("loading dual_encoder") == 1
+    assert log.read_text().count(": loading dual_encoder") == 1
     doctor = subprocess.run([PROGRAM, "doctor"], env=variables, capture_output=True, text=True, timeout=60)
     assert f"MODEL_DUAL_ENCODER='{source}' {reason}" in " ".join(doctor.stdout.split())
 

@@ -239,6 +239,7 @@ COMMANDS = [
     [
         ("localhost:8080", "has no scheme; write http://localhost:8080,"),
         ("label.example.com", "has no scheme; write http://label.example.com, or https://"),
+        ("localhost:8080/projects/7", "has no scheme; write http://localhost:8080 and --project 7,"),
         ("what is this", "has no scheme; write http://localhost:8080,"),
         ("http://localhost:8080/projects/7", "write http://localhost:8080 and --project 7"),
         ("https://a.test/labels/projects/7/data?tab=3", "write https://a.test/labels and --project 7"),
@@ -299,7 +300,7 @@ def test_no_web_page_reaches_the_terminal(lorabel: RunLorabel, monkeypatch: pyte
                 result = lorabel(
                     "connect", "--label-studio-url", label_studio.url, "--project", "1", "--api-key", token
                 )
-                assert_is_one_line(result, "a web page")
+                assert_is_one_line(result, label_studio.url)
                 assert "<" not in result.errors and "Grafana" not in result.errors
 
 

@@ -16,13 +16,13 @@ def test_only_new_and_whole_messages_of_our_own_are_read(tmp_path: Path) -> None
     log = PartLog(path)
     assert log.new_messages() == []
     with path.open("a") as file:
-        file.write(OF_OTHERS + NEW + OLD[:40])
-    assert log.new_messages() == ["cannot start: b"]
+        file.write(OF_OTHERS + NEW.replace("ERROR", "WARNING") + NEW + OLD[:40])
+    assert log.new_messages() == ["cannot start: b"], "errors are left out"
     with path.open("a") as file:
         file.write(OLD[40:])
     assert (log.new_messages(), log.new_messages()) == (["loading a"], [])
-    path.write_text(NEW)
-    assert log.new_messages() == ["cannot start: b"], "the log was begun anew"
+    path.write_text(OLD)
+    assert log.new_messages() == ["loading a"], "the log was begun anew"
 
 
 def test_the_newest_message_of_our_own_is_found_behind_those_of_others(tmp_path: Path) -> None:
