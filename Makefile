@@ -9,7 +9,7 @@ STATEFUL := $(addprefix tests/lorabel/,database label_studio inference search cu
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 
-.PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick curves clean
+.PHONY: demo setup check test test-postgres test-long test-ray docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -42,9 +42,14 @@ test: setup
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) check
 	@nice -n 10 $(MAKE) --no-print-directory test-postgres >artifacts/postgres.log 2>&1 & postgres=$$!; \
-		$(PYTEST) -m "e2e or slow" --durations=15; slow=$$?; \
+		$(PYTEST) -m "(e2e or slow) and not long" --durations=15; slow=$$?; \
 		wait $$postgres; postgres=$$?; \
 		cat artifacts/postgres.log; $(BIN)/python -m tests.skipped; exit $$((slow | postgres))
+
+# What takes a minute or more: most kinds of labeling learned in the real Label Studio, two Label Studios at once, large
+# media.
+test-long: setup
+	$(PYTEST) -m long --durations=15
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:
