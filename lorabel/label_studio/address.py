@@ -6,8 +6,8 @@ from lorabel.errors import SettingsError
 from lorabel.label_studio.access import is_web_address
 
 EXAMPLE = "http://localhost:8080"
-# What follows the address of a Label Studio in the address of one of its pages. `/projects/label-studio` may be the
-# address of a Label Studio behind a proxy.
+# What follows the address of a Label Studio in the address of one of its pages. `/projects/label-studio` may be
+# the address of a Label Studio behind a proxy.
 PAGE = re.compile(
     r"(?<!/)/(?:projects/(?P<project>\d+)(?=[/?#]|$)|projects(?=[?#]|$)|user/(?:login|account|signup)(?=[/?#]|$))"
     r"|/?[?#]"

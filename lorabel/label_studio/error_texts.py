@@ -11,7 +11,7 @@ from typing import Any
 
 MOST_CHARACTERS = 1000
 WEB_PAGE = "a web page"
-PAGE = re.compile(r"<(?:!doctype|!--|html|head|body|\?xml)\b.*", re.IGNORECASE | re.DOTALL)
+PAGE = re.compile(r"<(?:!--|(?:!doctype|html|head|body|\?xml)\b).*", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"</?(?:h\d|p|pre|br|hr|b|div|span|center|title|table|tr|td)\b[^<>]*>", re.IGNORECASE)
 POOL = re.compile(r"HTTPS?ConnectionPool\(host='(?P<host>[^']*)', port=(?P<port>\d+)\): (?P<fault>.*)", re.DOTALL)
 ERRNO = re.compile(r"\[Errno -?\d+\] (?P<reason>[\w ,.-]+)")

@@ -31,6 +31,7 @@ UNTRUSTED = (
         (SLOW, "10.0.0.1:80: no answer in time"),
         (UNTRUSTED, "ml.test:443: certificate verify failed: self-signed certificate"),
         ("\n  <!DOCTYPE html>\n<html><title>502</title>", "a web page"),
+        ("<!-- of the proxy --><html></html>", "a web page"),
         ("502 from the proxy: <html><body>Bad Gateway</body></html>", "502 from the proxy: a web page"),
         ("<h1>Bad</h1> gateway", "Bad gateway"),
         ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
