@@ -75,6 +75,15 @@ class ProjectInfo:
 
 
 @dataclass(frozen=True)
+class ProjectTitle:
+    """A project's title in Label Studio, and when the project was created there."""
+
+    id: int
+    title: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
 class Backend:
     """An ML backend of a project.
 
