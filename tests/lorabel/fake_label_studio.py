@@ -82,6 +82,8 @@ class FakeLabelStudio:
             return (self.import_statuses.pop(0), {"detail": "no"}) if self.import_statuses else self._import(body)
         if path == "/api/ml/":
             return 200, self.backends
+        if path == "/api/projects/":
+            return 200, {"results": [self._project(path, None)[1]] if "1" in query["ids"][0].split(",") else []}
         return self._answer_about_one(method, path, body, authorization)
 
     def _answer_about_one(self, method: str, path: str, body: Any, authorization: str | None) -> tuple[int, Any]:
@@ -124,7 +126,7 @@ class FakeLabelStudio:
             return self.change_statuses.pop(0), {"detail": "no"}
         self.settings |= change or {}
         project = {"id": 1, "created_at": self.created_at, "sampling": self.sampling, "label_config": "<View/>"}
-        return 200, project | self.settings
+        return 200, {"title": "", **project, **self.settings}
 
     def _delete_predictions(self, version: str) -> dict[str, Any]:
         for task in self.tasks:
