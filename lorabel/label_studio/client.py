@@ -104,12 +104,8 @@ class LabelStudio:
 
     def titles(self, project_ids: Sequence[LabelStudioId]) -> list[ProjectTitle]:
         """The titles of up to 100 projects. Those that the user does not see are left out."""
-        answer = self.call(
-            "GET",
-            "/api/projects/",
-            # `include` names the counts that Label Studio computes: none.
-            params={"ids": ",".join(map(str, project_ids)), "include": "id", "page_size": len(project_ids)},
-        )
+        fields = {"ids": ",".join(map(str, project_ids)), "include": "id,title,created_at"}
+        answer = self.call("GET", "/api/projects/", params={**fields, "page_size": len(project_ids)})
         return [
             ProjectTitle(row["id"], row["title"] or "", datetime.fromisoformat(row["created_at"]))
             for row in answer["results"]

@@ -83,7 +83,7 @@ class FakeLabelStudio:
         if path == "/api/ml/":
             return 200, self.backends
         if path == "/api/projects/":
-            return 200, {"results": [self._project(path, None)[1]] if "1" in query["ids"][0].split(",") else []}
+            return 200, {"results": self._projects(query["ids"][0].split(","), query["include"][0].split(","))}
         return self._answer_about_one(method, path, body, authorization)
 
     def _answer_about_one(self, method: str, path: str, body: Any, authorization: str | None) -> tuple[int, Any]:
@@ -118,6 +118,10 @@ class FakeLabelStudio:
             tasks = [task for task in tasks if task["id"] in selected["included"]]
         annotation_count = sum(task.get("total_annotations", 0) for task in tasks)
         return {"tasks": tasks[:size], "total": len(tasks), "total_annotations": annotation_count}
+
+    def _projects(self, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
+        project = self._project("", None)[1]
+        return [{name: project[name] for name in fields}] if "1" in ids else []
 
     def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:
         if path.endswith("/model-versions/"):
