@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
+
+MOST_QUOTED = 80
 
 
 class AnnotatedTask(NamedTuple):
