@@ -14,9 +14,12 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import certifi
+import httpx
 
 from lorabel.errors import SettingsError
 from lorabel.settings import certificate_files
+
+PROXY_SCHEMES = ("http", "https")
 
 
 def tls_context() -> ssl.SSLContext:
@@ -46,14 +49,20 @@ def _context(files: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
 
 def client_options(url: str) -> dict[str, Any]:
     """Arguments of httpx for requests to a URL. `trust_env` is off, since it also takes logins from ~/.netrc."""
-    return {"verify": tls_context(), "proxy": proxy_for(url), "trust_env": False}
+    tls, proxy = tls_context(), proxy_for(url)
+    tls_to_proxy = tls if proxy is not None and urlsplit(proxy).scheme == "https" else None
+    return {
+        "verify": tls,
+        "proxy": None if proxy is None else httpx.Proxy(proxy, ssl_context=tls_to_proxy),
+        "trust_env": False,
+    }
 
 
 def proxy_for(url: str) -> str | None:
     """The address of the proxy through which a URL is reached; None if it is reached directly.
 
     Raises:
-        SettingsError: the proxy is of a kind that is not supported.
+        SettingsError: the proxy is of a kind that is not supported, or its address is wrong.
     """
     parts = urlsplit(url)
     host, proxies = parts.hostname or "", getproxies_environment()
@@ -61,11 +70,17 @@ def proxy_for(url: str) -> str | None:
     if not proxy or _is_this_machine(host) or proxy_bypass_environment(f"{host}:{parts.port or ''}", proxies):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    scheme = urlsplit(proxy).scheme
-    if scheme not in ("http", "https"):
-        raise SettingsError(
-            f"the environment names a proxy of kind {scheme!r} for {parts.scheme} addresses; expected http"
-        )
+    named = f"the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) names a proxy for {parts.scheme} addresses"
+    try:
+        address = urlsplit(proxy)
+        has_address = bool(address.hostname) and address.port != 0
+    except ValueError:
+        has_address = False
+    if not has_address:
+        # The address is not shown, since it can have a password.
+        raise SettingsError(f"{named} whose address cannot be read; expected http://host:port")
+    if address.scheme not in PROXY_SCHEMES:
+        raise SettingsError(f"{named} of the kind {address.scheme!r}; expected http:// or https://")
     return proxy
 
 

@@ -21,15 +21,14 @@ class Authority:
     def certificate(self) -> Path:
         return self.folder / "authority.pem"
 
-    def server_context(self, *names: str) -> ssl.SSLContext:
-        """The context of a TLS server for these names, and for localhost and 127.0.0.1."""
-        key, certificate = self.folder / "server.key", self.folder / "server.pem"
+    def certify(self, *names: str) -> Path:
+        """A PEM file with a key and its certificate for these names, for localhost and for 127.0.0.1."""
+        key, pem = self.folder / "server.key", self.folder / "server.pem"
         alternatives = ",".join(["IP:127.0.0.1", "DNS:localhost", *(f"DNS:{name}" for name in names)])
         issuer = ("-CA", str(self.certificate), "-CAkey", str(self.folder / "authority.key"))
-        _certify("server", key, certificate, *issuer, "-addext", f"subjectAltName={alternatives}")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        return context
+        _certify("server", key, pem, *issuer, "-addext", f"subjectAltName={alternatives}")
+        pem.write_text(key.read_text() + pem.read_text())
+        return pem
 
 
 def make_authority(folder: Path) -> Authority:
@@ -39,6 +38,13 @@ def make_authority(folder: Path) -> Authority:
     authority = Authority(folder)
     _certify("authority", folder / "authority.key", authority.certificate)
     return authority
+
+
+def server_context(pem: Path) -> ssl.SSLContext:
+    """The context of a TLS server with this key and certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
 
 
 def _certify(name: str, key: Path, certificate: Path, *options: str) -> None:

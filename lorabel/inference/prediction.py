@@ -204,7 +204,9 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
 
 
 def _broken(question: Question, what: str) -> Unreadable:
-    reason = cut(f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}")
+    reason = cut(
+        f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
+    )
     log.error(reason)
     return Unreadable(reason, is_permanent=False)
 

@@ -28,7 +28,7 @@ from lorabel.media import data_url
 from lorabel.media.label_studio_paths import is_local_file, local_file_path, media_base
 from lorabel.media.proxy_tunnel import open_tunnel
 from lorabel.media.public_addresses import ForbiddenAddressError, public_addresses, resolved
-from lorabel.network import proxy_for, tls_context
+from lorabel.network import PROXY_SCHEMES, proxy_for, tls_context
 from lorabel.settings import Settings
 
 MOST_REDIRECTS = 5
@@ -45,6 +45,8 @@ class Fetcher:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        for scheme in PROXY_SCHEMES:
+            proxy_for(f"{scheme}://media.example")  # a wrong variable is an error here, not of each download
         allowed_hosts = [host.strip().lower() for host in settings.media_allowed_hosts.split(",") if host.strip()]
         self._limit = _Limit()
         self._guarded = _pool(_Backend(frozenset(allowed_hosts), self._limit))
@@ -246,9 +248,7 @@ class _Backend(httpcore.NetworkBackend):
                 return connect(address)
         return connect(addresses[-1])
 
-    def _connect_by_proxy(
-        self, proxy: str, host: str, port: int, timeout: float | None
-    ) -> httpcore.NetworkStream:
+    def _connect_by_proxy(self, proxy: str, host: str, port: int, timeout: float | None) -> httpcore.NetworkStream:
         """Connect through a proxy to an address that was checked, or by name to a host that is allowed."""
         parts = urlsplit(proxy)
         proxy_port = parts.port or {"http": 80, "https": 443}[parts.scheme]

@@ -1,7 +1,6 @@
 """Label Studio and media behind a private certificate authority and behind proxies, over real TLS."""
 
 import socket
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from lorabel.media import public_addresses
 from lorabel.media.fetching import Fetcher
 from lorabel.network import proxy_for, tls_context
 from lorabel.settings import Settings
-from tests.certificates import Authority, make_authority
+from tests.certificates import Authority, make_authority, server_context
 from tests.connect_proxy import ConnectProxy, proxy_to
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
 
@@ -38,15 +37,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def tls(authority: Authority) -> ssl.SSLContext:
-    return authority.server_context("media.test", "label-studio.test")
+def pem(authority: Authority) -> Path:
+    return authority.certify("media.test", "label-studio.test")
 
 
 @pytest.fixture
-def server(tls: ssl.SSLContext) -> Iterator[FakeLabelStudio]:
+def server(pem: Path) -> Iterator[FakeLabelStudio]:
     """Label Studio with a certificate of the private authority."""
     fake = FakeLabelStudio()
-    with serve(fake, tls):
+    with serve(fake, server_context(pem)):
         yield fake
 
 
@@ -181,6 +180,18 @@ def test_an_allowed_host_is_resolved_by_the_proxy(
     assert proxy.targets == ["media.test:443"]
 
 
+@pytest.mark.usefixtures("trusted")
+def test_the_proxy_itself_may_have_a_certificate_of_the_authority(
+    server: FakeLabelStudio, pem: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve(monkeypatch, media_test=PUBLIC_IP)
+    with proxy_to(urlsplit(server.url).port or 0, pem=pem) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        assert email("https://label-studio.test") == "annotator@example.com"
+        assert fetch("https://media.test/api/version", settings) == VERSION
+        assert set(proxy.targets) == {"label-studio.test:443", f"{PUBLIC_IP}:443"}
+
+
 def test_a_proxy_that_refuses_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with proxy_to(1, status=403) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -211,7 +222,19 @@ def test_which_addresses_are_reached_through_a_proxy(
     assert proxy_for(url) == expected
 
 
-def test_a_proxy_of_another_kind_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.test")
-    with pytest.raises(SettingsError, match="proxy of kind 'socks5' for https addresses; expected http"):
-        proxy_for("https://label-studio.example")
+@pytest.mark.parametrize(
+    ("proxy", "finding"),
+    [
+        ("socks5://me:secret@proxy.test", "for https addresses of the kind 'socks5'; expected http"),
+        ("http://me:secret@proxy.test:none", "for https addresses whose address cannot be read"),
+        ("http://", "for https addresses whose address cannot be read"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_said_at_the_start_and_without_its_password(
+    proxy: str, finding: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    for start in (lambda: Fetcher(settings), lambda: LabelStudio("https://label-studio.example", PERSONAL_TOKEN)):
+        with pytest.raises(SettingsError, match=finding) as raised:
+            start()
+        assert "secret" not in str(raised.value)
