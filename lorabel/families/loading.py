@@ -101,10 +101,10 @@ def _load_from_cache(
         variable = f"MODEL_{family.name.upper()}"
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SettingsError(
-            f"{variable}={source!r} cannot be loaded: the model hub cannot be reached: {hub_fault}, and this "
-            f"machine's cache is not enough: {cause}; run `lorabel fetch-model {family.name} FOLDER` on a machine "
-            f"that reaches the hub, copy the folder here, and set {variable}=local-dir:FOLDER. HF_ENDPOINT names "
-            "another hub, HTTPS_PROXY a proxy"
+            f"{variable}={source!r} cannot be loaded: the model hub cannot be reached: {hub_fault}; run "
+            f"`lorabel fetch-model {family.name} FOLDER` on a machine that reaches the hub, copy the folder here, and "
+            f"set {variable}=local-dir:FOLDER. HF_ENDPOINT names another hub, HTTPS_PROXY a proxy. This machine's "
+            f"cache is not enough: {cause}"
         ) from error
 
 
