@@ -102,9 +102,9 @@ def _load_from_cache(
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SettingsError(
             f"{variable}={source!r} cannot be loaded: the model hub cannot be reached: {hub_fault}; run "
-            f"`lorabel fetch-model {family.name} FOLDER` on a machine that reaches the hub, copy the folder here, and "
-            f"set {variable}=local-dir:FOLDER. HF_ENDPOINT names another hub, HTTPS_PROXY a proxy. This machine's "
-            f"cache is not enough: {cause}"
+            f"`lorabel fetch-model {family.name} FOLDER` on a machine that reaches the hub, copy the folder here, "
+            f"and set {variable}=local-dir:FOLDER. HF_ENDPOINT names another hub, HTTPS_PROXY a proxy. This "
+            f"machine's cache is not enough: {cause}"
         ) from error
 
 
