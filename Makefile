@@ -9,7 +9,7 @@ STATEFUL := $(addprefix tests/lorabel/,database label_studio inference search cu
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 
-.PHONY: demo setup check test test-postgres test-ray docs lock bench bench-quick curves clean
+.PHONY: demo setup check test test-postgres test-long test-ray docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -34,17 +34,20 @@ test-postgres: setup
 	$(BIN)/python -m tests.servers -- $(PYTEST) -m "$(FAST)" \
 		--ignore=tests/backend/test_recordings.py tests/backend tests/workers $(STATEFUL)
 
-# At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py). End-to-end
-# tests wait much, so the tests on PostgreSQL run beside them, with less of the processor, and their output follows.
+# At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py).
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
 test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) check
-	@nice -n 10 $(MAKE) --no-print-directory test-postgres >artifacts/postgres.log 2>&1 & postgres=$$!; \
-		$(PYTEST) -m "e2e or slow" --durations=15; slow=$$?; \
-		wait $$postgres; postgres=$$?; \
-		cat artifacts/postgres.log; $(BIN)/python -m tests.skipped; exit $$((slow | postgres))
+	$(MAKE) test-postgres
+	$(PYTEST) -m "(e2e or slow) and not long" --durations=15
+	@$(BIN)/python -m tests.skipped
+
+# What takes a minute or more: most kinds of labeling learned in the real Label Studio, two Label Studios at once, large
+# media.
+test-long: setup
+	$(PYTEST) -m long --durations=15
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:

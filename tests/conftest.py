@@ -8,6 +8,7 @@ a socket where nobody listens. Tests that need neither are left out then: they w
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -86,15 +87,15 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgres_schema() -> Iterator[str]:
     """The URL of a migrated schema, whose tables each test finds empty: to migrate takes many times as long."""
-    assert POSTGRES is not None
-    schema = f"test_{uuid4().hex}"
-    _execute(POSTGRES, f"CREATE SCHEMA {schema}")
-    url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
-    store = Store(url.render_as_string(hide_password=False))
-    store.migrate()
-    store.close()
-    yield store.engine.url.render_as_string(hide_password=False)
-    _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
+    with _migrated_schema() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_schema_of_test() -> Iterator[str]:
+    """The URL of a migrated schema that a test with the marker `changes_schema` has for itself."""
+    with _migrated_schema() as url:
+        yield url
 
 
 @pytest.fixture
@@ -116,8 +117,11 @@ def settings(
     if POSTGRES is None:
         shutil.copy(migrated, tmp_path)
         return fresh
-    url = request.getfixturevalue("postgres_schema")
-    _empty_tables(url)
+    if request.node.get_closest_marker("changes_schema"):
+        url = request.getfixturevalue("postgres_schema_of_test")
+    else:
+        url = request.getfixturevalue("postgres_schema")
+        _empty_tables(url)
     return fresh.model_copy(update={"database_url": url})
 
 
@@ -141,6 +145,19 @@ def model_server(shared_model_server: FakeModelServer) -> FakeModelServer:
     """As new: what an earlier test asked for or changed is forgotten."""
     shared_model_server.__init__(shared_model_server.url)  # type: ignore[misc]
     return shared_model_server
+
+
+@contextmanager
+def _migrated_schema() -> Iterator[str]:
+    assert POSTGRES is not None
+    schema = f"test_{uuid4().hex}"
+    _execute(POSTGRES, f"CREATE SCHEMA {schema}")
+    url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
+    store = Store(url.render_as_string(hide_password=False))
+    store.migrate()
+    store.close()
+    yield url.render_as_string(hide_password=False)
+    _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
 
 
 def _empty_tables(url: str) -> None:

@@ -94,8 +94,8 @@ def _silence(bindings: Sequence[Problem], settings: Settings) -> str:
     names = ", ".join(f"{binding.from_name} ({type(binding).__name__})" for binding in bindings)
     return (
         f"; {names}: nothing is predicted until it was taught, which is right; the first training run starts "
-        f"after {settings.train_after_annotations} annotations, or {settings.train_min_annotations} and a pause of "
-        f"{settings.train_after_seconds} s"
+        f"after {settings.train_after_annotations} annotations, or {settings.train_min_annotations} and a pause "
+        f"of {settings.train_after_seconds} s"
     )
 
 

@@ -116,6 +116,7 @@ def test_an_unexpected_error_is_answered_without_its_message(
     assert "division by zero" in caplog.text
 
 
+@pytest.mark.changes_schema
 @pytest.mark.parametrize("change", ["DROP TABLE event", "ALTER TABLE event DROP COLUMN error"])
 def test_a_database_that_is_not_migrated_is_answered_with_what_to_do(
     app: Flask, services: Services, change: str

@@ -20,6 +20,8 @@ from tests.e2e.lorabel_processes import Lorabel
 pytestmark = pytest.mark.e2e
 
 COURSES = courses.find()
+# One for each kind of input and of answer; `make test-long` has all.
+SHORT = ("digits", "text_choices", "entities")
 TIMEOUT_S = 240.0
 NEVER = str(10**6)
 
@@ -33,7 +35,9 @@ def shared_lorabel(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pyte
     return start_lorabel(variables)
 
 
-@pytest.mark.parametrize("name", COURSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SHORT else pytest.mark.long) for name in COURSES]
+)
 def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
     name: str, shared_lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:

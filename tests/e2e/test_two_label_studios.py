@@ -25,7 +25,7 @@ from tests.workers.pictures import data_url, pictures
 from workers.reconcile import reconcile
 from workers.services import Services
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 NUMBER = LabelStudioId(1)
 TASKS, ANNOTATED = 60, 40

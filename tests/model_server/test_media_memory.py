@@ -52,6 +52,7 @@ def client(server: servers.ModelServer) -> Iterator[ModelClient]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_files_at_once_stay_within_the_memory_for_decoding_and_do_not_stop_small_ones(
     kind: str, files: dict[str, bytes], address: str, server: servers.ModelServer, client: ModelClient

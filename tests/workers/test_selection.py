@@ -4,8 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from lorabel.database import projects
+from lorabel.database import projects, training_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, ModelVersion, VersionState
 from lorabel.settings import Settings
@@ -135,3 +136,27 @@ def test_a_task_that_is_too_large_for_the_memory_is_skipped_and_others_are_read(
     assert list(selection.skipped) == [1]
     assert "too large for TRAIN_MEMORY_MB" in selection.skipped[1]
     assert sorted(annotation.id for annotation in selection.new) == [1, 2, 3, 4]
+
+
+def test_every_row_that_a_run_reads_is_found_by_an_index(store: Store, settings: Settings) -> None:
+    """SQLite uses a partial index only if the query has its conditions in the same words."""
+    if not store.is_sqlite:
+        pytest.skip("PostgreSQL chooses by the sizes of tables, and these are small")
+    annotate(store, *range(1, 2001), run_id=1)
+    annotate(store, *range(2001, 2011))
+    plans: dict[str, list[str]] = {}
+
+    @event.listens_for(store.engine, "before_cursor_execute")
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if "FROM annotation" in statement or "JOIN annotation" in statement:
+            plan = cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            plans[statement] = [str(step[3]) for step in plan if "annotation" in step[3]]
+
+    select(store, settings, replay_annotations=40)
+    training_runs.request_due(store, settings)
+    event.remove(store.engine, "before_cursor_execute", explain)
+    assert len(plans) >= 8
+    steps = {step for of_statement in plans.values() for step in of_statement}
+    assert all("SEARCH annotation USING" in step for step in steps), plans
+    names = {name for name in ("annotation_new", "annotation_learned", "annotation_task") if name in str(steps)}
+    assert names == {"annotation_new", "annotation_learned", "annotation_task"}

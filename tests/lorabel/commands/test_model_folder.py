@@ -126,8 +126,11 @@ def test_a_family_that_is_unknown_and_a_folder_that_is_not_empty_are_refused(
 ) -> None:
     unknown = lorabel("fetch-model", "nothing", str(tmp_path / "model"))
     assert "error: 'nothing' is no model family; known: audio_text_encoder, dual_encoder" in unknown.errors
-    full = lorabel("fetch-model", "text_encoder", str(tmp_path))
-    assert f"error: {str(tmp_path)!r} is not empty; expected a new folder" in full.errors
+    full_folder = tmp_path / "full"
+    full_folder.mkdir()
+    (full_folder / "file").touch()
+    full = lorabel("fetch-model", "text_encoder", str(full_folder))
+    assert f"error: {str(full_folder)!r} is not empty; expected a new folder" in full.errors
 
 
 def test_open_clips_names_lead_to_repositories() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import inspect, select, text
@@ -11,6 +12,8 @@ from lorabel.database import store as store_module
 from lorabel.database.project_keys import ProjectKey
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, BulkRun, DeletedTask, ModelVersion, Table
+
+pytestmark = pytest.mark.changes_schema
 
 MIGRATIONS = Path(store_module.__file__).parent / "migrations"
 TIME = "2026-11-22 05:12:01"
