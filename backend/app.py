@@ -34,6 +34,7 @@ from lorabel.errors import (
     ModelServerError,
     NotFoundError,
     UnreadableError,
+    cut,
 )
 from lorabel.inference.http_auth import require_basic_auth
 from lorabel.settings import Settings
@@ -108,7 +109,7 @@ def _answer_error(error: Exception) -> Response:
     status = next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
     if isinstance(error, LorabelError):
         log.warning("%s %s: %s", request.method, request.path, error)
-        answer = jsonify(error=str(error))
+        answer = jsonify(error=cut(str(error)))
     elif isinstance(error, DBAPIError) and is_schema_missing(error):
         log.error("%s %s: %s; %s", request.method, request.path, NOT_MIGRATED, reason_of(error))
         answer, status = jsonify(error=NOT_MIGRATED), 500

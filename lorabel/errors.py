@@ -4,6 +4,16 @@
 MOST_REASON_CHARACTERS = 400
 
 
+def short_reason(error: BaseException) -> str:
+    """The reason for REST and the log: the message, cut if it is long; with the type if it is no error of ours."""
+    return cut(str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}")
+
+
+def cut(reason: str) -> str:
+    """The first MOST_REASON_CHARACTERS of a reason."""
+    return f"{reason[:MOST_REASON_CHARACTERS]}..." if len(reason) > MOST_REASON_CHARACTERS else reason
+
+
 class LorabelError(Exception):
     """Base class. The message says what was found, what was expected, and what to do."""
 
@@ -18,6 +28,9 @@ class LabelConfigError(BadRequestError):
 
 class UnservedError(LorabelError):
     """No problem can serve a control tag of the label config. The tag is skipped; the message is the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(cut(message))
 
 
 class ForgedEventError(LorabelError):
@@ -54,6 +67,9 @@ class RunLostError(LorabelError):
 class MissingTargetError(LorabelError):
     """An annotation has no training target for a control tag, and is skipped. The message is the reason."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(cut(message))
+
 
 class UnreadableError(LorabelError):
     """Media could not be read. The message goes to logs and to REST, so it never quotes what was fetched.
@@ -64,8 +80,7 @@ class UnreadableError(LorabelError):
     """
 
     def __init__(self, message: str, *, is_permanent: bool) -> None:
-        is_long = len(message) > MOST_REASON_CHARACTERS
-        super().__init__(f"{message[:MOST_REASON_CHARACTERS]}..." if is_long else message)
+        super().__init__(cut(message))
         self.is_permanent = is_permanent
 
 

@@ -29,6 +29,12 @@ def _by_name(prefix: str) -> dict[str, str]:
     }
 
 
+def certificate_files() -> dict[str, str]:
+    """Files or folders of certificate authorities, by the variable that names them."""
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
 class Settings(BaseSettings):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 

@@ -21,6 +21,7 @@ from lorabel.errors import (
     LorabelError,
     ModelServerError,
     RunLostError,
+    short_reason,
 )
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
@@ -120,8 +121,7 @@ def carry_out(run_id: int, work: Callable[[BulkRunContext], None]) -> None:
         log.info("bulk %s", error)
     except Exception as error:
         log.exception("bulk run %d failed", run_id)
-        reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
-        _fail(services, run, reason)
+        _fail(services, run, short_reason(error))
     with services.store.read() as session:
         queued_runs = bulk_runs.list_queued(session)
     for queued_run in queued_runs:

@@ -20,6 +20,7 @@ from lorabel.database import projects, task_embeddings, training_runs
 from lorabel.database.jobs import COLLECT_LINGER_S
 from lorabel.database.store import Store, is_transient
 from lorabel.database.tables import Event, EventState, Project, TrainingRun, now
+from lorabel.errors import cut
 from workers.annotations import (
     Received,
     apply_annotations,
@@ -161,7 +162,7 @@ def _apply_alone(store: Store, session: Session, event: Event) -> None:
         if is_transient(error):
             raise
         log.exception("event %d (%s) cannot be applied; it is kept as failed", event.id, event.action)
-        event.state, event.error = EventState.FAILED, f"{type(error).__name__}: {error}"
+        event.state, event.error = EventState.FAILED, cut(f"{type(error).__name__}: {error}")
 
 
 def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:

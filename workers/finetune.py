@@ -31,7 +31,7 @@ from lorabel.database.tables import (
     VersionState,
     version_name,
 )
-from lorabel.errors import ConflictError, LorabelError, NotFoundError, RunLostError
+from lorabel.errors import ConflictError, LorabelError, NotFoundError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
@@ -64,8 +64,7 @@ def finetune(run_id: int) -> None:
             _train(services, run)
     except Exception as error:
         log.exception("run %d failed", run_id)
-        reason = str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}"
-        _fail(services, run, reason)
+        _fail(services, run, short_reason(error))
     with services.store.read() as session:
         queued_run = training_runs.find_queued(session, run.project_id)
     if queued_run is not None:

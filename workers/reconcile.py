@@ -77,8 +77,9 @@ def _compare(services: Services, client: LabelStudio, project: Project) -> tuple
     Returns:
         Whether everything was compared, and the difference.
     """
-    # Label Studio's clock, since its times are compared with this one. The header has whole seconds.
-    started_there = now() + timedelta(seconds=client.server().clock_ahead_s)
+    # Label Studio's clock, since its times are compared with this one. The header has whole seconds. If a proxy
+    # hides the clock, ours is taken; OVERLAP covers what the other may be behind.
+    started_there = now() + timedelta(seconds=client.server().clock_ahead_s or 0.0)
     difference = Difference(0, 0)
     if project.compared_at is not None and not _is_full_due(project, services.settings.compare_fully_hours):
         difference = _compare_tasks(services, client, project, project.compared_at - OVERLAP)

@@ -8,6 +8,7 @@ import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorabel.errors import LorabelError
+from lorabel.network import client_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,7 @@ def check(name: str, examine_part: Callable[[], str], remedy: str) -> Check:
 
 def get(url: str, headers: dict[str, str]) -> httpx.Response:
     """The answer to a GET request."""
-    return httpx.get(url, headers=headers, timeout=PROBE_TIMEOUT_S, trust_env=False)
+    return httpx.get(url, headers=headers, timeout=PROBE_TIMEOUT_S, **client_options(url))
 
 
 def print_check(check: Check, console: "Console") -> None:

@@ -158,7 +158,10 @@ class _Connecting:
     def run(self, store: Store, api_key: str) -> Connection:
         server, email = self.label_studio.server(), self.label_studio.email()
         project = self._project()
-        self._done("Label Studio", Outcome.UNCHANGED, f"{server.version} at {self.label_studio.url} as {email}")
+        finding = f"{server.version} at {self.label_studio.url} as {email}"
+        if server.unread:
+            finding += f"; its clock cannot be compared with ours, since {server.unread}"
+        self._done("Label Studio", Outcome.UNCHANGED, finding)
         own_id = None
         if self._check_label_config(project):
             key = ProjectKey(self.project_id, project.created_at, url=self.label_studio.url)

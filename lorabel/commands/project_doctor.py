@@ -159,7 +159,10 @@ class ProjectDoctor:
 
 
 def _clock(label_studio: LabelStudio) -> str:
-    ahead_s = label_studio.server().clock_ahead_s
+    server = label_studio.server()
+    ahead_s = server.clock_ahead_s
+    if ahead_s is None:
+        return f"Label Studio's clock is not known: {server.unread}"
     if abs(ahead_s) > MOST_CLOCK_SKEW_S:
         raise CheckFailed(f"Label Studio's clock is {ahead_s:+.0f} s from ours", "set both clocks by NTP")
     return f"Label Studio's clock is {ahead_s:+.0f} s from ours at {time.strftime('%H:%M:%S')}"

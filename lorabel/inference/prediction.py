@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from lorabel.contracts import Input, MediaRef
 from lorabel.database import versions
 from lorabel.database.tables import Project, version_name
-from lorabel.errors import UnreadableError
+from lorabel.errors import UnreadableError, cut
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
@@ -204,7 +204,9 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
 
 
 def _broken(question: Question, what: str) -> Unreadable:
-    reason = f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
+    reason = cut(
+        f"the model server's answer for control tag {question.binding.from_name!r} makes no sense: {what}"
+    )
     log.error(reason)
     return Unreadable(reason, is_permanent=False)
 

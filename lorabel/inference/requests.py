@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from lorabel.errors import ModelServerError, RequestTooLargeError
+from lorabel.errors import ModelServerError, RequestTooLargeError, cut
 from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRow, Priority, RowResult
 from lorabel.inference.model_client import ModelClient
@@ -79,14 +79,14 @@ def send(caller: PredictionCaller, rows: Sequence[PredictRow], late_reason: str)
             if half := len(piece) // 2:
                 pieces.extendleft((piece[half:], piece[:half]))
             else:
-                answers.append(Unreadable(str(error), is_permanent=True))
+                answers.append(Unreadable(cut(str(error)), is_permanent=True))
             continue
         except ModelServerError as error:
             if not answers:
                 raise
             missing = len(rows) - len(answers)
             log.warning("%d of %d rows stay unanswered: %s", missing, len(rows), error)
-            return answers + [Unreadable(str(error), is_permanent=False, is_late=True)] * missing
+            return answers + [Unreadable(cut(str(error)), is_permanent=False, is_late=True)] * missing
         is_late = monotonic() >= caller.deadline
         answers += [_output(result, is_late) for result in results]
     return answers

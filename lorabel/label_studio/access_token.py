@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from lorabel.errors import LabelStudioError
+from lorabel.network import client_options
 
 RENEW_AFTER = 0.8
 """Fraction of an access token's lifetime after which it is renewed."""
@@ -67,12 +68,16 @@ class AccessToken(httpx.Auth):
         sent_at = time.monotonic()
         try:
             answer = httpx.post(
-                self._refresh_url, json={"refresh": self._key}, timeout=self._timeout_s, trust_env=False
+                self._refresh_url,
+                json={"refresh": self._key},
+                timeout=self._timeout_s,
+                **client_options(self._refresh_url),
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LabelStudioError(
                 f"the personal access token cannot be exchanged at {self._refresh_url} "
-                f"({type(error).__name__}: {error}); is Label Studio running, and is its address right?"
+                f"({type(error).__name__}: {error}); is Label Studio running, is its address right, and is the "
+                "authority of its certificate known (SSL_CERT_FILE)?"
             ) from error
         self._access = self._read_access(answer)
         claims = read_claims(self._access)

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import httpx
@@ -31,6 +30,7 @@ from lorabel.label_studio.records import (
     TaskPage,
     Webhook,
 )
+from lorabel.network import client_options
 
 TASKS_PER_PAGE = 100
 SEQUENTIAL = "Sequential sampling"
@@ -54,7 +54,7 @@ class LabelStudio:
         self.url = url.rstrip("/")
         self._token = AccessToken(self.url, api_key, timeout_s) if api_key else None
         # Redirects are not followed: they would turn a POST into a GET, and may lead to another host.
-        self._http = httpx.Client(auth=self._token, timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(auth=self._token, timeout=timeout_s, **client_options(self.url))
         # The SDK renews an access token only when it has expired. Our `auth` renews earlier, and its header
         # replaces the SDK's.
         self._sdk = LabelStudioBase(
@@ -77,9 +77,10 @@ class LabelStudio:
     def server(self) -> Server:
         """Version and clock of the server. Needs no token."""
         answer = self._send("GET", "/api/version")
-        date = answer.headers.get("Date")
-        ahead = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() if date else 0.0
-        return Server(str(_json(answer).get("release", "unknown")), ahead)
+        versions = _json(answer)
+        if not isinstance(versions, dict):
+            raise LabelStudioError(f"{self.url}/api/version answered no object; is there a Label Studio?")
+        return Server.of(versions, answer.headers.get("Date"))
 
     def email(self) -> str:
         """E-mail address of the user whose token this is."""
@@ -327,6 +328,10 @@ class LabelStudio:
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         with self._raising_our_errors():
             answer = self._http.request(method, self.url + path, **request)
+        if answer.is_redirect:
+            location = answer.headers.get("Location", "")[:200]
+            detail = f"a redirect to {location!r}; is that its address, or the login page of a proxy?"
+            raise self._refusal(answer.status_code, detail)
         if not answer.is_success:
             is_json = answer.headers.get("Content-Type", "").startswith("application/json")
             raise self._refusal(answer.status_code, _json(answer) if is_json else answer.text)
@@ -338,9 +343,11 @@ class LabelStudio:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            remedy = "is it running, and is the address right?"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                remedy = "SSL_CERT_FILE can name the certificate of its authority, as a PEM file"
             raise LabelStudioError(
-                f"Label Studio at {self.url} cannot be reached ({type(error).__name__}: {error}); "
-                "is it running, and is the address right?"
+                f"Label Studio at {self.url} cannot be reached ({type(error).__name__}: {error}); {remedy}"
             ) from error
         except ApiError as error:
             raise self._refusal(error.status_code or 0, error.body) from error

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
+
+MOST_QUOTED = 80
 
 
 class AnnotatedTask(NamedTuple):
@@ -110,7 +113,27 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Server:
-    """`clock_ahead_s`: seconds by which Label Studio's clock is ahead of ours, accurate to about a second."""
+    """Label Studio's version and clock.
+
+    Attributes:
+        clock_ahead_s: seconds by which Label Studio's clock is ahead of ours, accurate to about a second; None if
+            that could not be read.
+        unread: what could not be read.
+    """
 
     version: str
-    clock_ahead_s: float
+    clock_ahead_s: float | None
+    unread: str = ""
+
+    @classmethod
+    def of(cls, versions: dict[str, Any], date: str | None) -> Self:
+        """Read the answer to /api/version and its Date header, which a proxy may have removed or changed."""
+        version = str(versions.get("release", "unknown"))
+        if date is None:
+            return cls(version, None, "its answer has no Date header")
+        try:
+            time = parsedate_to_datetime(date)
+        except (ValueError, TypeError, OverflowError):
+            return cls(version, None, f"the Date header of its answer, {date[:MOST_QUOTED]!r}, is no time")
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)  # "-0000" says that the zone is not known
+        return cls(version, (time - datetime.now(UTC)).total_seconds())

@@ -3,6 +3,7 @@
 Strangers write the data of tasks, so URLs in it are fetched only over http(s), and only from public addresses,
 from Label Studio's host and from the hosts in MEDIA_ALLOWED_HOSTS. The address is checked after the host's name
 has been resolved, where the connection is made: so the name cannot be pointed to another address after the check.
+A proxy is asked for the address that was checked (docs/decisions/0004-media-guard-at-connect-time.md).
 
 Label Studio's token goes to the paths of its media only, and no message quotes what a server answered: else a task
 could read with the token what its author may not see.
@@ -25,7 +26,9 @@ from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
 from lorabel.media import data_url
 from lorabel.media.label_studio_paths import is_local_file, local_file_path, media_base
+from lorabel.media.proxy_tunnel import open_tunnel
 from lorabel.media.public_addresses import ForbiddenAddressError, public_addresses, resolved
+from lorabel.network import PROXY_SCHEMES, proxy_for, tls_context
 from lorabel.settings import Settings
 
 MOST_REDIRECTS = 5
@@ -42,6 +45,8 @@ class Fetcher:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        for scheme in PROXY_SCHEMES:
+            proxy_for(f"{scheme}://media.example")  # a wrong variable is an error here, not of each download
         allowed_hosts = [host.strip().lower() for host in settings.media_allowed_hosts.split(",") if host.strip()]
         self._limit = _Limit()
         self._guarded = _pool(_Backend(frozenset(allowed_hosts), self._limit))
@@ -82,6 +87,7 @@ class Fetcher:
         for _ in range(MOST_REDIRECTS + 1):
             is_trusted = media.is_trusted and origin(url) == origin(media.url)
             pool = self._trusted if is_trusted else self._guarded
+            self._limit.scheme = urlsplit(url).scheme
             try:
                 with pool.stream("GET", url, headers=_headers(media, url), extensions=self._timeouts()) as answer:
                     if answer.status not in REDIRECTS:
@@ -152,9 +158,15 @@ def digest(data: bytes) -> str:
 
 
 class _Limit(threading.local):
-    """When the download of this thread must have ended, in seconds of the monotonic clock."""
+    """What a connection must know of the download of this thread.
+
+    Attributes:
+        ends_at: when the download must have ended, in seconds of the monotonic clock.
+        scheme: of the address that is requested now.
+    """
 
     ends_at: float = math.inf
+    scheme: str = "https"
 
     def seconds_left(self, timeout: float | None) -> float:
         """The timeout in seconds, shortened to the time that is left.
@@ -217,11 +229,31 @@ class _Backend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         names = {host.lower(), f"{host.lower()}:{port}"}
         is_allowed = self._allowed_hosts is None or names & self._allowed_hosts
-        addresses = resolved(host, port) if is_allowed else public_addresses(host, port)
+        proxy = proxy_for(f"{self._limit.scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+        def connect(address: str) -> httpcore.NetworkStream:
+            if proxy is not None:
+                return self._connect_by_proxy(proxy, address, port, timeout)
+            return self._connect(address, port, timeout, local_address, socket_options)
+
+        if proxy is not None and is_allowed:
+            return connect(host)
+        try:
+            addresses = resolved(host, port) if is_allowed else public_addresses(host, port)
+        except httpcore.ConnectError as error:
+            hint = f"; if only the proxy knows it, add {host}:{port} to MEDIA_ALLOWED_HOSTS" if proxy else ""
+            raise httpcore.ConnectError(f"{error}{hint}") from error
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return self._connect(address, port, timeout, local_address, socket_options)
-        return self._connect(addresses[-1], port, timeout, local_address, socket_options)
+                return connect(address)
+        return connect(addresses[-1])
+
+    def _connect_by_proxy(self, proxy: str, host: str, port: int, timeout: float | None) -> httpcore.NetworkStream:
+        """Connect through a proxy to an address that was checked, or by name to a host that is allowed."""
+        parts = urlsplit(proxy)
+        proxy_port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        stream = self._connect(parts.hostname or "", proxy_port, timeout, None, None)
+        return open_tunnel(stream, parts, host, port, timeout, tls_context())
 
     def _connect(
         self,
@@ -238,7 +270,9 @@ class _Backend(httpcore.NetworkBackend):
 
 def _pool(backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
     # The pool does not limit connections: the callers limit how many downloads run at the same time for each host.
-    return httpcore.ConnectionPool(max_connections=None, max_keepalive_connections=32, network_backend=backend)
+    return httpcore.ConnectionPool(
+        ssl_context=tls_context(), max_connections=None, max_keepalive_connections=32, network_backend=backend
+    )
 
 
 def ascii_url(url: str) -> str:

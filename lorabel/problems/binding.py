@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import lorabel.problems
 from lorabel.discovery import discover
-from lorabel.errors import LabelConfigError, UnservedError
+from lorabel.errors import LabelConfigError, UnservedError, cut
 from lorabel.labeling.label_config import ControlTag, LabelConfig, parse
 from lorabel.problems.base import Problem
 
@@ -76,7 +76,7 @@ def _bind(label_config: str) -> BoundConfig:
         else:
             objects = ", ".join(tag.tag for tag in control.objects) or "nothing"
             reasons = reasons or [f"no problem serves {control.tag} on {objects}"]
-            unclaimed.append(Unclaimed(control, "; ".join(reasons)))
+            unclaimed.append(Unclaimed(control, cut("; ".join(reasons))))
     return BoundConfig(config, tuple(bindings), tuple(unclaimed))
 
 

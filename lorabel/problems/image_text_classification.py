@@ -1,5 +1,8 @@
 """`<Choices>`, single or multiple, over a picture and a text: labels for the pair.
 
+Each of the two counts by itself. What they say about each other ("match", "mismatch") cannot be learned; see
+docs/learning.md.
+
 The control tag names both (`toName="image,text"`), or it names one of them and the label config shows the other.
 """
 
@@ -29,10 +32,10 @@ class ImageTextClassification(ChoicesProblem):
         ),
         Sample(
             label_config='<View><Image name="image" value="$image"/><Text name="caption" value="$caption"/>'
-            '<Choices name="label" toName="image"><Choice value="fits"/><Choice value="differs"/>'
+            '<Choices name="label" toName="image"><Choice value="animal"/><Choice value="vehicle"/>'
             "</Choices></View>",
             data={"image": "/data/upload/1/cat.png", "caption": "A cat on a mat."},
-            result=[choices("label", "image", ["fits"])],
-            opposite=[choices("label", "image", ["differs"])],
+            result=[choices("label", "image", ["animal"])],
+            opposite=[choices("label", "image", ["vehicle"])],
         ),
     )

@@ -184,6 +184,12 @@ def test_setup_and_validate_tell_why_a_control_tag_is_not_served(client: FlaskCl
     assert answer.status_code == 400 and "label config cannot be read" in answer.json["error"]
 
 
+def test_a_reason_that_quotes_a_long_label_config_is_cut(client: FlaskClient) -> None:
+    config = requests.setup()["schema"].replace("<Choices", f'<Choices choice="{"x" * 10_000}"', 1)
+    answer = client.post("/validate", json={"label_config": config})
+    assert answer.status_code == 400 and len(answer.json["error"]) == 403
+
+
 @pytest.mark.parametrize("hostname", ["", None, "http://bücher.example/labels", "https://[::1]:8443"])
 def test_setup_accepts_every_address_of_a_web_server(
     client: FlaskClient, services: Services, hostname: str | None

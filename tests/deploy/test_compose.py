@@ -86,6 +86,14 @@ def test_every_setting_is_passed_on_to_a_lorabel_service(name: str) -> None:
     assert all("${" not in environment[variable] for variable in SET_IN_COMPOSE - {"REDIS_URL"})
 
 
+@pytest.mark.parametrize("name", LORABEL)
+def test_a_proxy_is_not_used_between_services(name: str) -> None:
+    environment = interpolate(SERVICES[name]["environment"], {**VARIABLES, "NO_PROXY": "example.org"})
+    assert environment["NO_PROXY"].split(",") == ["label-studio", "model-server", "example.org"]
+    hosts = {urlsplit(environment[variable]).hostname for variable in ("LABEL_STUDIO_URL", "MODEL_SERVER_URL")}
+    assert hosts == {"label-studio", "model-server"}
+
+
 def test_an_empty_value_is_the_default(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     for variable in PASSED_ON:
         monkeypatch.setenv(variable, "")
@@ -103,8 +111,8 @@ def known_variables() -> set[str]:
 
 @pytest.mark.parametrize("name", LORABEL)
 def test_every_variable_of_a_lorabel_service_is_a_setting(name: str, known_variables: set[str]) -> None:
-    libpq = {"PGPASSWORD"}
-    assert SERVICES[name]["environment"].keys() - libpq <= known_variables
+    of_others = {"PGPASSWORD", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    assert SERVICES[name]["environment"].keys() - of_others <= known_variables
 
 
 @pytest.mark.parametrize("name", LORABEL)

@@ -3,6 +3,7 @@
 import base64
 import json
 import operator
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -42,6 +43,9 @@ class FakeLabelStudio:
         created_at: when the project was created, as the API says it.
         change_statuses: status codes with which the next changes of settings are refused.
         delete_statuses: status codes with which the next deletions of a prediction are refused.
+        date: the Date header of answers; None for the time.
+        version: the answer to /api/version.
+        redirects: by path the address to which it leads.
         last_prediction_id: id of the newest prediction that was imported.
     """
 
@@ -62,6 +66,9 @@ class FakeLabelStudio:
         self.change_statuses: list[int] = []
         self.delete_statuses: list[int] = []
         self.last_prediction_id = 0
+        self.date: str | None = None
+        self.version: Any = {"release": "1.23.2"}
+        self.redirects: dict[str, str] = {}
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         """Status code and body of the answer to a request; a body that is a string is HTML."""
@@ -71,7 +78,7 @@ class FakeLabelStudio:
         if path == "/api/token/refresh/":
             return self._exchange(body)
         if path == "/api/version":
-            return 200, {"release": "1.23.2"}
+            return 200, self.version
         if path == "/api/current-user/whoami":
             if authorization in (f"Token {LEGACY_TOKEN}", f"Bearer {self._access()}"):
                 return 200, {"id": 1, "email": "annotator@example.com"}
@@ -154,8 +161,8 @@ class FakeLabelStudio:
 
 
 @contextmanager
-def serve(fake: FakeLabelStudio) -> Iterator[None]:
-    """Let a fake answer requests on a free port of 127.0.0.1 until the block ends."""
+def serve(fake: FakeLabelStudio, tls: ssl.SSLContext | None = None) -> Iterator[None]:
+    """Let a fake answer requests on a free port of 127.0.0.1 until the block ends; with `tls` over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -167,7 +174,9 @@ def serve(fake: FakeLabelStudio) -> Iterator[None]:
             encoded = (
                 b"" if status == 204 else (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             )
-            self.send_response(status)
+            self.send_response(302 if self.path in fake.redirects else status)
+            if self.path in fake.redirects:
+                self.send_header("Location", fake.redirects[self.path])
             self.send_header("Content-Type", "text/html" if isinstance(answer, str) else "application/json")
             self.send_header("Content-Length", str(len(encoded)))
             self.end_headers()
@@ -175,12 +184,17 @@ def serve(fake: FakeLabelStudio) -> Iterator[None]:
 
         do_GET = do_POST = do_PATCH = do_DELETE = respond  # noqa: N815 - the names that BaseHTTPRequestHandler looks for
 
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(timestamp) if fake.date is None else fake.date
+
         def log_message(self, *args: object) -> None:
             """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    fake.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    fake.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -39,3 +39,17 @@ def test_a_message_of_a_library_keeps_its_lines() -> None:
     first, second = printed(f"logging.getLogger('rq.worker').error('job failed\\n{FORGED}')")
     assert first.endswith("ERROR rq.worker: job failed")
     assert second == f"    {FORGED}"
+
+
+def test_long_messages_and_tracebacks_are_cut() -> None:
+    """What a message quotes can have megabytes."""
+    first, second, *_, last = printed(
+        "logging.getLogger('backend.app').info('quoted %s', 'x' * 10**6)\n"
+        "try:\n"
+        "    raise ValueError('y' * 10**6)\n"
+        "except ValueError:\n"
+        "    logging.getLogger('workers.collect').exception('failed')\n"
+    )
+    assert first.endswith("xxx...") and len(first) < 1100
+    assert second.endswith("failed")
+    assert last.endswith("yyy...") and len(last) < 1100

@@ -50,6 +50,13 @@ def test_nothing_of_another_project_is_read_before_a_run(
     assert pages(label_studio) == 0
 
 
+def test_a_clock_that_a_proxy_hides_does_not_stop_the_comparison(
+    services: Services, label_studio: FakeLabelStudio
+) -> None:
+    label_studio.date = "yesterday"
+    assert "compared with Label Studio: 0" in reconcile(services, 1)
+
+
 def test_no_predictions_are_written_to_another_project(
     services: Services, store: Store, label_studio: FakeLabelStudio
 ) -> None:

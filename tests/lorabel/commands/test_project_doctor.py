@@ -65,3 +65,12 @@ def test_a_task_without_the_data_that_the_label_config_names_is_a_fault(
 def test_a_text_has_no_file_to_fetch(fake: FakeLabelStudio, settings: Settings) -> None:
     check = media_check(fake, settings, TEXT_CONFIG, {"text": "It works."})
     assert (check.is_ok, check.finding) == (True, "task 5 has no file to fetch")
+
+
+def test_a_clock_that_a_proxy_hides_is_no_fault(fake: FakeLabelStudio, settings: Settings) -> None:
+    fake.date = "yesterday"
+    fake.settings = {"label_config": TEXT_CONFIG, "title": "Pets", "model_version": ""}
+    project = Project(id=1, label_studio_id=1, label_studio_url=fake.url, api_key=PERSONAL_TOKEN)
+    (clock,) = [check for check in ProjectDoctor(settings, project).checks() if check.name.endswith("clock")]
+    unread = "the Date header of its answer, 'yesterday', is no time"
+    assert (clock.is_ok, clock.finding) == (True, f"Label Studio's clock is not known: {unread}")

@@ -1,6 +1,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import read_claims
 from lorabel.label_studio.client import TASKS_PER_PAGE, LabelStudio
+from lorabel.label_studio.records import Server
 from tests.lorabel.fake_label_studio import LEGACY_TOKEN, PERSONAL_TOKEN, FakeLabelStudio, make_jwt, serve
 
 
@@ -96,6 +98,38 @@ def test_a_web_page_instead_of_json_is_not_shown_in_the_error(
     with pytest.raises(LabelStudioRefusedError, match="is this Label Studio's address") as refused:
         client.project(LabelStudioId(2))
     assert "doctype" not in str(refused.value)
+
+
+@pytest.mark.parametrize("date", ["yesterday", "Thu, 99 Nov 2026 10:00 GMT", "", "x" * 10_000])
+def test_a_date_that_a_proxy_has_changed_leaves_the_clock_unknown(
+    server: FakeLabelStudio, client: LabelStudio, date: str
+) -> None:
+    server.date = date
+    unread = f"the Date header of its answer, {date[:80]!r}, is no time"
+    assert client.server() == Server("1.23.2", None, unread)
+
+
+def test_a_date_without_a_zone_is_utc(server: FakeLabelStudio, client: LabelStudio) -> None:
+    server.date = formatdate(time.time() + 3600)
+    assert server.date.endswith("-0000")
+    ahead_s = client.server().clock_ahead_s
+    assert ahead_s is not None and abs(ahead_s - 3600) < 60
+
+
+def test_an_answer_without_a_date_leaves_the_clock_unknown() -> None:
+    assert Server.of({"release": "1.23.2"}, None) == Server("1.23.2", None, "its answer has no Date header")
+
+
+def test_an_answer_that_is_no_version_is_said(server: FakeLabelStudio, client: LabelStudio) -> None:
+    server.version = ["hello"]
+    with pytest.raises(LabelStudioError, match=r"/api/version answered no object; is there a Label Studio\?"):
+        client.server()
+
+
+def test_a_redirect_names_where_it_leads(server: FakeLabelStudio, client: LabelStudio) -> None:
+    server.redirects["/api/version"] = "https://login.example/?next=/api/version"
+    with pytest.raises(LabelStudioRefusedError, match=r"302: a redirect to 'https://login\.example/.*login page"):
+        client.server()
 
 
 def test_each_annotated_task_of_all_pages_comes_once(server: FakeLabelStudio, client: LabelStudio) -> None:
