@@ -14,7 +14,7 @@ from lorabel.commands.connect import connect
 from lorabel.demo.project import create_project
 from lorabel.discovery import discover
 from lorabel.label_studio.client import LabelStudio
-from lorabel.label_studio.records import NewPrediction
+from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.labeling.provenance import is_accepted, shown_prediction
 from lorabel.problems.base import Problem, Sample
 from tests.e2e.label_studio_server import Server
@@ -142,10 +142,11 @@ def test_what_the_editor_submits_unchanged_is_accepted_for_every_problem(
     assert len({name for name, _ in samples}) >= 6
     accepted = {}
     for number, (name, sample) in enumerate(samples):
-        prediction, annotation = submit_unchanged(browser, label_studio, client, sample)
-        assert annotation["result"] != prediction, "the editor writes it anew"
-        shown = shown_prediction(annotation)
-        assert shown is not None and shown.result is not None, annotation
+        result, task = submit_unchanged(browser, label_studio, client, sample)
+        (annotation,) = task.annotations
+        assert annotation["result"] != result, "the editor writes it anew"
+        shown = shown_prediction(annotation, task.predictions)
+        assert shown is not None and shown.result == result, annotation
         opposite = is_accepted(sample.opposite, annotation["result"], was_cancelled=False)
         accepted[f"{name} {number}"] = (is_accepted(shown.result, annotation["result"], False), opposite)
     assert accepted == dict.fromkeys(accepted, (True, False))
@@ -153,11 +154,11 @@ def test_what_the_editor_submits_unchanged_is_accepted_for_every_problem(
 
 def submit_unchanged(
     browser: Chrome, label_studio: Server, client: LabelStudio, sample: Sample
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], AnnotatedTask]:
     """Predict a sample's result in a project of its own, and submit it in the editor.
 
     Returns:
-        The prediction's result with all lists of choices in another order, and the annotation as the API has it.
+        The prediction's result with all lists of choices in another order, and the task with its annotation.
     """
     project = {"title": "Sample", "label_config": sample.label_config, "show_collab_predictions": True}
     project_id = client.call("POST", "/api/projects", json=project)["id"]
@@ -172,8 +173,8 @@ def submit_unchanged(
     wait.until(lambda browser: browser.find_element(By.CSS_SELECTOR, "[aria-label='Submit current annotation']"))
     time.sleep(0.5)  # the editor places spans after it has drawn the text
     browser.find_element(By.CSS_SELECTOR, "[aria-label='Submit current annotation']").click()
-    (annotation,) = wait.until(lambda _: next(iter(client.tasks(project_id))).annotations)
-    return result, annotation
+    wait.until(lambda _: next(iter(client.tasks(project_id))).annotations)
+    return result, next(iter(client.tasks(project_id)))
 
 
 def with_pictures(data: Any) -> Any:
