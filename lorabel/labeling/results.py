@@ -30,6 +30,7 @@ RELATION = "relation"
 DEFAULTS: Mapping[str, float] = {"rotation": 0, "channel": 0}
 FOLLOWS_FROM_MEDIA = frozenset({"framesCount", "duration"})
 XPATHS = frozenset({"start", "end", "startOffset", "endOffset"})
+GLOBAL_OFFSETS = frozenset({"globalOffsets"})
 
 
 def is_same_result(first: Sequence[Any], second: Sequence[Any]) -> bool:
@@ -107,16 +108,17 @@ def _sort_key(value: Any) -> str:
 
 def _is_same_statement(first: Any, second: Any) -> bool:
     """As `_is_same`, where regions of a page are compared by `globalOffsets` if both have them."""
-    values = [item.get("value") if isinstance(item, dict) else None for item in (first, second)]
-    if not all(isinstance(value, dict) for value in values):
-        return _is_same(first, second)
-    have_offsets = all("globalOffsets" in value for value in values)
-    left_out = XPATHS if have_offsets else frozenset({"globalOffsets"})
-    first, second = (
-        {**item, "value": {name: part for name, part in item["value"].items() if name not in left_out}}
-        for item in (first, second)
-    )
+    if isinstance(first, dict) and isinstance(second, dict):
+        value, other = first.get("value"), second.get("value")
+        if isinstance(value, dict) and isinstance(other, dict):
+            left_out = XPATHS if "globalOffsets" in value and "globalOffsets" in other else GLOBAL_OFFSETS
+            first = {**first, "value": _without(value, left_out)}
+            second = {**second, "value": _without(other, left_out)}
     return _is_same(first, second)
+
+
+def _without(value: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: part for name, part in value.items() if name not in names}
 
 
 def _is_same(first: Any, second: Any) -> bool:
