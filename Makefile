@@ -21,7 +21,8 @@ $(READY): $(LOCK) pyproject.toml
 	$(UV) venv --quiet --allow-existing --python python3 $(VENV)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
-	touch $@
+	@touch $@
+	@echo 'installed; next: $(BIN)/lorabel up'
 
 check: setup
 	$(BIN)/ruff check .

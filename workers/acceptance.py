@@ -38,6 +38,6 @@ def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) 
             f"on {candidate.values['tasks']} tasks, new ones cross-validated "
             f"({held_out} held out, {settings.evaluate_min_tasks} needed to tell)"
         )
-    verdict = "not worse than" if is_accepted else "worse than"
+    verdict = "worse than" if not is_accepted else "better than" if candidate_value > live_value else "equal to"
     decision = f"{name} {candidate_value:.3f} is {verdict} live's {live_value:.3f} {basis}"
     return Judgement(is_accepted, decision, candidate, live)

@@ -166,9 +166,10 @@ def connect(
     from lorabel.label_studio.address import checked_address
 
     console, settings = Console(), load_settings()
+    address = named_address(settings, label_studio_url)
     connection = connecting.connect(
         settings,
-        named_address(settings, label_studio_url),
+        address,
         named_token(settings, api_key),
         LabelStudioId(project),
         backend_url=None if backend_url is None else checked_address(backend_url, "--backend-url"),
@@ -178,10 +179,11 @@ def connect(
         report=lambda step: connecting.print_step(step, console),
     )
     if not connection.is_complete:
-        changed = "" if connection.is_changed else "; nothing was changed"
-        console.print(f"[red]not connected:[/red] see the failed step{changed}")
+        changed = "the changes above stay" if connection.is_changed else "nothing was changed"
+        console.print(f"[red]not connected:[/red] see the failed step; {changed}")
         raise typer.Exit(1)
-    console.print("connected" if connection.is_changed else "connected already, nothing was changed")
+    state = "connected" if connection.is_changed else "connected already, nothing was changed"
+    console.print(f"{state}; label its tasks at {address.rstrip('/')}/projects/{project}/data")
 
 
 @app.command()

@@ -38,6 +38,9 @@ def show_status(*, is_json: bool) -> None:
     with open_context(is_json=is_json) as context:
         with context.store.read() as session:
             rows = [(project, training_runs.newest(session, project.id)) for project in projects.list_all(session)]
+        if not rows and not is_json:
+            context.console.print("no project is connected yet; `lorabel connect` connects one")
+            return
         titles = project_titles([project for project, _ in rows], context.settings)
         if is_json:
             print_json({"projects": [_status(project, titles.get(project.id), run) for project, run in rows]})

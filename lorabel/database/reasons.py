@@ -33,7 +33,7 @@ def list_of(session: Session, project_id: int, limit: int) -> list[Reason]:
 
 def _of_training(run: TrainingRun) -> Iterator[Reason]:
     at = _last_time(run)
-    asked = f"{run.state}, asked for: {run.reason}"
+    asked = f"{run.state}, begun for: {run.reason}"
     outcome = run.error or run.decision
     yield Reason(at, f"training run {run.id}", f"{asked}; {outcome}" if outcome else asked)
     for tag, reasons in (run.metrics or {}).get("skipped", {}).items():
@@ -43,7 +43,7 @@ def _of_training(run: TrainingRun) -> Iterator[Reason]:
 
 def _of_bulk_run(run: BulkRun) -> Iterator[Reason]:
     at = _last_time(run)
-    asked = f"{run.state}, asked for: {run.reason}"
+    asked = f"{run.state}, begun for: {run.reason}"
     yield Reason(at, f"bulk run {run.id}", f"{asked}; {run.error}" if run.error else asked)
     for failure in run.failures:
         yield Reason(at, f"task {failure['task_id']}", f"failed in bulk run {run.id}: {failure['reason']}")

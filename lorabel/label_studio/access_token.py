@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from lorabel.errors import LabelStudioError
-from lorabel.label_studio.error_texts import plain_text
+from lorabel.label_studio.error_texts import explanation, unreachable
 from lorabel.network import client_options
 
 RENEW_AFTER = 0.8
@@ -37,6 +37,7 @@ class AccessToken(httpx.Auth):
     """
 
     def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
+        self._url = url
         self._refresh_url = f"{url}/api/token/refresh/"
         self._key = api_key.strip()
         self._kind = read_claims(self._key).get("token_type", "legacy")
@@ -75,11 +76,7 @@ class AccessToken(httpx.Auth):
                 **client_options(self._refresh_url),
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise LabelStudioError(
-                f"the personal access token cannot be exchanged at {self._refresh_url} "
-                f"({type(error).__name__}: {error}); is Label Studio running, is its address right, and is the "
-                "authority of its certificate known (SSL_CERT_FILE)?"
-            ) from error
+            raise unreachable(self._url, error) from error
         self._access = self._read_access(answer)
         claims = read_claims(self._access)
         lifetime_s = claims.get("exp", 0) - claims.get("iat", 0)
@@ -87,9 +84,8 @@ class AccessToken(httpx.Auth):
 
     def _read_access(self, answer: httpx.Response) -> str:
         if answer.status_code == httpx.codes.UNAUTHORIZED:
-            reason = plain_text(answer.text)[:200]
             raise LabelStudioError(
-                f"{self._refresh_url} refuses the personal access token (401, {reason!r}): "
+                f"Label Studio at {self._url} refuses the personal access token ({_explanation(answer)}): "
                 f"it was revoked, has expired or is another server's; {NEW_TOKEN}"
             )
         try:
@@ -98,10 +94,18 @@ class AccessToken(httpx.Auth):
             access = None
         if not isinstance(access, str):
             raise LabelStudioError(
-                f"{self._refresh_url} answered {answer.status_code} without an access token; "
-                "is there a Label Studio 1.18 or newer at this address?"
+                f"no Label Studio 1.18 or newer answers at {self._url}: {self._refresh_url} answered "
+                f"{answer.status_code} without an access token; is the address right?"
             )
         return access
+
+
+def _explanation(answer: httpx.Response) -> str:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = answer.text
+    return explanation(body)[:200]
 
 
 def read_claims(token: str) -> dict[str, Any]:

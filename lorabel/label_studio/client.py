@@ -21,7 +21,7 @@ from label_studio_sdk.types.prediction_request import PredictionRequest
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import NEW_TOKEN, AccessToken
-from lorabel.label_studio.error_texts import explanation, plain_text, shown
+from lorabel.label_studio.error_texts import explanation, plain_text, shown, unreachable
 from lorabel.label_studio.records import (
     AnnotatedTask,
     Backend,
@@ -351,12 +351,7 @@ class LabelStudio:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            remedy = "is it running, and is the address right?"
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                remedy = "SSL_CERT_FILE can name the certificate of its authority, as a PEM file"
-            raise LabelStudioError(
-                f"Label Studio at {self.url} cannot be reached ({type(error).__name__}: {error}); {remedy}"
-            ) from error
+            raise unreachable(self.url, error) from error
         except ApiError as error:
             raise self._refusal(error.status_code or 0, error.body) from error
 
@@ -364,6 +359,7 @@ class LabelStudio:
         detail = explanation(body)
         message = f"Label Studio at {self.url} answered {status_code}: {detail}"
         if status_code == httpx.codes.UNAUTHORIZED:
+            message = message.removesuffix(".")
             message += f"; the token is missing, wrong or of a kind that is not allowed: {NEW_TOKEN}"
         return LabelStudioRefusedError(message, status_code=status_code, detail=detail)
 

@@ -9,6 +9,8 @@ Max retries exceeded with url: /setup (Caused by NewConnectionError('<urllib3.co
 import re
 from typing import Any
 
+from lorabel.errors import LabelStudioError
+
 MOST_CHARACTERS = 1000
 WEB_PAGE = "a web page"
 PAGE = re.compile(r"<(?:!--|(?:!doctype|html|head|body|\?xml)\b).*", re.IGNORECASE | re.DOTALL)
@@ -26,6 +28,16 @@ def explanation(body: Any) -> str:
     fields = body.get("validation_errors") or {}
     reasons = [f"{name}: {reason}" for name, reason in fields.items()] if isinstance(fields, dict) else [fields]
     return plain_text("; ".join(str(part) for part in (body.get("detail", body), *reasons)))
+
+
+def unreachable(url: str, error: Exception) -> LabelStudioError:
+    """The error to raise when no answer came from Label Studio, with what to do about it."""
+    remedy = "is it running, and is the address right?"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        remedy = "SSL_CERT_FILE can name the certificate of its authority, as a PEM file"
+    elif "WRONG_VERSION_NUMBER" in str(error):
+        remedy = "nothing speaks TLS there: write http:// instead of https://"
+    return LabelStudioError(f"Label Studio at {url} cannot be reached ({type(error).__name__}: {error}); {remedy}")
 
 
 def shown(text: str) -> str:

@@ -10,8 +10,11 @@ def metrics(accuracy: float, tasks: int = 10) -> Metrics:
 
 
 def test_a_candidate_that_is_not_worse_is_accepted_and_a_worse_one_rejected() -> None:
-    assert judge(metrics(0.9), metrics(0.8), 10, SETTINGS).is_accepted
-    assert judge(metrics(0.8), metrics(0.8), 10, SETTINGS).is_accepted
+    better, equal = (judge(metrics(value), metrics(0.8), 10, SETTINGS) for value in (0.9, 0.8))
+    assert better.is_accepted
+    assert equal.is_accepted
+    assert better.decision == "accuracy 0.900 is better than live's 0.800 on 10 held-out tasks"
+    assert equal.decision == "accuracy 0.800 is equal to live's 0.800 on 10 held-out tasks"
     rejected = judge(metrics(0.7), metrics(0.8), 10, SETTINGS)
     assert not rejected.is_accepted
     assert rejected.decision == "accuracy 0.700 is worse than live's 0.800 on 10 held-out tasks"

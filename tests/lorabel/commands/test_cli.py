@@ -277,6 +277,11 @@ def test_the_token_comes_from_the_option_the_environment_or_a_prompt_and_is_not_
             assert LEGACY_TOKEN not in result.output + result.errors
 
 
+def test_status_without_a_project_says_how_to_connect_one(lorabel: RunLorabel, tmp_path: Path) -> None:
+    status = lorabel("status", DATABASE_URL=f"sqlite:///{tmp_path / 'empty.db'}")
+    assert "`lorabel connect` connects one" in status.output
+
+
 def test_connect_leaves_a_project_alone_of_which_nothing_is_served(lorabel: RunLorabel, store: Store) -> None:
     label_studio = FakeLabelStudio()
     with serve(label_studio):

@@ -27,7 +27,7 @@ from tests.workers.conftest import add_tasks
 
 TITLE = "Shapes [of 2026] as annotators see them"
 DECISION = (
-    "label: accuracy 0.812 is not worse than live's 0.700 on 64 tasks, new ones cross-validated (16 held out, "
+    "label: accuracy 0.812 is better than live's 0.700 on 64 tasks, new ones cross-validated (16 held out, "
     "20 needed to tell)"
 )
 NARROW = {"COLUMNS": "80"}
@@ -213,11 +213,11 @@ def reasons(store: Store) -> list[tuple[str, str]]:
         session.add_all([run, failed, bulk_run, *unreadable, event])
     return [
         ("task 6", "cannot be read for now: 403"),
-        ("training run 9", "failed, asked for: 30 new; no memory"),
+        ("training run 9", "failed, begun for: 30 new; no memory"),
         ("event 4", "TASKS_DELETED failed: no id"),
-        ("bulk run 3", "finished, asked for: asked"),
+        ("bulk run 3", "finished, begun for: asked"),
         ("task 5", "failed in bulk run 3: 404"),
-        ("training run 8", f"finished, asked for: 20 new; {DECISION}"),
+        ("training run 8", f"finished, begun for: 20 new; {DECISION}"),
         ("annotation 17", "not learned from, label: its picture is [broken]"),
     ]
 

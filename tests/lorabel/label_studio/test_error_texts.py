@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorabel.label_studio.error_texts import plain_text
+from lorabel.label_studio.error_texts import plain_text, unreachable
 
 REFUSED = (
     "HTTPConnectionPool(host='127.0.0.1', port=1): Max retries exceeded with url: /setup (Caused by "
@@ -40,3 +40,8 @@ UNTRUSTED = (
 )
 def test_neither_web_pages_nor_the_wording_of_urllib3_stay(text: str, plain: str) -> None:
     assert plain_text(text) == plain
+
+
+def test_an_address_with_https_where_nothing_speaks_tls_is_to_have_http() -> None:
+    error = ConnectionError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
+    assert "write http:// instead of https://" in str(unreachable("https://localhost:8080", error))
