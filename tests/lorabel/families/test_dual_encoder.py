@@ -109,7 +109,7 @@ def test_text_features_are_computed_once_per_adapter_and_label_set(
     prepared = prepare(family, photos()[0])
     family.predict([prepared, prepared], ["a", "b"], NoBatchAdapters(), cache)
     family.predict([prepared], ["a"], NoBatchAdapters(), cache)
-    assert len(calls) == 2
+    assert len(calls) == 2 * len(["label texts", "their wordings"])
     texts = (*TEXTS, NEUTRAL_TEXT)
     assert [cache.get(TEXTS_KIND, (name, texts)) is None for name in "abc"] == [False, False, True]
 
