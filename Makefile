@@ -30,9 +30,11 @@ check: setup
 	$(PYTEST) -m "$(FAST)"
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
+WITHOUT_STORE := tests/backend/test_recordings.py tests/lorabel/commands/test_supervisor.py \
+	tests/lorabel/commands/test_embedded_redis.py tests/lorabel/commands/test_model_folder.py
 test-postgres: setup
 	$(BIN)/python -m tests.servers -- $(PYTEST) -m "$(FAST)" \
-		--ignore=tests/backend/test_recordings.py tests/backend tests/workers $(STATEFUL)
+		$(addprefix --ignore=,$(WITHOUT_STORE)) tests/backend tests/workers $(STATEFUL)
 
 # At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py).
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
@@ -44,8 +46,8 @@ test: setup
 	$(PYTEST) -m "(e2e or slow) and not long" --durations=15
 	@$(BIN)/python -m tests.skipped
 
-# What takes a minute or more: most kinds of labeling learned in the real Label Studio, two Label Studios at once, large
-# media.
+# What takes a minute or more: the whole demo, most kinds of labeling learned in the real Label Studio, two Label Studios
+# at once, large media.
 test-long: setup
 	$(PYTEST) -m long --durations=15
 

@@ -31,10 +31,12 @@ TESTS = Path(__file__).parent
 SHARED_LORABELS = {
     "tests/e2e/test_label_errors.py": "lorabel_up",
     "tests/e2e/test_label_studio_ml.py": "lorabel_up",
+    "tests/e2e/test_large_request.py": "lorabel_up",
     "tests/e2e/test_order.py": "lorabel_up",
     "tests/e2e/test_search.py": "lorabel_up",
     "tests/e2e/test_browser.py": "guarded_lorabel",
     "tests/e2e/test_connect.py": "guarded_lorabel",
+    "tests/e2e/test_webhook_secret.py": "guarded_lorabel",
 }
 LONGEST_FIRST = (TESTS / "e2e", TESTS / "workers", TESTS / "model_server", TESTS)
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.

@@ -170,11 +170,9 @@ def test_torch_is_imported_only_where_a_model_is() -> None:
     assert [name for name in found if not name.startswith(MAY_IMPORT_TORCH)] == []
 
 
-@pytest.mark.parametrize(
-    "module", ["backend.app", "lorabel.commands.cli", "lorabel.commands.supervisor", "workers.health"]
-)
-def test_torch_is_not_loaded_by(module: str) -> None:
-    program = f"import sys, {module}; print(sorted({set(TORCH)!r} & sys.modules.keys()))"
+def test_torch_is_not_loaded_by_what_serves_no_model() -> None:
+    modules = "backend.app, lorabel.commands.cli, lorabel.commands.supervisor, workers.health"
+    program = f"import sys, {modules}; print(sorted({set(TORCH)!r} & sys.modules.keys()))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert ended.stdout == "[]\n"
 

@@ -16,11 +16,20 @@ def settings(settings: Settings, model_server: FakeModelServer) -> Settings:
     return settings.model_copy(update={"model_server_url": model_server.url})
 
 
-@pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
-    app = create_app(settings)
-    yield app
+@pytest.fixture(scope="session")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    """To make its routes takes many times as long as to make services."""
+    app = create_app(Settings(data_dir=tmp_path_factory.mktemp("app")))
     app.extensions[EXTENSION].close()
+    return app
+
+
+@pytest.fixture
+def app(shared_app: Flask, settings: Settings) -> Iterator[Flask]:
+    """The app with services of its own; what `create_app` takes from the settings itself is as by default."""
+    services = shared_app.extensions[EXTENSION] = Services.open(settings)
+    yield shared_app
+    services.close()
 
 
 @pytest.fixture

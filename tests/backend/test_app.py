@@ -107,10 +107,12 @@ def test_every_exception_class_of_lorabel_has_a_status_code() -> None:
 
 
 def test_an_unexpected_error_is_answered_without_its_message(
-    app: Flask, services: Services, caplog: pytest.LogCaptureFixture
+    settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
+    app = create_app(settings)
     app.add_url_rule("/fault", view_func=lambda: 1 / 0)
     answer = app.test_client().get("/fault")
+    app.extensions[EXTENSION].close()
     assert answer.status_code == 500
     assert answer.json["error"] == "our fault: ZeroDivisionError; the log has more"
     assert "division by zero" in caplog.text

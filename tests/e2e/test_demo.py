@@ -12,7 +12,7 @@ from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import PROGRAM, bare_environment
 from tests.servers import free_port
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 TIMEOUT_S = 540
 """Two idle cores need less than 300 s; the rest is for busy machines."""
