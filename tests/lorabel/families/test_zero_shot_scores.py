@@ -28,7 +28,7 @@ from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from tests.workers.pictures import data_url
 
-PICTURES = tuple(islice(random_pictures(77), 150))
+PICTURES = tuple(islice(random_pictures(78), 150))
 # Words that the demo model was not trained on.
 UNKNOWN = (
     ("cat", "invoice"),
@@ -50,14 +50,18 @@ class ZeroShot:
     family: DualEncoder
     prepared: tuple[PreparedInput, ...]
 
-    def predict(self, labels: Sequence[str], temperature: float | None = None) -> list[Prediction]:
+    def predict(
+        self, labels: Sequence[str], temperature: float | None = None, choice: str = "single"
+    ) -> list[Prediction]:
         """One prediction per picture.
 
         Args:
             temperature: as a version was calibrated; None if nothing was.
+            choice: the attribute of the control tag.
         """
         choices = "".join(f'<Choice value="{label}"/>' for label in labels)
-        config = f'<View><Image name="i" value="$i"/><Choices name="c" toName="i">{choices}</Choices></View>'
+        image = '<Image name="i" value="$i"/>'
+        config = f'<View>{image}<Choices name="c" toName="i" choice="{choice}">{choices}</Choices></View>'
         (binding,) = bind(config).bindings
         question = binding.model_input({"i": "http://pictures.test/a.png"})
         cache = FeatureCache({FEATURES: 10**8, TEXTS: 10**8})
@@ -150,6 +154,18 @@ def test_a_version_that_was_calibrated_scores_as_it_was_calibrated(zero_shot: Ze
     odds = raw[is_exact] / (1 - raw[is_exact])
     assert len(odds)
     assert calibrated[is_exact] == pytest.approx(1 / (1 + odds**-0.5), abs=1e-4)
+
+
+@pytest.mark.parametrize(("labels", "least"), [(("circle", "square"), 0.5), (tuple(SHAPES), 0.45), (FILLS, 0.7)])
+def test_of_several_labels_those_that_fit_are_chosen_and_few_others(
+    zero_shot: ZeroShot, labels: tuple[str, ...], least: float
+) -> None:
+    """`least`: of the F1 score over all labels and pictures."""
+    answers = zero_shot.predict(labels, choice="multiple")
+    chosen = [set(answer.regions[0]["value"]["choices"]) if answer.regions else set() for answer in answers]
+    true = [{picture.shape, picture.fill} & set(labels) for picture in PICTURES]
+    hits = sum(len(some & others) for some, others in zip(chosen, true, strict=True))
+    assert 2 * hits / (sum(map(len, true)) + sum(map(len, chosen))) > least
 
 
 def wrong_come_first(answers: Sequence[Prediction], is_right: NDArray[np.bool_]) -> float:

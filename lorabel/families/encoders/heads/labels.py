@@ -13,8 +13,8 @@ from lorabel.contracts import LabelScores, LabelsInput, LabelTarget, Modality
 from lorabel.families.encoders.heads.base import Head, HeadParameters
 from lorabel.families.encoders.label_logits import label_logits, label_losses, label_scores
 
-# In multiple choice, a label is chosen if the content is more similar to the label than to this text.
-NEUTRAL_TEXT = "something else"
+# In multiple choice, a label is chosen if the content is more similar to the label than to any of these texts.
+NEUTRAL_TEXTS = ("something else", "none of these", "other")
 # The model's own scale (28 for the demo model, 100 and more for CLIP) saturates the loss as soon as a training
 # example is right, so training would stop before other examples are right. docs/decisions/0009 has the figures.
 TRAINING_SCALE = 10.0
@@ -37,8 +37,9 @@ class LabelHead(Head):
         return 1, len(Modality)
 
     def texts(self, question: LabelsInput) -> tuple[str, ...]:
-        """Return the texts of each label in turn, then the neutral text."""
-        return *(text for texts in question.labels for text in texts), NEUTRAL_TEXT
+        """Return the texts of each label in turn; in multiple choice, then the neutral texts."""
+        label_texts = tuple(text for texts in question.labels for text in texts)
+        return label_texts + NEUTRAL_TEXTS if question.is_multiple else label_texts
 
     def wordings(self, question: LabelsInput) -> tuple[str, ...]:
         """Return each of WORDINGS in turn for some of the labels, evenly chosen."""
