@@ -213,8 +213,9 @@ class Annotator(Body):
 
 
 class SubmittedAnnotation(Identified):
-    """An annotation of an event, with the fields that the job reads. An event that lacks what the job needs, or
-    that has a value which the database cannot store, is refused."""
+    """An annotation of an event, with the fields that the job needs. An event that lacks one of them, or that has
+    a value which the database cannot store, is refused. What an annotator was shown, and how long it took, is no
+    reason to refuse an event: the job ignores odd values there (`lorabel/labeling/provenance.py`)."""
 
     updated_at: Time
     result: list[dict[str, Any]]

@@ -7,6 +7,7 @@ from flask import Blueprint, request
 from pydantic import BaseModel
 from pydantic_core import from_json
 from sqlalchemy import Select, func, select
+from sqlalchemy.orm import undefer
 
 from backend import http_bodies, rest_responses
 from backend.services import services
@@ -50,7 +51,8 @@ def list_annotations(project_id: int) -> Answer:
     """List the annotations of a project by id, also the deleted ones, a page at a time (`?limit=100&offset=0`)."""
     with services().store.read() as session:
         projects.get(session, project_id)
-    rows, total = _page(select(Annotation).where(Annotation.project_id == project_id).order_by(Annotation.id))
+    query = select(Annotation).where(Annotation.project_id == project_id).order_by(Annotation.id)
+    rows, total = _page(query.options(undefer(Annotation.prediction_result)))
     annotations = [rest_responses.AnnotationRecord.model_validate(row) for row in rows]
     return as_json(rest_responses.AnnotationList(total=total, annotations=annotations))
 

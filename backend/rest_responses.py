@@ -193,7 +193,12 @@ class RunRecord(Record):
 
 
 class AnnotationRecord(Record):
-    """An annotation in its newest known state. `run_id`: the training run that took it, null while it is new."""
+    """An annotation in its newest known state. `run_id`: the training run that took it, null while it is new.
+
+    `completed_by`: id of the annotator in Label Studio. `lead_time_s`: seconds that the annotator had the task
+    open. `prediction_id`: the prediction that the annotator was shown, null if none was; its result, score and
+    version are null until Label Studio has told them. `is_accepted`: whether the annotation says the same as this
+    prediction; null if that is not known, or if the task was skipped."""
 
     id: int
     task_id: StoredId
@@ -201,6 +206,12 @@ class AnnotationRecord(Record):
     was_cancelled: bool
     ground_truth: bool
     completed_by: StoredId
+    lead_time_s: float | None
+    prediction_id: int | None
+    prediction_version: str | None
+    prediction_score: float | None
+    prediction_result: list[Any] | None
+    is_accepted: bool | None
     is_deleted: bool
     run_id: int | None
     updated_at: datetime | None

@@ -1,12 +1,17 @@
 """`python -m model_server`: the single process that owns the device, run by gunicorn with threads."""
 
+import logging
 from urllib.parse import urlsplit
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import AppImportError
 
 from lorabel import logs
+from lorabel.errors import SettingsError
 from lorabel.settings import Settings
+
+log = logging.getLogger(__name__)
 
 THREADS = 256
 KEEPALIVE_S = 75
@@ -41,7 +46,12 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
     def load(self) -> Flask:
         from model_server.app import create_app
 
-        return create_app(self._settings)
+        try:
+            return create_app(self._settings)
+        except SettingsError as error:
+            log.error("cannot start: %s", " ".join(str(error).split()))
+            # Gunicorn then ends with Arbiter.APP_LOAD_ERROR, and does not start another worker.
+            raise AppImportError("see the line above") from error
 
 
 def main() -> None:

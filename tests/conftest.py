@@ -34,6 +34,7 @@ SHARED_LORABELS = {
     "tests/e2e/test_large_request.py": "lorabel_up",
     "tests/e2e/test_order.py": "lorabel_up",
     "tests/e2e/test_search.py": "lorabel_up",
+    "tests/e2e/test_shown_predictions.py": "lorabel_up",
     "tests/e2e/test_browser.py": "guarded_lorabel",
     "tests/e2e/test_connect.py": "guarded_lorabel",
     "tests/e2e/test_webhook_secret.py": "guarded_lorabel",

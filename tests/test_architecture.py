@@ -36,7 +36,7 @@ MAY_IMPORT_TORCH = ("lorabel/families/", "lorabel/demo/", "model_server/", "work
 MAY_SEE_THE_ENVIRONMENT = (
     "lorabel/settings.py",
     "lorabel/commands/model_folder.py",
-    "lorabel/commands/supervisor.py",
+    "lorabel/commands/child.py",
     "lorabel/demo/",
     "backend/gunicorn.conf.py",
 )

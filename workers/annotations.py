@@ -4,30 +4,37 @@ Each function reads and changes rows of one project only. Projects of two Label 
 tasks with the same ids.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from lorabel.database import task_embeddings
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Annotation, DeletedTask, UnreadableTask, now
+from lorabel.labeling import provenance
 
 MOST_CLOCK_SKEW = timedelta(minutes=5)
 
 
 class Received(NamedTuple):
-    """An annotation as Label Studio sends it, with its task's id and data; either is None if it was not sent."""
+    """An annotation as Label Studio sends it, with its task's id and data; either is None if it was not sent.
+
+    `predictions`: the task's predictions, which events do not have.
+    """
 
     annotation: dict[str, Any]
     task_id: int | None
     task_data: dict[str, Any] | None
+    predictions: Sequence[Mapping[str, Any]] = ()
 
 
 def apply_annotations(session: Session, project_id: int, received: Iterable[Received]) -> list[bool]:
     """Store the annotations that are newer than ours. The caller has locked the project's row.
+
+    Of the others only what we did not know is stored: what the annotator was shown, and how long it took.
 
     Returns:
         For each annotation whether it was newer.
@@ -44,6 +51,8 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
         updated_at = datetime.fromisoformat(item.annotation["updated_at"])
         are_newer.append(row is None or _is_newer(row, item, updated_at))
         if not are_newer[-1]:
+            if row is not None and not row.is_deleted:
+                _complete(row, item, updated_at)
             continue
         if row is None:
             row = Annotation(project_id=project_id, id=annotation_id, times_applied=0)
@@ -122,8 +131,35 @@ def _fill(row: Annotation, received: Received, updated_at: datetime) -> None:
     row.was_cancelled = bool(annotation.get("was_cancelled"))
     row.ground_truth = bool(annotation.get("ground_truth"))
     row.completed_by = reference_id(annotation.get("completed_by"))
+    row.lead_time_s = provenance.lead_time_s(annotation)
+    shown = provenance.shown_prediction(annotation, received.predictions)
+    if shown is not None:
+        _keep_shown(row, shown)
+    # Also after a change of the result by people: the annotation may say something else now.
+    row.is_accepted = provenance.is_accepted(row.prediction_result, row.result, row.was_cancelled)
     row.run_id, row.tries = None, 0
     row.times_applied += 1
+
+
+def _complete(row: Annotation, received: Received, updated_at: datetime) -> None:
+    """Add to a stored state what it lacks, from a state that is not newer."""
+    if row.lead_time_s is None and row.updated_at == updated_at:
+        row.lead_time_s = provenance.lead_time_s(received.annotation)
+    if row.prediction_result is not None:
+        return
+    shown = provenance.shown_prediction(received.annotation, received.predictions)
+    if shown is not None and row.prediction_id in (None, shown.id):
+        _keep_shown(row, shown)
+        row.is_accepted = provenance.is_accepted(row.prediction_result, row.result, row.was_cancelled)
+
+
+def _keep_shown(row: Annotation, shown: provenance.ShownPrediction) -> None:
+    """Store what the annotator was shown. What is known stays: Label Studio forgets deleted predictions."""
+    if row.prediction_id == shown.id and shown.result is None:
+        return
+    row.prediction_id = shown.id
+    row.prediction_version, row.prediction_score = shown.model_version, shown.score
+    row.prediction_result = shown.result
 
 
 def reference_id(value: Any) -> int | None:
@@ -133,6 +169,7 @@ def reference_id(value: Any) -> int | None:
 
 def _rows_by_id(session: Session, project_id: int, ids: Collection[int]) -> dict[int, Annotation]:
     of_project = select(Annotation).where(Annotation.project_id == project_id)
+    of_project = of_project.options(undefer(Annotation.prediction_result))
     return {
         row.id: row
         for chunk in id_chunks(ids)

@@ -7,6 +7,8 @@ A run compares only the annotated tasks that Label Studio has changed since the 
 the numbers of annotations, because some changes do not show in these tasks: the deletion of a task or of its only
 annotation, and annotations that were propagated. If the numbers differ, all annotations are compared, and after
 COMPARE_FULLY_HOURS anyway.
+
+The tasks come with their predictions, and events mostly without: what annotators were shown is completed here.
 """
 
 import logging
@@ -134,7 +136,9 @@ def _compare_tasks(
     batch: list[Received] = []
     for task in client.annotated_tasks(project.label_studio_id, changed_since):
         task_ids.append(task.task_id)
-        batch += [Received(annotation, task.task_id, task.data) for annotation in task.annotations]
+        batch += [
+            Received(annotation, task.task_id, task.data, task.predictions) for annotation in task.annotations
+        ]
         seen_ids.update(annotation["id"] for annotation in task.annotations)
         if len(batch) >= TASKS_PER_TRANSACTION:
             added += _add(services, project_id, batch)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
+from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorabel.errors import LorabelError
@@ -68,6 +69,6 @@ def get(url: str, headers: dict[str, str]) -> httpx.Response:
 def print_check(check: Check, console: "Console") -> None:
     """Print the finding, and the remedy if there is one."""
     mark = "[green]ok[/green]   " if check.is_ok else "[red]wrong[/red]"
-    console.print(f"{mark} {check.name}: {check.finding}", highlight=False)
+    console.print(f"{mark} {escape(check.name)}: {escape(check.finding)}", highlight=False)
     if check.remedy:
-        console.print(f"      {check.remedy}", highlight=False)
+        console.print(f"      {check.remedy}", highlight=False, markup=False)

@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"max_content_width": 110},
 )
 ProjectId = Annotated[int, typer.Argument(help="The project's id in Label Studio.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Detach = Annotated[bool, typer.Option(help="Do not wait for the end.")]
 
 
@@ -138,9 +139,14 @@ def fetch_model(
 
 @app.command()
 def connect(
-    label_studio_url: Annotated[str, typer.Option(help="Address of Label Studio.")],
-    api_key: Annotated[str, typer.Option(help="Personal access token or legacy token.")],
     project: Annotated[int, typer.Option(help="The project's id in Label Studio.")],
+    label_studio_url: Annotated[
+        str | None, typer.Option(help="Address of Label Studio; default: LABEL_STUDIO_URL.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="Personal access token or legacy token; default: LABEL_STUDIO_API_KEY, else a prompt."),
+    ] = None,
     backend_url: Annotated[str | None, typer.Option(help="Our address as Label Studio sees it.")] = None,
     title: Annotated[
         str | None, typer.Option(help="The backend's name in Label Studio; default: Lorabel.")
@@ -155,15 +161,17 @@ def connect(
 
     from lorabel.commands import connect as connecting
     from lorabel.commands.context import load_settings
+    from lorabel.commands.label_studio_login import named_address, named_token
     from lorabel.database.project_keys import LabelStudioId
+    from lorabel.label_studio.address import checked_address
 
-    console = Console()
+    console, settings = Console(), load_settings()
     connection = connecting.connect(
-        load_settings(),
-        label_studio_url,
-        api_key,
+        settings,
+        named_address(settings, label_studio_url),
+        named_token(settings, api_key),
         LabelStudioId(project),
-        backend_url=backend_url,
+        backend_url=None if backend_url is None else checked_address(backend_url, "--backend-url"),
         title=title or connecting.TITLE,
         is_secret_new=new_secret,
         is_anyway=anyway,
@@ -177,18 +185,23 @@ def connect(
 
 
 @app.command()
-def doctor(project: Annotated[int | None, typer.Option(help="Look at this project only.")] = None) -> None:
+def doctor(
+    project: Annotated[int | None, typer.Option(help="Look at this project only.")] = None, json: AsJson = False
+) -> None:
     """Check each part, and say how to correct what is wrong."""
     from rich.console import Console
 
     from lorabel.commands.checks import print_check
-    from lorabel.commands.context import load_settings
+    from lorabel.commands.context import load_settings, print_json
     from lorabel.commands.doctor import examine
 
     console = Console()
     checks = examine(load_settings(), project)
-    for check in checks:
-        print_check(check, console)
+    if json:
+        print_json({"checks": checks})
+    else:
+        for check in checks:
+            print_check(check, console)
     raise typer.Exit(0 if all(check.is_ok for check in checks) else 1)
 
 
@@ -234,14 +247,15 @@ def find_label_errors(
     limit: Annotated[int, typer.Option("--most", min=1, help="Most lines.")] = 50,
     detach: Detach = False,
     last: Annotated[bool, typer.Option(help="Show what the last run found instead.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Look for annotations that are probably wrong, and list them, the worst first."""
     from lorabel.commands import label_errors
 
     if last:
-        label_errors.show_last(project, limit=limit)
+        label_errors.show_last(project, limit=limit, is_json=json)
         return
-    label_errors.find_label_errors(project, limit=limit, is_detached=detach)
+    label_errors.find_label_errors(project, limit=limit, is_detached=detach, is_json=json)
 
 
 @app.command()
@@ -262,13 +276,14 @@ def search(
     text: Annotated[str | None, typer.Argument(help="What the tasks are to be like.")] = None,
     task: Annotated[int | None, typer.Option(help="Tasks like this one, by id.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 10,
+    json: AsJson = False,
 ) -> None:
     """Show the tasks that are most like a text, or like another task."""
     if bool(text) == (task is not None):
         raise typer.BadParameter('expected a text or a task: `lorabel search 1 "red star"` or `--task 7`')
     from lorabel.commands import search as searching
 
-    searching.search(project, text or "", task, limit=limit)
+    searching.search(project, text or "", task, limit=limit, is_json=json)
 
 
 @app.command()
@@ -280,11 +295,23 @@ def index(project: ProjectId) -> None:
 
 
 @app.command(name="versions")
-def list_versions(project: ProjectId) -> None:
-    """List a project's model versions, newest first."""
+def list_versions(project: ProjectId, json: AsJson = False) -> None:
+    """List a project's model versions, newest first; the base models, v0, are the last."""
     from lorabel.commands import versions
 
-    versions.list_versions(project)
+    versions.list_versions(project, is_json=json)
+
+
+@app.command()
+def compare(
+    v1: Annotated[str, typer.Argument(help="`p1.v3`.")],
+    v2: Annotated[str, typer.Argument(help="`p1.v4`, `v4` or `4`; `v0` for the base models.")],
+    json: AsJson = False,
+) -> None:
+    """Show two versions of a project beside each other, with the scores that each got."""
+    from lorabel.commands import comparison
+
+    comparison.compare(v1, v2, is_json=json)
 
 
 @app.command()
@@ -304,11 +331,23 @@ def rollback(project: ProjectId) -> None:
 
 
 @app.command()
-def status() -> None:
-    """Show every project with its live version and its newest training run."""
+def status(json: AsJson = False) -> None:
+    """Show every project with its title, its live version and its newest training run."""
     from lorabel.commands import training
 
-    training.show_status()
+    training.show_status(is_json=json)
+
+
+@app.command()
+def logs(
+    project: ProjectId,
+    limit: Annotated[int, typer.Option("--most", min=1, help="Most lines.")] = 50,
+    json: AsJson = False,
+) -> None:
+    """Show why a project's runs began and how they ended, and what could not be read; newest first."""
+    from lorabel.commands import project_log
+
+    project_log.show_log(project, limit=limit, is_json=json)
 
 
 if __name__ == "__main__":

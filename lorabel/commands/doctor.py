@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, get
 from lorabel.commands.connect import basic_auth_header, default_backend_url
+from lorabel.commands.part_log import MODEL_SERVER, log_file, newest_message
 from lorabel.commands.project_doctor import ProjectDoctor
 from lorabel.commands.training_check import training_checks
 from lorabel.database import versions
@@ -19,7 +20,7 @@ from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
-from lorabel.errors import NotFoundError
+from lorabel.errors import ModelServerError, NotFoundError
 from lorabel.inference.messages import ModelsResponse
 from lorabel.inference.model_client import ModelClient
 from lorabel.settings import Settings
@@ -83,7 +84,17 @@ class _Doctor:
         return f"answers at {url}"
 
     def device(self) -> str:
-        models = self.model_client.models()
+        try:
+            models = self.model_client.models()
+        except ModelServerError as error:
+            path = log_file(self.settings, MODEL_SERVER)
+            message = newest_message(path)
+            if message is None:
+                raise
+            remedy = (
+                "correct what it says, and run `lorabel up`; `lorabel fetch-model` is for machines without hub"
+            )
+            raise CheckFailed(f"{error}; the newest message in {path}: {message}", remedy) from error
         return f"{models.device} in {models.precision}, batches of up to {models.max_batch}"
 
     def weights(self) -> str:

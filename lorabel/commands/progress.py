@@ -3,6 +3,7 @@
 import time
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lorabel.database import bulk_runs
@@ -50,12 +51,12 @@ def report(run: BulkRun, console: Console) -> None:
         in_label_studio = f", {run.label_studio_s:.1f} of them in Label Studio" if run.label_studio_s else ""
         console.print(f"{seconds:.1f} s{in_label_studio}")
     for failure in run.failures[:FAILURES_SHOWN]:
-        console.print(f"task {failure['task_id']}: {failure['reason']}", highlight=False)
+        console.print(f"task {failure['task_id']}: {failure['reason']}", highlight=False, markup=False)
     if run.failed > FAILURES_SHOWN:
         path = f"/api/v1/projects/{run.project_id}/preannotations/{run.id}"
         console.print(f"and {run.failed - FAILURES_SHOWN} more: GET {path}")
     if run.error:
-        console.print(f"[red]error:[/red] {run.error}", highlight=False)
+        console.print(f"[red]error:[/red] {escape(run.error)}", highlight=False)
 
 
 def _counts(run: BulkRun) -> str:

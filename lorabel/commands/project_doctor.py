@@ -155,7 +155,7 @@ class ProjectDoctor:
             file = fetcher.fetch(resolve_media(media[0], access, label_studio.authorization()))
         finally:
             fetcher.close()
-        return f"task {task.task_id}: {len(file) / 1024:.1f} KiB fetched"
+        return f"task {task.task_id}: its first file was fetched ({len(file):,} bytes)"
 
 
 def _clock(label_studio: LabelStudio) -> str:

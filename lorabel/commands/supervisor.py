@@ -6,25 +6,25 @@ what it started (`keeper.py`). If the keeper is killed, too, the next supervisor
 """
 
 import logging
-import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from lorabel.commands.child import MOST_FAILED_LOADS, Child, end
 from lorabel.commands.data_dir_claim import DataDirClaim, read_record
 from lorabel.commands.embedded_redis import EmbeddedRedis
-from lorabel.commands.keeper import KEEPER, REDIS, STOP_TIMEOUT_S, Keeper, end_redis_last
-from lorabel.commands.processes import SessionLeader, running_members, start_time
+from lorabel.commands.keeper import KEEPER, REDIS, Keeper, end_redis_last
+from lorabel.commands.part_log import MODEL_SERVER, PartLog, log_file
+from lorabel.commands.processes import running_members
 from lorabel.commands.readiness import answers_http, is_taking_jobs
 from lorabel.database.jobs import BULK, LIGHT, TRAIN, Jobs
 from lorabel.database.store import Store
@@ -36,14 +36,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODEL_SERVER = "model_server"
 BACKEND = "backend"
 WORKERS = (LIGHT, TRAIN, BULK)
 UP_TIMEOUT_S = 1800.0
 REDIS_TIMEOUT_S = 120.0
 WATCH_EVERY_S = 0.2
 REDIS_POLL_S = 0.05
-RESTART_AFTER_S = 0.5
 # A part that was restarted more often than this before it answered does not get ready.
 MOST_RESTARTS = 2
 CONNECT_TIMEOUT_S = 0.3
@@ -56,14 +54,21 @@ def run_until_stopped(settings: Settings, console: "Console") -> None:
 
     Raises:
         SettingsError: DATA_DIR is in use, a port is taken, or there is no redis-server.
-        LorabelError: a part does not become ready.
+        LorabelError: a part cannot start, or does not become ready.
     """
     supervisor = Supervisor(settings)
+    model_server_log = PartLog(log_file(settings, MODEL_SERVER))
+
+    def show(part: str) -> None:
+        for message in model_server_log.new_messages():
+            console.print(f"{MODEL_SERVER}: {message}", highlight=False, markup=False, soft_wrap=True)
+        status.update(f"waiting for {part}")
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         supervisor.start()
         with console.status("starting") as status:
-            supervisor.wait_until_ready(UP_TIMEOUT_S, lambda part: status.update(f"waiting for {part}"))
+            supervisor.wait_until_ready(UP_TIMEOUT_S, show)
         console.print(f"backend at http://{settings.host}:{settings.port}, logs in {settings.data_dir / 'logs'}")
         console.print("ready")
         supervisor.run_forever()
@@ -71,56 +76,6 @@ def run_until_stopped(settings: Settings, console: "Console") -> None:
         console.print("stopping")
     finally:
         supervisor.stop()
-
-
-@dataclass
-class Child:
-    """A part of Lorabel that runs as a process of its own, and how often it was restarted.
-
-    Attributes:
-        before_restart: called with the exit status of the process that ended, before it is started again.
-        restart_at: time on the monotonic clock at which an ended process is started again; 0 if none is due.
-    """
-
-    name: str
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    log_file: Path
-    before_restart: Callable[[int], None] | None = None
-    process: subprocess.Popen[bytes] | None = None
-    restarts: int = 0
-    restart_at: float = field(default=0.0)
-
-    def start(self) -> None:
-        """Start the process in a session of its own.
-
-        Ctrl-C then reaches the supervisor only, which stops the processes in order. Files that the process makes
-        are private, also if the mode of DATA_DIR is not ours to set.
-        """
-        output: IO[bytes] = self.log_file.open("ab")
-        with output:
-            self.process = subprocess.Popen(
-                self.argv,
-                env={**os.environ, **self.env},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=0o077,
-            )
-
-    def session_leader(self) -> SessionLeader | None:
-        """By what the process can be recognized later; None if it does not run."""
-        started = None if self.process is None else start_time(self.process.pid)
-        if self.process is None or started is None:
-            return None
-        return SessionLeader(self.name, self.process.pid, started, tuple(self.argv))
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process and to those that it started, also if the process itself has ended."""
-        if self.process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, number)
 
 
 @dataclass(frozen=True)
@@ -144,10 +99,10 @@ class Supervisor:
         self._children: list[Child] = []
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-        self._logs = settings.data_dir.absolute() / "logs"
         self._claim = DataDirClaim(settings.data_dir)
         self._keeper = Keeper(self._claim)
         self._recording = threading.Lock()
+        self._failure: str | None = None
 
     @property
     def pids(self) -> dict[str, int]:
@@ -210,9 +165,9 @@ class Supervisor:
             before_restart: called with the exit status of the process that ended, before it is started again.
         """
         self.claim()
-        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        variables = {**PATIENCE, **self._env, **(env or {})}
-        child = Child(name, argv, variables, self._logs / f"{name}.log", before_restart)
+        path = log_file(self.settings, name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        child = Child(name, argv, {**PATIENCE, **self._env, **(env or {})}, path, before_restart)
         child.start()
         self._children.append(child)
         self._record()
@@ -224,32 +179,38 @@ class Supervisor:
             on_wait: called every 0.2 s with the name of the part that is not ready yet.
 
         Raises:
-            LorabelError: a part is not ready in time, or was restarted three times; the message has the end of its
-                log.
+            LorabelError: a part cannot be loaded, is not ready in time, or was restarted three times; the message
+                has the reason or the end of its log.
         """
         deadline = time.monotonic() + timeout_s
         jobs = Jobs(self.settings)
         with closing(jobs.redis):
             for part in self._parts(jobs):
                 while not part.is_ready():
-                    self._check_progress(part, deadline)
                     on_wait(part.name)
+                    self._check_progress(part, deadline)
                     time.sleep(WATCH_EVERY_S)
 
     def run_forever(self) -> None:
-        """Wait for SIGINT or SIGTERM, then stop. Must be called in the main thread."""
+        """Wait for SIGINT or SIGTERM, then stop. Must be called in the main thread.
+
+        Raises:
+            LorabelError: a part has ended and cannot be loaded any more.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stop.set())
         self._stop.wait()
         self.stop()
+        if self._failure is not None:
+            raise LorabelError(self._failure)
 
     def stop(self) -> None:
         """Stop all processes, Redis last: a worker that loses Redis during a job counts the job as failed."""
         self._stop.set()
         if self._watcher.is_alive():
             self._watcher.join()
-        _end([child for child in self._children if child.name != REDIS])
-        _end([child for child in self._children if child.name == REDIS])
+        end([child for child in self._children if child.name != REDIS])
+        end([child for child in self._children if child.name == REDIS])
         self._claim.release()
         self._keeper.close()
 
@@ -281,8 +242,12 @@ class Supervisor:
         return Part(REDIS, "REDIS_URL" if self.settings.redis_url else "its socket", jobs.is_reachable)
 
     def _check_progress(self, part: Part, deadline: float) -> None:
-        """Raise LorabelError if the part is late, or was restarted too often."""
+        """Raise LorabelError if the part cannot be loaded, is late, or was restarted too often."""
+        if self._failure is not None:
+            raise LorabelError(self._failure)
         child = next((child for child in self._children if child.name == part.name), None)
+        if child is not None and child.cannot_load:
+            raise LorabelError(child.fault())
         if time.monotonic() > deadline or (child is not None and child.restarts > MOST_RESTARTS):
             tail = self._log_tail(part.name)
             raise LorabelError(f"{part.name} does not answer at {part.address}; its log ends:\n{tail}")
@@ -305,10 +270,15 @@ class Supervisor:
         if child.process is None or child.process.poll() is None:
             return
         if child.restart_at == 0.0:
-            log.warning("%s ended with status %s; it is started again", child.name, child.process.returncode)
             # Processes that it started may live on and hold its port. They may finish what they are doing.
             child.signal(signal.SIGTERM)
-            child.restart_at = time.monotonic() + RESTART_AFTER_S * min(10, 1 + child.restarts)
+            pause_s = child.schedule_restart()
+            if child.failed_loads > MOST_FAILED_LOADS:
+                self._end_for(child)
+            elif child.failed_loads:
+                log.warning("%s; it is started again in %.0f s", child.fault(), pause_s)
+            else:
+                log.warning("%s ended with status %s; it is started again", child.name, child.process.returncode)
         elif time.monotonic() >= child.restart_at:
             child.signal(signal.SIGKILL)
             if child.before_restart is not None:
@@ -316,6 +286,11 @@ class Supervisor:
             child.restart_at, child.restarts = 0.0, child.restarts + 1
             child.start()
             self._record()
+
+    def _end_for(self, child: Child) -> None:
+        """Let `run_forever` end: a part cannot be loaded, and further tries are of no use."""
+        self._failure = f"{child.fault()}; it was tried {child.failed_loads} times"
+        self._stop.set()
 
     def _record(self) -> None:
         """Write down which processes run, for the keeper and for the next supervisor."""
@@ -327,7 +302,7 @@ class Supervisor:
         return next(child for child in self._children if child.name == name)
 
     def _log_tail(self, name: str, lines: int = 15) -> str:
-        path = self._logs / f"{name}.log"
+        path = log_file(self.settings, name)
         text = path.read_text(errors="replace") if path.exists() else "(there is no log)"
         return "\n".join(text.splitlines()[-lines:])
 
@@ -335,20 +310,6 @@ class Supervisor:
 def worker_name(queue_name: str) -> str:
     """Name of the process that does the queue's jobs, e.g. `worker-light`."""
     return f"worker-{queue_name}"
-
-
-def _end(children: Sequence[Child]) -> None:
-    """Send SIGTERM, and SIGKILL to what still runs of the processes' groups after STOP_TIMEOUT_S."""
-    for child in children:
-        child.signal(signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    for child in children:
-        if child.process is None:
-            continue
-        with suppress(subprocess.TimeoutExpired):
-            child.process.wait(max(0.1, deadline - time.monotonic()))
-        child.signal(signal.SIGKILL)
-        child.process.wait()
 
 
 def check_port(host: str, port: int, variable: str) -> None:

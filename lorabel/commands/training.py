@@ -1,14 +1,17 @@
 """`lorabel train` and `lorabel status`: training runs in a terminal."""
 
 import time
+from typing import Any
 
-from lorabel.commands.context import CommandContext, new_table, open_context
+from lorabel.commands.context import CommandContext, new_table, open_context, print_json
 from lorabel.database import projects, training_runs
 from lorabel.database.jobs import Jobs
 from lorabel.database.tables import Project, RunState, TrainingRun
 from lorabel.errors import LorabelError
+from lorabel.label_studio.project_titles import project_titles
 
 POLL_S = 0.5
+RUN_FIELDS = ("id", "state", "reason", "step", "steps", "loss", "seconds_left", "decision", "error", "created_at")
 
 
 def train(project_id: int, *, is_waiting: bool) -> None:
@@ -30,32 +33,46 @@ def train(project_id: int, *, is_waiting: bool) -> None:
             _wait_for_end(context, project_id, run.id)
 
 
-def show_status() -> None:
-    """Print every project with its live version and its newest training run."""
-    table = new_table(
-        "project", "live", "run", "state", "step", "loss", "seconds left", "reason, decision or error"
-    )
-    with open_context() as context:
+def show_status(*, is_json: bool) -> None:
+    """Print every project with its title, its live version and its newest training run."""
+    with open_context(is_json=is_json) as context:
         with context.store.read() as session:
-            for project in projects.list_all(session):
-                newest_run = next(iter(training_runs.list_of(session, project.id)), None)
-                table.add_row(*_status_row(project, newest_run))
-        context.console.print(table)
+            rows = [(project, training_runs.newest(session, project.id)) for project in projects.list_all(session)]
+        titles = project_titles([project for project, _ in rows], context.settings)
+        if is_json:
+            print_json({"projects": [_status(project, titles.get(project.id), run) for project, run in rows]})
+            return
+        cells = [
+            (project.both_ids, titles.get(project.id, ""), project.live_version, _in_words(run))
+            for project, run in rows
+        ]
+        wrapped = ("project", "title", "newest training run")
+        context.console.print(new_table(("project", "title", "live", "newest training run"), cells, wrapped))
 
 
-def _status_row(project: Project, run: TrainingRun | None) -> list[str]:
+def _status(project: Project, title: str | None, run: TrainingRun | None) -> dict[str, Any]:
+    """What REST says of project and run under the same names, and the title."""
+    return {
+        "id": project.id,
+        "label_studio_id": project.label_studio_id,
+        "label_studio_url": project.label_studio_url,
+        "title": title,
+        "live_version": project.live_version,
+        "run": None if run is None else {name: getattr(run, name) for name in RUN_FIELDS},
+    }
+
+
+def _in_words(run: TrainingRun | None) -> str:
     if run is None:
-        return [project.both_ids, project.live_version, "", "", "", "", "", "no run yet"]
-    return [
-        project.both_ids,
-        project.live_version,
-        str(run.id),
-        run.state,
-        f"{run.step} of {run.steps}",
-        "" if run.loss is None else f"{run.loss:.3f}",
-        "" if run.seconds_left is None else f"{run.seconds_left:.0f}",
-        run.error or run.decision or run.reason,
-    ]
+        return "none yet"
+    parts = [f"{run.id} {run.state}"]
+    if run.state == RunState.RUNNING:
+        parts.append(f"step {run.step} of {run.steps}")
+        if run.loss is not None:
+            parts.append(f"loss {run.loss:.3f}")
+        if run.seconds_left is not None:
+            parts.append(f"{run.seconds_left:.0f} s left")
+    return f"{', '.join(parts)}: {run.error or run.decision or run.reason}"
 
 
 def _wait_for_end(context: CommandContext, project_id: int, run_id: int) -> None:

@@ -1,31 +1,61 @@
 """`lorabel versions`, `lorabel promote` and `lorabel rollback`: a project's model versions in a terminal."""
 
 from contextlib import closing
+from typing import Any
 
-from lorabel.commands.context import CommandContext, new_table, open_context
+from lorabel.commands.context import CommandContext, new_table, open_context, print_json
+from lorabel.commands.heading import print_heading
 from lorabel.database import projects, versions
 from lorabel.database.jobs import Jobs
+from lorabel.database.tables import ModelVersion, Project, VersionState, version_name
 from lorabel.inference import promotion
 from lorabel.inference.model_client import ModelClient
 
+FIELDS = (
+    *("state", "metrics", "base_models", "adapters", "trained_on"),
+    *("run_id", "created_at", "promoted_at", "adapters_removed_at"),
+)
 
-def list_versions(project_id: int) -> None:
-    """Print a project's versions, newest first, and the base models as version 0."""
-    table = new_table("version", "state", "created", "trained on", "decision")
-    with open_context() as context:
+
+def list_versions(project_id: int, *, is_json: bool) -> None:
+    """Print a project's versions, newest first. The base models, version 0, are the last."""
+    with open_context(is_json=is_json) as context:
         with context.store.read() as session:
-            live_version = projects.get(session, project_id).live_version
-            for version in versions.list_of(session, project_id):
-                table.add_row(
-                    version.name,
-                    version.state if version.adapters_removed_at is None else f"{version.state}, removed",
-                    version.created_at.strftime("%Y-%m-%d %H:%M"),
-                    str(len(version.trained_on)),
-                    version.metrics.get("decision", ""),
-                )
-        base_state = "live" if live_version.endswith(".v0") else "base"
-        table.add_row(f"p{project_id}.v0", base_state, "", "", "the base models")
-        context.console.print(table)
+            project = projects.get(session, project_id)
+            rows = versions.list_of(session, project_id)
+        if is_json:
+            records = [version_record(project, version) for version in (*rows, None)]
+            print_json({"live_version": project.live_version, "versions": records})
+            return
+        print_heading(context, project)
+        base = (version_name(project_id, 0), "base" if project.live_number else "live", "", "", "the base models")
+        columns = ("version", "state", "created", "trained on", "decision")
+        context.console.print(new_table(columns, [*map(_cells, rows), base], wrapped=("decision",)))
+
+
+def _cells(version: ModelVersion) -> tuple[str, ...]:
+    return (
+        version.name,
+        version.state if version.adapters_removed_at is None else f"{version.state},\nremoved",
+        version.created_at.strftime("%Y-%m-%d %H:%M"),
+        str(len(version.trained_on)),
+        version.metrics.get("decision", ""),
+    )
+
+
+def version_record(project: Project, version: ModelVersion | None) -> dict[str, Any]:
+    """What REST says of a version, under the same names.
+
+    Args:
+        version: None for version 0, the base models, which has no row.
+    """
+    if version is None:
+        state = VersionState.RETIRED if project.live_number else VersionState.LIVE
+        base = ModelVersion(number=0, state=state, base_models={}, adapters={}, metrics={}, trained_on=[])
+        base.project_id, base.created_at = project.id, project.created_at
+        return version_record(project, base) | {"parent": None}
+    fields = {name: getattr(version, name) for name in FIELDS}
+    return {"version": version.name, "parent": version_name(project.id, version.parent or 0), **fields}
 
 
 def promote(project_id: int, version: str) -> None:

@@ -58,6 +58,12 @@ class LabelErrors:
     left_out: list[str]
 
 
+UNSUITED = (
+    "no annotation of a task that can be read gives labels from a list; they are looked for in Choices and "
+    "Taxonomy, not in ratings, orders and entities"
+)
+
+
 @dataclass(frozen=True)
 class AnnotatedAnswer:
     """The labels that one annotation gives a task in one control tag."""
@@ -118,7 +124,7 @@ def find(
         if compared:
             finding += _check_tag(from_name, compared, vectors, seed, has_time)
     if not finding.checked:
-        why = "; ".join(finding.left_out) or "no annotation of a task that can be read says something in words"
+        why = "; ".join(finding.left_out) or UNSUITED
         raise LorabelError(f"label errors cannot be looked for: {why}")
     errors = sorted(finding.errors, key=lambda error: error.score)
     return LabelErrors(errors, len(finding.checked), finding.left_out)

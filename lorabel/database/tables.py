@@ -13,6 +13,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from lorabel.database.base_table import Json, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
+from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex
+from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.states import BulkRunKind as BulkRunKind
 from lorabel.database.states import EventState as EventState
@@ -117,6 +119,14 @@ class Annotation(Table):
         result: Label Studio's list of regions.
         was_cancelled: whether the annotator skipped the task.
         completed_by: user id of the annotator.
+        lead_time_s: seconds that the annotator had the task open, all updates together; None if not known.
+        prediction_id: id in Label Studio of the prediction that the annotator was shown; None if none was.
+        prediction_version: its model version, which may be another model's than ours. None, like score and result,
+            until Label Studio has told what the prediction was.
+        prediction_score: its score, if it has one.
+        prediction_result: its list of regions. Read only if a query asks for it.
+        is_accepted: whether `result` says the same (`lorabel.labeling.results`); None if that is not known, or if
+            the task was skipped.
         updated_at: time of this state in Label Studio; a state that is not newer is not applied.
         received_at: when this state reached us.
         run_id: the training run whose version became live and learned from this state, or holds its task out; None
@@ -134,6 +144,12 @@ class Annotation(Table):
     was_cancelled: Mapped[bool] = mapped_column(default=False)
     ground_truth: Mapped[bool] = mapped_column(default=False)
     completed_by: Mapped[int | None]
+    lead_time_s: Mapped[float | None]
+    prediction_id: Mapped[int | None] = mapped_column(BigInteger)
+    prediction_version: Mapped[str | None]
+    prediction_score: Mapped[float | None]
+    prediction_result: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
+    is_accepted: Mapped[bool | None]
     updated_at: Mapped[datetime | None]
     received_at: Mapped[datetime] = mapped_column(default=now)
     is_deleted: Mapped[bool] = mapped_column(default=False)
@@ -348,47 +364,6 @@ class UnreadableTask(Table):
     reason: Mapped[str] = mapped_column(Text)
     is_permanent: Mapped[bool]
     seen_at: Mapped[datetime] = mapped_column(default=now)
-
-
-class TaskEmbedding(Table):
-    """The embedding of a task by the base model, for search.
-
-    Attributes:
-        contents: digest of the contents that were embedded (the addresses and texts, not the files' bytes).
-        modalities: modalities of these contents, sorted and joined by spaces.
-        space: names family and base model; only vectors of the same space can be compared (see `Embedding`).
-        vector: length 1, little-endian float16.
-        version: version of the project's `EmbeddingIndex` when the row was written.
-    """
-
-    __tablename__ = "task_embedding"
-    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    contents: Mapped[str]
-    modalities: Mapped[str]
-    space: Mapped[str]
-    vector: Mapped[bytes]
-    version: Mapped[int]
-
-    __table_args__ = (Index("task_embedding_version", "project_id", "version"),)
-
-
-class EmbeddingIndex(Table):
-    """State of a project's embeddings. Readers that keep vectors in memory learn from it what has changed.
-
-    Attributes:
-        version: counts the transactions that wrote or deleted embeddings of the project.
-        deleted_at: `version` of the last deletion. A reader with an older version must read everything again.
-        cursor: search has looked at every task up to this id and embedded what it could.
-        space: the space of the vectors that `cursor` is about; None if there is none yet.
-    """
-
-    __tablename__ = "embedding_index"
-    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    version: Mapped[int] = mapped_column(default=0)
-    deleted_at: Mapped[int] = mapped_column(default=0)
-    cursor: Mapped[int] = mapped_column(BigInteger, default=0)
-    space: Mapped[str | None]
 
 
 def version_name(project_id: int, number: int) -> str:

@@ -155,6 +155,12 @@ def list_of(session: Session, project_id: int) -> list[TrainingRun]:
     )
 
 
+def newest(session: Session, project_id: int) -> TrainingRun | None:
+    """The newest run of a project; None if the project has none."""
+    of_project = select(TrainingRun).where(TrainingRun.project_id == project_id)
+    return session.scalar(of_project.order_by(TrainingRun.id.desc()).limit(1))
+
+
 def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     """Request a run for each project that is due for one, and return these runs.
 

@@ -17,6 +17,7 @@ from lorabel.errors import ConflictError, NotFoundError
 log = logging.getLogger(__name__)
 
 NUMBER = re.compile(r"[0-9]{1,9}")
+FULL_NAME = re.compile(r"p(?P<project>[0-9]{1,9})\.v(?P<number>[0-9]{1,9})")
 LONGEST_SHOWN_NAME = 40
 
 
@@ -79,6 +80,20 @@ def parse_number(project_id: int, name: str | int) -> int:
         shown = str(name)[:LONGEST_SHOWN_NAME]
         raise NotFoundError(f"{shown!r} names no version of project {project_id}; expected p{project_id}.v<n>")
     return int(text)
+
+
+def parse_name(name: str) -> tuple[int, int]:
+    """`p12.v3` -> project 12 and number 3.
+
+    Raises:
+        NotFoundError: it is no full name of a version.
+    """
+    match = FULL_NAME.fullmatch(name)
+    if match is None:
+        raise NotFoundError(
+            f"{name[:LONGEST_SHOWN_NAME]!r} is no full name of a version; expected for example p1.v3"
+        )
+    return int(match["project"]), int(match["number"])
 
 
 def next_number(session: Session, project_id: int) -> int:

@@ -15,6 +15,8 @@ from lorabel.discovery import discover
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.load_reports import reported_load
+from lorabel.families.model_hub import cache_only, unreachable_hub
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,29 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
     dtype = dtype or choose_precision(settings, device)
     source = settings.models.get(family.name, family.default_source)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
-    return family.load(source, device, dtype, settings)
+    with reported_load(f"{family.name} from {source}"):
+        hub_fault = None if source.startswith("local-dir:") else unreachable_hub()
+        if hub_fault is None:
+            return family.load(source, device, dtype, settings)
+        log.warning("the model hub cannot be reached: %s; only this machine's cache is used", hub_fault)
+        with cache_only():
+            return _load_from_cache(family, source, device, dtype, settings, hub_fault)
+
+
+def _load_from_cache(
+    family: type[Family], source: str, device: torch.device, dtype: torch.dtype, settings: Settings, hub_fault: str
+) -> Family:
+    try:
+        return family.load(source, device, dtype, settings)
+    except SettingsError as error:
+        variable = f"MODEL_{family.name.upper()}"
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise SettingsError(
+            f"{variable}={source!r} cannot be loaded: the model hub cannot be reached: {hub_fault}; run "
+            f"`lorabel fetch-model {family.name} FOLDER` on a machine that reaches the hub, copy the folder here, "
+            f"and set {variable}=local-dir:FOLDER. HF_ENDPOINT names another hub, HTTPS_PROXY a proxy. This "
+            f"machine's cache is not enough: {cause}"
+        ) from error
 
 
 def _try_to_load(family_name: str) -> None:

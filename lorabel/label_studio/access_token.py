@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from lorabel.errors import LabelStudioError
+from lorabel.label_studio.error_texts import plain_text
 from lorabel.network import client_options
 
 RENEW_AFTER = 0.8
@@ -86,9 +87,10 @@ class AccessToken(httpx.Auth):
 
     def _read_access(self, answer: httpx.Response) -> str:
         if answer.status_code == httpx.codes.UNAUTHORIZED:
+            reason = plain_text(answer.text)[:200]
             raise LabelStudioError(
-                f"{self._refresh_url} refuses the personal access token "
-                f"(401, {answer.text[:200]!r}): it was revoked, has expired or is another server's; {NEW_TOKEN}"
+                f"{self._refresh_url} refuses the personal access token (401, {reason!r}): "
+                f"it was revoked, has expired or is another server's; {NEW_TOKEN}"
             )
         try:
             access = answer.json()["access"] if answer.is_success else None

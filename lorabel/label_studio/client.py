@@ -21,11 +21,13 @@ from label_studio_sdk.types.prediction_request import PredictionRequest
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import NEW_TOKEN, AccessToken
+from lorabel.label_studio.error_texts import explanation, plain_text, shown
 from lorabel.label_studio.records import (
     AnnotatedTask,
     Backend,
     NewPrediction,
     ProjectInfo,
+    ProjectTitle,
     Server,
     TaskPage,
     Webhook,
@@ -101,6 +103,12 @@ class LabelStudio:
             project.created_at,
         )
 
+    def titles(self, project_ids: Sequence[LabelStudioId]) -> list[ProjectTitle]:
+        """The titles of up to 100 projects. Those that the user does not see are left out."""
+        fields = {"ids": ",".join(map(str, project_ids)), "include": "id,title,created_at"}
+        answer = self.call("GET", "/api/projects/", params={**fields, "page_size": len(project_ids)})
+        return [ProjectTitle.of(row) for row in answer["results"]]
+
     def update_project(self, project_id: LabelStudioId, **settings: Any) -> None:
         """Change settings of a project; they have Label Studio's names."""
         with self._raising_our_errors():
@@ -119,7 +127,7 @@ class LabelStudio:
                 backend.url,
                 backend.title or "",
                 backend.state or "",
-                backend.error_message or "",
+                plain_text(backend.error_message or ""),
                 backend.basic_auth_user or None,
             )
             for backend in backends
@@ -353,7 +361,7 @@ class LabelStudio:
             raise self._refusal(error.status_code or 0, error.body) from error
 
     def _refusal(self, status_code: int, body: Any) -> LabelStudioRefusedError:
-        detail = _detail(body)
+        detail = explanation(body)
         message = f"Label Studio at {self.url} answered {status_code}: {detail}"
         if status_code == httpx.codes.UNAUTHORIZED:
             message += f"; the token is missing, wrong or of a kind that is not allowed: {NEW_TOKEN}"
@@ -385,16 +393,6 @@ def _json(answer: httpx.Response) -> Any:
         return answer.json() if answer.content else None
     except ValueError as error:
         raise LabelStudioError(
-            f"{answer.request.url} answered {answer.status_code} with {answer.text[:80]!r}, expected JSON; "
+            f"{answer.request.url} answered {answer.status_code} with {shown(answer.text)}, expected JSON; "
             "is there a Label Studio at this address?"
         ) from error
-
-
-def _detail(body: Any) -> str:
-    """Label Studio's explanation of an error: `detail`, and the messages about single fields."""
-    if not isinstance(body, dict):
-        text = str(body).strip()
-        return "a web page instead of JSON; is this Label Studio's address?" if text[:1] == "<" else text[:300]
-    fields = body.get("validation_errors") or {}
-    reasons = [f"{name}: {reason}" for name, reason in fields.items()] if isinstance(fields, dict) else [fields]
-    return "; ".join(str(part) for part in (body.get("detail", body), *reasons))[:1000]

@@ -13,13 +13,15 @@ MOST_QUOTED = 80
 class AnnotatedTask(NamedTuple):
     """A task with all its annotations, skipped ones too; each is a dict as in webhook payloads.
 
-    `prediction_ids`: the ids of the task's predictions, by their model versions.
+    `prediction_ids`: the ids of the task's predictions, by their model versions. `predictions`: the predictions,
+    each a dict with the keys `id`, `result`, `score` and `model_version` among others.
     """
 
     task_id: int
     data: dict[str, Any]
     annotations: list[dict[str, Any]]
     prediction_ids: Mapping[str, Sequence[int]] = MappingProxyType({})
+    predictions: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def of(cls, task: dict[str, Any]) -> Self:
@@ -27,7 +29,7 @@ class AnnotatedTask(NamedTuple):
         ids: dict[str, list[int]] = {}
         for prediction in task["predictions"]:
             ids.setdefault(str(prediction["model_version"]), []).append(prediction["id"])
-        return cls(task["id"], task["data"], task["annotations"], ids)
+        return cls(task["id"], task["data"], task["annotations"], ids, task["predictions"])
 
     @property
     def versions(self) -> frozenset[str]:
@@ -75,6 +77,20 @@ class ProjectInfo:
     is_prelabeling: bool
     is_sequential: bool = True
     created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ProjectTitle:
+    """A project's title in Label Studio, and when the project was created there."""
+
+    id: int
+    title: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, project: dict[str, Any]) -> Self:
+        """Read a project as the API gives it."""
+        return cls(project["id"], project["title"] or "", datetime.fromisoformat(project["created_at"]))
 
 
 @dataclass(frozen=True)

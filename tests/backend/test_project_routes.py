@@ -162,6 +162,25 @@ def test_annotations_are_listed_in_pages(client: FlaskClient, services: Services
     assert len(client.get(f"{P1}/annotations").json["annotations"]) == 5
 
 
+def test_an_annotation_is_listed_with_its_annotator_and_what_was_shown(
+    client: FlaskClient, services: Services, project: None
+) -> None:
+    shown = {
+        "completed_by": 3,
+        "lead_time_s": 2.5,
+        "prediction_id": 5,
+        "prediction_version": "p1.v0",
+        "prediction_score": 0.75,
+        "prediction_result": [{"from_name": "label"}],
+        "is_accepted": True,
+    }
+    annotate(services, 1, result=[{"from_name": "label", "id": "x"}], updated_at=now(), **shown)
+    annotate(services, 2, result=[], updated_at=now())
+    first, second = client.get(f"{P1}/annotations").json["annotations"]
+    assert {name: first[name] for name in shown} == shown
+    assert {second[name] for name in shown} == {None}
+
+
 @pytest.mark.parametrize("query", ["limit=x", "limit=1001", "limit=-1", "offset=1.5", "offset=", "limit=²"])
 def test_an_invalid_limit_or_offset_is_refused(client: FlaskClient, project: None, query: str) -> None:
     assert client.get(f"{P1}/annotations?{query}").status_code == 400

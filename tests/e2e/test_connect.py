@@ -10,12 +10,14 @@ from sqlalchemy import select
 from lorabel.commands.checks import Check
 from lorabel.commands.connect import Connection, Outcome, basic_auth_header, connect
 from lorabel.commands.doctor import examine
+from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.demo.project import create_project
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.project_titles import project_titles
 from lorabel.settings import Settings
 from tests.e2e.label_studio_server import Server, kill_group
 from tests.e2e.lorabel_processes import Lorabel
@@ -30,6 +32,7 @@ def test_connecting_a_second_time_changes_nothing(
     first = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
     assert first.is_complete, first.steps
     assert first.is_changed
+    assert "webhook" in [step.name for step in first.steps if step.outcome is Outcome.CHANGED]
     second = connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
     assert second.is_complete, second.steps
     assert not second.is_changed, second.steps
@@ -39,6 +42,19 @@ def test_connecting_a_second_time_changes_nothing(
     assert webhook.is_right(basic_auth_header(guarded_lorabel.settings))
     assert client.project(project_id).model_version == backend.title
     assert f"p{project_id}.v0" in _step(second, "proof")
+
+
+def test_the_title_of_a_project_is_the_one_that_it_has_in_label_studio_now(
+    label_studio: Server, guarded_lorabel: Lorabel, client: LabelStudio
+) -> None:
+    project_ids = [create_project(client, 1) for _ in range(2)]
+    for project_id in project_ids:
+        connect(guarded_lorabel.settings, label_studio.url, label_studio.token, project_id)
+        client.update_project(project_id, title=f"Shapes [{project_id}]")
+    with closing(Store.open(guarded_lorabel.settings)) as store, store.read() as session:
+        rows = [projects.get(session, project_id) for project_id in project_ids]
+    titles = project_titles(rows, guarded_lorabel.settings)
+    assert titles == {project_id: f"Shapes [{project_id}]" for project_id in project_ids}
 
 
 def test_settings_that_were_switched_off_by_hand_are_switched_on_again(

@@ -1,8 +1,13 @@
 """What Label Studio's own editor and server make of label configs and tasks is what we make of them."""
 
+from collections.abc import Callable
+
 import pytest
 from selenium.webdriver import Chrome
 
+from lorabel.contracts import MediaRef
+from lorabel.demo.installation import PRIVATE_ADDRESSES
+from lorabel.label_studio.access import LabelStudioAccess, resolve_media
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import NewPrediction
 from lorabel.labeling.label_config import parse
@@ -10,6 +15,8 @@ from lorabel.labeling.regions import choices
 from lorabel.labeling.task_content import contents
 from lorabel.labeling.text_offsets import flat_text
 from lorabel.labeling.visible_when import shown_controls
+from lorabel.media.fetching import Fetcher
+from lorabel.settings import Settings
 from tests import label_studio_templates
 from tests.e2e.label_studio_server import Server
 from tests.e2e.test_browser import LabelingStream
@@ -115,6 +122,26 @@ def test_a_prediction_is_found_by_its_version_and_deleted(client: LabelStudio) -
     client.delete_prediction(first_id)
     (task,) = client.tasks(project_id)
     assert list(task.prediction_ids["v0"]) == [second_id]
+
+
+def test_an_upload_is_found_where_label_studio_has_another_address_for_browsers(
+    start_label_studio: Callable[..., Server],
+) -> None:
+    """Label Studio writes the path of LABEL_STUDIO_HOST into addresses, but itself serves the file without it."""
+    public_url = "https://labels.example.org/labels"
+    server = start_label_studio({**PRIVATE_ADDRESSES, "LABEL_STUDIO_HOST": public_url})
+    config = PLAIN.replace('<Text name="t" value="$title"/>', '<Image name="t" value="$image"/>')
+    with server.client() as client:
+        project_id = client.call("POST", "/api/projects", json={"title": "Prefix", "label_config": config})["id"]
+        file = {"file": ("a b.png", b"a picture", "image/png")}
+        client.call("POST", f"/api/projects/{project_id}/import", files=file)
+        (task,) = client.tasks(project_id)
+        assert task.data["image"].startswith("/labels/data/upload/")
+        access = LabelStudioAccess(server.url, server.token, True, public_url)
+        media = resolve_media(MediaRef(url=task.data["image"]), access, client.authorization())
+    fetcher = Fetcher(Settings())
+    assert fetcher.fetch(media) == b"a picture"
+    fetcher.close()
 
 
 def test_the_templates_are_those_that_label_studio_offers() -> None:

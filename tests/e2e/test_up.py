@@ -16,6 +16,7 @@ from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import descendants, kill_alone, wait_until
 from tests.hidden_programs import path_without
+from tests.servers import free_port
 from tests.workers.pictures import LABEL_CONFIG, data_url, pictures
 
 pytestmark = pytest.mark.e2e
@@ -82,6 +83,35 @@ def test_predict_is_back_within_seconds_after_the_kill_of_gunicorns_masters(runn
 
     wait_until(listen_again, RECOVERY_TIMEOUT_S, "both listen again")
     wait_until(lambda: _answers_predict(running), RECOVERY_TIMEOUT_S, "/predict answers")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("local-dir:/nowhere", "cannot be loaded"), ("hf-hub:nobody/nothing", "cannot be loaded")],
+)
+def test_up_names_a_base_model_that_is_not_to_be_had_and_ends_and_the_doctor_says_the_same(
+    tmp_path: Path, source: str, reason: str
+) -> None:
+    environment = {
+        "PORT": str(free_port()),
+        "MODEL_SERVER_URL": f"http://127.0.0.1:{free_port()}",
+        "DATA_DIR": str(tmp_path / "data"),
+        "DEVICE": "cpu",
+        "MODEL_DUAL_ENCODER": source,
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path / "hub"),
+        "COLUMNS": "200",
+    }
+    variables = {**bare_environment(), **environment}
+    up = subprocess.run([PROGRAM, "up"], env=variables, capture_output=True, text=True, timeout=300)
+    assert up.returncode == 1
+    assert f"model_server: loading dual_encoder from {source} on cpu" in up.stdout
+    log = tmp_path / "data" / "logs" / "model_server.log"
+    for part in (f"MODEL_DUAL_ENCODER='{source}' {reason}", f"its log is {log}"):
+        assert part in " ".join(up.stderr.split())
+    assert log.read_text().count(": loading dual_encoder") == 1
+    doctor = subprocess.run([PROGRAM, "doctor"], env=variables, capture_output=True, text=True, timeout=60)
+    assert f"MODEL_DUAL_ENCODER='{source}' {reason}" in " ".join(doctor.stdout.split())
 
 
 @pytest.mark.parametrize("redis", ["installed", "embedded"])

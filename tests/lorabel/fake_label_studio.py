@@ -89,6 +89,8 @@ class FakeLabelStudio:
             return (self.import_statuses.pop(0), {"detail": "no"}) if self.import_statuses else self._import(body)
         if path == "/api/ml/":
             return 200, self.backends
+        if path == "/api/projects/":
+            return 200, {"results": self._projects(query["ids"][0].split(","), query["include"][0].split(","))}
         return self._answer_about_one(method, path, body, authorization)
 
     def _answer_about_one(self, method: str, path: str, body: Any, authorization: str | None) -> tuple[int, Any]:
@@ -124,6 +126,10 @@ class FakeLabelStudio:
         annotation_count = sum(task.get("total_annotations", 0) for task in tasks)
         return {"tasks": tasks[:size], "total": len(tasks), "total_annotations": annotation_count}
 
+    def _projects(self, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
+        project = self._project("", None)[1]
+        return [{name: project[name] for name in fields}] if "1" in ids else []
+
     def _project(self, path: str, change: dict[str, Any] | None) -> tuple[int, Any]:
         if path.endswith("/model-versions/"):
             return 200, self._delete_predictions((change or {})["model_version"])
@@ -131,7 +137,7 @@ class FakeLabelStudio:
             return self.change_statuses.pop(0), {"detail": "no"}
         self.settings |= change or {}
         project = {"id": 1, "created_at": self.created_at, "sampling": self.sampling, "label_config": "<View/>"}
-        return 200, project | self.settings
+        return 200, {"title": "", **project, **self.settings}
 
     def _delete_predictions(self, version: str) -> dict[str, Any]:
         for task in self.tasks:

@@ -19,8 +19,9 @@ from tests.servers import free_port
 from tests.workers.pictures import data_url, pictures
 
 START_TIMEOUT_S = 90.0
-# Runs the real server, with a family that loses the device at its first batch, as CUDA reports it. No test machine
-# can be made to have that fault. The file tells the next process that it has happened.
+# Runs the real server, with a family that loses the device at its first batch, as CUDA reports it, and whose later
+# batches all fail in this process. No test machine can be made to have that fault. The file tells the next process
+# that it has happened.
 SERVER = """
 import sys
 from pathlib import Path
@@ -28,11 +29,12 @@ from pathlib import Path
 from lorabel.families.dual_encoder import DualEncoder
 from model_server.__main__ import main
 
-marker, predict = Path(sys.argv[1]), DualEncoder.predict
+marker, predict, losses = Path(sys.argv[1]), DualEncoder.predict, []
 
 def predict_or_lose_the_device(family, *arguments):
-    if marker.exists():
+    if not losses and marker.exists():
         return predict(family, *arguments)
+    losses.append("now")
     marker.touch()
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lorabel.curation.label_errors import UNSUITED
 from lorabel.database import bulk_runs, label_error_reports, leases, projects, task_embeddings
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, BulkRun, BulkRunKind, LabelErrorReport, RunState
@@ -218,7 +219,7 @@ def test_an_annotation_with_an_odd_value_is_left_out(services: Services, store: 
 @pytest.mark.parametrize(
     ("pictures", "reason"),
     [
-        ([], "no annotation of a task that can be read says something in words"),
+        ([], UNSUITED),
         ([("red", "red")] * 6, "label: all 6 annotations say the same"),
     ],
 )

@@ -19,7 +19,7 @@ from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.commands.conftest import CommandResult, RunLorabel, environment
-from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
+from tests.lorabel.fake_label_studio import LEGACY_TOKEN, PERSONAL_TOKEN, FakeLabelStudio, serve
 from tests.servers import free_port
 from tests.workers.conftest import add_tasks
 
@@ -232,6 +232,78 @@ COMMANDS = [
     ("search", "1", "red"),
     ("index", "1"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("url", "instead"),
+    [
+        ("localhost:8080", "has no scheme; write http://localhost:8080,"),
+        ("label.example.com", "has no scheme; write http://label.example.com, or https://"),
+        ("localhost:8080/projects/7", "has no scheme; write http://localhost:8080 and --project 7,"),
+        ("what is this", "has no scheme; write http://localhost:8080,"),
+        ("http://localhost:8080/projects/7", "write http://localhost:8080 and --project 7"),
+        ("https://a.test/labels/projects/7/data?tab=3", "write https://a.test/labels and --project 7"),
+        ("http://localhost:8080/user/login/", "write http://localhost:8080"),
+        ("http://localhost:8080/?next=/", "write http://localhost:8080"),
+        ("ftp://localhost", "is no address of a web server"),
+        ("http://localhost:port", "is no address of a web server"),
+    ],
+)
+def test_a_wrong_address_of_label_studio_is_told_with_what_to_write_instead(
+    lorabel: RunLorabel, url: str, instead: str
+) -> None:
+    for result in (
+        lorabel("connect", "--label-studio-url", url, "--api-key", "k", "--project", "1"),
+        lorabel("connect", "--project", "1", LABEL_STUDIO_URL=url, LABEL_STUDIO_API_KEY="k"),
+    ):
+        assert_is_one_line(result, repr(url))
+        assert instead in result.errors
+
+
+def test_the_token_comes_from_the_option_the_environment_or_a_prompt_and_is_not_shown(
+    lorabel: RunLorabel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_studio = FakeLabelStudio()
+    with serve(label_studio):
+        connect = ("connect", "--label-studio-url", label_studio.url, "--project", "1")
+        assert_is_one_line(lorabel(*connect), "give the token as LABEL_STUDIO_API_KEY or --api-key")
+        assert label_studio.requests == []
+        by_variable = lorabel(*connect, LABEL_STUDIO_API_KEY=LEGACY_TOKEN)
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("getpass.getpass", lambda prompt: f"{LEGACY_TOKEN}\n")
+        by_prompt = lorabel(*connect)
+        for result in (by_variable, by_prompt):
+            assert "as annotator@example.com" in result.output, result.errors
+            assert LEGACY_TOKEN not in result.output + result.errors
+
+
+def test_connect_leaves_a_project_alone_of_which_nothing_is_served(lorabel: RunLorabel, store: Store) -> None:
+    label_studio = FakeLabelStudio()
+    with serve(label_studio):
+        result = lorabel(
+            "connect", "--label-studio-url", label_studio.url, "--project", "1", LABEL_STUDIO_API_KEY=LEGACY_TOKEN
+        )
+    assert result.exit_status == 1
+    assert "not connected: see the failed step; nothing was changed" in result.output
+    assert "media" not in result.output
+    assert "/api/ml/" not in label_studio.requests
+
+
+def test_no_web_page_reaches_the_terminal(lorabel: RunLorabel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program answers at the address: with a page, and with status 200 or 404."""
+    label_studio = FakeLabelStudio()
+    page = "<!doctype html><html><title>Grafana</title></html>"
+    with serve(label_studio):
+        for status in (200, 302, 401, 404, 500):
+            monkeypatch.setattr(label_studio, "answer", lambda *_, status=status: (status, page))
+            for token in (LEGACY_TOKEN, PERSONAL_TOKEN):
+                result = lorabel(
+                    "connect", "--label-studio-url", label_studio.url, "--project", "1", "--api-key", token
+                )
+                assert_is_one_line(result, label_studio.url)
+                assert "<" not in result.errors and "Grafana" not in result.errors
+
+
 CONNECT = ("connect", "--label-studio-url", "http://127.0.0.1:9", "--api-key", "k", "--project", "1")
 
 

@@ -38,11 +38,11 @@ def put_into_cache(cache: Path, owner_and_name: str, files: Path) -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the hub, on a machine that reaches none."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    _use_hub(f"http://127.0.0.1:{free_port()}", monkeypatch)
+    use_hub(f"http://127.0.0.1:{free_port()}", monkeypatch)
     return tmp_path / "cache"
 
 
-def _use_hub(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def use_hub(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)
 
@@ -113,7 +113,7 @@ def test_a_model_that_the_hub_does_not_have_is_said(
 ) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _NotFound)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    _use_hub(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+    use_hub(f"http://127.0.0.1:{server.server_port}", monkeypatch)
     result = lorabel("fetch-model", "text_encoder", str(tmp_path / "model"), "--source", "hf-hub:a/b")
     server.shutdown()
     server.server_close()

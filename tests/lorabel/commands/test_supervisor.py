@@ -4,6 +4,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +21,10 @@ from tests.servers import free_port
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 WAIT_S = 30.0
+# As a model server that has no model: prints why, and ends with the status of gunicorn.
+LINE = "2026-11-26 18:54:16,201 ERROR __main__: cannot start: MODEL_X='nowhere' cannot be loaded"
+CANNOT_START = f"import sys; print({LINE!r}); print('[2026] [1] [INFO] Shutting down'); sys.exit(4)"
+NO_MODEL = [sys.executable, "-c", CANNOT_START]
 # As gunicorn: listens, starts a process that shares the socket, and prints its id. Fails if the port is taken.
 LISTEN = """
 import os, socket, sys, time
@@ -170,7 +175,7 @@ def test_files_of_parts_are_private_in_a_shared_folder_too(supervisor: Superviso
 def test_stop_ends_processes_that_ignore_sigterm(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("lorabel.commands.supervisor.STOP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("lorabel.commands.child.STOP_TIMEOUT_S", 1.0)
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ignoring', flush=True); time.sleep(600)"
     supervisor.add("stubborn", [sys.executable, "-c", f"import signal, time; {ignore}"])
     supervisor.add("sleeper", SLEEP)
@@ -188,6 +193,32 @@ def test_a_part_that_never_answers_is_named_with_the_end_of_its_log(supervisor: 
         time.sleep(0.05)
     with pytest.raises(LorabelError, match=r"(?s)model_server does not answer.*no weights here"):
         supervisor.wait_until_ready(0.1)
+
+
+def test_a_part_that_cannot_be_loaded_is_not_tried_again_and_its_reason_is_told(supervisor: Supervisor) -> None:
+    supervisor.add("model_server", NO_MODEL)
+    reason = r"model_server: cannot start: MODEL_X='nowhere' cannot be loaded; its log is .*model_server\.log"
+    with pytest.raises(LorabelError, match=reason):
+        supervisor.wait_until_ready(WAIT_S)
+    assert supervisor._child("model_server").restarts == 0
+
+
+def test_a_part_that_cannot_be_loaded_any_more_is_tried_some_times_and_then_the_supervisor_ends(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lorabel.commands.child.RETRY_LOAD_S", 0.05, raising=False)
+    supervisor.add("sleeper", SLEEP)
+    sleeper = supervisor.pids["sleeper"]
+    supervisor.add("model_server", NO_MODEL)
+    give_up = threading.Timer(WAIT_S, os.kill, (os.getpid(), signal.SIGINT))
+    give_up.start()
+    with pytest.raises(LorabelError, match=r"MODEL_X='nowhere' cannot be loaded; .*; it was tried 6 times"):
+        supervisor.run_forever()
+    give_up.cancel()
+    assert not is_running(sleeper)
+    log = supervisor.settings.data_dir / "logs" / "model_server.log"
+    assert log.read_text().count("cannot start") == 6
+    assert "MODEL_X='nowhere' cannot be loaded; its log is" in caplog.text
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_a_label_of_too_few_tasks_is_left_out_and_named() -> None:
 @pytest.mark.parametrize(
     ("annotations", "reason"),
     [
-        ([], "no annotation of a task that can be read says something in words"),
+        ([], "no annotation .* gives labels from a list; they are looked for in Choices and Taxonomy"),
         ([("red", "red")] * 9, "label: all 9 annotations say the same"),
         ([("red", "red")] * 9 + [("blue", "blue")] * 3, "label: 'blue' was given to 3 tasks, 5 needed"),
     ],

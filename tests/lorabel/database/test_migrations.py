@@ -1,17 +1,23 @@
 """Upgrades of databases that have data, as an older version of Lorabel left them."""
 
+import json
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import inspect, select, text
+from sqlalchemy.orm import Session, undefer
 
 from lorabel.database import bulk_runs, projects
 from lorabel.database import store as store_module
 from lorabel.database.project_keys import ProjectKey
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, BulkRun, DeletedTask, ModelVersion, Table
+from lorabel.database.tables import Annotation, BulkRun, DeletedTask, EventState, ModelVersion, Table
+from tests.workers.events import annotation, at, recorded
 
 pytestmark = pytest.mark.changes_schema
 
@@ -98,3 +104,89 @@ def test_bulk_runs_of_an_older_version_get_their_kind(store: Store) -> None:
         ("order", "margin", 5),
         ("predictions", None, 5),
     ]
+
+
+RED = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["red"]}}]
+PREDICTION = {"id": 5, "result": RED, "score": 0.7, "model_version": "p1.v3"}
+BULK = recorded("image-choices/14-bulk-create-webhook-annotations_created.json")
+# Body of an event, and its state.
+STORED_EVENTS: tuple[tuple[dict[str, Any], str], ...] = (
+    (annotation(1, 10, "red", 0, prediction=PREDICTION, parent_prediction=5, lead_time=1.0), EventState.APPLIED),
+    (annotation(1, 10, "blue", 9, parent_prediction=None, lead_time=3.5), EventState.APPLIED),
+    (annotation(1, 10, "red", 4, parent_prediction=5, lead_time=2.0), EventState.STALE),
+    (annotation(2, 20, "red", 0, prediction=PREDICTION, parent_prediction=5, lead_time=2.0), EventState.APPLIED),
+    (
+        annotation(3, 30, "red", 0, prediction=PREDICTION, was_cancelled=True, parent_prediction=5),
+        EventState.APPLIED,
+    ),
+    (annotation(8, 80, "red", 0, prediction="odd", parent_prediction=None, lead_time=None), EventState.APPLIED),
+    (BULK, EventState.APPLIED),
+    (annotation(9, 90, "red", 0, prediction=PREDICTION), EventState.FAILED),
+    (annotation(10, 100, "red", 0, prediction=PREDICTION), EventState.APPLIED),  # its row is gone
+    (recorded("image-choices/12-delete-webhook-annotations_deleted.json"), EventState.APPLIED),
+)
+# Annotation id -> the choice and the second of the state that is stored.
+STORED_STATES = {1: ("blue", 9), **dict.fromkeys((2, 3, 8, 9, 11, 12), ("red", 0))}
+KNOWN = ("p1.v3", 0.7, RED)
+UNKNOWN = (None, None, None)
+
+
+def test_annotations_of_an_older_version_get_what_the_stored_events_tell(store: Store) -> None:
+    """The events are read in pages, and the payloads of a page in several parts."""
+    put_back(store, "0007")
+    stale = (annotation(12, 120, "red", 0, prediction=PREDICTION, parent_prediction=5), EventState.STALE)
+    first = (annotation(11, 110, "red", 0, prediction=PREDICTION, parent_prediction=5), EventState.APPLIED)
+    with store.write() as session:
+        insert_events(session, [first, *([stale] * 1100), *STORED_EVENTS])
+        for annotation_id, (choice, second) in STORED_STATES.items():
+            insert_annotation(session, annotation_id, choice, at(second))
+        for bulk in BULK["annotation"]:
+            insert_annotation(session, bulk["id"], "red", bulk["updated_at"])
+    store.migrate()
+    with store.read() as session:
+        rows = session.scalars(select(Annotation).options(undefer(Annotation.prediction_result)))
+        told = {
+            row.id: (
+                row.lead_time_s,
+                row.prediction_id,
+                (row.prediction_version, row.prediction_score, row.prediction_result),
+                row.is_accepted,
+            )
+            for row in rows
+        }
+    assert told == {
+        1: (3.5, 5, KNOWN, False),
+        2: (2.0, 5, KNOWN, True),
+        3: (2.455, 5, KNOWN, None),
+        4: (None, 5, UNKNOWN, None),
+        5: (None, 6, UNKNOWN, None),
+        6: (None, 7, UNKNOWN, None),
+        7: (None, 8, UNKNOWN, None),
+        8: (None, None, UNKNOWN, None),
+        9: (None, None, UNKNOWN, None),
+        11: (2.455, 5, KNOWN, True),
+        12: (2.455, 5, KNOWN, True),
+    }
+
+
+def insert_events(session: Session, events: Sequence[tuple[dict[str, Any], str]]) -> None:
+    columns = "received_at, action, project_id, payload, state"
+    statement = text(f"INSERT INTO event ({columns}) VALUES ('{TIME}', :action, 1, :payload, :state)")
+    session.execute(
+        statement,
+        [{"action": body["action"], "payload": json.dumps(body), "state": state} for body, state in events],
+    )
+
+
+def insert_annotation(session: Session, annotation_id: int, choice: str, updated_at: str) -> None:
+    columns = "project_id, id, task_id, result, was_cancelled, ground_truth, received_at, updated_at, is_deleted, "
+    columns += "tries, times_applied"
+    result = json.dumps(RED).replace("red", choice)
+    values = f"1, {annotation_id}, 10, :result, :skipped, false, '{TIME}', :updated_at, false, 0, 1"
+    # As SQLAlchemy writes a time: SQLite without its zone.
+    time = datetime.fromisoformat(updated_at)
+    written = str(time.replace(tzinfo=None)) if session.get_bind().dialect.name == "sqlite" else time
+    session.execute(
+        text(f"INSERT INTO annotation ({columns}) VALUES ({values})"),
+        {"result": result, "skipped": annotation_id == 3, "updated_at": written},
+    )

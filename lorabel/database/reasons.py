@@ -1,0 +1,67 @@
+"""The reasons that a project's rows hold: why runs were started and how they ended, and what could not be read."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from operator import attrgetter
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from lorabel.database import bulk_runs, training_runs
+from lorabel.database.tables import BulkRun, Event, TrainingRun, UnreadableTask
+
+
+class Reason(NamedTuple):
+    """Why something is as it is. `subject`: what the reason is about, e.g. `run 3` or `task 17`."""
+
+    at: datetime
+    subject: str
+    reason: str
+
+
+def list_of(session: Session, project_id: int, limit: int) -> list[Reason]:
+    """The reasons of a project, newest first, at most `limit`."""
+    reasons = [
+        *(reason for run in training_runs.list_of(session, project_id) for reason in _of_training(run)),
+        *(reason for run in bulk_runs.list_of(session, project_id) for reason in _of_bulk_run(run)),
+        *_of_tasks(session, project_id, limit),
+        *_of_events(session, project_id, limit),
+    ]
+    return sorted(reasons, key=attrgetter("at"), reverse=True)[:limit]
+
+
+def _of_training(run: TrainingRun) -> Iterator[Reason]:
+    at = _last_time(run)
+    asked = f"{run.state}, asked for: {run.reason}"
+    outcome = run.error or run.decision
+    yield Reason(at, f"training run {run.id}", f"{asked}; {outcome}" if outcome else asked)
+    for tag, reasons in (run.metrics or {}).get("skipped", {}).items():
+        for annotation_id, reason in reasons.items():
+            yield Reason(at, f"annotation {annotation_id}", f"not learned from, {tag}: {reason}")
+
+
+def _of_bulk_run(run: BulkRun) -> Iterator[Reason]:
+    at = _last_time(run)
+    asked = f"{run.state}, asked for: {run.reason}"
+    yield Reason(at, f"bulk run {run.id}", f"{asked}; {run.error}" if run.error else asked)
+    for failure in run.failures:
+        yield Reason(at, f"task {failure['task_id']}", f"failed in bulk run {run.id}: {failure['reason']}")
+
+
+def _last_time(run: TrainingRun | BulkRun) -> datetime:
+    return run.finished_at or run.started_at or run.created_at
+
+
+def _of_tasks(session: Session, project_id: int, limit: int) -> Iterator[Reason]:
+    newest_first = select(UnreadableTask).order_by(UnreadableTask.seen_at.desc()).limit(limit)
+    for task in session.scalars(newest_first.where(UnreadableTask.project_id == project_id)):
+        duration = "for good" if task.is_permanent else "for now"
+        yield Reason(task.seen_at, f"task {task.task_id}", f"cannot be read {duration}: {task.reason}")
+
+
+def _of_events(session: Session, project_id: int, limit: int) -> Iterator[Reason]:
+    newest_first = select(Event).order_by(Event.id.desc()).limit(limit)
+    for event in session.scalars(newest_first.where(Event.project_id == project_id, Event.error.is_not(None))):
+        at = event.applied_at or event.received_at
+        yield Reason(at, f"event {event.id}", f"{event.action} {event.state}: {event.error}")
