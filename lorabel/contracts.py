@@ -3,8 +3,7 @@
 A problem turns a Label Studio task into an input, and an output into regions. A family turns inputs into outputs,
 and learns from inputs with targets. Neither imports the other, so a new problem or family is one file.
 
-Inputs and outputs also travel as JSON between the workers, the backend and the model server. Targets do not: they
-are used in the training worker only.
+Inputs and outputs also travel as JSON between processes. Targets are used in the training worker only.
 """
 
 from collections.abc import Collection, Hashable, Sequence
@@ -214,12 +213,13 @@ class LabelScores(Contract):
 
     Args:
         probabilities: (labels,) in [0, 1], in the order of the input's labels. Single choice: they sum to 1.
-            Multiple choice: each is independent. Taxonomy: labels with the same parent sum to 1, since each
-            probability is conditional on its parent being right.
+            Multiple choice: each is independent. Taxonomy: those below a parent sum to 1, given that it is right.
+        temperature: divides the logits where no held-out tasks have calibrated the scores; 1 changes nothing.
     """
 
     kind: ClassVar[str] = "label_scores"
     probabilities: tuple[float, ...]
+    temperature: float = Field(1.0, ge=1.0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

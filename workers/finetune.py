@@ -1,4 +1,4 @@
-"""Trains a candidate version from new annotations, and makes it live if it is not worse than the live version.
+"""Trains a candidate version from new annotations, and makes it live if it is better than the live version.
 
 Only annotations that an accepted version has learned from are old after a run. All others stay new, and
 `training_runs.request_due` says when they are tried again.

@@ -45,13 +45,13 @@ def adapters_of(session: Session, project_id: int, number: int) -> dict[str, str
 def temperatures(version: ModelVersion) -> dict[str, float]:
     """from_name -> the temperature that calibrates its scores (`workers.calibration`).
 
-    A control tag without an entry has the temperature 1.
+    A control tag has none if too few held-out tasks could tell, or if its scores are no probabilities.
     """
     calibrations = version.metrics.get("calibration", {})
     return {
         from_name: calibration["temperature"]
         for from_name, calibration in calibrations.items()
-        if calibration is not None
+        if calibration is not None and not calibration["reason"]
     }
 
 

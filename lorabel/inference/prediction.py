@@ -41,7 +41,8 @@ class ProjectModel:
 
     Attributes:
         adapters: by control tag the name of the adapter that answers; the base model answers for other tags.
-        temperatures: by control tag the temperature that calibrates its scores.
+        temperatures: by control tag the temperature that calibrates its scores; none for tags that nothing has
+            calibrated.
         bound: the label config with the problems that serve it.
     """
 
@@ -99,14 +100,14 @@ class Question:
 
     Attributes:
         adapter: name of the adapter that answers; None for the base model.
-        temperature: for the output's probabilities, as the version was calibrated; 1 changes nothing.
+        temperature: for the output's probabilities, as the version was calibrated; None if it was not.
     """
 
     binding: Problem
     data: TaskData
     contract: Input
     adapter: str | None
-    temperature: float = 1.0
+    temperature: float | None = None
 
     def row(self) -> PredictRow:
         """The question as a row of a request to the model server."""
@@ -173,7 +174,7 @@ def _questions(
             questions.append(Unreadable(str(error), error.is_permanent, _is_late(error)))
         else:
             name = binding.from_name
-            temperature = model.temperatures.get(name, 1.0)
+            temperature = model.temperatures.get(name)
             questions.append(Question(binding, data, contract, model.adapters.get(name), temperature))
     return questions
 
@@ -189,9 +190,12 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
     try:
         output = question.binding.output_type.model_validate(answer)
         prediction = question.binding.prediction(output, question.data)
-        if question.temperature != 1:
+        temperature = question.temperature
+        if temperature is None:
+            temperature = question.binding.default_temperature(output)
+        if temperature != 1:
             # Calibration changes only the score. The regions are those that were evaluated.
-            calibrated_output = question.binding.calibrated(output, question.temperature)
+            calibrated_output = question.binding.calibrated(output, temperature)
             calibrated = question.binding.prediction(calibrated_output, question.data)
             prediction = replace(calibrated, regions=prediction.regions)
     except UnreadableError as error:

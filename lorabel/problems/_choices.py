@@ -200,6 +200,10 @@ class ChoicesProblem(Problem):
         scores = _label_scores.tempered_scores(output.probabilities, self._parents, self.is_multiple, temperature)
         return LabelScores(probabilities=scores)
 
+    def default_temperature(self, output: LabelScores) -> float:
+        """Return the temperature that the model has found to fit these labels."""
+        return output.temperature
+
     @property
     def _parents(self) -> tuple[int, ...]:
         return tuple(label.parent for label in self.labels)

@@ -187,6 +187,10 @@ class Problem(ABC):
         """
         return output
 
+    def default_temperature(self, output: Any) -> float:
+        """Return the temperature for an output that no held-out tasks have calibrated; 1 changes nothing."""
+        return 1.0
+
 
 def build_input(binding: Problem, data: TaskData, settings: Settings) -> Input:
     """Return the question about a task with the label template of the settings applied.

@@ -37,12 +37,14 @@ class _ParametersKey:
 
     Args:
         texts: see `Head.texts`.
+        wordings: see `Head.wordings`.
         text_adapter: the adapter if it changes the features of the texts, else None.
         head_adapter: the adapter if it has trained the head's layer and the question uses it, else None.
     """
 
     head: Head
     texts: tuple[str, ...]
+    wordings: tuple[str, ...]
     text_adapter: str | None
     head_adapter: str | None
 
@@ -50,6 +52,11 @@ class _ParametersKey:
     def features_key(self) -> tuple[str | None, tuple[str, ...]]:
         """The cache key of the features of the texts."""
         return self.text_adapter, self.texts
+
+    @property
+    def temperature_key(self) -> tuple[str | None, str, tuple[str, ...]]:
+        """The cache key of the temperature."""
+        return self.text_adapter, "temperature", self.wordings
 
     @property
     def weights_key(self) -> tuple[str | None, str]:
@@ -138,11 +145,12 @@ class Encoder(ContentEncoder):
         if isinstance(prepared_input.question, EmbedInput):
             return self._embedding(prepared_input)
         key = self._parameters_key(prepared_input, adapter, bank)
-        text_features = cache.get(TEXTS, key.features_key)
+        text_features, temperature = cache.get(TEXTS, key.features_key), cache.get(TEXTS, key.temperature_key)
         weights = None if key.head_adapter is None else cache.get(TEXTS, key.weights_key)
-        if text_features is None or (weights is None and key.head_adapter is not None):
+        if text_features is None or temperature is None or (weights is None and key.head_adapter is not None):
             return None
-        return self._output(prepared_input, HeadParameters(text_features, weights, self.scale, self.bias))
+        parameters = HeadParameters(text_features, weights, self.scale, self.bias, float(temperature))
+        return self._output(prepared_input, parameters)
 
     @torch.inference_mode()
     def predict(
@@ -193,22 +201,29 @@ class Encoder(ContentEncoder):
         texts = head.texts(question)
         text_adapter = bank.effective_adapter(adapter, self.label_tower) if texts else None
         head_adapter = bank.effective_adapter(adapter, {layer_name(head)}) if head.is_learned(question) else None
-        return _ParametersKey(head, texts, text_adapter, head_adapter)
+        return _ParametersKey(head, texts, head.wordings(question), text_adapter, head_adapter)
 
     def _parameters(self, key: _ParametersKey, bank: BatchAdapters, cache: FeatureCache) -> HeadParameters:
         """Look the parameters up in the cache, and compute those that are missing; they are on the CPU."""
         text_features = cache.get(TEXTS, key.features_key)
         if text_features is None:
-            text_features = self._encode_label_batches(
-                key.texts, lambda count: bank.use([key.text_adapter] * count)
-            ).cpu()
+            text_features = self._text_features(key.texts, key.text_adapter, bank)
             cache.put(TEXTS, key.features_key, text_features)
+        temperature = cache.get(TEXTS, key.temperature_key)
+        if temperature is None:
+            wording_features = self._text_features(key.wordings, key.text_adapter, bank)
+            temperature = key.head.temperature(wording_features, self.scale)
+            cache.put(TEXTS, key.temperature_key, temperature)
         weights = None if key.head_adapter is None else cache.get(TEXTS, key.weights_key)
         if weights is None and key.head_adapter is not None:
             with bank.use([key.head_adapter]):
                 weights = self._weights(key.head).cpu()
             cache.put(TEXTS, key.weights_key, weights)
-        return HeadParameters(text_features, weights, self.scale, self.bias)
+        return HeadParameters(text_features, weights, self.scale, self.bias, float(temperature))
+
+    def _text_features(self, texts: Sequence[str], adapter: str | None, bank: BatchAdapters) -> Tensor:
+        """(texts, dim) float32 of length 1, on the CPU."""
+        return self._encode_label_batches(texts, lambda count: bank.use([adapter] * count)).cpu()
 
     def _weights(self, head: Head) -> Tensor:
         inputs, _ = head.size(self._dim)

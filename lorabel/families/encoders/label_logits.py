@@ -18,20 +18,20 @@ def label_logits(similarities: Tensor, question: LabelsInput, bias: float | None
     """Compute a logit for each label. In multiple choice, a label with a logit above 0 is chosen.
 
     SigLIP has learned that threshold as a bias. Other models have not; their threshold is the similarity with the
-    neutral text.
+    most similar of the neutral texts.
 
     Args:
-        similarities: (batch, texts + 1) float32, scaled cosines: the texts of each label in turn, then the neutral
-            text.
+        similarities: (batch, texts) float32, scaled cosines: the texts of each label in turn; in multiple choice,
+            then the neutral texts.
         bias: the learned bias, or None.
 
     Returns:
         (batch, labels) float32.
     """
-    text_logits, neutral_logits = similarities[:, :-1], similarities[:, -1:]
-    if question.is_multiple:
-        text_logits = text_logits - neutral_logits if bias is None else text_logits + bias
     text_counts = [len(texts) for texts in question.labels]
+    text_logits, neutral_logits = similarities[:, : sum(text_counts)], similarities[:, sum(text_counts) :]
+    if question.is_multiple:
+        text_logits = text_logits - neutral_logits.amax(1, keepdim=True) if bias is None else text_logits + bias
     if len(text_counts) == text_logits.shape[1]:
         return text_logits
     labels = torch.split(text_logits, text_counts, dim=1)

@@ -15,7 +15,7 @@ from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import SettingsError
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, FeatureCache
-from lorabel.families.encoders.heads.labels import NEUTRAL_TEXT
+from lorabel.families.encoders.heads.labels import NEUTRAL_TEXTS
 from lorabel.families.text_encoder import MAX_TOKENS, SCALE, TextEncoder
 from lorabel.problems.base import build_input
 from lorabel.problems.binding import bind
@@ -82,10 +82,11 @@ def test_probabilities_are_the_softmax_of_twenty_times_the_cosines(minilm: TextE
     torch.testing.assert_close(ask(minilm, [text], TOPICS), (SCALE * cosines).softmax(1), rtol=1e-3, atol=1e-4)
 
 
-def test_multiple_choice_chooses_labels_that_are_more_similar_than_the_neutral_text(minilm: TextEncoder) -> None:
+def test_multiple_choice_chooses_labels_that_are_more_similar_than_every_neutral_text(minilm: TextEncoder) -> None:
     text = "After the match the minister congratulated the football team."
-    cosines = by_hand([text]) @ by_hand([*TOPICS, NEUTRAL_TEXT]).T
-    expected = (SCALE * (cosines[:, :-1] - cosines[:, -1:])).sigmoid()
+    cosines = by_hand([text]) @ by_hand([*TOPICS, *NEUTRAL_TEXTS]).T
+    labels, neutral = cosines.split([len(TOPICS), len(NEUTRAL_TEXTS)], dim=1)
+    expected = (SCALE * (labels - neutral.amax(1, keepdim=True))).sigmoid()
     probabilities = ask(minilm, [text], TOPICS, is_multiple=True)
     torch.testing.assert_close(probabilities, expected, rtol=1e-3, atol=1e-4)
     chosen = [topic for topic, probability in zip(TOPICS, probabilities[0], strict=True) if probability > 0.5]

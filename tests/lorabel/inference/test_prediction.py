@@ -64,3 +64,11 @@ def test_pages_that_take_all_the_time_are_late_and_the_others_are_answered(setti
     assert first.unreadable is None and first.regions[0]["value"] == {"choices": ["a"]}
     reasons = [prediction.unreadable for prediction in others]
     assert all(reason is not None and reason.is_late and not reason.is_permanent for reason in reasons)
+
+
+def test_without_calibration_the_score_has_the_temperature_that_the_model_has_found() -> None:
+    tempered = LabelScores(probabilities=(0.9, 0.55, 0.25, 0.2, 0.1), temperature=3.0).model_dump()
+    (binding,) = bind(TAXONOMY).bindings
+    ours = Question(binding, DATA, binding.model_input(DATA), None)
+    ((answer,), (calibrated,)) = (ask(caller(tempered), [ours]), ask(caller(), [question(3.0)]))
+    assert answer == calibrated != predicted(1.0)

@@ -26,12 +26,14 @@ class HeadParameters:
         weights: weights of the head's layer, float32 of shape `Head.size`; None if no adapter has trained them.
         scale: the encoder multiplies cosines with this number to get logits.
         bias: the encoder adds this number so that logits above 0 mean "fits"; None if it has not learned one.
+        temperature: see `Head.temperature`.
     """
 
     text_features: Tensor
     weights: Tensor | None
     scale: float
     bias: float | None
+    temperature: float = 1.0
 
 
 class Head(ABC):
@@ -50,6 +52,22 @@ class Head(ABC):
     def texts(self, question: Any) -> tuple[str, ...]:
         """Return texts whose features the answer depends on, besides the contents; label texts, for example."""
         return ()
+
+    def wordings(self, question: Any) -> tuple[str, ...]:
+        """Return texts that should make no difference to the answer, such as other wordings of label texts."""
+        return ()
+
+    def temperature(self, wording_features: Tensor, scale: float) -> Tensor:
+        """Compute how far the answers must be tempered, from how much the wording changes them.
+
+        Args:
+            wording_features: (texts, dim) float32 of length 1, for `wordings`.
+            scale: see `HeadParameters`.
+
+        Returns:
+            a scalar of at least 1, float32.
+        """
+        return torch.ones(())
 
     def is_learned(self, question: Any) -> bool:
         """Whether the layer has any effect on the answer to this question."""

@@ -13,11 +13,15 @@ from lorabel.contracts import LabelScores, LabelsInput, LabelTarget, Modality
 from lorabel.families.encoders.heads.base import Head, HeadParameters
 from lorabel.families.encoders.label_logits import label_logits, label_losses, label_scores
 
-# In multiple choice, a label is chosen if the content is more similar to the label than to this text.
-NEUTRAL_TEXT = "something else"
+# In multiple choice, a label is chosen if the content is more similar to the label than to any of these texts.
+NEUTRAL_TEXTS = ("something else", "none of these", "other")
 # The model's own scale (28 for the demo model, 100 and more for CLIP) saturates the loss as soon as a training
 # example is right, so training would stop before other examples are right. docs/decisions/0009 has the figures.
 TRAINING_SCALE = 10.0
+# Wordings of a label that mean the same. What they change in its logits is no evidence about the content.
+WORDINGS = ("{}", "a {}", "the {}.", "{} thing", "a picture of {}")
+# Most labels of a question whose wordings are compared: each of them costs five texts.
+MOST_WORDED_LABELS = 4
 
 
 class LabelHead(Head):
@@ -33,8 +37,25 @@ class LabelHead(Head):
         return 1, len(Modality)
 
     def texts(self, question: LabelsInput) -> tuple[str, ...]:
-        """Return the texts of each label in turn, then the neutral text."""
-        return *(text for texts in question.labels for text in texts), NEUTRAL_TEXT
+        """Return the texts of each label in turn; in multiple choice, then the neutral texts."""
+        label_texts = tuple(text for texts in question.labels for text in texts)
+        return label_texts + NEUTRAL_TEXTS if question.is_multiple else label_texts
+
+    def wordings(self, question: LabelsInput) -> tuple[str, ...]:
+        """Return each of WORDINGS in turn for some of the labels, evenly chosen."""
+        step = max(1, len(question.labels) // MOST_WORDED_LABELS)
+        labels = [texts[0] for texts in question.labels[::step][:MOST_WORDED_LABELS]]
+        return tuple(wording.replace("{}", label) for wording in WORDINGS for label in labels)
+
+    def temperature(self, wording_features: Tensor, scale: float) -> Tensor:
+        """Compute 1 + the variance of the difference between two labels' logits over the wordings.
+
+        The label texts themselves stand for contents. docs/decisions/0021 has the reason and figures.
+        """
+        features = wording_features.view(len(WORDINGS), -1, wording_features.shape[-1])
+        logits = scale * torch.einsum("cd,wld->cwl", features[0], features)
+        differences = logits - logits.mean(2, keepdim=True)
+        return 1 + 2 * differences.var(1).mean()
 
     def is_learned(self, question: LabelsInput) -> bool:
         """Whether there are modalities to weigh against each other."""
@@ -42,7 +63,8 @@ class LabelHead(Head):
 
     def output(self, question: LabelsInput, contents: Tensor, parameters: HeadParameters) -> LabelScores:
         """Compute the probability of each label."""
-        return label_scores(_logits(question, contents[None], parameters)[0], question)
+        scores = label_scores(_logits(question, contents[None], parameters)[0], question)
+        return scores.model_copy(update={"temperature": parameters.temperature})
 
     def losses(
         self, question: LabelsInput, contents: Tensor, parameters: HeadParameters, targets: Sequence[LabelTarget]
