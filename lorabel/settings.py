@@ -289,6 +289,11 @@ class Settings(BaseSettings):
         return self.templates.get(problem, "{}")
 
     @property
+    def family_names(self) -> list[str]:
+        """The names in FAMILIES, in its order."""
+        return [name.strip() for name in self.families.split(",") if name.strip()]
+
+    @property
     def for_training(self) -> Self:
         """These settings with the device of training runs as `device`."""
         return self.model_copy(update={"device": self.train_device or self.device})

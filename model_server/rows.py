@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorabel.contracts import Input, MediaRef
-from lorabel.errors import MOST_REASON_CHARACTERS, LorabelError, UnreadableError
+from lorabel.errors import MOST_REASON_CHARACTERS, LorabelError, SettingsError, UnreadableError
 from lorabel.inference.messages import Priority, RowError, RowResult
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.family_pool import LoadedFamily
@@ -81,7 +81,7 @@ def failure_of(error: Exception) -> RowResult:
     that was read, so the reason gives their type alone.
     """
     text = type(error).__name__
-    if isinstance(error, UnreadableError):
+    if isinstance(error, UnreadableError | SettingsError):
         text = str(error)
     elif isinstance(error, LorabelError) or is_device_lost(error) or is_out_of_memory(error):
         text += f": {error}"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PROBE_TIMEOUT_S = 3.0
+RUN = "run `lorabel up`"
 SAME_AUTH = "start every part with the same BASIC_AUTH_USER and BASIC_AUTH_PASS, then run `lorabel connect` again"
 
 
@@ -61,9 +62,18 @@ def check(name: str, examine_part: Callable[[], str], remedy: str) -> Check:
         )
 
 
-def get(url: str, headers: dict[str, str]) -> httpx.Response:
-    """The answer to a GET request."""
-    return httpx.get(url, headers=headers, timeout=PROBE_TIMEOUT_S, **client_options(url))
+def get(url: str, headers: dict[str, str], remedy: str = RUN) -> httpx.Response:
+    """The answer to a GET request.
+
+    Raises:
+        CheckFailed: there is no answer.
+    """
+    try:
+        return httpx.get(url, headers=headers, timeout=PROBE_TIMEOUT_S, **client_options(url))
+    except httpx.HTTPError as error:
+        raise CheckFailed(
+            f"{url} cannot be reached from here ({type(error).__name__}: {error})", remedy
+        ) from error
 
 
 def print_check(check: Check, console: "Console") -> None:

@@ -183,7 +183,7 @@ def connect(
         console.print(f"[red]not connected:[/red] see the failed step; {changed}")
         raise typer.Exit(1)
     state = "connected" if connection.is_changed else "connected already, nothing was changed"
-    console.print(f"{state}; label its tasks at {address.rstrip('/')}/projects/{project}/data")
+    console.print(f"{state}; label its tasks at {address}/projects/{project}/data", soft_wrap=True)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.commands.context import new_table, open_context, print_json
 from lorabel.commands.heading import print_heading
-from lorabel.commands.versions import version_record
+from lorabel.commands.versions import shown_state, version_record
 from lorabel.database import projects, versions
 from lorabel.database.tables import ModelVersion
 
@@ -54,7 +54,8 @@ def compare(first: str, second: str, *, is_json: bool) -> None:
             return
         print_heading(context, project)
         columns = ("", *(record["version"] for record in records), "difference")
-        rows = [*_facts(records), *map(_cells, scores)]
+        states = ("state", *(shown_state(project, version) for version in pair), "")
+        rows = [states, *_facts(records), *map(_cells, scores)]
         context.console.print(new_table(columns, rows, wrapped=columns[:3]))
         if not all(score.are_tasks_same for score in scores):
             context.console.print("* measured on different tasks: each on those of its own training run")
@@ -107,7 +108,6 @@ def _measured(version: ModelVersion, whose: str, tag: str) -> Scores:
 
 
 def _facts(records: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    yield ("state", *(record["state"] for record in records), "")
     yield ("created", *(record["created_at"].strftime("%Y-%m-%d %H:%M") for record in records), "")
     yield ("parent", *(record["parent"] or "" for record in records), "")
     yield ("annotations", *(str(len(record["trained_on"])) for record in records), "")

@@ -35,6 +35,8 @@ TITLE = "Lorabel"
 BLOCKED = "reserved network address"
 WRONG_AUTH = "authentication parameters"
 CONNECTED = "CO"
+# Label Studio got no answer, or an error, from the backend's /health.
+DISCONNECTED = "DI"
 
 ALLOW_BACKENDS = "set ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false in Label Studio's environment"
 ALLOW_EVENTS = "set SSRF_PROTECTION_ENABLED=false in Label Studio's environment"
@@ -42,6 +44,9 @@ RESTART = "restart it and run `lorabel connect` again"
 
 
 class Outcome(StrEnum):
+    """`OK` is of steps that only check something."""
+
+    OK = "ok"
     UNCHANGED = "unchanged"
     CHANGED = "changed"
     FAILED = "failed"
@@ -92,6 +97,14 @@ def basic_auth_header(settings: Settings) -> dict[str, str]:
     return {"Authorization": f"Basic {encoded}"}
 
 
+def state_fault(backend: Backend) -> str:
+    """What is wrong with a backend that is not CONNECTED."""
+    if backend.state == DISCONNECTED:
+        return f"Label Studio cannot reach the backend at {backend.url}"
+    reason = backend.error or "no reason given"
+    return f"Label Studio cannot use the backend at {backend.url} (state {backend.state}: {reason})"
+
+
 def connect(
     settings: Settings,
     label_studio_url: str,
@@ -136,7 +149,7 @@ def connect(
 
 def print_step(step: Step, console: "Console") -> None:
     """Print one step as a line, coloured by its outcome."""
-    colour = {Outcome.UNCHANGED: "green", Outcome.CHANGED: "yellow", Outcome.FAILED: "red"}[step.outcome]
+    colour = {Outcome.CHANGED: "yellow", Outcome.FAILED: "red"}.get(step.outcome, "green")
     console.print(f"[{colour}]{step.outcome:>9}[/] {step.name}: {step.finding}", highlight=False)
 
 
@@ -161,7 +174,7 @@ class _Connecting:
         finding = f"{server.version} at {self.label_studio.url} as {email}"
         if server.unread:
             finding += f"; its clock cannot be compared with ours, since {server.unread}"
-        self._done("Label Studio", Outcome.UNCHANGED, finding)
+        self._done("Label Studio", Outcome.OK, finding)
         own_id = None
         if self._check_label_config(project):
             key = ProjectKey(self.project_id, project.created_at, url=self.label_studio.url)
@@ -173,7 +186,7 @@ class _Connecting:
                 self._set_webhook(own_id)
                 self._select_model(backend)
                 is_proven, finding = prove(self.settings, store, self.label_studio, project, own_id, backend.id)
-                self._done("proof", Outcome.UNCHANGED if is_proven else Outcome.FAILED, finding)
+                self._done("proof", Outcome.OK if is_proven else Outcome.FAILED, finding)
         return Connection(project, own_id, self.backend_url, tuple(self.steps))
 
     def _project(self) -> ProjectInfo:
@@ -198,13 +211,13 @@ class _Connecting:
         finding = f"served: {served or 'nothing'}" + (f"; left to people: {unserved}" if unserved else "")
         if not bound.bindings:
             return self._refuse_label_config(finding, "add a control tag such as Choices on an Image")
-        self._done("label config", Outcome.UNCHANGED, finding)
+        self._done("label config", Outcome.OK, finding)
         return True
 
     def _refuse_label_config(self, finding: str, remedy: str) -> bool:
         """Returns `is_anyway`."""
         if self.is_anyway:
-            self._done("label config", Outcome.UNCHANGED, finding)
+            self._done("label config", Outcome.OK, finding)
         else:
             where = f"in project {self.project_id}, or add --anyway to connect it as it is"
             self._done("label config", Outcome.FAILED, f"{finding}; {remedy} {where}")
@@ -282,11 +295,10 @@ class _Connecting:
     def _check_usable(self, backend: Backend, outcome: Outcome, finding: str) -> bool:
         first = self.label_studio.backends(self.project_id)[0]
         if backend.state != CONNECTED:
-            reason = backend.error or "no reason given"
             outcome = Outcome.FAILED
             finding += (
-                f", but Label Studio cannot use it (state {backend.state}: {reason}); is `lorabel up` running, "
-                f"and does Label Studio reach {self.backend_url}?"
+                f", but {state_fault(backend)}; is `lorabel up` running, and is this its address as Label Studio "
+                "sees it (--backend-url)?"
             )
         elif first.id != backend.id:
             outcome = Outcome.FAILED

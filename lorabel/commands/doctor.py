@@ -4,26 +4,30 @@ The doctor changes nothing and leaves nothing behind. A check never raises: an e
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import httpx
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, get
+from lorabel.commands.checks import RUN, SAME_AUTH, Check, CheckFailed, check, get
 from lorabel.commands.connect import basic_auth_header, default_backend_url
+from lorabel.commands.model_folder import check_model_folders
 from lorabel.commands.part_log import MODEL_SERVER, log_file, newest_message
-from lorabel.commands.project_doctor import ProjectDoctor
+from lorabel.commands.project_doctor import ProjectDoctor, connect_again
 from lorabel.commands.training_check import training_checks
 from lorabel.database import versions
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
-from lorabel.errors import ModelServerError, NotFoundError
+from lorabel.errors import ModelServerError, NotFoundError, SettingsError
+from lorabel.inference import unreadable_tasks
 from lorabel.inference.messages import ModelsResponse
 from lorabel.inference.model_client import ModelClient
 from lorabel.settings import Settings
+
+NO_MODEL_SERVER = "run `lorabel up`, or set MODEL_SERVER_URL"
 
 
 def examine(settings: Settings, project_id: int | None = None) -> list[Check]:
@@ -55,9 +59,11 @@ class _Doctor:
     def checks(self, project_id: int | None) -> Iterator[Check]:
         yield check("database", self.database, "run `lorabel up`, or set DATABASE_URL to a database that answers")
         yield check("redis", self.redis, "run `lorabel up`, or set REDIS_URL to a Redis that answers")
-        yield check("backend", self.backend, "run `lorabel up`")
-        yield check("model server", self.device, "run `lorabel up`, or set MODEL_SERVER_URL")
-        yield check("weights", self.weights, "set MODEL_DUAL_ENCODER to weights that are there")
+        yield check("backend", self.backend, RUN)
+        model_server = check("model server", self.device, NO_MODEL_SERVER)
+        yield model_server
+        if model_server.is_ok:
+            yield check("weights", self.weights, NO_MODEL_SERVER)
         yield check("adapters", self.adapters, "set DATA_DIR to a folder that this user may write")
         yield from self.projects(project_id)
 
@@ -87,13 +93,17 @@ class _Doctor:
         try:
             models = self.model_client.models()
         except ModelServerError as error:
+            remedy = (
+                "correct what it says, and run `lorabel up`; `lorabel fetch-model` is for machines without hub"
+            )
+            try:
+                check_model_folders(self.settings)
+            except SettingsError as fault:
+                raise CheckFailed(f"{error}; {fault}", remedy) from error
             path = log_file(self.settings, MODEL_SERVER)
             message = newest_message(path)
             if message is None:
                 raise
-            remedy = (
-                "correct what it says, and run `lorabel up`; `lorabel fetch-model` is for machines without hub"
-            )
             raise CheckFailed(f"{error}; the newest message in {path}: {message}", remedy) from error
         return f"{models.device} in {models.precision}, batches of up to {models.max_batch}"
 
@@ -103,9 +113,18 @@ class _Doctor:
             raise CheckFailed(
                 "no model family is loaded", "see the model server's log, and set MODEL_DUAL_ENCODER"
             )
+        self._check_lazy_families({family.name for family in models.families})
         return ", ".join(
             f"{family.name} from {family.source}, {family.parameters / 1e6:.1f}M" for family in models.families
         )
+
+    def _check_lazy_families(self, loaded: Collection[str]) -> None:
+        """Check that no base model is missing that a prediction has needed: not all are loaded at the start."""
+        with self.store.read() as session:
+            faults = unreadable_tasks.model_faults(session)
+        for family, fault in faults.items():
+            if family not in loaded:
+                raise CheckFailed(fault, "correct what it says; the next prediction tries again after a minute")
 
     def adapters(self) -> str:
         """Check that the folder can be written and that every live adapter is in it."""
@@ -138,9 +157,7 @@ class _Doctor:
         examined_projects = [project for project in connected_projects if project_id in (None, project.id)]
         if not examined_projects:
             name = "projects" if project_id is None else f"project {project_id}"
-            yield Check(
-                name, False, "not connected", "lorabel connect --label-studio-url U --api-key K --project N"
-            )
+            yield Check(name, False, "not connected", connect_again("N"))
         for project in examined_projects:
             yield from ProjectDoctor(self.settings, project).checks()
             yield from training_checks(self.store, project)

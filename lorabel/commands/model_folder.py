@@ -1,4 +1,4 @@
-"""`lorabel fetch-model`: a base model as a folder, for machines that reach no model hub."""
+"""Base models in folders, for machines that reach no model hub: `lorabel fetch-model`, and a check for `up`."""
 
 import os
 import shutil
@@ -16,6 +16,7 @@ from lorabel.settings import Settings
 if TYPE_CHECKING:
     from lorabel.families.base import Family  # imports torch
 
+LOCAL = "local-dir:"
 # What a family loads from a repository: no weights in pickle, and no copies for other programs.
 PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "LICENSE*", "README.md")
 OTHER_FORMATS = ("onnx/*", "openvino/*", "coreml/*")
@@ -51,6 +52,25 @@ def fetch_model(settings: Settings, family_name: str, folder: Path, source: str 
     console.print(f"MODEL_{family.name.upper()}=local-dir:{folder.absolute()}", soft_wrap=True)
 
 
+def check_model_folders(settings: Settings) -> None:
+    """Check that the base models which are loaded at the start have their folders, if they are to be in folders.
+
+    The model server would say it, too, but only after it has imported torch, which takes up to a minute.
+
+    Raises:
+        SettingsError: a folder is missing, or is a file.
+    """
+    for name in settings.family_names:
+        source = settings.models.get(name, "")
+        folder = Path(source.removeprefix(LOCAL))
+        if source.startswith(LOCAL) and not folder.is_dir():
+            variable, fault = f"MODEL_{name.upper()}", "is a file" if folder.exists() else "does not exist"
+            raise SettingsError(
+                f"{variable}={source!r} cannot be loaded: {str(folder.absolute())!r} {fault}; set {variable} to "
+                f"the folder of a base model, which `lorabel fetch-model {name} FOLDER` writes"
+            )
+
+
 def _family(name: str) -> "type[Family]":
     # Imported here because it imports torch.
     from lorabel.families.loading import family_types
@@ -63,8 +83,8 @@ def _family(name: str) -> "type[Family]":
 
 def _downloaded(family: "type[Family]", source: str) -> Path:
     """The folder of the model's files, in the hub's cache or where `local-dir:` says."""
-    if source.startswith("local-dir:"):
-        origin = Path(source.removeprefix("local-dir:"))
+    if source.startswith(LOCAL):
+        origin = Path(source.removeprefix(LOCAL))
         if not origin.is_dir():
             raise SettingsError(f"there is no folder {str(origin)!r}")
         return origin

@@ -6,10 +6,18 @@ from collections.abc import Iterator
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from lorabel.commands.checks import SAME_AUTH, Check, CheckFailed, check, get
-from lorabel.commands.connect import ALLOW_EVENTS, CONNECTED, basic_auth_header, default_backend_url
+from lorabel.commands.checks import RUN, SAME_AUTH, Check, CheckFailed, check, get
+from lorabel.commands.connect import (
+    ALLOW_EVENTS,
+    CONNECTED,
+    DISCONNECTED,
+    basic_auth_header,
+    default_backend_url,
+    state_fault,
+)
 from lorabel.commands.webhook_connection import check_webhook
 from lorabel.contracts import media_of
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.tables import Project
 from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
 from lorabel.label_studio.client import LabelStudio
@@ -24,6 +32,12 @@ REFUSED_EVENTS = "lorabel_refused_events_total"
 MEDIA_REMEDY = "open the task in Label Studio; media on another private host needs MEDIA_ALLOWED_HOSTS=<host>"
 
 
+def connect_again(project: LabelStudioId | str) -> str:
+    """How to connect a project. The token is not an option: other users could read it in the list of processes."""
+    command = f"lorabel connect --label-studio-url U --project {project}"
+    return f"run `{command}`; it asks for the token, or reads LABEL_STUDIO_API_KEY"
+
+
 class ProjectDoctor:
     """Checks one project. If Label Studio or its token fails, the checks that depend on it are left out."""
 
@@ -34,7 +48,7 @@ class ProjectDoctor:
 
     def checks(self) -> Iterator[Check]:
         """Run the checks one after the other."""
-        remedy = f"lorabel connect --label-studio-url U --api-key K --project {self.project.label_studio_id}"
+        remedy = connect_again(self.project.label_studio_id)
         if self.access is None:
             yield Check(self._name("Label Studio"), False, "its address is not known", remedy)
             return
@@ -85,8 +99,9 @@ class ProjectDoctor:
                 "remove that backend in the project's Settings, Model",
             )
         if our_backend.state != CONNECTED:
-            reason = our_backend.error or "no reason"
-            raise CheckFailed(f"Label Studio has {our_backend.url} in state {our_backend.state}: {reason}", remedy)
+            if our_backend.state == DISCONNECTED:
+                remedy = f"{RUN}; if it runs, {remedy}, with --backend-url"
+            raise CheckFailed(state_fault(our_backend), remedy)
         if project.model_version != our_backend.title or not project.is_prelabeling:
             raise CheckFailed(
                 f"predictions are shown from {project.model_version!r}, prelabeling is "
@@ -117,13 +132,8 @@ class ProjectDoctor:
 
         The request comes from this machine: Label Studio cannot be made to send an event for a test.
         """
-        try:
-            status = get(f"{base}/health", headers).status_code
-        except httpx.HTTPError as error:
-            raise CheckFailed(
-                f"{base}/health cannot be reached from here ({type(error).__name__}: {error})",
-                "run `lorabel up`; if only Label Studio sees that address, ignore this",
-            ) from error
+        remedy = f"{RUN}; if only Label Studio sees that address, ignore this"
+        status = get(f"{base}/health", headers, remedy).status_code
         if status != httpx.codes.OK:
             raise CheckFailed(f"{base}/health answers {status} to the webhook's headers", SAME_AUTH)
 

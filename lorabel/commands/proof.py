@@ -11,6 +11,7 @@ from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.database.tables import UnreadableTask, version_name
 from lorabel.errors import LabelConfigError, LabelStudioError
+from lorabel.inference.unreadable_tasks import MODEL_FAULT
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import ProjectInfo
 from lorabel.problems.base import Problem
@@ -44,6 +45,8 @@ def prove(
         return False, f"no prediction came back ({error}); {DOCTOR}"
     task_id = (answer.get("task") or {}).get("id")
     reason = _unreadable_reason(store, own_id, task_id)
+    if reason is not None and MODEL_FAULT.match(reason):
+        return False, f"no task can be predicted without its base model: {reason}; {DOCTOR}"
     if reason is not None:
         return False, f"task {task_id} cannot be read: {reason}; {DOCTOR}"
     return read_answer(answer, silent, version_name(own_id, 0))

@@ -23,6 +23,7 @@ from lorabel.commands.child import MOST_FAILED_LOADS, Child, end
 from lorabel.commands.data_dir_claim import DataDirClaim, read_record
 from lorabel.commands.embedded_redis import EmbeddedRedis
 from lorabel.commands.keeper import KEEPER, REDIS, Keeper, end_redis_last
+from lorabel.commands.model_folder import check_model_folders
 from lorabel.commands.part_log import MODEL_SERVER, PartLog, log_file
 from lorabel.commands.processes import running_members
 from lorabel.commands.readiness import answers_http, is_taking_jobs
@@ -53,7 +54,8 @@ def run_until_stopped(settings: Settings, console: "Console") -> None:
     """Start all parts, print when they are ready, and stop them on Ctrl-C or SIGTERM. Call it in the main thread.
 
     Raises:
-        SettingsError: DATA_DIR is in use, a port is taken, or there is no redis-server.
+        SettingsError: DATA_DIR is in use, a port is taken, the folder of a base model is missing, or there is no
+            redis-server.
         LorabelError: a part cannot start, or does not become ready.
     """
     supervisor = Supervisor(settings)
@@ -133,9 +135,11 @@ class Supervisor:
         """Claim DATA_DIR, migrate the database, start all parts, and watch them.
 
         Raises:
-            SettingsError: DATA_DIR is in use, a port is taken, or there is no redis-server.
+            SettingsError: DATA_DIR is in use, a port is taken, the folder of a base model is missing, or there is
+                no redis-server.
             LorabelError: Redis does not start.
         """
+        check_model_folders(self.settings)
         self.claim()
         check_port(self.settings.host, self.settings.port, "PORT")
         model_server = urlsplit(self.settings.model_server_url)

@@ -28,15 +28,24 @@ def list_versions(project_id: int, *, is_json: bool) -> None:
             print_json({"live_version": project.live_version, "versions": records})
             return
         print_heading(context, project)
-        base = (version_name(project_id, 0), "base" if project.live_number else "live", "", "", "the base models")
+        base = (version_name(project_id, 0), shown_state(project, None), "", "", "the base models")
         columns = ("version", "state", "created", "trained on", "decision")
-        context.console.print(new_table(columns, [*map(_cells, rows), base], wrapped=("decision",)))
+        context.console.print(
+            new_table(columns, [*(_cells(project, row) for row in rows), base], wrapped=("decision",))
+        )
 
 
-def _cells(version: ModelVersion) -> tuple[str, ...]:
+def shown_state(project: Project, version: ModelVersion | None) -> str:
+    """The state of a version in tables; `base` for version 0 (None) while another version is live."""
+    if version is None:
+        return "base" if project.live_number else VersionState.LIVE
+    return version.state if version.adapters_removed_at is None else f"{version.state},\nremoved"
+
+
+def _cells(project: Project, version: ModelVersion) -> tuple[str, ...]:
     return (
         version.name,
-        version.state if version.adapters_removed_at is None else f"{version.state},\nremoved",
+        shown_state(project, version),
         version.created_at.strftime("%Y-%m-%d %H:%M"),
         str(len(version.trained_on)),
         version.metrics.get("decision", ""),

@@ -32,8 +32,8 @@ def get(session: Session, project_id: int, number: int) -> ModelVersion:
     is_version = (ModelVersion.project_id == project_id, ModelVersion.number == number)
     version = session.scalar(select(ModelVersion).where(*is_version))
     if version is None:
-        known = ", ".join(known_version.name for known_version in list_of(session, project_id)) or "none"
-        raise NotFoundError(f"no version {version_name(project_id, number)}; known: {known}")
+        names = [*(known.name for known in list_of(session, project_id)), version_name(project_id, 0)]
+        raise NotFoundError(f"no version {version_name(project_id, number)}; known: {', '.join(names)}")
     return version
 
 

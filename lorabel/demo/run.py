@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorabel.commands import connect as connecting
+from lorabel.commands.model_folder import check_model_folders
 from lorabel.commands.supervisor import Supervisor, check_port
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
@@ -75,6 +76,7 @@ class Demo:
         self.url = f"http://{ADDRESS}:{settings.label_studio_port}"
 
     def run(self, *, is_headless: bool) -> int:
+        check_model_folders(self.settings)
         supervisor = Supervisor(self.settings)
         try:
             supervisor.claim()

@@ -60,13 +60,12 @@ def families_named(settings: Settings) -> list[type[Family]]:
         SettingsError: a name is not the name of a family.
     """
     families = {family.name: family for family in family_types()}
-    names = [name.strip() for name in settings.families.split(",") if name.strip()]
-    for name in names:
+    for name in settings.family_names:
         if name not in families:
             raise SettingsError(
                 f"FAMILIES names {name!r}, which is no model family; known: {', '.join(sorted(families))}"
             )
-    return [families[name] for name in names]
+    return [families[name] for name in settings.family_names]
 
 
 def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | None = None) -> Family:

@@ -1,16 +1,32 @@
 """The tasks that the last prediction could not read: each has a row in the database and a line in the log."""
 
 import logging
+import re
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from lorabel.database.store import Store, id_chunks
-from lorabel.database.tables import UnreadableTask, now
+from lorabel.database.tables import Project, UnreadableTask, now
 from lorabel.inference.requests import Unreadable
 
 log = logging.getLogger(__name__)
+
+# How the reason begins if a family's base model cannot be loaded (`Family.load`). No task is to blame for that.
+MODEL_FAULT = re.compile(r"MODEL_(?P<family>[A-Z0-9_]+)=")
+
+
+def model_faults(session: Session) -> dict[str, str]:
+    """By family, why its base model could not be loaded when a task of a connected project was last predicted."""
+    reasons = session.scalars(
+        select(UnreadableTask.reason)
+        .join(Project, Project.id == UnreadableTask.project_id)
+        .where(Project.is_deleted.is_(False), UnreadableTask.reason.startswith("MODEL_", autoescape=True))
+        .group_by(UnreadableTask.reason)
+        .order_by(func.max(UnreadableTask.seen_at))
+    )
+    return {match["family"].lower(): reason for reason in reasons if (match := MODEL_FAULT.match(reason))}
 
 
 def known(session: Session, project_id: int) -> frozenset[int]:

@@ -31,6 +31,7 @@ from lorabel.contracts import (
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
+    FamilyInfo,
     ModelsResponse,
     PredictRequest,
     PredictResponse,
@@ -58,6 +59,7 @@ class FakeModelServer:
         space: the space of the embeddings.
         text_space: the space of questions that are about texts only and compared with texts only, as if another
             family answered them; None if it is `space`.
+        families: the families that are loaded.
     """
 
     def __init__(self, url: str) -> None:
@@ -73,6 +75,7 @@ class FakeModelServer:
         self.embedded: list[PredictRow] = []
         self.space = "fake one"
         self.text_space: str | None = None
+        self.families: list[FamilyInfo] = []
 
     def predict(self) -> Response:
         predict_request = request_body.decode(request.get_data(), max_rows=10_000)
@@ -114,7 +117,7 @@ class FakeModelServer:
 
     def models(self) -> Response:
         answer = ModelsResponse(
-            device="cpu", precision="float32", max_batch=64, families=[], adapters=[], adapter_bytes=0
+            device="cpu", precision="float32", max_batch=64, families=self.families, adapters=[], adapter_bytes=0
         )
         return Response(answer.model_dump_json(), content_type="application/json")
 

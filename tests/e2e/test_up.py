@@ -87,7 +87,7 @@ def test_predict_is_back_within_seconds_after_the_kill_of_gunicorns_masters(runn
 
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [("local-dir:/nowhere", "cannot be loaded"), ("hf-hub:nobody/nothing", "cannot be loaded")],
+    [("local-dir:/usr", "cannot be loaded"), ("hf-hub:nobody/nothing", "cannot be loaded")],
 )
 def test_up_names_a_base_model_that_is_not_to_be_had_and_ends_and_the_doctor_says_the_same(
     tmp_path: Path, source: str, reason: str

@@ -47,6 +47,8 @@ class FakeLabelStudio:
         version: the answer to /api/version.
         redirects: by path the address to which it leads.
         last_prediction_id: id of the newest prediction that was imported.
+        webhooks: the project's webhooks.
+        webhook_fault: why Label Studio refuses a new webhook; None if it takes it.
     """
 
     def __init__(self) -> None:
@@ -69,6 +71,8 @@ class FakeLabelStudio:
         self.date: str | None = None
         self.version: Any = {"release": "1.23.2"}
         self.redirects: dict[str, str] = {}
+        self.webhooks: list[dict[str, Any]] = []
+        self.webhook_fault: str | None = None
 
     def answer(self, method: str, url: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         """Status code and body of the answer to a request; a body that is a string is HTML."""
@@ -101,9 +105,21 @@ class FakeLabelStudio:
             return (
                 (200, "a file") if authorization == f"Bearer {self._access()}" else (401, {"detail": "no token"})
             )
+        if path.startswith("/api/webhooks/"):
+            return self._webhook(method, body)
+        if path.endswith("/predict/test"):
+            return 200, {"task": {"id": self.tasks[0]["id"]}, "response": []}
         if path.startswith("/api/projects/1/"):
             return self._project(path, body)
         return 404, "<!doctype html><title>404 | Label Studio</title>"
+
+    def _webhook(self, method: str, body: Any) -> tuple[int, Any]:
+        if method == "GET":
+            return 200, self.webhooks
+        if self.webhook_fault is not None:
+            return 403, {"detail": self.webhook_fault}
+        self.webhooks.append({"id": len(self.webhooks) + 1, "is_active": True, **body})
+        return 201, self.webhooks[-1]
 
     def _exchange(self, body: Any) -> tuple[int, Any]:
         if body["refresh"] != self.personal_token:

@@ -15,6 +15,7 @@ from lorabel.errors import (
     LorabelError,
     ModelServerBusyError,
     RequestTooLargeError,
+    SettingsError,
     UnreadableError,
 )
 from lorabel.families.cache import FeatureCache
@@ -73,6 +74,11 @@ def test_a_long_message_of_ours_is_cut_to_a_short_line() -> None:
     error = failure_of(LorabelError("control tag\n" * 1000)).error
     assert error is not None and error.reason.startswith("LorabelError: control tag control tag")
     assert "\n" not in error.reason and len(error.reason) <= MOST_REASON_CHARACTERS
+
+
+def test_a_setting_that_is_wrong_is_told_without_the_name_of_a_class() -> None:
+    error = failure_of(SettingsError("MODEL_TEXT_ENCODER='a/b' cannot be loaded: no hub")).error
+    assert error is not None and error.reason == "MODEL_TEXT_ENCODER='a/b' cannot be loaded: no hub"
 
 
 def test_slow_files_of_one_project_leave_threads_to_other_projects(family: FakeFamily) -> None:

@@ -309,6 +309,27 @@ def test_no_web_page_reaches_the_terminal(lorabel: RunLorabel, monkeypatch: pyte
                 assert "<" not in result.errors and "Grafana" not in result.errors
 
 
+def test_a_base_model_whose_folder_is_missing_is_told_before_anything_is_started(
+    lorabel: RunLorabel, tmp_path: Path
+) -> None:
+    """Also by `demo`, before it installs Label Studio."""
+    missing, data, file = tmp_path / "nowhere", tmp_path / "fresh", tmp_path / "file"
+    file.touch()
+    variables = {
+        **{"DATA_DIR": str(data), "DATABASE_URL": "", "REDIS_URL": "", "FAMILIES": "text_encoder, dual_encoder"},
+        **{"TRAIN_AFTER_ANNOTATIONS": "8", "TRAIN_AFTER_SECONDS": "20"},  # `demo` would leave them set
+    }
+    handler = signal.getsignal(signal.SIGTERM)  # both set their own
+    for command in (("up",), ("demo", "--headless")):
+        for folder, fault in ((missing, "does not exist"), (file, "is a file")):
+            source = f"local-dir:{folder}"
+            result = lorabel(*command, **variables, MODEL_DUAL_ENCODER=source)
+            assert_is_one_line(result, f"MODEL_DUAL_ENCODER={source!r} cannot be loaded: '{folder}' {fault}; set")
+            assert "lorabel fetch-model dual_encoder FOLDER" in result.errors
+    signal.signal(signal.SIGTERM, handler)
+    assert not data.exists()
+
+
 CONNECT = ("connect", "--label-studio-url", "http://127.0.0.1:9", "--api-key", "k", "--project", "1")
 
 

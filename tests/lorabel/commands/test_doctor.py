@@ -5,8 +5,10 @@ import pytest
 from lorabel.commands.doctor import examine
 from lorabel.database import projects, training_runs
 from lorabel.database.store import Store
-from lorabel.database.tables import ModelVersion, RunState, VersionState
+from lorabel.database.tables import ModelVersion, RunState, UnreadableTask, VersionState
+from lorabel.inference.messages import FamilyInfo
 from lorabel.settings import Settings
+from tests.backend.fake_model_server import FakeModelServer
 
 
 @pytest.fixture
@@ -20,8 +22,57 @@ def test_every_fault_has_a_remedy_when_nothing_runs(settings_without_processes: 
     missing_folder = settings_without_processes.data_dir / "nowhere"
     settings = settings_without_processes.model_copy(update={"data_dir": missing_folder, "database_url": None})
     failed_checks = {check.name: check for check in examine(settings) if not check.is_ok}
-    assert {"database", "redis", "backend", "model server", "weights"} <= failed_checks.keys()
+    assert {"database", "redis", "backend", "model server"} <= failed_checks.keys()
     assert all(check.finding and check.remedy for check in failed_checks.values())
+    assert "http://127.0.0.1:1/health cannot be reached" in failed_checks["backend"].finding
+    assert "http://127.0.0.1:1 cannot be reached" in failed_checks["model server"].finding
+
+
+def test_the_weights_are_not_blamed_when_the_model_server_is_down(
+    settings_without_processes: Settings, store: Store
+) -> None:
+    checks = examine(settings_without_processes)
+    assert "model server" in [check.name for check in checks]
+    assert not any("MODEL_" in check.remedy.replace("MODEL_SERVER_URL", "") for check in checks)
+
+
+def test_the_doctor_names_the_missing_folder_for_which_up_did_not_start(
+    settings_without_processes: Settings, store: Store
+) -> None:
+    missing = settings_without_processes.data_dir / "nowhere"
+    models = {"dual_encoder": f"local-dir:{missing}"}
+    checks = examine(settings_without_processes.model_copy(update={"models": models}))
+    finding = {check.name: check for check in checks}["model server"].finding
+    assert f"MODEL_DUAL_ENCODER='local-dir:{missing}' cannot be loaded: '{missing}' does not exist" in finding
+
+
+def test_no_remedy_wants_the_token_where_other_users_can_read_it(
+    settings_without_processes: Settings, store: Store
+) -> None:
+    (not_connected,) = examine(settings_without_processes, project_id=7)[-1:]
+    projects.upsert(store, 7)
+    (without_address,) = examine(settings_without_processes, project_id=7)[-1:]
+    for check in (not_connected, without_address):
+        assert "LABEL_STUDIO_API_KEY" in check.remedy and "--api-key" not in check.remedy
+
+
+def test_a_base_model_that_a_connected_project_lacked_is_a_fault_until_it_is_loaded(
+    settings_without_processes: Settings, store: Store, model_server: FakeModelServer
+) -> None:
+    settings = settings_without_processes.model_copy(update={"model_server_url": model_server.url})
+    model_server.families = [family("dual_encoder")]
+    projects.upsert(store, 7)
+    reason = "MODEL_TEXT_ENCODER='hf-hub:a/b' cannot be loaded: no hub"
+    with store.write() as session:
+        for task_id, why in ((1, reason), (2, reason), (3, "its text is empty")):
+            session.add(UnreadableTask(project_id=7, task_id=task_id, reason=why, is_permanent=False))
+    weights = {check.name: check for check in examine(settings)}["weights"]
+    assert (weights.is_ok, weights.finding, bool(weights.remedy)) == (False, reason, True)
+    model_server.families.append(family("text_encoder"))
+    assert {check.name: check for check in examine(settings)}["weights"].is_ok
+    model_server.families.pop()
+    projects.upsert(store, 7, is_deleted=True)
+    assert {check.name: check for check in examine(settings)}["weights"].is_ok
 
 
 def test_an_empty_database_asks_for_a_project(settings_without_processes: Settings, store: Store) -> None:
@@ -64,6 +115,10 @@ def test_passwords_in_addresses_are_not_shown(settings_without_processes: Settin
     secret = {"redis_url": "redis://user:hidden-word@127.0.0.1:1/0"}
     checks = examine(settings_without_processes.model_copy(update=secret))
     assert not any("hidden-word" in check.finding for check in checks)
+
+
+def family(name: str) -> FamilyInfo:
+    return FamilyInfo(name=name, source="local-dir:model", parameters=1_800_000, lora_layers=8)
 
 
 def end_run(store: Store, state: RunState, **columns: Any) -> None:

@@ -74,3 +74,15 @@ def test_a_clock_that_a_proxy_hides_is_no_fault(fake: FakeLabelStudio, settings:
     (clock,) = [check for check in ProjectDoctor(settings, project).checks() if check.name.endswith("clock")]
     unread = "the Date header of its answer, 'yesterday', is no time"
     assert (clock.is_ok, clock.finding) == (True, f"Label Studio's clock is not known: {unread}")
+
+
+def test_a_backend_that_label_studio_cannot_reach_is_named_with_what_to_do(
+    fake: FakeLabelStudio, settings: Settings
+) -> None:
+    fake.settings = {"label_config": TEXT_CONFIG, "title": "Pets", "model_version": ""}
+    fake.backends = [{"id": 1, "url": "http://127.0.0.1:9090", "title": "Lorabel", "state": "DI"}]
+    project = Project(id=1, label_studio_id=1, label_studio_url=fake.url, api_key=PERSONAL_TOKEN)
+    checks = {check.name: check for check in ProjectDoctor(settings, project).checks()}
+    connection = checks["project 1: connection"]
+    assert connection.finding == "Label Studio cannot reach the backend at http://127.0.0.1:9090"
+    assert "lorabel up" in connection.remedy and "--backend-url" in connection.remedy

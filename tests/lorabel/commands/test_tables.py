@@ -171,11 +171,22 @@ def test_compare_says_where_the_tasks_differ_and_compares_with_the_base_models(l
     ]
 
 
+def test_compare_and_versions_have_the_same_words_for_states(lorabel: RunLorabel) -> None:
+    """The base models are `base`, and a version without its adapters is `removed`."""
+    versions = lorabel("versions", "1", **NARROW).output
+    for name, other, states in (("p1.v0", "v2", "base rejected, removed"), ("p1.v3", "v1", "retired live")):
+        assert_fits(versions, states)
+        assert_fits(lorabel("compare", name, other, **NARROW).output, states)
+    lorabel("promote", "1", "v0")
+    state = next(line for line in lorabel("compare", "p1.v0", "v1").output.splitlines() if "state" in line)
+    assert state.split() == ["state", "live", "retired"]
+
+
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
         (("v1", "v3"), "'v1' is no full name of a version; expected for example p1.v3"),
-        (("p1.v1", "p1.v9"), "no version p1.v9; known: p1.v3, p1.v2, p1.v1"),
+        (("p1.v1", "p1.v9"), "no version p1.v9; known: p1.v3, p1.v2, p1.v1, p1.v0"),
         (("p1.v1", "p2.v1"), "'p2.v1' names no version of project 1"),
         (("p7.v0", "v1"), "project 7 is not known here"),
     ],

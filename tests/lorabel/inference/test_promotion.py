@@ -85,7 +85,7 @@ def test_promotion_succeeds_while_the_model_server_is_down(store: Store, caplog:
 
 
 def test_promotion_of_an_unknown_version_names_the_known_versions(store: Store) -> None:
-    with pytest.raises(NotFoundError, match=r"no version p1\.v7; known: p1\.v2, p1\.v1"):
+    with pytest.raises(NotFoundError, match=r"no version p1\.v7; known: p1\.v2, p1\.v1, p1\.v0"):
         promote(store, 7)
 
 
