@@ -51,7 +51,7 @@ def temperatures(version: ModelVersion) -> dict[str, float]:
     return {
         from_name: calibration["temperature"]
         for from_name, calibration in calibrations.items()
-        if calibration is not None and not calibration["reason"]
+        if calibration is not None and not calibration.get("reason")
     }
 
 

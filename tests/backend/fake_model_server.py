@@ -6,7 +6,6 @@ with `broken` in its address can never be read.
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from lorabel.inference.messages import (
     RowError,
     RowResult,
 )
+from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained.
 SILENT = {SpansInput.kind: SpanScores(spans=()), RatingInput.kind: Estimate(), RankingInput.kind: ItemScores()}
@@ -151,9 +151,5 @@ def running() -> Iterator[FakeModelServer]:
     app.add_url_rule("/v1/predict", view_func=fake.predict, methods=["POST"])
     app.add_url_rule("/v1/preload", view_func=fake.preload, methods=["POST"])
     app.add_url_rule("/v1/models", view_func=fake.models)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield fake
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield fake

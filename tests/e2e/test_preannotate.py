@@ -1,7 +1,6 @@
 """Bulk runs and the look-ahead, with the real Label Studio and every process of Lorabel."""
 
 import subprocess
-import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import kill, wait_until
+from tests.serving import serving
 from tests.workers.pictures import data_url, pictures, result
 
 pytestmark = pytest.mark.e2e
@@ -54,12 +54,8 @@ def slow_pictures() -> Iterator[str]:
             """Write no log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture(scope="module")

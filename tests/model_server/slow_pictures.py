@@ -1,12 +1,12 @@
 """An HTTP server that sends pictures after a delay that their address names."""
 
 import io
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.serving import serving
 from tests.workers.pictures import pictures
 
 
@@ -38,8 +38,5 @@ class _Server(ThreadingHTTPServer):
 def slow_pictures() -> Iterator[str]:
     """Yields the server's address."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +40,7 @@ from model_server.app import ARRIVED_AT, IS_CLIENT_GONE, _predict, create_app
 from tests import questions
 from tests.model_server.slow_pictures import slow_pictures
 from tests.questions import about_picture
+from tests.serving import serving
 from tests.workers.pictures import data_url, pictures
 
 
@@ -87,12 +88,8 @@ def noisy_picture(seed: int) -> str:
 def served(client: FlaskClient) -> Iterator[str]:
     """Serve the client's app over HTTP; yields its address."""
     server = make_server("127.0.0.1", 0, client.application, threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_colours_of_drawn_pictures_are_recognised_without_training(client: FlaskClient) -> None:

@@ -17,6 +17,8 @@ from lorabel.database.jobs import COLLECT_JOB, JOB_FUNCTIONS, LIGHT, Jobs
 from lorabel.settings import Settings
 from workers import collect, finetune, label_errors, lookahead, order, preannotate, worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:

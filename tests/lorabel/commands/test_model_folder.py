@@ -1,5 +1,4 @@
 import hashlib
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lorabel.families.loading import family_types
 from lorabel.settings import Settings
 from tests.lorabel.commands.conftest import RunLorabel
 from tests.servers import free_port
+from tests.serving import serving
 
 COMMIT = "0" * 40
 
@@ -112,11 +112,9 @@ def test_a_model_that_the_hub_does_not_have_is_said(
     cache: Path, lorabel: RunLorabel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _NotFound)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     use_hub(f"http://127.0.0.1:{server.server_port}", monkeypatch)
-    result = lorabel("fetch-model", "text_encoder", str(tmp_path / "model"), "--source", "hf-hub:a/b")
-    server.shutdown()
-    server.server_close()
+    with serving(server):
+        result = lorabel("fetch-model", "text_encoder", str(tmp_path / "model"), "--source", "hf-hub:a/b")
     assert result.exit_status == 1
     assert "error: the model hub does not give hf-hub:a/b: 404" in result.errors
 

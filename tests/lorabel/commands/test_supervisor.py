@@ -19,6 +19,8 @@ from lorabel.errors import LorabelError, SettingsError
 from lorabel.settings import Settings
 from tests.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 WAIT_S = 30.0
 # As a model server that has no model: prints why, and ends with the status of gunicorn.

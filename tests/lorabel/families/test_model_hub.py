@@ -1,6 +1,5 @@
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.loading import family_types, load_family
 from lorabel.settings import Settings
 from tests.lorabel.commands.test_model_folder import put_into_cache, use_hub
+from tests.serving import serving
 
 
 class DeadHub(socketserver.ThreadingTCPServer):
@@ -36,12 +36,11 @@ class DeadHub(socketserver.ThreadingTCPServer):
 @pytest.fixture
 def dead_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeadHub]:
     """A hub that does not answer, and an empty cache."""
-    with DeadHub() as hub:
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
+    hub = DeadHub()
+    with serving(hub):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         use_hub(hub.url, monkeypatch)
         yield hub
-        hub.shutdown()
 
 
 def settings_with(family: type[Family], source: str) -> Settings:

@@ -18,6 +18,8 @@ import pytest
 from tests.half_open import KINDS, half_open
 from tests.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 THREADS = 4
 MEGABYTE = 2**20
 APP = """

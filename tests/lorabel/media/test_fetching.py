@@ -2,7 +2,6 @@
 
 import base64
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from lorabel.errors import UnreadableError
 from lorabel.media import public_addresses
 from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
+from tests.serving import serving
 
 
 @dataclass
@@ -86,11 +86,9 @@ def second_site() -> Iterator[Site]:
 def serve() -> Iterator[Site]:
     site = Site()
     http = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"site": site}))
-    threading.Thread(target=http.serve_forever, daemon=True).start()
     site.url = f"http://127.0.0.1:{http.server_port}"
-    yield site
-    http.shutdown()
-    http.server_close()
+    with serving(http):
+        yield site
 
 
 def fetcher(settings: Settings, **changed: Any) -> Fetcher:
