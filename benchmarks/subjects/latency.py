@@ -15,7 +15,7 @@ import httpx
 
 from benchmarks import servers
 from benchmarks.costs import gpu_memory_mb
-from benchmarks.drawn_tasks import PROJECT, Annotator
+from benchmarks.drawn_tasks import PROJECT, Annotator, project_key
 from benchmarks.photos import Photos, data_url
 from benchmarks.plan import Plan
 from benchmarks.rates import WINDOWS
@@ -65,12 +65,12 @@ class Stream:
     """Makes the calls of a labeling stream in turn; no photograph comes twice."""
 
     def __init__(self) -> None:
-        self.photos, self.numbers = Photos(), itertools.count()
+        self.photos, self.numbers, self.project = Photos(), itertools.count(), project_key()
 
     def probe(self, url: str, seconds: float) -> Times:
         """Call for some seconds. Returns the milliseconds of each call, by its name."""
         setup = {
-            "project": f"{PROJECT}.1",
+            "project": self.project,
             "schema": LABEL_CONFIG,
             "hostname": "http://localhost",
             "access_token": "x",
@@ -92,7 +92,7 @@ class Stream:
     def body(self, tasks: int) -> dict[str, object]:
         numbers = [next(self.numbers) for _ in range(tasks)]
         sent_tasks = [{"id": number, "data": {"image": data_url(self.photos[number])}} for number in numbers]
-        return {"tasks": sent_tasks, "project": f"{PROJECT}.1", "label_config": LABEL_CONFIG, "params": {}}
+        return {"tasks": sent_tasks, "project": self.project, "label_config": LABEL_CONFIG, "params": {}}
 
 
 class _Bulk:
