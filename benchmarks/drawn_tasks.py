@@ -1,5 +1,6 @@
 """Drawn pictures as tasks and as annotations, with labels (grades) whose meaning the demo model has to learn."""
 
+from datetime import datetime
 from itertools import count, islice
 from typing import Any
 
@@ -32,3 +33,9 @@ def event(number: int, picture: Picture) -> dict[str, Any]:
     body["task"]["data"] = {"image": data_url(picture)}
     body["project"]["label_config"] = LABEL_CONFIG
     return body
+
+
+def project_key() -> str:
+    """The project of the events as /predict and /setup name it: its id, and the second in which it was created."""
+    created_at = datetime.fromisoformat(annotation(1, 1, "", 1)["project"]["created_at"])
+    return f"{PROJECT}.{int(created_at.timestamp())}"

@@ -36,12 +36,14 @@ class Measured:
         median_ms: the median latency, one for each window.
         p99_ms: of the whole measured time.
         refused: responses with 503.
+        tasks: answered tasks, also those of the warm-up.
     """
 
     tasks_per_second: list[float]
     median_ms: list[float]
     p99_ms: float
     refused: int
+    tasks: int
 
 
 def blocks_of_numbers() -> Iterator[int]:
@@ -77,4 +79,5 @@ def offer(url: str, photos: str, load: Load, plan: Plan, first: int, repeat: int
         median_ms(requests, *window),
         p99_ms(requests, *window),
         tally["refused"],
+        sum(request.tasks for request in requests),
     )

@@ -24,6 +24,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from lorabel.contracts import Input
+from lorabel.errors import LorabelError
 from lorabel.families.base import Family, NoBatchAdapters
 from lorabel.settings import Settings
 from workers.examples import PreparedExample
@@ -202,6 +203,9 @@ def fine_tune(
 
     Returns:
         The smoothed loss.
+
+    Raises:
+        LorabelError: the loss is not finite.
     """
     accelerator = _accelerator(family, recipe)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -212,6 +216,11 @@ def fine_tune(
     loss, best, best_step, started = 0.0, math.inf, 0, time.monotonic()
     for step in range(1, recipe.steps + 1):
         step_loss = _step(family, accelerator, next(batches), optimizer, weights)
+        if not math.isfinite(step_loss):
+            raise LorabelError(
+                f"the loss is {step_loss} after {step - 1} steps; lower LEARNING_RATE ({recipe.learning_rate:g}), "
+                "or set PRECISION=float32"
+            )
         schedule.step()
         loss = step_loss if step == 1 else SMOOTHING * loss + (1 - SMOOTHING) * step_loss
         seconds_left = (time.monotonic() - started) / step * (recipe.steps - step)

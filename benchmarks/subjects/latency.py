@@ -2,7 +2,7 @@
 
 The model is the demo model. One client repeats the calls of a labeling stream: /health, /setup, and /predict of
 one task with a new photograph. It does so first while the server is idle, then during training runs back to back,
-then with requests of 100 tasks beside the runs.
+then with requests of 100 tasks beside the runs. On a GPU, the memory is read that each process then holds.
 """
 
 import itertools
@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import httpx
 
 from benchmarks import servers
-from benchmarks.drawn_tasks import PROJECT, Annotator
+from benchmarks.costs import gpu_memory_mb
+from benchmarks.drawn_tasks import PROJECT, Annotator, project_key
 from benchmarks.photos import Photos, data_url
 from benchmarks.plan import Plan
 from benchmarks.rates import WINDOWS
@@ -50,11 +51,13 @@ def measure(plan: Plan) -> list[Row]:
             with _repeated(lorabel.url, _Bulk(stream)):
                 time.sleep(plan.warm_up_s)
                 saturated = stream.probe(lorabel.url, plan.seconds * TIMES_LONGER)
+                memory_mb = gpu_memory_mb(lorabel)
             runs = _finished_runs(lorabel.url)
     phases = {IDLE: idle, TRAINING: training, SATURATED: saturated}
     return [
         *(row for name in idle for phase, times in phases.items() for row in _rows(name, phase, times[name])),
         _times_idle(idle[PREDICT], training[PREDICT], runs),
+        *(Row(f"GPU memory {SATURATED}: {part}", megabytes, "MB") for part, megabytes in memory_mb.items()),
     ]
 
 
@@ -62,12 +65,12 @@ class Stream:
     """Makes the calls of a labeling stream in turn; no photograph comes twice."""
 
     def __init__(self) -> None:
-        self.photos, self.numbers = Photos(), itertools.count()
+        self.photos, self.numbers, self.project = Photos(), itertools.count(), project_key()
 
     def probe(self, url: str, seconds: float) -> Times:
         """Call for some seconds. Returns the milliseconds of each call, by its name."""
         setup = {
-            "project": f"{PROJECT}.1",
+            "project": self.project,
             "schema": LABEL_CONFIG,
             "hostname": "http://localhost",
             "access_token": "x",
@@ -89,7 +92,7 @@ class Stream:
     def body(self, tasks: int) -> dict[str, object]:
         numbers = [next(self.numbers) for _ in range(tasks)]
         sent_tasks = [{"id": number, "data": {"image": data_url(self.photos[number])}} for number in numbers]
-        return {"tasks": sent_tasks, "project": f"{PROJECT}.1", "label_config": LABEL_CONFIG, "params": {}}
+        return {"tasks": sent_tasks, "project": self.project, "label_config": LABEL_CONFIG, "params": {}}
 
 
 class _Bulk:

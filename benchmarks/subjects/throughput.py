@@ -3,7 +3,8 @@
 Tasks per second and latency of /predict over HTTP, through backend and model server as `lorabel up` starts them.
 They are compared with the model in a plain loop (`benchmarks/limit.py`) and with a backend as people usually write
 it (`benchmarks/usual_way.py`). All are measured one after the other, with the same model, the same photographs
-from the same server, and the same clients.
+from the same server, and the same clients. For each load there is the CPU time that a task takes in our processes,
+and how much of the time the model server was in forward passes.
 """
 
 import json
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import servers
+from benchmarks.costs import Costs, gpu_memory_mb, read_costs
 from benchmarks.load import Load, Measured, blocks_of_numbers, offer
 from benchmarks.models import vit_b_32
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, ratio_of, row_of
 from lorabel.commands.supervisor import PATIENCE
 from lorabel.families.device import choose_device
-from tests.e2e.lorabel_processes import bare_environment
+from tests.e2e.lorabel_processes import Lorabel, bare_environment
 
 LOADS = (Load(1), Load(8), Load(32), Load(128), Load(4, 32), Load(4, 100))
 QUICK_LOADS = (Load(1), Load(32))
@@ -30,6 +32,8 @@ OF_LIMIT = Goal(">=", 0.9)
 TIMES_USUAL = {"cpu": 5.0, "cuda": 10.0}
 ALONE_TIMES_USUAL = Goal(">=", 2.0)
 USUAL_PRECISION = "float32"
+# Parts that take at least this much CPU time for a task are named.
+NAMED_MS = 0.05
 Figures = dict[Load, Measured]
 
 
@@ -62,7 +66,8 @@ def measure(plan: Plan) -> list[Row]:
             "MEDIA_ALLOWED_HOSTS": photos.removeprefix("http://"),
         }
         with servers.lorabel(plan, variables) as lorabel:
-            served = {load: offer(lorabel.url, photos, load, plan, next(blocks)) for load in loads}
+            served, costs = _served(lorabel, loads, photos, plan, blocks)
+            memory_mb = gpu_memory_mb(lorabel)
             repeated = offer(lorabel.url, photos, MANY, plan, next(blocks), repeat=REPEATED)
         # The limit is measured before and after, because the machine may get other work in between.
         limit = before + _limit(plan, model, device, before.setup)
@@ -74,6 +79,8 @@ def measure(plan: Plan) -> list[Row]:
     return [
         *_limit_rows(limit),
         *(row for load, measured in served.items() for row in _rows(f"served, {load.name}", measured)),
+        *(row for load in loads for row in _cost_rows(load, served[load], costs[load])),
+        *(Row(f"GPU memory: {part}", megabytes, "MB") for part, megabytes in memory_mb.items()),
         *_rows(f"served, {MANY.name}, the same {REPEATED} pictures again and again", repeated),
         *(row for load, measured in usual.items() for row in _rows(f"usual way, {load.name}", measured)),
         *(_rows(f"usual way in {precision}, {MANY.name}", same_precision) if same_precision else []),
@@ -81,6 +88,18 @@ def measure(plan: Plan) -> list[Row]:
         *_against_usual(served, usual, TIMES_USUAL[device]),
         *(_against_same_precision(served[MANY], same_precision, precision) if same_precision else []),
     ]
+
+
+def _served(
+    lorabel: Lorabel, loads: tuple[Load, ...], photos: str, plan: Plan, blocks: Iterator[int]
+) -> tuple[Figures, dict[Load, Costs]]:
+    """Measure each load, and what it costs with its warm-up."""
+    served, costs = {}, {}
+    for load in loads:
+        before = read_costs(lorabel)
+        served[load] = offer(lorabel.url, photos, load, plan, next(blocks))
+        costs[load] = read_costs(lorabel) - before
+    return served, costs
 
 
 def _limit(plan: Plan, model: str, device: str, setup: dict[str, Any] | None = None) -> Limit:
@@ -123,6 +142,16 @@ def _rows(name: str, measured: Measured) -> list[Row]:
         row_of(name, measured.tasks_per_second, "tasks/s", note=refused),
         row_of(f"{name}: p50", measured.median_ms, "ms"),
         Row(f"{name}: p99", measured.p99_ms, "ms"),
+    ]
+
+
+def _cost_rows(load: Load, measured: Measured, costs: Costs) -> list[Row]:
+    cpu_ms = {part: 1000 * seconds / measured.tasks for part, seconds in costs.cpu_s.items()}
+    parts = ", ".join(f"{part} {ms:.1f}" for part, ms in cpu_ms.items() if ms >= NAMED_MS)
+    batches = f"batches of {costs.rows / costs.batches:.1f}" if costs.batches else ""
+    return [
+        Row(f"served, {load.name}: CPU time of a task", sum(cpu_ms.values()), "ms", note=parts),
+        Row(f"served, {load.name}: share in forward passes", costs.forward_s / costs.clock_s, "x", note=batches),
     ]
 
 

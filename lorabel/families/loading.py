@@ -79,6 +79,10 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
         SettingsError: the device or the model is not available.
     """
     device = choose_device(settings)
+    if device.type == "cuda":
+        # On an H100 or H200, torch prefers cuDNN's attention. Its gradients can be NaN with a mask and 64 tokens,
+        # which the demo model has: https://github.com/pytorch/pytorch/issues/196678
+        torch.backends.cuda.enable_cudnn_sdp(False)
     dtype = dtype or choose_precision(settings, device)
     source = settings.models.get(family.name, family.default_source)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lorabel.contracts import LabelTarget, Modality, RatingInput
+from lorabel.errors import LorabelError
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
 from lorabel.settings import Settings
@@ -128,6 +129,11 @@ def test_training_stops_early_when_the_loss_no_longer_falls(family: DualEncoder,
 
 
 @pytest.mark.usefixtures("untouched")
+def test_training_that_diverges_ends_with_the_reason(family: DualEncoder, tmp_path: Path) -> None:
+    with pytest.raises(LorabelError, match=r"the loss is nan after \d+ steps.*lower LEARNING_RATE \(1e\+30\)"):
+        train(family, tmp_path, learning_rate=1e30)
+
+
 def test_an_adapter_is_effective_only_on_its_own_layers(family: DualEncoder, tmp_path: Path) -> None:
     """A live adapter without a head is not effective on the head, even if the candidate beside it has one."""
     train(family, tmp_path)

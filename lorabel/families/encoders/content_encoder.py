@@ -15,7 +15,13 @@ from torch import Tensor
 from lorabel.contracts import BatchAdapters, Content, Input, Modality
 from lorabel.families.base import DigestOf, Family, Fetch
 from lorabel.families.cache import DECODED, FEATURES, FeatureCache
-from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput, batches, content_digest
+from lorabel.families.encoders.prepared_input import (
+    PreparedContent,
+    PreparedInput,
+    batches,
+    content_digest,
+    filled_up,
+)
 from lorabel.media.fetching import digest
 from lorabel.media.text import read_text_file
 
@@ -189,9 +195,13 @@ class ContentEncoder(Family):
             replace(
                 prepared,
                 contents=tuple(
-                    replace(content, features=features[keys[id(content)]][None])
-                    if content.features is None
-                    else content
+                    # Precomputed features are on the device.
+                    replace(
+                        content,
+                        features=features[keys[id(content)]][None]
+                        if content.features is None
+                        else content.features.cpu(),
+                    )
                     for content in prepared.contents
                 ),
             )
@@ -245,9 +255,12 @@ class ContentEncoder(Family):
             modality = member.content.modality
             groups[modality, self.row_count(modality, member.content.data)].append(member)
         for (modality, row_count), group in groups.items():
-            for batch in batches(group, max(1, FEATURE_BATCH // row_count)):
-                with bank.use([member.adapter for member in batch]):
-                    rows = self.encode(modality, [member.content.data for member in batch]).cpu()
+            size = max(1, FEATURE_BATCH // row_count)
+            for batch in batches(group, size):
+                computed = batch if modality == Modality.TEXT else filled_up(batch, size, self.device)
+                with bank.use([member.adapter for member in computed]):
+                    encoded = self.encode(modality, [member.content.data for member in computed])
+                rows = encoded[: len(batch)].cpu()
                 # Rows are cloned: a view of a row would keep the whole batch in memory.
                 features |= {member.key: row.clone() for member, row in zip(batch, rows, strict=True)}
             for member in group:
@@ -269,13 +282,15 @@ class ContentEncoder(Family):
         modality = contents[0].modality
         view_count = 1 if generator is None or modality == Modality.TEXT else VIEWS
         row_count = max(self.row_count(modality, content.data) for content in contents)
-        for batch in batches(contents, max(1, FEATURE_BATCH // (view_count * row_count))):
+        size = max(1, FEATURE_BATCH // (view_count * row_count))
+        for batch in batches(contents, size):
             views = []
             for content in batch:
                 views.append(content.data)
                 if generator is not None:
                     views += [self.jitter(modality, content.data, generator) for _ in range(view_count - 1)]
-            features = self.encode(modality, views).view(len(batch), view_count, -1)
+            computed = views if modality == Modality.TEXT else filled_up(views, size * view_count, self.device)
+            features = self.encode(modality, computed)[: len(views)].view(len(batch), view_count, -1)
             for content, content_features in zip(batch, features, strict=True):
                 yield replace(content, data=None, features=content_features)
 

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lorabel.contracts import Content, Input, Modality
@@ -73,6 +74,21 @@ def content_digest(content: Content, digest_of: DigestOf) -> str | None:
 def batches(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Yield consecutive slices of at most `size` values."""
     return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def filled_up(batch: Sequence[Any], size: int, device: torch.device) -> Sequence[Any]:
+    """Repeat the last value of a batch on a GPU, so that batches have few different lengths: the powers of two.
+
+    For each new length, cuDNN chooses the kernels of every convolution anew. For the demo model on an H200 this
+    takes 0.75 s, and a batch of 64 then as long as one of 1.
+
+    Args:
+        size: length of the largest batch, to which a batch is filled up at most.
+    """
+    if device.type != "cuda":
+        return batch
+    length = min(size, 1 << (len(batch) - 1).bit_length())
+    return [*batch, *[batch[-1]] * (length - len(batch))]
 
 
 def group_by_question(prepared_inputs: Sequence[PreparedInput]) -> list[list[int]]:
