@@ -134,6 +134,7 @@ def shown_samples() -> list[tuple[str, Sample]]:
     ]
 
 
+@pytest.mark.long
 def test_what_the_editor_submits_unchanged_is_accepted_for_every_problem(
     label_studio: Server, client: LabelStudio, browser: Chrome
 ) -> None:
