@@ -47,8 +47,8 @@ test: setup
 	$(PYTEST) -m "(e2e or slow) and not long" --durations=15
 	@$(BIN)/python -m tests.skipped
 
-# What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label Studios
-# at once, large media.
+# What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label
+# Studios at once, large media.
 test-long: setup
 	$(PYTEST) -m long --durations=15
 
