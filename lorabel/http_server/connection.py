@@ -101,7 +101,7 @@ class Connection:
                 del self.unsent[:sent]
                 self.expires_at += sent / SLOWEST_BYTES_PER_S
         except BlockingIOError:
-            pass
+            return True  # the event loop sends the rest when the client takes more
         except OSError:
             self.unsent.clear()
             return False
