@@ -9,9 +9,9 @@ def short_reason(error: BaseException) -> str:
     return cut(str(error) if isinstance(error, LorabelError) else f"{type(error).__name__}: {error}")
 
 
-def cut(reason: str) -> str:
-    """The first MOST_REASON_CHARACTERS of a reason."""
-    return f"{reason[:MOST_REASON_CHARACTERS]}..." if len(reason) > MOST_REASON_CHARACTERS else reason
+def cut(text: str, most: int = MOST_REASON_CHARACTERS) -> str:
+    """The first characters of a text, and `...` if it has more."""
+    return f"{text[:most]}..." if len(text) > most else text
 
 
 class LorabelError(Exception):

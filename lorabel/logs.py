@@ -7,6 +7,7 @@ import logging
 import re
 from typing import Any
 
+from lorabel.errors import cut
 from lorabel.settings import Settings
 
 # Longer messages of ours, and lines of tracebacks, are cut: what they quote can have megabytes.
@@ -26,7 +27,11 @@ class SafeFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - named by logging
         """Called by `format`, which then appends the traceback."""
         is_ours = record.name.partition(".")[0] in OURS
-        record.message = _escape(_cut(record.message)) if is_ours else _indent(record.message).removeprefix(INDENT)
+        record.message = (
+            _escape(cut(record.message, MOST_CHARACTERS))
+            if is_ours
+            else _indent(record.message).removeprefix(INDENT)
+        )
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - named by logging
@@ -51,13 +56,9 @@ def configure(settings: Settings, handler: logging.Handler | None = None) -> Non
         logging.getLogger(name).setLevel(settings.log_level.upper())
 
 
-def _cut(message: str) -> str:
-    return f"{message[:MOST_CHARACTERS]}..." if len(message) > MOST_CHARACTERS else message
-
-
 def _escape(text: str) -> str:
     return CONTROL_CHARACTERS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def _indent(text: str) -> str:
-    return "\n".join(INDENT + _escape(_cut(line)) for line in text.splitlines())
+    return "\n".join(INDENT + _escape(cut(line, MOST_CHARACTERS)) for line in text.splitlines())

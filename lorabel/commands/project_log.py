@@ -14,10 +14,10 @@ def show_log(project_id: int, *, limit: int, is_json: bool) -> None:
     with open_context(is_json=is_json) as context:
         with context.store.read() as session:
             project = projects.get(session, project_id)
-            found = reasons.list_of(session, project_id, limit)
+            newest_reasons = reasons.list_of(session, project_id, limit)
         if is_json:
-            print_json({"reasons": [reason._asdict() for reason in found]})
+            print_json({"reasons": [reason._asdict() for reason in newest_reasons]})
             return
         print_heading(context, project)
-        rows = [(reason.at.strftime("%Y-%m-%d %H:%M"), reason.subject, reason.reason) for reason in found]
+        rows = [(reason.at.strftime("%Y-%m-%d %H:%M"), reason.subject, reason.reason) for reason in newest_reasons]
         context.console.print(new_table(("time (UTC)", "about", "reason"), rows, wrapped=("reason",)))

@@ -69,7 +69,9 @@ class ZeroShot:
         def outputs(rows: Sequence[PredictRow], *_: Any) -> list[RowResult]:
             inputs = [replace(prepared, question=question) for prepared in self.prepared]
             computed = self.family.predict(inputs, [None] * len(inputs), NoBatchAdapters(), cache)
-            assert [self.family.answer(one, None, NoBatchAdapters(), cache) for one in inputs] == list(computed)
+            assert [self.family.answer(prepared, None, NoBatchAdapters(), cache) for prepared in inputs] == list(
+                computed
+            )
             return [RowResult(output=output.model_dump()) for output in computed]
 
         caller = PredictionCaller(cast(Any, SimpleNamespace(predict=outputs)), 1, Priority.BULK, monotonic() + 60)
