@@ -1,6 +1,7 @@
 import pytest
 
 from lorabel.database import versions
+from lorabel.database.tables import ModelVersion
 from lorabel.errors import NotFoundError
 
 
@@ -13,3 +14,11 @@ def test_a_version_may_be_named_in_a_short_form(name: str | int) -> None:
 def test_another_projects_version_and_other_names_are_refused(name: str) -> None:
     with pytest.raises(NotFoundError, match="names no version of project 1"):
         versions.parse_number(1, name)
+
+
+def test_a_control_tag_has_a_temperature_only_if_held_out_tasks_could_tell() -> None:
+    fitted = {"temperature": 2.0, "reason": ""}
+    too_few = {"temperature": 1.0, "reason": "3 held-out tasks, 10 needed"}
+    calibrations = {"fitted": fitted, "too few": too_few, "no score": None, "older": {"temperature": 3.0}}
+    version = ModelVersion(metrics={"calibration": calibrations})
+    assert versions.temperatures(version) == {"fitted": 2.0, "older": 3.0}
