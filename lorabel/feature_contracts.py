@@ -1,0 +1,50 @@
+"""The question for features, and its answer: what heads are fitted on. See `lorabel.contracts`."""
+
+from typing import ClassVar, Self
+
+from pydantic import Field
+
+from lorabel.contracts import Content, Contract, Input, LabelsInput
+
+
+class FeaturesInput(Input):
+    """Asks for everything that a head is fitted on: the features of the contents, and the base model's logits.
+
+    Answer: `Features`. `FeaturesInput.of` makes it from another question.
+
+    Args:
+        labels: as in `LabelsInput`; empty if the question is not about labels.
+        parents: as in `LabelsInput`.
+        is_multiple: as in `LabelsInput`.
+    """
+
+    kind: ClassVar[str] = "features"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    labels: tuple[tuple[str, ...], ...] = ()
+    parents: tuple[int, ...] = ()
+    is_multiple: bool = False
+
+    @classmethod
+    def of(cls, question: Input) -> Self:
+        """Return the question for the features on which the answer to another question depends."""
+        if not isinstance(question, LabelsInput):
+            return cls(contents=question.contents)
+        fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
+        return cls(**fields)
+
+
+class Features(Contract):
+    """Answer to `FeaturesInput`.
+
+    Args:
+        space: names the family and its base model. Heads are fitted on features of one space.
+        dim: number of dimensions of a content's features.
+        float16: (contents, dim) little-endian float16 in base64; each row has length 1.
+        logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels.
+    """
+
+    kind: ClassVar[str] = "features"
+    space: str
+    dim: int
+    float16: str
+    logits: tuple[float, ...] = ()
