@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality
+from lorabel.errors import UnreadableError
 from lorabel.families.cache import FeatureCache
+from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.lora_layers import linear_layers
 from lorabel.settings import Settings
 
@@ -137,6 +139,21 @@ class Family(ABC):
             what `prepare` would return, or the features that were computed from it; None if the cache lacks it.
         """
         return None
+
+    def with_head(self, prepared_input: Any, head: LinearHead | None) -> Any:
+        """Return the input as one that `answer` and `predict` answer with a fitted head.
+
+        Args:
+            prepared_input: from `prepare` or `recall`.
+            head: None changes nothing.
+
+        Raises:
+            UnreadableError: the family has no fitted heads, or the head does not fit the question or the base
+                model.
+        """
+        if head is not None:
+            raise UnreadableError(f"{self.name} has no fitted heads", is_permanent=False)
+        return prepared_input
 
     def answer(
         self, prepared_input: Any, adapter: str | None, bank: BatchAdapters, cache: FeatureCache

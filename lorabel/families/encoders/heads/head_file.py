@@ -1,0 +1,68 @@
+"""The file of a fitted head: safetensors with the tensors of the head, and its other fields as JSON in the metadata.
+
+weights           (dim, outputs) float32
+bias              (outputs,) float32
+zero_shot_weight  (outputs,) float32
+is_learned        (outputs,) bool
+__metadata__      {"head": '{"expected_error": 0.0, "feature_map": "mean", "kind": "labels", ...}'}
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lorabel.errors import UnreadableError
+
+METADATA = "head"
+DTYPES = {"weights": np.float32, "bias": np.float32, "zero_shot_weight": np.float32, "is_learned": np.bool_}
+FIELDS = {"expected_error": float, "kind": str, "space": str, "feature_map": str, "slots": list}
+# Bytes of the number that a safetensors file begins with: the length of its header.
+LENGTH_BYTES = 8
+
+
+def write_head_file(tensors: Mapping[str, NDArray[Any]], fields: Mapping[str, Any]) -> bytes:
+    """Return the file. All fields are in one entry, since safetensors writes entries in no fixed order."""
+    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return bytes(save(arrays, {METADATA: json.dumps(fields, sort_keys=True)}))
+
+
+def read_head_file(file: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return the tensors and the other fields.
+
+    Raises:
+        UnreadableError: the file is no file of a head, or contains wrong shapes or numbers that are not finite.
+    """
+    try:
+        tensors = load(file)
+        header_end = LENGTH_BYTES + int.from_bytes(file[:LENGTH_BYTES], "little")
+        fields = json.loads(json.loads(file[LENGTH_BYTES:header_end])["__metadata__"][METADATA])
+        types = {name: type(value) for name, value in fields.items()}
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(f"{type(error).__name__}: {error}") from error
+    if types != FIELDS or not all(isinstance(slot, str) for slot in fields["slots"]):
+        raise _unreadable(f"its fields are {types!r}")
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    if dtypes != DTYPES:
+        raise _unreadable(f"its tensors are {dtypes!r}, expected {sorted(DTYPES)}")
+    _check(tensors, fields["expected_error"])
+    return tensors, fields
+
+
+def _check(tensors: Mapping[str, NDArray[Any]], expected_error: float) -> None:
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    outputs = shapes["weights"][-1:]
+    if len(shapes["weights"]) != 2 or any(shapes[name] != outputs for name in DTYPES if name != "weights"):
+        raise _unreadable(f"its shapes are {shapes!r}, expected (dim, outputs) and three times (outputs,)")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()) or not np.isfinite(expected_error):
+        raise _unreadable("it has numbers that are not finite")
+
+
+def _unreadable(reason: str) -> UnreadableError:
+    return UnreadableError(
+        f"this is no file of a head: {reason}; fit the head again from the annotations", is_permanent=False
+    )
