@@ -9,7 +9,7 @@ import base64
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,15 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lorabel.contracts import BatchAdapters, Contract, Embedding, EmbedInput, Input, Modality
+from lorabel.contracts import BatchAdapters, Contract, Embedding, EmbedInput, Input, LabelsInput, Modality
 from lorabel.errors import UnreadableError
 from lorabel.families.base import DigestOf
 from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.families.encoders.content_encoder import ContentEncoder
 from lorabel.families.encoders.heads.base import Head, HeadParameters, read_weights, zero_layer
-from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, layer_name
+from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, LABEL_HEAD, layer_name
+from lorabel.families.encoders.heads.head_answers import answer_with_head, check_head
+from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.prepared_input import PreparedInput, batches, group_by_question
 from lorabel.families.lora_layers import encoder_layers
+from lorabel.feature_contracts import Features, FeaturesInput
 
 # Most label texts that are encoded at once.
 TEXT_BATCH = 256
@@ -135,6 +138,12 @@ class Encoder(ContentEncoder):
             raise UnreadableError("its features are not in memory", is_permanent=False)
         return prepared
 
+    def with_head(self, prepared_input: PreparedInput, head: LinearHead | None) -> PreparedInput:
+        """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
+        if head is not None:
+            check_head(head, prepared_input.question, self._space, self._dim)
+        return replace(prepared_input, fitted_head=head)
+
     @torch.inference_mode()
     def answer(
         self, prepared_input: PreparedInput, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
@@ -142,8 +151,8 @@ class Encoder(ContentEncoder):
         """Compute the output if the features and the parameters of the head are in the cache; else None."""
         if not prepared_input.has_features:
             return None
-        if isinstance(prepared_input.question, EmbedInput):
-            return self._embedding(prepared_input)
+        if not prepared_input.needs_parameters:
+            return self._output(prepared_input)
         key = self._parameters_key(prepared_input, adapter, bank)
         text_features, temperature = cache.get(TEXTS, key.features_key), cache.get(TEXTS, key.temperature_key)
         weights = None if key.head_adapter is None else cache.get(TEXTS, key.weights_key)
@@ -165,8 +174,8 @@ class Encoder(ContentEncoder):
         parameters: dict[_ParametersKey, HeadParameters] = {}
         outputs: list[Contract] = []
         for prepared, adapter in zip(inputs_with_features, adapters, strict=True):
-            if isinstance(prepared.question, EmbedInput):
-                outputs.append(self._embedding(prepared))
+            if not prepared.needs_parameters:
+                outputs.append(self._output(prepared))
                 continue
             key = self._parameters_key(prepared, adapter, bank)
             if key not in parameters:
@@ -245,14 +254,38 @@ class Encoder(ContentEncoder):
                 features.append(self.encode_labels(batch))
         return torch.cat(features)
 
-    def _output(self, prepared: PreparedInput, parameters: HeadParameters) -> Contract:
-        contents = _first_views(prepared).to(parameters.text_features.device)
-        return prepared.head.output(prepared.question, contents, parameters)
+    def _output(self, prepared: PreparedInput, parameters: HeadParameters | None = None) -> Contract:
+        """Compute the answer from the features. `parameters`: None if `needs_parameters` says so."""
+        question, contents = prepared.question, _first_views(prepared)
+        if isinstance(question, EmbedInput):
+            return self._embedding(contents)
+        if parameters is not None:
+            contents = contents.to(parameters.text_features.device)
+        if isinstance(question, FeaturesInput):
+            return self._features(question, contents, parameters)
+        if prepared.fitted_head is not None:
+            logits, temperature = torch.empty(0), 1.0
+            if isinstance(question, LabelsInput) and parameters is not None:
+                logits, temperature = LABEL_HEAD.logits(question, contents, parameters), parameters.temperature
+            return answer_with_head(
+                prepared.fitted_head, question, contents.cpu().numpy(), logits.cpu().numpy(), temperature
+            )
+        assert parameters is not None
+        return prepared.head.output(question, contents, parameters)
 
-    def _embedding(self, prepared: PreparedInput) -> Embedding:
-        mean = _first_views(prepared).mean(0)
-        vector = functional.normalize(mean.float(), dim=0).cpu().numpy().astype("<f2")
-        return Embedding(space=f"{self.name} {self.source}", float16=base64.b64encode(vector.tobytes()).decode())
+    def _features(self, question: FeaturesInput, contents: Tensor, parameters: HeadParameters | None) -> Features:
+        logits = () if parameters is None else LABEL_HEAD.logits(question, contents, parameters).tolist()
+        return Features(
+            space=self._space, dim=contents.shape[1], float16=_base64_of_float16(contents), logits=tuple(logits)
+        )
+
+    def _embedding(self, contents: Tensor) -> Embedding:
+        vector = functional.normalize(contents.mean(0).float(), dim=0)
+        return Embedding(space=self._space, float16=_base64_of_float16(vector))
+
+    @property
+    def _space(self) -> str:
+        return f"{self.name} {self.source}"
 
     @cached_property
     @torch.inference_mode()
@@ -263,3 +296,7 @@ class Encoder(ContentEncoder):
 def _first_views(prepared: PreparedInput) -> Tensor:
     """(contents, dim): the features of the contents themselves, without augmented views."""
     return torch.stack([content.features[0] for content in prepared.contents if content.features is not None])
+
+
+def _base64_of_float16(values: Tensor) -> str:
+    return base64.b64encode(values.cpu().numpy().astype("<f2").tobytes()).decode()

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lorabel.contracts import LabelScores, LabelsInput, LabelTarget
+from lorabel.feature_contracts import FeaturesInput
 
 
-def label_logits(similarities: Tensor, question: LabelsInput, bias: float | None) -> Tensor:
+def label_logits(similarities: Tensor, question: LabelsInput | FeaturesInput, bias: float | None) -> Tensor:
     """Compute a logit for each label. In multiple choice, a label with a logit above 0 is chosen.
 
     SigLIP has learned that threshold as a bias. Other models have not; their threshold is the similarity with the

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorabel.contracts import Content, Input, Modality
+from lorabel.contracts import Content, EmbedInput, Input, LabelsInput, Modality
 from lorabel.families.base import DigestOf
 from lorabel.families.encoders.heads.base import Head
 from lorabel.families.encoders.heads.by_question import HEADS
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.feature_contracts import FeaturesInput
 from lorabel.media.fetching import digest
 
 
@@ -41,15 +43,26 @@ class PreparedInput:
 
     Args:
         question: an instance of one of the encoder's `inputs`.
+        fitted_head: computes the answer in place of the base model alone.
     """
 
     question: Input
     contents: tuple[PreparedContent, ...]
+    fitted_head: LinearHead | None = None
 
     @property
     def head(self) -> Head:
         """The head that answers the question. There is none for `EmbedInput` (KeyError)."""
         return HEADS[type(self.question)]
+
+    @property
+    def needs_parameters(self) -> bool:
+        """Whether the answer depends on the parameters of `head`; otherwise only on the features."""
+        if isinstance(self.question, LabelsInput):
+            return True
+        if isinstance(self.question, FeaturesInput):
+            return bool(self.question.labels)
+        return self.fitted_head is None and not isinstance(self.question, EmbedInput)
 
     @property
     def has_features(self) -> bool:

@@ -8,11 +8,13 @@ from lorabel.families.encoders.heads.base import Head
 from lorabel.families.encoders.heads.labels import LabelHead
 from lorabel.families.encoders.heads.ranking import RankingHead
 from lorabel.families.encoders.heads.rating import RatingHead
+from lorabel.feature_contracts import FeaturesInput
 
+LABEL_HEAD = LabelHead()
 HEADS: Mapping[type[Input], Head] = MappingProxyType(
-    {LabelsInput: LabelHead(), RatingInput: RatingHead(), RankingInput: RankingHead()}
+    {LabelsInput: LABEL_HEAD, RatingInput: RatingHead(), RankingInput: RankingHead(), FeaturesInput: LABEL_HEAD}
 )
-"""`EmbedInput` is missing: the encoder answers it without a head."""
+"""`EmbedInput` is missing: the encoder answers it without a head. `FeaturesInput` needs the logits of labels."""
 HEAD_LAYERS = "heads"
 """Name of the submodule that holds the layers of all heads."""
 

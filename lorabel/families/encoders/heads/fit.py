@@ -1,7 +1,7 @@
 """Fits the head of a control tag from all its annotated tasks: one function for every kind of question.
 
-The head is a function of the set of examples. Their order changes nothing, not a bit, so a deleted annotation is as
-if it had never been.
+The head is a function of the set of examples. Their order changes nothing, not a bit, so a deleted annotation is
+as if it had never been.
 """
 
 import base64

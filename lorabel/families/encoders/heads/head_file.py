@@ -1,4 +1,4 @@
-"""The file of a fitted head: safetensors with the tensors of the head, and its other fields as JSON in the metadata.
+"""The file of a fitted head: safetensors with the tensors of the head, and its other fields in the metadata.
 
 weights           (dim, outputs) float32
 bias              (outputs,) float32

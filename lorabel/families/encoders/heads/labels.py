@@ -1,4 +1,4 @@
-"""The head for `LabelsInput`: a label's score is the similarity of the contents with its texts.
+"""The head for labels: a label's score is the similarity of the contents with its texts.
 
 If a question has contents of several modalities, the head learns how much each modality counts (late fusion).
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 from lorabel.contracts import LabelScores, LabelsInput, LabelTarget, Modality
 from lorabel.families.encoders.heads.base import Head, HeadParameters
 from lorabel.families.encoders.label_logits import label_logits, label_losses, label_scores
+from lorabel.feature_contracts import FeaturesInput
 
 # In multiple choice, a label is chosen if the content is more similar to the label than to any of these texts.
 NEUTRAL_TEXTS = ("something else", "none of these", "other")
@@ -36,12 +37,12 @@ class LabelHead(Head):
         """Return (1, number of modalities)."""
         return 1, len(Modality)
 
-    def texts(self, question: LabelsInput) -> tuple[str, ...]:
+    def texts(self, question: LabelsInput | FeaturesInput) -> tuple[str, ...]:
         """Return the texts of each label in turn; in multiple choice, then the neutral texts."""
         label_texts = tuple(text for texts in question.labels for text in texts)
         return label_texts + NEUTRAL_TEXTS if question.is_multiple else label_texts
 
-    def wordings(self, question: LabelsInput) -> tuple[str, ...]:
+    def wordings(self, question: LabelsInput | FeaturesInput) -> tuple[str, ...]:
         """Return each of WORDINGS in turn for some of the labels, evenly chosen."""
         step = max(1, len(question.labels) // MOST_WORDED_LABELS)
         labels = [texts[0] for texts in question.labels[::step][:MOST_WORDED_LABELS]]
@@ -57,13 +58,19 @@ class LabelHead(Head):
         differences = logits - logits.mean(2, keepdim=True)
         return 1 + 2 * differences.var(1).mean()
 
-    def is_learned(self, question: LabelsInput) -> bool:
+    def is_learned(self, question: LabelsInput | FeaturesInput) -> bool:
         """Whether there are modalities to weigh against each other."""
         return len(question.modalities) > 1
 
+    def logits(
+        self, question: LabelsInput | FeaturesInput, contents: Tensor, parameters: HeadParameters
+    ) -> Tensor:
+        """Compute the logits from which the probabilities are made, (labels,) float32."""
+        return _logits(question, contents[None], parameters)[0]
+
     def output(self, question: LabelsInput, contents: Tensor, parameters: HeadParameters) -> LabelScores:
         """Compute the probability of each label."""
-        scores = label_scores(_logits(question, contents[None], parameters)[0], question)
+        scores = label_scores(self.logits(question, contents, parameters), question)
         return scores.model_copy(update={"temperature": parameters.temperature})
 
     def losses(
@@ -74,7 +81,7 @@ class LabelHead(Head):
         return label_losses(logits, question, targets)
 
 
-def _logits(question: LabelsInput, contents: Tensor, parameters: HeadParameters) -> Tensor:
+def _logits(question: LabelsInput | FeaturesInput, contents: Tensor, parameters: HeadParameters) -> Tensor:
     """(batch, labels): the mean over the contents, weighted by modality."""
     batch_size, content_count, dim = contents.shape
     rows = contents.reshape(batch_size * content_count, dim)

@@ -84,4 +84,14 @@ class LinearHead:
             UnreadableError: the file is no such file, or contains wrong shapes or numbers that are not finite.
         """
         tensors, fields = read_head_file(file)
-        return cls(**tensors, **{**fields, "slots": tuple(fields["slots"])})
+        return cls(
+            tensors["weights"],
+            tensors["bias"],
+            tensors["zero_shot_weight"],
+            tensors["is_learned"],
+            fields["expected_error"],
+            fields["kind"],
+            fields["space"],
+            fields["feature_map"],
+            tuple(fields["slots"]),
+        )

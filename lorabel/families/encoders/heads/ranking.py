@@ -10,10 +10,7 @@ from torch.nn import functional
 
 from lorabel.contracts import ItemScores, RankingInput, RankingTarget
 from lorabel.families.encoders.heads.base import Head, HeadParameters
-
-# Multiplies the cosine with the query. The model's own scale is made for labels that exclude each other, which
-# items do not; and, as for labels, a loss at that scale saturates.
-QUERY_SCALE = 10.0
+from lorabel.families.encoders.heads.item_features import QUERY_SCALE
 
 
 class RankingHead(Head):
