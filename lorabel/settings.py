@@ -177,6 +177,11 @@ class Settings(BaseSettings):
     )
     media_timeout_s: float = Field(20.0, gt=0, description="Seconds for one download.")
 
+    head_max_tasks: int = Field(
+        2000,
+        ge=1,
+        description="Most annotated tasks that a fitted head learns from: the newest ones, of each class alike.",
+    )
     train_after_annotations: int = Field(10, ge=1, description="New annotations that start a training run.")
     train_after_seconds: int = Field(
         60,

@@ -16,12 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
 from lorabel.database import projects, training_runs, versions
+from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import (
     Annotation,
     ModelVersion,
@@ -88,7 +88,7 @@ def _train(services: Services, run: TrainingRun) -> None:
     tracking.check_tracker(services.settings.tracker)
     recipe = lora.Recipe.from_settings(services.settings, str(precision).removeprefix("torch."))
     training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
-    services.adapter_folders.remove_leftovers(f"p{project.id}.")
+    services.adapter_folders.remove_leftovers(f"p{project.id}.v")
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         attempts = {}
         for problem in bound.bindings:
@@ -118,7 +118,7 @@ def _train_problem(
     live = _live_folder(services, project, problem, family)
     resolve = services.authorizations.resolver(project, services.settings)
     context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run))
-    folder = scratch / _folder_name(problem.from_name)
+    folder = scratch / tag_folder(problem.from_name)
     report = _reporter(services, run)
     parameters = {
         **asdict(recipe),
@@ -126,7 +126,7 @@ def _train_problem(
         "base_model": family.source,
         "parent": version_name(project.id, project.live_number),
     }
-    name = f"{run_name(run)}/{_folder_name(problem.from_name)}"
+    name = f"{run_name(run)}/{tag_folder(problem.from_name)}"
     with tracking.tracked(services.settings, name, family.device, parameters) as tracker:
 
         def report_step(progress: lora.Progress) -> None:
@@ -293,7 +293,7 @@ def _version(
         },
         adapters={
             **(live.adapters if live else {}),
-            **{tag: f"{name}/{_folder_name(tag)}" for tag in changed},
+            **{tag: f"{name}/{tag_folder(tag)}" for tag in changed},
         },
         metrics={
             "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
@@ -350,11 +350,6 @@ def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **c
 def _copy(scratch: Path, folder: Path) -> None:
     for adapter in scratch.iterdir():
         shutil.copytree(adapter, folder / adapter.name)
-
-
-def _folder_name(from_name: str) -> str:
-    """A single folder's name for any name of a control tag: `..` must not lead out of the version's folder."""
-    return quote(from_name, safe="").replace(".", "%2E")
 
 
 def _reporter(services: Services, run: TrainingRun) -> Callable[[lora.Progress], None]:

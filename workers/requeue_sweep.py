@@ -12,8 +12,9 @@ log = logging.getLogger(__name__)
 
 
 def sweep(services: Services) -> None:
-    """Apply pending events, requeue killed runs, start due runs, and enqueue a job for each queued run."""
+    """Apply pending events, fit heads, requeue killed runs, start due runs, and enqueue a job for each queued run."""
     apply_pending(services.store)
+    services.heads_wanted.set()
     training_runs.requeue_killed(services.store, services.settings)
     bulk_runs.requeue_killed(services.store, services.settings)
     start_due_runs(services)
