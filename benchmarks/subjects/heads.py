@@ -30,10 +30,13 @@ MEDIAN_MS, SLOW_MS = Goal("<=", 300.0), Goal("<=", 1000.0)
 
 def measure(plan: Plan) -> list[Row]:
     sizes, submits = (QUICK_SIZES, QUICK_SUBMITS) if plan.is_quick else (SIZES, SUBMITS)
-    with servers.lorabel(plan, {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"}) as lorabel:
-        with httpx.Client(base_url=lorabel.url, trust_env=False, timeout=30.0) as client:
-            annotator = Annotator(client, max(sizes) + len(sizes) * (submits + 1) + 1)
-            return [row for size in sizes for row in annotator.measure(size, submits)]
+    variables = {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"}
+    with (
+        servers.lorabel(plan, variables) as lorabel,
+        httpx.Client(base_url=lorabel.url, trust_env=False, timeout=30.0) as client,
+    ):
+        annotator = Annotator(client, max(sizes) + len(sizes) * (submits + 1) + 1)
+        return [row for size in sizes for row in annotator.measure(size, submits)]
 
 
 class Annotator:
