@@ -102,6 +102,7 @@ class HeadFitter:
 def fit_forever(services: Services, stop: threading.Event) -> None:
     """Fit what is due whenever `services.heads_wanted` is set, until `stop` is set."""
     fitter = HeadFitter(services)
+    _refit_missing(services)
     while not stop.is_set():
         services.heads_wanted.wait()
         services.heads_wanted.clear()
@@ -110,6 +111,16 @@ def fit_forever(services: Services, stop: threading.Event) -> None:
                 """Some projects have more features to be computed than one turn may."""
         except Exception:
             log.exception("heads were not fitted; the next attempt comes in %g s", services.settings.sweep_seconds)
+
+
+def _refit_missing(services: Services) -> None:
+    """Have heads fitted again whose files are gone, for example after an older database was restored."""
+    with services.store.read() as session:
+        missing = {row.project_id for row in project_heads.list_all(session) if not _has_file(services, row)}
+    for project_id in sorted(missing):
+        log.warning("project %d: its heads are gone and are fitted again", project_id)
+        with services.store.write() as session:
+            projects.get(session, project_id, is_locked=True).head_revision = project_heads.INCOMPLETE
 
 
 def _bind(project: Project) -> BoundConfig:
@@ -139,6 +150,7 @@ def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is
         before = project_heads.of_project(session, project_id)
     described = {tag: (digest(head.file), head.labels) for tag, head in heads.items()}
     is_changed = described != {tag: (row.digest, row.labels) for tag, row in before.items()}
+    is_changed |= any(not _has_file(services, row) for row in before.values())
     number = read.head_number
     if is_changed:
         number = _write_files(services, read, heads) if heads else 0
@@ -164,6 +176,10 @@ def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is
     if is_changed:
         log.info("project %d: heads %d answer for %s", project_id, number, ", ".join(heads) or "no control tag")
         services.adapter_folders.prune_heads(project_id, FOLDERS_KEPT, KEPT_S, except_number=number)
+
+
+def _has_file(services: Services, row: ProjectHead) -> bool:
+    return (services.adapter_folders.root / row.folder / tag_folder(row.from_name) / HEAD_FILE).is_file()
 
 
 def _is_overtaken(project: Project, read: Project) -> bool:

@@ -291,6 +291,26 @@ def test_under_a_new_label_config_no_head_answers_until_it_is_fitted_anew(servic
     assert head_file(services) is not None and project(services).served_version == "p1.v0.h2"
 
 
+def test_heads_whose_files_are_gone_are_fitted_again_when_the_worker_starts(
+    services: Services, expected: bytes
+) -> None:
+    """A restored copy of the database names a folder that was removed since."""
+    fit(services, *HISTORY)
+    services.adapter_folders.remove(heads_folder(PROJECT, 1))
+    stop = threading.Event()
+    services.heads_wanted.set()
+    thread = threading.Thread(target=fit_forever, args=(services, stop), daemon=True)
+    thread.start()
+    for _ in range(int(WAIT_S * 100)):
+        if project(services).head_number == 2:
+            break
+        stop.wait(0.01)
+    stop.set()
+    services.heads_wanted.set()
+    thread.join(WAIT_S)
+    assert head_file(services) == expected
+
+
 def test_old_folders_of_heads_are_removed_and_the_one_that_answers_stays(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
