@@ -16,8 +16,9 @@ from lorabel.contracts import (
     RatingInput,
 )
 from lorabel.errors import UnreadableError
-from lorabel.families.encoders.heads.head_answers import answer_with_head, check_head, label_probabilities
+from lorabel.families.encoders.heads.head_answers import answer_with_head, check_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.families.encoders.heads.linear_head import probabilities as probabilities_of
 from lorabel.families.encoders.heads.ranking import QUERY_SCALE
 
 TEXT = Content(modality=Modality.TEXT, text="x")
@@ -70,7 +71,7 @@ def test_multiple_choices_are_independent_and_those_without_annotations_stay() -
 def test_a_taxonomy_is_a_choice_below_each_parent() -> None:
     fitted = head([[1, 0, 0, 9], [0, 0, 1, 9]], [0, 0, 0, 9], [True, True, True, False])
     logits = np.array([[1.0, 1.0, 2.0, 0.0]], np.float32)
-    computed = label_probabilities(fitted, FEATURES, logits, (-1, -1, 0, 0))[0]
+    computed = probabilities_of(fitted, FEATURES, logits, (-1, -1, 0, 0))[0]
     below = softmax(2.0, 0.0)
     assert computed == pytest.approx([*softmax(1.6, 1.0), *below], abs=1e-6)
 
