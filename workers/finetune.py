@@ -362,7 +362,11 @@ def _heads_of_now(services: Services, project: Project, version: ModelVersion) -
     except NotFoundError as error:
         log.warning("%s has no heads: %s", version.name, error)
         return {}
-    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: project_heads.record_of(project, heads)}
+    record = project_heads.record_of(project, heads)
+    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: record}
+    if heads:
+        tags = ", ".join(sorted(heads))
+        version.metrics["decision"] += f"; compared without heads, which answer for {tags}"
     return files
 
 
