@@ -70,7 +70,11 @@ def fit_least_squares(sources: Float64, targets: Float64, prior_rows: float) -> 
         (factors,).
     """
     size = max(float(np.mean(sources**2)), TINY)
-    hessian = sources.T @ sources + prior_rows * size * np.ones((sources.shape[1],) * 2) + TINY * np.eye(sources.shape[1])
+    hessian = (
+        sources.T @ sources
+        + prior_rows * size * np.ones((sources.shape[1],) * 2)
+        + TINY * np.eye(sources.shape[1])
+    )
     linear = sources.T @ targets
 
     def loss(factors: Float64) -> float:

@@ -77,7 +77,9 @@ def fit_ranking(tasks: Sequence[RankedItems]) -> LinearHead | None:
     differences = np.array([task.features[better] - task.features[worse] for task, better, worse in pairs], float)
     if len({task.group for task, _, _ in pairs}) < 2 or not differences.any():
         return None
-    similarities = np.array([task.similarities[better] - task.similarities[worse] for task, better, worse in pairs])
+    similarities = np.array(
+        [task.similarities[better] - task.similarities[worse] for task, better, worse in pairs]
+    )
     scale = float(np.sqrt(np.mean((differences**2).sum(1))))
     groups = Groups.of([task.group for task, _, _ in pairs])
     # Each task counts as one, however many pairs it has.

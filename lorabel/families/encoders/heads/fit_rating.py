@@ -45,9 +45,7 @@ class RatingFit:
         return np.asarray((self.positions[rows] - estimates) ** 2, np.float64)
 
 
-def fit_rating(
-    features: Array, positions: Float64, groups: Sequence[Hashable] | None = None
-) -> LinearHead | None:
+def fit_rating(features: Array, positions: Float64, groups: Sequence[Hashable] | None = None) -> LinearHead | None:
     """Fit the head; None for fewer than FEWEST tasks.
 
     Args:
