@@ -21,20 +21,20 @@ from lorabel.families.encoders.heads.stacking import weigh
 
 Array = NDArray[np.float64]
 
-# Strengths of the experts' shrinkage: weak ones for many annotations, strong ones for few or noisy ones.
-DISCRIMINANTS = (0.01, 0.1, 1.0, 10.0)
+DISCRIMINANTS = (0.03, 0.1, 1.0, 10.0)
 RIDGES = (0.1, 1.0)
-# Weights without examples and how strongly they are kept (see `weigh`): of an expert; of zero-shot logits; and of
-# zero-shot logits that do worse than guessing.
-EXPERT, TRUSTED, DISTRUSTED = (0.1, 0.1), (1.0, 0.5), (0.05, 0.1)
-# Most examples on which the experts are weighed. More would cost time, and the weights are few.
+# Weight of an expert without any example, and how many squared units of it an example is worth.
+EXPERT_PRIOR, EXPERT_STRENGTH = 0.1, 5.0
+# Most examples on which the experts are weighed. More would cost time, and their weights are few.
 MOST_JUDGED = 1000
 # Zero-shot logits are scaled down to this root mean square, so that one confident mistake does not decide.
-ZERO_SHOT_SPREAD = 4.0
-TINY = 1e-9
-# Examples that the spread of all features counts as beside the spread of one feature.
+ZERO_SHOT_SPREAD = 2.0
+# Strength with which the weight of zero-shot logits stays at 1, or at 0 where they do worse than guessing.
+TRUST, DISTRUST = 1.0, 10.0
+# Examples that the common spread of all features counts as beside the spread of a feature.
 SPREAD_EXAMPLES = 5
-# Scores that are smaller than this part of what they could be are rounding errors.
+TINY = 1e-9
+# Scores below this part of what they could be are rounding errors.
 VANISHING = 1e-6
 
 
@@ -75,8 +75,9 @@ def fit_choices(
     sources = np.stack(
         [scaled_logits[judged], *(scale * part for scale, part in zip(scales, scores, strict=True))]
     )
-    modes, shapes = np.array([TRUSTED if is_credible else DISTRUSTED, *[EXPERT] * len(experts)]).T
-    weights = weigh(sources[:, :, is_learned], targets[judged][:, is_learned], modes, shapes)
+    zero_shot_prior = (1.0, TRUST) if is_credible else (0.0, DISTRUST)
+    prior, strengths = np.array([zero_shot_prior, *[(EXPERT_PRIOR, EXPERT_STRENGTH)] * len(experts)]).T
+    weights = weigh(sources[:, :, is_learned], targets[judged][:, is_learned], prior, strengths)
     factors = weights[1:] * scales
     matrix, bias = np.zeros((rows.shape[1], len(annotated))), np.zeros(len(annotated))
     matrix[:, annotated], bias[annotated] = space.linear(
@@ -107,7 +108,7 @@ class _Space:
     def of(cls, rows: Array) -> Self:
         count, dim = rows.shape
         centre, variances = rows.mean(0), rows.var(0)
-        # Few examples may be alike in a feature by chance, and must not make it count for most.
+        # Few examples may be alike in a feature by chance, which must not make this feature decide.
         shrunk = (count * variances + SPREAD_EXAMPLES * variances.mean()) / (count + SPREAD_EXAMPLES)
         spread = np.sqrt(shrunk * dim)
         scaled = (rows - centre) / np.where(spread > TINY, spread, 1.0)

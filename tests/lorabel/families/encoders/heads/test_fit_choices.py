@@ -168,3 +168,15 @@ def test_one_example_of_each_label_gives_ordinary_logits_that_are_right() -> Non
     logits = head.logits(features, wrong)
     assert np.abs(logits).max() < 10
     assert (logits.argmax(1) == classes).mean() > 0.9
+
+
+def test_features_in_which_two_examples_are_alike_do_not_decide() -> None:
+    """The examples differ in one feature. The others are noise, and the two happen to be close in most of them."""
+    generator = np.random.default_rng(0)
+    noise = np.concatenate([generator.normal(0, 1e-4, (2, DIM - 1)), generator.normal(0, 0.3, (60, DIM - 1))])
+    classes = np.arange(62) % 2
+    features = np.concatenate([np.where(classes, 1.0, -1.0)[:, None], noise], 1).astype(np.float32)
+    zero_shot = np.zeros((62, 2), np.float32)
+    head = fit_choices(features[:2], zero_shot[:2], one_hot(classes[:2], 2))
+    assert head is not None
+    assert (head.logits(features, zero_shot).argmax(1) == classes).mean() > 0.95
