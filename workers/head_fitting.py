@@ -25,8 +25,8 @@ from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-# Annotated tasks of all projects that are kept in memory, with 0.3 to 5 kB of features each.
-MOST_TASKS_KEPT = 10_000
+# For the annotated tasks of all projects that are kept in memory.
+MEMORY_BYTES = 128 * 2**20
 FOLDERS_KEPT = 8
 # A prediction that is under way may still read the head that it began with.
 KEPT_S = 600.0
@@ -47,7 +47,9 @@ class HeadFitter:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._annotated: LRUCache[int, AnnotatedTasks] = LRUCache(MOST_TASKS_KEPT, getsizeof=len)
+        self._annotated: LRUCache[int, AnnotatedTasks] = LRUCache(
+            MEMORY_BYTES, getsizeof=lambda annotated: annotated.nbytes
+        )
 
     def fit_due(self) -> bool:
         """Fit the heads of every project whose annotations or label config have changed, each project once.
@@ -91,9 +93,11 @@ class HeadFitter:
             problem.from_name: collect_features(services, project, problem, annotated)
             for problem in bound.bindings
         }
-        if len(annotated) <= MOST_TASKS_KEPT:
+        if annotated.nbytes <= MEMORY_BYTES:
             self._annotated[project_id] = annotated
-        heads = {tag: head for tag, of_tag in collected.items() if (head := _fit(of_tag)) is not None}
+        heads = {
+            tag: head for tag, of_tag in collected.items() if (head := _fit(project_id, tag, of_tag)) is not None
+        }
         is_complete = all(of_tag.is_complete for of_tag in collected.values())
         _keep(services, project, heads, is_complete=is_complete)
         return not is_complete and any(of_tag.computed for of_tag in collected.values())
@@ -131,9 +135,14 @@ def _bind(project: Project) -> BoundConfig:
         return bind("<View/>")
 
 
-def _fit(collected: Collected) -> FittedHead | None:
+def _fit(project_id: int, tag: str, collected: Collected) -> FittedHead | None:
+    """None if the annotations say nothing yet. A fault of one control tag does not touch the others."""
     examples = [task.example for task in collected.tasks if task.example is not None]
-    head = fit_head(examples, collected.space) if examples else None
+    try:
+        head = fit_head(examples, collected.space)
+    except Exception:
+        log.exception("control tag %r of project %d has no head: it cannot be fitted", tag, project_id)
+        return None
     if head is None:
         return None
     annotation_ids = sorted(annotation_id for task in collected.tasks for annotation_id in task.annotation_ids)
