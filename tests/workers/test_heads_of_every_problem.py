@@ -36,6 +36,10 @@ def _numbered(value: Any, number: int) -> Any:
     """Text with a number at its end, so that spans stay where they are; addresses with another query."""
     if isinstance(value, str):
         return f"{value}?{number}" if value.startswith(("http", "/")) else f"{value} {number}"
+    if isinstance(value, list):
+        return [_numbered(item, number) for item in value]
+    if isinstance(value, dict):
+        return {name: _numbered(item, number) for name, item in value.items()}
     return value
 
 
