@@ -171,8 +171,8 @@ class Subject:
         trained = self._score(tested, adapter)
         fitted, head_s = self._score_head(learned, tested)
         metric = zero_shot.primary
-        values = [float(metrics.values[metric] or 0.0) for metrics in (zero_shot, trained, fitted)]
-        return metric, Figures(*values, lora_s, head_s)
+        before, by_lora, by_head = (float(each.values[metric] or 0.0) for each in (zero_shot, trained, fitted))
+        return metric, Figures(before, by_lora, by_head, lora_s, head_s)
 
     @property
     def _recipe(self) -> lora.Recipe:
