@@ -2,6 +2,7 @@
 
     python -m benchmarks.kinds                    three orders of the tasks
     python -m benchmarks.kinds --only rating      one course
+    python -m benchmarks.kinds --seeds 1          one order
 
 A part of a course's tasks is annotated; the metric that decides about promotion is computed on the others, which
 nobody annotates:
@@ -113,19 +114,20 @@ def main() -> int:
     found = courses.find() | {"several": several(), "match": match()}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kinds", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(found), help="courses; all by default")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"orders of the tasks; {SEEDS}")
     options = parser.parse_args()
     print(machine.describe(Settings(precision="float32")))
     print("| course | control tag | annotated | tested | metric | zero-shot | LoRA | head | s LoRA | s head |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in options.only or found:
-        _print_course(name, found[name])
+        _print_course(name, found[name], options.seeds)
     return 0
 
 
-def _print_course(name: str, course: Course) -> None:
+def _print_course(name: str, course: Course, seeds: int) -> None:
     runs: dict[tuple[str, str], list[Figures]] = {}
     count = round(ANNOTATED * len(course.tasks))
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         tasks = random.Random(seed).sample(list(course.tasks), len(course.tasks))
         with TemporaryDirectory() as folder:
             variables = course.variables(Path(folder) / "model")
