@@ -42,3 +42,29 @@ class LinearHead:
             (inputs, outputs) float32.
         """
         return np.asarray(self.zero_shot_weight * zero_shot + features @ self.weights + self.bias, np.float32)
+
+
+def probabilities(head: LinearHead | None, features: Array, zero_shot: Array) -> Array:
+    """Compute the probabilities of a single choice: choices that are not learned keep their zero-shot probability.
+
+    Args:
+        head: None for the base model alone.
+        features: (inputs, dim).
+        zero_shot: (inputs, labels) logits.
+
+    Returns:
+        (inputs, labels) float32; each row sums to 1.
+    """
+    before = _softmax(zero_shot)
+    if head is None:
+        return before
+    learned = head.is_learned
+    after = before.copy()
+    rest = before[:, learned].sum(1, keepdims=True)
+    after[:, learned] = rest * _softmax(head.logits(features, zero_shot)[:, learned])
+    return after
+
+
+def _softmax(logits: Array) -> Array:
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True), np.float32)
