@@ -138,8 +138,8 @@ class Settings(BaseSettings):
     order_renew_after: int = Field(
         10,
         ge=0,
-        description="New annotations after which an order by `auto` is renewed. At 0 it never is, and all open tasks"
-        " get a position, not only the first.",
+        description="New annotations after which an order by `auto` is renewed. At 0 it never is, and all open "
+        "tasks get a position, not only the first.",
     )
     label_studio_requests_per_second: float = Field(
         5.0, gt=0, description="Most requests per second of a bulk run to Label Studio."
