@@ -7,9 +7,9 @@ task's position in the order, and the regions are what the live version predicts
 in the Data Manager (whose column "Prediction score" shows the position). The labeling stream itself still asks for
 predictions of the live version and shows them.
 
-In a project with several members, Label Studio ignores the score: it takes any of the tasks that have a prediction
-of that name, so that two annotators seldom get the same task. An order that is renewed is therefore written for
-its first tasks alone. That also keeps a renewal small: tasks that are still among the first keep their prediction.
+An order that is renewed is written for its first tasks alone, so that a renewal is small: tasks that are still
+among the first keep their prediction. If people annotate all of these before the renewal, Label Studio takes open
+tasks at random. It also takes any of the tasks with a position, whatever their score, in a project with a team.
 """
 
 from collections.abc import Sequence
