@@ -40,7 +40,7 @@ def setup() -> Answer:
     """
     body = http_bodies.parse(http_bodies.Setup, read_body())
     project = _remember(services(), body)
-    answer = http_bodies.SetupAnswer(model_version=project.live_version, unserved=_unserved(body.label_config))
+    answer = http_bodies.SetupAnswer(model_version=project.served_version, unserved=_unserved(body.label_config))
     return answer.model_dump(exclude_none=True)
 
 

@@ -52,6 +52,7 @@ from model_server.adapters import AdapterBank
 from model_server.engine import Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
+from model_server.heads import Heads
 from model_server.metrics import FeatureCacheCollector, Metrics
 
 log = logging.getLogger(__name__)
@@ -92,10 +93,12 @@ def create_app(settings: Settings) -> Flask:
             lambda: {loaded.family.name: loaded.cache.figures() for loaded in family_pool.loaded}
         )
     )
+    metrics = Metrics(metrics_registry)
     engine = Engine(
         family_pool,
         Files(Fetcher(settings).fetch, settings.media_fresh_s),
-        Metrics(metrics_registry),
+        Heads(adapter_folders, metrics),
+        metrics,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
         on_failure=_end_process,

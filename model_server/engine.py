@@ -26,6 +26,7 @@ from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import FamilyPool, LoadedFamily, input_type
 from model_server.files import File, Files
+from model_server.heads import Heads
 from model_server.metrics import Metrics
 from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, errors_as_result, failure_of
@@ -50,6 +51,7 @@ class Engine:
     Args:
         family_pool: the families that answer.
         files: fetches the files of questions; is closed with the engine.
+        heads: the fitted heads that rows name.
         max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
         max_waiting: most rows per priority that may wait, and so most rows of a request.
         on_failure: called once, in a thread of the engine, when that thread cannot go on, e.g. since the device is
@@ -60,6 +62,7 @@ class Engine:
         self,
         family_pool: FamilyPool,
         files: Files,
+        heads: Heads,
         metrics: Metrics,
         *,
         max_batch: int,
@@ -67,7 +70,7 @@ class Engine:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.max_batch = max_batch
-        self.family_pool = family_pool
+        self.family_pool, self._heads = family_pool, heads
         self._files, self._metrics, self._max_waiting = files, metrics, max_waiting
         self._metrics.max_batch.set(max_batch)
         self._waiting: Counter[Priority] = Counter()
@@ -180,7 +183,7 @@ class Engine:
 
     def _row(self, row: PredictRow, request: PredictRequest, deadline: float, done: "Future[RowResult]") -> Row:
         question = input_type(row.kind).model_validate(row.input)
-        return Row(question, row.adapter, request.project, request.priority, deadline, done)
+        return Row(question, row.adapter, row.head, request.project, request.priority, deadline, done)
 
     def _start_when_loaded(self, row: Row) -> None:
         def start(loaded: "Future[LoadedFamily]") -> None:
@@ -259,6 +262,7 @@ class Engine:
         example = family.recall(row.question, digest_of, row.adapter, bank, cache)
         if example is None:
             return False
+        example = self._heads.apply(row.head, example, family)
         output = family.answer(example, row.adapter, bank, cache)
         if output is None:
             row.example = example
@@ -291,7 +295,9 @@ class Engine:
         if self._answer_from_cache(row, lambda media: files[media].digest):
             return
         if row.example is None:
-            row.example = row.loaded_family.family.prepare(row.question, lambda media: files[media].data)
+            family = row.loaded_family.family
+            example = family.prepare(row.question, lambda media: files[media].data)
+            row.example = self._heads.apply(row.head, example, family)
         self._ready.put(row)
 
     def _run_device(self) -> None:

@@ -18,6 +18,9 @@ class Metrics:
         sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
         self.batch = Histogram("lorabel_batch_rows", "Rows per forward pass", buckets=sizes, registry=registry)
         self.forward = Histogram("lorabel_forward_seconds", "Time of a forward pass", registry=registry)
+        self.missing_heads = Counter(
+            "lorabel_missing_heads", "Rows answered without their fitted head, as it was gone", registry=registry
+        )
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
 
 

@@ -24,6 +24,7 @@ class Row:
     """A question and its way through the stages.
 
     Args:
+        head: name of the fitted head that answers; None for none.
         deadline: `time.monotonic` after which nobody waits for the answer.
         done: gets the result.
         files: the row's files while they are fetched.
@@ -33,6 +34,7 @@ class Row:
 
     question: Input
     adapter: str | None
+    head: str | None
     project: int
     priority: Priority
     deadline: float

@@ -30,6 +30,7 @@ from model_server.adapters import AdapterBank
 from model_server.engine import Engine
 from model_server.family_pool import LoadedFamily, FamilyPool
 from model_server.files import Files
+from model_server.heads import Heads
 from model_server.metrics import Metrics
 from workers import evaluate, examples, lora
 
@@ -53,7 +54,9 @@ with lora.adapted(family, training_examples[0].question, None, recipe) as model:
     adapter_folders.write("p1.v1", lambda folder: model.save_pretrained(folder / "stars"))
 loaded_family = LoadedFamily(family, AdapterBank(family, adapter_folders, 10**6), FeatureCache({}))
 family_pool = FamilyPool(None, [loaded_family])
-engine = Engine(family_pool, Files(None, 0), Metrics(CollectorRegistry()), max_batch=4, max_waiting=10)
+metrics = Metrics(CollectorRegistry())
+heads = Heads(adapter_folders, metrics)
+engine = Engine(family_pool, Files(None, 0), heads, metrics, max_batch=4, max_waiting=10)
 question = problem.model_input({"text": "wow!!!"})
 row = PredictRow(kind=type(question).kind, input=question.model_dump(), adapter="p1.v1/stars")
 result = engine.submit(PredictRequest(rows=[row], timeout_s=10.0))[0].result()

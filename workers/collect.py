@@ -16,11 +16,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database import projects, task_embeddings, training_runs
+from lorabel.database import project_heads, projects, task_embeddings, task_features, training_runs
 from lorabel.database.jobs import COLLECT_LINGER_S
 from lorabel.database.store import Store, is_transient
 from lorabel.database.tables import Event, EventState, Project, TrainingRun, now
 from lorabel.errors import cut
+from workers import order_renewal
 from workers.annotations import (
     Received,
     apply_annotations,
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 EVENTS_PER_TRANSACTION = 50
 CHARACTERS_PER_TRANSACTION = 2**20
 SUBMISSIONS = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
+CHANGES = SUBMISSIONS | {"ANNOTATIONS_DELETED", "TASKS_DELETED"}
 
 
 class PostponedError(Exception):
@@ -54,12 +56,14 @@ def collect() -> None:
     for pause_s in (0.0, COLLECT_LINGER_S):
         time.sleep(pause_s)
         if apply_pending(services.store):
+            services.heads_wanted.set()
             start_due_runs(services)
 
 
 def start_due_runs(services: Services) -> None:
     for run in training_runs.request_due(services.store, services.settings):
         services.jobs.train(run.id, run.attempt)
+    order_renewal.start_due(services)
 
 
 def apply_pending(store: Store) -> int:
@@ -182,6 +186,8 @@ def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:
             else:
                 for event in group:
                     _apply_other(store, session, project, event)
+        if any(event.state == EventState.APPLIED and event.action in CHANGES for event in events):
+            project_heads.count_change(project)
 
 
 def _apply_submissions(session: Session, project: Project, events: Sequence[Event]) -> None:
@@ -218,6 +224,7 @@ def _apply_other(store: Store, session: Session, project: Project, event: Event)
             event.state = _state(delete_tasks(store, session, project.id, task_ids) > 0)
         case "PROJECT_DELETED":
             task_embeddings.delete_all(store, session, project.id)
+            task_features.delete_all(session, project.id)
             event.state = _state(not project.is_deleted)
             project.is_deleted = True
         case "START_TRAINING":

@@ -7,18 +7,20 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lorabel.contracts import Input
 from lorabel.database.tables import Annotation
 from lorabel.errors import LorabelError, MissingTargetError
-from lorabel.families.base import Family, Fetch
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.visible_when import shown_controls
 from lorabel.problems._answers import regions_of
 from lorabel.problems.base import Problem, TaskData, build_input, with_resolved_media
 from lorabel.settings import Settings
+
+if TYPE_CHECKING:  # the light worker makes examples without torch
+    from lorabel.families.base import Family, Fetch
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,25 @@ def make_plan(
     are aggregated, one annotation for each annotator. An annotation that cannot be used, for whatever reason, is
     skipped.
     """
+    examples, skipped = make_examples(problem, config, annotations, settings)
+    held_out = [example for example in examples if is_held_out(example.task_id, settings.held_out_percent)]
+    others = [example for example in examples if not is_held_out(example.task_id, settings.held_out_percent)]
+    new = [example for example in others if example.is_new]
+    old = [example for example in others if not example.is_new]
+    replayed = sample_balanced(old, lambda example: example.label_class, settings.replay_annotations, seed)
+    return TrainingPlan(new + replayed, held_out, skipped)
+
+
+def make_examples(
+    problem: Problem, config: LabelConfig, annotations: Iterable[Annotation], settings: Settings
+) -> tuple[list[TrainingExample], dict[int, str]]:
+    """One example per task that has a usable annotation, by when the newest annotation of the task arrived.
+
+    Which annotations of a task count is said in `make_plan`.
+
+    Returns:
+        The examples, and annotation id -> why the annotation cannot be used.
+    """
     annotations = list(annotations)
     examples: list[TrainingExample] = []
     skipped = {annotation.id: NO_TASK for annotation in annotations if annotation.task_id is None}
@@ -97,12 +118,7 @@ def make_plan(
         example, reasons = _example_of_task(problem, config, task_annotations, settings)
         examples += [] if example is None else [example]
         skipped |= reasons
-    held_out = [example for example in examples if is_held_out(example.task_id, settings.held_out_percent)]
-    others = [example for example in examples if not is_held_out(example.task_id, settings.held_out_percent)]
-    new = [example for example in others if example.is_new]
-    old = [example for example in others if not example.is_new]
-    replayed = sample_balanced(old, lambda example: example.label_class, settings.replay_annotations, seed)
-    return TrainingPlan(new + replayed, held_out, skipped)
+    return examples, skipped
 
 
 def sample_balanced(items: Sequence[T], class_of: Callable[[T], Hashable], most: int, seed: int) -> list[T]:
@@ -123,7 +139,7 @@ def sample_balanced(items: Sequence[T], class_of: Callable[[T], Hashable], most:
 
 
 def prepare(
-    examples: Sequence[TrainingExample], family: Family, resolve: Callable[[Any], Any], fetch: Fetch
+    examples: Sequence[TrainingExample], family: "Family", resolve: Callable[[Any], Any], fetch: "Fetch"
 ) -> tuple[list[PreparedExample], dict[int, str]]:
     """Fetch and prepare the examples in threads.
 

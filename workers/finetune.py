@@ -16,12 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
-from lorabel.database import projects, training_runs, versions
+from lorabel.database import project_heads, projects, training_runs, versions
+from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
 from lorabel.database.tables import (
     Annotation,
     ModelVersion,
@@ -88,7 +88,7 @@ def _train(services: Services, run: TrainingRun) -> None:
     tracking.check_tracker(services.settings.tracker)
     recipe = lora.Recipe.from_settings(services.settings, str(precision).removeprefix("torch."))
     training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
-    services.adapter_folders.remove_leftovers(f"p{project.id}.")
+    services.adapter_folders.remove_leftovers(f"p{project.id}.v")
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         attempts = {}
         for problem in bound.bindings:
@@ -118,7 +118,7 @@ def _train_problem(
     live = _live_folder(services, project, problem, family)
     resolve = services.authorizations.resolver(project, services.settings)
     context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run))
-    folder = scratch / _folder_name(problem.from_name)
+    folder = scratch / tag_folder(problem.from_name)
     report = _reporter(services, run)
     parameters = {
         **asdict(recipe),
@@ -126,7 +126,7 @@ def _train_problem(
         "base_model": family.source,
         "parent": version_name(project.id, project.live_number),
     }
-    name = f"{run_name(run)}/{_folder_name(problem.from_name)}"
+    name = f"{run_name(run)}/{tag_folder(problem.from_name)}"
     with tracking.tracked(services.settings, name, family.device, parameters) as tracker:
 
         def report_step(progress: lora.Progress) -> None:
@@ -220,6 +220,7 @@ def _conclude(
             session.flush()
             if version.state == VersionState.CANDIDATE:
                 versions.make_live(session, project, version.number)
+                project_heads.count_all_again(project)
             log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
     if version is not None and version.state == VersionState.LIVE:
         services.jobs.look_ahead(project.id)
@@ -233,7 +234,8 @@ def _write_version(
         last_number = services.adapter_folders.last_number(project.id)
         number = max(versions.next_number(session, project.id), last_number + 1)
         version = _version(session, project, number, run, candidates)
-    services.adapter_folders.write(version.name, lambda folder: _copy(scratch, folder))
+    heads = _heads_of_now(services, project, version)
+    services.adapter_folders.write(version.name, lambda folder: _copy(scratch, heads, folder))
     if version.state == VersionState.CANDIDATE:
         new_adapters = {tag: name for tag, name in version.adapters.items() if name.startswith(f"{version.name}/")}
         try:
@@ -293,7 +295,7 @@ def _version(
         },
         adapters={
             **(live.adapters if live else {}),
-            **{tag: f"{name}/{_folder_name(tag)}" for tag in changed},
+            **{tag: f"{name}/{tag_folder(tag)}" for tag in changed},
         },
         metrics={
             "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
@@ -347,14 +349,33 @@ def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **c
         session.connection().execute(update(Annotation).where(*is_unchanged).values(**columns), parameters)
 
 
-def _copy(scratch: Path, folder: Path) -> None:
+def _heads_of_now(services: Services, project: Project, version: ModelVersion) -> dict[str, bytes]:
+    """from_name -> the file of the head that answers now; what it was fitted on is noted in the version's row."""
+    with services.store.read() as session:
+        project = projects.get(session, project.id)
+        heads = project_heads.answering(session, project)
+    try:
+        files = {
+            tag: services.adapter_folders.read_head(f"{row.folder}/{tag_folder(tag)}")
+            for tag, row in heads.items()
+        }
+    except NotFoundError as error:
+        log.warning("%s has no heads: %s", version.name, error)
+        return {}
+    record = project_heads.record_of(project, heads)
+    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: record}
+    if heads:
+        tags = ", ".join(sorted(heads))
+        version.metrics["decision"] += f"; compared without heads, which answer for {tags}"
+    return files
+
+
+def _copy(scratch: Path, heads: dict[str, bytes], folder: Path) -> None:
     for adapter in scratch.iterdir():
         shutil.copytree(adapter, folder / adapter.name)
-
-
-def _folder_name(from_name: str) -> str:
-    """A single folder's name for any name of a control tag: `..` must not lead out of the version's folder."""
-    return quote(from_name, safe="").replace(".", "%2E")
+    for tag, file in heads.items():
+        (folder / tag_folder(tag)).mkdir(exist_ok=True)
+        (folder / tag_folder(tag) / HEAD_FILE).write_bytes(file)
 
 
 def _reporter(services: Services, run: TrainingRun) -> Callable[[lora.Progress], None]:

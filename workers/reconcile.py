@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
-from lorabel.database import projects, training_runs
+from lorabel.database import project_heads, projects, training_runs
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, now
 from lorabel.errors import LabelStudioError
@@ -163,12 +163,17 @@ def _compare_tasks(
     # A deletion cannot be undone, so Label Studio is asked about each annotation.
     deleted_ids = [annotation_id for annotation_id in unlisted_ids if not client.has_annotation(annotation_id)]
     with services.store.write() as session:
-        session.get_one(Project, project_id, with_for_update=True)
+        project = session.get_one(Project, project_id, with_for_update=True)
         deleted = delete_annotations(session, project_id, deleted_ids)
+        if deleted:
+            project_heads.count_change(project)
     return Difference(added, deleted)
 
 
 def _add(services: Services, project_id: int, batch: list[Received]) -> int:
     with services.store.write() as session:
-        session.get_one(Project, project_id, with_for_update=True)
-        return sum(apply_annotations(session, project_id, batch))
+        project = session.get_one(Project, project_id, with_for_update=True)
+        added = sum(apply_annotations(session, project_id, batch))
+        if added:
+            project_heads.count_change(project)
+        return added

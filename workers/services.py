@@ -5,6 +5,7 @@ RQ calls a job by its dotted path with JSON arguments, so a job gets its service
 
 import logging
 import os
+import threading
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +42,7 @@ class Services:
     """Settings, database, queues and clients of this process.
 
     Args:
+        heads_wanted: is set when annotations may have changed, so that heads must be fitted (light worker).
         predicted_ahead: by project id; an entry expires after AHEAD_TTL_S. Not thread-safe: only the look-ahead's
             thread uses it.
     """
@@ -52,6 +54,7 @@ class Services:
     fetcher: Fetcher
     model_client: ModelClient
     authorizations: Authorizations
+    heads_wanted: threading.Event = field(default_factory=threading.Event)
     predicted_ahead: TTLCache[int, PredictedAhead] = field(
         default_factory=lambda: TTLCache(AHEAD_PROJECTS, AHEAD_TTL_S)
     )

@@ -1,7 +1,8 @@
 """An RQ worker that runs its jobs in its own process: `python -m workers.worker light|train|bulk`.
 
-`light` applies events and sweeps. `train` trains, and keeps base models loaded between runs. `bulk` predicts whole
-projects, and tasks ahead of the annotator. Several workers of each kind can share a database and a Redis.
+`light` applies events, fits heads and sweeps. `train` trains, and keeps base models loaded between runs. `bulk`
+predicts whole projects, and tasks ahead of the annotator. Several workers of each kind can share a database and a
+Redis.
 """
 
 import logging
@@ -20,6 +21,7 @@ from rq.timeouts import TimerDeathPenalty
 from lorabel import logs
 from lorabel.database.jobs import BULK, JOB_FUNCTIONS, LIGHT, LOOKAHEAD, TRAIN, Jobs
 from lorabel.settings import Settings
+from workers.head_fitting import fit_forever
 from workers.requeue_sweep import sweep_forever
 from workers.services import Services
 
@@ -98,6 +100,8 @@ def main(queue_name: str) -> None:
     stop = threading.Event()
     if queue_name == LIGHT:
         threading.Thread(target=sweep_forever, args=(services, stop), name="sweep", daemon=True).start()
+        # A thread of its own, because events must be applied while the heads of a large project are fitted.
+        threading.Thread(target=fit_forever, args=(services, stop), name="heads", daemon=True).start()
     elif queue_name == TRAIN:
         os.nice(TRAINING_NICENESS)
         services.warm_up()

@@ -1,25 +1,33 @@
-"""The folders of trained adapters. A version's folder appears complete or not at all.
+"""The folders of trained adapters and of fitted heads. A folder appears complete or not at all.
 
-`p12.v3/label/` holds the adapter of version 3 of project 12 for control tag `label`, in PEFT's format:
+`p12.v3/label/` holds the adapter of version 3 of project 12 for control tag `label`, in PEFT's format, and beside
+it the head that answered when the version was made. `p12.h7/` holds heads that were fitted after an annotation:
 
     p12.v3/label/adapter_config.json
     p12.v3/label/adapter_model.safetensors
+    p12.v3/label/head.safetensors
+    p12.h7/label/head.safetensors
 """
 
+import errno
 import os
 import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 from uuid import uuid4
 
 from lorabel.errors import NotFoundError
 
 NAME = re.compile(r"p[0-9]{1,10}\.v[0-9]{1,10}/[^/\x00]+")
+HEAD_NAME = re.compile(r"p[0-9]{1,10}\.[vh][0-9]{1,10}/[^/\x00]+")
 VERSION = re.compile(r"p([0-9]{1,10})\.v([0-9]{1,10})")
+HEADS = re.compile(r"p([0-9]{1,10})\.h([0-9]{1,10})")
+HEAD_FILE = "head.safetensors"
 LONGEST_FILE_NAME = 255  # bytes, on the file systems of Linux
 LONGEST_SHOWN_NAME = 80
 
@@ -51,13 +59,30 @@ class AdapterFolders:
         Raises:
             NotFoundError: there is no such adapter, or the name is not of this form.
         """
-        if not _is_name(name):
+        if not _is_name(NAME, name):
             shown = name[:LONGEST_SHOWN_NAME]
             raise NotFoundError(f"{shown!r} is no adapter name; expected p<project>.v<n>/<control tag>")
         folder = self.root / name
         if not (folder / "adapter_config.json").is_file():
             raise NotFoundError(f"adapter {name!r} is not in {self.root}; was the folder moved or deleted?")
         return folder
+
+    def read_head(self, name: str) -> bytes:
+        """The file of a fitted head.
+
+        Args:
+            name: `p<project>.h<n>/<control tag>`, or `p<project>.v<n>/<control tag>` for a version's.
+
+        Raises:
+            NotFoundError: there is no such head, or the name is not of this form.
+        """
+        if not _is_name(HEAD_NAME, name):
+            shown = name[:LONGEST_SHOWN_NAME]
+            raise NotFoundError(f"{shown!r} is no name of a head; expected p<project>.h<n>/<control tag>")
+        try:
+            return (self.root / name / HEAD_FILE).read_bytes()
+        except OSError as error:
+            raise NotFoundError(f"head {name!r} cannot be read from {self.root}: {error.strerror}") from error
 
     def write(self, version: str, write_into: Callable[[Path], None]) -> None:
         """Write a version's folder: fill a temporary folder, flush it to the disk, and rename it.
@@ -66,7 +91,7 @@ class AdapterFolders:
         weights under the adapter's name.
 
         Args:
-            version: name of the version, `p<project>.v<n>`.
+            version: name of the version, `p<project>.v<n>`, or of heads, `p<project>.h<n>`.
             write_into: writes the adapters into the folder that it is called with.
 
         Raises:
@@ -82,7 +107,7 @@ class AdapterFolders:
             for path in sorted(temporary.rglob("*"), reverse=True):
                 _flush(path)
             _flush(temporary)
-            temporary.rename(final)
+            _rename(temporary, final)
             _flush(self.root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -91,6 +116,25 @@ class AdapterFolders:
         """The largest n of a project's folders `p<project>.v<n>`; 0 if it has none."""
         versions = (VERSION.fullmatch(folder.name) for folder in self.root.glob(f"p{project_id}.v*"))
         return max((int(version[2]) for version in versions if version), default=0)
+
+    def head_numbers(self, project_id: int) -> list[int]:
+        """The numbers n of a project's folders of heads `p<project>.h<n>`, sorted."""
+        matches = (HEADS.fullmatch(folder.name) for folder in self.root.glob(f"p{project_id}.h*"))
+        return sorted(int(match[2]) for match in matches if match)
+
+    def prune_heads(self, project_id: int, kept: int, kept_s: float, except_number: int) -> None:
+        """Remove old folders of a project's heads. Several processes may do this at once.
+
+        Args:
+            kept: the newest folders, of this number, stay, and so do younger ones than `kept_s` seconds.
+            except_number: of the folder whose heads answer; it stays.
+        """
+        cutoff = datetime.now(UTC) - timedelta(seconds=kept_s)
+        for number in self.head_numbers(project_id)[:-kept]:
+            name = heads_folder(project_id, number)
+            with suppress(FileNotFoundError):
+                if number != except_number and self.written_at(name) < cutoff:
+                    self.remove(name)
 
     def list_versions(self) -> list[VersionFolder]:
         """The folders of versions, also those that no row names, by project and number."""
@@ -121,7 +165,7 @@ class AdapterFolders:
 
     def remove_old_temporary(self, before: datetime) -> list[str]:
         """Remove the temporary folders that were written before a time. Returns their names."""
-        old = [folder.name for folder in self.root.glob(".p*.v*.*") if self.written_at(folder.name) < before]
+        old = [folder.name for folder in self.root.glob(".p*.[vh]*.*") if self.written_at(folder.name) < before]
         for name in old:
             shutil.rmtree(self.root / name, ignore_errors=True)
         return old
@@ -130,18 +174,38 @@ class AdapterFolders:
         """Delete the temporary folders that killed runs left. Only safe while no such run is writing.
 
         Args:
-            version_prefix: e.g. `p12.` for all versions of project 12.
+            version_prefix: e.g. `p12.v` for all versions of project 12.
         """
         for folder in self.root.glob(f".{version_prefix}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_name(name: str) -> bool:
+def tag_folder(from_name: str) -> str:
+    """A single folder's name for any name of a control tag: `..` must not lead out of the version's folder."""
+    return quote(from_name, safe="").replace(".", "%2E")
+
+
+def heads_folder(project_id: int, number: int) -> str:
+    """The name of a folder of heads, e.g. `p12.h7`."""
+    return f"p{project_id}.h{number}"
+
+
+def _is_name(pattern: re.Pattern[str], name: str) -> bool:
     """Whether a text has the form of an adapter's name, and a file system can have a folder of that name."""
-    if not NAME.fullmatch(name):
+    if not pattern.fullmatch(name):
         return False
     tag = name.partition("/")[2]
     return tag not in (".", "..") and len(tag.encode(errors="replace")) <= LONGEST_FILE_NAME
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    """Raises FileExistsError: somebody else has written the folder meanwhile."""
+    try:
+        temporary.rename(final)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(f"{final} exists; a version's folder is never replaced") from error
+        raise
 
 
 def _flush(path: Path) -> None:

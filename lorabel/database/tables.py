@@ -15,6 +15,8 @@ from lorabel.database.base_table import Json, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
 from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex
 from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
+from lorabel.database.head_tables import ProjectHead as ProjectHead
+from lorabel.database.head_tables import TaskFeatures as TaskFeatures
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.states import BulkRunKind as BulkRunKind
 from lorabel.database.states import EventState as EventState
@@ -72,6 +74,11 @@ class Project(Table):
         compared_at: Label Studio's time at the start of the last comparison; the next reads what changed since.
         compared_fully_at: when all annotations were last compared.
         uncounted: how many more annotations Label Studio counted after that comparison than there are here.
+        annotation_revision: counts the transactions that changed annotations.
+        head_revision: `annotation_revision` at which the heads were fitted.
+        head_number: n of the newest of the heads that answer, `p<id>.h<n>`; 0 if none does.
+        head_config: the label config for which the heads were fitted. Under another they do not answer.
+        heads_restored_at: when people made the live version live, with its heads of then; None after a run did.
     """
 
     __tablename__ = "project"
@@ -92,6 +99,11 @@ class Project(Table):
     compared_at: Mapped[datetime | None]
     compared_fully_at: Mapped[datetime | None]
     uncounted: Mapped[int | None]
+    annotation_revision: Mapped[int] = mapped_column(default=0)
+    head_revision: Mapped[int] = mapped_column(default=0)
+    head_number: Mapped[int] = mapped_column(default=0)
+    head_config: Mapped[str | None] = mapped_column(Text)
+    heads_restored_at: Mapped[datetime | None]
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -99,6 +111,16 @@ class Project(Table):
     @property
     def live_version(self) -> str:
         return version_name(self.id, self.live_number)
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether fitted heads answer for some control tags."""
+        return self.head_number > 0 and self.head_config == self.label_config
+
+    @property
+    def served_version(self) -> str:
+        """Name of what answers now, which Label Studio stores with predictions: `p12.v3.h7`, or `p12.v3`."""
+        return served_name(self, self.live_number)
 
     @property
     def both_ids(self) -> str:
@@ -366,6 +388,12 @@ class UnreadableTask(Table):
     seen_at: Mapped[datetime] = mapped_column(default=now)
 
 
+def served_name(project: Project, number: int) -> str:
+    """The name under which Label Studio stores predictions of a version with the heads that answer now."""
+    name = version_name(project.id, number)
+    return f"{name}.h{project.head_number}" if project.has_heads else name
+
+
 def version_name(project_id: int, number: int) -> str:
-    """The name that Label Studio stores with predictions, e.g. `p12.v3`."""
+    """The name of a version, e.g. `p12.v3`."""
     return f"p{project_id}.v{number}"

@@ -18,11 +18,13 @@ class PredictRow(Message):
     Attributes:
         kind: names the class of the input, see `Contract.kind`.
         adapter: name of the adapter that answers, such as `p1.v2/label`; None for the base model.
+        head: name of the fitted head that answers, such as `p1.h7/label`; None for none.
     """
 
     kind: str
     input: dict[str, Any]
     adapter: str | None = None
+    head: str | None = None
 
 
 class Priority(StrEnum):

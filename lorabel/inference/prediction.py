@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from lorabel.contracts import Input, MediaRef
-from lorabel.database import versions
-from lorabel.database.tables import Project, version_name
+from lorabel.contracts import Input, MediaRef, SpansInput
+from lorabel.database import project_heads, versions
+from lorabel.database.adapter_folders import tag_folder
+from lorabel.database.tables import Project, served_name
+from lorabel.database.task_features import labels_digest
 from lorabel.errors import UnreadableError, cut
+from lorabel.feature_contracts import FeaturesInput
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
@@ -35,12 +38,21 @@ READING_PART = 0.5
 LATE = "the time for one prediction is up (PREDICT_TIMEOUT_S)"
 
 
+class Head(NamedTuple):
+    """A fitted head, by the name of its file, and the digest of the labels that it answers for."""
+
+    name: str
+    labels: str
+
+
 @dataclass(frozen=True)
 class ProjectModel:
     """One version of a project's model.
 
     Attributes:
+        version: name of what answers, under which Label Studio stores predictions (`Project.served_version`).
         adapters: by control tag the name of the adapter that answers; the base model answers for other tags.
+        heads: by control tag the fitted head that answers, on the base model and without the adapter.
         temperatures: by control tag the temperature that calibrates its scores; none for tags that nothing has
             calibrated.
         bound: the label config with the problems that serve it.
@@ -49,13 +61,14 @@ class ProjectModel:
     project_id: int
     version: str
     adapters: dict[str, str]
+    heads: dict[str, Head]
     temperatures: dict[str, float]
     bound: BoundConfig
     settings: Settings
 
     @classmethod
     def of(cls, session: Session, project: Project, settings: Settings, number: int | None = None) -> Self:
-        """Load version `number` of the project, by default the live version.
+        """Load version `number` of the project, by default the live version, with the heads that answer now.
 
         Raises:
             LabelConfigError: the label config cannot be read.
@@ -65,7 +78,12 @@ class ProjectModel:
         version = versions.get(session, project.id, number) if number else None
         adapters = {} if version is None else version.adapters
         temperatures = {} if version is None else versions.temperatures(version)
-        return cls(project.id, version_name(project.id, number), adapters, temperatures, bound, settings)
+        heads = {
+            from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels)
+            for from_name, row in project_heads.answering(session, project).items()
+        }
+        name = served_name(project, number)
+        return cls(project.id, name, adapters, heads, temperatures, bound, settings)
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,7 @@ class Question:
 
     Attributes:
         adapter: name of the adapter that answers; None for the base model.
+        head: name of the fitted head that answers; None for none.
         temperature: for the output's probabilities, as the version was calibrated; None if it was not.
     """
 
@@ -107,12 +126,13 @@ class Question:
     data: TaskData
     contract: Input
     adapter: str | None
+    head: str | None = None
     temperature: float | None = None
 
     def row(self) -> PredictRow:
         """The question as a row of a request to the model server."""
         contract = self.contract.model_dump(mode="json")
-        return PredictRow(kind=self.contract.kind, input=contract, adapter=self.adapter)
+        return PredictRow(kind=self.contract.kind, input=contract, adapter=self.adapter, head=self.head)
 
 
 def predict(
@@ -173,10 +193,22 @@ def _questions(
         except UnreadableError as error:
             questions.append(Unreadable(str(error), error.is_permanent, _is_late(error)))
         else:
-            name = binding.from_name
-            temperature = model.temperatures.get(name)
-            questions.append(Question(binding, data, contract, model.adapters.get(name), temperature))
+            questions.append(_question(model, binding, data, contract))
     return questions
+
+
+def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: Input) -> Question:
+    """A head answers on the base model, without the adapter, and needs no temperature: it is calibrated.
+
+    An adapter for spans stays: it has learned more about words than a head on the base model can.
+    """
+    name = binding.from_name
+    head = model.heads.get(name)
+    if isinstance(contract, SpansInput) and name in model.adapters:
+        head = None
+    if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
+        return Question(binding, data, contract, None, head.name)
+    return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
 
 
 def _is_late(error: UnreadableError) -> bool:

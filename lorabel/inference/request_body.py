@@ -126,7 +126,8 @@ def _contents_of(row: PredictRow) -> list[dict[str, Any]]:
 
 def _encoded_row(row: PredictRow, indices: Sequence[int]) -> bytes:
     references = {"contents": indices} if indices else {}
-    return _json({"kind": row.kind, "input": {**row.input, **references}, "adapter": row.adapter})
+    head = {} if row.head is None else {"head": row.head}
+    return _json({"kind": row.kind, "input": {**row.input, **references}, "adapter": row.adapter, **head})
 
 
 def _sizes(row: PredictRow) -> dict[str, int]:

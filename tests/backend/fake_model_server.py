@@ -27,6 +27,8 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
+from lorabel.families.spans.words import find_words
+from lorabel.feature_contracts import Features, FeaturesInput, SpanFeaturesInput
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -56,7 +58,8 @@ class FakeModelServer:
         wait_s: seconds that an answer takes.
         disconnected: number of requests whose client disconnected before the answer.
         outputs: outputs by a part of the picture's address, instead of the usual output.
-        space: the space of the embeddings.
+        featured: the questions for features.
+        space: the space of the embeddings and of the features.
         text_space: the space of questions that are about texts only and compared with texts only, as if another
             family answered them; None if it is `space`.
         families: the families that are loaded.
@@ -73,6 +76,7 @@ class FakeModelServer:
         self.disconnected = 0
         self.outputs: dict[str, Any] = {}
         self.embedded: list[PredictRow] = []
+        self.featured: list[FeaturesInput] = []
         self.space = "fake one"
         self.text_space: str | None = None
         self.families: list[FamilyInfo] = []
@@ -111,6 +115,27 @@ class FakeModelServer:
         embedding = Embedding(space=space, float16=base64.b64encode(float16).decode())
         return RowResult(output=embedding.model_dump())
 
+    def features(self, row: PredictRow) -> Features:
+        """For each content, or word, those of `embedding`, and a little that depends on all that it shows."""
+        if row.kind == SpanFeaturesInput.kind:
+            text = str(row.input["contents"][0]["text"])
+            parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
+        else:
+            question = FeaturesInput.model_validate(row.input)
+            self.featured.append(question)
+            parts = [
+                content.media.url.rsplit("/", 1)[-1] if content.media else str(content.text)
+                for content in question.contents
+            ]
+            logits = np.log(_scores(parts[0], [texts[0] for texts in question.labels]))
+        vectors = np.stack([_vector(part) for part in parts]).astype("<f2")
+        return Features(
+            space=self.space,
+            dim=vectors.shape[1],
+            float16=base64.b64encode(vectors.tobytes()).decode(),
+            logits=tuple(logits.tolist()),
+        )
+
     def preload(self) -> Response:
         self.preloaded += PreloadRequest.model_validate_json(request.get_data()).adapters
         return Response("{}", self.status, content_type="application/json")
@@ -131,9 +156,17 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: 403", is_permanent=False))
         if "broken" in url:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
+        if row.kind in (FeaturesInput.kind, SpanFeaturesInput.kind):
+            return RowResult(output=self.features(row).model_dump())
         if row.kind != LabelsInput.kind:
             return RowResult(output=SILENT[row.kind].model_dump())
         return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})
+
+
+def _vector(shown: str) -> np.ndarray:
+    noise = np.random.default_rng(list(shown.encode())).normal(0, 0.1, len(AXES))
+    vector = np.array([0.1, *(float(axis in shown) for axis in AXES)]) + [0.0, *noise]
+    return np.asarray(vector / np.linalg.norm(vector))
 
 
 def _scores(url: str, texts: list[str]) -> list[float]:

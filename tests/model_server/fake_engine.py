@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from lorabel.contracts import LabelScores, LabelsInput, MediaRef, media_of
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Fetch
 from lorabel.families.cache import FeatureCache
@@ -19,6 +21,7 @@ from lorabel.inference.messages import PredictRequest, PredictRow, Priority, Row
 from model_server.engine import Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
+from model_server.heads import Heads
 from model_server.metrics import Metrics
 from tests import questions
 from tests.questions import about_picture
@@ -117,7 +120,8 @@ def make_engine(family: FakeFamily, on_failure: Callable[[], None] = lambda: Non
     sizes = {"max_batch": 8, "max_waiting": 100, **limits}
     family_pool = FamilyPool(load_no_family, [loaded_family])
     metrics = Metrics(CollectorRegistry())
-    return Engine(family_pool, Files(fetch, 0), metrics, on_failure=on_failure, **sizes)
+    heads = Heads(AdapterFolders(Path("/nowhere")), metrics)
+    return Engine(family_pool, Files(fetch, 0), heads, metrics, on_failure=on_failure, **sizes)
 
 
 def row(url: str | int, **fields: Any) -> PredictRow:

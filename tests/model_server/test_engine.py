@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lorabel.contracts import MediaRef
+from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import (
     MOST_REASON_CHARACTERS,
     LorabelError,
@@ -23,6 +24,7 @@ from lorabel.inference.messages import Priority
 from model_server.engine import BACKGROUND_BATCH_S, MAX_IN_PROGRESS, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
+from model_server.heads import Heads
 from model_server.metrics import Metrics
 from model_server.rows import failure_of
 from tests.model_server.fake_engine import (
@@ -248,9 +250,9 @@ def test_cancelled_rows_make_room_for_later_rows_of_their_project(family: FakeFa
     family.open.set()
     loaded_family = LoadedFamily(cast(Any, family), cast(Any, FakeBank()), FeatureCache({}))
     family_pool = FamilyPool(load_no_family, [loaded_family])
-    engine = Engine(
-        family_pool, Files(fetch_slowly, 0), Metrics(CollectorRegistry()), max_batch=8, max_waiting=1000
-    )
+    metrics = Metrics(CollectorRegistry())
+    heads = Heads(AdapterFolders(Path("/nowhere")), metrics)
+    engine = Engine(family_pool, Files(fetch_slowly, 0), heads, metrics, max_batch=8, max_waiting=1000)
     hanging = submit(
         engine, [row(f"http://hanging/{i}") for i in range(2 * MAX_IN_PROGRESS)], priority=Priority.BULK
     )

@@ -29,10 +29,15 @@ RIDGES = (0.1, 1.0)
 EXPERT, TRUSTED, DISTRUSTED = (0.1, 0.1), (1.0, 0.5), (0.05, 0.1)
 # Most examples on which the experts are weighed. More would cost time, and the weights are few.
 MOST_JUDGED = 1000
+# Of how many examples the mean spread of all features counts in the spread of each. Without it, features that
+# happen to be alike in the first two examples would decide.
+SPREAD_PRIOR = 3.0
 FOLDS = 5
 # Zero-shot logits are scaled down to this root mean square, so that one confident mistake does not decide.
 ZERO_SHOT_SPREAD = 4.0
 TINY = 1e-9
+# Scores below this part of what they could be are rounding errors.
+VANISHING = 1e-6
 
 
 def fit_choices(
@@ -81,7 +86,7 @@ def fit_choices(
 
 @dataclass(frozen=True)
 class _Space:
-    """The examples with each feature centred and divided by its spread, rotated if there are fewer than features.
+    """The examples, each feature centred and divided by its spread; rotated if they are fewer than the features.
 
     Args:
         centre: (dim,).
@@ -98,8 +103,10 @@ class _Space:
     @classmethod
     def of(cls, rows: Array) -> Self:
         count, dim = rows.shape
-        centre, spread = rows.mean(0), rows.std(0) * np.sqrt(dim)
-        scaled = (rows - centre) / np.where(spread > TINY, spread, 1.0)
+        centre, variances = rows.mean(0), rows.var(0)
+        variances = (count * variances + SPREAD_PRIOR * variances.mean()) / (count + SPREAD_PRIOR)
+        spread = np.maximum(np.sqrt(dim * variances), TINY)
+        scaled = (rows - centre) / spread
         if count >= dim:
             return cls(centre, spread, scaled, None)
         products = scaled @ scaled.T
@@ -114,7 +121,7 @@ class _Space:
         """Return weights, (dim, labels), and bias for features, from those for coordinates."""
         if self.root is not None:
             weights = self.scaled.T @ solve_triangular(self.root, weights, lower=True, trans=1)
-        weights = weights / np.where(self.spread > TINY, self.spread, 1.0)[:, None]
+        weights = weights / self.spread[:, None]
         return weights, bias - self.centre @ weights
 
 
@@ -130,7 +137,9 @@ def _experts(
     experts = _fit(rows, shares, judged, dim)
     if folds is None:
         is_known = shares.sum(0) - shares[judged] > TINY
-        return [_scaled(expert, np.where(is_known, expert.scores_without, np.nan)) for expert in experts]
+        return [
+            _scaled(expert, np.where(is_known, expert.scores_without, np.nan), rows[judged]) for expert in experts
+        ]
     scores = np.full((len(experts), *shares.shape), np.nan)
     for fold in np.unique(folds):
         held_out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
@@ -138,7 +147,7 @@ def _experts(
         if len(known) > 1:
             for position, expert in enumerate(_fit(rows[rest], shares[np.ix_(rest, known)], rest[:0], dim)):
                 scores[position][np.ix_(held_out, known)] = rows[held_out] @ expert.weights + expert.bias
-    return [_scaled(expert, part[judged]) for expert, part in zip(experts, scores, strict=True)]
+    return [_scaled(expert, part[judged], rows[judged]) for expert, part in zip(experts, scores, strict=True)]
 
 
 def _fit(rows: Array, shares: Array, judged: NDArray[np.intp], dim: int) -> list[Expert]:
@@ -149,12 +158,21 @@ def _fit(rows: Array, shares: Array, judged: NDArray[np.intp], dim: int) -> list
     ]
 
 
-def _scaled(expert: Expert, scores: Array) -> Expert:
-    """Centre scores that are known, and divide everything by their root mean square."""
+def _scaled(expert: Expert, scores: Array, rows: Array) -> Expert:
+    """Centre scores that are known, and divide everything by their root mean square.
+
+    Where every label has a single example, no score without the example says anything: all are 0. Then everything
+    is divided by the root mean square of the scores with the example.
+
+    Args:
+        rows: the judged examples.
+    """
     is_known = ~np.isnan(scores)
     means = np.where(is_known, scores, 0.0).sum(1, keepdims=True) / np.maximum(is_known.sum(1, keepdims=True), 1)
     centred = np.where(is_known, scores - means, 0.0)
-    scale = 1 / max(_root_mean_square(centred), TINY)
+    with_example = max(_root_mean_square(_centred(rows @ expert.weights + expert.bias)), TINY)
+    without = _root_mean_square(centred)
+    scale = 1 / (without if without > VANISHING * with_example else with_example)
     return Expert(scale * expert.weights, scale * expert.bias, scale * centred)
 
 

@@ -154,6 +154,15 @@ def test_copies_of_one_group_do_not_make_the_head_sure() -> None:
     assert grouped.max(1).mean() < 0.65 < 0.8 < fooled.max(1).mean()
 
 
+def test_feature_that_is_alike_in_the_first_two_examples_does_not_decide() -> None:
+    features, _, classes = blobs(200, 2)
+    features[:2, 0] = (0.1, 0.1001)
+    features[2:, 0] = np.random.default_rng(3).normal(size=198) / DIM**0.5
+    head = fit_choices(features[:2], np.zeros((2, 2), np.float32), one_hot(classes[:2], 2), None)
+    answers = probabilities(head, features[2:], np.zeros((198, 2), np.float32))
+    assert (answers.argmax(1) == classes[2:]).mean() > 0.9
+
+
 def test_equal_features_are_no_obstacle() -> None:
     features, zero_shot, classes = blobs(8, 2)
     same = np.tile(features[:1], (8, 1))
@@ -172,3 +181,26 @@ def test_ten_thousand_annotations() -> None:
     features, zero_shot, classes = blobs(10_000, 3)
     head = fit_choices(features, zero_shot, one_hot(classes, 3), None)
     assert (probabilities(head, features, zero_shot).argmax(1) == classes).mean() > 0.95
+
+
+def test_one_example_of_each_label_gives_ordinary_logits_that_are_right() -> None:
+    """Without the example no score says anything. The scores must not be blown up to make up for that."""
+    features, _, classes = blobs(40, 2)
+    wrong = np.eye(2, dtype=np.float32)[1 - classes] * 5
+    head = fit_choices(features[:2], wrong[:2], one_hot(classes[:2], 2))
+    assert head is not None
+    logits = head.logits(features, wrong)
+    assert np.abs(logits).max() < 10
+    assert (logits.argmax(1) == classes).mean() > 0.9
+
+
+def test_features_in_which_two_examples_are_alike_do_not_decide() -> None:
+    """The examples differ in one feature. The others are noise, and the two happen to be close in most of them."""
+    generator = np.random.default_rng(0)
+    noise = np.concatenate([generator.normal(0, 1e-4, (2, DIM - 1)), generator.normal(0, 0.3, (60, DIM - 1))])
+    classes = np.arange(62) % 2
+    features = np.concatenate([np.where(classes, 1.0, -1.0)[:, None], noise], 1).astype(np.float32)
+    zero_shot = np.zeros((62, 2), np.float32)
+    head = fit_choices(features[:2], zero_shot[:2], one_hot(classes[:2], 2))
+    assert head is not None
+    assert (head.logits(features, zero_shot).argmax(1) == classes).mean() > 0.95

@@ -1,0 +1,125 @@
+"""Rows of the fitted heads that answer, and which projects need theirs fitted anew.
+
+A project's heads are a function of its annotations and its label config. `Project.annotation_revision` counts the
+changes of annotations, `Project.head_revision` says up to which of them the heads were fitted.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
+
+from lorabel.database import versions
+from lorabel.database.tables import Project, ProjectHead, now
+
+VERSION_HEADS = "heads"
+"""Key of `ModelVersion.metrics`: by control tag, what the head was fitted on that is stored with the version."""
+
+# `Project.head_revision` if features were missing when the heads were fitted, so that they are fitted again.
+INCOMPLETE = -1
+
+
+def count_change(project: Project) -> None:
+    """Note that annotations were changed, in the same transaction. The caller has locked the project's row."""
+    project.annotation_revision += 1
+
+
+def list_due(session: Session) -> list[int]:
+    """The ids of the projects whose annotations or label configs have changed since their heads were fitted."""
+    is_due = or_(
+        Project.annotation_revision != Project.head_revision,
+        Project.label_config.is_distinct_from(Project.head_config),
+    )
+    due = select(Project.id).where(Project.is_deleted.is_(False), Project.label_config.is_not(None), is_due)
+    return list(session.scalars(due.order_by(Project.id)))
+
+
+def of_project(session: Session, project_id: int) -> dict[str, ProjectHead]:
+    """from_name -> the newest head, whether or not it answers under the present label config."""
+    rows = select(ProjectHead).where(ProjectHead.project_id == project_id)
+    return {row.from_name: row for row in session.scalars(rows)}
+
+
+def list_all(session: Session) -> list[ProjectHead]:
+    """The heads of all projects."""
+    return list(session.scalars(select(ProjectHead).order_by(ProjectHead.project_id, ProjectHead.from_name)))
+
+
+def answering(session: Session, project: Project) -> dict[str, ProjectHead]:
+    """from_name -> the head that answers now. Control tags without a head are missing."""
+    return of_project(session, project.id) if project.has_heads else {}
+
+
+def replace(session: Session, project: Project, heads: Mapping[str, ProjectHead], number: int) -> None:
+    """Make these the heads of the project. The caller has locked the project's row.
+
+    Args:
+        heads: by control tag, with a head for each that has one.
+        number: of the newest of them; 0 if there is none.
+    """
+    session.execute(delete(ProjectHead).where(ProjectHead.project_id == project.id))
+    session.add_all(heads.values())
+    project.head_number = number
+
+
+def record_of(project: Project, heads: Mapping[str, ProjectHead]) -> dict[str, Any]:
+    """What a version keeps of the heads that answer when it is made, for `VERSION_HEADS` of its metrics."""
+    return {
+        tag: {
+            "number": project.head_number,
+            "labels": head.labels,
+            "digest": head.digest,
+            "annotation_ids": head.annotation_ids,
+            "fitted_at": head.fitted_at.isoformat(),
+        }
+        for tag, head in heads.items()
+    }
+
+
+def restore(session: Session, project: Project) -> None:
+    """Have the heads answer that are stored with the live version, after people made it live.
+
+    Annotations that are here by now and that these were not fitted on count again after the next run's promotion.
+    The base models have no heads. The caller has locked the project's row.
+    """
+    records = _records(session, project)
+    rows = {
+        tag: ProjectHead(
+            project_id=project.id,
+            from_name=tag,
+            folder=project.live_version,
+            labels=record["labels"],
+            digest=record["digest"],
+            annotation_ids=record["annotation_ids"],
+            fitted_at=datetime.fromisoformat(record["fitted_at"]),
+        )
+        for tag, record in records.items()
+    }
+    replace(session, project, rows, max((record["number"] for record in records.values()), default=0))
+    project.head_config, project.head_revision = project.label_config, project.annotation_revision
+    project.heads_restored_at = now()
+
+
+def count_all_again(project: Project) -> None:
+    """After a run's promotion, fit heads on all annotations again. The caller has locked the project's row."""
+    if project.heads_restored_at is not None:
+        project.heads_restored_at = None
+        count_change(project)
+
+
+def restored_annotation_ids(session: Session, project: Project) -> frozenset[int] | None:
+    """The annotations that the heads of the live version were fitted on, if people made it live; else None."""
+    if project.heads_restored_at is None:
+        return None
+    records = _records(session, project).values()
+    return frozenset(annotation_id for record in records for annotation_id in record["annotation_ids"])
+
+
+def _records(session: Session, project: Project) -> dict[str, Any]:
+    if not project.live_number:
+        return {}
+    metrics = versions.get(session, project.id, project.live_number).metrics
+    records: dict[str, Any] = metrics.get(VERSION_HEADS, {})
+    return records

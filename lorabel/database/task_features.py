@@ -1,0 +1,121 @@
+"""Rows of what heads are fitted on: the features of annotated tasks, and the base model's logits."""
+
+import base64
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from lorabel.contracts import Input
+from lorabel.database.store import Store, id_chunks
+from lorabel.database.tables import TaskFeatures, now
+from lorabel.feature_contracts import Features
+from lorabel.media.fetching import digest
+
+# After so long the model server is asked again about a task that could not be read.
+RETRY_AFTER = timedelta(minutes=10)
+LOGITS = np.dtype("<f4")
+
+
+def question_digest(question: Input) -> str:
+    """Digest of a question for features, whose media are as in the task's data; not of the files' bytes."""
+    return digest(question.model_dump_json().encode())
+
+
+def labels_digest(question: Input) -> str:
+    """Digest of everything in a question for features but its contents."""
+    return digest(question.model_dump_json(exclude={"contents"}).encode())
+
+
+def read(session: Session, project_id: int, from_name: str, task_ids: Collection[int]) -> dict[int, TaskFeatures]:
+    """Task id -> its row, for the tasks that have one."""
+    of_tag = select(TaskFeatures).where(TaskFeatures.project_id == project_id, TaskFeatures.from_name == from_name)
+    return {
+        row.task_id: row
+        for chunk in id_chunks(sorted(task_ids))
+        for row in session.scalars(of_tag.where(TaskFeatures.task_id.in_(chunk)))
+    }
+
+
+def is_usable(row: TaskFeatures | None, question: str, at: datetime) -> bool:
+    """Whether a row answers a question, also by saying that the task could not be read a short while ago."""
+    if row is None or row.question != question:
+        return False
+    return row.reason is None or at - row.written_at < RETRY_AFTER
+
+
+def as_features(row: TaskFeatures) -> Features:
+    """The model server's answer that a row holds; the row has no `reason`."""
+    logits = np.frombuffer(row.logits, LOGITS)
+    float16 = base64.b64encode(row.features).decode()
+    return Features(space=row.space, dim=row.dim, float16=float16, logits=tuple(logits.tolist()))
+
+
+def write(
+    store: Store,
+    project_id: int,
+    from_name: str,
+    questions: Mapping[int, str],
+    answers: Mapping[int, Features | str],
+) -> list[TaskFeatures]:
+    """Insert or replace the rows of some tasks.
+
+    Args:
+        questions: task id -> digest of its question; it has at least the tasks of `answers`.
+        answers: task id -> what the model server answered, or why the task could not be read.
+
+    Returns:
+        The rows.
+    """
+    written_at = now()
+    rows: list[dict[str, Any]] = [
+        {
+            "project_id": project_id,
+            "from_name": from_name,
+            "task_id": task_id,
+            "question": questions[task_id],
+            "written_at": written_at,
+            **_columns(answer),
+        }
+        for task_id, answer in sorted(answers.items())
+    ]
+    if rows:
+        insert = store.insert(TaskFeatures)
+        keys = ("project_id", "from_name", "task_id")
+        replaced = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+        upsert = insert.on_conflict_do_update(index_elements=keys, set_=replaced)
+        with store.write() as session:
+            session.connection().execute(upsert, rows)
+    return [TaskFeatures(**row) for row in rows]
+
+
+def delete_tasks(session: Session, project_id: int, task_ids: Collection[int]) -> None:
+    """Delete the rows of tasks that are no longer in Label Studio."""
+    for chunk in id_chunks(sorted(task_ids)):
+        session.execute(
+            delete(TaskFeatures).where(TaskFeatures.project_id == project_id, TaskFeatures.task_id.in_(chunk))
+        )
+
+
+def delete_all(session: Session, project_id: int, *, except_tags: Iterable[str] = ()) -> None:
+    """Delete the rows of a project, except those of some control tags."""
+    session.execute(
+        delete(TaskFeatures).where(
+            TaskFeatures.project_id == project_id, TaskFeatures.from_name.not_in(sorted(except_tags))
+        )
+    )
+
+
+def _columns(answer: Features | str) -> dict[str, Any]:
+    if isinstance(answer, str):
+        return {"space": "", "dim": 0, "features": b"", "logits": b"", "reason": answer}
+    return {
+        "space": answer.space,
+        "dim": answer.dim,
+        "features": base64.b64decode(answer.float16),
+        "logits": np.array(answer.logits, LOGITS).tobytes(),
+        "reason": None,
+    }

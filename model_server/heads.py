@@ -1,0 +1,55 @@
+"""The fitted heads that answer rows, read from their files and kept while they are used."""
+
+import logging
+import threading
+from typing import Any
+
+from cachetools import LRUCache
+
+from lorabel.database.adapter_folders import AdapterFolders
+from lorabel.errors import NotFoundError, UnreadableError
+from lorabel.families.base import Family
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from model_server.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+MEMORY_BYTES = 64 * 2**20
+
+
+class Heads:
+    """Heads by name, the least recently used ones are dropped. Thread-safe.
+
+    A row whose head cannot be read, or does not fit, is answered without it: that is logged and counted.
+    """
+
+    def __init__(self, adapter_folders: AdapterFolders, metrics: Metrics) -> None:
+        self._adapter_folders, self._metrics = adapter_folders, metrics
+        self._heads: LRUCache[str, LinearHead] = LRUCache(MEMORY_BYTES, getsizeof=lambda head: head.weights.nbytes)
+        self._lock = threading.Lock()
+
+    def apply(self, name: str | None, example: Any, family: Family) -> Any:
+        """Return the example as one that the family answers with a head; see `Family.with_head`.
+
+        Args:
+            name: `p<project>.h<n>/<control tag>`; None for no head.
+            example: from `recall` or `prepare` of the family.
+        """
+        if name is None:
+            return example
+        try:
+            return family.with_head(example, self._get(name))
+        except (NotFoundError, UnreadableError) as error:
+            self._metrics.missing_heads.inc()
+            log.warning("a row is answered without head %s: %s", name, error)
+            return example
+
+    def _get(self, name: str) -> LinearHead:
+        with self._lock:
+            head = self._heads.get(name)
+        if head is None:
+            head = LinearHead.from_bytes(self._adapter_folders.read_head(name))
+            with self._lock:
+                if head.weights.nbytes <= self._heads.maxsize:
+                    self._heads[name] = head
+        return head

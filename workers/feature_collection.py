@@ -1,0 +1,131 @@
+"""Gets the features that a head is fitted on: from the database, and what is missing from the model server.
+
+The model server mostly remembers them, since the tasks were predicted a moment ago.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+from pydantic import ValidationError
+
+from lorabel.contracts import Input
+from lorabel.database import task_features
+from lorabel.database.tables import Project, now
+from lorabel.errors import UnreadableError, cut
+from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.inference import requests
+from lorabel.inference.messages import PredictRow, Priority
+from lorabel.inference.requests import Output, PredictionCaller, Unreadable
+from lorabel.problems.base import Problem, with_resolved_media
+from workers.annotated_tasks import AnnotatedTask, AnnotatedTasks
+from workers.services import Services
+
+log = logging.getLogger(__name__)
+
+# Tasks of which the model server is asked in one turn, and for how long: then other projects have theirs.
+MOST_ASKED = 64
+TIMEOUT_S = 10.0
+# So few tasks go before bulk runs, behind people; more go behind both.
+FEW = 8
+LATE = "the time for one turn of computing features is up"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The tasks of a control tag that have features.
+
+    Attributes:
+        tasks: sorted by task id; each has an `example`. Their features are of one space.
+        is_complete: whether every task has features, or cannot be read.
+        computed: how many tasks the model server has just answered about.
+    """
+
+    tasks: list[AnnotatedTask]
+    is_complete: bool
+    computed: int
+
+    @property
+    def space(self) -> str:
+        """The space of the features."""
+        return self.tasks[0].space if self.tasks else ""
+
+
+def collect_features(
+    services: Services, project: Project, problem: Problem, annotated: AnnotatedTasks
+) -> Collected:
+    """Return the tasks of a control tag with their features; at most MOST_ASKED that are missing are computed now.
+
+    Raises:
+        ModelServerError: some are missing, and the model server cannot be reached or failed.
+    """
+    tag = problem.from_name
+    tasks = annotated.chosen(problem, services.settings.head_max_tasks)
+    without = {task_id: task for task_id, task in tasks.items() if task.example is None}
+    with services.store.read() as session:
+        rows = task_features.read(session, project.id, tag, list(without))
+    at = now()
+    rows = {
+        task_id: row for task_id, row in rows.items() if task_features.is_usable(row, without[task_id].digest, at)
+    }
+    known = {task_id: without[task_id].with_row(row) for task_id, row in rows.items()}
+    space = _space(tasks | known)
+    missing = [task_id for task_id in without if task_id not in rows or rows[task_id].space not in ("", space)]
+    # The newest first: what was annotated last was predicted last, so its features are still in memory.
+    asked = sorted(missing, reverse=True)[:MOST_ASKED]
+    answers = _ask(services, project, {task_id: without[task_id].question for task_id in asked})
+    digests = {task_id: task.digest for task_id, task in without.items()}
+    written = task_features.write(services.store, project.id, tag, digests, answers)
+    known |= {row.task_id: without[row.task_id].with_row(row) for row in written}
+    annotated.keep(tag, known)
+    tasks |= known
+    space = _space(tasks)
+    outdated = [task_id for task_id, task in tasks.items() if task.example is not None and task.space != space]
+    annotated.forget(tag, outdated)
+    return Collected(
+        [task for task in tasks.values() if task.example is not None and task.space == space],
+        is_complete=not outdated and len(answers) == len(missing),
+        computed=len(answers),
+    )
+
+
+def _space(tasks: Mapping[int, AnnotatedTask]) -> str:
+    """The space of the newest features: the base model may have been changed."""
+    spaces = [(task.written_at, task.space) for task in tasks.values() if task.written_at is not None]
+    return max(spaces)[1] if spaces else ""
+
+
+def _ask(services: Services, project: Project, questions: Mapping[int, Input | None]) -> dict[int, Features | str]:
+    """Task id -> the features, or why they cannot be computed. A task that there was no time for is missing."""
+    resolve = services.authorizations.resolver(project, services.settings)
+    rows: dict[int, PredictRow] = {}
+    answers: dict[int, Features | str] = {}
+    for task_id, question in questions.items():
+        if question is None:
+            continue
+        try:
+            resolved = with_resolved_media(FeaturesInput.of(question), resolve)
+        except UnreadableError as error:
+            answers[task_id] = cut(str(error))
+        else:
+            rows[task_id] = PredictRow(kind=resolved.kind, input=resolved.model_dump(mode="json"))
+    if not rows:
+        return answers
+    priority = Priority.BULK if len(rows) <= FEW else Priority.LOOKAHEAD
+    caller = PredictionCaller(services.model_client, project.id, priority, monotonic() + TIMEOUT_S)
+    outputs = requests.send(caller, list(rows.values()), LATE)
+    for task_id, output in zip(rows, outputs, strict=True):
+        if not (isinstance(output, Unreadable) and output.is_late):
+            answers[task_id] = _features(output)
+    return answers
+
+
+def _features(output: Output | Unreadable) -> Features | str:
+    if isinstance(output, Unreadable):
+        return output.reason
+    try:
+        return Features.model_validate(output)
+    except ValidationError as error:
+        log.error("the model server's features make no sense: %s", error)
+        return cut(f"the model server's features make no sense: {error}")

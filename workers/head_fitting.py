@@ -1,0 +1,221 @@
+"""Fits the heads of projects anew after every change of their annotations. Runs in a thread of the light worker.
+
+A project's heads are a function of its annotations: the same, bit for bit, whatever the order of the events, and
+however often and by how many workers they are fitted. A fit that was overtaken by another is thrown away. A kill
+leaves nothing but a folder that nothing names; the project is still due, and the next sweep fits it.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from cachetools import LRUCache
+
+from lorabel.database import project_heads, projects
+from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
+from lorabel.database.tables import Project, ProjectHead, now
+from lorabel.errors import LabelConfigError, ModelServerError, NotFoundError
+from lorabel.families.encoders.heads.fit import fit_head
+from lorabel.media.fetching import digest
+from lorabel.problems.binding import BoundConfig, bind
+from workers.annotated_tasks import AnnotatedTasks
+from workers.feature_collection import Collected, collect_features
+from workers.services import Services
+
+log = logging.getLogger(__name__)
+
+# For the annotated tasks of all projects that are kept in memory.
+MEMORY_BYTES = 128 * 2**20
+FOLDERS_KEPT = 8
+# A prediction that is under way may still read the head that it began with.
+KEPT_S = 600.0
+MOST_NUMBERS_TRIED = 100
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head as it is stored. `file` is the content of its file, the other fields are those of `ProjectHead`."""
+
+    file: bytes
+    labels: str
+    annotation_ids: list[int]
+
+
+class HeadFitter:
+    """Fits the heads of all projects. Not thread-safe."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._annotated: LRUCache[int, AnnotatedTasks] = LRUCache(
+            MEMORY_BYTES, getsizeof=lambda annotated: annotated.nbytes
+        )
+
+    def fit_due(self) -> bool:
+        """Fit the heads of every project whose annotations or label config have changed, each project once.
+
+        Returns:
+            Whether some project should be fitted again at once, on features that there was no time for in this
+            turn.
+        """
+        with self._services.store.read() as session:
+            project_ids = project_heads.list_due(session)
+        is_more = False
+        for project_id in project_ids:
+            try:
+                is_more |= self.fit_project(project_id)
+            except ModelServerError as error:
+                log.warning("project %d: its heads wait for the model server: %s", project_id, error)
+            except NotFoundError:
+                log.debug("project %d was deleted", project_id)
+            except Exception:
+                log.exception("project %d: its heads were not fitted", project_id)
+        return is_more
+
+    def fit_project(self, project_id: int) -> bool:
+        """Fit the heads of a project, and make them answer.
+
+        Returns:
+            Whether features are still missing, and some were computed.
+
+        Raises:
+            ModelServerError: features are missing, and the model server cannot be reached or failed.
+        """
+        services = self._services
+        with services.store.read() as session:
+            project = projects.get(session, project_id)
+            bound = _bind(project)
+            annotated = self._annotated.pop(project_id, None)
+            if annotated is None or annotated.label_config != project.label_config:
+                annotated = AnnotatedTasks(project.label_config or "")
+            annotated.update(session, project, bound, services.settings)
+        collected = {
+            problem.from_name: collect_features(services, project, problem, annotated)
+            for problem in bound.bindings
+        }
+        if annotated.nbytes <= MEMORY_BYTES:
+            self._annotated[project_id] = annotated
+        heads = {
+            tag: head for tag, of_tag in collected.items() if (head := _fit(project_id, tag, of_tag)) is not None
+        }
+        is_complete = all(of_tag.is_complete for of_tag in collected.values())
+        _keep(services, project, heads, is_complete=is_complete)
+        return not is_complete and any(of_tag.computed for of_tag in collected.values())
+
+
+def fit_forever(services: Services, stop: threading.Event) -> None:
+    """Fit what is due whenever `services.heads_wanted` is set, until `stop` is set."""
+    fitter = HeadFitter(services)
+    _refit_missing(services)
+    while not stop.is_set():
+        services.heads_wanted.wait()
+        services.heads_wanted.clear()
+        try:
+            while not stop.is_set() and fitter.fit_due():
+                """Some projects have more features to be computed than one turn may."""
+        except Exception:
+            log.exception("heads were not fitted; the next attempt comes in %g s", services.settings.sweep_seconds)
+
+
+def _refit_missing(services: Services) -> None:
+    """Have heads fitted again whose files are gone, for example after an older database was restored."""
+    with services.store.read() as session:
+        missing = {row.project_id for row in project_heads.list_all(session) if not _has_file(services, row)}
+    for project_id in sorted(missing):
+        log.warning("project %d: its heads are gone and are fitted again", project_id)
+        with services.store.write() as session:
+            projects.get(session, project_id, is_locked=True).head_revision = project_heads.INCOMPLETE
+
+
+def _bind(project: Project) -> BoundConfig:
+    try:
+        return bind(project.label_config or "")
+    except LabelConfigError as error:
+        log.warning("project %d has no heads: %s", project.id, error)
+        return bind("<View/>")
+
+
+def _fit(project_id: int, tag: str, collected: Collected) -> FittedHead | None:
+    """None if the annotations say nothing yet. A fault of one control tag does not touch the others."""
+    examples = [task.example for task in collected.tasks if task.example is not None]
+    try:
+        head = fit_head(examples, collected.space)
+    except Exception:
+        log.exception("control tag %r of project %d has no head: it cannot be fitted", tag, project_id)
+        return None
+    if head is None:
+        return None
+    annotation_ids = sorted(annotation_id for task in collected.tasks for annotation_id in task.annotation_ids)
+    return FittedHead(head.to_bytes(), collected.tasks[0].labels, annotation_ids)
+
+
+def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is_complete: bool) -> None:
+    """Write the heads and make them answer, unless the project was fitted on newer annotations meanwhile.
+
+    Heads that are the same as before keep their number, so that Label Studio keeps its predictions.
+    """
+    store, project_id = services.store, read.id
+    with store.read() as session:
+        before = project_heads.of_project(session, project_id)
+    described = {tag: (digest(head.file), head.labels) for tag, head in heads.items()}
+    is_changed = described != {tag: (row.digest, row.labels) for tag, row in before.items()}
+    is_changed |= any(not _has_file(services, row) for row in before.values())
+    number = read.head_number
+    if is_changed:
+        number = _write_files(services, read, heads) if heads else 0
+    with store.write() as session:
+        project = projects.get(session, project_id, is_locked=True)
+        if _is_overtaken(project, read) or (not is_changed and project.head_number != number):
+            return
+        rows = {
+            tag: ProjectHead(
+                project_id=project_id,
+                from_name=tag,
+                folder=heads_folder(project_id, number) if is_changed else before[tag].folder,
+                labels=head.labels,
+                digest=described[tag][0],
+                annotation_ids=head.annotation_ids,
+                fitted_at=now(),
+            )
+            for tag, head in heads.items()
+        }
+        project_heads.replace(session, project, rows, number)
+        project.head_config = read.label_config
+        project.head_revision = read.annotation_revision if is_complete else project_heads.INCOMPLETE
+    if is_changed:
+        log.info("project %d: heads %d answer for %s", project_id, number, ", ".join(heads) or "no control tag")
+        services.adapter_folders.prune_heads(project_id, FOLDERS_KEPT, KEPT_S, except_number=number)
+
+
+def _has_file(services: Services, row: ProjectHead) -> bool:
+    return (services.adapter_folders.root / row.folder / tag_folder(row.from_name) / HEAD_FILE).is_file()
+
+
+def _is_overtaken(project: Project, read: Project) -> bool:
+    """Whether the project has heads of this revision or a newer one, or another label config by now.
+
+    Args:
+        read: the project when its heads began to be fitted.
+    """
+    if project.label_config != read.label_config:
+        return True
+    return project.head_config == read.label_config and project.head_revision >= read.annotation_revision
+
+
+def _write_files(services: Services, project: Project, heads: dict[str, FittedHead]) -> int:
+    """Write a folder with all heads of a project. Returns its number, which no folder had before."""
+    folders = services.adapter_folders
+
+    def write_into(folder: Path) -> None:
+        for tag, head in heads.items():
+            (folder / tag_folder(tag)).mkdir()
+            (folder / tag_folder(tag) / HEAD_FILE).write_bytes(head.file)
+
+    first = max([project.head_number, *folders.head_numbers(project.id)], default=0) + 1
+    for number in range(first, first + MOST_NUMBERS_TRIED):
+        try:
+            folders.write(heads_folder(project.id, number), write_into)
+        except FileExistsError:
+            continue  # another worker has just written this one
+        return number
+    raise FileExistsError(f"no number is free for heads of project {project.id} from {first} on")
