@@ -39,7 +39,9 @@ from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from workers import examples, lora, tracking
-from workers.candidate import Attempt, Candidate, TrainingContext, make_candidate
+from workers.attempt import Attempt, Candidate, TrainingContext
+from workers.beside_head import recipe_for
+from workers.candidate import make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
 from workers.reconcile import reconcile
@@ -50,6 +52,7 @@ log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 0.5
 SECOND_LOOK_AFTER_S = 2.0
+NOTHING_TO_LEARN = "nothing to learn from: no new annotation of a training task could be used"
 
 
 def finetune(run_id: int) -> None:
@@ -115,7 +118,8 @@ def _train_problem(
     if not plan.train:
         return Attempt(None, plan.skipped)
     family = services.family(family_for(plan.train[0].question))
-    live = _live_folder(services, project, problem, family)
+    recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
+    live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
     context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run))
     folder = scratch / tag_folder(problem.from_name)
@@ -134,8 +138,8 @@ def _train_problem(
             tracker.report(progress)
 
         attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
-        if attempt.candidate is not None:
-            tracker.conclude(attempt.candidate.judgement)
+        if attempt.judgement is not None:
+            tracker.conclude(attempt.judgement)
     return attempt
 
 
@@ -167,17 +171,20 @@ def _select(services: Services, run: TrainingRun) -> tuple[Project, Selection]:
         return project, select_annotations(session, project, settings, settings.seed + run.id)
 
 
-def _live_folder(services: Services, project: Project, problem: Problem, family: Family) -> Path | None:
+def _live_folder(
+    services: Services, project: Project, problem: Problem, family: Family, recipe: lora.Recipe
+) -> Path | None:
     """The folder of the control tag's live adapter.
 
-    None if the base model is live, or if the adapter was trained on another base model than the present one.
+    None if the base model is live, or if the adapter was trained on another base model than the present one, or not
+    for a head where the recipe is for one.
     """
     if not project.live_number:
         return None
     with services.store.read() as session:
         live = versions.get(session, project.id, project.live_number)
     adapter, base_model = live.adapters.get(problem.from_name), live.base_models.get(problem.from_name)
-    if adapter is None:
+    if adapter is None or (problem.from_name in versions.tags_beside_head(live)) != recipe.is_for_head:
         return None
     if base_model != family.source:
         log.warning("%s was trained on %s, not on %s: training begins anew", live.name, base_model, family.source)
@@ -199,8 +206,8 @@ def _conclude(
     have loaded the folder.
     """
     training_runs.report(services.store, run)
-    candidates = {tag: attempt.candidate for tag, attempt in attempts.items() if attempt.candidate is not None}
-    version = _write_version(services, run, project, candidates, scratch) if candidates else None
+    candidates = _candidates(attempts)
+    version = _write_version(services, run, project, attempts, scratch) if candidates else None
     left = frozenset[int]().union(*(attempt.left for attempt in attempts.values()))
     read = [annotation for annotation in new if annotation.id not in left]
     with services.store.write() as session:
@@ -226,13 +233,13 @@ def _conclude(
 
 
 def _write_version(
-    services: Services, run: TrainingRun, project: Project, candidates: dict[str, Candidate], scratch: Path
+    services: Services, run: TrainingRun, project: Project, attempts: dict[str, Attempt], scratch: Path
 ) -> ModelVersion:
     """Make the version and write its folder. A version whose new adapters the model server refuses is rejected."""
     with services.store.read() as session:
         last_number = services.adapter_folders.last_number(project.id)
         number = max(versions.next_number(session, project.id), last_number + 1)
-        version = _version(session, project, number, run, candidates)
+        version = _version(session, project, number, run, attempts)
     services.adapter_folders.write(version.name, lambda folder: _copy(scratch, folder))
     if version.state == VersionState.CANDIDATE:
         new_adapters = {tag: name for tag, name in version.adapters.items() if name.startswith(f"{version.name}/")}
@@ -260,8 +267,8 @@ def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_n
     }
     outcome = {"skipped": skipped, training_runs.STILL_NEW: still_new}
     if version is None:
-        decision = "nothing to learn from: no new annotation of a training task could be used"
-        return {"decision": decision, "metrics": outcome}
+        decisions = [f"{tag}: {decision}" for tag, decision in _decisions(attempts).items()]
+        return {"decision": "; ".join(decisions) or NOTHING_TO_LEARN, "metrics": {**_metrics(attempts), **outcome}}
     return {
         "version_number": version.number,
         "decision": version.metrics["decision"],
@@ -271,7 +278,7 @@ def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_n
 
 
 def _version(
-    session: Session, project: Project, number: int, run: TrainingRun, candidates: dict[str, Candidate]
+    session: Session, project: Project, number: int, run: TrainingRun, attempts: dict[str, Attempt]
 ) -> ModelVersion:
     """The new version: for each control tag the candidate's adapter if it was accepted, else the live adapter.
 
@@ -279,6 +286,7 @@ def _version(
     """
     live = versions.get(session, project.id, project.live_number) if project.live_number else None
     name = version_name(project.id, number)
+    candidates = _candidates(attempts)
     accepted = [tag for tag, candidate in candidates.items() if candidate.judgement.is_accepted]
     changed = accepted or list(candidates)
     calibrations = {tag: candidates[tag].calibration for tag in changed}
@@ -296,8 +304,7 @@ def _version(
             **{tag: f"{name}/{tag_folder(tag)}" for tag in changed},
         },
         metrics={
-            "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
-            "live": {tag: candidate.judgement.live.values for tag, candidate in candidates.items()},
+            **_metrics(attempts),
             "loss": {tag: candidate.loss for tag, candidate in candidates.items()},
             "families": {
                 **(versions.families(live) if live else {}),
@@ -310,13 +317,37 @@ def _version(
                     for tag, calibration in calibrations.items()
                 },
             },
-            "decision": "; ".join(
-                f"{tag}: {candidate.judgement.decision}" for tag, candidate in candidates.items()
+            versions.BESIDE_HEAD: sorted(
+                {tag for tag in (versions.tags_beside_head(live) if live else ()) if tag not in changed}
+                | {tag for tag in changed if candidates[tag].is_beside_head}
             ),
+            "decision": "; ".join(f"{tag}: {decision}" for tag, decision in _decisions(attempts).items()),
         },
         trained_on=sorted({annotation_id for tag in changed for annotation_id in candidates[tag].trained_on}),
         run_id=run.id,
     )
+
+
+def _candidates(attempts: dict[str, Attempt]) -> dict[str, Candidate]:
+    return {tag: attempt.candidate for tag, attempt in attempts.items() if attempt.candidate is not None}
+
+
+def _metrics(attempts: dict[str, Attempt]) -> dict[str, Any]:
+    """The metrics of candidates and of what was live, by control tag."""
+    judgements = {tag: attempt.judgement for tag, attempt in attempts.items() if attempt.judgement is not None}
+    return {
+        "candidate": {tag: judgement.candidate.values for tag, judgement in judgements.items()},
+        "live": {tag: judgement.live.values for tag, judgement in judgements.items()},
+    }
+
+
+def _decisions(attempts: dict[str, Attempt]) -> dict[str, str]:
+    """Why each control tag has a new adapter or none, where there is anything to say."""
+    decisions = {
+        tag: attempt.decision if attempt.judgement is None else attempt.judgement.decision
+        for tag, attempt in attempts.items()
+    }
+    return {tag: decision for tag, decision in decisions.items() if decision}
 
 
 def _is_learned(annotation: Annotation, attempts: dict[str, Attempt]) -> bool:

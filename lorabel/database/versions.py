@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 NUMBER = re.compile(r"[0-9]{1,9}")
 FULL_NAME = re.compile(r"p(?P<project>[0-9]{1,9})\.v(?P<number>[0-9]{1,9})")
 LONGEST_SHOWN_NAME = 40
+# Key in a version's metrics, see `tags_beside_head`.
+BESIDE_HEAD = "beside_head"
 
 
 def list_of(session: Session, project_id: int) -> list[ModelVersion]:
@@ -62,6 +64,11 @@ def families(version: ModelVersion) -> dict[str, str]:
     """
     names: dict[str, str] = version.metrics.get("families", {})
     return names
+
+
+def tags_beside_head(version: ModelVersion) -> frozenset[str]:
+    """The control tags whose adapters compute features for a fitted head, beside the base model's."""
+    return frozenset(version.metrics.get(BESIDE_HEAD, ()))
 
 
 def live_adapters(session: Session, project: Project) -> dict[str, str]:

@@ -143,8 +143,8 @@ def test_an_adapter_is_effective_only_on_its_own_layers(family: DualEncoder, tmp
     def are_changed() -> tuple[bool, bool]:
         """Whether the active adapter changes the head, and the text tower."""
         active = lora.ActiveAdapter(family.module)
-        of_head = active.effective_adapter(None, {head})
-        of_tower = active.effective_adapter(None, family.tower(Modality.TEXT))
+        of_head = active.effective_adapter(lora.ACTIVE, {head})
+        of_tower = active.effective_adapter(lora.ACTIVE, family.tower(Modality.TEXT))
         return of_head is not None, of_tower is not None
 
     with lora.adapted(family, rating, tmp_path / "adapter", recipe()) as model:
