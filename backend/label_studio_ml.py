@@ -88,8 +88,8 @@ class LorabelModel(LabelStudioMLBase):  # type: ignore[misc]
         if project is None:
             return None
         answered = _last_answered_version(Path(kwargs["workdir"]).parent, project.id)
-        is_new = project.live_version != answered
-        return {"project_id": project.id, "live_version": project.live_version} if is_new else None
+        served = project.served_version
+        return {"project_id": project.id, "live_version": served} if served != answered else None
 
     def _remember_address(self, key: ProjectKey) -> None:
         """Remember Label Studio's address and token, which 1.0.9 keeps from /setup. 2.x does not keep them."""
@@ -132,7 +132,7 @@ def _key(project_id: Any) -> ProjectKey:
 
 
 def _live_version(key: ProjectKey) -> str:
-    return projects.resolve(_services().store, key).live_version
+    return projects.resolve(_services().store, key).served_version
 
 
 def _last_answered_version(model_dir: Path, project_id: int) -> str:

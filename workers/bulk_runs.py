@@ -62,6 +62,12 @@ class BulkRunContext:
     model: ProjectModel
     started_at: float
 
+    def newest_model(self) -> ProjectModel:
+        """The run's version with the heads that answer now. A run takes hours, and old heads are removed."""
+        with self.services.store.read() as session:
+            project = projects.get(session, self.project.id)
+            return ProjectModel.of(session, project, self.services.settings, self.run.version_number)
+
     def caller(self, timeout_s: float = PAGE_TIMEOUT_S) -> PredictionCaller:
         """The caller of requests to the model server that end after `timeout_s` from now."""
         client, project_id = self.services.model_client, self.model.project_id

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from lorabel.database import projects
 from lorabel.database.tables import Event, Project
+from lorabel.database.versions import without_heads
 from lorabel.errors import LabelConfigError, LabelStudioError, ModelServerError, NotFoundError
 from lorabel.inference import prediction
 from lorabel.inference.messages import Priority
@@ -68,13 +69,17 @@ def predict_ahead(services: Services, project_id: int, after: int, event_id: int
     prediction.predict(model, list(new_tasks.values()), resolve, caller)
     embeddings.keep_recalled(services.store, caller, model.bound, new_tasks, resolve)
     still_ahead = {task_id for task_id in predicted_ids if task_id > after}
-    services.predicted_ahead[project_id] = PredictedAhead(model.version, frozenset(new_tasks) | still_ahead)
+    services.predicted_ahead[project_id] = PredictedAhead(
+        without_heads(model.version), frozenset(new_tasks) | still_ahead
+    )
     return len(new_tasks)
 
 
 def _predicted_ids(services: Services, model: ProjectModel) -> frozenset[int]:
     ahead = services.predicted_ahead.get(model.project_id)
-    return ahead.task_ids if ahead is not None and ahead.version == model.version else frozenset()
+    # What the model server remembers are features, and heads do not change these.
+    is_same = ahead is not None and ahead.version == without_heads(model.version)
+    return ahead.task_ids if ahead is not None and is_same else frozenset()
 
 
 def _is_far_enough(services: Services, predicted_ids: frozenset[int], after: int) -> bool:

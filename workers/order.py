@@ -122,7 +122,8 @@ def _predict(context: ConnectedContext, tasks: Sequence[AnnotatedTask]) -> list[
     resolve = context.resolver()
 
     def attempt() -> list[TaskPrediction]:
-        predictions = prediction.predict(context.model, [task.data for task in tasks], resolve, context.caller())
+        data = [task.data for task in tasks]
+        predictions = prediction.predict(context.newest_model(), data, resolve, context.caller())
         for predicted in predictions:
             if predicted.unreadable is not None and predicted.unreadable.is_late:
                 raise ModelServerError(predicted.unreadable.reason)

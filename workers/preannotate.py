@@ -1,9 +1,9 @@
 """Predicts many tasks and writes the predictions to Label Studio, a page at a time, by task id.
 
-A page can be repeated: tasks that have a prediction of this version in Label Studio are left out, except those
-that could not be read before, since their data may have been corrected. So nothing is written twice if a worker
-was killed, an answer was lost or a part of the page had to wait; the cursor, written after each page, only saves
-requests. (Label Studio itself allows several predictions of a version: an annotator who opens a task between the
+A page can be repeated: tasks that have a prediction of this version in Label Studio, by heads that are not older
+than the run (`is_current`), are left out, except those that could not be read before, since their data may have been
+corrected. So nothing is written twice if a worker was killed, an answer was lost or a part of the page had to wait;
+the cursor, written after each page, only saves requests. (Label Studio itself allows several predictions of a version: an annotator who opens a task between the
 reading and the writing of its page causes a second, equal prediction.)
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from lorabel.database import bulk_runs, leases
 from lorabel.database.tables import BulkRun, RunState
+from lorabel.database.versions import is_current
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.prediction import TaskPrediction
@@ -179,20 +180,33 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     Returns:
         Whether the page is complete.
     """
-    model = context.model
+    model = context.newest_model()
     unread_ids = _known_unreadable(context) - outcome.written_ids
-    tasks = [task for task in page.tasks if model.version not in task.versions or task.task_id in unread_ids]
+    tasks = [
+        task
+        for task in page.tasks
+        if task.task_id in unread_ids
+        or not any(is_current(version, context.model.version) for version in task.versions)
+    ]
     if not tasks:
         return True
     resolve = context.resolver()
     predictions = prediction.predict(model, [task.data for task in tasks], resolve, context.caller())
     by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}
     final = {task_id: predicted for task_id, predicted in by_task.items() if predicted.is_final}
-    old_ids = {task.task_id: task.prediction_ids.get(model.version, ()) for task in tasks}
+    old_ids = {
+        task.task_id: [
+            prediction_id
+            for version, ids in task.prediction_ids.items()
+            if is_current(version, context.model.version)
+            for prediction_id in ids
+        ]
+        for task in tasks
+    }
     # Who still cannot be read keeps the empty prediction.
     new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
     if new:
-        _write(context, new)
+        _write(context, new, model.version)
     for prediction_id in (prediction_id for task_id in new for prediction_id in old_ids[task_id]):
         with context.pace.request():
             context.client.delete_prediction(prediction_id)
@@ -219,8 +233,7 @@ def _known_unreadable(context: ConnectedContext) -> frozenset[int]:
         return unreadable_tasks.known(session, context.project.id)
 
 
-def _write(context: ConnectedContext, predictions: dict[int, TaskPrediction]) -> None:
-    version = context.model.version
+def _write(context: ConnectedContext, predictions: dict[int, TaskPrediction], version: str) -> None:
     rows = [
         NewPrediction(task_id, predicted.regions, predicted.score, version)
         for task_id, predicted in predictions.items()

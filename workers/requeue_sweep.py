@@ -12,7 +12,10 @@ log = logging.getLogger(__name__)
 
 
 def sweep(services: Services) -> None:
-    """Apply pending events, fit heads, requeue killed runs, start due runs, and enqueue a job for each queued run."""
+    """Apply pending events, requeue killed runs, start due runs, and enqueue a job for each queued run.
+
+    Heads that are behind are fitted by the thread that waits for `heads_wanted`.
+    """
     apply_pending(services.store)
     services.heads_wanted.set()
     training_runs.requeue_killed(services.store, services.settings)

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -121,6 +121,20 @@ class AdapterFolders:
         """The numbers n of a project's folders of heads `p<project>.h<n>`, sorted."""
         matches = (HEADS.fullmatch(folder.name) for folder in self.root.glob(f"p{project_id}.h*"))
         return sorted(int(match[2]) for match in matches if match)
+
+    def prune_heads(self, project_id: int, kept: int, kept_s: float, except_number: int) -> None:
+        """Remove old folders of a project's heads. Several processes may do this at once.
+
+        Args:
+            kept: the newest folders, of this number, stay, and so do younger ones than `kept_s` seconds.
+            except_number: of the folder whose heads answer; it stays.
+        """
+        cutoff = datetime.now(UTC) - timedelta(seconds=kept_s)
+        for number in self.head_numbers(project_id)[:-kept]:
+            name = heads_folder(project_id, number)
+            with suppress(FileNotFoundError):
+                if number != except_number and self.written_at(name) < cutoff:
+                    self.remove(name)
 
     def list_versions(self) -> list[VersionFolder]:
         """The folders of versions, also those that no row names, by project and number."""

@@ -11,6 +11,9 @@ from sqlalchemy.orm import Session
 
 from lorabel.database.tables import Project, ProjectHead
 
+# `Project.head_revision` if features were missing when the heads were fitted, so that they are fitted again.
+INCOMPLETE = -1
+
 
 def count_change(project: Project) -> None:
     """Note that annotations were changed, in the same transaction. The caller has locked the project's row."""

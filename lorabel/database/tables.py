@@ -117,8 +117,7 @@ class Project(Table):
 
     @property
     def served_version(self) -> str:
-        """Name of what answers now, under which Label Studio stores predictions: `p12.v3`, with heads `p12.v3.h7`.
-        """
+        """Name of what answers now, under which Label Studio stores predictions: `p12.v3`, with heads `p12.v3.h7`."""
         return served_name(self, self.live_number)
 
     @property

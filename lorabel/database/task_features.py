@@ -31,9 +31,7 @@ def labels_digest(question: FeaturesInput) -> str:
 
 def read(session: Session, project_id: int, from_name: str, task_ids: Collection[int]) -> dict[int, TaskFeatures]:
     """Task id -> its row, for the tasks that have one."""
-    of_tag = select(TaskFeatures).where(
-        TaskFeatures.project_id == project_id, TaskFeatures.from_name == from_name
-    )
+    of_tag = select(TaskFeatures).where(TaskFeatures.project_id == project_id, TaskFeatures.from_name == from_name)
     return {
         row.task_id: row
         for chunk in id_chunks(sorted(task_ids))

@@ -103,6 +103,30 @@ def parse_name(name: str) -> tuple[int, int]:
     return int(match["project"]), int(match["number"])
 
 
+def is_current(name: str, first: str) -> bool:
+    """Whether a prediction was made by the version `first`, with the same heads or with newer ones.
+
+    Args:
+        name: the version of the prediction.
+        first: a served version, e.g. `p12.v3.h7` or `p12.v3` (see `Project.served_version`).
+    """
+    if name == first:
+        return True
+    is_same_version = without_heads(name) == without_heads(first)
+    return is_same_version and 0 < _heads_number(first) <= _heads_number(name)
+
+
+def without_heads(name: str) -> str:
+    """`p12.v3.h7` -> `p12.v3`."""
+    return name.partition(".h")[0] if _heads_number(name) else name
+
+
+def _heads_number(name: str) -> int:
+    """`p12.v3.h7` -> 7; 0 for a name without heads."""
+    number = name.partition(".h")[2]
+    return int(number) if NUMBER.fullmatch(number) else 0
+
+
 def next_number(session: Session, project_id: int) -> int:
     """One more than the highest number of the project's versions; 1 if it has none."""
     highest = session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.project_id == project_id))

@@ -30,7 +30,7 @@ def caller(output: dict[str, Any] = OUTPUT, seconds: float = 10.0) -> Prediction
 
 def question(temperature: float) -> Question:
     (binding,) = bind(TAXONOMY).bindings
-    return Question(binding, DATA, binding.model_input(DATA), None, temperature)
+    return Question(binding, DATA, binding.model_input(DATA), None, temperature=temperature)
 
 
 def predicted(temperature: float) -> Prediction:
@@ -57,7 +57,7 @@ def test_answers_are_in_the_order_of_the_questions_when_some_cannot_be_asked() -
 def test_pages_that_take_all_the_time_are_late_and_the_others_are_answered(settings: Settings) -> None:
     """The slow page takes 5 s of the processor, and is refused for good if there is no deadline."""
     slow = {"t": f"<p a='{'&' * 2_000_000}'>"}
-    model = ProjectModel(1, "p1.v0", {}, {}, bind(PAGES), settings)
+    model = ProjectModel(1, "p1.v0", {}, {}, {}, bind(PAGES), settings)
     output = LabelScores(probabilities=(0.9, 0.1)).model_dump()
     tasks = [{"t": "<p>It works."}, *[slow] * 250]
     first, *others = predict(model, tasks, lambda media: media, caller(output, seconds=2.0))
