@@ -5,8 +5,9 @@ problem's primary metric. If both are equal, live stays. With fewer held-out tas
 decide, so the run's new tasks count too. Live has not seen them. For the candidate, each is answered by a model
 that was trained like the candidate, but without a third of the new tasks (cross-validation).
 
-A candidate beside a fitted head is always cross-validated, against what answers now, and nothing is held out. It is
-accepted if its log-loss is lower by more than the standard error of the difference, and its primary metric no lower.
+A candidate beside a fitted head is always cross-validated against what answers now, and nothing is held out. It
+is accepted if its log-loss is lower by more than the standard error of the difference, and its primary metric is
+no lower.
 """
 
 import math
@@ -25,12 +26,17 @@ from lorabel.settings import Settings
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether the candidate is accepted, the reason as a sentence, and the metrics of both."""
+    """Whether the candidate is accepted, the reason as a sentence, and the metrics of both.
+
+    Attributes:
+        is_surely_worse: whether the candidate's log-loss is higher by more than a standard error.
+    """
 
     is_accepted: bool
     decision: str
     candidate: Metrics
     live: Metrics
+    is_surely_worse: bool = False
 
 
 def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) -> Judgement:
@@ -57,7 +63,7 @@ def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) 
 def judge_beside_head(
     problem: Problem, targets: Sequence[Any], candidate: Sequence[Any], now: Sequence[Any], name: str
 ) -> Judgement:
-    """Compare two lists of answers to the same tasks, each given by a procedure that had not learned from the task.
+    """Compare two lists of answers to the same tasks, each by a procedure that had not learned from the task.
 
     Args:
         candidate: the answers of the candidate's procedure.
@@ -74,14 +80,15 @@ def judge_beside_head(
     primary = metrics.primary
     value, value_now = metrics.values[primary], metrics_now.values[primary]
     gain = float(gains.mean())
-    is_accepted = gain > error and value >= value_now
-    verdict = "better than" if is_accepted else "worse than" if gain < 0 else "not surely better than"
+    is_better, is_less_right = gain > error, value < value_now
+    verdict = "better than" if is_better else "worse than" if gain < 0 else "not surely better than"
     decision = (
         f"log-loss {candidate_losses.mean():.3f} is {verdict} {name}'s {losses_now.mean():.3f} "
         f"(by {gain:.3f} +- {error:.3f}) on {len(targets)} tasks, cross-validated; "
         f"{primary} {value:.3f} against {value_now:.3f}"
+        + (", which decides" if is_better and is_less_right else "")
     )
-    return Judgement(is_accepted, decision, metrics, metrics_now)
+    return Judgement(is_better and not is_less_right, decision, metrics, metrics_now, is_surely_worse=gain < -error)
 
 
 def log_losses(problem: Problem, targets: Sequence[Any], outputs: Sequence[Any]) -> NDArray[np.float64]:

@@ -1,15 +1,17 @@
 """What a run makes of one control tag's annotations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from peft import PeftModel
 
 from lorabel.contracts import MediaRef
+from lorabel.feature_contracts import Features
 from workers import lora
 from workers.acceptance import Judgement
 from workers.calibration import Calibration
+from workers.examples import TrainingExample
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Candidate:
         trained_on: annotation ids.
         task_ids: the tasks that it was trained on, and the tasks that are held out.
         is_beside_head: whether the adapter computes features for a fitted head (`workers.beside_head`).
+        features: what the head is to be fitted on, for each example that was trained on; empty without a head.
     """
 
     judgement: Judgement
@@ -34,6 +37,7 @@ class Candidate:
     trained_on: list[int]
     task_ids: frozenset[int]
     is_beside_head: bool = False
+    features: Sequence[tuple[TrainingExample, Features]] = ()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Makes the candidate of a control tag that a fitted head answers: LoRA on the towers that read the contents.
 
-The head is then fitted on the features of base model and adapter, side by side. What decides is the whole procedure
-(train, then fit), cross-validated against what answers now, so every annotated task is learned from. What answers
-now is the head alone, or the head with the live adapter. A live adapter has learned from old tasks; then only new
-ones can tell, and two procedures are tried: to go on from the live adapter, and to begin anew.
+The head is then fitted on the features of base model and adapter, side by side. What decides is the whole
+procedure (train, then fit), cross-validated against what answers now, so every annotated task is learned from. What
+answers now is the head alone, or the head with the live adapter. A live adapter has learned from old tasks; then
+only new ones can tell. Several ways to train are tried on the first fold, and the best of them on the others.
 
 docs/decisions/0023 has the reasons and figures.
 """
@@ -12,19 +12,21 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
+from peft import PeftModel
 
-from lorabel.contracts import Input, LabelScores, LabelsInput
+from lorabel.contracts import Contract, Input, LabelScores
 from lorabel.families.base import Family
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.head_answers import answer_with_head
+from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from workers import evaluate, launch, lora
-from workers.acceptance import judge_beside_head
+from workers.acceptance import Judgement, judge_beside_head
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.examples import PreparedExample, TrainingExample, TrainingPlan
 from workers.folds import FOLDS, Fold, make_folds, near_duplicates
@@ -33,8 +35,8 @@ from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-# The name of a procedure that starts from no adapter, in decisions.
-ANEW, CONTINUED = "begun anew", "continued from live"
+# The share of LEARNING_RATE in small steps.
+SMALL_STEPS = 0.2
 # Steps and examples per step of a training. More were no better; docs/decisions/0023 has figures.
 STEPS, BATCH = 30, 64
 
@@ -54,13 +56,9 @@ class _Examples:
     zero_shot: Sequence[LabelScores]
     tested: Sequence[int]
 
-    @property
-    def targets(self) -> list[Any]:
-        return [self.prepared[index].target for index in self.tested]
-
 
 def recipe_for(family: Family, question: Input, recipe: lora.Recipe, settings: Settings) -> lora.Recipe:
-    """The recipe of a run: for a head if a fitted head answers such questions, and LORA_TOWERS does not forbid it."""
+    """The recipe of a run: for a head, if fitted heads answer such questions and LORA_TOWERS is `auto`."""
     if settings.lora_towers != "auto" or not family.content_layers(question):
         return recipe
     return replace(recipe, is_for_head=True, steps=min(STEPS, recipe.steps), batch=min(BATCH, recipe.batch))
@@ -90,35 +88,47 @@ def make_candidate_beside_head(
     attempt = Attempt(None, {**plan.skipped, **new.unreadable, **old.unreadable}, new.left)
     if not new.prepared and context.needs_new:
         return attempt
-    trainings = 1 + FOLDS * (1 if context.live is None else 2)
-    recipe = replace(recipe, max_seconds=settings.lora_max_seconds / trainings)
-    procedure = _Procedure(services, problem, family, context, recipe, _counted(on_step, trainings))
+    starts = _starts(context.live, recipe)
+    trainings = len(starts) + FOLDS
+    seconds = settings.lora_max_seconds / trainings
+    procedure = _Procedure(services, problem, family, context, seconds, _counted(on_step, trainings))
     examples = procedure.describe([*new.prepared, *old.prepared])
-    matrix = np.stack([_fit_example(*pair).features.mean(0) for pair in zip(examples.prepared, examples.features)])
+    matrix = np.stack([example.features.mean(0) for example in _to_fit(examples.prepared, examples.features)])
     classes = [example.training_example.label_class for example in examples.prepared]
     folds = make_folds(near_duplicates(matrix), classes, examples.tested)
     if len(set(classes)) < 2 or len(folds) < 2:
         return replace(attempt, decision=_too_little(len(examples.tested), len(set(classes))))
-    judgement, start = procedure.judge(examples, folds)
+    judgement, start = procedure.choose(examples, folds, starts)
     attempt = replace(attempt, judgement=judgement)
     if not judgement.is_accepted:
         return attempt
-    loss = procedure.train(examples.prepared, start, lambda model: save_adapter(model, folder))
+    features: list[Features] = []
+
+    def keep(model: PeftModel) -> None:
+        save_adapter(model, folder)
+        features.extend(evaluate.features(family, examples.prepared, settings.max_batch))
+
+    loss = procedure.train(examples.prepared, start, keep)
+    learned = [example.training_example for example in examples.prepared]
     candidate = Candidate(
         judgement,
         None,
         family.name,
         family.source,
         loss,
-        [
-            annotation_id
-            for example in examples.prepared
-            for annotation_id in example.training_example.annotation_ids
-        ],
-        frozenset(example.training_example.task_id for example in examples.prepared),
+        [annotation_id for example in learned for annotation_id in example.annotation_ids],
+        frozenset(example.task_id for example in learned),
         is_beside_head=True,
+        features=list(zip(learned, features, strict=True)),
     )
     return replace(attempt, candidate=candidate)
+
+
+def _starts(live: Path | None, recipe: lora.Recipe) -> "list[_Start]":
+    """The ways to train that are tried. A strong base model needs small steps, a weak one large ones."""
+    small = replace(recipe, learning_rate=recipe.learning_rate * SMALL_STEPS)
+    anew = [_Start(f"begun anew at rate {way.learning_rate:g}", None, way) for way in (small, recipe)]
+    return anew if live is None else [_Start("continued from live", live, small), *anew]
 
 
 def _read(
@@ -142,14 +152,32 @@ def _too_little(tested: int, classes: int) -> str:
 
 
 @dataclass(frozen=True)
+class _Start:
+    """A way to train.
+
+    Args:
+        name: for decisions.
+        adapter: the folder of the adapter to go on from; None to begin anew.
+    """
+
+    name: str
+    adapter: Path | None
+    recipe: lora.Recipe
+
+
+@dataclass(frozen=True)
 class _Procedure:
-    """To train LoRA on some examples and to fit the head on others' features as well as on theirs."""
+    """To train LoRA on some examples, and then to fit the head on their features.
+
+    Args:
+        max_seconds: of one training.
+    """
 
     services: Services
     problem: Problem
     family: Family
     context: TrainingContext
-    recipe: lora.Recipe
+    max_seconds: float
     on_step: Callable[[lora.Progress], None]
 
     def describe(self, prepared: Sequence[PreparedExample]) -> _Examples:
@@ -166,75 +194,81 @@ class _Procedure:
         ]
         return _Examples(prepared, features, cast(list[LabelScores], zero_shot), tested)
 
-    def judge(self, examples: _Examples, folds: Sequence[Fold]) -> "tuple[Any, Path | None]":
-        """Cross-validate the procedures and choose the best. Returns the judgement and where it starts."""
-        now = self._outputs(examples, folds, [examples.features] * len(folds))
-        starts = {ANEW: None} if self.context.live is None else {ANEW: None, CONTINUED: self.context.live}
-        name = "the head" if self.context.live is None else "live"
-        judgements = []
-        for procedure, start in starts.items():
-            features = [self._adapted_features(examples, fold, start) for fold in folds]
-            outputs = self._outputs(examples, folds, features)
-            judgement = judge_beside_head(self.problem, examples.targets, outputs, now, name)
-            if len(starts) > 1:
-                judgement = replace(judgement, decision=f"{procedure}: {judgement.decision}")
-            judgements.append((judgement, start))
-        return min(judgements, key=lambda pair: (not pair[0].is_accepted, pair[0].candidate.values["log_loss"]))
+    def choose(
+        self, examples: _Examples, folds: Sequence[Fold], starts: "Sequence[_Start]"
+    ) -> "tuple[Judgement, _Start]":
+        """Choose a start on the first fold, and cross-validate it on all folds against what answers now.
 
-    def train(
-        self,
-        prepared: Sequence[PreparedExample],
-        start: Path | None,
-        use: "Callable[[Any], None]",
-    ) -> float:
+        If it is worse on the first fold by more than a standard error, the other folds are not computed.
+        """
+        first, others = folds[:1], folds[1:]
+        tried = {start.name: self._adapted_features(examples, first[0], start) for start in starts}
+        judgements = {start.name: self._judge(examples, first, [tried[start.name]], start) for start in starts}
+        best = min(starts, key=lambda start: judgements[start.name].candidate.values["log_loss"])
+        if judgements[best.name].is_surely_worse:
+            return judgements[best.name], best
+        features = [tried[best.name], *(self._adapted_features(examples, fold, best) for fold in others)]
+        return self._judge(examples, folds, features, best), best
+
+    def train(self, prepared: Sequence[PreparedExample], start: _Start, use: Callable[[PeftModel], None]) -> float:
         """Train on the examples, and call `use` with the model. Returns the loss."""
-        question = prepared[0].training_example.question
-        with lora.adapted(self.family, question, start, self.recipe) as model:
-            loss = launch.fine_tune(
-                self.services.settings, self.family, model, prepared, self.recipe, self.on_step
-            )
+        question, settings = prepared[0].training_example.question, self.services.settings
+        recipe = replace(start.recipe, max_seconds=self.max_seconds)
+        with lora.adapted(self.family, question, start.adapter, recipe) as model:
+            loss = launch.fine_tune(settings, self.family, model, prepared, recipe, self.on_step)
             use(model)
         return loss
 
-    def _adapted_features(self, examples: _Examples, fold: Fold, start: Path | None) -> list[Features]:
+    def _adapted_features(self, examples: _Examples, fold: Fold, start: _Start) -> list[Features]:
         """The features of all examples with an adapter that was trained on those that the fold learns from."""
         features: list[Features] = []
-        batch = self.services.settings.max_batch
-        learned = [examples.prepared[index] for index in fold.train]
-        self.train(
-            learned, start, lambda _: features.extend(evaluate.features(self.family, examples.prepared, batch))
-        )
+
+        def compute(_: PeftModel) -> None:
+            features.extend(evaluate.features(self.family, examples.prepared, self.services.settings.max_batch))
+
+        self.train([examples.prepared[index] for index in fold.train], start, compute)
         return features
+
+    def _judge(
+        self, examples: _Examples, folds: Sequence[Fold], features: Sequence[Sequence[Features]], start: _Start
+    ) -> Judgement:
+        """Compare the procedure with what answers now, on what these folds test.
+
+        Args:
+            features: for each fold, those of all examples.
+        """
+        targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
+        outputs = self._outputs(examples, folds, features)
+        now = self._outputs(examples, folds, [examples.features] * len(folds))
+        name = "the head" if self.context.live is None else "live"
+        judgement = judge_beside_head(self.problem, targets, outputs, now, name)
+        return replace(judgement, decision=f"{judgement.decision}; {start.name}")
 
     def _outputs(
         self, examples: _Examples, folds: Sequence[Fold], features_by_fold: Sequence[Sequence[Features]]
-    ) -> list[LabelScores]:
-        """The answers to the tested examples, each by a head that was fitted without its fold."""
-        outputs: dict[int, LabelScores] = {}
+    ) -> list[Contract]:
+        """The answers to the tested examples, fold after fold, each by a head that was fitted without its fold."""
+        outputs: list[Contract] = []
         for fold, features in zip(folds, features_by_fold, strict=True):
-            head = fit_head(
-                [_fit_example(examples.prepared[i], features[i]) for i in fold.train], features[0].space
-            )
-            for index in fold.tested:
-                zero_shot = examples.zero_shot[index]
-                example = _fit_example(examples.prepared[index], features[index])
-                outputs[index] = (
-                    self.problem.calibrated(zero_shot, self.problem.default_temperature(zero_shot))
-                    if head is None
-                    else cast(
-                        LabelScores,
-                        answer_with_head(
-                            head, example.question, example.features, example.logits, zero_shot.temperature
-                        ),
-                    )
-                )
-        return [outputs[index] for index in examples.tested]
+            to_fit = _to_fit(examples.prepared, features)
+            head = fit_head([to_fit[index] for index in fold.train], features[0].space)
+            outputs += [self._answer(head, to_fit[index], examples.zero_shot[index]) for index in fold.tested]
+        return outputs
+
+    def _answer(self, head: LinearHead | None, example: Example, zero_shot: LabelScores) -> Contract:
+        """The answer of the head; without a head that of the base model, as it is shown."""
+        if head is None:
+            answer: Contract = self.problem.calibrated(zero_shot, self.problem.default_temperature(zero_shot))
+            return answer
+        return answer_with_head(head, example.question, example.features, example.logits, zero_shot.temperature)
 
 
-def _fit_example(example: PreparedExample, features: Features) -> Example:
-    question = example.training_example.question
-    assert isinstance(question, LabelsInput)
-    return Example.of(question, features, example.target)
+def _to_fit(prepared: Sequence[PreparedExample], features: Sequence[Features]) -> list[Example]:
+    """The examples as `fit_head` takes them."""
+    return [
+        Example.of(example.training_example.question, example_features, example.target)
+        for example, example_features in zip(prepared, features, strict=True)
+    ]
 
 
 def _counted(on_step: Callable[[lora.Progress], None], trainings: int) -> Callable[[lora.Progress], None]:

@@ -40,11 +40,13 @@ class Collection:
 
     Args:
         examples: the annotated tasks of a control tag.
+        adapter: the adapter whose features are wanted, beside the base model's; None for the base model alone.
     """
 
     project: Project
     from_name: str
     examples: Sequence[TrainingExample]
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def collect_features(services: Services, collection: Collection) -> Collected:
     """
     examples, labels = _choose(collection.examples, services.settings.head_max_tasks)
     digests = {
-        task_id: task_features.question_digest(FeaturesInput.of(example.question))
+        task_id: task_features.question_digest(FeaturesInput.of(example.question), collection.adapter)
         for task_id, example in examples.items()
     }
     project_id, tag = collection.project.id, collection.from_name
@@ -85,7 +87,7 @@ def collect_features(services: Services, collection: Collection) -> Collected:
     missing = [task_id for task_id in examples if task_id not in rows or rows[task_id].space not in ("", space)]
     # The newest first: what was annotated last was predicted last, so its features are still in memory.
     asked = sorted(missing, reverse=True)[:MOST_ASKED]
-    answers = _ask(services, collection.project, {task_id: examples[task_id] for task_id in asked})
+    answers = _ask(services, collection, {task_id: examples[task_id] for task_id in asked})
     written = task_features.write(services.store, project_id, tag, digests, answers)
     rows |= {row.task_id: row for row in written}
     space = _space(rows)
@@ -137,8 +139,11 @@ def _space(rows: dict[int, TaskFeatures]) -> str:
     return max(with_features, key=lambda row: (row.written_at, row.space)).space if with_features else ""
 
 
-def _ask(services: Services, project: Project, examples: dict[int, TrainingExample]) -> dict[int, Features | str]:
+def _ask(
+    services: Services, collection: Collection, examples: dict[int, TrainingExample]
+) -> dict[int, Features | str]:
     """Task id -> the features, or why they cannot be computed. A task that there was no time for is missing."""
+    project = collection.project
     resolve = services.authorizations.resolver(project, services.settings)
     rows: dict[int, PredictRow] = {}
     answers: dict[int, Features | str] = {}
@@ -148,7 +153,9 @@ def _ask(services: Services, project: Project, examples: dict[int, TrainingExamp
         except UnreadableError as error:
             answers[task_id] = cut(str(error))
         else:
-            rows[task_id] = PredictRow(kind=question.kind, input=question.model_dump(mode="json"))
+            rows[task_id] = PredictRow(
+                kind=question.kind, input=question.model_dump(mode="json"), adapter=collection.adapter
+            )
     if not rows:
         return answers
     priority = Priority.BULK if len(rows) <= FEW else Priority.LOOKAHEAD

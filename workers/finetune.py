@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
-from lorabel.database import projects, training_runs, versions
+from lorabel.database import projects, task_features, training_runs, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import (
     Annotation,
@@ -35,6 +35,7 @@ from lorabel.errors import ConflictError, LorabelError, NotFoundError, RunLostEr
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
+from lorabel.feature_contracts import FeaturesInput
 from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
@@ -176,8 +177,8 @@ def _live_folder(
 ) -> Path | None:
     """The folder of the control tag's live adapter.
 
-    None if the base model is live, or if the adapter was trained on another base model than the present one, or not
-    for a head where the recipe is for one.
+    None if the base model is live, or if the adapter was trained on another base model than the present one, or
+    not for a head where the recipe is for one.
     """
     if not project.live_number:
         return None
@@ -229,6 +230,7 @@ def _conclude(
                 versions.make_live(session, project, version.number)
             log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
     if version is not None and version.state == VersionState.LIVE:
+        _keep_features(services, version, candidates)
         services.jobs.look_ahead(project.id)
 
 
@@ -248,6 +250,20 @@ def _write_version(
         except (NotFoundError, ConflictError) as error:
             _reject(version, str(error))
     return version
+
+
+def _keep_features(services: Services, version: ModelVersion, candidates: dict[str, Candidate]) -> None:
+    """Write what the heads are to be fitted on, so that the model server need not compute it for each task."""
+    for tag, candidate in candidates.items():
+        adapter = version.adapters[tag]
+        questions, answers = {}, {}
+        for example, features in candidate.features:
+            question = FeaturesInput.of(example.question)
+            questions[example.task_id] = task_features.question_digest(question, adapter)
+            space = features.space.removesuffix(lora.ACTIVE) + adapter
+            answers[example.task_id] = features.model_copy(update={"space": space})
+        if candidate.judgement.is_accepted:
+            task_features.write(services.store, version.project_id, tag, questions, answers)
 
 
 def _reject(version: ModelVersion, reason: str) -> None:

@@ -7,13 +7,13 @@ leaves nothing but a folder that nothing names; the project is still due, and th
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
 
-from lorabel.database import project_heads, projects, task_features
+from lorabel.database import project_heads, projects, task_features, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
 from lorabel.database.tables import Annotation, Project, ProjectHead, now
 from lorabel.errors import LabelConfigError, ModelServerError, NotFoundError
@@ -40,16 +40,24 @@ class FittedHead:
 
     file: bytes
     labels: str
+    adapter: str | None
     annotation_ids: list[int]
 
 
 @dataclass(frozen=True)
 class _Due:
-    """A project as it was read, with the annotations that its heads are to be fitted on."""
+    """A project as it was read, with the annotations that its heads are to be fitted on.
+
+    Attributes:
+        adapters: by control tag the adapter whose features a head is fitted on, beside the base model's.
+        heads: by control tag the head that answers so far.
+    """
 
     project: Project
     annotations: Sequence[Annotation]
     bound: BoundConfig
+    adapters: Mapping[str, str]
+    heads: Mapping[str, ProjectHead]
 
 
 def fit_forever(services: Services, stop: threading.Event) -> None:
@@ -95,15 +103,24 @@ def fit_project(services: Services, project_id: int) -> bool:
         ModelServerError: features are missing, and the model server cannot be reached or failed.
     """
     due = _read(services, project_id)
-    collected = [_collect(services, due, index) for index in range(len(due.bound.bindings))]
-    heads = {
-        problem.from_name: head
-        for problem, of_tag in zip(due.bound.bindings, collected, strict=True)
-        if (head := _fit(of_tag)) is not None
+    collected = {
+        problem.from_name: _collect(services, due, index) for index, problem in enumerate(due.bound.bindings)
     }
-    is_complete = all(of_tag.is_complete for of_tag in collected)
-    _keep(services, due, heads, is_complete=is_complete)
-    return not is_complete and any(of_tag.computed for of_tag in collected)
+    is_complete = all(of_tag.is_complete for of_tag in collected.values())
+    if not any(_waits(due, tag, of_tag) for tag, of_tag in collected.items()):
+        heads = {
+            tag: head
+            for tag, of_tag in collected.items()
+            if (head := _fit(of_tag, due.adapters.get(tag))) is not None
+        }
+        _keep(services, due, heads, is_complete=is_complete)
+    return not is_complete and any(of_tag.computed for of_tag in collected.values())
+
+
+def _waits(due: _Due, tag: str, collected: Collected) -> bool:
+    """Whether the former head answers, with its own adapter, until all features of the new adapter are there."""
+    head = due.heads.get(tag)
+    return head is not None and head.adapter != due.adapters.get(tag) and not collected.is_complete
 
 
 def _read(services: Services, project_id: int) -> _Due:
@@ -119,21 +136,24 @@ def _read(services: Services, project_id: int) -> _Due:
     with services.store.read() as session:
         project = projects.get(session, project_id)
         annotations = session.scalars(newest.limit(most)).all()
+        adapters = versions.adapters_beside_head(session, project, project.live_number)
+        heads = project_heads.of_project(session, project_id)
     try:
         bound = bind(project.label_config or "")
     except LabelConfigError as error:
         log.warning("project %d has no heads: %s", project_id, error)
         bound = bind("<View/>")
-    return _Due(project, annotations, bound)
+    return _Due(project, annotations, bound, adapters, heads)
 
 
 def _collect(services: Services, due: _Due, index: int) -> Collected:
     problem, settings = due.bound.bindings[index], services.settings
     examples, _ = make_examples(problem, due.bound.config, due.annotations, settings)
-    return collect_features(services, Collection(due.project, problem.from_name, examples))
+    adapter = due.adapters.get(problem.from_name)
+    return collect_features(services, Collection(due.project, problem.from_name, examples, adapter))
 
 
-def _fit(collected: Collected) -> FittedHead | None:
+def _fit(collected: Collected, adapter: str | None) -> FittedHead | None:
     if not collected.examples:
         return None
     examples = [
@@ -146,7 +166,7 @@ def _fit(collected: Collected) -> FittedHead | None:
     annotation_ids = sorted(
         annotation_id for example, _ in collected.examples for annotation_id in example.annotation_ids
     )
-    return FittedHead(head.to_bytes(), collected.labels, annotation_ids)
+    return FittedHead(head.to_bytes(), collected.labels, adapter, annotation_ids)
 
 
 def _keep(services: Services, due: _Due, heads: dict[str, FittedHead], *, is_complete: bool) -> None:
@@ -173,6 +193,7 @@ def _keep(services: Services, due: _Due, heads: dict[str, FittedHead], *, is_com
                 number=number,
                 labels=head.labels,
                 digest=described[tag][0],
+                adapter=head.adapter,
                 annotation_ids=head.annotation_ids,
                 fitted_at=now(),
             )

@@ -19,9 +19,13 @@ RETRY_AFTER = timedelta(minutes=10)
 LOGITS = np.dtype("<f4")
 
 
-def question_digest(question: FeaturesInput) -> str:
-    """Digest of the question, whose media are as the task's data has them. The files' bytes are not in it."""
-    return digest(question.model_dump_json().encode())
+def question_digest(question: FeaturesInput, adapter: str | None) -> str:
+    """Digest of the question, whose media are as the task's data has them. The files' bytes are not in it.
+
+    Args:
+        adapter: the adapter that it is asked with.
+    """
+    return digest(f"{question.model_dump_json()}{adapter or ''}".encode())
 
 
 def labels_digest(question: FeaturesInput) -> str:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from lorabel.database import project_heads
 from lorabel.database.tables import ModelVersion, Project, VersionState, now, version_name
 from lorabel.errors import ConflictError, NotFoundError
 
@@ -69,6 +70,19 @@ def families(version: ModelVersion) -> dict[str, str]:
 def tags_beside_head(version: ModelVersion) -> frozenset[str]:
     """The control tags whose adapters compute features for a fitted head, beside the base model's."""
     return frozenset(version.metrics.get(BESIDE_HEAD, ()))
+
+
+def adapters_without_head(version: ModelVersion) -> dict[str, str]:
+    """from_name -> adapter name, for the adapters that answer without a fitted head."""
+    return {tag: name for tag, name in version.adapters.items() if tag not in tags_beside_head(version)}
+
+
+def adapters_beside_head(session: Session, project: Project, number: int) -> dict[str, str]:
+    """from_name -> adapter name, for the adapters of a version that compute features for a fitted head."""
+    if not number:
+        return {}
+    version = get(session, project.id, number)
+    return {tag: name for tag, name in version.adapters.items() if tag in tags_beside_head(version)}
 
 
 def live_adapters(session: Session, project: Project) -> dict[str, str]:
@@ -183,3 +197,5 @@ def make_live(session: Session, project: Project, number: int) -> None:
         version = get(session, project.id, number)
         version.state, version.promoted_at = VersionState.LIVE, now()
     project.live_number = number
+    # Heads are fitted on features of the live version's adapters.
+    project_heads.count_change(project)

@@ -46,6 +46,7 @@ def demo_settings(settings: Settings) -> Settings:
             "precision": "float32",
             "model_server_url": "http://127.0.0.1:9",
             "evaluate_min_tasks": 5,
+            "lora_towers": "text",
         }
     )
 

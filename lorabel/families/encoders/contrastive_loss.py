@@ -1,7 +1,7 @@
 """The supervised contrastive loss: features of contents with the same labels move together, others move apart.
 
-Source: Khosla et al. 2020, https://arxiv.org/abs/2004.11362. Contents that share only some of their labels count by
-the share of these (Jaccard), so the loss also serves multiple choice and taxonomies.
+Source: Khosla et al. 2020, https://arxiv.org/abs/2004.11362. Contents that share only some of their labels count
+by the share of these (Jaccard), so the loss also serves multiple choice and taxonomies.
 """
 
 from collections.abc import Sequence
