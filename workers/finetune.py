@@ -20,8 +20,8 @@ from typing import Any
 from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
-from lorabel.database import projects, task_features, training_runs, versions
-from lorabel.database.adapter_folders import tag_folder
+from lorabel.database import project_heads, projects, task_features, training_runs, versions
+from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
 from lorabel.database.tables import (
     Annotation,
     ModelVersion,
@@ -228,6 +228,9 @@ def _conclude(
             session.flush()
             if version.state == VersionState.CANDIDATE:
                 versions.make_live(session, project, version.number)
+                project_heads.count_all_again(project)
+                # The heads are fitted on features of the new version's adapters from now on.
+                project_heads.count_change(project)
             log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
     if version is not None and version.state == VersionState.LIVE:
         _keep_features(services, version, candidates)
@@ -242,7 +245,8 @@ def _write_version(
         last_number = services.adapter_folders.last_number(project.id)
         number = max(versions.next_number(session, project.id), last_number + 1)
         version = _version(session, project, number, run, attempts)
-    services.adapter_folders.write(version.name, lambda folder: _copy(scratch, folder))
+    heads = _heads_of_now(services, project, version)
+    services.adapter_folders.write(version.name, lambda folder: _copy(scratch, heads, folder))
     if version.state == VersionState.CANDIDATE:
         new_adapters = {tag: name for tag, name in version.adapters.items() if name.startswith(f"{version.name}/")}
         try:
@@ -394,9 +398,29 @@ def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **c
         session.connection().execute(update(Annotation).where(*is_unchanged).values(**columns), parameters)
 
 
-def _copy(scratch: Path, folder: Path) -> None:
+def _heads_of_now(services: Services, project: Project, version: ModelVersion) -> dict[str, bytes]:
+    """from_name -> the file of the head that answers now; what it was fitted on is noted in the version's row."""
+    with services.store.read() as session:
+        project = projects.get(session, project.id)
+        heads = project_heads.answering(session, project)
+    try:
+        files = {
+            tag: services.adapter_folders.read_head(f"{row.folder}/{tag_folder(tag)}")
+            for tag, row in heads.items()
+        }
+    except NotFoundError as error:
+        log.warning("%s has no heads: %s", version.name, error)
+        return {}
+    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: project_heads.record_of(project, heads)}
+    return files
+
+
+def _copy(scratch: Path, heads: dict[str, bytes], folder: Path) -> None:
     for adapter in scratch.iterdir():
         shutil.copytree(adapter, folder / adapter.name)
+    for tag, file in heads.items():
+        (folder / tag_folder(tag)).mkdir(exist_ok=True)
+        (folder / tag_folder(tag) / HEAD_FILE).write_bytes(file)
 
 
 def _reporter(services: Services, run: TrainingRun) -> Callable[[lora.Progress], None]:

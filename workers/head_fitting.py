@@ -138,11 +138,15 @@ def _read(services: Services, project_id: int) -> _Due:
         annotations = session.scalars(newest.limit(most)).all()
         adapters = versions.adapters_beside_head(session, project, project.live_number)
         heads = project_heads.of_project(session, project_id)
+        restored = project_heads.restored_annotation_ids(session, project)
     try:
         bound = bind(project.label_config or "")
     except LabelConfigError as error:
         log.warning("project %d has no heads: %s", project_id, error)
         bound = bind("<View/>")
+    if restored is not None and project.heads_restored_at is not None:
+        since = project.heads_restored_at
+        annotations = [row for row in annotations if row.id in restored or row.received_at > since]
     return _Due(project, annotations, bound, adapters, heads)
 
 
@@ -190,7 +194,7 @@ def _keep(services: Services, due: _Due, heads: dict[str, FittedHead], *, is_com
             tag: ProjectHead(
                 project_id=project_id,
                 from_name=tag,
-                number=number,
+                folder=heads_folder(project_id, number),
                 labels=head.labels,
                 digest=described[tag][0],
                 adapter=head.adapter,

@@ -1,10 +1,11 @@
 """Predicts many tasks and writes the predictions to Label Studio, a page at a time, by task id.
 
 A page can be repeated: tasks that have a prediction of this version in Label Studio, by heads that are not older
-than the run (`is_current`), are left out, except those that could not be read before, since their data may have been
-corrected. So nothing is written twice if a worker was killed, an answer was lost or a part of the page had to wait;
-the cursor, written after each page, only saves requests. (Label Studio itself allows several predictions of a version: an annotator who opens a task between the
-reading and the writing of its page causes a second, equal prediction.)
+than the run (`is_current`), are left out, except those that could not be read before, since their data may have
+been corrected. So nothing is written twice if a worker was killed, an answer was lost or a part of the page had to
+wait; the cursor, written after each page, only saves requests. (Label Studio itself allows several predictions of
+a version: an annotator who opens a task between the reading and the writing of its page causes a second, equal
+prediction.)
 """
 
 import logging

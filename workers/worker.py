@@ -1,7 +1,8 @@
 """An RQ worker that runs its jobs in its own process: `python -m workers.worker light|train|bulk`.
 
 `light` applies events, fits heads and sweeps. `train` trains, and keeps base models loaded between runs. `bulk`
-predicts whole projects, and tasks ahead of the annotator. Several workers of each kind can share a database and a Redis.
+predicts whole projects, and tasks ahead of the annotator. Several workers of each kind can share a database and a
+Redis.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The folders of trained adapters and of fitted heads. A folder appears complete or not at all.
 
-`p12.v3/label/` holds the adapter of version 3 of project 12 for control tag `label`, in PEFT's format, and beside it
-the head that answered when the version was made. `p12.h7/` holds heads that were fitted after an annotation:
+`p12.v3/label/` holds the adapter of version 3 of project 12 for control tag `label`, in PEFT's format, and beside
+it the head that answered when the version was made. `p12.h7/` holds heads that were fitted after an annotation:
 
     p12.v3/label/adapter_config.json
     p12.v3/label/adapter_model.safetensors

@@ -39,7 +39,7 @@ class ProjectHead(Table):
     """The fitted head that answers for a control tag of a project.
 
     Attributes:
-        number: n of the folder `p<project>.h<n>` in which its file is.
+        folder: where its file is: `p<project>.h<n>`, or `p<project>.v<n>` after a version was made live by hand.
         labels: digest of everything in a question but its contents. The head answers such questions only.
         digest: of the file.
         adapter: name of the adapter whose features the head was fitted on, beside the base model's; None for the
@@ -51,7 +51,7 @@ class ProjectHead(Table):
     __tablename__ = "project_head"
     project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     from_name: Mapped[str] = mapped_column(primary_key=True)
-    number: Mapped[int]
+    folder: Mapped[str]
     labels: Mapped[str]
     digest: Mapped[str]
     adapter: Mapped[str | None]

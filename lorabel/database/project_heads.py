@@ -5,11 +5,17 @@ changes of annotations, `Project.head_revision` says up to which of them the hea
 """
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from lorabel.database.tables import Project, ProjectHead
+from lorabel.database import versions
+from lorabel.database.tables import Project, ProjectHead, now
+
+VERSION_HEADS = "heads"
+"""Key of `ModelVersion.metrics`: by control tag, what the head was fitted on that is stored with the version."""
 
 # `Project.head_revision` if features were missing when the heads were fitted, so that they are fitted again.
 INCOMPLETE = -1
@@ -51,3 +57,66 @@ def replace(session: Session, project: Project, heads: Mapping[str, ProjectHead]
     session.execute(delete(ProjectHead).where(ProjectHead.project_id == project.id))
     session.add_all(heads.values())
     project.head_number = number
+
+
+def record_of(project: Project, heads: Mapping[str, ProjectHead]) -> dict[str, Any]:
+    """What a version keeps of the heads that answer when it is made, for `VERSION_HEADS` of its metrics."""
+    return {
+        tag: {
+            "number": project.head_number,
+            "labels": head.labels,
+            "digest": head.digest,
+            "adapter": head.adapter,
+            "annotation_ids": head.annotation_ids,
+            "fitted_at": head.fitted_at.isoformat(),
+        }
+        for tag, head in heads.items()
+    }
+
+
+def restore(session: Session, project: Project) -> None:
+    """Have the heads answer that are stored with the live version, after people made it live.
+
+    Annotations that are here by now and that these were not fitted on count again after the next run's promotion.
+    The base models have no heads. The caller has locked the project's row.
+    """
+    records = _records(session, project)
+    rows = {
+        tag: ProjectHead(
+            project_id=project.id,
+            from_name=tag,
+            folder=project.live_version,
+            labels=record["labels"],
+            digest=record["digest"],
+            adapter=record["adapter"],
+            annotation_ids=record["annotation_ids"],
+            fitted_at=datetime.fromisoformat(record["fitted_at"]),
+        )
+        for tag, record in records.items()
+    }
+    replace(session, project, rows, max((record["number"] for record in records.values()), default=0))
+    project.head_config, project.head_revision = project.label_config, project.annotation_revision
+    project.heads_restored_at = now()
+
+
+def count_all_again(project: Project) -> None:
+    """After a run's promotion, fit heads on all annotations again. The caller has locked the project's row."""
+    if project.heads_restored_at is not None:
+        project.heads_restored_at = None
+        count_change(project)
+
+
+def restored_annotation_ids(session: Session, project: Project) -> frozenset[int] | None:
+    """The annotations that the heads of the live version were fitted on, if people made it live; else None."""
+    if project.heads_restored_at is None:
+        return None
+    records = _records(session, project).values()
+    return frozenset(annotation_id for record in records for annotation_id in record["annotation_ids"])
+
+
+def _records(session: Session, project: Project) -> dict[str, Any]:
+    if not project.live_number:
+        return {}
+    metrics = versions.get(session, project.id, project.live_number).metrics
+    records: dict[str, Any] = metrics.get(VERSION_HEADS, {})
+    return records

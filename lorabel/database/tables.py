@@ -78,6 +78,7 @@ class Project(Table):
         head_revision: `annotation_revision` at which the heads were fitted.
         head_number: n of the newest of the heads that answer, `p<id>.h<n>`; 0 if none does.
         head_config: the label config for which the heads were fitted. Under another they do not answer.
+        heads_restored_at: when people made the live version live, with its heads of then; None after a run did.
     """
 
     __tablename__ = "project"
@@ -102,6 +103,7 @@ class Project(Table):
     head_revision: Mapped[int] = mapped_column(default=0)
     head_number: Mapped[int] = mapped_column(default=0)
     head_config: Mapped[str | None] = mapped_column(Text)
+    heads_restored_at: Mapped[datetime | None]
     is_deleted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -117,7 +119,7 @@ class Project(Table):
 
     @property
     def served_version(self) -> str:
-        """Name of what answers now, under which Label Studio stores predictions: `p12.v3`, with heads `p12.v3.h7`."""
+        """Name of what answers now, which Label Studio stores with predictions: `p12.v3.h7`, or `p12.v3`."""
         return served_name(self, self.live_number)
 
     @property

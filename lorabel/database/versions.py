@@ -11,7 +11,6 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads
 from lorabel.database.tables import ModelVersion, Project, VersionState, now, version_name
 from lorabel.errors import ConflictError, NotFoundError
 
@@ -197,5 +196,3 @@ def make_live(session: Session, project: Project, number: int) -> None:
         version = get(session, project.id, number)
         version.state, version.promoted_at = VersionState.LIVE, now()
     project.live_number = number
-    # Heads are fitted on features of the live version's adapters.
-    project_heads.count_change(project)

@@ -1,58 +1,67 @@
 """`lorabel demo --headless`: a scripted annotator, who works in rounds through Label Studio's own API.
 
-In each round the annotator takes tasks from the labeling stream (so that Label Studio itself asks our backend),
-reads the pre-annotation, submits the right answer, and then waits until the training that the answers caused has
-ended.
+In each round the annotator takes tasks from the labeling stream (so that Label Studio itself asks our backend) and
+submits the right answers. Then it waits until the predictions are by heads that have learned from these, and until
+the training that they caused has ended.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from lorabel.database import training_runs
+from sqlalchemy import func, select
+
+from lorabel.database import project_heads, training_runs
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
-from lorabel.database.tables import Project, RunState, TrainingRun
+from lorabel.database.tables import Annotation, Project, RunState, TrainingRun
 from lorabel.demo.project import LABEL_CONFIG, picture_of, right_answer
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.client import LabelStudio
 from lorabel.problems.binding import bind
 
-ROUNDS = 5
-TASKS_PER_ROUND = 20
-UNSEEN_TASKS = 24
-PICTURES = ROUNDS * TASKS_PER_ROUND + UNSEEN_TASKS
+CHECKPOINTS = (0, 5, 10, 20, 40, 80)
+"""Numbers of annotations after which the pre-annotations of the unseen tasks are counted."""
+TRAIN_AFTER = 20
+"""Number of new annotations that start a training run (TRAIN_AFTER_ANNOTATIONS)."""
+UNSEEN_TASKS = 44
+PICTURES = CHECKPOINTS[-1] + UNSEEN_TASKS
 
+HEAD_TIMEOUT_S = 30.0
 TRAINING_TIMEOUT_S = 180.0
 POLL_S = 0.2
+HEAD_POLL_S = 0.01
 
 MOST_AT_FIRST = 0.6
-"""Highest share of right pre-annotations in the first round, which is zero-shot.
+"""Highest share of right pre-annotations before the first annotation, which is zero-shot.
 
 Chance is one in three; with 44 tasks its standard deviation is 0.07.
 """
 LEAST_AT_LAST = 0.9
-"""Lowest share of right pre-annotations in the last round."""
+"""Lowest share of right pre-annotations after the last annotation."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Round:
-    """How good the live version was in one round, and how long the training after it took.
+    """How good the pre-annotations were after some annotations, and how long they were waited for.
 
     Attributes:
-        annotations: number of annotations that were submitted before the round.
-        version: the version that was live in the round.
-        right: number of right pre-annotations among `total` tasks that nobody had annotated before.
-        wait_s: seconds from the round's last answer to the end of the training; None in the last round.
+        annotations: number of annotations that were submitted before.
+        version: what predicted: the live version, with its heads.
+        right: number of right pre-annotations among `total` tasks that nobody has annotated.
+        head_s: seconds from the last submit to heads that have learned from it; None before the first annotation.
+        wait_s: seconds from the last submit to the end of the training that it caused; None if it caused none.
     """
 
     annotations: int
     version: str
     right: int
     total: int
+    head_s: float | None
     wait_s: float | None
 
     @property
@@ -81,33 +90,35 @@ class Annotator:
     def work(self, report: Callable[[Round], None]) -> list[Round]:
         """Work all rounds. `report` is called after each round."""
         unseen = self._unseen_task_ids()
-        rounds: list[Round] = []
-        for number in range(ROUNDS):
-            finished = self._work_round(number * TASKS_PER_ROUND, unseen, is_last=number == ROUNDS - 1)
-            report(finished)
-            rounds.append(finished)
+        rounds = [self._count(CHECKPOINTS[0], unseen, None, None)]
+        report(rounds[0])
+        for before, after in pairwise(CHECKPOINTS):
+            last_run = self._last_run_id()
+            for _ in range(after - before):
+                self._annotate_next()
+            submitted_at = time.monotonic()
+            self._wait_for_heads(after)
+            head_s = time.monotonic() - submitted_at
+            is_trained = after // TRAIN_AFTER > before // TRAIN_AFTER
+            if is_trained:
+                self._wait_for_training(last_run)
+            wait_s = time.monotonic() - submitted_at if is_trained else None
+            rounds.append(self._count(after, unseen, head_s, wait_s))
+            report(rounds[-1])
         return rounds
 
-    def _work_round(self, annotations: int, unseen: frozenset[int], *, is_last: bool) -> Round:
-        version, last_run = self._live_version(), self._last_run_id()
-        right = self._count_right_unseen(unseen, version)
-        right += sum(self._annotate_next() for _ in range(TASKS_PER_ROUND))
-        submitted_at = time.monotonic()
-        wait_s = None
-        if not is_last:
-            self._wait_for_training(last_run)
-            wait_s = time.monotonic() - submitted_at
-        return Round(annotations, version, right, len(unseen) + TASKS_PER_ROUND, wait_s)
+    def _count(
+        self, annotations: int, unseen: frozenset[int], head_s: float | None, wait_s: float | None
+    ) -> Round:
+        with self._store.read() as session:
+            version = session.get_one(Project, self._project_id).served_version
+        right = self._count_right_unseen(unseen)
+        return Round(annotations, version, right, len(unseen), head_s, wait_s)
 
-    def _annotate_next(self) -> bool:
-        """Take the next task and submit the right answer.
-
-        Returns:
-            Whether the pre-annotation was right.
-        """
+    def _annotate_next(self) -> None:
+        """Take the next task and submit the right answer."""
         task = self._label_studio.call("GET", f"/api/projects/{self._label_studio_id}/next", timeout_s=110.0)
         answer = right_answer(picture_of(task["data"], PICTURES))
-        newest_prediction = max(task["predictions"], key=lambda prediction: prediction["id"], default=None)
         region = {
             "from_name": self._binding.from_name,
             "to_name": self._binding.to_name,
@@ -117,7 +128,6 @@ class Annotator:
         self._label_studio.call(
             "POST", f"/api/tasks/{task['id']}/annotations/", json={"result": [region], "lead_time": 1.0}
         )
-        return _choices(newest_prediction) == [answer]
 
     def _unseen_task_ids(self) -> frozenset[int]:
         """The project's last tasks, which the labeling stream does not reach."""
@@ -126,11 +136,11 @@ class Annotator:
             raise LabelStudioError(f"project {self._label_studio_id} has {len(tasks)} tasks, expected {PICTURES}")
         return frozenset(task.task_id for task in tasks[-UNSEEN_TASKS:])
 
-    def _count_right_unseen(self, task_ids: frozenset[int], version: str) -> int:
+    def _count_right_unseen(self, task_ids: frozenset[int]) -> int:
         """Let Label Studio predict the tasks, by the Data Manager's action "Retrieve Predictions".
 
         Returns:
-            The number of tasks whose prediction by this version is right.
+            The number of tasks whose newest prediction is right.
         """
         self._label_studio.call(
             "POST",
@@ -144,14 +154,29 @@ class Annotator:
         )
         prediction_by_task = {
             prediction["task"]: prediction
-            for prediction in predictions
-            if prediction["task"] in task_ids and prediction["model_version"] == version
+            for prediction in sorted(predictions, key=lambda prediction: int(prediction["id"]))
+            if prediction["task"] in task_ids
         }
         tasks = self._label_studio.tasks(self._label_studio_id)
         return sum(
             _choices(prediction_by_task.get(task.task_id)) == [right_answer(picture_of(task.data, PICTURES))]
             for task in tasks
             if task.task_id in task_ids
+        )
+
+    def _wait_for_heads(self, annotations: int) -> None:
+        """Wait until heads are fitted on so many annotations."""
+        of_project = select(func.count(Annotation.id)).where(Annotation.project_id == self._project_id)
+        deadline = time.monotonic() + HEAD_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with self._store.read() as session:
+                stored = session.scalar(of_project) or 0
+                if stored >= annotations and self._project_id not in project_heads.list_due(session):
+                    return
+            time.sleep(HEAD_POLL_S)
+        raise LabelStudioError(
+            f"no heads were fitted on {annotations} annotations of project {self._project_id} within "
+            f"{HEAD_TIMEOUT_S:.0f} s; see `lorabel doctor` for the webhook, and logs/worker-light.log"
         )
 
     def _wait_for_training(self, last_run: int) -> None:
@@ -165,7 +190,7 @@ class Annotator:
             time.sleep(POLL_S)
         raise LabelStudioError(
             f"no training of project {self._project_id} ended within {TRAINING_TIMEOUT_S:.0f} s after "
-            f"{TASKS_PER_ROUND} annotations (last run: {_describe(self._newest_run())}); see `lorabel status`, "
+            f"{TRAIN_AFTER} annotations (last run: {_describe(self._newest_run())}); see `lorabel status`, "
             "and `lorabel doctor` for the webhook"
         )
 
@@ -176,10 +201,6 @@ class Annotator:
     def _last_run_id(self) -> int:
         run = self._newest_run()
         return run.id if run else 0
-
-    def _live_version(self) -> str:
-        with self._store.read() as session:
-            return session.get_one(Project, self._project_id).live_version
 
 
 def _choices(prediction: Json | None) -> list[str]:

@@ -40,7 +40,7 @@ def demo_settings(*, is_headless: bool) -> Settings:
     """
     defaults = {
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
-        "TRAIN_AFTER_ANNOTATIONS": str(annotator.TASKS_PER_ROUND if is_headless else 8),
+        "TRAIN_AFTER_ANNOTATIONS": str(annotator.TRAIN_AFTER if is_headless else 8),
         "TRAIN_AFTER_SECONDS": "20",
     }
     for name, value in defaults.items():
@@ -183,9 +183,12 @@ class Demo:
         return 1
 
     def _show_round(self, finished: Round) -> None:
-        trained = "" if finished.wait_s is None else f", trained {finished.wait_s:.1f} s after the last submit"
+        learned = "" if finished.head_s is None else f", learned {finished.head_s:.2f} s after the last submit"
+        trained = "" if finished.wait_s is None else f", trained {finished.wait_s:.1f} s after it"
         self.console.print(
-            f"  {finished.version}: {finished.right} of {finished.total} right{trained}", highlight=False
+            f"  {finished.annotations} annotations, {finished.version}: {finished.right} of {finished.total} right"
+            f"{learned}{trained}",
+            highlight=False,
         )
 
     def _invite(self, account: Account) -> None:
@@ -195,20 +198,23 @@ class Demo:
             f"  password  {account.password}\n\n"
             "Try: press [bold]Label All Tasks[/bold]. Solid prints are Grade A, striped ones B, outlined ones C;\n"
             "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them.\n"
-            f"After {self.settings.train_after_annotations} annotations it trains (see `lorabel status`), and the "
-            "next task is\npredicted by the new version. Ctrl-C ends everything; `lorabel demo` goes on here.",
+            "Each one is learned at once: the next pre-annotations know it.\n"
+            f"After {self.settings.train_after_annotations} annotations it trains, too (see `lorabel status`). "
+            "Ctrl-C ends everything; `lorabel demo` goes on here.",
             highlight=False,
         )
 
 
 def _table(rounds: list[Round]) -> Table:
     table = Table(title="Right pre-annotations on tasks that the model had not seen")
-    for name in ("annotations so far", "live version", "right", "seconds from last submit to new version"):
+    waited = ("seconds from submit to new head", "to the end of training")
+    for name in ("annotations so far", "predicted by", "right", *waited):
         table.add_column(name, justify="right")
     for finished in rounds:
+        head = "" if finished.head_s is None else f"{finished.head_s:.2f}"
         wait = "" if finished.wait_s is None else f"{finished.wait_s:.1f}"
         share = f"{finished.share:.2f} ({finished.right} of {finished.total})"
-        table.add_row(str(finished.annotations), finished.version, share, wait)
+        table.add_row(str(finished.annotations), finished.version, share, head, wait)
     return table
 
 

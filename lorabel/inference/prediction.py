@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.contracts import Input, MediaRef
 from lorabel.database import project_heads, versions
-from lorabel.database.adapter_folders import heads_folder, tag_folder
+from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import Project, served_name
 from lorabel.database.task_features import labels_digest
 from lorabel.errors import UnreadableError, cut
@@ -87,9 +87,7 @@ class ProjectModel:
         adapters = {} if version is None else versions.adapters_without_head(version)
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
-            from_name: Head(
-                f"{heads_folder(project.id, row.number)}/{tag_folder(from_name)}", row.labels, row.adapter
-            )
+            from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
             for from_name, row in project_heads.answering(session, project).items()
         }
         name = served_name(project, number)

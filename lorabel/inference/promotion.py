@@ -8,7 +8,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 
-from lorabel.database import projects, versions
+from lorabel.database import project_heads, projects, versions
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, ModelServerError
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def promote(store: Store, model_client: ModelClient, project_id: int, number: int) -> str:
-    """Preload a version's adapters, make the version live, and retire the version that was live.
+    """Preload a version's adapters, make the version live with its heads, and retire the version that was live.
 
     Returns:
         The live version's name.
@@ -37,6 +37,7 @@ def promote(store: Store, model_client: ModelClient, project_id: int, number: in
     with store.write() as session:
         project = session.get_one(Project, project_id, with_for_update=True)
         versions.make_live(session, project, number)
+        project_heads.restore(session, project)
         return project.live_version
 
 

@@ -27,6 +27,7 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
+from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -56,7 +57,8 @@ class FakeModelServer:
         wait_s: seconds that an answer takes.
         disconnected: number of requests whose client disconnected before the answer.
         outputs: outputs by a part of the picture's address, instead of the usual output.
-        space: the space of the embeddings.
+        featured: the questions for features.
+        space: the space of the embeddings and of the features.
         text_space: the space of questions that are about texts only and compared with texts only, as if another
             family answered them; None if it is `space`.
         families: the families that are loaded.
@@ -73,6 +75,7 @@ class FakeModelServer:
         self.disconnected = 0
         self.outputs: dict[str, Any] = {}
         self.embedded: list[PredictRow] = []
+        self.featured: list[FeaturesInput] = []
         self.space = "fake one"
         self.text_space: str | None = None
         self.families: list[FamilyInfo] = []
@@ -111,6 +114,22 @@ class FakeModelServer:
         embedding = Embedding(space=space, float16=base64.b64encode(float16).decode())
         return RowResult(output=embedding.model_dump())
 
+    def features(self, question: FeaturesInput) -> Features:
+        """One content. Its features are those of `embedding`, and a little that depends on the whole address."""
+        self.featured.append(question)
+        (content,) = question.contents
+        shown = content.media.url.rsplit("/", 1)[-1] if content.media else str(content.text)
+        noise = np.random.default_rng(list(shown.encode())).normal(0, 0.1, len(AXES))
+        vector = np.array([0.1, *(float(axis in shown) for axis in AXES)]) + [0.0, *noise]
+        float16 = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
+        scores = _scores(shown, [texts[0] for texts in question.labels])
+        return Features(
+            space=self.space,
+            dim=len(vector),
+            float16=base64.b64encode(float16).decode(),
+            logits=tuple(np.log(scores).tolist()),
+        )
+
     def preload(self) -> Response:
         self.preloaded += PreloadRequest.model_validate_json(request.get_data()).adapters
         return Response("{}", self.status, content_type="application/json")
@@ -131,6 +150,8 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: 403", is_permanent=False))
         if "broken" in url:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
+        if row.kind == FeaturesInput.kind:
+            return RowResult(output=self.features(FeaturesInput.model_validate(row.input)).model_dump())
         if row.kind != LabelsInput.kind:
             return RowResult(output=SILENT[row.kind].model_dump())
         return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})

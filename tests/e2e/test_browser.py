@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
+from lorabel.database import versions
 from lorabel.demo.project import create_project, picture_of, right_answer
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import AnnotatedTask
@@ -107,10 +108,11 @@ def _task(client: LabelStudio, project_id: int, task_id: int) -> AnnotatedTask:
 
 
 def _predicted(client: LabelStudio, task_id: int, version: str) -> list[str]:
-    """The choices of the prediction of this version that Label Studio has stored."""
+    """The choices of the newest prediction of this version, with whatever heads, that Label Studio has stored."""
     predictions: list[dict[str, Any]] = client.call("GET", "/api/predictions/", params={"task": task_id})
-    (prediction,) = [prediction for prediction in predictions if prediction["model_version"] == version]
-    return list(prediction["result"][0]["value"]["choices"])
+    of_version = [one for one in predictions if versions.without_heads(one["model_version"]) == version]
+    newest = max(of_version, key=lambda prediction: int(prediction["id"]))
+    return list(newest["result"][0]["value"]["choices"])
 
 
 def _annotate_until_new_version(client: LabelStudio, lorabel: Lorabel, project_id: int) -> str:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from lorabel.commands.connect import connect
+from lorabel.database.versions import without_heads
 from lorabel.label_studio.client import LabelStudio
 from tests.e2e import courses
 from tests.e2e.courses import Course
@@ -77,8 +78,8 @@ def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version
     predictions = client.call("GET", "/api/predictions/", params={"project": project_id})
     results = {
         prediction["task"]: prediction["result"]
-        for prediction in predictions
-        if prediction["model_version"] == version
+        for prediction in sorted(predictions, key=lambda prediction: int(prediction["id"]))
+        if without_heads(prediction["model_version"]) == version
     }
     return {task_id: results.get(task_id, []) for task_id in tasks}
 

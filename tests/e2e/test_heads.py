@@ -1,7 +1,7 @@
 """In the real Label Studio: what one annotation of a kind teaches shows in the next task of that kind, at once.
 
-The demo's pictures with labels that do not describe them, so that the base model cannot know. Which label a kind of
-picture has is chosen after the base model has answered, so that its answers are wrong.
+The demo's pictures with labels that do not describe them, so that the base model cannot know. Which label a kind
+of picture has is chosen after the base model has answered, so that its answers are wrong.
 """
 
 import time
@@ -132,4 +132,4 @@ def test_one_annotation_of_each_kind_is_learned_at_once(
     fourth = wait_for(stream, third.version)
     assert (fourth.kind, fourth.choice) == (1, truth[1])
     with capsys.disabled():
-        print(f"\n  {seconds:.2f} s from submit to the next task, predicted by {third.version} as {third.choice}")
+        print(f"\n  {seconds:.2f} s from submit to the next task, predicted by {third.version} as {third.choice}")  # noqa: T201

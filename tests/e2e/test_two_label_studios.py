@@ -15,6 +15,7 @@ from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.projects import FIRST_OWN_ID
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Project
+from lorabel.database.versions import without_heads
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.regions import choices
@@ -76,7 +77,7 @@ class Site:
         return next(done.finding for done in self.connection.steps if done.name == step)
 
     def shown(self, only_ids: list[int] | None = None) -> dict[int, tuple[str, str]]:
-        """Task id -> version and choice of the newest prediction in Label Studio, after "Retrieve Predictions"."""
+        """Task id -> version and choice of the newest prediction, after "Retrieve Predictions"."""
         ids = only_ids or self.task_ids()
         self.client.call(
             "POST",
@@ -88,14 +89,17 @@ class Site:
         predictions = self.client.call("GET", "/api/predictions/", params={"project": NUMBER})
         newest = {row["task"]: row for row in sorted(predictions, key=lambda row: int(row["id"]))}
         return {
-            task_id: (newest[task_id]["model_version"], _choice(newest[task_id]["result"], self.labels.tag))
+            task_id: (
+                without_heads(newest[task_id]["model_version"]),
+                _choice(newest[task_id]["result"], self.labels.tag),
+            )
             for task_id in ids
         }
 
     def version(self) -> str:
         """The version that Label Studio shows for the backend, after it has asked the backend for it."""
         (backend,) = self.client.call("GET", "/api/ml/", params={"project": NUMBER})
-        return str(backend["model_version"])
+        return without_heads(str(backend["model_version"]))
 
     def task_ids(self) -> list[int]:
         return [task.task_id for task in self.client.tasks(NUMBER)]

@@ -15,9 +15,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lorabel.database import projects, training_runs, versions
+from lorabel.database import project_heads, projects, training_runs, versions
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, ModelVersion, RunState, TrainingRun, VersionState
+from lorabel.database.tables import Annotation, ModelVersion, ProjectHead, RunState, TrainingRun, VersionState
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.cache import FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
@@ -93,9 +93,13 @@ def version_of(store: Store, run: TrainingRun) -> ModelVersion:
 @pytest.mark.slow
 def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Services, store: Store) -> None:
     annotate(store, 1, 50)
+    put_head(services, b"what answers now", annotation_ids=[1, 2])
     run = train(store)
     assert run.state == RunState.FINISHED
     version = version_of(store, run)
+    folder = services.adapter_folders.path(version.adapters["grade"])
+    assert (folder / "head.safetensors").read_bytes() == b"what answers now"
+    assert version.metrics["heads"]["grade"]["annotation_ids"] == [1, 2]
     candidate, live = (version.metrics[side]["grade"] for side in ("candidate", "live"))
     assert candidate["tasks"] == sum(is_held_out(i, 20) for i in range(1, 51)) >= 5
     assert candidate["accuracy"] >= 0.8 > live["accuracy"]
@@ -110,6 +114,29 @@ def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Se
         assert {row.run_id for row in session.query(Annotation)} == {run.id}
     check_plain_peft_gives_the_same_logits(services, version.adapters["grade"])
     check_a_worse_candidate_is_rejected(services, store)
+
+
+def put_head(services: Services, file: bytes, annotation_ids: list[int]) -> None:
+    """Have a head answer for the control tag."""
+
+    def write_into(folder: Path) -> None:
+        (folder / "grade").mkdir()
+        (folder / "grade" / "head.safetensors").write_bytes(file)
+
+    services.adapter_folders.write("p1.h1", write_into)
+    head = ProjectHead(
+        project_id=PROJECT,
+        from_name="grade",
+        folder="p1.h1",
+        labels="",
+        digest="",
+        annotation_ids=annotation_ids,
+        fitted_at=START,
+    )
+    with services.store.write() as session:
+        project = projects.get(session, PROJECT)
+        project_heads.replace(session, project, {"grade": head}, 1)
+        project.head_config = project.label_config
 
 
 def check_plain_peft_gives_the_same_logits(services: Services, name: str) -> None:

@@ -1,6 +1,6 @@
 from collections import Counter
 
-from lorabel.demo.annotator import PICTURES, ROUNDS, TASKS_PER_ROUND, Round, has_improved
+from lorabel.demo.annotator import CHECKPOINTS, PICTURES, Round, has_improved
 from lorabel.demo.project import LABEL_CONFIG, picture_of, pictures, right_answer
 from lorabel.problems.binding import bind
 
@@ -24,11 +24,11 @@ def test_the_picture_of_a_task_is_found_by_its_file_name() -> None:
 
 
 def test_the_loop_improved_if_a_new_version_raised_accuracy_from_chance() -> None:
-    def two_rounds(first: int, last: int, version: str = "p1.v1") -> list[Round]:
-        return [Round(0, "p1.v0", first, 40, 5.0), Round(TASKS_PER_ROUND, version, last, 40, None)]
+    def two_rounds(first: int, last: int, version: str = "p1.v1.h9") -> list[Round]:
+        return [Round(0, "p1.v0", first, 40, None, None), Round(20, version, last, 40, 0.1, 5.0)]
 
     assert has_improved(two_rounds(14, 37))
     assert not has_improved(two_rounds(14, 35)), "0.875 is not enough"
     assert not has_improved(two_rounds(30, 37)), "the base model knew the rule before"
-    assert not has_improved(two_rounds(14, 37, "p1.v0")), "no version was trained"
-    assert ROUNDS * TASKS_PER_ROUND < PICTURES
+    assert not has_improved(two_rounds(14, 37, "p1.v0")), "nothing was learned"
+    assert CHECKPOINTS[-1] < PICTURES

@@ -26,7 +26,7 @@ def upgrade() -> None:
         "project_head",
         sa.Column("project_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("from_name", sa.String(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("folder", sa.String(), nullable=False),
         sa.Column("labels", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("annotation_ids", sa.JSON(), nullable=False),
@@ -39,3 +39,4 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("head_revision", sa.Integer(), server_default="0", nullable=False))
         batch_op.add_column(sa.Column("head_number", sa.Integer(), server_default="0", nullable=False))
         batch_op.add_column(sa.Column("head_config", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("heads_restored_at", sa.DateTime(timezone=True), nullable=True))

@@ -1,0 +1,113 @@
+"""Heads of versions: a rollback goes back to the head of then, and to what it was fitted on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from lorabel.database import project_heads, projects, versions
+from lorabel.database.adapter_folders import HEAD_FILE
+from lorabel.database.store import Store
+from lorabel.database.tables import ModelVersion, VersionState
+from lorabel.inference import promotion
+from lorabel.settings import Settings
+from tests.backend.fake_model_server import FakeModelServer
+from tests.workers.events import PROJECT
+from tests.workers.test_head_fitting import REMAINING, fit, head_file, is_due, project, submitted
+from tests.workers.test_requeue_sweep import RecordedJobs
+from workers.services import Services
+
+
+@pytest.fixture
+def services(settings: Settings, store: Store, model_server: FakeModelServer) -> Iterator[Services]:
+    real = Services.open(settings.model_copy(update={"model_server_url": model_server.url}))
+    yield replace(real, jobs=cast(Any, RecordedJobs()))
+    real.close()
+
+
+def promote_by_run(services: Services, number: int) -> None:
+    """Make a version with the heads that answer now, and make it live, as a training run does."""
+    file = head_file(services)
+    assert file is not None
+
+    def write_into(folder: Any) -> None:
+        (folder / "label").mkdir()
+        (folder / "label" / HEAD_FILE).write_bytes(file)
+
+    services.adapter_folders.write(f"p{PROJECT}.v{number}", write_into)
+    with services.store.write() as session:
+        row = projects.get(session, PROJECT, is_locked=True)
+        record = project_heads.record_of(row, project_heads.answering(session, row))
+        session.add(
+            ModelVersion(
+                project_id=PROJECT,
+                number=number,
+                parent=row.live_number,
+                state=VersionState.CANDIDATE,
+                base_models={},
+                adapters={},
+                metrics={project_heads.VERSION_HEADS: record},
+                trained_on=[],
+            )
+        )
+        session.flush()
+        versions.make_live(session, row, number)
+        project_heads.count_all_again(row)
+
+
+def make_live(services: Services, number: int) -> None:
+    """As `lorabel promote` does."""
+    promotion.promote(services.store, services.model_client, PROJECT, number)
+
+
+def test_a_promotion_by_a_run_keeps_the_newest_head(services: Services) -> None:
+    fit(services, *REMAINING)
+    before = head_file(services)
+    promote_by_run(services, 1)
+    assert head_file(services) == before and project(services).served_version == "p1.v1.h1"
+    fit(services, submitted(11, "blue"))
+    assert head_file(services) != before and project(services).served_version == "p1.v1.h2"
+
+
+def test_a_rollback_goes_back_to_the_head_of_then(services: Services) -> None:
+    fit(services, *REMAINING)
+    of_then = head_file(services)
+    promote_by_run(services, 1)
+    fit(services, submitted(11, "blue"))
+    promote_by_run(services, 2)
+    fit(services, submitted(12, "blue"))
+    make_live(services, 1)
+    assert head_file(services) == of_then and project(services).served_version == "p1.v1.h1"
+    assert not is_due(services), "a fit would replace the head of then"
+
+
+def test_after_a_rollback_heads_learn_from_what_the_head_of_then_knew_and_from_what_is_new(
+    services: Services,
+) -> None:
+    fit(services, *REMAINING, submitted(13, "red"))
+    expected = head_file(services)
+    fit(services, {"action": "ANNOTATIONS_DELETED", **_deleted(13)})
+    promote_by_run(services, 1)
+    fit(services, submitted(11, "blue"), submitted(12, "blue"))
+    promote_by_run(services, 2)
+    make_live(services, 1)
+    fit(services, {**submitted(14, "red"), "task": {**submitted(13, "red")["task"], "id": 14}})
+    assert head_file(services) == expected, "11 and 12 came between"
+    promote_by_run(services, 3)
+    fit(services)
+    assert head_file(services) != expected, "a run's promotion has them count again"
+
+
+def test_a_rollback_to_the_base_models_is_zero_shot_until_somebody_annotates(services: Services) -> None:
+    fit(services, *REMAINING)
+    promote_by_run(services, 1)
+    make_live(services, 0)
+    fit(services)
+    assert head_file(services) is None and project(services).served_version == "p1.v0"
+    fit(services, submitted(21, "red"), submitted(22, "blue"))
+    assert head_file(services) is not None
+
+
+def _deleted(annotation_id: int) -> dict[str, Any]:
+    return {"annotations": [{"id": annotation_id}], "project": submitted(1, "red")["project"]}
