@@ -5,14 +5,22 @@ as if it had never been.
 """
 
 import base64
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
-from lorabel.contracts import Input
+from lorabel.contracts import Input, LabelsInput, LabelTarget, RankingInput, RatingInput
+from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
+from lorabel.families.encoders.heads.fit_rating import RatingFit
+from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
+from lorabel.families.encoders.heads.head_features import MEAN, PRODUCTS
+from lorabel.families.encoders.heads.item_features import item_features, query_similarities
+from lorabel.families.encoders.heads.label_fit import LabelFit
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.rating_scale import to_position
 from lorabel.feature_contracts import Features
 
 
@@ -53,5 +61,81 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     Returns:
         The head; None if the annotations say nothing yet, for example if all of them are of one class. The base
         model then answers as if nobody had annotated.
+
+    Raises:
+        TypeError: there are no heads for such questions.
     """
-    raise NotImplementedError
+    if not examples:
+        return None
+    question = examples[0].question
+    if type(question) not in FITS:
+        raise TypeError(f"no heads are fitted for questions of kind {question.kind!r}")
+    head = FITS[type(question)](sorted(examples, key=_sort_key))
+    return None if head is None else replace(head, kind=question.kind, space=space)
+
+
+def _sort_key(example: Example) -> tuple[bytes, bytes, str, str]:
+    return example.features.tobytes(), example.logits.tobytes(), repr(example.target), repr(example.group)
+
+
+def _group(example: Example) -> Hashable:
+    return example.features.tobytes() if example.group is None else example.group
+
+
+def _contents(examples: Sequence[Example]) -> list[TaskContents]:
+    return [
+        TaskContents(
+            tuple(content.modality for content in example.question.contents), example.features, _group(example)
+        )
+        for example in examples
+    ]
+
+
+def _fit_labels(examples: Sequence[Example]) -> LinearHead | None:
+    question = examples[0].question
+    assert isinstance(question, LabelsInput)
+    zero_shot = np.stack([example.logits for example in examples])
+    shares = np.stack([_shares(example.target, len(question.labels)) for example in examples])
+    groups = [_group(example) for example in examples]
+    return fit_fused(
+        _contents(examples), LabelFit(zero_shot, shares, question.parents, question.is_multiple, groups)
+    )
+
+
+def _shares(target: LabelTarget, labels: int) -> Array:
+    """(labels,): the share of annotators who chose each label."""
+    if target.shares is not None:
+        return np.array(target.shares, np.float32)
+    shares = np.zeros(labels, np.float32)
+    shares[list(target.indices)] = 1.0
+    return shares
+
+
+def _fit_rating(examples: Sequence[Example]) -> LinearHead | None:
+    positions = np.array([to_position(example.question, example.target.value) for example in examples])
+    return fit_fused(_contents(examples), RatingFit(positions, [_group(example) for example in examples]))
+
+
+def _fit_ranking(examples: Sequence[Example]) -> LinearHead | None:
+    questions = [example.question for example in examples]
+    has_query = all(isinstance(question, RankingInput) and question.has_query for question in questions)
+    maps = (MEAN, PRODUCTS) if has_query else (MEAN,)
+    return fit_best_ranking(
+        {
+            feature_map: [
+                RankedItems(
+                    item_features(feature_map, example.question, example.features),
+                    query_similarities(example.question, example.features)[:, 0],
+                    example.target,
+                    _group(example),
+                )
+                for example in examples
+            ]
+            for feature_map in maps
+        }
+    )
+
+
+FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
+    {LabelsInput: _fit_labels, RatingInput: _fit_rating, RankingInput: _fit_ranking}
+)

@@ -6,12 +6,13 @@ comes first. The factors a and c are fitted by the logistic loss (Bradley-Terry)
 logistic function of a difference between two scores is the probability of that order.
 """
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lorabel.contracts import RankingTarget
+from lorabel.families.encoders.heads.fusion_choice import FOLDS, fold_of_each
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge
 from lorabel.families.encoders.heads.stacking import fit_logistic, size_of
@@ -38,6 +39,36 @@ class RankedItems:
     similarities: Array
     target: RankingTarget
     group: Hashable
+
+
+def fit_best_ranking(tasks_by_map: Mapping[str, Sequence[RankedItems]]) -> LinearHead | None:
+    """Fit the head with the map that has the lowest cross-validated loss; the first of equal ones.
+
+    Args:
+        tasks_by_map: the same tasks with the features of each map.
+    """
+    feature_map = next(iter(tasks_by_map))
+    if len(tasks_by_map) > 1:
+        losses = {name: _cross_validated_loss(tasks) for name, tasks in tasks_by_map.items()}
+        feature_map = min(losses, key=lambda name: losses[name])
+    head = fit_ranking(tasks_by_map[feature_map])
+    return None if head is None else replace(head, feature_map=feature_map)
+
+
+def _cross_validated_loss(tasks: Sequence[RankedItems]) -> float:
+    """The mean logistic loss of the tasks, each with a head that was fitted without its fold."""
+    folds = fold_of_each([task.group for task in tasks])
+    losses = []
+    for fold in range(FOLDS):
+        head = fit_ranking([task for task, number in zip(tasks, folds, strict=True) if number != fold])
+        losses += [_loss(head, task) for task, number in zip(tasks, folds, strict=True) if number == fold]
+    return float(np.mean(losses))
+
+
+def _loss(head: LinearHead | None, task: RankedItems) -> float:
+    scores = task.similarities if head is None else head.logits(task.features, task.similarities[:, None])[:, 0]
+    pairs = np.array(task.target.pairs, int).reshape(-1, 2)
+    return float(np.logaddexp(0, scores[pairs[:, 1]] - scores[pairs[:, 0]]).mean()) if len(pairs) else 0.0
 
 
 def fit_ranking(tasks: Sequence[RankedItems]) -> LinearHead | None:

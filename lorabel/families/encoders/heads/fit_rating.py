@@ -6,9 +6,11 @@ that of left out tasks.
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from lorabel.families.encoders.heads.fusion_choice import Rows
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge, Scaling
 from lorabel.families.encoders.heads.stacking import fit_least_squares
@@ -21,8 +23,30 @@ FEWEST = 2
 FEWEST_FOR_FEATURES = 5
 
 
+@dataclass(frozen=True)
+class RatingFit:
+    """Fits heads of ratings, see `HeadFit`. The loss is the squared error.
+
+    Args:
+        positions: (tasks,) on the internal scale.
+        groups: (tasks,).
+    """
+
+    positions: Float64
+    groups: Sequence[Hashable]
+
+    def fit(self, features: Array, rows: Rows) -> LinearHead | None:
+        """Fit a head on some tasks; see `HeadFit.fit`."""
+        return fit_rating(features, self.positions[rows], [self.groups[row] for row in rows])
+
+    def losses(self, head: LinearHead | None, features: Array, rows: Rows) -> Float64:
+        """Return the squared error of each task; see `HeadFit.losses`."""
+        estimates = 0.0 if head is None else head.logits(features, np.zeros((len(features), 1), np.float32))[:, 0]
+        return np.asarray((self.positions[rows] - estimates) ** 2, np.float64)
+
+
 def fit_rating(
-    features: Array, positions: Sequence[float], groups: Sequence[Hashable] | None = None
+    features: Array, positions: Float64, groups: Sequence[Hashable] | None = None
 ) -> LinearHead | None:
     """Fit the head; None for fewer than FEWEST tasks.
 
@@ -33,7 +57,7 @@ def fit_rating(
     """
     if len(positions) < FEWEST:
         return None
-    truth = np.array(positions, np.float64)[:, None]
+    truth = positions[:, None]
     scaling = Scaling.of(features.astype(np.float64))
     ridge = Ridge(scaling.apply(features.astype(np.float64)), has_intercept=True)
     left_out = Groups.of(range(len(truth)) if groups is None else groups)
