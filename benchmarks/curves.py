@@ -39,7 +39,8 @@ from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
 from workers import evaluate, examples, lora
-from workers.candidate import TrainingContext, make_candidate
+from workers.attempt import TrainingContext
+from workers.candidate import make_candidate
 from workers.services import Services
 
 COUNTS, QUICK_COUNTS = (0, 10, 20, 40, 80, 160), (0, 10, 40)

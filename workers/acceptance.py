@@ -88,7 +88,9 @@ def judge_beside_head(
         f"{primary} {value:.3f} against {value_now:.3f}"
         + (", which decides" if is_better and is_less_right else "")
     )
-    return Judgement(is_better and not is_less_right, decision, metrics, metrics_now, is_surely_worse=gain < -error)
+    return Judgement(
+        is_better and not is_less_right, decision, metrics, metrics_now, is_surely_worse=gain < -error
+    )
 
 
 def log_losses(problem: Problem, targets: Sequence[Any], outputs: Sequence[Any]) -> NDArray[np.float64]:

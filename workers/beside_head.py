@@ -1,9 +1,9 @@
 """Makes the candidate of a control tag that a fitted head answers: LoRA on the towers that read the contents.
 
 The head is then fitted on the features of base model and adapter, side by side. What decides is the whole
-procedure (train, then fit), cross-validated against what answers now, so every annotated task is learned from. What
-answers now is the head alone, or the head with the live adapter. A live adapter has learned from old tasks; then
-only new ones can tell. Several ways to train are tried on the first fold, and the best of them on the others.
+procedure (train, then fit), cross-validated against what answers now, so every annotated task is learned from.
+What answers now is the head alone, or the head with the live adapter. A live adapter has learned from old tasks;
+then only new ones can tell. Several ways to train are tried on the first fold, and the best of them on the others.
 
 docs/decisions/0023 has the reasons and figures.
 """
@@ -92,7 +92,7 @@ def make_candidate_beside_head(
     trainings = len(starts) + FOLDS
     seconds = settings.lora_max_seconds / trainings
     procedure = _Procedure(services, problem, family, context, seconds, _counted(on_step, trainings))
-    examples = procedure.describe([*new.prepared, *old.prepared])
+    examples = procedure.describe([*new.prepared, *old.prepared], recipe)
     matrix = np.stack([example.features.mean(0) for example in _to_fit(examples.prepared, examples.features)])
     classes = [example.training_example.label_class for example in examples.prepared]
     folds = make_folds(near_duplicates(matrix), classes, examples.tested)
@@ -180,10 +180,10 @@ class _Procedure:
     max_seconds: float
     on_step: Callable[[lora.Progress], None]
 
-    def describe(self, prepared: Sequence[PreparedExample]) -> _Examples:
+    def describe(self, prepared: Sequence[PreparedExample], recipe: lora.Recipe) -> _Examples:
         """Compute what the base model says about the examples, and what answers now."""
         question, batch = prepared[0].training_example.question, self.services.settings.max_batch
-        with lora.adapted(self.family, question, self.context.live, self.recipe) as model:
+        with lora.adapted(self.family, question, self.context.live, recipe) as model:
             with model.disable_adapter():
                 zero_shot = evaluate.predict(self.family, prepared, batch)
             with lora.with_live(model):

@@ -9,7 +9,6 @@ after the evaluation, so a kill before that changes nothing.
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -20,8 +19,8 @@ from typing import Any
 from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads, projects, task_features, training_runs, versions
-from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
+from lorabel.database import project_heads, projects, training_runs, versions
+from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import (
     Annotation,
     ModelVersion,
@@ -31,16 +30,14 @@ from lorabel.database.tables import (
     VersionState,
     version_name,
 )
-from lorabel.errors import ConflictError, LorabelError, NotFoundError, RunLostError, short_reason
+from lorabel.errors import LorabelError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
-from lorabel.feature_contracts import FeaturesInput
-from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
-from workers import examples, lora, tracking
-from workers.attempt import Attempt, Candidate, TrainingContext
+from workers import examples, lora, new_version, tracking
+from workers.attempt import Attempt, TrainingContext
 from workers.beside_head import recipe_for
 from workers.candidate import make_candidate
 from workers.collect import apply_pending
@@ -207,14 +204,16 @@ def _conclude(
     have loaded the folder.
     """
     training_runs.report(services.store, run)
-    candidates = _candidates(attempts)
-    version = _write_version(services, run, project, attempts, scratch) if candidates else None
+    candidates = new_version.candidates(attempts)
+    version = new_version.write_version(services, run, project, attempts, scratch) if candidates else None
     left = frozenset[int]().union(*(attempt.left for attempt in attempts.values()))
     read = [annotation for annotation in new if annotation.id not in left]
     with services.store.write() as session:
         project = session.get_one(Project, project.id, with_for_update=True)
         if version is not None and version.parent != project.live_number:
-            _reject(version, f"{project.live_version} became live while this was made from v{version.parent}")
+            new_version.reject(
+                version, f"{project.live_version} became live while this was made from v{version.parent}"
+            )
         is_accepted = version is not None and version.state == VersionState.CANDIDATE
         learned = [annotation for annotation in read if is_accepted and _is_learned(annotation, attempts)]
         summary = _summary(version, attempts, len(read) - len(learned))
@@ -233,46 +232,8 @@ def _conclude(
                 project_heads.count_change(project)
             log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
     if version is not None and version.state == VersionState.LIVE:
-        _keep_features(services, version, candidates)
+        new_version.keep_features(services, version, attempts)
         services.jobs.look_ahead(project.id)
-
-
-def _write_version(
-    services: Services, run: TrainingRun, project: Project, attempts: dict[str, Attempt], scratch: Path
-) -> ModelVersion:
-    """Make the version and write its folder. A version whose new adapters the model server refuses is rejected."""
-    with services.store.read() as session:
-        last_number = services.adapter_folders.last_number(project.id)
-        number = max(versions.next_number(session, project.id), last_number + 1)
-        version = _version(session, project, number, run, attempts)
-    heads = _heads_of_now(services, project, version)
-    services.adapter_folders.write(version.name, lambda folder: _copy(scratch, heads, folder))
-    if version.state == VersionState.CANDIDATE:
-        new_adapters = {tag: name for tag, name in version.adapters.items() if name.startswith(f"{version.name}/")}
-        try:
-            promotion.preload(services.model_client, new_adapters, versions.families(version))
-        except (NotFoundError, ConflictError) as error:
-            _reject(version, str(error))
-    return version
-
-
-def _keep_features(services: Services, version: ModelVersion, candidates: dict[str, Candidate]) -> None:
-    """Write what the heads are to be fitted on, so that the model server need not compute it for each task."""
-    for tag, candidate in candidates.items():
-        adapter = version.adapters[tag]
-        questions, answers = {}, {}
-        for example, features in candidate.features:
-            question = FeaturesInput.of(example.question)
-            questions[example.task_id] = task_features.question_digest(question, adapter)
-            space = features.space.removesuffix(lora.ACTIVE) + adapter
-            answers[example.task_id] = features.model_copy(update={"space": space})
-        if candidate.judgement.is_accepted:
-            task_features.write(services.store, version.project_id, tag, questions, answers)
-
-
-def _reject(version: ModelVersion, reason: str) -> None:
-    version.state = VersionState.REJECTED
-    version.metrics = {**version.metrics, "decision": f"{reason}; {version.metrics['decision']}"}
 
 
 def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_new: int) -> dict[str, Any]:
@@ -287,87 +248,17 @@ def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_n
     }
     outcome = {"skipped": skipped, training_runs.STILL_NEW: still_new}
     if version is None:
-        decisions = [f"{tag}: {decision}" for tag, decision in _decisions(attempts).items()]
-        return {"decision": "; ".join(decisions) or NOTHING_TO_LEARN, "metrics": {**_metrics(attempts), **outcome}}
+        decisions = [f"{tag}: {decision}" for tag, decision in new_version.decisions(attempts).items()]
+        return {
+            "decision": "; ".join(decisions) or NOTHING_TO_LEARN,
+            "metrics": {**new_version.metrics(attempts), **outcome},
+        }
     return {
         "version_number": version.number,
         "decision": version.metrics["decision"],
         "metrics": {**version.metrics, **outcome},
         "annotation_ids": version.trained_on,
     }
-
-
-def _version(
-    session: Session, project: Project, number: int, run: TrainingRun, attempts: dict[str, Attempt]
-) -> ModelVersion:
-    """The new version: for each control tag the candidate's adapter if it was accepted, else the live adapter.
-
-    If no candidate was accepted, the version is rejected and has the candidates' adapters.
-    """
-    live = versions.get(session, project.id, project.live_number) if project.live_number else None
-    name = version_name(project.id, number)
-    candidates = _candidates(attempts)
-    accepted = [tag for tag, candidate in candidates.items() if candidate.judgement.is_accepted]
-    changed = accepted or list(candidates)
-    calibrations = {tag: candidates[tag].calibration for tag in changed}
-    return ModelVersion(
-        project_id=project.id,
-        number=number,
-        parent=project.live_number,
-        state=VersionState.CANDIDATE if accepted else VersionState.REJECTED,
-        base_models={
-            **(live.base_models if live else {}),
-            **{tag: candidates[tag].base_model for tag in changed},
-        },
-        adapters={
-            **(live.adapters if live else {}),
-            **{tag: f"{name}/{tag_folder(tag)}" for tag in changed},
-        },
-        metrics={
-            **_metrics(attempts),
-            "loss": {tag: candidate.loss for tag, candidate in candidates.items()},
-            "families": {
-                **(versions.families(live) if live else {}),
-                **{tag: candidates[tag].family for tag in changed},
-            },
-            "calibration": {
-                **(live.metrics.get("calibration", {}) if live else {}),
-                **{
-                    tag: None if calibration is None else asdict(calibration)
-                    for tag, calibration in calibrations.items()
-                },
-            },
-            versions.BESIDE_HEAD: sorted(
-                {tag for tag in (versions.tags_beside_head(live) if live else ()) if tag not in changed}
-                | {tag for tag in changed if candidates[tag].is_beside_head}
-            ),
-            "decision": "; ".join(f"{tag}: {decision}" for tag, decision in _decisions(attempts).items()),
-        },
-        trained_on=sorted({annotation_id for tag in changed for annotation_id in candidates[tag].trained_on}),
-        run_id=run.id,
-    )
-
-
-def _candidates(attempts: dict[str, Attempt]) -> dict[str, Candidate]:
-    return {tag: attempt.candidate for tag, attempt in attempts.items() if attempt.candidate is not None}
-
-
-def _metrics(attempts: dict[str, Attempt]) -> dict[str, Any]:
-    """The metrics of candidates and of what was live, by control tag."""
-    judgements = {tag: attempt.judgement for tag, attempt in attempts.items() if attempt.judgement is not None}
-    return {
-        "candidate": {tag: judgement.candidate.values for tag, judgement in judgements.items()},
-        "live": {tag: judgement.live.values for tag, judgement in judgements.items()},
-    }
-
-
-def _decisions(attempts: dict[str, Attempt]) -> dict[str, str]:
-    """Why each control tag has a new adapter or none, where there is anything to say."""
-    decisions = {
-        tag: attempt.decision if attempt.judgement is None else attempt.judgement.decision
-        for tag, attempt in attempts.items()
-    }
-    return {tag: decision for tag, decision in decisions.items() if decision}
 
 
 def _is_learned(annotation: Annotation, attempts: dict[str, Attempt]) -> bool:
@@ -396,31 +287,6 @@ def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **c
     )
     if parameters:
         session.connection().execute(update(Annotation).where(*is_unchanged).values(**columns), parameters)
-
-
-def _heads_of_now(services: Services, project: Project, version: ModelVersion) -> dict[str, bytes]:
-    """from_name -> the file of the head that answers now; what it was fitted on is noted in the version's row."""
-    with services.store.read() as session:
-        project = projects.get(session, project.id)
-        heads = project_heads.answering(session, project)
-    try:
-        files = {
-            tag: services.adapter_folders.read_head(f"{row.folder}/{tag_folder(tag)}")
-            for tag, row in heads.items()
-        }
-    except NotFoundError as error:
-        log.warning("%s has no heads: %s", version.name, error)
-        return {}
-    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: project_heads.record_of(project, heads)}
-    return files
-
-
-def _copy(scratch: Path, heads: dict[str, bytes], folder: Path) -> None:
-    for adapter in scratch.iterdir():
-        shutil.copytree(adapter, folder / adapter.name)
-    for tag, file in heads.items():
-        (folder / tag_folder(tag)).mkdir(exist_ok=True)
-        (folder / tag_folder(tag) / HEAD_FILE).write_bytes(file)
 
 
 def _reporter(services: Services, run: TrainingRun) -> Callable[[lora.Progress], None]:
