@@ -7,27 +7,26 @@ leaves nothing but a folder that nothing names; the project is still due, and th
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import select
+from cachetools import LRUCache
 
-from lorabel.database import project_heads, projects, task_features, versions
+from lorabel.database import project_heads, projects, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
-from lorabel.database.tables import Annotation, Project, ProjectHead, now
+from lorabel.database.tables import Project, ProjectHead, now
 from lorabel.errors import LabelConfigError, ModelServerError, NotFoundError
-from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.encoders.heads.fit import fit_head
 from lorabel.media.fetching import digest
 from lorabel.problems.binding import BoundConfig, bind
-from workers.examples import make_examples
-from workers.feature_collection import Collected, Collection, collect_features
+from workers.annotated_tasks import AnnotatedTasks
+from workers.feature_collection import Collected, collect_features
 from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-# Annotations that are read for each task that a head may learn from: a task may have several annotators.
-ANNOTATIONS_PER_TASK = 2
+# Annotated tasks of all projects that are kept in memory, with 0.3 to 5 kB of features each.
+MOST_TASKS_KEPT = 10_000
 FOLDERS_KEPT = 8
 # A prediction that is under way may still read the head that it began with.
 KEPT_S = 600.0
@@ -44,157 +43,137 @@ class FittedHead:
     annotation_ids: list[int]
 
 
-@dataclass(frozen=True)
-class _Due:
-    """A project as it was read, with the annotations that its heads are to be fitted on.
+class HeadFitter:
+    """Fits the heads of all projects. Not thread-safe."""
 
-    Attributes:
-        adapters: by control tag the adapter whose features a head is fitted on, beside the base model's.
-        heads: by control tag the head that answers so far.
-    """
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._annotated: LRUCache[int, AnnotatedTasks] = LRUCache(MOST_TASKS_KEPT, getsizeof=len)
 
-    project: Project
-    annotations: Sequence[Annotation]
-    bound: BoundConfig
-    adapters: Mapping[str, str]
-    heads: Mapping[str, ProjectHead]
+    def fit_due(self) -> bool:
+        """Fit the heads of every project whose annotations or label config have changed, each project once.
+
+        Returns:
+            Whether some project should be fitted again at once, on features that there was no time for in this
+            turn.
+        """
+        with self._services.store.read() as session:
+            project_ids = project_heads.list_due(session)
+        is_more = False
+        for project_id in project_ids:
+            try:
+                is_more |= self.fit_project(project_id)
+            except ModelServerError as error:
+                log.warning("project %d: its heads wait for the model server: %s", project_id, error)
+            except NotFoundError:
+                log.debug("project %d was deleted", project_id)
+            except Exception:
+                log.exception("project %d: its heads were not fitted", project_id)
+        return is_more
+
+    def fit_project(self, project_id: int) -> bool:
+        """Fit the heads of a project, and make them answer.
+
+        Returns:
+            Whether features are still missing, and some were computed.
+
+        Raises:
+            ModelServerError: features are missing, and the model server cannot be reached or failed.
+        """
+        services = self._services
+        with services.store.read() as session:
+            project = projects.get(session, project_id)
+            bound = _bind(project)
+            adapters = versions.adapters_beside_head(session, project, project.live_number)
+            former_heads = project_heads.of_project(session, project_id)
+            annotated = self._annotated.pop(project_id, None)
+            new = AnnotatedTasks(project.label_config or "", adapters)
+            if annotated is None or (annotated.label_config, annotated.adapters) != (new.label_config, adapters):
+                annotated = new
+            annotated.update(session, project, bound, services.settings)
+        collected = {
+            problem.from_name: collect_features(services, project, problem, annotated)
+            for problem in bound.bindings
+        }
+        if len(annotated) <= MOST_TASKS_KEPT:
+            self._annotated[project_id] = annotated
+        is_complete = all(of_tag.is_complete for of_tag in collected.values())
+        switches = {tag for tag, head in former_heads.items() if head.adapter != adapters.get(tag)}
+        # A former head answers, with its own adapter, until all features of the new adapter are there.
+        if all(of_tag.is_complete for tag, of_tag in collected.items() if tag in switches):
+            heads = {
+                tag: head
+                for tag, of_tag in collected.items()
+                if (head := _fit(of_tag, adapters.get(tag))) is not None
+            }
+            _keep(services, project, heads, is_complete=is_complete)
+        return not is_complete and any(of_tag.computed for of_tag in collected.values())
 
 
 def fit_forever(services: Services, stop: threading.Event) -> None:
     """Fit what is due whenever `services.heads_wanted` is set, until `stop` is set."""
+    fitter = HeadFitter(services)
+    _refit_missing(services)
     while not stop.is_set():
         services.heads_wanted.wait()
         services.heads_wanted.clear()
         try:
-            while not stop.is_set() and fit_due(services):
+            while not stop.is_set() and fitter.fit_due():
                 """Some projects have more features to be computed than one turn may."""
         except Exception:
             log.exception("heads were not fitted; the next attempt comes in %g s", services.settings.sweep_seconds)
 
 
-def fit_due(services: Services) -> bool:
-    """Fit the heads of every project whose annotations or label config have changed, each project once.
-
-    Returns:
-        Whether some project should be fitted again at once, on features that could not be computed in this turn.
-    """
+def _refit_missing(services: Services) -> None:
+    """Have heads fitted again whose files are gone, for example after an older database was restored."""
     with services.store.read() as session:
-        project_ids = project_heads.list_due(session)
-    is_more = False
-    for project_id in project_ids:
-        try:
-            is_more |= fit_project(services, project_id)
-        except ModelServerError as error:
-            log.warning("project %d: its heads wait for the model server: %s", project_id, error)
-        except NotFoundError:
-            log.debug("project %d was deleted", project_id)
-        except Exception:
-            log.exception("project %d: its heads were not fitted", project_id)
-    return is_more
+        missing = {row.project_id for row in project_heads.list_all(session) if not _has_file(services, row)}
+    for project_id in sorted(missing):
+        log.warning("project %d: its heads are gone and are fitted again", project_id)
+        with services.store.write() as session:
+            projects.get(session, project_id, is_locked=True).head_revision = project_heads.INCOMPLETE
 
 
-def fit_project(services: Services, project_id: int) -> bool:
-    """Fit the heads of a project, and make them answer.
-
-    Returns:
-        Whether features are still missing, and some were computed.
-
-    Raises:
-        ModelServerError: features are missing, and the model server cannot be reached or failed.
-    """
-    due = _read(services, project_id)
-    collected = {
-        problem.from_name: _collect(services, due, index) for index, problem in enumerate(due.bound.bindings)
-    }
-    is_complete = all(of_tag.is_complete for of_tag in collected.values())
-    if not any(_waits(due, tag, of_tag) for tag, of_tag in collected.items()):
-        heads = {
-            tag: head
-            for tag, of_tag in collected.items()
-            if (head := _fit(of_tag, due.adapters.get(tag))) is not None
-        }
-        _keep(services, due, heads, is_complete=is_complete)
-    return not is_complete and any(of_tag.computed for of_tag in collected.values())
-
-
-def _waits(due: _Due, tag: str, collected: Collected) -> bool:
-    """Whether the former head answers, with its own adapter, until all features of the new adapter are there."""
-    head = due.heads.get(tag)
-    return head is not None and head.adapter != due.adapters.get(tag) and not collected.is_complete
-
-
-def _read(services: Services, project_id: int) -> _Due:
-    """The newest usable annotations, by Label Studio's times, so that the order of arrival changes nothing."""
-    usable = select(Annotation).where(
-        Annotation.project_id == project_id,
-        Annotation.is_deleted.is_(False),
-        Annotation.was_cancelled.is_(False),
-        Annotation.task_id.is_not(None),
-    )
-    newest = usable.order_by(Annotation.updated_at.desc(), Annotation.id.desc())
-    most = ANNOTATIONS_PER_TASK * services.settings.head_max_tasks
-    with services.store.read() as session:
-        project = projects.get(session, project_id)
-        annotations = session.scalars(newest.limit(most)).all()
-        adapters = versions.adapters_beside_head(session, project, project.live_number)
-        heads = project_heads.of_project(session, project_id)
-        restored = project_heads.restored_annotation_ids(session, project)
+def _bind(project: Project) -> BoundConfig:
     try:
-        bound = bind(project.label_config or "")
+        return bind(project.label_config or "")
     except LabelConfigError as error:
-        log.warning("project %d has no heads: %s", project_id, error)
-        bound = bind("<View/>")
-    if restored is not None and project.heads_restored_at is not None:
-        since = project.heads_restored_at
-        annotations = [row for row in annotations if row.id in restored or row.received_at > since]
-    return _Due(project, annotations, bound, adapters, heads)
-
-
-def _collect(services: Services, due: _Due, index: int) -> Collected:
-    problem, settings = due.bound.bindings[index], services.settings
-    examples, _ = make_examples(problem, due.bound.config, due.annotations, settings)
-    adapter = due.adapters.get(problem.from_name)
-    return collect_features(services, Collection(due.project, problem.from_name, examples, adapter))
+        log.warning("project %d has no heads: %s", project.id, error)
+        return bind("<View/>")
 
 
 def _fit(collected: Collected, adapter: str | None) -> FittedHead | None:
-    if not collected.examples:
-        return None
-    examples = [
-        Example.of(example.question, task_features.as_features(row), example.target)
-        for example, row in collected.examples
-    ]
-    head = fit_head(examples, collected.space)
+    examples = [task.example for task in collected.tasks if task.example is not None]
+    head = fit_head(examples, collected.space) if examples else None
     if head is None:
         return None
-    annotation_ids = sorted(
-        annotation_id for example, _ in collected.examples for annotation_id in example.annotation_ids
-    )
-    return FittedHead(head.to_bytes(), collected.labels, adapter, annotation_ids)
+    annotation_ids = sorted(annotation_id for task in collected.tasks for annotation_id in task.annotation_ids)
+    return FittedHead(head.to_bytes(), collected.tasks[0].labels, adapter, annotation_ids)
 
 
-def _keep(services: Services, due: _Due, heads: dict[str, FittedHead], *, is_complete: bool) -> None:
+def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is_complete: bool) -> None:
     """Write the heads and make them answer, unless the project was fitted on newer annotations meanwhile.
 
     Heads that are the same as before keep their number, so that Label Studio keeps its predictions.
     """
-    store, project_id = services.store, due.project.id
+    store, project_id = services.store, read.id
     with store.read() as session:
         before = project_heads.of_project(session, project_id)
     described = {tag: (digest(head.file), head.labels) for tag, head in heads.items()}
     is_changed = described != {tag: (row.digest, row.labels) for tag, row in before.items()}
-    number = due.project.head_number
+    is_changed |= any(not _has_file(services, row) for row in before.values())
+    number = read.head_number
     if is_changed:
-        number = _write_files(services, due.project, heads) if heads else 0
+        number = _write_files(services, read, heads) if heads else 0
     with store.write() as session:
         project = projects.get(session, project_id, is_locked=True)
-        if _is_overtaken(project, due.project) or (not is_changed and project.head_number != number):
+        if _is_overtaken(project, read) or (not is_changed and project.head_number != number):
             return
         rows = {
             tag: ProjectHead(
                 project_id=project_id,
                 from_name=tag,
-                folder=heads_folder(project_id, number),
+                folder=heads_folder(project_id, number) if is_changed else before[tag].folder,
                 labels=head.labels,
                 digest=described[tag][0],
                 adapter=head.adapter,
@@ -204,11 +183,15 @@ def _keep(services: Services, due: _Due, heads: dict[str, FittedHead], *, is_com
             for tag, head in heads.items()
         }
         project_heads.replace(session, project, rows, number)
-        project.head_config = due.project.label_config
-        project.head_revision = due.project.annotation_revision if is_complete else project_heads.INCOMPLETE
+        project.head_config = read.label_config
+        project.head_revision = read.annotation_revision if is_complete else project_heads.INCOMPLETE
     if is_changed:
         log.info("project %d: heads %d answer for %s", project_id, number, ", ".join(heads) or "no control tag")
         services.adapter_folders.prune_heads(project_id, FOLDERS_KEPT, KEPT_S, except_number=number)
+
+
+def _has_file(services: Services, row: ProjectHead) -> bool:
+    return (services.adapter_folders.root / row.folder / tag_folder(row.from_name) / HEAD_FILE).is_file()
 
 
 def _is_overtaken(project: Project, read: Project) -> bool:

@@ -42,6 +42,11 @@ def of_project(session: Session, project_id: int) -> dict[str, ProjectHead]:
     return {row.from_name: row for row in session.scalars(rows)}
 
 
+def list_all(session: Session) -> list[ProjectHead]:
+    """The heads of all projects."""
+    return list(session.scalars(select(ProjectHead).order_by(ProjectHead.project_id, ProjectHead.from_name)))
+
+
 def answering(session: Session, project: Project) -> dict[str, ProjectHead]:
     """from_name -> the head that answers now. Control tags without a head are missing."""
     return of_project(session, project.id) if project.has_heads else {}

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -21,7 +22,7 @@ from tests.workers.events import PROJECT, annotation, deletion, put, task_deleti
 from tests.workers.test_requeue_sweep import RecordedJobs
 from workers import feature_collection, head_fitting, requeue_sweep
 from workers.collect import apply_pending
-from workers.head_fitting import fit_due, fit_forever
+from workers.head_fitting import HeadFitter, fit_forever
 from workers.services import Services
 
 WAIT_S = 10.0
@@ -46,11 +47,19 @@ def updated(number: int, label: str, second: int) -> dict[str, Any]:
     return submitted(number, label, second, action="ANNOTATION_UPDATED")
 
 
+# By the folder of the test: a worker keeps what it knows from one fit to the next.
+FITTERS: dict[Path, HeadFitter] = {}
+
+
+def fitter_of(services: Services) -> HeadFitter:
+    return FITTERS.setdefault(services.settings.data_dir, HeadFitter(services))
+
+
 def fit(services: Services, *bodies: dict[str, Any]) -> None:
     """Apply events, and fit until nothing is due."""
     put(services.store, *bodies)
     apply_pending(services.store)
-    while fit_due(services):
+    while fitter_of(services).fit_due():
         pass
 
 
@@ -125,7 +134,7 @@ def test_events_in_any_order_with_fits_in_between_give_the_same_head(
 
 def test_without_annotations_the_base_model_answers_alone(services: Services) -> None:
     projects.upsert(services.store, PROJECT, label_config=submitted(1, "red")["project"]["label_config"])
-    fit_due(services)
+    fit(services)
     assert head_file(services) is None and project(services).served_version == "p1.v0"
     fit(services, submitted(1, "red"), submitted(2, "blue"))
     assert head_file(services) is not None and project(services).served_version == "p1.v0.h1"
@@ -158,7 +167,7 @@ def test_two_workers_at_once_store_one_head(services: Services, expected: bytes)
 
     def work(_: int) -> None:
         apply_pending(services.store)
-        fit_due(services)
+        HeadFitter(services).fit_due()
 
     with ThreadPoolExecutor(4) as workers:
         list(workers.map(work, range(8)))
@@ -174,7 +183,9 @@ def test_a_fit_that_was_overtaken_is_thrown_away(
 
     def overtaken(examples: Sequence[Any], space: str) -> Any:
         if next(calls, False):
-            fit(services, *HISTORY)
+            put(services.store, *HISTORY)
+            apply_pending(services.store)
+            HeadFitter(services).fit_due()
         return real(examples, space)
 
     monkeypatch.setattr(head_fitting, "fit_head", overtaken)
@@ -255,7 +266,7 @@ def test_many_features_are_computed_in_turns(
     put(services.store, *HISTORY)
     apply_pending(services.store)
     turns = 1
-    while fit_due(services):
+    while fitter_of(services).fit_due():
         turns += 1
     assert turns == 2 and head_file(services) == expected and not is_due(services)
     assert max(len(request.rows) for request in model_server.requests) == 2
@@ -278,6 +289,26 @@ def test_under_a_new_label_config_no_head_answers_until_it_is_fitted_anew(servic
     assert head_file(services) is None and project(services).served_version == "p1.v0"
     fit(services)
     assert head_file(services) is not None and project(services).served_version == "p1.v0.h2"
+
+
+def test_heads_whose_files_are_gone_are_fitted_again_when_the_worker_starts(
+    services: Services, expected: bytes
+) -> None:
+    """A restored copy of the database names a folder that was removed since."""
+    fit(services, *HISTORY)
+    services.adapter_folders.remove(heads_folder(PROJECT, 1))
+    stop = threading.Event()
+    services.heads_wanted.set()
+    thread = threading.Thread(target=fit_forever, args=(services, stop), daemon=True)
+    thread.start()
+    for _ in range(int(WAIT_S * 100)):
+        if project(services).head_number == 2:
+            break
+        stop.wait(0.01)
+    stop.set()
+    services.heads_wanted.set()
+    thread.join(WAIT_S)
+    assert head_file(services) == expected
 
 
 def test_old_folders_of_heads_are_removed_and_the_one_that_answers_stays(

@@ -12,7 +12,7 @@ import numpy as np
 
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge, Scaling, with_intercept
-from lorabel.families.encoders.heads.stacking import fit_logistic, sigmoid, size_of
+from lorabel.families.encoders.heads.factors import fit_logistic, sigmoid, size_of
 
 STRENGTHS = (0.1, 1.0)
 # What the factors are before anything is known, and how strongly they are held there.

@@ -15,7 +15,7 @@ from lorabel.contracts import RankingTarget
 from lorabel.families.encoders.heads.fusion_choice import FOLDS, fold_of_each
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge
-from lorabel.families.encoders.heads.stacking import fit_logistic, size_of
+from lorabel.families.encoders.heads.factors import fit_logistic, size_of
 
 STRENGTHS = (0.1, 1.0, 10.0)
 # What the factors are before anything is known, and how strongly they are held there.

@@ -11,7 +11,7 @@ import numpy as np
 
 from lorabel.families.encoders.heads.fit_choices import fit_choices
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
-from lorabel.families.encoders.heads.stacking import fit_logistic
+from lorabel.families.encoders.heads.factors import fit_logistic
 
 # What the factor of how usual a child is starts from, and how strongly it is held there.
 USUALNESS = (np.array([0.0]), np.array([4.0]))

@@ -5,8 +5,9 @@ Heads compute with `map_features`. A fit works better on other features that spa
 - each block (the features of a slot, the products of two slots) is centred and scaled to the same spread, so that
   one strength fits all of them;
 - the products are those of centred features: what two contents share beyond the mean of their modalities;
-- their sum, the covariance of the two contents, is a feature of its own. It is the first thing to learn about a
-  relation, and as one number among hundreds it would be shrunk away.
+- their sum, the covariance of the two contents, is a block of its own. It is the first thing to learn about a
+  relation. It is repeated as often as a block has features, since as one number among hundreds it would be shrunk
+  away.
 
 Each is a linear function of the features of the map, so `Fusion.unmix` gives weights that compute the same.
 """
@@ -21,9 +22,6 @@ import numpy as np
 from lorabel.families.encoders.heads.head_features import CONCAT, MEAN, PRODUCTS
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Scaling
-
-# Spread of the sum of products, in spreads of a block.
-SUM_SPREAD = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Fusion:
             products = [first * second for first, second in combinations(centred, 2)]
             blocks += [scaling.apply(rows) for scaling, rows in zip(self.pair_scalings, products, strict=True)]
             blocks += [
-                SUM_SPREAD * scaling.apply(rows.sum(1, keepdims=True))
+                np.repeat(scaling.apply(rows.sum(1, keepdims=True)) / math.sqrt(rows.shape[1]), rows.shape[1], axis=1)
                 for scaling, rows in zip(self.sum_scalings, products, strict=True)
             ]
         return np.concatenate(blocks, axis=1).astype(np.float32)
@@ -90,7 +88,8 @@ class Fusion:
         for index, (first, second) in enumerate(self._pairs):
             start = (len(self.slots) + index) * dim
             block, bias = self.pair_scalings[index].undo(weights[start : start + dim], bias)
-            sum_weights = SUM_SPREAD * weights[(len(self.slots) + len(self._pairs)) * dim + index][None]
+            start += len(self._pairs) * dim
+            sum_weights = weights[start : start + dim].sum(0, keepdims=True) / math.sqrt(dim)
             sum_block, bias = self.sum_scalings[index].undo(sum_weights, bias)
             block = block + sum_block
             # (x - mx)(y - my) = xy - my x - mx y + mx my

@@ -1,7 +1,5 @@
 """Computes the answer to a question with a fitted head, from the features of its contents. NumPy only."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from lorabel.contracts import (
@@ -17,7 +15,7 @@ from lorabel.contracts import (
 from lorabel.errors import UnreadableError
 from lorabel.families.encoders.heads.head_features import FEATURE_MAPS, MEAN, PRODUCTS, feature_count, map_features
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
-from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.linear_head import Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
 
 
@@ -55,7 +53,7 @@ def answer_with_head(
     Args:
         contents: (contents, dim) float32 of length 1.
         logits: (labels,) float32: the base model's logits; empty without labels.
-        temperature: see `label_probabilities`.
+        temperature: see `probabilities`.
     """
     if isinstance(question, RankingInput):
         items = item_features(head.feature_map, question, contents)
@@ -67,60 +65,13 @@ def answer_with_head(
         return _estimate(head, question, features)
     if not isinstance(question, LabelsInput):
         raise _misfit(f"answers no questions of kind {question.kind!r}")
-    probabilities = label_probabilities(
-        head, features, logits[None], question.parents, question.is_multiple, temperature
-    )
-    return LabelScores(probabilities=tuple(probabilities[0].tolist()))
-
-
-def label_probabilities(
-    head: LinearHead,
-    features: Array,
-    zero_shot: Array,
-    parents: Sequence[int] = (),
-    is_multiple: bool = False,
-    temperature: float = 1.0,
-) -> Array:
-    """Compute the probabilities of labels. A label about which nothing was learned keeps its zero-shot probability.
-
-    Args:
-        features: (inputs, features).
-        zero_shot: (inputs, labels).
-        parents: see `LabelsInput`.
-        temperature: divides the base model's logits where they alone give the probability. What was learned is
-            calibrated by the fit.
-
-    Returns:
-        (inputs, labels) float32; see `LabelScores.probabilities`.
-    """
-    logits = head.logits(features, zero_shot)
-    zero_shot = zero_shot / temperature
-    if is_multiple:
-        return np.asarray(_sigmoid(np.where(head.is_learned, logits, zero_shot)), np.float32)
-    groups = np.array(parents) if parents else np.zeros(logits.shape[1], int)
-    probabilities = np.empty_like(logits)
-    for group in np.unique(groups):
-        columns = np.flatnonzero(groups == group)
-        learned = columns[head.is_learned[columns]]
-        probabilities[:, columns] = _softmax(zero_shot[:, columns])
-        share = probabilities[:, learned].sum(1, keepdims=True)
-        if len(learned):
-            probabilities[:, learned] = share * _softmax(logits[:, learned])
-    return probabilities
+    scores = probabilities(head, features, logits[None], question.parents, question.is_multiple, temperature)
+    return LabelScores(probabilities=tuple(scores[0].tolist()))
 
 
 def _estimate(head: LinearHead, question: RatingInput, features: Array) -> Estimate:
     position = head.logits(features, np.zeros((1, 1), np.float32))
     return to_number(question, float(position[0, 0]), head.expected_error)
-
-
-def _softmax(logits: Array) -> Array:
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(1, keepdims=True), np.float32)
-
-
-def _sigmoid(logits: Array) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
 
 
 def _misfit(reason: str) -> UnreadableError:

@@ -9,8 +9,7 @@ from lorabel.families.encoders.heads.fit_choices import fit_choices
 from lorabel.families.encoders.heads.fit_multiple import fit_multiple
 from lorabel.families.encoders.heads.fit_taxonomy import fit_taxonomy
 from lorabel.families.encoders.heads.fusion_choice import Rows
-from lorabel.families.encoders.heads.head_answers import label_probabilities
-from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.linear_head import Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.ridge import Float64
 
 SMALLEST_PROBABILITY = 1e-6
@@ -46,20 +45,12 @@ class LabelFit:
     def losses(self, head: LinearHead | None, features: Array, rows: Rows) -> Float64:
         """Return the cross-entropy of each task; see `HeadFit.losses`."""
         zero_shot, shares = self.zero_shot[rows], self.shares[rows].astype(np.float64)
-        if head is None:
-            head = _silent_head(features.shape[1], zero_shot.shape[1])
-        probabilities = label_probabilities(head, features, zero_shot, self.parents, self.is_multiple)
-        losses = -shares * _log(probabilities)
+        scores = probabilities(head, features, zero_shot, self.parents, self.is_multiple)
+        losses = -shares * _log(scores)
         if self.is_multiple:
-            losses = losses - (1 - shares) * _log(1 - probabilities)
+            losses = losses - (1 - shares) * _log(1 - scores)
         return np.asarray(losses.sum(1))
 
 
-def _log(probabilities: Array) -> Float64:
-    return np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY))
-
-
-def _silent_head(features: int, labels: int) -> LinearHead:
-    """The head that changes nothing."""
-    zeros = np.zeros(labels, np.float32)
-    return LinearHead(np.zeros((features, labels), np.float32), zeros, 1.0, np.zeros(labels, np.bool_))
+def _log(scores: Array) -> Float64:
+    return np.log(np.maximum(scores.astype(np.float64), SMALLEST_PROBABILITY))

@@ -5,6 +5,7 @@ the modules that fit need NumPy alone, so that a worker without torch can fit, a
 `lorabel.families.encoders.heads.head_answers` turns what a head computes into the answer to a question.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,3 +96,51 @@ class LinearHead:
             fields["feature_map"],
             tuple(fields["slots"]),
         )
+
+
+def probabilities(
+    head: LinearHead | None,
+    features: Array,
+    zero_shot: Array,
+    parents: Sequence[int] = (),
+    is_multiple: bool = False,
+    temperature: float = 1.0,
+) -> Array:
+    """Compute the probabilities of labels. A label about which nothing was learned keeps its zero-shot probability.
+
+    Args:
+        head: None for the base model alone.
+        features: (inputs, dim).
+        zero_shot: (inputs, labels) logits.
+        parents: see `LabelsInput`.
+        is_multiple: see `LabelsInput`.
+        temperature: divides the base model's logits where they alone give the probability. What was learned is
+            calibrated by the fit.
+
+    Returns:
+        (inputs, labels) float32; see `LabelScores.probabilities`.
+    """
+    before = zero_shot / temperature
+    learned = np.zeros(zero_shot.shape[1], np.bool_) if head is None else head.is_learned
+    after = before if head is None else head.logits(features, zero_shot)
+    if is_multiple:
+        return _sigmoid(np.where(learned, after, before))
+    groups = np.array(parents) if parents else np.zeros(len(learned), int)
+    scores = np.empty(before.shape, np.float32)
+    for group in np.unique(groups):
+        columns = np.flatnonzero(groups == group)
+        scores[:, columns] = _softmax(before[:, columns])
+        learned_columns = columns[learned[columns]]
+        if len(learned_columns):
+            rest = scores[:, learned_columns].sum(1, keepdims=True)
+            scores[:, learned_columns] = rest * _softmax(after[:, learned_columns])
+    return scores
+
+
+def _softmax(logits: Array) -> Array:
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True), np.float32)
+
+
+def _sigmoid(logits: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)

@@ -1,0 +1,159 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lorabel.families.encoders.heads.experts import Discriminants, ridge
+from lorabel.families.encoders.heads.fit_choices import fit_choices
+from lorabel.families.encoders.heads.linear_head import probabilities
+
+Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+
+DIM = 24
+
+
+def blobs(count: int, labels: int, seed: int = 0, noise: float = 0.5) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    """Features around a point for each label, zero-shot logits that are often right, and the truth."""
+    generator = np.random.default_rng(seed)
+    points = np.random.default_rng(1000 + labels).normal(size=(labels, DIM))
+    classes = np.arange(count) % labels
+    features = points[classes] + noise * generator.normal(size=(count, DIM))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    zero_shot = np.eye(labels)[classes] + generator.normal(size=(count, labels))
+    return features.astype(np.float32), zero_shot.astype(np.float32), classes
+
+
+def one_hot(classes: Sequence[int] | NDArray[np.intp], labels: int) -> Floats:
+    return np.eye(labels, dtype=np.float32)[np.asarray(classes)]
+
+
+def soft_shares(count: int, labels: int, seed: int = 0) -> Array:
+    """Shares of three annotators, who agree on some examples and not on others."""
+    generator = np.random.default_rng(seed)
+    votes = generator.integers(0, labels, (count, 3))
+    votes[: count // 2] = votes[: count // 2, :1]
+    return np.eye(labels)[votes].mean(1)
+
+
+def discriminant_of(
+    rows: Array, shares: Array, shrinkage: float, scatter_floor: float, count: int
+) -> tuple[Array, Array]:
+    """Weights and bias, written as in a textbook."""
+    counts = shares.sum(0)
+    means = np.where(counts[:, None] > 1e-9, shares.T @ rows / np.maximum(counts, 1e-9)[:, None], 0.0)
+    scatter = scatter_floor * np.eye(rows.shape[1])
+    for row, row_shares in zip(rows, shares, strict=True):
+        for share, mean in zip(row_shares, means, strict=True):
+            scatter += share * np.outer(row - mean, row - mean)
+    shrunk = means * (counts / (counts + 1))[:, None]
+    certainty = count * (1 + shrinkage)
+    weights = certainty * np.linalg.solve(scatter, shrunk.T)
+    return weights, -0.5 * (shrunk * weights.T).sum(1)
+
+
+@pytest.mark.parametrize("dim", [4, 30])
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_scores_of_a_discriminant_without_an_example_are_those_of_a_fit_without_it(
+    dim: int, is_soft: bool
+) -> None:
+    generator = np.random.default_rng(dim)
+    count, labels, shrinkage = 17, 3, 0.3
+    rows = generator.normal(size=(count, dim)) / np.sqrt(dim)
+    shares = (
+        soft_shares(count, labels) if is_soft else np.eye(labels)[np.r_[generator.integers(0, 2, count - 1), 2]]
+    )
+    expert = Discriminants(rows, shares, np.arange(count)).fit(shrinkage, dim)
+    floor = shrinkage * count / dim
+    weights, bias = discriminant_of(rows, shares, shrinkage, floor, count)
+    assert np.allclose(expert.weights, weights) and np.allclose(expert.bias, bias)
+    for index in range(count):
+        rest = np.delete(np.arange(count), index)
+        weights, bias = discriminant_of(rows[rest], shares[rest], shrinkage, floor, count)
+        assert np.allclose(expert.scores_without[index], rows[index] @ weights + bias, atol=1e-8)
+
+
+@pytest.mark.parametrize("dim", [4, 30])
+def test_scores_of_a_regression_without_an_example_are_those_of_a_fit_without_it(dim: int) -> None:
+    count, labels, strength = 17, 3, 0.4
+    rows = np.random.default_rng(dim).normal(size=(count, dim))
+    shares = soft_shares(count, labels)
+    judged = np.array([0, 5, 16])
+    expert = ridge(rows, shares, judged, strength)
+    for position, index in enumerate(judged):
+        rest = np.delete(np.arange(count), index)
+        wide = np.c_[rows[rest], np.ones(count - 1)]
+        solution = np.linalg.solve(
+            wide.T @ wide + strength * np.eye(dim + 1), wide.T @ (shares[rest] - 1 / labels)
+        )
+        assert np.allclose(expert.scores_without[position], np.r_[rows[index], 1] @ solution, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [6, 15, 60])
+def test_order_of_the_examples_does_not_matter(count: int) -> None:
+    features, zero_shot, classes = blobs(count, 3)
+    shares = one_hot(classes, 3)
+    shares[1] = (0.5, 0.25, 0.25)
+    unseen, unseen_zero_shot, _ = blobs(20, 3, seed=5)
+    answers = []
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(count)
+        head = fit_choices(features[order], zero_shot[order], shares[order], None)
+        answers.append(probabilities(head, unseen, unseen_zero_shot))
+    assert np.abs(np.ptp(answers, axis=0)).max() < 1e-6
+
+
+def test_head_learns_what_zero_shot_does_not_know() -> None:
+    features, zero_shot, classes = blobs(40, 4)
+    head = fit_choices(features, zero_shot, one_hot(classes, 4), None)
+    unseen, unseen_zero_shot, truth = blobs(200, 4, seed=1)
+    assert (unseen_zero_shot.argmax(1) == truth).mean() < 0.6
+    assert (probabilities(head, unseen, unseen_zero_shot).argmax(1) == truth).mean() > 0.95
+
+
+def test_without_annotations_or_with_a_single_choice_so_far_there_is_no_head() -> None:
+    features, zero_shot, _ = blobs(5, 3)
+    assert fit_choices(features[:0], zero_shot[:0], np.zeros((0, 3), np.float32), None) is None
+    for count in (1, 5):
+        assert fit_choices(features[:count], zero_shot[:count], one_hot([1] * count, 3), None) is None
+    assert np.array_equal(probabilities(None, features, zero_shot).argmax(1), zero_shot.argmax(1))
+
+
+def test_choice_without_annotations_keeps_its_zero_shot_probability() -> None:
+    features, zero_shot, classes = blobs(60, 5)
+    known = classes < 4
+    head = fit_choices(features[known], zero_shot[known], one_hot(classes[known], 5), None)
+    assert head is not None and head.is_learned.tolist() == [True, True, True, True, False]
+    before, after = probabilities(None, features, zero_shot), probabilities(head, features, zero_shot)
+    assert np.allclose(after[:, 4], before[:, 4], atol=1e-6) and np.allclose(after.sum(1), 1, atol=1e-6)
+
+
+def test_zero_shot_that_does_worse_than_guessing_says_nothing_of_a_choice_without_annotations() -> None:
+    features, zero_shot, classes = blobs(60, 5)
+    zero_shot = -4 * zero_shot
+    zero_shot[:, 4] = 8
+    known = classes < 4
+    head = fit_choices(features[known], zero_shot[known], one_hot(classes[known], 5), None)
+    after = probabilities(head, features, zero_shot)
+    assert (after[known].argmax(1) == classes[known]).all()
+
+
+def test_equal_features_are_no_obstacle() -> None:
+    features, zero_shot, classes = blobs(8, 2)
+    same = np.tile(features[:1], (8, 1))
+    answers = probabilities(fit_choices(same, zero_shot, one_hot(classes, 2), None), features, zero_shot)
+    assert np.isfinite(answers).all()
+
+
+@pytest.mark.parametrize("labels", [2, 300])
+def test_many_labels(labels: int) -> None:
+    features, zero_shot, classes = blobs(2 * labels, labels, noise=0.1)
+    head = fit_choices(features, zero_shot, one_hot(classes, labels), None)
+    assert (probabilities(head, features, zero_shot).argmax(1) == classes).mean() > 0.9
+
+
+def test_ten_thousand_annotations() -> None:
+    features, zero_shot, classes = blobs(10_000, 3)
+    head = fit_choices(features, zero_shot, one_hot(classes, 3), None)
+    assert (probabilities(head, features, zero_shot).argmax(1) == classes).mean() > 0.95
