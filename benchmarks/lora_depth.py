@@ -4,9 +4,9 @@
     python -m benchmarks.lora_depth --only digits --counts 80 --seeds 1
 
 For each set, number of annotations and seed: the accuracy of the head alone, fitted on the base model's features;
-and the accuracy after a run, which trains LoRA on the towers that read the contents, fits the head on both features,
-and keeps the adapter only if cross-validation says so (`workers/beside_head.py`). A run that is not accepted leaves
-the head alone. The test tasks take no part in either.
+and the accuracy after a run. The run trains LoRA on the towers that read the contents, fits the head on both
+features, and keeps the adapter only if cross-validation says so (`workers/beside_head.py`). A run that is not
+accepted leaves the head alone. The test tasks take no part in either.
 """
 
 import argparse

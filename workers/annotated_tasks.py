@@ -108,9 +108,7 @@ class AnnotatedTasks:
             examples, _ = make_examples(problem, bound.config, annotations, settings)
             tasks |= {task_id: AnnotatedTask(states[task_id]) for task_id in stale}
             tasks |= {
-                example.task_id: _annotated(
-                    example, states[example.task_id], self.adapters.get(problem.from_name)
-                )
+                example.task_id: _annotated(example, states[example.task_id], self.adapters.get(problem.from_name))
                 for example in examples
                 if isinstance(example.question, HEADED)
             }

@@ -114,17 +114,21 @@ class FakeModelServer:
         embedding = Embedding(space=space, float16=base64.b64encode(float16).decode())
         return RowResult(output=embedding.model_dump())
 
-    def features(self, question: FeaturesInput) -> Features:
-        """One content. Its features are those of `embedding`, and a little that depends on the whole address."""
+    def features(self, question: FeaturesInput, adapter: str | None) -> Features:
+        """One content. Its features are those of `embedding`, and a little that depends on the whole address.
+
+        With an adapter, every dimension comes twice, as if the adapter changed nothing.
+        """
         self.featured.append(question)
         (content,) = question.contents
         shown = content.media.url.rsplit("/", 1)[-1] if content.media else str(content.text)
         noise = np.random.default_rng(list(shown.encode())).normal(0, 0.1, len(AXES))
         vector = np.array([0.1, *(float(axis in shown) for axis in AXES)]) + [0.0, *noise]
-        float16 = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
+        vector = np.tile(vector / np.linalg.norm(vector), 2 if adapter else 1)
+        float16 = vector.astype("<f2").tobytes()
         scores = _scores(shown, [texts[0] for texts in question.labels])
         return Features(
-            space=self.space,
+            space=f"{self.space} with {adapter}" if adapter else self.space,
             dim=len(vector),
             float16=base64.b64encode(float16).decode(),
             logits=tuple(np.log(scores).tolist()),
@@ -151,7 +155,8 @@ class FakeModelServer:
         if "broken" in url:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
         if row.kind == FeaturesInput.kind:
-            return RowResult(output=self.features(FeaturesInput.model_validate(row.input)).model_dump())
+            features = self.features(FeaturesInput.model_validate(row.input), row.adapter)
+            return RowResult(output=features.model_dump())
         if row.kind != LabelsInput.kind:
             return RowResult(output=SILENT[row.kind].model_dump())
         return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})

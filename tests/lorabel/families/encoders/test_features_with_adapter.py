@@ -1,7 +1,6 @@
 """Heads on features of the base model and of an adapter, side by side. References: each model computed alone."""
 
 import base64
-from pathlib import Path
 
 import numpy as np
 import pytest
