@@ -289,6 +289,7 @@ def test_a_killed_run_leaves_no_version_and_is_finished_by_the_next_worker(
         "MODEL_DUAL_ENCODER": SOURCE,
         "TRAIN_STEPS": "100000",
         "TRAIN_PATIENCE": "100000",
+        "LORA_TOWERS": "text",
     }
     job = f"from workers import finetune; finetune.finetune({run.id})"
     worker = subprocess.Popen([sys.executable, "-c", job], env=environment, start_new_session=True)
