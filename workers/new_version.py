@@ -165,6 +165,10 @@ def _heads_of_now(services: Services, project: Project, version: ModelVersion) -
         log.warning("%s has no heads: %s", version.name, error)
         return {}
     version.metrics = {**version.metrics, project_heads.VERSION_HEADS: project_heads.record_of(project, heads)}
+    compared_without = heads.keys() & version.metrics["candidate"].keys() - versions.tags_beside_head(version)
+    if compared_without:
+        tags = ", ".join(sorted(compared_without))
+        version.metrics["decision"] += f"; compared without heads, which answer for {tags}"
     return files
 
 

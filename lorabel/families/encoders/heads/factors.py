@@ -24,7 +24,12 @@ def size_of(scores: Float64, row_weights: Float64 | None = None) -> float:
 
 
 def fit_logistic(
-    sources: Float64, offsets: Float64, targets: Float64, row_weights: Float64, prior: Float64, precision: Float64
+    sources: Float64,
+    offsets: Float64,
+    targets: Float64,
+    row_weights: Float64,
+    prior: Float64,
+    precision: Float64,
 ) -> Float64:
     """Minimise the weighted cross-entropy of sigmoid(offsets + sources @ factors), plus the penalty of the factors.
 
@@ -70,13 +75,17 @@ def fit_least_squares(sources: Float64, targets: Float64, prior_rows: float) -> 
         (factors,).
     """
     size = max(float(np.mean(sources**2)), TINY)
-    hessian = sources.T @ sources + prior_rows * size * np.ones((sources.shape[1],) * 2) + TINY * np.eye(sources.shape[1])
+    hessian = (
+        sources.T @ sources
+        + prior_rows * size * np.ones((sources.shape[1],) * 2)
+        + TINY * np.eye(sources.shape[1])
+    )
     linear = sources.T @ targets
 
     def loss(factors: Float64) -> float:
         return float(factors @ hessian @ factors / 2 - linear @ factors)
 
-    return _minimise(loss, lambda factors: (hessian @ factors - linear, hessian), np.zeros(sources.shape[1]))
+    return _minimise(loss, lambda factors: (hessian @ factors - linear, hessian), np.zeros(count))
 
 
 def _minimise(

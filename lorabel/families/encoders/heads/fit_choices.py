@@ -21,16 +21,16 @@ from lorabel.families.encoders.heads.stacking import weigh
 
 Array = NDArray[np.float64]
 
-DISCRIMINANTS = (0.03, 0.1, 1.0, 10.0)
+# Strengths of the experts' shrinkage: weak ones for many annotations, strong ones for few or noisy ones.
+DISCRIMINANTS = (0.01, 0.1, 1.0, 10.0)
 RIDGES = (0.1, 1.0)
-# Weight of an expert without any example, and how many squared units of it an example is worth.
-EXPERT_PRIOR, EXPERT_STRENGTH = 0.1, 5.0
-# Most examples on which the experts are weighed. More would cost time, and their weights are few.
+# Weights without examples and how strongly they are kept (see `weigh`): of an expert; of zero-shot logits; and of
+# zero-shot logits that do worse than guessing.
+EXPERT, TRUSTED, DISTRUSTED = (0.1, 0.1), (1.0, 0.5), (0.05, 0.1)
+# Most examples on which the experts are weighed. More would cost time, and the weights are few.
 MOST_JUDGED = 1000
 # Zero-shot logits are scaled down to this root mean square, so that one confident mistake does not decide.
-ZERO_SHOT_SPREAD = 2.0
-# Strength with which the weight of zero-shot logits stays at 1, or at 0 where they do worse than guessing.
-TRUST, DISTRUST = 1.0, 10.0
+ZERO_SHOT_SPREAD = 4.0
 TINY = 1e-9
 
 
@@ -68,9 +68,8 @@ def fit_choices(
     sources = np.stack(
         [scaled_logits[judged], *(scale * part for scale, part in zip(scales, scores, strict=True))]
     )
-    zero_shot_prior = (1.0, TRUST) if is_credible else (0.0, DISTRUST)
-    prior, strengths = np.array([zero_shot_prior, *[(EXPERT_PRIOR, EXPERT_STRENGTH)] * len(experts)]).T
-    weights = weigh(sources[:, :, is_learned], targets[judged][:, is_learned], prior, strengths)
+    modes, shapes = np.array([TRUSTED if is_credible else DISTRUSTED, *[EXPERT] * len(experts)]).T
+    weights = weigh(sources[:, :, is_learned], targets[judged][:, is_learned], modes, shapes)
     factors = weights[1:] * scales
     matrix, bias = np.zeros((rows.shape[1], len(annotated))), np.zeros(len(annotated))
     matrix[:, annotated], bias[annotated] = space.linear(

@@ -10,9 +10,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from lorabel.families.encoders.heads.factors import fit_logistic, sigmoid, size_of
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge, Scaling, with_intercept
-from lorabel.families.encoders.heads.factors import fit_logistic, sigmoid, size_of
 
 STRENGTHS = (0.1, 1.0)
 # What the factors are before anything is known, and how strongly they are held there.
@@ -55,7 +55,7 @@ def fit_multiple(
 
 
 def _left_out_rates(truth: Float64, groups: Groups) -> tuple[Float64, Float64]:
-    """The logit of how often each label is chosen, (tasks, labels) without the task's group, and (labels,) in all."""
+    """The logit of how often each label is chosen: (tasks, labels) without the task's group, (labels,) in all."""
     chosen = truth.sum(0)
     others, counts = chosen - truth, np.full((len(truth), 1), len(truth) - 1.0)
     for group in groups.larger:

@@ -1,9 +1,9 @@
 """Fits the head of rankings from pairs: the better item of a pair should have the higher score.
 
 A score is a * similarity with the query + sum of c_k * ridge_k. The ridges regress on the differences between the
-features of the two items of each pair, whose target is 1, so they have no intercept and do not depend on which item
-comes first. The factors a and c are fitted by the logistic loss (Bradley-Terry) on scores of left out tasks: the
-logistic function of a difference between two scores is the probability of that order.
+features of the better and the worse item of each pair. The target is 1, so they have no intercept. The factors a
+and c are fitted by the logistic loss (Bradley-Terry) on scores of left out tasks: the logistic function of a
+difference between two scores is the probability of that order.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lorabel.contracts import RankingTarget
+from lorabel.families.encoders.heads.factors import fit_logistic, size_of
 from lorabel.families.encoders.heads.fusion_choice import FOLDS, fold_of_each
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge
-from lorabel.families.encoders.heads.factors import fit_logistic, size_of
 
 STRENGTHS = (0.1, 1.0, 10.0)
 # What the factors are before anything is known, and how strongly they are held there.
@@ -77,7 +77,9 @@ def fit_ranking(tasks: Sequence[RankedItems]) -> LinearHead | None:
     differences = np.array([task.features[better] - task.features[worse] for task, better, worse in pairs], float)
     if len({task.group for task, _, _ in pairs}) < 2 or not differences.any():
         return None
-    similarities = np.array([task.similarities[better] - task.similarities[worse] for task, better, worse in pairs])
+    similarities = np.array(
+        [task.similarities[better] - task.similarities[worse] for task, better, worse in pairs]
+    )
     scale = float(np.sqrt(np.mean((differences**2).sum(1))))
     groups = Groups.of([task.group for task, _, _ in pairs])
     # Each task counts as one, however many pairs it has.

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorabel.families.encoders.heads.factors import fit_least_squares
 from lorabel.families.encoders.heads.fusion_choice import Rows
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge, Scaling
-from lorabel.families.encoders.heads.factors import fit_least_squares
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 # Rows that the prior of the factors counts as: with fewer tasks the estimate stays near the mean.
@@ -45,9 +45,7 @@ class RatingFit:
         return np.asarray((self.positions[rows] - estimates) ** 2, np.float64)
 
 
-def fit_rating(
-    features: Array, positions: Float64, groups: Sequence[Hashable] | None = None
-) -> LinearHead | None:
+def fit_rating(features: Array, positions: Float64, groups: Sequence[Hashable] | None = None) -> LinearHead | None:
     """Fit the head; None for fewer than FEWEST tasks.
 
     Args:

@@ -1,7 +1,7 @@
 """Fits the head of a taxonomy level by level: the children of each parent are a single choice of their own.
 
-A parent learns from the tasks whose path goes through it and on to one of its children. If all of these tasks go on
-to the same child, the parent learns how usual this child is. A parent without such tasks keeps its zero-shot
+A parent learns from the tasks whose path goes through it and on to one of its children. If all of these tasks go
+on to the same child, the parent learns how usual this child is. A parent without such tasks keeps its zero-shot
 probabilities.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from lorabel.families.encoders.heads.factors import fit_logistic
 from lorabel.families.encoders.heads.fit_choices import fit_choices
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
-from lorabel.families.encoders.heads.factors import fit_logistic
 
 # What the factor of how usual a child is starts from, and how strongly it is held there.
 USUALNESS = (np.array([0.0]), np.array([4.0]))

@@ -69,7 +69,9 @@ class Fusion:
             products = [first * second for first, second in combinations(centred, 2)]
             blocks += [scaling.apply(rows) for scaling, rows in zip(self.pair_scalings, products, strict=True)]
             blocks += [
-                np.repeat(scaling.apply(rows.sum(1, keepdims=True)) / math.sqrt(rows.shape[1]), rows.shape[1], axis=1)
+                np.repeat(
+                    scaling.apply(rows.sum(1, keepdims=True)) / math.sqrt(rows.shape[1]), rows.shape[1], axis=1
+                )
                 for scaling, rows in zip(self.sum_scalings, products, strict=True)
             ]
         return np.concatenate(blocks, axis=1).astype(np.float32)

@@ -37,7 +37,9 @@ def softmax(*logits: float) -> np.ndarray:
     return np.asarray(exponentials / exponentials.sum())
 
 
-def probabilities(fitted: LinearHead, question: LabelsInput, logits: list[float], temperature: float = 1) -> object:
+def probabilities(
+    fitted: LinearHead, question: LabelsInput, logits: list[float], temperature: float = 1
+) -> object:
     scores = answer_with_head(fitted, question, FEATURES, np.array(logits, np.float32), temperature)
     assert isinstance(scores, LabelScores) and scores.temperature == 1
     return list(scores.probabilities)

@@ -23,9 +23,7 @@ def brute_force(
 @pytest.mark.parametrize(("rows", "columns"), [(12, 30), (40, 7)])
 @pytest.mark.parametrize("has_intercept", [False, True])
 @pytest.mark.parametrize("group_count", [40, 5])
-def test_left_out_scores_equal_brute_force(
-    rows: int, columns: int, has_intercept: bool, group_count: int
-) -> None:
+def test_left_out_scores_equal_brute_force(rows: int, columns: int, has_intercept: bool, group_count: int) -> None:
     rng = np.random.default_rng(0)
     features, targets = rng.normal(size=(rows, columns)), rng.normal(size=(rows, 2))
     keys = [row % group_count for row in range(rows)]
