@@ -5,9 +5,10 @@ tests/servers.py), of which the Redis is emptied for each test; without them the
 a socket where nobody listens. Tests that need neither are left out then: they were run already.
 """
 
+import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from xdist.scheduler import LoadFileScheduling
 
 from lorabel.database.store import Store
@@ -39,7 +40,10 @@ SHARED_LORABELS = {
     "tests/e2e/test_connect.py": "guarded_lorabel",
     "tests/e2e/test_webhook_secret.py": "guarded_lorabel",
 }
-LONGEST_FIRST = (TESTS / "e2e", TESTS / "workers", TESTS / "model_server", TESTS)
+# Files whose tests start a Lorabel for each value of their first parameter, and take minutes one after the other.
+SPLIT_BY_PARAMETER = frozenset({"tests/e2e/test_kills.py", "tests/e2e/test_up.py"})
+LONGEST_FIRST = tuple(TESTS / "e2e" / name for name in ("test_kills.py", "test_browser.py", "test_up.py"))
+LONGEST_FIRST += (TESTS / "e2e", TESTS / "workers", TESTS / "model_server", TESTS)
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -48,11 +52,13 @@ class FilesOfOneLorabel(LoadFileScheduling):
     """Gives all tests of a file to one process, and so all files that use the same running Lorabel.
 
     A Lorabel takes long to start, and each process of pytest-xdist starts its own. (The marker `xdist_group` has
-    no effect with pytest 9.2 and pytest-xdist 3.8.)
+    no effect with pytest 9.2 and pytest-xdist 3.8.) Tests of SPLIT_BY_PARAMETER go by their first parameter.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
+        if file in SPLIT_BY_PARAMETER:
+            return f"{file}[{nodeid.partition('[')[2].removesuffix(']').partition('-')[0]}]"
         return SHARED_LORABELS.get(file, file)
 
 
@@ -61,9 +67,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfOneLo
     return FilesOfOneLorabel(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector: thousands of modules are imported, and nothing is thrown away."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start with the folders of the longest tests, so that all processes end at about the same time."""
-    items.sort(key=lambda item: next(i for i, folder in enumerate(LONGEST_FIRST) if folder in item.path.parents))
+    """Start with the files and folders of the longest tests, so that all processes end at about the same time."""
+    items.sort(
+        key=lambda item: next(i for i, path in enumerate(LONGEST_FIRST) if path in (item.path, *item.path.parents))
+    )
     if POSTGRES is None:
         return
     idle = [item for item in items if not {"settings", "start_lorabel"} & set(getattr(item, "fixturenames", ()))]
@@ -88,10 +106,28 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_schema() -> Iterator[str]:
-    """The URL of a migrated schema, whose tables each test finds empty: to migrate takes many times as long."""
+def empty_postgres_schema() -> Iterator[Callable[[], str]]:
+    """A function that empties a migrated schema and returns its URL: to migrate takes many times as long.
+
+    It keeps a connection, and deletes rows: a new connection and TRUNCATE take four times as long.
+    """
     with _migrated_schema() as url:
-        yield url
+        engine = _engine(url)
+        names = [table.name for table in reversed(Table.metadata.sorted_tables)]
+        with engine.connect() as connection:
+            sequences = connection.scalars(
+                text("SELECT sequencename FROM pg_sequences WHERE schemaname = current_schema()")
+            ).all()
+        statements = [f"DELETE FROM {name}" for name in names]
+        statements += [f"ALTER SEQUENCE {name} RESTART" for name in sequences]
+
+        def empty() -> str:
+            with engine.connect() as connection:
+                connection.execute(text("; ".join(statements)))
+            return url
+
+        yield empty
+        engine.dispose()
 
 
 @pytest.fixture
@@ -123,8 +159,7 @@ def settings(
     if request.node.get_closest_marker("changes_schema"):
         url = request.getfixturevalue("postgres_schema_of_test")
     else:
-        url = request.getfixturevalue("postgres_schema")
-        _empty_tables(url)
+        url = request.getfixturevalue("empty_postgres_schema")()
     return fresh.model_copy(update={"database_url": url})
 
 
@@ -132,7 +167,6 @@ def settings(
 def store(settings: Settings) -> Iterator[Store]:
     """Migrated to the newest revision."""
     store = Store.open(settings)
-    store.migrate()
     yield store
     store.close()
 
@@ -163,16 +197,15 @@ def _migrated_schema() -> Iterator[str]:
     _execute(POSTGRES, f"DROP SCHEMA {schema} CASCADE")
 
 
-def _empty_tables(url: str) -> None:
-    names = ", ".join(table.name for table in Table.metadata.sorted_tables)
-    _execute(url, f"TRUNCATE {names} RESTART IDENTITY CASCADE")
-
-
-def _execute(url: str, statement: str) -> None:
+def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-    engine = create_engine(parsed, isolation_level="AUTOCOMMIT")
+    return create_engine(parsed, isolation_level="AUTOCOMMIT")
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = _engine(url)
     with engine.connect() as connection:
         connection.execute(text(statement))
     engine.dispose()

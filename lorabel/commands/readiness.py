@@ -13,9 +13,10 @@ HTTP_TIMEOUT_S = 0.9
 
 
 def answers_http(url: str) -> bool:
-    """Whether a GET of the address succeeds."""
+    """Whether a GET of the address, which is http, succeeds."""
     try:
-        return httpx.get(url, timeout=HTTP_TIMEOUT_S, trust_env=False).is_success
+        # Else httpx reads all authorities at each call, which takes 20 ms of CPU while the parts start.
+        return httpx.get(url, timeout=HTTP_TIMEOUT_S, trust_env=False, verify=False).is_success
     except httpx.HTTPError:
         return False
 

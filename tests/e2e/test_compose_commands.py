@@ -35,6 +35,7 @@ CONFIG = (
     '<View><Image name="image" value="$image"/><Choices name="label" toName="image">'
     '<Choice value="red"/><Choice value="blue"/></Choices></View>'
 )
+OTHER_CHOICE = {"red": "blue", "blue": "red"}
 LONG_RUNNING = ("model-server", "backend", "worker-light", "worker-train", "worker-bulk")
 HEALTHY_WITHIN_S = 180.0
 TRAINED_WITHIN_S = 180.0
@@ -171,17 +172,20 @@ def label_studio_calls(deployment: Deployment) -> Iterator[httpx.Client]:
 def test_a_prediction_passes_backend_and_model_server(label_studio_calls: httpx.Client) -> None:
     setup = {"project": PROJECT, "schema": CONFIG, "hostname": "", "access_token": "", "extra_params": None}
     assert label_studio_calls.post("/setup", json=setup).json() == {"model_version": "p1.v0"}
-    tasks = [{"id": number, "data": {"image": _picture(number)}} for number in (7, 8)]
-    body = {"tasks": tasks, "project": PROJECT, "label_config": CONFIG, "params": {"context": None}}
-    entries = label_studio_calls.post("/predict", json=body).json()["results"]
+    entries = _predict(label_studio_calls)
     assert [entry["model_version"] for entry in entries] == ["p1.v0", "p1.v0"]
-    assert all(entry["result"][0]["value"]["choices"][0] in ("red", "blue") for entry in entries)
+    assert all(entry["result"][0]["value"]["choices"][0] in OTHER_CHOICE for entry in entries)
 
 
 def test_events_are_applied_and_lead_to_a_trained_version(label_studio_calls: httpx.Client) -> None:
-    """By the light and the training worker, with Redis, PostgreSQL and the adapters in the shared folder."""
+    """By the light and the training worker, with Redis, PostgreSQL and the adapters in the shared folder.
+
+    The base model has random weights. Each answer is what it does not predict, so that the candidate is better.
+    """
+    predicted = [entry["result"][0]["value"]["choices"][0] for entry in _predict(label_studio_calls)]
     for number in range(1, 9):
-        assert label_studio_calls.post("/webhook", json=_submitted(number)).json()["status"] == "ok"
+        event = _submitted(number, OTHER_CHOICE[predicted[number % 2]])
+        assert label_studio_calls.post("/webhook", json=event).json()["status"] == "ok"
     start = {"action": "START_TRAINING", "project": {"id": 1, "label_config": CONFIG}}
     answer = label_studio_calls.post("/webhook", json=start)
     assert "job" in answer.json(), answer.text
@@ -228,8 +232,15 @@ def test_the_health_check_of_label_studio_passes(label_studio: Server) -> None:
     assert check.returncode == 0, check.stderr
 
 
-def _submitted(number: int) -> dict[str, Any]:
-    choice = {"choices": ["red" if number % 2 else "blue"]}
+def _predict(label_studio_calls: httpx.Client) -> list[dict[str, Any]]:
+    """The predictions for the blue and the red picture."""
+    tasks = [{"id": number, "data": {"image": _picture(number)}} for number in (8, 7)]
+    body = {"tasks": tasks, "project": PROJECT, "label_config": CONFIG, "params": {"context": None}}
+    return list(label_studio_calls.post("/predict", json=body).json()["results"])
+
+
+def _submitted(number: int, choice_name: str) -> dict[str, Any]:
+    choice = {"choices": [choice_name]}
     region = {"from_name": "label", "to_name": "image", "type": "choices", "value": choice}
     return {
         "action": "ANNOTATION_CREATED",

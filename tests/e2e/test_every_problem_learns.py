@@ -20,7 +20,6 @@ from tests.e2e.lorabel_processes import Lorabel
 
 pytestmark = pytest.mark.e2e
 
-COURSES = courses.find()
 # One for each kind of input and of answer; `make test-long` has all.
 SHORT = ("digits", "text_choices", "entities")
 TIMEOUT_S = 240.0
@@ -31,18 +30,18 @@ NEVER = str(10**6)
 def shared_lorabel(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory) -> Lorabel:
     """A Lorabel that trains only on request, so that each course is one run."""
     variables = {"TRAIN_AFTER_ANNOTATIONS": NEVER, "TRAIN_MIN_ANNOTATIONS": NEVER, "FAMILIES": ""}
-    for name, course in COURSES.items():
-        variables |= course.variables(tmp_path_factory.mktemp(name))
+    for name in courses.names():
+        variables |= courses.load(name).variables(tmp_path_factory.mktemp(name))
     return start_lorabel(variables)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in SHORT else pytest.mark.long) for name in COURSES]
+    "name", [pytest.param(name, marks=[] if name in SHORT else pytest.mark.long) for name in courses.names()]
 )
 def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
     name: str, shared_lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
-    course = COURSES[name]
+    course = courses.load(name)
     project_id = _create(client, name, course)
     connect(shared_lorabel.settings, label_studio.url, label_studio.token, project_id)
     tasks = [task.task_id for task in client.tasks(project_id)]

@@ -17,6 +17,7 @@ from lorabel.database.tables import BulkRun, RunState
 from lorabel.demo.project import LABEL_CONFIG, create_project
 from lorabel.inference.messages import Priority
 from lorabel.label_studio.client import LabelStudio
+from lorabel.network import tls_context
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import kill, wait_until
@@ -111,7 +112,7 @@ def has_two_pages(store: Store, project_id: int) -> bool:
 
 def metric(lorabel: Lorabel, name: str, **labels: str) -> float:
     """The sum of a metric of the model server over all lines with these labels."""
-    text = httpx.get(f"{lorabel.settings.model_server_url}/metrics", trust_env=False).text
+    text = httpx.get(f"{lorabel.settings.model_server_url}/metrics", trust_env=False, verify=tls_context()).text
     values = [
         sample.value
         for family in text_string_to_metric_families(text)

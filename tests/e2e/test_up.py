@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from lorabel.commands.processes import start_time
+from lorabel.network import tls_context
 from tests.e2e import lorabel_processes
 from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
@@ -45,7 +46,7 @@ def end(lorabel: Lorabel) -> None:
 
 def is_healthy(lorabel: Lorabel) -> bool:
     try:
-        return httpx.get(f"{lorabel.url}/health", timeout=1.0, trust_env=False).is_success
+        return httpx.get(f"{lorabel.url}/health", timeout=1.0, trust_env=False, verify=tls_context()).is_success
     except httpx.HTTPError:
         return False
 

@@ -38,10 +38,15 @@ class Course:
     is_silent_before: bool = False
 
 
-def find() -> dict[str, Course]:
-    """Name of the file -> its course."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return {name: import_module(f"{__name__}.{name}").COURSE for name in names}
+def names() -> list[str]:
+    """Names of the files, without importing them: they draw pictures and make sounds, which takes seconds."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> Course:
+    """The course of a file."""
+    course: Course = import_module(f"{__name__}.{name}").COURSE
+    return course
 
 
 def data_url(file: bytes, media_type: str) -> str:
