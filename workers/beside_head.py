@@ -36,7 +36,7 @@ from workers.services import Services
 log = logging.getLogger(__name__)
 
 # The share of LEARNING_RATE in small steps.
-SMALL_STEPS = 0.2
+SMALL_STEPS = 0.1
 # Steps and examples per step of a training. Twice as many were no better; docs/decisions/0023 has figures.
 STEPS, BATCH = 40, 32
 

@@ -87,7 +87,6 @@ def test_a_run_that_is_better_than_the_head_alone_becomes_live_and_answers_unsee
         project = projects.get(session, PROJECT)
         assert project.annotation_revision != project.head_revision, "the light worker fits the head anew"
     after = Answering.of_live(services, store)
-    print(before, after, run.decision)
     assert after.accuracy >= before.accuracy - 0.005
     assert after.log_loss < before.log_loss
 
