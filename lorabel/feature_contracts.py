@@ -4,7 +4,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from lorabel.contracts import Content, Contract, Input, LabelsInput
+from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput, SpansInput
 
 
 class FeaturesInput(Input):
@@ -25,22 +25,35 @@ class FeaturesInput(Input):
     is_multiple: bool = False
 
     @classmethod
-    def of(cls, question: Input) -> Self:
+    def of(cls, question: Input) -> "Self | SpanFeaturesInput":
         """Return the question for the features on which the answer to another question depends."""
+        if isinstance(question, SpansInput):
+            return SpanFeaturesInput(contents=question.contents, labels=question.labels)
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)
         fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
         return cls(**fields)
 
 
+class SpanFeaturesInput(LabelTextsInput):
+    """Asks for everything that a head for spans is fitted on. `contents` is that one text.
+
+    Answer: `Features`, with a row for each word of the text.
+    """
+
+    kind: ClassVar[str] = "span_features"
+
+
 class Features(Contract):
-    """Answer to `FeaturesInput`.
+    """Answer to `FeaturesInput` and to `SpanFeaturesInput`.
 
     Args:
         space: names the family and its base model. Heads are fitted on features of one space.
-        dim: number of dimensions of a content's features.
-        float16: (contents, dim) little-endian float16 in base64; each row has length 1.
-        logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels.
+        dim: number of dimensions of a content's, or a word's, features.
+        float16: (contents, dim) little-endian float16 in base64; each row has length 1. For spans (words, dim);
+            the row of a word that the model did not read is zeros.
+        logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For spans
+            (words * 2 * labels,), see `word_logits`; empty if no adapter has learned any.
     """
 
     kind: ClassVar[str] = "features"

@@ -7,7 +7,9 @@ span" is 0. New and renamed labels need no new head, since a label is only a tex
 An encoder knows nothing of spans, so nothing is predicted until an adapter has been trained.
 """
 
+import base64
 import copy
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,15 +24,18 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lorabel.contracts import BatchAdapters, Input, Modality, SpanScores, SpansInput, SpanTarget
+from lorabel.contracts import BatchAdapters, Contract, Input, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
 from lorabel.families.base import DigestOf, Family, Fetch, NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
+from lorabel.families.encoders.heads.head_answers import check_head, head_word_logits
+from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.lora_layers import trains_all_towers
 from lorabel.families.spans.tagger import HEAD, Tagger, word_logits
 from lorabel.families.spans.windows import Window, cut_windows
 from lorabel.families.spans.word_spans import span_losses, span_scores
 from lorabel.families.spans.words import find_words
+from lorabel.feature_contracts import Features, SpanFeaturesInput
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 
@@ -53,14 +58,16 @@ class PreparedInput:
         windows: the tokenized text; empty if the states are there.
         word_states: (words, dim) float32 on the CPU, from the encoder; None if they must still be computed.
         label_features: (labels, dim) float32 of length 1, on the CPU; None if they must still be computed.
+        fitted_head: decides about the words in place of the base model alone.
     """
 
-    question: SpansInput
+    question: SpansInput | SpanFeaturesInput
     words: tuple[tuple[int, int], ...]
     digest: str
     windows: tuple[Window, ...] = ()
     word_states: Tensor | None = None
     label_features: Tensor | None = None
+    fitted_head: LinearHead | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class TokenClassifier(Family):
     """
 
     name: ClassVar[str] = "token_classifier"
-    inputs: ClassVar[tuple[type[Input], ...]] = (SpansInput,)
+    inputs: ClassVar[tuple[type[Input], ...]] = (SpansInput, SpanFeaturesInput)
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
     default_source: ClassVar[str] = "hf-hub:intfloat/multilingual-e5-base"
 
@@ -141,7 +148,7 @@ class TokenClassifier(Family):
         BertModel(config).save_pretrained(folder)
         return f"local-dir:{folder}"
 
-    def prepare(self, question: SpansInput, fetch: Fetch) -> PreparedInput:
+    def prepare(self, question: SpansInput | SpanFeaturesInput, fetch: Fetch) -> PreparedInput:
         """Find the words of the text and tokenize it; nothing is fetched."""
         text = question.contents[0].text or ""
         words = tuple(find_words(text))
@@ -150,7 +157,7 @@ class TokenClassifier(Family):
 
     def recall(
         self,
-        question: SpansInput,
+        question: SpansInput | SpanFeaturesInput,
         digest_of: DigestOf,
         adapter: str | None,
         bank: BatchAdapters,
@@ -163,6 +170,12 @@ class TokenClassifier(Family):
         if states is None:
             return None
         return PreparedInput(question, tuple(find_words(text)), text_digest, word_states=states)
+
+    def with_head(self, prepared_input: PreparedInput, head: LinearHead | None) -> PreparedInput:
+        """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
+        if head is not None:
+            check_head(head, prepared_input.question, self._space, self.module.head.in_features)
+        return replace(prepared_input, fitted_head=head)
 
     @torch.no_grad()
     def precompute(
@@ -194,8 +207,8 @@ class TokenClassifier(Family):
         adapters: Sequence[str | None],
         bank: BatchAdapters,
         cache: FeatureCache,
-    ) -> Sequence[SpanScores]:
-        """Find the spans of each text; see `Family.predict`."""
+    ) -> Sequence[Contract]:
+        """Find the spans of each text, or return its features; see `Family.predict`."""
         encoder_adapters = [bank.effective_adapter(adapter, self._encoder_layers) for adapter in adapters]
         word_states = self._encode_words(prepared_inputs, encoder_adapters, bank)
         for prepared, adapter, states in zip(prepared_inputs, encoder_adapters, word_states, strict=True):
@@ -205,15 +218,16 @@ class TokenClassifier(Family):
             for adapter, prepared in zip(encoder_adapters, prepared_inputs, strict=True)
         ]
         label_features = {key: self._label_features(*key, bank, cache) for key in dict.fromkeys(label_keys)}
-        outputs: list[SpanScores] = []
+        outputs: list[Contract] = []
         for batch in _head_batches(word_states):
             with bank.use(adapters[batch]):
                 padded_states = pad_sequence(list(word_states[batch]), batch_first=True).to(self.device)
                 tags = self.module.tag(padded_states).cpu()
-            outputs += [
-                span_scores(word_logits(rows[: len(prepared.words)], label_features[key]), prepared.words)
-                for rows, key, prepared in zip(tags, label_keys[batch], prepared_inputs[batch], strict=True)
-            ]
+            for rows, key, prepared, states in zip(
+                tags, label_keys[batch], prepared_inputs[batch], word_states[batch], strict=True
+            ):
+                logits = word_logits(rows[: len(prepared.words)], label_features[key])
+                outputs.append(self._output(prepared, states, logits, has_tags=bool(rows.any())))
         return outputs
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[SpanTarget]) -> Tensor:
@@ -238,6 +252,32 @@ class TokenClassifier(Family):
     def trained_layers(self, question: Input) -> list[str]:
         """Return the head; with LORA_TOWERS=both also the encoder's layers."""
         return self.lora_layers() if trains_all_towers(self.lora_towers) else [HEAD]
+
+    def _output(self, prepared: PreparedInput, states: Tensor, logits: Tensor, has_tags: bool) -> Contract:
+        """Make the answer to one question.
+
+        Args:
+            states: (words, dim) float32 on the CPU.
+            logits: (words, 2, labels) float32 on the CPU, without a fitted head.
+            has_tags: whether an adapter has trained the head's layer; otherwise the logits say nothing.
+        """
+        features = (states / math.sqrt(states.shape[1])).numpy()
+        if isinstance(prepared.question, SpanFeaturesInput):
+            return Features(
+                space=self._space,
+                dim=features.shape[1],
+                float16=base64.b64encode(features.astype("<f2").tobytes()).decode(),
+                logits=tuple(logits.flatten().tolist()) if has_tags else (),
+            )
+        if prepared.fitted_head is not None and prepared.words:
+            learned = logits.flatten(1) if has_tags else torch.zeros(len(logits), logits[0].numel())
+            fitted = head_word_logits(prepared.fitted_head, features, learned.numpy())
+            logits = torch.from_numpy(fitted).view_as(logits)
+        return span_scores(logits, prepared.words)
+
+    @property
+    def _space(self) -> str:
+        return f"{self.name} {self.source}"
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:

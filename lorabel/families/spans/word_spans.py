@@ -4,14 +4,13 @@ For each word and label there are two logits: that a span of the label begins at
 label goes on at the word. The logit of "the word is in no span" is fixed at 0.
 """
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lorabel.contracts import Span, SpanScores, SpanTarget
+from lorabel.families.spans.word_targets import word_targets
 
 # A span begins at a word if the probability of its label there is at least this.
 THRESHOLD = 0.5
@@ -58,7 +57,7 @@ def span_losses(logits: Tensor, words: Sequence[tuple[int, int]], target: SpanTa
     Returns:
         a scalar, float32; 0 for a text without words.
     """
-    truth = _truth(words, target, logits.shape[2]).to(logits.device)
+    truth = torch.from_numpy(word_targets(words, target, logits.shape[2])).to(logits.device)
     losses = -(truth * _log_probabilities(logits)).sum(1)
     inside = 1 - truth[:, 0]
     weights = 1 + inside * (((1 - inside).sum() / inside.sum().clamp(min=1)).sqrt() - 1).clamp(min=0)
@@ -66,30 +65,6 @@ def span_losses(logits: Tensor, words: Sequence[tuple[int, int]], target: SpanTa
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
-    """(words, 1 + 2 * labels): columns are "in no span", then BEGINS of each label, then GOES_ON of each label."""
+    """(words, 1 + 2 * labels): columns are the columns of `word_targets`."""
     flat = logits.flatten(1)
     return torch.cat([flat.new_zeros(len(flat), 1), flat], dim=1).log_softmax(1)
-
-
-def _truth(words: Sequence[tuple[int, int]], target: SpanTarget, labels: int) -> Tensor:
-    """(words, 1 + 2 * labels) float32: the right probabilities, with the columns of `_log_probabilities`.
-
-    A word belongs to the span that covers most of its characters. If several spans cover as many, the word belongs
-    to each of them with an equal share.
-    """
-    starts, ends = [start for start, _ in words], [end for _, end in words]
-    # word -> number of characters that a span covers -> columns
-    claims: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for start, end, label in target.spans:
-        first = bisect_right(ends, start)
-        for word in range(first, bisect_left(starts, end)):
-            covered = min(end, ends[word]) - max(start, starts[word])
-            claims[word][covered].append(1 + label + (labels if word > first else 0))
-    truth = torch.zeros(len(words), 1 + 2 * labels)
-    truth[:, 0] = 1.0
-    for word, columns_by_cover in claims.items():
-        columns = columns_by_cover[max(columns_by_cover)]
-        truth[word, 0] = 0.0
-        for column in columns:
-            truth[word, column] += 1 / len(columns)
-    return truth

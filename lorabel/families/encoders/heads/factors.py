@@ -31,7 +31,7 @@ def fit_logistic(
     prior: Float64,
     precision: Float64,
 ) -> Float64:
-    """Minimise the weighted cross-entropy of sigmoid(offsets + sources @ factors), plus the penalty of the factors.
+    """Minimise the weighted cross-entropy of sigmoid(offsets + sources @ factors), plus a penalty of the factors.
 
     The penalty is sum(precision * (factors - prior)²) / 2. Factors are not negative.
 
@@ -74,12 +74,8 @@ def fit_least_squares(sources: Float64, targets: Float64, prior_rows: float) -> 
     Returns:
         (factors,).
     """
-    size = max(float(np.mean(sources**2)), TINY)
-    hessian = (
-        sources.T @ sources
-        + prior_rows * size * np.ones((sources.shape[1],) * 2)
-        + TINY * np.eye(sources.shape[1])
-    )
+    size, count = max(float(np.mean(sources**2)), TINY), sources.shape[1]
+    hessian = sources.T @ sources + prior_rows * size * np.ones((count, count)) + TINY * np.eye(count)
     linear = sources.T @ targets
 
     def loss(factors: Float64) -> float:

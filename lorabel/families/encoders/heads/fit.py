@@ -12,15 +12,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from lorabel.contracts import Input, LabelsInput, LabelTarget, RankingInput, RatingInput
+from lorabel.contracts import Input, LabelsInput, LabelTarget, RankingInput, RatingInput, SpansInput
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
+from lorabel.families.encoders.heads.fit_spans import fit_spans
 from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
-from lorabel.families.encoders.heads.head_features import MEAN, PRODUCTS
+from lorabel.families.encoders.heads.head_features import PRODUCTS
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
 from lorabel.families.encoders.heads.label_fit import LabelFit
-from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
 from lorabel.families.encoders.heads.rating_scale import to_position
+from lorabel.families.spans.word_targets import word_targets
+from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import Features
 
 
@@ -112,30 +115,50 @@ def _shares(target: LabelTarget, labels: int) -> Array:
 
 
 def _fit_rating(examples: Sequence[Example]) -> LinearHead | None:
-    positions = np.array([to_position(example.question, example.target.value) for example in examples])
-    return fit_fused(_contents(examples), RatingFit(positions, [_group(example) for example in examples]))
+    positions = [
+        to_position(example.question, example.target.value)
+        for example in examples
+        if isinstance(example.question, RatingInput)
+    ]
+    return fit_fused(
+        _contents(examples), RatingFit(np.array(positions), [_group(example) for example in examples])
+    )
 
 
 def _fit_ranking(examples: Sequence[Example]) -> LinearHead | None:
-    questions = [example.question for example in examples]
-    has_query = all(isinstance(question, RankingInput) and question.has_query for question in questions)
-    maps = (MEAN, PRODUCTS) if has_query else (MEAN,)
+    asked = [(example.question, example) for example in examples if isinstance(example.question, RankingInput)]
+    has_query = all(question.has_query for question, _ in asked)
     return fit_best_ranking(
         {
             feature_map: [
                 RankedItems(
-                    item_features(feature_map, example.question, example.features),
-                    query_similarities(example.question, example.features)[:, 0],
+                    item_features(feature_map, question, example.features),
+                    query_similarities(question, example.features)[:, 0],
                     example.target,
                     _group(example),
                 )
-                for example in examples
+                for question, example in asked
             ]
-            for feature_map in maps
+            for feature_map in ((MEAN, PRODUCTS) if has_query else (MEAN,))
         }
     )
 
 
+def _fit_spans(examples: Sequence[Example]) -> LinearHead | None:
+    features, zero_shot, targets, texts = [], [], [], []
+    for example in examples:
+        question = example.question
+        assert isinstance(question, SpansInput)
+        words, columns = len(example.features), 2 * len(question.labels)
+        logits = example.logits if len(example.logits) else np.zeros(words * columns)
+        features.append(example.features)
+        zero_shot.append(np.concatenate([np.zeros((words, 1)), logits.reshape(words, columns)], axis=1))
+        found = find_words(question.contents[0].text or "")
+        targets.append(word_targets(found, example.target, len(question.labels)))
+        texts += [_group(example)] * words
+    return fit_spans(np.concatenate(features), np.concatenate(zero_shot), np.concatenate(targets), texts)
+
+
 FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
-    {LabelsInput: _fit_labels, RatingInput: _fit_rating, RankingInput: _fit_ranking}
+    {LabelsInput: _fit_labels, RatingInput: _fit_rating, RankingInput: _fit_ranking, SpansInput: _fit_spans}
 )

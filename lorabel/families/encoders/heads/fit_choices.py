@@ -32,6 +32,10 @@ MOST_JUDGED = 1000
 # Zero-shot logits are scaled down to this root mean square, so that one confident mistake does not decide.
 ZERO_SHOT_SPREAD = 4.0
 TINY = 1e-9
+# Examples that the spread of all features counts as beside the spread of one feature.
+SPREAD_EXAMPLES = 5
+# Scores that are smaller than this part of what they could be are rounding errors.
+VANISHING = 1e-6
 
 
 def fit_choices(
@@ -60,7 +64,10 @@ def fit_choices(
     space = _Space.of(rows)
     experts = _experts(space.coordinates, targets[:, annotated], judged, rows.shape[1])
     scores = [_scores_without(expert, targets, annotated, judged) for expert in experts]
-    scales = [1 / max(_root_mean_square(part[:, annotated]), TINY) for part in scores]
+    scales = [
+        _scale(part[:, annotated], space.coordinates[judged], expert)
+        for part, expert in zip(scores, experts, strict=True)
+    ]
     zero_shot_scale = min(1.0, ZERO_SHOT_SPREAD / max(_root_mean_square(_centred(logits)), TINY))
     scaled_logits = zero_shot_scale * logits
     is_credible = _does_better_than_guessing(scaled_logits, targets)
@@ -99,7 +106,10 @@ class _Space:
     @classmethod
     def of(cls, rows: Array) -> Self:
         count, dim = rows.shape
-        centre, spread = rows.mean(0), rows.std(0) * np.sqrt(dim)
+        centre, variances = rows.mean(0), rows.var(0)
+        # Few examples may be alike in a feature by chance, and must not make it count for most.
+        shrunk = (count * variances + SPREAD_EXAMPLES * variances.mean()) / (count + SPREAD_EXAMPLES)
+        spread = np.sqrt(shrunk * dim)
         scaled = (rows - centre) / np.where(spread > TINY, spread, 1.0)
         if count >= dim:
             return cls(centre, spread, scaled, None)
@@ -138,6 +148,17 @@ def _scores_without(
     scores = np.zeros((len(judged), len(annotated)))
     scores[:, annotated] = np.where(is_known, expert.scores_without - means, 0.0)
     return scores
+
+
+def _scale(scores_without: Array, rows: Array, expert: Expert) -> float:
+    """What makes the scores of an expert 1 on average.
+
+    Where every label has a single example, no score without the example says anything: all are 0. Then it is the
+    scores with the example.
+    """
+    with_example = max(_root_mean_square(_centred(rows @ expert.weights + expert.bias)), TINY)
+    without = _root_mean_square(scores_without)
+    return 1 / (without if without > VANISHING * with_example else with_example)
 
 
 def _does_better_than_guessing(logits: Array, shares: Array) -> bool:

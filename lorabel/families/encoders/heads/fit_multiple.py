@@ -9,6 +9,7 @@ held-out tasks. All of it is linear in the features: one matrix and one bias.
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorabel.families.encoders.heads.factors import fit_logistic, sigmoid, size_of
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
@@ -60,7 +61,7 @@ def _left_out_rates(truth: Float64, groups: Groups) -> tuple[Float64, Float64]:
     others, counts = chosen - truth, np.full((len(truth), 1), len(truth) - 1.0)
     for group in groups.larger:
         others[group], counts[group] = chosen - truth[group].sum(0), len(truth) - len(group)
-    return _logit_of_share(others, counts), _logit_of_share(chosen, np.float64(len(truth)))
+    return _logit_of_share(others, counts), _logit_of_share(chosen, np.full(1, float(len(truth))))
 
 
 def _logit_of_share(chosen: Float64, count: Float64) -> Float64:
@@ -76,7 +77,12 @@ def _fit(sources: Sequence[Float64], truth: Float64, priors: Sequence[tuple[floa
 
 
 def _head(
-    scaling: Scaling, weights: Float64, factors: Float64, rates: Float64, labels: np.ndarray, label_count: int
+    scaling: Scaling,
+    weights: Float64,
+    factors: Float64,
+    rates: Float64,
+    labels: NDArray[np.intp],
+    label_count: int,
 ) -> LinearHead:
     """Put the learned labels between those that keep their zero-shot probability."""
     learned_weights, learned_bias = scaling.undo(weights[:-1], weights[-1] + factors[-1] * rates)

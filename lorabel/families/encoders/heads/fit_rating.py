@@ -83,7 +83,7 @@ def fit_rating(features: Array, positions: Float64, groups: Sequence[Hashable] |
 def _left_out_means(truth: Float64, groups: Groups) -> Float64:
     """(tasks, 1): the mean of all tasks but those of the task's group; the overall mean if there are no others."""
     total, count = truth.sum(0), len(truth)
-    means = (total - truth) / max(count - 1, 1)
+    means = np.asarray((total - truth) / max(count - 1, 1))
     for group in groups.larger:
         others = count - len(group)
         means[group] = (total - truth[group].sum(0)) / others if others else truth.mean(0)

@@ -19,8 +19,8 @@ from itertools import combinations
 
 import numpy as np
 
-from lorabel.families.encoders.heads.head_features import CONCAT, MEAN, PRODUCTS
-from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.head_features import CONCAT, PRODUCTS
+from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Scaling
 
 
@@ -62,7 +62,7 @@ class Fusion:
     def mix(self, contents: Float64) -> Array:
         """Return the features of the fit, (tasks, features), of contents as in `of`."""
         if self.feature_map == MEAN:
-            return contents[0].astype(np.float32)
+            return np.asarray(contents[0], np.float32)
         blocks = [scaling.apply(rows) for scaling, rows in zip(self.slot_scalings, contents, strict=True)]
         if self.feature_map == PRODUCTS:
             centred = [rows - s.centre for rows, s in zip(contents, self.slot_scalings, strict=True)]

@@ -1,4 +1,4 @@
-"""Chooses how several contents are fused, by cross-validated loss, and fits the head on the features of that map."""
+"""Chooses how several contents are fused, by cross-validated loss, and fits the head on the fused features."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorabel.families.encoders.heads.fusion import Fusion
-from lorabel.families.encoders.heads.head_features import CONCAT, MEAN, PRODUCTS, slot_rows, slots_of
-from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.head_features import CONCAT, PRODUCTS, slot_rows, slots_of
+from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64
 
 FOLDS = 5

@@ -11,11 +11,12 @@ from lorabel.contracts import (
     LabelsInput,
     RankingInput,
     RatingInput,
+    SpansInput,
 )
 from lorabel.errors import UnreadableError
-from lorabel.families.encoders.heads.head_features import FEATURE_MAPS, MEAN, PRODUCTS, feature_count, map_features
+from lorabel.families.encoders.heads.head_features import FEATURE_MAPS, PRODUCTS, feature_count, map_features
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
-from lorabel.families.encoders.heads.linear_head import Array, LinearHead, probabilities
+from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
 
 
@@ -34,7 +35,11 @@ def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
         raise _misfit(f"was fitted on features of {head.space!r}, and these are of {space!r}")
     if head.feature_map not in FEATURE_MAPS:
         raise _misfit(f"has the unknown feature map {head.feature_map!r}")
-    outputs = len(question.labels) if isinstance(question, LabelsInput) else 1
+    outputs = 1
+    if isinstance(question, LabelsInput):
+        outputs = len(question.labels)
+    if isinstance(question, SpansInput):
+        outputs = 1 + 2 * len(question.labels)
     if isinstance(question, RankingInput):
         features = dim * (2 if head.feature_map == PRODUCTS else 1)
         if head.feature_map != MEAN and not question.has_query:
@@ -67,6 +72,21 @@ def answer_with_head(
         raise _misfit(f"answers no questions of kind {question.kind!r}")
     scores = probabilities(head, features, logits[None], question.parents, question.is_multiple, temperature)
     return LabelScores(probabilities=tuple(scores[0].tolist()))
+
+
+def head_word_logits(head: LinearHead, features: Array, logits: Array) -> Array:
+    """Compute the logits of the words of a text, relative to the logit of "in no span".
+
+    Args:
+        features: (words, dim).
+        logits: (words, 2 * labels): without the head.
+
+    Returns:
+        (words, 2 * labels) float32.
+    """
+    zero_shot = np.concatenate([np.zeros((len(logits), 1), np.float32), logits], axis=1)
+    fitted = head.logits(features, zero_shot)
+    return fitted[:, 1:] - fitted[:, :1]
 
 
 def _estimate(head: LinearHead, question: RatingInput, features: Array) -> Estimate:

@@ -1,4 +1,4 @@
-"""Fits heads of labels: chooses the fit for single choice, multiple choice or a taxonomy, and computes the loss."""
+"""Fits heads of labels, by the fit for single choice, multiple choice or a taxonomy, and computes their loss."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -53,4 +53,4 @@ class LabelFit:
 
 
 def _log(scores: Array) -> Float64:
-    return np.log(np.maximum(scores.astype(np.float64), SMALLEST_PROBABILITY))
+    return np.asarray(np.log(np.maximum(scores.astype(np.float64), SMALLEST_PROBABILITY)))

@@ -106,7 +106,7 @@ def probabilities(
     is_multiple: bool = False,
     temperature: float = 1.0,
 ) -> Array:
-    """Compute the probabilities of labels. A label about which nothing was learned keeps its zero-shot probability.
+    """Compute the probabilities of labels. A label of which nothing was learned keeps its zero-shot probability.
 
     Args:
         head: None for the base model alone.

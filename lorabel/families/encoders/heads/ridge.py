@@ -52,8 +52,8 @@ class Ridge:
 
     Args:
         features: (rows, features); centred if there is an intercept.
-        has_intercept: whether the mean of the targets is fitted beside the weights; otherwise the intercept is 0. A
-            column of ones makes an intercept that is shrunk like the weights.
+        has_intercept: whether the mean of the targets is fitted beside the weights; otherwise the intercept is 0.
+            A column of ones makes an intercept that is shrunk like the weights.
     """
 
     def __init__(self, features: Float64, *, has_intercept: bool = False) -> None:

@@ -157,3 +157,14 @@ def test_ten_thousand_annotations() -> None:
     features, zero_shot, classes = blobs(10_000, 3)
     head = fit_choices(features, zero_shot, one_hot(classes, 3), None)
     assert (probabilities(head, features, zero_shot).argmax(1) == classes).mean() > 0.95
+
+
+def test_one_example_of_each_label_gives_ordinary_logits_that_are_right() -> None:
+    """Without the example no score says anything. The scores must not be blown up to make up for that."""
+    features, _, classes = blobs(40, 2)
+    wrong = np.eye(2, dtype=np.float32)[1 - classes] * 5
+    head = fit_choices(features[:2], wrong[:2], one_hot(classes[:2], 2))
+    assert head is not None
+    logits = head.logits(features, wrong)
+    assert np.abs(logits).max() < 10
+    assert (logits.argmax(1) == classes).mean() > 0.9

@@ -3,12 +3,12 @@ import pytest
 
 from lorabel.families.encoders.heads.head_features import (
     CONCAT,
-    MEAN,
     PRODUCTS,
     feature_count,
     map_features,
     slots_of,
 )
+from lorabel.families.encoders.heads.linear_head import MEAN
 
 PICTURE, NOTE = np.array([1.0, 0.0], np.float32), np.array([0.6, 0.8], np.float32)
 BOTH = np.stack([PICTURE, NOTE])
