@@ -9,9 +9,10 @@ import numpy as np
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from lorabel.contracts import Input
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import TaskFeatures, now
-from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.feature_contracts import Features
 from lorabel.media.fetching import digest
 
 # After so long the model server is asked again about a task that could not be read.
@@ -19,8 +20,8 @@ RETRY_AFTER = timedelta(minutes=10)
 LOGITS = np.dtype("<f4")
 
 
-def question_digest(question: FeaturesInput, adapter: str | None) -> str:
-    """Digest of the question, whose media are as the task's data has them. The files' bytes are not in it.
+def question_digest(question: Input, adapter: str | None) -> str:
+    """Digest of a question for features, whose media are as the task's data has them, not their bytes.
 
     Args:
         adapter: the adapter that it is asked with.
@@ -28,7 +29,7 @@ def question_digest(question: FeaturesInput, adapter: str | None) -> str:
     return digest(f"{question.model_dump_json()}{adapter or ''}".encode())
 
 
-def labels_digest(question: FeaturesInput) -> str:
+def labels_digest(question: Input) -> str:
     """Digest of everything in the question but its contents."""
     return digest(question.model_dump_json(exclude={"contents"}).encode())
 
