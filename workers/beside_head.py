@@ -35,8 +35,8 @@ from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-# The share of LEARNING_RATE in small steps.
-SMALL_STEPS = 0.1
+# The rates that are tried, as shares of LEARNING_RATE.
+SMALL_STEPS, LARGE_STEPS = 0.1, 2.0
 # Steps and examples per step of a training. Twice as many were no better; docs/decisions/0023 has figures.
 STEPS, BATCH = 40, 32
 
@@ -126,8 +126,10 @@ def make_candidate_beside_head(
 
 def _starts(live: Path | None, recipe: lora.Recipe) -> "list[_Start]":
     """The ways to train that are tried. A strong base model needs small steps, a weak one large ones."""
-    small = replace(recipe, learning_rate=recipe.learning_rate * SMALL_STEPS)
-    anew = [_Start(f"begun anew at rate {way.learning_rate:g}", None, way) for way in (small, recipe)]
+    small, large = (
+        replace(recipe, learning_rate=share * recipe.learning_rate) for share in (SMALL_STEPS, LARGE_STEPS)
+    )
+    anew = [_Start(f"begun anew at rate {way.learning_rate:g}", None, way) for way in (small, large)]
     return anew if live is None else [_Start("continued from live", live, small), *anew]
 
 

@@ -27,7 +27,7 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
-from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.feature_contracts import Features, FeaturesInput, space_with
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -128,7 +128,7 @@ class FakeModelServer:
         float16 = vector.astype("<f2").tobytes()
         scores = _scores(shown, [texts[0] for texts in question.labels])
         return Features(
-            space=f"{self.space} with {adapter}" if adapter else self.space,
+            space=space_with(self.space, adapter),
             dim=len(vector),
             float16=base64.b64encode(float16).decode(),
             logits=tuple(np.log(scores).tolist()),

@@ -38,7 +38,7 @@ from lorabel.families.encoders.heads.head_answers import answer_with_head, check
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.prepared_input import PreparedInput, batches, group_by_question
 from lorabel.families.lora_layers import encoder_layers
-from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.feature_contracts import Features, FeaturesInput, space_with
 
 # Most label texts that are encoded at once.
 TEXT_BATCH = 256
@@ -160,7 +160,7 @@ class Encoder(ContentEncoder):
         """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
         if head is None:
             return prepared_input
-        space = self._space_with(self._content_adapter(prepared_input.question, adapter, bank))
+        space = space_with(self._space, self._content_adapter(prepared_input.question, adapter, bank))
         dim = self._dim if space == self._space else 2 * self._dim
         check_head(head, prepared_input.question, space, dim)
         if self._is_frozen_lost(prepared_input, adapter, bank):
@@ -345,7 +345,7 @@ class Encoder(ContentEncoder):
             temperature = parameters.temperature
         if isinstance(question, FeaturesInput):
             return Features(
-                space=self._space_with(adapter),
+                space=space_with(self._space, adapter),
                 dim=contents.shape[1],
                 float16=_base64_of_float16(contents),
                 logits=tuple(logits.tolist()),
@@ -362,9 +362,6 @@ class Encoder(ContentEncoder):
     @property
     def _space(self) -> str:
         return f"{self.name} {self.source}"
-
-    def _space_with(self, adapter: str | None) -> str:
-        return self._space if adapter is None else f"{self._space} with {adapter}"
 
     @cached_property
     @torch.inference_mode()

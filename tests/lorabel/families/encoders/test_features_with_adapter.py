@@ -14,7 +14,7 @@ from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
-from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.feature_contracts import Features, FeaturesInput, space_with
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter
@@ -90,7 +90,7 @@ def test_features_with_an_adapter_are_the_base_models_beside_the_adapters(
     np.testing.assert_allclose(rows(both)[0, DIM:], adapted[0].numpy(), atol=1e-3)
     assert np.abs(rows(both)[0, DIM:] - rows(base)[0]).max() > 0.05, "the adapter changes the features"
     assert both.logits == pytest.approx(base.logits, abs=1e-4), "a head adds to the base model's logits"
-    assert both.space == f"{base.space} with p1.v1/label", "features of two adapters are never mixed"
+    assert both.space == space_with(base.space, "p1.v1/label"), "features of two adapters are never mixed"
 
 
 def test_an_adapter_of_the_label_tower_changes_nothing_that_a_head_is_fitted_on(
@@ -149,6 +149,6 @@ def test_a_head_on_both_is_refused_without_its_adapter(
     family: DualEncoder, bank: AdapterBank, adapter: str | None
 ) -> None:
     (picture,) = pictures(1)
-    head = head_on(f"{family.name} {family.source} with p1.v1/label", 2 * DIM)
+    head = head_on(space_with(f"{family.name} {family.source}", "p1.v1/label"), 2 * DIM)
     with pytest.raises(UnreadableError, match="was fitted on features of"):
         family.with_head(picture, head, adapter, bank)
