@@ -1,48 +1,84 @@
-"""Learning curves as a table, as JSON and as a picture."""
+"""Learning curves as tables, as JSON and as a picture."""
 
 import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from benchmarks.curve_lora import LORA, SCRATCH
 from benchmarks.machine import ROOT, Machine
 
-LORABEL, SCRATCH, REGRESSION = "Lorabel", "from scratch", "logistic regression"
-COLOURS = {LORABEL: "#2a9d5c", SCRATCH: "#c8442f", REGRESSION: "#5b7fa6"}
+ZERO_SHOT, HEAD = "zero-shot", "head"
+SCALED, CROSS_VALIDATED = "logistic regression, scaled", "logistic regression, cross-validated"
+COLOURS = {
+    ZERO_SHOT: "#8a8a8a",
+    HEAD: "#2a9d5c",
+    SCALED: "#5b7fa6",
+    CROSS_VALIDATED: "#a9c1dd",
+    LORA: "#c8442f",
+    SCRATCH: "#e8a598",
+}
+TRAINED = (LORA, SCRATCH)
+GOAL_MARGIN = 0.01
+ROUNDING = 1e-9
 PAGE, PICTURE, FIGURES = "learning.md", "pictures/learning-curves.png", "learning-curves.json"
 PLACE = re.compile(r"(<!-- curves -->\n).*?(<!-- end of curves -->)", re.DOTALL)
-PANEL_INCHES = 4.2
+PANEL_INCHES = 3.2
+PANELS_IN_A_ROW = 5
 
 
 @dataclass(frozen=True)
 class Point:
-    """The accuracy on the test tasks after a number of annotations, and the seconds of the last run."""
+    """What was measured after a number of annotations.
+
+    Args:
+        accuracy: on the test tasks.
+        calibration_error: None if it was not measured.
+        seconds: of CPU time for a fit and the answers to the test tasks; of wall time for a training run.
+    """
 
     course: str
     way: str
     seed: int
     annotations: int
     accuracy: float
+    calibration_error: float | None
     seconds: float
 
 
 def text(machine: Machine, points: Sequence[Point]) -> str:
-    """Markdown: for each data set and way the median accuracy over the seeds, with the lowest and the highest."""
-    seeds = len({point.seed for point in points})
-    lines = [f"{machine.line}. {seeds} seeds."]
+    """Markdown: for each data set and way the median accuracy over the seeds, with the quartiles."""
+    seeds = len({point.seed for point in points if point.way == HEAD})
+    lines = [f"{machine.line}. {seeds} seeds; median (lower to upper quartile)."]
     for course in _courses(points):
         counts = sorted({point.annotations for point in points if point.course == course})
         lines += ["", f"**{course}**", "", _line(["annotations", *(f"{count}" for count in counts)])]
         lines.append(_line(["---"] * (len(counts) + 1)))
         for way in COLOURS:
-            lines.append(_line([f"{way}", *(_accuracy(points, course, way, count) for count in counts)]))
-        for way in (LORABEL, SCRATCH):
-            lines.append(_line([f"{way}, seconds", *(_seconds(points, course, way, count) for count in counts)]))
-    return "\n".join([*lines, ""])
+            cells = [_accuracy(_points_at(points, course, way, count)) for count in counts]
+            if any(cells):
+                lines.append(_line([way, *cells]))
+    return "\n".join([*lines, "", *_summary(points), "", *_missed(points), ""])
+
+
+def missed_cells(points: Sequence[Point]) -> list[str]:
+    """The data sets and numbers of annotations at which the head is less accurate than the goal."""
+    cells = []
+    for course in _courses(points):
+        zero_shot = _points_at(points, course, ZERO_SHOT, 0)
+        for count in _counts(points):
+            head = _points_at(points, course, HEAD, count)
+            bounds = [zero_shot, *(_points_at(points, course, way, count) for way in (SCALED, CROSS_VALIDATED))]
+            medians = [_median(bound) for bound in bounds if bound]
+            if head and medians and _median(head) < max(medians) - GOAL_MARGIN - ROUNDING:
+                cells.append(f"{course} at {count} ({_median(head):.3f} instead of {max(medians):.3f})")
+    return cells
 
 
 def write(machine: Machine, points: Sequence[Point], folder: Path) -> None:
@@ -53,65 +89,124 @@ def write(machine: Machine, points: Sequence[Point], folder: Path) -> None:
 
 
 def write_docs(machine: Machine, points: Sequence[Point]) -> None:
-    """Write the table into docs/learning.md, and JSON and picture beside it.
+    """Write the tables into docs/learning.md, and JSON and picture beside it.
+
+    Training runs that were measured earlier are kept for data sets for which none was measured now.
 
     Raises:
-        ValueError: the page has no place for the table, or several.
+        ValueError: the page has no place for the tables, or several.
     """
-    page = ROOT / "docs" / PAGE
+    docs = ROOT / "docs"
+    points = [*points, *_earlier_training(docs / FIGURES, points)]
+    page = docs / PAGE
     filled, count = PLACE.subn(lambda match: match[1] + text(machine, points) + match[2], page.read_text())
     if count != 1:
         raise ValueError(f"{page.name} has {count} places `<!-- curves -->`, expected one")
     page.write_text(filled)
-    write(machine, points, ROOT / "docs")
-    (ROOT / "docs" / Path(PICTURE).name).rename(ROOT / "docs" / PICTURE)
+    write(machine, points, docs)
+    (docs / Path(PICTURE).name).rename(docs / PICTURE)
 
 
 def draw(machine: Machine, points: Sequence[Point], path: Path) -> None:
-    """Draw a panel for each data set: the median, and a band from the lowest to the highest seed."""
+    """Draw a panel for each data set: the median, and a band from the lower to the upper quartile."""
     courses = _courses(points)
-    picture = Figure(figsize=(PANEL_INCHES * len(courses), PANEL_INCHES), layout="constrained")
-    panels = picture.subplots(1, len(courses), squeeze=False, sharey=True)[0]
-    for axes, course in zip(panels, courses, strict=True):
+    columns = min(PANELS_IN_A_ROW, len(courses))
+    rows = -(-len(courses) // columns)
+    picture = Figure(figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows), layout="constrained")
+    panels = picture.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, course in zip(panels.flat, courses, strict=False):
         for way, colour in COLOURS.items():
-            drawn = [point for point in points if (point.course, point.way) == (course, way)]
-            counts = sorted({point.annotations for point in drawn})
-            by_count = [_accuracies(points, course, way, count) for count in counts]
-            medians = [statistics.median(accuracies) for accuracies in by_count]
-            lowest, highest = (
-                [min(accuracies) for accuracies in by_count],
-                [max(accuracies) for accuracies in by_count],
-            )
-            axes.plot(counts, medians, color=colour, marker="o", label=way)
-            axes.fill_between(counts, lowest, highest, color=colour, alpha=0.2)
+            counts = sorted({point.annotations for point in points if (point.course, point.way) == (course, way)})
+            if way == ZERO_SHOT and counts:
+                axes.axhline(_median(_points_at(points, course, way, 0)), color=colour, linestyle="--", label=way)
+            elif counts:
+                quartiles = np.array([_quartiles(_points_at(points, course, way, count)) for count in counts])
+                axes.plot(counts, quartiles[:, 1], color=colour, marker="o", markersize=3, label=way)
+                axes.fill_between(counts, quartiles[:, 0], quartiles[:, 2], color=colour, alpha=0.2)
         axes.set_title(course, fontsize=10)
-        axes.set_xlabel("annotations")
+        axes.set_xscale("symlog", linthresh=5)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("accuracy on tasks that nobody annotated")
-    panels[0].set_ylim(0, 1.02)
-    panels[-1].legend(loc="lower right", fontsize=8)
+    for axes in panels.flat[len(courses) :]:
+        axes.set_visible(False)
+    panels[0][0].set_ylim(0, 1.02)
+    picture.supxlabel("annotations", fontsize=9)
+    picture.supylabel("accuracy on tasks that nobody annotated", fontsize=9)
+    handles: dict[str, Artist] = {}
+    for axes in panels.flat:
+        lines, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    picture.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), fontsize=8
+    )
     picture.suptitle(machine.line, fontsize=6)
     picture.savefig(path, dpi=110)
+
+
+def _earlier_training(path: Path, points: Sequence[Point]) -> Iterator[Point]:
+    """Points of training runs in a JSON file, for data sets of which `points` has none."""
+    measured = {point.course for point in points if point.way in TRAINED}
+    for figures in json.loads(path.read_text())["points"]:
+        if figures["way"] in TRAINED and figures["course"] not in measured:
+            yield Point(**figures)
+
+
+def _summary(points: Sequence[Point]) -> list[str]:
+    """Over all data sets: mean of the median accuracies, mean calibration error, and the seconds of a fit."""
+    ways = [way for way in (HEAD, SCALED, CROSS_VALIDATED) if any(point.way == way for point in points)]
+    counts = _counts(points)
+    lines = ["**all data sets**", "", _line(["annotations", *(f"{count}" for count in counts)])]
+    lines.append(_line(["---"] * (len(counts) + 1)))
+    for way in ways:
+        groups = [[_points_at(points, course, way, count) for course in _courses(points)] for count in counts]
+        means = [statistics.mean(_median(group) for group in of_count if group) for of_count in groups]
+        lines.append(_line([f"{way}, accuracy", *(f"{mean:.3f}" for mean in means)]))
+    for way in ways:
+        of_way = [
+            [point for point in points if (point.way, point.annotations) == (way, count)] for count in counts
+        ]
+        errors = [statistics.mean(point.calibration_error or 0.0 for point in group) for group in of_way]
+        lines.append(_line([f"{way}, calibration error", *(f"{error:.3f}" for error in errors)]))
+    for way in ways:
+        of_way = [
+            [point for point in points if (point.way, point.annotations) == (way, count)] for count in counts
+        ]
+        cells = [f"{1000 * statistics.median(point.seconds for point in group):.0f}" for group in of_way]
+        lines.append(_line([f"{way}, ms of CPU", *cells]))
+    return lines
+
+
+def _missed(points: Sequence[Point]) -> list[str]:
+    cells = len(_courses(points)) * len(_counts(points))
+    missed = missed_cells(points)
+    if not missed:
+        return [f"The head meets the goal in all {cells} cells."]
+    return [f"The head misses the goal in {len(missed)} of {cells} cells: {', '.join(missed)}."]
 
 
 def _courses(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(point.course for point in points))
 
 
-def _accuracies(points: Sequence[Point], course: str, way: str, count: int) -> list[float]:
-    return [point.accuracy for point in _points_at(points, course, way, count)]
+def _counts(points: Sequence[Point]) -> list[int]:
+    """The numbers of annotations at which the head was measured."""
+    return sorted({point.annotations for point in points if point.way == HEAD})
 
 
-def _accuracy(points: Sequence[Point], course: str, way: str, count: int) -> str:
-    accuracies = _accuracies(points, course, way, count)
-    if not accuracies:
+def _median(points: Sequence[Point]) -> float:
+    return statistics.median(point.accuracy for point in points)
+
+
+def _quartiles(points: Sequence[Point]) -> list[float]:
+    """The lower quartile, the median and the upper quartile of the accuracies."""
+    quartiles: list[float] = np.percentile([point.accuracy for point in points], (25, 50, 75)).tolist()
+    return quartiles
+
+
+def _accuracy(points: Sequence[Point]) -> str:
+    if not points:
         return ""
-    return f"{statistics.median(accuracies):.2f} ({min(accuracies):.2f} to {max(accuracies):.2f})"
-
-
-def _seconds(points: Sequence[Point], course: str, way: str, count: int) -> str:
-    seconds = [point.seconds for point in _points_at(points, course, way, count)]
-    return f"{statistics.median(seconds):.1f}" if seconds and count else ""
+    lower, median, upper = _quartiles(points)
+    return f"{median:.2f}" if lower == upper else f"{median:.2f} ({lower:.2f} to {upper:.2f})"
 
 
 def _points_at(points: Sequence[Point], course: str, way: str, count: int) -> list[Point]:

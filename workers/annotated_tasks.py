@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from lorabel.contracts import Content, Input, LabelsInput, RankingInput, RatingInput
+from lorabel.contracts import Content, Input, LabelsInput, RankingInput, RatingInput, SpansInput
 from lorabel.database import project_heads, task_features
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, TaskFeatures
@@ -26,6 +26,11 @@ from workers.examples import TrainingExample, make_examples
 HEADED = (LabelsInput, RatingInput, RankingInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
+# Most texts that a head for spans learns from: a text has features for each of its words, hundreds of kB.
+MOST_TEXTS = 300
+
+# Of a task in memory, without its features.
+BYTES_PER_TASK = 2000
 
 # The usable annotations of a task: the id of each, and how many states of it were applied.
 State = tuple[tuple[int, int], ...]
@@ -67,8 +72,10 @@ class AnnotatedTask:
         """Return the task with its features, and without its contents, which may be large."""
         if row.reason is not None or self.question is None:
             return self
-        contents = tuple(Content(modality=content.modality, text="") for content in self.question.contents)
-        question = self.question.model_copy(update={"contents": contents})
+        question = self.question
+        if not isinstance(question, SpansInput):  # spans are found by their place in the text
+            contents = tuple(Content(modality=content.modality, text="") for content in question.contents)
+            question = question.model_copy(update={"contents": contents})
         example = Example.of(question, task_features.as_features(row), self.target)
         return replace(self, question=None, space=row.space, written_at=row.written_at, example=example)
 
@@ -87,8 +94,11 @@ class AnnotatedTasks:
     adapters: Mapping[str, str]
     by_tag: dict[str, dict[int, AnnotatedTask]] = field(default_factory=lambda: defaultdict(dict))
 
-    def __len__(self) -> int:
-        return sum(map(len, self.by_tag.values()))
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, about."""
+        tasks = [task for of_tag in self.by_tag.values() for task in of_tag.values()]
+        return sum(BYTES_PER_TASK + (task.example.features.nbytes if task.example else 0) for task in tasks)
 
     def update(self, session: Session, project: Project, bound: BoundConfig, settings: Settings) -> None:
         """Read the tasks whose annotations have changed, and forget those that have none any more."""
@@ -110,7 +120,7 @@ class AnnotatedTasks:
             tasks |= {
                 example.task_id: _annotated(example, states[example.task_id], self.adapters.get(problem.from_name))
                 for example in examples
-                if isinstance(example.question, HEADED)
+                if _is_headed(example.question)
             }
 
     def chosen(self, problem: Problem, most: int) -> dict[int, AnnotatedTask]:
@@ -119,6 +129,7 @@ class AnnotatedTasks:
         A head answers one question. Where tasks bring labels of their own, it is the one that most of them ask. If
         there are too many tasks, the newest are taken from the classes in turn.
         """
+        most = min(most, MOST_TEXTS) if problem.input_type is SpansInput else most
         usable = {task_id: task for task_id, task in self.by_tag[problem.from_name].items() if task.is_usable}
         counts = Counter(task.labels for task in usable.values())
         labels = min(counts, key=lambda value: (-counts[value], value), default="")
@@ -133,6 +144,13 @@ class AnnotatedTasks:
         """Have tasks read anew, since their features are out of date."""
         for task_id in task_ids:
             del self.by_tag[from_name][task_id]
+
+
+def _is_headed(question: Input) -> bool:
+    """Whether there are heads for such questions. For spans the text must be in the task's data."""
+    if isinstance(question, SpansInput):
+        return question.contents[0].text is not None
+    return isinstance(question, HEADED)
 
 
 def _usable(project: Project) -> tuple[object, ...]:

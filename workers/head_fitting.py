@@ -25,8 +25,8 @@ from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-# Annotated tasks of all projects that are kept in memory, with 0.3 to 5 kB of features each.
-MOST_TASKS_KEPT = 10_000
+# For the annotated tasks of all projects that are kept in memory.
+MEMORY_BYTES = 128 * 2**20
 FOLDERS_KEPT = 8
 # A prediction that is under way may still read the head that it began with.
 KEPT_S = 600.0
@@ -48,7 +48,9 @@ class HeadFitter:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._annotated: LRUCache[int, AnnotatedTasks] = LRUCache(MOST_TASKS_KEPT, getsizeof=len)
+        self._annotated: LRUCache[int, AnnotatedTasks] = LRUCache(
+            MEMORY_BYTES, getsizeof=lambda annotated: annotated.nbytes
+        )
 
     def fit_due(self) -> bool:
         """Fit the heads of every project whose annotations or label config have changed, each project once.
@@ -95,7 +97,7 @@ class HeadFitter:
             problem.from_name: collect_features(services, project, problem, annotated)
             for problem in bound.bindings
         }
-        if len(annotated) <= MOST_TASKS_KEPT:
+        if annotated.nbytes <= MEMORY_BYTES:
             self._annotated[project_id] = annotated
         is_complete = all(of_tag.is_complete for of_tag in collected.values())
         switches = {tag for tag, head in former_heads.items() if head.adapter != adapters.get(tag)}
@@ -104,7 +106,7 @@ class HeadFitter:
             heads = {
                 tag: head
                 for tag, of_tag in collected.items()
-                if (head := _fit(of_tag, adapters.get(tag))) is not None
+                if (head := _fit(project_id, tag, adapters.get(tag), of_tag)) is not None
             }
             _keep(services, project, heads, is_complete=is_complete)
         return not is_complete and any(of_tag.computed for of_tag in collected.values())
@@ -142,9 +144,14 @@ def _bind(project: Project) -> BoundConfig:
         return bind("<View/>")
 
 
-def _fit(collected: Collected, adapter: str | None) -> FittedHead | None:
+def _fit(project_id: int, tag: str, adapter: str | None, collected: Collected) -> FittedHead | None:
+    """None if the annotations say nothing yet. A fault of one control tag does not touch the others."""
     examples = [task.example for task in collected.tasks if task.example is not None]
-    head = fit_head(examples, collected.space) if examples else None
+    try:
+        head = fit_head(examples, collected.space)
+    except Exception:
+        log.exception("control tag %r of project %d has no head: it cannot be fitted", tag, project_id)
+        return None
     if head is None:
         return None
     annotation_ids = sorted(annotation_id for task in collected.tasks for annotation_id in task.annotation_ids)

@@ -21,7 +21,7 @@ LOGITS = np.dtype("<f4")
 
 
 def question_digest(question: Input, adapter: str | None) -> str:
-    """Digest of a question for features, whose media are as the task's data has them, not their bytes.
+    """Digest of a question for features, whose media are as in the task's data; not of the files' bytes.
 
     Args:
         adapter: the adapter that it is asked with.
@@ -30,7 +30,7 @@ def question_digest(question: Input, adapter: str | None) -> str:
 
 
 def labels_digest(question: Input) -> str:
-    """Digest of everything in the question but its contents."""
+    """Digest of everything in a question for features but its contents."""
     return digest(question.model_dump_json(exclude={"contents"}).encode())
 
 

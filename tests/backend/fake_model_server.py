@@ -27,7 +27,8 @@ from lorabel.contracts import (
     SpanScores,
     SpansInput,
 )
-from lorabel.feature_contracts import Features, FeaturesInput, space_with
+from lorabel.families.spans.words import find_words
+from lorabel.feature_contracts import Features, FeaturesInput, SpanFeaturesInput, space_with
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -114,24 +115,28 @@ class FakeModelServer:
         embedding = Embedding(space=space, float16=base64.b64encode(float16).decode())
         return RowResult(output=embedding.model_dump())
 
-    def features(self, question: FeaturesInput, adapter: str | None) -> Features:
-        """One content. Its features are those of `embedding`, and a little that depends on the whole address.
+    def features(self, row: PredictRow) -> Features:
+        """For each content, or word, those of `embedding`, and a little that depends on all that it shows.
 
         With an adapter, every dimension comes twice, as if the adapter changed nothing.
         """
-        self.featured.append(question)
-        (content,) = question.contents
-        shown = content.media.url.rsplit("/", 1)[-1] if content.media else str(content.text)
-        noise = np.random.default_rng(list(shown.encode())).normal(0, 0.1, len(AXES))
-        vector = np.array([0.1, *(float(axis in shown) for axis in AXES)]) + [0.0, *noise]
-        vector = np.tile(vector / np.linalg.norm(vector), 2 if adapter else 1)
-        float16 = vector.astype("<f2").tobytes()
-        scores = _scores(shown, [texts[0] for texts in question.labels])
+        if row.kind == SpanFeaturesInput.kind:
+            text = str(row.input["contents"][0]["text"])
+            parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
+        else:
+            question = FeaturesInput.model_validate(row.input)
+            self.featured.append(question)
+            parts = [
+                content.media.url.rsplit("/", 1)[-1] if content.media else str(content.text)
+                for content in question.contents
+            ]
+            logits = np.log(_scores(parts[0], [texts[0] for texts in question.labels]))
+        vectors = np.tile(np.stack([_vector(part) for part in parts]), 2 if row.adapter else 1).astype("<f2")
         return Features(
-            space=space_with(self.space, adapter),
-            dim=len(vector),
-            float16=base64.b64encode(float16).decode(),
-            logits=tuple(np.log(scores).tolist()),
+            space=space_with(self.space, row.adapter),
+            dim=vectors.shape[1],
+            float16=base64.b64encode(vectors.tobytes()).decode(),
+            logits=tuple(logits.tolist()),
         )
 
     def preload(self) -> Response:
@@ -154,12 +159,17 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: 403", is_permanent=False))
         if "broken" in url:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
-        if row.kind == FeaturesInput.kind:
-            features = self.features(FeaturesInput.model_validate(row.input), row.adapter)
-            return RowResult(output=features.model_dump())
+        if row.kind in (FeaturesInput.kind, SpanFeaturesInput.kind):
+            return RowResult(output=self.features(row).model_dump())
         if row.kind != LabelsInput.kind:
             return RowResult(output=SILENT[row.kind].model_dump())
         return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})
+
+
+def _vector(shown: str) -> np.ndarray:
+    noise = np.random.default_rng(list(shown.encode())).normal(0, 0.1, len(AXES))
+    vector = np.array([0.1, *(float(axis in shown) for axis in AXES)]) + [0.0, *noise]
+    return np.asarray(vector / np.linalg.norm(vector))
 
 
 def _scores(url: str, texts: list[str]) -> list[float]:

@@ -75,7 +75,7 @@ class ZeroShot:
             return [RowResult(output=output.model_dump()) for output in computed]
 
         caller = PredictionCaller(cast(Any, SimpleNamespace(predict=outputs)), 1, Priority.BULK, monotonic() + 60)
-        answers = ask(caller, [Question(binding, {}, question, None, temperature=temperature)] * len(PICTURES))
+        answers = ask(caller, [Question(binding, {}, question, None, temperature)] * len(PICTURES))
         assert all(isinstance(answer, Prediction) for answer in answers)
         return cast(list[Prediction], answers)
 

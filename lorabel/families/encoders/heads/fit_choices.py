@@ -29,12 +29,13 @@ RIDGES = (0.1, 1.0)
 EXPERT, TRUSTED, DISTRUSTED = (0.1, 0.1), (1.0, 0.5), (0.05, 0.1)
 # Most examples on which the experts are weighed. More would cost time, and the weights are few.
 MOST_JUDGED = 1000
+FOLDS = 5
 # Zero-shot logits are scaled down to this root mean square, so that one confident mistake does not decide.
 ZERO_SHOT_SPREAD = 4.0
-TINY = 1e-9
-# Examples that the spread of all features counts as beside the spread of one feature.
+# Examples that the common spread of all features counts as beside the spread of a feature.
 SPREAD_EXAMPLES = 5
-# Scores that are smaller than this part of what they could be are rounding errors.
+TINY = 1e-9
+# Scores below this part of what they could be are rounding errors.
 VANISHING = 1e-6
 
 
@@ -62,26 +63,21 @@ def fit_choices(
     rows, logits, targets = (part[order].astype(np.float64) for part in (features, zero_shot, shares))
     judged = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_JUDGED)).astype(np.intp))
     space = _Space.of(rows)
-    experts = _experts(space.coordinates, targets[:, annotated], judged, rows.shape[1])
-    scores = [_scores_without(expert, targets, annotated, judged) for expert in experts]
-    scales = [
-        _scale(part[:, annotated], space.coordinates[judged], expert)
-        for part, expert in zip(scores, experts, strict=True)
-    ]
+    folds = None if groups is None else _folds([groups[index] for index in order])
+    experts = _experts(space.coordinates, targets[:, annotated], judged, rows.shape[1], folds)
     zero_shot_scale = min(1.0, ZERO_SHOT_SPREAD / max(_root_mean_square(_centred(logits)), TINY))
-    scaled_logits = zero_shot_scale * logits
-    is_credible = _does_better_than_guessing(scaled_logits, targets)
+    is_credible = _does_better_than_guessing(zero_shot_scale * logits, targets)
     is_learned = annotated if is_credible else np.ones_like(annotated)
-    sources = np.stack(
-        [scaled_logits[judged], *(scale * part for scale, part in zip(scales, scores, strict=True))]
+    scores = [_score(expert, annotated) for expert in experts]
+    weights = weigh(
+        np.stack([zero_shot_scale * logits[judged], *scores])[:, :, is_learned],
+        targets[judged][:, is_learned],
+        *np.array([TRUSTED if is_credible else DISTRUSTED, *[EXPERT] * len(experts)]).T,
     )
-    modes, shapes = np.array([TRUSTED if is_credible else DISTRUSTED, *[EXPERT] * len(experts)]).T
-    weights = weigh(sources[:, :, is_learned], targets[judged][:, is_learned], modes, shapes)
-    factors = weights[1:] * scales
     matrix, bias = np.zeros((rows.shape[1], len(annotated))), np.zeros(len(annotated))
     matrix[:, annotated], bias[annotated] = space.linear(
-        _centred(sum(factor * expert.weights for factor, expert in zip(factors, experts, strict=True))),
-        _centred(sum(factor * expert.bias[None] for factor, expert in zip(factors, experts, strict=True)))[0],
+        _centred(sum(weight * expert.weights for weight, expert in zip(weights[1:], experts, strict=True))),
+        _centred(sum(weight * expert.bias[None] for weight, expert in zip(weights[1:], experts, strict=True)))[0],
     )
     zero_shot_weight = float(weights[0] * zero_shot_scale)
     return LinearHead(matrix.astype(np.float32), bias.astype(np.float32), zero_shot_weight, is_learned)
@@ -107,7 +103,7 @@ class _Space:
     def of(cls, rows: Array) -> Self:
         count, dim = rows.shape
         centre, variances = rows.mean(0), rows.var(0)
-        # Few examples may be alike in a feature by chance, and must not make it count for most.
+        # Few examples may be alike in a feature by chance, which must not make this feature decide.
         shrunk = (count * variances + SPREAD_EXAMPLES * variances.mean()) / (count + SPREAD_EXAMPLES)
         spread = np.sqrt(shrunk * dim)
         scaled = (rows - centre) / np.where(spread > TINY, spread, 1.0)
@@ -129,7 +125,32 @@ class _Space:
         return weights, bias - self.centre @ weights
 
 
-def _experts(rows: Array, shares: Array, judged: NDArray[np.intp], dim: int) -> list[Expert]:
+def _experts(
+    rows: Array, shares: Array, judged: NDArray[np.intp], dim: int, folds: NDArray[np.intp] | None
+) -> list[Expert]:
+    """Experts whose scores without an example are centred and of mean square 1, 0 where a label is unknown.
+
+    Args:
+        dim: of the features.
+        folds: (examples,) an example is judged by what was learned from other folds. None: from all others.
+    """
+    experts = _fit(rows, shares, judged, dim)
+    if folds is None:
+        is_known = shares.sum(0) - shares[judged] > TINY
+        return [
+            _scaled(expert, np.where(is_known, expert.scores_without, np.nan), rows[judged]) for expert in experts
+        ]
+    scores = np.full((len(experts), *shares.shape), np.nan)
+    for fold in np.unique(folds):
+        held_out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        known = np.flatnonzero(shares[rest].sum(0) > TINY)
+        if len(known) > 1:
+            for position, expert in enumerate(_fit(rows[rest], shares[np.ix_(rest, known)], rest[:0], dim)):
+                scores[position][np.ix_(held_out, known)] = rows[held_out] @ expert.weights + expert.bias
+    return [_scaled(expert, part[judged], rows[judged]) for expert, part in zip(experts, scores, strict=True)]
+
+
+def _fit(rows: Array, shares: Array, judged: NDArray[np.intp], dim: int) -> list[Expert]:
     discriminants = Discriminants(rows, shares, judged)
     return [
         *(discriminants.fit(shrinkage, dim) for shrinkage in DISCRIMINANTS),
@@ -137,28 +158,44 @@ def _experts(rows: Array, shares: Array, judged: NDArray[np.intp], dim: int) -> 
     ]
 
 
-def _scores_without(
-    expert: Expert, shares: Array, annotated: NDArray[np.bool_], judged: NDArray[np.intp]
-) -> Array:
-    """(judged, labels): the scores around their mean; 0 for labels that nobody annotated without the example."""
-    rest = shares.sum(0)[annotated] - shares[judged][:, annotated]
-    is_known = rest > TINY
-    known_scores = np.where(is_known, expert.scores_without, 0.0)
-    means = known_scores.sum(1, keepdims=True) / np.maximum(is_known.sum(1, keepdims=True), 1)
-    scores = np.zeros((len(judged), len(annotated)))
-    scores[:, annotated] = np.where(is_known, expert.scores_without - means, 0.0)
+def _scaled(expert: Expert, scores: Array, rows: Array) -> Expert:
+    """Centre scores that are known, and divide everything by their root mean square.
+
+    Where every label has a single example, no score without the example says anything: all are 0. Then everything
+    is divided by the root mean square of the scores with the example.
+
+    Args:
+        rows: the judged examples.
+    """
+    is_known = ~np.isnan(scores)
+    means = np.where(is_known, scores, 0.0).sum(1, keepdims=True) / np.maximum(is_known.sum(1, keepdims=True), 1)
+    centred = np.where(is_known, scores - means, 0.0)
+    with_example = max(_root_mean_square(_centred(rows @ expert.weights + expert.bias)), TINY)
+    without = _root_mean_square(centred)
+    scale = 1 / (without if without > VANISHING * with_example else with_example)
+    return Expert(scale * expert.weights, scale * expert.bias, scale * centred)
+
+
+def _score(expert: Expert, annotated: NDArray[np.bool_]) -> Array:
+    """(judged, labels), 0 for labels without annotations."""
+    scores = np.zeros((len(expert.scores_without), len(annotated)))
+    scores[:, annotated] = expert.scores_without
     return scores
 
 
-def _scale(scores_without: Array, rows: Array, expert: Expert) -> float:
-    """What makes the scores of an expert 1 on average.
-
-    Where every label has a single example, no score without the example says anything: all are 0. Then it is the
-    scores with the example.
-    """
-    with_example = max(_root_mean_square(_centred(rows @ expert.weights + expert.bias)), TINY)
-    without = _root_mean_square(scores_without)
-    return 1 / (without if without > VANISHING * with_example else with_example)
+def _folds(groups: Sequence[Hashable]) -> NDArray[np.intp] | None:
+    """A number for each example, the same for all of a group; None if there are no groups of several examples."""
+    numbers: dict[Hashable, int] = {}
+    of_example = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+    if len(numbers) in (1, len(groups)):
+        return None
+    folds, sizes = np.zeros(len(numbers), np.intp), np.zeros(min(FOLDS, len(numbers)))
+    counts = np.bincount(of_example)
+    for number in np.argsort(-counts, kind="stable"):
+        folds[number] = sizes.argmin()
+        sizes[folds[number]] += counts[number]
+    fold_of_example: NDArray[np.intp] = folds[of_example]
+    return fold_of_example
 
 
 def _does_better_than_guessing(logits: Array, shares: Array) -> bool:

@@ -13,8 +13,8 @@ from lorabel.families.encoders.heads.factors import fit_logistic
 from lorabel.families.encoders.heads.fit_choices import fit_choices
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 
-# What the factor of how usual a child is starts from, and how strongly it is held there.
-USUALNESS = (np.array([0.0]), np.array([4.0]))
+# What the factors of zero-shot and of how usual a child is start from, and how strongly they are held there.
+USUALNESS = (np.array([1.0, 0.0]), np.array([1.0, 4.0]))
 
 
 def fit_taxonomy(
@@ -47,7 +47,8 @@ def fit_taxonomy(
         child_shares = shares[np.ix_(tasks, children)] / reached[tasks, None]
         chosen = np.flatnonzero(child_shares.max(0) > 0)
         if len(chosen) == 1:
-            bias[children[chosen]], is_learned[children] = _usualness(logits, int(chosen[0])), True
+            zero_shot_weight[children], bias[children[chosen]] = _usualness(logits, int(chosen[0]))
+            is_learned[children] = True
             continue
         child_groups = None if groups is None else [groups[task] for task in tasks]
         head = fit_choices(features[tasks], logits, child_shares, child_groups)
@@ -58,17 +59,19 @@ def fit_taxonomy(
     return None if is_one_path else LinearHead(weights, bias, zero_shot_weight, is_learned)
 
 
-def _usualness(logits: Array, chosen: int) -> float:
-    """What the logit of the only child that was chosen gains: e * log(1 + tasks), with e fitted on left out tasks.
+def _usualness(logits: Array, chosen: int) -> tuple[float, float]:
+    """How much zero-shot logits count, and what the logit of the only child that was chosen gains.
+
+    The gain is e * log(1 + tasks). Both factors are fitted on left out tasks.
 
     Args:
         logits: (tasks, children).
     """
     tasks = len(logits)
     leads = logits[:, chosen] - _log_sum_exp(np.delete(logits, chosen, axis=1))
-    gain = np.full((tasks, 1), np.log(float(tasks)))
-    (factor,) = fit_logistic(gain, leads.astype(np.float64), np.ones(tasks), np.ones(tasks), *USUALNESS)
-    return float(factor * np.log1p(tasks))
+    sources = np.stack([leads.astype(np.float64), np.full(tasks, np.log(float(tasks)))], axis=1)
+    zero_shot_weight, factor = fit_logistic(sources, np.zeros(tasks), np.ones(tasks), np.ones(tasks), *USUALNESS)
+    return float(zero_shot_weight), float(factor * np.log1p(tasks))
 
 
 def _log_sum_exp(logits: Array) -> Array:

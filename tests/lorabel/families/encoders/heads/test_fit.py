@@ -5,6 +5,8 @@ The features are random directions of length 1. What is right depends on a hidde
 
 import itertools
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -286,3 +288,10 @@ def test_a_question_without_heads_is_named() -> None:
 
 def _numbers(answer: Any) -> list[Any]:
     return [value if isinstance(value, tuple) else (value,) for value in answer.model_dump().values()]
+
+
+def test_heads_are_fitted_and_applied_without_torch() -> None:
+    modules = "lorabel.families.encoders.heads.fit, lorabel.families.encoders.heads.head_answers"
+    program = f"import sys, {modules}; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"

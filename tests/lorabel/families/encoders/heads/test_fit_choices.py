@@ -90,8 +90,9 @@ def test_scores_of_a_regression_without_an_example_are_those_of_a_fit_without_it
         assert np.allclose(expert.scores_without[position], np.r_[rows[index], 1] @ solution, atol=1e-9)
 
 
+@pytest.mark.parametrize("is_grouped", [False, True])
 @pytest.mark.parametrize("count", [6, 15, 60])
-def test_order_of_the_examples_does_not_matter(count: int) -> None:
+def test_order_of_the_examples_does_not_matter(count: int, is_grouped: bool) -> None:
     features, zero_shot, classes = blobs(count, 3)
     shares = one_hot(classes, 3)
     shares[1] = (0.5, 0.25, 0.25)
@@ -99,7 +100,8 @@ def test_order_of_the_examples_does_not_matter(count: int) -> None:
     answers = []
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(count)
-        head = fit_choices(features[order], zero_shot[order], shares[order], None)
+        groups = (order // 2).tolist() if is_grouped else None
+        head = fit_choices(features[order], zero_shot[order], shares[order], groups)
         answers.append(probabilities(head, unseen, unseen_zero_shot))
     assert np.abs(np.ptp(answers, axis=0)).max() < 1e-6
 
@@ -139,6 +141,19 @@ def test_zero_shot_that_does_worse_than_guessing_says_nothing_of_a_choice_withou
     assert (after[known].argmax(1) == classes[known]).all()
 
 
+def test_copies_of_one_group_do_not_make_the_head_sure() -> None:
+    generator = np.random.default_rng(0)
+    features = np.repeat(generator.normal(size=(30, DIM)), 4, axis=0).astype(np.float32)
+    zero_shot = np.zeros((120, 2), np.float32)
+    shares = one_hot(np.repeat(generator.integers(0, 2, 30), 4), 2)
+    unseen = generator.normal(size=(100, DIM)).astype(np.float32)
+    fooled, grouped = (
+        probabilities(fit_choices(features, zero_shot, shares, groups), unseen, np.zeros((100, 2), np.float32))
+        for groups in (None, np.repeat(np.arange(30), 4).tolist())
+    )
+    assert grouped.max(1).mean() < 0.65 < 0.8 < fooled.max(1).mean()
+
+
 def test_equal_features_are_no_obstacle() -> None:
     features, zero_shot, classes = blobs(8, 2)
     same = np.tile(features[:1], (8, 1))
@@ -168,3 +183,15 @@ def test_one_example_of_each_label_gives_ordinary_logits_that_are_right() -> Non
     logits = head.logits(features, wrong)
     assert np.abs(logits).max() < 10
     assert (logits.argmax(1) == classes).mean() > 0.9
+
+
+def test_features_in_which_two_examples_are_alike_do_not_decide() -> None:
+    """The examples differ in one feature. The others are noise, and the two happen to be close in most of them."""
+    generator = np.random.default_rng(0)
+    noise = np.concatenate([generator.normal(0, 1e-4, (2, DIM - 1)), generator.normal(0, 0.3, (60, DIM - 1))])
+    classes = np.arange(62) % 2
+    features = np.concatenate([np.where(classes, 1.0, -1.0)[:, None], noise], 1).astype(np.float32)
+    zero_shot = np.zeros((62, 2), np.float32)
+    head = fit_choices(features[:2], zero_shot[:2], one_hot(classes[:2], 2))
+    assert head is not None
+    assert (head.logits(features, zero_shot).argmax(1) == classes).mean() > 0.95
