@@ -41,7 +41,7 @@ def preannotate(project_id: int) -> tuple[Answer, int]:
 @blueprint.post(f"{PROJECT}/order")
 def order(project_id: int) -> tuple[Answer, int]:
     """Queue a bulk run that orders tasks. A waiting run with the same strategy is not queued twice."""
-    body = http_bodies.parse(http_bodies.Order, read_body())
+    body = http_bodies.parse(http_bodies.Order, read_body() or b"{}")
     _require_api_access(project_id)
     run = bulk_runs.request(
         services().store,

@@ -291,9 +291,10 @@ class Preannotate(Body):
 
 
 class Order(Body):
-    """Body of `POST .../order`: by which strategy the tasks without an annotation are ordered."""
+    """Body of `POST .../order`: by which strategy the tasks without an annotation are ordered. An order by `auto`
+    is renewed as annotations arrive."""
 
-    strategy: Strategy
+    strategy: Strategy = Strategy.AUTO
 
 
 class Promote(Body):

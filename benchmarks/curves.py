@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from benchmarks import curve_baselines, curve_features, curve_lora, curve_report, machine
 from benchmarks.curve_courses import COURSES, Course, MissingDataError
@@ -142,14 +142,24 @@ def _training(
 
 
 def _accuracy_and_calibration(answers: NDArray[np.floating], test: Part) -> tuple[float, float]:
-    """The accuracy, and the expected calibration error over bins of the highest probability (Guo et al. 2017)."""
-    confidence, is_right = answers.max(1), answers.argmax(1) == test.classes
+    return float((answers.argmax(1) == test.classes).mean()), calibration_error(answers, test.classes)
+
+
+def calibration_error(answers: ArrayLike, classes: ArrayLike) -> float:
+    """Compute the expected calibration error over bins of the highest probability (Guo et al. 2017).
+
+    Args:
+        answers: (tasks, labels) probabilities.
+        classes: (tasks,) the truth.
+    """
+    probabilities = np.asarray(answers)
+    confidence, is_right = probabilities.max(1), probabilities.argmax(1) == np.asarray(classes)
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     errors = [
         abs(is_right[bins == number].mean() - confidence[bins == number].mean()) * (bins == number).mean()
         for number in np.unique(bins)
     ]
-    return float(is_right.mean()), float(sum(errors))
+    return float(sum(errors))
 
 
 if __name__ == "__main__":

@@ -135,6 +135,12 @@ class Settings(BaseSettings):
         8, ge=0, le=500, description="Tasks that are predicted before an annotator opens them; 0 turns this off."
     )
     bulk_page: int = Field(250, ge=1, le=500, description="Tasks that a bulk run reads and writes in one request.")
+    order_renew_after: int = Field(
+        10,
+        ge=0,
+        description="New annotations after which an order by `auto` is renewed. At 0 it never is, and all open "
+        "tasks get a position, not only the first.",
+    )
     label_studio_requests_per_second: float = Field(
         5.0, gt=0, description="Most requests per second of a bulk run to Label Studio."
     )

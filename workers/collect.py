@@ -21,6 +21,7 @@ from lorabel.database.jobs import COLLECT_LINGER_S
 from lorabel.database.store import Store, is_transient
 from lorabel.database.tables import Event, EventState, Project, TrainingRun, now
 from lorabel.errors import cut
+from workers import order_renewal
 from workers.annotations import (
     Received,
     apply_annotations,
@@ -62,6 +63,7 @@ def collect() -> None:
 def start_due_runs(services: Services) -> None:
     for run in training_runs.request_due(services.store, services.settings):
         services.jobs.train(run.id, run.attempt)
+    order_renewal.start_due(services)
 
 
 def apply_pending(store: Store) -> int:

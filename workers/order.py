@@ -1,32 +1,28 @@
-"""Orders a project's open tasks by how much their labels would teach, and writes the order to Label Studio.
+"""Orders a project's open tasks by how much their labels would teach; `workers/order_writing.py` writes the order.
 
-Label Studio 1.23.2 has one order that others can set: with "Uncertainty sampling" the labeling stream takes open
-tasks by ascending score of the predictions whose version is the project's `model_version`. In a connected project
-that is our backend's title, not our version. So the order is written as predictions of that name: the score is the
-task's position in the order, and the regions are what the live version predicts, for annotators who open the task
-in the Data Manager (whose column "Prediction score" shows the position). The labeling stream itself still asks for
-predictions of the live version and shows them.
+An order by `auto` gets old as annotations arrive, so `workers/order_renewal.py` has it made again.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 
+from lorabel.curation.informative import typical_then_informative
 from lorabel.curation.sampling import Vectors, ascending, core_set, shuffled
 from lorabel.curation.strategy import Strategy
 from lorabel.database import leases
 from lorabel.database.tables import Annotation, RunState
 from lorabel.database.task_embeddings import TaskVector
-from lorabel.errors import LabelStudioError, LorabelError, ModelServerError
+from lorabel.errors import LorabelError, ModelServerError
 from lorabel.inference import prediction
 from lorabel.inference.prediction import TaskPrediction
-from lorabel.label_studio.client import UNCERTAINTY
-from lorabel.label_studio.records import AnnotatedTask, NewPrediction
+from lorabel.label_studio.records import AnnotatedTask
 from lorabel.problems.base import TaskData
 from lorabel.search.embeddings import embed_tasks, in_space, most_common_space
 from workers.bulk_runs import (
@@ -36,15 +32,20 @@ from workers.bulk_runs import (
     failure,
     try_model_server,
 )
-from workers.retries import try_again
+from workers.order_writing import write_order
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 PredictedTask = tuple[AnnotatedTask, TaskPrediction]
+Choose = Callable[[Vectors, Vectors, NDArray[np.intp]], list[int]]
+"""Orders vectors of open tasks, given those of annotated tasks, and the indices of the open tasks."""
 
-# The core-set keeps its distance from this many of the newest annotated tasks.
+# Open tasks are compared with this many of the newest annotated tasks.
 MOST_LABELED = 2000
+
+
+class NoVectorsError(LorabelError):
+    """No open task has a vector."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _order_tasks(context: ConnectedContext) -> None:
     predicted_tasks, failures = _predict_open_tasks(context)
     leases.report(context.services.store, run, total=len(predicted_tasks) + len(failures))
     tasks_in_order = _order(context, strategy, predicted_tasks)
-    _write(context, [predicted_tasks[index] for index in tasks_in_order.indices])
+    write_order(context, [predicted_tasks[index] for index in tasks_in_order.indices])
     with context.services.store.write() as session:
         leases.finish(
             session,
@@ -134,35 +135,66 @@ def _predict(context: ConnectedContext, tasks: Sequence[AnnotatedTask]) -> list[
 
 def _order(context: ConnectedContext, strategy: Strategy, predicted_tasks: Sequence[PredictedTask]) -> Order:
     match strategy:
-        case Strategy.UNCERTAINTY:
-            return Order(ascending([predicted.score for _, predicted in predicted_tasks]))
+        case Strategy.AUTO:
+            return _order_automatically(context, predicted_tasks)
         case Strategy.MARGIN:
-            return Order(ascending([predicted.margin for _, predicted in predicted_tasks]))
+            return _order_by_margin(predicted_tasks)
         case Strategy.RANDOM:
-            return Order(shuffled(len(predicted_tasks), context.services.settings.seed + context.run.id))
+            return Order(shuffled(len(predicted_tasks), _seed(context)))
         case Strategy.DIVERSITY:
-            return _order_by_diversity(context, [task for task, _ in predicted_tasks])
+            return _order_by_vectors(
+                context, predicted_tasks, lambda vectors, labeled, _: core_set(vectors, labeled)
+            )
 
 
-def _order_by_diversity(context: ConnectedContext, tasks: Sequence[AnnotatedTask]) -> Order:
-    """The core-set order of the tasks.
+def _seed(context: ConnectedContext) -> int:
+    return context.services.settings.seed + context.run.id
+
+
+def _order_by_margin(predicted_tasks: Sequence[PredictedTask]) -> Order:
+    return Order(ascending([predicted.margin for _, predicted in predicted_tasks]))
+
+
+def _order_automatically(context: ConnectedContext, predicted_tasks: Sequence[PredictedTask]) -> Order:
+    """The order `auto`; the order by margin if no task has a vector."""
+    bound = context.model.bound
+    served = {binding.from_name for binding in bound.bindings}
+    label_count = max(
+        (len(control.labels) for control in bound.config.controls if control.name in served), default=1
+    )
+    margins = np.array([predicted.margin for _, predicted in predicted_tasks], dtype=np.float32)
+
+    def choose(vectors: Vectors, labeled: Vectors, indices: NDArray[np.intp]) -> list[int]:
+        return typical_then_informative(vectors, labeled, margins[indices], max(1, label_count), _seed(context))
+
+    try:
+        return _order_by_vectors(context, predicted_tasks, choose)
+    except NoVectorsError as error:
+        log.warning("project %d: ordered by margin, since %s", context.run.project_id, error)
+        return _order_by_margin(predicted_tasks)
+
+
+def _order_by_vectors(
+    context: ConnectedContext, predicted_tasks: Sequence[PredictedTask], choose: Choose
+) -> Order:
+    """An order that compares tasks by their vectors.
 
     Only vectors of one space can be compared: the space that most of the tasks are in. Tasks without a vector in
     this space come last.
 
     Raises:
-        LorabelError: no task has a vector.
+        NoVectorsError: no task has a vector.
     """
-    task_vectors = _task_vectors(context, [task.data for task in tasks])
+    task_vectors = _task_vectors(context, [task.data for task, _ in predicted_tasks])
     space = most_common_space(task_vectors)
     if space is None:
-        raise LorabelError("no open task could be embedded, so nothing tells them apart")
+        raise NoVectorsError("no open task could be embedded, so nothing tells them apart")
     vectors = in_space(task_vectors, space)
-    compared = [index for index, vector in enumerate(vectors) if vector is not None]
+    compared = np.array([index for index, vector in enumerate(vectors) if vector is not None])
     others = [index for index, vector in enumerate(vectors) if vector is None]
     labeled_vectors = _stack(in_space(_task_vectors(context, _labeled_tasks(context)), space))
-    best_first = [compared[index] for index in core_set(_stack(vectors), labeled_vectors)]
-    return Order([*best_first, *others], not_compared=len(others))
+    best_first = compared[choose(_stack(vectors), labeled_vectors, compared)]
+    return Order([*best_first.tolist(), *others], not_compared=len(others))
 
 
 def _labeled_tasks(context: ConnectedContext) -> list[TaskData]:
@@ -198,55 +230,3 @@ def _stack(vectors: Sequence[Vectors | None]) -> Vectors:
     """(number of vectors that are not None, dim)"""
     present = [vector for vector in vectors if vector is not None]
     return np.stack(present) if present else np.zeros((0, 1), dtype=np.float32)
-
-
-def _write(context: ConnectedContext, predicted_tasks: Sequence[PredictedTask]) -> None:
-    """Replace the former order, if there is one, by the tasks in this order."""
-    client, project_id = context.client, context.project.label_studio_id
-    leases.report(context.services.store, context.run)
-    with context.pace.request():
-        title = _backend_title(context)
-    if any(title in task.versions for task, _ in predicted_tasks):
-        client.delete_predictions(project_id, title)
-    _select_model(context, title)
-    rows = [
-        NewPrediction(task.task_id, predicted.regions, position / len(predicted_tasks), title)
-        for position, (task, predicted) in enumerate(predicted_tasks, start=1)
-    ]
-    size = context.services.settings.bulk_page
-    for start in range(0, len(rows), size):
-        leases.report(context.services.store, context.run)
-        with context.pace.request():
-            client.add_predictions(project_id, rows[start : start + size])
-
-
-def _select_model(context: ConnectedContext, title: str) -> None:
-    """Make `title` the project's model, and "Uncertainty sampling" its order.
-
-    Label Studio unsets the project's model when the former order is deleted, and nobody gets a prediction until it
-    is set again. So this is tried several times, and after a kill by the next worker.
-    """
-
-    project_id = context.project.label_studio_id
-
-    def attempt() -> None:
-        with context.pace.request():
-            context.client.update_project(project_id, model_version=title, sampling=UNCERTAINTY)
-
-    name = f"giving project {context.run.project_id} its model back"
-    try:
-        try_again(attempt, name, lambda error: isinstance(error, LabelStudioError))
-    except LabelStudioError as error:
-        raise LabelStudioError(f"{error}; `lorabel connect` gives the project its model back") from error
-
-
-def _backend_title(context: ConnectedContext) -> str:
-    backends = context.client.backends(context.project.label_studio_id)
-    url = (context.project.backend_url or "").rstrip("/")
-    title = next((backend.title for backend in backends if backend.url.rstrip("/") == url), None)
-    if title is None:
-        raise LorabelError(
-            f"our backend {url!r} is not among those of project {context.project.id}, so its labeling stream "
-            "cannot be ordered; connect it with `lorabel connect`"
-        )
-    return title

@@ -263,7 +263,7 @@ def find_label_errors(
 @app.command()
 def order(
     project: ProjectId,
-    strategy: Annotated[Strategy, typer.Option(help="What goes first.")] = Strategy.UNCERTAINTY,
+    strategy: Annotated[Strategy, typer.Option(help="What goes first.")] = Strategy.AUTO,
     detach: Detach = False,
 ) -> None:
     """Order a project's unlabeled tasks for Label Studio's stream: those that teach most come first."""

@@ -61,7 +61,7 @@ def report(run: BulkRun, console: Console) -> None:
 
 def _counts(run: BulkRun) -> str:
     match run.kind:
-        case BulkRunKind.ORDER:
+        case BulkRunKind.ORDER | BulkRunKind.ORDER_RENEWAL:
             skipped = f", {run.skipped} not compared and therefore last" if run.skipped else ""
             return f"{run.done} tasks ordered by {run.strategy}{skipped}"
         case BulkRunKind.LABEL_ERRORS:

@@ -15,10 +15,7 @@ MAX_CENTRES = 2000
 
 
 def ascending(values: Sequence[float]) -> list[int]:
-    """Order by value, the lowest first. Equal values keep their order.
-
-    For uncertainty the values are scores, for margin they are margins.
-    """
+    """Order by value, the lowest first. Equal values keep their order."""
     return sorted(range(len(values)), key=values.__getitem__)
 
 

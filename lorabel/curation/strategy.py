@@ -8,13 +8,13 @@ class Strategy(StrEnum):
     """The rule by which unlabeled tasks are ordered.
 
     Attributes:
-        UNCERTAINTY: lowest score of the best answer first.
+        AUTO: typical tasks first, then those that reduce the expected error most; renewed as annotations arrive.
         MARGIN: smallest lead of the best answer over the second best first.
         DIVERSITY: the task that is least like any task that is labeled or stands earlier in the order.
         RANDOM: random order.
     """
 
-    UNCERTAINTY = "uncertainty"
+    AUTO = "auto"
     MARGIN = "margin"
     DIVERSITY = "diversity"
     RANDOM = "random"

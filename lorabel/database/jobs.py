@@ -32,6 +32,7 @@ BULK_JOBS: Mapping[str, str] = MappingProxyType(
     {
         BulkRunKind.PREDICTIONS: "workers.preannotate.preannotate",
         BulkRunKind.ORDER: "workers.order.order",
+        BulkRunKind.ORDER_RENEWAL: "workers.order.order",
         BulkRunKind.LABEL_ERRORS: "workers.label_errors.find_label_errors",
     }
 )

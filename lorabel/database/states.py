@@ -7,11 +7,13 @@ class BulkRunKind(StrEnum):
     """What a bulk run does.
 
     `predictions`: predicts tasks and writes the predictions to Label Studio. `order`: puts the tasks without an
-    annotation into an order, and writes that. `label_errors`: looks for annotations that are probably wrong.
+    annotation into an order, and writes that. `order_renewal`: does that again after new annotations, and writes
+    what has changed. `label_errors`: looks for annotations that are probably wrong.
     """
 
     PREDICTIONS = "predictions"
     ORDER = "order"
+    ORDER_RENEWAL = "order_renewal"
     LABEL_ERRORS = "label_errors"
 
 

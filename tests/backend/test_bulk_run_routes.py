@@ -57,7 +57,7 @@ def test_an_order_is_a_bulk_run_with_a_strategy(client: FlaskClient, jobs: FakeJ
     assert (answer.json["strategy"], answer.json["only_unlabeled"]) == ("diversity", True)
     assert jobs.carried_out == [answer.json["id"]]
     refused = client.post("/api/v1/projects/1/order", json={"strategy": "alphabet"})
-    assert refused.status_code == 400 and "strategy: Input should be 'uncertainty'" in refused.json["error"]
+    assert refused.status_code == 400 and "strategy: Input should be 'auto'" in refused.json["error"]
 
 
 def test_label_errors_are_looked_for_by_a_run_and_a_request_for_them_computes_nothing(

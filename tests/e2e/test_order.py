@@ -1,7 +1,9 @@
 """The labeling stream of the real Label Studio follows the order that Lorabel writes."""
 
 import subprocess
+from typing import Any
 
+import httpx
 import pytest
 
 from lorabel.commands.connect import TITLE, connect
@@ -9,11 +11,13 @@ from lorabel.demo.project import create_project
 from lorabel.label_studio.client import LabelStudio
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
+from tests.e2e.processes import wait_until
 from tests.workers.pictures import result
 
 pytestmark = pytest.mark.e2e
 
 TASKS = 12
+RENEW_AFTER, FIRST = 10, 50
 TIMEOUT_S = 120.0
 
 
@@ -56,16 +60,13 @@ def test_the_labeling_stream_follows_the_order_and_a_new_order_replaces_the_old(
 ) -> None:
     project_id = create_project(client, TASKS)
     assert connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id).is_complete
-    output = order(lorabel_up, project_id, "uncertainty")
-    assert f"{TASKS} tasks ordered by uncertainty, 0 failed" in output
+    output = order(lorabel_up, project_id, "margin")
+    assert f"{TASKS} tasks ordered by margin, 0 failed" in output
     order_scores = written(client, project_id, TITLE)
     least_certain_first = label_next(client, project_id, 5)
     assert (
         least_certain_first == sorted(order_scores, key=order_scores.__getitem__)[:5] != sorted(order_scores)[:5]
     )
-    # The stream has predicted these five tasks; the scores say how certain the model is.
-    certainties = written(client, project_id, f"p{project_id}.v0")
-    assert [certainties[task_id] for task_id in least_certain_first] == sorted(certainties.values())
     project = client.project(project_id)
     assert (project.model_version, project.is_prelabeling, project.is_sequential) == (TITLE, True, False)
 
@@ -76,3 +77,31 @@ def test_the_labeling_stream_follows_the_order_and_a_new_order_replaces_the_old(
     at_random = sorted(random_scores, key=random_scores.__getitem__)
     assert at_random not in (sorted(left), sorted(left, key=order_scores.__getitem__))
     assert label_next(client, project_id, len(left)) == at_random
+
+
+def test_an_automatic_order_is_renewed_after_ten_annotations(
+    lorabel_up: Lorabel, label_studio: Server, client: LabelStudio
+) -> None:
+    project_id = create_project(client, FIRST + RENEW_AFTER + 10)
+    assert connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id).is_complete
+    order(lorabel_up, project_id, "auto")
+    first = written(client, project_id, TITLE)
+    assert len(first) == FIRST, "only the first tasks have a position"
+    annotated = label_next(client, project_id, RENEW_AFTER)
+    assert annotated == sorted(first, key=first.__getitem__)[:RENEW_AFTER]
+
+    def renewals() -> list[dict[str, Any]]:
+        url = f"{lorabel_up.url}/api/v1/projects/{project_id}/preannotations"
+        runs = httpx.get(url, trust_env=False, timeout=TIMEOUT_S).raise_for_status().json()["runs"]
+        return [run for run in runs if run["kind"] == "order_renewal"]
+
+    # Nobody annotates more, so an order that still rests is queued by the sweep.
+    wait_until(lambda: [run["state"] for run in renewals()] == ["finished"], TIMEOUT_S, "the order is renewed")
+    renewed = written(client, project_id, TITLE)
+    assert len(renewed.keys() - set(annotated)) == FIRST
+    kept = renewed.keys() & first.keys()
+    assert all(renewed[task_id] == first[task_id] for task_id in kept)
+    assert client.project(project_id).model_version == TITLE
+    following = label_next(client, project_id, 3)
+    still_open = sorted(renewed.keys() - set(annotated), key=renewed.__getitem__)
+    assert [renewed[task_id] for task_id in following] == [renewed[task_id] for task_id in still_open[:3]]

@@ -61,6 +61,40 @@ def fit_logistic(
     return _minimise(loss, derivatives, prior)
 
 
+def fit_softmax(sources: Float64, shares: Float64, prior: Float64, precision: Float64) -> Float64:
+    """Minimise the cross-entropy of softmax(sum of factor * source), plus a penalty of the factors.
+
+    The penalty is sum(precision * (factors - prior)²) / 2. Factors are not negative.
+
+    Args:
+        sources: (factors, rows, classes).
+        shares: (rows, classes); each row sums to 1.
+        prior: (factors,), not negative.
+        precision: (factors,), above 0.
+
+    Returns:
+        (factors,).
+    """
+
+    def probabilities(factors: Float64) -> tuple[Float64, float]:
+        logits = np.tensordot(factors, sources, 1)
+        logits = logits - logits.max(1, keepdims=True)
+        sums = np.exp(logits).sum(1, keepdims=True)
+        return np.exp(logits) / sums, float((np.log(sums[:, 0]) - (shares * logits).sum(1)).sum())
+
+    def loss(factors: Float64) -> float:
+        return probabilities(factors)[1] + float(precision @ (factors - prior) ** 2 / 2)
+
+    def derivatives(factors: Float64) -> tuple[Float64, Float64]:
+        expected, _ = probabilities(factors)
+        gradient = np.einsum("srl,rl->s", sources, expected - shares) + precision * (factors - prior)
+        means = np.einsum("srl,rl->sr", sources, expected)
+        flat = (sources * np.sqrt(expected)).reshape(len(sources), -1)
+        return gradient, flat @ flat.T - means @ means.T + np.diag(precision)
+
+    return _minimise(loss, derivatives, prior)
+
+
 def fit_least_squares(sources: Float64, targets: Float64, prior_rows: float) -> Float64:
     """Minimise the squared error of sources @ factors, plus a penalty that draws the factors to 0.
 

@@ -29,11 +29,12 @@ RIDGES = (0.1, 1.0)
 EXPERT, TRUSTED, DISTRUSTED = (0.1, 0.1), (1.0, 0.5), (0.05, 0.1)
 # Most examples on which the experts are weighed. More would cost time, and the weights are few.
 MOST_JUDGED = 1000
+# Of how many examples the mean spread of all features counts in the spread of each. Without it, features that
+# happen to be alike in the first two examples would decide.
+SPREAD_PRIOR = 3.0
 FOLDS = 5
 # Zero-shot logits are scaled down to this root mean square, so that one confident mistake does not decide.
 ZERO_SHOT_SPREAD = 4.0
-# Examples that the common spread of all features counts as beside the spread of a feature.
-SPREAD_EXAMPLES = 5
 TINY = 1e-9
 # Scores below this part of what they could be are rounding errors.
 VANISHING = 1e-6
@@ -85,7 +86,7 @@ def fit_choices(
 
 @dataclass(frozen=True)
 class _Space:
-    """The examples with each feature centred and divided by its spread, rotated if there are fewer than features.
+    """The examples, each feature centred and divided by its spread; rotated if they are fewer than the features.
 
     Args:
         centre: (dim,).
@@ -103,10 +104,9 @@ class _Space:
     def of(cls, rows: Array) -> Self:
         count, dim = rows.shape
         centre, variances = rows.mean(0), rows.var(0)
-        # Few examples may be alike in a feature by chance, which must not make this feature decide.
-        shrunk = (count * variances + SPREAD_EXAMPLES * variances.mean()) / (count + SPREAD_EXAMPLES)
-        spread = np.sqrt(shrunk * dim)
-        scaled = (rows - centre) / np.where(spread > TINY, spread, 1.0)
+        variances = (count * variances + SPREAD_PRIOR * variances.mean()) / (count + SPREAD_PRIOR)
+        spread = np.maximum(np.sqrt(dim * variances), TINY)
+        scaled = (rows - centre) / spread
         if count >= dim:
             return cls(centre, spread, scaled, None)
         products = scaled @ scaled.T
@@ -121,7 +121,7 @@ class _Space:
         """Return weights, (dim, labels), and bias for features, from those for coordinates."""
         if self.root is not None:
             weights = self.scaled.T @ solve_triangular(self.root, weights, lower=True, trans=1)
-        weights = weights / np.where(self.spread > TINY, self.spread, 1.0)[:, None]
+        weights = weights / self.spread[:, None]
         return weights, bias - self.centre @ weights
 
 

@@ -9,10 +9,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lorabel.families.encoders.heads.factors import size_of
+from lorabel.families.encoders.heads.factors import fit_softmax, size_of
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64, Groups, Ridge, Scaling, with_intercept
-from lorabel.families.encoders.heads.stacking import weigh
 
 STRENGTHS = (0.1, 1.0, 10.0)
 # What the factors are before anything is known, and how strongly they are held there.
@@ -46,9 +45,9 @@ def fit_spans(features: Array, zero_shot: Array, targets: Array, texts: Sequence
     sizes = [size_of(score - score.mean(1, keepdims=True)) for score in scores]
     rates = np.log(truth.mean(0))
     sources = [logits, *(score / size for score, size in zip(scores, sizes, strict=True)), 0 * logits + rates]
-    prior, strengths = np.array([ZERO_SHOT, *[RIDGE] * len(STRENGTHS), RATE]).T
+    prior, precision = np.array([ZERO_SHOT, *[RIDGE] * len(STRENGTHS), RATE]).T
     judged = slice(MOST_JUDGED)
-    factors = weigh(np.stack(sources)[:, judged], truth[judged], prior, strengths)
+    factors = fit_softmax(np.stack(sources)[:, judged], truth[judged], prior, precision)
     weights = sum(
         factor / size * ridge.weights(wanted, strength)
         for factor, size, strength in zip(factors[1:-1], sizes, STRENGTHS, strict=True)

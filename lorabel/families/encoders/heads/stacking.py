@@ -5,48 +5,50 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-STEPS, HALVINGS = 50, 30
+STEPS, HALVINGS = 100, 30
+# Most that the logarithm of a weight changes in a step.
+LONGEST = 3.0
 PRECISION = 1e-10
 
 
-def weigh(sources: Array, shares: Array, prior: Array, strengths: Array) -> Array:
-    """Find the weights, none below 0, with the lowest cross-entropy plus a penalty for moving from the prior.
+def weigh(sources: Array, shares: Array, modes: Array, shapes: Array) -> Array:
+    """Find the weights, all above 0, with the lowest cross-entropy plus a penalty for moving from `modes`.
 
-    The penalty is half the sum of `strengths` times the squared differences. The sum is strictly convex and has a
-    single minimum, which a projected Newton method finds (Bertsekas 1982).
+    The penalty of a weight w is `shape * (w / mode - log(w / mode))`: a gamma prior. It lets a weight grow more
+    easily than a squared difference does, so that a single good source can win. The sum is convex and has a single
+    minimum, which Newton's method finds in the logarithms of the weights.
 
     Args:
         sources: (sources, examples, labels) logits.
         shares: (examples, labels), each row sums to 1.
-        prior: (sources,) weights without examples.
-        strengths: (sources,), above 0.
+        modes: (sources,) weights without examples, above 0.
+        shapes: (sources,) strengths of the penalty, above 0.
 
     Returns:
         (sources,).
     """
-    weights = np.maximum(prior, 0.0)
-    value, gradient, curvature = _loss(sources, shares, weights, prior, strengths)
+    weights = modes.astype(np.float64)
+    value, gradient, curvature = _loss(sources, shares, weights, modes, shapes)
     for _ in range(STEPS):
-        free = (weights > 0) | (gradient < 0)
-        if not free.any() or np.abs(gradient[free]).max() < PRECISION * max(1.0, abs(value)):
-            break
-        step = np.zeros_like(weights)
-        step[free] = np.linalg.solve(curvature[np.ix_(free, free)], gradient[free])
+        slope = gradient * weights
+        bend = curvature * np.outer(weights, weights) + np.diag(np.maximum(slope, 0.0))
+        step = np.clip(np.linalg.solve(bend, slope), -LONGEST, LONGEST)
         for halving in range(HALVINGS):
-            moved = np.maximum(weights - step / 2**halving, 0.0)
-            moved_loss = _loss(sources, shares, moved, prior, strengths)
+            moved = weights * np.exp(-step / 2**halving)
+            moved_loss = _loss(sources, shares, moved, modes, shapes)
             if moved_loss[0] <= value:
                 break
         else:
             break
-        if np.abs(moved - weights).max() < PRECISION:
-            break
+        change = np.abs(moved - weights).max()
         weights, (value, gradient, curvature) = moved, moved_loss
+        if change < PRECISION:
+            break
     return weights
 
 
 def _loss(
-    sources: Array, shares: Array, weights: Array, prior: Array, strengths: Array
+    sources: Array, shares: Array, weights: Array, modes: Array, shapes: Array
 ) -> tuple[float, Array, Array]:
     """Compute the sum that is to be lowest, its gradient (sources,) and its curvature (sources, sources)."""
     logits = np.tensordot(weights, sources, 1)
@@ -54,10 +56,12 @@ def _loss(
     exponentials = np.exp(logits)
     sums = exponentials.sum(1, keepdims=True)
     probabilities = exponentials / sums
-    distance = weights - prior
-    value = float((np.log(sums[:, 0]) - (shares * logits).sum(1)).sum() + strengths @ distance**2 / 2)
-    gradient = np.einsum("sil,il->s", sources, probabilities - shares) + strengths * distance
-    means = np.einsum("sil,il->si", sources, probabilities)
+    ratios = weights / modes
+    value = float(
+        (np.log(sums[:, 0]) - (shares * logits).sum(1)).sum() + (shapes * (ratios - np.log(ratios))).sum()
+    )
+    gradient = np.tensordot(sources, probabilities - shares, 2) + shapes * (1 / modes - 1 / weights)
+    means = (sources * probabilities).sum(2)
     flat = (sources * np.sqrt(probabilities)).reshape(len(sources), -1)
-    curvature = flat @ flat.T - means @ means.T + np.diag(strengths)
+    curvature = flat @ flat.T - means @ means.T + np.diag(shapes / weights**2)
     return value, gradient, curvature

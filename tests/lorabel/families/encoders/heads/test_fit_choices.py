@@ -154,6 +154,15 @@ def test_copies_of_one_group_do_not_make_the_head_sure() -> None:
     assert grouped.max(1).mean() < 0.65 < 0.8 < fooled.max(1).mean()
 
 
+def test_feature_that_is_alike_in_the_first_two_examples_does_not_decide() -> None:
+    features, _, classes = blobs(200, 2)
+    features[:2, 0] = (0.1, 0.1001)
+    features[2:, 0] = np.random.default_rng(3).normal(size=198) / DIM**0.5
+    head = fit_choices(features[:2], np.zeros((2, 2), np.float32), one_hot(classes[:2], 2), None)
+    answers = probabilities(head, features[2:], np.zeros((198, 2), np.float32))
+    assert (answers.argmax(1) == classes[2:]).mean() > 0.9
+
+
 def test_equal_features_are_no_obstacle() -> None:
     features, zero_shot, classes = blobs(8, 2)
     same = np.tile(features[:1], (8, 1))

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import curve_report
+from benchmarks.curve_report import CROSS_VALIDATED, HEAD, SCALED, ZERO_SHOT, Point
+from benchmarks.curves import calibration_error
+from benchmarks.machine import Machine
+
+MACHINE = Machine("a processor", 2, 24, None, "cpu", "float32", "2.15", "3.11", "abc", 0.5)
+
+
+def points(head: float, scaled: float, cross_validated: float, zero_shot: float = 0.3) -> list[Point]:
+    """Three seeds; the median is the figure that is given."""
+    ways = {HEAD: head, SCALED: scaled, CROSS_VALIDATED: cross_validated}
+    measured = [
+        Point("a set", way, seed, 10, accuracy + shift, 0.1, 0.01)
+        for way, accuracy in ways.items()
+        for seed, shift in enumerate((-0.2, 0.0, 0.1))
+    ]
+    return [*measured, Point("a set", ZERO_SHOT, 0, 0, zero_shot, 0.1, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("head", "scaled", "cross_validated", "zero_shot", "is_missed"),
+    [
+        (0.6, 0.61, 0.5, 0.3, False),
+        (0.6, 0.62, 0.5, 0.3, True),
+        (0.6, 0.5, 0.62, 0.3, True),
+        (0.6, 0.5, 0.5, 0.62, True),
+        (0.6, 0.5, 0.5, 0.61, False),
+    ],
+)
+def test_a_cell_misses_the_goal_if_any_bound_is_ahead_by_more_than_the_margin(
+    head: float, scaled: float, cross_validated: float, zero_shot: float, is_missed: bool
+) -> None:
+    missed = curve_report.missed_cells(points(head, scaled, cross_validated, zero_shot))
+    assert missed == (["a set at 10 (0.600 instead of 0.620)"] if is_missed else [])
+
+
+def test_tables_have_medians_quartiles_and_the_missed_cells() -> None:
+    text = curve_report.text(MACHINE, points(0.6, 0.7, 0.5))
+    assert "| head |  | 0.60 (0.50 to 0.65) |" in text
+    assert "| zero-shot | 0.30 |  |" in text
+    assert "The head misses the goal in 1 of 1 cells: a set at 10 (0.600 instead of 0.700)." in text
+
+
+def test_picture_and_figures_are_written(tmp_path: Path) -> None:
+    measured = points(0.6, 0.7, 0.5)
+    curve_report.write(MACHINE, measured, tmp_path)
+    figures = json.loads((tmp_path / "learning-curves.json").read_text())
+    assert [Point(**point) for point in figures["points"]] == measured
+    assert (tmp_path / "learning-curves.png").stat().st_size > 1000
+
+
+def test_calibration_error_is_how_far_confidence_is_from_accuracy() -> None:
+    sure, unsure = [0.95, 0.05], [0.55, 0.45]
+    assert calibration_error([sure] * 4 + [unsure] * 4, [0, 0, 1, 1, 0, 0, 0, 0]) == pytest.approx(0.45)
+    assert calibration_error([unsure] * 20, [0] * 11 + [1] * 9) == pytest.approx(0.0)
