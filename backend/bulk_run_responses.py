@@ -17,7 +17,7 @@ class FailureRecord(Record):
 class BulkRunRecord(Record):
     """A bulk run. `kind`: `predictions`, `order`, `order_renewal` or `label_errors`. `done`, `skipped` and
     `failed` are numbers of tasks, of `total`. All tasks up to the id `cursor` are processed. `failures` has the
-    first 100 failed tasks. `label_studio_s`: seconds that Label Studio took to answer. `strategy`: that of an order."""
+    first 100 failed tasks. `label_studio_s`: seconds that Label Studio took to answer. `strategy`: of an order."""
 
     id: int
     kind: str
