@@ -125,11 +125,11 @@ def draw(machine: Machine, points: Sequence[Point], path: Path) -> None:
                 axes.fill_between(counts, quartiles[:, 0], quartiles[:, 2], color=colour, alpha=0.2)
         axes.set_title(course, fontsize=10)
         axes.set_xscale("symlog", linthresh=5)
+        axes.set_xlabel("annotations", fontsize=8)
         axes.grid(alpha=0.3)
     for axes in panels.flat[len(courses) :]:
         axes.set_visible(False)
     panels[0][0].set_ylim(0, 1.02)
-    picture.supxlabel("annotations", fontsize=9)
     picture.supylabel("accuracy on tasks that nobody annotated", fontsize=9)
     handles: dict[str, Artist] = {}
     for axes in panels.flat:

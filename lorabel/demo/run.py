@@ -211,9 +211,9 @@ class Demo:
 
 def _table(rounds: list[Round]) -> Table:
     table = Table(title="Right pre-annotations on tasks that the model had not seen")
-    waited = ("seconds from submit to new head", "to the end of training")
+    waited = ("seconds to new head", "to trained")
     for name in ("annotations so far", "predicted by", "right", *waited):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "right")
     for finished in rounds:
         head = "" if finished.head_s is None else f"{finished.head_s:.2f}"
         wait = "" if finished.wait_s is None else f"{finished.wait_s:.1f}"
