@@ -4,6 +4,7 @@ errors.
 A record shows a row of the database, without its secrets. `http_bodies.py` has the bodies of requests.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import (
     Annotation,
     ModelVersion,
@@ -119,7 +121,8 @@ class ProjectRecord(ProjectSummary):
 
 class VersionRecord(Record):
     """A version of a project's model. `metrics` has the metrics of the `candidate` and of the version that was
-    `live`, by control tag, measured on the same held-out tasks. `trained_on`: ids of annotations.
+    `live`, by control tag, measured on the same held-out or cross-validated tasks. `trained_on`: annotation ids.
+    `shown`: how many of its predictions annotators were shown, of which they submitted `accepted` unchanged.
     `adapters_removed_at`: when the adapters were removed, since the version was rejected long ago; else null."""
 
     version: str
@@ -133,21 +136,31 @@ class VersionRecord(Record):
     created_at: datetime
     promoted_at: datetime | None
     adapters_removed_at: datetime | None = None
+    shown: int
+    accepted: int
 
     @classmethod
-    def of(cls, row: ModelVersion) -> Self:
-        """The record of a version that was trained."""
+    def of(cls, row: ModelVersion, shown: Mapping[str, Shown]) -> Self:
+        """The record of a version that was trained.
+
+        Args:
+            shown: by name of a version.
+        """
+        others = {"version", "parent", *Shown._fields}
         return cls(
             version=row.name,
             parent=version_name(row.project_id, row.parent),
-            **{name: getattr(row, name) for name in cls.model_fields if name not in ("version", "parent")},
+            **{name: getattr(row, name) for name in cls.model_fields if name not in others},
+            **shown.get(row.name, Shown())._asdict(),
         )
 
     @classmethod
-    def of_base(cls, project: Project) -> Self:
+    def of_base(cls, project: Project, shown: Mapping[str, Shown]) -> Self:
         """The record of `v0`, the base models without adapters, which has no row in the database."""
+        name = version_name(project.id, 0)
         return cls(
-            version=version_name(project.id, 0),
+            version=name,
+            **shown.get(name, Shown())._asdict(),
             state=VersionState.RETIRED if project.live_number else VersionState.LIVE,
             parent=None,
             metrics={},

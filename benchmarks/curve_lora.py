@@ -22,7 +22,8 @@ from lorabel.labeling.regions import choices
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
 from workers import evaluate, examples, lora
-from workers.candidate import TrainingContext, make_candidate
+from workers.attempt import TrainingContext
+from workers.candidate import make_candidate
 from workers.services import Services
 
 LORA, SCRATCH = "LoRA", "LoRA from scratch"

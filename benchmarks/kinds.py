@@ -46,7 +46,8 @@ from lorabel.settings import Settings
 from tests.e2e import courses
 from tests.e2e.courses import Course, LabeledTask, data_url
 from workers import evaluate, examples, lora
-from workers.candidate import TrainingContext, make_candidate
+from workers.attempt import TrainingContext
+from workers.candidate import make_candidate
 from workers.examples import PreparedExample
 from workers.services import Services
 

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput, SpansInput
 
+# Between the space of a base model and the name of an adapter.
+WITH = " with adapter "
+
 
 class FeaturesInput(Input):
     """Asks for everything that a head is fitted on: the features of the contents, and the base model's logits.
@@ -61,3 +64,13 @@ class Features(Contract):
     dim: int
     float16: str
     logits: tuple[float, ...] = ()
+
+
+def space_with(space: str, adapter: str | None) -> str:
+    """Return the space of the base model's features with an adapter's beside them; `space` if there is none."""
+    return space if adapter is None else f"{space}{WITH}{adapter}"
+
+
+def is_with_adapter(space: str) -> bool:
+    """Whether features of a space are the base model's, and beside them as many of an adapter."""
+    return WITH in space

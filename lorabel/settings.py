@@ -216,10 +216,22 @@ class Settings(BaseSettings):
         "compares those of tasks that have changed. 0 compares all before every run.",
     )
     lora_rank: int = Field(8, ge=1, description="Rank of new adapters.")
-    lora_towers: Literal["text", "both"] = Field(
-        "text",
-        description="Towers of encoders that get new adapters: the one that reads label texts, or `both`; see "
-        "docs/decisions/0009.",
+    lora_towers: Literal["auto", "text", "both"] = Field(
+        "auto",
+        description="Towers of encoders that get new adapters: `text`, the one that reads label texts; `both`; or "
+        "`auto`, those that read the contents where a fitted head answers, and `text` elsewhere; see "
+        "docs/decisions/0009 and 0023.",
+    )
+    lora_min_tasks: int = Field(
+        80,
+        ge=2,
+        description="Fewest annotated tasks with which LoRA is trained beside a fitted head, unless a person asks "
+        "for the run.",
+    )
+    lora_max_seconds: float = Field(
+        900.0,
+        gt=0,
+        description="Most seconds for training LoRA beside a fitted head, cross-validation included.",
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
     train_steps: int = Field(60, ge=1, description="Most optimizer steps of one run.")
@@ -230,7 +242,11 @@ class Settings(BaseSettings):
     )
     replay_annotations: int = Field(200, ge=0, description="Most old annotations that a run trains on again.")
     held_out_percent: int = Field(
-        20, ge=0, le=50, description="Percentage of tasks that are never trained on, for evaluation."
+        20,
+        ge=0,
+        le=50,
+        description="Percentage of tasks that are never trained on, for evaluation. Only where no fitted head "
+        "answers: a head learns from all tasks, and cross-validation decides.",
     )
     evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks in an evaluation.")
     evaluate_min_tasks: int = Field(

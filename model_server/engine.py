@@ -262,7 +262,9 @@ class Engine:
         example = family.recall(row.question, digest_of, row.adapter, bank, cache)
         if example is None:
             return False
-        example = self._heads.apply(row.head, example, family)
+        example = self._heads.apply(row.head, example, family, row.adapter, bank)
+        if example is None:
+            return False
         output = family.answer(example, row.adapter, bank, cache)
         if output is None:
             row.example = example
@@ -295,9 +297,9 @@ class Engine:
         if self._answer_from_cache(row, lambda media: files[media].digest):
             return
         if row.example is None:
-            family = row.loaded_family.family
+            family, bank = row.loaded_family.family, row.loaded_family.adapter_bank
             example = family.prepare(row.question, lambda media: files[media].data)
-            row.example = self._heads.apply(row.head, example, family)
+            row.example = self._heads.apply(row.head, example, family, row.adapter, bank)
         self._ready.put(row)
 
     def _run_device(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from lorabel.contracts import BatchAdapters
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import NotFoundError, UnreadableError
 from lorabel.families.base import Family
@@ -28,17 +29,23 @@ class Heads:
         self._heads: LRUCache[str, LinearHead] = LRUCache(MEMORY_BYTES, getsizeof=lambda head: head.weights.nbytes)
         self._lock = threading.Lock()
 
-    def apply(self, name: str | None, example: Any, family: Family) -> Any:
+    def apply(
+        self, name: str | None, example: Any, family: Family, adapter: str | None, bank: BatchAdapters
+    ) -> Any:
         """Return the example as one that the family answers with a head; see `Family.with_head`.
 
         Args:
             name: `p<project>.h<n>/<control tag>`; None for no head.
             example: from `recall` or `prepare` of the family.
+            adapter: the adapter that the row is answered with.
+
+        Returns:
+            None if the example is from `recall` and lacks what the head needs.
         """
         if name is None:
             return example
         try:
-            return family.with_head(example, self._get(name))
+            return family.with_head(example, self._get(name), adapter, bank)
         except (NotFoundError, UnreadableError) as error:
             self._metrics.missing_heads.inc()
             log.warning("a row is answered without head %s: %s", name, error)

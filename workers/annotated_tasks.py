@@ -85,9 +85,13 @@ class AnnotatedTasks:
     """The annotated tasks of a project under one label config: by control tag and task id.
 
     Not thread-safe.
+
+    Args:
+        adapters: by control tag the adapter whose features a head is fitted on, beside the base model's.
     """
 
     label_config: str
+    adapters: Mapping[str, str]
     by_tag: dict[str, dict[int, AnnotatedTask]] = field(default_factory=lambda: defaultdict(dict))
 
     @property
@@ -114,7 +118,7 @@ class AnnotatedTasks:
             examples, _ = make_examples(problem, bound.config, annotations, settings)
             tasks |= {task_id: AnnotatedTask(states[task_id]) for task_id in stale}
             tasks |= {
-                example.task_id: _annotated(example, states[example.task_id])
+                example.task_id: _annotated(example, states[example.task_id], self.adapters.get(problem.from_name))
                 for example in examples
                 if _is_headed(example.question)
             }
@@ -183,13 +187,13 @@ def _annotations(
     ]
 
 
-def _annotated(example: TrainingExample, state: State) -> AnnotatedTask:
+def _annotated(example: TrainingExample, state: State, adapter: str | None) -> AnnotatedTask:
     question = FeaturesInput.of(example.question)
     return AnnotatedTask(
         state,
         example.annotation_ids,
         example.question,
-        task_features.question_digest(question),
+        task_features.question_digest(question, adapter),
         task_features.labels_digest(question),
         example.target,
         example.label_class,

@@ -3,77 +3,25 @@ tasks."""
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 
-from lorabel.contracts import MediaRef
 from lorabel.families.base import Family
 from lorabel.problems.base import Problem
 from workers import evaluate, examples, launch, lora
-from workers.acceptance import Judgement, judge
-from workers.calibration import Calibration, calibrate
+from workers.acceptance import judge
+from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
+from workers.beside_head import make_candidate_beside_head
+from workers.calibration import calibrate
 from workers.reading import Limits, Reading, read
 from workers.services import Services
 
 log = logging.getLogger(__name__)
 
 Split = tuple[Sequence[examples.PreparedExample], Sequence[examples.PreparedExample]]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What became of a candidate.
-
-    Args:
-        calibration: of the candidate's scores; None if the problem has no probabilities.
-        family: name of the family that it was trained with.
-        base_model: the source of the base model, as in the settings.
-        loss: the smoothed training loss at the end.
-        trained_on: annotation ids.
-        task_ids: the tasks that it was trained on, and the tasks that are held out.
-    """
-
-    judgement: Judgement
-    calibration: Calibration | None
-    family: str
-    base_model: str
-    loss: float
-    trained_on: list[int]
-    task_ids: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What a run did with the annotations of a control tag.
-
-    Args:
-        candidate: None if there was nothing to learn.
-        skipped: annotation id -> why nothing was learned from it.
-        left: annotations that a limit has left for a later run.
-    """
-
-    candidate: Candidate | None
-    skipped: dict[int, str]
-    left: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class TrainingContext:
-    """Where a candidate starts.
-
-    Args:
-        live: the live adapter's folder; None if the base model is live.
-        resolve: media reference -> the reference to fetch it by.
-        needs_new: whether there is nothing to learn where live exists and no example to train on is new.
-    """
-
-    live: Path | None
-    resolve: Callable[[MediaRef], MediaRef]
-    needs_new: bool = False
 
 
 def make_candidate(
@@ -86,8 +34,13 @@ def make_candidate(
     folder: Path,
     on_step: Callable[[lora.Progress], None],
 ) -> Attempt:
-    """Train on the plan's examples that can be read, and save the adapter into `folder`."""
+    """Train on the plan's examples that can be read, and save the adapter into `folder`.
+
+    A control tag that a fitted head answers gets an adapter beside the head, see `workers.beside_head`.
+    """
     settings = services.settings
+    if recipe.is_for_head:
+        return make_candidate_beside_head(services, problem, family, plan, context, recipe, folder, on_step)
     batch = settings.max_batch
     with lora.adapted(family, plan.train[0].question, context.live, recipe) as model:
         new, replayed, tested = _read(services, family, model, plan, context, recipe)
@@ -105,7 +58,7 @@ def make_candidate(
             live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
         loss = launch.fine_tune(settings, family, model, train, recipe, on_step)
         outputs = evaluate.predict(family, [*held_out, *learned], batch)
-        _save(model, folder)
+        save_adapter(model, folder)
     # `learned` is empty where there are splits, so the outputs are in the order of the tested examples.
     tested_examples = [*held_out, *cross_validated, *learned]
     all_outputs = [*outputs, *_cross_validate(services, family, splits, context, recipe)]
@@ -121,7 +74,7 @@ def make_candidate(
         [annotation_id for example in train for annotation_id in example.training_example.annotation_ids],
         _task_ids([*plan.train, *plan.held_out], {*skipped, *left}),
     )
-    return Attempt(candidate, skipped, left)
+    return Attempt(candidate, skipped, left, judgement=candidate.judgement)
 
 
 def _read(
@@ -168,8 +121,3 @@ def _cross_validate(
                 launch.fine_tune(settings, family, model, train, recipe, lambda _: None)
             outputs += evaluate.predict(family, tested, settings.max_batch)
     return outputs
-
-
-def _save(model: PeftModel, folder: Path) -> None:
-    """In PEFT's own format. `save_embedding_layers` is off because it would ask a hub about the base model."""
-    model.save_pretrained(folder, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)

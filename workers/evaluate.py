@@ -1,11 +1,13 @@
 """Scores versions: outputs and metrics of the adapter that is active, and the splits of cross-validation."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lorabel.evaluation.metrics import Metrics
 from lorabel.families.base import Family
 from lorabel.families.cache import TEXTS, FeatureCache
+from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from workers import lora
 from workers.examples import PreparedExample
@@ -36,8 +38,14 @@ def predict(family: Family, examples: Sequence[PreparedExample], batch: int) -> 
     outputs: list[Any] = []
     for start in range(0, len(examples), batch):
         inputs = [example.model_input for example in examples[start : start + batch]]
-        outputs += family.predict(inputs, [None] * len(inputs), adapters, cache)
+        outputs += family.predict(inputs, [lora.ACTIVE] * len(inputs), adapters, cache)
     return outputs
+
+
+def features(family: Family, examples: Sequence[PreparedExample], batch: int) -> list[Features]:
+    """What a head is fitted on, one per example: of the base model, beside those of the adapter that is active."""
+    for_features = [replace(example, model_input=family.for_features(example.model_input)) for example in examples]
+    return predict(family, for_features, batch)
 
 
 def score(problem: Problem, family: Family, examples: Sequence[PreparedExample], batch: int) -> Metrics:

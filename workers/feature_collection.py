@@ -74,7 +74,8 @@ def collect_features(
     missing = [task_id for task_id in without if task_id not in rows or rows[task_id].space not in ("", space)]
     # The newest first: what was annotated last was predicted last, so its features are still in memory.
     asked = sorted(missing, reverse=True)[:MOST_ASKED]
-    answers = _ask(services, project, {task_id: without[task_id].question for task_id in asked})
+    adapter = annotated.adapters.get(tag)
+    answers = _ask(services, project, adapter, {task_id: without[task_id].question for task_id in asked})
     digests = {task_id: task.digest for task_id, task in without.items()}
     written = task_features.write(services.store, project.id, tag, digests, answers)
     known |= {row.task_id: without[row.task_id].with_row(row) for row in written}
@@ -96,7 +97,9 @@ def _space(tasks: Mapping[int, AnnotatedTask]) -> str:
     return max(spaces)[1] if spaces else ""
 
 
-def _ask(services: Services, project: Project, questions: Mapping[int, Input | None]) -> dict[int, Features | str]:
+def _ask(
+    services: Services, project: Project, adapter: str | None, questions: Mapping[int, Input | None]
+) -> dict[int, Features | str]:
     """Task id -> the features, or why they cannot be computed. A task that there was no time for is missing."""
     resolve = services.authorizations.resolver(project, services.settings)
     rows: dict[int, PredictRow] = {}
@@ -109,7 +112,7 @@ def _ask(services: Services, project: Project, questions: Mapping[int, Input | N
         except UnreadableError as error:
             answers[task_id] = cut(str(error))
         else:
-            rows[task_id] = PredictRow(kind=resolved.kind, input=resolved.model_dump(mode="json"))
+            rows[task_id] = PredictRow(kind=resolved.kind, input=resolved.model_dump(mode="json"), adapter=adapter)
     if not rows:
         return answers
     priority = Priority.BULK if len(rows) <= FEW else Priority.LOOKAHEAD

@@ -9,7 +9,6 @@ after the evaluation, so a kill before that changes nothing.
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
 from lorabel.database import project_heads, projects, training_runs, versions
-from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
+from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import (
     Annotation,
     ModelVersion,
@@ -31,15 +30,16 @@ from lorabel.database.tables import (
     VersionState,
     version_name,
 )
-from lorabel.errors import ConflictError, LorabelError, NotFoundError, RunLostError, short_reason
+from lorabel.errors import LorabelError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
-from lorabel.inference import promotion
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
-from workers import examples, lora, tracking
-from workers.candidate import Attempt, Candidate, TrainingContext, make_candidate
+from workers import examples, lora, new_version, tracking
+from workers.attempt import Attempt, TrainingContext
+from workers.beside_head import recipe_for
+from workers.candidate import make_candidate
 from workers.collect import apply_pending
 from workers.heartbeat import heartbeat
 from workers.reconcile import reconcile
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 0.5
 SECOND_LOOK_AFTER_S = 2.0
+NOTHING_TO_LEARN = "nothing to learn from: no new annotation of a training task could be used"
 
 
 def finetune(run_id: int) -> None:
@@ -115,7 +116,8 @@ def _train_problem(
     if not plan.train:
         return Attempt(None, plan.skipped)
     family = services.family(family_for(plan.train[0].question))
-    live = _live_folder(services, project, problem, family)
+    recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
+    live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
     context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run))
     folder = scratch / tag_folder(problem.from_name)
@@ -134,8 +136,8 @@ def _train_problem(
             tracker.report(progress)
 
         attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
-        if attempt.candidate is not None:
-            tracker.conclude(attempt.candidate.judgement)
+        if attempt.judgement is not None:
+            tracker.conclude(attempt.judgement)
     return attempt
 
 
@@ -167,17 +169,20 @@ def _select(services: Services, run: TrainingRun) -> tuple[Project, Selection]:
         return project, select_annotations(session, project, settings, settings.seed + run.id)
 
 
-def _live_folder(services: Services, project: Project, problem: Problem, family: Family) -> Path | None:
+def _live_folder(
+    services: Services, project: Project, problem: Problem, family: Family, recipe: lora.Recipe
+) -> Path | None:
     """The folder of the control tag's live adapter.
 
-    None if the base model is live, or if the adapter was trained on another base model than the present one.
+    None if the base model is live, or if the adapter was trained on another base model than the present one, or
+    not for a head where the recipe is for one.
     """
     if not project.live_number:
         return None
     with services.store.read() as session:
         live = versions.get(session, project.id, project.live_number)
     adapter, base_model = live.adapters.get(problem.from_name), live.base_models.get(problem.from_name)
-    if adapter is None:
+    if adapter is None or (problem.from_name in versions.tags_beside_head(live)) != recipe.is_for_head:
         return None
     if base_model != family.source:
         log.warning("%s was trained on %s, not on %s: training begins anew", live.name, base_model, family.source)
@@ -199,14 +204,16 @@ def _conclude(
     have loaded the folder.
     """
     training_runs.report(services.store, run)
-    candidates = {tag: attempt.candidate for tag, attempt in attempts.items() if attempt.candidate is not None}
-    version = _write_version(services, run, project, candidates, scratch) if candidates else None
+    candidates = new_version.candidates(attempts)
+    version = new_version.write_version(services, run, project, attempts, scratch) if candidates else None
     left = frozenset[int]().union(*(attempt.left for attempt in attempts.values()))
     read = [annotation for annotation in new if annotation.id not in left]
     with services.store.write() as session:
         project = session.get_one(Project, project.id, with_for_update=True)
         if version is not None and version.parent != project.live_number:
-            _reject(version, f"{project.live_version} became live while this was made from v{version.parent}")
+            new_version.reject(
+                version, f"{project.live_version} became live while this was made from v{version.parent}"
+            )
         is_accepted = version is not None and version.state == VersionState.CANDIDATE
         learned = [annotation for annotation in read if is_accepted and _is_learned(annotation, attempts)]
         summary = _summary(version, attempts, len(read) - len(learned))
@@ -221,33 +228,12 @@ def _conclude(
             if version.state == VersionState.CANDIDATE:
                 versions.make_live(session, project, version.number)
                 project_heads.count_all_again(project)
+                # The heads are fitted on features of the new version's adapters from now on.
+                project_heads.count_change(project)
             log.info("%s is %s: %s", version.name, version.state, version.metrics["decision"])
     if version is not None and version.state == VersionState.LIVE:
+        new_version.keep_features(services, version, attempts)
         services.jobs.look_ahead(project.id)
-
-
-def _write_version(
-    services: Services, run: TrainingRun, project: Project, candidates: dict[str, Candidate], scratch: Path
-) -> ModelVersion:
-    """Make the version and write its folder. A version whose new adapters the model server refuses is rejected."""
-    with services.store.read() as session:
-        last_number = services.adapter_folders.last_number(project.id)
-        number = max(versions.next_number(session, project.id), last_number + 1)
-        version = _version(session, project, number, run, candidates)
-    heads = _heads_of_now(services, project, version)
-    services.adapter_folders.write(version.name, lambda folder: _copy(scratch, heads, folder))
-    if version.state == VersionState.CANDIDATE:
-        new_adapters = {tag: name for tag, name in version.adapters.items() if name.startswith(f"{version.name}/")}
-        try:
-            promotion.preload(services.model_client, new_adapters, versions.families(version))
-        except (NotFoundError, ConflictError) as error:
-            _reject(version, str(error))
-    return version
-
-
-def _reject(version: ModelVersion, reason: str) -> None:
-    version.state = VersionState.REJECTED
-    version.metrics = {**version.metrics, "decision": f"{reason}; {version.metrics['decision']}"}
 
 
 def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_new: int) -> dict[str, Any]:
@@ -262,63 +248,17 @@ def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_n
     }
     outcome = {"skipped": skipped, training_runs.STILL_NEW: still_new}
     if version is None:
-        decision = "nothing to learn from: no new annotation of a training task could be used"
-        return {"decision": decision, "metrics": outcome}
+        decisions = [f"{tag}: {decision}" for tag, decision in new_version.decisions(attempts).items()]
+        return {
+            "decision": "; ".join(decisions) or NOTHING_TO_LEARN,
+            "metrics": {**new_version.metrics(attempts), **outcome},
+        }
     return {
         "version_number": version.number,
         "decision": version.metrics["decision"],
         "metrics": {**version.metrics, **outcome},
         "annotation_ids": version.trained_on,
     }
-
-
-def _version(
-    session: Session, project: Project, number: int, run: TrainingRun, candidates: dict[str, Candidate]
-) -> ModelVersion:
-    """The new version: for each control tag the candidate's adapter if it was accepted, else the live adapter.
-
-    If no candidate was accepted, the version is rejected and has the candidates' adapters.
-    """
-    live = versions.get(session, project.id, project.live_number) if project.live_number else None
-    name = version_name(project.id, number)
-    accepted = [tag for tag, candidate in candidates.items() if candidate.judgement.is_accepted]
-    changed = accepted or list(candidates)
-    calibrations = {tag: candidates[tag].calibration for tag in changed}
-    return ModelVersion(
-        project_id=project.id,
-        number=number,
-        parent=project.live_number,
-        state=VersionState.CANDIDATE if accepted else VersionState.REJECTED,
-        base_models={
-            **(live.base_models if live else {}),
-            **{tag: candidates[tag].base_model for tag in changed},
-        },
-        adapters={
-            **(live.adapters if live else {}),
-            **{tag: f"{name}/{tag_folder(tag)}" for tag in changed},
-        },
-        metrics={
-            "candidate": {tag: candidate.judgement.candidate.values for tag, candidate in candidates.items()},
-            "live": {tag: candidate.judgement.live.values for tag, candidate in candidates.items()},
-            "loss": {tag: candidate.loss for tag, candidate in candidates.items()},
-            "families": {
-                **(versions.families(live) if live else {}),
-                **{tag: candidates[tag].family for tag in changed},
-            },
-            "calibration": {
-                **(live.metrics.get("calibration", {}) if live else {}),
-                **{
-                    tag: None if calibration is None else asdict(calibration)
-                    for tag, calibration in calibrations.items()
-                },
-            },
-            "decision": "; ".join(
-                f"{tag}: {candidate.judgement.decision}" for tag, candidate in candidates.items()
-            ),
-        },
-        trained_on=sorted({annotation_id for tag in changed for annotation_id in candidates[tag].trained_on}),
-        run_id=run.id,
-    )
 
 
 def _is_learned(annotation: Annotation, attempts: dict[str, Attempt]) -> bool:
@@ -347,35 +287,6 @@ def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **c
     )
     if parameters:
         session.connection().execute(update(Annotation).where(*is_unchanged).values(**columns), parameters)
-
-
-def _heads_of_now(services: Services, project: Project, version: ModelVersion) -> dict[str, bytes]:
-    """from_name -> the file of the head that answers now; what it was fitted on is noted in the version's row."""
-    with services.store.read() as session:
-        project = projects.get(session, project.id)
-        heads = project_heads.answering(session, project)
-    try:
-        files = {
-            tag: services.adapter_folders.read_head(f"{row.folder}/{tag_folder(tag)}")
-            for tag, row in heads.items()
-        }
-    except NotFoundError as error:
-        log.warning("%s has no heads: %s", version.name, error)
-        return {}
-    record = project_heads.record_of(project, heads)
-    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: record}
-    if heads:
-        tags = ", ".join(sorted(heads))
-        version.metrics["decision"] += f"; compared without heads, which answer for {tags}"
-    return files
-
-
-def _copy(scratch: Path, heads: dict[str, bytes], folder: Path) -> None:
-    for adapter in scratch.iterdir():
-        shutil.copytree(adapter, folder / adapter.name)
-    for tag, file in heads.items():
-        (folder / tag_folder(tag)).mkdir(exist_ok=True)
-        (folder / tag_folder(tag) / HEAD_FILE).write_bytes(file)
 
 
 def _reporter(services: Services, run: TrainingRun) -> Callable[[lora.Progress], None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cachetools import LRUCache
 
-from lorabel.database import project_heads, projects
+from lorabel.database import project_heads, projects, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
 from lorabel.database.tables import Project, ProjectHead, now
 from lorabel.errors import LabelConfigError, ModelServerError, NotFoundError
@@ -39,6 +39,7 @@ class FittedHead:
 
     file: bytes
     labels: str
+    adapter: str | None
     annotation_ids: list[int]
 
 
@@ -85,9 +86,12 @@ class HeadFitter:
         with services.store.read() as session:
             project = projects.get(session, project_id)
             bound = _bind(project)
+            adapters = versions.adapters_beside_head(session, project, project.live_number)
+            former_heads = project_heads.of_project(session, project_id)
             annotated = self._annotated.pop(project_id, None)
-            if annotated is None or annotated.label_config != project.label_config:
-                annotated = AnnotatedTasks(project.label_config or "")
+            new = AnnotatedTasks(project.label_config or "", adapters)
+            if annotated is None or (annotated.label_config, annotated.adapters) != (new.label_config, adapters):
+                annotated = new
             annotated.update(session, project, bound, services.settings)
         collected = {
             problem.from_name: collect_features(services, project, problem, annotated)
@@ -95,11 +99,16 @@ class HeadFitter:
         }
         if annotated.nbytes <= MEMORY_BYTES:
             self._annotated[project_id] = annotated
-        heads = {
-            tag: head for tag, of_tag in collected.items() if (head := _fit(project_id, tag, of_tag)) is not None
-        }
         is_complete = all(of_tag.is_complete for of_tag in collected.values())
-        _keep(services, project, heads, is_complete=is_complete)
+        switches = {tag for tag, head in former_heads.items() if head.adapter != adapters.get(tag)}
+        # A former head answers, with its own adapter, until all features of the new adapter are there.
+        if all(of_tag.is_complete for tag, of_tag in collected.items() if tag in switches):
+            heads = {
+                tag: head
+                for tag, of_tag in collected.items()
+                if (head := _fit(project_id, tag, adapters.get(tag), of_tag)) is not None
+            }
+            _keep(services, project, heads, is_complete=is_complete)
         return not is_complete and any(of_tag.computed for of_tag in collected.values())
 
 
@@ -135,7 +144,7 @@ def _bind(project: Project) -> BoundConfig:
         return bind("<View/>")
 
 
-def _fit(project_id: int, tag: str, collected: Collected) -> FittedHead | None:
+def _fit(project_id: int, tag: str, adapter: str | None, collected: Collected) -> FittedHead | None:
     """None if the annotations say nothing yet. A fault of one control tag does not touch the others."""
     examples = [task.example for task in collected.tasks if task.example is not None]
     try:
@@ -146,7 +155,7 @@ def _fit(project_id: int, tag: str, collected: Collected) -> FittedHead | None:
     if head is None:
         return None
     annotation_ids = sorted(annotation_id for task in collected.tasks for annotation_id in task.annotation_ids)
-    return FittedHead(head.to_bytes(), collected.tasks[0].labels, annotation_ids)
+    return FittedHead(head.to_bytes(), collected.tasks[0].labels, adapter, annotation_ids)
 
 
 def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is_complete: bool) -> None:
@@ -174,6 +183,7 @@ def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is
                 folder=heads_folder(project_id, number) if is_changed else before[tag].folder,
                 labels=head.labels,
                 digest=described[tag][0],
+                adapter=head.adapter,
                 annotation_ids=head.annotation_ids,
                 fitted_at=now(),
             )

@@ -23,9 +23,9 @@ from peft import (
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from lorabel.contracts import Input
+from lorabel.contracts import BatchAdapters, Input
 from lorabel.errors import LorabelError
-from lorabel.families.base import Family, NoBatchAdapters
+from lorabel.families.base import Family
 from lorabel.settings import Settings
 from workers.examples import PreparedExample
 
@@ -51,6 +51,9 @@ class Recipe:
         batch: examples per step.
         patience: training stops after so many steps in which the loss did not fall by 1%.
         precision: `float32` or `bfloat16`, of the forward pass.
+        is_for_head: whether LoRA goes on the towers of the contents, and learns features for a fitted head. Else
+            it goes on `Family.trained_layers`, and learns the answers.
+        max_seconds: training ends after so many seconds.
     """
 
     rank: int
@@ -60,6 +63,8 @@ class Recipe:
     patience: int
     seed: int
     precision: str
+    is_for_head: bool = False
+    max_seconds: float = math.inf
 
     @classmethod
     def from_settings(cls, settings: Settings, precision: str) -> "Recipe":
@@ -93,27 +98,48 @@ class Batch:
     weights: Sequence[float]
 
 
-class ActiveAdapter(NoBatchAdapters):
-    """Gives every row the adapter that PEFT had active in the module when this was made, or none."""
+class ActiveAdapter(BatchAdapters):
+    """The adapter that PEFT had active in the module when this was made, or none, under the name ACTIVE."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._layers = frozenset(
-            name
+        self._active = {
+            name: layer
             for name, layer in module.named_modules()
             if isinstance(layer, BaseTunerLayer)
             and not layer.disable_adapters
             and not set(layer.active_adapters).isdisjoint(layer.lora_A)
-        )
+        }
+
+    @contextmanager
+    def use(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        """A context in which all rows are computed with the adapter, or all without it.
+
+        Raises:
+            ValueError: some rows have the adapter and others do not.
+        """
+        if len(set(adapters)) > 1:
+            raise ValueError(f"PEFT computes all rows of a batch with the same adapter, not {adapters!r}")
+        if ACTIVE in adapters:
+            yield
+            return
+        try:
+            for layer in self._active.values():
+                layer.enable_adapters(False)
+            yield
+        finally:
+            for layer in self._active.values():
+                layer.enable_adapters(True)
 
     def effective_adapter(self, adapter: str | None, layers: Collection[str]) -> str | None:
-        return None if self._layers.isdisjoint(layers) else ACTIVE
+        """Return ACTIVE if the adapter is asked for and changes one of these layers; else None."""
+        return None if adapter is None or self._active.keys().isdisjoint(layers) else ACTIVE
 
 
 @contextmanager
 def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) -> Iterator[PeftModel]:
     """The base model with a candidate adapter, and with the live adapter beside it if there is one.
 
-    The candidate starts with the weights and the rank of live. It is on live's layers and on those that the family
+    The candidate starts with the weights and the rank of live. It is on live's layers and on those that the recipe
     trains for such a question. At the end of the block the base model is as before, also after an error at any
     point: the worker keeps it for the next run.
 
@@ -123,7 +149,8 @@ def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) 
     """
     torch.manual_seed(recipe.seed)
     weights = {} if live is None else load_peft_weights(live, device="cpu")
-    layers = {*family.trained_layers(question), *_adapted_layers(weights)}
+    trained_layers = family.content_layers(question) if recipe.is_for_head else family.trained_layers(question)
+    layers = {*trained_layers, *_adapted_layers(weights)}
     rank = recipe.rank if live is None else PeftConfig.from_pretrained(live).r
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers))
     try:
@@ -198,6 +225,8 @@ def fine_tune(
 ) -> float:
     """Train the candidate. Stops early when the smoothed loss no longer falls, or is as low as LEARNED_LOSS.
 
+    If the time of the recipe ends before its steps, the learning rate falls with the time.
+
     Args:
         on_step: called after each step.
 
@@ -210,12 +239,16 @@ def fine_tune(
     accelerator = _accelerator(family, recipe)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
+    loss, best, best_step, started, elapsed_s = 0.0, math.inf, 0, time.monotonic(), 0.0
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe, elapsed_s))
     optimizer, schedule = accelerator.prepare(optimizer, schedule)
     batches = _batches(family, examples, recipe)
-    loss, best, best_step, started = 0.0, math.inf, 0, time.monotonic()
     for step in range(1, recipe.steps + 1):
-        step_loss = _step(family, accelerator, next(batches), optimizer, weights)
+        step_loss = _step(family, accelerator, next(batches), optimizer, weights, recipe)
+        # The processes of a run must agree, or one would wait for another that has ended.
+        elapsed_s = float(
+            accelerator.reduce(torch.tensor(time.monotonic() - started, device=family.device), "mean")
+        )
         if not math.isfinite(step_loss):
             raise LorabelError(
                 f"the loss is {step_loss} after {step - 1} steps; lower LEARNING_RATE ({recipe.learning_rate:g}), "
@@ -223,11 +256,11 @@ def fine_tune(
             )
         schedule.step()
         loss = step_loss if step == 1 else SMOOTHING * loss + (1 - SMOOTHING) * step_loss
-        seconds_left = (time.monotonic() - started) / step * (recipe.steps - step)
+        seconds_left = min(elapsed_s / step * (recipe.steps - step), max(0.0, recipe.max_seconds - elapsed_s))
         on_step(Progress(step, recipe.steps, loss, seconds_left))
         if loss < 0.99 * best:
             best, best_step = loss, step
-        if loss < LEARNED_LOSS or step - best_step >= recipe.patience:
+        if loss < LEARNED_LOSS or step - best_step >= recipe.patience or elapsed_s >= recipe.max_seconds:
             break
     accelerator.end_training()
     return loss
@@ -248,6 +281,7 @@ def _step(
     batch: Batch,
     optimizer: Any,
     weights: Any,
+    recipe: Recipe,
 ) -> float:
     """Make one step. Each process computes its share of the batch's examples.
 
@@ -256,8 +290,9 @@ def _step(
     """
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     example_weights = torch.tensor(batch.weights[share], device=family.device)
+    compute_losses = family.contrastive_losses if recipe.is_for_head else family.loss
     with accelerator.autocast():
-        losses = family.loss(batch.inputs[share], batch.targets[share])
+        losses = compute_losses(batch.inputs[share], batch.targets[share])
     loss = (losses * example_weights).sum() * accelerator.num_processes / len(batch.targets)
     accelerator.backward(loss)
     if accelerator.num_processes > 1:
@@ -294,9 +329,10 @@ def balance(classes: Sequence[Hashable]) -> list[float]:
     return [weight * len(raw) / sum(raw) for weight in raw]
 
 
-def _rate(step: int, steps: int) -> float:
-    """The factor of the learning rate: a warm-up of WARMUP_STEPS, then linear to 0 at the last step."""
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
+def _rate(step: int, recipe: Recipe, elapsed_s: float) -> float:
+    """The factor of the learning rate: a warm-up of WARMUP_STEPS, then linear to 0 at the last step or second."""
+    done = min(1.0, max(step / recipe.steps, elapsed_s / recipe.max_seconds))
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - done)
 
 
 def _adapted_layers(weights: Iterable[str]) -> set[str]:

@@ -40,6 +40,8 @@ def measure(plan: Plan) -> list[Row]:
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
         "TRAIN_AFTER_ANNOTATIONS": str(ANNOTATIONS),
         "TRAIN_AFTER_SECONDS": "3600",
+        # Runs that make versions; `benchmarks.lora_depth` measures those beside heads.
+        "LORA_TOWERS": "text",
     }
     with servers.lorabel(plan, variables) as lorabel, _client(lorabel.url) as client:
         annotator = Annotator(client)

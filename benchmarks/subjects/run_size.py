@@ -95,6 +95,7 @@ def _run(plan: Plan, size: int, new: int, variables: dict[str, str] | None = Non
             "DATA_DIR": folder,
             "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
             "MODEL_SERVER_URL": "http://127.0.0.1:9",
+            "LORA_TOWERS": "text",
             **(variables or {}),
         }
         command = [sys.executable, "-m", "benchmarks.timed_run", str(PROJECT)]

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from lorabel.commands.context import new_table, open_context, print_json
 from lorabel.commands.heading import print_heading
 from lorabel.commands.versions import shown_state, version_record
-from lorabel.database import projects, versions
+from lorabel.database import projects, shown_predictions, versions
 from lorabel.database.tables import ModelVersion
 
 Scores = dict[str, Any]
@@ -48,7 +48,8 @@ def compare(first: str, second: str, *, is_json: bool) -> None:
             project = projects.get(session, project_id)
             pair = [_version(session, project_id, number) for number in (first_number, second_number)]
             scores = list(_compare(session, project_id, *pair))
-        records = [version_record(project, version) for version in pair]
+            shown = shown_predictions.by_version(session, project_id)
+        records = [version_record(project, version, shown) for version in pair]
         if is_json:
             print_json({"versions": records, "scores": [asdict(score) for score in scores]})
             return

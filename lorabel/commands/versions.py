@@ -1,12 +1,14 @@
 """`lorabel versions`, `lorabel promote` and `lorabel rollback`: a project's model versions in a terminal."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
 from lorabel.commands.context import CommandContext, new_table, open_context, print_json
 from lorabel.commands.heading import print_heading
-from lorabel.database import projects, versions
+from lorabel.database import projects, shown_predictions, versions
 from lorabel.database.jobs import Jobs
+from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import ModelVersion, Project, VersionState, version_name
 from lorabel.inference import promotion
 from lorabel.inference.model_client import ModelClient
@@ -23,16 +25,18 @@ def list_versions(project_id: int, *, is_json: bool) -> None:
         with context.store.read() as session:
             project = projects.get(session, project_id)
             rows = versions.list_of(session, project_id)
+            shown = shown_predictions.by_version(session, project_id)
         if is_json:
-            records = [version_record(project, version) for version in (*rows, None)]
+            records = [version_record(project, version, shown) for version in (*rows, None)]
             print_json({"live_version": project.live_version, "versions": records})
             return
         print_heading(context, project)
-        base = (version_name(project_id, 0), shown_state(project, None), "", "", "the base models")
+        base_name = version_name(project_id, 0)
+        words = _with_accepted("the base models", shown, base_name)
+        base = (base_name, shown_state(project, None), "", "", words)
         columns = ("version", "state", "created", "trained on", "decision")
-        context.console.print(
-            new_table(columns, [*(_cells(project, row) for row in rows), base], wrapped=("decision",))
-        )
+        cells = [*(_cells(project, row, shown) for row in rows), base]
+        context.console.print(new_table(columns, cells, wrapped=("decision",)))
 
 
 def shown_state(project: Project, version: ModelVersion | None) -> str:
@@ -42,28 +46,36 @@ def shown_state(project: Project, version: ModelVersion | None) -> str:
     return version.state if version.adapters_removed_at is None else f"{version.state},\nremoved"
 
 
-def _cells(project: Project, version: ModelVersion) -> tuple[str, ...]:
+def _with_accepted(decision: str, shown: Mapping[str, Shown], name: str) -> str:
+    """The decision, and how many of the predictions that annotators were shown they accepted."""
+    of_version = shown.get(name, Shown())
+    accepted = f"annotators accepted {of_version.accepted} of {of_version.shown}" if of_version.shown else ""
+    return "; ".join(filter(None, (decision, accepted)))
+
+
+def _cells(project: Project, version: ModelVersion, shown: Mapping[str, Shown]) -> tuple[str, ...]:
     return (
         version.name,
         shown_state(project, version),
         version.created_at.strftime("%Y-%m-%d %H:%M"),
         str(len(version.trained_on)),
-        version.metrics.get("decision", ""),
+        _with_accepted(version.metrics.get("decision", ""), shown, version.name),
     )
 
 
-def version_record(project: Project, version: ModelVersion | None) -> dict[str, Any]:
+def version_record(project: Project, version: ModelVersion | None, shown: Mapping[str, Shown]) -> dict[str, Any]:
     """What REST says of a version, under the same names.
 
     Args:
         version: None for version 0, the base models, which has no row.
+        shown: by name of a version.
     """
     if version is None:
         state = VersionState.RETIRED if project.live_number else VersionState.LIVE
         base = ModelVersion(number=0, state=state, base_models={}, adapters={}, metrics={}, trained_on=[])
         base.project_id, base.created_at = project.id, project.created_at
-        return version_record(project, base) | {"parent": None}
-    fields = {name: getattr(version, name) for name in FIELDS}
+        return version_record(project, base, shown) | {"parent": None}
+    fields = {name: getattr(version, name) for name in FIELDS} | shown.get(version.name, Shown())._asdict()
     return {"version": version.name, "parent": version_name(project.id, version.parent or 0), **fields}
 
 

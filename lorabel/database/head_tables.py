@@ -42,6 +42,8 @@ class ProjectHead(Table):
         folder: where its file is: `p<project>.h<n>`, or `p<project>.v<n>` after a version was made live by hand.
         labels: digest of everything in a question but its contents. The head answers such questions only.
         digest: of the file.
+        adapter: name of the adapter whose features the head was fitted on, beside the base model's; None for the
+            base model alone.
         annotation_ids: the annotations that it was fitted on, sorted.
         fitted_at: when it was fitted.
     """
@@ -52,5 +54,6 @@ class ProjectHead(Table):
     folder: Mapped[str]
     labels: Mapped[str]
     digest: Mapped[str]
+    adapter: Mapped[str | None]
     annotation_ids: Mapped[list[int]]
     fitted_at: Mapped[datetime]

@@ -71,6 +71,7 @@ def record_of(project: Project, heads: Mapping[str, ProjectHead]) -> dict[str, A
             "number": project.head_number,
             "labels": head.labels,
             "digest": head.digest,
+            "adapter": head.adapter,
             "annotation_ids": head.annotation_ids,
             "fitted_at": head.fitted_at.isoformat(),
         }
@@ -92,6 +93,7 @@ def restore(session: Session, project: Project) -> None:
             folder=project.live_version,
             labels=record["labels"],
             digest=record["digest"],
+            adapter=record["adapter"],
             annotation_ids=record["annotation_ids"],
             fitted_at=datetime.fromisoformat(record["fitted_at"]),
         )

@@ -20,9 +20,13 @@ RETRY_AFTER = timedelta(minutes=10)
 LOGITS = np.dtype("<f4")
 
 
-def question_digest(question: Input) -> str:
-    """Digest of a question for features, whose media are as in the task's data; not of the files' bytes."""
-    return digest(question.model_dump_json().encode())
+def question_digest(question: Input, adapter: str | None) -> str:
+    """Digest of a question for features, whose media are as in the task's data; not of the files' bytes.
+
+    Args:
+        adapter: the adapter that it is asked with.
+    """
+    return digest(f"{question.model_dump_json()}{adapter or ''}".encode())
 
 
 def labels_digest(question: Input) -> str:

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 NUMBER = re.compile(r"[0-9]{1,9}")
 FULL_NAME = re.compile(r"p(?P<project>[0-9]{1,9})\.v(?P<number>[0-9]{1,9})")
 LONGEST_SHOWN_NAME = 40
+# Key in a version's metrics, see `tags_beside_head`.
+BESIDE_HEAD = "beside_head"
 
 
 def list_of(session: Session, project_id: int) -> list[ModelVersion]:
@@ -62,6 +64,24 @@ def families(version: ModelVersion) -> dict[str, str]:
     """
     names: dict[str, str] = version.metrics.get("families", {})
     return names
+
+
+def tags_beside_head(version: ModelVersion) -> frozenset[str]:
+    """The control tags whose adapters compute features for a fitted head, beside the base model's."""
+    return frozenset(version.metrics.get(BESIDE_HEAD, ()))
+
+
+def adapters_without_head(version: ModelVersion) -> dict[str, str]:
+    """from_name -> adapter name, for the adapters that answer without a fitted head."""
+    return {tag: name for tag, name in version.adapters.items() if tag not in tags_beside_head(version)}
+
+
+def adapters_beside_head(session: Session, project: Project, number: int) -> dict[str, str]:
+    """from_name -> adapter name, for the adapters of a version that compute features for a fitted head."""
+    if not number:
+        return {}
+    version = get(session, project.id, number)
+    return {tag: name for tag, name in version.adapters.items() if tag in tags_beside_head(version)}
 
 
 def live_adapters(session: Session, project: Project) -> dict[str, str]:

@@ -7,7 +7,7 @@ the training that they caused has ended.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -55,6 +55,7 @@ class Round:
         right: number of right pre-annotations among `total` tasks that nobody has annotated.
         head_s: seconds from the last submit to heads that have learned from it; None before the first annotation.
         wait_s: seconds from the last submit to the end of the training that it caused; None if it caused none.
+        decision: what that training gave, in words; None if there was none.
     """
 
     annotations: int
@@ -63,6 +64,7 @@ class Round:
     total: int
     head_s: float | None
     wait_s: float | None
+    decision: str | None = None
 
     @property
     def share(self) -> float:
@@ -100,10 +102,9 @@ class Annotator:
             self._wait_for_heads(after)
             head_s = time.monotonic() - submitted_at
             is_trained = after // TRAIN_AFTER > before // TRAIN_AFTER
-            if is_trained:
-                self._wait_for_training(last_run)
+            decision = self._wait_for_training(last_run) if is_trained else None
             wait_s = time.monotonic() - submitted_at if is_trained else None
-            rounds.append(self._count(after, unseen, head_s, wait_s))
+            rounds.append(replace(self._count(after, unseen, head_s, wait_s), decision=decision))
             report(rounds[-1])
         return rounds
 
@@ -179,12 +180,13 @@ class Annotator:
             f"{HEAD_TIMEOUT_S:.0f} s; see `lorabel doctor` for the webhook, and logs/worker-light.log"
         )
 
-    def _wait_for_training(self, last_run: int) -> None:
+    def _wait_for_training(self, last_run: int) -> str | None:
+        """Returns what the run decided."""
         deadline = time.monotonic() + TRAINING_TIMEOUT_S
         while time.monotonic() < deadline:
             run = self._newest_run()
             if run is not None and run.id > last_run and run.state == RunState.FINISHED:
-                return
+                return run.decision
             if run is not None and run.id > last_run and run.state == RunState.FAILED:
                 raise LabelStudioError(f"training run {run.id} failed: {run.error}")
             time.sleep(POLL_S)

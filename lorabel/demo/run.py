@@ -42,6 +42,8 @@ def demo_settings(*, is_headless: bool) -> Settings:
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
         "TRAIN_AFTER_ANNOTATIONS": str(annotator.TRAIN_AFTER if is_headless else 8),
         "TRAIN_AFTER_SECONDS": "20",
+        # The demo's pictures are few and its model is small.
+        "LORA_MIN_TASKS": "40",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -190,6 +192,8 @@ class Demo:
             f"{learned}{trained}",
             highlight=False,
         )
+        if finished.decision is not None:
+            self.console.print(f"    the LoRA run: {finished.decision}", highlight=False, markup=False)
 
     def _invite(self, account: Account) -> None:
         self.console.print(

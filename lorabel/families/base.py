@@ -36,6 +36,9 @@ class NoBatchAdapters(BatchAdapters):
         return adapter
 
 
+NO_BATCH_ADAPTERS = NoBatchAdapters()
+
+
 class Family(ABC):
     """A loaded base model.
 
@@ -140,20 +143,38 @@ class Family(ABC):
         """
         return None
 
-    def with_head(self, prepared_input: Any, head: LinearHead | None) -> Any:
+    def with_head(
+        self,
+        prepared_input: Any,
+        head: LinearHead | None,
+        adapter: str | None = None,
+        bank: BatchAdapters = NO_BATCH_ADAPTERS,
+    ) -> Any:
         """Return the input as one that `answer` and `predict` answer with a fitted head.
 
         Args:
             prepared_input: from `prepare` or `recall`.
             head: None changes nothing.
+            adapter: the adapter that the input will be answered with.
+
+        Returns:
+            None if the input is from `recall` and lacks what the head needs.
 
         Raises:
-            UnreadableError: the family has no fitted heads, or the head does not fit the question or the base
-                model.
+            UnreadableError: the family has no fitted heads, or the head does not fit the question, the base model
+                or the adapter.
         """
         if head is not None:
             raise UnreadableError(f"{self.name} has no fitted heads", is_permanent=False)
         return prepared_input
+
+    def for_features(self, prepared_input: Any) -> Any:
+        """Return the input as one that `predict` answers with `Features`, see `FeaturesInput.of`.
+
+        Raises:
+            UnreadableError: the family has no fitted heads.
+        """
+        raise UnreadableError(f"{self.name} has no fitted heads", is_permanent=False)
 
     def answer(
         self, prepared_input: Any, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
@@ -185,6 +206,16 @@ class Family(ABC):
             (batch,) float32 on `device`, with gradients.
         """
 
+    def contrastive_losses(self, prepared_inputs: Sequence[Any], targets: Sequence[Any]) -> Tensor:
+        """Compute how well the features separate the labels, with the adapter that PEFT has active.
+
+        Only for families with `content_layers`.
+
+        Returns:
+            (batch,) float32 on `device`, with gradients.
+        """
+        raise NotImplementedError(f"{self.name} has no content layers")
+
     def lora_layers(self) -> list[str]:
         """Return the names of all layers that an adapter may be on: all linear layers of `module`."""
         return linear_layers(self.module)
@@ -192,3 +223,10 @@ class Family(ABC):
     def trained_layers(self, question: Input) -> list[str]:
         """Return those of `lora_layers` that a new adapter for such questions is put on."""
         return self.lora_layers()
+
+    def content_layers(self, question: Input) -> list[str]:
+        """Return those of `lora_layers` that compute the features on which the head of such questions is fitted.
+
+        Empty if such an adapter cannot be trained for the questions.
+        """
+        return []

@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
-from lorabel.families.base import DigestOf, Family, Fetch, NoBatchAdapters
+from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.head_answers import check_head, head_word_logits
 from lorabel.families.encoders.heads.linear_head import LinearHead
@@ -171,7 +171,13 @@ class TokenClassifier(Family):
             return None
         return PreparedInput(question, tuple(find_words(text)), text_digest, word_states=states)
 
-    def with_head(self, prepared_input: PreparedInput, head: LinearHead | None) -> PreparedInput:
+    def with_head(
+        self,
+        prepared_input: PreparedInput,
+        head: LinearHead | None,
+        adapter: str | None = None,
+        bank: BatchAdapters = NO_BATCH_ADAPTERS,
+    ) -> PreparedInput:
         """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
         if head is not None:
             check_head(head, prepared_input.question, self._space, self.module.head.in_features)
@@ -184,7 +190,7 @@ class TokenClassifier(Family):
         """Compute the states of the words and the features of the labels if only the head is trained."""
         if not self._encoder_layers.isdisjoint(trained):
             return prepared_inputs
-        word_states = self._encode_words(prepared_inputs, [None] * len(prepared_inputs), NoBatchAdapters())
+        word_states = self._encode_words(prepared_inputs, [None] * len(prepared_inputs), NO_BATCH_ADAPTERS)
         label_sets = {prepared.question.labels for prepared in prepared_inputs}
         label_features = {labels: self._encode_labels(labels).cpu() for labels in label_sets}
         return [

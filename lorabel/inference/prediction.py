@@ -39,10 +39,17 @@ LATE = "the time for one prediction is up (PREDICT_TIMEOUT_S)"
 
 
 class Head(NamedTuple):
-    """A fitted head, by the name of its file, and the digest of the labels that it answers for."""
+    """A fitted head.
+
+    Attributes:
+        name: of its file.
+        labels: digest of the labels that it answers for.
+        adapter: name of the adapter that it was fitted with; None for the base model alone.
+    """
 
     name: str
     labels: str
+    adapter: str | None
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,9 @@ class ProjectModel:
 
     Attributes:
         version: name of what answers, under which Label Studio stores predictions (`Project.served_version`).
-        adapters: by control tag the name of the adapter that answers; the base model answers for other tags.
-        heads: by control tag the fitted head that answers, on the base model and without the adapter.
+        adapters: by control tag the name of the adapter that answers without a head; the base model answers for
+            other tags.
+        heads: by control tag the fitted head that answers, with the adapter that it was fitted with.
         temperatures: by control tag the temperature that calibrates its scores; none for tags that nothing has
             calibrated.
         bound: the label config with the problems that serve it.
@@ -76,10 +84,10 @@ class ProjectModel:
         number = project.live_number if number is None else number
         bound = bind(project.label_config or "")
         version = versions.get(session, project.id, number) if number else None
-        adapters = {} if version is None else version.adapters
+        adapters = {} if version is None else versions.adapters_without_head(version)
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
-            from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels)
+            from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
             for from_name, row in project_heads.answering(session, project).items()
         }
         name = served_name(project, number)
@@ -198,7 +206,7 @@ def _questions(
 
 
 def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: Input) -> Question:
-    """A head answers on the base model, without the adapter, and needs no temperature: it is calibrated.
+    """A head answers with the adapter that it was fitted with, and needs no temperature: it is calibrated.
 
     An adapter for spans stays: it has learned more about words than a head on the base model can.
     """
@@ -207,7 +215,7 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     if isinstance(contract, SpansInput) and name in model.adapters:
         head = None
     if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
-        return Question(binding, data, contract, None, head.name)
+        return Question(binding, data, contract, head.adapter, head.name)
     return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
 
 

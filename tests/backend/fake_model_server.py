@@ -28,7 +28,7 @@ from lorabel.contracts import (
     SpansInput,
 )
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import Features, FeaturesInput, SpanFeaturesInput
+from lorabel.feature_contracts import Features, FeaturesInput, SpanFeaturesInput, space_with
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -116,7 +116,10 @@ class FakeModelServer:
         return RowResult(output=embedding.model_dump())
 
     def features(self, row: PredictRow) -> Features:
-        """For each content, or word, those of `embedding`, and a little that depends on all that it shows."""
+        """For each content, or word, those of `embedding`, and a little that depends on all that it shows.
+
+        With an adapter, every dimension comes twice, as if the adapter changed nothing.
+        """
         if row.kind == SpanFeaturesInput.kind:
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
@@ -128,9 +131,9 @@ class FakeModelServer:
                 for content in question.contents
             ]
             logits = np.log(_scores(parts[0], [texts[0] for texts in question.labels]))
-        vectors = np.stack([_vector(part) for part in parts]).astype("<f2")
+        vectors = np.tile(np.stack([_vector(part) for part in parts]), 2 if row.adapter else 1).astype("<f2")
         return Features(
-            space=self.space,
+            space=space_with(self.space, row.adapter),
             dim=vectors.shape[1],
             float16=base64.b64encode(vectors.tobytes()).decode(),
             logits=tuple(logits.tolist()),

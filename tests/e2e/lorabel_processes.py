@@ -42,6 +42,8 @@ def start(folder: Path, variables: Mapping[str, str] | None = None) -> Lorabel:
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
         "TRAIN_AFTER_ANNOTATIONS": "16",
         "TRAIN_AFTER_SECONDS": "60",
+        # Runs of seconds that make versions. LoRA beside heads has tests in tests/workers.
+        "LORA_TOWERS": "text",
         **(variables or {}),
     }
     log = folder / "up.log"

@@ -40,6 +40,7 @@ VARIABLES = {
     "TRAIN_STEPS": "100",
     "TRAIN_PATIENCE": "100",
     "LEARNING_RATE": "1e-9",
+    "LORA_TOWERS": "text",
     "RUN_LEASE_SECONDS": "6",
 }
 

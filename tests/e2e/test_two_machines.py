@@ -40,6 +40,7 @@ TRAINING = {
     "TRAIN_STEPS": "60",
     "TRAIN_PATIENCE": "60",
     "LEARNING_RATE": "1e-9",
+    "LORA_TOWERS": "text",
     "RUN_LEASE_SECONDS": "6",
 }
 

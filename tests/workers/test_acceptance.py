@@ -1,6 +1,13 @@
+from collections.abc import Sequence
+
+import pytest
+
+from lorabel.contracts import LabelScores, LabelTarget
 from lorabel.evaluation.metrics import Metrics
+from lorabel.problems.binding import bind
 from lorabel.settings import Settings
-from workers.acceptance import judge
+from tests.workers.pictures import LABEL_CONFIG
+from workers.acceptance import judge, judge_beside_head
 
 SETTINGS = Settings(evaluate_min_tasks=5, evaluate_max_tasks=8)
 
@@ -30,3 +37,48 @@ def test_a_candidate_that_ties_with_live_stays_a_candidate() -> None:
 def test_with_few_held_out_tasks_the_decision_says_that_new_ones_were_cross_validated() -> None:
     decision = judge(metrics(0.9, 12), metrics(0.5, 12), 2, SETTINGS).decision
     assert decision.endswith("on 12 tasks, new ones cross-validated (2 held out, 5 needed to tell)")
+
+
+(PROBLEM,) = bind(LABEL_CONFIG).bindings
+TARGETS = [LabelTarget((number % 3,)) for number in range(30)]
+
+
+def answers(probabilities: Sequence[float]) -> list[LabelScores]:
+    """One answer for each of TARGETS, with this probability for the right label."""
+    scores = []
+    for target, probability in zip(TARGETS, probabilities, strict=True):
+        row = [(1 - probability) / 2] * 3
+        row[target.indices[0]] = probability
+        scores.append(LabelScores(probabilities=tuple(row)))
+    return scores
+
+
+def test_beside_a_head_a_candidate_is_accepted_if_its_log_loss_is_lower_by_more_than_a_standard_error() -> None:
+    better = [0.6 + 0.01 * (number % 5) for number in range(30)]
+    accepted = judge_beside_head(PROBLEM, TARGETS, answers(better), answers([0.5] * 30), "the head")
+    assert accepted.is_accepted
+    assert accepted.decision == (
+        "log-loss 0.478 is better than the head's 0.693 (by 0.215 +- 0.004) on 30 tasks, cross-validated; "
+        "accuracy 1.000 against 1.000"
+    )
+    assert accepted.candidate.values["log_loss"] == pytest.approx(0.478, abs=0.001)
+
+
+def test_beside_a_head_a_gain_that_one_task_makes_is_not_enough() -> None:
+    judgement = judge_beside_head(PROBLEM, TARGETS, answers([0.99] + [0.5] * 29), answers([0.5] * 30), "live")
+    assert not judgement.is_accepted
+    assert "is not surely better than live's" in judgement.decision
+
+
+def test_beside_a_head_a_tie_keeps_what_answers_now() -> None:
+    same = answers([0.7] * 30)
+    judgement = judge_beside_head(PROBLEM, TARGETS, same, same, "the head")
+    assert not judgement.is_accepted and not judgement.is_surely_worse
+
+
+def test_beside_a_head_a_lower_accuracy_is_not_made_up_for_by_log_loss() -> None:
+    now = [0.4] * 30
+    candidate = [0.9] * 28 + [0.3] * 2
+    judgement = judge_beside_head(PROBLEM, TARGETS, answers(candidate), answers(now), "the head")
+    assert not judgement.is_accepted
+    assert judgement.decision.endswith("accuracy 0.933 against 1.000, which decides")

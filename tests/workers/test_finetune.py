@@ -46,6 +46,7 @@ def demo_settings(settings: Settings) -> Settings:
             "precision": "float32",
             "model_server_url": "http://127.0.0.1:9",
             "evaluate_min_tasks": 5,
+            "lora_towers": "text",
         }
     )
 
@@ -289,6 +290,7 @@ def test_a_killed_run_leaves_no_version_and_is_finished_by_the_next_worker(
         "MODEL_DUAL_ENCODER": SOURCE,
         "TRAIN_STEPS": "100000",
         "TRAIN_PATIENCE": "100000",
+        "LORA_TOWERS": "text",
     }
     job = f"from workers import finetune; finetune.finetune({run.id})"
     worker = subprocess.Popen([sys.executable, "-c", job], env=environment, start_new_session=True)

@@ -1,8 +1,10 @@
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +13,7 @@ from torch import nn
 
 from lorabel.contracts import LabelTarget, Modality, RatingInput
 from lorabel.errors import LorabelError
+from lorabel.families.cache import FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
 from lorabel.settings import Settings
@@ -143,8 +146,8 @@ def test_an_adapter_is_effective_only_on_its_own_layers(family: DualEncoder, tmp
     def are_changed() -> tuple[bool, bool]:
         """Whether the active adapter changes the head, and the text tower."""
         active = lora.ActiveAdapter(family.module)
-        of_head = active.effective_adapter(None, {head})
-        of_tower = active.effective_adapter(None, family.tower(Modality.TEXT))
+        of_head = active.effective_adapter(lora.ACTIVE, {head})
+        of_tower = active.effective_adapter(lora.ACTIVE, family.tower(Modality.TEXT))
         return of_head is not None, of_tower is not None
 
     with lora.adapted(family, rating, tmp_path / "adapter", recipe()) as model:
@@ -202,3 +205,51 @@ def test_an_error_during_training_leaves_the_base_model_unchanged(family: DualEn
     with pytest.raises(RuntimeError, match="lost"), lora.adapted(family, QUESTION, tmp_path / "adapter", recipe()):
         raise RuntimeError("the run is lost")
     assert not any("lora" in name for name, _ in family.module.named_modules())
+
+
+def test_an_adapter_for_a_head_is_on_the_towers_of_the_contents_and_brings_equal_labels_together(
+    family: DualEncoder, tmp_path: Path
+) -> None:
+    changed = {"is_for_head": True, "steps": 60, "patience": 60}
+    with lora.adapted(family, QUESTION, None, recipe(**changed)) as model:
+        assert set(model.base_model.targeted_module_names) == family.tower(Modality.IMAGE)
+        before = spread(family)
+        lora.fine_tune(family, model, examples(family), recipe(**changed), lambda progress: None)
+        after = spread(family)
+    assert after > before + 0.3
+
+
+def spread(family: DualEncoder) -> float:
+    """1 - the cosine between a red and a blue picture."""
+    pictures = [example.model_input.contents[0].data for example in examples(family)[:2]]
+    with torch.inference_mode():
+        red, blue = family.encode(Modality.IMAGE, pictures)
+    return 1 - float(red @ blue)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_training_ends_with_its_time(family: DualEncoder, tmp_path: Path) -> None:
+    _, steps = train(family, tmp_path, steps=10**6, patience=10**6, learning_rate=1e-5, max_seconds=1.0)
+    assert len(steps) < 10**5
+
+
+def test_the_active_adapter_is_left_out_where_the_base_model_is_asked_for(
+    family: DualEncoder, tmp_path: Path
+) -> None:
+    changed = {"is_for_head": True, "steps": 3}
+    (picture,) = {id(example): example.model_input for example in examples(family)[:1]}.values()
+    with lora.adapted(family, QUESTION, None, recipe(**changed)) as model:
+        lora.fine_tune(family, model, examples(family), recipe(**changed), lambda progress: None)
+        asked = [family.for_features(picture)]
+        (both,) = family.predict(asked, [lora.ACTIVE], lora.ActiveAdapter(family.module), FeatureCache({}))
+        assert any(weight.requires_grad for weight in model.parameters()), "training can go on"
+        with (
+            pytest.raises(ValueError, match="all rows of a batch"),
+            lora.ActiveAdapter(family.module).use(["a", None]),
+        ):
+            pass
+    (base,) = family.predict(asked, [None], lora.ActiveAdapter(family.module), FeatureCache({}))
+    assert (base.dim, both.dim) == (32, 64)
+    both_rows, base_rows = (np.frombuffer(base64.b64decode(features.float16), "<f2") for features in (both, base))
+    np.testing.assert_allclose(both_rows[:32], base_rows, atol=1e-3)
+    assert np.abs(both_rows[32:] - base_rows).max() > 0.01

@@ -27,7 +27,7 @@ def limit(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> 
 
     def set_limits(**limits: Any) -> Settings:
         model = {"models": {"dual_encoder": SOURCE}, "precision": "float32"}
-        unreachable = {"model_server_url": "http://127.0.0.1:9", "evaluate_min_tasks": 5}
+        unreachable = {"model_server_url": "http://127.0.0.1:9", "evaluate_min_tasks": 5, "lora_towers": "text"}
         opened.append(Services.open(settings.model_copy(update={**model, **unreachable, **limits})))
         monkeypatch.setattr(Services, "current", lambda: opened[-1])
         return opened[-1].settings

@@ -150,20 +150,26 @@ class ContentEncoder(Family):
     def recall_contents(
         self, question: Input, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
     ) -> PreparedInput | None:
-        """Build a `PreparedInput` from cached features, or else cached data; None if a content has neither."""
+        """Build a `PreparedInput` from cached features, or else cached data; None if a content has neither.
+
+        Where an adapter changes the features, the base model's are looked up as well, since a head may need both.
+        """
         contents = []
         for content in question.contents:
             content_id = content_digest(content, digest_of)
             if content_id is None:
                 return None
-            features = cache.get(FEATURES, self._feature_key(content.modality, content_id, adapter, bank))
+            key = self._feature_key(content.modality, content_id, adapter, bank)
+            features, frozen = cache.get(FEATURES, key), None
+            if key.adapter is not None:
+                frozen = cache.get(FEATURES, key._replace(adapter=None))
             data = content.text and content.text[:MAX_CHARACTERS]
-            if features is None and data is None:
+            if data is None and (features is None or (key.adapter is not None and frozen is None)):
                 data = cache.get(DECODED, DecodedKey(content.modality, content_id))
-                if data is None:
-                    return None
+            if features is None and data is None:
+                return None
             views = None if features is None else features[None]
-            contents.append(PreparedContent(content.modality, data, views, content_id))
+            contents.append(PreparedContent(content.modality, data, views, content_id, frozen))
         return PreparedInput(question, tuple(contents))
 
     def add_features(
@@ -207,6 +213,46 @@ class ContentEncoder(Family):
             )
             for prepared in prepared_inputs
         ]
+
+    def add_frozen(
+        self,
+        prepared_inputs: Sequence[PreparedInput],
+        adapters: Sequence[str | None],
+        bank: BatchAdapters,
+        cache: FeatureCache,
+    ) -> list[PreparedInput]:
+        """Compute the base model's features where an adapter changes them and a head needs both.
+
+        Args:
+            prepared_inputs: with features.
+            adapters: one for each input.
+        """
+        inputs = list(prepared_inputs)
+        indices = [
+            index
+            for index, (prepared, adapter) in enumerate(zip(prepared_inputs, adapters, strict=True))
+            if prepared.is_for_head and self.lacks_frozen(prepared, adapter, bank)
+        ]
+        without_features = [_without_features(inputs[index]) for index in indices]
+        with_frozen = self.add_features(without_features, [None] * len(indices), bank, cache)
+        for index, frozen in zip(indices, with_frozen, strict=True):
+            contents = zip(inputs[index].contents, frozen.contents, strict=True)
+            inputs[index] = replace(
+                inputs[index],
+                contents=tuple(
+                    replace(content, frozen=frozen_content.features[0])
+                    for content, frozen_content in contents
+                    if frozen_content.features is not None
+                ),
+            )
+        return inputs
+
+    def lacks_frozen(self, prepared: PreparedInput, adapter: str | None, bank: BatchAdapters) -> bool:
+        """Whether an adapter changes features of contents whose base model's features are not there."""
+        return any(
+            content.frozen is None and bank.effective_adapter(adapter, self.tower(content.modality)) is not None
+            for content in prepared.contents
+        )
 
     def encode_contents(self, contents: Sequence[PreparedContent]) -> dict[int, Tensor]:
         """Compute the features of contents for training, with the adapter that PEFT has active.
@@ -299,3 +345,16 @@ class ContentEncoder(Family):
             return replace(content, data=self.jitter(content.modality, content.data, generator))
         view = int(torch.randint(len(content.features), (), generator=generator))
         return replace(content, features=content.features[view, None])
+
+
+def _without_features(prepared: PreparedInput) -> PreparedInput:
+    """The input with features of the base model alone, where they are known."""
+    return replace(
+        prepared,
+        contents=tuple(
+            replace(content, features=None if content.frozen is None else content.frozen[None])
+            if content.data is not None or content.frozen is not None
+            else content
+            for content in prepared.contents
+        ),
+    )

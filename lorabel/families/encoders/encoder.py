@@ -17,18 +17,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lorabel.contracts import BatchAdapters, Contract, Embedding, EmbedInput, Input, LabelsInput, Modality
+from lorabel.contracts import (
+    BatchAdapters,
+    Contract,
+    Embedding,
+    EmbedInput,
+    Input,
+    LabelsInput,
+    LabelTarget,
+    Modality,
+)
 from lorabel.errors import UnreadableError
-from lorabel.families.base import DigestOf
+from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf
 from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.families.encoders.content_encoder import ContentEncoder
+from lorabel.families.encoders.contrastive_loss import contrastive_losses
 from lorabel.families.encoders.heads.base import Head, HeadParameters, read_weights, zero_layer
 from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, LABEL_HEAD, layer_name
 from lorabel.families.encoders.heads.head_answers import answer_with_head, check_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.prepared_input import PreparedInput, batches, group_by_question
 from lorabel.families.lora_layers import encoder_layers
-from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.feature_contracts import Features, FeaturesInput, space_with
 
 # Most label texts that are encoded at once.
 TEXT_BATCH = 256
@@ -136,30 +146,48 @@ class Encoder(ContentEncoder):
         has_features = prepared is not None and prepared.has_features
         if isinstance(question, EmbedInput) and question.is_cache_only and not has_features:
             raise UnreadableError("its features are not in memory", is_permanent=False)
+        if prepared is not None and prepared.is_for_head and self._is_frozen_lost(prepared, adapter, bank):
+            return None
         return prepared
 
-    def with_head(self, prepared_input: PreparedInput, head: LinearHead | None) -> PreparedInput:
+    def with_head(
+        self,
+        prepared_input: PreparedInput,
+        head: LinearHead | None,
+        adapter: str | None = None,
+        bank: BatchAdapters = NO_BATCH_ADAPTERS,
+    ) -> PreparedInput | None:
         """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
-        if head is not None:
-            check_head(head, prepared_input.question, self._space, self._dim)
+        if head is None:
+            return prepared_input
+        space = space_with(self._space, self._content_adapter(prepared_input.question, adapter, bank))
+        dim = self._dim if space == self._space else 2 * self._dim
+        check_head(head, prepared_input.question, space, dim)
+        if self._is_frozen_lost(prepared_input, adapter, bank):
+            return None
         return replace(prepared_input, fitted_head=head)
+
+    def for_features(self, prepared_input: PreparedInput) -> PreparedInput:
+        """Return the input as one that is answered with its features; see `Family.for_features`."""
+        return replace(prepared_input, question=FeaturesInput.of(prepared_input.question))
 
     @torch.inference_mode()
     def answer(
         self, prepared_input: PreparedInput, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
     ) -> Contract | None:
         """Compute the output if the features and the parameters of the head are in the cache; else None."""
-        if not prepared_input.has_features:
+        is_frozen_missing = prepared_input.is_for_head and self.lacks_frozen(prepared_input, adapter, bank)
+        if not prepared_input.has_features or is_frozen_missing:
             return None
         if not prepared_input.needs_parameters:
-            return self._output(prepared_input)
+            return self._output(prepared_input, adapter, bank)
         key = self._parameters_key(prepared_input, adapter, bank)
         text_features, temperature = cache.get(TEXTS, key.features_key), cache.get(TEXTS, key.temperature_key)
         weights = None if key.head_adapter is None else cache.get(TEXTS, key.weights_key)
         if text_features is None or temperature is None or (weights is None and key.head_adapter is not None):
             return None
         parameters = HeadParameters(text_features, weights, self.scale, self.bias, float(temperature))
-        return self._output(prepared_input, parameters)
+        return self._output(prepared_input, adapter, bank, parameters)
 
     @torch.inference_mode()
     def predict(
@@ -171,16 +199,17 @@ class Encoder(ContentEncoder):
     ) -> Sequence[Contract]:
         """Compute one output per input; see `Family.predict`."""
         inputs_with_features = self.add_features(prepared_inputs, adapters, bank, cache)
+        inputs_with_features = self.add_frozen(inputs_with_features, adapters, bank, cache)
         parameters: dict[_ParametersKey, HeadParameters] = {}
         outputs: list[Contract] = []
         for prepared, adapter in zip(inputs_with_features, adapters, strict=True):
             if not prepared.needs_parameters:
-                outputs.append(self._output(prepared))
+                outputs.append(self._output(prepared, adapter, bank))
                 continue
             key = self._parameters_key(prepared, adapter, bank)
             if key not in parameters:
                 parameters[key] = self._parameters(key, bank, cache)
-            outputs.append(self._output(prepared, parameters[key]))
+            outputs.append(self._output(prepared, adapter, bank, parameters[key]))
         return outputs
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
@@ -205,7 +234,36 @@ class Encoder(ContentEncoder):
             losses |= dict(zip(indices, group_losses, strict=True))
         return torch.stack([losses[index] for index in range(len(prepared_inputs))])
 
+    def contrastive_losses(
+        self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[LabelTarget]
+    ) -> Tensor:
+        """Compute the supervised contrastive loss of the contents' features; see `contrastive_losses`."""
+        features = self.encode_contents([content for prepared in prepared_inputs for content in prepared.contents])
+        means = [
+            torch.stack([features[id(content)] for content in prepared.contents]).mean(0)
+            for prepared in prepared_inputs
+        ]
+        return contrastive_losses(torch.stack(means), targets)
+
+    def content_layers(self, question: Input) -> list[str]:
+        """Return the layers of the towers that read the contents, for questions about labels."""
+        if not isinstance(question, LabelsInput):
+            return []
+        return encoder_layers([self.tower(modality) for modality in question.modalities], frozenset(), None)
+
+    def _content_adapter(self, question: Input, adapter: str | None, bank: BatchAdapters) -> str | None:
+        """The adapter if it changes the features of contents, else None."""
+        layers = {layer for modality in question.modalities for layer in self.tower(modality)}
+        return bank.effective_adapter(adapter, layers)
+
+    def _is_frozen_lost(self, prepared: PreparedInput, adapter: str | None, bank: BatchAdapters) -> bool:
+        """Whether the base model's features are needed beside an adapter's, and cannot be computed any more."""
+        has_data = all(content.data is not None or content.frozen is not None for content in prepared.contents)
+        return not has_data and self.lacks_frozen(prepared, adapter, bank)
+
     def _parameters_key(self, prepared: PreparedInput, adapter: str | None, bank: BatchAdapters) -> _ParametersKey:
+        if prepared.is_for_head:
+            adapter = None  # a head adds what was learned to the base model's logits
         head, question = prepared.head, prepared.question
         texts = head.texts(question)
         text_adapter = bank.effective_adapter(adapter, self.label_tower) if texts else None
@@ -254,29 +312,47 @@ class Encoder(ContentEncoder):
                 features.append(self.encode_labels(batch))
         return torch.cat(features)
 
-    def _output(self, prepared: PreparedInput, parameters: HeadParameters | None = None) -> Contract:
+    def _output(
+        self,
+        prepared: PreparedInput,
+        adapter: str | None,
+        bank: BatchAdapters,
+        parameters: HeadParameters | None = None,
+    ) -> Contract:
         """Compute the answer from the features. `parameters`: None if `needs_parameters` says so."""
         question, contents = prepared.question, _first_views(prepared)
         if isinstance(question, EmbedInput):
             return self._embedding(contents)
-        if parameters is not None:
-            contents = contents.to(parameters.text_features.device)
-        if isinstance(question, FeaturesInput):
-            return self._features(question, contents, parameters)
-        if prepared.fitted_head is not None:
-            logits, temperature = torch.empty(0), 1.0
-            if isinstance(question, LabelsInput) and parameters is not None:
-                logits, temperature = LABEL_HEAD.logits(question, contents, parameters), parameters.temperature
-            return answer_with_head(
-                prepared.fitted_head, question, contents.cpu().numpy(), logits.cpu().numpy(), temperature
-            )
+        if prepared.is_for_head:
+            return self._output_for_head(prepared, self._content_adapter(question, adapter, bank), parameters)
         assert parameters is not None
-        return prepared.head.output(question, contents, parameters)
+        return prepared.head.output(question, contents.to(parameters.text_features.device), parameters)
 
-    def _features(self, question: FeaturesInput, contents: Tensor, parameters: HeadParameters | None) -> Features:
-        logits = () if parameters is None else LABEL_HEAD.logits(question, contents, parameters).tolist()
-        return Features(
-            space=self._space, dim=contents.shape[1], float16=_base64_of_float16(contents), logits=tuple(logits)
+    def _output_for_head(
+        self, prepared: PreparedInput, adapter: str | None, parameters: HeadParameters | None
+    ) -> Contract:
+        """Compute the features, or the answer of the fitted head.
+
+        Args:
+            adapter: the adapter if it changes the features of contents. They are then beside the base model's.
+        """
+        question, contents = prepared.question, _first_views(prepared)
+        frozen = contents if adapter is None else _frozen(prepared)
+        contents = frozen if adapter is None else torch.cat([frozen, contents], 1)
+        logits, temperature = torch.empty(0), 1.0
+        if isinstance(question, LabelsInput | FeaturesInput) and parameters is not None:
+            logits = LABEL_HEAD.logits(question, frozen.to(parameters.text_features.device), parameters)
+            temperature = parameters.temperature
+        if isinstance(question, FeaturesInput):
+            return Features(
+                space=space_with(self._space, adapter),
+                dim=contents.shape[1],
+                float16=_base64_of_float16(contents),
+                logits=tuple(logits.tolist()),
+            )
+        assert prepared.fitted_head is not None
+        return answer_with_head(
+            prepared.fitted_head, question, contents.cpu().numpy(), logits.cpu().numpy(), temperature
         )
 
     def _embedding(self, contents: Tensor) -> Embedding:
@@ -296,6 +372,17 @@ class Encoder(ContentEncoder):
 def _first_views(prepared: PreparedInput) -> Tensor:
     """(contents, dim): the features of the contents themselves, without augmented views."""
     return torch.stack([content.features[0] for content in prepared.contents if content.features is not None])
+
+
+def _frozen(prepared: PreparedInput) -> Tensor:
+    """(contents, dim): the base model's features; those that no adapter changes are in `features`."""
+    return torch.stack(
+        [
+            content.features[0] if content.frozen is None else content.frozen
+            for content in prepared.contents
+            if content.features is not None
+        ]
+    )
 
 
 def _base64_of_float16(values: Tensor) -> str:

@@ -29,12 +29,15 @@ class PreparedContent:
         features: (views, dim) float32 of length 1. The first view is the content itself, the others are augmented.
             None if they must still be computed.
         digest: see `content_digest`; None if it is not known.
+        frozen: (dim,) float32 of length 1: the base model's features, where `features` are an adapter's and the
+            answer needs both. None for everything else, or if they must still be computed.
     """
 
     modality: Modality
     data: Any = None
     features: Tensor | None = None
     digest: str | None = None
+    frozen: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class PreparedInput:
         if isinstance(self.question, FeaturesInput):
             return bool(self.question.labels)
         return self.fitted_head is None and not isinstance(self.question, EmbedInput)
+
+    @property
+    def is_for_head(self) -> bool:
+        """Whether the answer needs the base model's features beside those of an adapter."""
+        return self.fitted_head is not None or isinstance(self.question, FeaturesInput)
 
     @property
     def has_features(self) -> bool:

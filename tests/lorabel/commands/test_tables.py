@@ -9,6 +9,7 @@ import pytest
 from lorabel.database import label_error_reports, projects, training_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import (
+    Annotation,
     BulkRun,
     BulkRunKind,
     Event,
@@ -281,3 +282,17 @@ def test_training_runs_newest_is_the_last_one(store: Store) -> None:
         newest = training_runs.newest(session, 1)
         assert newest is not None and newest.id == 8
         assert training_runs.newest(session, 2) is None
+
+
+def test_versions_say_how_many_predictions_annotators_accepted(lorabel: RunLorabel, store: Store) -> None:
+    with store.write() as session:
+        session.add_all(
+            Annotation(project_id=1, id=number, prediction_version=version, is_accepted=number % 4 != 0)
+            for number, version in enumerate(["p1.v3.h1"] * 8 + ["p1.v0"] * 3, 1)
+        )
+    words = " ".join(lorabel("versions", "1").output.split())
+    assert "annotators accepted 6 of 8" in words
+    rows = {
+        row["version"]: (row["accepted"], row["shown"]) for row in read_json(lorabel, "versions", "1")["versions"]
+    }
+    assert rows == {"p1.v3": (6, 8), "p1.v2": (0, 0), "p1.v1": (0, 0), "p1.v0": (3, 3)}

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from lorabel.contracts import Input, LabelsInput, LabelTarget, RankingInput, RatingInput, SpansInput
+from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
 from lorabel.families.encoders.heads.fit_spans import fit_spans
@@ -24,7 +25,7 @@ from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
 from lorabel.families.encoders.heads.rating_scale import to_position
 from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import Features
+from lorabel.feature_contracts import Features, is_with_adapter
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,16 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     question = examples[0].question
     if type(question) not in FITS:
         raise TypeError(f"no heads are fitted for questions of kind {question.kind!r}")
-    head = FITS[type(question)](sorted(examples, key=_sort_key))
+    fit = FITS[type(question)]
+    head = fit(sorted(examples, key=_sort_key))
+    if is_with_adapter(space):
+        head = mean_with_base(head, lambda: fit(sorted(map(_with_base_features, examples), key=_sort_key)))
     return None if head is None else replace(head, kind=question.kind, space=space)
+
+
+def _with_base_features(example: Example) -> Example:
+    """The example with the first half of its features: the base model's."""
+    return replace(example, features=example.features[:, : example.features.shape[1] // 2])
 
 
 def _sort_key(example: Example) -> tuple[bytes, bytes, str, str]:

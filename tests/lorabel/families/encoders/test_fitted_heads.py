@@ -159,7 +159,8 @@ def test_features_are_computed_with_the_adapter_of_the_row(encoder: Encoder, tmp
     mixed = fresh.predict(prepare(fresh, [asked] * 3), [None, adapter, None], bank, FeatureCache({}))
     assert mixed[0] == mixed[2]
     assert isinstance(mixed[0], Features) and isinstance(mixed[1], Features)
-    assert mixed[0].float16 != mixed[1].float16 and mixed[0].logits != mixed[1].logits
+    assert mixed[0].float16 != mixed[1].float16
+    assert mixed[1].logits == pytest.approx(mixed[0].logits, abs=1e-4), "a head adds to the base model's"
 
 
 def test_without_a_head_every_answer_is_the_same_bit_for_bit(encoder: Encoder) -> None:

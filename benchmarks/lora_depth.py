@@ -1,0 +1,237 @@
+"""What a LoRA run beside a fitted head gives, on tasks that nobody annotated.
+
+    python -m benchmarks.lora_depth                      all sets, 80 to 320 annotations, three seeds
+    python -m benchmarks.lora_depth --only digits --counts 80 --seeds 1
+
+For each set, number of annotations and seed: the accuracy of the head alone, fitted on the base model's features;
+and the accuracy after a run. The run trains LoRA on the towers that read the contents, fits the head on both
+features, and keeps the adapter only if cross-validation says so (`workers/beside_head.py`). A run that is not
+accepted leaves the head alone. The test tasks take no part in either.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import numpy as np
+import torch
+
+from benchmarks.curve_courses import COURSES, Course, LabeledTask
+from lorabel.contracts import LabelScores, MediaRef
+from lorabel.database.tables import Annotation
+from lorabel.families.base import Family
+from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.encoders.heads.head_answers import answer_with_head
+from lorabel.families.loading import family_for
+from lorabel.feature_contracts import Features
+from lorabel.labeling.regions import choices
+from lorabel.problems.binding import BoundConfig, bind
+from lorabel.settings import Settings
+from workers import evaluate, examples, lora
+from workers.acceptance import log_losses
+from workers.attempt import TrainingContext
+from workers.beside_head import recipe_for
+from workers.candidate import make_candidate
+from workers.services import Services
+
+COUNTS = (80, 160, 320)
+SEEDS = 3
+FOLDER = Path("build/lora_depth")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One run.
+
+    Args:
+        alone: accuracy of the head alone.
+        after: accuracy of what answers after the run.
+        loss_alone: log-loss of the head alone.
+        loss_after: log-loss of what answers after the run.
+    """
+
+    name: str
+    annotations: int
+    seed: int
+    alone: float
+    after: float
+    loss_alone: float
+    loss_after: float
+    is_accepted: bool
+    decision: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A data set with the base model that answers it.
+
+    Args:
+        test: the test tasks, prepared for the family.
+    """
+
+    services: Services
+    course: Course
+    bound: BoundConfig
+    family: Family
+    test: Sequence[examples.PreparedExample]
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s %(message)s")
+    options = _parse()
+    torch.set_num_threads(options.threads)
+    figures: list[Figure] = []
+    for name in options.only:
+        with TemporaryDirectory() as folder:
+            course = COURSES[name]()
+            settings = Settings(data_dir=Path(folder), models=dict(course.models), precision="float32")
+            services = Services.open(settings)
+            try:
+                subject = _subject(services, course)
+                for count in options.counts:
+                    figures += [_measure(subject, count, seed, Path(folder)) for seed in range(options.seeds)]
+            finally:
+                services.close()
+    print(text(figures))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "lora_depth.json").write_text(json.dumps([asdict(figure) for figure in figures], indent=1))
+    return 0
+
+
+def text(figures: Sequence[Figure]) -> str:
+    """A table in Markdown: for each set and number of annotations the median over the seeds, and the worst run."""
+    cells: dict[tuple[str, int], list[Figure]] = defaultdict(list)
+    for figure in figures:
+        cells[figure.name, figure.annotations].append(figure)
+    lines = [
+        "| set | annotations | head alone | after a run | log-loss | accepted | worst run | seconds a run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (name, annotations), runs in cells.items():
+        median = {
+            field: statistics.median(getattr(run, field) for run in runs)
+            for field in ("alone", "after", "loss_alone", "loss_after", "seconds")
+        }
+        accepted = sum(run.is_accepted for run in runs)
+        worst = min(run.after - run.alone for run in runs)
+        lines.append(
+            f"| {name} | {annotations} | {median['alone']:.3f} | {median['after']:.3f} "
+            f"| {median['loss_alone']:.2f}, {median['loss_after']:.2f} | {accepted} of {len(runs)} "
+            f"| {worst:+.3f} | {median['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.lora_depth",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", choices=list(COURSES), default=list(COURSES), help="data sets")
+    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="numbers of annotations")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def _subject(services: Services, course: Course) -> Subject:
+    bound = bind(course.label_config)
+    family = services.family(family_for(bound.bindings[0].model_input(course.tasks[0][0])))
+    annotations = _annotations(course.test)
+    to_prepare, _ = examples.make_examples(bound.bindings[0], bound.config, annotations, services.settings)
+    test, _ = examples.prepare(to_prepare, family, _unchanged, services.fetcher.fetch)
+    return Subject(services, course, bound, family, test)
+
+
+def _measure(subject: Subject, count: int, seed: int, scratch: Path) -> Figure:
+    services, problem, family = subject.services, subject.bound.bindings[0], subject.family
+    annotations = _annotations(subject.course.shuffled(seed)[:count])
+    plan = examples.make_plan(problem, subject.bound.config, annotations, services.settings, seed)
+    learned = [*plan.train, *plan.held_out]
+    recipe = lora.Recipe.from_settings(services.settings.model_copy(update={"seed": seed}), "float32")
+    recipe = recipe_for(family, learned[0].question, recipe, services.settings)
+    began = time.monotonic()
+    folder = scratch / f"{count}-{seed}"
+    attempt = make_candidate(
+        services, problem, family, plan, TrainingContext(None, _unchanged), recipe, folder, lambda _: None
+    )
+    seconds = time.monotonic() - began
+    alone, loss_alone = _score(subject, learned, None, recipe)
+    after, loss_after = alone, loss_alone
+    if attempt.candidate is not None:
+        after, loss_after = _score(subject, learned, folder, recipe)
+    decision = attempt.decision if attempt.judgement is None else attempt.judgement.decision
+    is_accepted = attempt.candidate is not None
+    figures = alone, after, loss_alone, loss_after
+    figure = Figure(subject.course.name, count, seed, *figures, is_accepted, decision, seconds)
+    print(figure, file=sys.stderr, flush=True)
+    return figure
+
+
+def _score(
+    subject: Subject, learned: Sequence[examples.TrainingExample], adapter: Path | None, recipe: lora.Recipe
+) -> tuple[float, float]:
+    """Accuracy and log-loss on the test tasks, of a head that is fitted on the learned ones."""
+    services, problem, family = subject.services, subject.bound.bindings[0], subject.family
+    batch = services.settings.max_batch
+    train, _ = examples.prepare(learned, family, _unchanged, services.fetcher.fetch)
+    with lora.adapted(family, learned[0].question, adapter, recipe) as model:
+        with model.disable_adapter():
+            zero_shot = cast(list[LabelScores], evaluate.predict(family, subject.test, batch))
+        with lora.with_live(model):
+            train_features = evaluate.features(family, train, batch)
+            test_features = evaluate.features(family, subject.test, batch)
+    head = fit_head(_to_fit(train, train_features), train_features[0].space)
+    outputs = [
+        answer
+        if head is None
+        else answer_with_head(head, test.question, test.features, test.logits, answer.temperature)
+        for test, answer in zip(_to_fit(subject.test, test_features), zero_shot, strict=True)
+    ]
+    targets = [example.target for example in subject.test]
+    accuracy = float(problem.metrics(targets, outputs).values["accuracy"])
+    return accuracy, float(np.mean(log_losses(problem, targets, outputs)))
+
+
+def _to_fit(prepared: Sequence[examples.PreparedExample], features: Sequence[Features]) -> list[Example]:
+    return [
+        Example.of(example.training_example.question, example_features, example.target)
+        for example, example_features in zip(prepared, features, strict=True)
+    ]
+
+
+def _annotations(labeled_tasks: Sequence[LabeledTask]) -> list[Annotation]:
+    return [
+        Annotation(
+            id=number,
+            project_id=1,
+            task_id=number,
+            task_data=data,
+            result=[choices("label", "object", [label])],
+            ground_truth=False,
+            updated_at=START + timedelta(seconds=number),
+            received_at=START + timedelta(seconds=number),
+        )
+        for number, (data, label) in enumerate(labeled_tasks, 1)
+    ]
+
+
+def _unchanged(media: MediaRef) -> MediaRef:
+    return media
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Runs that train LoRA beside a fitted head."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.curve_courses import DIGIT_NAMES, digits
+from lorabel.database import projects, task_features, training_runs, versions
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation, VersionState
+from lorabel.families.base import NoBatchAdapters
+from lorabel.families.cache import TEXTS, FeatureCache
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.feature_contracts import FeaturesInput
+from lorabel.problems.binding import bind
+from lorabel.settings import Settings
+from model_server.adapters import AdapterBank
+from tests.workers.events import START
+from tests.workers.pictures import LABEL_CONFIG
+from tests.workers.test_finetune import PROJECT, SOURCE, annotate, train, version_of
+from workers.services import Services
+
+COURSE = digits()
+DIGITS_CONFIG = COURSE.label_config.replace('name="label"', 'name="number"')
+TESTED = 200
+Open = Callable[..., Services]
+
+
+@pytest.fixture
+def open_services(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """A function that opens the services of runs with some settings."""
+    opened: list[Services] = []
+    projects.upsert(store, PROJECT, label_config=LABEL_CONFIG)
+
+    def open_with(**changed: Any) -> Services:
+        model = {
+            "models": {"dual_encoder": SOURCE},
+            "precision": "float32",
+            "model_server_url": "http://127.0.0.1:9",
+        }
+        opened.append(Services.open(settings.model_copy(update={**model, **changed})))
+        monkeypatch.setattr(Services, "current", lambda: opened[-1])
+        return opened[-1]
+
+    yield open_with
+    for services in opened:
+        services.close()
+
+
+def test_too_few_tasks_end_a_run_that_nobody_asked_for(open_services: Open, store: Store) -> None:
+    open_services(lora_min_tasks=80)
+    annotate(store, 1, 20)
+    run = train(store, "20 new annotations")
+    assert run.version_number is None
+    assert run.decision == "grade: the head answers; LoRA begins at 80 tasks (LORA_MIN_TASKS), 20 are annotated"
+    with store.read() as session:
+        assert {row.run_id for row in session.query(Annotation)} == {None}, "they are new for the run that can"
+    assert training_runs.request_due(store, Settings()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_is_better_than_the_head_alone_becomes_live_and_answers_unseen_tasks_better(
+    open_services: Open, store: Store
+) -> None:
+    services = open_services(lora_min_tasks=100, train_steps=30)
+    projects.upsert(store, PROJECT, label_config=DIGITS_CONFIG)
+    annotate_digits(store, 1, 120)
+    before = Answering.of_base(services, store)
+    run = train(store, "120 new annotations")
+    version = version_of(store, run)
+    assert version.state == VersionState.LIVE
+    decision = (
+        r"number: log-loss \d\.\d+ is better than the head's \d\.\d+ \(by 0\.\d+ \+- 0\.\d+\) on 120 tasks, "
+    )
+    assert re.match(decision + "cross-validated; accuracy", str(run.decision)), run.decision
+    assert version.trained_on == list(range(1, 121)), "no task is held out"
+    assert versions.tags_beside_head(version) == {"number"}
+    with store.read() as session:
+        project = projects.get(session, PROJECT)
+        assert project.annotation_revision != project.head_revision, "the light worker fits the head anew"
+    after = Answering.of_live(services, store)
+    assert after.accuracy >= before.accuracy - 0.005
+    assert after.log_loss < before.log_loss
+
+
+@pytest.mark.slow
+def test_a_run_on_ten_tasks_that_somebody_asks_for_never_makes_answers_worse(
+    open_services: Open, store: Store
+) -> None:
+    services = open_services()
+    projects.upsert(store, PROJECT, label_config=DIGITS_CONFIG)
+    annotate_digits(store, 1, 10)
+    before = Answering.of_base(services, store)
+    run = train(store, "asked for by a test")
+    assert run.decision is not None and "cross-validated" in run.decision
+    after = Answering.of_live(services, store) if run.version_number else before
+    assert after.accuracy >= before.accuracy - 0.005
+
+
+def annotate_digits(store: Store, first: int, count: int) -> None:
+    with store.write() as session:
+        for number, (data, label) in enumerate(COURSE.tasks[first - 1 : first - 1 + count], start=first):
+            region = {"from_name": "number", "to_name": "object", "type": "choices", "value": {"choices": [label]}}
+            session.add(
+                Annotation(
+                    id=number,
+                    project_id=PROJECT,
+                    task_id=number,
+                    task_data=data,
+                    result=[region],
+                    updated_at=START + timedelta(seconds=number),
+                    times_applied=1,
+                )
+            )
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How well a head answers tasks that nobody annotated: by the truth of the data set, in this process."""
+
+    accuracy: float
+    log_loss: float
+
+    @classmethod
+    def of_base(cls, services: Services, store: Store) -> "Answering":
+        """The head alone, fitted on all annotations."""
+        family = services.family(DualEncoder)
+        with store.read() as session:
+            annotations = list(session.query(Annotation).order_by(Annotation.id))
+        asked = [prepare(services, annotation.task_data) for annotation in annotations]
+        features = family.predict([family.for_features(row) for row in asked], [None] * len(asked), *nothing())
+        return cls._of(services, features, [row.question for row in asked], annotations, None)
+
+    @classmethod
+    def of_live(cls, services: Services, store: Store) -> "Answering":
+        """The head with the live adapter, fitted on the features that the run has kept."""
+        with store.read() as session:
+            project = projects.get(session, PROJECT)
+            (adapter,) = versions.adapters_beside_head(session, project, project.live_number).values()
+            annotations = list(session.query(Annotation).order_by(Annotation.id))
+            rows = task_features.read(session, PROJECT, "number", [row.task_id or 0 for row in annotations])
+        asked = [prepare(services, annotation.task_data).question for annotation in annotations]
+        for annotation, question in zip(annotations, asked, strict=True):
+            digest = task_features.question_digest(FeaturesInput.of(question), adapter)
+            assert rows[annotation.task_id or 0].question == digest, "the light worker need not ask for them"
+        features = [task_features.as_features(rows[annotation.task_id or 0]) for annotation in annotations]
+        return cls._of(services, features, asked, annotations, adapter)
+
+    @classmethod
+    def _of(
+        cls, services: Services, features: Any, questions: Any, annotations: list[Annotation], adapter: str | None
+    ) -> "Answering":
+        family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, services.settings)
+        bank = AdapterBank(family, services.adapter_folders, 10**9)
+        (binding,) = bind(DIGITS_CONFIG).bindings
+        targets = [
+            binding.target(annotation.result or [], annotation.task_data or {}) for annotation in annotations
+        ]
+        head = fit_head(
+            [Example.of(*row) for row in zip(questions, features, targets, strict=True)], features[0].space
+        )
+        asked = [
+            family.with_head(prepare(services, data), head, adapter, bank) for data, _ in COURSE.test[:TESTED]
+        ]
+        outputs = family.predict(asked, [adapter] * len(asked), bank, FeatureCache({TEXTS: 10**6}))
+        truths = [DIGIT_NAMES.index(label) for _, label in COURSE.test[:TESTED]]
+        probabilities = np.array([output.probabilities for output in outputs])
+        losses = -np.log(probabilities[np.arange(TESTED), truths])
+        return cls(float((probabilities.argmax(1) == truths).mean()), float(losses.mean()))
+
+
+def prepare(services: Services, data: Any) -> Any:
+    (binding,) = bind(DIGITS_CONFIG).bindings
+    return services.family(DualEncoder).prepare(binding.model_input(data), services.fetcher.fetch)
+
+
+def nothing() -> tuple[NoBatchAdapters, FeatureCache]:
+    return NoBatchAdapters(), FeatureCache({})

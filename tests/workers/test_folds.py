@@ -1,0 +1,44 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from workers.folds import FOLDS, make_folds, near_duplicates
+
+
+def test_each_tested_example_is_tested_once_and_never_learned_from_in_its_fold() -> None:
+    folds = make_folds(range(20), [index % 2 for index in range(20)], range(5, 20))
+    assert sorted(index for fold in folds for index in fold.tested) == list(range(5, 20))
+    for fold in folds:
+        assert sorted([*fold.train, *fold.tested]) == list(range(20)), "others are learned from in every fold"
+
+
+def test_each_fold_tests_about_equally_many_of_each_class() -> None:
+    classes = ["common"] * 60 + ["rare"] * 6
+    folds = make_folds(range(66), classes, range(66))
+    counts = [Counter(classes[index] for index in fold.tested) for fold in folds]
+    assert counts == [{"common": 20, "rare": 2}] * FOLDS
+
+
+def test_near_duplicates_are_tested_together_and_nothing_like_them_is_learned() -> None:
+    generator = np.random.default_rng(0)
+    templates = generator.normal(size=(10, 8))
+    features = np.repeat(templates, 6, axis=0) + 0.01 * generator.normal(size=(60, 8))
+    groups = near_duplicates(features.astype(np.float32))
+    assert groups == [6 * (index // 6) for index in range(60)]
+    # The first of each template was learned by the live adapter, and is not tested.
+    tested = [index for index in range(60) if index % 6]
+    for fold in make_folds(groups, [0] * 60, tested):
+        assert {groups[index] for index in fold.train}.isdisjoint(groups[index] for index in fold.tested)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-6])
+def test_features_that_are_all_alike_are_still_divided(spread: float) -> None:
+    """A chain in which each is near the next, or a base model that sees no difference at all."""
+    features = 1 + spread * np.linspace(0, 1, 200)[:, None].repeat(4, 1)
+    groups = near_duplicates(features.astype(np.float32))
+    assert len(make_folds(groups, [0] * 200, range(200))) == FOLDS
+
+
+def test_one_group_makes_one_fold() -> None:
+    assert len(make_folds([0, 0, 0], ["a", "b", "a"], [0, 1, 2])) == 1

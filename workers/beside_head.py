@@ -1,0 +1,290 @@
+"""Makes the candidate of a control tag that a fitted head answers: LoRA on the towers that read the contents.
+
+The head is then fitted on the features of base model and adapter, side by side. What decides is the whole
+procedure (train, then fit), cross-validated against what answers now, so every annotated task is learned from.
+What answers now is the head alone, or the head with the live adapter. A live adapter has learned from old tasks;
+then only new ones can tell. Several ways to train are tried on the first fold, and the best of them on the others.
+
+docs/decisions/0023 has the reasons and figures.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from peft import PeftModel
+
+from lorabel.contracts import Contract, Input, LabelScores
+from lorabel.families.base import Family
+from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.encoders.heads.head_answers import answer_with_head
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.feature_contracts import Features
+from lorabel.problems.base import Problem
+from lorabel.settings import Settings
+from workers import evaluate, launch, lora
+from workers.acceptance import Judgement, judge_beside_head
+from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
+from workers.examples import PreparedExample, TrainingExample, TrainingPlan
+from workers.folds import FOLDS, Fold, make_folds, near_duplicates
+from workers.reading import Limits, Reading, read
+from workers.services import Services
+
+log = logging.getLogger(__name__)
+
+# The rates that are tried, as shares of LEARNING_RATE.
+SMALL_STEPS, LARGE_STEPS = 0.1, 2.0
+# Steps and examples per step of a training. Twice as many were no better; docs/decisions/0023 has figures.
+STEPS, BATCH = 40, 32
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """The examples of a run, with what the base model computes of them.
+
+    Args:
+        features: with the live adapter's beside the base model's, if there is one.
+        zero_shot: the base model's own answers.
+        tested: indices of the examples that no live adapter has learned from.
+    """
+
+    prepared: Sequence[PreparedExample]
+    features: Sequence[Features]
+    zero_shot: Sequence[LabelScores]
+    tested: Sequence[int]
+
+
+def recipe_for(family: Family, question: Input, recipe: lora.Recipe, settings: Settings) -> lora.Recipe:
+    """The recipe of a run: for a head, if fitted heads answer such questions and LORA_TOWERS is `auto`."""
+    if settings.lora_towers != "auto" or not family.content_layers(question):
+        return recipe
+    return replace(recipe, is_for_head=True, steps=min(STEPS, recipe.steps), batch=min(BATCH, recipe.batch))
+
+
+def make_candidate_beside_head(
+    services: Services,
+    problem: Problem,
+    family: Family,
+    plan: TrainingPlan,
+    context: TrainingContext,
+    recipe: lora.Recipe,
+    folder: Path,
+    on_step: Callable[[lora.Progress], None],
+) -> Attempt:
+    """Train on the plan's examples that can be read, and save the adapter into `folder` if it is accepted."""
+    settings = services.settings
+    training_examples = [*plan.train, *plan.held_out]
+    if len(training_examples) < settings.lora_min_tasks and context.needs_new:
+        return Attempt(
+            None,
+            plan.skipped,
+            decision=f"the head answers; LoRA begins at {settings.lora_min_tasks} tasks (LORA_MIN_TASKS), "
+            f"{len(training_examples)} are annotated",
+        )
+    new, old = _read(services, family, training_examples, context)
+    attempt = Attempt(None, {**plan.skipped, **new.unreadable, **old.unreadable}, new.left)
+    if not new.prepared and context.needs_new:
+        return attempt
+    starts = _starts(context.live, recipe)
+    trainings = len(starts) + FOLDS
+    seconds = settings.lora_max_seconds / trainings
+    procedure = _Procedure(services, problem, family, context, seconds, _counted(on_step, trainings))
+    examples = procedure.describe([*new.prepared, *old.prepared], recipe)
+    matrix = np.stack([example.features.mean(0) for example in _to_fit(examples.prepared, examples.features)])
+    classes = [example.training_example.label_class for example in examples.prepared]
+    folds = make_folds(near_duplicates(matrix), classes, examples.tested)
+    if len(set(classes)) < 2 or len(folds) < 2:
+        return replace(attempt, decision=_too_little(len(examples.tested), len(set(classes))))
+    judgement, start = procedure.choose(examples, folds, starts)
+    attempt = replace(attempt, judgement=judgement)
+    if not judgement.is_accepted:
+        return attempt
+    features: list[Features] = []
+
+    def keep(model: PeftModel) -> None:
+        save_adapter(model, folder)
+        features.extend(evaluate.features(family, examples.prepared, settings.max_batch))
+
+    loss = procedure.train(examples.prepared, start, keep)
+    learned = [example.training_example for example in examples.prepared]
+    candidate = Candidate(
+        judgement,
+        None,
+        family.name,
+        family.source,
+        loss,
+        [annotation_id for example in learned for annotation_id in example.annotation_ids],
+        frozenset(example.task_id for example in learned),
+        is_beside_head=True,
+        features=list(zip(learned, features, strict=True)),
+    )
+    return replace(attempt, candidate=candidate)
+
+
+def _starts(live: Path | None, recipe: lora.Recipe) -> "list[_Start]":
+    """The ways to train that are tried. A strong base model needs small steps, a weak one large ones."""
+    small, large = (
+        replace(recipe, learning_rate=share * recipe.learning_rate) for share in (SMALL_STEPS, LARGE_STEPS)
+    )
+    anew = [_Start(f"begun anew at rate {way.learning_rate:g}", None, way) for way in (small, large)]
+    return anew if live is None else [_Start("continued from live", live, small), *anew]
+
+
+def _read(
+    services: Services, family: Family, examples: Sequence[TrainingExample], context: TrainingContext
+) -> tuple[Reading, Reading]:
+    """Read the new and the old examples; each kind gets its share of the limits."""
+    limits = Limits.of(services.settings)
+
+    def read_kind(is_new: bool) -> Reading:
+        kind = [example for example in examples if example.is_new == is_new]
+        share = limits.share(len(kind) / max(1, len(examples)))
+        return read(kind, family, context.resolve, services.fetcher.fetch, list, share)
+
+    return read_kind(True), read_kind(False)
+
+
+def _too_little(tested: int, classes: int) -> str:
+    if classes < 2:
+        return "the head answers; all annotations are of one class, so there is nothing to tell apart"
+    return f"the head answers; {tested} tasks are too few to tell whether LoRA is better"
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A way to train.
+
+    Args:
+        name: for decisions.
+        adapter: the folder of the adapter to go on from; None to begin anew.
+    """
+
+    name: str
+    adapter: Path | None
+    recipe: lora.Recipe
+
+
+@dataclass(frozen=True)
+class _Procedure:
+    """To train LoRA on some examples, and then to fit the head on their features.
+
+    Args:
+        max_seconds: of one training.
+    """
+
+    services: Services
+    problem: Problem
+    family: Family
+    context: TrainingContext
+    max_seconds: float
+    on_step: Callable[[lora.Progress], None]
+
+    def describe(self, prepared: Sequence[PreparedExample], recipe: lora.Recipe) -> _Examples:
+        """Compute what the base model says about the examples, and what answers now."""
+        question, batch = prepared[0].training_example.question, self.services.settings.max_batch
+        with lora.adapted(self.family, question, self.context.live, recipe) as model:
+            with model.disable_adapter():
+                zero_shot = evaluate.predict(self.family, prepared, batch)
+            with lora.with_live(model):
+                features = evaluate.features(self.family, prepared, batch)
+        has_live = self.context.live is not None
+        tested = [
+            index for index, example in enumerate(prepared) if example.training_example.is_new or not has_live
+        ]
+        return _Examples(prepared, features, cast(list[LabelScores], zero_shot), tested)
+
+    def choose(
+        self, examples: _Examples, folds: Sequence[Fold], starts: "Sequence[_Start]"
+    ) -> "tuple[Judgement, _Start]":
+        """Choose a start on the first fold, and cross-validate it on all folds against what answers now.
+
+        If it is worse on the first fold by more than a standard error, the other folds are not computed.
+        """
+        first, others = folds[:1], folds[1:]
+        tried = {start.name: self._adapted_features(examples, first[0], start) for start in starts}
+        judgements = {start.name: self._judge(examples, first, [tried[start.name]], start) for start in starts}
+        best = min(starts, key=lambda start: judgements[start.name].candidate.values["log_loss"])
+        if judgements[best.name].is_surely_worse:
+            return judgements[best.name], best
+        features = [tried[best.name], *(self._adapted_features(examples, fold, best) for fold in others)]
+        return self._judge(examples, folds, features, best), best
+
+    def train(self, prepared: Sequence[PreparedExample], start: _Start, use: Callable[[PeftModel], None]) -> float:
+        """Train on the examples, and call `use` with the model. Returns the loss."""
+        question, settings = prepared[0].training_example.question, self.services.settings
+        recipe = replace(start.recipe, max_seconds=self.max_seconds)
+        with lora.adapted(self.family, question, start.adapter, recipe) as model:
+            loss = launch.fine_tune(settings, self.family, model, prepared, recipe, self.on_step)
+            use(model)
+        return loss
+
+    def _adapted_features(self, examples: _Examples, fold: Fold, start: _Start) -> list[Features]:
+        """The features of all examples with an adapter that was trained on those that the fold learns from."""
+        features: list[Features] = []
+
+        def compute(_: PeftModel) -> None:
+            features.extend(evaluate.features(self.family, examples.prepared, self.services.settings.max_batch))
+
+        self.train([examples.prepared[index] for index in fold.train], start, compute)
+        return features
+
+    def _judge(
+        self, examples: _Examples, folds: Sequence[Fold], features: Sequence[Sequence[Features]], start: _Start
+    ) -> Judgement:
+        """Compare the procedure with what answers now, on what these folds test.
+
+        Args:
+            features: for each fold, those of all examples.
+        """
+        targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
+        outputs = self._outputs(examples, folds, features)
+        now = self._outputs(examples, folds, [examples.features] * len(folds))
+        name = "the head" if self.context.live is None else "live"
+        judgement = judge_beside_head(self.problem, targets, outputs, now, name)
+        return replace(judgement, decision=f"{judgement.decision}; {start.name}")
+
+    def _outputs(
+        self, examples: _Examples, folds: Sequence[Fold], features_by_fold: Sequence[Sequence[Features]]
+    ) -> list[Contract]:
+        """The answers to the tested examples, fold after fold, each by a head that was fitted without its fold."""
+        outputs: list[Contract] = []
+        for fold, features in zip(folds, features_by_fold, strict=True):
+            to_fit = _to_fit(examples.prepared, features)
+            head = fit_head([to_fit[index] for index in fold.train], features[0].space)
+            outputs += [self._answer(head, to_fit[index], examples.zero_shot[index]) for index in fold.tested]
+        return outputs
+
+    def _answer(self, head: LinearHead | None, example: Example, zero_shot: LabelScores) -> Contract:
+        """The answer of the head; without a head that of the base model, as it is shown."""
+        if head is None:
+            answer: Contract = self.problem.calibrated(zero_shot, self.problem.default_temperature(zero_shot))
+            return answer
+        return answer_with_head(head, example.question, example.features, example.logits, zero_shot.temperature)
+
+
+def _to_fit(prepared: Sequence[PreparedExample], features: Sequence[Features]) -> list[Example]:
+    """The examples as `fit_head` takes them."""
+    return [
+        Example.of(example.training_example.question, example_features, example.target)
+        for example, example_features in zip(prepared, features, strict=True)
+    ]
+
+
+def _counted(on_step: Callable[[lora.Progress], None], trainings: int) -> Callable[[lora.Progress], None]:
+    """A callback that reports the steps of several trainings as those of one."""
+    begun = 0
+
+    def report(progress: lora.Progress) -> None:
+        nonlocal begun
+        begun += progress.step == 1
+        steps_before = (begun - 1) * progress.steps
+        step_s = progress.seconds_left / max(1, progress.steps - progress.step)
+        seconds_left = progress.seconds_left + (trainings - begun) * progress.steps * step_s
+        on_step(
+            lora.Progress(steps_before + progress.step, trainings * progress.steps, progress.loss, seconds_left)
+        )
+
+    return report

@@ -1,0 +1,88 @@
+"""The folds of cross-validation for examples of one control tag: balanced by class, near duplicates together.
+
+Near duplicates in different folds would let a procedure that learns by heart look better than it is.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDS = 3
+# Two examples are near duplicates if their squared distance is below this share of the mean squared distance.
+NEAR = 0.05
+# No group may have more than this share of the examples; the limit of the distance is halved until none has.
+LARGEST_GROUP = 1 / 6
+MOST_HALVINGS = 10
+
+
+class Fold(NamedTuple):
+    """Indices of examples: those to learn from, and those to test."""
+
+    train: list[int]
+    tested: list[int]
+
+
+def make_folds(groups: Sequence[int], classes: Sequence[Hashable], tested: Collection[int]) -> list[Fold]:
+    """Divide examples into up to FOLDS folds.
+
+    Args:
+        groups: of each example; see `near_duplicates`. Examples of a group are tested in the same fold.
+        classes: of each example; each fold gets about equally many of each class to test.
+        tested: indices of the examples that are tested, each in exactly one fold. The others are learned from in
+            every fold, except those of groups that the fold tests.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(tested):
+        members[groups[index]].append(index)
+    by_fold: list[list[int]] = [[] for _ in range(min(FOLDS, len(members)))]
+    counts: list[Counter[Hashable]] = [Counter() for _ in by_fold]
+    # The largest groups first, because they are the hardest to balance.
+    for group in sorted(members, key=lambda group: (-len(members[group]), members[group][0])):
+        group_classes = [classes[index] for index in members[group]]
+
+        def load(fold: int, group_classes: Sequence[Hashable] = group_classes) -> tuple[int, int]:
+            return sum(counts[fold][label_class] for label_class in group_classes), len(by_fold[fold])
+
+        fold = min(range(len(by_fold)), key=load)
+        by_fold[fold] += members[group]
+        counts[fold].update(group_classes)
+    folds = []
+    for indices in by_fold:
+        tested_groups = {groups[index] for index in indices}
+        train = [index for index, group in enumerate(groups) if group not in tested_groups]
+        folds.append(Fold(train, sorted(indices)))
+    return folds
+
+
+def near_duplicates(features: NDArray[np.float32]) -> list[int]:
+    """Return the group of each example, a number: near duplicates, and theirs, have the same.
+
+    Args:
+        features: (examples, dim).
+    """
+    squares = (features**2).sum(1)
+    distances = np.maximum(squares[:, None] + squares[None] - 2 * features @ features.T, 0.0)
+    limit = NEAR * float(distances.mean())
+    groups = _components(distances < limit)
+    for _ in range(MOST_HALVINGS):
+        if max(Counter(groups).values()) <= max(2, LARGEST_GROUP * len(groups)):
+            break
+        limit /= 2
+        groups = _components(distances < limit)
+    return groups
+
+
+def _components(is_near: NDArray[np.bool_]) -> list[int]:
+    """The connected component of each example, named by its first example."""
+    groups = [-1] * len(is_near)
+    for first in range(len(is_near)):
+        waiting = [first] if groups[first] < 0 else []
+        while waiting:
+            index = waiting.pop()
+            if groups[index] < 0:
+                groups[index] = first
+                waiting += [int(other) for other in np.flatnonzero(is_near[index]) if groups[other] < 0]
+    return groups
