@@ -53,7 +53,7 @@ class Recipe:
         precision: `float32` or `bfloat16`, of the forward pass.
         is_for_head: whether LoRA goes on the towers of the contents, and learns features for a fitted head. Else
             it goes on `Family.trained_layers`, and learns the answers.
-        max_seconds: training ends after so many seconds.
+        max_seconds: training ends after so many seconds; None for no limit.
     """
 
     rank: int
@@ -64,7 +64,12 @@ class Recipe:
     seed: int
     precision: str
     is_for_head: bool = False
-    max_seconds: float = math.inf
+    max_seconds: float | None = None
+
+    @property
+    def limit_s(self) -> float:
+        """`max_seconds`, or infinity. The field itself is stored as JSON, which has no infinity."""
+        return math.inf if self.max_seconds is None else self.max_seconds
 
     @classmethod
     def from_settings(cls, settings: Settings, precision: str) -> "Recipe":
@@ -256,11 +261,11 @@ def fine_tune(
             )
         schedule.step()
         loss = step_loss if step == 1 else SMOOTHING * loss + (1 - SMOOTHING) * step_loss
-        seconds_left = min(elapsed_s / step * (recipe.steps - step), max(0.0, recipe.max_seconds - elapsed_s))
+        seconds_left = min(elapsed_s / step * (recipe.steps - step), max(0.0, recipe.limit_s - elapsed_s))
         on_step(Progress(step, recipe.steps, loss, seconds_left))
         if loss < 0.99 * best:
             best, best_step = loss, step
-        if loss < LEARNED_LOSS or step - best_step >= recipe.patience or elapsed_s >= recipe.max_seconds:
+        if loss < LEARNED_LOSS or step - best_step >= recipe.patience or elapsed_s >= recipe.limit_s:
             break
     accelerator.end_training()
     return loss
@@ -331,7 +336,7 @@ def balance(classes: Sequence[Hashable]) -> list[float]:
 
 def _rate(step: int, recipe: Recipe, elapsed_s: float) -> float:
     """The factor of the learning rate: a warm-up of WARMUP_STEPS, then linear to 0 at the last step or second."""
-    done = min(1.0, max(step / recipe.steps, elapsed_s / recipe.max_seconds))
+    done = min(1.0, max(step / recipe.steps, elapsed_s / recipe.limit_s))
     return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - done)
 
 

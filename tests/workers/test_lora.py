@@ -1,7 +1,7 @@
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +253,9 @@ def test_the_active_adapter_is_left_out_where_the_base_model_is_asked_for(
     both_rows, base_rows = (np.frombuffer(base64.b64decode(features.float16), "<f2") for features in (both, base))
     np.testing.assert_allclose(both_rows[:32], base_rows, atol=1e-3)
     assert np.abs(both_rows[32:] - base_rows).max() > 0.01
+
+
+def test_a_recipe_can_be_stored_in_every_database() -> None:
+    """PostgreSQL's JSON knows no infinity, and SQLite's takes it."""
+    recipe = lora.Recipe.from_settings(Settings(), "float32")
+    assert json.loads(json.dumps(asdict(recipe), allow_nan=False)) == asdict(recipe)

@@ -28,6 +28,7 @@ def services(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) 
         "precision": "float32",
         "model_server_url": "http://127.0.0.1:9",
         "tracker": "tensorboard",
+        "lora_towers": "text",
         "train_steps": 2,
         "evaluate_min_tasks": 1,
     }
