@@ -139,6 +139,7 @@ def deployment(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactor
         "LABEL_STUDIO_PASSWORD": "only-in-tests-1",
         "BASIC_AUTH_USER": AUTH[0],
         "BASIC_AUTH_PASS": AUTH[1],
+        "LORA_TOWERS": "text",
         "MODEL_DUAL_ENCODER": _tiny_model(data / "model"),
     }
     services = interpolate(read(COMPOSE)["services"], variables)
