@@ -8,8 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import Content, Input, LabelsInput, RankingInput, RatingInput, SpansInput
@@ -17,6 +18,7 @@ from lorabel.database import project_heads, task_features
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
+from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import FeaturesInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig
@@ -26,8 +28,10 @@ from workers.examples import TrainingExample, make_examples
 HEADED = (LabelsInput, RatingInput, RankingInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
-# Most texts that a head for spans learns from: a text has features for each of its words, hundreds of kB.
+# Most texts, and words of all texts, that a head for spans learns from: each word has features of some kB. Without
+# the limit of words, a hundred texts of 1000 words would take gigabytes, and minutes after each annotation.
 MOST_TEXTS = 300
+MOST_WORDS = 10_000
 
 # Of a task in memory, without its features.
 BYTES_PER_TASK = 2000
@@ -62,6 +66,12 @@ class AnnotatedTask:
     space: str = ""
     written_at: datetime | None = None
     example: Example | None = None
+
+    @cached_property
+    def words(self) -> int:
+        """The words of the text, which the question for spans is about."""
+        question = self.question or (self.example.question if self.example else None)
+        return 0 if question is None else len(find_words(question.contents[0].text or ""))
 
     @property
     def is_usable(self) -> bool:
@@ -134,7 +144,10 @@ class AnnotatedTasks:
         counts = Counter(task.labels for task in usable.values())
         labels = min(counts, key=lambda value: (-counts[value], value), default="")
         same = {task_id: task for task_id, task in usable.items() if task.labels == labels}
-        return dict(sorted(_newest_balanced(same, most).items()))
+        chosen = _newest_balanced(same, most)
+        if problem.input_type is SpansInput:
+            chosen = _with_few_words(chosen)
+        return dict(sorted(chosen.items()))
 
     def keep(self, from_name: str, tasks: Mapping[int, AnnotatedTask]) -> None:
         """Keep tasks that have got their features."""
@@ -164,15 +177,17 @@ def _usable(project: Project) -> tuple[object, ...]:
 
 def _states(session: Session, project: Project, most: int) -> dict[int, State]:
     """Task id -> the state of its annotations, of the newest annotations by Label Studio's times."""
-    columns = (Annotation.id, Annotation.task_id, Annotation.times_applied, Annotation.received_at)
-    newest: Select[int, int | None, int, datetime] = select(*columns).where(*_usable(project))  # type: ignore[arg-type]
+    columns = (Annotation.id, Annotation.task_id, Annotation.times_applied)
+    newest: Select[int, int | None, int] = select(*columns).where(*_usable(project))  # type: ignore[arg-type]
     restored = project_heads.restored_annotation_ids(session, project)
     since = project.heads_restored_at
+    if restored is not None and since is not None:
+        # In the query, so that what came between does not use up the limit.
+        newest = newest.where(or_(Annotation.id.in_(restored), Annotation.received_at > since))
     states: dict[int, list[tuple[int, int]]] = defaultdict(list)
     ordered = newest.order_by(Annotation.updated_at.desc(), Annotation.id.desc()).limit(most)
-    for annotation_id, task_id, times_applied, received_at in session.execute(ordered):
-        if restored is None or since is None or annotation_id in restored or received_at > since:
-            states[task_id or 0].append((annotation_id, times_applied))
+    for annotation_id, task_id, times_applied in session.execute(ordered):
+        states[task_id or 0].append((annotation_id, times_applied))
     return {task_id: tuple(sorted(state)) for task_id, state in states.items()}
 
 
@@ -213,3 +228,14 @@ def _newest_balanced(tasks: Mapping[int, AnnotatedTask], most: int) -> dict[int,
             if members:
                 chosen.append(members.pop())
     return {task_id: tasks[task_id] for task_id in chosen[:most]}
+
+
+def _with_few_words(tasks: Mapping[int, AnnotatedTask]) -> dict[int, AnnotatedTask]:
+    """The newest texts that have MOST_WORDS words together. A text that has more alone is left out."""
+    chosen: dict[int, AnnotatedTask] = {}
+    left = MOST_WORDS
+    for task_id, task in sorted(tasks.items(), key=lambda item: (-max(item[1].annotation_ids), item[0])):
+        if task.words <= left:
+            chosen[task_id] = task
+            left -= task.words
+    return chosen

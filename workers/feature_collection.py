@@ -4,11 +4,13 @@ The model server mostly remembers them, since the tasks were predicted a moment 
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from lorabel.contracts import Input
 from lorabel.database import task_features
@@ -37,7 +39,8 @@ class Collected:
     """The tasks of a control tag that have features.
 
     Attributes:
-        tasks: sorted by task id; each has an `example`. Their features are of one space.
+        tasks: sorted by task id; each has an `example`. Their features are of one space. If the tasks go to
+            several families, as rankings of texts and of pictures do, they are those of the largest part.
         is_complete: whether every task has features, or cannot be read.
         computed: how many tasks the model server has just answered about.
     """
@@ -70,8 +73,8 @@ def collect_features(
         task_id: row for task_id, row in rows.items() if task_features.is_usable(row, without[task_id].digest, at)
     }
     known = {task_id: without[task_id].with_row(row) for task_id, row in rows.items()}
-    space = _space(tasks | known)
-    missing = [task_id for task_id in without if task_id not in rows or rows[task_id].space not in ("", space)]
+    spaces = _spaces(tasks | known)
+    missing = [task_id for task_id in without if task_id not in rows or rows[task_id].space not in ("", *spaces)]
     # The newest first: what was annotated last was predicted last, so its features are still in memory.
     asked = sorted(missing, reverse=True)[:MOST_ASKED]
     adapter = annotated.adapters.get(tag)
@@ -81,20 +84,23 @@ def collect_features(
     known |= {row.task_id: without[row.task_id].with_row(row) for row in written}
     annotated.keep(tag, known)
     tasks |= known
-    space = _space(tasks)
-    outdated = [task_id for task_id, task in tasks.items() if task.example is not None and task.space != space]
+    spaces = _spaces(tasks)
+    with_features = {task_id: task for task_id, task in tasks.items() if task.example is not None}
+    outdated = [task_id for task_id, task in with_features.items() if task.space not in spaces]
     annotated.forget(tag, outdated)
+    counts = Counter(task.space for task in with_features.values() if task.space in spaces)
+    space = max(counts, key=lambda space: (counts[space], space), default="")
     return Collected(
-        [task for task in tasks.values() if task.example is not None and task.space == space],
+        [task for task in with_features.values() if task.space == space],
         is_complete=not outdated and len(answers) == len(missing),
         computed=len(answers),
     )
 
 
-def _space(tasks: Mapping[int, AnnotatedTask]) -> str:
-    """The space of the newest features: the base model may have been changed."""
-    spaces = [(task.written_at, task.space) for task in tasks.values() if task.written_at is not None]
-    return max(spaces)[1] if spaces else ""
+def _spaces(tasks: Mapping[int, AnnotatedTask]) -> set[str]:
+    """The space of each family's newest features: the base model of a family may have been changed."""
+    dated = sorted((task.written_at, task.space) for task in tasks.values() if task.written_at is not None)
+    return set({space.partition(" ")[0]: space for _, space in dated}.values())
 
 
 def _ask(
@@ -109,7 +115,8 @@ def _ask(
             continue
         try:
             resolved = with_resolved_media(FeaturesInput.of(question), resolve)
-        except UnreadableError as error:
+            resolved.model_dump_json()  # fails for half a surrogate pair, which no request can carry
+        except (UnreadableError, PydanticSerializationError) as error:
             answers[task_id] = cut(str(error))
         else:
             rows[task_id] = PredictRow(kind=resolved.kind, input=resolved.model_dump(mode="json"), adapter=adapter)

@@ -1,6 +1,7 @@
 """Rows of what heads are fitted on: the features of annotated tasks, and the base model's logits."""
 
 import base64
+import json
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,12 +27,12 @@ def question_digest(question: Input, adapter: str | None) -> str:
     Args:
         adapter: the adapter that it is asked with.
     """
-    return digest(f"{question.model_dump_json()}{adapter or ''}".encode())
+    return digest(f"{_as_json(question)}{adapter or ''}".encode())
 
 
 def labels_digest(question: Input) -> str:
     """Digest of everything in a question for features but its contents."""
-    return digest(question.model_dump_json(exclude={"contents"}).encode())
+    return digest(_as_json(question, exclude={"contents"}).encode())
 
 
 def read(session: Session, project_id: int, from_name: str, task_ids: Collection[int]) -> dict[int, TaskFeatures]:
@@ -113,9 +114,19 @@ def delete_all(session: Session, project_id: int, *, except_tags: Iterable[str] 
     )
 
 
+def _as_json(question: Input, **options: Any) -> str:
+    """ASCII: a text of a task may have half a surrogate pair, as of an emoji that was cut."""
+    return json.dumps(question.model_dump(mode="json", **options))
+
+
+def _storable(reason: str) -> str:
+    """A text that every database can store: PostgreSQL stores neither lone surrogates nor zero bytes."""
+    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 def _columns(answer: Features | str) -> dict[str, Any]:
     if isinstance(answer, str):
-        return {"space": "", "dim": 0, "features": b"", "logits": b"", "reason": answer}
+        return {"space": "", "dim": 0, "features": b"", "logits": b"", "reason": _storable(answer)}
     return {
         "space": answer.space,
         "dim": answer.dim,

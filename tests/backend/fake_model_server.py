@@ -7,7 +7,7 @@ with `broken` in its address can never be read.
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,8 +60,8 @@ class FakeModelServer:
         outputs: outputs by a part of the picture's address, instead of the usual output.
         featured: the questions for features.
         space: the space of the embeddings and of the features.
-        text_space: the space of questions that are about texts only and compared with texts only, as if another
-            family answered them; None if it is `space`.
+        text_space: the space of questions that are about texts only and compared with texts only, and of their
+            features, as if another family answered them; None if it is `space`.
         families: the families that are loaded.
     """
 
@@ -111,15 +111,19 @@ class FakeModelServer:
             return RowResult(error=RowError(reason="no picture", is_permanent="broken" in shown))
         vector = np.array([0.1, *(float(axis in shown) for axis in AXES)])
         float16 = (vector / np.linalg.norm(vector)).astype("<f2").tobytes()
-        space = self.text_space if self.text_space and question.modalities == {Modality.TEXT} else self.space
+        space = self._space(question.modalities)
         embedding = Embedding(space=space, float16=base64.b64encode(float16).decode())
         return RowResult(output=embedding.model_dump())
+
+    def _space(self, modalities: Collection[Modality]) -> str:
+        return self.text_space if self.text_space and set(modalities) == {Modality.TEXT} else self.space
 
     def features(self, row: PredictRow) -> Features:
         """For each content, or word, those of `embedding`, and a little that depends on all that it shows.
 
         With an adapter, every dimension comes twice, as if the adapter changed nothing.
         """
+        space = self.space
         if row.kind == SpanFeaturesInput.kind:
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
@@ -131,9 +135,10 @@ class FakeModelServer:
                 for content in question.contents
             ]
             logits = np.log(_scores(parts[0], [texts[0] for texts in question.labels]))
+            space = self._space(question.modalities)
         vectors = np.tile(np.stack([_vector(part) for part in parts]), 2 if row.adapter else 1).astype("<f2")
         return Features(
-            space=space_with(self.space, row.adapter),
+            space=space_with(space, row.adapter),
             dim=vectors.shape[1],
             float16=base64.b64encode(vectors.tobytes()).decode(),
             logits=tuple(logits.tolist()),

@@ -1,0 +1,71 @@
+"""Which tasks a head learns from, where some cannot be learned together, or there are too many."""
+
+from typing import Any
+
+import pytest
+
+from lorabel.database import project_heads, task_features
+from lorabel.database.adapter_folders import HEAD_FILE, heads_folder
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.labeling import regions
+from tests.backend.fake_model_server import FakeModelServer
+from tests.workers.events import PROJECT, put
+from tests.workers.test_head_fitting import COLOURS, fit, fitter_of, is_due, project, submitted
+from tests.workers.test_head_versions import services as services
+from workers import annotated_tasks
+from workers.collect import apply_pending
+from workers.services import Services
+
+
+def test_tasks_that_go_to_two_families_are_computed_once_and_the_larger_part_is_learned(
+    services: Services, model_server: FakeModelServer
+) -> None:
+    """Some lists to be ranked have pictures, others have texts only."""
+    model_server.space, model_server.text_space = "pictures one", "texts one"
+    put(services.store, *(ranked(number, has_picture=number < 5) for number in range(1, 13)))
+    apply_pending(services.store)
+    turns = 1
+    while fitter_of(services).fit_due() and turns < 10:
+        turns += 1
+    assert turns == 1 and not is_due(services)
+    assert len(model_server.featured) == 12
+    file = (services.adapter_folders.root / heads_folder(PROJECT, 1) / "rank" / HEAD_FILE).read_bytes()
+    assert LinearHead.from_bytes(file).space == "texts one"
+
+
+def ranked(number: int, *, has_picture: bool) -> dict[str, Any]:
+    """Of two items the red one is first."""
+    body = submitted(number, "")
+    body["project"]["label_config"] = (
+        '<View><List name="items" value="$items"/><Ranker name="rank" toName="items"/></View>'
+    )
+    picture = {"html": f'<img src="http://pictures.test/{number}.png"/>'} if has_picture else {}
+    items = [{"id": colour, "body": f"{colour} {number}", **picture} for colour in COLOURS]
+    body["task"]["data"] = {"items": items[:: 1 if number % 2 else -1]}
+    body["annotation"]["result"] = [regions.ranker("rank", "items", {"rank": list(COLOURS)})]
+    return body
+
+
+def test_long_texts_do_not_fill_the_memory(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotated_tasks, "MOST_WORDS", 100)
+    bodies = []
+    for number, words in enumerate((40, 101, 40, 40), start=1):
+        body = submitted(number, "")
+        body["project"]["label_config"] = (
+            '<View><Labels name="word" toName="text"><Label value="red"/></Labels>'
+            '<Text name="text" value="$text"/></View>'
+        )
+        body["task"]["data"] = {"text": " ".join([f"red{number}", *["word"] * (words - 1)])}
+        body["annotation"]["result"] = [regions.labels("word", "text", "labels", {"start": 0, "end": 4}, ["red"])]
+        bodies.append(body)
+    fit(services, *bodies)
+    with services.store.read() as session:
+        assert project_heads.of_project(session, PROJECT)["word"].annotation_ids == [3, 4]
+        assert task_features.read(session, PROJECT, "word", range(9)).keys() == {3, 4}
+
+
+def test_half_an_emoji_in_one_task_leaves_the_others_their_head(services: Services) -> None:
+    body = submitted(9, "red")
+    body["task"]["data"] = {"image": "http://pictures.test/broken\ud83d\0.png"}
+    fit(services, submitted(1, "red"), submitted(2, "blue"), body)
+    assert project(services).served_version == "p1.v0.h1" and not is_due(services)
