@@ -11,6 +11,9 @@ from lorabel.database.project_keys import LabelStudioId
 
 Json = dict[str, Any]
 
+# What the heads of a project read of its newest annotations.
+NEWEST_COLUMNS = ("project_id", "updated_at", "id", "task_id", "times_applied", "received_at")
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A timezone-aware time in UTC. SQLite stores no timezone, so it is added when a row is read."""

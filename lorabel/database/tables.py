@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lorabel.database.base_table import Json, index_of_usable, own_id
+from lorabel.database.base_table import NEWEST_COLUMNS, Json, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
 from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex
 from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
@@ -181,6 +181,7 @@ class Annotation(Table):
 
     __table_args__ = (
         Index("annotation_task", "project_id", "task_id"),
+        index_of_usable("annotation_newest", NEWEST_COLUMNS, "task_id IS NOT NULL"),
         index_of_usable("annotation_new", ("project_id", "tries", "received_at", "id"), "run_id IS NULL"),
         index_of_usable("annotation_learned", ("project_id", "id", "task_id"), "run_id IS NOT NULL"),
     )
