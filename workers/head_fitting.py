@@ -114,12 +114,14 @@ class HeadFitter:
 
 def fit_forever(services: Services, stop: threading.Event) -> None:
     """Fit what is due whenever `services.heads_wanted` is set, until `stop` is set."""
-    fitter = HeadFitter(services)
-    _refit_missing(services)
+    fitter, is_first = HeadFitter(services), True
     while not stop.is_set():
         services.heads_wanted.wait()
         services.heads_wanted.clear()
         try:
+            if is_first:
+                _refit_missing(services)
+                is_first = False
             while not stop.is_set() and fitter.fit_due():
                 """Some projects have more features to be computed than one turn may."""
         except Exception:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lorabel.database import project_heads, projects, task_features
 from lorabel.database.adapter_folders import AdapterFolders, heads_folder
@@ -289,6 +290,32 @@ def test_under_a_new_label_config_no_head_answers_until_it_is_fitted_anew(servic
     assert head_file(services) is None and project(services).served_version == "p1.v0"
     fit(services)
     assert head_file(services) is not None and project(services).served_version == "p1.v0.h2"
+
+
+def test_a_database_that_fails_when_the_worker_starts_does_not_end_its_heads(
+    services: Services, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = project_heads.list_all, iter([OperationalError("no", {}, Exception())])
+
+    def fail_once(session: Any) -> Any:
+        for error in failures:
+            raise error
+        return real(session)
+
+    monkeypatch.setattr(project_heads, "list_all", fail_once)
+    put(services.store, *HISTORY)
+    stop = threading.Event()
+    thread = threading.Thread(target=fit_forever, args=(services, stop), daemon=True)
+    thread.start()
+    for _ in range(int(WAIT_S * 10)):
+        requeue_sweep.sweep(services)
+        if not is_due(services):
+            break
+        stop.wait(0.1)
+    stop.set()
+    services.heads_wanted.set()
+    thread.join(WAIT_S)
+    assert head_file(services) == expected
 
 
 def test_heads_whose_files_are_gone_are_fitted_again_when_the_worker_starts(
