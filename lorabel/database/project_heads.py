@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.database import versions
 from lorabel.database.tables import Project, ProjectHead, now
+from lorabel.media.fetching import digest
 
 VERSION_HEADS = "heads"
 """Key of `ModelVersion.metrics`: by control tag, what the head was fitted on that is stored with the version."""
@@ -74,6 +75,7 @@ def record_of(project: Project, heads: Mapping[str, ProjectHead]) -> dict[str, A
             "adapter": head.adapter,
             "annotation_ids": head.annotation_ids,
             "fitted_at": head.fitted_at.isoformat(),
+            "label_config": _config_digest(project),
         }
         for tag, head in heads.items()
     }
@@ -100,7 +102,10 @@ def restore(session: Session, project: Project) -> None:
         for tag, record in records.items()
     }
     replace(session, project, rows, max((record["number"] for record in records.values()), default=0))
-    project.head_config, project.head_revision = project.label_config, project.annotation_revision
+    # Under another label config than that of then, the heads are fitted again on what they knew.
+    is_same_config = all(record["label_config"] == _config_digest(project) for record in records.values())
+    project.head_config = project.label_config if is_same_config else None
+    project.head_revision = project.annotation_revision
     project.heads_restored_at = now()
 
 
@@ -117,6 +122,10 @@ def restored_annotation_ids(session: Session, project: Project) -> frozenset[int
         return None
     records = _records(session, project).values()
     return frozenset(annotation_id for record in records for annotation_id in record["annotation_ids"])
+
+
+def _config_digest(project: Project) -> str:
+    return digest((project.label_config or "").encode())
 
 
 def _records(session: Session, project: Project) -> dict[str, Any]:

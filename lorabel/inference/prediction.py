@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from lorabel.contracts import Input, MediaRef, SpansInput
 from lorabel.database import project_heads, versions
 from lorabel.database.adapter_folders import tag_folder
-from lorabel.database.tables import Project, served_name
+from lorabel.database.tables import Project, ProjectHead, served_name
 from lorabel.database.task_features import labels_digest
 from lorabel.errors import UnreadableError, cut
 from lorabel.feature_contracts import FeaturesInput
@@ -89,6 +89,7 @@ class ProjectModel:
         heads = {
             from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
             for from_name, row in project_heads.answering(session, project).items()
+            if from_name not in adapters or _knows_enough(session, project, row, adapters[from_name])
         }
         name = served_name(project, number)
         return cls(project.id, name, adapters, heads, temperatures, bound, settings)
@@ -217,6 +218,17 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
         return Question(binding, data, contract, head.adapter, head.name)
     return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
+
+
+def _knows_enough(session: Session, project: Project, head: ProjectHead, adapter: str) -> bool:
+    """Whether a head learned from at least half as many annotations as the run that made an adapter.
+
+    Else the adapter knows what the head does not, for example after a rollback to a version from before there were
+    heads, or if most annotated tasks were deleted since.
+    """
+    _, number = versions.parse_name(adapter.partition("/")[0])
+    trained_on = versions.get(session, project.id, number).trained_on
+    return len(head.annotation_ids) >= len(trained_on) / 2
 
 
 def _is_late(error: UnreadableError) -> bool:

@@ -11,10 +11,11 @@ from lorabel.database.adapter_folders import HEAD_FILE
 from lorabel.database.store import Store
 from lorabel.database.tables import ModelVersion, VersionState
 from lorabel.inference import promotion
+from lorabel.inference.prediction import ProjectModel
 from lorabel.settings import Settings
 from tests.backend.fake_model_server import FakeModelServer
 from tests.workers.events import PROJECT
-from tests.workers.test_head_fitting import REMAINING, fit, head_file, is_due, project, submitted
+from tests.workers.test_head_fitting import COLOURS, REMAINING, fit, head_file, is_due, project, submitted
 from tests.workers.test_requeue_sweep import RecordedJobs
 from workers.services import Services
 
@@ -107,6 +108,68 @@ def test_a_rollback_to_the_base_models_is_zero_shot_until_somebody_annotates(ser
     assert head_file(services) is None and project(services).served_version == "p1.v0"
     fit(services, submitted(21, "red"), submitted(22, "blue"))
     assert head_file(services) is not None
+
+
+def test_a_head_on_few_annotations_does_not_answer_in_place_of_an_adapter_that_learned_from_many(
+    services: Services,
+) -> None:
+    """As after a rollback to a version from before there were heads."""
+    fit(services, *REMAINING)
+    add_version_with_adapter(services, 1, trained_on=200)
+    make_live(services, 1)
+    fit(services, submitted(21, "red"), submitted(22, "blue"))
+    assert (head_file(services), adapters(services)) == (None, {"label": "p1.v1/label"})
+    fit(services, *(submitted(number, COLOURS[number % 2]) for number in range(23, 121)))
+    assert head_file(services) is not None
+
+
+def add_version_with_adapter(services: Services, number: int, trained_on: int) -> None:
+    """A version without heads, whose adapter answers by itself."""
+    with services.store.write() as session:
+        session.add(
+            ModelVersion(
+                project_id=PROJECT,
+                number=number,
+                parent=0,
+                state=VersionState.CANDIDATE,
+                base_models={},
+                adapters={"label": f"p{PROJECT}.v{number}/label"},
+                metrics={},
+                trained_on=list(range(1, trained_on + 1)),
+            )
+        )
+
+
+def adapters(services: Services) -> dict[str, str]:
+    with services.store.read() as session:
+        return ProjectModel.of(session, projects.get(session, PROJECT), services.settings).adapters
+
+
+def test_after_a_rollback_the_limit_of_tasks_is_not_used_up_by_what_came_between(services: Services) -> None:
+    limited = replace(services, settings=services.settings.model_copy(update={"head_max_tasks": 4}))
+    fit(limited, *REMAINING)
+    promote_by_run(limited, 1)
+    fit(limited, *(submitted(number, COLOURS[number % 2], number) for number in range(30, 42)))
+    promote_by_run(limited, 2)
+    make_live(limited, 1)
+    fit(limited, submitted(50, "red", 50))
+    with services.store.read() as session:
+        known = project_heads.of_project(session, PROJECT)["label"].annotation_ids
+    assert len(known) == 4 and set(known) <= {1, 2, 3, 4, 50}, "12 annotations came between"
+
+
+def test_heads_of_then_do_not_answer_under_another_label_config(services: Services) -> None:
+    fit(services, *REMAINING)
+    of_then = head_file(services)
+    promote_by_run(services, 1)
+    fit(services, submitted(11, "blue"))
+    promote_by_run(services, 2)
+    config = str(project(services).label_config)
+    projects.upsert(services.store, PROJECT, label_config=config.replace("<View>", "<View><!-- new -->"))
+    make_live(services, 1)
+    assert head_file(services) is None and is_due(services)
+    fit(services)
+    assert head_file(services) == of_then, "fitted again on what it knew"
 
 
 def _deleted(annotation_id: int) -> dict[str, Any]:
