@@ -187,7 +187,10 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
         task
         for task in page.tasks
         if task.task_id in unread_ids
-        or not any(is_current(version, context.model.version) for version in task.versions)
+        or (
+            task.task_id not in outcome.written_ids
+            and not any(is_current(version, context.model.version) for version in task.versions)
+        )
     ]
     if not tasks:
         return True

@@ -277,6 +277,31 @@ def test_late_tasks_are_predicted_again_and_the_others_are_written_at_once(
     assert pauses == [1.0]
 
 
+def test_a_page_that_is_tried_again_is_not_written_twice_if_heads_began_to_answer_meanwhile(
+    services: Services,
+    store: Store,
+    label_studio: FakeLabelStudio,
+    model_server: FakeModelServer,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lorabel.inference.requests.ROWS_PER_REQUEST", 6)
+    add_tasks(label_studio, *NAMES[:10])
+    model_server.status, model_server.fails_from = 500, 1
+    real = preannotate._read_page
+
+    def read_page(*arguments: Any) -> Any:
+        with store.write() as session:
+            project = session.get_one(Project, 1)
+            project.head_number, project.head_config = 1, project.label_config
+        model_server.status = 200 if label_studio.import_sizes else 500
+        return real(*arguments)
+
+    monkeypatch.setattr(preannotate, "_read_page", read_page)
+    assert counts(preannotate_tasks(services)) == (RunState.FINISHED, 10, 0, 0)
+    assert versions_of(label_studio) == [["p1.v0.h1"]] * 10
+
+
 def test_a_request_to_label_studio_is_repeated_after_an_error(
     services: Services, label_studio: FakeLabelStudio, pauses: list[float]
 ) -> None:
