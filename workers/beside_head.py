@@ -25,7 +25,7 @@ from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
-from workers import evaluate, launch, lora
+from workers import evaluate, lora
 from workers.acceptance import Judgement, judge_beside_head
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.examples import PreparedExample, TrainingExample, TrainingPlan
@@ -96,7 +96,8 @@ def make_candidate_beside_head(
     matrix = np.stack([example.features.mean(0) for example in _to_fit(examples.prepared, examples.features)])
     classes = [example.training_example.label_class for example in examples.prepared]
     folds = make_folds(near_duplicates(matrix), classes, examples.tested)
-    if len(set(classes)) < 2 or len(folds) < 2:
+    is_enough = context.live is None or len(examples.tested) >= settings.evaluate_min_tasks
+    if len(set(classes)) < 2 or len(folds) < 2 or not is_enough:
         return replace(attempt, decision=_too_little(len(examples.tested), len(set(classes))))
     judgement, start = procedure.choose(examples, folds, starts)
     attempt = replace(attempt, judgement=judgement)
@@ -214,10 +215,12 @@ class _Procedure:
 
     def train(self, prepared: Sequence[PreparedExample], start: _Start, use: Callable[[PeftModel], None]) -> float:
         """Train on the examples, and call `use` with the model. Returns the loss."""
-        question, settings = prepared[0].training_example.question, self.services.settings
+        question = prepared[0].training_example.question
         recipe = replace(start.recipe, max_seconds=self.max_seconds)
         with lora.adapted(self.family, question, start.adapter, recipe) as model:
-            loss = launch.fine_tune(settings, self.family, model, prepared, recipe, self.on_step)
+            # In this process alone: the loss compares the examples of a batch with each other, so processes that
+            # share a batch would learn from fewer pairs.
+            loss = lora.fine_tune(self.family, model, prepared, recipe, self.on_step)
             use(model)
         return loss
 
