@@ -231,26 +231,35 @@ class Settings(BaseSettings):
     lora_max_seconds: float = Field(
         900.0,
         gt=0,
-        description="Most seconds for training LoRA beside a fitted head, cross-validation included.",
+        description="Most seconds of optimizer steps for LoRA beside a fitted head, cross-validation included. "
+        "Reading media and computing features come on top.",
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
-    train_steps: int = Field(60, ge=1, description="Most optimizer steps of one run.")
-    train_batch: int = Field(128, ge=1, description="Examples per step.")
+    train_steps: int = Field(
+        60, ge=1, description="Most optimizer steps of one training; beside a fitted head 40 at most."
+    )
+    train_batch: int = Field(128, ge=1, description="Examples per step; beside a fitted head 32 at most.")
     train_patience: int = Field(30, ge=1, description="Steps without a lower loss after which a run stops.")
     train_processes: int = Field(
-        1, ge=1, description="Processes of one run, with a GPU each where there are GPUs."
+        1,
+        ge=1,
+        description="Processes of one run, with a GPU each where there are GPUs. A run beside a fitted head "
+        "has one.",
     )
     replay_annotations: int = Field(200, ge=0, description="Most old annotations that a run trains on again.")
     held_out_percent: int = Field(
         20,
         ge=0,
         le=50,
-        description="Percentage of tasks that are never trained on, for evaluation. Only where no fitted head "
-        "answers: a head learns from all tasks, and cross-validation decides.",
+        description="Percentage of tasks that are held out from training runs for ever, for evaluation. Fitted "
+        "heads learn from all tasks, and so do runs beside them, which are cross-validated.",
     )
     evaluate_max_tasks: int = Field(500, ge=1, description="Most held-out tasks in an evaluation.")
     evaluate_min_tasks: int = Field(
-        10, ge=1, description="Fewest held-out tasks in an evaluation that can decide which version is better."
+        10,
+        ge=1,
+        description="Fewest held-out tasks in an evaluation that can decide which version is better. Beside a "
+        "fitted head: fewest new tasks that can, where an adapter is live.",
     )
     seed: int = Field(17, description="Seed of training.")
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = Field(

@@ -36,7 +36,7 @@ def prove(
     bindings = _bindings(project.label_config)
     if not bindings:
         return True, "the project has no control tag that we serve, so nothing was predicted"
-    silent = _silence([binding for binding in bindings if binding.is_silent_until_taught], settings)
+    silent = _silence([binding for binding in bindings if binding.is_silent_until_taught])
     if label_studio.first_task(LabelStudioId(project.id)) is None:
         return True, f"the project has no task yet, so none was predicted{silent}"
     try:
@@ -90,15 +90,14 @@ def _bindings(label_config: str) -> Sequence[Problem]:
         return ()
 
 
-def _silence(bindings: Sequence[Problem], settings: Settings) -> str:
+def _silence(bindings: Sequence[Problem]) -> str:
     """The part of the finding about control tags that are silent until taught; empty if there are none."""
     if not bindings:
         return ""
     names = ", ".join(f"{binding.from_name} ({type(binding).__name__})" for binding in bindings)
     return (
-        f"; {names}: nothing is predicted until it was taught, which is right; the first training run starts "
-        f"after {settings.train_after_annotations} annotations, or {settings.train_min_annotations} and a pause "
-        f"of {settings.train_after_seconds} s"
+        f"; {names}: nothing is predicted until it was taught, which is right; predictions begin with the "
+        "first few annotations"
     )
 
 

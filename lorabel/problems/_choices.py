@@ -50,8 +50,8 @@ class ChoicesProblem(Problem):
     modalities: ClassVar[frozenset[Modality]]
     zero_shot: ClassVar[str] = "Labels are scored by the similarity of their texts to the content."
     learns: ClassVar[str] = (
-        "What each label means in this project: the features of its texts move towards those of the contents "
-        "that are annotated with it."
+        "What each label means in this project: at once, which features of the contents go with it; by training "
+        "runs, features of the contents in which the labels are farther apart."
     )
     input_type: ClassVar[type[Input]] = LabelsInput
     output_type: ClassVar[type[Contract]] = LabelScores
