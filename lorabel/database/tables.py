@@ -58,9 +58,9 @@ class Project(Table):
         id: our own id, which versions, adapters, commands and REST use. It equals `label_studio_id`, unless
             another project has that number here.
         label_studio_id: the project's id in its Label Studio, which all calls of Label Studio's API use.
-        label_studio_created_at: when the project was created in Label Studio; without microseconds until a request
-            has brought them. None until any request has brought the time.
+        label_studio_created_at: when it was created there, to the second until a request says more; or None.
         label_config: XML of the labeling interface; None until a request or event has brought it.
+        renamed_labels: names that labels had before, see `lorabel.labeling.renamed_labels`; or None.
         hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
         setup_token: token in the last `/setup` request, a legacy one.
         extra_params: the "extra params" that `/setup` sends; they override the training policy of the settings.
@@ -86,6 +86,7 @@ class Project(Table):
     label_studio_id: Mapped[LabelStudioId] = mapped_column(default=own_id, index=True)
     label_studio_created_at: Mapped[datetime | None]
     label_config: Mapped[str | None] = mapped_column(Text)
+    renamed_labels: Mapped[Json | None]
     hostname: Mapped[str | None]
     setup_token: Mapped[str | None]
     extra_params: Mapped[Json | None]
