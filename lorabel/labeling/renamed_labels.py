@@ -72,8 +72,10 @@ def with_current_names(regions: Sequence[Region], renames: Renames) -> list[Regi
 
 def _with_current_names(region: Region, names: Mapping[Path, list[str]]) -> Region:
     value, kind = region.get("value"), region.get("type")
-    answers = value.get(kind) if isinstance(value, dict) and isinstance(kind, str) else None
-    if not names or not isinstance(answers, list):
+    if not names or not isinstance(value, dict) or not isinstance(kind, str):
+        return region
+    answers = value.get(kind)
+    if not isinstance(answers, list):
         return region
     return {**region, "value": {**value, kind: [_current(answer, names) for answer in answers]}}
 
