@@ -36,8 +36,7 @@ check: setup
 	$(PYTEST) -m "$(FAST)" --ignore=tests/e2e
 
 # What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
-WITHOUT_STORE := tests/backend/test_recordings.py \
-	tests/lorabel/commands/test_embedded_redis.py tests/lorabel/commands/test_model_folder.py
+WITHOUT_STORE := tests/backend/test_recordings.py tests/lorabel/commands/test_model_folder.py
 test-postgres: setup
 	$(BIN)/python -m tests.servers -- $(PYTEST) -m "$(FAST)" \
 		$(addprefix --ignore=,$(WITHOUT_STORE)) tests/backend tests/workers $(STATEFUL)

@@ -30,6 +30,8 @@ POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
 TESTS = Path(__file__).parent
 # Files that use the same running Lorabel, by the fixture that starts it.
 SHARED_LORABELS = {
+    "tests/e2e/test_heads.py": "lorabel_up",
+    "tests/e2e/test_heads_in_browser.py": "lorabel_up",
     "tests/e2e/test_label_errors.py": "lorabel_up",
     "tests/e2e/test_label_studio_ml.py": "lorabel_up",
     "tests/e2e/test_large_request.py": "lorabel_up",

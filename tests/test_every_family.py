@@ -94,6 +94,7 @@ def test_every_family_answers_the_questions_of_some_problem() -> None:
     assert {family_type.name for family_type in family_types()} == {param.values[0].name for param in SERVED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family_type", "sample"), SERVED)
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     family_type: type[Family], sample: Sample, source: str, tmp_path: Path
@@ -177,6 +178,7 @@ def test_augmentation_is_the_same_for_the_same_seed(
     assert torch.equal(first_losses, second_losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", [None, torch.Generator()], ids=["tested", "augmented"])
 @pytest.mark.parametrize(("family_type", "sample"), SERVED)
 def test_precomputed_inputs_give_the_same_answers(

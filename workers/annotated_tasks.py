@@ -125,7 +125,7 @@ class AnnotatedTasks:
             tasks = self.by_tag[problem.from_name]
             for task_id in tasks.keys() - states.keys():
                 del tasks[task_id]
-            examples, _ = make_examples(problem, bound.config, annotations, settings)
+            examples, _ = make_examples(problem, bound.config, annotations, settings, project.renamed_labels or {})
             tasks |= {task_id: AnnotatedTask(states[task_id]) for task_id in stale}
             tasks |= {
                 example.task_id: _annotated(example, states[example.task_id], self.adapters.get(problem.from_name))

@@ -253,7 +253,7 @@ def _keep_label_config(project: Project, body: dict[str, Any], only_if_missing: 
     config = body.get("project", {}).get("label_config")
     if not config or project.label_config == config or (only_if_missing and project.label_config):
         return False
-    project.label_config = config
+    projects.set_label_config(project, config)
     return True
 
 

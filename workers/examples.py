@@ -14,6 +14,7 @@ from lorabel.database.tables import Annotation
 from lorabel.errors import LorabelError, MissingTargetError
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
+from lorabel.labeling.renamed_labels import NO_RENAMES, Renames, with_current_names
 from lorabel.labeling.visible_when import shown_controls
 from lorabel.problems._answers import regions_of
 from lorabel.problems.base import Problem, TaskData, build_input, with_resolved_media
@@ -84,7 +85,12 @@ def is_held_out(task_id: int, percent: int) -> bool:
 
 
 def make_plan(
-    problem: Problem, config: LabelConfig, annotations: Iterable[Annotation], settings: Settings, seed: int
+    problem: Problem,
+    config: LabelConfig,
+    annotations: Iterable[Annotation],
+    settings: Settings,
+    seed: int,
+    renames: Renames = NO_RENAMES,
 ) -> TrainingPlan:
     """Split a project's usable annotations into examples to train on and examples held out.
 
@@ -92,7 +98,7 @@ def make_plan(
     are aggregated, one annotation for each annotator. An annotation that cannot be used, for whatever reason, is
     skipped.
     """
-    examples, skipped = make_examples(problem, config, annotations, settings)
+    examples, skipped = make_examples(problem, config, annotations, settings, renames)
     held_out = [example for example in examples if is_held_out(example.task_id, settings.held_out_percent)]
     others = [example for example in examples if not is_held_out(example.task_id, settings.held_out_percent)]
     new = [example for example in others if example.is_new]
@@ -102,11 +108,18 @@ def make_plan(
 
 
 def make_examples(
-    problem: Problem, config: LabelConfig, annotations: Iterable[Annotation], settings: Settings
+    problem: Problem,
+    config: LabelConfig,
+    annotations: Iterable[Annotation],
+    settings: Settings,
+    renames: Renames = NO_RENAMES,
 ) -> tuple[list[TrainingExample], dict[int, str]]:
     """One example per task that has a usable annotation, by when the newest annotation of the task arrived.
 
     Which annotations of a task count is said in `make_plan`.
+
+    Args:
+        renames: labels of former label configs, by whose names annotations may call them.
 
     Returns:
         The examples, and annotation id -> why the annotation cannot be used.
@@ -115,7 +128,7 @@ def make_examples(
     examples: list[TrainingExample] = []
     skipped = {annotation.id: NO_TASK for annotation in annotations if annotation.task_id is None}
     for task_annotations in _counting_annotations_by_task(annotations):
-        example, reasons = _example_of_task(problem, config, task_annotations, settings)
+        example, reasons = _example_of_task(problem, config, task_annotations, settings, renames)
         examples += [] if example is None else [example]
         skipped |= reasons
     return examples, skipped
@@ -195,7 +208,7 @@ def _rank(annotation: Annotation) -> tuple[bool, Any, int]:
 
 
 def _example_of_task(
-    problem: Problem, config: LabelConfig, annotations: list[Annotation], settings: Settings
+    problem: Problem, config: LabelConfig, annotations: list[Annotation], settings: Settings, renames: Renames
 ) -> tuple[TrainingExample | None, dict[int, str]]:
     """The example that a task's annotations make, and annotation id -> reason for those that are skipped.
 
@@ -209,7 +222,7 @@ def _example_of_task(
     skipped: dict[int, str] = {}
     for annotation in annotations:
         try:
-            targets[annotation.id] = _target(problem, config, annotation, _newest(all_data))
+            targets[annotation.id] = _target(problem, config, annotation, _newest(all_data), renames)
         except Exception as error:  # noqa: BLE001 - nobody has checked what an annotation holds
             skipped[annotation.id] = _reason(error, [annotation.id])
     usable = [annotation for annotation in annotations if annotation.id in targets]
@@ -233,14 +246,16 @@ def _reason(error: Exception, annotation_ids: Iterable[int]) -> str:
     return reason.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:LONGEST_REASON]
 
 
-def _target(problem: Problem, config: LabelConfig, annotation: Annotation, data: TaskData) -> Any:
+def _target(
+    problem: Problem, config: LabelConfig, annotation: Annotation, data: TaskData, renames: Renames
+) -> Any:
     """The problem's target.
 
     Raises:
         MissingTargetError: the annotation does not answer the control tag.
         UnreadableError: the task's data lacks what the control tag is about.
     """
-    regions = regions_of(annotation.result)
+    regions = with_current_names(regions_of(annotation.result), renames)
     regions_by_control: dict[str, list[Region]] = {control.name: [] for control in config.controls}
     for region in regions:
         regions_by_control.get(region.get("from_name", ""), []).append(region)

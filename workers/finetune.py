@@ -94,7 +94,12 @@ def _train(services: Services, run: TrainingRun) -> None:
         attempts = {}
         for problem in bound.bindings:
             plan = examples.make_plan(
-                problem, bound.config, selection.annotations, services.settings, recipe.seed + run.id
+                problem,
+                bound.config,
+                selection.annotations,
+                services.settings,
+                recipe.seed + run.id,
+                project.renamed_labels or {},
             )
             plan = replace(plan, skipped={**plan.skipped, **selection.skipped})
             attempts[problem.from_name] = _train_problem(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cachetools import LRUCache
+from threadpoolctl import threadpool_limits
 
 from lorabel.database import project_heads, projects, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
@@ -150,7 +151,9 @@ def _fit(project_id: int, tag: str, adapter: str | None, collected: Collected) -
     """None if the annotations say nothing yet. A fault of one control tag does not touch the others."""
     examples = [task.example for task in collected.tasks if task.example is not None]
     try:
-        head = fit_head(examples, collected.space)
+        # Two threads wait for each other on cores that the model server uses too: a fit took five times as long.
+        with threadpool_limits(1, user_api="blas"):
+            head = fit_head(examples, collected.space)
     except Exception:
         log.exception("control tag %r of project %d has no head: it cannot be fitted", tag, project_id)
         return None

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from lorabel.contracts import EmbedInput, Modality
 from lorabel.curation import label_errors
 from lorabel.curation.label_errors import AnnotatedAnswer, LabelErrors
-from lorabel.database import bulk_runs, label_error_reports, leases, task_embeddings
+from lorabel.database import bulk_runs, label_error_reports, leases, projects, task_embeddings
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, RunState
 from lorabel.database.task_embeddings import TaskVector
@@ -144,12 +144,13 @@ def _read_page(context: BulkRunContext, tasks: AnnotatedTasks, annotation_ids: S
     """Add the answers, vectors and failures of the tasks of some annotations."""
     annotations: list[Annotation] = []
     with context.services.store.read() as session:
+        renames = projects.get(session, context.run.project_id).renamed_labels or {}
         for chunk in id_chunks(annotation_ids):
             of_page = (Annotation.project_id == context.run.project_id, Annotation.id.in_(chunk))
             annotations += session.scalars(select(Annotation).where(*of_page).order_by(Annotation.id))
     annotations = [annotation for annotation in annotations if annotation.task_data is not None]
     for problem in context.model.bound.bindings:
-        tasks.answers[problem.from_name] += label_errors.annotated_answers(problem, annotations)
+        tasks.answers[problem.from_name] += label_errors.annotated_answers(problem, annotations, renames)
     questions: dict[int, EmbedInput] = {}
     # The data that came with the newest annotation of a task counts.
     data_by_task = {annotation.task_id or 0: annotation.task_data or {} for annotation in annotations}

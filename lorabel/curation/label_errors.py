@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from lorabel.curation.confident_learning import find_suspects
 from lorabel.database.tables import Annotation
 from lorabel.errors import LorabelError, MissingTargetError, UnreadableError
+from lorabel.labeling.renamed_labels import NO_RENAMES, Renames, with_current_names
+from lorabel.problems._answers import regions_of
 from lorabel.problems.base import Problem
 
 log = logging.getLogger(__name__)
@@ -85,12 +87,19 @@ class Finding:
         return Finding(self.errors + other.errors, self.checked | other.checked, self.left_out + other.left_out)
 
 
-def annotated_answers(problem: Problem, annotations: Sequence[Annotation]) -> list[AnnotatedAnswer]:
-    """The labels that annotations give in a control tag. Annotations without labels in it are left out."""
+def annotated_answers(
+    problem: Problem, annotations: Sequence[Annotation], renames: Renames = NO_RENAMES
+) -> list[AnnotatedAnswer]:
+    """The labels that annotations give in a control tag. Annotations without labels in it are left out.
+
+    Args:
+        renames: labels of former label configs, by whose names annotations may call them.
+    """
     answers = []
     for annotation in annotations:
         try:
-            target = problem.target(annotation.result or [], annotation.task_data or {})
+            regions = with_current_names(regions_of(annotation.result), renames)
+            target = problem.target(regions, annotation.task_data or {})
             labels = problem.label_names(target)
         except (MissingTargetError, UnreadableError):
             continue

@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session
 from lorabel.database.project_keys import LabelStudioId, ProjectKey, is_same_second
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
-from lorabel.errors import ConflictError, NotFoundError
+from lorabel.errors import ConflictError, LabelConfigError, NotFoundError
+from lorabel.labeling import renamed_labels
+from lorabel.labeling.label_config import parse
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +123,29 @@ def upsert(store: Store, project_id: int, **columns: Any) -> Project:
             return project
     with store.write() as session:
         project = ensure(store, session, project_id)
+        if "label_config" in columns:
+            set_label_config(project, columns.pop("label_config"))
         for name, value in columns.items():
             setattr(project, name, value)
     return project
+
+
+def set_label_config(project: Project, label_config: str | None) -> None:
+    """Set a project's label config, and remember which labels were renamed in it."""
+    former, project.label_config = project.label_config, label_config
+    if former is None or label_config is None or former == label_config:
+        return
+    try:
+        before, after = parse(former), parse(label_config)
+    except LabelConfigError as error:
+        log.warning("project %d: whether labels were renamed is not known: %s", project.id, error)
+        return
+    found = renamed_labels.find_renames(before, after)
+    for tag, pairs in found.items():
+        for then, now in pairs:
+            names = " / ".join(then), tag, " / ".join(now)
+            log.info("project %d: label %r of %r was renamed to %r and keeps its annotations", project.id, *names)
+    project.renamed_labels = dict(renamed_labels.add_renames(project.renamed_labels or {}, found, after)) or None
 
 
 def _fitting(rows: Sequence[Project], key: ProjectKey) -> list[Project]:

@@ -55,12 +55,11 @@ class Project(Table):
     """A Label Studio project. `lorabel/database/projects.py` finds the row of a request.
 
     Attributes:
-        id: our own id, which versions, adapters, commands and REST use. It equals `label_studio_id`, unless
-            another project has that number here.
+        id: our own id, which versions and commands use; `label_studio_id`, unless another project has it here.
         label_studio_id: the project's id in its Label Studio, which all calls of Label Studio's API use.
-        label_studio_created_at: when the project was created in Label Studio; without microseconds until a request
-            has brought them. None until any request has brought the time.
+        label_studio_created_at: when it was created there, to the second until a request says more; or None.
         label_config: XML of the labeling interface; None until a request or event has brought it.
+        renamed_labels: names that labels had before, see `lorabel.labeling.renamed_labels`; or None.
         hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
         setup_token: token in the last `/setup` request, a legacy one.
         extra_params: the "extra params" that `/setup` sends; they override the training policy of the settings.
@@ -68,8 +67,8 @@ class Project(Table):
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
         live_number: n of the live version `p<id>.v<n>`; 0 for the base models.
-        secret_hash: hash of the webhook's secret; None if it has none. See `lorabel/database/webhook_secrets.py`.
-        earlier_secret_hash: hash of the secret that `secret_hash` replaced; None if there was none.
+        secret_hash: hash of the webhook's secret, or None; see `lorabel/database/webhook_secrets.py`.
+        earlier_secret_hash: hash of the secret that it replaced, or None.
         secret_enforced_at: from when events need the secret; None until Label Studio has it.
         compared_at: Label Studio's time at the start of the last comparison; the next reads what changed since.
         compared_fully_at: when all annotations were last compared.
@@ -86,6 +85,7 @@ class Project(Table):
     label_studio_id: Mapped[LabelStudioId] = mapped_column(default=own_id, index=True)
     label_studio_created_at: Mapped[datetime | None]
     label_config: Mapped[str | None] = mapped_column(Text)
+    renamed_labels: Mapped[Json | None]
     hostname: Mapped[str | None]
     setup_token: Mapped[str | None]
     extra_params: Mapped[Json | None]

@@ -109,6 +109,17 @@ def wait_for(stream: Stream, version: str) -> Shown:
     raise AssertionError(f"still predicted by {version} after {TIMEOUT_S:.0f} s: {shown}")
 
 
+def wait_for_choice(stream: Stream, choice: str) -> Shown:
+    """Ask for the next task until a head predicts it as this."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        shown = stream.next()
+        if shown.choice == choice and "h" in str(shown.version):
+            return shown
+        time.sleep(POLL_S)
+    raise AssertionError(f"not predicted as {choice} after {TIMEOUT_S:.0f} s: {shown}")
+
+
 def test_one_annotation_of_each_kind_is_learned_at_once(
     label_studio: Server, lorabel_up: Lorabel, client: LabelStudio, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,3 +149,23 @@ def test_one_annotation_of_each_kind_is_learned_at_once(
     assert (fourth.kind, fourth.choice) == (1, truth[1])
     with capsys.disabled():
         print(f"\n  {seconds:.2f} s from submit to the next task, predicted by {third.version} as {third.choice}")  # noqa: T201
+
+
+def test_labels_that_were_renamed_in_label_studio_keep_what_they_learned(
+    label_studio: Server, lorabel_up: Lorabel, client: LabelStudio
+) -> None:
+    """Label Studio lets labels be renamed that annotations have, and leaves the annotations as they are."""
+    stream = connected_project(lorabel_up, label_studio, client)
+    base = f"p{stream.project_id}.v0"
+    truth = []
+    for _ in KINDS:
+        shown = stream.next()
+        truth.append(other_than(shown.choice))
+        stream.submit(shown, truth[-1])
+    assert wait_for(stream, base).choice == truth[0] != truth[1]
+
+    client.update_project(stream.project_id, label_config=CONFIG.replace('value="Grade', 'value="New grade'))
+    for kind, answer in enumerate(truth):
+        shown = wait_for_choice(stream, answer.replace("Grade", "New grade"))
+        assert shown.kind == kind
+        stream.submit(shown, str(shown.choice))

@@ -17,6 +17,8 @@ from lorabel.settings import Settings
 from tests.hidden_programs import path_without
 from tests.skipped import skip_or_fail
 
+pytestmark = pytest.mark.slow
+
 GARBAGE = b"this is no append-only file\n" * 50
 StartRedis = Callable[[Settings], Supervisor]
 

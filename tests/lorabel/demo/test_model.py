@@ -7,6 +7,8 @@ from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.evaluate import UNKNOWN_LABELS, DemoModel, Recipe, grade, measure, measure_unknown
 from lorabel.demo.pictures import random_pictures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model() -> DemoModel:
@@ -22,7 +24,6 @@ def test_zero_shot_accuracy_is_at_least_nine_in_ten(
     assert measure(model, pictures, attributes) >= 0.9
 
 
-@pytest.mark.slow
 def test_zero_shot_accuracy_is_as_high_for_larger_pictures(model: DemoModel) -> None:
     pictures = list(islice(random_pictures(10), 40))
     assert measure(model, pictures, ("colour", "shape"), side_px=256) >= 0.9
@@ -43,7 +44,6 @@ def test_a_pictures_features_do_not_depend_on_the_rest_of_the_batch(model: DemoM
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_forty_graded_pictures_teach_a_rule_that_the_words_do_not_tell() -> None:
     before, after, took_s = measure_unknown("fill", seed=7, recipe=Recipe())
     assert before < 0.6

@@ -25,6 +25,8 @@ from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter
 from tests.video_files import brightening, encoded
 
+pytestmark = pytest.mark.slow
+
 COLOURS = ("red", "green", "blue")
 
 

@@ -28,6 +28,8 @@ from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from tests.workers.pictures import data_url
 
+pytestmark = pytest.mark.slow
+
 PICTURES = tuple(islice(random_pictures(78), 150))
 # Words that the demo model was not trained on.
 UNKNOWN = (

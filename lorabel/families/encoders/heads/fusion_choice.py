@@ -96,6 +96,8 @@ def fold_of_each(groups: Sequence[Hashable]) -> NDArray[np.intp]:
 def _contents(feature_map: str, slots: tuple[str, ...], tasks: Sequence[TaskContents]) -> Float64:
     """(slots, tasks, dim), or (1, tasks, dim) for the mean; see `Fusion.of`."""
     if feature_map == MEAN:
-        return np.stack([task.features.mean(0) for task in tasks]).astype(np.float64)[None]
+        each = (task.features for task in tasks)
+        means = [features.mean(0) if len(features) > 1 else features[0] for features in each]
+        return np.stack(means).astype(np.float64)[None]
     rows = [np.stack(slot_rows(slots, task.modalities, task.features)) for task in tasks]
     return np.stack(rows, axis=1).astype(np.float64)

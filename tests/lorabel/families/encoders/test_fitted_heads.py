@@ -42,6 +42,8 @@ from model_server.adapters import AdapterBank
 from tests.contents import FOUR, made_of, read
 from tests.model_server.test_adapters import save_random_adapter
 
+pytestmark = pytest.mark.slow
+
 ENCODERS = [family for family in family_types() if issubclass(family, Encoder)]
 LABELS = (("red",), ("blue", "sky"), ("green",))
 BANK = NoBatchAdapters()

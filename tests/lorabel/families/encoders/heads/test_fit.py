@@ -28,6 +28,8 @@ from lorabel.contracts import (
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.head_answers import answer_with_head
 
+pytestmark = pytest.mark.slow
+
 DIM = 32
 TEXT, PICTURE = Content(modality=Modality.TEXT, text="x"), Content(modality=Modality.IMAGE, text="x")
 LABELS = (("a",), ("b",), ("c",), ("d",))
