@@ -9,16 +9,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
+from benchmarks.annotated_courses import annotations_of, chosen, unchanged
 from benchmarks.curve_courses import Course, LabeledTask
-from lorabel.contracts import MediaRef
-from lorabel.database.tables import Annotation
 from lorabel.families.base import Family
 from lorabel.families.loading import family_for
-from lorabel.labeling.regions import choices
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
 from workers import evaluate, examples, lora
@@ -27,7 +24,6 @@ from workers.candidate import make_candidate
 from workers.services import Services
 
 LORA, SCRATCH = "LoRA", "LoRA from scratch"
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -62,9 +58,9 @@ def make_subject(services: Services, course: Course, seed: int, folder: Path) ->
     bound = bind(course.label_config)
     family = services.family(family_for(bound.bindings[0].model_input(course.tasks[0][0])))
     settings = services.settings.model_copy(update={"held_out_percent": 0})
-    annotations = _annotations(course.test, 0, len(course.test))
+    annotations = annotations_of(chosen(course.test))
     plan = examples.make_plan(bound.bindings[0], bound.config, annotations, settings, seed)
-    test, _ = examples.prepare(plan.train, family, _unchanged, services.fetcher.fetch)
+    test, _ = examples.prepare(plan.train, family, unchanged, services.fetcher.fetch)
     return Subject(services, course, bound, family, course.shuffled(seed), test, seed, folder)
 
 
@@ -94,11 +90,11 @@ def _train(subject: Subject, count: int, old: int, live: Path | None, name: str)
         The adapter's folder, whether the adapter is accepted, and the seconds that the run took.
     """
     services, began = subject.services, time.monotonic()
-    annotations = _annotations(subject.labeled_tasks, old, count)
+    annotations = annotations_of(chosen(subject.labeled_tasks[:count]), old)
     seed = subject.seed + count
     plan = examples.make_plan(subject.problem, subject.bound.config, annotations, services.settings, seed)
     folder = subject.folder / name
-    context = TrainingContext(live, _unchanged)
+    context = TrainingContext(live, unchanged)
     attempt = make_candidate(
         services, subject.problem, subject.family, plan, context, subject.recipe, folder, lambda progress: None
     )
@@ -115,28 +111,6 @@ def _score(subject: Subject, adapter: Path | None) -> float:
         with lora.with_live(model):
             metrics = evaluate.score(subject.problem, subject.family, test, subject.services.settings.max_batch)
     return float(metrics.values["accuracy"])
-
-
-def _annotations(labeled_tasks: Sequence[LabeledTask], old: int, count: int) -> list[Annotation]:
-    """The first `count` tasks as annotations, of which the first `old` were in an earlier run."""
-    return [
-        Annotation(
-            id=number,
-            project_id=1,
-            task_id=number,
-            task_data=data,
-            result=[choices("label", "object", [label])],
-            ground_truth=False,
-            updated_at=START + timedelta(seconds=number),
-            received_at=START + timedelta(seconds=number),
-            run_id=1 if number <= old else None,
-        )
-        for number, (data, label) in enumerate(labeled_tasks[:count], 1)
-    ]
-
-
-def _unchanged(media: MediaRef) -> MediaRef:
-    return media
 
 
 WAYS: Mapping[str, Callable[[Subject, Sequence[int]], Iterator[tuple[int, float, float]]]] = MappingProxyType(

@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,8 +28,8 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks import machine
-from lorabel.contracts import Contract, MediaRef
-from lorabel.database.tables import Annotation
+from benchmarks.annotated_courses import annotations_of, unchanged
+from lorabel.contracts import Contract
 from lorabel.demo import MODEL_FOLDER, captions
 from lorabel.demo.pictures import Picture, random_pictures
 from lorabel.evaluation.metrics import Metrics
@@ -57,7 +56,6 @@ ANNOTATED = 0.5
 BATCH = 64
 SIDE_PX = 64
 DRAWN = 320
-START = datetime(2026, 1, 1, tzinfo=UTC)
 # Labels of `several`, which do not describe what they stand for.
 PROPERTIES: Mapping[str, Callable[[Picture], bool]] = MappingProxyType(
     {
@@ -148,10 +146,12 @@ def _print_course(name: str, course: Course, seeds: int) -> None:
                 services.close()
     for (tag, metric), measured in runs.items():
         cells = [
-            " ".join(f"{value:.2f}" for value in sorted(getattr(one, way) for one in measured))
+            " ".join(f"{value:.2f}" for value in sorted(getattr(figures, way) for figures in measured))
             for way in ("zero_shot", "lora", "head")
         ]
-        seconds = [statistics.median(getattr(one, way) for one in measured) for way in ("lora_s", "head_s")]
+        seconds = [
+            statistics.median(getattr(figures, way) for figures in measured) for way in ("lora_s", "head_s")
+        ]
         sizes = f"{count} | {len(course.tasks) - count}"
         columns = (name, tag, sizes, metric, *cells, f"{seconds[0]:.1f}", f"{seconds[1]:.3f}")
         print(f"| {' | '.join(columns)} |", flush=True)
@@ -186,8 +186,8 @@ class Subject:
         return lora.Recipe.from_settings(self.services.settings, "float32")
 
     def _prepare(self, tasks: Sequence[LabeledTask], settings: Settings) -> list[PreparedExample]:
-        plan = examples.make_plan(self.problem, self.bound.config, _annotations(tasks), settings, self.seed)
-        prepared, _ = examples.prepare(plan.train, self._family(tasks), _unchanged, self.services.fetcher.fetch)
+        plan = examples.make_plan(self.problem, self.bound.config, annotations_of(tasks), settings, self.seed)
+        prepared, _ = examples.prepare(plan.train, self._family(tasks), unchanged, self.services.fetcher.fetch)
         return prepared
 
     def _family(self, tasks: Sequence[LabeledTask]) -> Family:
@@ -196,8 +196,8 @@ class Subject:
     def _train(self, tasks: Sequence[LabeledTask]) -> Path:
         """Do what a training worker does with these annotations; a fifth of them is held out."""
         settings, folder = self.services.settings, self.folder / f"adapter-{self.problem.from_name}"
-        plan = examples.make_plan(self.problem, self.bound.config, _annotations(tasks), settings, self.seed)
-        context = TrainingContext(None, _unchanged)
+        plan = examples.make_plan(self.problem, self.bound.config, annotations_of(tasks), settings, self.seed)
+        context = TrainingContext(None, unchanged)
         make_candidate(
             self.services, self.problem, self._family(tasks), plan, context, self._recipe, folder, lambda _: None
         )
@@ -235,26 +235,6 @@ def _predict(family: Family, inputs: Sequence[Any]) -> list[Contract]:
     bank, cache = NoBatchAdapters(), FeatureCache({FEATURES: 10**9, TEXTS: 10**9})
     batches = [inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH)]
     return [output for batch in batches for output in family.predict(batch, [None] * len(batch), bank, cache)]
-
-
-def _annotations(tasks: Sequence[LabeledTask]) -> list[Annotation]:
-    return [
-        Annotation(
-            id=number,
-            project_id=1,
-            task_id=number,
-            task_data=data,
-            result=result,
-            ground_truth=False,
-            updated_at=START + timedelta(seconds=number),
-            received_at=START + timedelta(seconds=number),
-        )
-        for number, (data, result) in enumerate(tasks, 1)
-    ]
-
-
-def _unchanged(media: MediaRef) -> MediaRef:
-    return media
 
 
 def _demo_course(config: str, tasks: Sequence[LabeledTask]) -> Course:

@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -26,28 +25,25 @@ from typing import cast
 import numpy as np
 import torch
 
-from benchmarks.curve_courses import COURSES, Course, LabeledTask
-from lorabel.contracts import LabelScores, MediaRef
-from lorabel.database.tables import Annotation
+from benchmarks.annotated_courses import annotations_of, chosen, unchanged
+from benchmarks.curve_courses import COURSES, Course
+from lorabel.contracts import LabelScores
 from lorabel.families.base import Family
-from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.encoders.heads.fit import fit_head
 from lorabel.families.encoders.heads.head_answers import answer_with_head
 from lorabel.families.loading import family_for
-from lorabel.feature_contracts import Features
-from lorabel.labeling.regions import choices
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
 from workers import evaluate, examples, lora
 from workers.acceptance import log_losses
 from workers.attempt import TrainingContext
-from workers.beside_head import recipe_for
+from workers.beside_head import recipe_for, to_fit
 from workers.candidate import make_candidate
 from workers.services import Services
 
 COUNTS = (80, 160, 320)
 SEEDS = 3
 FOLDER = Path("build/lora_depth")
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -150,15 +146,15 @@ def _parse() -> argparse.Namespace:
 def _subject(services: Services, course: Course) -> Subject:
     bound = bind(course.label_config)
     family = services.family(family_for(bound.bindings[0].model_input(course.tasks[0][0])))
-    annotations = _annotations(course.test)
+    annotations = annotations_of(chosen(course.test))
     to_prepare, _ = examples.make_examples(bound.bindings[0], bound.config, annotations, services.settings)
-    test, _ = examples.prepare(to_prepare, family, _unchanged, services.fetcher.fetch)
+    test, _ = examples.prepare(to_prepare, family, unchanged, services.fetcher.fetch)
     return Subject(services, course, bound, family, test)
 
 
 def _measure(subject: Subject, count: int, seed: int, scratch: Path) -> Figure:
     services, problem, family = subject.services, subject.bound.bindings[0], subject.family
-    annotations = _annotations(subject.course.shuffled(seed)[:count])
+    annotations = annotations_of(chosen(subject.course.shuffled(seed)[:count]))
     plan = examples.make_plan(problem, subject.bound.config, annotations, services.settings, seed)
     learned = [*plan.train, *plan.held_out]
     recipe = lora.Recipe.from_settings(services.settings.model_copy(update={"seed": seed}), "float32")
@@ -166,7 +162,7 @@ def _measure(subject: Subject, count: int, seed: int, scratch: Path) -> Figure:
     began = time.monotonic()
     folder = scratch / f"{count}-{seed}"
     attempt = make_candidate(
-        services, problem, family, plan, TrainingContext(None, _unchanged), recipe, folder, lambda _: None
+        services, problem, family, plan, TrainingContext(None, unchanged), recipe, folder, lambda _: None
     )
     seconds = time.monotonic() - began
     alone, loss_alone = _score(subject, learned, None, recipe)
@@ -187,50 +183,23 @@ def _score(
     """Accuracy and log-loss on the test tasks, of a head that is fitted on the learned ones."""
     services, problem, family = subject.services, subject.bound.bindings[0], subject.family
     batch = services.settings.max_batch
-    train, _ = examples.prepare(learned, family, _unchanged, services.fetcher.fetch)
+    train, _ = examples.prepare(learned, family, unchanged, services.fetcher.fetch)
     with lora.adapted(family, learned[0].question, adapter, recipe) as model:
         with model.disable_adapter():
             zero_shot = cast(list[LabelScores], evaluate.predict(family, subject.test, batch))
         with lora.with_live(model):
             train_features = evaluate.features(family, train, batch)
             test_features = evaluate.features(family, subject.test, batch)
-    head = fit_head(_to_fit(train, train_features), train_features[0].space)
+    head = fit_head(to_fit(train, train_features), train_features[0].space)
     outputs = [
         answer
         if head is None
         else answer_with_head(head, test.question, test.features, test.logits, answer.temperature)
-        for test, answer in zip(_to_fit(subject.test, test_features), zero_shot, strict=True)
+        for test, answer in zip(to_fit(subject.test, test_features), zero_shot, strict=True)
     ]
     targets = [example.target for example in subject.test]
     accuracy = float(problem.metrics(targets, outputs).values["accuracy"])
     return accuracy, float(np.mean(log_losses(problem, targets, outputs)))
-
-
-def _to_fit(prepared: Sequence[examples.PreparedExample], features: Sequence[Features]) -> list[Example]:
-    return [
-        Example.of(example.training_example.question, example_features, example.target)
-        for example, example_features in zip(prepared, features, strict=True)
-    ]
-
-
-def _annotations(labeled_tasks: Sequence[LabeledTask]) -> list[Annotation]:
-    return [
-        Annotation(
-            id=number,
-            project_id=1,
-            task_id=number,
-            task_data=data,
-            result=[choices("label", "object", [label])],
-            ground_truth=False,
-            updated_at=START + timedelta(seconds=number),
-            received_at=START + timedelta(seconds=number),
-        )
-        for number, (data, label) in enumerate(labeled_tasks, 1)
-    ]
-
-
-def _unchanged(media: MediaRef) -> MediaRef:
-    return media
 
 
 if __name__ == "__main__":

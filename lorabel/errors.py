@@ -14,6 +14,11 @@ def cut(text: str, most: int = MOST_REASON_CHARACTERS) -> str:
     return f"{text[:most]}..." if len(text) > most else text
 
 
+def storable(reason: str) -> str:
+    """A text as every database stores it: PostgreSQL stores neither lone surrogates nor zero bytes."""
+    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 class LorabelError(Exception):
     """Base class. The message says what was found, what was expected, and what to do."""
 

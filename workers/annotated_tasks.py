@@ -52,7 +52,8 @@ class AnnotatedTask:
         labels: digest of the labels of that question.
         target: what the annotators answered.
         label_class: what tasks are balanced by.
-        row: the features, or why there are none; None until they were read.
+        space: of the features; empty without features.
+        written_at: when the features were computed; None without features.
         example: the features and the target; None without features.
     """
 

@@ -93,7 +93,7 @@ def make_candidate_beside_head(
     seconds = settings.lora_max_seconds / trainings
     procedure = _Procedure(services, problem, family, context, seconds, _counted(on_step, trainings))
     examples = procedure.describe([*new.prepared, *old.prepared], recipe)
-    matrix = np.stack([example.features.mean(0) for example in _to_fit(examples.prepared, examples.features)])
+    matrix = np.stack([example.features.mean(0) for example in to_fit(examples.prepared, examples.features)])
     classes = [example.training_example.label_class for example in examples.prepared]
     folds = make_folds(near_duplicates(matrix), classes, examples.tested)
     is_enough = context.live is None or len(examples.tested) >= settings.evaluate_min_tasks
@@ -255,9 +255,9 @@ class _Procedure:
         """The answers to the tested examples, fold after fold, each by a head that was fitted without its fold."""
         outputs: list[Contract] = []
         for fold, features in zip(folds, features_by_fold, strict=True):
-            to_fit = _to_fit(examples.prepared, features)
-            head = fit_head([to_fit[index] for index in fold.train], features[0].space)
-            outputs += [self._answer(head, to_fit[index], examples.zero_shot[index]) for index in fold.tested]
+            to_learn = to_fit(examples.prepared, features)
+            head = fit_head([to_learn[index] for index in fold.train], features[0].space)
+            outputs += [self._answer(head, to_learn[index], examples.zero_shot[index]) for index in fold.tested]
         return outputs
 
     def _answer(self, head: LinearHead | None, example: Example, zero_shot: LabelScores) -> Contract:
@@ -268,7 +268,7 @@ class _Procedure:
         return answer_with_head(head, example.question, example.features, example.logits, zero_shot.temperature)
 
 
-def _to_fit(prepared: Sequence[PreparedExample], features: Sequence[Features]) -> list[Example]:
+def to_fit(prepared: Sequence[PreparedExample], features: Sequence[Features]) -> list[Example]:
     """The examples as `fit_head` takes them."""
     return [
         Example.of(example.training_example.question, example_features, example.target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lorabel.contracts import Input
 from lorabel.database.tables import Annotation
-from lorabel.errors import LorabelError, MissingTargetError
+from lorabel.errors import LorabelError, MissingTargetError, storable
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.renamed_labels import NO_RENAMES, Renames, with_current_names
@@ -242,8 +242,7 @@ def _reason(error: Exception, annotation_ids: Iterable[int]) -> str:
     if not isinstance(error, LorabelError):
         log.warning("annotations %s are skipped", list(annotation_ids), exc_info=error)
         reason = f"{type(error).__name__}: {error}"
-    # PostgreSQL stores neither lone surrogates nor zero bytes.
-    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:LONGEST_REASON]
+    return storable(reason)[:LONGEST_REASON]
 
 
 def _target(

@@ -140,12 +140,12 @@ def set_label_config(project: Project, label_config: str | None) -> None:
     except LabelConfigError as error:
         log.warning("project %d: whether labels were renamed is not known: %s", project.id, error)
         return
-    found = renamed_labels.find_renames(before, after)
-    for tag, pairs in found.items():
+    renames = renamed_labels.find_renames(before, after)
+    for tag, pairs in renames.items():
         for then, now in pairs:
             names = " / ".join(then), tag, " / ".join(now)
             log.info("project %d: label %r of %r was renamed to %r and keeps its annotations", project.id, *names)
-    project.renamed_labels = dict(renamed_labels.add_renames(project.renamed_labels or {}, found, after)) or None
+    project.renamed_labels = dict(renamed_labels.add_renames(project.renamed_labels or {}, renames, after)) or None
 
 
 def _fitting(rows: Sequence[Project], key: ProjectKey) -> list[Project]:

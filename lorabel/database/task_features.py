@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from lorabel.contracts import Input
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import TaskFeatures, now
+from lorabel.errors import storable
 from lorabel.feature_contracts import Features
 from lorabel.media.fetching import digest
 
@@ -105,13 +106,9 @@ def delete_tasks(session: Session, project_id: int, task_ids: Collection[int]) -
         )
 
 
-def delete_all(session: Session, project_id: int, *, except_tags: Iterable[str] = ()) -> None:
-    """Delete the rows of a project, except those of some control tags."""
-    session.execute(
-        delete(TaskFeatures).where(
-            TaskFeatures.project_id == project_id, TaskFeatures.from_name.not_in(sorted(except_tags))
-        )
-    )
+def delete_all(session: Session, project_id: int) -> None:
+    """Delete all rows of a project."""
+    session.execute(delete(TaskFeatures).where(TaskFeatures.project_id == project_id))
 
 
 def _as_json(question: Input, **options: Any) -> str:
@@ -119,14 +116,9 @@ def _as_json(question: Input, **options: Any) -> str:
     return json.dumps(question.model_dump(mode="json", **options))
 
 
-def _storable(reason: str) -> str:
-    """A text that every database can store: PostgreSQL stores neither lone surrogates nor zero bytes."""
-    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
-
-
 def _columns(answer: Features | str) -> dict[str, Any]:
     if isinstance(answer, str):
-        return {"space": "", "dim": 0, "features": b"", "logits": b"", "reason": _storable(answer)}
+        return {"space": "", "dim": 0, "features": b"", "logits": b"", "reason": storable(answer)}
     return {
         "space": answer.space,
         "dim": answer.dim,

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from lorabel.contracts import Input, MediaRef, SpansInput
+from lorabel.contracts import Input, MediaRef
 from lorabel.database import project_heads, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import Project, ProjectHead, served_name
@@ -207,14 +207,9 @@ def _questions(
 
 
 def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: Input) -> Question:
-    """A head answers with the adapter that it was fitted with, and needs no temperature: it is calibrated.
-
-    An adapter for spans stays: it has learned more about words than a head on the base model can.
-    """
+    """A head answers with the adapter that it was fitted with, and needs no temperature: it is calibrated."""
     name = binding.from_name
     head = model.heads.get(name)
-    if isinstance(contract, SpansInput) and name in model.adapters:
-        head = None
     if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
         return Question(binding, data, contract, head.adapter, head.name)
     return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
