@@ -191,6 +191,7 @@ def test_a_fit_that_was_overtaken_is_thrown_away(
 
     monkeypatch.setattr(head_fitting, "fit_head", overtaken)
     fit(services, submitted(1, "red"), submitted(8, "blue"), submitted(7, "red"))
+    assert not is_due(services), "the newer fit stands"
     fit(services, deletion(8), deletion(7))
     assert head_file(services) == expected
 
