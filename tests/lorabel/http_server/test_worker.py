@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -163,11 +163,13 @@ def test_a_slow_body_has_a_second_more_for_each_64_kb(impatient_port: int) -> No
 
 
 def test_a_client_that_does_not_read_holds_no_thread(impatient_port: int) -> None:
-    """The answers are larger than what the kernel keeps."""
-    clients = [socket.create_connection(("127.0.0.1", impatient_port)) for _ in range(2 * THREADS)]
+    """The answers are larger than what the kernel keeps, and than what the server keeps of all answers, where the
+    youngest stays: all of theirs are older than the one that is read."""
+    clients = [socket.create_connection(("127.0.0.1", impatient_port), timeout=20) for _ in range(2 * THREADS)]
     for client in clients:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-    time.sleep(0.3)
+    for client in clients:
+        assert client.recv(1) == b"H"
     with http(impatient_port) as client:
         assert client.get("/health").status_code == 200
         assert len(client.get("/large").content) == 30_000_000
@@ -259,11 +261,17 @@ def test_the_app_learns_that_the_client_has_gone() -> None:
 
 @pytest.mark.slow
 def test_a_new_connection_closes_the_one_that_has_waited_longest() -> None:
-    with server(MAX_CONNECTIONS="20") as (port, _), half_open(port, KINDS["half a body"], 60) as clients:
-        with http(port) as client:
-            assert client.post("/webhook", content=b"four").json() == {"bytes": 4}
-        assert all(received(client) == b"" for client in clients[:40])
-        clients[-1].sendall(b" " * (1000 - len(b'{"action": ')))
+    """A connection waits from the moment at which the server reads its request's begin: each client lets the next
+    one come only after that."""
+    head = b"POST /webhook HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    with server(MAX_CONNECTIONS="20") as (port, _), ExitStack() as stack:
+        clients = []
+        for _ in range(60):
+            clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+            clients[-1].sendall(head)
+            assert clients[-1].recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert all(received(each) == b"" for each in clients[:40])
+        clients[-1].sendall(b"four")
         assert clients[-1].recv(1000).startswith(b"HTTP/1.1 200 OK")
 
 
