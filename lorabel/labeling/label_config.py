@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
@@ -134,6 +134,8 @@ class ControlTag:
         buckets: names of the buckets of a Ranker.
         conditions: the control tag is shown if all of them hold.
         is_repeated: whether it stands in a `<Repeater>`, and so is shown once for each item of a list.
+        siblings: the other control tags of the label config with the same object tags, in its order. They have no
+            siblings of their own here.
     """
 
     name: str
@@ -145,6 +147,12 @@ class ControlTag:
     buckets: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     is_repeated: bool = False
+    siblings: tuple["ControlTag", ...] = ()
+
+    @property
+    def is_per_region(self) -> bool:
+        """Whether it asks about each region, not about the task."""
+        return self.attributes.get("perRegion", "false").lower() == "true"
 
 
 @dataclass(frozen=True)
@@ -197,7 +205,14 @@ def parse(xml: str) -> LabelConfig:
     names = {tag.name for control in control_tags for tag in control.objects or ()}
     unnamed_tags = (_object(tag) for tag in interface.objects or () if tag.name not in names)
     context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
-    return LabelConfig(tuple(_control(tag, paths[tag.name], context) for tag in control_tags), interface)
+    controls = [_control(tag, paths[tag.name], context) for tag in control_tags]
+    return LabelConfig(
+        tuple(replace(control, siblings=_siblings(control, controls)) for control in controls), interface
+    )
+
+
+def _siblings(control: ControlTag, controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
+    return tuple(other for other in controls if other is not control and other.objects == control.objects)
 
 
 def _paths(

@@ -137,6 +137,15 @@ class Problem(ABC):
         """
 
     @property
+    def claims(self) -> tuple[str, ...]:
+        """Names of the control tags that the binding serves: `from_name`, then those of its group, if it has one.
+
+        A group is predicted, learned and named as one: what `from_name` asks. The binding that claims the most
+        control tags serves them.
+        """
+        return (self.from_name,)
+
+    @property
     def is_silent_until_taught(self) -> bool:
         """Whether nothing is predicted before annotations were learned. By default the base model answers."""
         return False

@@ -32,10 +32,10 @@ class Unclaimed:
 
 @dataclass(frozen=True)
 class BoundConfig:
-    """A label config with a binding for each control tag that is served.
+    """A label config with a binding for each control tag, or group of control tags, that is served.
 
     Args:
-        bindings: at most one per control tag, in the order of the label config.
+        bindings: at most one per control tag, in the order of the label config. Of a group, see `Problem.claims`.
         unclaimed: the other control tags; they are left to people.
     """
 
@@ -62,22 +62,42 @@ def bind(label_config: str) -> BoundConfig:
 def _bind(label_config: str) -> BoundConfig:
     config = parse(label_config)
     problems = discover(lorabel.problems, Problem)  # type: ignore[type-abstract]
-    bindings: list[Problem] = []
-    unclaimed: list[Unclaimed] = []
+    found = {control.name: _claims(control, problems) for control in config.controls}
+    grouped: dict[str, Problem] = {}
     for control in config.controls:
-        claims, reasons = _claims(control, problems)
-        if len(claims) > 1:
-            names = ", ".join(type(claim).__name__ for claim in claims)
-            raise LabelConfigError(
-                f"control tag {control.name!r} ({control.tag}) is claimed by {names}; uninstall all but one"
-            )
-        if claims:
-            bindings.append(claims[0])
-        else:
-            objects = ", ".join(tag.tag for tag in control.objects) or "nothing"
-            reasons = reasons or [f"no problem serves {control.tag} on {objects}"]
-            unclaimed.append(Unclaimed(control, cut("; ".join(reasons))))
+        claims, _ = found[control.name]
+        if (binding := _largest(control, claims)) is not None:
+            for name in binding.claims:
+                if name not in grouped or len(grouped[name].claims) < len(binding.claims):
+                    grouped[name] = binding
+    bindings = [grouped[control.name] for control in config.controls if _is_first(control, grouped)]
+    unclaimed = [
+        Unclaimed(control, _reason(control, found[control.name][1]))
+        for control in config.controls
+        if control.name not in grouped
+    ]
     return BoundConfig(config, tuple(bindings), tuple(unclaimed))
+
+
+def _is_first(control: ControlTag, grouped: Mapping[str, Problem]) -> bool:
+    return control.name in grouped and grouped[control.name].from_name == control.name
+
+
+def _largest(control: ControlTag, claims: Sequence[Problem]) -> Problem | None:
+    """The binding with the largest group of control tags; None if no problem claims the tag."""
+    most = max((len(claim.claims) for claim in claims), default=0)
+    largest = [claim for claim in claims if len(claim.claims) == most]
+    if len(largest) > 1:
+        names = ", ".join(type(claim).__name__ for claim in largest)
+        raise LabelConfigError(
+            f"control tag {control.name!r} ({control.tag}) is claimed by {names}; uninstall all but one"
+        )
+    return largest[0] if largest else None
+
+
+def _reason(control: ControlTag, reasons: Sequence[str]) -> str:
+    objects = ", ".join(tag.tag for tag in control.objects) or "nothing"
+    return cut("; ".join(reasons or [f"no problem serves {control.tag} on {objects}"]))
 
 
 def _unserved_reason(control: ControlTag) -> str | None:

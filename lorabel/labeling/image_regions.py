@@ -1,0 +1,117 @@
+"""Regions on a picture: from Label Studio's percent to fractions of the picture, and back.
+
+A rectangle of Label Studio is turned by `rotation` degrees clockwise around its corner (x, y), in pixels of the
+picture (https://labelstud.io/tags/rectangle). Models see upright boxes: of a turned rectangle, an ellipse or a
+polygon, the smallest upright box around it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorabel.errors import MissingTargetError
+from lorabel.labeling.regions import Region
+
+Corners = tuple[float, float, float, float]
+
+
+def image_region(
+    from_name: str, to_name: str, kind: str, corners: Corners, size: tuple[int, int], value: Mapping[str, Any]
+) -> Region:
+    """A region whose place is an upright rectangle.
+
+    Args:
+        kind: the type of the region: `rectanglelabels`, `rectangle`, `labels`, `textarea`, ...
+        corners: fractions of the picture.
+        size: width and height of the picture as people see it, in pixels.
+        value: what the region says beside its place, e.g. `{"rectanglelabels": ["Car"]}`.
+    """
+    left, top, right, bottom = corners
+    place = {"x": left * 100, "y": top * 100, "width": (right - left) * 100, "height": (bottom - top) * 100}
+    return {
+        "from_name": from_name,
+        "to_name": to_name,
+        "type": kind,
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+        "value": {**place, "rotation": 0, **value},
+    }
+
+
+def corners_of(region: Region) -> Corners:
+    """Return the smallest upright box around a rectangle, an ellipse or a polygon, as fractions of the picture.
+
+    What is outside the picture is cut off.
+
+    Raises:
+        MissingTargetError: the region has no place, or one without area or outside the picture.
+    """
+    value = region.get("value")
+    if not isinstance(value, dict):
+        raise MissingTargetError(f"value is {value!r}, not an object")
+    points = _points(region, value)
+    left, top = (max(min(numbers), 0.0) for numbers in zip(*points, strict=True))
+    right, bottom = (min(max(numbers), 1.0) for numbers in zip(*points, strict=True))
+    if not (left < right and top < bottom):
+        raise MissingTargetError("the region has no area within the picture")
+    return left, top, right, bottom
+
+
+def _points(region: Region, value: Mapping[str, Any]) -> Sequence[tuple[float, float]]:
+    """Points on the outline that has the same upright box as the region, as fractions of the picture."""
+    if isinstance(value.get("points"), list):
+        return _polygon(value["points"])
+    if "radiusX" in value:
+        return _ellipse(region, value)
+    x, y, width, height = (_number(value, name) / 100 for name in ("x", "y", "width", "height"))
+    aspect = _aspect(region, value)
+    cos, sin = _direction(value)
+    # In a unit in which the picture's height is 1, turns keep their angle.
+    offsets = ((0.0, 0.0), (width * aspect, 0.0), (width * aspect, height), (0.0, height))
+    return [(x + (a * cos - b * sin) / aspect, y + a * sin + b * cos) for a, b in offsets]
+
+
+def _polygon(points: Sequence[Any]) -> Sequence[tuple[float, float]]:
+    if len(points) < 3:
+        raise MissingTargetError(f"a polygon with {len(points)} points has no area")
+    try:
+        return [(_finite(x) / 100, _finite(y) / 100) for x, y in points]
+    except (TypeError, ValueError) as error:
+        raise MissingTargetError(f"a point of the polygon is not two numbers: {error}") from None
+
+
+def _ellipse(region: Region, value: Mapping[str, Any]) -> Sequence[tuple[float, float]]:
+    x, y, radius_x, radius_y = (_number(value, name) / 100 for name in ("x", "y", "radiusX", "radiusY"))
+    aspect = _aspect(region, value)
+    cos, sin = _direction(value)
+    half_width = math.hypot(radius_x * aspect * cos, radius_y * sin) / aspect
+    half_height = math.hypot(radius_x * aspect * sin, radius_y * cos)
+    return [(x - half_width, y - half_height), (x + half_width, y + half_height)]
+
+
+def _direction(value: Mapping[str, Any]) -> tuple[float, float]:
+    angle = math.radians(_number(value, "rotation") if value.get("rotation") else 0.0)
+    return math.cos(angle), math.sin(angle)
+
+
+def _aspect(region: Region, value: Mapping[str, Any]) -> float:
+    """Width over height of the picture; only a turned region needs it."""
+    if not value.get("rotation"):
+        return 1.0
+    return _number(region, "original_width") / _number(region, "original_height")
+
+
+def _number(value: Mapping[str, Any], name: str) -> float:
+    try:
+        return _finite(value[name])
+    except KeyError:
+        raise MissingTargetError(f"{name} is missing") from None
+    except (TypeError, ValueError):
+        raise MissingTargetError(f"{name} is {value[name]!r}, not a number") from None
+
+
+def _finite(number: Any) -> float:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError(f"{number!r}")
+    return float(number)

@@ -1,0 +1,116 @@
+"""Inputs, outputs and targets of what is found in a picture: boxes, lines of text.
+
+Positions are fractions of the picture's width and height as people see it, that is, after its EXIF orientation.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lorabel.contracts import Content, Contract, Input, LabelTextsInput
+
+Corners = tuple[float, float, float, float]
+"""(left, top, right, bottom) of an upright box, each in [0, 1]."""
+
+
+class Box(BaseModel):
+    """An upright box around something in a picture.
+
+    Args:
+        corners: left < right and top < bottom.
+        label: index of the label in the input's labels.
+        probability: the model's confidence in place and label, in [0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True)
+    corners: Corners
+    label: int
+    probability: float = 1.0
+
+
+class BoxesInput(LabelTextsInput):
+    """Asks where the things are that the labels name. `contents` is one picture. Answer: `Boxes`."""
+
+    kind: ClassVar[str] = "boxes"
+
+
+class Boxes(Contract):
+    """Answer to `BoxesInput`.
+
+    Args:
+        boxes: the likeliest first.
+        width: of the picture as people see it, in pixels.
+        height: in pixels.
+    """
+
+    kind: ClassVar[str] = "found_boxes"
+    boxes: tuple[Box, ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class BoxTarget:
+    """Target for `BoxesInput`.
+
+    Args:
+        boxes: the right boxes with the indices of their labels; sorted. Empty if the picture shows none.
+    """
+
+    boxes: tuple[tuple[Corners, int], ...]
+
+
+class TextLinesInput(Input):
+    """Asks for the lines of text in a picture. `contents` is one picture. Answer: `TextLines`.
+
+    Args:
+        labels: for each label that a line may have, the texts that a model reads for it. Empty if lines have none.
+    """
+
+    kind: ClassVar[str] = "text_lines"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    labels: tuple[tuple[str, ...], ...] = ()
+
+
+class TextLine(BaseModel):
+    """A line of text in a picture.
+
+    Args:
+        corners: of the upright box around it.
+        text: what it says.
+        probability: the model's confidence in the text, in [0, 1].
+        label_probabilities: (labels,) that sum to 1; empty as long as no label is known for it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    corners: Corners
+    text: str
+    probability: float = 1.0
+    label_probabilities: tuple[float, ...] = ()
+
+
+class TextLines(Contract):
+    """Answer to `TextLinesInput`.
+
+    Args:
+        lines: in reading order.
+        width: of the picture as people see it, in pixels.
+        height: in pixels.
+    """
+
+    kind: ClassVar[str] = "found_lines"
+    lines: tuple[TextLine, ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class TextLinesTarget:
+    """Target for `TextLinesInput`.
+
+    Args:
+        lines: the right lines, each with its text and the index of its label, or None; sorted by place.
+    """
+
+    lines: tuple[tuple[Corners, str, int | None], ...]
