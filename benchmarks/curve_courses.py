@@ -12,7 +12,6 @@ import base64
 import importlib.util
 import io
 import random
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks import sentences
+from benchmarks.debian_packages import MissingDataError, all_packages
 from benchmarks.sentences import DataSet
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import SHAPES, random_pictures
@@ -46,10 +46,6 @@ WRONG = 0.2
 Item = TypeVar("Item")
 LabeledTask = tuple[dict[str, Any], str]
 """A task's data and its label."""
-
-
-class MissingDataError(Exception):
-    """A data set is not on this machine. The message says what to install."""
 
 
 @dataclass(frozen=True)
@@ -81,27 +77,30 @@ class Course:
 
 def digits() -> Course:
     """Handwritten digits (https://archive.ics.uci.edu/dataset/80), which the demo's base model has never seen."""
-    data_set = load_digits()
-    pictures = ((image * (255 / 16)).astype(np.uint8) for image in data_set.images)
-    labeled_tasks = [
-        ({"image": _data_url(Image.fromarray(picture).resize((SIDE_PX, SIDE_PX)))}, DIGIT_NAMES[number])
-        for picture, number in zip(pictures, data_set.target, strict=True)
-    ]
+    labeled_tasks = [({"image": url}, DIGIT_NAMES[number]) for url, number in handwritten()]
     return _of_pictures("digits", DIGIT_NAMES, labeled_tasks)
+
+
+def handwritten() -> Iterator[tuple[str, int]]:
+    """The pictures of `digits` as data URLs, with the number that each shows."""
+    data_set = load_digits()
+    for image, digit in zip(data_set.images, data_set.target, strict=True):
+        picture = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((SIDE_PX, SIDE_PX))
+        yield data_url(picture), int(digit)
 
 
 def shapes() -> Course:
     """The demo's drawings by their shape, which the demo's base model knows."""
     pictures = islice(random_pictures(21), DRAWN)
     return _of_pictures(
-        "shapes", tuple(SHAPES), [({"image": _data_url(p.draw(SIDE_PX))}, p.shape) for p in pictures]
+        "shapes", tuple(SHAPES), [({"image": data_url(p.draw(SIDE_PX))}, p.shape) for p in pictures]
     )
 
 
 def grades() -> Course:
     """The demo's drawings by their fill, under names that tell the base model nothing."""
     pictures = islice(random_pictures(22), DRAWN)
-    tasks = [({"image": _data_url(picture.draw(SIDE_PX))}, GRADES[picture.fill]) for picture in pictures]
+    tasks = [({"image": data_url(picture.draw(SIDE_PX))}, GRADES[picture.fill]) for picture in pictures]
     return _of_pictures("grades", tuple(GRADES.values()), tasks)
 
 
@@ -117,7 +116,7 @@ def textile() -> Course:
     for path, label in _shuffled(files):
         by_label[label] += 1
         if by_label[label] <= TEXTILES_OF_LABEL:
-            tasks.append(({"image": _data_url(Image.open(path).convert("RGB"))}, label))
+            tasks.append(({"image": data_url(Image.open(path).convert("RGB"))}, label))
     return _of_pictures("textile", tuple(TEXTILE.values()), tasks)
 
 
@@ -140,7 +139,7 @@ def faults() -> Course:
 def packages() -> Course:
     """Descriptions of Debian packages, one package of each source, by the section of the archive."""
     tasks = [({"text": text}, section) for text, section in _descriptions()]
-    return _course("packages", _TEXT, SECTIONS, _TEXT_MODELS, tasks[TEST_TASKS:], tasks[:TEST_TASKS])
+    return _course("packages", _TEXT, SECTIONS, TEXT_MODELS, tasks[TEST_TASKS:], tasks[:TEST_TASKS])
 
 
 def rare() -> Course:
@@ -184,12 +183,12 @@ COURSES: Mapping[str, Callable[[], Course]] = MappingProxyType(
 )
 
 _IMAGE, _TEXT = '<Image name="object" value="$image"/>', '<Text name="object" value="$text"/>'
-_IMAGE_MODELS = MappingProxyType({"dual_encoder": f"local-dir:{MODEL_FOLDER}"})
-_TEXT_MODELS = MappingProxyType({"text_encoder": f"local-dir:{get_model_path()}"})
+IMAGE_MODELS = MappingProxyType({"dual_encoder": f"local-dir:{MODEL_FOLDER}"})
+TEXT_MODELS = MappingProxyType({"text_encoder": f"local-dir:{get_model_path()}"})
 
 
 def _of_pictures(name: str, labels: Sequence[str], tasks: Sequence[LabeledTask]) -> Course:
-    return _course(name, _IMAGE, labels, _IMAGE_MODELS, tasks[TEST_TASKS:], tasks[:TEST_TASKS])
+    return _course(name, _IMAGE, labels, IMAGE_MODELS, tasks[TEST_TASKS:], tasks[:TEST_TASKS])
 
 
 def _of_sentences(data_set: DataSet, names: Mapping[str, str]) -> Course:
@@ -199,7 +198,7 @@ def _of_sentences(data_set: DataSet, names: Mapping[str, str]) -> Course:
         for part in (data_set.train, data_set.held_out)
     )
     labels = [names.get(label, label) for label in data_set.labels]
-    return _course(data_set.name, _TEXT, labels, _TEXT_MODELS, train, test)
+    return _course(data_set.name, _TEXT, labels, TEXT_MODELS, train, test)
 
 
 def _course(
@@ -227,17 +226,10 @@ def _rarer(tasks: Sequence[LabeledTask], shares: Mapping[str, float]) -> Iterato
 
 def _descriptions() -> list[tuple[str, str]]:
     """Descriptions with their sections, equally many of each section, in random order."""
-    try:
-        listed = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise MissingDataError("packages needs Debian's package lists: apt-get update") from error
     by_source: dict[str, tuple[str, str]] = {}
-    for paragraph in listed.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
-        text, section = fields.get("Description", ""), fields.get("Section", "")
-        if section in SECTIONS and len(text.split()) > 2:
-            source = fields.get("Source", fields["Package"]).split(" ")[0]
-            by_source.setdefault(source, (text, section))
+    for package in all_packages():
+        if package.section in SECTIONS:
+            by_source.setdefault(package.source, (package.description, package.section))
     by_section: dict[str, list[tuple[str, str]]] = {section: [] for section in SECTIONS}
     for text, section in _shuffled(sorted(set(by_source.values()))):
         by_section[section].append((text, section))
@@ -250,7 +242,7 @@ def _shuffled(items: Sequence[Item]) -> list[Item]:
     return random.Random(0).sample(items, len(items))
 
 
-def _data_url(picture: Image.Image) -> str:
+def data_url(picture: Image.Image) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

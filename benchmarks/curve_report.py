@@ -16,15 +16,31 @@ from benchmarks.machine import ROOT, Machine
 
 ZERO_SHOT, HEAD = "zero-shot", "head"
 SCALED, CROSS_VALIDATED = "logistic regression, scaled", "logistic regression, cross-validated"
+RIDGE_SCALED, RIDGE_CROSS_VALIDATED = "ridge regression, scaled", "ridge regression, cross-validated"
+MEAN = "mean of the annotations"
 COLOURS = {
     ZERO_SHOT: "#8a8a8a",
     HEAD: "#2a9d5c",
     SCALED: "#5b7fa6",
     CROSS_VALIDATED: "#a9c1dd",
+    RIDGE_SCALED: "#5b7fa6",
+    RIDGE_CROSS_VALIDATED: "#a9c1dd",
+    MEAN: "#c9b458",
     LORA: "#c8442f",
     SCRATCH: "#e8a598",
 }
 TRAINED = (LORA, SCRATCH)
+COMPARISONS = (SCALED, CROSS_VALIDATED, RIDGE_SCALED, RIDGE_CROSS_VALIDATED, MEAN)
+CHOICE = "choice"
+# What `Point.accuracy` is for each kind of question; the figure that decides about promotion.
+FIGURES_OF_KINDS = {
+    CHOICE: "accuracy",
+    "multiple choice": "share of tasks with all labels right",
+    "taxonomy": "share of paths that are right",
+    "rating": "closeness: 1 - error / longest possible error",
+    "ranking": "share of pairs in the right order",
+    "spans": "F1",
+}
 GOAL_MARGIN = 0.01
 ROUNDING = 1e-9
 PAGE, PICTURE, FIGURES = "learning.md", "pictures/learning-curves.png", "learning-curves.json"
@@ -38,9 +54,10 @@ class Point:
     """What was measured after a number of annotations.
 
     Args:
-        accuracy: on the test tasks.
-        calibration_error: None if it was not measured.
+        accuracy: on the test tasks. For other kinds than choices the figure of FIGURES_OF_KINDS.
+        calibration_error: None if it was not measured, or if answers of the kind have no probability.
         seconds: of CPU time for a fit and the answers to the test tasks; of wall time for a training run.
+        kind: of question, a key of FIGURES_OF_KINDS.
     """
 
     course: str
@@ -50,6 +67,7 @@ class Point:
     accuracy: float
     calibration_error: float | None
     seconds: float
+    kind: str = CHOICE
 
 
 def text(machine: Machine, points: Sequence[Point]) -> str:
@@ -58,13 +76,17 @@ def text(machine: Machine, points: Sequence[Point]) -> str:
     lines = [f"{machine.line}. {seeds} seeds; median (lower to upper quartile)."]
     for course in _courses(points):
         counts = sorted({point.annotations for point in points if point.course == course})
-        lines += ["", f"**{course}**", "", _line(["annotations", *(f"{count}" for count in counts)])]
+        lines += ["", _title(points, course), "", _line(["annotations", *(f"{count}" for count in counts)])]
         lines.append(_line(["---"] * (len(counts) + 1)))
         for way in COLOURS:
             cells = [_accuracy(_points_at(points, course, way, count)) for count in counts]
             if any(cells):
                 lines.append(_line([way, *cells]))
-    return "\n".join([*lines, "", *_summary(points), "", *_missed(points), ""])
+    for kind in FIGURES_OF_KINDS:
+        of_kind = [point for point in points if point.kind == kind]
+        if any(point.way == HEAD for point in of_kind):
+            lines += ["", *_summary(kind, of_kind)]
+    return "\n".join([*lines, "", *_missed(points), ""])
 
 
 def missed_cells(points: Sequence[Point]) -> list[str]:
@@ -72,9 +94,9 @@ def missed_cells(points: Sequence[Point]) -> list[str]:
     cells = []
     for course in _courses(points):
         zero_shot = _points_at(points, course, ZERO_SHOT, 0)
-        for count in _counts(points):
+        for count in _counts(points, course):
             head = _points_at(points, course, HEAD, count)
-            bounds = [zero_shot, *(_points_at(points, course, way, count) for way in (SCALED, CROSS_VALIDATED))]
+            bounds = [zero_shot, *(_points_at(points, course, way, count) for way in COMPARISONS)]
             medians = [_median(bound) for bound in bounds if bound]
             if head and medians and _median(head) < max(medians) - GOAL_MARGIN - ROUNDING:
                 cells.append(f"{course} at {count} ({_median(head):.3f} instead of {max(medians):.3f})")
@@ -130,7 +152,7 @@ def draw(machine: Machine, points: Sequence[Point], path: Path) -> None:
     for axes in panels.flat[len(courses) :]:
         axes.set_visible(False)
     panels[0][0].set_ylim(0, 1.02)
-    picture.supylabel("accuracy on tasks that nobody annotated", fontsize=9)
+    picture.supylabel("accuracy, or the figure of the kind, on tasks that nobody annotated", fontsize=9)
     handles: dict[str, Artist] = {}
     for axes in panels.flat:
         lines, labels = axes.get_legend_handles_labels()
@@ -150,22 +172,35 @@ def _earlier_training(path: Path, points: Sequence[Point]) -> Iterator[Point]:
             yield Point(**figures)
 
 
-def _summary(points: Sequence[Point]) -> list[str]:
-    """Over all data sets: mean of the median accuracies, mean calibration error, and the seconds of a fit."""
-    ways = [way for way in (HEAD, SCALED, CROSS_VALIDATED) if any(point.way == way for point in points)]
-    counts = _counts(points)
-    lines = ["**all data sets**", "", _line(["annotations", *(f"{count}" for count in counts)])]
-    lines.append(_line(["---"] * (len(counts) + 1)))
+def _title(points: Sequence[Point], course: str) -> str:
+    kind = next(point.kind for point in points if point.course == course)
+    return f"**{course}**" if kind == CHOICE else f"**{course}** ({kind}; {FIGURES_OF_KINDS[kind]})"
+
+
+def _summary(kind: str, points: Sequence[Point]) -> list[str]:
+    """Over the data sets of a kind: means of the median figures and calibration errors, and the seconds of a fit.
+
+    Only the data sets that were measured with all numbers of annotations count.
+    """
+    counts = max((_counts(points, course) for course in _courses(points)), key=lambda counts: counts[-1:])
+    courses = [course for course in _courses(points) if _counts(points, course) == counts]
+    points = [point for point in points if point.course in courses]
+    ways = [way for way in (HEAD, *COMPARISONS) if any(point.way == way for point in points)]
+    lines = [f"**all data sets, {kind}** ({', '.join(courses)})", ""]
+    lines += [_line(["annotations", *(f"{count}" for count in counts)]), _line(["---"] * (len(counts) + 1))]
     for way in ways:
-        groups = [[_points_at(points, course, way, count) for course in _courses(points)] for count in counts]
+        groups = [[_points_at(points, course, way, count) for course in courses] for count in counts]
         means = [statistics.mean(_median(group) for group in of_count if group) for of_count in groups]
-        lines.append(_line([f"{way}, accuracy", *(f"{mean:.3f}" for mean in means)]))
+        lines.append(_line([way, *(f"{mean:.3f}" for mean in means)]))
     for way in ways:
-        of_way = [
-            [point for point in points if (point.way, point.annotations) == (way, count)] for count in counts
+        errors = [
+            [point.calibration_error for point in points if (point.way, point.annotations) == (way, count)]
+            for count in counts
         ]
-        errors = [statistics.mean(point.calibration_error or 0.0 for point in group) for group in of_way]
-        lines.append(_line([f"{way}, calibration error", *(f"{error:.3f}" for error in errors)]))
+        known = [[error for error in of_count if error is not None] for of_count in errors]
+        if all(known):
+            cells = [f"{statistics.mean(of_count):.3f}" for of_count in known]
+            lines.append(_line([f"{way}, calibration error", *cells]))
     for way in ways:
         of_way = [
             [point for point in points if (point.way, point.annotations) == (way, count)] for count in counts
@@ -176,7 +211,7 @@ def _summary(points: Sequence[Point]) -> list[str]:
 
 
 def _missed(points: Sequence[Point]) -> list[str]:
-    cells = len(_courses(points)) * len(_counts(points))
+    cells = sum(len(_counts(points, course)) for course in _courses(points))
     missed = missed_cells(points)
     if not missed:
         return [f"The head meets the goal in all {cells} cells."]
@@ -187,9 +222,9 @@ def _courses(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(point.course for point in points))
 
 
-def _counts(points: Sequence[Point]) -> list[int]:
-    """The numbers of annotations at which the head was measured."""
-    return sorted({point.annotations for point in points if point.way == HEAD})
+def _counts(points: Sequence[Point], course: str) -> list[int]:
+    """The numbers of annotations at which the head was measured on a data set."""
+    return sorted({point.annotations for point in points if (point.course, point.way) == (course, HEAD)})
 
 
 def _median(points: Sequence[Point]) -> float:

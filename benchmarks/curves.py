@@ -26,12 +26,15 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from benchmarks import curve_baselines, curve_features, curve_lora, curve_report, machine
-from benchmarks.curve_courses import COURSES, Course, MissingDataError
+from benchmarks import curve_baselines, curve_features, curve_lora, curve_report, kind_curves, machine
+from benchmarks.calibration import calibration_error
+from benchmarks.curve_courses import COURSES, Course
 from benchmarks.curve_features import Part
 from benchmarks.curve_report import CROSS_VALIDATED, HEAD, SCALED, ZERO_SHOT, Point
+from benchmarks.debian_packages import MissingDataError
+from benchmarks.kind_courses import KIND_COURSES
 from lorabel.families.encoders.heads.fit_choices import fit_choices
 from lorabel.families.encoders.heads.linear_head import probabilities
 from lorabel.settings import Settings
@@ -40,7 +43,8 @@ from workers.services import Services
 COUNTS, QUICK_COUNTS = (5, 10, 20, 40, 80, 160, 320), (10, 40)
 SEEDS, QUICK_SEEDS = 7, 2
 LORA_COUNTS, LORA_SEEDS = (0, 10, 20, 40, 80, 160), 3
-BINS = 15
+# For the sets of `kind_courses`.
+KIND_COUNTS, KIND_SEEDS = (5, 10, 20, 40, 80, 160), 5
 FOLDER = Path("build/curves")
 
 
@@ -52,6 +56,8 @@ class Plan:
     seeds: int
     lora_counts: Sequence[int]
     lora_seeds: int
+    kind_counts: Sequence[int]
+    kind_seeds: int
 
 
 def main() -> int:
@@ -60,18 +66,20 @@ def main() -> int:
     folder: Path = options.out.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     described = machine.describe(Settings(precision="float32"))
-    plan = Plan(COUNTS, SEEDS, LORA_COUNTS if options.lora else (), LORA_SEEDS)
+    plan = Plan(COUNTS, SEEDS, LORA_COUNTS if options.lora else (), LORA_SEEDS, KIND_COUNTS, KIND_SEEDS)
     if options.quick:
-        plan = Plan(QUICK_COUNTS, QUICK_SEEDS, (0, *QUICK_COUNTS) if options.lora else (), 1)
+        lora_counts = (0, *QUICK_COUNTS) if options.lora else ()
+        plan = Plan(QUICK_COUNTS, QUICK_SEEDS, lora_counts, 1, QUICK_COUNTS, 1)
     points: list[Point] = []
-    for name in options.only or COURSES:
+    for name in options.only or (*COURSES, *KIND_COURSES):
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            course = COURSES[name]()
+            if name in COURSES:
+                points += _measure(COURSES[name](), plan)
+            else:
+                points += kind_curves.measure(KIND_COURSES[name](), plan.kind_counts, plan.kind_seeds)
         except MissingDataError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
-            continue
-        points += _measure(course, plan)
     print(curve_report.text(described, points))
     curve_report.write(described, points, folder)
     if options.docs:
@@ -85,7 +93,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", nargs="+", choices=list(COURSES), help="data sets; all by default")
+    parser.add_argument("--only", nargs="+", choices=[*COURSES, *KIND_COURSES], help="data sets; all by default")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and annotations")
     parser.add_argument("--lora", action="store_true", help="training runs as well")
     parser.add_argument("--out", type=Path, default=FOLDER, help=f"folder for what is written; {FOLDER}")
@@ -142,24 +150,8 @@ def _training(
 
 
 def _accuracy_and_calibration(answers: NDArray[np.floating], test: Part) -> tuple[float, float]:
-    return float((answers.argmax(1) == test.classes).mean()), calibration_error(answers, test.classes)
-
-
-def calibration_error(answers: ArrayLike, classes: ArrayLike) -> float:
-    """Compute the expected calibration error over bins of the highest probability (Guo et al. 2017).
-
-    Args:
-        answers: (tasks, labels) probabilities.
-        classes: (tasks,) the truth.
-    """
-    probabilities = np.asarray(answers)
-    confidence, is_right = probabilities.max(1), probabilities.argmax(1) == np.asarray(classes)
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    errors = [
-        abs(is_right[bins == number].mean() - confidence[bins == number].mean()) * (bins == number).mean()
-        for number in np.unique(bins)
-    ]
-    return float(sum(errors))
+    is_right = answers.argmax(1) == test.classes
+    return float(is_right.mean()), calibration_error(answers.max(1), is_right)
 
 
 if __name__ == "__main__":

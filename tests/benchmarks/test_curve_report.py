@@ -1,11 +1,12 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from benchmarks import curve_report
-from benchmarks.curve_report import CROSS_VALIDATED, HEAD, SCALED, ZERO_SHOT, Point
-from benchmarks.curves import calibration_error
+from benchmarks.calibration import calibration_error
+from benchmarks.curve_report import CROSS_VALIDATED, HEAD, MEAN, RIDGE_SCALED, SCALED, ZERO_SHOT, Point
 from benchmarks.machine import Machine
 
 MACHINE = Machine("a processor", 2, 24, None, "cpu", "float32", "2.15", "3.11", "abc", 0.5)
@@ -55,6 +56,34 @@ def test_picture_and_figures_are_written(tmp_path: Path) -> None:
 
 
 def test_calibration_error_is_how_far_confidence_is_from_accuracy() -> None:
-    sure, unsure = [0.95, 0.05], [0.55, 0.45]
-    assert calibration_error([sure] * 4 + [unsure] * 4, [0, 0, 1, 1, 0, 0, 0, 0]) == pytest.approx(0.45)
-    assert calibration_error([unsure] * 20, [0] * 11 + [1] * 9) == pytest.approx(0.0)
+    right_and_wrong = [True, True, False, False]
+    assert calibration_error([0.95] * 4 + [0.55] * 4, right_and_wrong + [True] * 4) == pytest.approx(0.45)
+    assert calibration_error([0.55] * 20, [True] * 11 + [False] * 9) == pytest.approx(0.0)
+
+
+def of_kind(kind: str, way: str, course: str, figures: Mapping[int, float]) -> list[Point]:
+    return [Point(course, way, 0, count, figure, None, 0.01, kind) for count, figure in figures.items()]
+
+
+def test_ratings_are_compared_with_ridge_regression_and_the_mean() -> None:
+    head = of_kind("rating", HEAD, "stars", {5: 0.6, 10: 0.7})
+    ridge = of_kind("rating", RIDGE_SCALED, "stars", {5: 0.5, 10: 0.75})
+    mean = of_kind("rating", MEAN, "stars", {5: 0.65, 10: 0.65})
+    measured = [*head, *ridge, *mean, Point("stars", ZERO_SHOT, 0, 0, 0.0, None, 0.0, "rating")]
+    assert curve_report.missed_cells(measured) == [
+        "stars at 5 (0.600 instead of 0.650)",
+        "stars at 10 (0.700 instead of 0.750)",
+    ]
+    text = curve_report.text(MACHINE, measured)
+    assert "**stars** (rating; closeness" in text
+    assert "misses the goal in 2 of 2 cells" in text
+
+
+def test_each_kind_has_its_own_means_over_the_sets_with_all_numbers_of_annotations() -> None:
+    large = [of_kind("taxonomy", HEAD, name, {10: 0.5 + step, 40: 0.7}) for name, step in (("a", 0.0), ("b", 0.2))]
+    small = of_kind("taxonomy", HEAD, "c", {10: 1.0, 20: 1.0})
+    text = curve_report.text(MACHINE, [*points(0.6, 0.7, 0.5), *large[0], *large[1], *small])
+    _, means = text.split("**all data sets, taxonomy** (a, b)")
+    assert "| head | 0.600 | 0.700 |" in means
+    assert "calibration" not in means
+    assert "**all data sets, choice** (a set)" in text

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.kinds import match, several
+from benchmarks.kind_courses import KindCourse, match, several
 from lorabel.contracts import MediaRef
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.base import NoBatchAdapters
@@ -36,11 +36,14 @@ def read(media: MediaRef) -> bytes:
     return base64.b64decode(media.url.partition(",")[2])
 
 
-def learn(family: DualEncoder, course: Course, annotated: Sequence[int], tested: int) -> tuple[list[float], Any]:
+def learn(
+    family: DualEncoder, course: Course | KindCourse, annotated: Sequence[int], tested: int
+) -> tuple[list[float], Any]:
     """The primary metric on the last tasks, with a head from each number of first tasks; and the last head."""
     (problem,) = bind(course.label_config).bindings
-    questions = [problem.model_input(data) for data, _ in course.tasks]
-    targets = [problem.target(result, data) for data, result in course.tasks]
+    tasks = [*course.tasks, *course.test] if isinstance(course, KindCourse) else course.tasks
+    questions = [problem.model_input(data) for data, _ in tasks]
+    targets = [problem.target(result, data) for data, result in tasks]
     cache = FeatureCache({FEATURES: 10**8, TEXTS: 10**8})
     asked = [family.prepare(FeaturesInput.of(question), read) for question in questions]
     answers = family.predict(asked, [None] * len(asked), BANK, cache)
@@ -79,7 +82,7 @@ def test_the_relation_of_a_picture_and_a_caption_is_learned(demo_model: DualEnco
     ids=["multiple", "rating", "ranking", "picture and text"],
 )
 def test_a_head_is_far_better_than_zero_shot(
-    demo_model: DualEncoder, course: Callable[[], Course], annotated: int, goal: float
+    demo_model: DualEncoder, course: Callable[[], Course | KindCourse], annotated: int, goal: float
 ) -> None:
     (without, reached), _ = learn(demo_model, course(), (0, annotated), 40)
     assert without < 0.5
