@@ -5,6 +5,7 @@ only once they are scaled.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def scaled(learned: Part, unseen: Part) -> Array:
     return _of_all_labels(model.predict_proba(unseen.features), model.classes_, unseen)
 
 
-def cross_validated(learned: Part, unseen: Part) -> Array:
+def cross_validated(learned: Part, unseen: Part, strengths: Sequence[float] = STRENGTHS) -> Array:
     """Features are centred; five-fold cross-validation chooses the strength with the highest accuracy."""
     if len(np.unique(learned.classes)) < 2:
         return _certain(learned, unseen)
@@ -49,7 +50,7 @@ def cross_validated(learned: Part, unseen: Part) -> Array:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         folds = _folds(centred)
-        best = max(STRENGTHS, key=lambda strength: (*_score(centred, folds, strength), -strength))
+        best = max(strengths, key=lambda strength: (*_score(centred, folds, strength), -strength))
         return _fit(centred, unseen_centred, best)
 
 

@@ -44,7 +44,7 @@ COUNTS, QUICK_COUNTS = (5, 10, 20, 40, 80, 160, 320), (10, 40)
 SEEDS, QUICK_SEEDS = 7, 2
 LORA_COUNTS, LORA_SEEDS = (0, 10, 20, 40, 80, 160), 3
 # For the sets of `kind_courses`.
-KIND_COUNTS, KIND_SEEDS = (5, 10, 20, 40, 80, 160), 5
+KIND_COUNTS, KIND_SEEDS = (5, 10, 20, 40, 80, 160), 3
 FOLDER = Path("build/curves")
 
 
