@@ -72,8 +72,8 @@ class Point:
 
 def text(machine: Machine, points: Sequence[Point]) -> str:
     """Markdown: for each data set and way the median accuracy over the seeds, with the quartiles."""
-    seeds = len({point.seed for point in points if point.way == HEAD})
-    lines = [f"{machine.line}. {seeds} seeds; median (lower to upper quartile)."]
+    seeds = sorted({len(_seeds(points, course)) for course in _courses(points) if _counts(points, course)})
+    lines = [f"{machine.line}. {' or '.join(map(str, seeds))} seeds; median (lower to upper quartile)."]
     for course in _courses(points):
         counts = sorted({point.annotations for point in points if point.course == course})
         lines += ["", _title(points, course), "", _line(["annotations", *(f"{count}" for count in counts)])]
@@ -225,6 +225,10 @@ def _courses(points: Sequence[Point]) -> list[str]:
 def _counts(points: Sequence[Point], course: str) -> list[int]:
     """The numbers of annotations at which the head was measured on a data set."""
     return sorted({point.annotations for point in points if (point.course, point.way) == (course, HEAD)})
+
+
+def _seeds(points: Sequence[Point], course: str) -> set[int]:
+    return {point.seed for point in points if (point.course, point.way) == (course, HEAD)}
 
 
 def _median(points: Sequence[Point]) -> float:

@@ -11,8 +11,11 @@ Each way to learn is scored on the same test tasks, which are never annotated:
 - logistic regression (scikit-learn) on the same features, of two kinds: benchmarks/curve_baselines.py.
 - training runs with LoRA, of two kinds: benchmarks/curve_lora.py. Left out without `--lora`.
 
+The data sets of `kind_courses` ask other kinds of questions. Their figure is the metric that decides about
+promotion, and their comparisons are in benchmarks/kind_baselines.py. No training runs are made for them.
+
 The goal, at each number of annotations: the head is at most GOAL_MARGIN less accurate than the best of zero-shot
-and the two regressions, medians over the seeds. Cells that miss it are named.
+and the comparisons, medians over the seeds. Cells that miss it are named.
 """
 
 import argparse
