@@ -101,10 +101,10 @@ def _measure(course: Course, seeds: int) -> list[str]:
         finally:
             services.close()
     lines = []
-    for name, figures in cells.items():
-        plain, augmented, staying = (statistics.median(each) for each in zip(*figures, strict=True))
-        votes = sum(stay >= ALLOWED for _, _, stay in figures)
-        allowed = "" if name == AS_IT_IS else f"{votes} of {len(figures)}"
+    for name, runs in cells.items():
+        plain, augmented, staying = (statistics.median(each) for each in zip(*runs, strict=True))
+        votes = sum(stay >= ALLOWED for _, _, stay in runs)
+        allowed = "" if name == AS_IT_IS else f"{votes} of {len(runs)}"
         staying_cell = "" if name == AS_IT_IS else f"{staying:.2f}"
         row = (course.name, name, f"{plain:.3f}", f"{augmented:.3f}", staying_cell, allowed)
         lines.append(f"| {' | '.join(row)} |")
