@@ -8,9 +8,9 @@ project are applied one after the other, because the project's row is locked.
 
 import json
 import logging
-import time
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, groupby, islice
+from time import sleep
 from typing import Any
 
 from sqlalchemy import func, select
@@ -33,6 +33,8 @@ from workers.services import Services
 
 log = logging.getLogger(__name__)
 
+# How often pending events are looked for while a job waits for them.
+LOOKS = 4
 EVENTS_PER_TRANSACTION = 50
 CHARACTERS_PER_TRANSACTION = 2**20
 SUBMISSIONS = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
@@ -51,10 +53,11 @@ def collect() -> None:
     """The RQ job: apply all pending events and start the training runs that are due; then wait, and do it again.
 
     An event that arrives during the wait needs no job of its own: a job costs more than an event (`Jobs.collect`).
+    The wait has parts, since somebody who has submitted waits for the new head.
     """
     services = Services.current()
-    for pause_s in (0.0, COLLECT_LINGER_S):
-        time.sleep(pause_s)
+    for pause_s in (0.0, *[COLLECT_LINGER_S / LOOKS] * LOOKS):
+        sleep(pause_s)
         if apply_pending(services.store):
             services.heads_wanted.set()
             start_due_runs(services)

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from lorabel.contracts import Content, EmbedInput, Modality
 from lorabel.database import projects, task_embeddings, training_runs
+from lorabel.database.jobs import COLLECT_LINGER_S
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Event, EventState, Project, now
 from lorabel.database.task_embeddings import TaskVector
@@ -211,6 +212,28 @@ def test_a_job_applies_the_events_that_arrive_while_it_waits(
         job.result()
     services.close()
     assert states(store) == ["applied", "applied"]
+
+
+def test_an_event_that_arrives_while_a_job_waits_is_applied_before_the_wait_ends(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody submits just after somebody else: the head that has learned from it does not wait for the job's end."""
+    services = Services.open(settings)
+    monkeypatch.setattr(Services, "current", lambda: services)
+    pauses: list[tuple[float, list[str]]] = []
+
+    def submit_in_the_first_pause(seconds: float) -> None:
+        if seconds and not pauses:
+            put(store, annotation(2, 20, "red", 0))
+        if seconds:
+            pauses.append((seconds, states(store)))
+
+    monkeypatch.setattr(collect, "sleep", submit_in_the_first_pause)
+    put(store, annotation(1, 10, "red", 0))
+    collect.collect()
+    services.close()
+    assert pauses[0][1] == ["applied", "pending"] and pauses[1][1] == ["applied", "applied"]
+    assert sum(seconds for seconds, _ in pauses) == pytest.approx(COLLECT_LINGER_S), "as `Jobs.collect` counts on"
 
 
 def test_a_training_request_whose_run_is_missing_gets_a_run(store: Store) -> None:

@@ -28,34 +28,43 @@ class Expert:
     scores_without: Array
 
 
-def ridge(rows: Array, shares: Array, judged: NDArray[np.intp], strength: float) -> Expert:
-    """Fit a regression on the shares, with a penalty on the squares of weights and bias.
+class Regressions:
+    """Ridge regressions of the same examples on their shares, with a penalty on the squares of weights and bias."""
 
-    Args:
-        rows: (examples, dim).
-        shares: (examples, labels), each row sums to 1; every label has a share of an example.
-        judged: the examples whose scores without themselves are wanted.
-        strength: of the penalty.
-    """
-    wide = np.concatenate([rows, np.ones((len(rows), 1))], 1)
-    targets = shares - 1 / shares.shape[1]
-    root = cholesky(wide.T @ wide + strength * np.eye(wide.shape[1]), lower=True)
-    weights = solve_triangular(root, solve_triangular(root, wide.T @ targets, lower=True), lower=True, trans=1)
-    leverages = np.square(solve_triangular(root, wide[judged].T, lower=True)).sum(0)[:, None]
-    without = (wide[judged] @ weights - leverages * targets[judged]) / (1 - leverages)
-    return Expert(weights[:-1], weights[-1], without)
+    def __init__(self, rows: Array, shares: Array, judged: NDArray[np.intp], products: Array) -> None:
+        """Prepare what regressions of every strength need.
+
+        Args:
+            rows: (examples, dim).
+            shares: (examples, labels), each row sums to 1; every label has a share of an example.
+            judged: the examples whose scores without themselves are wanted.
+            products: (dim, dim) `rows.T @ rows`. It costs more than a fit, and other experts need it, too.
+        """
+        targets, sums = shares - 1 / shares.shape[1], rows.sum(0)
+        self._products = np.block([[products, sums[:, None]], [sums[None], np.full((1, 1), float(len(rows)))]])
+        self._with_targets = np.concatenate([rows.T @ targets, targets.sum(0, keepdims=True)])
+        self._judged = np.concatenate([rows[judged], np.ones((len(judged), 1))], 1)
+        self._targets = targets[judged]
+
+    def fit(self, strength: float) -> Expert:
+        """Fit with a penalty of this strength."""
+        root = _root(self._products, strength)
+        weights = _solve(root, _solve(root, self._with_targets), is_transposed=True)
+        leverages = np.square(_solve(root, self._judged.T)).sum(0)[:, None]
+        without = (self._judged @ weights - leverages * self._targets) / (1 - leverages)
+        return Expert(weights[:-1], weights[-1], without)
 
 
 class Discriminants:
     """Linear discriminant analyses of the same examples, with means shrunk to the origin and a shrunk scatter."""
 
-    def __init__(self, rows: Array, shares: Array, judged: NDArray[np.intp]) -> None:
-        """As for `ridge`."""
-        self._rows, self._judged = rows, judged
+    def __init__(self, rows: Array, shares: Array, judged: NDArray[np.intp], products: Array) -> None:
+        """As for `Regressions`."""
+        self._count, self._judged = len(rows), rows[judged]
         self._shares = shares[judged]
         self._counts = shares.sum(0)
         self._means = shares.T @ rows / self._counts[:, None]
-        self._scatter = rows.T @ rows - self._means.T @ (self._counts[:, None] * self._means)
+        self._scatter = products - self._means.T @ (self._counts[:, None] * self._means)
 
     def fit(self, shrinkage: float, dim: int) -> Expert:
         """Fit with the scatter within labels, plus `shrinkage` times as much scatter in every direction.
@@ -63,13 +72,12 @@ class Discriminants:
         Args:
             dim: of the features, which may have been rotated into fewer dimensions.
         """
-        count = len(self._rows)
-        root = cholesky(self._scatter + (shrinkage * count / dim) * np.eye(len(self._scatter)), lower=True)
-        certainty = count * (1 + shrinkage)
-        examples = solve_triangular(root, self._rows[self._judged].T, lower=True).T
-        means = solve_triangular(root, self._means.T, lower=True).T
+        root = _root(self._scatter, shrinkage * self._count / dim)
+        certainty = self._count * (1 + shrinkage)
+        examples = _solve(root, self._judged.T).T
+        means = _solve(root, self._means.T).T
         shrunk = means * (self._counts / (self._counts + 1))[:, None]
-        weights = certainty * solve_triangular(root, shrunk.T, lower=True, trans=1)
+        weights = certainty * _solve(root, shrunk.T, is_transposed=True)
         bias = -certainty / 2 * np.square(shrunk).sum(1)
         return Expert(weights, bias, certainty * self._scores_without(examples, means))
 
@@ -129,3 +137,15 @@ class Discriminants:
         to_itself = np.einsum("isl,isl->il", scaled, solved)
         scores: Array = example_shrunk + to_example - (shrunk + to_itself) / 2
         return scores
+
+
+def _root(products: Array, added: float) -> Array:
+    """Return the lower triangle whose product with its transpose is `products`, with `added` on the diagonal."""
+    damped = products.copy()
+    damped.flat[:: len(damped) + 1] += added
+    return np.asarray(cholesky(damped, lower=True, overwrite_a=True))
+
+
+def _solve(root: Array, columns: Array, *, is_transposed: bool = False) -> Array:
+    # `cholesky` has found all numbers finite, and looking again takes as long as a fifth of the solution.
+    return np.asarray(solve_triangular(root, columns, lower=True, trans=int(is_transposed), check_finite=False))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
-from lorabel.families.encoders.heads.experts import Discriminants, Expert, ridge
+from lorabel.families.encoders.heads.experts import Discriminants, Expert, Regressions
 from lorabel.families.encoders.heads.linear_head import Array as Floats
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.heads.stacking import weigh
@@ -151,10 +151,12 @@ def _experts(
 
 
 def _fit(rows: Array, shares: Array, judged: NDArray[np.intp], dim: int) -> list[Expert]:
-    discriminants = Discriminants(rows, shares, judged)
+    products = rows.T @ rows
+    discriminants = Discriminants(rows, shares, judged, products)
+    regressions = Regressions(rows, shares, judged, products)
     return [
         *(discriminants.fit(shrinkage, dim) for shrinkage in DISCRIMINANTS),
-        *(ridge(rows, shares, judged, strength) for strength in RIDGES),
+        *(regressions.fit(strength) for strength in RIDGES),
     ]
 
 

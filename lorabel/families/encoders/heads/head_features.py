@@ -31,7 +31,7 @@ def slots_of(modality_lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
     The order is that of the names of the modalities, so it does not depend on the order of the questions.
     """
     most: Counter[str] = Counter()
-    for modalities in modality_lists:
+    for modalities in set(map(tuple, modality_lists)):
         most |= Counter(str(modality) for modality in modalities)
     return tuple(sorted(most.elements()))
 

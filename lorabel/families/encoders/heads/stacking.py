@@ -27,6 +27,7 @@ def weigh(sources: Array, shares: Array, modes: Array, shapes: Array) -> Array:
     Returns:
         (sources,).
     """
+    sources, shares = np.ascontiguousarray(sources.transpose(0, 2, 1)), np.ascontiguousarray(shares.T)
     weights = modes.astype(np.float64)
     value, gradient, curvature = _loss(sources, shares, weights, modes, shapes)
     for _ in range(STEPS):
@@ -50,18 +51,21 @@ def weigh(sources: Array, shares: Array, modes: Array, shapes: Array) -> Array:
 def _loss(
     sources: Array, shares: Array, weights: Array, modes: Array, shapes: Array
 ) -> tuple[float, Array, Array]:
-    """Compute the sum that is to be lowest, its gradient (sources,) and its curvature (sources, sources)."""
+    """Compute the sum that is to be lowest, its gradient (sources,) and its curvature (sources, sources).
+
+    Args:
+        sources: (sources, labels, examples): sums over labels are several times as fast as with labels last.
+        shares: (labels, examples).
+    """
     logits = np.tensordot(weights, sources, 1)
-    logits -= logits.max(1, keepdims=True)
+    logits -= logits.max(0)
     exponentials = np.exp(logits)
-    sums = exponentials.sum(1, keepdims=True)
+    sums = exponentials.sum(0)
     probabilities = exponentials / sums
     ratios = weights / modes
-    value = float(
-        (np.log(sums[:, 0]) - (shares * logits).sum(1)).sum() + (shapes * (ratios - np.log(ratios))).sum()
-    )
+    value = float((np.log(sums) - (shares * logits).sum(0)).sum() + (shapes * (ratios - np.log(ratios))).sum())
     gradient = np.tensordot(sources, probabilities - shares, 2) + shapes * (1 / modes - 1 / weights)
-    means = (sources * probabilities).sum(2)
-    flat = (sources * np.sqrt(probabilities)).reshape(len(sources), -1)
-    curvature = flat @ flat.T - means @ means.T + np.diag(shapes / weights**2)
+    expected = sources * probabilities
+    means = expected.sum(1)
+    curvature = np.tensordot(expected, sources, ((1, 2), (1, 2))) - means @ means.T + np.diag(shapes / weights**2)
     return value, gradient, curvature

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lorabel.families.encoders.heads.experts import Discriminants, ridge
+from lorabel.families.encoders.heads.experts import Discriminants, Regressions
 from lorabel.families.encoders.heads.fit_choices import fit_choices
 from lorabel.families.encoders.heads.linear_head import probabilities
 
@@ -64,7 +64,7 @@ def test_scores_of_a_discriminant_without_an_example_are_those_of_a_fit_without_
     shares = (
         soft_shares(count, labels) if is_soft else np.eye(labels)[np.r_[generator.integers(0, 2, count - 1), 2]]
     )
-    expert = Discriminants(rows, shares, np.arange(count)).fit(shrinkage, dim)
+    expert = Discriminants(rows, shares, np.arange(count), rows.T @ rows).fit(shrinkage, dim)
     floor = shrinkage * count / dim
     weights, bias = discriminant_of(rows, shares, shrinkage, floor, count)
     assert np.allclose(expert.weights, weights) and np.allclose(expert.bias, bias)
@@ -80,7 +80,7 @@ def test_scores_of_a_regression_without_an_example_are_those_of_a_fit_without_it
     rows = np.random.default_rng(dim).normal(size=(count, dim))
     shares = soft_shares(count, labels)
     judged = np.array([0, 5, 16])
-    expert = ridge(rows, shares, judged, strength)
+    expert = Regressions(rows, shares, judged, rows.T @ rows).fit(strength)
     for position, index in enumerate(judged):
         rest = np.delete(np.arange(count), index)
         wide = np.c_[rows[rest], np.ones(count - 1)]
