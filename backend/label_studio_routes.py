@@ -17,7 +17,7 @@ from backend.http_bodies import read_body
 from backend.services import Services, services
 from lorabel.database import projects, versions, webhook_secrets
 from lorabel.database.project_keys import ProjectKey
-from lorabel.database.tables import Project, version_name
+from lorabel.database.tables import Project
 from lorabel.errors import LabelConfigError
 from lorabel.problems.binding import bind
 
@@ -76,10 +76,7 @@ def list_versions() -> Answer:
         names = [
             name
             for project in projects.list_all(session)
-            for name in (
-                version_name(project.id, 0),
-                *(version.name for version in reversed(versions.list_of(session, project.id))),
-            )
+            for name in reversed(versions.names(session, project.id))
         ]
     return http_bodies.VersionsAnswer(versions=names).model_dump()
 

@@ -111,7 +111,7 @@ OPERATIONS = (
         "get",
         f"{PROJECT}/versions/{{version}}",
         "Show a version, which is named `3`, `v3` or `p12.v3`.",
-        rest_responses.VersionRecord,
+        rest_responses.VersionDetails,
         errors=(404,),
     ),
     Operation(

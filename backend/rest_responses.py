@@ -173,6 +173,19 @@ class VersionRecord(Record):
         )
 
 
+class VersionDetails(VersionRecord):
+    """A version. `head_annotation_ids`: by control tag, the annotations that the version's fitted head was fitted
+    on; the list of versions has only their number, in `metrics.heads`."""
+
+    head_annotation_ids: dict[str, list[int]] = {}
+
+    @classmethod
+    def of(cls, row: ModelVersion, shown: Mapping[str, Shown]) -> Self:
+        """As `VersionRecord.of`. The row's session is open."""
+        record = VersionRecord.of(row, shown).model_dump()
+        return cls(**record, head_annotation_ids=row.head_annotation_ids or {})
+
+
 class RunRecord(Record):
     """A training run. `step` of `steps`, `loss` and `seconds_left` describe a running one. `decision` says in
     words what became of the version, and `annotation_ids` are those that the run has taken."""

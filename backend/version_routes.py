@@ -33,8 +33,8 @@ def get_version(project_id: int, version: str) -> Answer:
         shown = shown_predictions.by_version(session, project_id)
         number = versions.parse_number(project_id, version)
         if number == 0:
-            return as_json(rest_responses.VersionRecord.of_base(project, shown))
-        return as_json(rest_responses.VersionRecord.of(versions.get(session, project_id, number), shown))
+            return as_json(rest_responses.VersionDetails.of_base(project, shown))
+        return as_json(rest_responses.VersionDetails.of(versions.get(session, project_id, number), shown))
 
 
 @blueprint.post(f"{PROJECT}/promote")

@@ -155,7 +155,7 @@ def _heads_of_now(services: Services, project: Project, version: ModelVersion) -
     """from_name -> the file of the head that answers now; what it was fitted on is noted in the version's row."""
     with services.store.read() as session:
         project = projects.get(session, project.id)
-        heads = project_heads.answering(session, project)
+        heads = project_heads.answering_with_annotation_ids(session, project)
     try:
         files = {
             tag: services.adapter_folders.read_head(f"{row.folder}/{tag_folder(tag)}")
@@ -164,7 +164,7 @@ def _heads_of_now(services: Services, project: Project, version: ModelVersion) -
     except NotFoundError as error:
         log.warning("%s has no heads: %s", version.name, error)
         return {}
-    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: project_heads.record_of(project, heads)}
+    project_heads.store_with(version, project, heads)
     compared_without = heads.keys() & version.metrics["candidate"].keys() - versions.tags_beside_head(version)
     if compared_without:
         tags = ", ".join(sorted(compared_without))
@@ -197,8 +197,7 @@ def _heads_of_version(
             annotation_ids=sorted(candidate.trained_on),
             fitted_at=now(),
         )
-    records = {**version.metrics.get(project_heads.VERSION_HEADS, {}), **project_heads.record_of(project, rows)}
-    version.metrics = {**version.metrics, project_heads.VERSION_HEADS: records}
+    project_heads.store_with(version, project, rows)
     return files
 
 

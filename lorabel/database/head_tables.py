@@ -44,7 +44,7 @@ class ProjectHead(Table):
         digest: of the file.
         adapter: name of the adapter whose features the head was fitted on, beside the base model's; None for the
             base model alone.
-        annotation_ids: the annotations that it was fitted on, sorted.
+        annotation_ids: the annotations that it was fitted on, sorted. Thousands of them: loaded only on request.
         fitted_at: when it was fitted.
     """
 
@@ -55,5 +55,5 @@ class ProjectHead(Table):
     labels: Mapped[str]
     digest: Mapped[str]
     adapter: Mapped[str | None]
-    annotation_ids: Mapped[list[int]]
+    annotation_ids: Mapped[list[int]] = mapped_column(deferred=True)
     fitted_at: Mapped[datetime]

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from lorabel.database import versions
-from lorabel.database.tables import Project, ProjectHead, now
+from lorabel.database.tables import ModelVersion, Project, ProjectHead, now
 from lorabel.media.fetching import digest
 
 VERSION_HEADS = "heads"
-"""Key of `ModelVersion.metrics`: by control tag, what the head was fitted on that is stored with the version."""
+"""Key of `ModelVersion.metrics`: by control tag, what is known of the head that is stored with the version."""
 
 # `Project.head_revision` if features were missing when the heads were fitted, so that they are fitted again.
 INCOMPLETE = -1
@@ -53,6 +53,21 @@ def answering(session: Session, project: Project) -> dict[str, ProjectHead]:
     return of_project(session, project.id) if project.has_heads else {}
 
 
+def answering_with_annotation_ids(session: Session, project: Project) -> dict[str, ProjectHead]:
+    """As `answering`; the rows have their `annotation_ids`, too."""
+    heads = answering(session, project)
+    for head in heads.values():
+        session.refresh(head, ["annotation_ids"])
+    return heads
+
+
+def count_annotations(session: Session, head: ProjectHead) -> int:
+    """On how many annotations a head was fitted. The database counts them, and none is read."""
+    is_head = (ProjectHead.project_id == head.project_id, ProjectHead.from_name == head.from_name)
+    count = session.scalar(select(func.json_array_length(ProjectHead.annotation_ids)).where(*is_head))
+    return count or 0
+
+
 def replace(session: Session, project: Project, heads: Mapping[str, ProjectHead], number: int) -> None:
     """Make these the heads of the project. The caller has locked the project's row.
 
@@ -65,15 +80,28 @@ def replace(session: Session, project: Project, heads: Mapping[str, ProjectHead]
     project.head_number = number
 
 
-def record_of(project: Project, heads: Mapping[str, ProjectHead]) -> dict[str, Any]:
-    """What a version keeps of the heads that answer when it is made, for `VERSION_HEADS` of its metrics."""
+def store_with(version: ModelVersion, project: Project, heads: Mapping[str, ProjectHead]) -> None:
+    """Note in the row of a new version what its heads are, and what they were fitted on.
+
+    Heads of other control tags that were noted before stay.
+
+    Args:
+        heads: by control tag, with their `annotation_ids`.
+    """
+    records = {**version.metrics.get(VERSION_HEADS, {}), **_records_of(project, heads)}
+    version.metrics = {**version.metrics, VERSION_HEADS: records}
+    ids = {tag: head.annotation_ids for tag, head in heads.items()}
+    version.head_annotation_ids = {**(version.head_annotation_ids or {}), **ids}
+
+
+def _records_of(project: Project, heads: Mapping[str, ProjectHead]) -> dict[str, Any]:
     return {
         tag: {
             "number": project.head_number,
             "labels": head.labels,
             "digest": head.digest,
             "adapter": head.adapter,
-            "annotation_ids": head.annotation_ids,
+            "annotations": len(head.annotation_ids),
             "fitted_at": head.fitted_at.isoformat(),
             "label_config": _config_digest(project),
         }
@@ -87,7 +115,9 @@ def restore(session: Session, project: Project) -> None:
     Annotations that are here by now and that these were not fitted on count again after the next run's promotion.
     The base models have no heads. The caller has locked the project's row.
     """
-    records = _records(session, project)
+    version = versions.get(session, project.id, project.live_number) if project.live_number else None
+    records: dict[str, Any] = {} if version is None else version.metrics.get(VERSION_HEADS, {})
+    ids = {} if version is None else version.head_annotation_ids or {}
     rows = {
         tag: ProjectHead(
             project_id=project.id,
@@ -96,7 +126,7 @@ def restore(session: Session, project: Project) -> None:
             labels=record["labels"],
             digest=record["digest"],
             adapter=record["adapter"],
-            annotation_ids=record["annotation_ids"],
+            annotation_ids=ids.get(tag, []),
             fitted_at=datetime.fromisoformat(record["fitted_at"]),
         )
         for tag, record in records.items()
@@ -120,17 +150,11 @@ def restored_annotation_ids(session: Session, project: Project) -> frozenset[int
     """The annotations that the heads of the live version were fitted on, if people made it live; else None."""
     if project.heads_restored_at is None:
         return None
-    records = _records(session, project).values()
-    return frozenset(annotation_id for record in records for annotation_id in record["annotation_ids"])
+    if not project.live_number:
+        return frozenset()
+    ids_by_tag = versions.get(session, project.id, project.live_number).head_annotation_ids or {}
+    return frozenset(annotation_id for ids in ids_by_tag.values() for annotation_id in ids)
 
 
 def _config_digest(project: Project) -> str:
     return digest((project.label_config or "").encode())
-
-
-def _records(session: Session, project: Project) -> dict[str, Any]:
-    if not project.live_number:
-        return {}
-    metrics = versions.get(session, project.id, project.live_number).metrics
-    records: dict[str, Any] = metrics.get(VERSION_HEADS, {})
-    return records

@@ -206,9 +206,12 @@ class ModelVersion(Table):
         adapters: from_name -> the adapter's name, e.g. `p12.v3/label`. A control tag for which nothing better was
             trained keeps the adapter of the version before, so the name may have a lower number.
         metrics: `candidate` and `live` hold scores by from_name, measured on the same held-out tasks;
-            `calibration` holds temperatures, and `families` names of families, by from_name; `decision` is a
-            sentence that says why the version was promoted or rejected.
+            `calibration` holds temperatures, `families` names of families, and `heads` what is known of the
+            version's heads, by from_name; `decision` is a sentence that says why the version was promoted or
+            rejected.
         trained_on: annotation ids.
+        head_annotation_ids: from_name -> the annotations that the head that is stored with the version was fitted
+            on, sorted; None without heads. Thousands of them: loaded only on request.
         run_id: the training run that made the version.
         promoted_at: when the version last became live; None if it never was.
         adapters_removed_at: when the folder with its adapters was removed, because the version was rejected long
@@ -225,6 +228,7 @@ class ModelVersion(Table):
     adapters: Mapped[dict[str, str]]
     metrics: Mapped[Json]
     trained_on: Mapped[list[int]]
+    head_annotation_ids: Mapped[Json | None] = mapped_column(deferred=True)
     run_id: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     promoted_at: Mapped[datetime | None]

@@ -7,20 +7,30 @@ no row.
 import logging
 import re
 from datetime import timedelta
+from typing import TypeVar
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, load_only
 
 from lorabel.database.tables import ModelVersion, Project, VersionState, now, version_name
 from lorabel.errors import ConflictError, NotFoundError
 
 log = logging.getLogger(__name__)
 
+Found = TypeVar("Found")
+
 NUMBER = re.compile(r"[0-9]{1,9}")
 FULL_NAME = re.compile(r"p(?P<project>[0-9]{1,9})\.v(?P<number>[0-9]{1,9})")
 LONGEST_SHOWN_NAME = 40
 # Key in a version's metrics, see `tags_beside_head`.
 BESIDE_HEAD = "beside_head"
+
+
+def names(session: Session, project_id: int) -> list[str]:
+    """The names of all versions of a project, newest first, v0 at last."""
+    of_project = select(ModelVersion.number).where(ModelVersion.project_id == project_id)
+    numbers = session.scalars(of_project.order_by(ModelVersion.number.desc()))
+    return [*(version_name(project_id, number) for number in numbers), version_name(project_id, 0)]
 
 
 def list_of(session: Session, project_id: int) -> list[ModelVersion]:
@@ -31,12 +41,37 @@ def list_of(session: Session, project_id: int) -> list[ModelVersion]:
 
 def get(session: Session, project_id: int, number: int) -> ModelVersion:
     """Raises NotFoundError if the project has no such version; v0 is none, since it has no row."""
-    is_version = (ModelVersion.project_id == project_id, ModelVersion.number == number)
-    version = session.scalar(select(ModelVersion).where(*is_version))
-    if version is None:
-        names = [*(known.name for known in list_of(session, project_id)), version_name(project_id, 0)]
-        raise NotFoundError(f"no version {version_name(project_id, number)}; known: {', '.join(names)}")
-    return version
+    version = session.scalar(select(ModelVersion).where(*_is_version(project_id, number)))
+    return _found(session, project_id, number, version)
+
+
+def get_serving(session: Session, project_id: int, number: int) -> ModelVersion:
+    """As `get`, with what a prediction needs: `adapters` and `metrics`, and no annotation ids."""
+    columns = load_only(ModelVersion.adapters, ModelVersion.metrics)
+    version = session.scalar(select(ModelVersion).options(columns).where(*_is_version(project_id, number)))
+    return _found(session, project_id, number, version)
+
+
+def count_trained_on(session: Session, project_id: int, number: int) -> int:
+    """On how many annotations a version was trained. The database counts them, and none is read.
+
+    Raises:
+        NotFoundError: no such version.
+    """
+    length = func.json_array_length(ModelVersion.trained_on)
+    count = session.scalar(select(length).where(*_is_version(project_id, number)))
+    return _found(session, project_id, number, count)
+
+
+def _is_version(project_id: int, number: int) -> tuple[ColumnElement[bool], ...]:
+    return (ModelVersion.project_id == project_id, ModelVersion.number == number)
+
+
+def _found(session: Session, project_id: int, number: int, found: Found | None) -> Found:
+    if found is None:
+        known = ", ".join(names(session, project_id))
+        raise NotFoundError(f"no version {version_name(project_id, number)}; known: {known}")
+    return found
 
 
 def adapters_of(session: Session, project_id: int, number: int) -> dict[str, str]:

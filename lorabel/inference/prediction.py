@@ -83,7 +83,7 @@ class ProjectModel:
         """
         number = project.live_number if number is None else number
         bound = bind(project.label_config or "")
-        version = versions.get(session, project.id, number) if number else None
+        version = versions.get_serving(session, project.id, number) if number else None
         adapters = {} if version is None else versions.adapters_without_head(version)
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
@@ -222,8 +222,8 @@ def _knows_enough(session: Session, project: Project, head: ProjectHead, adapter
     heads, or if most annotated tasks were deleted since.
     """
     _, number = versions.parse_name(adapter.partition("/")[0])
-    trained_on = versions.get(session, project.id, number).trained_on
-    return len(head.annotation_ids) >= len(trained_on) / 2
+    trained_on = versions.count_trained_on(session, project.id, number)
+    return project_heads.count_annotations(session, head) >= trained_on / 2
 
 
 def _is_late(error: UnreadableError) -> bool:

@@ -217,7 +217,7 @@ def test_a_job_applies_the_events_that_arrive_while_it_waits(
 def test_an_event_that_arrives_while_a_job_waits_is_applied_before_the_wait_ends(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody submits just after somebody else: the head that has learned from it does not wait for the job's end."""
+    """Somebody submits just after somebody else: the new head does not wait for the end of the job."""
     services = Services.open(settings)
     monkeypatch.setattr(Services, "current", lambda: services)
     pauses: list[tuple[float, list[str]]] = []

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import event
 
 from lorabel.database import project_heads, projects, versions
 from lorabel.database.adapter_folders import HEAD_FILE
@@ -39,19 +40,18 @@ def promote_by_run(services: Services, number: int) -> None:
     services.adapter_folders.write(f"p{PROJECT}.v{number}", write_into)
     with services.store.write() as session:
         row = projects.get(session, PROJECT, is_locked=True)
-        record = project_heads.record_of(row, project_heads.answering(session, row))
-        session.add(
-            ModelVersion(
-                project_id=PROJECT,
-                number=number,
-                parent=row.live_number,
-                state=VersionState.CANDIDATE,
-                base_models={},
-                adapters={},
-                metrics={project_heads.VERSION_HEADS: record},
-                trained_on=[],
-            )
+        version = ModelVersion(
+            project_id=PROJECT,
+            number=number,
+            parent=row.live_number,
+            state=VersionState.CANDIDATE,
+            base_models={},
+            adapters={},
+            metrics={},
+            trained_on=[],
         )
+        project_heads.store_with(version, row, project_heads.answering_with_annotation_ids(session, row))
+        session.add(version)
         session.flush()
         versions.make_live(session, row, number)
         project_heads.count_all_again(row)
@@ -156,6 +156,33 @@ def test_after_a_rollback_the_limit_of_tasks_is_not_used_up_by_what_came_between
     with services.store.read() as session:
         known = project_heads.of_project(session, PROJECT)["label"].annotation_ids
     assert len(known) == 4 and set(known) <= {1, 2, 3, 4, 50}, "12 annotations came between"
+
+
+def test_what_the_heads_of_a_version_were_fitted_on_is_in_its_record_once(services: Services) -> None:
+    fit(services, *REMAINING)
+    promote_by_run(services, 1)
+    with services.store.read() as session:
+        version = versions.get(session, PROJECT, 1)
+        assert version.head_annotation_ids == {"label": [1, 2, 3, 4]}
+        assert version.metrics["heads"]["label"]["annotations"] == 4
+        assert str([1, 2, 3, 4]) not in str(version.metrics), "which every run of the version copies"
+
+
+def test_a_prediction_reads_no_annotation_ids(services: Services) -> None:
+    """Of 10,000 annotations, they took longer to read than everything else."""
+    fit(services, *REMAINING)
+    add_version_with_adapter(services, 1, trained_on=6)
+    with services.store.write() as session:
+        versions.make_live(session, projects.get(session, PROJECT, is_locked=True), 1)
+    statements: list[str] = []
+    event.listen(
+        services.store.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
+    )
+    assert head_file(services) is not None and adapters(services), "both are considered"
+    selected = " ".join(statements).replace("json_array_length(project_head.annotation_ids)", "")
+    selected = selected.replace("json_array_length(model_version.trained_on)", "")
+    assert "project_head.folder" in selected and "model_version.adapters" in selected
+    assert "annotation_ids" not in selected and "trained_on" not in selected
 
 
 def test_heads_of_then_do_not_answer_under_another_label_config(services: Services) -> None:

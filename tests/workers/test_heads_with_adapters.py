@@ -52,7 +52,9 @@ def make_live(services: Services) -> None:
 
 def head(services: Services) -> ProjectHead:
     with services.store.read() as session:
-        return project_heads.of_project(session, PROJECT)["label"]
+        row = project_heads.of_project(session, PROJECT)["label"]
+        session.refresh(row, ["annotation_ids"])
+        return row
 
 
 def asked(services: Services) -> tuple[str | None, bool]:

@@ -16,7 +16,7 @@ from lorabel.database import bulk_runs, projects
 from lorabel.database import store as store_module
 from lorabel.database.project_keys import ProjectKey
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, BulkRun, DeletedTask, EventState, ModelVersion, Table
+from lorabel.database.tables import Annotation, BulkRun, DeletedTask, EventState, ModelVersion, Table, TrainingRun
 from tests.workers.events import annotation, at, recorded
 
 pytestmark = pytest.mark.changes_schema
@@ -37,6 +37,18 @@ OLD_ROWS = (
     f"INSERT INTO bulk_run (id, project_id, state, reason, only_unlabeled, cursor, done, skipped, failed, "
     f"failures, label_studio_s, attempt, kills, created_at) VALUES "
     f"(1, 1, 'finished', 'x', true, 0, 0, 0, 0, '[]', 0.0, 1, 0, '{TIME}')",
+)
+OLD_ROWS_WITH_HEADS = (
+    f"INSERT INTO project (id, label_studio_id, live_number, is_deleted, created_at, updated_at) VALUES "
+    f"(1, 1, 2, false, '{TIME}', '{TIME}')",
+    *(
+        f"INSERT INTO model_version (id, project_id, number, parent, state, base_models, adapters, metrics, "
+        f"trained_on, created_at) VALUES ({number}, 1, {number}, 0, 'live', '{{}}', '{{}}', {metrics}, '[5]', "
+        f"'{TIME}')"
+        for number, metrics in ((1, "'{}'"), (2, ":metrics"))
+    ),
+    f"INSERT INTO training_run (id, project_id, state, reason, attempt, step, steps, metrics, created_at) VALUES "
+    f"(1, 1, 'finished', 'x', 1, 0, 0, :metrics, '{TIME}')",
 )
 
 
@@ -190,3 +202,20 @@ def insert_annotation(session: Session, annotation_id: int, choice: str, updated
         text(f"INSERT INTO annotation ({columns}) VALUES ({values})"),
         {"result": result, "skipped": annotation_id == 3, "updated_at": written},
     )
+
+
+def test_annotations_of_heads_move_out_of_the_metrics_of_versions_and_runs(store: Store) -> None:
+    put_back(store, "0012")
+    record = {"number": 3, "labels": "l", "digest": "d", "adapter": None, "annotation_ids": [5, 6, 7]}
+    metrics = json.dumps({"decision": "better", "heads": {"label": record}})
+    with store.write() as session:
+        for statement in OLD_ROWS_WITH_HEADS:
+            session.execute(text(statement), {"metrics": metrics})
+    store.migrate()
+    with store.read() as session:
+        versions_by_number = {row.number: row for row in session.scalars(select(ModelVersion))}
+        kept = {name: value for name, value in record.items() if name != "annotation_ids"} | {"annotations": 3}
+        assert versions_by_number[1].head_annotation_ids is None and versions_by_number[1].metrics == {}
+        assert versions_by_number[2].head_annotation_ids == {"label": [5, 6, 7]}
+        assert versions_by_number[2].metrics == {"decision": "better", "heads": {"label": kept}}
+        assert session.scalars(select(TrainingRun.metrics)).all() == [versions_by_number[2].metrics]

@@ -29,7 +29,7 @@ class Expert:
 
 
 class Regressions:
-    """Ridge regressions of the same examples on their shares, with a penalty on the squares of weights and bias."""
+    """Ridge regressions of the same examples on their shares; the squares of weights and bias are penalised."""
 
     def __init__(self, rows: Array, shares: Array, judged: NDArray[np.intp], products: Array) -> None:
         """Prepare what regressions of every strength need.
