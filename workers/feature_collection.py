@@ -26,7 +26,7 @@ from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-# Tasks of which the model server is asked in one turn, and for how long: then other projects have theirs.
+# Tasks of which the model server is asked in one request, and for how long: then a head is fitted on what is there.
 MOST_ASKED = 64
 TIMEOUT_S = 10.0
 # So few tasks go before bulk runs, behind people; more go behind both.
@@ -36,18 +36,23 @@ LATE = "the time for one turn of computing features is up"
 
 @dataclass(frozen=True)
 class Collected:
-    """The tasks of a control tag that have features.
+    """The tasks of a control tag that have features, and those that lack them.
 
     Attributes:
         tasks: sorted by task id; each has an `example`. Their features are of one space. If the tasks go to
             several families, as rankings of texts and of pictures do, they are those of the largest part.
-        is_complete: whether every task has features, or cannot be read.
-        computed: how many tasks the model server has just answered about.
+        missing: task id -> the task, for those whose features the model server has to compute.
+        is_outdated: whether features in memory were of a base model of before. They are forgotten: collect again.
     """
 
     tasks: list[AnnotatedTask]
-    is_complete: bool
-    computed: int
+    missing: dict[int, AnnotatedTask]
+    is_outdated: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every task has features, or cannot be read."""
+        return not (self.missing or self.is_outdated)
 
     @property
     def space(self) -> str:
@@ -58,43 +63,53 @@ class Collected:
 def collect_features(
     services: Services, project: Project, problem: Problem, annotated: AnnotatedTasks
 ) -> Collected:
-    """Return the tasks of a control tag with their features; at most MOST_ASKED that are missing are computed now.
-
-    Raises:
-        ModelServerError: some are missing, and the model server cannot be reached or failed.
-    """
+    """Return the tasks of a control tag with the features that are in memory or in the database."""
     tag = problem.from_name
     tasks = annotated.chosen(problem, services.settings.head_max_tasks)
     without = {task_id: task for task_id, task in tasks.items() if task.example is None}
     with services.store.read() as session:
         rows = task_features.read(session, project.id, tag, list(without))
     at = now()
-    rows = {
-        task_id: row for task_id, row in rows.items() if task_features.is_usable(row, without[task_id].digest, at)
+    usable = {
+        task_id: without[task_id].with_row(row)
+        for task_id, row in rows.items()
+        if task_features.is_usable(row, without[task_id].digest, at)
     }
-    known = {task_id: without[task_id].with_row(row) for task_id, row in rows.items()}
-    spaces = _spaces(tasks | known)
-    missing = [task_id for task_id in without if task_id not in rows or rows[task_id].space not in ("", *spaces)]
-    # The newest first: what was annotated last was predicted last, so its features are still in memory.
-    asked = sorted(missing, reverse=True)[:MOST_ASKED]
-    adapter = annotated.adapters.get(tag)
-    answers = _ask(services, project, adapter, {task_id: without[task_id].question for task_id in asked})
-    digests = {task_id: task.digest for task_id, task in without.items()}
-    written = task_features.write(services.store, project.id, tag, digests, answers)
-    known |= {row.task_id: without[row.task_id].with_row(row) for row in written}
+    spaces = _spaces(tasks | usable)
+    known = {task_id: task for task_id, task in usable.items() if task.space in ("", *spaces)}
     annotated.keep(tag, known)
-    tasks |= known
-    spaces = _spaces(tasks)
-    with_features = {task_id: task for task_id, task in tasks.items() if task.example is not None}
+    with_features = {task_id: task for task_id, task in (tasks | known).items() if task.example is not None}
     outdated = [task_id for task_id, task in with_features.items() if task.space not in spaces]
     annotated.forget(tag, outdated)
     counts = Counter(task.space for task in with_features.values() if task.space in spaces)
     space = max(counts, key=lambda space: (counts[space], space), default="")
     return Collected(
         [task for task in with_features.values() if task.space == space],
-        is_complete=not outdated and len(answers) == len(missing),
-        computed=len(answers),
+        {task_id: task for task_id, task in without.items() if task_id not in known},
+        is_outdated=bool(outdated),
     )
+
+
+def ask_for_features(
+    services: Services, project: Project, from_name: str, adapter: str | None, missing: Mapping[int, AnnotatedTask]
+) -> int:
+    """Have the model server compute features of at most MOST_ASKED tasks, and write them to the database.
+
+    Args:
+        missing: task id -> the task, of one control tag.
+
+    Returns:
+        About how many tasks it answered.
+
+    Raises:
+        ModelServerError: it cannot be reached or failed.
+    """
+    # The newest first: what was annotated last was predicted last, so its features are still in memory.
+    asked = sorted(missing, reverse=True)[:MOST_ASKED]
+    answers = _ask(services, project, adapter, {task_id: missing[task_id].question for task_id in asked})
+    digests = {task_id: task.digest for task_id, task in missing.items()}
+    task_features.write(services.store, project.id, from_name, digests, answers)
+    return len(answers)
 
 
 def _spaces(tasks: Mapping[int, AnnotatedTask]) -> set[str]:

@@ -7,6 +7,7 @@ leaves nothing but a folder that nothing names; the project is still due, and th
 
 import logging
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from threadpoolctl import threadpool_limits
 from lorabel.database import project_heads, projects, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
 from lorabel.database.tables import Project, ProjectHead, now
-from lorabel.errors import LabelConfigError, ModelServerError, NotFoundError
+from lorabel.errors import LabelConfigError, NotFoundError
 from lorabel.families.encoders.heads.fit import fit_head
 from lorabel.media.fetching import digest
 from lorabel.problems.binding import BoundConfig, bind
 from workers.annotated_tasks import AnnotatedTasks
 from workers.feature_collection import Collected, collect_features
+from workers.feature_requests import FeatureRequests, Missing
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -48,42 +50,53 @@ class HeadFitter:
     """Fits the heads of all projects. Not thread-safe."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
+        self.services = services
         self._annotated: LRUCache[int, AnnotatedTasks] = LRUCache(
             MEMORY_BYTES, getsizeof=lambda annotated: annotated.nbytes
         )
+        self.requests = FeatureRequests(services)
 
     def fit_due(self) -> bool:
-        """Fit the heads of every project whose annotations or label config have changed, each project once.
+        """Fit the heads of every project whose annotations or label config have changed.
+
+        A project that lacks features is fitted later, when the model server has answered about it:
+        `services.heads_wanted` is set then. Each project has its turn once, the most recently annotated one first.
 
         Returns:
-            Whether some project should be fitted again at once, on features that there was no time for in this
-            turn.
+            Whether the model server is being asked about some project.
         """
-        with self._services.store.read() as session:
-            project_ids = project_heads.list_due(session)
-        is_more = False
-        for project_id in project_ids:
+        answered = self.requests.take_answered()
+        done: set[int] = set()
+        while (project_id := self._next_due(done)) is not None:
+            done.add(project_id)
             try:
-                is_more |= self.fit_project(project_id)
-            except ModelServerError as error:
-                log.warning("project %d: its heads wait for the model server: %s", project_id, error)
+                is_done = self._fit_project(project_id, answered.pop(project_id, None))
             except NotFoundError:
                 log.debug("project %d was deleted", project_id)
             except Exception:
                 log.exception("project %d: its heads were not fitted", project_id)
-        return is_more
+            else:
+                if not is_done:
+                    done.remove(project_id)
+        return self.requests.is_running()
 
-    def fit_project(self, project_id: int) -> bool:
-        """Fit the heads of a project, and make them answer.
+    def _next_due(self, done: Collection[int]) -> int | None:
+        """Read anew for each turn, since another project may have been annotated during the last one."""
+        with self.services.store.read() as session:
+            due = project_heads.list_due(session)
+        waiting = (id_ for id_ in due if id_ not in done and not self.requests.is_running(id_))
+        return next(waiting, None)
+
+    def _fit_project(self, project_id: int, answered: int | None) -> bool:
+        """Fit the heads of a project and make them answer; or ask for the features that it lacks.
+
+        Args:
+            answered: about how many tasks the model server has just answered; None if it was not asked.
 
         Returns:
-            Whether features are still missing, and some were computed.
-
-        Raises:
-            ModelServerError: features are missing, and the model server cannot be reached or failed.
+            False if the project should have another turn at once.
         """
-        services = self._services
+        services = self.services
         with services.store.read() as session:
             project = projects.get(session, project_id)
             bound = _bind(project)
@@ -100,7 +113,13 @@ class HeadFitter:
         }
         if annotated.nbytes <= MEMORY_BYTES:
             self._annotated[project_id] = annotated
-        is_complete = all(of_tag.is_complete for of_tag in collected.values())
+        if any(of_tag.is_outdated for of_tag in collected.values()):
+            return False
+        missing = [Missing(tag, adapters.get(tag), of_tag.missing) for tag, of_tag in collected.items()]
+        is_complete = not any(of_tag.tasks for of_tag in missing)
+        if answered is None and not is_complete:
+            self.requests.start(project, missing)
+            return True
         switches = {tag for tag, head in former_heads.items() if head.adapter != adapters.get(tag)}
         # A former head answers, with its own adapter, until all features of the new adapter are there.
         if all(of_tag.is_complete for tag, of_tag in collected.items() if tag in switches):
@@ -110,7 +129,7 @@ class HeadFitter:
                 if (head := _fit(project_id, tag, adapters.get(tag), of_tag)) is not None
             }
             _keep(services, project, heads, is_complete=is_complete)
-        return not is_complete and any(of_tag.computed for of_tag in collected.values())
+        return is_complete or not answered
 
 
 def fit_forever(services: Services, stop: threading.Event) -> None:
@@ -123,8 +142,8 @@ def fit_forever(services: Services, stop: threading.Event) -> None:
             if is_first:
                 _refit_missing(services)
                 is_first = False
-            while not stop.is_set() and fitter.fit_due():
-                """Some projects have more features to be computed than one turn may."""
+            if not stop.is_set():
+                fitter.fit_due()
         except Exception:
             log.exception("heads were not fitted; the next attempt comes in %g s", services.settings.sweep_seconds)
 

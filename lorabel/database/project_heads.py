@@ -28,13 +28,16 @@ def count_change(project: Project) -> None:
 
 
 def list_due(session: Session) -> list[int]:
-    """The ids of the projects whose annotations or label configs have changed since their heads were fitted."""
+    """The ids of the projects whose annotations or label configs have changed since their heads were fitted.
+
+    The most recently changed project comes first.
+    """
     is_due = or_(
         Project.annotation_revision != Project.head_revision,
         Project.label_config.is_distinct_from(Project.head_config),
     )
     due = select(Project.id).where(Project.is_deleted.is_(False), Project.label_config.is_not(None), is_due)
-    return list(session.scalars(due.order_by(Project.id)))
+    return list(session.scalars(due.order_by(Project.updated_at.desc(), Project.id)))
 
 
 def of_project(session: Session, project_id: int) -> dict[str, ProjectHead]:

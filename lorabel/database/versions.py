@@ -59,7 +59,7 @@ def count_trained_on(session: Session, project_id: int, number: int) -> int:
         NotFoundError: no such version.
     """
     length = func.json_array_length(ModelVersion.trained_on)
-    count = session.scalar(select(length).where(*_is_version(project_id, number)))
+    count: int | None = session.scalar(select(length).where(*_is_version(project_id, number)))
     return _found(session, project_id, number, count)
 
 

@@ -6,6 +6,7 @@ with `broken` in its address can never be read.
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ class FakeModelServer:
         rows: the rows of all requests that were answered, except those of kind "embed", which are in `embedded`.
         status: status code of the answers. If it is not 200, requests fail, from number `fails_from` on.
         wait_s: seconds that an answer takes.
+        held: a part of pictures' addresses, or None. Requests about these are answered once `released` is set.
         disconnected: number of requests whose client disconnected before the answer.
         outputs: outputs by a part of the picture's address, instead of the usual output.
         featured: the questions for features.
@@ -73,6 +75,8 @@ class FakeModelServer:
         self.status = 200
         self.fails_from = 0
         self.wait_s = 0.0
+        self.held: str | None = None
+        self.released = threading.Event()
         self.disconnected = 0
         self.outputs: dict[str, Any] = {}
         self.embedded: list[PredictRow] = []
@@ -88,6 +92,8 @@ class FakeModelServer:
         time.sleep(self.wait_s)
         self.disconnected += is_disconnected(request.environ["werkzeug.socket"])
         self.requests.append(predict_request)
+        if self.held and self.held in str(predict_request.rows[0].input):
+            self.released.wait()
         if self.status != 200 and len(self.requests) > self.fails_from:
             return Response("no", self.status, {"Retry-After": "7"})
         self.rows += predict_request.rows

@@ -43,9 +43,9 @@ def task_deletion(*task_ids: int) -> dict[str, Any]:
     return body | {"tasks": [{"id": i} for i in task_ids]}
 
 
-def put(store: Store, *bodies: dict[str, Any]) -> None:
+def put(store: Store, *bodies: dict[str, Any], project_id: int = PROJECT) -> None:
     """Add events to the database, as the backend stores them."""
     with store.write() as session:
         for body in bodies:
-            session.add(Event(action=body["action"], project_id=PROJECT, payload=json.dumps(body)))
+            session.add(Event(action=body["action"], project_id=project_id, payload=json.dumps(body)))
             session.flush()

@@ -2,7 +2,8 @@
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -60,8 +61,19 @@ def fit(services: Services, *bodies: dict[str, Any]) -> None:
     """Apply events, and fit until nothing is due."""
     put(services.store, *bodies)
     apply_pending(services.store)
-    while fitter_of(services).fit_due():
-        pass
+    fit_all(fitter_of(services))
+
+
+def fit_all(fitter: HeadFitter) -> int:
+    """Fit as `fit_forever` does, until it would wait for the next event. Returns how many answers it waited for."""
+    answers, wanted = 0, fitter.services.heads_wanted
+    wanted.set()
+    while wanted.is_set():
+        wanted.clear()
+        if fitter.fit_due():
+            fitter.requests.join()
+            answers += wanted.is_set()
+    return answers
 
 
 def project(services: Services) -> Project:
@@ -168,7 +180,7 @@ def test_two_workers_at_once_store_one_head(services: Services, expected: bytes)
 
     def work(_: int) -> None:
         apply_pending(services.store)
-        HeadFitter(services).fit_due()
+        fit_all(HeadFitter(services))
 
     with ThreadPoolExecutor(4) as workers:
         list(workers.map(work, range(8)))
@@ -186,7 +198,7 @@ def test_a_fit_that_was_overtaken_is_thrown_away(
         if next(calls, False):
             put(services.store, *HISTORY)
             apply_pending(services.store)
-            HeadFitter(services).fit_due()
+            fit_all(HeadFitter(services))
         return real(examples, space)
 
     monkeypatch.setattr(head_fitting, "fit_head", overtaken)
@@ -267,11 +279,57 @@ def test_many_features_are_computed_in_turns(
     monkeypatch.setattr(feature_collection, "MOST_ASKED", 2)
     put(services.store, *HISTORY)
     apply_pending(services.store)
-    turns = 1
-    while fitter_of(services).fit_due():
-        turns += 1
-    assert turns == 2 and head_file(services) == expected and not is_due(services)
+    assert fit_all(fitter_of(services)) == 2 and head_file(services) == expected and not is_due(services)
     assert max(len(request.rows) for request in model_server.requests) == 2
+
+
+def test_a_project_does_not_wait_for_the_features_of_another(
+    services: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The media of project 1 are slow. Project 2 is annotated later and has its head first."""
+    monkeypatch.setattr(feature_collection, "TIMEOUT_S", 10 * WAIT_S)
+    model_server.held = "slow"
+    stop = threading.Event()
+    thread = threading.Thread(target=fit_forever, args=(services, stop), daemon=True)
+    thread.start()
+    annotate(services, 1, *(slow(number) for number in range(1, 501)))
+    wait_until(lambda: len(model_server.requests) == 1)
+    annotate(services, 2, submitted(1, "red"), submitted(2, "blue"))
+    wait_until(lambda: "p2.h1" in folders(services))
+    assert "p1.h1" not in folders(services), "nothing is known about its tasks"
+    annotate(services, 2, submitted(3, "red"))
+    wait_until(lambda: "p2.h2" in folders(services))
+    model_server.released.set()
+    wait_until(lambda: "p1.h1" in folders(services))
+    stop.set()
+    services.heads_wanted.set()
+    thread.join(WAIT_S)
+
+
+def slow(number: int) -> dict[str, Any]:
+    body = submitted(number, COLOURS[number % 2])
+    body["task"]["data"] = {"image": f"http://slow.test/{COLOURS[number % 2]}{number}.png"}
+    return body
+
+
+def annotate(services: Services, project_id: int, *bodies: dict[str, Any]) -> None:
+    """Apply events as the light worker does."""
+    put(services.store, *bodies, project_id=project_id)
+    apply_pending(services.store)
+    services.heads_wanted.set()
+
+
+def folders(services: Services) -> set[str]:
+    """The folders of the heads that answer, in all projects."""
+    with services.store.read() as session:
+        return {row.folder for row in project_heads.list_all(session)}
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_another_base_model_has_all_features_computed_anew(

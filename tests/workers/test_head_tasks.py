@@ -10,7 +10,7 @@ from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.labeling import regions
 from tests.backend.fake_model_server import FakeModelServer
 from tests.workers.events import PROJECT, put
-from tests.workers.test_head_fitting import COLOURS, fit, fitter_of, is_due, project, submitted
+from tests.workers.test_head_fitting import COLOURS, fit, fit_all, fitter_of, is_due, project, submitted
 from tests.workers.test_head_versions import services as services
 from workers import annotated_tasks
 from workers.collect import apply_pending
@@ -24,10 +24,7 @@ def test_tasks_that_go_to_two_families_are_computed_once_and_the_larger_part_is_
     model_server.space, model_server.text_space = "pictures one", "texts one"
     put(services.store, *(ranked(number, has_picture=number < 5) for number in range(1, 13)))
     apply_pending(services.store)
-    turns = 1
-    while fitter_of(services).fit_due() and turns < 10:
-        turns += 1
-    assert turns == 1 and not is_due(services)
+    assert fit_all(fitter_of(services)) == 1 and not is_due(services)
     assert len(model_server.featured) == 12
     file = (services.adapter_folders.root / heads_folder(PROJECT, 1) / "rank" / HEAD_FILE).read_bytes()
     assert LinearHead.from_bytes(file).space == "texts one"
