@@ -3,18 +3,20 @@
 A page can be repeated: tasks that have a prediction of this version in Label Studio, by heads that are not older
 than the run (`is_current`), are left out, except those that could not be read before, since their data may have
 been corrected. So nothing is written twice if a worker was killed, an answer was lost or a part of the page had to
-wait; the cursor, written after each page, only saves requests. (Label Studio itself allows several predictions of
+wait; the cursor, written after each page, only saves requests. A task that gets a prediction by newer heads loses
+the older ones of its version but for the newest, see `_superseded_ids`, so that they do not pile up. (Label Studio itself allows several predictions of
 a version: an annotator who opens a task between the reading and the writing of its page causes a second, equal
 prediction.)
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from lorabel.database import bulk_runs, leases
 from lorabel.database.tables import BulkRun, RunState
-from lorabel.database.versions import is_current
+from lorabel.database.versions import is_current, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.prediction import TaskPrediction
@@ -198,27 +200,47 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     predictions = prediction.predict(model, [task.data for task in tasks], resolve, context.caller())
     by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}
     final = {task_id: predicted for task_id, predicted in by_task.items() if predicted.is_final}
-    old_ids = {
-        task.task_id: [
-            prediction_id
-            for version, ids in task.prediction_ids.items()
-            if is_current(version, context.model.version)
-            for prediction_id in ids
-        ]
-        for task in tasks
-    }
+    old_ids = {task.task_id: _current_ids(task, context.model.version) for task in tasks}
     # Who still cannot be read keeps the empty prediction.
     new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
     if new:
         _write(context, new, model.version)
-    for prediction_id in (prediction_id for task_id in new for prediction_id in old_ids[task_id]):
-        with context.pace.request():
-            context.client.delete_prediction(prediction_id)
+    for task in tasks:
+        if task.task_id in new:
+            _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, context.model.version)])
     outcome.written_ids |= final.keys()
     outcome.unreadable |= {task_id: predicted.unreadable for task_id, predicted in by_task.items()}
     _keep_embeddings(context, tasks, resolve)
     reasons = [predicted.unreadable for predicted in predictions]
     return not any(reason is not None and reason.is_late for reason in reasons)
+
+
+def _current_ids(task: AnnotatedTask, version: str) -> list[int]:
+    """The predictions of a version by the same heads or by newer ones."""
+    ids = task.prediction_ids.items()
+    return [prediction_id for name, of_name in ids if is_current(name, version) for prediction_id in of_name]
+
+
+def _superseded_ids(task: AnnotatedTask, version: str) -> list[int]:
+    """The predictions of a version by older heads that nobody needs: all but the newest, and those annotated.
+
+    Somebody may have a task open with the newest one: Label Studio refuses the annotation of a prediction that is
+    gone.
+    """
+    superseded = sorted(
+        prediction_id
+        for name, ids in task.prediction_ids.items()
+        if without_heads(name) == without_heads(version) and not is_current(name, version)
+        for prediction_id in ids
+    )
+    annotated = {annotation.get("parent_prediction") for annotation in task.annotations}
+    return [prediction_id for prediction_id in superseded[:-1] if prediction_id not in annotated]
+
+
+def _delete(context: ConnectedContext, prediction_ids: Sequence[int]) -> None:
+    for prediction_id in prediction_ids:
+        with context.pace.request():
+            context.client.delete_prediction(prediction_id)
 
 
 def _keep_embeddings(context: ConnectedContext, tasks: list[AnnotatedTask], resolve: Resolve) -> None:
