@@ -298,9 +298,11 @@ class Order(Body):
 
 
 class Promote(Body):
-    """Body of `POST .../promote`: the version, as `3`, `v3` or `p12.v3`."""
+    """Body of `POST .../promote`: the version, as `3`, `v3` or `p12.v3`. `all_annotations`: fitted heads learn
+    from all annotations at once, also from those that have arrived since the version was made."""
 
     version: Annotated[str, Field(max_length=LONGEST_VERSION)] | Id
+    all_annotations: bool = False
 
 
 def read_body() -> bytes:

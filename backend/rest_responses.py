@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from lorabel.database import project_heads
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import (
     Annotation,
@@ -107,7 +108,8 @@ class ProjectSummary(Record):
 
 class ProjectRecord(ProjectSummary):
     """A project with its label config. `label_config_error` says why the label config cannot be read, in which
-    case nothing is predicted. `unread`: the tasks that the last prediction could not read."""
+    case nothing is predicted. `unread`: the tasks that the last prediction could not read. `annotations_left_out`:
+    annotations that fitted heads leave out, since people made the live version live."""
 
     hostname: str | None
     label_studio_url: str | None
@@ -116,6 +118,7 @@ class ProjectRecord(ProjectSummary):
     label_config_error: str | None
     bindings: list[BindingRecord]
     unclaimed: list[UnclaimedRecord]
+    annotations_left_out: int
     unread: list[UnreadableTaskRecord]
 
 
@@ -331,6 +334,7 @@ def describe(session: Session, project: Project) -> ProjectRecord:
         extra_params=project.extra_params,
         label_config=project.label_config,
         **_served(project.label_config),
+        annotations_left_out=project_heads.count_left_out(session, project),
         unread=[UnreadableTaskRecord.model_validate(row) for row in session.scalars(unreadable_tasks)],
     )
 

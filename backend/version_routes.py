@@ -42,7 +42,9 @@ def promote(project_id: int) -> Answer:
     """Make a version live. The next prediction uses it; no restart is needed."""
     body = http_bodies.parse(http_bodies.Promote, read_body())
     number = versions.parse_number(project_id, body.version)
-    live = promotion.promote(services().store, services().model_client, project_id, number)
+    live = promotion.promote(
+        services().store, services().model_client, project_id, number, learns_from_all=body.all_annotations
+    )
     services().jobs.look_ahead(project_id)
     return as_json(rest_responses.LiveVersion(live_version=live))
 

@@ -167,19 +167,10 @@ def _is_headed(question: Input) -> bool:
     return isinstance(question, HEADED)
 
 
-def _usable(project: Project) -> tuple[object, ...]:
-    return (
-        Annotation.project_id == project.id,
-        Annotation.is_deleted.is_(False),
-        Annotation.was_cancelled.is_(False),
-        Annotation.task_id.is_not(None),
-    )
-
-
 def _states(session: Session, project: Project, most: int) -> dict[int, State]:
     """Task id -> the state of its annotations, of the newest annotations by Label Studio's times."""
     columns = (Annotation.id, Annotation.task_id, Annotation.times_applied)
-    newest: Select[int, int | None, int] = select(*columns).where(*_usable(project))  # type: ignore[arg-type]
+    newest: Select[int, int | None, int] = select(*columns).where(*project_heads.usable_annotations(project))
     restored = project_heads.restored_annotation_ids(session, project)
     since = project.heads_restored_at
     if restored is not None and since is not None:
@@ -197,7 +188,7 @@ def _annotations(
 ) -> list[Annotation]:
     """The annotations of some tasks that are in their states."""
     ids = {annotation_id for task_id in task_ids for annotation_id, _ in states[task_id]}
-    usable = select(Annotation).where(*_usable(project))  # type: ignore[arg-type]
+    usable = select(Annotation).where(*project_heads.usable_annotations(project))
     return [
         row for chunk in id_chunks(sorted(ids)) for row in session.scalars(usable.where(Annotation.id.in_(chunk)))
     ]

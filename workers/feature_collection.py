@@ -26,7 +26,7 @@ from workers.services import Services
 
 log = logging.getLogger(__name__)
 
-# Tasks of which the model server is asked in one request, and for how long: then a head is fitted on what is there.
+# Tasks of one request to the model server, and how long it may take. Then a head is fitted on what is there.
 MOST_ASKED = 64
 TIMEOUT_S = 10.0
 # So few tasks go before bulk runs, behind people; more go behind both.

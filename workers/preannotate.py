@@ -3,10 +3,11 @@
 A page can be repeated: tasks that have a prediction of this version in Label Studio, by heads that are not older
 than the run (`is_current`), are left out, except those that could not be read before, since their data may have
 been corrected. So nothing is written twice if a worker was killed, an answer was lost or a part of the page had to
-wait; the cursor, written after each page, only saves requests. A task that gets a prediction by newer heads loses
-the older ones of its version but for the newest, see `_superseded_ids`, so that they do not pile up. (Label Studio itself allows several predictions of
+wait; the cursor, written after each page, only saves requests. (Label Studio itself allows several predictions of
 a version: an annotator who opens a task between the reading and the writing of its page causes a second, equal
 prediction.)
+
+Predictions by older heads do not pile up: those that nobody needs are deleted (`_superseded_ids`).
 """
 
 import logging

@@ -317,11 +317,22 @@ def compare(
 
 
 @app.command()
-def promote(project: ProjectId, version: Annotated[str, typer.Argument(help="`p1.v3`, `v3` or `3`.")]) -> None:
+def promote(
+    project: ProjectId,
+    version: Annotated[str, typer.Argument(help="`p1.v3`, `v3` or `3`.")],
+    all_annotations: Annotated[
+        bool,
+        typer.Option(
+            "--all-annotations",
+            help="Have fitted heads learn from all annotations at once, also from those that have arrived since "
+            "the version was made.",
+        ),
+    ] = False,
+) -> None:
     """Make a version live for the next prediction."""
     from lorabel.commands import versions
 
-    versions.promote(project, version)
+    versions.promote(project, version, learns_from_all=all_annotations)
 
 
 @app.command()

@@ -1,10 +1,14 @@
-"""The check of `lorabel doctor` for a project's newest training run: its outcome, and what it skipped."""
+"""The checks of `lorabel doctor` for what a project has learned.
+
+They tell the outcome of its newest training run, what that skipped, and what fitted heads leave out.
+"""
 
 from collections.abc import Iterator
 
 from sqlalchemy import select
 
 from lorabel.commands.checks import Check
+from lorabel.database import project_heads
 from lorabel.database.store import Store
 from lorabel.database.tables import Project, RunState, TrainingRun
 
@@ -12,7 +16,7 @@ MOST_SHOWN = 5
 
 
 def training_checks(store: Store, project: Project) -> Iterator[Check]:
-    """Examine the newest run that has ended. There is no check if no run has.
+    """Examine the heads, if they leave out annotations, and the newest run that has ended, if one has.
 
     Skipped annotations are a fault only if nothing else was there to learn from: people may leave a task without
     an answer.
@@ -22,6 +26,14 @@ def training_checks(store: Store, project: Project) -> Iterator[Check]:
     newest_first = select(TrainingRun).order_by(TrainingRun.id.desc()).limit(1)
     with store.read() as session:
         run = session.scalar(newest_first.where(TrainingRun.project_id == project.id, has_ended))
+        left_out = project_heads.count_left_out(session, project)
+    if left_out:
+        yield Check(
+            f"project {project.both_ids}: heads",
+            True,
+            f"{left_out} annotations are left out, since {project.live_version} was made live by hand; "
+            f"`lorabel promote {project.id} {project.live_version} --all-annotations` has heads learn from them",
+        )
     if run is None:
         return
     if run.state == RunState.FAILED:

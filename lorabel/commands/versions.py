@@ -6,7 +6,7 @@ from typing import Any
 
 from lorabel.commands.context import CommandContext, new_table, open_context, print_json
 from lorabel.commands.heading import print_heading
-from lorabel.database import projects, shown_predictions, versions
+from lorabel.database import project_heads, projects, shown_predictions, versions
 from lorabel.database.jobs import Jobs
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import ModelVersion, Project, VersionState, version_name
@@ -79,15 +79,18 @@ def version_record(project: Project, version: ModelVersion | None, shown: Mappin
     return {"version": version.name, "parent": version_name(project.id, version.parent or 0), **fields}
 
 
-def promote(project_id: int, version: str) -> None:
+def promote(project_id: int, version: str, *, learns_from_all: bool) -> None:
     """Make a version live.
 
     Args:
         version: `p1.v3`, `v3` or `3`.
+        learns_from_all: see `promotion.promote`.
     """
     with open_context() as context, closing(ModelClient(context.settings)) as model_client:
         number = versions.parse_number(project_id, version)
-        live_version = promotion.promote(context.store, model_client, project_id, number)
+        live_version = promotion.promote(
+            context.store, model_client, project_id, number, learns_from_all=learns_from_all
+        )
         _report_live(context, project_id, live_version)
 
 
@@ -101,3 +104,10 @@ def rollback(project_id: int) -> None:
 def _report_live(context: CommandContext, project_id: int, live_version: str) -> None:
     Jobs(context.settings).look_ahead(project_id)
     context.console.print(f"{live_version} is live")
+    with context.store.read() as session:
+        left_out = project_heads.count_left_out(session, projects.get(session, project_id))
+    if left_out:
+        context.console.print(
+            f"its heads leave out {left_out} annotations that have arrived since it was made; to learn from them: "
+            f"lorabel promote {project_id} {live_version} --all-annotations"
+        )

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from lorabel.database import versions
-from lorabel.database.tables import ModelVersion, Project, ProjectHead, now
+from lorabel.database.tables import Annotation, ModelVersion, Project, ProjectHead, now
 from lorabel.media.fetching import digest
 
 VERSION_HEADS = "heads"
@@ -143,10 +143,30 @@ def restore(session: Session, project: Project) -> None:
 
 
 def count_all_again(project: Project) -> None:
-    """After a run's promotion, fit heads on all annotations again. The caller has locked the project's row."""
+    """Fit heads on all annotations again, if some are left out. The caller has locked the project's row."""
     if project.heads_restored_at is not None:
         project.heads_restored_at = None
         count_change(project)
+
+
+def usable_annotations(project: Project) -> tuple[ColumnElement[bool], ...]:
+    """The conditions of annotations that heads may learn from."""
+    return (
+        Annotation.project_id == project.id,
+        Annotation.is_deleted.is_(False),
+        Annotation.was_cancelled.is_(False),
+        Annotation.task_id.is_not(None),
+    )
+
+
+def count_left_out(session: Session, project: Project) -> int:
+    """How many annotations heads leave out, since people made the live version live (`restore`)."""
+    restored = restored_annotation_ids(session, project)
+    if restored is None:
+        return 0
+    is_older = Annotation.received_at <= project.heads_restored_at
+    ids = session.scalars(select(Annotation.id).where(*usable_annotations(project), is_older))
+    return len(set(ids) - restored)
 
 
 def restored_annotation_ids(session: Session, project: Project) -> frozenset[int] | None:

@@ -128,11 +128,17 @@ def parse_number(project_id: int, name: str | int) -> int:
     """`3`, `v3` or `p12.v3` -> 3.
 
     Raises:
-        NotFoundError: the name is another project's version, or no version name at all.
+        NotFoundError: the name is another project's version, that of heads, or no version name at all.
     """
     text = str(name).removeprefix(f"p{project_id}.").removeprefix("v")
     if not NUMBER.fullmatch(text):
         shown = str(name)[:LONGEST_SHOWN_NAME]
+        version = without_heads(text)
+        if version != text and NUMBER.fullmatch(version):
+            raise NotFoundError(
+                f"{shown!r} names the heads that answered at some time, which follow the annotations and are not "
+                f"asked for; name the version p{project_id}.v{version}, which keeps the heads of when it was made"
+            )
         raise NotFoundError(f"{shown!r} names no version of project {project_id}; expected p{project_id}.v<n>")
     return int(text)
 

@@ -17,8 +17,14 @@ from lorabel.inference.model_client import ModelClient
 log = logging.getLogger(__name__)
 
 
-def promote(store: Store, model_client: ModelClient, project_id: int, number: int) -> str:
+def promote(
+    store: Store, model_client: ModelClient, project_id: int, number: int, *, learns_from_all: bool = False
+) -> str:
     """Preload a version's adapters, make the version live with its heads, and retire the version that was live.
+
+    Args:
+        learns_from_all: whether its heads are fitted on all annotations at once. Else those that have arrived
+            since the version was made are left out until a run's version becomes live.
 
     Returns:
         The live version's name.
@@ -38,6 +44,8 @@ def promote(store: Store, model_client: ModelClient, project_id: int, number: in
         project = session.get_one(Project, project_id, with_for_update=True)
         versions.make_live(session, project, number)
         project_heads.restore(session, project)
+        if learns_from_all:
+            project_heads.count_all_again(project)
         return project.live_version
 
 

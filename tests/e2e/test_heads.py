@@ -4,6 +4,7 @@ The demo's pictures with labels that do not describe them, so that the base mode
 of picture has is chosen after the base model has answered, so that its answers are wrong.
 """
 
+import subprocess
 import time
 from base64 import b64encode
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ import pytest
 
 from lorabel.commands.connect import connect
 from lorabel.demo.pictures import Picture
+from lorabel.errors import LabelStudioError
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.regions import choices
 from tests.e2e.label_studio_server import Server
-from tests.e2e.lorabel_processes import Lorabel
+from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 
 pytestmark = pytest.mark.e2e
 
@@ -169,3 +171,46 @@ def test_labels_that_were_renamed_in_label_studio_keep_what_they_learned(
         shown = wait_for_choice(stream, answer.replace("Grade", "New grade"))
         assert shown.kind == kind
         stream.submit(shown, str(shown.choice))
+
+
+def test_bulk_runs_replace_what_older_heads_predicted_unless_it_is_annotated(
+    label_studio: Server, lorabel_up: Lorabel, client: LabelStudio
+) -> None:
+    stream = connected_project(lorabel_up, label_studio, client)
+    version = f"p{stream.project_id}.v0"
+    for _ in KINDS:
+        shown = stream.next()
+        stream.submit(shown, other_than(shown.choice))
+    version = str(wait_for(stream, version).version)
+    preannotate(lorabel_up, stream.project_id)
+    *_, before_last, annotated = sorted(predictions_of(client, stream.project_id))
+    (parent,) = predictions_of(client, stream.project_id)[annotated]
+    answer = {"result": [choices("grade", "image", [GRADES[0]])], "parent_prediction": parent}
+    client.call("POST", f"/api/tasks/{annotated}/annotations/", json=answer)
+    used = [version]
+    for _ in range(3):
+        used.append(str(wait_for(stream, used[-1]).version))
+        preannotate(lorabel_up, stream.project_id)
+        stream.submit(stream.next(), GRADES[0])
+    stored = predictions_of(client, stream.project_id)
+    assert list(stored[before_last].values()) == used[-2:], "the newest, and the one that somebody may have open"
+    assert list(stored[annotated].values()) == [used[0], *used[-2:]] and parent in stored[annotated]
+
+    gone = {"result": answer["result"], "parent_prediction": min(stored[before_last]) - 1}
+    assert not any(gone["parent_prediction"] in ids for ids in stored.values())
+    with pytest.raises(LabelStudioError, match="object does not exist"):
+        client.call("POST", f"/api/tasks/{before_last}/annotations/", json=gone)
+
+
+def preannotate(lorabel: Lorabel, project_id: int) -> None:
+    environment = {**bare_environment(), **lorabel.environment}
+    subprocess.run([str(PROGRAM), "preannotate", str(project_id)], env=environment, check=True)
+
+
+def predictions_of(client: LabelStudio, project_id: int) -> dict[int, dict[int, str]]:
+    """Task id -> prediction id -> model version, of what Label Studio has stored."""
+    stored: dict[int, dict[int, str]] = {}
+    predictions = client.call("GET", "/api/predictions/", params={"project": project_id})
+    for prediction in sorted(predictions, key=lambda prediction: prediction["id"]):
+        stored.setdefault(prediction["task"], {})[prediction["id"]] = prediction["model_version"]
+    return stored

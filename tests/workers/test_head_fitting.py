@@ -65,7 +65,7 @@ def fit(services: Services, *bodies: dict[str, Any]) -> None:
 
 
 def fit_all(fitter: HeadFitter) -> int:
-    """Fit as `fit_forever` does, until it would wait for the next event. Returns how many answers it waited for."""
+    """Fit as `fit_forever` does, until it would wait for an event. Returns how many answers it waited for."""
     answers, wanted = 0, fitter.services.heads_wanted
     wanted.set()
     while wanted.is_set():

@@ -158,6 +158,28 @@ def test_after_a_rollback_the_limit_of_tasks_is_not_used_up_by_what_came_between
     assert len(known) == 4 and set(known) <= {1, 2, 3, 4, 50}, "12 annotations came between"
 
 
+def test_annotations_that_are_left_out_are_counted_and_learned_from_on_request(services: Services) -> None:
+    fit(services, *REMAINING)
+    promote_by_run(services, 1)
+    fit(services, submitted(11, "blue"), submitted(12, "red"))
+    of_all = head_file(services)
+    make_live(services, 1)
+    fit(services)
+    assert head_file(services) != of_all and left_out(services) == 2
+    promotion.promote(services.store, services.model_client, PROJECT, 1, learns_from_all=True)
+    fit(services)
+    assert head_file(services) == of_all and left_out(services) == 0
+    make_live(services, 0)
+    assert left_out(services) == 6
+    fit(services, submitted(21, "red"))
+    assert left_out(services) == 6, "what is new is learned from"
+
+
+def left_out(services: Services) -> int:
+    with services.store.read() as session:
+        return project_heads.count_left_out(session, projects.get(session, PROJECT))
+
+
 def test_what_the_heads_of_a_version_were_fitted_on_is_in_its_record_once(services: Services) -> None:
     fit(services, *REMAINING)
     promote_by_run(services, 1)

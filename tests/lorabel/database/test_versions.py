@@ -16,6 +16,13 @@ def test_another_projects_version_and_other_names_are_refused(name: str) -> None
         versions.parse_number(1, name)
 
 
+@pytest.mark.parametrize("name", ["p1.v3.h12", "v3.h12", "3.h12"])
+def test_the_name_of_heads_is_refused_and_the_version_named(name: str) -> None:
+    """It is what Label Studio shows with each prediction."""
+    with pytest.raises(NotFoundError, match=r"heads .* name the version p1\.v3,"):
+        versions.parse_number(1, name)
+
+
 def test_a_control_tag_has_a_temperature_only_if_held_out_tasks_could_tell() -> None:
     fitted = {"temperature": 2.0, "reason": ""}
     too_few = {"temperature": 1.0, "reason": "3 held-out tasks, 10 needed"}
