@@ -183,8 +183,9 @@ def test_bulk_runs_replace_what_older_heads_predicted_unless_it_is_annotated(
         stream.submit(shown, other_than(shown.choice))
     version = str(wait_for(stream, version).version)
     preannotate(lorabel_up, stream.project_id)
-    *_, before_last, annotated = sorted(predictions_of(client, stream.project_id))
-    (parent,) = predictions_of(client, stream.project_id)[annotated]
+    stored = predictions_of(client, stream.project_id)
+    *_, before_last, annotated = sorted(stored)
+    (gone,), (parent,) = stored[before_last], stored[annotated]
     answer = {"result": [choices("grade", "image", [GRADES[0]])], "parent_prediction": parent}
     client.call("POST", f"/api/tasks/{annotated}/annotations/", json=answer)
     used = [version]
@@ -196,15 +197,15 @@ def test_bulk_runs_replace_what_older_heads_predicted_unless_it_is_annotated(
     assert list(stored[before_last].values()) == used[-2:], "the newest, and the one that somebody may have open"
     assert list(stored[annotated].values()) == [used[0], *used[-2:]] and parent in stored[annotated]
 
-    gone = {"result": answer["result"], "parent_prediction": min(stored[before_last]) - 1}
-    assert not any(gone["parent_prediction"] in ids for ids in stored.values())
+    assert gone not in stored[before_last]
     with pytest.raises(LabelStudioError, match="object does not exist"):
-        client.call("POST", f"/api/tasks/{before_last}/annotations/", json=gone)
+        path = f"/api/tasks/{before_last}/annotations/"
+        client.call("POST", path, json={**answer, "parent_prediction": gone})
 
 
 def preannotate(lorabel: Lorabel, project_id: int) -> None:
     environment = {**bare_environment(), **lorabel.environment}
-    subprocess.run([str(PROGRAM), "preannotate", str(project_id)], env=environment, check=True)
+    subprocess.run([str(PROGRAM), "preannotate", str(project_id), "--all"], env=environment, check=True)
 
 
 def predictions_of(client: LabelStudio, project_id: int) -> dict[int, dict[int, str]]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import event
 
+from lorabel.commands.training_check import training_checks
 from lorabel.database import project_heads, projects, versions
 from lorabel.database.adapter_folders import HEAD_FILE
 from lorabel.database.store import Store
@@ -166,9 +167,12 @@ def test_annotations_that_are_left_out_are_counted_and_learned_from_on_request(s
     make_live(services, 1)
     fit(services)
     assert head_file(services) != of_all and left_out(services) == 2
+    (check,) = training_checks(services.store, project(services))
+    assert "2 annotations are left out" in check.finding and "promote 1 p1.v1 --all-annotations" in check.finding
     promotion.promote(services.store, services.model_client, PROJECT, 1, learns_from_all=True)
     fit(services)
     assert head_file(services) == of_all and left_out(services) == 0
+    assert not list(training_checks(services.store, project(services)))
     make_live(services, 0)
     assert left_out(services) == 6
     fit(services, submitted(21, "red"))
