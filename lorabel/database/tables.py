@@ -196,9 +196,7 @@ class DeletedTask(Table):
 
 
 class ModelVersion(Table):
-    """A model version `p<project>.v<number>`: a set of adapters, one per control tag.
-
-    The version 0, the base models without adapters, has no row.
+    """A model version `p<project>.v<number>`: a set of adapters, one per control tag. Version 0 has no row.
 
     Attributes:
         parent: number of the version that was live when this one was trained.
@@ -207,11 +205,9 @@ class ModelVersion(Table):
             trained keeps the adapter of the version before, so the name may have a lower number.
         metrics: `candidate` and `live` hold scores by from_name, measured on the same held-out tasks;
             `calibration` holds temperatures, `families` names of families, and `heads` what is known of the
-            version's heads, by from_name; `decision` is a sentence that says why the version was promoted or
-            rejected.
+            version's heads, by from_name; `decision` says why the version was promoted or rejected.
         trained_on: annotation ids.
-        head_annotation_ids: from_name -> the annotations that the head that is stored with the version was fitted
-            on, sorted; None without heads. Thousands of them: loaded only on request.
+        head_annotation_ids: from_name -> what the version's head was fitted on, sorted. Loaded only on request.
         run_id: the training run that made the version.
         promoted_at: when the version last became live; None if it never was.
         adapters_removed_at: when the folder with its adapters was removed, because the version was rejected long

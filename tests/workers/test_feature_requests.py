@@ -1,0 +1,67 @@
+"""The model server is asked for the features of several projects at once."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lorabel.database import project_heads
+from tests.backend.fake_model_server import FakeModelServer
+from tests.workers.events import put
+from tests.workers.test_head_fitting import COLOURS, WAIT_S, submitted
+from tests.workers.test_head_fitting import services as services
+from workers import feature_collection
+from workers.collect import apply_pending
+from workers.head_fitting import fit_forever
+from workers.services import Services
+
+
+def test_a_project_does_not_wait_for_the_features_of_another(
+    services: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The media of project 1 are slow. Project 2 is annotated later and has its head first."""
+    monkeypatch.setattr(feature_collection, "TIMEOUT_S", 10 * WAIT_S)
+    model_server.held = "slow"
+    stop = threading.Event()
+    thread = threading.Thread(target=fit_forever, args=(services, stop), daemon=True)
+    thread.start()
+    annotate(services, 1, *(slow(number) for number in range(1, 501)))
+    wait_until(lambda: len(model_server.requests) == 1)
+    annotate(services, 2, submitted(1, "red"), submitted(2, "blue"))
+    wait_until(lambda: "p2.h1" in folders(services))
+    assert "p1.h1" not in folders(services), "nothing is known about its tasks"
+    annotate(services, 2, submitted(3, "red"))
+    wait_until(lambda: "p2.h2" in folders(services))
+    model_server.released.set()
+    wait_until(lambda: "p1.h1" in folders(services))
+    stop.set()
+    services.heads_wanted.set()
+    thread.join(WAIT_S)
+
+
+def slow(number: int) -> dict[str, Any]:
+    body = submitted(number, COLOURS[number % 2])
+    body["task"]["data"] = {"image": f"http://slow.test/{COLOURS[number % 2]}{number}.png"}
+    return body
+
+
+def annotate(services: Services, project_id: int, *bodies: dict[str, Any]) -> None:
+    """Apply events as the light worker does."""
+    put(services.store, *bodies, project_id=project_id)
+    apply_pending(services.store)
+    services.heads_wanted.set()
+
+
+def folders(services: Services) -> set[str]:
+    """The folders of the heads that answer, in all projects."""
+    with services.store.read() as session:
+        return {row.folder for row in project_heads.list_all(session)}
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
