@@ -146,6 +146,7 @@ def fit_forever(services: Services, stop: threading.Event) -> None:
                 fitter.fit_due()
         except Exception:
             log.exception("heads were not fitted; the next attempt comes in %g s", services.settings.sweep_seconds)
+    fitter.requests.join()
 
 
 def _refit_missing(services: Services) -> None:
