@@ -27,11 +27,11 @@ RIDGES = (0.1, 1.0)
 # Weights without examples and how strongly they are kept (see `weigh`): of an expert of strength 1 or more; of
 # zero-shot logits; and of zero-shot logits that do worse than guessing.
 EXPERT, TRUSTED, DISTRUSTED = (0.1, 0.1), (1.0, 0.5), (0.05, 0.1)
-# Below strength 1, the weight without examples falls with this power of the strength, and a unit of weight costs as
-# much more. Where experts score all examples equally well, as on near copies, strong shrinkage wins.
+# Below strength 1, the weight without examples falls with this power of the strength, and a unit of weight costs
+# as much more. Where experts score all examples equally well, as on near copies, strong shrinkage wins.
 DISCOUNT = 0.2
-# Zero-shot logits are distrusted if they are worse than guessing by so much log-likelihood, which is a Bayes factor
-# of 7. With less than that, a few unlucky examples would silence them.
+# Zero-shot logits are distrusted if they are worse than guessing by so much log-likelihood, which is a Bayes
+# factor of 7. With less than that, a few unlucky examples would silence them.
 LEAST_EVIDENCE = 2.0
 # Most examples on which the experts are weighed. More would cost time, and the weights are few.
 MOST_JUDGED = 1000

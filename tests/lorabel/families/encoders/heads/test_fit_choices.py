@@ -158,9 +158,9 @@ def test_a_few_unlucky_examples_do_not_silence_zero_shot() -> None:
 
 
 def test_near_copies_do_not_make_the_head_shrink_too_little() -> None:
-    """Each annotated example has 15 near copies, so an example without itself is judged right however it is learned.
+    """Each example has 15 near copies, so without itself it is judged right however weakly the head shrinks.
 
-    With weak shrinkage the head learns what the 25 originals are by chance: 0.66 of the others are right.
+    With weak shrinkage the head learns what the 25 originals are by chance: 0.65 of the others are right.
     """
     points, accuracies = np.random.default_rng(99).normal(size=(3, DIM)), []
     for seed in range(8):
