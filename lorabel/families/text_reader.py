@@ -1,0 +1,260 @@
+"""rapidocr's models: find the lines of text in a picture, turn them upright, and read them.
+
+PP-OCRv6 (https://github.com/PaddlePaddle/PaddleOCR) in ONNX, computed by onnxruntime. The models are files of the
+package rapidocr, so nothing is downloaded. They are no torch modules, so there are no adapters: what a project
+learns is in its fitted head, see `lorabel.families.text_lines`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import nn
+
+from lorabel.contracts import BatchAdapters, Contract, Input, Modality
+from lorabel.errors import SettingsError, UnreadableError
+from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch
+from lorabel.families.cache import FEATURES, FeatureCache
+from lorabel.families.encoders.heads.head_answers import check_head
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.families.text_lines.features import FEATURE_COUNT
+from lorabel.families.text_lines.learned_lines import learned_lines
+from lorabel.feature_contracts import Features, LineFeaturesInput
+from lorabel.media.decode_memory import decode_memory
+from lorabel.media.fetching import digest
+from lorabel.media.image import decoded_image, shown_size
+from lorabel.settings import Settings
+from lorabel.space_contracts import TextLine, TextLines, TextLinesInput
+
+PACKAGE = "rapidocr"
+# rapidocr's name of a model -> its file in a folder.
+FILES = {"Det": "*_det_*.onnx", "Cls": "*_cls_*.onnx", "Rec": "*_rec_*.onnx"}
+# Longer sides of a picture are shrunk to this before lines are looked for.
+LONGEST_SIDE_PX = 2000
+# Memory of a line in the cache, about.
+LINE_BYTES = 300
+
+
+@dataclass(frozen=True)
+class ReadPicture:
+    """The lines of a picture as the base model reads them.
+
+    Args:
+        width: of the picture as people see it, in pixels.
+        height: in pixels.
+    """
+
+    lines: tuple[TextLine, ...]
+    width: int
+    height: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, about."""
+        return LINE_BYTES * (1 + len(self.lines))
+
+
+@dataclass(frozen=True)
+class PreparedInput:
+    """A question about a picture, decoded or read.
+
+    Args:
+        digest: of the picture's file.
+        pixels: (height, width, 3) uint8 in the order blue, green, red; None if it was read.
+        size: width and height of the picture as people see it, in pixels.
+        read: None if it must still be read.
+        fitted_head: corrects readings, and says which label a line has.
+    """
+
+    question: TextLinesInput | LineFeaturesInput
+    digest: str
+    pixels: NDArray[np.uint8] | None = None
+    size: tuple[int, int] = (0, 0)
+    read: ReadPicture | None = None
+    fitted_head: LinearHead | None = None
+
+
+@dataclass(frozen=True)
+class TextReader(Family):
+    """Lines of text in pictures, by rapidocr.
+
+    Attributes:
+        module: has no layers.
+        engine: a `rapidocr.RapidOCR`, which keeps state: it is used in the thread of the device only.
+    """
+
+    name: ClassVar[str] = "text_reader"
+    inputs: ClassVar[tuple[type[Input], ...]] = (TextLinesInput, LineFeaturesInput)
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE})
+    default_source: ClassVar[str] = PACKAGE
+    has_lora: ClassVar[bool] = False
+
+    source: str
+    module: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    engine: Any
+    settings: Settings
+
+    @classmethod
+    def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        """Load the models of the package `rapidocr`, or those in `local-dir:folder`; see `Family.load`."""
+        try:
+            # Imported here because it takes seconds.
+            from rapidocr import RapidOCR
+
+            folder = _folder(source)
+            paths = {f"{model}.model_path": str(_file(folder, pattern)) for model, pattern in FILES.items()}
+            engine = RapidOCR(
+                params={
+                    **paths,
+                    "Global.log_level": "warning",
+                    "Global.max_side_len": LONGEST_SIDE_PX,
+                    "EngineConfig.onnxruntime.intra_op_num_threads": torch.get_num_threads(),
+                }
+            )
+            # rapidocr opens a model's file when it needs the model. The argument stays in force.
+            for use_det in (False, True):
+                engine(np.full((48, 96, 3), 255, np.uint8), use_det=use_det)
+        except Exception as error:
+            raise SettingsError(
+                f"MODEL_TEXT_READER={source!r} cannot be loaded: {error}; expected {PACKAGE!r}, or local-dir:folder "
+                f"with one file each of {', '.join(FILES.values())}"
+            ) from error
+        return cls(source, nn.Module(), device, dtype, engine, settings)
+
+    @classmethod
+    def is_local(cls, source: str) -> bool:
+        """Return True: the models are files of a package, or in a folder."""
+        return True
+
+    @classmethod
+    def hub_id(cls, source: str) -> str:
+        """Raise: nothing is loaded from a model hub."""
+        raise SettingsError(f"{cls.name} needs no model hub: its models are files of the package {PACKAGE}")
+
+    @classmethod
+    def tiny(cls, folder: Path) -> str:
+        """Return the package's models, which are small enough for tests; see `Family.tiny`."""
+        return PACKAGE
+
+    def prepare(self, question: TextLinesInput | LineFeaturesInput, fetch: Fetch) -> PreparedInput:
+        """Decode the picture; see `Family.prepare`."""
+        media = question.contents[0].media
+        if media is None:
+            raise UnreadableError("the picture has no address", is_permanent=True)
+        file = fetch(media)
+        memory = decode_memory(self.settings.media_decode_mb)
+        with decoded_image(file, self.settings.media_max_megapixels, LONGEST_SIDE_PX, memory) as image:
+            pixels = _pixels(image)
+        return PreparedInput(question, digest(file), pixels, shown_size(file))
+
+    def recall(
+        self,
+        question: TextLinesInput | LineFeaturesInput,
+        digest_of: DigestOf,
+        adapter: str | None,
+        bank: BatchAdapters,
+        cache: FeatureCache,
+    ) -> PreparedInput | None:
+        """Take the lines from the cache; see `Family.recall`."""
+        media = question.contents[0].media
+        file_digest = None if media is None else digest_of(media)
+        read = None if file_digest is None else cache.get(FEATURES, file_digest)
+        if file_digest is None or read is None:
+            return None
+        return PreparedInput(question, file_digest, size=(read.width, read.height), read=read)
+
+    def with_head(
+        self,
+        prepared_input: PreparedInput,
+        head: LinearHead | None,
+        adapter: str | None = None,
+        bank: BatchAdapters = NO_BATCH_ADAPTERS,
+    ) -> PreparedInput:
+        """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
+        if head is not None:
+            check_head(head, prepared_input.question, self._space, FEATURE_COUNT)
+        return replace(prepared_input, fitted_head=head)
+
+    def answer(
+        self, prepared_input: PreparedInput, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
+    ) -> Contract | None:
+        """Answer from the lines, if they were read already; see `Family.answer`."""
+        return None if prepared_input.read is None else self._output(prepared_input, prepared_input.read)
+
+    def predict(
+        self,
+        prepared_inputs: Sequence[PreparedInput],
+        adapters: Sequence[str | None],
+        bank: BatchAdapters,
+        cache: FeatureCache,
+    ) -> Sequence[Contract]:
+        """Read each picture; see `Family.predict`."""
+        outputs: list[Contract] = []
+        for prepared in prepared_inputs:
+            read = prepared.read or self._read(prepared)
+            cache.put(FEATURES, prepared.digest, read)
+            outputs.append(self._output(prepared, read))
+        return outputs
+
+    def _read(self, prepared: PreparedInput) -> ReadPicture:
+        assert prepared.pixels is not None
+        found = self.engine(prepared.pixels)
+        height, width = prepared.pixels.shape[:2]
+        lines = [
+            TextLine(corners=corners, text=text.strip(), probability=float(min(max(score, 0.0), 1.0)))
+            for box, text, score in zip(
+                () if found.boxes is None else found.boxes, found.txts or (), found.scores or (), strict=True
+            )
+            if text.strip() and (corners := _corners(box, width, height)) is not None
+        ]
+        return ReadPicture(tuple(lines), *prepared.size)
+
+    def _output(self, prepared: PreparedInput, read: ReadPicture) -> Contract:
+        if isinstance(prepared.question, LineFeaturesInput):
+            return Features(space=self._space, dim=0, float16="", lines=read.lines)
+        lines = read.lines
+        if prepared.fitted_head is not None:
+            lines = learned_lines(prepared.fitted_head, lines)
+        return TextLines(lines=lines, width=read.width, height=read.height)
+
+    @property
+    def _space(self) -> str:
+        return f"{self.name} {self.source}"
+
+
+def _folder(source: str) -> Path:
+    if source.startswith("local-dir:"):
+        return Path(source.removeprefix("local-dir:"))
+    spec = find_spec(source)
+    if source != PACKAGE or spec is None or spec.origin is None:
+        raise ValueError("there is no such package")
+    return Path(spec.origin).parent / "models"
+
+
+def _file(folder: Path, pattern: str) -> Path:
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        raise ValueError(f"{str(folder)!r} has {len(files)} files {pattern}")
+    return files[0]
+
+
+def _pixels(image: Image) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8 in the order blue, green, red."""
+    return np.ascontiguousarray(np.asarray(image, np.uint8)[:, :, ::-1])
+
+
+def _corners(
+    points: NDArray[np.float64], width: int, height: int
+) -> tuple[float, float, float, float] | None:
+    """The upright box around a quadrangle in pixels, as fractions of the picture; None if it has no area."""
+    left, top = np.clip(np.min(points, axis=0) / (width, height), 0, 1).tolist()
+    right, bottom = np.clip(np.max(points, axis=0) / (width, height), 0, 1).tolist()
+    return (left, top, right, bottom) if left < right and top < bottom else None
