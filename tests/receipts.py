@@ -59,7 +59,12 @@ def draw_receipt(number: int) -> Receipt:
             x = MARGIN_PX
         draw.text((x, y), text, "black", font)
         left, top, right, bottom = draw.textbbox((x, y), text, font)
-        box = ((left - PAD_PX) / WIDTH, (top - PAD_PX) / HEIGHT, (right + PAD_PX) / WIDTH, (bottom + PAD_PX) / HEIGHT)
+        box = (
+            (left - PAD_PX) / WIDTH,
+            (top - PAD_PX) / HEIGHT,
+            (right + PAD_PX) / WIDTH,
+            (bottom + PAD_PX) / HEIGHT,
+        )
         lines.append(DrawnLine(text, label, box))
 
     write(dice.choice(SHOPS), "Shop", LARGE_PX)

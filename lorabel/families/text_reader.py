@@ -3,8 +3,12 @@
 PP-OCRv6 (https://github.com/PaddlePaddle/PaddleOCR) in ONNX, computed by onnxruntime. The models are files of the
 package rapidocr, so nothing is downloaded. They are no torch modules, so there are no adapters: what a project
 learns is in its fitted head, see `lorabel.families.text_lines`.
+
+A picture is read in `prepare`, one at a time, since it takes one or two seconds of a CPU and nothing of the device:
+other families answer meanwhile.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -26,6 +30,7 @@ from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.text_lines.features import FEATURE_COUNT
 from lorabel.families.text_lines.learned_lines import learned_lines
 from lorabel.feature_contracts import Features, LineFeaturesInput
+from lorabel.media.deadline import check_deadline
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.image import decoded_image, shown_size
@@ -62,21 +67,16 @@ class ReadPicture:
 
 @dataclass(frozen=True)
 class PreparedInput:
-    """A question about a picture, decoded or read.
+    """A question about a picture that was read.
 
     Args:
         digest: of the picture's file.
-        pixels: (height, width, 3) uint8 in the order blue, green, red; None if it was read.
-        size: width and height of the picture as people see it, in pixels.
-        read: None if it must still be read.
         fitted_head: corrects readings, and says which label a line has.
     """
 
     question: TextLinesInput | LineFeaturesInput
     digest: str
-    pixels: NDArray[np.uint8] | None = None
-    size: tuple[int, int] = (0, 0)
-    read: ReadPicture | None = None
+    read: ReadPicture
     fitted_head: LinearHead | None = None
 
 
@@ -86,7 +86,8 @@ class TextReader(Family):
 
     Attributes:
         module: has no layers.
-        engine: a `rapidocr.RapidOCR`, which keeps state: it is used in the thread of the device only.
+        engine: a `rapidocr.RapidOCR`, which keeps state, so only one thread at a time may use it.
+        lock: held while the engine is used.
     """
 
     name: ClassVar[str] = "text_reader"
@@ -100,6 +101,7 @@ class TextReader(Family):
     device: torch.device
     dtype: torch.dtype
     engine: Any
+    lock: threading.Lock
     settings: Settings
 
     @classmethod
@@ -114,7 +116,7 @@ class TextReader(Family):
             engine = RapidOCR(
                 params={
                     **paths,
-                    "Global.log_level": "warning",
+                    "Global.log_level": "error",
                     "Global.max_side_len": LONGEST_SIDE_PX,
                     "EngineConfig.onnxruntime.intra_op_num_threads": torch.get_num_threads(),
                 }
@@ -124,10 +126,10 @@ class TextReader(Family):
                 engine(np.full((48, 96, 3), 255, np.uint8), use_det=use_det)
         except Exception as error:
             raise SettingsError(
-                f"MODEL_TEXT_READER={source!r} cannot be loaded: {error}; expected {PACKAGE!r}, or local-dir:folder "
-                f"with one file each of {', '.join(FILES.values())}"
+                f"MODEL_TEXT_READER={source!r} cannot be loaded: {error}; expected {PACKAGE!r}, or "
+                f"local-dir:folder with one file each of {', '.join(FILES.values())}"
             ) from error
-        return cls(source, nn.Module(), device, dtype, engine, settings)
+        return cls(source, nn.Module(), device, dtype, engine, threading.Lock(), settings)
 
     @classmethod
     def is_local(cls, source: str) -> bool:
@@ -145,7 +147,7 @@ class TextReader(Family):
         return PACKAGE
 
     def prepare(self, question: TextLinesInput | LineFeaturesInput, fetch: Fetch) -> PreparedInput:
-        """Decode the picture; see `Family.prepare`."""
+        """Decode the picture and read it; see `Family.prepare`."""
         media = question.contents[0].media
         if media is None:
             raise UnreadableError("the picture has no address", is_permanent=True)
@@ -153,7 +155,8 @@ class TextReader(Family):
         memory = decode_memory(self.settings.media_decode_mb)
         with decoded_image(file, self.settings.media_max_megapixels, LONGEST_SIDE_PX, memory) as image:
             pixels = _pixels(image)
-        return PreparedInput(question, digest(file), pixels, shown_size(file))
+        read = ReadPicture(self._read(pixels), *shown_size(file))
+        return PreparedInput(question, digest(file), read)
 
     def recall(
         self,
@@ -169,7 +172,7 @@ class TextReader(Family):
         read = None if file_digest is None else cache.get(FEATURES, file_digest)
         if file_digest is None or read is None:
             return None
-        return PreparedInput(question, file_digest, size=(read.width, read.height), read=read)
+        return PreparedInput(question, file_digest, read)
 
     def with_head(
         self,
@@ -185,9 +188,9 @@ class TextReader(Family):
 
     def answer(
         self, prepared_input: PreparedInput, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
-    ) -> Contract | None:
-        """Answer from the lines, if they were read already; see `Family.answer`."""
-        return None if prepared_input.read is None else self._output(prepared_input, prepared_input.read)
+    ) -> Contract:
+        """Answer; see `Family.answer`."""
+        return self._output(prepared_input)
 
     def predict(
         self,
@@ -196,28 +199,30 @@ class TextReader(Family):
         bank: BatchAdapters,
         cache: FeatureCache,
     ) -> Sequence[Contract]:
-        """Read each picture; see `Family.predict`."""
-        outputs: list[Contract] = []
+        """Answer, and keep what was read; see `Family.predict`."""
         for prepared in prepared_inputs:
-            read = prepared.read or self._read(prepared)
-            cache.put(FEATURES, prepared.digest, read)
-            outputs.append(self._output(prepared, read))
-        return outputs
+            cache.put(FEATURES, prepared.digest, prepared.read)
+        return [self._output(prepared) for prepared in prepared_inputs]
 
-    def _read(self, prepared: PreparedInput) -> ReadPicture:
-        assert prepared.pixels is not None
-        found = self.engine(prepared.pixels)
-        height, width = prepared.pixels.shape[:2]
-        lines = [
+    def _read(self, pixels: NDArray[np.uint8]) -> tuple[TextLine, ...]:
+        """Read a picture.
+
+        Args:
+            pixels: (height, width, 3) uint8 in the order blue, green, red.
+        """
+        with self.lock:
+            check_deadline()  # the picture may have waited for others
+            found = self.engine(pixels)
+        height, width = pixels.shape[:2]
+        boxes, texts, scores = (() if part is None else part for part in (found.boxes, found.txts, found.scores))
+        return tuple(
             TextLine(corners=corners, text=text.strip(), probability=float(min(max(score, 0.0), 1.0)))
-            for box, text, score in zip(
-                () if found.boxes is None else found.boxes, found.txts or (), found.scores or (), strict=True
-            )
+            for box, text, score in zip(boxes, texts, scores, strict=True)
             if text.strip() and (corners := _corners(box, width, height)) is not None
-        ]
-        return ReadPicture(tuple(lines), *prepared.size)
+        )
 
-    def _output(self, prepared: PreparedInput, read: ReadPicture) -> Contract:
+    def _output(self, prepared: PreparedInput) -> Contract:
+        read = prepared.read
         if isinstance(prepared.question, LineFeaturesInput):
             return Features(space=self._space, dim=0, float16="", lines=read.lines)
         lines = read.lines
@@ -251,9 +256,7 @@ def _pixels(image: Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(image, np.uint8)[:, :, ::-1])
 
 
-def _corners(
-    points: NDArray[np.float64], width: int, height: int
-) -> tuple[float, float, float, float] | None:
+def _corners(points: NDArray[np.float64], width: int, height: int) -> tuple[float, float, float, float] | None:
     """The upright box around a quadrangle in pixels, as fractions of the picture; None if it has no area."""
     left, top = np.clip(np.min(points, axis=0) / (width, height), 0, 1).tolist()
     right, bottom = np.clip(np.max(points, axis=0) / (width, height), 0, 1).tolist()

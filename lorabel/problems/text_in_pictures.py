@@ -1,8 +1,8 @@
 """Lines of text in an `<Image>`: where they stand, what they say, and which label each has.
 
-The control tags that say so are a group. Label Studio's template for OCR has `<Rectangle>`, `<Polygon>`, `<Labels>`
-and a `<TextArea perRegion="true">`; `<RectangleLabels>` or `<PolygonLabels>` with such a TextArea is the same. The
-regions of a line have the same id, and each has the line's place:
+The control tags that say so are a group. Label Studio's template for OCR has `<Rectangle>`, `<Polygon>`,
+`<Labels>` and a `<TextArea perRegion="true">`; `<RectangleLabels>` or `<PolygonLabels>` with such a TextArea is the
+same. The regions of a line have the same id, and each has the line's place:
 
     {"id": "a1", "type": "rectangle", "from_name": "box", "value": {"x": 10, "y": 5, "width": 30, "height": 4}}
     {"id": "a1", "type": "labels", "from_name": "label", "value": {"x": 10, ..., "labels": ["Total"]}}
@@ -66,7 +66,9 @@ class Tags:
         """Whether predictions are polygons."""
         return self.kind.startswith("polygon")
 
-    def regions(self, to_name: str, line: TextLine, label: str | None, size: tuple[int, int], id_: str) -> list[Region]:
+    def regions(
+        self, to_name: str, line: TextLine, label: str | None, size: tuple[int, int], id_: str
+    ) -> list[Region]:
         """Return the regions of a line.
 
         Args:
@@ -81,8 +83,7 @@ class Tags:
             parts.append((self.labels, "labels", {"labels": values}))
         parts.append((self.text, "textarea", {"text": [line.text]}))
         return [
-            {"id": id_}
-            | image_region(name, to_name, kind, line.corners, size, value, is_polygon=self.is_polygon)
+            {"id": id_} | image_region(name, to_name, kind, line.corners, size, value, is_polygon=self.is_polygon)
             for name, kind, value in parts
         ]
 
@@ -236,8 +237,8 @@ class TextInPictures(Problem):
             shapes = [region for region in parts if region.get("from_name") in self.tags.shapes]
             if len(shapes) != 1:
                 raise MissingTargetError(
-                    f"region {shown(parts[0].get('id'))} of {parts[0].get('from_name')!r} has {len(shapes)} shapes "
-                    f"of {', '.join(map(repr, self.tags.shapes))} with its id, expected one"
+                    f"region {shown(parts[0].get('id'))} of {parts[0].get('from_name')!r} has {len(shapes)} "
+                    f"shapes of {', '.join(map(repr, self.tags.shapes))} with its id, expected one"
                 )
             try:
                 corners = corners_of(shapes[0])
@@ -255,9 +256,7 @@ class TextInPictures(Problem):
     def _text_of(self, parts: Sequence[Region]) -> str:
         """The text of a line; "" if nobody has written it."""
         texts = [
-            text
-            for value in _values(parts, self.tags.text)
-            for text in list_in(value, "text", self.tags.text)
+            text for value in _values(parts, self.tags.text) for text in list_in(value, "text", self.tags.text)
         ]
         if not all(isinstance(text, str) for text in texts):
             raise MissingTargetError(f"{self.tags.text!r} was answered {shown(texts)}, expected texts")
@@ -318,7 +317,9 @@ class TextInPictures(Problem):
         kept = [
             lines for lines in merged if len(lines) > half or (len(lines) == half and lines[0] in newest.lines)
         ]
-        agreed = [(lines[0][0], _most([line[1] for line in lines]), _most([line[2] for line in lines])) for lines in kept]
+        agreed = [
+            (lines[0][0], _most([line[1] for line in lines]), _most([line[2] for line in lines])) for lines in kept
+        ]
         return TextLinesTarget(tuple(sorted(agreed, key=_place)), newest.width, newest.height)
 
     def class_of(self, target: TextLinesTarget) -> tuple[int, ...]:

@@ -37,7 +37,10 @@ def fit_lines(pictures: Sequence[AnnotatedPicture], labels: int) -> LinearHead |
     Args:
         labels: number of labels.
     """
-    features, columns, readings, owners = [], [], [], []
+    features: list[Array] = []
+    columns: list[int] = []
+    owners: list[int] = []
+    readings: list[Reading] = []
     for index, picture in enumerate(pictures):
         if len(columns) + len(picture.lines) > MOST_LINES:
             break
@@ -57,19 +60,19 @@ def fit_lines(pictures: Sequence[AnnotatedPicture], labels: int) -> LinearHead |
             owners.append(index)
     if not readings:
         return None
-    head = _fit_columns(np.array(features), np.array(columns), owners, LABELS + labels)
+    head = _fit_columns(np.array(features), columns, owners, LABELS + labels)
     return LinearHead(
         head.weights, head.bias, head.zero_shot_weight, head.is_learned, lexicon=learn_lexicon(readings)
     )
 
 
-def _fit_columns(features: Array, columns: "np.ndarray[tuple[int], np.dtype[np.int64]]", owners: list[int], outputs: int) -> LinearHead:
+def _fit_columns(features: Array, columns: Sequence[int], owners: Sequence[int], outputs: int) -> LinearHead:
     targets = np.zeros((len(columns), outputs), np.float32)
     targets[np.arange(len(columns)), columns] = 1.0
     # With a single picture its lines judge each other.
-    groups = owners if len(set(owners)) > 1 else list(range(len(owners)))
+    groups = list(owners) if len(set(owners)) > 1 else list(range(len(owners)))
     head = fit_spans(features, np.zeros_like(targets), targets, groups)
-    return _constant(int(columns[0]), outputs) if head is None else head
+    return _constant(columns[0], outputs) if head is None else head
 
 
 def _constant(column: int, outputs: int) -> LinearHead:

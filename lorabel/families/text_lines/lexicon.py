@@ -18,13 +18,11 @@ from lorabel.evaluation.text_metrics import edit_distance
 WORD = re.compile(r"\w(?:[\w'’&-]*\w)?")
 SHORTEST = 4
 # Words of at least this length may differ in two letters.
-LONG = 8
+LONG = 6
 # Longer lines are not known as a whole: their words are.
-LONGEST = 30
+LONGEST = 24
 # The most frequent words are kept.
-MOST_WORDS = 3000
-# A reading of which the model is surer than this is never changed.
-SURE = 0.995
+MOST_WORDS = 1500
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def _limit(changes: Iterable[tuple[float, int]]) -> tuple[float, int]:
             break
         total += mended
         if total > gain:
-            gain, below = total, min(SURE, (probability + min(harmful, 1.0)) / 2)
+            gain, below = total, (probability + harmful) / 2
     return below, int(gain)
 
 

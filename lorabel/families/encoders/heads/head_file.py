@@ -67,9 +67,9 @@ def read_lexicon(fields: Mapping[str, Any]) -> Lexicon | None:
     lexicon = fields.get(LEXICON)
     if lexicon is None:
         return None
-    is_lexicon = isinstance(lexicon, dict) and {
-        name: type(value) for name, value in lexicon.items()
-    } == LEXICON_FIELDS
+    is_lexicon = (
+        isinstance(lexicon, dict) and {name: type(value) for name, value in lexicon.items()} == LEXICON_FIELDS
+    )
     if not is_lexicon or not all(isinstance(word, str) for word in lexicon["words"]):
         raise _unreadable("its lexicon has other fields")
     return Lexicon(**{**lexicon, "words": tuple(lexicon["words"])})
