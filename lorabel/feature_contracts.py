@@ -53,7 +53,7 @@ class SpanFeaturesInput(LabelTextsInput):
 class LineFeaturesInput(Input):
     """Asks for everything that a head for lines of text is fitted on. `contents` is one picture.
 
-    Answer: `Features` with the lines as they were read. What is fitted on is computed from them without the picture.
+    Answer: `Features` with the lines as they were read. What heads are fitted on is computed from the lines.
 
     Args:
         labels: as in `TextLinesInput`.

@@ -29,7 +29,7 @@ from workers.examples import TrainingExample, make_examples
 HEADED = (LabelsInput, RatingInput, RankingInput, TextLinesInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
-# Most texts, or pictures of text, that a head for spans or for lines learns from, and most words of all texts: each
+# Most texts, or pictures of text, that a head for spans or lines learns from, and most words of all texts: each
 # word has features of some kB. Without the limit of words, a hundred texts of 1000 words would take gigabytes, and
 # minutes after each annotation.
 MOST_TEXTS = 300

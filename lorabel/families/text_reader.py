@@ -1,8 +1,8 @@
 """rapidocr's models: find the lines of text in a picture, turn them upright, and read them.
 
-PP-OCRv6 (https://github.com/PaddlePaddle/PaddleOCR) in ONNX, computed by onnxruntime. The models are files of the
-package rapidocr, so nothing is downloaded. They are no torch modules, so there are no adapters: what a project
-learns is in its fitted head, see `lorabel.families.text_lines`.
+PP-OCRv6 (https://github.com/PaddlePaddle/PaddleOCR) in ONNX, computed by onnxruntime. The models are files of
+rapidocr, so nothing is downloaded. They are no torch modules, so there are no adapters: a project learns by its
+fitted head, see `lorabel.families.text_lines`.
 
 A picture is read in `prepare`, one at a time, since it takes one or two seconds of a CPU and nothing of the device:
 other families answer meanwhile.

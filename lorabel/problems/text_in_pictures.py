@@ -1,8 +1,8 @@
 """Lines of text in an `<Image>`: where they stand, what they say, and which label each has.
 
 The control tags that say so are a group. Label Studio's template for OCR has `<Rectangle>`, `<Polygon>`,
-`<Labels>` and a `<TextArea perRegion="true">`; `<RectangleLabels>` or `<PolygonLabels>` with such a TextArea is the
-same. The regions of a line have the same id, and each has the line's place:
+`<Labels>` and a `<TextArea perRegion="true">`; `<RectangleLabels>` or `<PolygonLabels>` with such a TextArea is
+the same. The regions of a line have the same id, and each has the line's place:
 
     {"id": "a1", "type": "rectangle", "from_name": "box", "value": {"x": 10, "y": 5, "width": 30, "height": 4}}
     {"id": "a1", "type": "labels", "from_name": "label", "value": {"x": 10, ..., "labels": ["Total"]}}

@@ -1,8 +1,8 @@
-"""The words of a project: what people wrote in the lines that they annotated. Uncertain readings are drawn to them.
+"""The words of a project: what people wrote in annotated lines. Uncertain readings are drawn to them.
 
-A reading is changed only to a known word that is one or two letters away, if no other known word is as near, and if
-the model is less sure of the line than `Lexicon.below`. This limit is chosen so that no annotated line is read worse
-with the words of the other annotated pictures; where that improves nothing, no reading is changed. Words with digits
+A reading is changed only to a known word one or two letters away, if no other known word is as near, and if the
+model is less sure of the line than `Lexicon.below`. With this limit no annotated line is read worse with the
+words of the other annotated pictures; where that improves nothing either, no reading is changed. Words with digits
 are never written: an amount or a date that was read wrongly may be any other.
 """
 
