@@ -4,10 +4,11 @@ PP-OCRv6 (https://github.com/PaddlePaddle/PaddleOCR) in ONNX, computed by onnxru
 rapidocr, so nothing is downloaded. They are no torch modules, so there are no adapters: a project learns by its
 fitted head, see `lorabel.families.text_lines`.
 
-A picture is read in `prepare`, one at a time, since it takes one or two seconds of a CPU and nothing of the device:
-other families answer meanwhile.
+A picture is read in `prepare`, one at a time, since it takes one or two seconds of a CPU and nothing of the
+device: other families answer meanwhile.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,9 @@ PACKAGE = "rapidocr"
 FILES = {"Det": "*_det_*.onnx", "Cls": "*_cls_*.onnx", "Rec": "*_rec_*.onnx"}
 # Longer sides of a picture are shrunk to this before lines are looked for.
 LONGEST_SIDE_PX = 2000
+# rapidocr enlarges a picture until its shorter side has 736 pixels. A strip of 20 x 2000 would have 54 megapixels,
+# and take tens of gigabytes.
+MOST_ASPECT = 4
 # Memory of a line in the cache, about.
 LINE_BYTES = 300
 
@@ -212,7 +216,7 @@ class TextReader(Family):
         """
         with self.lock:
             check_deadline()  # the picture may have waited for others
-            found = self.engine(pixels)
+            found = self.engine(_padded(pixels))
         height, width = pixels.shape[:2]
         boxes, texts, scores = (() if part is None else part for part in (found.boxes, found.txts, found.scores))
         return tuple(
@@ -252,8 +256,20 @@ def _file(folder: Path, pattern: str) -> Path:
 
 
 def _pixels(image: Image) -> NDArray[np.uint8]:
-    """(height, width, 3) uint8 in the order blue, green, red."""
-    return np.ascontiguousarray(np.asarray(image, np.uint8)[:, :, ::-1])
+    """(height, width, 3) uint8 in the order blue, green, red; both sides at most LONGEST_SIDE_PX."""
+    scale = min(1.0, LONGEST_SIDE_PX / max(image.size))
+    if scale < 1:
+        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    return np.asarray(image, np.uint8)[:, :, ::-1]
+
+
+def _padded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture with white to its right or below, so that no side is more than MOST_ASPECT times the other."""
+    height, width = pixels.shape[:2]
+    shape = (max(height, math.ceil(width / MOST_ASPECT)), max(width, math.ceil(height / MOST_ASPECT)), 3)
+    padded = np.full(shape, 255, np.uint8)
+    padded[:height, :width] = pixels
+    return padded
 
 
 def _corners(points: NDArray[np.float64], width: int, height: int) -> tuple[float, float, float, float] | None:

@@ -41,6 +41,7 @@ def fit_lines(pictures: Sequence[AnnotatedPicture], labels: int) -> LinearHead |
     columns: list[int] = []
     owners: list[int] = []
     readings: list[Reading] = []
+    has_match = False
     for index, picture in enumerate(pictures):
         if len(columns) + len(picture.lines) > MOST_LINES:
             break
@@ -50,7 +51,9 @@ def fit_lines(pictures: Sequence[AnnotatedPicture], labels: int) -> LinearHead |
             if number in pairs:
                 _, text, label = picture.target.lines[pairs[number]]
                 column = NO_LABEL if label is None else LABELS + label
-                readings.append(Reading(index, line.text, line.probability, text))
+                has_match = True
+                if text:
+                    readings.append(Reading(index, line.text, line.probability, text))
             elif _is_in_annotated_line(line, picture.target):
                 continue
             else:
@@ -58,7 +61,7 @@ def fit_lines(pictures: Sequence[AnnotatedPicture], labels: int) -> LinearHead |
             features.append(rows[number])
             columns.append(column)
             owners.append(index)
-    if not readings:
+    if not has_match:
         return None
     head = _fit_columns(np.array(features), columns, owners, LABELS + labels)
     return LinearHead(

@@ -79,7 +79,7 @@ def learn_lexicon(readings: Sequence[Reading]) -> Lexicon:
     before = 0
     for reading in readings:
         own = by_picture[reading.picture]
-        corrected = _corrected(reading.text, index, lambda word, own=own: counts[word] > (word in own))  # type: ignore[misc]
+        corrected = _corrected(reading.text, index, _is_known_elsewhere(counts, own))
         errors = edit_distance(reading.text, reading.truth)
         before += errors
         if corrected != reading.text:
@@ -87,6 +87,11 @@ def learn_lexicon(readings: Sequence[Reading]) -> Lexicon:
     below, gain = _limit(changes)
     characters = sum(len(reading.truth) for reading in readings)
     return Lexicon(tuple(sorted(kept)), below, before, before - gain, characters)
+
+
+def _is_known_elsewhere(counts: Mapping[str, int], own: Mapping[str, int]) -> Callable[[str], bool]:
+    """Whether a word is in another picture than the one with the words `own`."""
+    return lambda word: counts[word] > (word in own)
 
 
 def _limit(changes: Iterable[tuple[float, int]]) -> tuple[float, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import SettingsError, UnreadableError
@@ -20,7 +20,7 @@ from lorabel.feature_contracts import Features, LineFeaturesInput
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.space_contracts import TextLines, TextLinesInput, TextLinesTarget
-from tests.receipts import DrawnLine, draw_receipt
+from tests.receipts import FONT, DrawnLine, draw_receipt
 
 PICTURE = (Content(modality=Modality.IMAGE, media=MediaRef(url="receipt.png")),)
 QUESTION = TextLinesInput(contents=PICTURE, labels=(("Shop",), ("Total",)))
@@ -80,10 +80,26 @@ def test_the_size_of_a_large_picture_is_its_own_although_it_is_read_smaller(fami
     check(found, receipt.lines)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (64, 48)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (64, 48), *(pytest.param(size, marks=pytest.mark.slow) for size in ((20, 2000), (30000, 3)))]
+)
 def test_a_picture_without_text_has_no_lines(family: TextReader, size: tuple[int, int]) -> None:
     found = read(family, as_file(Image.new("RGB", size, "white"), "PNG"))
     assert (found.lines, (found.width, found.height)) == ((), size)
+
+
+@pytest.mark.slow
+def test_lines_of_a_long_strip_are_read_where_they_are(family: TextReader) -> None:
+    """rapidocr alone would enlarge it to 54 megapixels."""
+    strip = Image.new("RGB", (1600, 60), "white")
+    letters = ImageFont.truetype(str(FONT), 24)
+    drawn = []
+    for x, text in ((40, "Corner Bakery"), (1250, "TOTAL 6.00")):
+        ImageDraw.Draw(strip).text((x, 14), text, "black", letters)
+        left, top, right, bottom = ImageDraw.Draw(strip).textbbox((x, 14), text, letters)
+        corners = ((left - 3) / 1600, (top - 3) / 60, (right + 3) / 1600, (bottom + 3) / 60)
+        drawn.append(DrawnLine(text, None, corners))
+    check(read(family, as_file(strip, "PNG")), tuple(drawn))
 
 
 @pytest.mark.slow

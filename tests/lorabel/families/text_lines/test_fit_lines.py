@@ -91,6 +91,20 @@ def test_nothing_is_learned_where_no_annotated_line_was_read() -> None:
     assert fit_lines([replace(annotated, target=TextLinesTarget(()))], 4) is None
 
 
+def test_lines_that_nobody_has_written_teach_their_labels_alone() -> None:
+    drawn = [picture(number) for number in range(3)]
+    unwritten = [
+        replace(
+            each, target=TextLinesTarget(tuple((corners, "", label) for corners, _, label in each.target.lines))
+        )
+        for each in drawn
+    ]
+    head, usual = fit_lines(unwritten, len(LABELS)), fit_lines(drawn, len(LABELS))
+    assert head is not None and usual is not None
+    assert np.array_equal(head.weights, usual.weights)
+    assert head.lexicon is not None and (head.lexicon.words, head.lexicon.errors_before) == ((), 0)
+
+
 def test_the_part_of_an_annotated_line_is_not_one_that_is_left_out() -> None:
     whole = (0.1, 0.1, 0.9, 0.2)
     parts = (
