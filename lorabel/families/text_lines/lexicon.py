@@ -116,7 +116,12 @@ def _known(text: str) -> Iterator[str]:
     """The words of a line that may be written, and the line itself if it is short."""
     words = WORD.findall(text)
     whole = [text] if len(words) > 1 and len(text) <= LONGEST else []
-    return (word for word in (*words, *whole) if len(word) >= SHORTEST and not any(map(str.isdigit, word)))
+    return (word for word in (*words, *whole) if len(word) >= SHORTEST and _is_plain(word))
+
+
+def _is_plain(word: str) -> bool:
+    """Whether a word has no digits, and nothing that JSON cannot carry, such as half an emoji."""
+    return word.isprintable() and not any(map(str.isdigit, word))
 
 
 def _corrected(text: str, index: Mapping[str, Sequence[str]], is_known: Callable[[str], bool]) -> str:

@@ -81,6 +81,8 @@ def test_numbers_are_never_written_or_changed() -> None:
         assert lexicon.corrected(text, 0.1) == text
     learned = learn_lexicon([Reading(0, "Table 12", 0.5, "Table 12")])
     assert learned.words == ("Table",)
+    odd = [Reading(0, "Bakery", 0.5, text) for text in ("Bak\ud83dry shop", "Bakery\nshop", "")]
+    assert learn_lexicon(odd).words == ("Bakery", "shop")
 
 
 def test_a_space_that_was_lost_is_put_back() -> None:
