@@ -28,7 +28,7 @@ def learned_lines(head: LinearHead, lines: Sequence[TextLine]) -> tuple[TextLine
 def _learned(head: LinearHead, line: TextLine, share: Array) -> TextLine:
     text = line.text if head.lexicon is None else head.lexicon.corrected(line.text, line.probability)
     probabilities = share[NO_LABEL:] / share[NO_LABEL:].sum()
-    known = tuple(probabilities.astype(float).tolist()) if head.is_learned[LABELS:].any() else ()
+    known = tuple(probabilities.astype(float).tolist()) if len(head.bias) > LABELS else ()
     return line.model_copy(update={"text": text, "label_probabilities": known})
 
 

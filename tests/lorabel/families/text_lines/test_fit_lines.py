@@ -74,6 +74,8 @@ def test_lines_without_labels_and_lines_with_the_same_label() -> None:
         )
         for each in drawn
     ]
+    head = fit_lines(unlabeled, 1)
+    assert head is not None and set(labels_of(head, drawn[0])) == {None}, "people give no line the only label"
     head = fit_lines(unlabeled, 0)
     assert head is not None and head.weights.shape == (FEATURE_COUNT, 2)
     assert [line.label_probabilities for line in learned_lines(head, drawn[0].lines)] == [()] * len(drawn[0].lines)
