@@ -8,7 +8,7 @@ and the accuracy after a run. The run trains LoRA on the towers that read the co
 features, and keeps the adapter only if cross-validation says so (`workers/beside_head.py`). A run that is not
 accepted leaves the head alone. The test tasks take no part in either.
 
-Figures are added to those of earlier calls in build/lora_depth/lora_depth.json, and the table is about all of them.
+Figures are added to those of earlier calls in build/lora_depth/lora_depth.json. The table is about all of them.
 """
 
 import argparse

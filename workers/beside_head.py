@@ -214,7 +214,9 @@ class _Procedure:
             judgements = {
                 name: self._judge(examples, [fold], [features], name) for name, features in tried[number].items()
             }
-            losses[number] = {name: judgement.candidate.values["log_loss"] for name, judgement in judgements.items()}
+            losses[number] = {
+                name: judgement.candidate.values["log_loss"] for name, judgement in judgements.items()
+            }
             best = _best(starts, [losses[number]])
             if number == 0 and judgements[best.name].is_surely_worse:
                 return judgements[best.name], best

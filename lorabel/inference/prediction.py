@@ -88,8 +88,7 @@ class ProjectModel:
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
             from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
-            for from_name, row in project_heads.answering(session, project).items()
-            if from_name not in adapters or _knows_enough(session, project, row, adapters[from_name])
+            for from_name, row in answering_heads(session, project, number).items()
         }
         name = served_name(project, number)
         return cls(project.id, name, adapters, heads, temperatures, bound, settings)
@@ -213,6 +212,21 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
         return Question(binding, data, contract, head.adapter, head.name)
     return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
+
+
+def answering_heads(session: Session, project: Project, number: int | None = None) -> dict[str, ProjectHead]:
+    """from_name -> the head that answers now in place of an adapter of the version, by default the live one.
+
+    A head that knows much less than the run that made the version's adapter is missing.
+    """
+    number = project.live_number if number is None else number
+    version = versions.get(session, project.id, number) if number else None
+    adapters = {} if version is None else versions.adapters_without_head(version)
+    return {
+        from_name: row
+        for from_name, row in project_heads.answering(session, project).items()
+        if from_name not in adapters or _knows_enough(session, project, row, adapters[from_name])
+    }
 
 
 def _knows_enough(session: Session, project: Project, head: ProjectHead, adapter: str) -> bool:

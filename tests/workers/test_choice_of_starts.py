@@ -83,7 +83,9 @@ def choose(settings: Settings, right: set[tuple[str, int]]) -> Any:
 
 
 def question(number: int) -> LabelsInput:
-    return LabelsInput(contents=(Content(modality=Modality.TEXT, text=f"text {number}"),), labels=(("yes",), ("no",)))
+    return LabelsInput(
+        contents=(Content(modality=Modality.TEXT, text=f"text {number}"),), labels=(("yes",), ("no",))
+    )
 
 
 def noise(seed: int) -> list[Features]:
