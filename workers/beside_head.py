@@ -9,7 +9,7 @@ docs/decisions/0023 has the reasons and figures.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -26,10 +26,10 @@ from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from workers import evaluate, lora
-from workers.acceptance import Judgement, judge_beside_head
+from workers.acceptance import Judgement, judge_beside_head, log_losses
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.examples import PreparedExample, TrainingExample, TrainingPlan
-from workers.folds import FOLDS, Fold, choosing_folds, make_folds, near_duplicates
+from workers.folds import FOLDS, Fold, choosing_folds, clusters, make_folds, near_duplicates
 from workers.reading import Limits, Reading, read
 from workers.services import Services
 
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 SMALL_STEPS, LARGE_STEPS = 0.1, 2.0
 # Steps and examples per step of a training. Twice as many were no better; docs/decisions/0023 has figures.
 STEPS, BATCH = 40, 32
+# With a lower cross-validated log-loss of what answers now, the examples are too much alike to tell more.
+EASY = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,14 @@ def make_candidate_beside_head(
     seconds = settings.lora_max_seconds / trainings
     procedure = _Procedure(services, problem, family, context, seconds, _counted(on_step, trainings))
     examples = procedure.describe([*new.prepared, *old.prepared], recipe)
-    matrix = np.stack([example.features.mean(0) for example in to_fit(examples.prepared, examples.features)])
     classes = [example.training_example.label_class for example in examples.prepared]
-    folds = make_folds(near_duplicates(matrix), classes, examples.tested)
+    too_little = _too_little(len(examples.tested), len(set(classes)))
     is_enough = context.live is None or len(examples.tested) >= settings.evaluate_min_tasks
-    if len(set(classes)) < 2 or len(folds) < 2 or not is_enough:
-        return replace(attempt, decision=_too_little(len(examples.tested), len(set(classes))))
+    if len(set(classes)) < 2 or not is_enough:
+        return replace(attempt, decision=too_little)
+    folds = procedure.folds(examples, classes)
+    if len(folds) < 2:
+        return replace(attempt, decision=too_little)
     judgement, start = procedure.choose(examples, folds, starts)
     attempt = replace(attempt, judgement=judgement)
     if not judgement.is_accepted:
@@ -196,6 +200,20 @@ class _Procedure:
             index for index, example in enumerate(prepared) if example.training_example.is_new or not has_live
         ]
         return _Examples(prepared, features, cast(list[LabelScores], zero_shot), tested)
+
+    def folds(self, examples: _Examples, classes: Sequence[Hashable]) -> list[Fold]:
+        """Divide the examples so that what answers now finds the tested ones hard enough for a difference to show.
+
+        Args:
+            classes: of each example.
+        """
+        matrix = np.stack([example.features.mean(0) for example in to_fit(examples.prepared, examples.features)])
+        folds = make_folds(near_duplicates(matrix), classes, examples.tested)
+        targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
+        now = self._outputs(examples, folds, [examples.features] * len(folds))
+        if log_losses(self.problem, targets, now).mean() >= EASY:
+            return folds
+        return make_folds(clusters(matrix, classes), classes, examples.tested)
 
     def choose(
         self, examples: _Examples, folds: Sequence[Fold], starts: "Sequence[_Start]"
