@@ -1,7 +1,8 @@
 """Which way to train a run goes on with, and that no way is judged where it was chosen."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,17 +53,44 @@ class Lucky(beside_head._Procedure):
         right: the starts, and the numbers of the folds, after whose training the features tell the truth.
     """
 
-    folds: Sequence[Fold] = ()
+    numbered: Sequence[Fold] = ()
     right: set[tuple[str, int]] = field(default_factory=set)
 
     def _adapted_features(self, examples: Any, fold: Fold, start: Any) -> list[Features]:
-        number = list(self.folds).index(fold)
+        number = list(self.numbered).index(fold)
         if (start.name, number) not in self.right:
             return noise(10 + number)
         return [features([1 - number % 2, number % 2]) for number in range(TASKS)]
 
 
+def test_where_the_head_is_right_about_all_that_is_left_out_what_is_tested_is_unlike_the_rest(
+    settings: Settings,
+) -> None:
+    """Six templates, as of tickets, three for each class; those of a template differ less than templates do."""
+    templates = np.random.default_rng(0).normal(size=(6, 32))
+    noise_of_text = np.random.default_rng(1).normal(size=(TASKS, 32)) / 4
+    rows = [features(templates[number % 6] + noise_of_text[number]) for number in range(TASKS)]
+    classes = [number % 2 for number in range(TASKS)]
+    with opened(settings, set(), []) as (procedure, prepared, zero_shot):
+        easy = procedure.folds(beside_head._Examples(prepared, rows, zero_shot, range(TASKS)), classes)
+        hard = procedure.folds(beside_head._Examples(prepared, noise(1), zero_shot, range(TASKS)), classes)
+    for fold in easy:
+        assert {index % 6 for index in fold.train}.isdisjoint(index % 6 for index in fold.tested)
+        assert {classes[index] for index in fold.tested} == {0, 1}
+    for fold in hard:
+        assert {index % 6 for index in fold.train} == set(range(6)), "nothing is made harder"
+
+
 def choose(settings: Settings, right: set[tuple[str, int]]) -> Any:
+    folds = make_folds(range(TASKS), [n % 2 for n in range(TASKS)], range(TASKS))
+    recipe = lora.Recipe.from_settings(settings, "float32")
+    starts = [beside_head._Start(name, None, recipe) for name in ("small", "large")]
+    with opened(settings, right, folds) as (procedure, prepared, zero_shot):
+        return procedure.choose(beside_head._Examples(prepared, noise(1), zero_shot, range(TASKS)), folds, starts)
+
+
+@contextmanager
+def opened(settings: Settings, right: set[tuple[str, int]], folds: Sequence[Fold]) -> Iterator[Any]:
     services = Services.open(settings)
     try:
         problem = bind(CONFIG).bindings[0]
@@ -70,14 +98,9 @@ def choose(settings: Settings, right: set[tuple[str, int]]) -> Any:
             PreparedExample(TrainingExample((n,), n, question(n), LabelTarget((n % 2,)), n % 2, True), None)
             for n in range(TASKS)
         ]
-        zero_shot = [LabelScores(probabilities=(0.5, 0.5), logits=(0.0, 0.0)) for _ in prepared]
-        folds = make_folds(range(TASKS), [n % 2 for n in range(TASKS)], range(TASKS))
-        recipe = lora.Recipe.from_settings(settings, "float32")
+        zero_shot = [LabelScores(probabilities=(0.5, 0.5)) for _ in prepared]
         context = TrainingContext(None, lambda reference: reference)
-        procedure = Lucky(services, problem, None, context, 1.0, lambda _: None, folds, right)  # type: ignore[arg-type]
-        examples = beside_head._Examples(prepared, noise(1), zero_shot, range(TASKS))
-        starts = [beside_head._Start(name, None, recipe) for name in ("small", "large")]
-        return procedure.choose(examples, folds, starts)
+        yield Lucky(services, problem, None, context, 1.0, lambda _: None, folds, right), prepared, zero_shot  # type: ignore[arg-type]
     finally:
         services.close()
 
@@ -94,4 +117,6 @@ def noise(seed: int) -> list[Features]:
 
 def features(values: Sequence[float]) -> Features:
     row = np.array(values) / np.linalg.norm(values)
-    return Features(space="test", dim=2, float16=base64.b64encode(row.astype("<f2")).decode(), logits=(0.0, 0.0))
+    return Features(
+        space="test", dim=len(row), float16=base64.b64encode(row.astype("<f2")).decode(), logits=(0.0, 0.0)
+    )
