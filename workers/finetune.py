@@ -92,8 +92,7 @@ def _train(services: Services, run: TrainingRun) -> None:
     recipe = lora.Recipe.from_settings(services.settings, str(precision).removeprefix("torch."))
     training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
     services.adapter_folders.remove_leftovers(f"p{project.id}.v")
-    with services.store.read() as session:
-        heads = answering_heads(session, project)
+    heads = _headed_tags(services, project)
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         attempts = {}
         for problem in bound.bindings:
@@ -111,6 +110,14 @@ def _train(services: Services, run: TrainingRun) -> None:
                 services, run, project, problem, plan, recipe, Path(scratch), has_head=has_head
             )
         _conclude(services, run, project, selection.new, attempts, Path(scratch))
+
+
+def _headed_tags(services: Services, project: Project) -> frozenset[str]:
+    """The control tags that fitted heads answer."""
+    with services.store.read() as session:
+        live = versions.get_serving(session, project.id, project.live_number) if project.live_number else None
+        adapters = {} if live is None else versions.adapters_without_head(live)
+        return frozenset(answering_heads(session, project, adapters))
 
 
 def _train_problem(

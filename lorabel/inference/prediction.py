@@ -4,7 +4,7 @@ Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks be
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic
@@ -88,7 +88,7 @@ class ProjectModel:
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
             from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
-            for from_name, row in answering_heads(session, project, number).items()
+            for from_name, row in answering_heads(session, project, adapters).items()
         }
         name = served_name(project, number)
         return cls(project.id, name, adapters, heads, temperatures, bound, settings)
@@ -214,14 +214,14 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
 
 
-def answering_heads(session: Session, project: Project, number: int | None = None) -> dict[str, ProjectHead]:
-    """from_name -> the head that answers now in place of an adapter of the version, by default the live one.
+def answering_heads(session: Session, project: Project, adapters: Mapping[str, str]) -> dict[str, ProjectHead]:
+    """from_name -> the head that answers now, also in place of an adapter.
 
-    A head that knows much less than the run that made the version's adapter is missing.
+    A head that knows much less than the run that made its control tag's adapter is missing.
+
+    Args:
+        adapters: from_name -> the adapter that would answer without a head.
     """
-    number = project.live_number if number is None else number
-    version = versions.get(session, project.id, number) if number else None
-    adapters = {} if version is None else versions.adapters_without_head(version)
     return {
         from_name: row
         for from_name, row in project_heads.answering(session, project).items()
