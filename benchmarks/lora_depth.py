@@ -1,12 +1,14 @@
 """What a LoRA run beside a fitted head gives, on tasks that nobody annotated.
 
     python -m benchmarks.lora_depth                      all sets, 80 to 320 annotations, three seeds
-    python -m benchmarks.lora_depth --only digits --counts 80 --seeds 1
+    python -m benchmarks.lora_depth --only digits --counts 80 --seeds 1 --first-seed 2
 
 For each set, number of annotations and seed: the accuracy of the head alone, fitted on the base model's features;
 and the accuracy after a run. The run trains LoRA on the towers that read the contents, fits the head on both
 features, and keeps the adapter only if cross-validation says so (`workers/beside_head.py`). A run that is not
 accepted leaves the head alone. The test tasks take no part in either.
+
+Figures are added to those of earlier calls in build/lora_depth/lora_depth.json. The table is about all of them.
 """
 
 import argparse
@@ -43,7 +45,7 @@ from workers.services import Services
 
 COUNTS = (80, 160, 320)
 SEEDS = 3
-FOLDER = Path("build/lora_depth")
+FIGURES = Path("build/lora_depth/lora_depth.json")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,6 @@ def main() -> int:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s %(message)s")
     options = _parse()
     torch.set_num_threads(options.threads)
-    figures: list[Figure] = []
     for name in options.only:
         with TemporaryDirectory() as folder:
             course = COURSES[name]()
@@ -97,13 +98,26 @@ def main() -> int:
             try:
                 subject = _subject(services, course)
                 for count in options.counts:
-                    figures += [_measure(subject, count, seed, Path(folder)) for seed in range(options.seeds)]
+                    for seed in range(options.first_seed, options.first_seed + options.seeds):
+                        _add(_measure(subject, count, seed, Path(folder)))
             finally:
                 services.close()
-    print(text(figures))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "lora_depth.json").write_text(json.dumps([asdict(figure) for figure in figures], indent=1))
+    print(text(_measured()))
     return 0
+
+
+def _measured() -> list[Figure]:
+    """The figures of this and earlier calls."""
+    return [Figure(**figure) for figure in json.loads(FIGURES.read_text())] if FIGURES.exists() else []
+
+
+def _add(figure: Figure) -> None:
+    """Write the figure in place of an earlier one of the same run."""
+    run = figure.name, figure.annotations, figure.seed
+    others = [other for other in _measured() if (other.name, other.annotations, other.seed) != run]
+    figures = sorted([*others, figure], key=lambda other: (other.name, other.annotations, other.seed))
+    FIGURES.parent.mkdir(parents=True, exist_ok=True)
+    FIGURES.write_text(json.dumps([asdict(each) for each in figures], indent=1))
 
 
 def text(figures: Sequence[Figure]) -> str:
@@ -138,7 +152,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=list(COURSES), default=list(COURSES), help="data sets")
     parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="numbers of annotations")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

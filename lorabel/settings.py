@@ -219,8 +219,8 @@ class Settings(BaseSettings):
     lora_towers: Literal["auto", "text", "both"] = Field(
         "auto",
         description="Towers of encoders that get new adapters: `text`, the one that reads label texts; `both`; or "
-        "`auto`, those that read the contents where a fitted head answers, and `text` elsewhere; see "
-        "docs/decisions/0009 and 0023.",
+        "`auto`, those that read the contents for questions about labels, and `text` for other questions while no "
+        "fitted head answers them; see docs/decisions/0009 and 0023.",
     )
     lora_min_tasks: int = Field(
         80,

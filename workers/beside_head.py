@@ -3,13 +3,13 @@
 The head is then fitted on the features of base model and adapter, side by side. What decides is the whole
 procedure (train, then fit), cross-validated against what answers now, so every annotated task is learned from.
 What answers now is the head alone, or the head with the live adapter. A live adapter has learned from old tasks;
-then only new ones can tell. Several ways to train are tried on the first fold, and the best of them on the others.
+then only new ones can tell. Several ways to train are tried. No fold is judged with the way that was chosen on it.
 
 docs/decisions/0023 has the reasons and figures.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -26,10 +26,10 @@ from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from workers import evaluate, lora
-from workers.acceptance import Judgement, judge_beside_head
+from workers.acceptance import Judgement, judge_beside_head, log_losses
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.examples import PreparedExample, TrainingExample, TrainingPlan
-from workers.folds import FOLDS, Fold, make_folds, near_duplicates
+from workers.folds import FOLDS, Fold, choosing_folds, clusters, make_folds, near_duplicates
 from workers.reading import Limits, Reading, read
 from workers.services import Services
 
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 SMALL_STEPS, LARGE_STEPS = 0.1, 2.0
 # Steps and examples per step of a training. Twice as many were no better; docs/decisions/0023 has figures.
 STEPS, BATCH = 40, 32
+# With a lower cross-validated log-loss of what answers now, the examples are too much alike to tell more.
+EASY = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,18 @@ def make_candidate_beside_head(
     if not new.prepared and context.needs_new:
         return attempt
     starts = _starts(context.live, recipe)
-    trainings = len(starts) + FOLDS
+    trainings = 2 * len(starts) + FOLDS - 1
     seconds = settings.lora_max_seconds / trainings
     procedure = _Procedure(services, problem, family, context, seconds, _counted(on_step, trainings))
     examples = procedure.describe([*new.prepared, *old.prepared], recipe)
-    matrix = np.stack([example.features.mean(0) for example in to_fit(examples.prepared, examples.features)])
     classes = [example.training_example.label_class for example in examples.prepared]
-    folds = make_folds(near_duplicates(matrix), classes, examples.tested)
+    too_little = _too_little(len(examples.tested), len(set(classes)))
     is_enough = context.live is None or len(examples.tested) >= settings.evaluate_min_tasks
-    if len(set(classes)) < 2 or len(folds) < 2 or not is_enough:
-        return replace(attempt, decision=_too_little(len(examples.tested), len(set(classes))))
+    if len(set(classes)) < 2 or not is_enough:
+        return replace(attempt, decision=too_little)
+    folds = procedure.folds(examples, classes)
+    if len(folds) < 2:
+        return replace(attempt, decision=too_little)
     judgement, start = procedure.choose(examples, folds, starts)
     attempt = replace(attempt, judgement=judgement)
     if not judgement.is_accepted:
@@ -197,21 +201,51 @@ class _Procedure:
         ]
         return _Examples(prepared, features, cast(list[LabelScores], zero_shot), tested)
 
+    def folds(self, examples: _Examples, classes: Sequence[Hashable]) -> list[Fold]:
+        """Divide the examples so that what answers now finds the tested ones hard enough for a difference to show.
+
+        Args:
+            classes: of each example.
+        """
+        matrix = np.stack([example.features.mean(0) for example in to_fit(examples.prepared, examples.features)])
+        folds = make_folds(near_duplicates(matrix), classes, examples.tested)
+        targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
+        now = self._outputs(examples, folds, [examples.features] * len(folds))
+        if log_losses(self.problem, targets, now).mean() >= EASY:
+            return folds
+        return make_folds(clusters(matrix, classes), classes, examples.tested)
+
     def choose(
         self, examples: _Examples, folds: Sequence[Fold], starts: "Sequence[_Start]"
     ) -> "tuple[Judgement, _Start]":
-        """Choose a start on the first fold, and cross-validate it on all folds against what answers now.
+        """Choose a start, and cross-validate the choice and the training against what answers now.
 
-        If it is worse on the first fold by more than a standard error, the other folds are not computed.
+        What each fold is tested with was chosen on another fold, see `workers.folds.choosing_folds`. If the best
+        start is worse on the first fold by more than a standard error, the other folds are not computed.
         """
-        first, others = folds[:1], folds[1:]
-        tried = {start.name: self._adapted_features(examples, first[0], start) for start in starts}
-        judgements = {start.name: self._judge(examples, first, [tried[start.name]], start) for start in starts}
-        best = min(starts, key=lambda start: judgements[start.name].candidate.values["log_loss"])
-        if judgements[best.name].is_surely_worse:
-            return judgements[best.name], best
-        features = [tried[best.name], *(self._adapted_features(examples, fold, best) for fold in others)]
-        return self._judge(examples, folds, features, best), best
+        choosing = choosing_folds(len(folds))
+        tried: dict[int, dict[str, list[Features]]] = {}
+        losses: dict[int, dict[str, float]] = {}
+        for number in sorted(set(choosing)):
+            fold = folds[number]
+            tried[number] = {start.name: self._adapted_features(examples, fold, start) for start in starts}
+            judgements = {
+                name: self._judge(examples, [fold], [features], name) for name, features in tried[number].items()
+            }
+            losses[number] = {
+                name: judgement.candidate.values["log_loss"] for name, judgement in judgements.items()
+            }
+            best = _best(starts, [losses[number]])
+            if number == 0 and judgements[best.name].is_surely_worse:
+                return judgements[best.name], best
+        features = []
+        for number, fold in enumerate(folds):
+            start = _best(starts, [losses[choosing[number]]])
+            features.append(
+                tried[number][start.name] if number in tried else self._adapted_features(examples, fold, start)
+            )
+        best = _best(starts, list(losses.values()))
+        return self._judge(examples, folds, features, best.name), best
 
     def train(self, prepared: Sequence[PreparedExample], start: _Start, use: Callable[[PeftModel], None]) -> float:
         """Train on the examples, and call `use` with the model. Returns the loss."""
@@ -235,19 +269,20 @@ class _Procedure:
         return features
 
     def _judge(
-        self, examples: _Examples, folds: Sequence[Fold], features: Sequence[Sequence[Features]], start: _Start
+        self, examples: _Examples, folds: Sequence[Fold], features: Sequence[Sequence[Features]], start: str
     ) -> Judgement:
         """Compare the procedure with what answers now, on what these folds test.
 
         Args:
             features: for each fold, those of all examples.
+            start: how the training begins, for the decision.
         """
         targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
         outputs = self._outputs(examples, folds, features)
         now = self._outputs(examples, folds, [examples.features] * len(folds))
         name = "the head" if self.context.live is None else "live"
         judgement = judge_beside_head(self.problem, targets, outputs, now, name)
-        return replace(judgement, decision=f"{judgement.decision}; {start.name}")
+        return replace(judgement, decision=f"{judgement.decision}; {start}")
 
     def _outputs(
         self, examples: _Examples, folds: Sequence[Fold], features_by_fold: Sequence[Sequence[Features]]
@@ -266,6 +301,11 @@ class _Procedure:
             answer: Contract = self.problem.calibrated(zero_shot, self.problem.default_temperature(zero_shot))
             return answer
         return answer_with_head(head, example.question, example.features, example.logits, zero_shot.temperature)
+
+
+def _best(starts: Sequence[_Start], losses: Sequence[dict[str, float]]) -> _Start:
+    """The start with the lowest mean of the log-losses on some folds."""
+    return min(starts, key=lambda start: sum(of_fold[start.name] for of_fold in losses))
 
 
 def to_fit(prepared: Sequence[PreparedExample], features: Sequence[Features]) -> list[Example]:

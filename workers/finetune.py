@@ -34,6 +34,7 @@ from lorabel.errors import LorabelError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
+from lorabel.inference.prediction import answering_heads
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from workers import examples, lora, new_version, tracking
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 0.5
 SECOND_LOOK_AFTER_S = 2.0
+HEAD_ALONE = "the head answers; LoRA would change none of its answers, so none is trained"
 NOTHING_TO_LEARN = "nothing to learn from: no new annotation of a training task could be used"
 
 
@@ -90,6 +92,7 @@ def _train(services: Services, run: TrainingRun) -> None:
     recipe = lora.Recipe.from_settings(services.settings, str(precision).removeprefix("torch."))
     training_runs.report(services.store, run, config={**asdict(recipe), "compared": comparison})
     services.adapter_folders.remove_leftovers(f"p{project.id}.v")
+    heads = _headed_tags(services, project)
     with TemporaryDirectory(prefix="lorabel-") as scratch:
         attempts = {}
         for problem in bound.bindings:
@@ -102,10 +105,19 @@ def _train(services: Services, run: TrainingRun) -> None:
                 project.renamed_labels or {},
             )
             plan = replace(plan, skipped={**plan.skipped, **selection.skipped})
+            has_head = problem.from_name in heads
             attempts[problem.from_name] = _train_problem(
-                services, run, project, problem, plan, recipe, Path(scratch)
+                services, run, project, problem, plan, recipe, Path(scratch), has_head=has_head
             )
         _conclude(services, run, project, selection.new, attempts, Path(scratch))
+
+
+def _headed_tags(services: Services, project: Project) -> frozenset[str]:
+    """The control tags that fitted heads answer."""
+    with services.store.read() as session:
+        live = versions.get_serving(session, project.id, project.live_number) if project.live_number else None
+        adapters = {} if live is None else versions.adapters_without_head(live)
+        return frozenset(answering_heads(session, project, adapters))
 
 
 def _train_problem(
@@ -116,8 +128,14 @@ def _train_problem(
     plan: examples.TrainingPlan,
     recipe: lora.Recipe,
     scratch: Path,
+    *,
+    has_head: bool,
 ) -> Attempt:
-    """Train one control tag's adapter into `scratch`."""
+    """Train one control tag's adapter into `scratch`.
+
+    Args:
+        has_head: whether a fitted head answers for the control tag.
+    """
     if not plan.train:
         return Attempt(None, plan.skipped)
     family_type = family_for(plan.train[0].question)
@@ -126,6 +144,8 @@ def _train_problem(
         return Attempt(None, plan.skipped, decision=decision)
     family = services.family(family_type)
     recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
+    if has_head and not recipe.is_for_head and services.settings.lora_towers == "auto":
+        return Attempt(None, plan.skipped, decision=HEAD_ALONE)
     live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
     context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run))
@@ -225,12 +245,13 @@ def _conclude(
             )
         is_accepted = version is not None and version.state == VersionState.CANDIDATE
         learned = [annotation for annotation in read if is_accepted and _is_learned(annotation, attempts)]
-        summary = _summary(version, attempts, len(read) - len(learned))
-        training_runs.finish(session, run, RunState.FINISHED, **summary)
         learned_ids = {annotation.id for annotation in learned}
         _mark(session, run, learned, run_id=run.id)
         tried = [annotation for annotation in read if annotation.id not in learned_ids]
         _mark(session, run, tried, tries=Annotation.tries + 1)
+        due_at = training_runs.due_after_refusal(session, project.id) if _is_refused(attempts) else None
+        summary = _summary(version, attempts, len(tried), due_at)
+        training_runs.finish(session, run, RunState.FINISHED, **summary)
         if version is not None:
             session.add(version)
             session.flush()
@@ -245,23 +266,37 @@ def _conclude(
         services.jobs.look_ahead(project.id)
 
 
-def _summary(version: ModelVersion | None, attempts: dict[str, Attempt], still_new: int) -> dict[str, Any]:
-    """The columns of the finished run's row.
+def _is_refused(attempts: dict[str, Attempt]) -> bool:
+    """Whether the run has shown that training gains nothing yet: there are decisions, and all are against it."""
+    judgements = [attempt.judgement for attempt in attempts.values() if attempt.judgement is not None]
+    return bool(new_version.decisions(attempts)) and not any(judgement.is_accepted for judgement in judgements)
+
+
+def _summary(
+    version: ModelVersion | None, attempts: dict[str, Attempt], still_new: int, due_at: int | None
+) -> dict[str, Any]:
+    """The columns of the finished run's row. A version's decision also says when the next run is due.
 
     Args:
         still_new: how many of the new annotations that the run has read are new after it.
+        due_at: from how many annotations on the next run is due; None if the run was not refused.
     """
     skipped = {
         tag: {str(annotation_id): reason for annotation_id, reason in attempt.skipped.items()}
         for tag, attempt in attempts.items()
     }
     outcome = {"skipped": skipped, training_runs.STILL_NEW: still_new}
+    next_run = ""
+    if due_at is not None:
+        outcome[training_runs.DUE_AT] = due_at
+        next_run = f"; the next run waits for {due_at} annotations"
     if version is None:
         decisions = [f"{tag}: {decision}" for tag, decision in new_version.decisions(attempts).items()]
         return {
-            "decision": "; ".join(decisions) or NOTHING_TO_LEARN,
+            "decision": ("; ".join(decisions) or NOTHING_TO_LEARN) + next_run,
             "metrics": {**new_version.metrics(attempts), **outcome},
         }
+    version.metrics = {**version.metrics, "decision": version.metrics["decision"] + next_run}
     return {
         "version_number": version.number,
         "decision": version.metrics["decision"],

@@ -5,12 +5,13 @@ At most one run of a project is queued and at most one is running; two unique in
 """
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Exists, Select, case, exists, func, select
+from sqlalchemy import ColumnElement, Exists, Select, case, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -28,6 +29,10 @@ FIRST_PAUSE = timedelta(minutes=1)
 MOST_FAILURES = 11  # the pause no longer doubles after so many: a run is then tried about once a day
 # Key in a finished run's metrics: how many of the new annotations that the run has read are new after it.
 STILL_NEW = "still_new"
+# Key in a refused run's metrics: from how many annotations of the project on the next run is due.
+DUE_AT = "due_at"
+# After a refused run, the annotations must grow by this factor.
+GROWTH = 1.25
 # The conditions of the indexes `annotation_new` and `annotation_learned`.
 IS_USABLE = (Annotation.is_deleted.is_(False), Annotation.was_cancelled.is_(False))
 IS_NEW = (Annotation.run_id.is_(None), *IS_USABLE)
@@ -175,6 +180,7 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     - for a while after a failed run: one minute, and twice as long after each further failure;
     - where no problem serves the label config.
 
+    After a refused run, which made nothing better, the project's annotations must first have grown by GROWTH.
     Annotations that a finished run has read and not learned from are tried again, but not at once: see `_count`.
     Those that it has left for a later run, because a run reads a limited number, count at once.
     A project whose rows cause an exception gets no run, and the exception is logged.
@@ -229,24 +235,44 @@ def _reason_if_due(store: Store, project: Project, new: NewAnnotations, policy: 
     return None
 
 
+def due_after_refusal(session: Session, project_id: int) -> int:
+    """The value of DUE_AT for a run that has read what is new. The caller has marked what the run has read."""
+    is_read = or_(Annotation.run_id.is_not(None), Annotation.tries > 0)
+    return math.ceil(GROWTH * _annotations(session, project_id, is_read))
+
+
 def _count(session: Session, project_id: int, new: NewAnnotations) -> int:
     """How many of the new annotations count: all, or during the pause only those that no finished run has read.
+
+    None counts before the project has as many annotations as the newest finished run waits for, see `DUE_AT`.
 
     The pause begins at the end of the newest finished run, if annotations that it has read are still new: it was
     rejected, could not read their media, or cannot use them. It is one minute, and twice as long for each finished
     run before it that left annotations new, up to the last that left none.
     """
     metrics: Any = TrainingRun.metrics
-    finished = select(TrainingRun.finished_at, metrics[STILL_NEW].as_integer()).where(
-        TrainingRun.project_id == project_id, TrainingRun.state == RunState.FINISHED
+    finished = (
+        select(TrainingRun.finished_at, metrics[STILL_NEW].as_integer(), metrics[DUE_AT].as_integer())
+        .where(TrainingRun.project_id == project_id, TrainingRun.state == RunState.FINISHED)
+        .order_by(TrainingRun.id.desc())
+        .limit(MOST_FAILURES)
     )
+    rows = session.execute(finished).all()
+    if rows and rows[0][2] is not None and _annotations(session, project_id) < rows[0][2]:
+        return 0
     tries, last_ended_at = 0, None
-    for ended_at, left in session.execute(finished.order_by(TrainingRun.id.desc()).limit(MOST_FAILURES)):
+    for ended_at, left, _ in rows:
         if not left:
             break
         tries, last_ended_at = tries + 1, last_ended_at or ended_at
     is_pausing = last_ended_at is not None and now() - last_ended_at < FIRST_PAUSE * 2 ** (tries - 1)
     return new.untried if is_pausing else new.total
+
+
+def _annotations(session: Session, project_id: int, *conditions: ColumnElement[bool]) -> int:
+    """The number of a project's usable annotations for which the conditions hold."""
+    count = select(func.count(Annotation.id)).where(Annotation.project_id == project_id, *IS_USABLE, *conditions)
+    return session.scalar(count) or 0
 
 
 def _can_learn(project: Project) -> bool:

@@ -4,7 +4,7 @@ Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks be
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic
@@ -88,8 +88,7 @@ class ProjectModel:
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
             from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
-            for from_name, row in project_heads.answering(session, project).items()
-            if from_name not in adapters or _knows_enough(session, project, row, adapters[from_name])
+            for from_name, row in answering_heads(session, project, adapters).items()
         }
         name = served_name(project, number)
         return cls(project.id, name, adapters, heads, temperatures, bound, settings)
@@ -213,6 +212,21 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
         return Question(binding, data, contract, head.adapter, head.name)
     return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
+
+
+def answering_heads(session: Session, project: Project, adapters: Mapping[str, str]) -> dict[str, ProjectHead]:
+    """from_name -> the head that answers now, also in place of an adapter.
+
+    A head that knows much less than the run that made its control tag's adapter is missing.
+
+    Args:
+        adapters: from_name -> the adapter that would answer without a head.
+    """
+    return {
+        from_name: row
+        for from_name, row in project_heads.answering(session, project).items()
+        if from_name not in adapters or _knows_enough(session, project, row, adapters[from_name])
+    }
 
 
 def _knows_enough(session: Session, project: Project, head: ProjectHead, adapter: str) -> bool:

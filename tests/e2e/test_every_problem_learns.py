@@ -4,7 +4,7 @@ The tasks are in `tests/e2e/courses`. One Lorabel with the base models of all co
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -12,7 +12,10 @@ import pytest
 
 from lorabel.commands.connect import connect
 from lorabel.database.versions import without_heads
+from lorabel.errors import MissingTargetError
 from lorabel.label_studio.client import LabelStudio
+from lorabel.problems._answers import regions_of
+from lorabel.problems.binding import bind
 from tests.e2e import courses
 from tests.e2e.courses import Course
 from tests.e2e.label_studio_server import Server
@@ -22,6 +25,8 @@ pytestmark = pytest.mark.e2e
 
 # One for each kind of input and of answer; `make test-long` has all.
 SHORT = ("digits", "text_choices", "entities")
+# A fitted head answers these, and LoRA could change none of its answers: a run trains nothing and says so.
+BY_HEAD_ALONE = ("entities", "ranking", "rating")
 TIMEOUT_S = 240.0
 NEVER = str(10**6)
 
@@ -29,10 +34,22 @@ NEVER = str(10**6)
 @pytest.fixture(scope="module")
 def shared_lorabel(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory) -> Lorabel:
     """A Lorabel that trains only on request, so that each course is one run."""
+    return start_lorabel(_variables(courses.names(), tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def lorabel_beside_heads(
+    start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory
+) -> Lorabel:
+    """One whose runs train only what a head can use, as by default."""
+    return start_lorabel({**_variables(BY_HEAD_ALONE, tmp_path_factory), "LORA_TOWERS": "auto"})
+
+
+def _variables(names: Sequence[str], folders: pytest.TempPathFactory) -> dict[str, str]:
     variables = {"TRAIN_AFTER_ANNOTATIONS": NEVER, "TRAIN_MIN_ANNOTATIONS": NEVER, "FAMILIES": ""}
-    for name in courses.names():
-        variables |= courses.load(name).variables(tmp_path_factory.mktemp(name))
-    return start_lorabel(variables)
+    for name in names:
+        variables |= courses.load(name).variables(folders.mktemp(name))
+    return variables
 
 
 @pytest.mark.parametrize(
@@ -42,6 +59,54 @@ def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
     name: str, shared_lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     course = courses.load(name)
+    project_id, before = _annotate(client, name, course, shared_lorabel, label_studio)
+    run, versions = _train(shared_lorabel, project_id)
+    assert versions and versions[0]["state"] == "live", run["decision"]
+    live = versions[0]
+    for control_tag, figure in course.primary.items():
+        candidate, former = live["metrics"]["candidate"][control_tag], live["metrics"]["live"][control_tag]
+        assert candidate[figure] > former[figure], f"{control_tag}: {figure}, {former} -> {candidate}"
+    after = _predictions(client, project_id, list(before), live["version"])
+    assert sum(map(bool, after.values())) > len(before) / 2, "most unseen tasks are predicted by the new version"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BY_HEAD_ALONE)
+def test_a_head_answers_unseen_tasks_rightly_and_a_run_trains_nothing_beside_it(
+    name: str, lorabel_beside_heads: Lorabel, label_studio: Server, client: LabelStudio
+) -> None:
+    course = courses.load(name)
+    project_id, before = _annotate(client, name, course, lorabel_beside_heads, label_studio)
+    run, versions = _train(lorabel_beside_heads, project_id)
+    assert [version["version"] for version in versions] == [f"p{project_id}.v0"], (
+        "no name changes without an answer"
+    )
+    assert "the head answers; LoRA would change none of its answers" in run["decision"]
+    after = _predictions(client, project_id, list(before), f"p{project_id}.v0")
+    right_before, right_after = (_right(course, list(answers.values())) for answers in (before, after))
+    assert right_before < right_after >= len(before) / 2, f"{right_before}, then {right_after} of {len(before)}"
+
+
+def _right(course: Course, results: list[list[Any]]) -> int:
+    """How many of the unseen tasks are answered exactly as the course says."""
+    (problem,) = bind(course.label_config).bindings
+    count = 0
+    for (data, truth), result in zip(course.tasks[-course.unseen :], results, strict=True):
+        try:
+            count += problem.target(regions_of(result), data) == problem.target(regions_of(truth), data)
+        except MissingTargetError:
+            """Nothing is predicted."""
+    return count
+
+
+def _annotate(
+    client: LabelStudio, name: str, course: Course, shared_lorabel: Lorabel, label_studio: Server
+) -> tuple[int, dict[int, list[Any]]]:
+    """Annotate all tasks of a new project but the unseen ones.
+
+    Returns:
+        Its id, and what was predicted of the unseen tasks before.
+    """
     project_id = _create(client, name, course)
     connect(shared_lorabel.settings, label_studio.url, label_studio.token, project_id)
     tasks = [task.task_id for task in client.tasks(project_id)]
@@ -50,12 +115,7 @@ def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
     assert any(before.values()) != course.is_silent_before
     for task_id, (_, result) in zip(tasks[: -course.unseen], course.tasks, strict=False):
         client.call("POST", f"/api/tasks/{task_id}/annotations/", json={"result": result})
-    live = _train(shared_lorabel, project_id)
-    for control_tag, figure in course.primary.items():
-        candidate, former = live["metrics"]["candidate"][control_tag], live["metrics"]["live"][control_tag]
-        assert candidate[figure] > former[figure], f"{control_tag}: {figure}, {former} -> {candidate}"
-    after = _predictions(client, project_id, unseen, live["version"])
-    assert sum(map(bool, after.values())) > len(unseen) / 2, "most unseen tasks are predicted by the new version"
+    return project_id, before
 
 
 def _create(client: LabelStudio, name: str, course: Course) -> int:
@@ -83,8 +143,12 @@ def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version
     return {task_id: results.get(task_id, []) for task_id in tasks}
 
 
-def _train(shared_lorabel: Lorabel, project_id: int) -> dict[str, Any]:
-    """Start a run by the REST API and wait for its end; returns the record of the live version."""
+def _train(shared_lorabel: Lorabel, project_id: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Start a run by the REST API and wait for its end.
+
+    Returns:
+        Its record, and those of the versions, the newest first.
+    """
     base = f"{shared_lorabel.url}/api/v1/projects/{project_id}"
     deadline = time.monotonic() + TIMEOUT_S
     with httpx.Client(trust_env=False) as client:
@@ -93,8 +157,6 @@ def _train(shared_lorabel: Lorabel, project_id: int) -> dict[str, Any]:
             (run,) = client.get(f"{base}/runs").json()["runs"]
             if run["state"] in ("finished", "failed"):
                 assert run["state"] == "finished", run["error"]
-                versions = client.get(f"{base}/versions").json()["versions"]
-                assert versions and versions[0]["state"] == "live", run["decision"]
-                return dict(versions[0])
+                return run, client.get(f"{base}/versions").json()["versions"]
             time.sleep(0.3)
     raise AssertionError(f"the run of project {project_id} did not end in {TIMEOUT_S:.0f} s: {run}")

@@ -1,7 +1,7 @@
 """Runs that train LoRA beside a fitted head."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.curve_courses import DIGIT_NAMES, digits
+from benchmarks.curve_courses import DIGIT_NAMES, LabeledTask, digits
 from lorabel.database import projects, task_features, training_runs, versions
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, VersionState
@@ -59,7 +59,10 @@ def test_too_few_tasks_end_a_run_that_nobody_asked_for(open_services: Open, stor
     annotate(store, 1, 20)
     run = train(store, "20 new annotations")
     assert run.version_number is None
-    assert run.decision == "grade: the head answers; LoRA begins at 80 tasks (LORA_MIN_TASKS), 20 are annotated"
+    assert run.decision == (
+        "grade: the head answers; LoRA begins at 80 tasks (LORA_MIN_TASKS), 20 are annotated; "
+        "the next run waits for 25 annotations"
+    )
     with store.read() as session:
         assert {row.run_id for row in session.query(Annotation)} == {None}, "they are new for the run that can"
     assert training_runs.request_due(store, Settings()) == []
@@ -92,6 +95,33 @@ def test_a_run_that_is_better_than_the_head_alone_becomes_live_and_answers_unsee
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_second_run_chooses_to_go_on_from_the_live_adapter_where_that_is_best(
+    open_services: Open, store: Store
+) -> None:
+    """The second has too few steps for an adapter from nothing, and twice its LEARNING_RATE is too large."""
+    tasks = COURSE.shuffled(0)
+    open_services(lora_min_tasks=100, train_steps=30)
+    projects.upsert(store, PROJECT, label_config=DIGITS_CONFIG)
+    annotate_digits(store, 1, 120, tasks)
+    first = train(store, "120 new annotations")
+    assert version_of(store, first).state == VersionState.LIVE, first.decision
+    services = open_services(lora_min_tasks=100, train_steps=20, learning_rate=0.05)
+    before = Answering.of_live(services, store)
+    annotate_digits(store, 121, 100, tasks)
+    second = train(store, "100 new annotations")
+    decision = str(second.decision)
+    assert "live's" in decision and " on 100 tasks, cross-validated" in decision, (
+        "live has learned from the others"
+    )
+    assert "; continued from live" in decision
+    if second.version_number:
+        assert Answering.of_live(services, store).log_loss < before.log_loss
+    else:
+        assert version_of(store, first).state == VersionState.LIVE
+
+
+@pytest.mark.slow
 def test_a_run_on_ten_tasks_that_somebody_asks_for_never_makes_answers_worse(
     open_services: Open, store: Store
 ) -> None:
@@ -105,9 +135,9 @@ def test_a_run_on_ten_tasks_that_somebody_asks_for_never_makes_answers_worse(
     assert after.accuracy >= before.accuracy - 0.005
 
 
-def annotate_digits(store: Store, first: int, count: int) -> None:
+def annotate_digits(store: Store, first: int, count: int, tasks: Sequence[LabeledTask] = COURSE.tasks) -> None:
     with store.write() as session:
-        for number, (data, label) in enumerate(COURSE.tasks[first - 1 : first - 1 + count], start=first):
+        for number, (data, label) in enumerate(tasks[first - 1 : first - 1 + count], start=first):
             region = {"from_name": "number", "to_name": "object", "type": "choices", "value": {"choices": [label]}}
             session.add(
                 Annotation(

@@ -196,14 +196,18 @@ def test_a_project_that_causes_an_exception_is_logged_and_does_not_stop_others(
     assert "project 1: no run is requested" in caplog.text
 
 
-def finish(store: Store, still_new: int) -> None:
+def finish(store: Store, still_new: int, *, is_refused: bool = False) -> None:
     """Request, claim and finish a run that has read all annotations and leaves some new."""
     run = training_runs.claim(store, training_runs.request(store, 1, "x").id)
     assert run is not None
     with store.write() as session:
         for annotation in session.query(Annotation):
             annotation.tries += 1
-        training_runs.finish(session, run, RunState.FINISHED, metrics={training_runs.STILL_NEW: still_new})
+        session.flush()
+        metrics = {training_runs.STILL_NEW: still_new}
+        if is_refused:
+            metrics[training_runs.DUE_AT] = training_runs.due_after_refusal(session, 1)
+        training_runs.finish(session, run, RunState.FINISHED, metrics=metrics)
 
 
 def test_annotations_that_a_finished_run_left_new_are_tried_again_after_pauses_that_double(
@@ -251,6 +255,44 @@ def test_annotations_that_a_run_has_left_for_the_next_one_count_at_once(store: S
             Annotation(id=next(IDS), project_id=1, received_at=now() - timedelta(days=9)) for _ in range(30)
         )
     assert [run.reason for run in training_runs.request_due(store, settings)] == ["30 new annotations"]
+
+
+def test_after_a_refused_run_the_next_waits_for_a_growing_number_of_annotations(
+    store: Store, settings: Settings
+) -> None:
+    """A stream of annotations that never make a better version."""
+    runs_at = []
+    for number in range(1, 401):
+        annotate(store, 1)
+        if training_runs.request_due(store, settings):
+            runs_at.append(number)
+            finish(store, still_new=number, is_refused=True)
+    assert runs_at[:4] == [10, 20, 30, 40], "while there are few, each ten are worth a run"
+    assert runs_at[4:] == [50, 63, 79, 99, 124, 155, 194, 243, 304, 380]
+
+
+def test_no_pause_is_long_enough_to_try_a_refused_run_again_without_new_annotations(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(store, 40)
+    finish(store, still_new=40, is_refused=True)
+    later = now() + timedelta(days=30)
+    monkeypatch.setattr(training_runs, "now", lambda: later)
+    assert training_runs.request_due(store, settings) == []
+    annotate(store, 9)
+    assert training_runs.request_due(store, settings) == []
+    annotate(store, 1)
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["50 new annotations"]
+
+
+def test_an_accepted_run_ends_the_waiting_for_a_growing_number(store: Store, settings: Settings) -> None:
+    annotate(store, 100)
+    finish(store, still_new=100, is_refused=True)
+    finish(store, still_new=0)
+    with store.write() as session:
+        session.query(Annotation).update({"run_id": 2})
+    annotate(store, 10)
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
 
 
 def test_a_run_for_new_annotations_is_told_from_one_that_a_person_requested(

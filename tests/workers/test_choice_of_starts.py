@@ -1,0 +1,122 @@
+"""Which way to train a run goes on with, and that no way is judged where it was chosen."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorabel.contracts import Content, LabelScores, LabelsInput, LabelTarget, Modality
+from lorabel.feature_contracts import Features
+from lorabel.problems.binding import bind
+from lorabel.settings import Settings
+from workers import beside_head, lora
+from workers.attempt import TrainingContext
+from workers.examples import PreparedExample, TrainingExample
+from workers.folds import Fold, choosing_folds, make_folds
+from workers.services import Services
+
+CONFIG = """<View><Text name="text" value="$text"/>
+<Choices name="answer" toName="text"><Choice value="yes"/><Choice value="no"/></Choices></View>"""
+TASKS = 60
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_no_fold_chooses_what_it_judges(folds: int) -> None:
+    choosing = choosing_folds(folds)
+    assert len(choosing) == folds
+    assert all(chosen_on != fold and chosen_on < folds for fold, chosen_on in enumerate(choosing))
+    assert len(set(choosing)) == 2, "every way is trained for two folds, not for all"
+
+
+def test_a_way_that_is_lucky_where_it_is_chosen_does_not_win_by_that(settings: Settings) -> None:
+    """Each way is right about everything in one fold by chance, and knows nothing in the others."""
+    judgement, _ = choose(settings, {("small", 0), ("large", 1)})
+    assert not judgement.is_accepted, judgement.decision
+
+
+def test_a_way_that_is_right_everywhere_wins(settings: Settings) -> None:
+    judgement, start = choose(settings, {("large", fold) for fold in range(3)})
+    assert judgement.is_accepted, judgement.decision
+    assert start.name == "large"
+    assert judgement.candidate.values["tasks"] == TASKS, "every fold is judged"
+
+
+@dataclass(frozen=True)
+class Lucky(beside_head._Procedure):
+    """Trains nothing: whether what a training learned holds is up to the test.
+
+    Args:
+        right: the starts, and the numbers of the folds, after whose training the features tell the truth.
+    """
+
+    numbered: Sequence[Fold] = ()
+    right: set[tuple[str, int]] = field(default_factory=set)
+
+    def _adapted_features(self, examples: Any, fold: Fold, start: Any) -> list[Features]:
+        number = list(self.numbered).index(fold)
+        if (start.name, number) not in self.right:
+            return noise(10 + number)
+        return [features([1 - number % 2, number % 2]) for number in range(TASKS)]
+
+
+def test_where_the_head_is_right_about_all_that_is_left_out_what_is_tested_is_unlike_the_rest(
+    settings: Settings,
+) -> None:
+    """Six templates, as of tickets, three for each class; those of a template differ less than templates do."""
+    templates = np.random.default_rng(0).normal(size=(6, 32))
+    noise_of_text = np.random.default_rng(1).normal(size=(TASKS, 32)) / 4
+    rows = [features(templates[number % 6] + noise_of_text[number]) for number in range(TASKS)]
+    classes = [number % 2 for number in range(TASKS)]
+    with opened(settings, set(), []) as (procedure, prepared, zero_shot):
+        easy = procedure.folds(beside_head._Examples(prepared, rows, zero_shot, range(TASKS)), classes)
+        hard = procedure.folds(beside_head._Examples(prepared, noise(1), zero_shot, range(TASKS)), classes)
+    for fold in easy:
+        assert {index % 6 for index in fold.train}.isdisjoint(index % 6 for index in fold.tested)
+        assert {classes[index] for index in fold.tested} == {0, 1}
+    for fold in hard:
+        assert {index % 6 for index in fold.train} == set(range(6)), "nothing is made harder"
+
+
+def choose(settings: Settings, right: set[tuple[str, int]]) -> Any:
+    folds = make_folds(range(TASKS), [n % 2 for n in range(TASKS)], range(TASKS))
+    recipe = lora.Recipe.from_settings(settings, "float32")
+    starts = [beside_head._Start(name, None, recipe) for name in ("small", "large")]
+    with opened(settings, right, folds) as (procedure, prepared, zero_shot):
+        return procedure.choose(beside_head._Examples(prepared, noise(1), zero_shot, range(TASKS)), folds, starts)
+
+
+@contextmanager
+def opened(settings: Settings, right: set[tuple[str, int]], folds: Sequence[Fold]) -> Iterator[Any]:
+    services = Services.open(settings)
+    try:
+        problem = bind(CONFIG).bindings[0]
+        prepared = [
+            PreparedExample(TrainingExample((n,), n, question(n), LabelTarget((n % 2,)), n % 2, True), None)
+            for n in range(TASKS)
+        ]
+        zero_shot = [LabelScores(probabilities=(0.5, 0.5)) for _ in prepared]
+        context = TrainingContext(None, lambda reference: reference)
+        yield Lucky(services, problem, None, context, 1.0, lambda _: None, folds, right), prepared, zero_shot  # type: ignore[arg-type]
+    finally:
+        services.close()
+
+
+def question(number: int) -> LabelsInput:
+    return LabelsInput(
+        contents=(Content(modality=Modality.TEXT, text=f"text {number}"),), labels=(("yes",), ("no",))
+    )
+
+
+def noise(seed: int) -> list[Features]:
+    return [features(row) for row in np.random.default_rng(seed).normal(size=(TASKS, 2))]
+
+
+def features(values: Sequence[float]) -> Features:
+    row = np.array(values) / np.linalg.norm(values)
+    return Features(
+        space="test", dim=len(row), float16=base64.b64encode(row.astype("<f2")).decode(), logits=(0.0, 0.0)
+    )
