@@ -39,15 +39,17 @@ class Boxes(Contract):
     """Answer to `BoxesInput`.
 
     Args:
-        boxes: the likeliest first.
+        boxes: the likeliest first, also those that are too unlikely to be shown.
         width: of the picture as people see it, in pixels.
         height: in pixels.
+        threshold: the smallest probability of a box that is shown.
     """
 
     kind: ClassVar[str] = "found_boxes"
     boxes: tuple[Box, ...]
     width: int
     height: int
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ class BoxTarget:
 
     Args:
         boxes: the right boxes with the indices of their labels; sorted. Empty if the picture shows none.
+        size: width and height of the picture in pixels, if the annotation says it.
     """
 
     boxes: tuple[tuple[Corners, int], ...]
+    size: tuple[int, int] | None = None
 
 
 class TextLinesInput(Input):

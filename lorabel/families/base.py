@@ -123,11 +123,17 @@ class Family(ABC):
         return prepared_inputs
 
     @abstractmethod
-    def augment(self, prepared_inputs: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
-        """Change the inputs a little at random (data augmentation); their targets stay right.
+    def augment(
+        self, prepared_inputs: Sequence[Any], targets: Sequence[Any], generator: torch.Generator
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Change the inputs a little at random (data augmentation), and the targets where they move with them.
 
         Args:
+            targets: one for each input.
             generator: on the CPU.
+
+        Returns:
+            The inputs and their targets, in the same order.
         """
 
     def recall(

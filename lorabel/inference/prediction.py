@@ -241,10 +241,11 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
         if temperature is None:
             temperature = question.binding.default_temperature(output)
         if temperature != 1:
-            # Calibration changes only the score. The regions are those that were evaluated.
+            # Calibration changes only the scores. The regions are those that were evaluated.
             calibrated_output = question.binding.calibrated(output, temperature)
             calibrated = question.binding.prediction(calibrated_output, question.data)
-            prediction = replace(calibrated, regions=prediction.regions)
+            is_same = _without_scores(calibrated.regions) == _without_scores(prediction.regions)
+            prediction = calibrated if is_same else replace(calibrated, regions=prediction.regions)
     except UnreadableError as error:
         return Unreadable(str(error), error.is_permanent, _is_late(error))
     except (ValidationError, ValueError, LookupError) as error:
@@ -252,6 +253,10 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
     if not isfinite(prediction.score):
         return _broken(question, f"score {prediction.score}")
     return prediction
+
+
+def _without_scores(regions: Sequence[Region]) -> list[Region]:
+    return [{key: value for key, value in region.items() if key != "score"} for region in regions]
 
 
 def _broken(question: Question, what: str) -> Unreadable:

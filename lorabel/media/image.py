@@ -34,6 +34,8 @@ UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
         8: Image.Transpose.ROTATE_90,
     }
 )
+# Orientations that exchange width and height.
+ON_ITS_SIDE = frozenset({5, 6, 7, 8})
 # What Pillow raises for broken files.
 BROKEN = (
     OSError,
@@ -92,6 +94,27 @@ def decode_image(data: bytes, most_megapixels: int, enough_px: int | None = None
         raise UnreadableError(
             f"file of {len(data)} bytes is no readable picture: {reason}", is_permanent=True
         ) from error
+
+
+def shown_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels of a picture as people see it, that is, after its EXIF orientation.
+
+    Only the file's header is read.
+
+    Raises:
+        UnreadableError: for good; the file is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
+            width, height = image.size
+            is_on_its_side = image.getexif().get(ORIENTATION, 1) in ON_ITS_SIDE
+    except BROKEN as error:
+        raise UnreadableError(
+            f"file of {len(data)} bytes is no readable picture: {type(error).__name__}", is_permanent=True
+        ) from error
+    return (height, width) if is_on_its_side else (width, height)
 
 
 @contextmanager

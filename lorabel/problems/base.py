@@ -54,6 +54,14 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Case:
+    """A predicted distribution over mutually exclusive classes, and the index of the right class."""
+
+    distribution: tuple[float, ...]
+    true_index: int
+
+
+@dataclass(frozen=True)
 class Problem(ABC):
     """One kind of labeling; an instance serves one control tag. Immutable, so it may be used by several threads.
 
@@ -187,6 +195,15 @@ class Problem(ABC):
         None stands for a distribution about which the target says nothing.
         """
         return ()
+
+    def cases(self, output: Any, target: Any) -> Sequence[Case]:
+        """Return the predicted distributions about which the target says something, each with the right class.
+
+        Scores are calibrated on them. By default they are `distributions`, each with its index of `true_indices`.
+        Problems whose answers must first be matched with those of the target, such as boxes, do that here.
+        """
+        pairs = zip(self.distributions(output), self.true_indices(target), strict=True)
+        return [Case(tuple(distribution), index) for distribution, index in pairs if index is not None]
 
     def calibrated(self, output: Any, temperature: float) -> Any:
         """Return the output with temperature scaling applied to each of its distributions.
