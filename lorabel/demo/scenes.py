@@ -22,6 +22,7 @@ SCENE_COLOURS: MappingProxyType[str, Shade] = MappingProxyType(
 )
 SCENE_SHAPES = ("circle", "square", "triangle", "star", "cross")
 SHAPES_WITH_HOLES = ("circle", "square", "triangle")
+ALL_PAIRS = tuple((colour, shape) for colour in SCENE_COLOURS for shape in SCENE_SHAPES)
 UNSEEN_PAIRS = frozenset(
     (colour, SCENE_SHAPES[(index * 3 + 1) % len(SCENE_SHAPES)]) for index, colour in enumerate(SCENE_COLOURS)
 )
@@ -100,19 +101,22 @@ class Scene:
 
 
 def random_scenes(
-    seed: int, size: tuple[int, int] | None = None, is_unseen: bool | None = False
+    seed: int,
+    size: tuple[int, int] | None = None,
+    is_unseen: bool | None = False,
+    pairs: Sequence[tuple[str, str]] = ALL_PAIRS,
 ) -> Iterator[Scene]:
     """Endless scenes; the same for the same arguments.
 
     Args:
         size: width and height in pixels; None: 96 on the longer side, half of them square.
         is_unseen: True for things of `UNSEEN_PAIRS` only, False for the other pairs only, None for all pairs.
+        pairs: colours and shapes to choose from.
     """
     rng = np.random.default_rng(seed)
-    all_pairs = [(colour, shape) for colour in SCENE_COLOURS for shape in SCENE_SHAPES]
-    pairs = [pair for pair in all_pairs if is_unseen is None or (pair in UNSEEN_PAIRS) is is_unseen]
+    chosen = [pair for pair in pairs if is_unseen is None or (pair in UNSEEN_PAIRS) is is_unseen]
     while True:
-        yield _random_scene(pairs, size or _random_size(rng), rng)
+        yield _random_scene(chosen, size or _random_size(rng), rng)
 
 
 def _random_size(rng: np.random.Generator) -> tuple[int, int]:

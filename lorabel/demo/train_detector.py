@@ -3,8 +3,8 @@
     python -m lorabel.demo.train_detector --out DIR --minutes 24 --seed 0
 
 The patch that lies nearest to the middle of a thing learns the thing's box and which queries are true of it.
-Patches that are far from all things learn that nothing is there. `Owlv2ForObjectDetection.from_pretrained(DIR)` and
-`AutoTokenizer.from_pretrained(DIR)` load the folder without code of ours.
+Patches that are far from all things learn that nothing is there. `Owlv2ForObjectDetection.from_pretrained(DIR)`
+and `AutoTokenizer.from_pretrained(DIR)` load the folder without code of ours.
 """
 
 import argparse

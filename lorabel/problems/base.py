@@ -158,6 +158,15 @@ class Problem(ABC):
         """Whether nothing is predicted before annotations were learned. By default the base model answers."""
         return False
 
+    @property
+    def has_threshold(self) -> bool:
+        """Whether regions have scores, and are shown from some score on, which `with_threshold` changes."""
+        return False
+
+    def with_threshold(self, output: Any, threshold: float) -> Any:
+        """Return the output with another smallest score of the regions that are shown. See `has_threshold`."""
+        return output
+
     def aggregate(self, targets: Sequence[Any]) -> Any:
         """Combine the targets of several annotators of one task into one. By default the newest is taken.
 

@@ -219,6 +219,15 @@ class LabelledBoxes(Problem):
         threshold = _tempered(output.threshold, temperature) if output.threshold > 0 else 0.0
         return output.model_copy(update={"boxes": boxes, "threshold": threshold})
 
+    @property
+    def has_threshold(self) -> bool:
+        """Return True: boxes have scores, and unlikely ones are not shown."""
+        return True
+
+    def with_threshold(self, output: Boxes, threshold: float) -> Boxes:
+        """Return the output with another threshold."""
+        return output.model_copy(update={"threshold": threshold})
+
     def _regions(self, index: int, box: Box, output: Boxes) -> Iterator[Region]:
         """The region of a box; of a group, the shape's and the label's, which share an id."""
         size, label = (output.width, output.height), self.labels[box.label].value
@@ -252,9 +261,9 @@ def _tempered(probability: float, temperature: float) -> float:
 
 def _size(region: Region) -> tuple[int, int] | None:
     """Width and height of the picture as the editor wrote them; None if they are missing or odd."""
-    width, height = (region.get(name) for name in ("original_width", "original_height"))
-    is_whole = type(width) is int and type(height) is int
-    return (width, height) if is_whole and width > 0 and height > 0 else None
+    width, height = region.get("original_width"), region.get("original_height")
+    is_known = type(width) is int and type(height) is int and width > 0 and height > 0
+    return (width, height) if is_known else None
 
 
 _Votes = dict[int, tuple[Corners, int]]
