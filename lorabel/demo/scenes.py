@@ -146,7 +146,7 @@ def _place(
 ) -> Thing | None:
     """A thing that stands apart from the others; None if there was no room in ten tries."""
     for _ in range(10):
-        colour, shape = pairs[rng.integers(len(pairs))]
+        colour, shape = pairs[int(rng.integers(len(pairs)))]
         shade = _shade(SCENE_COLOURS[colour], rng)
         if min(float(np.linalg.norm(end - shade)) for end in ground) < 0.3:
             continue

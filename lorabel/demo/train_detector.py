@@ -221,7 +221,10 @@ class Trainer:
         indices = self.rng.integers(len(drawn.scenes), size=self.options.batch)
         pixels = torch.from_numpy(drawn.pixels[indices]).permute(0, 3, 1, 2).float() / 255
         pixels = pixels * torch.from_numpy(self.rng.uniform(0.9, 1.08, (len(pixels), 1, 1, 1))).float()
-        rows, cells, boxes, things = [], [], [], []
+        rows: list[int] = []
+        cells: list[int] = []
+        boxes: list[Tensor] = []
+        things: list[Thing] = []
         near = torch.zeros(len(pixels), GRID * GRID, dtype=torch.bool)
         inside = torch.full((len(pixels), GRID * GRID), -1)
         for row, index in enumerate(indices):

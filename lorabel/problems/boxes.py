@@ -115,6 +115,8 @@ class LabelledBoxes(Problem):
         if not control.labels:
             raise UnservedError("it has no labels")
         (tag,) = control.objects
+        if "valueList" in tag.attributes:
+            raise UnservedError(f"valueList: {tag.name!r} shows several pictures; boxes are found in one")
         return cls(control.name, tag.name, tag, drawn_by, shape, control.labels)
 
     @property
@@ -262,8 +264,9 @@ def _tempered(probability: float, temperature: float) -> float:
 def _size(region: Region) -> tuple[int, int] | None:
     """Width and height of the picture as the editor wrote them; None if they are missing or odd."""
     width, height = region.get("original_width"), region.get("original_height")
-    is_known = type(width) is int and type(height) is int and width > 0 and height > 0
-    return (width, height) if is_known else None
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return int(width), int(height)
+    return None
 
 
 _Votes = dict[int, tuple[Corners, int]]

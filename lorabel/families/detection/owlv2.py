@@ -77,7 +77,7 @@ class Owlv2Parts(nn.Module):
         """The answers of the patches in float32, from the states of `encode_pictures`."""
         states = states.to(self.model.dtype)
         side = self.model.num_patches_height
-        boxes = self.model.box_predictor(states, states.unflatten(1, (side, side)))
+        boxes = self.model.box_predictor(states, states.reshape(len(states), side, side, -1))
         head = self.model.class_head
         return PatchAnswers(
             corners=box_convert(boxes.float(), "cxcywh", "xyxy"),

@@ -75,6 +75,11 @@ def test_several_pictures_in_a_task_are_refused_for_good() -> None:
     assert caught.value.is_permanent
 
 
+def test_a_list_of_pictures_is_left_to_people_with_the_reason() -> None:
+    bound = bind(RECTANGLES.replace('value="$image"', 'valueList="$images"'))
+    assert bound.bindings == () and "several pictures" in bound.unclaimed[0].reason
+
+
 def test_a_box_of_the_group_has_a_region_of_each_tag_with_one_id_and_place() -> None:
     binding = binding_of(GROUP)
     assert binding.claims == ("label", "box")
