@@ -30,9 +30,15 @@ class Box(BaseModel):
 
 
 class BoxesInput(LabelTextsInput):
-    """Asks where the things are that the labels name. `contents` is one picture. Answer: `Boxes`."""
+    """Asks where the things are that the labels name. `contents` is one picture. Answer: `Boxes`.
+
+    Args:
+        examples: boxes in this picture with the indices of their labels. If there are any, the question is where
+            the others like them are, whatever the texts of the labels say.
+    """
 
     kind: ClassVar[str] = "boxes"
+    examples: tuple[tuple[Corners, int], ...] = ()
 
 
 class Boxes(Contract):

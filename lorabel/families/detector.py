@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from tokenizers import pre_tokenizers
@@ -23,6 +23,7 @@ from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
+from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.matching_loss import matching_loss
 from lorabel.families.detection.owlv2 import (
@@ -30,83 +31,35 @@ from lorabel.families.detection.owlv2 import (
     HEAD_LAYERS,
     TEXT_LAYERS,
     Owlv2Parts,
+    PatchAnswers,
     byte_level_tokenizer,
     layers_of,
     random_model,
     tokenize,
+)
+from lorabel.families.detection.views import (
+    WHOLE,
+    KnownPicture,
+    Picture,
+    PreparedInput,
+    View,
+    move_boxes,
+    random_part,
+    show_part,
 )
 from lorabel.families.lora_layers import trains_all_towers
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.image import decoded_image, shown_size
 from lorabel.settings import Settings
-from lorabel.space_contracts import BoxesInput, BoxTarget, Corners
+from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
 
 # JPEGs are decoded at a reduced scale, but at no less than this many times the model's resolution.
 DRAFT_SCALE = 2
 # Pictures in a batch of the encoder: OWLv2 cuts each into 3600 patches.
 MAX_PICTURES = 8
-# Most that augmentation cuts off at each side, as a share of width or height.
-MAX_CROP = 0.1
 # Views of a picture that a run precomputes: the picture itself, and parts of it.
 VIEWS = 2
-# Part of a box's area that must be within a view for the box to be in its target.
-LEAST_VISIBLE = 0.5
-WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)
-
-
-class View(NamedTuple):
-    """The states of the patches of a picture, or of a part of it that was enlarged to the same size.
-
-    Args:
-        states: (patches, width) float16 on the CPU.
-        part: which part, as fractions of the picture.
-    """
-
-    states: Tensor
-    part: Corners = WHOLE
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What is known of a picture beside its pixels.
-
-    Args:
-        size: width and height in pixels, as people see it.
-        extent: the part of the square's width and height that it covers.
-    """
-
-    size: tuple[int, int]
-    extent: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class KnownPicture:
-    """A picture in the cache."""
-
-    picture: Picture
-    states: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        return self.states.nbytes
-
-
-@dataclass(frozen=True)
-class PreparedInput:
-    """A question about a picture.
-
-    Args:
-        digest: of the file.
-        pixels: (3, side, side) uint8 RGB, padded to a square; None if there are views.
-        views: at least one, or none if there are pixels.
-    """
-
-    question: BoxesInput
-    digest: str
-    picture: Picture
-    pixels: Tensor | None = None
-    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,11 +159,11 @@ class Detector(Family):
         if not self._encoder_layers.isdisjoint(trained):
             return prepared_inputs
         parts = [
-            [WHOLE, *(_random_part(generator) for _ in range(VIEWS - 1))] if generator is not None else [WHOLE]
+            [WHOLE, *(random_part(generator) for _ in range(VIEWS - 1))] if generator is not None else [WHOLE]
             for _ in prepared_inputs
         ]
         shown = [
-            _show_part(prepared, part)
+            show_part(prepared, part)
             for prepared, of_input in zip(prepared_inputs, parts, strict=True)
             for part in of_input
         ]
@@ -231,8 +184,8 @@ class Detector(Family):
                 inputs.append(replace(prepared, views=(view,)))
                 moved.append(move_boxes(target, view.part))
             else:
-                part = _random_part(generator)
-                inputs.append(_show_part(prepared, part))
+                part = random_part(generator)
+                inputs.append(show_part(prepared, part))
                 moved.append(move_boxes(target, part))
         return inputs, moved
 
@@ -258,11 +211,7 @@ class Detector(Family):
             for row, (prepared, features) in enumerate(
                 zip(prepared_inputs[batch], label_features[batch], strict=True)
             ):
-                probabilities = answers.logits(row, features.to(self.device)).sigmoid().cpu()
-                picture = prepared.picture
-                outputs.append(
-                    find_boxes(answers.corners[row].cpu(), probabilities, picture.extent, picture.size, limits)
-                )
+                outputs.append(self._answer(prepared, answers, row, features.to(self.device), limits))
         return outputs
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[BoxTarget]) -> Tensor:
@@ -297,6 +246,19 @@ class Detector(Family):
         if trains_all_towers(self.settings.lora_towers):
             return self.lora_layers()
         return layers_of(self.lora_layers(), (*TEXT_LAYERS, *HEAD_LAYERS))
+
+    def _answer(
+        self, prepared: PreparedInput, answers: PatchAnswers, row: int, label_features: Tensor, limits: BoxLimits
+    ) -> Boxes:
+        """The boxes in a picture; or those like the examples of the question, without these."""
+        picture, examples = prepared.picture, prepared.question.examples
+        corners = answers.corners[row].cpu()
+        if examples:
+            prototypes = example_features(corners, answers.embeddings[row].cpu(), picture.extent, examples)
+            label_features = torch.stack(list(prototypes.values())).to(self.device)
+        probabilities = answers.logits(row, label_features).sigmoid().cpu()
+        found = find_boxes(corners, probabilities, picture.extent, picture.size, limits)
+        return others_than(found, examples, tuple(prototypes)) if examples else found
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:
@@ -382,41 +344,3 @@ class Detector(Family):
             features = self.module.encode_texts(tokens.to(self.device), mask.to(self.device))
         by_label = torch.split(features, [len(label_texts) for label_texts in labels])
         return functional.normalize(torch.stack([of_label.mean(0) for of_label in by_label]), dim=-1)
-
-
-def move_boxes(target: BoxTarget, part: Corners) -> BoxTarget:
-    """The boxes in a part of the picture, as fractions of the part. Boxes that are mostly outside are left out."""
-    left, top, right, bottom = part
-    moved = []
-    for corners, label in target.boxes:
-        x = [(corners[i] - left) / (right - left) for i in (0, 2)]
-        y = [(corners[i] - top) / (bottom - top) for i in (1, 3)]
-        inside: Corners = (max(x[0], 0.0), max(y[0], 0.0), min(x[1], 1.0), min(y[1], 1.0))
-        visible = max(inside[2] - inside[0], 0.0) * max(inside[3] - inside[1], 0.0)
-        if visible >= LEAST_VISIBLE * (x[1] - x[0]) * (y[1] - y[0]):
-            moved.append((inside, label))
-    return replace(target, boxes=tuple(moved))
-
-
-def _random_part(generator: torch.Generator) -> Corners:
-    left, top, right, bottom = (torch.rand(4, generator=generator) * MAX_CROP).tolist()
-    return left, top, 1 - right, 1 - bottom
-
-
-def _show_part(prepared: PreparedInput, part: Corners) -> PreparedInput:
-    """The input with a part of the picture enlarged to where the whole was."""
-    if part == WHOLE or prepared.pixels is None:
-        return prepared
-    side = prepared.pixels.shape[-1]
-    height, width = (max(1, round(side * share)) for share in reversed(prepared.picture.extent))
-    left, top, right, bottom = part
-    # Where each pixel of the result comes from, in the coordinates of `grid_sample`: -1 to 1 across the square.
-    x = (left + (torch.arange(width) + 0.5) / width * (right - left)) * width / side * 2 - 1
-    y = (top + (torch.arange(height) + 0.5) / height * (bottom - top)) * height / side * 2 - 1
-    grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
-    shown = functional.grid_sample(
-        prepared.pixels[None].float(), grid[None], mode="bilinear", padding_mode="border", align_corners=False
-    )
-    pixels = prepared.pixels.clone()
-    pixels[:, :height, :width] = shown[0].round().to(torch.uint8)
-    return replace(prepared, pixels=pixels)

@@ -225,8 +225,9 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
 def _threshold(extra_params: Any) -> float | None:
     """The number from 0 to 1 that a project's extra params have under THRESHOLD."""
     value = extra_params.get(THRESHOLD) if isinstance(extra_params, dict) else None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value <= 1 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value <= 1 else None
 
 
 def _knows_enough(session: Session, project: Project, head: ProjectHead, adapter: str) -> bool:

@@ -144,6 +144,21 @@ class Problem(ABC):
         better than a wrong answer.
         """
 
+    def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
+        """Return the question that a smart tool asks; None if the context is of no smart tool of this binding.
+
+        By default there is none: a smart tool then gets what any request for a prediction gets.
+
+        Args:
+            question: of `model_input` about the task.
+            context: `params.context.result` of Label Studio: what the annotator has drawn and not yet accepted,
+                with the newest region last. All are of one control tag and one label.
+
+        Raises:
+            UnreadableError: the context cannot be answered.
+        """
+        return None
+
     @property
     def claims(self) -> tuple[str, ...]:
         """Names of the control tags that the binding serves: `from_name`, then those of its group, if it has one.

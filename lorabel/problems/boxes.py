@@ -134,6 +134,17 @@ class LabelledBoxes(Problem):
             )
         return BoxesInput(contents=pictures, labels=tuple(label.texts for label in self.labels))
 
+    def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
+        """Ask for the others like the boxes that the annotator has drawn or accepted; see `Problem.prompted`."""
+        drawn = [region for region in context if region.get("from_name") in self.claims]
+        if not drawn or not isinstance(question, BoxesInput):
+            return None
+        try:
+            examples = self.target(drawn, {}).boxes
+        except MissingTargetError as error:
+            raise UnreadableError(f"no box can be taken as an example: {error}", is_permanent=True) from error
+        return question.model_copy(update={"examples": examples}) if examples else None
+
     def prediction(self, output: Boxes, data: TaskData) -> Prediction:
         """Predict the boxes above the threshold. The score is their mean probability.
 

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.matching_loss import matching_loss
-from lorabel.families.detector import Detector, PreparedInput, move_boxes
+from lorabel.families.detection.views import PreparedInput, move_boxes
+from lorabel.families.detector import Detector
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget, Corners
@@ -210,3 +212,26 @@ def test_described_things_are_found_with_their_labels(family: Detector) -> None:
                 hits += bool(match_boxes([thing.corners], [box.corners for box in of_name]))
             things += len(drawn.things)
         assert hits / things > least
+
+
+def test_others_like_an_example_are_found_whatever_the_label_is_called(family: Detector) -> None:
+    """Two things of each of three kinds: with one of them as the example, the likeliest other box is its twin."""
+    hits = 0
+    kinds = (("red", "cross"), ("green", "star"), ("blue", "square"))
+    twins = [
+        scene
+        for scene in itertools.islice(random_scenes(3, (96, 96), pairs=kinds), 150)
+        if sorted(Counter((thing.colour, thing.has_hole) for thing in scene.things).values()) == [2, 2]
+    ][:8]
+    for drawn in twins:
+        first = drawn.things[0]
+        (twin,) = [thing for thing in drawn.things[1:] if thing.colour == first.colour]
+        asked = question((("something",), ("a kind that nobody has described",)))
+        asked = asked.model_copy(update={"examples": ((first.corners, 1),)})
+        prepared = family.prepare(asked, lambda _, drawn=drawn: encoded(drawn.draw()))
+        (output,) = family.predict([prepared], [None], NoBatchAdapters(), FeatureCache({}))
+        assert isinstance(output, Boxes)
+        assert {box.label for box in output.boxes} == {1}
+        assert not match_boxes([first.corners], [box.corners for box in output.boxes])
+        hits += bool(match_boxes([twin.corners], [box.corners for box in output.boxes[:1]]))
+    assert len(twins) == 8 and hits >= 6

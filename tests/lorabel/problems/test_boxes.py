@@ -6,7 +6,7 @@ from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.labeling.image_regions import image_region
 from lorabel.problems.binding import bind
 from lorabel.problems.boxes import LabelledBoxes
-from lorabel.space_contracts import Box, Boxes, BoxTarget, Corners
+from lorabel.space_contracts import Box, Boxes, BoxesInput, BoxTarget, Corners
 
 IMAGE = '<Image name="image" value="$image"/>'
 LABELS = '<Label value="car"/><Label value="bus" alias="b"/>'
@@ -158,3 +158,14 @@ def test_boxes_that_other_tags_ask_about_leave_the_boxes_served() -> None:
     bound = bind(RECTANGLES.replace("</View>", per_region))
     assert [type(binding) for binding in bound.bindings] == [LabelledBoxes]
     assert [unclaimed.control.name for unclaimed in bound.unclaimed] == ["c"]
+
+
+def test_boxes_of_a_smart_tool_ask_for_the_others_like_them() -> None:
+    binding = binding_of(RECTANGLES)
+    question = binding.model_input(DATA)
+    asked = binding.prompted(question, [drawn(LEFT, "b"), drawn(RIGHT, "b")])
+    assert isinstance(asked, BoxesInput) and asked.labels == question.labels
+    assert [(pytest.approx(corners), label) for corners, label in asked.examples] == [(LEFT, 1), (RIGHT, 1)]
+    assert binding.prompted(question, [{**drawn(LEFT, "b"), "from_name": "another"}]) is None
+    with pytest.raises(UnreadableError, match="no area"):
+        binding.prompted(question, [drawn((0.2, 0.2, 0.2, 0.5), "car")])
