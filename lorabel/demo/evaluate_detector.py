@@ -23,7 +23,7 @@ from lorabel.families.detector import Detector
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
 
-SCENES = 150
+SCENES = 60
 SEED = 1000
 NAMES = tuple(f"{colour} {shape}" for colour, shape in ALL_PAIRS)
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, Owlv2ForObjectDetection, Owlv2ImageProce
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.scenes import Scene, random_scenes
-from lorabel.evaluation.box_matching import iou_matrix, match_boxes
+from lorabel.evaluation.box_matching import match_boxes
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
@@ -35,7 +35,8 @@ def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> 
 
 
 def question(labels: tuple[tuple[str, ...], ...] = LABELS) -> BoxesInput:
-    return BoxesInput(contents=(Content(modality=Modality.IMAGE, media=MediaRef(url="x"))), labels=labels)
+    picture = Content(modality=Modality.IMAGE, media=MediaRef(url="x"))
+    return BoxesInput(contents=(picture,), labels=labels)
 
 
 def prepare(family: Detector, file: bytes, labels: tuple[tuple[str, ...], ...] = LABELS) -> PreparedInput:
@@ -63,10 +64,10 @@ def test_boxes_and_scores_are_those_of_transformers(family: Detector, size: tupl
     image = scene(size).draw()
     limits = Settings(detector_overlap=1.0, detector_max_boxes=1000)
     everything = Detector.load(family.source, family.device, family.dtype, limits)
-    found = detect(everything, encoded(image), (("red circle",),))
+    found = detect(everything, encoded(image), (("thing",),))
     model = Owlv2ForObjectDetection.from_pretrained(DETECTOR_FOLDER, dtype=torch.float32)
     processor = Owlv2ImageProcessor.from_pretrained(DETECTOR_FOLDER)
-    tokens = AutoTokenizer.from_pretrained(DETECTOR_FOLDER)(["red circle"], return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(DETECTOR_FOLDER)(["thing"], return_tensors="pt")
     pixels = processor(image, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         outputs = model(pixel_values=pixels, **{name: tokens[name] for name in ("input_ids", "attention_mask")})
@@ -81,15 +82,11 @@ def test_boxes_and_scores_are_those_of_transformers(family: Detector, size: tupl
         if box[0] < size[0] and box[1] < size[1]
     ]
     assert found.boxes and (found.width, found.height) == size
-    torch.testing.assert_close(scores, torch.tensor([score for score, _ in of_picture]), rtol=0.02, atol=2e-3)
+    best = torch.tensor([score for score, _ in of_picture[:10]])
+    torch.testing.assert_close(scores[:10], best, rtol=0.02, atol=2e-3)
     for box, (_, expected_box) in zip(corners[:5], of_picture[:5], strict=True):
         right = expected_box.clamp(min=0).minimum(torch.tensor([*size, *size]))
         torch.testing.assert_close(box, right, rtol=0.01, atol=0.005 * max(size))
-
-
-def best_overlaps(found: Boxes, truth: Scene) -> list[float]:
-    overlaps = iou_matrix([thing.corners for thing in truth.things], [box.corners for box in found.boxes])
-    return [float(row.max(initial=0)) for row in overlaps]
 
 
 def test_a_picture_that_its_exif_turns_has_its_boxes_where_people_see_the_things(family: Detector) -> None:
@@ -220,8 +217,9 @@ def test_others_like_an_example_are_found_whatever_the_label_is_called(family: D
     kinds = (("red", "cross"), ("green", "star"), ("blue", "square"))
     twins = [
         scene
-        for scene in itertools.islice(random_scenes(3, (96, 96), pairs=kinds), 150)
-        if sorted(Counter((thing.colour, thing.has_hole) for thing in scene.things).values()) == [2, 2]
+        for scene in itertools.islice(random_scenes(3, (96, 96), pairs=kinds), 400)
+        if sorted(Counter(thing.colour for thing in scene.things).values()) == [2, 2]
+        and len({(thing.colour, thing.has_hole) for thing in scene.things}) == 2
     ][:8]
     for drawn in twins:
         first = drawn.things[0]
