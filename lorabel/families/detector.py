@@ -220,7 +220,9 @@ class Detector(Family):
         label_features = {question_labels: self._encode_labels(question_labels) for question_labels in labels}
         known = all(prepared.views for prepared in prepared_inputs)
         if known:
-            states = torch.stack([prepared.views[0].states for prepared in prepared_inputs]).to(self.device)
+            states = torch.stack([prepared.views[0].states.float() for prepared in prepared_inputs]).to(
+                self.device
+            )
         else:
             states = self.module.encode_pictures(
                 self._normalised([prepared.pixels for prepared in prepared_inputs])
@@ -231,10 +233,13 @@ class Detector(Family):
             extent = torch.tensor([*prepared.picture.extent, *prepared.picture.extent])
             corners = torch.tensor([box for box, _ in target.boxes]).reshape(-1, 4) * extent
             true_labels = torch.tensor([label for _, label in target.boxes], dtype=torch.long)
-            logits = answers.logits(row, label_features[prepared.question.labels])
-            losses.append(
-                matching_loss(logits, answers.corners[row], corners.to(self.device), true_labels.to(self.device))
-            )
+            with torch.autocast(self.device.type, enabled=False):
+                logits = answers.logits(row, label_features[prepared.question.labels])
+                losses.append(
+                    matching_loss(
+                        logits, answers.corners[row], corners.to(self.device), true_labels.to(self.device)
+                    )
+                )
         return torch.stack(losses)
 
     def lora_layers(self) -> list[str]:

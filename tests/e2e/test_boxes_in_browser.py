@@ -80,7 +80,7 @@ def lorabel(start_lorabel: Any) -> Lorabel:
     return start_lorabel({**variables, "TRAIN_AFTER_ANNOTATIONS": "1000000", "TRAIN_MIN_ANNOTATIONS": "1000000"})
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", ["rectanglelabels", pytest.param("group", marks=pytest.mark.long)])
 def test_boxes_stand_on_the_things_and_a_moved_one_is_submitted(
     kind: str, lorabel: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
 ) -> None:

@@ -35,7 +35,7 @@ def score(family: Detector, examples: list[PreparedExample]) -> Metrics:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("towers", ["text", "both"])
+@pytest.mark.parametrize("towers", ["text", pytest.param("both", marks=pytest.mark.long)])
 def test_a_label_that_words_cannot_say_is_learned_from_its_boxes(towers: str) -> None:
     settings = Settings(lora_towers=towers)
     family = Detector.load(f"local-dir:{DETECTOR_FOLDER}", torch.device("cpu"), torch.float32, settings)
@@ -52,6 +52,6 @@ def test_a_label_that_words_cannot_say_is_learned_from_its_boxes(towers: str) ->
     figures = [
         metrics.values["per_class"][label]["ap_50"] for label in (GRADE, SQUARE) for metrics in (before, after)
     ]
-    assert figures[0] < 0.4 and figures[1] > 0.6, f"{GRADE}: AP@50 {figures[0]:.2f} -> {figures[1]:.2f}"
+    assert figures[0] < 0.2 and figures[1] > 0.4, f"{GRADE}: AP@50 {figures[0]:.2f} -> {figures[1]:.2f}"
     assert figures[3] > figures[2] - 0.1, f"{SQUARE}: AP@50 {figures[2]:.2f} -> {figures[3]:.2f}"
     assert after.values["map_50"] > before.values["map_50"]

@@ -76,11 +76,11 @@ class Owlv2Parts(nn.Module):
     def ask_patches(self, states: Tensor) -> PatchAnswers:
         """The answers of the patches in float32, from the states of `encode_pictures`."""
         states = states.to(self.model.dtype)
-        side = self.model.num_patches_height
-        boxes = self.model.box_predictor(states, states.reshape(len(states), side, side, -1))
+        # In bfloat16 the sum with the patch's place would be off by pixels.
+        boxes = (self.model.box_head(states).float() + self.model.box_bias.to(states.device)).sigmoid()
         head = self.model.class_head
         return PatchAnswers(
-            corners=box_convert(boxes.float(), "cxcywh", "xyxy"),
+            corners=box_convert(boxes, "cxcywh", "xyxy"),
             embeddings=functional.normalize(head.dense0(states).float(), dim=-1),
             shift=head.logit_shift(states).float(),
             scale=functional.elu(head.logit_scale(states).float()) + 1,

@@ -173,6 +173,17 @@ def test_precomputed_views_bring_the_boxes_of_their_part(family: Detector) -> No
     assert seen == {True, False}
 
 
+def test_the_loss_of_precomputed_views_is_about_the_same_in_bfloat16(family: Detector) -> None:
+    """A run computes in bfloat16 where the device can, by autocast, which takes no half precision beside it."""
+    truth = scene((96, 96))
+    target = BoxTarget(tuple((thing.corners, 0) for thing in truth.things))
+    precomputed = family.precompute([prepare(family, encoded(truth.draw()))] * 2, (), None)
+    exact = family.loss(precomputed, [target] * 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = family.loss(precomputed, [target] * 2)
+    torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.1)
+
+
 def test_a_box_that_is_mostly_cut_off_is_no_longer_in_the_target() -> None:
     target = BoxTarget((((0.0, 0.2, 0.1, 0.4), 0), ((0.05, 0.2, 0.35, 0.4), 1)))
     ((corners, label),) = move_boxes(target, (0.1, 0.0, 1.0, 1.0)).boxes
