@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import box_iou
 
-from lorabel.evaluation.box_matching import iou_matrix
 from lorabel.space_contracts import Boxes, Corners
 
 Example = tuple[Corners, int]
@@ -45,10 +44,11 @@ def others_than(found: Boxes, examples: Sequence[Example], labels: Sequence[int]
     Args:
         labels: the label that each label of `found` stands for.
     """
-    overlaps = iou_matrix([box.corners for box in found.boxes], [box for box, _ in examples])
+    corners = torch.tensor([box.corners for box in found.boxes]).reshape(-1, 4)
+    overlaps = box_iou(corners, torch.tensor([box for box, _ in examples])).amax(dim=1)
     others = tuple(
         box.model_copy(update={"label": labels[box.label]})
-        for box, row in zip(found.boxes, overlaps, strict=True)
-        if row.max(initial=0) < SAME
+        for box, overlap in zip(found.boxes, overlaps.tolist(), strict=True)
+        if overlap < SAME
     )
     return found.model_copy(update={"boxes": others})

@@ -33,6 +33,7 @@ class BoxLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> "BoxLimits":
+        """The limits that the settings DETECTOR_... say."""
         return cls(
             settings.detector_overlap,
             settings.detector_overlap_of_labels,

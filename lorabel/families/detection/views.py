@@ -53,6 +53,7 @@ class KnownPicture:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in the cache."""
         return self.states.nbytes
 
 
@@ -88,6 +89,7 @@ def move_boxes(target: BoxTarget, part: Corners) -> BoxTarget:
 
 
 def random_part(generator: torch.Generator) -> Corners:
+    """A part of a picture from which up to MAX_CROP is cut off at each side."""
     left, top, right, bottom = (torch.rand(4, generator=generator) * MAX_CROP).tolist()
     return left, top, 1 - right, 1 - bottom
 
