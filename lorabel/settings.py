@@ -183,6 +183,24 @@ class Settings(BaseSettings):
     )
     media_timeout_s: float = Field(20.0, gt=0, description="Seconds for one download.")
 
+    detector_threshold: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Smallest probability of a predicted box; a project's own is in its extra params.",
+    )
+    detector_max_boxes: int = Field(
+        100, ge=1, le=1000, description="Most boxes in a picture, the likeliest first."
+    )
+    detector_overlap: float = Field(
+        0.5, gt=0, le=1, description="IoU from which only the likeliest box of a label is kept; 1 keeps all."
+    )
+    detector_overlap_of_labels: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="IoU from which only the likeliest box is kept, whatever the labels; 1 keeps all.",
+    )
     head_max_tasks: int = Field(
         2000,
         ge=1,

@@ -30,24 +30,32 @@ class Box(BaseModel):
 
 
 class BoxesInput(LabelTextsInput):
-    """Asks where the things are that the labels name. `contents` is one picture. Answer: `Boxes`."""
+    """Asks where the things are that the labels name. `contents` is one picture. Answer: `Boxes`.
+
+    Args:
+        examples: boxes in this picture with the indices of their labels. If there are any, the question is where
+            the others like them are, whatever the texts of the labels say.
+    """
 
     kind: ClassVar[str] = "boxes"
+    examples: tuple[tuple[Corners, int], ...] = ()
 
 
 class Boxes(Contract):
     """Answer to `BoxesInput`.
 
     Args:
-        boxes: the likeliest first.
+        boxes: the likeliest first, also those that are too unlikely to be shown.
         width: of the picture as people see it, in pixels.
         height: in pixels.
+        threshold: the smallest probability of a box that is shown.
     """
 
     kind: ClassVar[str] = "found_boxes"
     boxes: tuple[Box, ...]
     width: int
     height: int
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,11 @@ class BoxTarget:
 
     Args:
         boxes: the right boxes with the indices of their labels; sorted. Empty if the picture shows none.
+        size: width and height of the picture in pixels, if the annotation says it.
     """
 
     boxes: tuple[tuple[Corners, int], ...]
+    size: tuple[int, int] | None = None
 
 
 class TextLinesInput(Input):

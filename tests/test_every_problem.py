@@ -74,12 +74,14 @@ def test_a_single_target_is_its_own_aggregate(problem: type[Problem], sample: Sa
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
-def test_a_perfect_output_is_most_certain_of_the_true_indices(problem: type[Problem], sample: Sample) -> None:
+def test_a_perfect_output_is_most_certain_of_what_is_true(problem: type[Problem], sample: Sample) -> None:
     binding = bind_sample(sample)
     target = binding.target(sample.result, sample.data)
-    distributions = binding.distributions(binding.perfect_output(target))
-    for distribution, index in zip(distributions, binding.true_indices(target), strict=True):
-        assert index is None or distribution[index] == max(distribution)
+    perfect = binding.perfect_output(target)
+    cases = binding.cases(perfect, target)
+    assert bool(cases) is bool(binding.distributions(perfect))
+    for case in cases:
+        assert case.distribution[case.true_index] == max(case.distribution)
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)

@@ -97,8 +97,7 @@ def log_losses(problem: Problem, targets: Sequence[Any], outputs: Sequence[Any])
     """Return (tasks,): minus the logarithm of the probability of the right answer, the mean over distributions."""
     losses = []
     for target, output in zip(targets, outputs, strict=True):
-        pairs = zip(problem.distributions(output), problem.true_indices(target), strict=True)
-        right = [distribution[index] for distribution, index in pairs if index is not None]
+        right = [case.distribution[case.true_index] for case in problem.cases(output, target)]
         logs = [-math.log(max(probability, SMALLEST_PROBABILITY)) for probability in right]
         losses.append(sum(logs) / max(1, len(logs)))
     return np.array(losses)

@@ -10,21 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorabel.problems._label_scores import SMALLEST_PROBABILITY, tempered
-from lorabel.problems.base import Problem
+from lorabel.problems.base import Case, Problem
 
 BINS = 15
 # Prior of the logarithm of the temperature: a normal distribution around 0 with this standard deviation. Without
 # it, a dozen held-out tasks that are all right would give a temperature near 0, as if the model never erred.
 LOG_TEMPERATURE_STD = 1.0
 MAX_LOG_TEMPERATURE = math.log(20)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A predicted distribution over mutually exclusive classes, and the index of the right class."""
-
-    distribution: tuple[float, ...]
-    true_index: int
 
 
 @dataclass(frozen=True)
@@ -94,13 +86,8 @@ def calibration_error(cases: Sequence[Case]) -> float:
 
 
 def _cases(problem: Problem, target: Any, output: Any) -> list[Case]:
-    """Return a case for each distribution about which the target says something."""
-    pairs = zip(problem.distributions(output), problem.true_indices(target), strict=True)
-    return [
-        Case(tuple(distribution), true_index)
-        for distribution, true_index in pairs
-        if true_index is not None and len(distribution) > 1
-    ]
+    """Return the cases in which there is something to choose from."""
+    return [case for case in problem.cases(output, target) if len(case.distribution) > 1]
 
 
 def _fit(cases_by_task: Sequence[Sequence[Case]]) -> float:

@@ -319,8 +319,10 @@ def _batches(family: Family, examples: Sequence[PreparedExample], recipe: Recipe
             waiting += torch.randperm(len(examples), generator=generator).tolist()
         indices, waiting = waiting[: recipe.batch], waiting[recipe.batch :]
         chosen = [examples[index] for index in indices]
-        inputs = family.augment([example.model_input for example in chosen], generator)
-        yield Batch(inputs, [example.target for example in chosen], [class_weights[index] for index in indices])
+        inputs, targets = family.augment(
+            [example.model_input for example in chosen], [example.target for example in chosen], generator
+        )
+        yield Batch(inputs, targets, [class_weights[index] for index in indices])
 
 
 def balance(classes: Sequence[Hashable]) -> list[float]:

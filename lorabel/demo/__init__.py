@@ -1,6 +1,8 @@
-"""A project to try Lorabel with: drawn pictures, and a small model that was trained on such pictures."""
+"""A project to try Lorabel with: drawn pictures, and small models that were trained on such pictures."""
 
 from pathlib import Path
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 """Loaded by open_clip as `local-dir:<MODEL_FOLDER>`."""
+DETECTOR_FOLDER = Path(__file__).parent / "detector"
+"""A tiny OWLv2, which finds the things of `lorabel.demo.scenes`; `MODEL_DETECTOR=local-dir:<DETECTOR_FOLDER>`."""

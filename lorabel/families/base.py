@@ -130,13 +130,21 @@ class Family(ABC):
         """
         return prepared_inputs
 
-    def augment(self, prepared_inputs: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
-        """Change the inputs a little at random (data augmentation); their targets stay right. By default not.
+    def augment(
+        self, prepared_inputs: Sequence[Any], targets: Sequence[Any], generator: torch.Generator
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Change the inputs a little at random (data augmentation), and the targets that move with them.
+
+        By default nothing is changed.
 
         Args:
+            targets: one for each input.
             generator: on the CPU.
+
+        Returns:
+            The inputs and their targets, in the same order.
         """
-        return prepared_inputs
+        return prepared_inputs, targets
 
     def recall(
         self, question: Any, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache

@@ -201,10 +201,10 @@ class TokenClassifier(Family):
         ]
 
     def augment(
-        self, prepared_inputs: Sequence[PreparedInput], generator: torch.Generator
-    ) -> Sequence[PreparedInput]:
+        self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any], generator: torch.Generator
+    ) -> tuple[Sequence[PreparedInput], Sequence[Any]]:
         """Choose one window at random of each text that has several; shorter texts are not changed."""
-        return [_choose_window(prepared, generator) for prepared in prepared_inputs]
+        return [_choose_window(prepared, generator) for prepared in prepared_inputs], targets
 
     @torch.inference_mode()
     def predict(

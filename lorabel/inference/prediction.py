@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 # Part of the time that is left in which texts of tasks are read; the rest is for the model server.
 READING_PART = 0.5
+THRESHOLD = "detector_threshold"
 LATE = "the time for one prediction is up (PREDICT_TIMEOUT_S)"
 
 
@@ -64,6 +65,7 @@ class ProjectModel:
         temperatures: by control tag the temperature that calibrates its scores; none for tags that nothing has
             calibrated.
         bound: the label config with the problems that serve it.
+        threshold: smallest score of a region that is shown, from the project's extra params; None without one.
     """
 
     project_id: int
@@ -73,6 +75,7 @@ class ProjectModel:
     temperatures: dict[str, float]
     bound: BoundConfig
     settings: Settings
+    threshold: float | None = None
 
     @classmethod
     def of(cls, session: Session, project: Project, settings: Settings, number: int | None = None) -> Self:
@@ -91,7 +94,8 @@ class ProjectModel:
             for from_name, row in answering_heads(session, project, adapters).items()
         }
         name = served_name(project, number)
-        return cls(project.id, name, adapters, heads, temperatures, bound, settings)
+        threshold = _threshold(project.extra_params)
+        return cls(project.id, name, adapters, heads, temperatures, bound, settings, threshold)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Question:
         adapter: name of the adapter that answers; None for the base model.
         head: name of the fitted head that answers; None for none.
         temperature: for the output's probabilities, as the version was calibrated; None if it was not.
+        threshold: smallest score of a region that is shown; None: as the problem or the settings say.
     """
 
     binding: Problem
@@ -136,6 +141,7 @@ class Question:
     adapter: str | None
     head: str | None = None
     temperature: float | None = None
+    threshold: float | None = None
 
     def row(self) -> PredictRow:
         """The question as a row of a request to the model server."""
@@ -210,8 +216,17 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     name = binding.from_name
     head = model.heads.get(name)
     if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
-        return Question(binding, data, contract, head.adapter, head.name)
-    return Question(binding, data, contract, model.adapters.get(name), None, model.temperatures.get(name))
+        return Question(binding, data, contract, head.adapter, head.name, threshold=model.threshold)
+    temperature = model.temperatures.get(name)
+    return Question(binding, data, contract, model.adapters.get(name), None, temperature, model.threshold)
+
+
+def _threshold(extra_params: Any) -> float | None:
+    """The number from 0 to 1 that a project's extra params have under THRESHOLD."""
+    value = extra_params.get(THRESHOLD) if isinstance(extra_params, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value <= 1 else None
 
 
 def answering_heads(session: Session, project: Project, adapters: Mapping[str, str]) -> dict[str, ProjectHead]:
@@ -250,15 +265,7 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
         return answer
     try:
         output = question.binding.output_type.model_validate(answer)
-        prediction = question.binding.prediction(output, question.data)
-        temperature = question.temperature
-        if temperature is None:
-            temperature = question.binding.default_temperature(output)
-        if temperature != 1:
-            # Calibration changes only the score. The regions are those that were evaluated.
-            calibrated_output = question.binding.calibrated(output, temperature)
-            calibrated = question.binding.prediction(calibrated_output, question.data)
-            prediction = replace(calibrated, regions=prediction.regions)
+        prediction = _scored(question, output)
     except UnreadableError as error:
         return Unreadable(str(error), error.is_permanent, _is_late(error))
     except (ValidationError, ValueError, LookupError) as error:
@@ -266,6 +273,31 @@ def _prediction(question: Question, answer: Output | Unreadable) -> Prediction |
     if not isfinite(prediction.score):
         return _broken(question, f"score {prediction.score}")
     return prediction
+
+
+def _scored(question: Question, output: Any) -> Prediction:
+    """The prediction with calibrated scores.
+
+    Calibration changes only the scores: the regions are those that were evaluated. A project's threshold is for
+    calibrated scores.
+    """
+    binding, temperature = question.binding, question.temperature
+    if temperature is None:
+        temperature = binding.default_temperature(output)
+    calibrated_output = output if temperature == 1 else binding.calibrated(output, temperature)
+    if question.threshold is not None and binding.has_threshold:
+        limited = binding.with_threshold(calibrated_output, question.threshold)
+        return binding.prediction(limited, question.data)
+    prediction = binding.prediction(output, question.data)
+    if calibrated_output is output:
+        return prediction
+    calibrated = binding.prediction(calibrated_output, question.data)
+    is_same = _without_scores(calibrated.regions) == _without_scores(prediction.regions)
+    return calibrated if is_same else replace(calibrated, regions=prediction.regions)
+
+
+def _without_scores(regions: Sequence[Region]) -> list[Region]:
+    return [{key: value for key, value in region.items() if key != "score"} for region in regions]
 
 
 def _broken(question: Question, what: str) -> Unreadable:

@@ -51,6 +51,25 @@ def image_region(
     }
 
 
+def ellipse_region(
+    from_name: str, to_name: str, kind: str, corners: Corners, size: tuple[int, int], value: Mapping[str, Any]
+) -> Region:
+    """A region whose place is an upright ellipse; see `image_region`.
+
+    Args:
+        corners: of the box around the ellipse, fractions of the picture.
+    """
+    left, top, right, bottom = corners
+    region = image_region(from_name, to_name, kind, corners, size, value)
+    place = {
+        "x": (left + right) * 50,
+        "y": (top + bottom) * 50,
+        "radiusX": (right - left) * 50,
+        "radiusY": (bottom - top) * 50,
+    }
+    return {**region, "value": {**place, "rotation": 0, **value}}
+
+
 def corners_of(region: Region) -> Corners:
     """Return the smallest upright box around a rectangle, an ellipse or a polygon, as fractions of the picture.
 

@@ -54,6 +54,14 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Case:
+    """A predicted distribution over mutually exclusive classes, and the index of the right class."""
+
+    distribution: tuple[float, ...]
+    true_index: int
+
+
+@dataclass(frozen=True)
 class Problem(ABC):
     """One kind of labeling; an instance serves one control tag. Immutable, so it may be used by several threads.
 
@@ -136,6 +144,21 @@ class Problem(ABC):
         better than a wrong answer.
         """
 
+    def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
+        """Return the question that a smart tool asks; None if the context is of no smart tool of this binding.
+
+        By default there is none: a smart tool then gets what any request for a prediction gets.
+
+        Args:
+            question: of `model_input` about the task.
+            context: `params.context.result` of Label Studio: what the annotator has drawn and not yet accepted,
+                with the newest region last. All are of one control tag and one label.
+
+        Raises:
+            UnreadableError: the context cannot be answered.
+        """
+        return None
+
     @property
     def claims(self) -> tuple[str, ...]:
         """Names of the control tags that the binding serves: `from_name`, then those of its group, if it has one.
@@ -149,6 +172,15 @@ class Problem(ABC):
     def is_silent_until_taught(self) -> bool:
         """Whether nothing is predicted before annotations were learned. By default the base model answers."""
         return False
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether regions have scores, and are shown from some score on, which `with_threshold` changes."""
+        return False
+
+    def with_threshold(self, output: Any, threshold: float) -> Any:
+        """Return the output with another smallest score of the regions that are shown. See `has_threshold`."""
+        return output
 
     def aggregate(self, targets: Sequence[Any]) -> Any:
         """Combine the targets of several annotators of one task into one. By default the newest is taken.
@@ -187,6 +219,15 @@ class Problem(ABC):
         None stands for a distribution about which the target says nothing.
         """
         return ()
+
+    def cases(self, output: Any, target: Any) -> Sequence[Case]:
+        """Return the predicted distributions about which the target says something, each with the right class.
+
+        Scores are calibrated on them. By default they are `distributions`, each with its index of `true_indices`.
+        Problems whose answers must first be matched with those of the target, such as boxes, do that here.
+        """
+        pairs = zip(self.distributions(output), self.true_indices(target), strict=True)
+        return [Case(tuple(distribution), index) for distribution, index in pairs if index is not None]
 
     def calibrated(self, output: Any, temperature: float) -> Any:
         """Return the output with temperature scaling applied to each of its distributions.

@@ -136,16 +136,17 @@ class ContentEncoder(Family):
         ]
 
     def augment(
-        self, prepared_inputs: Sequence[PreparedInput], generator: torch.Generator
-    ) -> Sequence[PreparedInput]:
-        """Jitter each content, or choose one of its precomputed views."""
-        return [
+        self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any], generator: torch.Generator
+    ) -> tuple[Sequence[PreparedInput], Sequence[Any]]:
+        """Jitter each content, or choose one of its precomputed views. The targets stay right."""
+        augmented = [
             replace(
                 prepared,
                 contents=tuple(self._augment_content(content, generator) for content in prepared.contents),
             )
             for prepared in prepared_inputs
         ]
+        return augmented, targets
 
     def recall_contents(
         self, question: Input, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache

@@ -31,8 +31,8 @@ class Counter(Family):
     def prepare(self, question, fetch):
         return torch.tensor([float(question.text.count("!"))])
 
-    def augment(self, examples, generator):
-        return examples
+    def augment(self, examples, targets, generator):
+        return examples, targets
 
     def predict(self, examples, adapters, bank, cache):
         with torch.inference_mode(), bank.use(adapters):

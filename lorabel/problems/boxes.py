@@ -1,0 +1,306 @@
+"""`<RectangleLabels>`, `<EllipseLabels>`, or `<Rectangle>` with `<Labels>`, on an `<Image>`: boxes with labels.
+
+Predicted boxes are upright. Of an annotated turned rectangle or an ellipse, the upright box around it is learned.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from lorabel.contracts import Contract, Input
+from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
+from lorabel.evaluation.box_matching import match_boxes
+from lorabel.evaluation.box_metrics import boxes as box_metrics
+from lorabel.evaluation.box_metrics import right_boxes
+from lorabel.evaluation.metrics import Metrics
+from lorabel.labeling.image_regions import corners_of, ellipse_region, image_region
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.regions import Region
+from lorabel.labeling.task_content import contents
+from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._choices import UNSERVED_ATTRIBUTES
+from lorabel.problems._label_scores import tempered
+from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
+from lorabel.space_contracts import Box, Boxes, BoxesInput, BoxTarget, Corners
+
+# Control tag with labels of its own -> the type of its regions.
+LABELLED_SHAPES: Mapping[str, str] = MappingProxyType(
+    {"RectangleLabels": "rectanglelabels", "EllipseLabels": "ellipselabels"}
+)
+# Control tag that a `<Labels>` beside it gives labels to -> the type of its regions.
+BARE_SHAPES: Mapping[str, str] = MappingProxyType({"Rectangle": "rectangle", "Ellipse": "ellipse"})
+IMAGE = '<Image name="image" value="$image"/>'
+LABEL_TAGS = '<Label value="car"/><Label value="bus"/>'
+DATA: Mapping[str, Any] = MappingProxyType({"image": "https://example.org/street.jpg"})
+SIZE = (400, 300)
+FIRST: Corners = (0.25, 0.25, 0.5, 0.75)
+SECOND: Corners = (0.5, 0.125, 0.875, 0.25)
+
+
+def _group(index: int, corners: Corners, label: str) -> list[Region]:
+    """The two regions of a box that `<Rectangle>` and `<Labels>` share."""
+    same = {"id": f"label-{index}", "score": 1.0}
+    place = image_region("box", "image", "rectangle", corners, SIZE, {})
+    return [
+        {**place, **same},
+        {**image_region("label", "image", "labels", corners, SIZE, {"labels": [label]}), **same},
+    ]
+
+
+def _sample(tag: str, kind: str) -> Sample:
+    build = ellipse_region if tag == "EllipseLabels" else image_region
+    result, opposite = (
+        [
+            {**build("box", "image", kind, corners, SIZE, {kind: [label]}), "score": 1.0}
+            for corners, label in zip((FIRST, SECOND), labels, strict=True)
+        ]
+        for labels in (("car", "bus"), ("bus", "car"))
+    )
+    config = f'<View>{IMAGE}<{tag} name="box" toName="image">{LABEL_TAGS}</{tag}></View>'
+    return Sample(config, dict(DATA), result, opposite)
+
+
+@dataclass(frozen=True)
+class LabelledBoxes(Problem):
+    """Object detection: boxes around what the labels name.
+
+    Attributes:
+        tag: the object tag of the picture.
+        drawn_by: the control tag that draws the boxes: `from_name`, or the bare shape beside a `<Labels>`.
+        shape: type of the regions of `drawn_by`.
+        labels: the labels that boxes may have.
+    """
+
+    name: ClassVar[str] = "boxes"
+    zero_shot: ClassVar[str] = "Boxes around what the texts of the labels describe (open vocabulary)."
+    learns: ClassVar[str] = "What each label means, also if its text says nothing of it, and how boxes are drawn."
+    input_type: ClassVar[type[Input]] = BoxesInput
+    output_type: ClassVar[type[Contract]] = Boxes
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        _sample("RectangleLabels", "rectanglelabels"),
+        _sample("EllipseLabels", "ellipselabels"),
+        Sample(
+            f'<View>{IMAGE}<Labels name="label" toName="image">{LABEL_TAGS}</Labels>'
+            '<Rectangle name="box" toName="image"/></View>',
+            dict(DATA),
+            [*_group(0, FIRST, "car"), *_group(1, SECOND, "bus")],
+            [*_group(0, FIRST, "bus"), *_group(1, SECOND, "car")],
+        ),
+    )
+
+    tag: ObjectTag
+    drawn_by: str
+    shape: str
+    labels: tuple[Label, ...]
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        """Bind a tag of `LABELLED_SHAPES`, or `Labels` beside one of `BARE_SHAPES`; see `Problem.match`."""
+        if not control.objects or any(tag.tag != "Image" for tag in control.objects):
+            return None
+        bare = next((tag for name in BARE_SHAPES for tag in control.siblings if tag.tag == name), None)
+        if control.tag == "Labels" and bare is not None:
+            drawn_by, shape = bare.name, BARE_SHAPES[bare.tag]
+        elif control.tag in LABELLED_SHAPES:
+            drawn_by, shape = control.name, LABELLED_SHAPES[control.tag]
+        else:
+            return None
+        refuse_attributes(control, UNSERVED_ATTRIBUTES)
+        if len(control.objects) > 1:
+            names = ", ".join(repr(tag.name) for tag in control.objects)
+            raise UnservedError(f"toName names several pictures ({names}), expected one")
+        if not control.labels:
+            raise UnservedError("it has no labels")
+        (tag,) = control.objects
+        if "valueList" in tag.attributes:
+            raise UnservedError(f"valueList: {tag.name!r} shows several pictures; boxes are found in one")
+        return cls(control.name, tag.name, tag, drawn_by, shape, control.labels)
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The tag of the labels, and the bare shape beside it."""
+        return (self.from_name,) if self.drawn_by == self.from_name else (self.from_name, self.drawn_by)
+
+    def model_input(self, data: TaskData) -> BoxesInput:
+        """Ask for boxes around what each label names."""
+        pictures = contents(self.tag, data)
+        if len(pictures) != 1:
+            raise UnreadableError(
+                f"{self.tag.data_key!r} has {len(pictures)} pictures; boxes are found in tasks with one",
+                is_permanent=True,
+            )
+        return BoxesInput(contents=pictures, labels=tuple(label.texts for label in self.labels))
+
+    def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
+        """Ask for the others like the boxes that the annotator has drawn or accepted; see `Problem.prompted`."""
+        drawn = [region for region in context if region.get("from_name") in self.claims]
+        if not drawn or not isinstance(question, BoxesInput):
+            return None
+        try:
+            examples = self.target(drawn, {}).boxes
+        except MissingTargetError as error:
+            raise UnreadableError(f"no box can be taken as an example: {error}", is_permanent=True) from error
+        return question.model_copy(update={"examples": examples}) if examples else None
+
+    def prediction(self, output: Boxes, data: TaskData) -> Prediction:
+        """Predict the boxes above the threshold. The score is their mean probability.
+
+        If there is none, it is the probability that the likeliest box is not there.
+        """
+        found = [box for box in output.boxes if box.probability >= output.threshold]
+        if not found:
+            return Prediction([], 1 - max((box.probability for box in output.boxes), default=0.0))
+        regions = [region for index, box in enumerate(found) for region in self._regions(index, box, output)]
+        return Prediction(regions, sum(box.probability for box in found) / len(found))
+
+    def target(self, result: list[Region], data: TaskData) -> BoxTarget:
+        """Return the upright boxes of the annotation with their labels; none if the picture shows none."""
+        all_regions = regions_of(result)
+        places = {
+            region["id"]: region
+            for region in all_regions
+            if region.get("from_name") == self.drawn_by and isinstance(region.get("id"), str)
+        }
+        boxes, size = set(), None
+        key = "labels" if self.drawn_by != self.from_name else self.shape
+        for region in all_regions:
+            if region.get("from_name") != self.from_name:
+                continue
+            labels = self._label_indices(region, key)
+            has_place = {"x", "points"} & region["value"].keys()
+            place = region if has_place else places.get(str(region.get("id")), region)
+            corners = corners_of(place)
+            boxes |= {(corners, label) for label in labels}
+            size = size or _size(place)
+        return BoxTarget(tuple(sorted(boxes)), size)
+
+    def perfect_output(self, target: BoxTarget) -> Boxes:
+        """Return the right boxes, each with probability 1."""
+        width, height = target.size or (1, 1)
+        boxes = tuple(Box(corners=corners, label=label) for corners, label in target.boxes)
+        return Boxes(boxes=boxes, width=width, height=height)
+
+    def metrics(self, targets: Sequence[BoxTarget], outputs: Sequence[Any]) -> Metrics:
+        """Compute the metrics of `lorabel.evaluation.box_metrics`."""
+        return box_metrics(targets, outputs, [label.value for label in self.labels])
+
+    def aggregate(self, targets: Sequence[BoxTarget]) -> BoxTarget:
+        """Keep the boxes that more than half of the annotators drew; the newest decides on exactly half.
+
+        Boxes of two annotators are the same if their IoU is at least 0.5. Each corner is the median of theirs. The
+        label is the one that most gave; of equally many, that of the newest.
+        """
+        if len(targets) == 1:
+            return targets[0]
+        kept = set()
+        for votes in _clusters(targets):
+            is_newest = len(targets) - 1 in votes
+            if len(votes) * 2 > len(targets) or (len(votes) * 2 == len(targets) and is_newest):
+                kept.add(_agreed(votes))
+        size = next((target.size for target in reversed(targets) if target.size), None)
+        return BoxTarget(tuple(sorted(kept)), size)
+
+    def class_of(self, target: BoxTarget) -> tuple[int, ...]:
+        """Return the labels that occur in the picture."""
+        return tuple(sorted({label for _, label in target.boxes}))
+
+    def label_names(self, target: BoxTarget) -> frozenset[str]:
+        """Return the labels that occur in the picture."""
+        return frozenset(self.labels[label].value for _, label in target.boxes)
+
+    def distributions(self, output: Boxes) -> Sequence[Sequence[float]]:
+        """Return for each box the probabilities that it is wrong and that it is right."""
+        return [(1 - box.probability, box.probability) for box in output.boxes]
+
+    def cases(self, output: Boxes, target: BoxTarget) -> Sequence[Case]:
+        """Return for each box that is shown whether it is right: whether it meets a true box of its own."""
+        boxes = zip(output.boxes, self.distributions(output), right_boxes(target, output), strict=True)
+        return [
+            Case(tuple(distribution), int(is_right))
+            for box, distribution, is_right in boxes
+            if box.probability >= output.threshold
+        ]
+
+    def calibrated(self, output: Boxes, temperature: float) -> Boxes:
+        """Apply the temperature to each box, and to the threshold: the same boxes are shown."""
+        boxes = tuple(
+            box.model_copy(update={"probability": _tempered(box.probability, temperature)}) for box in output.boxes
+        )
+        threshold = _tempered(output.threshold, temperature) if output.threshold > 0 else 0.0
+        return output.model_copy(update={"boxes": boxes, "threshold": threshold})
+
+    @property
+    def has_threshold(self) -> bool:
+        """Return True: boxes have scores, and unlikely ones are not shown."""
+        return True
+
+    def with_threshold(self, output: Boxes, threshold: float) -> Boxes:
+        """Return the output with another threshold."""
+        return output.model_copy(update={"threshold": threshold})
+
+    def _regions(self, index: int, box: Box, output: Boxes) -> Iterator[Region]:
+        """The region of a box; of a group, the shape's and the label's, which share an id."""
+        size, label = (output.width, output.height), self.labels[box.label].value
+        build = ellipse_region if self.shape.startswith("ellipse") else image_region
+        if self.drawn_by == self.from_name:
+            region = build(self.from_name, self.to_name, self.shape, box.corners, size, {self.shape: [label]})
+            yield {**region, "score": box.probability}
+            return
+        same = {"id": f"{self.from_name}-{index}", "score": box.probability}
+        yield {**build(self.drawn_by, self.to_name, self.shape, box.corners, size, {}), **same}
+        yield {**build(self.from_name, self.to_name, "labels", box.corners, size, {"labels": [label]}), **same}
+
+    def _label_indices(self, region: Region, key: str) -> list[int]:
+        value = region.get("value")
+        if not isinstance(value, dict):
+            raise MissingTargetError(f"{self.from_name!r} has the value {shown(value)}, expected an object")
+        names = list_in(value, key, self.from_name)
+        if not names:
+            raise MissingTargetError(f"a box of {self.from_name!r} has no label")
+        indices = [find_label(self.labels, name) if isinstance(name, str) else None for name in names]
+        if None in indices:
+            raise MissingTargetError(
+                f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"
+            )
+        return [index for index in indices if index is not None]
+
+
+def _tempered(probability: float, temperature: float) -> float:
+    return tempered((1 - probability, probability), temperature)[1]
+
+
+def _size(region: Region) -> tuple[int, int] | None:
+    """Width and height of the picture as the editor wrote them; None if they are missing or odd."""
+    width, height = region.get("original_width"), region.get("original_height")
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return int(width), int(height)
+    return None
+
+
+_Votes = dict[int, tuple[Corners, int]]
+"""Annotator -> the box that stands at a place, and its label."""
+
+
+def _clusters(targets: Sequence[BoxTarget]) -> list[_Votes]:
+    """The places at which annotators drew boxes; a box belongs to the place of the first box that it matches."""
+    clusters: list[_Votes] = []
+    for annotator in reversed(range(len(targets))):
+        boxes = targets[annotator].boxes
+        seeds = [next(iter(votes.values()))[0] for votes in clusters]
+        pairs = match_boxes([corners for corners, _ in boxes], seeds)
+        for box, cluster in pairs:
+            clusters[cluster][annotator] = boxes[box]
+        matched = {box for box, _ in pairs}
+        clusters += [{annotator: box} for index, box in enumerate(boxes) if index not in matched]
+    return clusters
+
+
+def _agreed(votes: _Votes) -> tuple[Corners, int]:
+    corners = [box for box, _ in votes.values()]
+    left, top, right, bottom = (float(median(side)) for side in zip(*corners, strict=True))
+    counts = Counter(label for _, label in votes.values())
+    newest_first = [votes[annotator][1] for annotator in sorted(votes, reverse=True)]
+    return (left, top, right, bottom), max(newest_first, key=lambda label: counts[label])

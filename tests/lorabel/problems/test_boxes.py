@@ -1,0 +1,171 @@
+from typing import Any
+
+import pytest
+
+from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.labeling.image_regions import image_region
+from lorabel.problems.binding import bind
+from lorabel.problems.boxes import LabelledBoxes
+from lorabel.space_contracts import Box, Boxes, BoxesInput, BoxTarget, Corners
+
+IMAGE = '<Image name="image" value="$image"/>'
+LABELS = '<Label value="car"/><Label value="bus" alias="b"/>'
+RECTANGLES = f'<View>{IMAGE}<RectangleLabels name="box" toName="image">{LABELS}</RectangleLabels></View>'
+GROUP = (
+    f'<View>{IMAGE}<Rectangle name="box" toName="image"/>'
+    f'<Labels name="label" toName="image">{LABELS}</Labels></View>'
+)
+DATA = {"image": "https://example.org/street.jpg"}
+SIZE = (200, 100)
+LEFT: Corners = (0.1, 0.1, 0.4, 0.4)
+RIGHT: Corners = (0.6, 0.1, 0.9, 0.4)
+
+
+def binding_of(label_config: str) -> LabelledBoxes:
+    (binding,) = bind(label_config).bindings
+    assert isinstance(binding, LabelledBoxes)
+    return binding
+
+
+def drawn(corners: Corners, *labels: str, **value: Any) -> dict[str, Any]:
+    region = image_region("box", "image", "rectanglelabels", corners, SIZE, {"rectanglelabels": list(labels)})
+    return {**region, "value": {**region["value"], **value}}
+
+
+def test_a_turned_rectangle_teaches_the_upright_box_around_it() -> None:
+    """Label Studio turns a rectangle around its corner (x, y), in pixels of the picture."""
+    region = drawn((0.5, 0.2, 0.7, 0.5), "car", rotation=90)
+    target = binding_of(RECTANGLES).target([region], DATA)
+    # 40 x 30 pixels, turned by a quarter: 30 to the left of x = 100, and 40 down from y = 20.
+    ((corners, label),) = target.boxes
+    assert corners == pytest.approx((0.35, 0.2, 0.5, 0.6)) and label == 0
+    assert target.size == SIZE
+
+
+def test_boxes_at_the_border_of_one_pixel_and_of_the_whole_picture_are_targets() -> None:
+    pixel: Corners = (0.995, 0.99, 1.0, 1.0)
+    regions = [drawn((0.0, 0.0, 1.0, 1.0), "b"), drawn(pixel, "car"), drawn((-0.2, 0.5, 0.1, 1.3), "car")]
+    target = binding_of(RECTANGLES).target(regions, DATA)
+    assert [label for _, label in target.boxes] == [1, 0, 0]
+    for (corners, _), expected in zip(target.boxes, ((0, 0, 1, 1), (0, 0.5, 0.1, 1), pixel), strict=True):
+        assert corners == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("region", "reason"),
+    [
+        (drawn((0.2, 0.2, 0.2, 0.5), "car"), "no area"),
+        (drawn((1.2, 0.2, 1.5, 0.5), "car"), "no area within the picture"),
+        (drawn(LEFT), "has no label"),
+        (drawn(LEFT, "tram"), "no longer has"),
+    ],
+)
+def test_a_box_that_says_nothing_is_refused_with_the_reason(region: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MissingTargetError, match=reason):
+        binding_of(RECTANGLES).target([region], DATA)
+
+
+def test_a_picture_without_boxes_teaches_that_nothing_is_there() -> None:
+    assert binding_of(RECTANGLES).target([], DATA) == BoxTarget(())
+
+
+def test_several_pictures_in_a_task_are_refused_for_good() -> None:
+    with pytest.raises(UnreadableError, match="2 pictures") as caught:
+        binding_of(RECTANGLES).model_input({"image": ["https://example.org/1.jpg", "https://example.org/2.jpg"]})
+    assert caught.value.is_permanent
+
+
+def test_a_list_of_pictures_is_left_to_people_with_the_reason() -> None:
+    bound = bind(RECTANGLES.replace('value="$image"', 'valueList="$images"'))
+    assert bound.bindings == () and "several pictures" in bound.unclaimed[0].reason
+
+
+def test_a_box_of_the_group_has_a_region_of_each_tag_with_one_id_and_place() -> None:
+    binding = binding_of(GROUP)
+    assert binding.claims == ("label", "box")
+    found = Boxes(boxes=(Box(corners=LEFT, label=1, probability=0.7),), width=SIZE[0], height=SIZE[1])
+    shape, label = binding.prediction(found, DATA).regions
+    assert (shape["from_name"], shape["type"]) == ("box", "rectangle")
+    assert (label["from_name"], label["type"], label["value"]["labels"]) == ("label", "labels", ["b"])
+    assert shape["id"] == label["id"] and shape["score"] == label["score"] == 0.7
+    assert shape["value"].items() <= label["value"].items()
+    assert shape["value"]["x"] == pytest.approx(10) and shape["value"]["width"] == pytest.approx(30)
+
+
+def test_the_place_of_a_labels_region_without_one_is_that_of_its_rectangle() -> None:
+    shape = {**image_region("box", "image", "rectangle", LEFT, SIZE, {}), "id": "a"}
+    label = {"from_name": "label", "to_name": "image", "type": "labels", "id": "a", "value": {"labels": ["car"]}}
+    ((corners, index),) = binding_of(GROUP).target([label, shape], DATA).boxes
+    assert corners == pytest.approx(LEFT) and index == 0
+
+
+def test_boxes_below_the_threshold_are_not_shown_and_the_score_says_how_sure_the_picture_is() -> None:
+    binding = binding_of(RECTANGLES)
+    boxes = (Box(corners=LEFT, label=0, probability=0.8), Box(corners=RIGHT, label=1, probability=0.3))
+    found = Boxes(boxes=boxes, width=SIZE[0], height=SIZE[1], threshold=0.5)
+    prediction = binding.prediction(found, DATA)
+    assert [region["value"]["rectanglelabels"] for region in prediction.regions] == [["car"]]
+    assert (prediction.regions[0]["original_width"], prediction.regions[0]["original_height"]) == SIZE
+    assert prediction.score == 0.8
+    nothing = binding.prediction(found.model_copy(update={"threshold": 0.9}), DATA)
+    assert (nothing.regions, nothing.score) == ([], pytest.approx(0.2))
+
+
+def test_calibration_changes_scores_and_shows_the_same_boxes() -> None:
+    binding = binding_of(RECTANGLES)
+    boxes = (Box(corners=LEFT, label=0, probability=0.9), Box(corners=RIGHT, label=1, probability=0.3))
+    found = Boxes(boxes=boxes, width=SIZE[0], height=SIZE[1], threshold=0.3)
+    milder = binding.calibrated(found, 2.0)
+    assert [box.probability for box in milder.boxes] == pytest.approx([0.75, 0.3956], abs=1e-3)
+    before, after = (binding.prediction(output, DATA).regions for output in (found, milder))
+    assert [region["value"] for region in after] == [region["value"] for region in before]
+    assert [region["score"] for region in after] == [box.probability for box in milder.boxes]
+
+
+def test_the_cases_for_calibration_are_the_shown_boxes_matched_with_true_ones() -> None:
+    boxes = tuple(
+        Box(corners=corners, label=label, probability=probability)
+        for corners, label, probability in ((LEFT, 0, 0.9), (LEFT, 0, 0.8), (RIGHT, 0, 0.7), (RIGHT, 1, 0.1))
+    )
+    found = Boxes(boxes=boxes, width=1, height=1, threshold=0.2)
+    cases = binding_of(RECTANGLES).cases(found, BoxTarget(((LEFT, 0), (RIGHT, 1))))
+    assert [(case.distribution[1], case.true_index) for case in cases] == [(0.9, 1), (0.8, 0), (0.7, 0)]
+
+
+def shifted(corners: Corners, shift: float) -> Corners:
+    left, top, right, bottom = corners
+    return left + shift, top, right + shift, bottom
+
+
+def test_annotators_agree_on_boxes_that_overlap_and_the_majority_decides() -> None:
+    targets = [
+        BoxTarget(((shifted(LEFT, 0.01), 0), (RIGHT, 0)), SIZE),
+        BoxTarget(((LEFT, 1), ((0.1, 0.6, 0.2, 0.8), 1)), SIZE),
+        BoxTarget(((shifted(LEFT, 0.03), 0),), SIZE),
+    ]
+    ((corners, label),) = binding_of(RECTANGLES).aggregate(targets).boxes
+    assert corners == pytest.approx(shifted(LEFT, 0.01)) and label == 0
+
+
+def test_of_two_annotators_the_newest_decides() -> None:
+    older, newest = BoxTarget(((LEFT, 0), (RIGHT, 0))), BoxTarget(((LEFT, 1),))
+    assert binding_of(RECTANGLES).aggregate([older, newest]) == newest
+    assert binding_of(RECTANGLES).aggregate([newest, older]) == older
+
+
+def test_boxes_that_other_tags_ask_about_leave_the_boxes_served() -> None:
+    per_region = '<Choices name="c" toName="image" perRegion="true"><Choice value="x"/></Choices></View>'
+    bound = bind(RECTANGLES.replace("</View>", per_region))
+    assert [type(binding) for binding in bound.bindings] == [LabelledBoxes]
+    assert [unclaimed.control.name for unclaimed in bound.unclaimed] == ["c"]
+
+
+def test_boxes_of_a_smart_tool_ask_for_the_others_like_them() -> None:
+    binding = binding_of(RECTANGLES)
+    question = binding.model_input(DATA)
+    asked = binding.prompted(question, [drawn(LEFT, "b"), drawn(RIGHT, "b")])
+    assert isinstance(asked, BoxesInput) and asked.labels == question.labels
+    assert [(pytest.approx(corners), label) for corners, label in asked.examples] == [(LEFT, 1), (RIGHT, 1)]
+    assert binding.prompted(question, [{**drawn(LEFT, "b"), "from_name": "another"}]) is None
+    with pytest.raises(UnreadableError, match="no area"):
+        binding.prompted(question, [drawn((0.2, 0.2, 0.2, 0.5), "car")])

@@ -1,0 +1,57 @@
+"""LoRA on the tiny detector learns a label that words cannot say, from drawn scenes with boxes."""
+
+import pytest
+import torch
+
+from lorabel.contracts import MediaRef
+from lorabel.demo import DETECTOR_FOLDER
+from lorabel.demo.evaluate_detector import png
+from lorabel.demo.scenes import Scene
+from lorabel.evaluation.metrics import Metrics
+from lorabel.families.detector import Detector
+from lorabel.problems.binding import bind
+from lorabel.settings import Settings
+from tests.e2e.courses.boxes import COURSE, GRADE, SQUARE, boxes_of, scenes
+from workers import evaluate, lora
+from workers.examples import PreparedExample, TrainingExample
+
+ANNOTATED, UNSEEN = 40, 30
+(BINDING,) = bind(COURSE.label_config).bindings
+
+
+def prepared(family: Detector, scene: Scene, number: int) -> PreparedExample:
+    data = {"image": "https://example.org/scene.png"}
+    question, target = BINDING.model_input(data), BINDING.target(boxes_of(scene), data)
+
+    def fetch(_: MediaRef) -> bytes:
+        return png(scene)
+
+    example = TrainingExample((number,), number, question, target, BINDING.class_of(target), True)
+    return PreparedExample(example, family.prepare(question, fetch))
+
+
+def score(family: Detector, examples: list[PreparedExample]) -> Metrics:
+    return evaluate.compute_metrics(BINDING, examples, evaluate.predict(family, examples, 16))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("towers", ["text", pytest.param("both", marks=pytest.mark.long)])
+def test_a_label_that_words_cannot_say_is_learned_from_its_boxes(towers: str) -> None:
+    settings = Settings(lora_towers=towers)
+    family = Detector.load(f"local-dir:{DETECTOR_FOLDER}", torch.device("cpu"), torch.float32, settings)
+    drawn = scenes(ANNOTATED + UNSEEN, seed=77)
+    examples = [prepared(family, scene, number) for number, scene in enumerate(drawn)]
+    train, unseen = examples[:ANNOTATED], examples[ANNOTATED:]
+    before = score(family, unseen)
+    recipe = lora.Recipe.from_settings(settings, "float32")
+    with lora.adapted(family, train[0].training_example.question, None, recipe) as model:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        precomputed = lora.precompute(family, model, train, generator)
+        lora.fine_tune(family, model, precomputed, recipe, lambda _: None)
+        after = score(family, unseen)
+    figures = [
+        metrics.values["per_class"][label]["ap_50"] for label in (GRADE, SQUARE) for metrics in (before, after)
+    ]
+    assert figures[0] < 0.2 and figures[1] > 0.4, f"{GRADE}: AP@50 {figures[0]:.2f} -> {figures[1]:.2f}"
+    assert figures[3] > figures[2] - 0.1, f"{SQUARE}: AP@50 {figures[2]:.2f} -> {figures[3]:.2f}"
+    assert after.values["map_50"] > before.values["map_50"]
