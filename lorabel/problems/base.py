@@ -136,6 +136,28 @@ class Problem(ABC):
         better than a wrong answer.
         """
 
+    def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
+        """Return the question that a smart tool asks; None if the context comes from no smart tool of this binding.
+
+        By default there is none: a smart tool then gets what any request for a prediction gets.
+
+        Args:
+            question: of `model_input` about the task.
+            context: `params.context.result` of Label Studio: what the annotator has drawn and not yet accepted,
+                with the newest region last. All are of one control tag and one label.
+
+        Raises:
+            UnreadableError: the context cannot be answered.
+        """
+        return None
+
+    def asked_for(self, question: Input, target: Any) -> Input:
+        """Return the question as a person would ask it who wants the target; by default it is the same.
+
+        Training and evaluation use this, since an annotation keeps no clicks.
+        """
+        return question
+
     @property
     def claims(self) -> tuple[str, ...]:
         """Names of the control tags that the binding serves: `from_name`, then those of its group, if it has one.
