@@ -116,6 +116,15 @@ class Settings(BaseSettings):
     features_memory_mb: int = Field(
         256, ge=0, description="Memory for computed features of inputs and of labels, in MB."
     )
+    embeddings_memory_mb: int = Field(
+        512,
+        ge=0,
+        description="Memory for the embeddings of pictures that clicks are answered from, in MB; SAM 2 needs 8 to "
+        "17 for a picture.",
+    )
+    polygon_tolerance_px: float = Field(
+        1.0, ge=0, description="How far a polygon may be from the outline of its mask, in pixels."
+    )
     pixels_memory_mb: int = Field(256, ge=0, description="Memory for decoded inputs, in MB.")
     ray_address: str | None = Field(
         None, description="Ray cluster for `python -m model_server.ray_serve`; default: a new one on this machine."

@@ -1,5 +1,6 @@
 """How well predicted masks fit the right ones."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ def boundary_f(right: BitMask, predicted: BitMask) -> float:
     right_edge, predicted_edge = _edge(right), _edge(predicted)
     if not right_edge.any() or not predicted_edge.any():
         return float(right_edge.any() == predicted_edge.any())
-    near_px = np.ceil(EDGE_TOLERANCE * np.hypot(*right.shape))
+    near_px = math.ceil(EDGE_TOLERANCE * math.hypot(*right.shape))
     precision = float((distance_transform_edt(~right_edge)[predicted_edge] <= near_px).mean())
     recall = float((distance_transform_edt(~predicted_edge)[right_edge] <= near_px).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -183,7 +183,7 @@ def _rings(mask: BitMask) -> Iterator[list[tuple[int, int]]]:
     Only their corners are given. Pixels that touch at a corner only belong to different parts.
     """
     inside = np.pad(mask, 1)
-    # The edges of pixels by direction: right, down, left, up. Each begins at a corner (y, x) of the padded picture.
+    # The edges of pixels by direction: right, down, left, up, and where each begins beside its pixel, as (y, x).
     neighbours = (inside[:-2, 1:-1], inside[1:-1, 2:], inside[2:, 1:-1], inside[1:-1, :-2])
     starts_at = ((0, 0), (0, 1), (1, 1), (1, 0))
     directions: dict[tuple[int, int], list[int]] = {}
@@ -238,7 +238,8 @@ def _simplified(ring: NDArray[np.float64], tolerance_px: float) -> NDArray[np.fl
             middle = first + 1 + farthest
             is_kept[middle] = True
             pieces += [(first, middle), (middle, last)]
-    return ring[is_kept[:-1]]
+    corners: NDArray[np.float64] = ring[is_kept[:-1]]
+    return corners
 
 
 def _distances(

@@ -29,12 +29,14 @@ class Sample:
         data: a task's `data`.
         result: an annotation's result for this task.
         opposite: another valid result for the same task, with another target.
+        context: what a smart tool sends to ask for the result; None if there is none, and the task alone asks.
     """
 
     label_config: str
     data: TaskData
     result: list[Region]
     opposite: list[Region]
+    context: list[Region] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Problem(ABC):
         """
 
     def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
-        """Return the question that a smart tool asks; None if the context comes from no smart tool of this binding.
+        """Return the question that a smart tool asks; None if the context is of no smart tool of this binding.
 
         By default there is none: a smart tool then gets what any request for a prediction gets.
 

@@ -44,6 +44,11 @@ def _sample_mask(runs: Runs) -> Region:
     return picture_region("mask", "image", "brushlabels", (10, 10), value)
 
 
+def _sample_click(x_percent: float, y_percent: float) -> Region:
+    value = {"x": x_percent, "y": y_percent, "width": 0.2, "keypointlabels": ["Car"]}
+    return {**picture_region("click", "image", "keypointlabels", (10, 10), value), "is_positive": True}
+
+
 @dataclass(frozen=True)
 class InteractiveSegmentation(Problem):
     """Interactive segmentation: what an annotator clicks on gets a mask.
@@ -65,10 +70,12 @@ class InteractiveSegmentation(Problem):
         Sample(
             label_config='<View><Image name="image" value="$image"/>'
             '<BrushLabels name="mask" toName="image"><Label value="Car"/></BrushLabels>'
-            '<KeyPointLabels name="click" toName="image" smart="true"><Label value="Car"/></KeyPointLabels></View>',
+            '<KeyPointLabels name="click" toName="image" smart="true"><Label value="Car"/></KeyPointLabels>'
+            "</View>",
             data={"image": "/data/upload/1/street.png"},
             result=[_sample_mask(SQUARE)],
             opposite=[_sample_mask(CORNER)],
+            context=[_sample_click(45, 45)],
         ),
     )
 
@@ -78,7 +85,7 @@ class InteractiveSegmentation(Problem):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
-        """Bind the first smart tool on a picture that has a control tag for masks beside it; see `Problem.match`."""
+        """Bind the first smart tool on a picture that has a control tag for masks too; see `Problem.match`."""
         if control.tag not in PROMPT_TAGS or [tag.tag for tag in control.objects] != ["Image"]:
             return None
         tags = [control, *control.siblings]
@@ -197,7 +204,7 @@ class InteractiveSegmentation(Problem):
         if len(mask.runs) < 2:
             return None
         size, kind = (output.width, output.height), self.answer.tag.lower()
-        labels = {kind: [self.answer.labels[mask.label].value]}
+        labels: dict[str, Any] = {kind: [self.answer.labels[mask.label].value]}
         pixels = bit_masks.mask_of(mask.runs, *size)
         if self.answer.tag == "BrushLabels":
             value = {"format": "rle", "rle": bit_masks.encode(mask.runs), **labels}
@@ -246,7 +253,9 @@ def _point(region: Region) -> Point:
 
 
 def _size(region: Region) -> tuple[int, int]:
-    size = region.get("original_width"), region.get("original_height")
-    if not all(type(side) is int and side > 0 for side in size) or size[0] * size[1] > bit_masks.MOST_PIXELS:  # type: ignore[operator]
-        raise MissingTargetError(f"the picture's size is {shown(size)}, expected whole numbers of pixels")
-    return size  # type: ignore[return-value]
+    width, height = region.get("original_width"), region.get("original_height")
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        raise MissingTargetError(f"the picture's size is {shown((width, height))}, expected whole numbers")
+    if width * height > bit_masks.MOST_PIXELS:
+        raise MissingTargetError(f"the picture has {width} x {height} pixels, more than {bit_masks.MOST_PIXELS}")
+    return int(width), int(height)

@@ -1,4 +1,4 @@
-"""Clicks and boxes of smart tools: the contexts that the real editor sent, in tests/data/recordings/image-smart."""
+"""Clicks and boxes of smart tools. The real editor sent the contexts, in tests/data/recordings/image-smart."""
 
 import json
 from pathlib import Path
