@@ -4,3 +4,5 @@ from pathlib import Path
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 """Loaded by open_clip as `local-dir:<MODEL_FOLDER>`."""
+SEGMENTER_FOLDER = Path(__file__).parent / "segmenter"
+"""Loaded by transformers as `local-dir:<SEGMENTER_FOLDER>`."""

@@ -32,7 +32,7 @@ from lorabel.labeling.bit_masks import mask_of, runs_of
 from lorabel.mask_contracts import Mask, Masks, MasksInput, MasksTarget, Prompt, Runs
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
-from lorabel.media.image import decoded_image, picture_size
+from lorabel.media.image import decoded_image, shown_size
 from lorabel.settings import Settings
 
 DECODER = "mask_decoder."
@@ -150,7 +150,7 @@ class Segmenter(Family):
         assert content.media is not None
         file = fetch(content.media)
         settings, side = self.settings, self.side_px
-        width, height = picture_size(file, settings.media_max_megapixels)
+        width, height = shown_size(file)
         memory = decode_memory(settings.media_decode_mb)
         with decoded_image(file, settings.media_max_megapixels, DRAFT_SCALE * side, memory) as image:
             pixels = pil_to_tensor(image.resize((side, side), Resampling.BILINEAR))

@@ -129,23 +129,46 @@ class LabelStudio:
                 backend.state or "",
                 plain_text(backend.error_message or ""),
                 backend.basic_auth_user or None,
+                bool(backend.is_interactive),
             )
             for backend in backends
         ]
 
-    def add_backend(self, project_id: LabelStudioId, url: str, title: str, auth: tuple[str, str] | None) -> None:
+    def add_backend(
+        self,
+        project_id: LabelStudioId,
+        url: str,
+        title: str,
+        auth: tuple[str, str] | None,
+        *,
+        is_interactive: bool = False,
+    ) -> None:
         """Connect an ML backend. Label Studio calls its /health and /setup, and adds a webhook to `<url>/webhook`.
 
         Args:
             auth: user name and password for basic authentication; None for none.
+            is_interactive: whether smart tools ask it.
         """
+        columns = {"is_interactive": is_interactive, **_auth_columns(auth)}
         with self._raising_our_errors():
-            self._sdk.ml.create(project=project_id, url=url, title=title, **_auth_columns(auth))
+            self._sdk.ml.create(project=project_id, url=url, title=title, **columns)
 
-    def update_backend(self, backend: Backend, project_id: LabelStudioId, auth: tuple[str, str] | None) -> None:
-        """Change the login of an ML backend. Label Studio answers 500 if the request lacks `url` or `project`."""
+    def update_backend(
+        self,
+        backend: Backend,
+        project_id: LabelStudioId,
+        auth: tuple[str, str] | None,
+        *,
+        is_interactive: bool | None = None,
+    ) -> None:
+        """Change the login of an ML backend. Label Studio answers 500 if the request lacks `url` or `project`.
+
+        Args:
+            is_interactive: whether smart tools ask it; None leaves this as it is.
+        """
+        columns = _auth_columns(auth) | ({} if is_interactive is None else {"is_interactive": is_interactive})
         with self._raising_our_errors():
-            self._sdk.ml.update(backend.id, project=project_id, url=backend.url, **_auth_columns(auth))
+            self._sdk.ml.update(backend.id, project=project_id, url=backend.url, **columns)
 
     def delete_backend(self, backend_id: int) -> None:
         """Disconnect an ML backend."""

@@ -100,6 +100,7 @@ class Backend:
     Attributes:
         state: Label Studio's code: CO connected, DI disconnected, ER error, ...
         auth_user: user name for basic authentication, if there is one.
+        is_interactive: whether the editor has an Auto-Annotation switch, and smart tools ask the backend.
     """
 
     id: int
@@ -108,6 +109,7 @@ class Backend:
     state: str
     error: str
     auth_user: str | None
+    is_interactive: bool
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,6 @@ def image_region(
     """
     left, top, right, bottom = corners
     place = {"x": left * 100, "y": top * 100, "width": (right - left) * 100, "height": (bottom - top) * 100}
-    return picture_region(from_name, to_name, kind, size, {**place, "rotation": 0, **value})
-
-
-def picture_region(
-    from_name: str, to_name: str, kind: str, size: tuple[int, int], value: Mapping[str, Any]
-) -> Region:
-    """A region of any kind on a picture.
-
-    Args:
-        kind: the type of the region: `brushlabels`, `polygonlabels`, ...
-        size: width and height of the picture as people see it, in pixels.
-        value: its place, and what the region says.
-    """
     return {
         "from_name": from_name,
         "to_name": to_name,
@@ -48,7 +35,7 @@ def picture_region(
         "original_width": size[0],
         "original_height": size[1],
         "image_rotation": 0,
-        "value": dict(value),
+        "value": {**place, "rotation": 0, **value},
     }
 
 

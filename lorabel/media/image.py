@@ -34,15 +34,8 @@ UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
         8: Image.Transpose.ROTATE_90,
     }
 )
-# Turns after which width is height.
-SIDEWAYS = frozenset(
-    {
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.ROTATE_270,
-        Image.Transpose.TRANSVERSE,
-        Image.Transpose.ROTATE_90,
-    }
-)
+# Orientations that exchange width and height.
+ON_ITS_SIDE = frozenset({5, 6, 7, 8})
 # What Pillow raises for broken files.
 BROKEN = (
     OSError,
@@ -103,6 +96,27 @@ def decode_image(data: bytes, most_megapixels: int, enough_px: int | None = None
         ) from error
 
 
+def shown_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels of a picture as people see it, that is, after its EXIF orientation.
+
+    Only the file's header is read.
+
+    Raises:
+        UnreadableError: for good; the file is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
+            width, height = image.size
+            is_on_its_side = image.getexif().get(ORIENTATION, 1) in ON_ITS_SIDE
+    except BROKEN as error:
+        raise UnreadableError(
+            f"file of {len(data)} bytes is no readable picture: {type(error).__name__}", is_permanent=True
+        ) from error
+    return (height, width) if is_on_its_side else (width, height)
+
+
 @contextmanager
 def decoded_image(
     data: bytes, most_megapixels: int, enough_px: int, memory: DecodeMemory
@@ -133,26 +147,6 @@ def decoded_bytes(data: bytes, most_megapixels: int, enough_px: int) -> int:
             return _estimate(image, enough_px)
     except BROKEN:
         return 0  # `decode_image` says what is wrong
-
-
-def picture_size(data: bytes, most_megapixels: int) -> tuple[int, int]:
-    """Width and height of a picture as people see it, in pixels, from the file's header.
-
-    Raises:
-        UnreadableError: for good; the file is broken, has another format, or more than `most_megapixels`.
-    """
-    _check_pixels(_webp_pixels(data), most_megapixels)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
-            _check_pixels(image.width * image.height, most_megapixels)
-            turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except BROKEN as error:
-        raise UnreadableError(
-            f"file of {len(data)} bytes is no readable picture: {type(error).__name__}", is_permanent=True
-        ) from error
-    return (image.height, image.width) if turn in SIDEWAYS else (image.width, image.height)
 
 
 def _estimate(image: Image.Image, enough_px: int) -> int:

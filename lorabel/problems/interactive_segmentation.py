@@ -20,8 +20,9 @@ from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.mask_metrics import masks as mask_metrics
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling import bit_masks
-from lorabel.labeling.image_regions import corners_of, image_region, picture_region
+from lorabel.labeling.image_regions import corners_of, image_region
 from lorabel.labeling.label_config import ControlTag, ObjectTag, find_label
+from lorabel.labeling.mask_regions import mask_region
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
 from lorabel.mask_contracts import Mask, Masks, MasksInput, MasksTarget, Point, Prompt, Runs
@@ -41,12 +42,12 @@ SQUARE, CORNER = (22, *(5, 5) * 4, 5, 33), (0, 3, 7, 3, 7, 3, 77)
 
 def _sample_mask(runs: Runs) -> Region:
     value = {"format": "rle", "rle": bit_masks.encode(runs), "brushlabels": ["Car"]}
-    return picture_region("mask", "image", "brushlabels", (10, 10), value)
+    return mask_region("mask", "image", "brushlabels", (10, 10), value)
 
 
 def _sample_click(x_percent: float, y_percent: float) -> Region:
     value = {"x": x_percent, "y": y_percent, "width": 0.2, "keypointlabels": ["Car"]}
-    return {**picture_region("click", "image", "keypointlabels", (10, 10), value), "is_positive": True}
+    return {**mask_region("click", "image", "keypointlabels", (10, 10), value), "is_positive": True}
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class InteractiveSegmentation(Problem):
             return None
         tags = [control, *control.siblings]
         answers = [tag for kind in ANSWER_TAGS for tag in tags if tag.tag == kind]
-        if not answers or not _is_smart(control) or answers[0].name == control.name:
+        if not answers or not control.is_smart or answers[0].name == control.name:
             return None
         answer, (picture,) = answers[0], control.objects
         if not answer.labels:
@@ -101,7 +102,7 @@ class InteractiveSegmentation(Problem):
         prompts = [
             tag
             for tag in tags
-            if tag.tag in PROMPT_TAGS and _is_smart(tag) and (not is_box or tag.tag != answer.tag)
+            if tag.tag in PROMPT_TAGS and tag.is_smart and (not is_box or tag.tag != answer.tag)
         ]
         return cls(control.name, picture.name, tuple(prompts), answer, picture)
 
@@ -208,12 +209,12 @@ class InteractiveSegmentation(Problem):
         pixels = bit_masks.mask_of(mask.runs, *size)
         if self.answer.tag == "BrushLabels":
             value = {"format": "rle", "rle": bit_masks.encode(mask.runs), **labels}
-            return picture_region(self.answer.name, self.to_name, kind, size, value)
+            return mask_region(self.answer.name, self.to_name, kind, size, value)
         if self.answer.tag == "PolygonLabels":
             points = bit_masks.outline(pixels, output.tolerance_px)
             percent = [[100 * x / output.width, 100 * y / output.height] for x, y in points]
             value = {"points": percent, "closed": True, **labels}
-            return picture_region(self.answer.name, self.to_name, kind, size, value)
+            return mask_region(self.answer.name, self.to_name, kind, size, value)
         corners = bit_masks.box_of(pixels)
         return image_region(self.answer.name, self.to_name, kind, corners, size, labels)
 
@@ -230,10 +231,6 @@ class InteractiveSegmentation(Problem):
         corners = [(left * width, top * height), (right * width, top * height)]
         corners += [(right * width, bottom * height), (left * width, bottom * height)]
         return bit_masks.runs_of(bit_masks.fill_polygon(corners, width, height))
-
-
-def _is_smart(tag: ControlTag) -> bool:
-    return tag.attributes.get("smart", "false").lower() == "true"
 
 
 def _value(region: Region) -> dict[str, Any]:
