@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lorabel import problems as package
 from lorabel.discovery import discover
 from lorabel.families.loading import family_for
-from lorabel.labeling.label_config import ControlTag
+from lorabel.labeling.label_config import ControlTag, LabelConfig
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind
 from tests import label_studio_templates
@@ -146,8 +146,16 @@ def _family(sample: Sample) -> str:
 
 
 def _tags(sample: Sample) -> str:
-    (control,) = bind(sample.label_config).config.controls
-    return f"`{control.tag}` on {' + '.join(f'`{tag}`' for tag in _shown(control))}"
+    bound = bind(sample.label_config)
+    (binding,) = bound.bindings
+    control = next(control for control in bound.config.controls if control.name == binding.from_name)
+    return f"{_group(binding, bound.config)} on {' + '.join(f'`{tag}`' for tag in _shown(control))}"
+
+
+def _group(binding: Problem, config: LabelConfig) -> str:
+    """The control tags that a binding serves."""
+    tags = {control.name: control.tag for control in config.controls}
+    return " + ".join(f"`{tags[name]}`" for name in binding.claims)
 
 
 def _shown(control: ControlTag) -> list[str]:
@@ -173,8 +181,7 @@ def templates() -> str:
 
 def _template_row(template: Template) -> tuple[str, str, str]:
     bound = bind(template.config)
-    controls = {control.name: control.tag for control in bound.config.controls}
-    served = [f"`{controls[binding.from_name]}`: {type(binding).name}" for binding in bound.bindings]
+    served = [f"{_group(binding, bound.config)}: {type(binding).name}" for binding in bound.bindings]
     unserved = [f"`{tag.control.tag}`: {tag.reason}" for tag in bound.unclaimed]
     return f"{template.group}: {template.title}", _lines(served), _lines(unserved)
 

@@ -258,12 +258,8 @@ class _Connecting:
         is_login_wrong = backend.auth_user != user or (user and backend.state != CONNECTED)
         is_deaf = is_interactive and not backend.is_interactive
         if is_login_wrong or is_deaf:
-            self.label_studio.update_backend(
-                backend,
-                self.project_id,
-                self.settings.basic_auth,
-                is_interactive=True if is_deaf else None,
-            )
+            columns = {"is_interactive": True} if is_deaf else {}
+            self.label_studio.update_backend(backend, self.project_id, self.settings.basic_auth, **columns)
             backend, outcome = self._our_backends()[0], Outcome.CHANGED
             finding += ", its user and password are set anew" if is_login_wrong else ""
             finding += ", smart tools ask it from now on" if is_deaf else ""
@@ -285,12 +281,9 @@ class _Connecting:
         """
         finding = f"added at {self.backend_url}"
         try:
+            auth = self.settings.basic_auth
             self.label_studio.add_backend(
-                self.project_id,
-                self.backend_url,
-                self.title,
-                self.settings.basic_auth,
-                is_interactive=is_interactive,
+                self.project_id, self.backend_url, self.title, auth, is_interactive=is_interactive
             )
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:

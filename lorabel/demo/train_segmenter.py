@@ -21,7 +21,8 @@ from torch.nn import functional
 from transformers import Sam2Model
 
 from lorabel.demo.mask_scenes import MaskScene, mask_scenes
-from lorabel.families.segmenter import mask_losses, save_model, small_config, with_initial_weights
+from lorabel.families.segmentation.mask_logits import mask_losses
+from lorabel.families.segmentation.small_sam2 import save_model, small_config, with_initial_weights
 
 SEED = 0
 UNSEEN_SEED = 1
@@ -53,23 +54,32 @@ class Batch:
     masks: Tensor
 
 
-def train(minutes: float, out: Path) -> None:
-    """Train for some minutes, and write the model. Prints the mean IoU on unseen scenes."""
-    torch.manual_seed(SEED)
-    rng = np.random.default_rng(SEED)
+def train(minutes: float, out: Path, start_folder: Path | None = None, rate: float = RATE) -> None:
+    """Train for some minutes, and write the model. Prints the mean IoU on unseen scenes.
+
+    Args:
+        start_folder: the model to go on with; None for a new one.
+        rate: the highest learning rate. It falls along a cosine over the minutes.
+    """
+    seed = SEED if start_folder is None else SEED + 1
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     scenes = list(islice(mask_scenes(SEED, SIDE_PX), SCENES))
     unseen = list(islice(mask_scenes(UNSEEN_SEED, SIDE_PX), TESTED))
-    model = with_initial_weights(Sam2Model(small_config(SIDE_PX, WIDTHS, HIDDEN))).train()
+    if start_folder is None:
+        model = with_initial_weights(Sam2Model(small_config(SIDE_PX, WIDTHS, HIDDEN))).train()
+    else:
+        model = Sam2Model.from_pretrained(start_folder, dtype=torch.float32).train()
     average = {name: weight.clone() for name, weight in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     start, step = time.monotonic(), 0
     while (passed := (time.monotonic() - start) / 60 / minutes) < 1:
         step += 1
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, step / WARM_UP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * passed))
+            group["lr"] = rate * min(1.0, step / WARM_UP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * passed))
         loss = _loss(model, batch(scenes, rng))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)
         optimizer.step()
         _update(average, model, step)
@@ -114,7 +124,7 @@ def batch(scenes: Sequence[MaskScene], rng: np.random.Generator) -> Batch:
         things = np.resize(rng.permutation(len(all_masks)), PROMPTS)
         pixels.append(picture)
         masks.append(all_masks[things])
-        points.append([_points(all_masks, thing, layout, rng) for thing in things])
+        points.append([_points(all_masks, int(thing), layout, rng) for thing in things])
         boxes.append([_box(all_masks[thing], rng) for thing in things])
     prompts: dict[str, Tensor] = {}
     if layout != "box":
@@ -189,8 +199,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--start", type=Path, help="a model to go on with")
+    parser.add_argument("--rate", type=float, default=RATE)
     arguments = parser.parse_args()
-    train(arguments.minutes, arguments.out)
+    train(arguments.minutes, arguments.out, arguments.start, arguments.rate)
 
 
 if __name__ == "__main__":

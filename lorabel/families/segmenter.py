@@ -12,24 +12,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL.Image import Resampling
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from torchvision.transforms.functional import normalize, pil_to_tensor
-from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model
-from transformers.models.sam2.modeling_sam2 import Sam2Attention
+from transformers import Sam2ImageProcessor, Sam2Model
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import DigestOf, Family, Fetch
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.lora_layers import linear_layers
-from lorabel.labeling.bit_masks import mask_of, runs_of
-from lorabel.mask_contracts import Mask, Masks, MasksInput, MasksTarget, Prompt, Runs
+from lorabel.families.segmentation.mask_logits import at_size, mask_losses, runs_at_size
+from lorabel.families.segmentation.small_sam2 import save_model, small_config, with_initial_weights
+from lorabel.mask_contracts import Mask, Masks, MasksInput, MasksTarget, Prompt
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.image import decoded_image, shown_size
@@ -41,10 +38,6 @@ UNUSED_LAYERS = "mask_decoder.pred_obj_score_head."
 # JPEGs are decoded at a reduced scale, but at no less than this many times the model's resolution.
 DRAFT_SCALE = 2
 PICTURES_PER_BATCH = 8
-# Masks are brought to the size of the picture in strips of about as many pixels, to save memory.
-STRIP_PX = 4_000_000
-# See `with_initial_weights`.
-SHARPNESS = 2.4
 
 
 @dataclass(frozen=True)
@@ -215,7 +208,7 @@ class Segmenter(Family):
             for (index, place, prompt), row_logits, iou in zip(
                 group, logits.cpu().numpy(), ious.tolist(), strict=True
             ):
-                runs = _runs(row_logits, embedded[index].width, embedded[index].height)
+                runs = runs_at_size(row_logits, embedded[index].width, embedded[index].height)
                 found[index, place] = Mask(label=prompt.label, runs=runs, probability=min(max(iou, 0.0), 1.0))
         return [
             self._output(prepared, [found[index, place] for place in range(len(prepared.question.prompts))])
@@ -234,7 +227,7 @@ class Segmenter(Family):
         for group in _by_layout(prompts):
             rows = [index for index, _, _ in group]
             logits, ious = self._decode([embedded[row] for row in rows], [prompt for *_, prompt in group])
-            masks = [_at_size(targets[index].masks[place][0], targets[index], logits) for index, place, _ in group]
+            masks = [at_size(targets[index].masks[place][0], targets[index], logits) for index, place, _ in group]
             for row, loss in zip(rows, mask_losses(logits, ious, torch.stack(masks)), strict=True):
                 losses[row].append(loss)
         return torch.stack([torch.stack(each).mean() for each in losses])
@@ -302,143 +295,9 @@ class Segmenter(Family):
         return (torch.tensor(places, dtype=self.dtype, device=self.device) * self.side_px - 0.5)[:, None]
 
 
-def mask_losses(logits: Tensor, ious: Tensor, masks: Tensor) -> Tensor:
-    """Focal loss and Dice loss of masks, and the squared error of their expected IoUs.
-
-    Dice (https://arxiv.org/abs/1606.04797) counts small things as much as large ones; focal loss
-    (https://arxiv.org/abs/1708.02002) sharpens edges.
-
-    Args:
-        logits: (rows, height, width).
-        ious: (rows,): what the model expects.
-        masks: (rows, height, width): the right share of each pixel, in [0, 1].
-
-    Returns:
-        (rows,).
-    """
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    focal = (6 - 5 * torch.exp(-cross_entropy)) * cross_entropy
-    shares = logits.sigmoid()
-    common = (shares * masks).sum(dim=(1, 2))
-    dice = 1 - (2 * common + 1) / (shares.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) + 1)
-    predicted, right = logits.detach() > 0, masks > 0.5
-    union = (predicted | right).sum(dim=(1, 2)).clamp(min=1)
-    iou = (predicted & right).sum(dim=(1, 2)) / union
-    return focal.mean(dim=(1, 2)) + dice + 0.1 * (ious - iou) ** 2
-
-
-def small_config(side_px: int, widths: tuple[int, int, int, int], hidden: int) -> Sam2Config:
-    """Return the configuration of a small SAM 2, whose masks have half the resolution of its pictures.
-
-    Args:
-        side_px: a multiple of 32.
-        widths: of the four stages of the tower, divisible by 1, 2, 3 and 4. They must differ: transformers pools
-            the shortcut of a stage only if its width is new.
-        hidden: the width of the decoder; a multiple of 32.
-    """
-    sizes = [[side_px // stride] * 2 for stride in (2, 4, 8)]
-    backbone = {
-        "model_type": "sam2_hiera_det_model",
-        "hidden_size": widths[0],
-        "image_size": [side_px] * 2,
-        "patch_kernel_size": [5, 5],
-        "patch_stride": [2, 2],
-        "patch_padding": [2, 2],
-        "blocks_per_stage": [1, 1, 3, 1],
-        "embed_dim_per_stage": list(widths),
-        "num_attention_heads_per_stage": [1, 2, 3, 4],
-        "window_size_per_stage": [8, 4, 4, 3],
-        # Not the first block of a stage: pooling there divides by the size of the window.
-        "global_attention_blocks": [3, 4],
-        "window_positional_embedding_background_size": [8, 8],
-    }
-    vision = {
-        "backbone_config": backbone,
-        "backbone_channel_list": list(widths[::-1]),
-        "backbone_feature_sizes": sizes,
-        "fpn_hidden_size": hidden,
-    }
-    decoder = {
-        "hidden_size": hidden,
-        "mlp_dim": 2 * hidden,
-        "num_attention_heads": 4,
-        "attention_downsample_rate": 1,
-        "iou_head_hidden_dim": hidden,
-        "dynamic_multimask_via_stability": False,
-    }
-    prompts = {"hidden_size": hidden, "image_size": side_px, "patch_size": 8}
-    return Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
-
-
-@torch.no_grad()
-def with_initial_weights(model: Sam2Model) -> Sam2Model:
-    """Give a new model weights from which it learns to obey clicks.
-
-    transformers' own initial weights are made to be overwritten by a checkpoint. (1) It draws two different random
-    matrices for the positions of points and for those of the picture, and trains neither; a click then has nothing
-    in common with the place that it is at. (2) It draws weights with a standard deviation of 0.02, which is 10
-    times too small for narrow layers. (3) Here queries and keys start with equal weights, so that a click looks at
-    its own place from the first step.
-    """
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            layer.reset_parameters()
-        elif isinstance(layer, nn.Embedding):
-            nn.init.normal_(layer.weight, std=0.3)
-    for name, weight in model.named_parameters():
-        if "pos_embed" in name:
-            nn.init.normal_(weight, std=0.02)
-    for layer in model.mask_decoder.modules():
-        if isinstance(layer, Sam2Attention):
-            layer.q_proj.weight.mul_(SHARPNESS)
-            layer.k_proj.weight.copy_(layer.q_proj.weight)
-            layer.q_proj.bias.zero_()
-            layer.k_proj.bias.zero_()
-    positions = model.shared_image_embedding.positional_embedding
-    model.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
-    return model
-
-
-def save_model(model: Sam2Model, folder: Path) -> None:
-    """Write a model that `small_config` describes, with the description of its pictures."""
-    model.save_pretrained(folder)
-    side = model.config.prompt_encoder_config.image_size
-    size, half = {"height": side, "width": side}, [0.5] * 3
-    Sam2ImageProcessor(size=size, image_mean=half, image_std=half).save_pretrained(folder)
-
-
 def _by_layout(prompts: Sequence[tuple[int, int, Prompt]]) -> list[list[tuple[int, int, Prompt]]]:
     """Groups of prompts that have equally many points, and all or none a box: padding would change the masks."""
     groups: Mapping[tuple[int, bool], list[tuple[int, int, Prompt]]] = defaultdict(list)
     for row in prompts:
         groups[len(row[2].points), row[2].corners is not None].append(row)
     return list(MappingProxyType(groups).values())
-
-
-def _at_size(runs: Runs, target: MasksTarget, logits: Tensor) -> Tensor:
-    """The mask of a target at the size of logits: the share of each of their pixels that is inside."""
-    mask = torch.from_numpy(mask_of(runs, target.width, target.height)).to(logits.device, torch.float32)
-    size = (int(logits.shape[-2]), int(logits.shape[-1]))
-    shares: Tensor = functional.interpolate(mask[None, None], size, mode="area")[0, 0]
-    return shares
-
-
-def _runs(logits: NDArray[np.float32], width: int, height: int) -> Runs:
-    """The mask where logits are positive, after bilinear interpolation to the size of the picture."""
-    mask = np.zeros((height, width), bool)
-    left, right, across = _neighbours(logits.shape[1], width)
-    rows_per_strip = max(1, STRIP_PX // width)
-    for start in range(0, height, rows_per_strip):
-        rows = slice(start, min(height, start + rows_per_strip))
-        above, below, down = (part[rows] for part in _neighbours(logits.shape[0], height))
-        strip = logits[above] + (logits[below] - logits[above]) * down[:, None]
-        if strip.max() > 0:
-            mask[rows] = strip[:, left] + (strip[:, right] - strip[:, left]) * across > 0
-    return runs_of(mask)
-
-
-def _neighbours(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Of each of `large` pixels the two of `small` pixels it lies between, and how far it is from the first."""
-    places = ((np.arange(large) + 0.5) * small / large - 0.5).clip(0, small - 1)
-    first = places.astype(np.intp)
-    return first, np.minimum(first + 1, small - 1), (places - first).astype(np.float32)

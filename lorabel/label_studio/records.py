@@ -7,6 +7,8 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
+from lorabel.label_studio.error_texts import plain_text
+
 MOST_QUOTED = 80
 
 
@@ -110,6 +112,19 @@ class Backend:
     error: str
     auth_user: str | None
     is_interactive: bool
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """Read one of the SDK's rows."""
+        return cls(
+            row.id,
+            row.url,
+            row.title or "",
+            row.state or "",
+            plain_text(row.error_message or ""),
+            row.basic_auth_user or None,
+            bool(row.is_interactive),
+        )
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class Problem(ABC):
         input_type: class of what `model_input` returns.
         output_type: class of the outputs that `prediction` reads.
         SAMPLES: at least one example, see `Sample`.
+        silence: for people who connect a project, if `is_silent_until_taught`: until when nothing is predicted.
         perfect_metric: value of the primary metric for a model that is always right.
         from_name: name of the control tag.
         to_name: name of the object tag that predicted regions refer to.
@@ -79,6 +80,9 @@ class Problem(ABC):
     input_type: ClassVar[type[Input]]
     output_type: ClassVar[type[Contract]]
     SAMPLES: ClassVar[tuple[Sample, ...]]
+    silence: ClassVar[str] = (
+        "nothing is predicted until it was taught, which is right; predictions begin with the first few annotations"
+    )
     perfect_metric: ClassVar[float] = 1.0
 
     from_name: str

@@ -65,6 +65,9 @@ class InteractiveSegmentation(Problem):
     name: ClassVar[str] = "interactive_segmentation"
     zero_shot: ClassVar[str] = "The mask of what is clicked, or in the box that is drawn, with a smart tool."
     learns: ClassVar[str] = "The outlines of what people mask: LoRA on the decoder of masks."
+    silence: ClassVar[str] = (
+        "nothing is predicted before somebody clicks, which is right; switch Auto-Annotation on in the editor"
+    )
     input_type: ClassVar[type[Input]] = MasksInput
     output_type: ClassVar[type[Contract]] = Masks
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
@@ -152,10 +155,13 @@ class InteractiveSegmentation(Problem):
         return MasksInput(contents=question.contents, prompts=tuple(prompts))
 
     def prediction(self, output: Masks, data: TaskData) -> Prediction:
-        """A region for each mask that is not empty. The score is the mean IoU that the model expects."""
+        """A region for each mask that is not empty. The score is the mean IoU that the model expects.
+
+        It is 1 if nobody has clicked: then nothing can be wrong.
+        """
         regions = [region for mask in output.masks if (region := self._region(mask, output)) is not None]
         probabilities = [mask.probability for mask in output.masks]
-        return Prediction(regions, sum(probabilities) / len(probabilities) if probabilities else 0.0)
+        return Prediction(regions, sum(probabilities) / len(probabilities) if probabilities else 1.0)
 
     def target(self, result: list[Region], data: TaskData) -> MasksTarget:
         """Return the masks of the annotation."""

@@ -16,7 +16,9 @@ from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
-from lorabel.families.segmenter import STRIP_PX, Segmenter, _runs, small_config, with_initial_weights
+from lorabel.families.segmentation.mask_logits import STRIP_PX, runs_at_size
+from lorabel.families.segmentation.small_sam2 import small_config, with_initial_weights
+from lorabel.families.segmenter import Segmenter
 from lorabel.labeling.bit_masks import mask_of, runs_of
 from lorabel.mask_contracts import Masks, MasksInput, Point, Prompt
 from lorabel.media.fetching import digest
@@ -125,14 +127,14 @@ def test_a_mask_is_brought_to_size_as_torch_does(size: tuple[int, int]) -> None:
     logits = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     width, height = size
     large = functional.interpolate(logits[None, None], (height, width), mode="bilinear", align_corners=False)
-    difference = mask_of(_runs(logits.numpy(), width, height), width, height) != (large[0, 0] > 0).numpy()
+    difference = mask_of(runs_at_size(logits.numpy(), width, height), width, height) != (large[0, 0] > 0).numpy()
     assert difference.mean() < 0.001
 
 
 def test_a_mask_of_several_strips_is_whole() -> None:
     logits = np.ones((4, 4), np.float32)
     width, height = STRIP_PX // 2, 5
-    assert _runs(logits, width, height) == runs_of(np.ones((height, width), bool))
+    assert runs_at_size(logits, width, height) == runs_of(np.ones((height, width), bool))
 
 
 def test_what_is_no_picture_is_refused_for_good(family: Segmenter) -> None:
