@@ -81,7 +81,8 @@ class Problem(ABC):
     output_type: ClassVar[type[Contract]]
     SAMPLES: ClassVar[tuple[Sample, ...]]
     silence: ClassVar[str] = (
-        "nothing is predicted until it was taught, which is right; predictions begin with the first few annotations"
+        "nothing is predicted until it was taught, which is right; predictions begin with the first few "
+        "annotations"
     )
     perfect_metric: ClassVar[float] = 1.0
 
