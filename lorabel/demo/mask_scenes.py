@@ -1,7 +1,7 @@
 """Drawn scenes of two to five things, with the mask of each: what the demo's segmenter learns from.
 
 The things are the shapes of `lorabel.demo.pictures`: solid, striped or outlined. A mask is the whole shape, with
-its stripes or its inside, as an annotator would mask it. Things do not overlap.
+its stripes or its inside, as an annotator would mask it. Things do not overlap, but their edges may touch.
 """
 
 from collections.abc import Iterator
