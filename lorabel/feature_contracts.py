@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 from pydantic import Field
 
 from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput, SpansInput
+from lorabel.space_contracts import TextLine, TextLinesInput
 
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
@@ -28,8 +29,10 @@ class FeaturesInput(Input):
     is_multiple: bool = False
 
     @classmethod
-    def of(cls, question: Input) -> "Self | SpanFeaturesInput":
+    def of(cls, question: Input) -> "Self | SpanFeaturesInput | LineFeaturesInput":
         """Return the question for the features on which the answer to another question depends."""
+        if isinstance(question, TextLinesInput):
+            return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
             return SpanFeaturesInput(contents=question.contents, labels=question.labels)
         if not isinstance(question, LabelsInput):
@@ -47,8 +50,22 @@ class SpanFeaturesInput(LabelTextsInput):
     kind: ClassVar[str] = "span_features"
 
 
+class LineFeaturesInput(Input):
+    """Asks for everything that a head for lines of text is fitted on. `contents` is one picture.
+
+    Answer: `Features` with the lines as they were read. What heads are fitted on is computed from the lines.
+
+    Args:
+        labels: as in `TextLinesInput`.
+    """
+
+    kind: ClassVar[str] = "line_features"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    labels: tuple[tuple[str, ...], ...] = ()
+
+
 class Features(Contract):
-    """Answer to `FeaturesInput` and to `SpanFeaturesInput`.
+    """Answer to `FeaturesInput`, `SpanFeaturesInput` and `LineFeaturesInput`.
 
     Args:
         space: names the family and its base model. Heads are fitted on features of one space.
@@ -57,6 +74,7 @@ class Features(Contract):
             the row of a word that the model did not read is zeros.
         logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For spans
             (words * 2 * labels,), see `word_logits`; empty if no adapter has learned any.
+        lines: the lines of text in a picture as the base model reads them; `dim` is 0 then.
     """
 
     kind: ClassVar[str] = "features"
@@ -64,6 +82,7 @@ class Features(Contract):
     dim: int
     float16: str
     logits: tuple[float, ...] = ()
+    lines: tuple[TextLine, ...] = ()
 
 
 def space_with(space: str, adapter: str | None) -> str:

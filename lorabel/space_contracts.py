@@ -80,7 +80,8 @@ class TextLine(BaseModel):
         corners: of the upright box around it.
         text: what it says.
         probability: the model's confidence in the text, in [0, 1].
-        label_probabilities: (labels,) that sum to 1; empty as long as no label is known for it.
+        label_probabilities: (1 + labels,) that sum to 1: that it has no label, then each label. Empty as long as
+            nothing was learned about labels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -111,6 +112,10 @@ class TextLinesTarget:
 
     Args:
         lines: the right lines, each with its text and the index of its label, or None; sorted by place.
+        width: of the picture as people see it, in pixels; 0 if the annotation does not say.
+        height: in pixels.
     """
 
     lines: tuple[tuple[Corners, str, int | None], ...]
+    width: int = 0
+    height: int = 0

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from lorabel.contracts import Content, Input, MediaRef, Modality
 from tests.audio_files import encoded, tone
@@ -37,8 +37,11 @@ def _content(modality: Modality, number: int) -> Content:
 
 
 def _picture(number: int) -> bytes:
+    """A picture of one colour that says its name, for families that read."""
     file = io.BytesIO()
-    Image.new("RGB", (40, 40), COLOURS[number]).save(file, "PNG")
+    picture = Image.new("RGB", (40, 40), COLOURS[number])
+    ImageDraw.Draw(picture).text((3, 10), COLOURS[number], "white", ImageFont.load_default(16))
+    picture.save(file, "PNG")
     return file.getvalue()
 
 

@@ -42,6 +42,7 @@ SERVED = [
     for problem in discover(problems, Problem)  # type: ignore[type-abstract]
     if _is_served(family, problem.SAMPLES[0])
 ]
+TRAINED = [param for param in SERVED if param.values[0].has_lora]
 SERVED_SAMPLES = [
     pytest.param(family, sample, id=f"{family.name}-{problem.name}{index}")
     for family in family_types()
@@ -98,7 +99,7 @@ def test_every_family_answers_the_questions_of_some_problem() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     family_type: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:
@@ -135,7 +136,7 @@ def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
 def test_the_loss_falls_on_four_examples(family_type: type[Family], sample: Sample, source: str) -> None:
     family = load(family_type, source)
     inputs, targets = four_inputs(family, sample), four_targets(family, sample)
@@ -150,6 +151,23 @@ def test_the_loss_falls_on_four_examples(family_type: type[Family], sample: Samp
         optimizer.zero_grad()
         mean_losses.append(float(losses.detach().mean()))
     assert mean_losses[-1] < 0.5 * mean_losses[0]
+
+
+@pytest.mark.parametrize("family_type", [family for family in family_types() if not family.has_lora])
+def test_a_family_without_lora_has_no_layers_for_it(family_type: type[Family], source: str) -> None:
+    family = load(family_type, source)
+    assert family.lora_layers() == [] == AdapterBank(family, AdapterFolders(Path("none")), 10**9).names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family_type", "sample"), [param for param in SERVED if not param.values[0].has_lora])
+def test_a_batch_equals_its_rows_one_by_one(family_type: type[Family], sample: Sample, source: str) -> None:
+    family = load(family_type, source)
+    inputs = four_inputs(family, sample)
+    outputs = family.predict(inputs, [None] * FOUR, NoBatchAdapters(), FeatureCache({}))
+    for row, output in zip(inputs, outputs, strict=True):
+        (alone,) = family.predict([row], [None], NoBatchAdapters(), FeatureCache({}))
+        torch.testing.assert_close(numbers([output]), numbers([alone]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family_type", [family for family in family_types() if EmbedInput in family.inputs])
@@ -168,7 +186,7 @@ def test_an_encoder_embeds_every_modality_that_it_reads_and_recalls_the_vector(
         assert family.answer(recalled, None, NoBatchAdapters(), cache) == outputs[1]
 
 
-@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
 def test_augmentation_is_the_same_for_the_same_seed(
     family_type: type[Family], sample: Sample, source: str
 ) -> None:
@@ -198,7 +216,7 @@ def test_precomputed_inputs_give_the_same_answers(
         torch.testing.assert_close(numbers([output]), numbers([expected]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
 def test_an_adapter_on_the_layers_that_a_question_trains_changes_the_answer(
     family_type: type[Family], sample: Sample, source: str, tmp_path: Path
 ) -> None:

@@ -83,13 +83,21 @@ def test_a_perfect_output_is_most_certain_of_the_true_indices(problem: type[Prob
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
-def test_every_region_passes_the_sdks_validation_and_has_no_id(problem: type[Problem], sample: Sample) -> None:
+def test_every_region_passes_the_sdks_validation_and_has_an_id_only_in_a_group(
+    problem: type[Problem], sample: Sample
+) -> None:
+    """The editor makes one region of those of a group, and several of other regions with one id."""
     binding = bind_sample(sample)
     config = bind(sample.label_config).config
     perfect = binding.perfect_output(binding.target(sample.result, sample.data))
+    tags_by_id: dict[str, list[str]] = {}
     for region in binding.prediction(perfect, sample.data).regions:
         assert config.find_region_errors(region) == []
-        assert "id" not in region
+        if len(binding.claims) == 1:
+            assert "id" not in region
+        else:
+            tags_by_id.setdefault(region["id"], []).append(region["from_name"])
+    assert all(len(tags) == len(set(tags)) > 1 for tags in tags_by_id.values())
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)

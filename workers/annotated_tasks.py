@@ -23,18 +23,20 @@ from lorabel.feature_contracts import FeaturesInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig
 from lorabel.settings import Settings
+from lorabel.space_contracts import TextLinesInput
 from workers.examples import TrainingExample, make_examples
 
-HEADED = (LabelsInput, RatingInput, RankingInput)
+HEADED = (LabelsInput, RatingInput, RankingInput, TextLinesInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
-# Most texts, and words of all texts, that a head for spans learns from: each word has features of some kB. Without
-# the limit of words, a hundred texts of 1000 words would take gigabytes, and minutes after each annotation.
+# Most texts, or pictures of text, that a head for spans or lines learns from, and most words of all texts: each
+# word has features of some kB. Without the limit of words, a hundred texts of 1000 words would take gigabytes, and
+# minutes after each annotation.
 MOST_TEXTS = 300
 MOST_WORDS = 10_000
 
-# Of a task in memory, without its features.
-BYTES_PER_TASK = 2000
+# Of a task in memory, without its features; of a line of text in its picture.
+BYTES_PER_TASK, BYTES_PER_LINE = 2000, 500
 
 # The usable annotations of a task: the id of each, and how many states of it were applied.
 State = tuple[tuple[int, int], ...]
@@ -109,7 +111,9 @@ class AnnotatedTasks:
     def nbytes(self) -> int:
         """Bytes in memory, about."""
         tasks = [task for of_tag in self.by_tag.values() for task in of_tag.values()]
-        return sum(BYTES_PER_TASK + (task.example.features.nbytes if task.example else 0) for task in tasks)
+        examples = [task.example for task in tasks if task.example]
+        features = sum(example.features.nbytes + BYTES_PER_LINE * len(example.lines) for example in examples)
+        return BYTES_PER_TASK * len(tasks) + features
 
     def update(self, session: Session, project: Project, bound: BoundConfig, settings: Settings) -> None:
         """Read the tasks whose annotations have changed, and forget those that have none any more."""
@@ -140,7 +144,7 @@ class AnnotatedTasks:
         A head answers one question. Where tasks bring labels of their own, it is the one that most of them ask. If
         there are too many tasks, the newest are taken from the classes in turn.
         """
-        most = min(most, MOST_TEXTS) if problem.input_type is SpansInput else most
+        most = min(most, MOST_TEXTS) if problem.input_type in (SpansInput, TextLinesInput) else most
         usable = {task_id: task for task_id, task in self.by_tag[problem.from_name].items() if task.is_usable}
         counts = Counter(task.labels for task in usable.values())
         labels = min(counts, key=lambda value: (-counts[value], value), default="")

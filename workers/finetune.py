@@ -120,7 +120,11 @@ def _train_problem(
     """Train one control tag's adapter into `scratch`."""
     if not plan.train:
         return Attempt(None, plan.skipped)
-    family = services.family(family_for(plan.train[0].question))
+    family_type = family_for(plan.train[0].question)
+    if not family_type.has_lora:
+        decision = f"{family_type.name} has no layers for LoRA: its head learns after every annotation"
+        return Attempt(None, plan.skipped, decision=decision)
+    family = services.family(family_type)
     recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
     live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)

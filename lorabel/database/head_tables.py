@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lorabel.database.base_table import Table
+from lorabel.database.base_table import Json, Table
 
 
 class TaskFeatures(Table):
@@ -18,6 +18,7 @@ class TaskFeatures(Table):
         dim: number of dimensions of a content's features; 0 if they could not be computed.
         features: (contents, dim) little-endian float16.
         logits: (labels,) little-endian float32.
+        lines: the lines of text in a picture as they were read; None for everything else.
         reason: why they could not be computed; None if they were.
         written_at: when the model server answered.
     """
@@ -31,6 +32,7 @@ class TaskFeatures(Table):
     dim: Mapped[int]
     features: Mapped[bytes]
     logits: Mapped[bytes]
+    lines: Mapped[list[Json] | None]
     reason: Mapped[str | None] = mapped_column(Text)
     written_at: Mapped[datetime]
 

@@ -57,7 +57,9 @@ def as_features(row: TaskFeatures) -> Features:
     """The model server's answer that a row holds; the row has no `reason`."""
     logits = np.frombuffer(row.logits, LOGITS)
     float16 = base64.b64encode(row.features).decode()
-    return Features(space=row.space, dim=row.dim, float16=float16, logits=tuple(logits.tolist()))
+    return Features(
+        space=row.space, dim=row.dim, float16=float16, logits=tuple(logits.tolist()), lines=tuple(row.lines or ())
+    )
 
 
 def write(
@@ -118,11 +120,12 @@ def _as_json(question: Input, **options: Any) -> str:
 
 def _columns(answer: Features | str) -> dict[str, Any]:
     if isinstance(answer, str):
-        return {"space": "", "dim": 0, "features": b"", "logits": b"", "reason": storable(answer)}
+        return {"space": "", "dim": 0, "features": b"", "logits": b"", "lines": None, "reason": storable(answer)}
     return {
         "space": answer.space,
         "dim": answer.dim,
         "features": base64.b64decode(answer.float16),
         "logits": np.array(answer.logits, LOGITS).tobytes(),
+        "lines": [line.model_dump(mode="json") for line in answer.lines] or None,
         "reason": None,
     }

@@ -53,6 +53,8 @@ class Family(ABC):
         inputs: the classes of inputs that the family answers.
         modalities: the modalities of contents that it can read.
         default_source: the base model if the settings name none.
+        has_lora: whether adapters can be trained. False if `module` has no layers, since the family does not
+            compute with torch; then only heads learn.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
         device: where `module` is.
@@ -63,6 +65,7 @@ class Family(ABC):
     inputs: ClassVar[tuple[type[Input], ...]]
     modalities: ClassVar[frozenset[Modality]]
     default_source: ClassVar[str]
+    has_lora: ClassVar[bool] = True
 
     source: str
     module: nn.Module
@@ -80,6 +83,11 @@ class Family(ABC):
         Raises:
             SettingsError: the model cannot be found or read. The message names the setting.
         """
+
+    @classmethod
+    def is_local(cls, source: str) -> bool:
+        """Whether `load` needs no model hub for a source."""
+        return source.startswith("local-dir:")
 
     @classmethod
     def hub_id(cls, source: str) -> str:
@@ -122,13 +130,13 @@ class Family(ABC):
         """
         return prepared_inputs
 
-    @abstractmethod
     def augment(self, prepared_inputs: Sequence[Any], generator: torch.Generator) -> Sequence[Any]:
-        """Change the inputs a little at random (data augmentation); their targets stay right.
+        """Change the inputs a little at random (data augmentation); their targets stay right. By default not.
 
         Args:
             generator: on the CPU.
         """
+        return prepared_inputs
 
     def recall(
         self, question: Any, digest_of: DigestOf, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
@@ -198,13 +206,13 @@ class Family(ABC):
                 comes to mean other weights.
         """
 
-    @abstractmethod
     def loss(self, prepared_inputs: Sequence[Any], targets: Sequence[Any]) -> Tensor:
-        """Compute the loss of each input with the adapter that PEFT has active.
+        """Compute the loss of each input with the adapter that PEFT has active. Only for families with `has_lora`.
 
         Returns:
             (batch,) float32 on `device`, with gradients.
         """
+        raise NotImplementedError(f"{self.name} has no layers that could be trained")
 
     def contrastive_losses(self, prepared_inputs: Sequence[Any], targets: Sequence[Any]) -> Tensor:
         """Compute how well the features separate the labels, with the adapter that PEFT has active.

@@ -87,7 +87,7 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
     source = settings.models.get(family.name, family.default_source)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
     with reported_load(f"{family.name} from {source}"):
-        hub_fault = None if source.startswith("local-dir:") else unreachable_hub()
+        hub_fault = None if family.is_local(source) else unreachable_hub()
         if hub_fault is None:
             return family.load(source, device, dtype, settings)
         log.warning("the model hub cannot be reached: %s; only this machine's cache is used", hub_fault)

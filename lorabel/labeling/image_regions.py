@@ -13,10 +13,18 @@ from lorabel.errors import MissingTargetError
 from lorabel.labeling.regions import Region
 
 Corners = tuple[float, float, float, float]
+LONGEST_SHOWN = 60
 
 
 def image_region(
-    from_name: str, to_name: str, kind: str, corners: Corners, size: tuple[int, int], value: Mapping[str, Any]
+    from_name: str,
+    to_name: str,
+    kind: str,
+    corners: Corners,
+    size: tuple[int, int],
+    value: Mapping[str, Any],
+    *,
+    is_polygon: bool = False,
 ) -> Region:
     """A region whose place is an upright rectangle.
 
@@ -25,9 +33,13 @@ def image_region(
         corners: fractions of the picture.
         size: width and height of the picture as people see it, in pixels.
         value: what the region says beside its place, e.g. `{"rectanglelabels": ["Car"]}`.
+        is_polygon: whether the rectangle is written as a polygon with four points.
     """
-    left, top, right, bottom = corners
-    place = {"x": left * 100, "y": top * 100, "width": (right - left) * 100, "height": (bottom - top) * 100}
+    left, top, right, bottom = (100 * number for number in corners)
+    place: dict[str, Any] = {"x": left, "y": top, "width": right - left, "height": bottom - top, "rotation": 0}
+    if is_polygon:
+        points = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        place = {"points": points, "closed": True}
     return {
         "from_name": from_name,
         "to_name": to_name,
@@ -35,7 +47,7 @@ def image_region(
         "original_width": size[0],
         "original_height": size[1],
         "image_rotation": 0,
-        "value": {**place, "rotation": 0, **value},
+        "value": {**place, **value},
     }
 
 
@@ -108,10 +120,13 @@ def _number(value: Mapping[str, Any], name: str) -> float:
     except KeyError:
         raise MissingTargetError(f"{name} is missing") from None
     except (TypeError, ValueError):
-        raise MissingTargetError(f"{name} is {value[name]!r}, not a number") from None
+        raise MissingTargetError(f"{name} is {value[name]!r:.{LONGEST_SHOWN}}, not a number") from None
 
 
 def _finite(number: Any) -> float:
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError(f"{number!r}")
-    return float(number)
+    try:
+        if not isinstance(number, bool) and isinstance(number, int | float) and math.isfinite(number):
+            return float(number)
+    except OverflowError:
+        """An integer with hundreds of digits."""
+    raise ValueError(f"{number!r}"[:LONGEST_SHOWN])

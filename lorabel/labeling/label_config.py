@@ -175,11 +175,15 @@ class LabelConfig:
     def find_region_errors(self, region: dict[str, Any]) -> list[str]:
         """Check a region of a result against the label config.
 
-        The SDK checks all but the paths of a taxonomy: it accepts any list of its labels as a path.
+        The SDK checks all but the paths of a taxonomy, where it accepts any list of labels, and `<Labels>` on a
+        picture, of which it expects places in a text.
 
         Returns:
             The errors; an empty list if the region is right.
         """
+        control = next((control for control in self.controls if control.name == region.get("from_name")), None)
+        if control is not None and control.tag == "Labels" and control.objects[0].tag == "Image":
+            return _find_label_errors(control, region)
         is_valid, errors = self._interface.validate_region(region, return_errors=True), []
         if isinstance(is_valid, list):
             errors = [str(error) for error in is_valid]
@@ -194,6 +198,16 @@ class LabelConfig:
         paths = [path_of(control.labels, end) for end in range(len(control.labels))]
         unknown_paths = [path for path in region["value"]["taxonomy"] if tuple(path) not in paths]
         return [f"{control.name!r} has no path {path!r}" for path in unknown_paths]
+
+
+def _find_label_errors(control: ControlTag, region: dict[str, Any]) -> list[str]:
+    """The errors of a region of `<Labels>` on a picture."""
+    names = region["value"].get("labels") or [None]
+    known = {label.value for label in control.labels}
+    errors = [f"{control.name!r} has no label {name!r}" for name in names if name not in known]
+    if region["to_name"] not in {tag.name for tag in control.objects}:
+        errors.append(f"{control.name!r} does not label {region['to_name']!r}")
+    return errors
 
 
 @lru_cache(maxsize=512)

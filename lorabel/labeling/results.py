@@ -13,6 +13,7 @@ related. What it does not say:
 - the order of regions, and of the choices, labels or taxonomy paths of a region. The order of a Ranker's items, of
   a TextArea's texts and of a polygon's points is a part of what it says;
 - `id`, `origin`, `score`, and how the editor shows a region (`hidden`, `locked`, `parentID`, notes in `meta`);
+- that a region has no label: the editor leaves out an empty list of labels;
 - what follows from task and region: the size of the picture, the length of the sound or video, the text of a span,
   the XPaths of a span that has `globalOffsets`, a rotation or a channel of 0;
 - the object of a Pairwise, for which the editor writes the control tag itself;
@@ -95,7 +96,8 @@ def _plain_value(value: dict[str, Any]) -> dict[str, Any]:
     for name, part in value.items():
         is_default = name in DEFAULTS and not isinstance(part, bool) and part == DEFAULTS[name]
         is_text_of_span = name == "text" and isinstance(part, str) and "start" in value
-        if is_default or is_text_of_span or name in FOLLOWS_FROM_MEDIA:
+        is_no_label = name.endswith("labels") and part == []  # the editor leaves it out
+        if is_default or is_text_of_span or is_no_label or name in FOLLOWS_FROM_MEDIA:
             continue
         has_no_order = name in ("choices", "taxonomy") or name.endswith("labels")
         plain[name] = sorted(part, key=_sort_key) if has_no_order and isinstance(part, list) else part

@@ -109,7 +109,9 @@ def shown_size(data: bytes) -> tuple[int, int]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
             width, height = image.size
-            is_on_its_side = image.getexif().get(ORIENTATION, 1) in ON_ITS_SIDE
+            # Pillow turns a TIFF itself, and says its size as turned.
+            is_turned = isinstance(image, TiffImageFile)
+            is_on_its_side = not is_turned and image.getexif().get(ORIENTATION, 1) in ON_ITS_SIDE
     except BROKEN as error:
         raise UnreadableError(
             f"file of {len(data)} bytes is no readable picture: {type(error).__name__}", is_permanent=True

@@ -29,7 +29,7 @@ from lorabel.contracts import (
     SpansInput,
 )
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import Features, FeaturesInput, SpanFeaturesInput, space_with
+from lorabel.feature_contracts import Features, FeaturesInput, LineFeaturesInput, SpanFeaturesInput, space_with
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -43,10 +43,19 @@ from lorabel.inference.messages import (
     RowResult,
 )
 from lorabel.mask_contracts import Mask, Masks, MasksInput
+from lorabel.problems.text_in_pictures import SAMPLE_LINES
+from lorabel.space_contracts import TextLine, TextLines, TextLinesInput
 from tests.serving import serving
 
-# The answers to questions that a base model cannot answer before it is trained.
-SILENT = {SpansInput.kind: SpanScores(spans=()), RatingInput.kind: Estimate(), RankingInput.kind: ItemScores()}
+# The answers to questions that a base model cannot answer before it is trained, and a picture without text.
+SILENT = {
+    SpansInput.kind: SpanScores(spans=()),
+    RatingInput.kind: Estimate(),
+    RankingInput.kind: ItemScores(),
+    TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
+}
+# What is read in every picture when heads are fitted: the lines of the samples.
+LINES = tuple(TextLine(corners=corners, text=text) for corners, text, _ in SAMPLE_LINES)
 SURE = 0.9
 AXES = ("red", "blue", "green", "circle", "star")
 
@@ -171,6 +180,8 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: 403", is_permanent=False))
         if "broken" in url:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
+        if row.kind == LineFeaturesInput.kind:
+            return RowResult(output=Features(space=self.space, dim=0, float16="", lines=LINES).model_dump())
         if row.kind in (FeaturesInput.kind, SpanFeaturesInput.kind):
             return RowResult(output=self.features(row).model_dump())
         if row.kind == MasksInput.kind:

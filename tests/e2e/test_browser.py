@@ -27,9 +27,14 @@ GRADES = ("Grade A", "Grade B", "Grade C")
 
 
 class LabelingStream:
-    """The page at `/projects/N/data?labeling=1`, as an annotator uses it."""
+    """The page at `/projects/N/data?labeling=1`, as an annotator uses it.
 
-    def __init__(self, browser: Chrome, url: str, project_id: int) -> None:
+    Args:
+        ready: selects what is on the screen once a task is.
+    """
+
+    def __init__(self, browser: Chrome, url: str, project_id: int, ready: str = ".lsf-choices input") -> None:
+        self._ready = ready
         self._browser = browser
         self._url = f"{url}/projects/{project_id}/data?labeling=1"
         self._login = f"{url}/user/login/"
@@ -49,7 +54,7 @@ class LabelingStream:
     def wait_for_task(self, other_than: int | None) -> int:
         def shown(browser: Chrome) -> int | None:
             task = browser.execute_script("return window.Htx && window.Htx.task && window.Htx.task.id")
-            is_ready = browser.find_elements(By.CSS_SELECTOR, ".lsf-choices input")
+            is_ready = browser.find_elements(By.CSS_SELECTOR, self._ready)
             return int(task) if task and is_ready and int(task) != other_than else None
 
         task_id = WebDriverWait(self._browser, WAIT_S).until(shown)

@@ -17,6 +17,10 @@ class Loaded:
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Any:
         return SimpleNamespace(device=device, dtype=dtype)
 
+    @staticmethod
+    def is_local(source: str) -> bool:
+        return True
+
 
 def test_models_on_a_gpu_do_without_cudnns_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "choose_device", lambda settings: torch.device("cuda"))

@@ -47,7 +47,11 @@ def settings_with(family: type[Family], source: str) -> Settings:
     return Settings(device="cpu", models={family.name: source})
 
 
-@pytest.mark.parametrize("family", family_types(), ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "family",
+    [family for family in family_types() if not family.is_local(family.default_source)],
+    ids=lambda family: family.name,
+)
 def test_a_hub_that_cannot_be_reached_is_tried_once_and_named_with_what_to_do(
     family: type[Family], dead_hub: DeadHub
 ) -> None:

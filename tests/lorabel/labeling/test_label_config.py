@@ -69,3 +69,20 @@ def test_a_path_with_a_value_in_place_of_its_alias_does_not_fit() -> None:
 
 def _region(paths: list[list[str]]) -> dict[str, object]:
     return {"from_name": "c", "to_name": "t", "type": "taxonomy", "value": {"taxonomy": paths}}
+
+
+def test_labels_of_places_in_a_picture_are_checked_although_the_sdk_expects_a_text() -> None:
+    config = parse(
+        '<View><Image name="image" value="$image"/><Rectangle name="box" toName="image"/>'
+        '<Labels name="label" toName="image"><Label value="Shop"/></Labels></View>'
+    )
+    place = {"x": 1, "y": 1, "width": 2, "height": 2, "rotation": 0}
+
+    def errors(labels: list[str], to_name: str = "image") -> list[str]:
+        region = {"from_name": "label", "to_name": to_name, "type": "labels", "value": {**place, "labels": labels}}
+        return config.find_region_errors(region)
+
+    assert errors(["Shop"]) == []
+    assert errors(["Total"]) == ["'label' has no label 'Total'"]
+    assert errors([]) == ["'label' has no label None"]
+    assert errors(["Shop"], "other") == ["'label' does not label 'other'"]

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageOps, features
 from lorabel.errors import UnreadableError
 from lorabel.media import image
 from lorabel.media.decode_memory import DecodeMemory
-from lorabel.media.image import MOST_SCANS, decode_image, decoded_bytes, decoded_image
+from lorabel.media.image import MOST_SCANS, PICTURE_FORMATS, decode_image, decoded_bytes, decoded_image, shown_size
 
 
 def saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
@@ -287,3 +287,16 @@ def test_many_large_pictures_at_once_stay_within_the_limit(tmp_path: Path) -> No
     file = saved(Image.new("RGB", (5000, 5000)), "PNG")
     _, grown = measured_bytes(file, tmp_path, 256 * 2**20, 16)
     assert grown < (256 + 32) * 2**20
+
+
+@pytest.mark.parametrize(
+    "file_format", [name for name in PICTURE_FORMATS if name != "AVIF" or features.check("avif")]
+)
+def test_the_shown_size_is_that_of_the_decoded_picture(file_format: str) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = saved(Image.new("RGB", (40, 24)), file_format, exif=exif)
+        assert shown_size(data) == decode_image(data, 100).size
+    with pytest.raises(UnreadableError):
+        shown_size(b"no picture")

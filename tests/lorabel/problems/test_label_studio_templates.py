@@ -17,7 +17,7 @@ CHILDREN = '<{0} value="a"/><{0} value="b"/>'
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.title)
 def test_every_control_tag_of_a_template_is_served_or_named_with_the_reason(template: Template) -> None:
     bound = bind(template.config)
-    served = [binding.from_name for binding in bound.bindings]
+    served = [name for binding in bound.bindings for name in binding.claims]
     unclaimed = [tag.control.name for tag in bound.unclaimed]
     assert sorted(served + unclaimed) == sorted(
         control.name for control in LabelInterface(template.config).controls

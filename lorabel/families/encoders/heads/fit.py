@@ -25,7 +25,9 @@ from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
 from lorabel.families.encoders.heads.rating_scale import to_position
 from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
+from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
+from lorabel.space_contracts import TextLine, TextLinesInput
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Example:
         question: what the model is asked about the task: the question itself, not the one for its features.
         features: (contents, dim) float32 of length 1.
         logits: (labels,) float32: the base model's; empty without labels.
+        lines: of a picture with lines of text, as the base model reads them.
         target: of `lorabel.contracts`: what the annotators answered.
         group: tasks with the same group are left out together, for example near duplicates. None: only tasks with
             equal features are.
@@ -46,12 +49,14 @@ class Example:
     logits: Array
     target: Any
     group: Hashable = None
+    lines: tuple[TextLine, ...] = ()
 
     @classmethod
     def of(cls, question: Input, features: Features, target: Any, group: Hashable = None) -> Self:
         """Return an example with the features that a family has answered."""
-        rows = np.frombuffer(base64.b64decode(features.float16), "<f2").reshape(-1, features.dim)
-        return cls(question, rows.astype(np.float32), np.array(features.logits, np.float32), target, group)
+        rows = np.frombuffer(base64.b64decode(features.float16), "<f2").reshape(-1, max(1, features.dim))
+        logits = np.array(features.logits, np.float32)
+        return cls(question, rows.astype(np.float32), logits, target, group, features.lines)
 
 
 def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
@@ -87,7 +92,8 @@ def _with_base_features(example: Example) -> Example:
 
 
 def _sort_key(example: Example) -> tuple[bytes, bytes, str, str]:
-    return example.features.tobytes(), example.logits.tobytes(), repr(example.target), repr(example.group)
+    described = repr((example.target, example.lines)) if example.lines else repr(example.target)
+    return example.features.tobytes(), example.logits.tobytes(), described, repr(example.group)
 
 
 def _group(example: Example) -> Hashable:
@@ -168,6 +174,20 @@ def _fit_spans(examples: Sequence[Example]) -> LinearHead | None:
     return fit_spans(np.concatenate(features), np.concatenate(zero_shot), np.concatenate(targets), texts)
 
 
+def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:
+    question = examples[0].question
+    assert isinstance(question, TextLinesInput)
+    return fit_lines(
+        [AnnotatedPicture(example.lines, example.target) for example in examples], len(question.labels)
+    )
+
+
 FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
-    {LabelsInput: _fit_labels, RatingInput: _fit_rating, RankingInput: _fit_ranking, SpansInput: _fit_spans}
+    {
+        LabelsInput: _fit_labels,
+        RatingInput: _fit_rating,
+        RankingInput: _fit_ranking,
+        SpansInput: _fit_spans,
+        TextLinesInput: _fit_text_lines,
+    }
 )

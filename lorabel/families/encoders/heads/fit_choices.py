@@ -22,11 +22,17 @@ from lorabel.families.encoders.heads.stacking import weigh
 Array = NDArray[np.float64]
 
 # Strengths of the experts' shrinkage: weak ones for many annotations, strong ones for few or noisy ones.
-DISCRIMINANTS = (0.01, 0.1, 1.0, 10.0)
+DISCRIMINANTS = (0.01, 0.1, 1.0, 10.0, 100.0)
 RIDGES = (0.1, 1.0)
-# Weights without examples and how strongly they are kept (see `weigh`): of an expert; of zero-shot logits; and of
-# zero-shot logits that do worse than guessing.
+# Weights without examples and how strongly they are kept (see `weigh`): of an expert of strength 1 or more; of
+# zero-shot logits; and of zero-shot logits that do worse than guessing.
 EXPERT, TRUSTED, DISTRUSTED = (0.1, 0.1), (1.0, 0.5), (0.05, 0.1)
+# Below strength 1, the weight without examples falls with this power of the strength, and a unit of weight costs
+# as much more. Where experts score all examples equally well, as on near copies, strong shrinkage wins.
+DISCOUNT = 0.2
+# Zero-shot logits are distrusted if they are worse than guessing by so much log-likelihood, which is a Bayes
+# factor of 7. With less than that, a few unlucky examples would silence them.
+LEAST_EVIDENCE = 2.0
 # Most examples on which the experts are weighed. More would cost time, and the weights are few.
 MOST_JUDGED = 1000
 # Of how many examples the mean spread of all features counts in the spread of each. Without it, features that
@@ -45,8 +51,8 @@ def fit_choices(
 ) -> LinearHead | None:
     """Fit the head to annotated examples. The result is a function of their set: their order does not matter.
 
-    Choices without annotations keep their zero-shot probability, unless zero-shot logits do worse than guessing on
-    the annotated examples: then they are learned as well, from no examples.
+    Choices without annotations keep their zero-shot probability, unless zero-shot logits do clearly worse than
+    guessing on the annotated examples: then they are learned as well, from no examples.
 
     Args:
         features: (examples, dim).
@@ -67,13 +73,13 @@ def fit_choices(
     folds = None if groups is None else _folds([groups[index] for index in order])
     experts = _experts(space.coordinates, targets[:, annotated], judged, rows.shape[1], folds)
     zero_shot_scale = min(1.0, ZERO_SHOT_SPREAD / max(_root_mean_square(_centred(logits)), TINY))
-    is_credible = _does_better_than_guessing(zero_shot_scale * logits, targets)
+    is_credible = _log_likelihood_over_guessing(zero_shot_scale * logits, targets) > -LEAST_EVIDENCE
     is_learned = annotated if is_credible else np.ones_like(annotated)
     scores = [_score(expert, annotated) for expert in experts]
     weights = weigh(
         np.stack([zero_shot_scale * logits[judged], *scores])[:, :, is_learned],
         targets[judged][:, is_learned],
-        *np.array([TRUSTED if is_credible else DISTRUSTED, *[EXPERT] * len(experts)]).T,
+        *np.array([TRUSTED if is_credible else DISTRUSTED, *map(_prior, (*DISCRIMINANTS, *RIDGES))]).T,
     )
     matrix, bias = np.zeros((rows.shape[1], len(annotated))), np.zeros(len(annotated))
     matrix[:, annotated], bias[annotated] = space.linear(
@@ -200,11 +206,17 @@ def _folds(groups: Sequence[Hashable]) -> NDArray[np.intp] | None:
     return fold_of_example
 
 
-def _does_better_than_guessing(logits: Array, shares: Array) -> bool:
-    """Whether the logits make the annotated choices at least as probable as guessing does."""
+def _prior(strength: float) -> tuple[float, float]:
+    """Mode and shape (see `weigh`) of the weight of an expert whose shrinkage has this strength."""
+    mode, shape = EXPERT
+    return mode * min(1.0, strength) ** DISCOUNT, shape
+
+
+def _log_likelihood_over_guessing(logits: Array, shares: Array) -> float:
+    """By how much the logits make the annotated choices more likely than guessing does, in nats."""
     log_probabilities = logits - logits.max(1, keepdims=True)
     log_probabilities = log_probabilities - np.log(np.exp(log_probabilities).sum(1, keepdims=True))
-    return bool((shares * log_probabilities).sum() >= -len(logits) * np.log(logits.shape[1]) - TINY)
+    return float((shares * log_probabilities).sum() + len(logits) * np.log(logits.shape[1]))
 
 
 def _centred(scores: Array) -> Array:

@@ -18,6 +18,8 @@ from lorabel.families.encoders.heads.head_features import FEATURE_MAPS, PRODUCTS
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
+from lorabel.families.text_lines.learned_lines import LABELS
+from lorabel.space_contracts import TextLinesInput
 
 
 def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
@@ -40,6 +42,8 @@ def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
         outputs = len(question.labels)
     if isinstance(question, SpansInput):
         outputs = 1 + 2 * len(question.labels)
+    if isinstance(question, TextLinesInput):
+        outputs = LABELS + len(question.labels)
     if isinstance(question, RankingInput):
         features = dim * (2 if head.feature_map == PRODUCTS else 1)
         if head.feature_map != MEAN and not question.has_query:

@@ -17,10 +17,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lorabel.errors import UnreadableError
+from lorabel.families.text_lines.lexicon import Lexicon
 
 METADATA = "head"
 DTYPES = {"weights": np.float32, "bias": np.float32, "zero_shot_weight": np.float32, "is_learned": np.bool_}
 FIELDS = {"expected_error": float, "kind": str, "space": str, "feature_map": str, "slots": list}
+# A field that only heads of lines of text have, and the types in it.
+LEXICON = "lexicon"
+LEXICON_FIELDS = {"words": list, "below": float, "errors_before": int, "errors_after": int, "characters": int}
 # Bytes of the number that a safetensors file begins with: the length of its header.
 LENGTH_BYTES = 8
 
@@ -44,6 +48,7 @@ def read_head_file(file: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         types = {name: type(value) for name, value in fields.items()}
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(f"{type(error).__name__}: {error}") from error
+    types.pop(LEXICON, None)
     if types != FIELDS or not all(isinstance(slot, str) for slot in fields["slots"]):
         raise _unreadable(f"its fields are {types!r}")
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
@@ -51,6 +56,23 @@ def read_head_file(file: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         raise _unreadable(f"its tensors are {dtypes!r}, expected {sorted(DTYPES)}")
     _check(tensors, fields["expected_error"])
     return tensors, fields
+
+
+def read_lexicon(fields: Mapping[str, Any]) -> Lexicon | None:
+    """Return the lexicon in the fields of a head; None if it has none.
+
+    Raises:
+        UnreadableError: it is no lexicon.
+    """
+    lexicon = fields.get(LEXICON)
+    if lexicon is None:
+        return None
+    is_lexicon = (
+        isinstance(lexicon, dict) and {name: type(value) for name, value in lexicon.items()} == LEXICON_FIELDS
+    )
+    if not is_lexicon or not all(isinstance(word, str) for word in lexicon["words"]):
+        raise _unreadable("its lexicon has other fields")
+    return Lexicon(**{**lexicon, "words": tuple(lexicon["words"])})
 
 
 def _check(tensors: Mapping[str, NDArray[Any]], expected_error: float) -> None:

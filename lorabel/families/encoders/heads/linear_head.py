@@ -6,12 +6,13 @@ the modules that fit need NumPy alone, so that a worker without torch can fit, a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lorabel.families.encoders.heads.head_file import read_head_file, write_head_file
+from lorabel.families.encoders.heads.head_file import LEXICON, read_head_file, read_lexicon, write_head_file
+from lorabel.families.text_lines.lexicon import Lexicon
 
 Array = NDArray[np.float32]
 
@@ -33,6 +34,7 @@ class LinearHead:
         space: `Features.space` of the features that it was fitted on. Empty if it does not say.
         feature_map: how contents become features, see `lorabel.families.encoders.heads.head_features`.
         slots: see `lorabel.families.encoders.heads.head_features`; empty for `mean`.
+        lexicon: of lines of text: the words of the project. None for everything else.
     """
 
     weights: Array
@@ -44,6 +46,7 @@ class LinearHead:
     space: str = ""
     feature_map: str = MEAN
     slots: tuple[str, ...] = ()
+    lexicon: Lexicon | None = None
 
     def logits(self, features: Array, zero_shot: Array) -> Array:
         """Compute the logits of some inputs.
@@ -74,6 +77,7 @@ class LinearHead:
                 "space": self.space,
                 "feature_map": self.feature_map,
                 "slots": list(self.slots),
+                **({} if self.lexicon is None else {LEXICON: asdict(self.lexicon)}),
             },
         )
 
@@ -95,6 +99,7 @@ class LinearHead:
             fields["space"],
             fields["feature_map"],
             tuple(fields["slots"]),
+            read_lexicon(fields),
         )
 
 

@@ -141,6 +141,40 @@ def test_zero_shot_that_does_worse_than_guessing_says_nothing_of_a_choice_withou
     assert (after[known].argmax(1) == classes[known]).all()
 
 
+def test_a_few_unlucky_examples_do_not_silence_zero_shot() -> None:
+    """Two of four examples are unlikely by zero-shot, which is a little worse than guessing on them."""
+    features, _, classes = blobs(40, 5)
+    zero_shot = np.array([3, 3, 0, 0])[:, None] * np.eye(5, dtype=np.float32)[[0, 1, 2, 3]]
+    zero_shot[2:, 4] = 3
+    guessing, own = (
+        4 * np.log(1 / 5),
+        np.log(probabilities(None, features[:4], zero_shot)[range(4), range(4)]).sum(),
+    )
+    assert guessing - 2 < own < guessing
+    head = fit_choices(features[:4], zero_shot, one_hot(classes[:4], 5))
+    sure = 4 * one_hot(classes, 5)
+    after = probabilities(head, features, sure)
+    assert (after[classes == 4].argmax(1) == 4).all()
+
+
+def test_near_copies_do_not_make_the_head_shrink_too_little() -> None:
+    """Each example has 15 near copies, so without itself it is judged right however weakly the head shrinks.
+
+    With weak shrinkage the head learns what the 25 originals are by chance: 0.65 of the others are right.
+    """
+    points, accuracies = np.random.default_rng(99).normal(size=(3, DIM)), []
+    for seed in range(8):
+        generator = np.random.default_rng(seed)
+        classes, truth = np.arange(25) % 3, np.arange(200) % 3
+        originals, unseen = (0.5 * points[of] + generator.normal(size=(len(of), DIM)) for of in (classes, truth))
+        copies = np.repeat(originals, 16, axis=0) + 0.1 * generator.normal(size=(400, DIM))
+        zero_shot = np.zeros((400, 3), np.float32)
+        head = fit_choices(copies.astype(np.float32), zero_shot, one_hot(np.repeat(classes, 16), 3))
+        answers = probabilities(head, unseen.astype(np.float32), zero_shot[:200])
+        accuracies.append((answers.argmax(1) == truth).mean())
+    assert np.mean(accuracies) > 0.69
+
+
 def test_copies_of_one_group_do_not_make_the_head_sure() -> None:
     generator = np.random.default_rng(0)
     features = np.repeat(generator.normal(size=(30, DIM)), 4, axis=0).astype(np.float32)

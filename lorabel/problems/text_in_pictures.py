@@ -1,0 +1,383 @@
+"""Lines of text in an `<Image>`: where they stand, what they say, and which label each has.
+
+The control tags that say so are a group. Label Studio's template for OCR has `<Rectangle>`, `<Polygon>`,
+`<Labels>` and a `<TextArea perRegion="true">`; `<RectangleLabels>` or `<PolygonLabels>` with such a TextArea is
+the same. The regions of a line have the same id, and each has the line's place:
+
+    {"id": "a1", "type": "rectangle", "from_name": "box", "value": {"x": 10, "y": 5, "width": 30, "height": 4}}
+    {"id": "a1", "type": "labels", "from_name": "label", "value": {"x": 10, ..., "labels": ["Total"]}}
+    {"id": "a1", "type": "textarea", "from_name": "text", "value": {"x": 10, ..., "text": ["TOTAL 6.00"]}}
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from lorabel.contracts import Contract, Input
+from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
+from lorabel.evaluation.box_matching import match_boxes
+from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.text_metrics import ReadLine, text_lines
+from lorabel.labeling.image_regions import Corners, corners_of, image_region
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.regions import Region
+from lorabel.labeling.task_content import contents
+from lorabel.media.fetching import digest
+from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems.base import Prediction, Problem, Sample, TaskData
+from lorabel.space_contracts import TextLine, TextLines, TextLinesInput, TextLinesTarget
+
+log = logging.getLogger(__name__)
+
+SHAPES = ("Rectangle", "Polygon")
+LABELED_SHAPES = ("RectangleLabels", "PolygonLabels")
+ID_CHARACTERS = 10
+# Lines of two annotators with at least this IoU are the same.
+LEAST_IOU = 0.5
+
+Line = tuple[Corners, str, int | None]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The control tags of a group.
+
+    Args:
+        shapes: names of the tags that draw lines, the one that predictions are drawn with first.
+        kind: type of the regions that predictions are drawn with: `rectangle`, `polygonlabels`, ...
+        labels: name of `<Labels>`; None if the shapes have the labels themselves, or there are none.
+        text: name of the TextArea.
+    """
+
+    shapes: tuple[str, ...]
+    kind: str
+    labels: str | None
+    text: str
+
+    @property
+    def has_labeled_shapes(self) -> bool:
+        """Whether the shapes have the labels themselves."""
+        return self.kind.endswith("labels")
+
+    @property
+    def is_polygon(self) -> bool:
+        """Whether predictions are polygons."""
+        return self.kind.startswith("polygon")
+
+    def regions(
+        self, to_name: str, line: TextLine, label: str | None, size: tuple[int, int], id_: str
+    ) -> list[Region]:
+        """Return the regions of a line.
+
+        Args:
+            label: its value in results; None for no label.
+            size: width and height of the picture as people see it, in pixels.
+        """
+        values = [] if label is None else [label]
+        parts: list[tuple[str, str, dict[str, Any]]] = [
+            (self.shapes[0], self.kind, {self.kind: values} if self.has_labeled_shapes else {})
+        ]
+        if self.labels is not None and values:
+            parts.append((self.labels, "labels", {"labels": values}))
+        parts.append((self.text, "textarea", {"text": [line.text]}))
+        return [
+            {"id": id_} | image_region(name, to_name, kind, line.corners, size, value, is_polygon=self.is_polygon)
+            for name, kind, value in parts
+        ]
+
+
+SAMPLE_SIZE = (400, 200)
+SAMPLE_LINES = (((0.25, 0.125, 0.75, 0.25), "Corner Bakery", 0), ((0.25, 0.5, 0.5, 0.625), "TOTAL 6.00", 1))
+IMAGE = '<Image name="image" value="$image"/>'
+TEXT = '<TextArea name="text" toName="image" perRegion="true" editable="true" displayMode="region-list"/>'
+LABEL_TAGS = '<Label value="Shop"/><Label value="Total"/>'
+
+
+def _sample(tags: Tags, controls: str, labels: Sequence[str | None], opposite: Sequence[str | None]) -> Sample:
+    """Return a sample in which the labels of the lines are `labels`, and in the opposite result `opposite`."""
+    result, other = (
+        [
+            region
+            for number, ((corners, text, _), label) in enumerate(zip(SAMPLE_LINES, values, strict=True))
+            for region in tags.regions(
+                "image", TextLine(corners=corners, text=text + suffix), label, SAMPLE_SIZE, _id(corners, number)
+            )
+        ]
+        for values, suffix in ((labels, ""), (opposite, "!"))
+    )
+    config = f"<View>{IMAGE}{controls}{TEXT}</View>"
+    return Sample(config, {"image": "/data/upload/1/receipt.png"}, result, other)
+
+
+def _id(corners: Corners, number: int) -> str:
+    """The id of the regions of a line, the same whenever the line is predicted anew."""
+    return digest(repr((number, *(round(part, 4) for part in corners))).encode())[:ID_CHARACTERS]
+
+
+@dataclass(frozen=True)
+class TextInPictures(Problem):
+    """Text in pictures (OCR), line by line.
+
+    Attributes:
+        tag: the object tag of the picture.
+        labels: the labels that a line may have; empty if there are none.
+        tags: the control tags of the group.
+    """
+
+    name: ClassVar[str] = "text_in_pictures"
+    zero_shot: ClassVar[str] = (
+        "The lines of text are found and read. They have no label, unless there is a single one."
+    )
+    learns: ClassVar[str] = (
+        "Which label a line has, by its place, its text and what stands beside it, and which lines are left out; "
+        "the words of the project, to which uncertain readings are drawn. The reader itself is not trained."
+    )
+    input_type: ClassVar[type[Input]] = TextLinesInput
+    output_type: ClassVar[type[Contract]] = TextLines
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        _sample(
+            Tags(("box", "poly"), "rectangle", "label", "text"),
+            f'<Labels name="label" toName="image">{LABEL_TAGS}</Labels>'
+            '<Rectangle name="box" toName="image"/><Polygon name="poly" toName="image"/>',
+            ("Shop", "Total"),
+            ("Total", "Shop"),
+        ),
+        _sample(
+            Tags(("box",), "rectanglelabels", None, "text"),
+            f'<RectangleLabels name="box" toName="image">{LABEL_TAGS}</RectangleLabels>',
+            ("Shop", "Total"),
+            ("Total", "Shop"),
+        ),
+        _sample(
+            Tags(("poly",), "polygonlabels", None, "text"),
+            f'<PolygonLabels name="poly" toName="image">{LABEL_TAGS}</PolygonLabels>',
+            ("Shop", "Total"),
+            ("Total", "Shop"),
+        ),
+        _sample(
+            Tags(("box",), "rectangle", None, "text"),
+            '<Rectangle name="box" toName="image"/>',
+            (None, None),
+            (None, None),
+        ),
+    )
+
+    tag: ObjectTag
+    labels: tuple[Label, ...]
+    tags: Tags
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        """Bind the first control tag of a group on one picture; see `Problem.match`."""
+        if [tag.tag for tag in control.objects] != ["Image"]:
+            return None
+        texts = [tag.name for tag in control.siblings if tag.tag == "TextArea" and tag.is_per_region]
+        shapes = _shapes(control)
+        if not texts or not shapes:
+            return None
+        (image,) = control.objects
+        if "valueList" in image.attributes:
+            raise UnservedError("text is read in one picture, and valueList shows several")
+        if len(texts) > 1:
+            names = ", ".join(map(repr, texts))
+            raise UnservedError(f"each region has several texts ({names}), expected one TextArea with perRegion")
+        kind = shapes[0].tag.lower()
+        labels = control.name if control.tag == "Labels" else None
+        tags = Tags(tuple(tag.name for tag in shapes), kind, labels, texts[0])
+        return cls(control.name, image.name, image, control.labels, tags)
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The control tags of the group."""
+        return tuple(dict.fromkeys((self.from_name, *self.tags.shapes, self.tags.text)))
+
+    def model_input(self, data: TaskData) -> TextLinesInput:
+        """Ask for the lines of text in the picture of the task."""
+        pictures = contents(self.tag, data)
+        if len(pictures) != 1:
+            raise UnreadableError(f"the task has {len(pictures)} pictures, expected one", is_permanent=True)
+        return TextLinesInput(contents=pictures, labels=tuple(label.texts for label in self.labels))
+
+    def prediction(self, output: TextLines, data: TaskData) -> Prediction:
+        """Predict the lines. The score is their mean confidence; 0 if there is no line."""
+        size, predicted, confidences = (output.width, output.height), [], []
+        for number, line in enumerate(output.lines):
+            label, confidence = self._label(line)
+            value = None if label is None else self.labels[label].value
+            predicted += self.tags.regions(self.to_name, line, value, size, _id(line.corners, number))
+            confidences.append(line.probability * confidence)
+        return Prediction(predicted, sum(confidences) / len(confidences) if confidences else 0.0)
+
+    def _label(self, line: TextLine) -> tuple[int | None, float]:
+        """The index of a line's label, or None, and the confidence in it."""
+        if not line.label_probabilities:
+            return (0 if len(self.labels) == 1 else None), 1.0
+        if len(line.label_probabilities) != 1 + len(self.labels):
+            raise ValueError(f"{len(line.label_probabilities)} probabilities for {len(self.labels)} labels")
+        confidence = max(line.label_probabilities)
+        best = line.label_probabilities.index(confidence)
+        return (best - 1 if best else None), confidence
+
+    def target(self, result: list[Region], data: TaskData) -> TextLinesTarget:
+        """Return the lines of the annotation. A shape without area is no line.
+
+        Raises:
+            MissingTargetError: see `Problem.target`; also if the parts of a line do not belong together. The whole
+                annotation is then skipped, since a line that is missing in it would count as one to leave out.
+        """
+        names = {*self.claims}
+        regions = [region for region in regions_of(result) if region.get("from_name") in names]
+        groups: dict[Any, list[Region]] = {}
+        for region in regions:
+            groups.setdefault(_group_of(region), []).append(region)
+        lines, faults = [], []
+        for parts in groups.values():
+            shapes = [region for region in parts if region.get("from_name") in self.tags.shapes]
+            if len(shapes) != 1:
+                raise MissingTargetError(
+                    f"region {shown(parts[0].get('id'))} of {parts[0].get('from_name')!r} has {len(shapes)} "
+                    f"shapes of {', '.join(map(repr, self.tags.shapes))} with its id, expected one"
+                )
+            try:
+                corners = corners_of(shapes[0])
+            except MissingTargetError as error:
+                faults.append(f"region {shown(shapes[0].get('id'))}: {error}")
+                continue
+            lines.append((corners, self._text_of(parts), self._label_of(parts)))
+        if faults and not lines:
+            raise MissingTargetError(faults[0])
+        for fault in faults:
+            log.info("a region is no line of text: %s", fault)
+        width, height = _size(regions)
+        return TextLinesTarget(tuple(sorted(lines, key=_place)), width, height)
+
+    def _text_of(self, parts: Sequence[Region]) -> str:
+        """The text of a line; "" if nobody has written it."""
+        texts = [
+            text for value in _values(parts, self.tags.text) for text in list_in(value, "text", self.tags.text)
+        ]
+        if not all(isinstance(text, str) for text in texts):
+            raise MissingTargetError(f"{self.tags.text!r} was answered {shown(texts)}, expected texts")
+        return "\n".join(texts).strip()
+
+    def _label_of(self, parts: Sequence[Region]) -> int | None:
+        """The index of a line's label; None if it has none."""
+        key = self.tags.kind if self.tags.has_labeled_shapes else "labels"
+        names = [name for value in _values(parts, self.from_name) for name in list_in(value, key, self.from_name)]
+        if not names:
+            return None
+        index = find_label(self.labels, names[0]) if isinstance(names[0], str) else None
+        if index is None:
+            raise MissingTargetError(
+                f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"
+            )
+        return index
+
+    def perfect_output(self, target: TextLinesTarget) -> TextLines:
+        """Return the right lines, each with probability 1."""
+        lines = tuple(
+            TextLine(corners=corners, text=text, label_probabilities=self._sure_of(label))
+            for corners, text, label in target.lines
+        )
+        return TextLines(lines=lines, width=target.width, height=target.height)
+
+    def _sure_of(self, label: int | None) -> tuple[float, ...]:
+        right = 0 if label is None else 1 + label
+        return tuple(float(index == right) for index in range(1 + len(self.labels))) if self.labels else ()
+
+    def metrics(self, targets: Sequence[TextLinesTarget], outputs: Sequence[Any]) -> Metrics:
+        """Compute the metrics of `lorabel.evaluation.text_metrics.text_lines`."""
+        truth = [[ReadLine(*line) for line in target.lines] for target in targets]
+        predicted = [
+            [ReadLine(line.corners, line.text, self._label(line)[0]) for line in output.lines]
+            for output in outputs
+        ]
+        return text_lines(truth, predicted, [label.value for label in self.labels])
+
+    def aggregate(self, targets: Sequence[TextLinesTarget]) -> TextLinesTarget:
+        """Keep the lines that more than half of the annotators have drawn; the newest decides on exactly half.
+
+        A line of one annotator and a line of another are the same if their IoU is at least LEAST_IOU. Its place is
+        that of the newest; text and label are what most of them say, and of equally many the newest.
+        """
+        merged: list[list[Line]] = []
+        newest = targets[-1]
+        for target in reversed(targets):
+            pairs = dict(
+                match_boxes([line[0] for line in target.lines], [lines[0][0] for lines in merged], LEAST_IOU)
+            )
+            for index, line in enumerate(target.lines):
+                if index in pairs:
+                    merged[pairs[index]].append(line)
+                else:
+                    merged.append([line])
+        half = len(targets) / 2
+        kept = [
+            lines for lines in merged if len(lines) > half or (len(lines) == half and lines[0] in newest.lines)
+        ]
+        agreed = [
+            (lines[0][0], _most([line[1] for line in lines]), _most([line[2] for line in lines])) for lines in kept
+        ]
+        return TextLinesTarget(tuple(sorted(agreed, key=_place)), newest.width, newest.height)
+
+    def class_of(self, target: TextLinesTarget) -> tuple[int, ...]:
+        """Return the labels that occur in the picture."""
+        return tuple(sorted({label for _, _, label in target.lines if label is not None}))
+
+
+def _shapes(control: ControlTag) -> list[ControlTag]:
+    """The tags that draw the lines if this tag is the first of a group, rectangles first; none if it is not."""
+    if control.tag in LABELED_SHAPES:
+        return [control]
+    shapes = [tag for tag in control.siblings if tag.tag in SHAPES]
+    if control.tag in SHAPES:
+        has_labels = any(tag.tag == "Labels" and not tag.is_per_region for tag in control.siblings)
+        is_first = control.tag == "Rectangle" or not any(tag.tag == "Rectangle" for tag in shapes)
+        same = [tag for tag in shapes if tag.tag == control.tag]
+        return [] if has_labels or not is_first or same else [control, *shapes]
+    if control.tag != "Labels":
+        return []
+    return sorted(shapes, key=lambda tag: SHAPES.index(tag.tag))
+
+
+def _values(parts: Sequence[Region], from_name: str) -> Iterator[dict[str, Any]]:
+    for region in parts:
+        if region.get("from_name") == from_name:
+            value = region.get("value")
+            if not isinstance(value, dict):
+                raise MissingTargetError(f"{from_name!r} has the value {shown(value)}, expected an object")
+            yield value
+
+
+def _group_of(region: Region) -> Any:
+    """What regions of one line share: their id; their place where there is no id."""
+    id_ = region.get("id")
+    if isinstance(id_, str):
+        return id_
+    if id_ is not None:
+        raise MissingTargetError(f"a region has the id {shown(id_)}, expected a text")
+    try:
+        return corners_of(region)
+    except MissingTargetError:
+        return None
+
+
+def _size(regions: Sequence[Region]) -> tuple[int, int]:
+    """Width and height of the picture in pixels, as the regions say; zeros if they do not."""
+    for region in regions:
+        width, height = region.get("original_width"), region.get("original_height")
+        if type(width) is int and type(height) is int and width > 0 and height > 0:
+            return width, height
+    return 0, 0
+
+
+def _place(line: Line) -> tuple[float, float]:
+    (left, top, _, _), _, _ = line
+    return top, left
+
+
+def _most(values: Sequence[Any]) -> Any:
+    """The most frequent value; of equally frequent ones the first."""
+    return Counter(values).most_common(1)[0][0]
