@@ -137,6 +137,13 @@ class PredictParams(Body):
 
     context: dict[str, Any] | None = None
 
+    @property
+    def regions(self) -> list[dict[str, Any]]:
+        """What the annotator has drawn with a smart tool, the newest last; none in another context."""
+        regions = (self.context or {}).get("result")
+        is_list = isinstance(regions, list) and all(isinstance(region, dict) for region in regions)
+        return list(regions) if is_list else []  # type: ignore[arg-type]
+
 
 class Predict(Body):
     """Body of `POST /predict`."""

@@ -34,6 +34,12 @@ class Metrics:
             "Tasks whose label config has no control tag that is predicted.",
             registry=registry,
         )
+        self.smart_tool_calls = Counter(
+            "lorabel_smart_tool_calls",
+            "Clicks, boxes and other prompts of smart tools: answered, empty, unreadable or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.dropped_regions = Counter(
             "lorabel_dropped_regions",
             "Predicted regions that were dropped, since they do not fit the label config.",

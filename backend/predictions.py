@@ -7,7 +7,7 @@ rest.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from socket import socket
 from time import monotonic
@@ -15,6 +15,7 @@ from typing import Self
 
 from backend import http_bodies
 from backend.services import Services, prediction_slot
+from lorabel.contracts import MediaRef
 from lorabel.database import bulk_runs, projects
 from lorabel.database.project_keys import ProjectKey
 from lorabel.database.tables import Project
@@ -113,7 +114,9 @@ def _predict(
         services.model_client, project.id, priority, deadline, lambda: is_disconnected(client)
     )
     try:
-        predictions = prediction.predict(model, [task.data for task in body.tasks], resolve, caller)
+        predictions = _prompted(services, model, body, resolve, caller) or prediction.predict(
+            model, [task.data for task in body.tasks], resolve, caller
+        )
     except ModelServerError:
         if priority == Priority.BULK and _predict_later(services, project, [task.id for task in body.tasks]):
             return [None] * len(body.tasks)
@@ -132,6 +135,35 @@ def _predict(
     return [
         _entry(model, task_prediction) if task_prediction.is_final else None for task_prediction in predictions
     ]
+
+
+def _prompted(
+    services: Services,
+    model: ProjectModel,
+    body: http_bodies.Predict,
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
+) -> list[TaskPrediction]:
+    """The answer to a smart tool; none if the request is to be answered like any other.
+
+    Label Studio shows nothing to the annotator who gets no region, so each such case is logged and counted.
+    """
+    if len(body.tasks) != 1 or not body.params.regions:
+        return []
+    (task,) = body.tasks
+    try:
+        answer = prediction.predict_prompted(model, task.data, body.params.regions, resolve, caller)
+    except ModelServerError:
+        services.metrics.smart_tool_calls.labels("failed").inc()
+        raise
+    if answer is None:
+        return []
+    outcome = "answered" if answer.regions else "empty" if answer.unreadable is None else "unreadable"
+    services.metrics.smart_tool_calls.labels(outcome).inc()
+    if not answer.regions:
+        reason = "the model finds nothing" if answer.unreadable is None else answer.unreadable.reason
+        log.warning("project %d, task %d: a smart tool gets no region: %s", model.project_id, task.id, reason)
+    return [answer]
 
 
 def _count(services: Services, predictions: Sequence[TaskPrediction]) -> None:

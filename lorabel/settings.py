@@ -116,6 +116,15 @@ class Settings(BaseSettings):
     features_memory_mb: int = Field(
         256, ge=0, description="Memory for computed features of inputs and of labels, in MB."
     )
+    embeddings_memory_mb: int = Field(
+        512,
+        ge=0,
+        description="Memory for the embeddings of pictures that clicks are answered from, in MB; SAM 2 needs 8 to "
+        "17 for a picture.",
+    )
+    polygon_tolerance_px: float = Field(
+        1.0, ge=0, description="Pixels that a polygon may be off its mask's outline."
+    )
     pixels_memory_mb: int = Field(256, ge=0, description="Memory for decoded inputs, in MB.")
     ray_address: str | None = Field(
         None, description="Ray cluster for `python -m model_server.ray_serve`; default: a new one on this machine."
@@ -184,14 +193,9 @@ class Settings(BaseSettings):
     media_timeout_s: float = Field(20.0, gt=0, description="Seconds for one download.")
 
     detector_threshold: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="Smallest probability of a predicted box; a project's own is in its extra params.",
+        0.2, ge=0, le=1, description="Smallest probability of a box; a project's own is in its extra params."
     )
-    detector_max_boxes: int = Field(
-        100, ge=1, le=1000, description="Most boxes in a picture, the likeliest first."
-    )
+    detector_max_boxes: int = Field(100, ge=1, le=1000, description="Most boxes in a picture: the likeliest.")
     detector_overlap: float = Field(
         0.5, gt=0, le=1, description="IoU from which only the likeliest box of a label is kept; 1 keeps all."
     )

@@ -31,7 +31,7 @@ from lorabel.errors import (
     UnreadableError,
 )
 from lorabel.families.base import Family
-from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
+from lorabel.families.cache import DECODED, EMBEDDINGS, FEATURES, TEXTS, FeatureCache
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import families_named, load_family
 from lorabel.inference import request_body
@@ -177,7 +177,8 @@ def _end_process() -> None:
 
 def _feature_cache(settings: Settings) -> FeatureCache:
     pixels, features = settings.pixels_memory_mb * MEGABYTE, settings.features_memory_mb * MEGABYTE
-    return FeatureCache({DECODED: pixels, FEATURES: features, TEXTS: features})
+    embeddings = settings.embeddings_memory_mb * MEGABYTE
+    return FeatureCache({DECODED: pixels, FEATURES: features, TEXTS: features, EMBEDDINGS: embeddings})
 
 
 def _describe(settings: Settings, engine: Engine) -> ModelsResponse:

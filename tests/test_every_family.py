@@ -63,8 +63,11 @@ def load(family_type: type[Family], source: str) -> Family:
 
 
 def question_of(sample: Sample) -> Input:
+    """What is asked for the sample's result: with the smart tool's context, if it has one."""
     (binding,) = bind(sample.label_config).bindings
-    return binding.model_input(sample.data)
+    question = binding.model_input(sample.data)
+    prompted = None if sample.context is None else binding.prompted(question, sample.context)
+    return question if prompted is None else prompted
 
 
 def four_inputs(family: Family, sample: Sample) -> list[Any]:

@@ -272,7 +272,7 @@ def _training_example(
     return TrainingExample(
         tuple(annotation.id for annotation in annotations),
         newest.task_id,
-        build_input(problem, data, settings),
+        problem.asked_for(build_input(problem, data, settings), target),
         target,
         problem.class_of(target),
         any(annotation.run_id is None for annotation in annotations),

@@ -6,6 +6,7 @@ To register the backend is not enough for Label Studio 1.23.2:
 - Events carry basic auth only if the webhook has the header, and our secret only if it has that one
   (`webhook_connection.py`).
 - Label Studio asks only a project's first backend for predictions.
+- Smart tools ask a backend only if it is registered as interactive.
 """
 
 import base64
@@ -181,7 +182,7 @@ class _Connecting:
             with store.read() as session:
                 # Before anything is changed: this raises ConflictError.
                 earlier = projects.find(session, key)
-            if backend := self._register():
+            if backend := self._register(_has_smart_tools(project)):
                 own_id = self._remember(store, key, earlier, api_key)
                 self._set_webhook(own_id)
                 self._select_model(backend)
@@ -241,19 +242,27 @@ class _Connecting:
         )
         return own_id
 
-    def _register(self) -> Backend | None:
-        """Add the backend, or mend it. Returns None if Label Studio cannot use it."""
+    def _register(self, is_interactive: bool) -> Backend | None:
+        """Add the backend, or mend it. Returns None if Label Studio cannot use it.
+
+        Args:
+            is_interactive: whether the label config has smart tools. An interactive backend stays so.
+        """
         our_backends = self._our_backends()
         outcome, finding = Outcome.UNCHANGED, f"registered at {self.backend_url}"
         if not our_backends:
-            finding = self._add()
+            finding = self._add(is_interactive)
             our_backends, outcome = self._our_backends(), Outcome.CHANGED
         backend = our_backends[0]
         user = self.settings.basic_auth[0] if self.settings.basic_auth else None
-        if backend.auth_user != user or (user and backend.state != CONNECTED):
-            self.label_studio.update_backend(backend, self.project_id, self.settings.basic_auth)
+        is_login_wrong = backend.auth_user != user or (user and backend.state != CONNECTED)
+        is_deaf = is_interactive and not backend.is_interactive
+        if is_login_wrong or is_deaf:
+            columns = {"is_interactive": True} if is_deaf else {}
+            self.label_studio.update_backend(backend, self.project_id, self.settings.basic_auth, **columns)
             backend, outcome = self._our_backends()[0], Outcome.CHANGED
-            finding += ", its user and password are set anew"
+            finding += ", its user and password are set anew" if is_login_wrong else ""
+            finding += ", smart tools ask it from now on" if is_deaf else ""
         for duplicate in our_backends[1:]:
             self.label_studio.delete_backend(duplicate.id)
             outcome, finding = Outcome.CHANGED, f"{finding}, a duplicate of it (id {duplicate.id}) is removed"
@@ -264,7 +273,7 @@ class _Connecting:
         backends = self.label_studio.backends(self.project_id)
         return [backend for backend in backends if backend.url.rstrip("/") == self.backend_url]
 
-    def _add(self) -> str:
+    def _add(self, is_interactive: bool) -> str:
         """Add the backend.
 
         Label Studio can answer 403 although it added the backend: then the backend has no webhook and is not
@@ -272,7 +281,10 @@ class _Connecting:
         """
         finding = f"added at {self.backend_url}"
         try:
-            self.label_studio.add_backend(self.project_id, self.backend_url, self.title, self.settings.basic_auth)
+            auth = self.settings.basic_auth
+            self.label_studio.add_backend(
+                self.project_id, self.backend_url, self.title, auth, is_interactive=is_interactive
+            )
         except LabelStudioRefusedError as error:
             if BLOCKED not in error.detail:
                 raise LabelStudioError(f"{error}; {self._remedy(error.detail)}") from error
@@ -351,6 +363,13 @@ class _Connecting:
         step = Step(name, outcome, finding)
         self.steps.append(step)
         self.report(step)
+
+
+def _has_smart_tools(project: ProjectInfo) -> bool:
+    try:
+        return bind(project.label_config).config.has_smart_tools
+    except LabelConfigError:
+        return False  # connected with `is_anyway`
 
 
 def _remembered(earlier: Project | None, stored: Project, replaced: Sequence[Project]) -> str:

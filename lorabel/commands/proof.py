@@ -92,13 +92,10 @@ def _bindings(label_config: str) -> Sequence[Problem]:
 
 def _silence(bindings: Sequence[Problem]) -> str:
     """The part of the finding about control tags that are silent until taught; empty if there are none."""
-    if not bindings:
-        return ""
-    names = ", ".join(f"{binding.from_name} ({type(binding).__name__})" for binding in bindings)
-    return (
-        f"; {names}: nothing is predicted until it was taught, which is right; predictions begin with the "
-        "first few annotations"
-    )
+    names: dict[str, list[str]] = {}
+    for binding in bindings:
+        names.setdefault(binding.silence, []).append(f"{binding.from_name} ({type(binding).__name__})")
+    return "".join(f"; {', '.join(group)}: {silence}" for silence, group in names.items())
 
 
 def _unreadable_reason(store: Store, own_id: int, task_id: Any) -> str | None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from cachetools import LRUCache
 
-DECODED, FEATURES, TEXTS = "pixels", "features", "texts"
+DECODED, FEATURES, TEXTS, EMBEDDINGS = "pixels", "features", "texts", "embeddings"
 """Kinds of values. DECODED: decoded files. FEATURES: features of contents, computed by a tower. TEXTS: what many
-questions share, that is features of label texts and the weights of heads."""
+questions share, that is features of label texts and the weights of heads. EMBEDDINGS: what masks in a picture are
+decoded from, megabytes each."""
 
 
 class FeatureCache:

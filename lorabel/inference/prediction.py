@@ -175,6 +175,36 @@ def predict(
     return [_merge(model, answers[i * bindings : (i + 1) * bindings]) for i in range(len(tasks))]
 
 
+def predict_prompted(
+    model: ProjectModel,
+    data: TaskData,
+    context: Sequence[Region],
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
+) -> TaskPrediction | None:
+    """Answer a smart tool; see `Problem.prompted`.
+
+    Args:
+        context: what the annotator has drawn, the newest region last.
+
+    Returns:
+        None if the context comes from no smart tool that is answered otherwise than any request for a prediction.
+
+    Raises:
+        ModelServerError: there is no answer.
+    """
+    for binding in model.bound.bindings:
+        try:
+            contract = binding.prompted(build_input(binding, data, model.settings), context)
+        except UnreadableError as error:
+            return _merge_answers(model, [Unreadable(str(error), error.is_permanent, _is_late(error))], [])
+        if contract is not None:
+            question = _question(model, binding, data, with_resolved_media(contract, resolve))
+            (answer,) = ask(caller, [question])
+            return _merge_answers(model, [answer], [answer] if isinstance(answer, Prediction) else [])
+    return None
+
+
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:
     """Ask the model server.
 
@@ -310,7 +340,6 @@ def _broken(question: Question, what: str) -> Unreadable:
 
 def _merge(model: ProjectModel, answers: Sequence[Prediction | Unreadable]) -> TaskPrediction:
     """Merge the answers of one task, one per binding, into its prediction."""
-    reasons = [answer for answer in answers if isinstance(answer, Unreadable)]
     predictions = {
         binding.from_name: answer
         for binding, answer in zip(model.bound.bindings, answers, strict=True)
@@ -319,7 +348,16 @@ def _merge(model: ProjectModel, answers: Sequence[Prediction | Unreadable]) -> T
     shown_names = shown_controls(
         model.bound.config, {name: prediction.regions for name, prediction in predictions.items()}
     )
-    shown = [prediction for name, prediction in predictions.items() if name in shown_names]
+    return _merge_answers(
+        model, answers, [prediction for name, prediction in predictions.items() if name in shown_names]
+    )
+
+
+def _merge_answers(
+    model: ProjectModel, answers: Sequence[Prediction | Unreadable], shown: Sequence[Prediction]
+) -> TaskPrediction:
+    """Merge the answers that Label Studio shows of one task; the others may only have a reason."""
+    reasons = [answer for answer in answers if isinstance(answer, Unreadable)]
     regions = [region for prediction in shown for region in prediction.regions]
     valid_regions = [region for region in regions if _is_valid(model.project_id, model.bound.config, region)]
     return TaskPrediction(

@@ -21,7 +21,7 @@ from label_studio_sdk.types.prediction_request import PredictionRequest
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.errors import LabelStudioError, LabelStudioRefusedError
 from lorabel.label_studio.access_token import NEW_TOKEN, AccessToken
-from lorabel.label_studio.error_texts import explanation, plain_text, shown, unreachable
+from lorabel.label_studio.error_texts import explanation, shown, unreachable
 from lorabel.label_studio.records import (
     AnnotatedTask,
     Backend,
@@ -121,31 +121,29 @@ class LabelStudio:
         """
         with self._raising_our_errors():
             backends = self._sdk.ml.list(project=project_id)
-        return [
-            Backend(
-                backend.id,
-                backend.url,
-                backend.title or "",
-                backend.state or "",
-                plain_text(backend.error_message or ""),
-                backend.basic_auth_user or None,
-            )
-            for backend in backends
-        ]
+        return [Backend.of(backend) for backend in backends]
 
-    def add_backend(self, project_id: LabelStudioId, url: str, title: str, auth: tuple[str, str] | None) -> None:
+    def add_backend(
+        self, project_id: LabelStudioId, url: str, title: str, auth: tuple[str, str] | None, **columns: bool
+    ) -> None:
         """Connect an ML backend. Label Studio calls its /health and /setup, and adds a webhook to `<url>/webhook`.
 
         Args:
             auth: user name and password for basic authentication; None for none.
+            columns: `is_interactive`, if smart tools are to ask it.
         """
         with self._raising_our_errors():
-            self._sdk.ml.create(project=project_id, url=url, title=title, **_auth_columns(auth))
+            self._sdk.ml.create(project=project_id, url=url, title=title, **_auth_columns(auth), **columns)
 
-    def update_backend(self, backend: Backend, project_id: LabelStudioId, auth: tuple[str, str] | None) -> None:
-        """Change the login of an ML backend. Label Studio answers 500 if the request lacks `url` or `project`."""
+    def update_backend(
+        self, backend: Backend, project_id: LabelStudioId, auth: tuple[str, str] | None, **columns: bool
+    ) -> None:
+        """Change the login, and maybe `is_interactive`, of an ML backend.
+
+        Label Studio answers 500 if the request lacks `url` or `project`.
+        """
         with self._raising_our_errors():
-            self._sdk.ml.update(backend.id, project=project_id, url=backend.url, **_auth_columns(auth))
+            self._sdk.ml.update(backend.id, project=project_id, url=backend.url, **_auth_columns(auth), **columns)
 
     def delete_backend(self, backend_id: int) -> None:
         """Disconnect an ML backend."""

@@ -7,6 +7,8 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
+from lorabel.label_studio.error_texts import plain_text
+
 MOST_QUOTED = 80
 
 
@@ -100,6 +102,7 @@ class Backend:
     Attributes:
         state: Label Studio's code: CO connected, DI disconnected, ER error, ...
         auth_user: user name for basic authentication, if there is one.
+        is_interactive: whether the editor has an Auto-Annotation switch, and smart tools ask the backend.
     """
 
     id: int
@@ -108,6 +111,20 @@ class Backend:
     state: str
     error: str
     auth_user: str | None
+    is_interactive: bool
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """Read one of the SDK's rows."""
+        return cls(
+            row.id,
+            row.url,
+            row.title or "",
+            row.state or "",
+            plain_text(row.error_message or ""),
+            row.basic_auth_user or None,
+            bool(row.is_interactive),
+        )
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,11 @@ class ControlTag:
     siblings: tuple["ControlTag", ...] = ()
 
     @property
+    def is_smart(self) -> bool:
+        """Whether it is also a smart tool: what is drawn with it is sent to the backend at once."""
+        return self.attributes.get("smart", "false").lower() == "true"
+
+    @property
     def is_per_region(self) -> bool:
         """Whether it asks about each region, not about the task."""
         return self.attributes.get("perRegion", "false").lower() == "true"
@@ -161,6 +166,11 @@ class LabelConfig:
 
     controls: tuple[ControlTag, ...]
     _interface: Any = field(repr=False, hash=False, compare=False)
+
+    @property
+    def has_smart_tools(self) -> bool:
+        """Whether what is drawn with some control tag is sent to the backend at once (`smart="true"`)."""
+        return any(control.is_smart for control in self.controls)
 
     def find_region_errors(self, region: dict[str, Any]) -> list[str]:
         """Check a region of a result against the label config.

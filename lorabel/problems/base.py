@@ -29,12 +29,14 @@ class Sample:
         data: a task's `data`.
         result: an annotation's result for this task.
         opposite: another valid result for the same task, with another target.
+        context: what a smart tool sends to ask for the result; None if there is none, and the task alone asks.
     """
 
     label_config: str
     data: TaskData
     result: list[Region]
     opposite: list[Region]
+    context: list[Region] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Problem(ABC):
         input_type: class of what `model_input` returns.
         output_type: class of the outputs that `prediction` reads.
         SAMPLES: at least one example, see `Sample`.
+        silence: for people who connect a project, if `is_silent_until_taught`: until when nothing is predicted.
         perfect_metric: value of the primary metric for a model that is always right.
         from_name: name of the control tag.
         to_name: name of the object tag that predicted regions refer to.
@@ -85,6 +88,10 @@ class Problem(ABC):
     input_type: ClassVar[type[Input]]
     output_type: ClassVar[type[Contract]]
     SAMPLES: ClassVar[tuple[Sample, ...]]
+    silence: ClassVar[str] = (
+        "nothing is predicted until it was taught, which is right; predictions begin with the first few "
+        "annotations"
+    )
     perfect_metric: ClassVar[float] = 1.0
 
     from_name: str
@@ -158,6 +165,13 @@ class Problem(ABC):
             UnreadableError: the context cannot be answered.
         """
         return None
+
+    def asked_for(self, question: Input, target: Any) -> Input:
+        """Return the question as a person would ask it who wants the target; by default it is the same.
+
+        Training and evaluation use this, since an annotation keeps no clicks.
+        """
+        return question
 
     @property
     def claims(self) -> tuple[str, ...]:

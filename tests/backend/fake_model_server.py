@@ -42,6 +42,7 @@ from lorabel.inference.messages import (
     RowError,
     RowResult,
 )
+from lorabel.mask_contracts import Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.space_contracts import TextLine, TextLines, TextLinesInput
 from tests.serving import serving
@@ -183,9 +184,17 @@ class FakeModelServer:
             return RowResult(output=Features(space=self.space, dim=0, float16="", lines=LINES).model_dump())
         if row.kind in (FeaturesInput.kind, SpanFeaturesInput.kind):
             return RowResult(output=self.features(row).model_dump())
+        if row.kind == MasksInput.kind:
+            return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())
         if row.kind != LabelsInput.kind:
             return RowResult(output=SILENT[row.kind].model_dump())
         return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})
+
+
+def _masks(question: MasksInput) -> Masks:
+    """For each prompt the upper left quarter of a picture of 4 x 2 pixels."""
+    masks = tuple(Mask(label=prompt.label, runs=(0, 2, 6), probability=SURE) for prompt in question.prompts)
+    return Masks(masks=masks, width=4, height=2)
 
 
 def _vector(shown: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from backend.services import Services
 from lorabel.database.tables import Event, EventState
 from lorabel.labeling.label_config import parse
 from lorabel.problems.binding import bind
+from lorabel.problems.interactive_segmentation import InteractiveSegmentation
 from lorabel.problems.named_entities import NamedEntities
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
@@ -77,14 +78,21 @@ def check_webhook(body: dict[str, Any], answer: dict[str, Any], services: Servic
     assert ("job" in answer) == is_training
 
 
+def is_click(body: dict[str, Any]) -> bool:
+    regions = (body["params"]["context"] or {}).get("result", [])
+    return bool(regions) and regions[-1]["type"] == "keypointlabels"
+
+
 def check_predict(body: dict[str, Any], answer: dict[str, Any], _: Services) -> None:
     results = answer["results"]
     assert len(results) == len(body["tasks"])
     bindings = bind(body["label_config"]).bindings
     is_served = bool(bindings)
-    # A base model finds no spans before it is trained.
-    has_empty_results = all(isinstance(binding, NamedEntities) for binding in bindings)
     is_interactive = body["params"]["context"] is not None
+    # A base model finds no spans before it is trained, and no masks without a click.
+    has_empty_results = all(isinstance(binding, NamedEntities) for binding in bindings) or (
+        all(isinstance(binding, InteractiveSegmentation) for binding in bindings) and not is_click(body)
+    )
     for task, entry in zip(body["tasks"], results, strict=True):
         if not is_served:
             assert entry == [] or (is_interactive and entry["result"] == [])

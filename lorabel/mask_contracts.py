@@ -1,0 +1,103 @@
+"""Inputs, outputs and targets of masks in a picture. See `lorabel.contracts`.
+
+Positions are fractions of the picture's width and height as people see it, that is, after its EXIF orientation.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lorabel.contracts import Content, Contract, Input
+from lorabel.space_contracts import Corners
+
+Runs = tuple[Annotated[int, Field(ge=0)], ...]
+"""A mask as the lengths of its runs of equal pixels, row by row from the upper left: first those outside the mask
+(0 if the first pixel is inside), then in turn inside and outside. They sum to width * height."""
+
+
+class Point(BaseModel):
+    """A click of an annotator.
+
+    Args:
+        x: from the left, in [0, 1].
+        y: from the top, in [0, 1].
+        is_positive: whether the point belongs to the mask.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    x: float
+    y: float
+    is_positive: bool = True
+
+
+class Prompt(BaseModel):
+    """What an annotator has drawn to ask for one mask: points, a box, or both.
+
+    Args:
+        label: index of the mask's label, which does not change the mask.
+        corners: of the box.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    label: int
+    points: tuple[Point, ...] = ()
+    corners: Corners | None = None
+
+
+class MasksInput(Input):
+    """Asks for the mask of each prompt. `contents` is one picture. Answer: `Masks`.
+
+    Without prompts nothing is answered, but a family may compute what the first prompt will need.
+    """
+
+    kind: ClassVar[str] = "masks"
+    contents: tuple[Content, ...] = Field(min_length=1, max_length=1)
+    prompts: tuple[Prompt, ...] = ()
+
+
+class Mask(BaseModel):
+    """The mask of a thing in a picture.
+
+    Args:
+        label: index of its label.
+        runs: in a picture of the size that `Masks` names.
+        probability: the IoU with the right mask that the model expects, in [0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True)
+    label: int
+    runs: Runs
+    probability: float = 1.0
+
+
+class Masks(Contract):
+    """Answer to `MasksInput`.
+
+    Args:
+        masks: one per prompt, in their order.
+        width: of the picture as people see it, in pixels.
+        height: in pixels.
+        tolerance_px: the farthest that the corners of a polygon may be from the outline of a mask, in pixels.
+    """
+
+    kind: ClassVar[str] = "found_masks"
+    masks: tuple[Mask, ...]
+    width: int
+    height: int
+    tolerance_px: float = 1.0
+
+
+@dataclass(frozen=True)
+class MasksTarget:
+    """Target for `MasksInput`.
+
+    Args:
+        masks: the runs and the index of the label of each right mask; at least one.
+        width: of the picture that they were drawn on, in pixels.
+        height: in pixels.
+    """
+
+    masks: tuple[tuple[Runs, int], ...]
+    width: int
+    height: int

@@ -1,0 +1,264 @@
+"""Clicks and boxes drawn with a smart `<KeyPointLabels>` or `<RectangleLabels>` over an `<Image>` become masks.
+
+The mask is answered as a region of the label config's `<BrushLabels>` or `<PolygonLabels>`, else of its
+`<RectangleLabels>`, with the label of the click. Without a click nothing is predicted. For example:
+
+    <View>
+      <Image name="image" value="$image"/>
+      <BrushLabels name="mask" toName="image"><Label value="Car"/></BrushLabels>
+      <KeyPointLabels name="click" toName="image" smart="true"><Label value="Car"/></KeyPointLabels>
+    </View>
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from lorabel.contracts import Contract, Input
+from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
+from lorabel.evaluation.mask_metrics import masks as mask_metrics
+from lorabel.evaluation.metrics import Metrics
+from lorabel.labeling import bit_masks
+from lorabel.labeling.image_regions import corners_of, image_region
+from lorabel.labeling.label_config import ControlTag, ObjectTag, find_label
+from lorabel.labeling.mask_regions import mask_region
+from lorabel.labeling.regions import Region
+from lorabel.labeling.task_content import contents
+from lorabel.mask_contracts import Mask, Masks, MasksInput, MasksTarget, Point, Prompt, Runs
+from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems.base import Prediction, Problem, Sample, TaskData
+
+# Control tags that can be a smart tool here -> the key of the labels in the values of their regions.
+PROMPT_TAGS: Mapping[str, str] = MappingProxyType(
+    {"KeyPointLabels": "keypointlabels", "RectangleLabels": "rectanglelabels"}
+)
+# Control tags whose regions can be a mask, the most exact first.
+ANSWER_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
+
+# Of a picture of 10 x 10 pixels.
+SQUARE, CORNER = (22, *(5, 5) * 4, 5, 33), (0, 3, 7, 3, 7, 3, 77)
+
+
+def _sample_mask(runs: Runs) -> Region:
+    value = {"format": "rle", "rle": bit_masks.encode(runs), "brushlabels": ["Car"]}
+    return mask_region("mask", "image", "brushlabels", (10, 10), value)
+
+
+def _sample_click(x_percent: float, y_percent: float) -> Region:
+    value = {"x": x_percent, "y": y_percent, "width": 0.2, "keypointlabels": ["Car"]}
+    return {**mask_region("click", "image", "keypointlabels", (10, 10), value), "is_positive": True}
+
+
+@dataclass(frozen=True)
+class InteractiveSegmentation(Problem):
+    """Interactive segmentation: what an annotator clicks on gets a mask.
+
+    `from_name` is the first smart tool of the label config.
+
+    Attributes:
+        prompt_tags: all smart tools that ask for masks, by their names.
+        answer: the control tag that masks are regions of.
+        picture: the object tag.
+    """
+
+    name: ClassVar[str] = "interactive_segmentation"
+    zero_shot: ClassVar[str] = "The mask of what is clicked, or in the box that is drawn, with a smart tool."
+    learns: ClassVar[str] = "The outlines of what people mask: LoRA on the decoder of masks."
+    silence: ClassVar[str] = (
+        "nothing is predicted before somebody clicks, which is right; switch Auto-Annotation on in the editor"
+    )
+    input_type: ClassVar[type[Input]] = MasksInput
+    output_type: ClassVar[type[Contract]] = Masks
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        Sample(
+            label_config='<View><Image name="image" value="$image"/>'
+            '<BrushLabels name="mask" toName="image"><Label value="Car"/></BrushLabels>'
+            '<KeyPointLabels name="click" toName="image" smart="true"><Label value="Car"/></KeyPointLabels>'
+            "</View>",
+            data={"image": "/data/upload/1/street.png"},
+            result=[_sample_mask(SQUARE)],
+            opposite=[_sample_mask(CORNER)],
+            context=[_sample_click(45, 45)],
+        ),
+    )
+
+    prompt_tags: tuple[ControlTag, ...]
+    answer: ControlTag
+    picture: ObjectTag
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        """Bind the first smart tool on a picture that has a control tag for masks too; see `Problem.match`."""
+        if control.tag not in PROMPT_TAGS or [tag.tag for tag in control.objects] != ["Image"]:
+            return None
+        tags = [control, *control.siblings]
+        answers = [tag for kind in ANSWER_TAGS for tag in tags if tag.tag == kind]
+        if not answers or not control.is_smart or answers[0].name == control.name:
+            return None
+        answer, (picture,) = answers[0], control.objects
+        if not answer.labels:
+            raise UnservedError(f"{answer.name!r}, which its masks would be regions of, has no labels")
+        if picture.value.startswith("$") and "valueList" in picture.attributes:
+            raise UnservedError(f"{picture.name!r} shows several pictures")
+        is_box = answer.tag == "RectangleLabels"
+        prompts = [
+            tag
+            for tag in tags
+            if tag.tag in PROMPT_TAGS and tag.is_smart and (not is_box or tag.tag != answer.tag)
+        ]
+        return cls(control.name, picture.name, tuple(prompts), answer, picture)
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The smart tools, and the control tag of masks; boxes are not claimed, since another problem has them."""
+        names = [tag.name for tag in self.prompt_tags if tag.name != self.from_name]
+        return (self.from_name, *names, *(() if self.answer.tag == "RectangleLabels" else (self.answer.name,)))
+
+    @property
+    def is_silent_until_taught(self) -> bool:
+        """True: nothing is predicted before somebody clicks."""
+        return True
+
+    def model_input(self, data: TaskData) -> MasksInput:
+        """Ask for no mask; a family may compute what the first click will need."""
+        pictures = contents(self.picture, data)
+        if len(pictures) != 1:
+            raise UnreadableError(f"{self.picture.name!r} shows {len(pictures)} pictures", is_permanent=True)
+        return MasksInput(contents=pictures)
+
+    def prompted(self, question: Input, context: Sequence[Region]) -> MasksInput | None:
+        """Ask for the mask that the points and the last box of a context mean; see `Problem.prompted`."""
+        last = context[-1] if context else {}
+        keys = {tag.name: PROMPT_TAGS[tag.tag] for tag in self.prompt_tags}
+        if last.get("from_name") not in keys:
+            return None
+        try:
+            label = self._prompt_label(last, keys[last["from_name"]])
+            points = [_point(region) for region in context if region.get("type") == "keypointlabels"]
+            boxes = [corners_of(region) for region in context[-1:] if region.get("type") == "rectanglelabels"]
+        except MissingTargetError as error:
+            raise UnreadableError(
+                f"the smart tool's context cannot be read: {error}", is_permanent=True
+            ) from error
+        if not boxes and not any(point.is_positive for point in points):
+            raise UnreadableError("no point is positive, so nothing is asked for", is_permanent=True)
+        prompt = Prompt(label=label, points=tuple(points), corners=boxes[0] if boxes else None)
+        return MasksInput(contents=question.contents, prompts=(prompt,))
+
+    def asked_for(self, question: Input, target: MasksTarget) -> MasksInput:
+        """Ask for each mask of the target with a click in its middle; see `Problem.asked_for`."""
+        prompts = []
+        for runs, label in target.masks:
+            x, y = bit_masks.inner_point(bit_masks.mask_of(runs, target.width, target.height))
+            prompts.append(Prompt(label=label, points=(Point(x=x, y=y),)))
+        return MasksInput(contents=question.contents, prompts=tuple(prompts))
+
+    def prediction(self, output: Masks, data: TaskData) -> Prediction:
+        """A region for each mask that is not empty. The score is the mean IoU that the model expects.
+
+        It is 1 if nobody has clicked: then nothing can be wrong.
+        """
+        regions = [region for mask in output.masks if (region := self._region(mask, output)) is not None]
+        probabilities = [mask.probability for mask in output.masks]
+        return Prediction(regions, sum(probabilities) / len(probabilities) if probabilities else 1.0)
+
+    def target(self, result: list[Region], data: TaskData) -> MasksTarget:
+        """Return the masks of the annotation."""
+        found = [region for region in regions_of(result) if region.get("from_name") == self.answer.name]
+        if not found:
+            raise MissingTargetError(f"{self.answer.name!r} has no region")
+        sizes = {_size(region) for region in found}
+        if len(sizes) != 1:
+            raise MissingTargetError(f"the regions of {self.answer.name!r} are on pictures of {len(sizes)} sizes")
+        ((width, height),) = sizes
+        masks = [(self._runs(region, width, height), self._answer_label(region)) for region in found]
+        if not any(len(runs) > 1 for runs, _ in masks):
+            raise MissingTargetError(f"the masks of {self.answer.name!r} are empty")
+        return MasksTarget(tuple((runs, label) for runs, label in masks if len(runs) > 1), width, height)
+
+    def perfect_output(self, target: MasksTarget) -> Masks:
+        """Return the right masks, each with probability 1."""
+        masks = tuple(Mask(label=label, runs=runs) for runs, label in target.masks)
+        return Masks(masks=masks, width=target.width, height=target.height)
+
+    def metrics(self, targets: Sequence[MasksTarget], outputs: Sequence[Any]) -> Metrics:
+        """Compute the metrics of `lorabel.evaluation.mask_metrics.masks`."""
+        return mask_metrics(targets, outputs)
+
+    def class_of(self, target: MasksTarget) -> tuple[int, ...]:
+        """Return the labels that occur in the picture."""
+        return tuple(sorted({label for _, label in target.masks}))
+
+    def _prompt_label(self, region: Region, key: str) -> int:
+        names = list_in(_value(region), key, region["from_name"])
+        index = find_label(self.answer.labels, names[0]) if names and isinstance(names[0], str) else None
+        if index is None:
+            raise MissingTargetError(f"{self.answer.name!r} has none of the labels {shown(names)}")
+        return index
+
+    def _answer_label(self, region: Region) -> int:
+        names = list_in(_value(region), self.answer.tag.lower(), self.answer.name)
+        index = find_label(self.answer.labels, names[0]) if names and isinstance(names[0], str) else None
+        if index is None:
+            raise MissingTargetError(
+                f"{self.answer.name!r} was answered {shown(names)}, which the label config no longer has"
+            )
+        return index
+
+    def _region(self, mask: Mask, output: Masks) -> Region | None:
+        """The mask as a region of the answering control tag; None if the mask is empty."""
+        if len(mask.runs) < 2:
+            return None
+        size, kind = (output.width, output.height), self.answer.tag.lower()
+        labels: dict[str, Any] = {kind: [self.answer.labels[mask.label].value]}
+        pixels = bit_masks.mask_of(mask.runs, *size)
+        if self.answer.tag == "BrushLabels":
+            value = {"format": "rle", "rle": bit_masks.encode(mask.runs), **labels}
+            return mask_region(self.answer.name, self.to_name, kind, size, value)
+        if self.answer.tag == "PolygonLabels":
+            points = bit_masks.outline(pixels, output.tolerance_px)
+            percent = [[100 * x / output.width, 100 * y / output.height] for x, y in points]
+            value = {"points": percent, "closed": True, **labels}
+            return mask_region(self.answer.name, self.to_name, kind, size, value)
+        corners = bit_masks.box_of(pixels)
+        return image_region(self.answer.name, self.to_name, kind, corners, size, labels)
+
+    def _runs(self, region: Region, width: int, height: int) -> Runs:
+        """The mask of an annotation's region."""
+        value = _value(region)
+        if self.answer.tag == "BrushLabels":
+            return bit_masks.runs_of(bit_masks.decode(value.get("rle"), width, height))
+        if self.answer.tag == "PolygonLabels":
+            corners_of(region)  # refuses what has no area
+            points = [(x * width / 100, y * height / 100) for x, y in value["points"]]
+            return bit_masks.runs_of(bit_masks.fill_polygon(points, width, height))
+        left, top, right, bottom = corners_of(region)
+        corners = [(left * width, top * height), (right * width, top * height)]
+        corners += [(right * width, bottom * height), (left * width, bottom * height)]
+        return bit_masks.runs_of(bit_masks.fill_polygon(corners, width, height))
+
+
+def _value(region: Region) -> dict[str, Any]:
+    value = region.get("value")
+    if not isinstance(value, dict):
+        raise MissingTargetError(f"the value of a region is {shown(value)}, expected an object")
+    return value
+
+
+def _point(region: Region) -> Point:
+    value = _value(region)
+    x, y = value.get("x"), value.get("y")
+    for number in (x, y):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 100:
+            raise MissingTargetError(f"a point is at {shown((x, y))}, expected percent of the picture")
+    return Point(x=x / 100, y=y / 100, is_positive=region.get("is_positive", True) is not False)  # type: ignore[operator]
+
+
+def _size(region: Region) -> tuple[int, int]:
+    width, height = region.get("original_width"), region.get("original_height")
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        raise MissingTargetError(f"the picture's size is {shown((width, height))}, expected whole numbers")
+    if width * height > bit_masks.MOST_PIXELS:
+        raise MissingTargetError(f"the picture has {width} x {height} pixels, more than {bit_masks.MOST_PIXELS}")
+    return int(width), int(height)

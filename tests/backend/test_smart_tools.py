@@ -1,0 +1,169 @@
+"""Clicks and boxes of smart tools. The real editor sent the contexts, in tests/data/recordings/image-smart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from lorabel.mask_contracts import MasksInput, Point, Prompt
+from tests.backend import requests
+from tests.backend.fake_model_server import SURE, FakeModelServer
+
+RECORDINGS = Path(__file__).parents[1] / "data/recordings/image-smart"
+LABELS = '<Label value="Thing"/><Label value="Other"/>'
+TOOLS = (
+    f'<KeyPointLabels name="point" toName="image" smart="true">{LABELS}</KeyPointLabels>'
+    f'<RectangleLabels name="box" toName="image" smart="true">{LABELS}</RectangleLabels>'
+)
+BRUSH = (
+    f'<View><Image name="image" value="$image"/>{TOOLS}'
+    f'<BrushLabels name="mask" toName="image">{LABELS}</BrushLabels></View>'
+)
+POLYGON = BRUSH.replace("BrushLabels", "PolygonLabels")
+
+
+def context(recording: str) -> dict[str, Any]:
+    body = json.loads((RECORDINGS / f"{recording}.json").read_text())["body"]
+    return dict(body["params"]["context"])
+
+
+def ask(client: FlaskClient, context: Any, label_config: str = BRUSH, name: str = "a") -> dict[str, Any]:
+    task = requests.task(1, f"http://pictures.test/{name}.png")
+    answer = client.post("/predict", json=requests.predict(task, label_config=label_config, context=context))
+    assert answer.status_code == 200, answer.json
+    [entry] = answer.json["results"]
+    return dict(entry)
+
+
+def prompts(model_server: FakeModelServer) -> tuple[Prompt, ...]:
+    [row] = model_server.rows
+    return MasksInput.model_validate(row.input).prompts
+
+
+def test_a_click_is_answered_with_a_mask_of_its_label(client: FlaskClient, model_server: FakeModelServer) -> None:
+    entry = ask(client, context("03-click-predict"))
+    [prompt] = prompts(model_server)
+    assert prompt == Prompt(label=0, points=(Point(x=0.42917847025495746, y=0.3994334277620396),))
+    [region] = entry["result"]
+    assert (region["from_name"], region["to_name"], region["type"]) == ("mask", "image", "brushlabels")
+    assert (region["original_width"], region["original_height"]) == (4, 2)
+    assert region["value"]["brushlabels"] == ["Thing"]
+    assert region["value"]["format"] == "rle"
+    assert entry["score"] == SURE
+
+
+def test_a_second_click_comes_with_the_first_and_with_its_sign(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
+    ask(client, context("04-alt-click-predict"))
+    [prompt] = prompts(model_server)
+    assert [point.is_positive for point in prompt.points] == [True, False]
+
+
+def test_of_several_boxes_the_last_is_the_prompt(client: FlaskClient, model_server: FakeModelServer) -> None:
+    ask(client, context("05-rectangle-predict"))
+    [prompt] = prompts(model_server)
+    assert prompt.points == ()
+    assert prompt.corners == pytest.approx((0.21458923, 0.19971671, 0.75106232, 0.69971671))
+
+
+def test_a_polygon_is_answered_where_the_label_config_has_polygons(client: FlaskClient) -> None:
+    [region] = ask(client, context("03-click-predict"), POLYGON)["result"]
+    assert region["type"] == "polygonlabels"
+    assert sorted(region["value"]["points"]) == [[0, 0], [0, 50], [50, 0], [50, 50]]
+    assert region["value"]["closed"] is True
+
+
+def test_a_box_is_answered_where_the_label_config_has_only_boxes(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
+    recorded = json.loads((RECORDINGS / "03-click-predict.json").read_text())["body"]["label_config"]
+    [region] = ask(client, context("03-click-predict"), recorded)["result"]
+    assert (region["from_name"], region["type"]) == ("box", "rectanglelabels")
+    place = {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["Thing"]}
+    assert region["value"] == place
+
+
+def test_a_click_with_a_label_that_masks_do_not_have_is_answered_empty_and_says_why(
+    client: FlaskClient, model_server: FakeModelServer, metric: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = json.loads((RECORDINGS / "03-click-predict.json").read_text())["body"]["label_config"]
+    clicked = context("03-click-predict")
+    clicked["result"][-1]["value"]["keypointlabels"] = ["Other"]
+    assert ask(client, clicked, recorded)["result"] == []
+    assert model_server.rows == []
+    assert metric("lorabel_smart_tool_calls_total", outcome="unreadable") == 1
+    assert "task 1: a smart tool gets no region" in caplog.text
+    assert "'box' has none of the labels ['Other']" in caplog.text
+
+
+def test_answered_and_unanswered_clicks_are_counted(
+    client: FlaskClient, model_server: FakeModelServer, metric: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model_server.outputs = {
+        "nothing": {"masks": [{"label": 0, "runs": [8]}], "width": 4, "height": 2},
+    }
+    for name in ("a", "b", "nothing", "broken"):
+        ask(client, context("03-click-predict"), name=name)
+    outcomes = ("answered", "empty", "unreadable")
+    counts = [metric("lorabel_smart_tool_calls_total", outcome=outcome) for outcome in outcomes]
+    assert counts == [2, 1, 1]
+    assert "a smart tool gets no region: the model finds nothing" in caplog.text
+    assert "a smart tool gets no region: http://pictures.test/broken.png: no picture" in caplog.text
+
+
+def test_a_failing_model_server_is_counted(
+    client: FlaskClient, model_server: FakeModelServer, metric: Any
+) -> None:
+    model_server.status = 500
+    body = requests.predict(requests.task(1), label_config=BRUSH, context=context("03-click-predict"))
+    assert client.post("/predict", json=body).status_code >= 500
+    assert metric("lorabel_smart_tool_calls_total", outcome="failed") == 1
+
+
+ODD = [
+    [{"from_name": "point", "type": "keypointlabels"}],
+    [{"from_name": "point", "type": "keypointlabels", "value": {"keypointlabels": ["Thing"]}}],
+    [{"from_name": "point", "type": "keypointlabels", "value": {"x": "1", "y": 2, "keypointlabels": ["Thing"]}}],
+    [{"from_name": "point", "type": "keypointlabels", "value": {"x": 101, "y": 2, "keypointlabels": ["Thing"]}}],
+    [{"from_name": "point", "type": "keypointlabels", "value": {"x": 1, "y": 2, "keypointlabels": [7]}}],
+    [
+        {
+            "from_name": "point",
+            "type": "keypointlabels",
+            "is_positive": False,
+            "value": {"x": 1, "y": 2, "keypointlabels": ["Thing"]},
+        }
+    ],
+    [
+        {
+            "from_name": "box",
+            "type": "rectanglelabels",
+            "value": {"x": 1, "y": 2, "width": 0, "height": 3, "rectanglelabels": ["Thing"]},
+        }
+    ],
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_context_is_answered_empty(
+    client: FlaskClient, model_server: FakeModelServer, metric: Any, odd: Any
+) -> None:
+    assert ask(client, {"result": odd})["result"] == []
+    assert model_server.rows == []
+    assert metric("lorabel_smart_tool_calls_total", outcome="unreadable") == 1
+
+
+@pytest.mark.parametrize("odd", [{}, {"result": []}, {"result": None}, {"result": [1]}, {"result": [{}]}])
+def test_a_context_that_names_no_smart_tool_gets_a_normal_prediction(client: FlaskClient, odd: Any) -> None:
+    assert ask(client, odd)["result"] == []
+
+
+def test_a_task_that_is_opened_asks_for_no_mask_but_names_the_picture(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
+    """So that the model server can compute what the first click will need."""
+    assert ask(client, None)["result"] == []
+    assert prompts(model_server) == ()

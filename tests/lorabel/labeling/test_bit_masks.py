@@ -1,0 +1,103 @@
+"""Masks against the SDK's converter, and against pixels that the tests know."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from label_studio_sdk.converter.brush import decode_rle, encode_rle, mask2rle
+
+from lorabel.errors import MissingTargetError
+from lorabel.labeling.bit_masks import BitMask, decode, encode, fill_polygon, mask_of, outline, runs_of
+
+RNG = np.random.default_rng(0)
+
+
+def disc(width: int, height: int, x: float, y: float, radius: float) -> BitMask:
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    inside: BitMask = np.hypot(columns - x, rows - y) < radius
+    return inside
+
+
+def iou(first: BitMask, second: BitMask) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+MASKS = {
+    "empty": np.zeros((5, 7), bool),
+    "whole picture": np.ones((5, 7), bool),
+    "one pixel": np.arange(35).reshape(5, 7) == 17,
+    "first pixel": np.arange(35).reshape(5, 7) == 0,
+    "last pixel": np.arange(35).reshape(5, 7) == 34,
+    "noise": RNG.random((31, 17)) < 0.5,
+    "disc": disc(300, 200, 120, 90, 60),
+}
+EVERY_MASK = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+
+
+@EVERY_MASK
+def test_a_mask_comes_back_from_its_runs(mask: BitMask) -> None:
+    assert sum(runs_of(mask)) == mask.size
+    assert np.array_equal(mask_of(runs_of(mask), mask.shape[1], mask.shape[0]), mask)
+
+
+@EVERY_MASK
+def test_the_sdk_reads_our_rle_and_we_read_the_sdks(mask: BitMask) -> None:
+    height, width = mask.shape
+    by_sdk = decode_rle(encode(runs_of(mask))).reshape(height, width, 4)
+    assert np.array_equal(by_sdk, np.repeat(mask[..., None] * np.uint8(255), 4, axis=2))
+    assert np.array_equal(decode(mask2rle(mask.astype(np.uint8) * 255), width, height), mask)
+
+
+def test_a_mask_that_a_person_has_brushed_is_read_from_its_alpha() -> None:
+    mask = MASKS["disc"]
+    pixels = np.zeros((*mask.shape, 4), np.uint8)
+    pixels[mask] = (255, 165, 0, 255)
+    assert np.array_equal(decode(encode_rle(pixels.ravel()), 300, 200), mask)
+
+
+@pytest.mark.parametrize(
+    "rle", [None, "x", [1, 2], [300], [True], [0.5], encode((10,)), encode((34,)) + [1], encode((35,))[:6]]
+)
+def test_what_is_no_rle_of_this_size_is_refused(rle: Any) -> None:
+    with pytest.raises(MissingTargetError, match="RLE"):
+        decode(rle, 7, 5)
+
+
+def test_a_size_that_no_picture_has_is_refused() -> None:
+    with pytest.raises(MissingTargetError, match="RLE"):
+        decode(encode((35,)), 2**20, 2**20)
+
+
+@pytest.mark.parametrize("name", ["whole picture", "one pixel", "first pixel", "last pixel"])
+def test_the_outline_of_a_rectangle_is_its_corners(name: str) -> None:
+    mask = MASKS[name]
+    corners = outline(mask, 1.0)
+    assert len(corners) == 4
+    rows, columns = np.nonzero(mask)
+    assert {x for x, _ in corners} == {columns.min(), columns.max() + 1}
+    assert {y for _, y in corners} == {rows.min(), rows.max() + 1}
+    assert np.array_equal(fill_polygon(corners, 7, 5), mask)
+
+
+def test_an_outline_is_near_its_mask_and_a_larger_tolerance_has_fewer_corners() -> None:
+    mask = MASKS["disc"]
+    fine, coarse = outline(mask, 1.0), outline(mask, 5.0)
+    assert 3 < len(coarse) < len(fine) < 60
+    assert iou(fill_polygon(fine, 300, 200), mask) > 0.97
+    for x, y in fine:
+        assert abs(np.hypot(x - 120, y - 90) - 60) < 1.5
+
+
+def test_the_outline_is_of_the_largest_part_and_leaves_holes_out() -> None:
+    ring = disc(100, 100, 30, 50, 25) & ~disc(100, 100, 30, 50, 10)
+    mask = ring | disc(100, 100, 80, 50, 8)
+    assert iou(fill_polygon(outline(mask, 1.0), 100, 100), disc(100, 100, 30, 50, 25)) > 0.95
+
+
+def test_parts_that_touch_at_a_corner_are_two_parts() -> None:
+    mask = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]], bool)
+    assert sorted(outline(mask, 0.1)) == [(0, 0), (0, 2), (2, 0), (2, 2)]
+
+
+def test_an_empty_mask_has_no_outline() -> None:
+    assert outline(MASKS["empty"], 1.0) == []
