@@ -119,8 +119,7 @@ class Settings(BaseSettings):
     embeddings_memory_mb: int = Field(
         512,
         ge=0,
-        description="Memory for the embeddings of pictures that clicks are answered from, in MB; SAM 2 needs 8 to "
-        "17 for a picture.",
+        description="MB for embeddings of pictures that clicks are answered from; SAM 2: 8 to 17 a picture.",
     )
     polygon_tolerance_px: float = Field(
         1.0, ge=0, description="Pixels that a polygon may be off its mask's outline."

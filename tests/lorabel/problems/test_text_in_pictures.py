@@ -64,10 +64,13 @@ def test_without_a_text_for_each_region_nothing_is_read() -> None:
         assert not any(isinstance(binding, TextInPictures) for binding in bindings)
 
 
-def test_several_texts_and_several_pictures_are_left_to_people_with_a_reason() -> None:
-    other = TEXT.replace('name="text"', 'name="other"')
-    reasons = {tag.control.name: tag.reason for tag in bind(TEMPLATE.replace(TEXT, TEXT + other)).unclaimed}
-    assert "several texts ('text', 'other')" in reasons["label"]
+def test_several_texts_for_a_region_are_left_to_people_and_its_label_is_a_box() -> None:
+    config = bind(TEMPLATE.replace(TEXT, TEXT + TEXT.replace('name="text"', 'name="other"')))
+    assert [binding.name for binding in config.bindings] == ["boxes"]
+    assert {"text", "other"} <= {tag.control.name for tag in config.unclaimed}
+
+
+def test_several_pictures_are_left_to_people_with_a_reason() -> None:
     pages = TEMPLATE.replace('value="$image"', 'valueList="$image"')
     assert "valueList" in {tag.control.name: tag.reason for tag in bind(pages).unclaimed}["label"]
     with pytest.raises(UnreadableError, match="2 pictures"):
