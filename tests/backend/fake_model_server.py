@@ -44,7 +44,7 @@ from lorabel.inference.messages import (
 )
 from lorabel.mask_contracts import Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
-from lorabel.space_contracts import TextLine, TextLines, TextLinesInput
+from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
 from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained, and a picture without text.
@@ -54,6 +54,8 @@ SILENT = {
     RankingInput.kind: ItemScores(),
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
 }
+# What is found in every picture.
+BOXES = Boxes(boxes=(Box(corners=(0.25, 0.25, 0.5, 0.75), label=0, probability=0.9),), width=400, height=200)
 # What is read in every picture when heads are fitted: the lines of the samples.
 LINES = tuple(TextLine(corners=corners, text=text) for corners, text, _ in SAMPLE_LINES)
 SURE = 0.9
@@ -186,6 +188,8 @@ class FakeModelServer:
             return RowResult(output=self.features(row).model_dump())
         if row.kind == MasksInput.kind:
             return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())
+        if row.kind == BoxesInput.kind:
+            return RowResult(output=BOXES.model_dump())
         if row.kind != LabelsInput.kind:
             return RowResult(output=SILENT[row.kind].model_dump())
         return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})
