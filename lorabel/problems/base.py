@@ -177,8 +177,8 @@ class Problem(ABC):
     def claims(self) -> tuple[str, ...]:
         """Names of the control tags that the binding serves: `from_name`, then those of its group, if it has one.
 
-        A group is predicted, learned and named as one: what `from_name` asks. The binding that claims the most
-        control tags serves them.
+        A group is predicted, learned and named as one: what `from_name` asks. Of bindings that claim the same
+        control tag, the one that claims the most control tags is taken, and the others serve nothing.
         """
         return (self.from_name,)
 

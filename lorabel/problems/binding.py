@@ -63,41 +63,58 @@ def _bind(label_config: str) -> BoundConfig:
     config = parse(label_config)
     problems = discover(lorabel.problems, Problem)  # type: ignore[type-abstract]
     found = {control.name: _claims(control, problems) for control in config.controls}
-    grouped: dict[str, Problem] = {}
-    for control in config.controls:
-        claims, _ = found[control.name]
-        if (binding := _largest(control, claims)) is not None:
-            for name in binding.claims:
-                if name not in grouped or len(grouped[name].claims) < len(binding.claims):
-                    grouped[name] = binding
-    bindings = [grouped[control.name] for control in config.controls if _is_first(control, grouped)]
+    bindings = _without_overlaps({control.name: found[control.name][0] for control in config.controls})
+    owners = {name: binding.from_name for binding in bindings.values() for name in binding.claims}
     unclaimed = [
-        Unclaimed(control, _reason(control, found[control.name][1]))
+        Unclaimed(control, _reason(control, *found[control.name], owners))
         for control in config.controls
-        if control.name not in grouped
+        if control.name not in owners
     ]
-    return BoundConfig(config, tuple(bindings), tuple(unclaimed))
+    in_order = tuple(bindings[control.name] for control in config.controls if control.name in bindings)
+    return BoundConfig(config, in_order, tuple(unclaimed))
 
 
-def _is_first(control: ControlTag, grouped: Mapping[str, Problem]) -> bool:
-    return control.name in grouped and grouped[control.name].from_name == control.name
+def _without_overlaps(claims: Mapping[str, Sequence[Problem]]) -> dict[str, Problem]:
+    """Choose bindings so that no control tag is in two of them: the largest groups first, then the first ones.
+
+    Args:
+        claims: from_name -> the bindings of all problems that serve the control tag, in the label config's order.
+
+    Returns:
+        By from_name.
+    """
+    chosen: dict[str, Problem] = {}
+    taken: set[str] = set()
+    for binding in sorted((each for of in claims.values() for each in of), key=lambda each: -len(each.claims)):
+        if not taken.isdisjoint(binding.claims):
+            continue
+        _refuse_rivals(binding, claims[binding.from_name])
+        chosen[binding.from_name] = binding
+        taken |= {*binding.claims}
+    return chosen
 
 
-def _largest(control: ControlTag, claims: Sequence[Problem]) -> Problem | None:
-    """The binding with the largest group of control tags; None if no problem claims the tag."""
-    most = max((len(claim.claims) for claim in claims), default=0)
-    largest = [claim for claim in claims if len(claim.claims) == most]
-    if len(largest) > 1:
-        names = ", ".join(type(claim).__name__ for claim in largest)
-        raise LabelConfigError(
-            f"control tag {control.name!r} ({control.tag}) is claimed by {names}; uninstall all but one"
-        )
-    return largest[0] if largest else None
+def _refuse_rivals(binding: Problem, claims: Sequence[Problem]) -> None:
+    rivals = [each for each in claims if len(each.claims) == len(binding.claims)]
+    if len(rivals) > 1:
+        names = ", ".join(type(rival).__name__ for rival in rivals)
+        raise LabelConfigError(f"control tag {binding.from_name!r} is claimed by {names}; uninstall all but one")
 
 
-def _reason(control: ControlTag, reasons: Sequence[str]) -> str:
+def _reason(
+    control: ControlTag, claims: Sequence[Problem], reasons: Sequence[str], owners: Mapping[str, str]
+) -> str:
+    """Why a control tag is left to people.
+
+    Args:
+        claims: bindings that would serve it if other bindings had not taken control tags of their groups.
+        reasons: of the problems that refuse it.
+        owners: name of a control tag that is served -> `from_name` of its binding.
+    """
+    taken = {name: owners[name] for claim in claims for name in claim.claims if name in owners}
+    overlaps = [f"{name!r} is already served together with {owner!r}" for name, owner in taken.items()]
     objects = ", ".join(tag.tag for tag in control.objects) or "nothing"
-    return cut("; ".join(reasons or [f"no problem serves {control.tag} on {objects}"]))
+    return cut("; ".join([*overlaps, *reasons] or [f"no problem serves {control.tag} on {objects}"]))
 
 
 def _unserved_reason(control: ControlTag) -> str | None:

@@ -94,7 +94,12 @@ class InteractiveSegmentation(Problem):
             return None
         tags = [control, *control.siblings]
         answers = [tag for kind in ANSWER_TAGS for tag in tags if tag.tag == kind]
-        if not answers or not control.is_smart or answers[0].name == control.name:
+        if (
+            not answers
+            or not control.is_smart
+            or answers[0].name == control.name
+            or _frames_text(control, answers)
+        ):
             return None
         answer, (picture,) = answers[0], control.objects
         if not answer.labels:
@@ -237,6 +242,12 @@ class InteractiveSegmentation(Problem):
         corners = [(left * width, top * height), (right * width, top * height)]
         corners += [(right * width, bottom * height), (left * width, bottom * height)]
         return bit_masks.runs_of(bit_masks.fill_polygon(corners, width, height))
+
+
+def _frames_text(control: ControlTag, answers: Sequence[ControlTag]) -> bool:
+    """Whether the tool draws boxes around text: each region has a text, and no mask is brushed."""
+    has_text = any(tag.tag == "TextArea" and tag.is_per_region for tag in control.siblings)
+    return control.tag == "RectangleLabels" and has_text and answers[0].tag != "BrushLabels"
 
 
 def _value(region: Region) -> dict[str, Any]:

@@ -177,6 +177,8 @@ class TextInPictures(Problem):
         shapes = _shapes(control)
         if not texts or not shapes:
             return None
+        if control.is_smart and any(tag.tag == "BrushLabels" for tag in control.siblings):
+            raise UnservedError("what is drawn with it asks for masks of BrushLabels, not for text")
         (image,) = control.objects
         if "valueList" in image.attributes:
             raise UnservedError("text is read in one picture, and valueList shows several")
