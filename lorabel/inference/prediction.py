@@ -182,7 +182,7 @@ def predict_prompted(
     resolve: Callable[[MediaRef], MediaRef],
     caller: PredictionCaller,
 ) -> TaskPrediction | None:
-    """Answer a smart tool; see `Problem.prompted`.
+    """Answer a smart tool; see `Problem.prompted`. Only the binding that claims the newest region's tag is asked.
 
     Args:
         context: what the annotator has drawn, the newest region last.
@@ -193,16 +193,19 @@ def predict_prompted(
     Raises:
         ModelServerError: there is no answer.
     """
-    for binding in model.bound.bindings:
-        try:
-            contract = binding.prompted(build_input(binding, data, model.settings), context)
-        except UnreadableError as error:
-            return _merge_answers(model, [Unreadable(str(error), error.is_permanent, _is_late(error))], [])
-        if contract is not None:
-            question = _question(model, binding, data, with_resolved_media(contract, resolve))
-            (answer,) = ask(caller, [question])
-            return _merge_answers(model, [answer], [answer] if isinstance(answer, Prediction) else [])
-    return None
+    asker = context[-1].get("from_name") if context else None
+    binding = next((each for each in model.bound.bindings if asker in each.claims), None)
+    if binding is None:
+        return None
+    try:
+        contract = binding.prompted(build_input(binding, data, model.settings), context)
+    except UnreadableError as error:
+        return _merge_answers(model, [Unreadable(str(error), error.is_permanent, _is_late(error))], [])
+    if contract is None:
+        return None
+    question = _question(model, binding, data, with_resolved_media(contract, resolve))
+    (answer,) = ask(caller, [question])
+    return _merge_answers(model, [answer], [answer] if isinstance(answer, Prediction) else [])
 
 
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:

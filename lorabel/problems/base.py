@@ -159,7 +159,8 @@ class Problem(ABC):
         Args:
             question: of `model_input` about the task.
             context: `params.context.result` of Label Studio: what the annotator has drawn and not yet accepted,
-                with the newest region last. All are of one control tag and one label.
+                with the newest region last, which is of a control tag of `claims`. The editor sends regions of one
+                control tag and one label.
 
         Raises:
             UnreadableError: the context cannot be answered.

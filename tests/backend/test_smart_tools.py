@@ -156,7 +156,12 @@ def test_an_odd_context_is_answered_empty(
     assert metric("lorabel_smart_tool_calls_total", outcome="unreadable") == 1
 
 
-@pytest.mark.parametrize("odd", [{}, {"result": []}, {"result": None}, {"result": [1]}, {"result": [{}]}])
+NAMELESS = [[{}], [{"from_name": ["point"]}], [{"from_name": {}}], [{"from_name": "another"}]]
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"result": []}, {"result": None}, {"result": [1]}, *({"result": each} for each in NAMELESS)]
+)
 def test_a_context_that_names_no_smart_tool_gets_a_normal_prediction(client: FlaskClient, odd: Any) -> None:
     assert ask(client, odd)["result"] == []
 
@@ -167,3 +172,10 @@ def test_a_task_that_is_opened_asks_for_no_mask_but_names_the_picture(
     """So that the model server can compute what the first click will need."""
     assert ask(client, None)["result"] == []
     assert prompts(model_server) == ()
+
+
+def test_a_click_is_answered_where_another_control_tag_cannot_be(client: FlaskClient) -> None:
+    other = '<Text name="text" value="$missing"/><Choices name="c" toName="text"><Choice value="x"/></Choices>'
+    config = BRUSH.replace("<View>", f"<View>{other}")
+    [region] = ask(client, context("03-click-predict"), config)["result"]
+    assert region["from_name"] == "mask"
