@@ -114,9 +114,8 @@ def _predict(
         services.model_client, project.id, priority, deadline, lambda: is_disconnected(client)
     )
     try:
-        predictions = _prompted(services, model, body, resolve, caller) or prediction.predict(
-            model, [task.data for task in body.tasks], resolve, caller
-        )
+        prompted = _prompted(services, model, body, resolve, caller)
+        predictions = prompted or prediction.predict(model, [task.data for task in body.tasks], resolve, caller)
     except ModelServerError:
         if priority == Priority.BULK and _predict_later(services, project, [task.id for task in body.tasks]):
             return [None] * len(body.tasks)
@@ -130,7 +129,12 @@ def _predict(
         # If Label Studio has closed the connection, it does not get the other predictions either.
         _predict_later(services, project, [*reasons] if is_disconnected(client) else late_ids)
     # Late tasks are not noted here: the bulk run does that, and writing thousands of rows would take too long now.
-    noted = {task_id: reason for task_id, reason in reasons.items() if reason is None or not reason.is_late}
+    # Whether what was drawn can be answered says nothing about the task.
+    noted = {
+        task_id: reason
+        for task_id, reason in reasons.items()
+        if not prompted and (reason is None or not reason.is_late)
+    }
     unreadable_tasks.write(services.store, project.id, noted, live.unreadable_task_ids)
     return [
         _entry(model, task_prediction) if task_prediction.is_final else None for task_prediction in predictions

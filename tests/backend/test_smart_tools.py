@@ -179,3 +179,10 @@ def test_a_click_is_answered_where_another_control_tag_cannot_be(client: FlaskCl
     config = BRUSH.replace("<View>", f"<View>{other}")
     [region] = ask(client, context("03-click-predict"), config)["result"]
     assert region["from_name"] == "mask"
+
+
+def test_a_click_that_cannot_be_answered_says_nothing_about_the_task(client: FlaskClient) -> None:
+    clicked = context("03-click-predict")
+    clicked["result"][-1]["is_positive"] = False
+    assert ask(client, clicked)["result"] == []
+    assert client.get("/api/v1/projects/1").json["unread"] == []
