@@ -14,6 +14,9 @@ from lorabel.labeling.regions import Region
 
 Corners = tuple[float, float, float, float]
 LONGEST_SHOWN = 60
+# No place in percent, nor side of a picture in pixels, is larger: browsers show no such picture. Without a limit
+# calculations would overflow.
+LARGEST_NUMBER = 1_000_000
 
 
 def image_region(
@@ -89,6 +92,16 @@ def corners_of(region: Region) -> Corners:
     return left, top, right, bottom
 
 
+def size_of(region: Region) -> tuple[int, int] | None:
+    """Width and height of the picture in pixels, as the editor wrote them; None if they are missing or odd."""
+    try:
+        width, height = (_finite(region.get(name)) for name in ("original_width", "original_height"))
+    except ValueError:
+        return None
+    is_size = min(width, height) >= 1 and width.is_integer() and height.is_integer()
+    return (int(width), int(height)) if is_size else None
+
+
 def _points(region: Region, value: Mapping[str, Any]) -> Sequence[tuple[float, float]]:
     """Points on the outline that has the same upright box as the region, as fractions of the picture."""
     if isinstance(value.get("points"), list):
@@ -130,7 +143,12 @@ def _aspect(region: Region, value: Mapping[str, Any]) -> float:
     """Width over height of the picture; only a turned region needs it."""
     if not value.get("rotation"):
         return 1.0
-    return _number(region, "original_width") / _number(region, "original_height")
+    if (size := size_of(region)) is None:
+        raise MissingTargetError(
+            f"it is turned, and original_width and original_height are {region.get('original_width')!r:.20} and "
+            f"{region.get('original_height')!r:.20}, expected pixels"
+        )
+    return size[0] / size[1]
 
 
 def _number(value: Mapping[str, Any], name: str) -> float:
@@ -143,9 +161,12 @@ def _number(value: Mapping[str, Any], name: str) -> float:
 
 
 def _finite(number: Any) -> float:
-    try:
-        if not isinstance(number, bool) and isinstance(number, int | float) and math.isfinite(number):
-            return float(number)
-    except OverflowError:
-        """An integer with hundreds of digits."""
-    raise ValueError(f"{number!r}"[:LONGEST_SHOWN])
+    """The number as a float.
+
+    Raises:
+        ValueError: it is no number, or none with a size of at most LARGEST_NUMBER.
+    """
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not abs(number) <= LARGEST_NUMBER:
+        raise ValueError(f"{number!r}"[:LONGEST_SHOWN])
+    return float(number)

@@ -16,7 +16,7 @@ from lorabel.evaluation.box_matching import match_boxes
 from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.evaluation.box_metrics import right_boxes
 from lorabel.evaluation.metrics import Metrics
-from lorabel.labeling.image_regions import corners_of, ellipse_region, image_region
+from lorabel.labeling.image_regions import corners_of, ellipse_region, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
@@ -174,7 +174,7 @@ class LabelledBoxes(Problem):
             place = region if has_place else places.get(str(region.get("id")), region)
             corners = corners_of(place)
             boxes |= {(corners, label) for label in labels}
-            size = size or _size(place)
+            size = size or size_of(place)
         return BoxTarget(tuple(sorted(boxes)), size)
 
     def perfect_output(self, target: BoxTarget) -> Boxes:
@@ -270,14 +270,6 @@ class LabelledBoxes(Problem):
 
 def _tempered(probability: float, temperature: float) -> float:
     return tempered((1 - probability, probability), temperature)[1]
-
-
-def _size(region: Region) -> tuple[int, int] | None:
-    """Width and height of the picture as the editor wrote them; None if they are missing or odd."""
-    width, height = region.get("original_width"), region.get("original_height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return int(width), int(height)
-    return None
 
 
 _Votes = dict[int, tuple[Corners, int]]

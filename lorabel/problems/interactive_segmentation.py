@@ -20,7 +20,7 @@ from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.mask_metrics import masks as mask_metrics
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling import bit_masks
-from lorabel.labeling.image_regions import corners_of, image_region
+from lorabel.labeling.image_regions import corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, ObjectTag, find_label
 from lorabel.labeling.mask_regions import mask_region
 from lorabel.labeling.regions import Region
@@ -267,9 +267,11 @@ def _point(region: Region) -> Point:
 
 
 def _size(region: Region) -> tuple[int, int]:
-    width, height = region.get("original_width"), region.get("original_height")
-    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
-        raise MissingTargetError(f"the picture's size is {shown((width, height))}, expected whole numbers")
-    if width * height > bit_masks.MOST_PIXELS:
-        raise MissingTargetError(f"the picture has {width} x {height} pixels, more than {bit_masks.MOST_PIXELS}")
-    return int(width), int(height)
+    if (size := size_of(region)) is None:
+        sides = region.get("original_width"), region.get("original_height")
+        raise MissingTargetError(f"the picture's size is {shown(sides)}, expected whole numbers of pixels")
+    if size[0] * size[1] > bit_masks.MOST_PIXELS:
+        raise MissingTargetError(
+            f"the picture has {size[0]} x {size[1]} pixels, more than {bit_masks.MOST_PIXELS}"
+        )
+    return size

@@ -20,7 +20,7 @@ from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
-from lorabel.labeling.image_regions import Corners, corners_of, image_region
+from lorabel.labeling.image_regions import Corners, corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
@@ -252,7 +252,7 @@ class TextInPictures(Problem):
             raise MissingTargetError(faults[0])
         for fault in faults:
             log.info("a region is no line of text: %s", fault)
-        width, height = _size(regions)
+        width, height = next((size for size in map(size_of, regions) if size is not None), (0, 0))
         return TextLinesTarget(tuple(sorted(lines, key=_place)), width, height)
 
     def _text_of(self, parts: Sequence[Region]) -> str:
@@ -364,15 +364,6 @@ def _group_of(region: Region) -> Any:
         return corners_of(region)
     except MissingTargetError:
         return None
-
-
-def _size(regions: Sequence[Region]) -> tuple[int, int]:
-    """Width and height of the picture in pixels, as the regions say; zeros if they do not."""
-    for region in regions:
-        width, height = region.get("original_width"), region.get("original_height")
-        if type(width) is int and type(height) is int and width > 0 and height > 0:
-            return width, height
-    return 0, 0
 
 
 def _place(line: Line) -> tuple[float, float]:

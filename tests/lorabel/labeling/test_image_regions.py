@@ -64,7 +64,19 @@ def test_a_polygon_that_leaves_the_picture_is_cut() -> None:
         (rectangle(x=True), "x is True, not a number"),
         (rectangle(x=math.nan), "x is nan, not a number"),
         ({"value": {"x": 1, "y": 2, "width": 3}}, "height is missing"),
-        ({"value": rectangle()["value"] | {"rotation": 5}}, "original_width is missing"),
+        (
+            {"value": rectangle()["value"] | {"rotation": 5}},
+            "original_width and original_height are None and None",
+        ),
+        (
+            rectangle(rotation=5) | {"original_width": 0, "original_height": 0},
+            "original_height are 0 and 0, expected",
+        ),
+        (
+            rectangle(rotation=5) | {"original_width": 9, "original_height": -1},
+            "original_height are 9 and -1, expected",
+        ),
+        (rectangle(x=1e300), r"x is 1e\+300, not a number"),
         ({"value": {"points": [[1, 2], [3, 4]]}}, "a polygon with 2 points has no area"),
         ({"value": {"points": [[1, 2], [3, 4], [5]]}}, "a point of the polygon is not two numbers"),
         ({"value": {"points": [[1, 2], [3, 4], 5]}}, "a point of the polygon is not two numbers"),

@@ -76,8 +76,10 @@ def test_the_target_of_a_polygon_is_what_it_encloses_and_comes_back_as_a_polygon
         (polygon([[10, 20], [60, 20], [30, 20]]), "no area"),
         (polygon([[10, 20], [60, 20], [60, "x"]]), "two numbers"),
         (polygon([[0, 0], [9, 0], [9, 9]], original_width=None), "size"),
-        (polygon([[0, 0], [9, 0], [9, 9]], original_width=10**9), "pixels"),
+        (polygon([[0, 0], [9, 0], [9, 9]], original_width=10**5, original_height=10**4), "pixels"),
+        (polygon([[0, 0], [9, 0], [9, 9]], original_width=1, original_height=10**8), "size"),
         (polygon([[0, 0], [0.1, 0], [0.1, 0.1]]), "empty"),
+        (polygon([[0, 0], [1e308, 0], [-1e308, 90]]), "two numbers"),
     ],
 )
 def test_a_polygon_that_masks_nothing_has_a_reason(region: Any, reason: str) -> None:
