@@ -19,10 +19,10 @@ from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling.image_regions import corners_of, ellipse_region, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
-from lorabel.labeling.task_content import contents
 from lorabel.problems._answers import list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
+from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.space_contracts import Box, Boxes, BoxesInput, BoxTarget, Corners
 
@@ -41,8 +41,12 @@ SECOND: Corners = (0.5, 0.125, 0.875, 0.25)
 
 
 def _group(index: int, corners: Corners, label: str) -> list[Region]:
-    """The two regions of a box that `<Rectangle>` and `<Labels>` share."""
-    same = {"id": f"label-{index}", "score": 1.0}
+    """The two regions of a box that `<Rectangle>` and `<Labels>` share.
+
+    Args:
+        index: of the label.
+    """
+    same = {"id": group_id(corners, index), "score": 1.0}
     place = image_region("box", "image", "rectangle", corners, SIZE, {})
     return [
         {**place, **same},
@@ -87,7 +91,7 @@ class LabelledBoxes(Problem):
             '<Rectangle name="box" toName="image"/></View>',
             dict(DATA),
             [*_group(0, FIRST, "car"), *_group(1, SECOND, "bus")],
-            [*_group(0, FIRST, "bus"), *_group(1, SECOND, "car")],
+            [*_group(1, FIRST, "bus"), *_group(0, SECOND, "car")],
         ),
     )
 
@@ -115,8 +119,7 @@ class LabelledBoxes(Problem):
         if not control.labels:
             raise UnservedError("it has no labels")
         (tag,) = control.objects
-        if "valueList" in tag.attributes:
-            raise UnservedError(f"valueList: {tag.name!r} shows several pictures; boxes are found in one")
+        refuse_several_pictures(tag)
         return cls(control.name, tag.name, tag, drawn_by, shape, control.labels)
 
     @property
@@ -126,13 +129,7 @@ class LabelledBoxes(Problem):
 
     def model_input(self, data: TaskData) -> BoxesInput:
         """Ask for boxes around what each label names."""
-        pictures = contents(self.tag, data)
-        if len(pictures) != 1:
-            raise UnreadableError(
-                f"{self.tag.data_key!r} has {len(pictures)} pictures; boxes are found in tasks with one",
-                is_permanent=True,
-            )
-        return BoxesInput(contents=pictures, labels=tuple(label.texts for label in self.labels))
+        return BoxesInput(contents=picture_of(self.tag, data), labels=tuple(label.texts for label in self.labels))
 
     def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
         """Ask for the others like the boxes that the annotator has drawn or accepted; see `Problem.prompted`."""
@@ -153,7 +150,7 @@ class LabelledBoxes(Problem):
         found = [box for box in output.boxes if box.probability >= output.threshold]
         if not found:
             return Prediction([], 1 - max((box.probability for box in output.boxes), default=0.0))
-        regions = [region for index, box in enumerate(found) for region in self._regions(index, box, output)]
+        regions = [region for box in found for region in self._regions(box, output)]
         return Prediction(regions, sum(box.probability for box in found) / len(found))
 
     def target(self, result: list[Region], data: TaskData) -> BoxTarget:
@@ -241,7 +238,7 @@ class LabelledBoxes(Problem):
         """Return the output with another threshold."""
         return output.model_copy(update={"threshold": threshold})
 
-    def _regions(self, index: int, box: Box, output: Boxes) -> Iterator[Region]:
+    def _regions(self, box: Box, output: Boxes) -> Iterator[Region]:
         """The region of a box; of a group, the shape's and the label's, which share an id."""
         size, label = (output.width, output.height), self.labels[box.label].value
         build = ellipse_region if self.shape.startswith("ellipse") else image_region
@@ -249,7 +246,7 @@ class LabelledBoxes(Problem):
             region = build(self.from_name, self.to_name, self.shape, box.corners, size, {self.shape: [label]})
             yield {**region, "score": box.probability}
             return
-        same = {"id": f"{self.from_name}-{index}", "score": box.probability}
+        same = {"id": group_id(box.corners, box.label), "score": box.probability}
         yield {**build(self.drawn_by, self.to_name, self.shape, box.corners, size, {}), **same}
         yield {**build(self.from_name, self.to_name, "labels", box.corners, size, {"labels": [label]}), **same}
 

@@ -24,9 +24,9 @@ from lorabel.labeling.image_regions import corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, ObjectTag, find_label
 from lorabel.labeling.mask_regions import mask_region
 from lorabel.labeling.regions import Region
-from lorabel.labeling.task_content import contents
 from lorabel.mask_contracts import Mask, Masks, MasksInput, MasksTarget, Point, Prompt, Runs
 from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._pictures import picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 
 # Control tags that can be a smart tool here -> the key of the labels in the values of their regions.
@@ -104,8 +104,7 @@ class InteractiveSegmentation(Problem):
         answer, (picture,) = answers[0], control.objects
         if not answer.labels:
             raise UnservedError(f"{answer.name!r}, which its masks would be regions of, has no labels")
-        if picture.value.startswith("$") and "valueList" in picture.attributes:
-            raise UnservedError(f"{picture.name!r} shows several pictures")
+        refuse_several_pictures(picture)
         is_box = answer.tag == "RectangleLabels"
         prompts = [
             tag
@@ -127,10 +126,7 @@ class InteractiveSegmentation(Problem):
 
     def model_input(self, data: TaskData) -> MasksInput:
         """Ask for no mask; a family may compute what the first click will need."""
-        pictures = contents(self.picture, data)
-        if len(pictures) != 1:
-            raise UnreadableError(f"{self.picture.name!r} shows {len(pictures)} pictures", is_permanent=True)
-        return MasksInput(contents=pictures)
+        return MasksInput(contents=picture_of(self.picture, data))
 
     def prompted(self, question: Input, context: Sequence[Region]) -> MasksInput | None:
         """Ask for the mask that the points and the last box of a context mean; see `Problem.prompted`."""

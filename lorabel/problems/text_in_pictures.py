@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
-from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
+from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
 from lorabel.labeling.image_regions import Corners, corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
-from lorabel.labeling.task_content import contents
-from lorabel.media.fetching import digest
 from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 from lorabel.space_contracts import TextLine, TextLines, TextLinesInput, TextLinesTarget
 
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 SHAPES = ("Rectangle", "Polygon")
 LABELED_SHAPES = ("RectangleLabels", "PolygonLabels")
-ID_CHARACTERS = 10
 # Lines of two annotators with at least this IoU are the same.
 LEAST_IOU = 0.5
 
@@ -102,18 +100,17 @@ def _sample(tags: Tags, controls: str, labels: Sequence[str | None], opposite: S
             region
             for number, ((corners, text, _), label) in enumerate(zip(SAMPLE_LINES, values, strict=True))
             for region in tags.regions(
-                "image", TextLine(corners=corners, text=text + suffix), label, SAMPLE_SIZE, _id(corners, number)
+                "image",
+                TextLine(corners=corners, text=text + suffix),
+                label,
+                SAMPLE_SIZE,
+                group_id(corners, number),
             )
         ]
         for values, suffix in ((labels, ""), (opposite, "!"))
     )
     config = f"<View>{IMAGE}{controls}{TEXT}</View>"
     return Sample(config, {"image": "/data/upload/1/receipt.png"}, result, other)
-
-
-def _id(corners: Corners, number: int) -> str:
-    """The id of the regions of a line, the same whenever the line is predicted anew."""
-    return digest(repr((number, *(round(part, 4) for part in corners))).encode())[:ID_CHARACTERS]
 
 
 @dataclass(frozen=True)
@@ -180,8 +177,7 @@ class TextInPictures(Problem):
         if control.is_smart and any(tag.tag == "BrushLabels" for tag in control.siblings):
             raise UnservedError("what is drawn with it asks for masks of BrushLabels, not for text")
         (image,) = control.objects
-        if "valueList" in image.attributes:
-            raise UnservedError("text is read in one picture, and valueList shows several")
+        refuse_several_pictures(image)
         if len(texts) > 1:
             names = ", ".join(map(repr, texts))
             raise UnservedError(f"each region has several texts ({names}), expected one TextArea with perRegion")
@@ -197,10 +193,9 @@ class TextInPictures(Problem):
 
     def model_input(self, data: TaskData) -> TextLinesInput:
         """Ask for the lines of text in the picture of the task."""
-        pictures = contents(self.tag, data)
-        if len(pictures) != 1:
-            raise UnreadableError(f"the task has {len(pictures)} pictures, expected one", is_permanent=True)
-        return TextLinesInput(contents=pictures, labels=tuple(label.texts for label in self.labels))
+        return TextLinesInput(
+            contents=picture_of(self.tag, data), labels=tuple(label.texts for label in self.labels)
+        )
 
     def prediction(self, output: TextLines, data: TaskData) -> Prediction:
         """Predict the lines. The score is their mean confidence; 0 if there is no line."""
@@ -208,7 +203,7 @@ class TextInPictures(Problem):
         for number, line in enumerate(output.lines):
             label, confidence = self._label(line)
             value = None if label is None else self.labels[label].value
-            predicted += self.tags.regions(self.to_name, line, value, size, _id(line.corners, number))
+            predicted += self.tags.regions(self.to_name, line, value, size, group_id(line.corners, number))
             confidences.append(line.probability * confidence)
         return Prediction(predicted, sum(confidences) / len(confidences) if confidences else 0.0)
 

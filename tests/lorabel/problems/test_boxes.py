@@ -169,3 +169,14 @@ def test_boxes_of_a_smart_tool_ask_for_the_others_like_them() -> None:
     assert binding.prompted(question, [{**drawn(LEFT, "b"), "from_name": "another"}]) is None
     with pytest.raises(UnreadableError, match="no area"):
         binding.prompted(question, [drawn((0.2, 0.2, 0.2, 0.5), "car")])
+
+
+def test_ids_of_a_group_tell_boxes_of_several_answers_apart() -> None:
+    """A suggestion that is accepted replaces the region with its id in the editor (Label Studio 1.23.2)."""
+    binding = binding_of(GROUP)
+    ids = []
+    for place in (LEFT, RIGHT):
+        output = Boxes(boxes=(Box(corners=place, label=0),), width=400, height=200)
+        ids.append({region["id"] for region in binding.prediction(output, DATA).regions})
+    assert [len(each) for each in ids] == [1, 1]
+    assert ids[0].isdisjoint(ids[1])
