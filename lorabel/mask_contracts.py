@@ -16,6 +16,10 @@ Runs = tuple[Annotated[int, Field(ge=0)], ...]
 (0 if the first pixel is inside), then in turn inside and outside. They sum to width * height."""
 
 
+# Points of a prompt. Models compare each with each other, so their memory grows with the square.
+MOST_POINTS = 100
+
+
 class Point(BaseModel):
     """A click of an annotator.
 
@@ -36,12 +40,13 @@ class Prompt(BaseModel):
 
     Args:
         label: index of the mask's label, which does not change the mask.
+        points: at most MOST_POINTS.
         corners: of the box.
     """
 
     model_config = ConfigDict(frozen=True)
     label: int
-    points: tuple[Point, ...] = ()
+    points: tuple[Point, ...] = Field((), max_length=MOST_POINTS)
     corners: Corners | None = None
 
 

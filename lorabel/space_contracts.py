@@ -14,6 +14,10 @@ Corners = tuple[float, float, float, float]
 """(left, top, right, bottom) of an upright box, each in [0, 1]."""
 
 
+# Boxes of a question that are examples. Each is compared with thousands of places in the picture.
+MOST_EXAMPLES = 1000
+
+
 class Box(BaseModel):
     """An upright box around something in a picture.
 
@@ -34,11 +38,11 @@ class BoxesInput(LabelTextsInput):
 
     Args:
         examples: boxes in this picture with the indices of their labels. If there are any, the question is where
-            the others like them are, whatever the texts of the labels say.
+            the others like them are, whatever the texts of the labels say. At most MOST_EXAMPLES.
     """
 
     kind: ClassVar[str] = "boxes"
-    examples: tuple[tuple[Corners, int], ...] = ()
+    examples: tuple[tuple[Corners, int], ...] = Field((), max_length=MOST_EXAMPLES)
 
 
 class Boxes(Contract):

@@ -24,7 +24,7 @@ from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
-from lorabel.space_contracts import Box, Boxes, BoxesInput, BoxTarget, Corners
+from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
 
 # Control tag with labels of its own -> the type of its regions.
 LABELLED_SHAPES: Mapping[str, str] = MappingProxyType(
@@ -137,7 +137,7 @@ class LabelledBoxes(Problem):
         if not drawn or not isinstance(question, BoxesInput):
             return None
         try:
-            examples = self.target(drawn, {}).boxes
+            examples = self.target(drawn[-MOST_EXAMPLES:], {}).boxes
         except MissingTargetError as error:
             raise UnreadableError(f"no box can be taken as an example: {error}", is_permanent=True) from error
         return question.model_copy(update={"examples": examples}) if examples else None

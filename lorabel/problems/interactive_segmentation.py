@@ -24,7 +24,7 @@ from lorabel.labeling.image_regions import corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, ObjectTag, find_label
 from lorabel.labeling.mask_regions import mask_region
 from lorabel.labeling.regions import Region
-from lorabel.mask_contracts import Mask, Masks, MasksInput, MasksTarget, Point, Prompt, Runs
+from lorabel.mask_contracts import MOST_POINTS, Mask, Masks, MasksInput, MasksTarget, Point, Prompt, Runs
 from lorabel.problems._answers import list_in, regions_of, shown
 from lorabel.problems._pictures import picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
@@ -134,9 +134,14 @@ class InteractiveSegmentation(Problem):
         keys = {tag.name: PROMPT_TAGS[tag.tag] for tag in self.prompt_tags}
         if last.get("from_name") not in keys:
             return None
+        clicks = [region for region in context if region.get("type") == "keypointlabels"]
+        if len(clicks) > MOST_POINTS:
+            raise UnreadableError(
+                f"there are {len(clicks)} clicks, expected at most {MOST_POINTS}", is_permanent=True
+            )
         try:
             label = self._prompt_label(last, keys[last["from_name"]])
-            points = [_point(region) for region in context if region.get("type") == "keypointlabels"]
+            points = [_point(click) for click in clicks]
             boxes = [corners_of(region) for region in context[-1:] if region.get("type") == "rectanglelabels"]
         except MissingTargetError as error:
             raise UnreadableError(

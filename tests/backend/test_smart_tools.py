@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from lorabel.mask_contracts import MasksInput, Point, Prompt
+from lorabel.mask_contracts import MOST_POINTS, MasksInput, Point, Prompt
 from tests.backend import requests
 from tests.backend.fake_model_server import SURE, FakeModelServer
 
@@ -186,3 +186,11 @@ def test_a_click_that_cannot_be_answered_says_nothing_about_the_task(client: Fla
     clicked["result"][-1]["is_positive"] = False
     assert ask(client, clicked)["result"] == []
     assert client.get("/api/v1/projects/1").json["unread"] == []
+
+
+def test_more_clicks_than_a_model_can_bear_are_refused(client: FlaskClient, model_server: FakeModelServer) -> None:
+    """The decoder of masks compares each click with each other: 100 000 would take all of its memory."""
+    clicked = context("03-click-predict")["result"] * (MOST_POINTS + 1)
+    assert ask(client, {"result": clicked})["result"] == []
+    assert model_server.rows == []
+    assert ask(client, {"result": clicked[:MOST_POINTS]})["result"] != []

@@ -6,7 +6,7 @@ from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.labeling.image_regions import image_region
 from lorabel.problems.binding import bind
 from lorabel.problems.boxes import LabelledBoxes
-from lorabel.space_contracts import Box, Boxes, BoxesInput, BoxTarget, Corners
+from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
 
 IMAGE = '<Image name="image" value="$image"/>'
 LABELS = '<Label value="car"/><Label value="bus" alias="b"/>'
@@ -180,3 +180,13 @@ def test_ids_of_a_group_tell_boxes_of_several_answers_apart() -> None:
         ids.append({region["id"] for region in binding.prediction(output, DATA).regions})
     assert [len(each) for each in ids] == [1, 1]
     assert ids[0].isdisjoint(ids[1])
+
+
+def test_of_too_many_boxes_the_newest_are_examples() -> None:
+    binding = binding_of(RECTANGLES)
+    context = [drawn((0, 0, 0.1 + index / 10_000, 0.5), "car") for index in range(MOST_EXAMPLES + 7)]
+    asked = binding.prompted(binding.model_input(DATA), context)
+    assert isinstance(asked, BoxesInput)
+    rights = sorted(right for (_, _, right, _), _ in asked.examples)
+    assert len(rights) == MOST_EXAMPLES
+    assert (rights[0], rights[-1]) == pytest.approx((0.1007, 0.1 + (MOST_EXAMPLES + 6) / 10_000))
