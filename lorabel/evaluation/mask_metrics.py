@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lorabel.evaluation.metrics import Metrics
-from lorabel.labeling.bit_masks import BitMask, mask_of
+from lorabel.labeling.bit_masks import BitMask, bounds, mask_of
 from lorabel.mask_contracts import Masks, MasksTarget
 
 # Edges that are as near as this share of the picture's diagonal are the same, as in DAVIS's measure F
@@ -49,17 +49,19 @@ def boundary_f(right: BitMask, predicted: BitMask) -> float:
     """Return the harmonic mean of the shares of each mask's edge that are near the other's edge."""
     from scipy.ndimage import distance_transform_edt
 
-    right_edge, predicted_edge = _edge(right), _edge(predicted)
-    if not right_edge.any() or not predicted_edge.any():
-        return float(right_edge.any() == predicted_edge.any())
+    if not right.any() or not predicted.any():
+        return float(right.any() == predicted.any())
     near_px = math.ceil(EDGE_TOLERANCE * math.hypot(*right.shape))
+    # Distances take 33 bytes for each pixel, so only those in the box around both masks are computed.
+    box = bounds(right | predicted)
+    right_edge, predicted_edge = _edge(right[box]), _edge(predicted[box])
     precision = float((distance_transform_edt(~right_edge)[predicted_edge] <= near_px).mean())
     recall = float((distance_transform_edt(~predicted_edge)[right_edge] <= near_px).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def _edge(mask: BitMask) -> BitMask:
-    """The pixels of a mask that have a neighbour outside it; the picture's border is outside."""
+    """The pixels of a mask that have a neighbour outside it; what is outside the array is outside."""
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inner

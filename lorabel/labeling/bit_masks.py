@@ -103,13 +103,17 @@ def fill_polygon(points: Sequence[tuple[float, float]], width: int, height: int)
     return filled
 
 
+def bounds(mask: BitMask) -> tuple[slice, slice]:
+    """Return the rows and columns of the smallest upright box around a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def box_of(mask: BitMask) -> tuple[float, float, float, float]:
     """Return (left, top, right, bottom) of the pixels of a mask that is not empty, as fractions of the picture."""
     height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    left, right = (float(x) / width for x in (columns[0], columns[-1] + 1))
-    top, bottom = (float(y) / height for y in (rows[0], rows[-1] + 1))
-    return left, top, right, bottom
+    rows, columns = bounds(mask)
+    return columns.start / width, rows.start / height, columns.stop / width, rows.stop / height
 
 
 def inner_point(mask: BitMask) -> tuple[float, float]:
@@ -121,9 +125,11 @@ def inner_point(mask: BitMask) -> tuple[float, float]:
     from scipy.ndimage import distance_transform_edt  # slow to import; the backend never needs it
 
     height, width = mask.shape
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(np.argmax(depth)), mask.shape)
-    return (float(x) + 0.5) / width, (float(y) + 0.5) / height
+    rows, columns = bounds(mask)
+    # Distances take 33 bytes for each pixel, so only those within the mask's box are computed.
+    depth = distance_transform_edt(np.pad(mask[rows, columns], 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return (columns.start + float(x) + 0.5) / width, (rows.start + float(y) + 0.5) / height
 
 
 def outline(mask: BitMask, tolerance_px: float) -> list[tuple[float, float]]:

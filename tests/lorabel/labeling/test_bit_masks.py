@@ -1,5 +1,6 @@
 """Masks against the SDK's converter, and against pixels that the tests know."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,17 @@ import pytest
 from label_studio_sdk.converter.brush import decode_rle, encode_rle, mask2rle
 
 from lorabel.errors import MissingTargetError
-from lorabel.labeling.bit_masks import BitMask, decode, encode, fill_polygon, mask_of, outline, runs_of
+from lorabel.evaluation.mask_metrics import boundary_f
+from lorabel.labeling.bit_masks import (
+    BitMask,
+    decode,
+    encode,
+    fill_polygon,
+    inner_point,
+    mask_of,
+    outline,
+    runs_of,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -101,3 +112,18 @@ def test_parts_that_touch_at_a_corner_are_two_parts() -> None:
 
 def test_an_empty_mask_has_no_outline() -> None:
     assert outline(MASKS["empty"], 1.0) == []
+
+
+def test_a_small_mask_in_a_large_picture_takes_little_memory_to_measure() -> None:
+    picture = np.zeros((3000, 4000), bool)
+    picture[700:721, 900:941] = True
+    tracemalloc.start()
+    try:
+        place = inner_point(picture)
+        figure = boundary_f(picture, picture)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Of the first of the points that are 11 pixels from the edge.
+    assert place == ((910 + 0.5) / 4000, (710 + 0.5) / 3000) and figure == 1
+    assert peak < 2 * picture.nbytes
