@@ -6,10 +6,9 @@ adapter changes it. So it is computed when a task is opened, and each click cost
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -38,6 +37,10 @@ UNUSED_LAYERS = "mask_decoder.pred_obj_score_head."
 # JPEGs are decoded at a reduced scale, but at no less than this many times the model's resolution.
 DRAFT_SCALE = 2
 PICTURES_PER_BATCH = 8
+# Prompts in a batch of the decoder, each of which takes a copy of its picture's embedding: 17 MB in float32.
+PROMPTS_PER_BATCH = 32
+# Masks of a picture that a training step learns from: pictures of cells have hundreds.
+MASKS_PER_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,23 @@ class Segmenter(Family):
             return None
         return self._output(prepared_input, ())
 
+    def augment(
+        self, prepared_inputs: Sequence[PreparedMasks], targets: Sequence[MasksTarget], generator: torch.Generator
+    ) -> tuple[Sequence[PreparedMasks], Sequence[MasksTarget]]:
+        """Choose MASKS_PER_STEP masks of each picture that has more, with their prompts; see `Family.augment`."""
+        inputs, chosen_targets = [], []
+        for prepared, target in zip(prepared_inputs, targets, strict=True):
+            count = min(len(prepared.question.prompts), len(target.masks))
+            if count > MASKS_PER_STEP:
+                chosen = torch.randperm(count, generator=generator)[:MASKS_PER_STEP].tolist()
+                prompts = tuple(prepared.question.prompts[index] for index in chosen)
+                question = prepared.question.model_copy(update={"prompts": prompts})
+                prepared = replace(prepared, question=question)
+                target = replace(target, masks=tuple(target.masks[index] for index in chosen))
+            inputs.append(prepared)
+            chosen_targets.append(target)
+        return inputs, chosen_targets
+
     @torch.inference_mode()
     def predict(
         self,
@@ -290,8 +310,15 @@ class Segmenter(Family):
 
 
 def _by_layout(prompts: Sequence[tuple[int, int, Prompt]]) -> list[list[tuple[int, int, Prompt]]]:
-    """Groups of prompts that have equally many points, and all or none a box: padding would change the masks."""
-    groups: Mapping[tuple[int, bool], list[tuple[int, int, Prompt]]] = defaultdict(list)
+    """Groups of prompts that have equally many points, and all or none a box: padding would change the masks.
+
+    A group has at most PROMPTS_PER_BATCH prompts.
+    """
+    groups: dict[tuple[int, bool], list[tuple[int, int, Prompt]]] = defaultdict(list)
     for row in prompts:
         groups[len(row[2].points), row[2].corners is not None].append(row)
-    return list(MappingProxyType(groups).values())
+    return [
+        group[start : start + PROMPTS_PER_BATCH]
+        for group in groups.values()
+        for start in range(0, len(group), PROMPTS_PER_BATCH)
+    ]

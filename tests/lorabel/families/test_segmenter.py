@@ -18,9 +18,9 @@ from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.segmentation.mask_logits import STRIP_PX, runs_at_size
 from lorabel.families.segmentation.small_sam2 import small_config, with_initial_weights
-from lorabel.families.segmenter import Segmenter
+from lorabel.families.segmenter import MASKS_PER_STEP, PROMPTS_PER_BATCH, Segmenter
 from lorabel.labeling.bit_masks import mask_of, runs_of
-from lorabel.mask_contracts import Masks, MasksInput, Point, Prompt
+from lorabel.mask_contracts import Masks, MasksInput, MasksTarget, Point, Prompt
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 
@@ -154,3 +154,45 @@ def test_a_new_model_knows_where_a_point_is_in_the_picture() -> None:
     assert not torch.equal(points.positional_embedding, picture.positional_embedding)
     with_initial_weights(model)
     assert torch.equal(points.positional_embedding, picture.positional_embedding)
+
+
+CROWD = tuple(
+    Prompt(label=number, points=(Point(x=number / 100, y=0.5),)) for number in range(2 * PROMPTS_PER_BATCH + 6)
+)
+
+
+def test_the_prompts_of_a_crowded_picture_are_decoded_in_parts(
+    family: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt of SAM 2.1 takes 17 MB for the picture's embedding alone."""
+    rows: list[int] = []
+    decode = Segmenter._decode
+
+    def counted(self: Segmenter, inputs: Any, prompts: Any) -> Any:
+        rows.append(len(inputs))
+        return decode(self, inputs, prompts)
+
+    monkeypatch.setattr(Segmenter, "_decode", counted)
+    prepared = family.prepare(ask(*CROWD), lambda media: photo())
+    (together,) = answers(family, [prepared])
+    assert rows == [PROMPTS_PER_BATCH, PROMPTS_PER_BATCH, 6]
+    (alone,) = answers(family, [family.prepare(ask(CROWD[-1]), lambda media: photo())])
+    assert [mask.label for mask in together.masks] == [prompt.label for prompt in CROWD]
+    assert together.masks[-1].runs == alone.masks[0].runs
+
+
+def test_a_step_learns_some_masks_of_a_crowded_picture_each_with_its_prompt(family: Segmenter) -> None:
+    prepared = family.prepare(ask(*CROWD), lambda media: photo())
+    target = MasksTarget(
+        tuple(((0, prompt.label + 1, 99 - prompt.label), prompt.label) for prompt in CROWD), 10, 10
+    )
+    generator, seen = torch.Generator().manual_seed(0), set()
+    for _ in range(2):
+        (chosen,), (moved,) = family.augment([prepared], [target], generator)
+        labels = [label for _, label in moved.masks]
+        assert labels == [prompt.label for prompt in chosen.question.prompts]
+        assert len(labels) == len(set(labels)) == MASKS_PER_STEP
+        seen.add(tuple(labels))
+    assert len(seen) == 2
+    few = family.prepare(ask(CLICK), lambda media: photo())
+    assert family.augment([few], [target], generator) == ([few], [target])
