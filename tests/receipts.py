@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from lorabel.labeling.image_regions import Corners
+from lorabel.space_contracts import Corners
 
 # matplotlib brings the font, so that it is there on every machine.
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Corners = tuple[float, float, float, float]
+from lorabel.space_contracts import Corners
 
 
 def iou_matrix(first: Sequence[Corners], second: Sequence[Corners]) -> NDArray[np.float64]:
@@ -44,3 +44,25 @@ def match_boxes(
     overlaps = iou_matrix(first, second)
     rows, columns = linear_sum_assignment(np.where(overlaps >= minimum, -overlaps, 0.0))
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if overlaps[i, j] >= minimum]
+
+
+def agreed_places(drawn: Sequence[Sequence[Corners]]) -> list[dict[int, int]]:
+    """Return the places at which more than half of the annotators drew a box; the newest decides on exactly half.
+
+    A box belongs to the place of the first box, from the newest annotator on, that it matches (`match_boxes`).
+
+    Args:
+        drawn: the boxes of each annotator, the newest last.
+
+    Returns:
+        For each place the annotators and their boxes, as indices, the newest first.
+    """
+    places: list[dict[int, int]] = []
+    for annotator in reversed(range(len(drawn))):
+        seeds = [drawn[first][box] for first, box in (next(iter(place.items())) for place in places)]
+        pairs = dict(match_boxes(drawn[annotator], seeds))
+        for box, place in pairs.items():
+            places[place][annotator] = box
+        places += [{annotator: box} for box in range(len(drawn[annotator])) if box not in pairs]
+    newest = len(drawn) - 1
+    return [place for place in places if 2 * len(place) + (newest in place) > len(drawn)]

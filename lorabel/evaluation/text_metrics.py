@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorabel.evaluation.box_matching import Corners, match_boxes
+from lorabel.evaluation.box_matching import match_boxes
 from lorabel.evaluation.metrics import Metrics
+from lorabel.space_contracts import Corners
 
 # A line counts as found if its box and the right box have at least this IoU.
 LEAST_IOU = 0.5

@@ -11,12 +11,33 @@ from typing import Any
 
 from lorabel.errors import MissingTargetError
 from lorabel.labeling.regions import Region
+from lorabel.space_contracts import Corners
 
-Corners = tuple[float, float, float, float]
 LONGEST_SHOWN = 60
 # No place in percent, nor side of a picture in pixels, is larger: browsers show no such picture. Without a limit
 # calculations would overflow.
 LARGEST_NUMBER = 1_000_000
+
+
+def picture_region(
+    from_name: str, to_name: str, kind: str, size: tuple[int, int], value: Mapping[str, Any]
+) -> Region:
+    """A region of any kind on a picture.
+
+    Args:
+        kind: the type of the region: `brushlabels`, `polygonlabels`, `keypointlabels`, ...
+        size: width and height of the picture as people see it, in pixels.
+        value: its place, and what the region says: `{"format": "rle", "rle": [...], "brushlabels": ["Car"]}`.
+    """
+    return {
+        "from_name": from_name,
+        "to_name": to_name,
+        "type": kind,
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+        "value": dict(value),
+    }
 
 
 def image_region(
@@ -43,15 +64,7 @@ def image_region(
     if is_polygon:
         points = [[left, top], [right, top], [right, bottom], [left, bottom]]
         place = {"points": points, "closed": True}
-    return {
-        "from_name": from_name,
-        "to_name": to_name,
-        "type": kind,
-        "original_width": size[0],
-        "original_height": size[1],
-        "image_rotation": 0,
-        "value": {**place, **value},
-    }
+    return picture_region(from_name, to_name, kind, size, {**place, **value})
 
 
 def ellipse_region(
@@ -63,14 +76,14 @@ def ellipse_region(
         corners: of the box around the ellipse, fractions of the picture.
     """
     left, top, right, bottom = corners
-    region = image_region(from_name, to_name, kind, corners, size, value)
     place = {
         "x": (left + right) * 50,
         "y": (top + bottom) * 50,
         "radiusX": (right - left) * 50,
         "radiusY": (bottom - top) * 50,
+        "rotation": 0,
     }
-    return {**region, "value": {**place, "rotation": 0, **value}}
+    return picture_region(from_name, to_name, kind, size, {**place, **value})
 
 
 def corners_of(region: Region) -> Corners:

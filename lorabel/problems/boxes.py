@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
-from lorabel.evaluation.box_matching import match_boxes
+from lorabel.evaluation.box_matching import agreed_places
 from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.evaluation.box_metrics import right_boxes
 from lorabel.evaluation.metrics import Metrics
@@ -192,11 +192,8 @@ class LabelledBoxes(Problem):
         """
         if len(targets) == 1:
             return targets[0]
-        kept = set()
-        for votes in _clusters(targets):
-            is_newest = len(targets) - 1 in votes
-            if len(votes) * 2 > len(targets) or (len(votes) * 2 == len(targets) and is_newest):
-                kept.add(_agreed(votes))
+        places = agreed_places([[corners for corners, _ in target.boxes] for target in targets])
+        kept = {_agreed([targets[annotator].boxes[box] for annotator, box in place.items()]) for place in places}
         size = next((target.size for target in reversed(targets) if target.size), None)
         return BoxTarget(tuple(sorted(kept)), size)
 
@@ -269,27 +266,12 @@ def _tempered(probability: float, temperature: float) -> float:
     return tempered((1 - probability, probability), temperature)[1]
 
 
-_Votes = dict[int, tuple[Corners, int]]
-"""Annotator -> the box that stands at a place, and its label."""
+def _agreed(votes: Sequence[tuple[Corners, int]]) -> tuple[Corners, int]:
+    """The box, and its label, that annotators agree on.
 
-
-def _clusters(targets: Sequence[BoxTarget]) -> list[_Votes]:
-    """The places at which annotators drew boxes; a box belongs to the place of the first box that it matches."""
-    clusters: list[_Votes] = []
-    for annotator in reversed(range(len(targets))):
-        boxes = targets[annotator].boxes
-        seeds = [next(iter(votes.values()))[0] for votes in clusters]
-        pairs = match_boxes([corners for corners, _ in boxes], seeds)
-        for box, cluster in pairs:
-            clusters[cluster][annotator] = boxes[box]
-        matched = {box for box, _ in pairs}
-        clusters += [{annotator: box} for index, box in enumerate(boxes) if index not in matched]
-    return clusters
-
-
-def _agreed(votes: _Votes) -> tuple[Corners, int]:
-    corners = [box for box, _ in votes.values()]
-    left, top, right, bottom = (float(median(side)) for side in zip(*corners, strict=True))
-    counts = Counter(label for _, label in votes.values())
-    newest_first = [votes[annotator][1] for annotator in sorted(votes, reverse=True)]
-    return (left, top, right, bottom), max(newest_first, key=lambda label: counts[label])
+    Args:
+        votes: the newest annotator's first.
+    """
+    left, top, right, bottom = (float(median(side)) for side in zip(*(box for box, _ in votes), strict=True))
+    (label, _), *_ = Counter(label for _, label in votes).most_common(1)
+    return (left, top, right, bottom), label

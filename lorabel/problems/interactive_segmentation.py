@@ -20,9 +20,8 @@ from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.mask_metrics import masks as mask_metrics
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling import bit_masks
-from lorabel.labeling.image_regions import corners_of, image_region, size_of
+from lorabel.labeling.image_regions import corners_of, image_region, picture_region, size_of
 from lorabel.labeling.label_config import ControlTag, ObjectTag, find_label
-from lorabel.labeling.mask_regions import mask_region
 from lorabel.labeling.regions import Region
 from lorabel.mask_contracts import MOST_POINTS, Mask, Masks, MasksInput, MasksTarget, Point, Prompt, Runs
 from lorabel.problems._answers import list_in, regions_of, shown
@@ -42,12 +41,12 @@ SQUARE, CORNER = (22, *(5, 5) * 4, 5, 33), (0, 3, 7, 3, 7, 3, 77)
 
 def _sample_mask(runs: Runs) -> Region:
     value = {"format": "rle", "rle": bit_masks.encode(runs), "brushlabels": ["Car"]}
-    return mask_region("mask", "image", "brushlabels", (10, 10), value)
+    return picture_region("mask", "image", "brushlabels", (10, 10), value)
 
 
 def _sample_click(x_percent: float, y_percent: float) -> Region:
     value = {"x": x_percent, "y": y_percent, "width": 0.2, "keypointlabels": ["Car"]}
-    return {**mask_region("click", "image", "keypointlabels", (10, 10), value), "is_positive": True}
+    return {**picture_region("click", "image", "keypointlabels", (10, 10), value), "is_positive": True}
 
 
 @dataclass(frozen=True)
@@ -221,12 +220,12 @@ class InteractiveSegmentation(Problem):
         pixels = bit_masks.mask_of(mask.runs, *size)
         if self.answer.tag == "BrushLabels":
             value = {"format": "rle", "rle": bit_masks.encode(mask.runs), **labels}
-            return mask_region(self.answer.name, self.to_name, kind, size, value)
+            return picture_region(self.answer.name, self.to_name, kind, size, value)
         if self.answer.tag == "PolygonLabels":
             points = bit_masks.outline(pixels, output.tolerance_px)
             percent = [[100 * x / output.width, 100 * y / output.height] for x, y in points]
             value = {"points": percent, "closed": True, **labels}
-            return mask_region(self.answer.name, self.to_name, kind, size, value)
+            return picture_region(self.answer.name, self.to_name, kind, size, value)
         corners = bit_masks.box_of(pixels)
         return image_region(self.answer.name, self.to_name, kind, corners, size, labels)
 

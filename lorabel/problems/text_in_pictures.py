@@ -17,23 +17,21 @@ from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnservedError
-from lorabel.evaluation.box_matching import match_boxes
+from lorabel.evaluation.box_matching import agreed_places
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
-from lorabel.labeling.image_regions import Corners, corners_of, image_region, size_of
+from lorabel.labeling.image_regions import corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
-from lorabel.space_contracts import TextLine, TextLines, TextLinesInput, TextLinesTarget
+from lorabel.space_contracts import Corners, TextLine, TextLines, TextLinesInput, TextLinesTarget
 
 log = logging.getLogger(__name__)
 
 SHAPES = ("Rectangle", "Polygon")
 LABELED_SHAPES = ("RectangleLabels", "PolygonLabels")
-# Lines of two annotators with at least this IoU are the same.
-LEAST_IOU = 0.5
 
 Line = tuple[Corners, str, int | None]
 
@@ -296,27 +294,16 @@ class TextInPictures(Problem):
     def aggregate(self, targets: Sequence[TextLinesTarget]) -> TextLinesTarget:
         """Keep the lines that more than half of the annotators have drawn; the newest decides on exactly half.
 
-        A line of one annotator and a line of another are the same if their IoU is at least LEAST_IOU. Its place is
-        that of the newest; text and label are what most of them say, and of equally many the newest.
+        A line of one annotator and a line of another are the same if their IoU is at least 0.5. Its place is that
+        of the newest; text and label are what most of them say, and of equally many the newest.
         """
-        merged: list[list[Line]] = []
-        newest = targets[-1]
-        for target in reversed(targets):
-            pairs = dict(
-                match_boxes([line[0] for line in target.lines], [lines[0][0] for lines in merged], LEAST_IOU)
-            )
-            for index, line in enumerate(target.lines):
-                if index in pairs:
-                    merged[pairs[index]].append(line)
-                else:
-                    merged.append([line])
-        half = len(targets) / 2
-        kept = [
-            lines for lines in merged if len(lines) > half or (len(lines) == half and lines[0] in newest.lines)
-        ]
+        places = agreed_places([[corners for corners, _, _ in target.lines] for target in targets])
+        votes = [[targets[annotator].lines[line] for annotator, line in place.items()] for place in places]
         agreed = [
-            (lines[0][0], _most([line[1] for line in lines]), _most([line[2] for line in lines])) for lines in kept
+            (lines[0][0], _most([line[1] for line in lines]), _most([line[2] for line in lines]))
+            for lines in votes
         ]
+        newest = targets[-1]
         return TextLinesTarget(tuple(sorted(agreed, key=_place)), newest.width, newest.height)
 
     def class_of(self, target: TextLinesTarget) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from lorabel.demo.evaluate_detector import png
 from lorabel.demo.scenes import Scene, random_scenes
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.label_studio.client import LabelStudio
-from lorabel.labeling.image_regions import Corners, corners_of
+from lorabel.labeling.image_regions import corners_of
+from lorabel.space_contracts import Corners
 from tests.e2e.courses import data_url
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lorabel.evaluation.box_matching import Corners, iou_matrix, match_boxes
+from lorabel.evaluation.box_matching import iou_matrix, match_boxes
+from lorabel.space_contracts import Corners
 
 
 def drawn_boxes(random: np.random.Generator) -> list[Corners]:
