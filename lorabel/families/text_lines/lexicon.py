@@ -19,7 +19,8 @@ WORD = re.compile(r"\w(?:[\w'’&-]*\w)?")
 SHORTEST = 4
 # Words of at least this length may differ in two letters.
 LONG = 6
-# Longer lines are not known as a whole: their words are.
+# Longer words are not known, nor longer lines as a whole. In languages without spaces a line is a word, and a word
+# of n letters is kept under n * n / 2 others, see `_index`.
 LONGEST = 24
 # The most frequent words are kept.
 MOST_WORDS = 1500
@@ -115,8 +116,8 @@ def _limit(changes: Iterable[tuple[float, int]]) -> tuple[float, int]:
 def _known(text: str) -> Iterator[str]:
     """The words of a line that may be written, and the line itself if it is short."""
     words = WORD.findall(text)
-    whole = [text] if len(words) > 1 and len(text) <= LONGEST else []
-    return (word for word in (*words, *whole) if len(word) >= SHORTEST and _is_plain(word))
+    whole = [text] if len(words) > 1 else []
+    return (word for word in (*words, *whole) if SHORTEST <= len(word) <= LONGEST and _is_plain(word))
 
 
 def _is_plain(word: str) -> bool:

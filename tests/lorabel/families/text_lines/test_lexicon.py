@@ -91,3 +91,10 @@ def test_a_space_that_was_lost_is_put_back() -> None:
     assert lexicon.corrected("CornerBakery", 0.95) == "CornerBakery"
     assert lexicon.corrected("Cormer 12", 0.8) == "Corner 12"
     assert lexicon.corrected("", 0.1) == ""
+
+
+def test_a_line_without_spaces_is_no_word_to_remember() -> None:
+    """Chinese has no spaces, and a word is kept under all that is left of it without two of its letters."""
+    line = "".join(chr(0x4E00 + number) for number in range(60))
+    lexicon = learn_lexicon([Reading(0, line, 0.5, line), Reading(1, "Bakery", 0.5, "Bakery")])
+    assert lexicon.words == ("Bakery",)
