@@ -29,7 +29,7 @@ FIRST_PAUSE = timedelta(minutes=1)
 MOST_FAILURES = 11  # the pause no longer doubles after so many: a run is then tried about once a day
 # Key in a finished run's metrics: how many of the new annotations that the run has read are new after it.
 STILL_NEW = "still_new"
-# Key in a refused run's metrics: from how many annotations of the project on the next run is due.
+# Key in a refused run's metrics: from how many annotations on the next run is due, if none of them changes.
 DUE_AT = "due_at"
 # After a refused run, the annotations must grow by this factor.
 GROWTH = 1.25
@@ -236,7 +236,10 @@ def _reason_if_due(store: Store, project: Project, new: NewAnnotations, policy: 
 
 
 def due_after_refusal(session: Session, project_id: int) -> int:
-    """The value of DUE_AT for a run that has read what is new. The caller has marked what the run has read."""
+    """From how many annotations on a run is due after a refused one. The caller has marked what that has read.
+
+    The number falls when annotations that were read are deleted or changed.
+    """
     is_read = or_(Annotation.run_id.is_not(None), Annotation.tries > 0)
     return math.ceil(GROWTH * _annotations(session, project_id, is_read))
 
@@ -244,7 +247,7 @@ def due_after_refusal(session: Session, project_id: int) -> int:
 def _count(session: Session, project_id: int, new: NewAnnotations) -> int:
     """How many of the new annotations count: all, or during the pause only those that no finished run has read.
 
-    None counts before the project has as many annotations as the newest finished run waits for, see `DUE_AT`.
+    None counts if the newest finished run was refused and the project has too few, see `due_after_refusal`.
 
     The pause begins at the end of the newest finished run, if annotations that it has read are still new: it was
     rejected, could not read their media, or cannot use them. It is one minute, and twice as long for each finished
@@ -258,7 +261,8 @@ def _count(session: Session, project_id: int, new: NewAnnotations) -> int:
         .limit(MOST_FAILURES)
     )
     rows = session.execute(finished).all()
-    if rows and rows[0][2] is not None and _annotations(session, project_id) < rows[0][2]:
+    is_refused = bool(rows) and rows[0][2] is not None
+    if is_refused and _annotations(session, project_id) < due_after_refusal(session, project_id):
         return 0
     tries, last_ended_at = 0, None
     for ended_at, left, _ in rows:

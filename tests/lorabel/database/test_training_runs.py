@@ -285,6 +285,19 @@ def test_no_pause_is_long_enough_to_try_a_refused_run_again_without_new_annotati
     assert [run.reason for run in training_runs.request_due(store, settings)] == ["50 new annotations"]
 
 
+def test_deleted_annotations_shorten_the_waiting_after_a_refused_run(store: Store, settings: Settings) -> None:
+    """Else a project that starts over would wait for more annotations than it ever had."""
+    annotate(store, 400)
+    finish(store, still_new=400, is_refused=True)
+    with store.write() as session:
+        for annotation in session.query(Annotation).limit(360):
+            annotation.is_deleted = True
+    annotate(store, 9)
+    assert training_runs.request_due(store, settings) == []
+    annotate(store, 1)
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
+
+
 def test_an_accepted_run_ends_the_waiting_for_a_growing_number(store: Store, settings: Settings) -> None:
     annotate(store, 100)
     finish(store, still_new=100, is_refused=True)
