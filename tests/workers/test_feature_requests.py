@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from lorabel.database import project_heads
+from lorabel.database.tables import TaskFeatures
 from tests.backend.fake_model_server import FakeModelServer
-from tests.workers.events import put
+from tests.workers.events import PROJECT, put, task_deletion
 from tests.workers.test_head_fitting import COLOURS, WAIT_S, submitted
 from tests.workers.test_head_fitting import services as services
 from workers import feature_collection
 from workers.collect import apply_pending
-from workers.head_fitting import fit_forever
+from workers.head_fitting import HeadFitter, fit_forever
 from workers.services import Services
 
 
@@ -39,6 +41,27 @@ def test_a_project_does_not_wait_for_the_features_of_another(
     stop.set()
     services.heads_wanted.set()
     thread.join(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("event", "remaining"),
+    [(task_deletion(1), [2]), ({"action": "PROJECT_DELETED", "project": {"id": PROJECT}}, [])],
+    ids=["task", "project"],
+)
+def test_features_of_what_is_deleted_while_they_are_computed_are_not_stored(
+    services: Services, model_server: FakeModelServer, event: dict[str, Any], remaining: list[int]
+) -> None:
+    """Nobody would delete them later."""
+    model_server.held = "slow"
+    fitter = HeadFitter(services)
+    annotate(services, PROJECT, slow(1), slow(2))
+    fitter.fit_due()
+    wait_until(lambda: len(model_server.requests) == 1)
+    annotate(services, PROJECT, event)
+    model_server.released.set()
+    fitter.requests.join()
+    with services.store.read() as session:
+        assert list(session.scalars(select(TaskFeatures.task_id))) == remaining
 
 
 def slow(number: int) -> dict[str, Any]:
