@@ -64,6 +64,25 @@ def test_features_of_what_is_deleted_while_they_are_computed_are_not_stored(
         assert list(session.scalars(select(TaskFeatures.task_id))) == remaining
 
 
+def test_a_project_is_asked_about_again_after_no_thread_could_be_started(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process has as many threads as it may."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fitter = HeadFitter(services)
+    annotate(services, PROJECT, submitted(1, "red"), submitted(2, "blue"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        fitter.fit_due()
+    fitter.fit_due()
+    fitter.requests.join()
+    fitter.fit_due()
+    assert folders(services) == {"p1.h1"}
+
+
 def slow(number: int) -> dict[str, Any]:
     body = submitted(number, COLOURS[number % 2])
     body["task"]["data"] = {"image": f"http://slow.test/{COLOURS[number % 2]}{number}.png"}
