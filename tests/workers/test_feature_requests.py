@@ -16,6 +16,7 @@ from tests.workers.test_head_fitting import COLOURS, WAIT_S, submitted
 from tests.workers.test_head_fitting import services as services
 from workers import feature_collection
 from workers.collect import apply_pending
+from workers.feature_requests import MOST_AT_ONCE
 from workers.head_fitting import HeadFitter, fit_forever
 from workers.services import Services
 
@@ -41,6 +42,25 @@ def test_a_project_does_not_wait_for_the_features_of_another(
     stop.set()
     services.heads_wanted.set()
     thread.join(WAIT_S)
+
+
+def test_projects_that_lack_many_features_leave_a_place_for_one_that_lacks_few(
+    services: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_collection, "TIMEOUT_S", 10 * WAIT_S)
+    model_server.held = "slow"
+    fitter = HeadFitter(services)
+    few, *many = range(1, 2 + MOST_AT_ONCE)
+    for project_id in many:
+        annotate(services, project_id, *(slow(number) for number in range(1, 2 + feature_collection.FEW)))
+    fitter.fit_due()
+    annotate(services, few, submitted(1, "red"), submitted(2, "blue"))
+    fitter.fit_due()
+    wait_until(lambda: len(model_server.requests) == MOST_AT_ONCE)
+    asked = {request.project for request in model_server.requests}
+    model_server.released.set()
+    fitter.requests.join()
+    assert few in asked and len(asked) == MOST_AT_ONCE
 
 
 @pytest.mark.parametrize(
