@@ -44,23 +44,32 @@ def test_a_project_does_not_wait_for_the_features_of_another(
     thread.join(WAIT_S)
 
 
-def test_projects_that_lack_many_features_leave_a_place_for_one_that_lacks_few(
-    services: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_many", [True, False], ids=["many", "slow"])
+def test_projects_that_lack_many_features_or_are_slow_leave_a_place_for_another(
+    services: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch, is_many: bool
 ) -> None:
-    monkeypatch.setattr(feature_collection, "TIMEOUT_S", 10 * WAIT_S)
+    """Which projects are slow is known after their first request."""
     model_server.held = "slow"
     fitter = HeadFitter(services)
-    few, *many = range(1, 2 + MOST_AT_ONCE)
-    for project_id in many:
-        annotate(services, project_id, *(slow(number) for number in range(1, 2 + feature_collection.FEW)))
+    other, *long = range(1, 2 + MOST_AT_ONCE)
+    for project_id in long:
+        count = 1 + feature_collection.FEW if is_many else 2
+        annotate(services, project_id, *(slow(number) for number in range(1, 1 + count)))
+    if not is_many:
+        monkeypatch.setattr(feature_collection, "TIMEOUT_S", 0.1)
+        fitter.fit_due()
+        fitter.requests.join()
+        model_server.requests.clear()
+    monkeypatch.setattr(feature_collection, "TIMEOUT_S", 10 * WAIT_S)
     fitter.fit_due()
-    annotate(services, few, submitted(1, "red"), submitted(2, "blue"))
+    fitter.fit_due()
+    annotate(services, other, submitted(1, "red"), submitted(2, "blue"))
     fitter.fit_due()
     wait_until(lambda: len(model_server.requests) == MOST_AT_ONCE)
     asked = {request.project for request in model_server.requests}
     model_server.released.set()
     fitter.requests.join()
-    assert few in asked and len(asked) == MOST_AT_ONCE
+    assert other in asked and len(asked) == MOST_AT_ONCE
 
 
 @pytest.mark.parametrize(
