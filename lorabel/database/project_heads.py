@@ -31,7 +31,7 @@ def count_change(project: Project) -> None:
 def list_due(session: Session) -> list[int]:
     """The ids of the projects whose annotations or label configs have changed since their heads were fitted.
 
-    The most recently changed project comes first.
+    The project whose row was changed last comes first, be it by annotations or by a fit of its heads.
     """
     is_due = or_(
         Project.annotation_revision != Project.head_revision,
