@@ -206,7 +206,7 @@ def finish(store: Store, still_new: int, *, is_refused: bool = False) -> None:
         session.flush()
         metrics = {training_runs.STILL_NEW: still_new}
         if is_refused:
-            metrics[training_runs.DUE_AT] = training_runs.due_after_refusal(session, 1)
+            metrics[training_runs.DUE_AT] = training_runs.due_after_refusal(session, 1, Settings())
         training_runs.finish(session, run, RunState.FINISHED, metrics=metrics)
 
 
@@ -268,7 +268,9 @@ def test_after_a_refused_run_the_next_waits_for_a_growing_number_of_annotations(
             runs_at.append(number)
             finish(store, still_new=number, is_refused=True)
     assert runs_at[:4] == [10, 20, 30, 40], "while there are few, each ten are worth a run"
-    assert runs_at[4:] == [50, 63, 79, 99, 124, 155, 194, 243, 304, 380]
+    assert runs_at[4:7] == [50, 63, 79]
+    assert runs_at[7] == 89, "LoRA begins at 80 tasks, and ten annotations are new: it does not wait for 99"
+    assert runs_at[8:] == [112, 140, 175, 219, 274, 343]
 
 
 def test_no_pause_is_long_enough_to_try_a_refused_run_again_without_new_annotations(
