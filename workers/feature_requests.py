@@ -61,12 +61,13 @@ class FeatureRequests:
         is_long = project.id in self._slow or sum(len(of_tag.tasks) for of_tag in missing) > feature_collection.FEW
         if len(self._threads) >= MOST_AT_ONCE or (is_long and len(self._long) >= MOST_AT_ONCE - 1):
             return
-        if is_long:
-            self._long.add(project.id)
         name = f"features of project {project.id}"
         thread = threading.Thread(target=self._ask, args=(project, missing), name=name, daemon=True)
-        self._threads[project.id] = thread
         thread.start()
+        # Only now: a thread that could not be started would never end.
+        self._threads[project.id] = thread
+        if is_long:
+            self._long.add(project.id)
 
     def take_answered(self) -> dict[int, int]:
         """Return, by project, about how many tasks requests were answered that have ended since the last call."""

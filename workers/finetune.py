@@ -249,7 +249,9 @@ def _conclude(
         _mark(session, run, learned, run_id=run.id)
         tried = [annotation for annotation in read if annotation.id not in learned_ids]
         _mark(session, run, tried, tries=Annotation.tries + 1)
-        due_at = training_runs.due_after_refusal(session, project.id) if _is_refused(attempts) else None
+        due_at = None
+        if _is_refused(attempts):
+            due_at = training_runs.due_after_refusal(session, project.id, services.settings)
         summary = _summary(version, attempts, len(tried), due_at)
         training_runs.finish(session, run, RunState.FINISHED, **summary)
         if version is not None:

@@ -60,7 +60,7 @@ class HeadFitter:
         """Fit the heads of every project whose annotations or label config have changed.
 
         A project that lacks features is fitted later, when the model server has answered about it:
-        `services.heads_wanted` is set then. Each project has its turn once, the most recently annotated one first.
+        `services.heads_wanted` is set then. Projects have their turns in the order of `project_heads.list_due`.
 
         Returns:
             Whether the model server is being asked about some project.

@@ -11,12 +11,14 @@ Predictions by older heads do not pile up: those that nobody needs are deleted (
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from itertools import pairwise
 from typing import Any, Self
 
 from lorabel.database import bulk_runs, leases
-from lorabel.database.tables import BulkRun, RunState
+from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.database.versions import is_current, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
@@ -37,6 +39,8 @@ from workers.retries import try_again
 
 log = logging.getLogger(__name__)
 
+# So long a task may be open with a prediction that is no longer the newest.
+OPEN_S = 3600.0
 EMBEDDINGS_TIMEOUT_S = 10.0
 INCOMPLETE_PAGE_PAUSE_S = 1.0
 
@@ -223,19 +227,29 @@ def _current_ids(task: AnnotatedTask, version: str) -> list[int]:
 
 
 def _superseded_ids(task: AnnotatedTask, version: str) -> list[int]:
-    """The predictions of a version by older heads that nobody needs: all but the newest, and those annotated.
+    """The predictions of a version by older heads that nobody needs.
 
-    Somebody may have a task open with the newest one: Label Studio refuses the annotation of a prediction that is
-    gone.
+    Annotated ones stay, and those that were the newest at some time of the last OPEN_S: somebody may have the task
+    open with them, and Label Studio refuses the annotation of a prediction that is gone.
     """
-    superseded = sorted(
-        prediction_id
-        for name, ids in task.prediction_ids.items()
-        if without_heads(name) == without_heads(version) and not is_current(name, version)
-        for prediction_id in ids
+    by_older_heads = sorted(
+        (row for row in task.predictions if _is_by_older_heads(str(row["model_version"]), version)),
+        key=lambda prediction: prediction["id"],
     )
     annotated = {annotation.get("parent_prediction") for annotation in task.annotations}
-    return [prediction_id for prediction_id in superseded[:-1] if prediction_id not in annotated]
+    return [
+        prediction["id"]
+        for prediction, following in pairwise(by_older_heads)
+        if prediction["id"] not in annotated and _age_s(following) > OPEN_S
+    ]
+
+
+def _is_by_older_heads(name: str, version: str) -> bool:
+    return without_heads(name) == without_heads(version) and not is_current(name, version)
+
+
+def _age_s(prediction: Mapping[str, Any]) -> float:
+    return (now() - datetime.fromisoformat(prediction["created_at"])).total_seconds()
 
 
 def _delete(context: ConnectedContext, prediction_ids: Sequence[int]) -> None:

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm.interfaces import ORMOption
 
 from lorabel.database import versions
 from lorabel.database.tables import Annotation, ModelVersion, Project, ProjectHead, now
@@ -30,7 +31,7 @@ def count_change(project: Project) -> None:
 def list_due(session: Session) -> list[int]:
     """The ids of the projects whose annotations or label configs have changed since their heads were fitted.
 
-    The most recently changed project comes first.
+    The project whose row was changed last comes first, be it by annotations or by a fit of its heads.
     """
     is_due = or_(
         Project.annotation_revision != Project.head_revision,
@@ -40,9 +41,13 @@ def list_due(session: Session) -> list[int]:
     return list(session.scalars(due.order_by(Project.updated_at.desc(), Project.id)))
 
 
-def of_project(session: Session, project_id: int) -> dict[str, ProjectHead]:
-    """from_name -> the newest head, whether or not it answers under the present label config."""
-    rows = select(ProjectHead).where(ProjectHead.project_id == project_id)
+def of_project(session: Session, project_id: int, *options: ORMOption) -> dict[str, ProjectHead]:
+    """from_name -> the newest head, whether or not it answers under the present label config.
+
+    Args:
+        options: of the query.
+    """
+    rows = select(ProjectHead).options(*options).where(ProjectHead.project_id == project_id)
     return {row.from_name: row for row in session.scalars(rows)}
 
 
@@ -57,11 +62,8 @@ def answering(session: Session, project: Project) -> dict[str, ProjectHead]:
 
 
 def answering_with_annotation_ids(session: Session, project: Project) -> dict[str, ProjectHead]:
-    """As `answering`; the rows have their `annotation_ids`, too."""
-    heads = answering(session, project)
-    for head in heads.values():
-        session.refresh(head, ["annotation_ids"])
-    return heads
+    """As `answering`; the rows have their `annotation_ids`, too, read in the same query."""
+    return of_project(session, project.id, undefer(ProjectHead.annotation_ids)) if project.has_heads else {}
 
 
 def count_annotations(session: Session, head: ProjectHead) -> int:

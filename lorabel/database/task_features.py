@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.contracts import Input
 from lorabel.database.store import Store, id_chunks
-from lorabel.database.tables import TaskFeatures, now
+from lorabel.database.tables import DeletedTask, Project, TaskFeatures, now
 from lorabel.errors import storable
 from lorabel.feature_contracts import Features
 from lorabel.media.fetching import digest
@@ -68,36 +68,53 @@ def write(
     from_name: str,
     questions: Mapping[int, str],
     answers: Mapping[int, Features | str],
-) -> list[TaskFeatures]:
-    """Insert or replace the rows of some tasks.
+) -> None:
+    """Insert or replace the rows of some tasks, without tasks that were deleted by now.
+
+    Nothing is written if the project was deleted.
 
     Args:
         questions: task id -> digest of its question; it has at least the tasks of `answers`.
         answers: task id -> what the model server answered, or why the task could not be read.
-
-    Returns:
-        The rows.
     """
+    if not answers:
+        return
     written_at = now()
-    rows: list[dict[str, Any]] = [
-        {
-            "project_id": project_id,
-            "from_name": from_name,
-            "task_id": task_id,
-            "question": questions[task_id],
-            "written_at": written_at,
-            **_columns(answer),
-        }
-        for task_id, answer in sorted(answers.items())
-    ]
-    if rows:
-        insert = store.insert(TaskFeatures)
-        keys = ("project_id", "from_name", "task_id")
-        replaced = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-        upsert = insert.on_conflict_do_update(index_elements=keys, set_=replaced)
-        with store.write() as session:
+    insert = store.insert(TaskFeatures)
+    keys = ("project_id", "from_name", "task_id")
+    changed = {
+        column.name: insert.excluded[column.name] for column in insert.table.columns if column.name not in keys
+    }
+    upsert = insert.on_conflict_do_update(index_elements=keys, set_=changed)
+    with store.write() as session:
+        # Locked, because deletions lock it too: else a row could come after the deletion of its task.
+        project = session.get(Project, project_id, with_for_update=True)
+        if project is None or project.is_deleted:
+            return
+        deleted = _deleted(session, project_id, answers)
+        rows: list[dict[str, Any]] = [
+            {
+                "project_id": project_id,
+                "from_name": from_name,
+                "task_id": task_id,
+                "question": questions[task_id],
+                "written_at": written_at,
+                **_columns(answer),
+            }
+            for task_id, answer in sorted(answers.items())
+            if task_id not in deleted
+        ]
+        if rows:
             session.connection().execute(upsert, rows)
-    return [TaskFeatures(**row) for row in rows]
+
+
+def _deleted(session: Session, project_id: int, task_ids: Collection[int]) -> set[int]:
+    deleted = select(DeletedTask.task_id).where(DeletedTask.project_id == project_id)
+    return {
+        task_id
+        for chunk in id_chunks(sorted(task_ids))
+        for task_id in session.scalars(deleted.where(DeletedTask.task_id.in_(chunk)))
+    }
 
 
 def delete_tasks(session: Session, project_id: int, task_ids: Collection[int]) -> None:

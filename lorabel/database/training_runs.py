@@ -29,7 +29,7 @@ FIRST_PAUSE = timedelta(minutes=1)
 MOST_FAILURES = 11  # the pause no longer doubles after so many: a run is then tried about once a day
 # Key in a finished run's metrics: how many of the new annotations that the run has read are new after it.
 STILL_NEW = "still_new"
-# Key in a refused run's metrics: from how many annotations of the project on the next run is due.
+# Key in a refused run's metrics: from how many annotations on the next run is due, if none of them changes.
 DUE_AT = "due_at"
 # After a refused run, the annotations must grow by this factor.
 GROWTH = 1.25
@@ -180,7 +180,9 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     - for a while after a failed run: one minute, and twice as long after each further failure;
     - where no problem serves the label config.
 
-    After a refused run, which made nothing better, the project's annotations must first have grown by GROWTH.
+    After a refused run, which made nothing better, the project's annotations must first have grown by GROWTH, or
+    to LORA_MIN_TASKS.
+
     Annotations that a finished run has read and not learned from are tried again, but not at once: see `_count`.
     Those that it has left for a later run, because a run reads a limited number, count at once.
     A project whose rows cause an exception gets no run, and the exception is logged.
@@ -190,8 +192,7 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     runs = []
     for project, total, untried, newest_at in rows:
         try:
-            new, policy = NewAnnotations(total, untried, newest_at), TrainingPolicy.of(project, settings)
-            reason = _reason_if_due(store, project, new, policy)
+            reason = _reason_if_due(store, project, NewAnnotations(total, untried, newest_at), settings)
             runs += [] if reason is None else [request(store, project.id, reason)]
         except Exception:
             log.exception("project %d: no run is requested", project.id)
@@ -219,14 +220,15 @@ def _new_annotations() -> Select[Project, int, int, datetime]:
     )
 
 
-def _reason_if_due(store: Store, project: Project, new: NewAnnotations, policy: TrainingPolicy) -> str | None:
+def _reason_if_due(store: Store, project: Project, new: NewAnnotations, settings: Settings) -> str | None:
     """The reason of the run that the project is due for; None if it is not due for one."""
+    policy = TrainingPolicy.of(project, settings)
     if new.total < min(policy.train_after_annotations, policy.train_min_annotations) or not _can_learn(project):
         return None
     with store.read() as session:
         if _is_pausing(session, project.id):
             return None
-        count = _count(session, project.id, new)
+        count = _count(session, project.id, new, settings)
     if count >= policy.train_after_annotations:
         return f"{count} new annotations"
     has_waited = (now() - new.newest_at).total_seconds() > policy.train_after_seconds
@@ -235,16 +237,22 @@ def _reason_if_due(store: Store, project: Project, new: NewAnnotations, policy: 
     return None
 
 
-def due_after_refusal(session: Session, project_id: int) -> int:
-    """The value of DUE_AT for a run that has read what is new. The caller has marked what the run has read."""
+def due_after_refusal(session: Session, project_id: int, settings: Settings) -> int:
+    """From how many annotations on a run is due after a refused one. The caller has marked what that has read.
+
+    The number falls when annotations that were read are deleted or changed. It is at most LORA_MIN_TASKS where
+    fewer were read: a run with too few does not tell what one with enough gains.
+    """
     is_read = or_(Annotation.run_id.is_not(None), Annotation.tries > 0)
-    return math.ceil(GROWTH * _annotations(session, project_id, is_read))
+    read = _annotations(session, project_id, is_read)
+    due_at = math.ceil(GROWTH * read)
+    return min(due_at, settings.lora_min_tasks) if read < settings.lora_min_tasks else due_at
 
 
-def _count(session: Session, project_id: int, new: NewAnnotations) -> int:
+def _count(session: Session, project_id: int, new: NewAnnotations, settings: Settings) -> int:
     """How many of the new annotations count: all, or during the pause only those that no finished run has read.
 
-    None counts before the project has as many annotations as the newest finished run waits for, see `DUE_AT`.
+    None counts if the newest finished run was refused and the project has too few, see `due_after_refusal`.
 
     The pause begins at the end of the newest finished run, if annotations that it has read are still new: it was
     rejected, could not read their media, or cannot use them. It is one minute, and twice as long for each finished
@@ -258,7 +266,8 @@ def _count(session: Session, project_id: int, new: NewAnnotations) -> int:
         .limit(MOST_FAILURES)
     )
     rows = session.execute(finished).all()
-    if rows and rows[0][2] is not None and _annotations(session, project_id) < rows[0][2]:
+    is_refused = bool(rows) and rows[0][2] is not None
+    if is_refused and _annotations(session, project_id) < due_after_refusal(session, project_id, settings):
         return 0
     tries, last_ended_at = 0, None
     for ended_at, left, _ in rows:

@@ -16,7 +16,7 @@ class AnnotatedTask(NamedTuple):
     """A task with all its annotations, skipped ones too; each is a dict as in webhook payloads.
 
     `prediction_ids`: the ids of the task's predictions, by their model versions. `predictions`: the predictions,
-    each a dict with the keys `id`, `result`, `score` and `model_version` among others.
+    each a dict with the keys `id`, `result`, `score`, `model_version` and `created_at` among others.
     """
 
     task_id: int

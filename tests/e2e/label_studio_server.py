@@ -41,6 +41,7 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     account: Account
+    data: Path
 
     @property
     def token(self) -> str:
@@ -89,7 +90,7 @@ def start(data: Path, variables: Mapping[str, str], port: int | None = None) -> 
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_up(url, process, data / "server.log")
-        return Server(url, port, process, _account(url, data))
+        return Server(url, port, process, _account(url, data), data)
     except BaseException:
         kill_group(process)
         raise

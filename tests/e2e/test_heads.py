@@ -4,9 +4,11 @@ The demo's pictures with labels that do not describe them, so that the base mode
 of picture has is chosen after the base model has answered, so that its answers are wrong.
 """
 
+import sqlite3
 import subprocess
 import time
 from base64 import b64encode
+from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -183,6 +185,7 @@ def test_bulk_runs_replace_what_older_heads_predicted_unless_it_is_annotated(
         stream.submit(shown, other_than(shown.choice))
     version = str(wait_for(stream, version).version)
     preannotate(lorabel_up, stream.project_id)
+    make_predictions_older(label_studio)
     stored = predictions_of(client, stream.project_id)
     *_, before_last, annotated = sorted(stored)
     (gone,), (parent,) = stored[before_last], stored[annotated]
@@ -192,6 +195,7 @@ def test_bulk_runs_replace_what_older_heads_predicted_unless_it_is_annotated(
     for _ in range(3):
         used.append(str(wait_for(stream, used[-1]).version))
         preannotate(lorabel_up, stream.project_id)
+        make_predictions_older(label_studio)
         stream.submit(stream.next(), GRADES[0])
     stored = predictions_of(client, stream.project_id)
     assert list(stored[before_last].values()) == used[-2:], "the newest, and the one that somebody may have open"
@@ -206,6 +210,15 @@ def test_bulk_runs_replace_what_older_heads_predicted_unless_it_is_annotated(
 def preannotate(lorabel: Lorabel, project_id: int) -> None:
     environment = {**bare_environment(), **lorabel.environment}
     subprocess.run([str(PROGRAM), "preannotate", str(project_id), "--all"], env=environment, check=True)
+
+
+def make_predictions_older(label_studio: Server) -> None:
+    """Let two hours pass, for Label Studio's predictions."""
+    with (
+        closing(sqlite3.connect(label_studio.data / "label_studio.sqlite3", timeout=TIMEOUT_S)) as database,
+        database,
+    ):
+        database.execute("UPDATE prediction SET created_at = datetime(created_at, '-2 hours')")
 
 
 def predictions_of(client: LabelStudio, project_id: int) -> dict[int, dict[int, str]]:

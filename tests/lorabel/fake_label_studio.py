@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from lorabel.database.tables import now
 from tests.serving import serving
 
 LEGACY_TOKEN = "0123456789abcdef0123456789abcdef01234567"
@@ -178,7 +179,9 @@ class FakeLabelStudio:
             return 400, {"detail": 'contains invalid "task" field'}
         for prediction in predictions:
             self.last_prediction_id += 1
-            tasks_by_id[prediction["task"]]["predictions"].append({"id": self.last_prediction_id, **prediction})
+            tasks_by_id[prediction["task"]]["predictions"].append(
+                {"id": self.last_prediction_id, "created_at": now().isoformat(), **prediction}
+            )
         self.import_sizes.append(len(predictions))
         return 201, {"created": len(predictions)}
 

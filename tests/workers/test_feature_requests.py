@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from lorabel.database import project_heads
+from lorabel.database.tables import TaskFeatures
 from tests.backend.fake_model_server import FakeModelServer
-from tests.workers.events import put
+from tests.workers.events import PROJECT, put, task_deletion
 from tests.workers.test_head_fitting import COLOURS, WAIT_S, submitted
 from tests.workers.test_head_fitting import services as services
 from workers import feature_collection
 from workers.collect import apply_pending
-from workers.head_fitting import fit_forever
+from workers.feature_requests import MOST_AT_ONCE
+from workers.head_fitting import HeadFitter, fit_forever
 from workers.services import Services
 
 
@@ -39,6 +42,74 @@ def test_a_project_does_not_wait_for_the_features_of_another(
     stop.set()
     services.heads_wanted.set()
     thread.join(WAIT_S)
+
+
+@pytest.mark.parametrize("is_many", [True, False], ids=["many", "slow"])
+def test_projects_that_lack_many_features_or_are_slow_leave_a_place_for_another(
+    services: Services, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch, is_many: bool
+) -> None:
+    """Which projects are slow is known after their first request."""
+    model_server.held = "slow"
+    fitter = HeadFitter(services)
+    other, *long = range(1, 2 + MOST_AT_ONCE)
+    for project_id in long:
+        count = 1 + feature_collection.FEW if is_many else 2
+        annotate(services, project_id, *(slow(number) for number in range(1, 1 + count)))
+    if not is_many:
+        monkeypatch.setattr(feature_collection, "TIMEOUT_S", 0.1)
+        fitter.fit_due()
+        fitter.requests.join()
+        model_server.requests.clear()
+    monkeypatch.setattr(feature_collection, "TIMEOUT_S", 10 * WAIT_S)
+    fitter.fit_due()
+    fitter.fit_due()
+    annotate(services, other, submitted(1, "red"), submitted(2, "blue"))
+    fitter.fit_due()
+    wait_until(lambda: len(model_server.requests) == MOST_AT_ONCE)
+    asked = {request.project for request in model_server.requests}
+    model_server.released.set()
+    fitter.requests.join()
+    assert other in asked and len(asked) == MOST_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("event", "remaining"),
+    [(task_deletion(1), [2]), ({"action": "PROJECT_DELETED", "project": {"id": PROJECT}}, [])],
+    ids=["task", "project"],
+)
+def test_features_of_what_is_deleted_while_they_are_computed_are_not_stored(
+    services: Services, model_server: FakeModelServer, event: dict[str, Any], remaining: list[int]
+) -> None:
+    """Nobody would delete them later."""
+    model_server.held = "slow"
+    fitter = HeadFitter(services)
+    annotate(services, PROJECT, slow(1), slow(2))
+    fitter.fit_due()
+    wait_until(lambda: len(model_server.requests) == 1)
+    annotate(services, PROJECT, event)
+    model_server.released.set()
+    fitter.requests.join()
+    with services.store.read() as session:
+        assert list(session.scalars(select(TaskFeatures.task_id))) == remaining
+
+
+def test_a_project_is_asked_about_again_after_no_thread_could_be_started(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process has as many threads as it may."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fitter = HeadFitter(services)
+    annotate(services, PROJECT, submitted(1, "red"), submitted(2, "blue"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        fitter.fit_due()
+    fitter.fit_due()
+    fitter.requests.join()
+    fitter.fit_due()
+    assert folders(services) == {"p1.h1"}
 
 
 def slow(number: int) -> dict[str, Any]:

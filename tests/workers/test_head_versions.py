@@ -194,6 +194,25 @@ def test_what_the_heads_of_a_version_were_fitted_on_is_in_its_record_once(servic
         assert str([1, 2, 3, 4]) not in str(version.metrics), "which every run of the version copies"
 
 
+def test_heads_that_are_replaced_while_they_are_read_are_those_of_one_moment(services: Services) -> None:
+    """A training run notes the heads that answer. Meanwhile the light worker fits others, or none."""
+    fit(services, *REMAINING)
+    is_replaced = False
+
+    def replace_heads(*arguments: Any) -> None:
+        nonlocal is_replaced
+        if "FROM project_head" in arguments[2] and not is_replaced:
+            is_replaced = True
+            with services.store.write() as session:
+                project_heads.replace(session, projects.get(session, PROJECT), {}, 0)
+
+    with services.store.read() as session:
+        row = projects.get(session, PROJECT)
+        event.listen(services.store.engine, "after_cursor_execute", replace_heads)
+        heads = project_heads.answering_with_annotation_ids(session, row)
+    assert is_replaced and heads["label"].annotation_ids == [1, 2, 3, 4]
+
+
 def test_a_prediction_reads_no_annotation_ids(services: Services) -> None:
     """Of 10,000 annotations, they took longer to read than everything else."""
     fit(services, *REMAINING)

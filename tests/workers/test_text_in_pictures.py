@@ -32,6 +32,7 @@ def services(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) 
 def test_lines_are_stored_and_read_with_the_features_of_a_task(store: Store) -> None:
     lines = (TextLine(corners=(0.1, 0.2, 0.3, 0.4), text="Łódź 😀", probability=0.5),)
     read = Features(space="reader one", dim=0, float16="", lines=lines)
+    projects.upsert(store, PROJECT, label_config=SAMPLE.label_config)
     task_features.write(store, PROJECT, "label", {1: "x", 2: "y"}, {1: read, 2: "no picture"})
     with store.read() as session:
         rows = task_features.read(session, PROJECT, "label", [1, 2])

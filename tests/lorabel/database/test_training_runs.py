@@ -206,7 +206,7 @@ def finish(store: Store, still_new: int, *, is_refused: bool = False) -> None:
         session.flush()
         metrics = {training_runs.STILL_NEW: still_new}
         if is_refused:
-            metrics[training_runs.DUE_AT] = training_runs.due_after_refusal(session, 1)
+            metrics[training_runs.DUE_AT] = training_runs.due_after_refusal(session, 1, Settings())
         training_runs.finish(session, run, RunState.FINISHED, metrics=metrics)
 
 
@@ -268,7 +268,9 @@ def test_after_a_refused_run_the_next_waits_for_a_growing_number_of_annotations(
             runs_at.append(number)
             finish(store, still_new=number, is_refused=True)
     assert runs_at[:4] == [10, 20, 30, 40], "while there are few, each ten are worth a run"
-    assert runs_at[4:] == [50, 63, 79, 99, 124, 155, 194, 243, 304, 380]
+    assert runs_at[4:7] == [50, 63, 79]
+    assert runs_at[7] == 89, "LoRA begins at 80 tasks, and ten annotations are new: it does not wait for 99"
+    assert runs_at[8:] == [112, 140, 175, 219, 274, 343]
 
 
 def test_no_pause_is_long_enough_to_try_a_refused_run_again_without_new_annotations(
@@ -283,6 +285,19 @@ def test_no_pause_is_long_enough_to_try_a_refused_run_again_without_new_annotati
     assert training_runs.request_due(store, settings) == []
     annotate(store, 1)
     assert [run.reason for run in training_runs.request_due(store, settings)] == ["50 new annotations"]
+
+
+def test_deleted_annotations_shorten_the_waiting_after_a_refused_run(store: Store, settings: Settings) -> None:
+    """Else a project that starts over would wait for more annotations than it ever had."""
+    annotate(store, 400)
+    finish(store, still_new=400, is_refused=True)
+    with store.write() as session:
+        for annotation in session.query(Annotation).limit(360):
+            annotation.is_deleted = True
+    annotate(store, 9)
+    assert training_runs.request_due(store, settings) == []
+    annotate(store, 1)
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
 
 
 def test_an_accepted_run_ends_the_waiting_for_a_growing_number(store: Store, settings: Settings) -> None:

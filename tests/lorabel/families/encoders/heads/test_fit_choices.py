@@ -141,20 +141,21 @@ def test_zero_shot_that_does_worse_than_guessing_says_nothing_of_a_choice_withou
     assert (after[known].argmax(1) == classes[known]).all()
 
 
-def test_a_few_unlucky_examples_do_not_silence_zero_shot() -> None:
-    """Two of four examples are unlikely by zero-shot, which is a little worse than guessing on them."""
+@pytest.mark.parametrize(("sureness", "is_heard"), [(3, True), (5, False)])
+def test_a_few_unlucky_examples_do_not_silence_zero_shot(sureness: int, is_heard: bool) -> None:
+    """Two of four examples are unlikely by zero-shot: a little worse than guessing on all four, or by 4 nats."""
     features, _, classes = blobs(40, 5)
     zero_shot = np.array([3, 3, 0, 0])[:, None] * np.eye(5, dtype=np.float32)[[0, 1, 2, 3]]
-    zero_shot[2:, 4] = 3
+    zero_shot[2:, 4] = sureness
     guessing, own = (
         4 * np.log(1 / 5),
         np.log(probabilities(None, features[:4], zero_shot)[range(4), range(4)]).sum(),
     )
-    assert guessing - 2 < own < guessing
+    assert guessing - 4 < own < guessing and (own > guessing - 2) == is_heard
     head = fit_choices(features[:4], zero_shot, one_hot(classes[:4], 5))
     sure = 4 * one_hot(classes, 5)
     after = probabilities(head, features, sure)
-    assert (after[classes == 4].argmax(1) == 4).all()
+    assert (after[classes == 4].argmax(1) == 4).all() == is_heard
 
 
 def test_near_copies_do_not_make_the_head_shrink_too_little() -> None:
