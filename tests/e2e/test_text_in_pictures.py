@@ -174,8 +174,14 @@ def test_lines_stand_in_the_editor_where_they_are_in_the_picture_and_are_submitt
     stream.log_in()
     task_id = stream.open()
     receipt = draw_receipt(task_ids.index(task_id))
+    labeled = sum(line.label is not None for line in receipt.lines) if annotated_tasks else 0
+    # The editor adds a region's label after its place and text.
     shown = WebDriverWait(browser, WAIT_S).until(
-        lambda browser: len(lines := browser.execute_script(SHOWN_LINES)) == len(receipt.lines) and lines
+        lambda browser: (
+            len(lines := browser.execute_script(SHOWN_LINES)) == len(receipt.lines)
+            and sum(bool(line["labels"]) for line in lines) == labeled
+            and lines
+        )
     )
     stream.take_picture(artifacts / f"text-in-pictures-{name}.png")
     boxes = [

@@ -95,6 +95,7 @@ def test_a_run_that_is_better_than_the_head_alone_becomes_live_and_answers_unsee
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_second_run_chooses_to_go_on_from_the_live_adapter_where_that_is_best(
     open_services: Open, store: Store

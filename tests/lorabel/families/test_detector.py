@@ -24,6 +24,8 @@ from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget, Corners
 
+pytestmark = pytest.mark.slow
+
 LABELS = (("red circle",), ("blue thing", "a blue shape"), ("grade A",))
 SETTINGS = Settings(detector_threshold=0.3)
 

@@ -24,6 +24,8 @@ from lorabel.mask_contracts import Masks, MasksInput, MasksTarget, Point, Prompt
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 WIDTH, HEIGHT = 300, 200
 CLICK = Prompt(label=1, points=(Point(x=0.3, y=0.4),))
 SIGNED = Prompt(label=0, points=(Point(x=0.3, y=0.4), Point(x=0.8, y=0.1, is_positive=False)))

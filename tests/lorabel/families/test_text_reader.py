@@ -22,6 +22,8 @@ from lorabel.settings import Settings
 from lorabel.space_contracts import TextLines, TextLinesInput, TextLinesTarget
 from tests.receipts import FONT, DrawnLine, draw_receipt
 
+pytestmark = pytest.mark.slow
+
 PICTURE = (Content(modality=Modality.IMAGE, media=MediaRef(url="receipt.png")),)
 QUESTION = TextLinesInput(contents=PICTURE, labels=(("Shop",), ("Total",)))
 
@@ -51,7 +53,6 @@ def as_file(image: Image.Image, form: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.slow
 def test_the_lines_of_a_receipt_are_found_and_read(family: TextReader) -> None:
     receipt = draw_receipt(0)
     found = read(family, receipt.png)
@@ -60,7 +61,6 @@ def test_the_lines_of_a_receipt_are_found_and_read(family: TextReader) -> None:
     assert all(0.9 < line.probability <= 1.0 and line.label_probabilities == () for line in found.lines)
 
 
-@pytest.mark.slow
 def test_lines_stand_where_people_see_them_in_a_picture_that_exif_turns(family: TextReader) -> None:
     receipt = draw_receipt(1)
     stored = Image.open(io.BytesIO(receipt.png)).transpose(Image.Transpose.ROTATE_90)
@@ -71,7 +71,6 @@ def test_lines_stand_where_people_see_them_in_a_picture_that_exif_turns(family: 
     check(found, receipt.lines)
 
 
-@pytest.mark.slow
 def test_the_size_of_a_large_picture_is_its_own_although_it_is_read_smaller(family: TextReader) -> None:
     receipt = draw_receipt(2)
     large = Image.open(io.BytesIO(receipt.png)).resize((4320, 5760))
@@ -88,7 +87,6 @@ def test_a_picture_without_text_has_no_lines(family: TextReader, size: tuple[int
     assert (found.lines, (found.width, found.height)) == ((), size)
 
 
-@pytest.mark.slow
 def test_lines_of_a_long_strip_are_read_where_they_are(family: TextReader) -> None:
     """rapidocr alone would enlarge it to 54 megapixels."""
     strip = Image.new("RGB", (1600, 60), "white")
@@ -102,7 +100,6 @@ def test_lines_of_a_long_strip_are_read_where_they_are(family: TextReader) -> No
     check(read(family, as_file(strip, "PNG")), tuple(drawn))
 
 
-@pytest.mark.slow
 def test_a_picture_is_read_once_for_all_questions(family: TextReader) -> None:
     receipt, cache = draw_receipt(0), FeatureCache({FEATURES: 10**6})
     found = read(family, receipt.png, cache)
@@ -139,7 +136,6 @@ def test_a_broken_file_is_unreadable_for_good(family: TextReader) -> None:
     assert error.value.is_permanent
 
 
-@pytest.mark.slow
 def test_models_in_a_folder_are_loaded_and_a_missing_one_is_named(family: TextReader, tmp_path: Path) -> None:
     device = torch.device("cpu")
     with pytest.raises(SettingsError, match=r"MODEL_TEXT_READER='local-dir:.*0 files .*_det_"):
@@ -153,7 +149,6 @@ def test_models_in_a_folder_are_loaded_and_a_missing_one_is_named(family: TextRe
     assert TextReader.load(f"local-dir:{tmp_path}", device, torch.float32, Settings()).source.startswith("local")
 
 
-@pytest.mark.slow
 def test_no_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise AssertionError("asked")
