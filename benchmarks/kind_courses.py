@@ -183,13 +183,13 @@ def cabinet() -> KindCourse:
 def archive() -> KindCourse:
     """Descriptions of Debian packages in a tree: area, section, and what is in the package."""
     area_of = {section: area for area, sections in AREAS.items() for section in sections}
-    found = []
+    described = []
     for package in _one_of_each_source():
         roles = {ROLES[tag] for tag in package.tags & ROLES.keys()}
         if package.section in area_of and len(roles) == 1:
-            found.append((package.description, (area_of[package.section], package.section, *roles)))
-    counts = Counter(path for _, path in found[: LEARNED + TESTED])
-    kept = [(text, list(path)) for text, path in found if counts[path] >= FEWEST_OF_LEAF]
+            described.append((package.description, (area_of[package.section], package.section, *roles)))
+    counts = Counter(path for _, path in described[: LEARNED + TESTED])
+    kept = [(text, list(path)) for text, path in described if counts[path] >= FEWEST_OF_LEAF]
     tasks = [({"text": text}, [taxonomy("label", "text", [path])]) for text, path in kept[: LEARNED + TESTED]]
     tree = _tree(sorted(list(path) for path, count in counts.items() if count >= FEWEST_OF_LEAF))
     return _of_texts("archive", TAXONOMY, _taxonomy(tree, "text"), tasks)

@@ -27,6 +27,8 @@ from model_server.adapters import AdapterBank
 from tests.contents import FOUR, made_of, read
 from tests.model_server.test_adapters import save_random_adapter
 
+pytestmark = pytest.mark.slow
+
 
 def _is_served(family: type[Family], sample: Sample) -> bool:
     (binding,) = bind(sample.label_config).bindings
@@ -98,7 +100,6 @@ def test_every_family_answers_the_questions_of_some_problem() -> None:
     assert {family_type.name for family_type in family_types()} == {param.values[0].name for param in SERVED}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("family_type", "sample"), TRAINED)
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     family_type: type[Family], sample: Sample, source: str, tmp_path: Path
@@ -135,7 +136,6 @@ def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the
     assert is_silent is binding.is_silent_until_taught
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("family_type", "sample"), TRAINED)
 def test_the_loss_falls_on_four_examples(family_type: type[Family], sample: Sample, source: str) -> None:
     family = load(family_type, source)
@@ -159,7 +159,6 @@ def test_a_family_without_lora_has_no_layers_for_it(family_type: type[Family], s
     assert family.lora_layers() == [] == AdapterBank(family, AdapterFolders(Path("none")), 10**9).names
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("family_type", "sample"), [param for param in SERVED if not param.values[0].has_lora])
 def test_a_batch_equals_its_rows_one_by_one(family_type: type[Family], sample: Sample, source: str) -> None:
     family = load(family_type, source)
@@ -199,7 +198,6 @@ def test_augmentation_is_the_same_for_the_same_seed(
     assert torch.equal(first_losses, second_losses)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("generator", [None, torch.Generator()], ids=["tested", "augmented"])
 @pytest.mark.parametrize(("family_type", "sample"), SERVED)
 def test_precomputed_inputs_give_the_same_answers(

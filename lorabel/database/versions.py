@@ -17,7 +17,7 @@ from lorabel.errors import ConflictError, NotFoundError
 
 log = logging.getLogger(__name__)
 
-Found = TypeVar("Found")
+OfVersion = TypeVar("OfVersion")
 
 NUMBER = re.compile(r"[0-9]{1,9}")
 FULL_NAME = re.compile(r"p(?P<project>[0-9]{1,9})\.v(?P<number>[0-9]{1,9})")
@@ -42,14 +42,14 @@ def list_of(session: Session, project_id: int) -> list[ModelVersion]:
 def get(session: Session, project_id: int, number: int) -> ModelVersion:
     """Raises NotFoundError if the project has no such version; v0 is none, since it has no row."""
     version = session.scalar(select(ModelVersion).where(*_is_version(project_id, number)))
-    return _found(session, project_id, number, version)
+    return _required(session, project_id, number, version)
 
 
 def get_serving(session: Session, project_id: int, number: int) -> ModelVersion:
     """As `get`, with what a prediction needs: `adapters` and `metrics`, and no annotation ids."""
     columns = load_only(ModelVersion.adapters, ModelVersion.metrics)
     version = session.scalar(select(ModelVersion).options(columns).where(*_is_version(project_id, number)))
-    return _found(session, project_id, number, version)
+    return _required(session, project_id, number, version)
 
 
 def count_trained_on(session: Session, project_id: int, number: int) -> int:
@@ -60,18 +60,19 @@ def count_trained_on(session: Session, project_id: int, number: int) -> int:
     """
     length = func.json_array_length(ModelVersion.trained_on)
     count: int | None = session.scalar(select(length).where(*_is_version(project_id, number)))
-    return _found(session, project_id, number, count)
+    return _required(session, project_id, number, count)
 
 
 def _is_version(project_id: int, number: int) -> tuple[ColumnElement[bool], ...]:
     return (ModelVersion.project_id == project_id, ModelVersion.number == number)
 
 
-def _found(session: Session, project_id: int, number: int, found: Found | None) -> Found:
-    if found is None:
+def _required(session: Session, project_id: int, number: int, value: OfVersion | None) -> OfVersion:
+    """Return what was read of a version; raise NotFoundError if it is None, since there is no such version."""
+    if value is None:
         known = ", ".join(names(session, project_id))
         raise NotFoundError(f"no version {version_name(project_id, number)}; known: {known}")
-    return found
+    return value
 
 
 def adapters_of(session: Session, project_id: int, number: int) -> dict[str, str]:

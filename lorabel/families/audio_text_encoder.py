@@ -27,6 +27,7 @@ from transformers import (
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
+from lorabel.families.base import transformers_name
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
 from lorabel.families.lora_layers import trained_modalities
@@ -68,7 +69,7 @@ class AudioTextEncoder(Encoder):
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
-        name = source.removeprefix("local-dir:").removeprefix("hf-hub:")
+        name = transformers_name(source)
         try:
             module = ClapModel.from_pretrained(name)
             extractor = ClapFeatureExtractor.from_pretrained(name)

@@ -24,6 +24,11 @@ Fetch = Callable[[MediaRef], bytes]
 DigestOf = Callable[[MediaRef], str | None]
 
 
+def transformers_name(source: str) -> str:
+    """What `from_pretrained` of transformers takes for `hf-hub:owner/name` or `local-dir:folder`."""
+    return source.removeprefix("hf-hub:").removeprefix("local-dir:")
+
+
 class NoBatchAdapters(BatchAdapters):
     """Leaves the model unchanged: every row is computed with the adapter that PEFT has active, or with none."""
 

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, Owlv2ForObjectDetection, Owlv2ImageProce
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch
+from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
@@ -88,7 +88,7 @@ class Detector(Family):
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
-        name = source.removeprefix("hf-hub:").removeprefix("local-dir:")
+        name = transformers_name(source)
         try:
             processor = Owlv2ImageProcessor.from_pretrained(name)
             tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)

@@ -20,7 +20,7 @@ from transformers import Sam2ImageProcessor, Sam2Model
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import DigestOf, Family, Fetch
+from lorabel.families.base import DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.lora_layers import linear_layers
 from lorabel.families.segmentation.mask_logits import at_size, mask_losses, runs_at_size
@@ -116,7 +116,7 @@ class Segmenter(Family):
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
-        name = source.removeprefix("local-dir:").removeprefix("hf-hub:")
+        name = transformers_name(source)
         try:
             processor = Sam2ImageProcessor.from_pretrained(name)
             module = Sam2Model.from_pretrained(name, dtype=torch.float32, use_safetensors=True)

@@ -29,6 +29,7 @@ from transformers.utils import cached_file
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
+from lorabel.families.base import transformers_name
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.lora_layers import trained_modalities
 from lorabel.settings import Settings
@@ -69,7 +70,7 @@ class TextEncoder(Encoder):
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
-        name = source.removeprefix("local-dir:").removeprefix("hf-hub:")
+        name = transformers_name(source)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             module = AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, attn_implementation="sdpa")

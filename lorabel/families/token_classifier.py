@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
-from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch
+from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.head_answers import check_head, head_word_logits
 from lorabel.families.encoders.heads.linear_head import LinearHead
@@ -97,7 +97,7 @@ class TokenClassifier(Family):
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
-        name = source.removeprefix("hf-hub:").removeprefix("local-dir:")
+        name = transformers_name(source)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
             encoder = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)

@@ -85,7 +85,8 @@ def _without_overlaps(claims: Mapping[str, Sequence[Problem]]) -> dict[str, Prob
     """
     chosen: dict[str, Problem] = {}
     taken: set[str] = set()
-    for binding in sorted((each for of in claims.values() for each in of), key=lambda each: -len(each.claims)):
+    candidates = [binding for of_tag in claims.values() for binding in of_tag]
+    for binding in sorted(candidates, key=lambda binding: -len(binding.claims)):
         if not taken.isdisjoint(binding.claims):
             continue
         _refuse_rivals(binding, claims[binding.from_name])

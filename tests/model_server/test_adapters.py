@@ -16,6 +16,8 @@ from model_server.adapters import AdapterBank
 from tests.questions import about_picture
 from workers.lora import only
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
@@ -52,7 +54,6 @@ def peft_features(source: str, folder: Path | None, pixels: torch.Tensor) -> tor
     return model.encode_image(pixels)
 
 
-@pytest.mark.slow
 def test_each_row_of_a_mixed_batch_equals_peft_alone_for_ranks_4_8_and_16(source: str, tmp_path: Path) -> None:
     adapter_folders = AdapterFolders(tmp_path / "adapters")
     names = [
@@ -84,7 +85,6 @@ def test_the_least_recently_used_adapters_are_evicted_when_memory_is_full(source
     assert bank.nbytes == 3 * size, "two adapters, and the zeros of the base model"
 
 
-@pytest.mark.slow
 def test_one_batch_may_use_more_adapters_than_fit_into_memory(source: str, tmp_path: Path) -> None:
     adapter_folders = AdapterFolders(tmp_path / "adapters")
     *names, last = (save_random_adapter(load(source), adapter_folders, f"p1.v{i}", 4) for i in (1, 2, 3, 4))
@@ -100,7 +100,6 @@ def test_one_batch_may_use_more_adapters_than_fit_into_memory(source: str, tmp_p
     assert bank.names == [last], "the others are evicted once the batch has ended"
 
 
-@pytest.mark.slow
 def test_adapters_are_loaded_and_evicted_while_a_batch_is_computed(source: str, tmp_path: Path) -> None:
     """The batch keeps its adapters, whatever others are loaded, of whatever rank."""
     adapter_folders = AdapterFolders(tmp_path / "adapters")

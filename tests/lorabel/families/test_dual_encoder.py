@@ -30,6 +30,8 @@ from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter
 from tests.questions import about_picture
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("a cat", "a rocket", "coffee")
 QUESTION = about_picture("x", TEXTS)
 
