@@ -30,6 +30,8 @@ POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
 TESTS = Path(__file__).parent
 # Files that use the same running Lorabel, by the fixture that starts it.
 SHARED_LORABELS = {
+    "tests/e2e/test_boxes_in_browser.py": "lorabel_up",
+    "tests/e2e/test_clicks_in_browser.py": "lorabel_up",
     "tests/e2e/test_heads.py": "lorabel_up",
     "tests/e2e/test_heads_in_browser.py": "lorabel_up",
     "tests/e2e/test_label_errors.py": "lorabel_up",
@@ -38,6 +40,7 @@ SHARED_LORABELS = {
     "tests/e2e/test_order.py": "lorabel_up",
     "tests/e2e/test_search.py": "lorabel_up",
     "tests/e2e/test_shown_predictions.py": "lorabel_up",
+    "tests/e2e/test_text_in_pictures.py": "lorabel_up",
     "tests/e2e/test_browser.py": "guarded_lorabel",
     "tests/e2e/test_connect.py": "guarded_lorabel",
     "tests/e2e/test_webhook_secret.py": "guarded_lorabel",
@@ -71,12 +74,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfOneLo
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without the garbage collector: thousands of modules are imported, and nothing is thrown away."""
+    """Collect without the garbage collector, and keep what was collected out of its sight.
+
+    Thousands of modules are imported, and nothing is thrown away.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
+        gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """End a process of pytest-xdist at once: its results are sent, and to free all modules takes 10 s."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os._exit(0)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

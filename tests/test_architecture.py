@@ -1,9 +1,10 @@
 """The arrows between packages and rooms, kept by reading the imports; and the rules that a reader relies on."""
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -70,14 +71,20 @@ def _module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imported_modules(source: str, modules: frozenset[str]) -> set[str]:
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    """A file's syntax tree, for all tests."""
+    return ast.parse(path.read_text())
+
+
+def _imported_modules(tree: ast.Module, modules: frozenset[str]) -> set[str]:
     """The full names of what a file imports, also inside functions and for type checkers.
 
     Args:
         modules: names that are modules, to tell `from package import module` from `from module import name`.
     """
     imported: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -88,11 +95,12 @@ def _imported_modules(source: str, modules: frozenset[str]) -> set[str]:
     return imported
 
 
+@functools.cache
 def _imports() -> dict[str, set[str]]:
     """Module -> the modules of ours that it imports."""
     paths = {_module(path): path for path in _files(*PACKAGES)}
     modules = frozenset(paths)
-    return {name: _imported_modules(path.read_text(), modules) & modules for name, path in paths.items()}
+    return {name: _imported_modules(_tree(path), modules) & modules for name, path in paths.items()}
 
 
 def _room(module: str) -> str:
@@ -123,9 +131,10 @@ def _circle(imports: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
-def _imported(path: Path) -> Iterator[str]:
+@functools.cache
+def _imported(path: Path) -> frozenset[str]:
     """The first part of every module that a file imports, also inside functions."""
-    yield from (name.split(".")[0] for name in _imported_modules(path.read_text(), frozenset()))
+    return frozenset(name.split(".")[0] for name in _imported_modules(_tree(path), frozenset()))
 
 
 def test_every_room_is_on_the_list_of_floors() -> None:
@@ -147,9 +156,10 @@ def test_an_upward_import_and_a_circle_are_found() -> None:
     assert _upward(upward) - UPWARD == {("lorabel.media.fetching", "lorabel.database.store")}
     modules = frozenset({"workers.services", "workers.lookahead"})
     lazily = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from workers import lookahead\n"
+    called = "def run():\n    from workers.services import Services\n"
     circle = {
-        "workers.services": _imported_modules(lazily, modules) & modules,
-        "workers.lookahead": _imported_modules("def run():\n    from workers.services import Services\n", modules),
+        "workers.services": _imported_modules(ast.parse(lazily), modules) & modules,
+        "workers.lookahead": _imported_modules(ast.parse(called), modules),
     }
     assert set(_circle(circle)) == modules
 
@@ -157,9 +167,7 @@ def test_an_upward_import_and_a_circle_are_found() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_imports_itself_and_lorabel_only(package: str) -> None:
     others = set(PACKAGES) - {package, "lorabel"}
-    assert {
-        _name(path): sorted(found) for path in _files(package) if (found := others & set(_imported(path)))
-    } == {}
+    assert {_name(path): sorted(found) for path in _files(package) if (found := others & _imported(path))} == {}
 
 
 def test_nothing_of_ours_imports_the_tests() -> None:
@@ -167,7 +175,7 @@ def test_nothing_of_ours_imports_the_tests() -> None:
 
 
 def test_torch_is_imported_only_where_a_model_is() -> None:
-    found = [_name(path) for path in _files(*PACKAGES) if set(TORCH) & set(_imported(path))]
+    found = [_name(path) for path in _files(*PACKAGES) if set(TORCH) & _imported(path)]
     assert [name for name in found if not name.startswith(MAY_IMPORT_TORCH)] == []
 
 
@@ -196,7 +204,7 @@ def test_no_file_is_named_for_what_it_is_not() -> None:
 
 @pytest.mark.parametrize("path", _files(*DOCUMENTED), ids=_name)
 def test_public_functions_and_classes_have_docstrings(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     assert [
         f"{node.lineno}: {node.name}"
@@ -214,5 +222,5 @@ def _sees_environment(path: Path) -> bool:
         and node.attr in ("environ", "getenv", "environb")
         and isinstance(node.value, ast.Name)
         and node.value.id == "os"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(_tree(path))
     )

@@ -15,7 +15,6 @@ from cachetools import TTLCache
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
-from lorabel.errors import SettingsError
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.media.fetching import Fetcher
@@ -99,19 +98,6 @@ class Services:
                 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
             self._families[family_type] = family
         return self._families[family_type]
-
-    def warm_up(self) -> None:
-        """Load the base models of FAMILIES before the first run needs one.
-
-        A model that cannot be loaded is logged; it fails only the runs that need it.
-        """
-        from lorabel.families.loading import families_named
-
-        for family_type in families_named(self.settings):
-            try:
-                self.family(family_type)
-            except SettingsError as error:
-                log.error("runs of family %s will fail: %s", family_type.name, error)
 
     def close(self) -> None:
         self.store.close()

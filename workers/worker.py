@@ -1,6 +1,7 @@
 """An RQ worker that runs its jobs in its own process: `python -m workers.worker light|train|bulk`.
 
-`light` applies events, fits heads and sweeps. `train` trains, and keeps base models loaded between runs. `bulk`
+`light` applies events, fits heads and sweeps. `train` trains; a base model is loaded when a run
+first needs it, and kept. `bulk`
 predicts whole projects, and tasks ahead of the annotator. Several workers of each kind can share a database and a
 Redis.
 """
@@ -104,7 +105,6 @@ def main(queue_name: str) -> None:
         threading.Thread(target=fit_forever, args=(services, stop), name="heads", daemon=True).start()
     elif queue_name == TRAIN:
         os.nice(TRAINING_NICENESS)
-        services.warm_up()
     else:
         # A thread of its own, because a bulk run takes hours and the look-ahead must finish within a second.
         threading.Thread(target=_work_ahead, args=(settings, stop), name=LOOKAHEAD, daemon=True).start()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from lorabel.demo import DETECTOR_FOLDER, SEGMENTER_FOLDER
 from lorabel.demo.installation import PRIVATE_ADDRESSES
 from lorabel.label_studio.client import LabelStudio
 from tests.e2e import label_studio_server, lorabel_processes
@@ -75,7 +76,15 @@ def start_lorabel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 @pytest.fixture(scope="session")
 def lorabel_up(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
     """All of Lorabel, shared by the tests that kill nothing. It never trains, so live versions do not change."""
-    return start_lorabel({"TRAIN_AFTER_ANNOTATIONS": "1000000", "TRAIN_MIN_ANNOTATIONS": "1000000"})
+    return start_lorabel(
+        {
+            "TRAIN_AFTER_ANNOTATIONS": "1000000",
+            "TRAIN_MIN_ANNOTATIONS": "1000000",
+            "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
+            "DETECTOR_THRESHOLD": "0.4",
+            "MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}",
+        }
+    )
 
 
 @pytest.fixture(scope="session")

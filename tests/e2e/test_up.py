@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from redis import Redis
 
 from lorabel.commands.processes import start_time
 from lorabel.network import tls_context
@@ -16,7 +15,6 @@ from tests.e2e import lorabel_processes
 from tests.e2e.label_studio_server import kill_group
 from tests.e2e.lorabel_processes import PROGRAM, Lorabel, bare_environment
 from tests.e2e.processes import descendants, kill_alone, wait_until
-from tests.hidden_programs import path_without
 from tests.servers import free_port
 from tests.workers.pictures import LABEL_CONFIG, data_url, pictures
 
@@ -24,7 +22,6 @@ pytestmark = pytest.mark.e2e
 
 END_TIMEOUT_S = 30.0
 RECOVERY_TIMEOUT_S = 30.0
-GARBAGE = b"this is no append-only file\n" * 50
 
 
 def up_again(lorabel: Lorabel) -> subprocess.CompletedProcess[str]:
@@ -58,20 +55,6 @@ def test_a_second_up_names_the_first_and_does_not_disturb_it(running: Lorabel) -
     assert is_healthy(running)
 
 
-def test_a_killed_up_leaves_no_process_and_the_next_gets_ready(tmp_path: Path) -> None:
-    lorabel = lorabel_processes.start(tmp_path)
-    started = descendants(lorabel.process.pid)
-    assert len(started) > 6
-    os.killpg(lorabel.process.pid, signal.SIGKILL)
-    lorabel.process.wait()
-    successor = lorabel_processes.start(tmp_path, lorabel.environment)
-    try:
-        wait_until(lambda: not any(map(start_time, started)), END_TIMEOUT_S, "nothing of the first is left")
-        assert is_healthy(successor)
-    finally:
-        end(successor)
-
-
 def test_predict_is_back_within_seconds_after_the_kill_of_gunicorns_masters(running: Lorabel) -> None:
     """Their workers live on and hold the ports until the supervisor ends them."""
     assert _answers_predict(running)
@@ -86,9 +69,26 @@ def test_predict_is_back_within_seconds_after_the_kill_of_gunicorns_masters(runn
     wait_until(lambda: _answers_predict(running), RECOVERY_TIMEOUT_S, "/predict answers")
 
 
+def test_a_killed_up_leaves_no_process_and_the_next_gets_ready(running: Lorabel) -> None:
+    """The last test of `running`, which it kills."""
+    started = descendants(running.process.pid)
+    assert len(started) > 6
+    os.killpg(running.process.pid, signal.SIGKILL)
+    running.process.wait()
+    successor = lorabel_processes.start(running.settings.data_dir.parent, running.environment)
+    try:
+        wait_until(lambda: not any(map(start_time, started)), END_TIMEOUT_S, "nothing of the first is left")
+        assert is_healthy(successor)
+    finally:
+        end(successor)
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [("local-dir:/usr", "cannot be loaded"), ("hf-hub:nobody/nothing", "cannot be loaded")],
+    [
+        ("local-dir:/usr", "cannot be loaded"),
+        pytest.param("hf-hub:nobody/nothing", "cannot be loaded", marks=pytest.mark.long),
+    ],
 )
 def test_up_names_a_base_model_that_is_not_to_be_had_and_ends_and_the_doctor_says_the_same(
     tmp_path: Path, source: str, reason: str
@@ -113,25 +113,6 @@ def test_up_names_a_base_model_that_is_not_to_be_had_and_ends_and_the_doctor_say
     assert log.read_text().count(": loading dual_encoder") == 1
     doctor = subprocess.run([PROGRAM, "doctor"], env=variables, capture_output=True, text=True, timeout=60)
     assert f"MODEL_DUAL_ENCODER='{source}' {reason}" in " ".join(doctor.stdout.split())
-
-
-@pytest.mark.parametrize("redis", ["installed", "embedded"])
-def test_up_gets_ready_with_a_broken_append_only_file(tmp_path: Path, redis: str) -> None:
-    folder = tmp_path / "data" / "redis"
-    # What Redis 7 and Redis 6.2 read first.
-    for path in (folder / "appendonlydir" / "appendonly.aof.manifest", folder / "appendonly.aof"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(GARBAGE)
-    path_variable = {"PATH": path_without(["redis-server"], tmp_path / "path")} if redis == "embedded" else {}
-    lorabel = lorabel_processes.start(tmp_path, path_variable)
-    try:
-        with Redis.from_url(lorabel.settings.redis) as connection:
-            assert connection.ping()
-            assert connection.scard("rq:workers:light") == 1, "ready was printed before the worker was there"
-        assert "No work is lost" in " ".join(lorabel.log.read_text().split())
-        assert (tmp_path / "data" / "redis.broken").is_dir()
-    finally:
-        end(lorabel)
 
 
 def _log(lorabel: Lorabel, name: str) -> str:
