@@ -10,6 +10,7 @@ from lorabel.errors import SettingsError
 from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.loading import family_types
+from lorabel.families.text_encoder import TextEncoder
 from lorabel.settings import Settings
 from tests.lorabel.commands.conftest import RunLorabel
 from tests.servers import free_port
@@ -56,8 +57,11 @@ def weights(family: type[Family], source: str) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
-    [family for family in family_types() if not family.is_local(family.default_source)],
-    ids=lambda family: family.name,
+    [
+        pytest.param(family, id=family.name, marks=() if family in (DualEncoder, TextEncoder) else pytest.mark.long)
+        for family in family_types()
+        if not family.is_local(family.default_source)
+    ],
 )
 def test_a_model_becomes_a_folder_that_loads_on_a_machine_without_a_hub(
     family: type[Family], cache: Path, lorabel: RunLorabel, tmp_path: Path
