@@ -17,6 +17,8 @@ from tests.servers import free_port
 from tests.serving import serving
 
 COMMIT = "0" * 40
+# One that open_clip loads, one that transformers loads.
+USUAL = (DualEncoder, TextEncoder)
 
 
 def put_into_cache(cache: Path, owner_and_name: str, files: Path) -> None:
@@ -58,7 +60,7 @@ def weights(family: type[Family], source: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, id=family.name, marks=() if family in (DualEncoder, TextEncoder) else pytest.mark.long)
+        pytest.param(family, id=family.name, marks=[] if family in USUAL else [pytest.mark.long])
         for family in family_types()
         if not family.is_local(family.default_source)
     ],
