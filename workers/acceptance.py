@@ -25,11 +25,37 @@ from lorabel.settings import Settings
 
 
 @dataclass(frozen=True)
+class Gain:
+    """How much better a candidate is than other answers to the same tasks.
+
+    Args:
+        log_loss: how much lower it is, in nats.
+        standard_error: of `log_loss`; infinite for a single task.
+        metric: the name of the primary metric.
+        value: how much higher the primary metric is.
+    """
+
+    log_loss: float
+    standard_error: float
+    metric: str
+    value: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the log-loss is lower by more than a standard error."""
+        return self.log_loss > self.standard_error
+
+    def __str__(self) -> str:
+        return f"log-loss {self.log_loss:.3f} +- {self.standard_error:.3f}, {self.metric} {self.value:+.3f}"
+
+
+@dataclass(frozen=True)
 class Judgement:
     """Whether the candidate is accepted, the reason as a sentence, and the metrics of both.
 
     Attributes:
         is_surely_worse: whether the candidate's log-loss is higher by more than a standard error.
+        over_head: what a candidate beside a fitted head gains over the head alone; None for all others.
     """
 
     is_accepted: bool
@@ -37,6 +63,7 @@ class Judgement:
     candidate: Metrics
     live: Metrics
     is_surely_worse: bool = False
+    over_head: Gain | None = None
 
 
 def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) -> Judgement:
@@ -61,36 +88,71 @@ def judge(candidate: Metrics, live: Metrics, held_out: int, settings: Settings) 
 
 
 def judge_beside_head(
-    problem: Problem, targets: Sequence[Any], candidate: Sequence[Any], now: Sequence[Any], name: str
+    problem: Problem,
+    targets: Sequence[Any],
+    candidate: Sequence[Any],
+    now: Sequence[Any],
+    head_alone: Sequence[Any] | None = None,
 ) -> Judgement:
-    """Compare two lists of answers to the same tasks, each by a procedure that had not learned from the task.
+    """Compare lists of answers to the same tasks, each by a procedure that had not learned from the task.
 
     Args:
         candidate: the answers of the candidate's procedure.
         now: the answers of what answers now.
-        name: of what answers now, for the decision: `the head` or `live`.
+        head_alone: the answers of the head without any adapter, where an adapter is live. None: these are `now`.
     """
-    candidate_losses, losses_now = (log_losses(problem, targets, outputs) for outputs in (candidate, now))
-    gains = losses_now - candidate_losses
-    error = float(gains.std(ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else math.inf
-    metrics, metrics_now = (
-        _with_log_loss(problem.metrics(targets, outputs), losses)
-        for outputs, losses in ((candidate, candidate_losses), (now, losses_now))
-    )
-    primary = metrics.primary
-    value, value_now = metrics.values[primary], metrics_now.values[primary]
-    gain = float(gains.mean())
-    is_better, is_less_right = gain > error, value < value_now
-    verdict = "better than" if is_better else "worse than" if gain < 0 else "not surely better than"
+    scored = _scored(problem, targets, candidate)
+    scored_now = _scored(problem, targets, now)
+    gain = _gain(scored, scored_now)
+    is_less_right = gain.value < 0
+    name = "the head" if head_alone is None else "live"
+    verdict = "better than" if gain.is_sure else "worse than" if gain.log_loss < 0 else "not surely better than"
     decision = (
-        f"log-loss {candidate_losses.mean():.3f} is {verdict} {name}'s {losses_now.mean():.3f} "
-        f"(by {gain:.3f} +- {error:.3f}) on {len(targets)} tasks, cross-validated; "
-        f"{primary} {value:.3f} against {value_now:.3f}"
-        + (", which decides" if is_better and is_less_right else "")
+        f"log-loss {scored.losses.mean():.3f} is {verdict} {name}'s {scored_now.losses.mean():.3f} "
+        f"(by {gain.log_loss:.3f} +- {gain.standard_error:.3f}) on {len(targets)} tasks, cross-validated; "
+        f"{gain.metric} {scored.primary:.3f} against {scored_now.primary:.3f}"
+        + (", which decides" if gain.is_sure and is_less_right else "")
     )
+    over_head = gain
+    if head_alone is not None:
+        over_head = _gain(scored, _scored(problem, targets, head_alone))
+        decision += f"; gain over the head alone: {over_head}"
     return Judgement(
-        is_better and not is_less_right, decision, metrics, metrics_now, is_surely_worse=gain < -error
+        gain.is_sure and not is_less_right,
+        decision,
+        scored.metrics,
+        scored_now.metrics,
+        is_surely_worse=gain.log_loss < -gain.standard_error,
+        over_head=over_head,
     )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Answers with their metrics.
+
+    Args:
+        losses: (tasks,): the log-loss of each.
+    """
+
+    metrics: Metrics
+    losses: NDArray[np.float64]
+
+    @property
+    def primary(self) -> float:
+        return float(self.metrics.values[self.metrics.primary])
+
+
+def _scored(problem: Problem, targets: Sequence[Any], outputs: Sequence[Any]) -> _Scored:
+    losses, metrics = log_losses(problem, targets, outputs), problem.metrics(targets, outputs)
+    return _Scored(replace(metrics, values={**metrics.values, "log_loss": float(losses.mean())}), losses)
+
+
+def _gain(candidate: _Scored, other: _Scored) -> Gain:
+    gains = other.losses - candidate.losses
+    error = float(gains.std(ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else math.inf
+    value = candidate.primary - other.primary
+    return Gain(float(gains.mean()), error, candidate.metrics.primary, value)
 
 
 def log_losses(problem: Problem, targets: Sequence[Any], outputs: Sequence[Any]) -> NDArray[np.float64]:
@@ -101,7 +163,3 @@ def log_losses(problem: Problem, targets: Sequence[Any], outputs: Sequence[Any])
         logs = [-math.log(max(probability, SMALLEST_PROBABILITY)) for probability in right]
         losses.append(sum(logs) / max(1, len(logs)))
     return np.array(losses)
-
-
-def _with_log_loss(metrics: Metrics, losses: NDArray[np.float64]) -> Metrics:
-    return replace(metrics, values={**metrics.values, "log_loss": float(losses.mean())})

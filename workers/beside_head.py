@@ -49,12 +49,14 @@ class _Examples:
 
     Args:
         features: with the live adapter's beside the base model's, if there is one.
+        base_features: the base model's alone.
         zero_shot: the base model's own answers.
         tested: indices of the examples that no live adapter has learned from.
     """
 
     prepared: Sequence[PreparedExample]
     features: Sequence[Features]
+    base_features: Sequence[Features]
     zero_shot: Sequence[LabelScores]
     tested: Sequence[int]
 
@@ -193,13 +195,15 @@ class _Procedure:
         with lora.adapted(self.family, question, self.context.live, recipe) as model:
             with model.disable_adapter():
                 zero_shot = evaluate.predict(self.family, prepared, batch)
-            with lora.with_live(model):
-                features = evaluate.features(self.family, prepared, batch)
-        has_live = self.context.live is not None
+                features = base_features = evaluate.features(self.family, prepared, batch)
+            has_live = self.context.live is not None
+            if has_live:
+                with lora.with_live(model):
+                    features = evaluate.features(self.family, prepared, batch)
         tested = [
             index for index, example in enumerate(prepared) if example.training_example.is_new or not has_live
         ]
-        return _Examples(prepared, features, cast(list[LabelScores], zero_shot), tested)
+        return _Examples(prepared, features, base_features, cast(list[LabelScores], zero_shot), tested)
 
     def folds(self, examples: _Examples, classes: Sequence[Hashable]) -> list[Fold]:
         """Divide the examples so that what answers now finds the tested ones hard enough for a difference to show.
@@ -280,8 +284,10 @@ class _Procedure:
         targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
         outputs = self._outputs(examples, folds, features)
         now = self._outputs(examples, folds, [examples.features] * len(folds))
-        name = "the head" if self.context.live is None else "live"
-        judgement = judge_beside_head(self.problem, targets, outputs, now, name)
+        head_alone = None
+        if self.context.live is not None:
+            head_alone = self._outputs(examples, folds, [examples.base_features] * len(folds))
+        judgement = judge_beside_head(self.problem, targets, outputs, now, head_alone)
         return replace(judgement, decision=f"{judgement.decision}; {start}")
 
     def _outputs(

@@ -134,11 +134,13 @@ def candidates(attempts: dict[str, Attempt]) -> dict[str, Candidate]:
 
 
 def metrics(attempts: dict[str, Attempt]) -> dict[str, Any]:
-    """The metrics of candidates and of what was live, by control tag."""
+    """The metrics of candidates and of what was live, and the gains over heads alone, by control tag."""
     judgements = {tag: attempt.judgement for tag, attempt in attempts.items() if attempt.judgement is not None}
+    gains = {tag: judgement.over_head for tag, judgement in judgements.items() if judgement.over_head is not None}
     return {
         "candidate": {tag: judgement.candidate.values for tag, judgement in judgements.items()},
         "live": {tag: judgement.live.values for tag, judgement in judgements.items()},
+        versions.OVER_HEAD: {tag: {**asdict(gain), "is_sure": gain.is_sure} for tag, gain in gains.items()},
     }
 
 

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from lorabel.commands.context import CommandContext, new_table, open_context, print_json
-from lorabel.database import projects, training_runs
+from lorabel.database import projects, training_runs, versions
 from lorabel.database.jobs import Jobs
 from lorabel.database.tables import Project, RunState, TrainingRun
 from lorabel.errors import LorabelError
@@ -61,8 +61,14 @@ def _status(project: Project, title: str | None, run: TrainingRun | None) -> dic
         "label_studio_url": project.label_studio_url,
         "title": title,
         "live_version": project.live_version,
-        "run": None if run is None else {name: getattr(run, name) for name in RUN_FIELDS},
+        "run": None if run is None else _run_record(run),
     }
+
+
+def _run_record(run: TrainingRun) -> dict[str, Any]:
+    """Some of what REST says of a run. `over_head`: by control tag, what the run gains over the fitted head alone."""
+    fields = {name: getattr(run, name) for name in RUN_FIELDS}
+    return {**fields, versions.OVER_HEAD: (run.metrics or {}).get(versions.OVER_HEAD, {})}
 
 
 def _in_words(run: TrainingRun | None) -> str:

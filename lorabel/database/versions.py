@@ -24,6 +24,8 @@ FULL_NAME = re.compile(r"p(?P<project>[0-9]{1,9})\.v(?P<number>[0-9]{1,9})")
 LONGEST_SHOWN_NAME = 40
 # Key in a version's metrics, see `tags_beside_head`.
 BESIDE_HEAD = "beside_head"
+# Key in the metrics of runs and versions: by control tag, what the candidate gains over the fitted head alone.
+OVER_HEAD = "over_head"
 
 
 def names(session: Session, project_id: int) -> list[str]:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -55,7 +56,7 @@ def answers(probabilities: Sequence[float]) -> list[LabelScores]:
 
 def test_beside_a_head_a_candidate_is_accepted_if_its_log_loss_is_lower_by_more_than_a_standard_error() -> None:
     better = [0.6 + 0.01 * (number % 5) for number in range(30)]
-    accepted = judge_beside_head(PROBLEM, TARGETS, answers(better), answers([0.5] * 30), "the head")
+    accepted = judge_beside_head(PROBLEM, TARGETS, answers(better), answers([0.5] * 30))
     assert accepted.is_accepted
     assert accepted.decision == (
         "log-loss 0.478 is better than the head's 0.693 (by 0.215 +- 0.004) on 30 tasks, cross-validated; "
@@ -65,20 +66,32 @@ def test_beside_a_head_a_candidate_is_accepted_if_its_log_loss_is_lower_by_more_
 
 
 def test_beside_a_head_a_gain_that_one_task_makes_is_not_enough() -> None:
-    judgement = judge_beside_head(PROBLEM, TARGETS, answers([0.99] + [0.5] * 29), answers([0.5] * 30), "live")
+    judgement = judge_beside_head(PROBLEM, TARGETS, answers([0.99] + [0.5] * 29), answers([0.5] * 30))
     assert not judgement.is_accepted
-    assert "is not surely better than live's" in judgement.decision
+    assert "is not surely better than the head's" in judgement.decision
 
 
 def test_beside_a_head_a_tie_keeps_what_answers_now() -> None:
     same = answers([0.7] * 30)
-    judgement = judge_beside_head(PROBLEM, TARGETS, same, same, "the head")
+    judgement = judge_beside_head(PROBLEM, TARGETS, same, same)
     assert not judgement.is_accepted and not judgement.is_surely_worse
 
 
 def test_beside_a_head_a_lower_accuracy_is_not_made_up_for_by_log_loss() -> None:
     now = [0.4] * 30
     candidate = [0.9] * 28 + [0.3] * 2
-    judgement = judge_beside_head(PROBLEM, TARGETS, answers(candidate), answers(now), "the head")
+    judgement = judge_beside_head(PROBLEM, TARGETS, answers(candidate), answers(now))
     assert not judgement.is_accepted
     assert judgement.decision.endswith("accuracy 0.933 against 1.000, which decides")
+
+
+def test_beside_a_head_the_gain_over_the_head_alone_is_known_where_an_adapter_is_live() -> None:
+    better = [0.6 + 0.01 * (number % 5) for number in range(30)]
+    head_alone = answers([0.3] * 3 + [0.4] * 27)
+    judgement = judge_beside_head(PROBLEM, TARGETS, answers(better), answers([0.65] * 30), head_alone)
+    assert not judgement.is_accepted, "live is better than the candidate"
+    assert judgement.over_head is not None and judgement.over_head.is_sure, "which is better than the head alone"
+    mean_loss = -(3 * math.log(0.3) + 27 * math.log(0.4)) / 30
+    assert judgement.over_head.log_loss == pytest.approx(mean_loss - 0.478, abs=0.001)
+    assert judgement.over_head.value == pytest.approx(3 / 30), "three answers of the head alone are wrong"
+    assert judgement.decision.endswith("gain over the head alone: log-loss 0.467 +- 0.016, accuracy +0.100")

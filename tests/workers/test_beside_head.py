@@ -13,7 +13,7 @@ import torch
 from benchmarks.curve_courses import DIGIT_NAMES, LabeledTask, digits
 from lorabel.database import projects, task_features, training_runs, versions
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, VersionState
+from lorabel.database.tables import Annotation, TrainingRun, VersionState
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
@@ -84,6 +84,9 @@ def test_a_run_that_is_better_than_the_head_alone_becomes_live_and_answers_unsee
         r"number: log-loss \d\.\d+ is better than the head's \d\.\d+ \(by 0\.\d+ \+- 0\.\d+\) on 120 tasks, "
     )
     assert re.match(decision + "cross-validated; accuracy", str(run.decision)), run.decision
+    gain = gain_over_head(run)
+    assert gain["is_sure"] and f"(by {gain['log_loss']:.3f} +- {gain['standard_error']:.3f})" in str(run.decision)
+    assert gain == version.metrics[versions.OVER_HEAD]["number"]
     assert version.trained_on == list(range(1, 121)), "no task is held out"
     assert versions.tags_beside_head(version) == {"number"}
     with store.read() as session:
@@ -116,6 +119,9 @@ def test_a_second_run_chooses_to_go_on_from_the_live_adapter_where_that_is_best(
         "live has learned from the others"
     )
     assert "; continued from live" in decision
+    gain = gain_over_head(second)
+    assert f"; gain over the head alone: log-loss {gain['log_loss']:.3f} +- " in decision
+    assert gain["log_loss"] > 0 and gain["metric"] == "accuracy", "live is better, and the second run goes on from it"
     if second.version_number:
         assert Answering.of_live(services, store).log_loss < before.log_loss
     else:
@@ -134,6 +140,13 @@ def test_a_run_on_ten_tasks_that_somebody_asks_for_never_makes_answers_worse(
     assert run.decision is not None and "cross-validated" in run.decision
     after = Answering.of_live(services, store) if run.version_number else before
     assert after.accuracy >= before.accuracy - 0.005
+
+
+def gain_over_head(run: TrainingRun) -> dict[str, Any]:
+    """What the run's record says of the gain over the head alone."""
+    assert run.metrics is not None
+    gain: dict[str, Any] = run.metrics[versions.OVER_HEAD]["number"]
+    return gain
 
 
 def annotate_digits(store: Store, first: int, count: int, tasks: Sequence[LabeledTask] = COURSE.tasks) -> None:

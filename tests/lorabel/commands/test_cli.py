@@ -1,5 +1,6 @@
 """The commands as people run them: arguments in, output and exit status out."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lorabel.database import bulk_runs, label_error_reports, leases, projects, training_runs
+from lorabel.database import bulk_runs, label_error_reports, leases, projects, training_runs, versions
 from lorabel.database.store import Store
 from lorabel.database.tables import BulkRun, ModelVersion, RunState, VersionState
 from lorabel.problems.image_classification import ImageClassification
@@ -70,6 +71,21 @@ def test_a_run_is_queued_without_redis_and_status_shows_its_progress(lorabel: Ru
     status = lorabel("status").output
     for part in ("p1.v0", "running", "7 of 60", "0.500", "12", "lorabel train"):
         assert part in status
+
+
+def test_status_says_by_what_a_run_was_better_than_the_head_alone(lorabel: RunLorabel, store: Store) -> None:
+    lorabel("train", "1")
+    claimed = training_runs.claim(store, 1)
+    assert claimed is not None
+    gain = {"log_loss": 0.2, "standard_error": 0.05, "metric": "accuracy", "value": 0.06, "is_sure": True}
+    decision = "mood: log-loss 0.300 is better than the head's 0.500"
+    with store.write() as session:
+        record = {"decision": decision, "metrics": {versions.OVER_HEAD: {"mood": gain}}}
+        training_runs.finish(session, claimed, RunState.FINISHED, **record)
+    assert "better than the head's" in " ".join(lorabel("status").output.split())
+    (project,) = json.loads(lorabel("status", "--json").output)["projects"]
+    assert project["run"]["over_head"] == {"mood": gain}
+    assert project["run"]["decision"] == decision
 
 
 def test_a_project_without_token_gets_no_bulk_run(lorabel: RunLorabel, store: Store) -> None:
