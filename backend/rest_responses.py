@@ -191,9 +191,9 @@ class VersionDetails(VersionRecord):
 
 class RunRecord(Record):
     """A training run. `step` of `steps`, `loss` and `seconds_left` describe a running one. `decision` says in
-    words what became of the version, and `annotation_ids` are those that the run has taken. `metrics.over_head` has
-    by control tag what LoRA gained over the fitted head alone, cross-validated: by how much the log-loss is lower,
-    the standard error of that, and by how much the primary metric is higher."""
+    words what became of the version, and `annotation_ids` are those that the run has taken. `metrics.over_head`
+    has by control tag what LoRA gained over the fitted head alone, cross-validated: by how much the log-loss is
+    lower, the standard error of that, and by how much the primary metric is higher."""
 
     id: int
     state: str

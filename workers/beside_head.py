@@ -9,6 +9,7 @@ docs/decisions/0023 has the reasons and figures.
 """
 
 import logging
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from workers import evaluate, lora
 from workers.acceptance import Judgement, judge_beside_head, log_losses
 from workers.attempt import Attempt, Candidate, TrainingContext, save_adapter
 from workers.examples import PreparedExample, TrainingExample, TrainingPlan
-from workers.folds import FOLDS, Fold, choosing_folds, clusters, make_folds, near_duplicates
+from workers.folds import Fold, choosing_folds, clusters, make_folds, near_duplicates
 from workers.reading import Limits, Reading, read
 from workers.services import Services
 
@@ -37,8 +38,9 @@ log = logging.getLogger(__name__)
 
 # The rates that are tried, as shares of LEARNING_RATE.
 SMALL_STEPS, LARGE_STEPS = 0.1, 2.0
-# Steps and examples per step of a training. Twice as many were no better; docs/decisions/0023 has figures.
-STEPS, BATCH = 40, 32
+# Steps and examples per step of a training with up to EXAMPLES examples. With more, steps grow in proportion;
+# docs/decisions/0031 has figures.
+STEPS, BATCH, EXAMPLES = 40, 32, 160
 # With a lower cross-validated log-loss of what answers now, the examples are too much alike to tell more.
 EASY = 0.1
 
@@ -93,9 +95,7 @@ def make_candidate_beside_head(
     if not new.prepared and context.needs_new:
         return attempt
     starts = _starts(context.live, recipe)
-    trainings = 2 * len(starts) + FOLDS - 1
-    seconds = settings.lora_max_seconds / trainings
-    procedure = _Procedure(services, problem, family, context, seconds, _counted(on_step, trainings))
+    procedure = _Procedure(services, problem, family, context)
     examples = procedure.describe([*new.prepared, *old.prepared], recipe)
     classes = [example.training_example.label_class for example in examples.prepared]
     too_little = _too_little(len(examples.tested), len(set(classes)))
@@ -105,6 +105,8 @@ def make_candidate_beside_head(
     folds = procedure.folds(examples, classes)
     if len(folds) < 2:
         return replace(attempt, decision=too_little)
+    steps = _all_steps(recipe, len(starts), folds, len(examples.prepared))
+    procedure = replace(procedure, max_step_s=settings.lora_max_seconds / steps, on_step=_counted(on_step, steps))
     judgement, start = procedure.choose(examples, folds, starts)
     attempt = replace(attempt, judgement=judgement)
     if not judgement.is_accepted:
@@ -179,15 +181,15 @@ class _Procedure:
     """To train LoRA on some examples, and then to fit the head on their features.
 
     Args:
-        max_seconds: of one training.
+        max_step_s: a training takes at most so many seconds for each of its steps, on average.
     """
 
     services: Services
     problem: Problem
     family: Family
     context: TrainingContext
-    max_seconds: float
-    on_step: Callable[[lora.Progress], None]
+    max_step_s: float = math.inf
+    on_step: Callable[[lora.Progress], None] = lambda _: None
 
     def describe(self, prepared: Sequence[PreparedExample], recipe: lora.Recipe) -> _Examples:
         """Compute what the base model says about the examples, and what answers now."""
@@ -254,7 +256,8 @@ class _Procedure:
     def train(self, prepared: Sequence[PreparedExample], start: _Start, use: Callable[[PeftModel], None]) -> float:
         """Train on the examples, and call `use` with the model. Returns the loss."""
         question = prepared[0].training_example.question
-        recipe = replace(start.recipe, max_seconds=self.max_seconds)
+        steps = steps_for(len(prepared), start.recipe)
+        recipe = replace(start.recipe, steps=steps, max_seconds=steps * self.max_step_s)
         with lora.adapted(self.family, question, start.adapter, recipe) as model:
             # In this process alone: the loss compares the examples of a batch with each other, so processes that
             # share a batch would learn from fewer pairs.
@@ -322,18 +325,36 @@ def to_fit(prepared: Sequence[PreparedExample], features: Sequence[Features]) ->
     ]
 
 
-def _counted(on_step: Callable[[lora.Progress], None], trainings: int) -> Callable[[lora.Progress], None]:
-    """A callback that reports the steps of several trainings as those of one."""
-    begun = 0
+def steps_for(examples: int, recipe: lora.Recipe) -> int:
+    """The steps of a training: those of the recipe, and in proportion more with more than EXAMPLES examples."""
+    return math.ceil(recipe.steps * max(1.0, examples / EXAMPLES))
+
+
+def _all_steps(recipe: lora.Recipe, starts: int, folds: Sequence[Fold], examples: int) -> int:
+    """The steps of all trainings of a run that is accepted."""
+    choosing = set(choosing_folds(len(folds)))
+    of_folds = [
+        (starts if number in choosing else 1) * steps_for(len(fold.train), recipe)
+        for number, fold in enumerate(folds)
+    ]
+    return sum(of_folds) + steps_for(examples, recipe)
+
+
+def _counted(on_step: Callable[[lora.Progress], None], steps: int) -> Callable[[lora.Progress], None]:
+    """A callback that reports the steps of several trainings as those of one.
+
+    Args:
+        steps: of all trainings.
+    """
+    steps_before, steps_of_training = 0, 0
 
     def report(progress: lora.Progress) -> None:
-        nonlocal begun
-        begun += progress.step == 1
-        steps_before = (begun - 1) * progress.steps
+        nonlocal steps_before, steps_of_training
+        if progress.step == 1:
+            steps_before, steps_of_training = steps_before + steps_of_training, progress.steps
         step_s = progress.seconds_left / max(1, progress.steps - progress.step)
-        seconds_left = progress.seconds_left + (trainings - begun) * progress.steps * step_s
-        on_step(
-            lora.Progress(steps_before + progress.step, trainings * progress.steps, progress.loss, seconds_left)
-        )
+        later = max(0, steps - steps_before - progress.steps)
+        seconds_left = progress.seconds_left + later * step_s
+        on_step(lora.Progress(steps_before + progress.step, steps, progress.loss, seconds_left))
 
     return report

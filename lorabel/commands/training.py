@@ -66,7 +66,7 @@ def _status(project: Project, title: str | None, run: TrainingRun | None) -> dic
 
 
 def _run_record(run: TrainingRun) -> dict[str, Any]:
-    """Some of what REST says of a run. `over_head`: by control tag, what the run gains over the fitted head alone."""
+    """Some of what REST says of a run. `over_head`: by control tag, the gain over the fitted head alone."""
     fields = {name: getattr(run, name) for name in RUN_FIELDS}
     return {**fields, versions.OVER_HEAD: (run.metrics or {}).get(versions.OVER_HEAD, {})}
 

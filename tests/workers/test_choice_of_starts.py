@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,10 @@ def test_where_the_head_is_right_about_all_that_is_left_out_what_is_tested_is_un
     rows = [features(templates[number % 6] + noise_of_text[number]) for number in range(TASKS)]
     classes = [number % 2 for number in range(TASKS)]
     with opened(settings, set(), []) as (procedure, prepared, zero_shot):
-        easy = procedure.folds(beside_head._Examples(prepared, rows, zero_shot, range(TASKS)), classes)
-        hard = procedure.folds(beside_head._Examples(prepared, noise(1), zero_shot, range(TASKS)), classes)
+        easy = procedure.folds(beside_head._Examples(prepared, rows, rows, zero_shot, range(TASKS)), classes)
+        hard = procedure.folds(
+            beside_head._Examples(prepared, noise(1), noise(1), zero_shot, range(TASKS)), classes
+        )
     for fold in easy:
         assert {index % 6 for index in fold.train}.isdisjoint(index % 6 for index in fold.tested)
         assert {classes[index] for index in fold.tested} == {0, 1}
@@ -86,7 +88,9 @@ def choose(settings: Settings, right: set[tuple[str, int]]) -> Any:
     recipe = lora.Recipe.from_settings(settings, "float32")
     starts = [beside_head._Start(name, None, recipe) for name in ("small", "large")]
     with opened(settings, right, folds) as (procedure, prepared, zero_shot):
-        return procedure.choose(beside_head._Examples(prepared, noise(1), zero_shot, range(TASKS)), folds, starts)
+        return procedure.choose(
+            beside_head._Examples(prepared, noise(1), noise(1), zero_shot, range(TASKS)), folds, starts
+        )
 
 
 @contextmanager
@@ -120,3 +124,24 @@ def features(values: Sequence[float]) -> Features:
     return Features(
         space="test", dim=len(row), float16=base64.b64encode(row.astype("<f2")).decode(), logits=(0.0, 0.0)
     )
+
+
+@pytest.mark.parametrize("examples", [90, 480])
+def test_a_run_counts_the_steps_of_all_its_trainings(settings: Settings, examples: int) -> None:
+    """Two ways on two of three folds, the better one on the third, and then on all examples."""
+    recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=40)
+    folds = make_folds(range(examples), [n % 2 for n in range(examples)], range(examples))
+    planned = [40] * 6 if examples == 90 else [80] * 5 + [120]
+    reported: list[lora.Progress] = []
+    report = beside_head._counted(reported.append, beside_head._all_steps(recipe, 2, folds, examples))
+    for steps in planned:
+        for step in range(1, steps + 1):
+            report(lora.Progress(step, steps, 1.0, seconds_left=2.0 * (steps - step)))
+    assert [progress.step for progress in reported] == list(range(1, sum(planned) + 1))
+    assert {progress.steps for progress in reported} == {sum(planned)}
+    assert reported[0].seconds_left == 2.0 * (sum(planned) - 1)
+
+
+def test_more_examples_are_learned_from_in_more_steps(settings: Settings) -> None:
+    recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=40)
+    assert [beside_head.steps_for(examples, recipe) for examples in (80, 160, 320, 1000)] == [40, 40, 80, 250]
