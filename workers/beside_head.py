@@ -226,31 +226,34 @@ class _Procedure:
     ) -> "tuple[Judgement, _Start]":
         """Choose a start, and cross-validate the choice and the training against what answers now.
 
-        What each fold is tested with was chosen on another fold, see `workers.folds.choosing_folds`. If the best
-        start is worse on the first fold by more than a standard error, the other folds are not computed.
+        What each fold is tested with was chosen on another fold, see `workers.folds.choosing_folds`. Starts that
+        are worse on the first fold by more than a standard error are not tried again; if all are, the choice ends.
         """
+        kept = list(starts)
         choosing = choosing_folds(len(folds))
         tried: dict[int, dict[str, list[Features]]] = {}
         losses: dict[int, dict[str, float]] = {}
         for number in sorted(set(choosing)):
             fold = folds[number]
-            tried[number] = {start.name: self._adapted_features(examples, fold, start) for start in starts}
+            tried[number] = {start.name: self._adapted_features(examples, fold, start) for start in kept}
             judgements = {
                 name: self._judge(examples, [fold], [features], name) for name, features in tried[number].items()
             }
             losses[number] = {
                 name: judgement.candidate.values["log_loss"] for name, judgement in judgements.items()
             }
-            best = _best(starts, [losses[number]])
-            if number == 0 and judgements[best.name].is_surely_worse:
-                return judgements[best.name], best
+            if number == 0:
+                best = _best(kept, [losses[number]])
+                kept = [start for start in kept if not judgements[start.name].is_surely_worse]
+                if not kept:
+                    return judgements[best.name], best
         features = []
         for number, fold in enumerate(folds):
-            start = _best(starts, [losses[choosing[number]]])
+            start = _best(kept, [losses[choosing[number]]])
             features.append(
                 tried[number][start.name] if number in tried else self._adapted_features(examples, fold, start)
             )
-        best = _best(starts, list(losses.values()))
+        best = _best(kept, list(losses.values()))
         return self._judge(examples, folds, features, best.name), best
 
     def train(self, prepared: Sequence[PreparedExample], start: _Start, use: Callable[[PeftModel], None]) -> float:

@@ -295,9 +295,13 @@ def _step(
     """
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     example_weights = torch.tensor(batch.weights[share], device=family.device)
-    compute_losses = family.contrastive_losses if recipe.is_for_head else family.loss
+    inputs, targets = batch.inputs[share], batch.targets[share]
     with accelerator.autocast():
-        losses = compute_losses(batch.inputs[share], batch.targets[share])
+        if recipe.is_for_head:
+            with family.while_training():
+                losses = family.contrastive_losses(inputs, targets)
+        else:
+            losses = family.loss(inputs, targets)
     loss = (losses * example_weights).sum() * accelerator.num_processes / len(batch.targets)
     accelerator.backward(loss)
     if accelerator.num_processes > 1:

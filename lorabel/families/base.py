@@ -227,6 +227,12 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{self.name} has no layers that could be trained")
 
+    def while_training(self) -> AbstractContextManager[None]:
+        """Return a context in which `contrastive_losses` are computed: with noise in the model, if the family has
+        any. The model is as before at the end of the block. By default nothing changes.
+        """
+        return nullcontext()
+
     def contrastive_losses(self, prepared_inputs: Sequence[Any], targets: Sequence[Any]) -> Tensor:
         """Compute how well the features separate the labels, with the adapter that PEFT has active.
 

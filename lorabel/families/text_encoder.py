@@ -13,7 +13,8 @@ a few annotations cannot damage them.
 import copy
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,9 @@ MAX_TOKENS = 512
 # Multiplies cosines to give logits: cosines of sentence encoders are close to each other. sentence-transformers
 # trains with this number (`scale` of MultipleNegativesRankingLoss).
 SCALE = 20.0
+# Share of the states that are dropped in training, as in SimCSE (https://arxiv.org/abs/2104.08821). Texts are not
+# changed in any other way; docs/decisions/0031 has figures.
+DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,21 @@ class TextEncoder(Encoder):
             )
         ).save_pretrained(folder)
         return f"local-dir:{folder}"
+
+    @contextmanager
+    def while_training(self) -> Iterator[None]:
+        """A context in which the tower for contents drops a share of its states at random; see `DROPOUT`."""
+        layers = [layer for layer in self.module[CONTENTS].modules() if isinstance(layer, nn.Dropout)]  # type: ignore[index]
+        shares = [layer.p for layer in layers]
+        try:
+            for layer in layers:
+                layer.p = DROPOUT
+                layer.train()
+            yield
+        finally:
+            for layer, share in zip(layers, shares, strict=True):
+                layer.p = share
+                layer.eval()
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of texts: (len(data), dim) float32 of length 1, on the device."""

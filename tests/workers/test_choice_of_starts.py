@@ -51,16 +51,41 @@ class Lucky(beside_head._Procedure):
 
     Args:
         right: the starts, and the numbers of the folds, after whose training the features tell the truth.
+        misleading: what the features of starts with this in their name say of tested tasks is wrong; None for no
+            start.
+        trained: the starts, and the numbers of the folds, in the order in which they were trained.
     """
 
     numbered: Sequence[Fold] = ()
     right: set[tuple[str, int]] = field(default_factory=set)
+    misleading: str | None = None
+    trained: list[tuple[str, int]] = field(default_factory=list)
 
     def _adapted_features(self, examples: Any, fold: Fold, start: Any) -> list[Features]:
         number = list(self.numbered).index(fold)
+        self.trained.append((start.name, number))
+        if self.misleading is not None and self.misleading in start.name:
+            is_one = [(row % 2) ^ (row in fold.tested) for row in range(TASKS)]
+            return [features([1 - one, one]) for one in is_one]
         if (start.name, number) not in self.right:
             return noise(10 + number)
         return [features([1 - number % 2, number % 2]) for number in range(TASKS)]
+
+
+def test_a_way_that_is_surely_worse_on_the_first_fold_is_not_tried_again(settings: Settings) -> None:
+    """What `large` learns says the opposite of the truth about each task that it has not seen."""
+    trained: list[tuple[str, int]] = []
+    right = {("small", fold) for fold in range(3)}
+    judgement, start = choose(settings, right, misleading="large", trained=trained)
+    assert judgement.is_accepted and start.name == "small"
+    assert trained == [("small", 0), ("large", 0), ("small", 1), ("small", 2)]
+
+
+def test_a_run_ends_with_the_first_fold_if_all_ways_are_surely_worse(settings: Settings) -> None:
+    trained: list[tuple[str, int]] = []
+    judgement, _ = choose(settings, set(), misleading="", trained=trained)
+    assert not judgement.is_accepted and judgement.is_surely_worse
+    assert [fold for _, fold in trained] == [0, 0]
 
 
 def test_where_the_head_is_right_about_all_that_is_left_out_what_is_tested_is_unlike_the_rest(
@@ -83,12 +108,13 @@ def test_where_the_head_is_right_about_all_that_is_left_out_what_is_tested_is_un
         assert {index % 6 for index in fold.train} == set(range(6)), "nothing is made harder"
 
 
-def choose(settings: Settings, right: set[tuple[str, int]]) -> Any:
+def choose(settings: Settings, right: set[tuple[str, int]], **lucky: Any) -> Any:
+    """`lucky`: more arguments of `Lucky`."""
     folds = make_folds(range(TASKS), [n % 2 for n in range(TASKS)], range(TASKS))
     recipe = lora.Recipe.from_settings(settings, "float32")
     starts = [beside_head._Start(name, None, recipe) for name in ("small", "large")]
     with opened(settings, right, folds) as (procedure, prepared, zero_shot):
-        return procedure.choose(
+        return replace(procedure, **lucky).choose(
             beside_head._Examples(prepared, noise(1), noise(1), zero_shot, range(TASKS)), folds, starts
         )
 

@@ -71,6 +71,18 @@ def test_a_padded_batch_has_the_features_that_each_text_has_alone(minilm: TextEn
     torch.testing.assert_close(features, by_hand(texts), rtol=1e-3, atol=1e-5)
 
 
+def test_only_in_training_some_states_are_dropped(minilm: TextEncoder) -> None:
+    text = [SENTENCES[0][0]]
+    with torch.inference_mode():
+        before = minilm.encode(Modality.TEXT, text)
+        labels_before = minilm.encode_labels(text)
+        with minilm.while_training():
+            cosines = [float((minilm.encode(Modality.TEXT, text) * before).sum()) for _ in range(3)]
+            assert torch.equal(minilm.encode_labels(text), labels_before), "the tower for labels has no noise"
+        assert len(set(cosines)) == 3 and 0.5 < min(cosines) <= max(cosines) < 0.999
+        assert torch.equal(minilm.encode(Modality.TEXT, text), before)
+
+
 def test_clear_sentences_get_their_topic_without_any_training(minilm: TextEncoder) -> None:
     best_labels = ask(minilm, [text for text, _ in SENTENCES], TOPICS).argmax(1).tolist()
     assert [TOPICS[label] for label in best_labels] == [topic for _, topic in SENTENCES]
