@@ -2,7 +2,8 @@
 
 LoRA has seen the examples that the head is fitted on, so their adapted features look easier than those of other
 tasks, and the head trusts them too much. The head on the base model's features does not have this fault. The mean
-of both is calibrated without more examples; docs/decisions/0023 has figures.
+of both is calibrated without more examples; docs/decisions/0023 has figures. The more examples there are, the less
+LoRA learns them by heart, and the less the head on the base model's features counts; figures: docs/decisions/0031.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,18 @@ import numpy as np
 
 from lorabel.families.encoders.heads.linear_head import MEAN, LinearHead
 
+# Up to so many examples, both heads count the same; with more, the base model's counts in inverse proportion.
+EQUAL_UNTIL = 160
 
-def mean_with_base(head: LinearHead | None, fit_base: Callable[[], LinearHead | None]) -> LinearHead | None:
-    """Return a head on both features whose logits are the mean of two heads' logits.
+
+def mean_with_base(
+    head: LinearHead | None, examples: int, fit_base: Callable[[], LinearHead | None]
+) -> LinearHead | None:
+    """Return a head on both features whose logits are a weighted mean of two heads' logits.
 
     Args:
         head: fitted on the base model's features and, after them, as many of an adapter.
+        examples: on how many it was fitted.
         fit_base: fits the other head, on the base model's features.
 
     Returns:
@@ -28,12 +35,13 @@ def mean_with_base(head: LinearHead | None, fit_base: Callable[[], LinearHead | 
     base = fit_base()
     if base is None or base.feature_map != MEAN:
         return head
-    weights = head.weights / 2
-    weights[: len(base.weights)] += base.weights / 2
-    zero_shot_weight = (np.asarray(head.zero_shot_weight) + np.asarray(base.zero_shot_weight)) / 2
+    share = 0.5 * min(1.0, EQUAL_UNTIL / examples)
+    weights = (1 - share) * head.weights
+    weights[: len(base.weights)] += share * base.weights
+    zero_shot_weight = (1 - share) * np.asarray(head.zero_shot_weight) + share * np.asarray(base.zero_shot_weight)
     return replace(
         head,
         weights=weights.astype(np.float32),
-        bias=((head.bias + base.bias) / 2).astype(np.float32),
+        bias=((1 - share) * head.bias + share * base.bias).astype(np.float32),
         zero_shot_weight=zero_shot_weight.astype(np.float32),
     )

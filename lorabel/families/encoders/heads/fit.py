@@ -82,7 +82,8 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     fit = FITS[type(question)]
     head = fit(sorted(examples, key=_sort_key))
     if is_with_adapter(space):
-        head = mean_with_base(head, lambda: fit(sorted(map(_with_base_features, examples), key=_sort_key)))
+        bases = map(_with_base_features, examples)
+        head = mean_with_base(head, len(examples), lambda: fit(sorted(bases, key=_sort_key)))
     return None if head is None else replace(head, kind=question.kind, space=space)
 
 
