@@ -257,10 +257,7 @@ class Settings(BaseSettings):
     )
     learning_rate: float = Field(5e-3, gt=0, description="AdamW's learning rate in fine-tuning.")
     train_steps: int = Field(
-        60,
-        ge=1,
-        description="Most optimizer steps of one training; beside a fitted head 40 at most, and in proportion more "
-        "with more than 160 examples.",
+        60, ge=1, description="Most optimizer steps of one training; beside a fitted head 40 for each 160 tasks."
     )
     train_batch: int = Field(128, ge=1, description="Examples per step; beside a fitted head 32 at most.")
     train_patience: int = Field(30, ge=1, description="Steps without a lower loss after which a run stops.")
