@@ -77,16 +77,12 @@ def test_status_says_by_what_a_run_was_better_than_the_head_alone(lorabel: RunLo
     lorabel("train", "1")
     claimed = training_runs.claim(store, 1)
     assert claimed is not None
-    gain = {"log_loss": 0.2, "standard_error": 0.05, "metric": "accuracy", "value": 0.06, "is_sure": True}
-    record = {
-        "decision": "mood: log-loss is better than the head's",
-        "metrics": {versions.OVER_HEAD: {"mood": gain}},
-    }
+    metrics = {versions.OVER_HEAD: {"mood": {"log_loss": 0.2, "standard_error": 0.05, "is_sure": True}}}
     with store.write() as session:
-        training_runs.finish(session, claimed, RunState.FINISHED, **record)
-    assert "better than the head's" in " ".join(lorabel("status").output.split())
+        training_runs.finish(session, claimed, RunState.FINISHED, decision="mood: better", metrics=metrics)
+    assert "mood: better" in lorabel("status").output
     (project,) = json.loads(lorabel("status", "--json").output)["projects"]
-    assert project["run"]["over_head"] == {"mood": gain}
+    assert project["run"]["over_head"] == metrics[versions.OVER_HEAD]
 
 
 def test_a_project_without_token_gets_no_bulk_run(lorabel: RunLorabel, store: Store) -> None:
