@@ -91,6 +91,7 @@ def pytest_unconfigure() -> None:
     """End a process of pytest-xdist at once: its results are sent, and to free all modules takes 10 s."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os._exit(0)
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
