@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnservedError
-from lorabel.evaluation.box_matching import agreed_places
+from lorabel.evaluation.box_matching import agreed_places, iou_matrix
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
 from lorabel.labeling.image_regions import corners_of, image_region, size_of
@@ -297,7 +297,7 @@ class TextInPictures(Problem):
         A line of one annotator and a line of another are the same if their IoU is at least 0.5. Its place is that
         of the newest; text and label are what most of them say, and of equally many the newest.
         """
-        places = agreed_places([[corners for corners, _, _ in target.lines] for target in targets])
+        places = agreed_places([[corners for corners, _, _ in target.lines] for target in targets], iou_matrix)
         votes = [[targets[annotator].lines[line] for annotator, line in place.items()] for place in places]
         agreed = [
             (lines[0][0], _most([line[1] for line in lines]), _most([line[2] for line in lines]))
