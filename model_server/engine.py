@@ -18,11 +18,9 @@ from typing import Any
 import torch
 
 from lorabel.contracts import Contract, MediaRef, media_of
-from lorabel.errors import ModelServerBusyError, RequestTooLargeError, UnreadableError
+from lorabel.errors import ModelServerBusyError, RequestTooLargeError
 from lorabel.families.base import DigestOf
-from lorabel.families.loading import part_names
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
-from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.media.deadline import deadline
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
@@ -30,7 +28,7 @@ from model_server.family_pool import FamilyPool, LoadedFamily, input_type
 from model_server.files import File, Files
 from model_server.heads import Heads
 from model_server.metrics import Metrics
-from model_server.pipelines import start_parts
+from model_server.pipelines import begin
 from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, errors_as_result, failure_of
 
@@ -120,31 +118,8 @@ class Engine:
             done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
             with errors_as_result(done, row.kind):
-                self._begin(self._row(row, request, deadline, done))
+                begin(self._row(row, request, deadline, done), self._start_when_loaded)
         return futures
-
-    def preload(self, adapter: str, family: str | None = None) -> None:
-        """Load an adapter for its family, if that is loaded.
-
-        Args:
-            adapter: `p<project>.v<n>/<control tag>`.
-            family: name of the adapter's family, for a pipeline each of its parts; None stands for each loaded
-                family that the adapter fits.
-
-        Raises:
-            NotFoundError: there is no such adapter folder.
-            UnreadableError: the adapter does not fit the family, or none of the loaded ones.
-        """
-        errors: list[UnreadableError] = []
-        names = None if family is None else part_names(family)
-        loaded_families = [each for each in self.family_pool.loaded if names is None or each.family.name in names]
-        for loaded_family in loaded_families:
-            try:
-                loaded_family.adapter_bank.load(adapter)
-            except UnreadableError as error:
-                errors.append(error)
-        if errors and (family is not None or len(errors) == len(loaded_families)):
-            raise errors[0]
 
     def close(self) -> None:
         """End the threads. Rows that wait are not answered."""
@@ -189,12 +164,6 @@ class Engine:
     def _row(self, row: PredictRow, request: PredictRequest, deadline: float, done: "Future[RowResult]") -> Row:
         question = input_type(row.kind).model_validate(row.input)
         return Row(question, row.adapter, row.head, request.project, request.priority, deadline, done)
-
-    def _begin(self, row: Row) -> None:
-        if isinstance(row.question, LabelledMasksInput):
-            start_parts(row, row.question, self._start_when_loaded)
-        else:
-            self._start_when_loaded(row)
 
     def _start_when_loaded(self, row: Row) -> None:
         def start(loaded: "Future[LoadedFamily]") -> None:

@@ -15,12 +15,20 @@ from lorabel.space_contracts import Boxes
 from model_server.rows import Row, errors_as_result
 
 
-def start_parts(row: Row, question: LabelledMasksInput, start: Callable[[Row], None]) -> None:
-    """Ask the detector, then the segmenter; the row gets the answer of both, or the first error.
+def begin(row: Row, start: Callable[[Row], None]) -> None:
+    """Begin to compute a row; if a pipeline answers it, the row of its first family.
 
     Args:
-        start: begins to compute a row.
+        start: begins to compute a row that one family answers.
     """
+    if isinstance(row.question, LabelledMasksInput):
+        _ask_both(row, row.question, start)
+    else:
+        start(row)
+
+
+def _ask_both(row: Row, question: LabelledMasksInput, start: Callable[[Row], None]) -> None:
+    """Ask the detector, then the segmenter; the row gets the answer of both, or the first error."""
 
     def ask_segmenter(found: RowResult) -> None:
         boxes = Boxes.model_validate(found.output)

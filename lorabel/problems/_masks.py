@@ -32,13 +32,18 @@ def answer_tag(control: ControlTag) -> ControlTag | None:
 
 
 def frames_text(control: ControlTag, answer: ControlTag) -> bool:
-    """Whether what is drawn frames text: each region has a text, and no mask is brushed.
+    """Whether what is drawn frames text: each region has a text, and no mask is brushed or clicked.
 
     Args:
         answer: the control tag that masks would be regions of.
     """
     has_text = any(tag.tag == "TextArea" and tag.is_per_region for tag in control.siblings)
-    return has_text and answer.tag != "BrushLabels"
+    return has_text and answer.tag != "BrushLabels" and not are_clicked(control.siblings)
+
+
+def are_clicked(controls: Sequence[ControlTag]) -> bool:
+    """Whether one of the control tags asks for masks by clicks."""
+    return any(tag.tag == "KeyPointLabels" and tag.is_smart for tag in controls)
 
 
 def target_of(result: Sequence[Region], answer: ControlTag) -> MasksTarget:

@@ -24,6 +24,7 @@ from lorabel.labeling.image_regions import corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._masks import are_clicked
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 from lorabel.space_contracts import Corners, TextLine, TextLines, TextLinesInput, TextLinesTarget
@@ -174,6 +175,8 @@ class TextInPictures(Problem):
             return None
         if control.is_smart and any(tag.tag == "BrushLabels" for tag in control.siblings):
             raise UnservedError("what is drawn with it asks for masks of BrushLabels, not for text")
+        if control.tag == "PolygonLabels" and are_clicked(control.siblings):
+            raise UnservedError("what is clicked becomes masks of it, not frames of text")
         (image,) = control.objects
         refuse_several_pictures(image)
         if len(texts) > 1:
