@@ -86,6 +86,7 @@ def test_a_run_teaches_both_models_and_leaves_out_what_cannot_be_read(services: 
     annotate(store, tasks)
     run, version = train(store)
     candidate, live = (version.metrics[side]["mask"] for side in ("candidate", "live"))
+    print(candidate, live, version.metrics["loss"])
     assert candidate["map"] > live["map"] + 0.1, run.decision
     assert candidate["map_50"] > live["map_50"] and candidate["mean_iou"] > 0.6, run.decision
     assert version.base_models == {"mask": f"{DETECTOR} + {SEGMENTER}"}
