@@ -49,14 +49,13 @@ def are_clicked(controls: Sequence[ControlTag]) -> bool:
 def target_of(result: Sequence[Region], answer: ControlTag) -> MasksTarget:
     """Return the masks of an annotation; none if it has no region of the control tag.
 
-    Regions that cannot be read are left out, and `left_out` says why.
+    Regions that cannot be read, or are on a picture of another size than most, are left out; `left_out` says why.
 
     Raises:
-        MissingTargetError: no region can be read, or they are on pictures of several sizes.
+        MissingTargetError: no region can be read, or no size of the picture is that of most.
     """
     regions = [region for region in regions_of(result) if region.get("from_name") == answer.name]
-    masks: list[tuple[Runs, int]] = []
-    sizes: set[tuple[int, int]] = set()
+    by_size: dict[tuple[int, int], list[tuple[Runs, int]]] = {}
     left_out: list[str] = []
     for region in regions:
         try:
@@ -65,13 +64,17 @@ def target_of(result: Sequence[Region], answer: ControlTag) -> MasksTarget:
         except MissingTargetError as error:
             left_out.append(str(error))
         else:
-            masks += found
-            sizes.add(size)
-    if len(sizes) > 1:
-        raise MissingTargetError(f"the regions of {answer.name!r} are on pictures of {len(sizes)} sizes")
-    if regions and not masks:
+            by_size.setdefault(size, []).extend(found)
+    if regions and not by_size:
         raise MissingTargetError("; ".join(dict.fromkeys(left_out)))
-    width, height = sizes.pop() if sizes else (0, 0)
+    first, *others = sorted(by_size.items(), key=lambda item: -len(item[1])) or [((0, 0), [])]
+    (width, height), masks = first
+    if others and len(others[0][1]) == len(masks):
+        raise MissingTargetError(f"the regions of {answer.name!r} are on pictures of {len(by_size)} sizes")
+    left_out += [
+        f"a region of {answer.name!r} is on a picture of {size[0]} x {size[1]} pixels, most on {width} x {height}"
+        for size, _ in others
+    ]
     return MasksTarget(tuple(masks), width, height, tuple(left_out))
 
 

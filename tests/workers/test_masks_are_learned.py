@@ -37,8 +37,17 @@ BROKEN = {
 
 
 @pytest.fixture
-def services(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+def train_steps() -> int | None:
+    """None: as by default."""
+    return None
+
+
+@pytest.fixture
+def services(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, train_steps: int | None
+) -> Iterator[Services]:
     changed = {
+        "train_steps": train_steps or settings.train_steps,
         "models": {"detector": DETECTOR, "segmenter": SEGMENTER},
         "precision": "float32",
         "model_server_url": "http://127.0.0.1:9",
@@ -86,7 +95,6 @@ def test_a_run_teaches_both_models_and_leaves_out_what_cannot_be_read(services: 
     annotate(store, tasks)
     run, version = train(store)
     candidate, live = (version.metrics[side]["mask"] for side in ("candidate", "live"))
-    print(candidate, live, version.metrics["loss"])
     assert candidate["map"] > live["map"] + 0.1, run.decision
     assert candidate["map_50"] > live["map_50"] and candidate["mean_iou"] > 0.6, run.decision
     assert version.base_models == {"mask": f"{DETECTOR} + {SEGMENTER}"}
@@ -101,8 +109,8 @@ def test_a_run_teaches_both_models_and_leaves_out_what_cannot_be_read(services: 
     assert 2 not in version.trained_on
 
 
+@pytest.mark.parametrize("train_steps", [3])
 def test_clicks_and_masks_by_labels_are_each_learned_from_the_same_masks(services: Services, store: Store) -> None:
-    services.settings.__dict__["train_steps"] = 3
     projects.upsert(store, PROJECT, label_config=CLICKS)
     annotate(store, COURSE.tasks[:12])
     run, version = train(store)

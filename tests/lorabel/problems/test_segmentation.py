@@ -135,6 +135,17 @@ def test_what_cannot_be_read_is_left_out_with_a_reason_and_the_rest_is_learned(
     assert str(raised.value).startswith(reason)
 
 
+def test_regions_on_a_picture_of_another_size_than_most_are_left_out() -> None:
+    segmentation, other = problem(), brushed(np.ones((5, 5), bool), size=(5, 5))
+    target = segmentation.target([other, brushed(GOOD), brushed(mask(12, 2, 5, 5))], DATA)
+    assert (target.width, target.height, len(target.masks)) == (*SIZE, 2)
+    assert segmentation.left_out(target) == (
+        "a region of 'brush' is on a picture of 5 x 5 pixels, most on 20 x 10",
+    )
+    with pytest.raises(MissingTargetError, match="2 sizes"):
+        segmentation.target([other, brushed(GOOD)], DATA)
+
+
 def test_an_empty_picture_teaches_that_nothing_is_there() -> None:
     segmentation = problem()
     target = segmentation.target([], DATA)
