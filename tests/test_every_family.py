@@ -26,6 +26,7 @@ from model_server.adapters import AdapterBank
 from tests.contents import FOUR, made_of, read
 from tests.model_server.test_adapters import save_random_adapter
 from tests.samples import binding_of
+from workers.lora import only
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +153,15 @@ def test_the_loss_falls_on_four_examples(
         optimizer.zero_grad()
         mean_losses.append(float(losses.detach().mean()))
     assert mean_losses[-1] < 0.5 * mean_losses[0]
+
+
+@pytest.mark.parametrize("family_type", [family for family in family_types() if family.has_lora])
+def test_layers_keep_their_names_while_an_adapter_is_on_them(family_type: type[Family], source: str) -> None:
+    """A run asks a family for the first time while PEFT's layers stand around its own."""
+    family = load(family_type, source)
+    names = family.lora_layers()
+    get_peft_model(family.module, LoraConfig(r=4, target_modules=only(names[: len(names) // 2])))
+    assert family.lora_layers() == names
 
 
 @pytest.mark.parametrize("family_type", [family for family in family_types() if not family.has_lora])
