@@ -109,6 +109,15 @@ def test_a_run_teaches_both_models_and_leaves_out_what_cannot_be_read(services: 
     assert 2 not in version.trained_on
 
 
+@pytest.mark.long
+def test_masks_of_clicks_get_nearer_to_those_that_were_submitted(services: Services, store: Store) -> None:
+    projects.upsert(store, PROJECT, label_config=CLICKS)
+    annotate(store, COURSE.tasks[:40])
+    run, version = train(store)
+    candidate, live = (version.metrics[side]["click"]["mean_iou"] for side in ("candidate", "live"))
+    assert candidate > live, run.decision
+
+
 @pytest.mark.parametrize("train_steps", [3])
 def test_clicks_and_masks_by_labels_are_each_learned_from_the_same_masks(services: Services, store: Store) -> None:
     projects.upsert(store, PROJECT, label_config=CLICKS)
