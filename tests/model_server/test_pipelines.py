@@ -1,5 +1,6 @@
 """Masks by labels over the model server's HTTP API: rows of detector and segmenter, among those of others."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from lorabel.families.detector import Detector
 from lorabel.families.mask_pipeline import AND, MaskPipeline
 from lorabel.families.segmenter import Segmenter
 from lorabel.inference import request_body
-from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, RowResult
+from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
 from lorabel.labeling.bit_masks import mask_of
 from lorabel.mask_contracts import LabelledMasksInput, Masks, MasksInput, Point, Prompt
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput
 from model_server.app import create_app
+from model_server.engine import Engine
+from model_server.rows import Row
 from tests.e2e.courses import data_url
 from tests.e2e.courses.boxes import scenes
 from tests.questions import row
@@ -154,6 +157,43 @@ def test_a_picture_that_cannot_be_read_is_the_error_of_its_row_alone(app: Flask)
     failed, answered = predict(app, [row(question) for question in questions])
     assert failed.error is not None and failed.error.is_permanent
     assert Masks.model_validate(answered.output).masks
+
+
+def test_a_click_waits_for_no_more_than_the_step_of_a_bulk_run_that_is_being_computed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, click = app.extensions["engine"], (Prompt(label=0, points=(Point(x=0.4, y=0.5),)),)
+    predict(app, [row(about(LabelledMasksInput, 0, labels=LABELS))])  # loads both, and remembers the embedding
+    steps: list[tuple[bool, bool]] = []
+    is_clicked, is_computing = threading.Event(), threading.Event()
+    forward = Engine._forward
+
+    def noted(self: Engine, batch: list[Row]) -> Any:
+        """Note whether somebody had clicked when the step began, and whether it is the click's."""
+        steps.append((is_clicked.is_set(), batch[0].priority == Priority.INTERACTIVE))
+        is_computing.set()
+        return forward(self, batch)
+
+    monkeypatch.setattr(Engine, "_forward", noted)
+    pictures = [png(scene) for scene in scenes(24, seed=4)]
+    bulk = [
+        LabelledMasksInput(
+            contents=(Content(modality=Modality.IMAGE, media=MediaRef(url=data_url(picture, "image/png"))),),
+            labels=LABELS,
+        )
+        for picture in pictures
+    ]
+    request = PredictRequest(rows=[row(each) for each in bulk], timeout_s=60, project=1, priority=Priority.BULK)
+    waiting = engine.submit(request)
+    assert is_computing.wait(60)
+    clicked = PredictRequest(rows=[row(about(MasksInput, 0, prompts=click))], timeout_s=60, project=2)
+    (answer,) = engine.submit(clicked)
+    is_clicked.set()
+    assert Masks.model_validate(answer.result(60).output).masks
+    assert all(Masks.model_validate(each.result(60).output) for each in waiting)
+    (at,) = (number for number, (_, is_click) in enumerate(steps) if is_click)
+    assert not any(was_clicked for was_clicked, _ in steps[:at]), "no other step began after the click"
+    assert at < len(steps) - 1, "the bulk run was not over"
 
 
 def test_an_adapter_of_another_base_model_is_refused_for_each_part(app: Flask) -> None:
