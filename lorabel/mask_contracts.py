@@ -3,12 +3,12 @@
 Positions are fractions of the picture's width and height as people see it, that is, after its EXIF orientation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lorabel.contracts import Content, Contract, Input
+from lorabel.contracts import Content, Contract, Input, LabelTextsInput
 from lorabel.space_contracts import Corners
 
 Runs = tuple[Annotated[int, Field(ge=0)], ...]
@@ -61,13 +61,21 @@ class MasksInput(Input):
     prompts: tuple[Prompt, ...] = ()
 
 
+class LabelledMasksInput(LabelTextsInput):
+    """Asks for the masks of all things that the labels name. `contents` is one picture. Answer: `Masks`."""
+
+    kind: ClassVar[str] = "labelled_masks"
+    contents: tuple[Content, ...] = Field(min_length=1, max_length=1)
+
+
 class Mask(BaseModel):
     """The mask of a thing in a picture.
 
     Args:
         label: index of its label.
         runs: in a picture of the size that `Masks` names.
-        probability: the IoU with the right mask that the model expects, in [0, 1].
+        probability: in [0, 1]. Answer to `MasksInput`: the IoU with the right mask that the model expects. Answer
+            to `LabelledMasksInput`: the model's confidence that such a thing is there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,13 +85,15 @@ class Mask(BaseModel):
 
 
 class Masks(Contract):
-    """Answer to `MasksInput`.
+    """Answer to `MasksInput` and `LabelledMasksInput`.
 
     Args:
-        masks: one per prompt, in their order.
+        masks: one per prompt, in their order. Without prompts the likeliest first, also those that are too
+            unlikely to be shown.
         width: of the picture as people see it, in pixels.
         height: in pixels.
         tolerance_px: the farthest that the corners of a polygon may be from the outline of a mask, in pixels.
+        threshold: the smallest probability of a mask that is shown.
     """
 
     kind: ClassVar[str] = "found_masks"
@@ -91,18 +101,22 @@ class Masks(Contract):
     width: int
     height: int
     tolerance_px: float = 1.0
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)
 class MasksTarget:
-    """Target for `MasksInput`.
+    """Target for `MasksInput` and `LabelledMasksInput`.
 
     Args:
-        masks: the runs and the index of the label of each right mask; at least one.
-        width: of the picture that they were drawn on, in pixels.
+        masks: the runs and the index of the label of each right mask. For `MasksInput` at least one; for
+            `LabelledMasksInput` none if the picture shows nothing that the labels name.
+        width: of the picture that they were drawn on, in pixels; 0 if there is none.
         height: in pixels.
+        left_out: why parts of the annotation are missing here.
     """
 
     masks: tuple[tuple[Runs, int], ...]
     width: int
     height: int
+    left_out: tuple[str, ...] = field(default=(), compare=False)

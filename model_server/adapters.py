@@ -141,7 +141,10 @@ class AdapterBank:
                 self._slots.move_to_end(name)
                 return
         try:
-            adapter = self._read(self._adapter_folders.path(name))
+            folder = self._adapter_folders.path(name)
+            # The adapter of a pipeline of families has a folder for each of them.
+            part = folder / self._family.name
+            adapter = self._read(part if part.is_dir() else folder)
         except (OSError, ValueError, LookupError, SafetensorError) as error:
             raise UnreadableError(
                 f"the files of adapter {name} are broken ({type(error).__name__}: {error}); restore its folder in "

@@ -140,7 +140,7 @@ def _create_app(settings: Settings, engine: Engine, metrics_registry: CollectorR
         for adapter in preload_request.adapters:
             # A folder may be missing also where no loaded family would look for it.
             adapter_folders.path(adapter)
-            engine.preload(adapter, preload_request.family)
+            engine.family_pool.preload(adapter, preload_request.family)
         return jsonify(status="ok")
 
     @app.get("/v1/models")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lorabel.contracts import Contract, MediaRef, media_of
-from lorabel.errors import ModelServerBusyError, RequestTooLargeError, UnreadableError
+from lorabel.errors import ModelServerBusyError, RequestTooLargeError
 from lorabel.families.base import DigestOf
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
@@ -28,6 +28,7 @@ from model_server.family_pool import FamilyPool, LoadedFamily, input_type
 from model_server.files import File, Files
 from model_server.heads import Heads
 from model_server.metrics import Metrics
+from model_server.pipelines import begin
 from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, errors_as_result, failure_of
 
@@ -117,29 +118,8 @@ class Engine:
             done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
             with errors_as_result(done, row.kind):
-                self._start_when_loaded(self._row(row, request, deadline, done))
+                begin(self._row(row, request, deadline, done), self._start_when_loaded)
         return futures
-
-    def preload(self, adapter: str, family: str | None = None) -> None:
-        """Load an adapter for its family, if that is loaded.
-
-        Args:
-            adapter: `p<project>.v<n>/<control tag>`.
-            family: name of the adapter's family; None stands for each loaded family that the adapter fits.
-
-        Raises:
-            NotFoundError: there is no such adapter folder.
-            UnreadableError: the adapter does not fit the family, or none of the loaded ones.
-        """
-        errors: list[UnreadableError] = []
-        loaded_families = [each for each in self.family_pool.loaded if family in (None, each.family.name)]
-        for loaded_family in loaded_families:
-            try:
-                loaded_family.adapter_bank.load(adapter)
-            except UnreadableError as error:
-                errors.append(error)
-        if errors and len(errors) == len(loaded_families):
-            raise errors[0]
 
     def close(self) -> None:
         """End the threads. Rows that wait are not answered."""

@@ -11,7 +11,7 @@ from lorabel.contracts import Input
 from lorabel.errors import UnreadableError
 from lorabel.families.base import Family
 from lorabel.families.cache import FeatureCache
-from lorabel.families.loading import family_for, family_types
+from lorabel.families.loading import family_for, family_types, part_names
 from model_server.adapters import AdapterBank
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,29 @@ class FamilyPool:
             future = self._futures[name] = Future()
         threading.Thread(target=self._run, args=(family_type, future), name=f"load-{name}", daemon=True).start()
         return future
+
+    def preload(self, adapter: str, family: str | None = None) -> None:
+        """Load an adapter for its family, if that is loaded.
+
+        Args:
+            adapter: `p<project>.v<n>/<control tag>`.
+            family: name of the adapter's family, for a pipeline each of its parts; None stands for each loaded
+                family that the adapter fits.
+
+        Raises:
+            NotFoundError: there is no such adapter folder.
+            UnreadableError: the adapter does not fit the family, or none of the loaded ones.
+        """
+        errors: list[UnreadableError] = []
+        names = None if family is None else part_names(family)
+        loaded_families = [each for each in self.loaded if names is None or each.family.name in names]
+        for loaded_family in loaded_families:
+            try:
+                loaded_family.adapter_bank.load(adapter)
+            except UnreadableError as error:
+                errors.append(error)
+        if errors and (family is not None or len(errors) == len(loaded_families)):
+            raise errors[0]
 
     def _may_retry(self, name: str) -> bool:
         """Whether the family failed to load, long enough ago."""

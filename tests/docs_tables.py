@@ -19,7 +19,7 @@ import lorabel.problems
 from backend.openapi import OPERATIONS
 from lorabel.commands.cli import app
 from lorabel.discovery import discover
-from lorabel.families.loading import family_types
+from lorabel.families.loading import base_model_types
 from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 from tests import problems_page
@@ -57,7 +57,7 @@ def variables() -> dict[str, str]:
     described = {}
     for name, field in Settings.model_fields.items():
         names = {
-            "models": [f"MODEL_{family.name.upper()}" for family in family_types()],
+            "models": [f"MODEL_{family.name.upper()}" for family in base_model_types()],
             "templates": [f"TEMPLATE_{problem.name.upper()}" for problem in _problem_types()],
         }.get(name, [name.upper()])
         example = r"`\w+_<\w+>`, e\.g\. `\w+`: "

@@ -12,6 +12,7 @@ from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind
 from tests import label_studio_templates
 from tests.label_studio_templates import Template
+from tests.samples import binding_of
 
 PROBLEMS = discover(package, Problem)  # type: ignore[type-abstract]
 
@@ -124,14 +125,14 @@ def _row(case: Case) -> tuple[str, str, str]:
 
 
 def _section(problem: type[Problem]) -> Iterator[str]:
-    families = sorted({_family(sample) for sample in problem.SAMPLES})
+    families = sorted({_family(problem, sample) for sample in problem.SAMPLES})
     yield f"### {problem.name}\n"
     yield f"{_first_paragraph(inspect.getmodule(problem).__doc__ or '')}\n"
     yield table(
         ("", ""),
         [
-            ("control and object tags", ", ".join(sorted({_tags(sample) for sample in problem.SAMPLES}))),
-            ("family", ", ".join(f"`{name}`" for name in families)),
+            ("control and object tags", ", ".join(sorted({_tags(problem, sample) for sample in problem.SAMPLES}))),
+            ("family", ", ".join(families)),
             ("before training", problem.zero_shot),
             ("learned from annotations", problem.learns),
             ("primary metric", f"`{_primary(problem)}`"),
@@ -140,14 +141,13 @@ def _section(problem: type[Problem]) -> Iterator[str]:
     yield f"```xml\n{problem.SAMPLES[0].label_config}\n```\n"
 
 
-def _family(sample: Sample) -> str:
-    (binding,) = bind(sample.label_config).bindings
-    return family_for(binding.model_input(sample.data)).name
+def _family(problem: type[Problem], sample: Sample) -> str:
+    family = family_for(binding_of(problem, sample).model_input(sample.data))
+    return ", then ".join(f"`{part.name}`" for part in family.part_types or (family,))
 
 
-def _tags(sample: Sample) -> str:
-    bound = bind(sample.label_config)
-    (binding,) = bound.bindings
+def _tags(problem: type[Problem], sample: Sample) -> str:
+    bound, binding = bind(sample.label_config), binding_of(problem, sample)
     control = next(control for control in bound.config.controls if control.name == binding.from_name)
     return f"{_group(binding, bound.config)} on {' + '.join(f'`{tag}`' for tag in _shown(control))}"
 
@@ -164,7 +164,7 @@ def _shown(control: ControlTag) -> list[str]:
 
 def _primary(problem: type[Problem]) -> str:
     sample = problem.SAMPLES[0]
-    (binding,) = bind(sample.label_config).bindings
+    binding = binding_of(problem, sample)
     target = binding.target(sample.result, sample.data)
     return binding.metrics([target], [binding.perfect_output(target)]).primary
 

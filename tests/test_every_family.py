@@ -21,36 +21,36 @@ from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.loading import family_for, family_types
 from lorabel.media.fetching import digest
 from lorabel.problems.base import Problem, Sample
-from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.contents import FOUR, made_of, read
 from tests.model_server.test_adapters import save_random_adapter
+from tests.samples import binding_of
+from workers.lora import only
 
 pytestmark = pytest.mark.slow
 
 
-def _is_served(family: type[Family], sample: Sample) -> bool:
-    (binding,) = bind(sample.label_config).bindings
+def _is_served(family: type[Family], problem: type[Problem], sample: Sample) -> bool:
     try:
-        return family_for(binding.model_input(sample.data)) is family
+        return family_for(binding_of(problem, sample).model_input(sample.data)) is family
     except SettingsError:
         return False
 
 
 SERVED = [
-    pytest.param(family, problem.SAMPLES[0], id=f"{family.name}-{problem.name}")
+    pytest.param(family, problem, problem.SAMPLES[0], id=f"{family.name}-{problem.name}")
     for family in family_types()
     for problem in discover(problems, Problem)  # type: ignore[type-abstract]
-    if _is_served(family, problem.SAMPLES[0])
+    if _is_served(family, problem, problem.SAMPLES[0])
 ]
 TRAINED = [param for param in SERVED if param.values[0].has_lora]
 SERVED_SAMPLES = [
-    pytest.param(family, sample, id=f"{family.name}-{problem.name}{index}")
+    pytest.param(family, problem, sample, id=f"{family.name}-{problem.name}{index}")
     for family in family_types()
     for problem in discover(problems, Problem)  # type: ignore[type-abstract]
     for index, sample in enumerate(problem.SAMPLES)
-    if _is_served(family, sample)
+    if _is_served(family, problem, sample)
 ]
 
 
@@ -64,21 +64,21 @@ def load(family_type: type[Family], source: str) -> Family:
     return family_type.load(source, torch.device("cpu"), torch.float32, Settings())
 
 
-def question_of(sample: Sample) -> Input:
+def question_of(problem: type[Problem], sample: Sample) -> Input:
     """What is asked for the sample's result: with the smart tool's context, if it has one."""
-    (binding,) = bind(sample.label_config).bindings
+    binding = binding_of(problem, sample)
     question = binding.model_input(sample.data)
     prompted = None if sample.context is None else binding.prompted(question, sample.context)
     return question if prompted is None else prompted
 
 
-def four_inputs(family: Family, sample: Sample) -> list[Any]:
-    return [family.prepare(made_of(question_of(sample), number), read) for number in range(FOUR)]
+def four_inputs(family: Family, problem: type[Problem], sample: Sample) -> list[Any]:
+    return [family.prepare(made_of(question_of(problem, sample), number), read) for number in range(FOUR)]
 
 
-def four_targets(family: Family, sample: Sample) -> list[Any]:
+def four_targets(problem: type[Problem], sample: Sample) -> list[Any]:
     """In turn the target of the sample's result, and that of its opposite."""
-    (binding,) = bind(sample.label_config).bindings
+    binding = binding_of(problem, sample)
     target, opposite = (binding.target(result, sample.data) for result in (sample.result, sample.opposite))
     return [target, opposite, target, opposite]
 
@@ -100,9 +100,9 @@ def test_every_family_answers_the_questions_of_some_problem() -> None:
     assert {family_type.name for family_type in family_types()} == {param.values[0].name for param in SERVED}
 
 
-@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
+@pytest.mark.parametrize(("family_type", "problem", "sample"), TRAINED)
 def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
-    family_type: type[Family], sample: Sample, source: str, tmp_path: Path
+    family_type: type[Family], problem: type[Problem], sample: Sample, source: str, tmp_path: Path
 ) -> None:
     adapter_folders = AdapterFolders(tmp_path / "adapters")
     first, second = (
@@ -112,7 +112,7 @@ def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     family = load(family_type, source)
     bank = AdapterBank(family, adapter_folders, 10**9)
     adapters = [first, None, second, first]
-    inputs = four_inputs(family, sample)
+    inputs = four_inputs(family, problem, sample)
     mixed_outputs = family.predict(inputs, adapters, bank, FeatureCache({}))
     for row, adapter, mixed in zip(inputs, adapters, mixed_outputs, strict=True):
         (alone,) = family.predict([row], [adapter], bank, FeatureCache({}))
@@ -122,11 +122,11 @@ def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
     assert any(a != b for a, b in zip(first_outputs, second_outputs, strict=True)), "an adapter changes the output"
 
 
-@pytest.mark.parametrize(("family_type", "sample"), SERVED_SAMPLES)
+@pytest.mark.parametrize(("family_type", "problem", "sample"), SERVED_SAMPLES)
 def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the_others(
-    family_type: type[Family], sample: Sample, source: str
+    family_type: type[Family], problem: type[Problem], sample: Sample, source: str
 ) -> None:
-    (binding,) = bind(sample.label_config).bindings
+    binding = binding_of(problem, sample)
     family = load(family_type, source)
     bank = AdapterBank(family, AdapterFolders(Path(source)), 10**9)
     question = family.prepare(made_of(binding.model_input(sample.data), 0), read)
@@ -136,10 +136,12 @@ def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the
     assert is_silent is binding.is_silent_until_taught
 
 
-@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
-def test_the_loss_falls_on_four_examples(family_type: type[Family], sample: Sample, source: str) -> None:
+@pytest.mark.parametrize(("family_type", "problem", "sample"), TRAINED)
+def test_the_loss_falls_on_four_examples(
+    family_type: type[Family], problem: type[Problem], sample: Sample, source: str
+) -> None:
     family = load(family_type, source)
-    inputs, targets = four_inputs(family, sample), four_targets(family, sample)
+    inputs, targets = four_inputs(family, problem, sample), four_targets(problem, sample)
     model = get_peft_model(family.module, LoraConfig(r=4, target_modules=family.lora_layers()))
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
     mean_losses = []
@@ -153,16 +155,29 @@ def test_the_loss_falls_on_four_examples(family_type: type[Family], sample: Samp
     assert mean_losses[-1] < 0.5 * mean_losses[0]
 
 
+@pytest.mark.parametrize("family_type", [family for family in family_types() if family.has_lora])
+def test_layers_keep_their_names_while_an_adapter_is_on_them(family_type: type[Family], source: str) -> None:
+    """A run asks a family for the first time while PEFT's layers stand around its own."""
+    family = load(family_type, source)
+    names = family.lora_layers()
+    get_peft_model(family.module, LoraConfig(r=4, target_modules=only(names[: len(names) // 2])))
+    assert family.lora_layers() == names
+
+
 @pytest.mark.parametrize("family_type", [family for family in family_types() if not family.has_lora])
 def test_a_family_without_lora_has_no_layers_for_it(family_type: type[Family], source: str) -> None:
     family = load(family_type, source)
     assert family.lora_layers() == [] == AdapterBank(family, AdapterFolders(Path("none")), 10**9).names
 
 
-@pytest.mark.parametrize(("family_type", "sample"), [param for param in SERVED if not param.values[0].has_lora])
-def test_a_batch_equals_its_rows_one_by_one(family_type: type[Family], sample: Sample, source: str) -> None:
+@pytest.mark.parametrize(
+    ("family_type", "problem", "sample"), [param for param in SERVED if not param.values[0].has_lora]
+)
+def test_a_batch_equals_its_rows_one_by_one(
+    family_type: type[Family], problem: type[Problem], sample: Sample, source: str
+) -> None:
     family = load(family_type, source)
-    inputs = four_inputs(family, sample)
+    inputs = four_inputs(family, problem, sample)
     outputs = family.predict(inputs, [None] * FOUR, NoBatchAdapters(), FeatureCache({}))
     for row, output in zip(inputs, outputs, strict=True):
         (alone,) = family.predict([row], [None], NoBatchAdapters(), FeatureCache({}))
@@ -185,12 +200,12 @@ def test_an_encoder_embeds_every_modality_that_it_reads_and_recalls_the_vector(
         assert family.answer(recalled, None, NoBatchAdapters(), cache) == outputs[1]
 
 
-@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
+@pytest.mark.parametrize(("family_type", "problem", "sample"), TRAINED)
 def test_augmentation_is_the_same_for_the_same_seed(
-    family_type: type[Family], sample: Sample, source: str
+    family_type: type[Family], problem: type[Problem], sample: Sample, source: str
 ) -> None:
     family = load(family_type, source)
-    inputs, targets = four_inputs(family, sample), four_targets(family, sample)
+    inputs, targets = four_inputs(family, problem, sample), four_targets(problem, sample)
     with torch.no_grad():
         first_losses, second_losses = (
             family.loss(*family.augment(inputs, targets, torch.Generator().manual_seed(3))) for _ in range(2)
@@ -199,13 +214,17 @@ def test_augmentation_is_the_same_for_the_same_seed(
 
 
 @pytest.mark.parametrize("generator", [None, torch.Generator()], ids=["tested", "augmented"])
-@pytest.mark.parametrize(("family_type", "sample"), SERVED)
+@pytest.mark.parametrize(("family_type", "problem", "sample"), SERVED)
 def test_precomputed_inputs_give_the_same_answers(
-    family_type: type[Family], sample: Sample, source: str, generator: torch.Generator | None
+    family_type: type[Family],
+    problem: type[Problem],
+    sample: Sample,
+    source: str,
+    generator: torch.Generator | None,
 ) -> None:
     family = load(family_type, source)
-    inputs = four_inputs(family, sample)
-    precomputed = family.precompute(inputs, family.trained_layers(question_of(sample)), generator)
+    inputs = four_inputs(family, problem, sample)
+    precomputed = family.precompute(inputs, family.trained_layers(question_of(problem, sample)), generator)
     expected_outputs, outputs = (
         family.predict(batch, [None] * FOUR, NoBatchAdapters(), FeatureCache({}))
         for batch in (inputs, precomputed)
@@ -214,15 +233,15 @@ def test_precomputed_inputs_give_the_same_answers(
         torch.testing.assert_close(numbers([output]), numbers([expected]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family_type", "sample"), TRAINED)
+@pytest.mark.parametrize(("family_type", "problem", "sample"), TRAINED)
 def test_an_adapter_on_the_layers_that_a_question_trains_changes_the_answer(
-    family_type: type[Family], sample: Sample, source: str, tmp_path: Path
+    family_type: type[Family], problem: type[Problem], sample: Sample, source: str, tmp_path: Path
 ) -> None:
     adapter_folders = AdapterFolders(tmp_path / "adapters")
-    trained_layers = load(family_type, source).trained_layers(question_of(sample))
+    trained_layers = load(family_type, source).trained_layers(question_of(problem, sample))
     adapter = save_random_adapter(load(family_type, source), adapter_folders, "p1.v1", 4, trained_layers)
     family = load(family_type, source)
     assert set(trained_layers) <= set(family.lora_layers())
-    bank, inputs = AdapterBank(family, adapter_folders, 10**9), four_inputs(family, sample)
+    bank, inputs = AdapterBank(family, adapter_folders, 10**9), four_inputs(family, problem, sample)
     before, after = (family.predict(inputs, [name] * FOUR, bank, FeatureCache({})) for name in (None, adapter))
     assert all(base != adapted for base, adapted in zip(before, after, strict=True))

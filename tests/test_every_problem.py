@@ -13,6 +13,7 @@ from lorabel.discovery import discover
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind
+from tests.samples import binding_of
 
 PROBLEMS = discover(problems, Problem)  # type: ignore[type-abstract]
 SAMPLES = [
@@ -20,11 +21,6 @@ SAMPLES = [
     for problem in PROBLEMS
     for index, sample in enumerate(problem.SAMPLES)
 ]
-
-
-def bind_sample(sample: Sample) -> Problem:
-    (binding,) = bind(sample.label_config).bindings
-    return binding
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
@@ -35,8 +31,10 @@ def test_a_problem_has_the_name_of_its_file_samples_and_sentences_for_the_docs(p
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
-def test_a_sample_is_served_by_its_own_problem_only(problem: type[Problem], sample: Sample) -> None:
-    assert type(bind_sample(sample)) is problem
+def test_a_sample_is_served_by_its_own_problem_and_every_control_tag_by_some(
+    problem: type[Problem], sample: Sample
+) -> None:
+    assert binding_of(problem, sample)
     assert bind(sample.label_config).unclaimed == ()
 
 
@@ -44,7 +42,7 @@ def test_a_sample_is_served_by_its_own_problem_only(problem: type[Problem], samp
 def test_a_sample_becomes_an_input_of_the_declared_type_that_survives_serialization(
     problem: type[Problem], sample: Sample
 ) -> None:
-    question = bind_sample(sample).model_input(sample.data)
+    question = binding_of(problem, sample).model_input(sample.data)
     assert type(question) is problem.input_type
     assert problem.input_type.model_validate(question.model_dump()) == question
 
@@ -53,7 +51,7 @@ def test_a_sample_becomes_an_input_of_the_declared_type_that_survives_serializat
 def test_the_perfect_output_for_a_target_gives_the_regions_that_it_came_from(
     problem: type[Problem], sample: Sample
 ) -> None:
-    binding = bind_sample(sample)
+    binding = binding_of(problem, sample)
     perfect = binding.perfect_output(binding.target(sample.result, sample.data))
     assert type(perfect) is problem.output_type
     assert binding.prediction(perfect, sample.data).regions == sample.result
@@ -62,20 +60,20 @@ def test_the_perfect_output_for_a_target_gives_the_regions_that_it_came_from(
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
 def test_the_opposite_result_has_another_target(problem: type[Problem], sample: Sample) -> None:
-    binding = bind_sample(sample)
+    binding = binding_of(problem, sample)
     assert binding.target(sample.opposite, sample.data) != binding.target(sample.result, sample.data)
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
 def test_a_single_target_is_its_own_aggregate(problem: type[Problem], sample: Sample) -> None:
-    binding = bind_sample(sample)
+    binding = binding_of(problem, sample)
     target = binding.target(sample.result, sample.data)
     assert binding.aggregate([target]) == target
 
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
 def test_a_perfect_output_is_most_certain_of_what_is_true(problem: type[Problem], sample: Sample) -> None:
-    binding = bind_sample(sample)
+    binding = binding_of(problem, sample)
     target = binding.target(sample.result, sample.data)
     perfect = binding.perfect_output(target)
     cases = binding.cases(perfect, target)
@@ -89,7 +87,7 @@ def test_every_region_passes_the_sdks_validation_and_has_an_id_only_in_a_group(
     problem: type[Problem], sample: Sample
 ) -> None:
     """The editor makes one region of those of a group, and several of other regions with one id."""
-    binding = bind_sample(sample)
+    binding = binding_of(problem, sample)
     config = bind(sample.label_config).config
     perfect = binding.perfect_output(binding.target(sample.result, sample.data))
     tags_by_id: dict[str, list[str]] = {}
@@ -103,7 +101,7 @@ def test_every_region_passes_the_sdks_validation_and_has_an_id_only_in_a_group(
 
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
 def test_a_perfect_output_has_the_best_value_of_the_primary_metric(problem: type[Problem], sample: Sample) -> None:
-    binding = bind_sample(sample)
+    binding = binding_of(problem, sample)
     target = binding.target(sample.result, sample.data)
     metrics = binding.metrics([target], [binding.perfect_output(target)])
     assert metrics.values[metrics.primary] == binding.perfect_metric
@@ -126,7 +124,7 @@ def with_odd_parts(value: Any) -> Iterator[Any]:
 @pytest.mark.parametrize(("problem", "sample"), SAMPLES)
 def test_a_result_with_an_odd_part_has_a_target_or_a_reason(problem: type[Problem], sample: Sample) -> None:
     """Label Studio stores and imports results without checking them."""
-    binding = bind_sample(sample)
+    binding = binding_of(problem, sample)
     for odd_result in with_odd_parts(sample.result):
         try:
             binding.target(odd_result, sample.data)

@@ -1,17 +1,23 @@
 """What a run makes of one control tag's annotations."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from lorabel.contracts import MediaRef
+from lorabel.families.base import Family
 from lorabel.feature_contracts import Features
 from workers import lora
 from workers.acceptance import Judgement
 from workers.calibration import Calibration
 from workers.examples import TrainingExample
+
+# The files of PEFT's format.
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Attempt:
         left: annotations that a limit has left for a later run.
         decision: why nothing was trained, as a sentence; empty if there is nothing to say.
         judgement: of what was learned, also where there is no candidate.
+        left_out: annotation id -> which parts of the annotation nothing was learned from, and why.
     """
 
     candidate: Candidate | None
@@ -58,6 +65,7 @@ class Attempt:
     left: frozenset[int] = frozenset()
     decision: str = ""
     judgement: Judgement | None = None
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,27 @@ class TrainingContext:
     needs_new: bool = False
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    """In PEFT's own format. `save_embedding_layers` is off because it would ask a hub about the base model."""
+def save_adapter(model: PeftModel, family: Family, folder: Path) -> None:
+    """Write the adapter in PEFT's own format; of a pipeline also that of each part, into a folder of its name.
+
+    Training goes on from the whole; each part is what the model server loads, and fits the part's base model.
+    """
+    # `save_embedding_layers` is off because it would ask a hub about the base model.
     model.save_pretrained(folder, selected_adapters=[lora.CANDIDATE], save_embedding_layers=False)
+    for part in family.parts:
+        _save_part(part, folder)
+
+
+def _save_part(part: Family, folder: Path) -> None:
+    prefix = f"{lora.PREFIX}{part.name}."
+    weights = {
+        lora.PREFIX + key.removeprefix(prefix): tensor
+        for key, tensor in load_file(folder / WEIGHTS).items()
+        if key.startswith(prefix)
+    }
+    config = json.loads((folder / CONFIG).read_text())
+    config["base_model_name_or_path"] = part.source
+    config["target_modules"] = lora.only(lora.adapted_layers(weights))
+    (folder / part.name).mkdir()
+    save_file(weights, folder / part.name / WEIGHTS)
+    (folder / part.name / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))

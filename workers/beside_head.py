@@ -114,7 +114,7 @@ def make_candidate_beside_head(
     features: list[Features] = []
 
     def keep(model: PeftModel) -> None:
-        save_adapter(model, folder)
+        save_adapter(model, family, folder)
         features.extend(evaluate.features(family, examples.prepared, settings.max_batch))
 
     loss = procedure.train(examples.prepared, start, keep)

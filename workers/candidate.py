@@ -58,7 +58,7 @@ def make_candidate(
             live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
         loss = launch.fine_tune(settings, family, model, train, recipe, on_step)
         outputs = evaluate.predict(family, [*held_out, *learned], batch)
-        save_adapter(model, folder)
+        save_adapter(model, family, folder)
     # `learned` is empty where there are splits, so the outputs are in the order of the tested examples.
     tested_examples = [*held_out, *cross_validated, *learned]
     all_outputs = [*outputs, *_cross_validate(services, family, splits, context, recipe)]

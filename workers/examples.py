@@ -4,9 +4,9 @@ import hashlib
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lorabel.contracts import Input
@@ -41,6 +41,7 @@ class TrainingExample:
         target: of the type that the problem defines.
         label_class: what examples are balanced by.
         is_new: whether no run has learned from one of the annotations yet.
+        left_out: annotation id -> why parts of the annotation are not in the target.
     """
 
     annotation_ids: tuple[int, ...]
@@ -49,6 +50,7 @@ class TrainingExample:
     target: Any
     label_class: Hashable
     is_new: bool
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ class TrainingPlan:
         train: all new examples, then the replayed ones.
         held_out: the examples that no run ever trains on.
         skipped: annotation id -> why the annotation cannot be used.
+        left_out: annotation id -> why parts of the annotation cannot be used; the rest is.
     """
 
     train: list[TrainingExample]
     held_out: list[TrainingExample]
     skipped: dict[int, str]
+    left_out: dict[int, str]
 
 
 def is_held_out(task_id: int, percent: int) -> bool:
@@ -99,12 +103,13 @@ def make_plan(
     skipped.
     """
     examples, skipped = make_examples(problem, config, annotations, settings, renames)
+    left_out = {id_: reason for example in examples for id_, reason in example.left_out.items()}
     held_out = [example for example in examples if is_held_out(example.task_id, settings.held_out_percent)]
     others = [example for example in examples if not is_held_out(example.task_id, settings.held_out_percent)]
     new = [example for example in others if example.is_new]
     old = [example for example in others if not example.is_new]
     replayed = sample_balanced(old, lambda example: example.label_class, settings.replay_annotations, seed)
-    return TrainingPlan(new + replayed, held_out, skipped)
+    return TrainingPlan(new + replayed, held_out, skipped, left_out)
 
 
 def make_examples(
@@ -229,7 +234,7 @@ def _example_of_task(
     if not usable:
         return None, skipped
     try:
-        example = _training_example(problem, usable, list(targets.values()), _newest(all_data), settings)
+        example = _training_example(problem, usable, targets, _newest(all_data), settings)
     except Exception as error:  # noqa: BLE001 - nobody has checked what a task's data holds
         reason = _reason(error, targets)
         return None, skipped | dict.fromkeys(targets, reason)
@@ -264,9 +269,9 @@ def _target(
 
 
 def _training_example(
-    problem: Problem, annotations: list[Annotation], targets: list[Any], data: TaskData, settings: Settings
+    problem: Problem, annotations: list[Annotation], targets: Mapping[int, Any], data: TaskData, settings: Settings
 ) -> TrainingExample:
-    target = problem.aggregate(targets)
+    target = problem.aggregate(list(targets.values()))
     newest = annotations[-1]
     assert newest.task_id is not None
     return TrainingExample(
@@ -276,6 +281,11 @@ def _training_example(
         target,
         problem.class_of(target),
         any(annotation.run_id is None for annotation in annotations),
+        {
+            annotation_id: storable("; ".join(reasons))[:LONGEST_REASON]
+            for annotation_id, target in targets.items()
+            if (reasons := problem.left_out(target))
+        },
     )
 
 

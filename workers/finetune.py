@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -106,9 +107,10 @@ def _train(services: Services, run: TrainingRun) -> None:
             )
             plan = replace(plan, skipped={**plan.skipped, **selection.skipped})
             has_head = problem.from_name in heads
-            attempts[problem.from_name] = _train_problem(
+            attempt = _train_problem(
                 services, run, project, problem, plan, recipe, Path(scratch), has_head=has_head
             )
+            attempts[problem.from_name] = replace(attempt, left_out=plan.left_out)
         _conclude(services, run, project, selection.new, attempts, Path(scratch))
 
 
@@ -283,11 +285,14 @@ def _summary(
         still_new: how many of the new annotations that the run has read are new after it.
         due_at: from how many annotations on the next run is due; None if the run was not refused.
     """
-    skipped = {
-        tag: {str(annotation_id): reason for annotation_id, reason in attempt.skipped.items()}
-        for tag, attempt in attempts.items()
-    }
-    outcome = {"skipped": skipped, training_runs.STILL_NEW: still_new}
+    skipped, left_out = (
+        {
+            tag: {str(annotation_id): reason for annotation_id, reason in reasons_of(attempt).items()}
+            for tag, attempt in attempts.items()
+        }
+        for reasons_of in (attrgetter("skipped"), attrgetter("left_out"))
+    )
+    outcome = {"skipped": skipped, "left_out": left_out, training_runs.STILL_NEW: still_new}
     next_run = ""
     if due_at is not None:
         outcome[training_runs.DUE_AT] = due_at

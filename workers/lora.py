@@ -155,7 +155,7 @@ def adapted(family: Family, question: Input, live: Path | None, recipe: Recipe) 
     torch.manual_seed(recipe.seed)
     weights = {} if live is None else load_peft_weights(live, device="cpu")
     trained_layers = family.content_layers(question) if recipe.is_for_head else family.trained_layers(question)
-    layers = {*trained_layers, *_adapted_layers(weights)}
+    layers = {*trained_layers, *adapted_layers(weights)}
     rank = recipe.rank if live is None else PeftConfig.from_pretrained(live).r
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=only(layers))
     try:
@@ -346,5 +346,6 @@ def _rate(step: int, recipe: Recipe, elapsed_s: float) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS) * (1 - done)
 
 
-def _adapted_layers(weights: Iterable[str]) -> set[str]:
+def adapted_layers(weights: Iterable[str]) -> set[str]:
+    """The layers that an adapter is on, by the names of its weights."""
     return {key.removeprefix(PREFIX).removesuffix(A_WEIGHT) for key in weights if key.endswith(A_WEIGHT)}

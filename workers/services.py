@@ -90,6 +90,9 @@ class Services:
 
         from lorabel.families.loading import load_family
 
+        if family_type not in self._families and family_type.part_types:
+            parts = [self.family(part) for part in family_type.part_types]
+            self._families[family_type] = family_type.of(parts)
         if family_type not in self._families:
             family = load_family(family_type, self.settings.for_training, dtype=torch.float32)
             if family.device.type == "cpu":

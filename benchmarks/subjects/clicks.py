@@ -18,7 +18,7 @@ from benchmarks import servers
 from benchmarks.drawn_tasks import project_key
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, percentile, row_of
-from lorabel.demo import SEGMENTER_FOLDER
+from lorabel.demo import DETECTOR_FOLDER, SEGMENTER_FOLDER
 from lorabel.demo.mask_scenes import MaskScene, mask_scenes
 from lorabel.labeling.bit_masks import inner_point
 
@@ -36,7 +36,11 @@ GOAL = Goal("<=", 150.0)
 def measure(plan: Plan) -> list[Row]:
     count = QUICK_PICTURES if plan.is_quick else PICTURES
     scenes = list(islice(mask_scenes(SEED, SIDE_PX), 2 * count + 1))
-    variables = {"MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}", "FAMILIES": "segmenter"}
+    variables = {
+        "MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}",
+        "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
+        "FAMILIES": "segmenter,detector",
+    }
     times: dict[str, list[float]] = {}
     with (
         servers.lorabel(plan, variables) as lorabel,

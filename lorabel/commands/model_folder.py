@@ -73,9 +73,9 @@ def check_model_folders(settings: Settings) -> None:
 
 def _family(name: str) -> "type[Family]":
     # Imported here because it imports torch.
-    from lorabel.families.loading import family_types
+    from lorabel.families.loading import base_model_types
 
-    families = {family.name: family for family in family_types()}
+    families = {family.name: family for family in base_model_types()}
     if name not in families:
         raise SettingsError(f"{name!r} is no model family; known: {', '.join(sorted(families))}")
     return families[name]

@@ -39,6 +39,9 @@ def _of_training(run: TrainingRun) -> Iterator[Reason]:
     for tag, reasons in (run.metrics or {}).get("skipped", {}).items():
         for annotation_id, reason in reasons.items():
             yield Reason(at, f"annotation {annotation_id}", f"not learned from, {tag}: {reason}")
+    for tag, reasons in (run.metrics or {}).get("left_out", {}).items():
+        for annotation_id, reason in reasons.items():
+            yield Reason(at, f"annotation {annotation_id}", f"learned from in part, {tag}: {reason}")
 
 
 def _of_bulk_run(run: BulkRun) -> Iterator[Reason]:

@@ -247,8 +247,8 @@ class TrainingRun(Table):
         loss: training loss of the last step.
         seconds_left: estimate of the time until the run ends; None when it has ended.
         config: the training recipe, and under `compared` what the comparison with Label Studio found.
-        metrics: the metrics of the version that the run made. `skipped` has by from_name and annotation id why an
-            annotation was not used; `still_new` is how many new ones it read that are still new.
+        metrics: those of the version that the run made. By from_name and annotation id, `skipped` has why one was
+            not used, `left_out` why parts were not; `still_new` is how many of the new ones it read still are.
         annotation_ids: the annotations that the version was trained on.
         version_number: number of the version that the run made; None if it made none.
         decision: what became of that version and why, in words.

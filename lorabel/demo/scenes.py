@@ -33,6 +33,7 @@ RADII = (0.1, 0.22)
 HOLE = 0.3
 """Radius of a hole, as a share of the thing's radius."""
 SUPERSAMPLING = 2
+FULL = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +85,28 @@ class Scene:
         ground = Image.fromarray(np.repeat(rows, height, axis=0).round().astype(np.uint8))
         image = ground.copy()
         for thing in self.things:
-            mask = Image.new("L", image.size)
-            pen = ImageDraw.Draw(mask)
-            pen.polygon([(x * width, y * height) for x, y in thing.outline], fill=255)
-            if thing.hole is not None:
-                x, y, radius_x, radius_y = thing.hole
-                box = (
-                    (x - radius_x) * width,
-                    (y - radius_y) * height,
-                    (x + radius_x) * width,
-                    (y + radius_y) * height,
-                )
-                pen.ellipse(box, fill=0)
-            image.paste(thing.shade, mask=mask)
+            image.paste(thing.shade, mask=_fine_mask(thing, image.size))
         return image.reduce(SUPERSAMPLING)
+
+    def mask(self, thing: Thing) -> NDArray[np.bool_]:
+        """(height, width): the pixels of a thing of the scene, without its hole. Things do not overlap."""
+        width, height = self.size
+        fine = _fine_mask(thing, (width * SUPERSAMPLING, height * SUPERSAMPLING))
+        mask: NDArray[np.bool_] = np.asarray(fine.reduce(SUPERSAMPLING)) >= FULL / 2
+        return mask
+
+
+def _fine_mask(thing: Thing, size: tuple[int, int]) -> Image.Image:
+    """The pixels of a thing in a picture of a size in pixels: FULL inside, else 0."""
+    width, height = size
+    mask = Image.new("L", size)
+    pen = ImageDraw.Draw(mask)
+    pen.polygon([(x * width, y * height) for x, y in thing.outline], fill=FULL)
+    if thing.hole is not None:
+        x, y, radius_x, radius_y = thing.hole
+        box = ((x - radius_x) * width, (y - radius_y) * height, (x + radius_x) * width, (y + radius_y) * height)
+        pen.ellipse(box, fill=0)
+    return mask
 
 
 def random_scenes(

@@ -1,11 +1,16 @@
-"""Which of two sets of boxes are the same things: by intersection over union (IoU)."""
+"""Which of two sets of boxes, or of masks, are the same things: by intersection over union (IoU)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorabel.space_contracts import Corners
+
+Place = TypeVar("Place")
+Overlaps = Callable[[Sequence[Place], Sequence[Place]], NDArray[np.float64]]
+"""Returns the IoU of each place of the first set with each of the second."""
 
 
 def iou_matrix(first: Sequence[Corners], second: Sequence[Corners]) -> NDArray[np.float64]:
@@ -31,38 +36,44 @@ def iou_matrix(first: Sequence[Corners], second: Sequence[Corners]) -> NDArray[n
 def match_boxes(
     first: Sequence[Corners], second: Sequence[Corners], minimum: float = 0.5
 ) -> list[tuple[int, int]]:
-    """Pair the boxes of two sets so that the sum of the pairs' IoU is largest.
+    """Pair the boxes of two sets so that the sum of the pairs' IoU is largest; see `match_places`."""
+    return match_places(iou_matrix(first, second), minimum)
+
+
+def match_places(overlaps: NDArray[np.float64], minimum: float = 0.5) -> list[tuple[int, int]]:
+    """Pair the places of two sets so that the sum of the pairs' IoU is largest.
 
     Args:
+        overlaps: (first, second).
         minimum: pairs with a smaller IoU are not made.
 
     Returns:
-        (index in first, index in second) of each pair; each box is in one pair at most.
+        (index in first, index in second) of each pair; each place is in one pair at most.
     """
     from scipy.optimize import linear_sum_assignment
 
-    overlaps = iou_matrix(first, second)
     rows, columns = linear_sum_assignment(np.where(overlaps >= minimum, -overlaps, 0.0))
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if overlaps[i, j] >= minimum]
 
 
-def agreed_places(drawn: Sequence[Sequence[Corners]]) -> list[dict[int, int]]:
-    """Return the places at which more than half of the annotators drew a box; the newest decides on exactly half.
+def agreed_places(drawn: Sequence[Sequence[Place]], overlaps: Overlaps[Place]) -> list[dict[int, int]]:
+    """Return the places at which more than half of the annotators drew; the newest decides on exactly half.
 
-    A box belongs to the place of the first box, from the newest annotator on, that it matches (`match_boxes`).
+    A box or a mask belongs to the place of the first, from the newest annotator on, that it matches
+    (`match_places`).
 
     Args:
-        drawn: the boxes of each annotator, the newest last.
+        drawn: what each annotator drew, the newest last.
 
     Returns:
-        For each place the annotators and their boxes, as indices, the newest first.
+        For each place the annotators and what they drew there, as indices, the newest first.
     """
     places: list[dict[int, int]] = []
     for annotator in reversed(range(len(drawn))):
-        seeds = [drawn[first][box] for first, box in (next(iter(place.items())) for place in places)]
-        pairs = dict(match_boxes(drawn[annotator], seeds))
-        for box, place in pairs.items():
-            places[place][annotator] = box
-        places += [{annotator: box} for box in range(len(drawn[annotator])) if box not in pairs]
+        seeds = [drawn[first][index] for first, index in (next(iter(place.items())) for place in places)]
+        pairs = dict(match_places(overlaps(drawn[annotator], seeds)))
+        for index, place in pairs.items():
+            places[place][annotator] = index
+        places += [{annotator: index} for index in range(len(drawn[annotator])) if index not in pairs]
     newest = len(drawn) - 1
     return [place for place in places if 2 * len(place) + (newest in place) > len(drawn)]

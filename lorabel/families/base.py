@@ -60,6 +60,8 @@ class Family(ABC):
         default_source: the base model if the settings name none.
         has_lora: whether adapters can be trained. False if `module` has no layers, since the family does not
             compute with torch; then only heads learn.
+        part_types: the families that answer one after the other in place of a base model of its own; empty for
+            most.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
         device: where `module` is.
@@ -71,6 +73,7 @@ class Family(ABC):
     modalities: ClassVar[frozenset[Modality]]
     default_source: ClassVar[str]
     has_lora: ClassVar[bool] = True
+    part_types: ClassVar[tuple[type["Family"], ...]] = ()
 
     source: str
     module: nn.Module
@@ -104,9 +107,23 @@ class Family(ABC):
         return source.removeprefix("hf-hub:")
 
     @classmethod
+    def of(cls, parts: Sequence["Family"]) -> Self:
+        """Return the family of `part_types` that are loaded already.
+
+        Args:
+            parts: one for each of `part_types`, in their order.
+        """
+        raise NotImplementedError(f"{cls.name} has a base model of its own")
+
+    @classmethod
     @abstractmethod
     def tiny(cls, folder: Path) -> str:
         """Write a tiny model with random weights for tests. Returns its source for `load`."""
+
+    @property
+    def parts(self) -> tuple["Family", ...]:
+        """The loaded families of `part_types`. The layers of each are in `module` under the part's name."""
+        return ()
 
     @abstractmethod
     def prepare(self, question: Any, fetch: Fetch) -> Any:

@@ -53,13 +53,24 @@ def family_for(question: Input) -> type[Family]:
     return chosen_families[0]
 
 
+def base_model_types() -> tuple[type[Family], ...]:
+    """Return every family that has a base model of its own, which a setting MODEL_<FAMILY> names."""
+    return tuple(family for family in family_types() if not family.part_types)
+
+
+def part_names(family_name: str) -> tuple[str, ...]:
+    """Return the names of the families that compute for a family: its own, or those of the parts of a pipeline."""
+    parts = {family.name: family.part_types for family in family_types()}.get(family_name, ())
+    return tuple(part.name for part in parts) or (family_name,)
+
+
 def families_named(settings: Settings) -> list[type[Family]]:
     """Return the families that the setting FAMILIES names, in its order.
 
     Raises:
         SettingsError: a name is not the name of a family.
     """
-    families = {family.name: family for family in family_types()}
+    families = {family.name: family for family in base_model_types()}
     for name in settings.family_names:
         if name not in families:
             raise SettingsError(
@@ -70,6 +81,8 @@ def families_named(settings: Settings) -> list[type[Family]]:
 
 def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | None = None) -> Family:
     """Load the base model that the setting MODEL_<FAMILY> names, or the default of the family.
+
+    A pipeline of families is loaded part by part.
 
     Args:
         settings: also choose the device.
@@ -84,6 +97,8 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
         # which the demo model has: https://github.com/pytorch/pytorch/issues/196678
         torch.backends.cuda.enable_cudnn_sdp(False)
     dtype = dtype or choose_precision(settings, device)
+    if family.part_types:
+        return family.of([load_family(part, settings, dtype) for part in family.part_types])
     source = settings.models.get(family.name, family.default_source)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
     with reported_load(f"{family.name} from {source}"):

@@ -12,8 +12,17 @@ from lorabel.contracts import Modality
 
 
 def linear_layers(module: nn.Module) -> list[str]:
-    """Return the names of all linear layers of a module: an adapter may be on each of them."""
-    return [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    """Return the names of all linear layers of a module: an adapter may be on each of them.
+
+    A layer that PEFT has wrapped has the same name as before; the layers of its adapters are not listed.
+    """
+    names: list[str] = []
+    for name, layer in module.named_modules():
+        is_wrapped = isinstance(getattr(layer, "base_layer", None), nn.Linear)
+        is_inside = bool(names) and name.startswith(f"{names[-1]}.")
+        if not is_inside and (is_wrapped or isinstance(layer, nn.Linear)):
+            names.append(name)
+    return names
 
 
 def trains_all_towers(lora_towers: str) -> bool:

@@ -25,7 +25,8 @@ class Sample:
     """An example of a problem, which the tests of all problems and families use.
 
     Args:
-        label_config: a label config with one control tag.
+        label_config: a label config with one control tag, or with a group of them. Other problems may serve other
+            control tags of it.
         data: a task's `data`.
         result: an annotation's result for this task.
         opposite: another valid result for the same task, with another target.
@@ -204,6 +205,10 @@ class Problem(ABC):
             targets: one per annotator, the newest last; at least one.
         """
         return targets[-1]
+
+    def left_out(self, target: Any) -> Sequence[str]:
+        """Return why parts of the annotation are missing in its target; empty if none are."""
+        return ()
 
     def class_of(self, target: Any) -> Hashable:
         """Return the class of a target, by which training is balanced; None if there are no classes.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
-from lorabel.evaluation.box_matching import agreed_places
+from lorabel.evaluation.box_matching import agreed_places, iou_matrix
 from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.evaluation.box_metrics import right_boxes
 from lorabel.evaluation.metrics import Metrics
@@ -22,6 +22,7 @@ from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
+from lorabel.problems._masks import answer_tag
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
@@ -108,7 +109,7 @@ class LabelledBoxes(Problem):
         bare = next((tag for name in BARE_SHAPES for tag in control.siblings if tag.tag == name), None)
         if control.tag == "Labels" and bare is not None:
             drawn_by, shape = bare.name, BARE_SHAPES[bare.tag]
-        elif control.tag in LABELLED_SHAPES:
+        elif control.tag in LABELLED_SHAPES and not _asks_for_masks(control):
             drawn_by, shape = control.name, LABELLED_SHAPES[control.tag]
         else:
             return None
@@ -192,7 +193,7 @@ class LabelledBoxes(Problem):
         """
         if len(targets) == 1:
             return targets[0]
-        places = agreed_places([[corners for corners, _ in target.boxes] for target in targets])
+        places = agreed_places([[corners for corners, _ in target.boxes] for target in targets], iou_matrix)
         kept = {_agreed([targets[annotator].boxes[box] for annotator, box in place.items()]) for place in places}
         size = next((target.size for target in reversed(targets) if target.size), None)
         return BoxTarget(tuple(sorted(kept)), size)
@@ -260,6 +261,12 @@ class LabelledBoxes(Problem):
                 f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"
             )
         return [index for index in indices if index is not None]
+
+
+def _asks_for_masks(control: ControlTag) -> bool:
+    """Whether it is a smart tool whose boxes become masks of another kind of control tag."""
+    answer = answer_tag(control)
+    return answer is not None and answer.tag not in LABELLED_SHAPES
 
 
 def _tempered(probability: float, temperature: float) -> float:

@@ -1,7 +1,8 @@
 """Clicks and boxes drawn with a smart `<KeyPointLabels>` or `<RectangleLabels>` over an `<Image>` become masks.
 
 The mask is answered as a region of the label config's `<BrushLabels>` or `<PolygonLabels>`, else of its
-`<RectangleLabels>`, with the label of the click. Without a click nothing is predicted. For example:
+`<RectangleLabels>`, with the label of the click. Without a click `segmentation` or `boxes` predicts regions of
+that control tag. For example:
 
     <View>
       <Image name="image" value="$image"/>
@@ -10,9 +11,8 @@ The mask is answered as a region of the label config's `<BrushLabels>` or `<Poly
     </View>
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
@@ -20,20 +20,14 @@ from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.mask_metrics import masks as mask_metrics
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling import bit_masks
-from lorabel.labeling.image_regions import corners_of, image_region, picture_region, size_of
+from lorabel.labeling.image_regions import corners_of, picture_region
 from lorabel.labeling.label_config import ControlTag, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.mask_contracts import MOST_POINTS, Mask, Masks, MasksInput, MasksTarget, Point, Prompt, Runs
-from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._answers import list_in, shown
+from lorabel.problems._masks import PROMPT_TAGS, answer_tag, mask_region, target_of, value_of
 from lorabel.problems._pictures import picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
-
-# Control tags that can be a smart tool here -> the key of the labels in the values of their regions.
-PROMPT_TAGS: Mapping[str, str] = MappingProxyType(
-    {"KeyPointLabels": "keypointlabels", "RectangleLabels": "rectanglelabels"}
-)
-# Control tags whose regions can be a mask, the most exact first.
-ANSWER_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
 
 # Of a picture of 10 x 10 pixels.
 SQUARE, CORNER = (22, *(5, 5) * 4, 5, 33), (0, 3, 7, 3, 7, 3, 77)
@@ -89,34 +83,25 @@ class InteractiveSegmentation(Problem):
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
         """Bind the first smart tool on a picture that has a control tag for masks too; see `Problem.match`."""
-        if control.tag not in PROMPT_TAGS or [tag.tag for tag in control.objects] != ["Image"]:
+        answer = answer_tag(control)
+        if answer is None:
             return None
-        tags = [control, *control.siblings]
-        answers = [tag for kind in ANSWER_TAGS for tag in tags if tag.tag == kind]
-        if (
-            not answers
-            or not control.is_smart
-            or answers[0].name == control.name
-            or _frames_text(control, answers)
-        ):
-            return None
-        answer, (picture,) = answers[0], control.objects
+        (picture,) = control.objects
         if not answer.labels:
             raise UnservedError(f"{answer.name!r}, which its masks would be regions of, has no labels")
         refuse_several_pictures(picture)
         is_box = answer.tag == "RectangleLabels"
         prompts = [
             tag
-            for tag in tags
+            for tag in (control, *control.siblings)
             if tag.tag in PROMPT_TAGS and tag.is_smart and (not is_box or tag.tag != answer.tag)
         ]
         return cls(control.name, picture.name, tuple(prompts), answer, picture)
 
     @property
     def claims(self) -> tuple[str, ...]:
-        """The smart tools, and the control tag of masks; boxes are not claimed, since another problem has them."""
-        names = [tag.name for tag in self.prompt_tags if tag.name != self.from_name]
-        return (self.from_name, *names, *(() if self.answer.tag == "RectangleLabels" else (self.answer.name,)))
+        """The smart tools. The control tag of their masks is another problem's, which predicts without a click."""
+        return (self.from_name, *(tag.name for tag in self.prompt_tags if tag.name != self.from_name))
 
     @property
     def is_silent_until_taught(self) -> bool:
@@ -164,23 +149,17 @@ class InteractiveSegmentation(Problem):
 
         It is 1 if nobody has clicked: then nothing can be wrong.
         """
-        regions = [region for mask in output.masks if (region := self._region(mask, output)) is not None]
+        drawn = [mask_region(mask, output, self.answer, self.to_name) for mask in output.masks]
+        regions = [region for region in drawn if region is not None]
         probabilities = [mask.probability for mask in output.masks]
         return Prediction(regions, sum(probabilities) / len(probabilities) if probabilities else 1.0)
 
     def target(self, result: list[Region], data: TaskData) -> MasksTarget:
         """Return the masks of the annotation."""
-        found = [region for region in regions_of(result) if region.get("from_name") == self.answer.name]
-        if not found:
+        target = target_of(result, self.answer)
+        if not target.masks:
             raise MissingTargetError(f"{self.answer.name!r} has no region")
-        sizes = {_size(region) for region in found}
-        if len(sizes) != 1:
-            raise MissingTargetError(f"the regions of {self.answer.name!r} are on pictures of {len(sizes)} sizes")
-        ((width, height),) = sizes
-        masks = [(self._runs(region, width, height), self._answer_label(region)) for region in found]
-        if not any(len(runs) > 1 for runs, _ in masks):
-            raise MissingTargetError(f"the masks of {self.answer.name!r} are empty")
-        return MasksTarget(tuple((runs, label) for runs, label in masks if len(runs) > 1), width, height)
+        return target
 
     def perfect_output(self, target: MasksTarget) -> Masks:
         """Return the right masks, each with probability 1."""
@@ -195,83 +174,22 @@ class InteractiveSegmentation(Problem):
         """Return the labels that occur in the picture."""
         return tuple(sorted({label for _, label in target.masks}))
 
+    def left_out(self, target: MasksTarget) -> Sequence[str]:
+        """Return why regions of the annotation are not learned."""
+        return target.left_out
+
     def _prompt_label(self, region: Region, key: str) -> int:
-        names = list_in(_value(region), key, region["from_name"])
+        names = list_in(value_of(region), key, region["from_name"])
         index = find_label(self.answer.labels, names[0]) if names and isinstance(names[0], str) else None
         if index is None:
             raise MissingTargetError(f"{self.answer.name!r} has none of the labels {shown(names)}")
         return index
 
-    def _answer_label(self, region: Region) -> int:
-        names = list_in(_value(region), self.answer.tag.lower(), self.answer.name)
-        index = find_label(self.answer.labels, names[0]) if names and isinstance(names[0], str) else None
-        if index is None:
-            raise MissingTargetError(
-                f"{self.answer.name!r} was answered {shown(names)}, which the label config no longer has"
-            )
-        return index
-
-    def _region(self, mask: Mask, output: Masks) -> Region | None:
-        """The mask as a region of the answering control tag; None if the mask is empty."""
-        if len(mask.runs) < 2:
-            return None
-        size, kind = (output.width, output.height), self.answer.tag.lower()
-        labels: dict[str, Any] = {kind: [self.answer.labels[mask.label].value]}
-        pixels = bit_masks.mask_of(mask.runs, *size)
-        if self.answer.tag == "BrushLabels":
-            value = {"format": "rle", "rle": bit_masks.encode(mask.runs), **labels}
-            return picture_region(self.answer.name, self.to_name, kind, size, value)
-        if self.answer.tag == "PolygonLabels":
-            points = bit_masks.outline(pixels, output.tolerance_px)
-            percent = [[100 * x / output.width, 100 * y / output.height] for x, y in points]
-            value = {"points": percent, "closed": True, **labels}
-            return picture_region(self.answer.name, self.to_name, kind, size, value)
-        corners = bit_masks.box_of(pixels)
-        return image_region(self.answer.name, self.to_name, kind, corners, size, labels)
-
-    def _runs(self, region: Region, width: int, height: int) -> Runs:
-        """The mask of an annotation's region."""
-        value = _value(region)
-        if self.answer.tag == "BrushLabels":
-            return bit_masks.runs_of(bit_masks.decode(value.get("rle"), width, height))
-        if self.answer.tag == "PolygonLabels":
-            corners_of(region)  # refuses what has no area
-            points = [(x * width / 100, y * height / 100) for x, y in value["points"]]
-            return bit_masks.runs_of(bit_masks.fill_polygon(points, width, height))
-        left, top, right, bottom = corners_of(region)
-        corners = [(left * width, top * height), (right * width, top * height)]
-        corners += [(right * width, bottom * height), (left * width, bottom * height)]
-        return bit_masks.runs_of(bit_masks.fill_polygon(corners, width, height))
-
-
-def _frames_text(control: ControlTag, answers: Sequence[ControlTag]) -> bool:
-    """Whether the tool draws boxes around text: each region has a text, and no mask is brushed."""
-    has_text = any(tag.tag == "TextArea" and tag.is_per_region for tag in control.siblings)
-    return control.tag == "RectangleLabels" and has_text and answers[0].tag != "BrushLabels"
-
-
-def _value(region: Region) -> dict[str, Any]:
-    value = region.get("value")
-    if not isinstance(value, dict):
-        raise MissingTargetError(f"the value of a region is {shown(value)}, expected an object")
-    return value
-
 
 def _point(region: Region) -> Point:
-    value = _value(region)
+    value = value_of(region)
     x, y = value.get("x"), value.get("y")
     for number in (x, y):
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 100:
             raise MissingTargetError(f"a point is at {shown((x, y))}, expected percent of the picture")
     return Point(x=x / 100, y=y / 100, is_positive=region.get("is_positive", True) is not False)  # type: ignore[operator]
-
-
-def _size(region: Region) -> tuple[int, int]:
-    if (size := size_of(region)) is None:
-        sides = region.get("original_width"), region.get("original_height")
-        raise MissingTargetError(f"the picture's size is {shown(sides)}, expected whole numbers of pixels")
-    if size[0] * size[1] > bit_masks.MOST_PIXELS:
-        raise MissingTargetError(
-            f"the picture has {size[0]} x {size[1]} pixels, more than {bit_masks.MOST_PIXELS}"
-        )
-    return size

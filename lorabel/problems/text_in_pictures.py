@@ -17,13 +17,14 @@ from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnservedError
-from lorabel.evaluation.box_matching import agreed_places
+from lorabel.evaluation.box_matching import agreed_places, iou_matrix
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
 from lorabel.labeling.image_regions import corners_of, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._masks import are_clicked
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 from lorabel.space_contracts import Corners, TextLine, TextLines, TextLinesInput, TextLinesTarget
@@ -174,6 +175,8 @@ class TextInPictures(Problem):
             return None
         if control.is_smart and any(tag.tag == "BrushLabels" for tag in control.siblings):
             raise UnservedError("what is drawn with it asks for masks of BrushLabels, not for text")
+        if control.tag == "PolygonLabels" and are_clicked(control.siblings):
+            raise UnservedError("what is clicked becomes masks of it, not frames of text")
         (image,) = control.objects
         refuse_several_pictures(image)
         if len(texts) > 1:
@@ -297,7 +300,7 @@ class TextInPictures(Problem):
         A line of one annotator and a line of another are the same if their IoU is at least 0.5. Its place is that
         of the newest; text and label are what most of them say, and of equally many the newest.
         """
-        places = agreed_places([[corners for corners, _, _ in target.lines] for target in targets])
+        places = agreed_places([[corners for corners, _, _ in target.lines] for target in targets], iou_matrix)
         votes = [[targets[annotator].lines[line] for annotator, line in place.items()] for place in places]
         agreed = [
             (lines[0][0], _most([line[1] for line in lines]), _most([line[2] for line in lines]))

@@ -42,7 +42,7 @@ from lorabel.inference.messages import (
     RowError,
     RowResult,
 )
-from lorabel.mask_contracts import Mask, Masks, MasksInput
+from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
 from tests.serving import serving
@@ -53,6 +53,7 @@ SILENT = {
     RatingInput.kind: Estimate(),
     RankingInput.kind: ItemScores(),
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
+    LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
 }
 # What is found in every picture.
 BOXES = Boxes(boxes=(Box(corners=(0.25, 0.25, 0.5, 0.75), label=0, probability=0.9),), width=400, height=200)

@@ -38,7 +38,7 @@ def ask(client: FlaskClient, context: Any, label_config: str = BRUSH, name: str 
 
 
 def prompts(model_server: FakeModelServer) -> tuple[Prompt, ...]:
-    [row] = model_server.rows
+    [row] = (row for row in model_server.rows if row.kind == MasksInput.kind)
     return MasksInput.model_validate(row.input).prompts
 
 

@@ -27,14 +27,15 @@ pytestmark = pytest.mark.e2e
 
 SEED, SIDE_PX = 2026, 320
 WAIT_S = 60
+# The detector knows nothing of this name, so nothing is predicted without a click.
 LABEL_CONFIG = """<View>
   <Image name="image" value="$image"/>
-  <BrushLabels name="mask" toName="image"><Label value="Thing" background="#e0218a"/></BrushLabels>
+  <BrushLabels name="mask" toName="image"><Label value="Part 17" background="#e0218a"/></BrushLabels>
   <KeyPointLabels name="click" toName="image" smart="true">
-    <Label value="Thing" background="#1b7f3b" showInline="true"/>
+    <Label value="Part 17" background="#1b7f3b" showInline="true"/>
   </KeyPointLabels>
   <RectangleLabels name="box" toName="image" smart="true">
-    <Label value="Thing" background="#0d47a1"/>
+    <Label value="Part 17" background="#0d47a1"/>
   </RectangleLabels>
 </View>"""
 ANNOTATION = "const annotation = window.Htx.annotationStore.selected; "
@@ -173,7 +174,7 @@ def test_clicks_become_masks_and_are_submitted(
     annotation = submitted(client, project_id)
     assert [region["type"] for region in annotation["result"]] == ["brushlabels"] * 2, "no click is left"
     for region, suggested in zip(annotation["result"], (second, other), strict=True):
-        assert region["value"]["brushlabels"] == ["Thing"]
+        assert region["value"]["brushlabels"] == ["Part 17"]
         assert (region["from_name"], region["original_width"]) == ("mask", SIDE_PX)
         assert np.array_equal(
             decode(region["value"]["rle"], SIDE_PX, SIDE_PX), decode(suggested, SIDE_PX, SIDE_PX)

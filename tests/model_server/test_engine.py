@@ -157,15 +157,17 @@ def test_an_unknown_kind_and_an_adapter_that_does_not_fit_are_errors_of_their_ro
     family.open.set()
     results = answers(engine, [row(1, kind="smell"), row(2, adapter="p1.v9/label"), row(3)])
     assert lengths(results) == [None, None, 3]
-    unknown = "no family answers inputs of kind 'smell'; known kinds: boxes, embed, features, labels, "
+    unknown = (
+        "no family answers inputs of kind 'smell'; known kinds: boxes, embed, features, labelled_masks, labels, "
+    )
     assert unknown in str(results[0].error)
     assert "does not fit" in str(results[1].error)
 
 
 def test_preload_of_an_adapter_that_fits_no_family_is_an_error(engine: Engine, tmp_path: Path) -> None:
-    engine.preload("p1.v1/label")
+    engine.family_pool.preload("p1.v1/label")
     with pytest.raises(UnreadableError, match="does not fit"):
-        engine.preload("p1.v9/label")
+        engine.family_pool.preload("p1.v9/label")
 
 
 def test_interactive_rows_come_before_bulk_rows_and_these_before_lookahead_rows(
@@ -269,5 +271,5 @@ def test_cancelled_rows_make_room_for_later_rows_of_their_project(family: FakeFa
 
 def test_preload_asks_only_the_named_family_and_does_nothing_if_that_is_not_loaded(engine: Engine) -> None:
     with pytest.raises(UnreadableError, match="does not fit"):
-        engine.preload("p1.v9/label", "dual_encoder")
-    engine.preload("p1.v9/label", "text_encoder")
+        engine.family_pool.preload("p1.v9/label", "dual_encoder")
+    engine.family_pool.preload("p1.v9/label", "text_encoder")

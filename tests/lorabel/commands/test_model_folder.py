@@ -9,7 +9,7 @@ import torch
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.loading import family_types
+from lorabel.families.loading import base_model_types
 from lorabel.families.text_encoder import TextEncoder
 from lorabel.settings import Settings
 from tests.lorabel.commands.conftest import RunLorabel
@@ -61,7 +61,7 @@ def weights(family: type[Family], source: str) -> dict[str, torch.Tensor]:
     "family",
     [
         pytest.param(family, id=family.name, marks=[] if family in USUAL else [pytest.mark.long])
-        for family in family_types()
+        for family in base_model_types()
         if not family.is_local(family.default_source)
     ],
 )

@@ -202,7 +202,10 @@ def test_compare_refuses_what_is_no_version(lorabel: RunLorabel, names: tuple[st
 def reasons(store: Store) -> list[tuple[str, str]]:
     """Rows with reasons of projects 1 and 2; what of them is about project 1, the newest first."""
     times = [CREATED_AT + timedelta(minutes=minute) for minute in range(6)]
-    skipped = {"skipped": {"label": {"17": "its picture is [broken]"}}}
+    skipped = {
+        "skipped": {"label": {"17": "its picture is [broken]"}},
+        "left_out": {"mask": {"18": "a polygon with 2 points has no area"}},
+    }
     with store.write() as session:
         session.delete(session.get_one(TrainingRun, 7))
         run = TrainingRun(id=8, project_id=1, state=RunState.FINISHED, reason="20 new", decision=DECISION)
@@ -231,6 +234,7 @@ def reasons(store: Store) -> list[tuple[str, str]]:
         ("task 5", "failed in bulk run 3: 404"),
         ("training run 8", f"finished, begun for: 20 new; {DECISION}"),
         ("annotation 17", "not learned from, label: its picture is [broken]"),
+        ("annotation 18", "learned from in part, mask: a polygon with 2 points has no area"),
     ]
 
 

@@ -11,7 +11,7 @@ from lorabel.settings import Settings
 class Loaded:
     """A family that says where it was loaded to."""
 
-    name, default_source = "loaded", "nowhere"
+    name, default_source, part_types = "loaded", "nowhere", ()
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Any:

@@ -10,7 +10,7 @@ from huggingface_hub import constants, is_offline_mode
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
-from lorabel.families.loading import family_types, load_family
+from lorabel.families.loading import base_model_types, load_family
 from lorabel.settings import Settings
 from tests.lorabel.commands.test_model_folder import put_into_cache, use_hub
 from tests.serving import serving
@@ -49,7 +49,7 @@ def settings_with(family: type[Family], source: str) -> Settings:
 
 @pytest.mark.parametrize(
     "family",
-    [family for family in family_types() if not family.is_local(family.default_source)],
+    [family for family in base_model_types() if not family.is_local(family.default_source)],
     ids=lambda family: family.name,
 )
 def test_a_hub_that_cannot_be_reached_is_tried_once_and_named_with_what_to_do(

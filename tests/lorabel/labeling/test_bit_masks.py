@@ -11,6 +11,8 @@ from lorabel.errors import MissingTargetError
 from lorabel.evaluation.mask_metrics import boundary_f
 from lorabel.labeling.bit_masks import (
     BitMask,
+    box_of,
+    box_of_runs,
     decode,
     encode,
     fill_polygon,
@@ -127,3 +129,13 @@ def test_a_small_mask_in_a_large_picture_takes_little_memory_to_measure() -> Non
     # Of the first of the points that are 11 pixels from the edge.
     assert place == ((910 + 0.5) / 4000, (710 + 0.5) / 3000) and figure == 1
     assert peak < 2 * picture.nbytes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_box_of_runs_is_that_of_the_mask(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((6, 9), bool)
+    top, left = rng.integers(0, 6), rng.integers(0, 9)
+    mask[top : top + rng.integers(1, 6), left : left + rng.integers(1, 9)] = rng.random() < 0.8
+    mask[rng.integers(6), rng.integers(9)] = True
+    assert box_of_runs(runs_of(mask), 9, 6) == pytest.approx(box_of(mask))

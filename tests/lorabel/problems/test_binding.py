@@ -28,12 +28,23 @@ SMART_RECTANGLES, CLICK = tag("RectangleLabels", "box", "true"), tag("KeyPointLa
         # A shape has a text: lines of text are read, unless its smart tool asks for a brush.
         ((SMART_RECTANGLES, TEXT), {"text_in_pictures": ("box", "text")}),
         ((SMART_RECTANGLES, POLYGONS, TEXT), {"text_in_pictures": ("box", "text")}),
-        ((SMART_RECTANGLES, BRUSH, TEXT), {"interactive_segmentation": ("box", "brush")}),
+        (
+            (SMART_RECTANGLES, BRUSH, TEXT),
+            {"interactive_segmentation": ("box",), "segmentation": ("brush",)},
+        ),
         (
             (CLICK, BRUSH, RECTANGLES, TEXT),
-            {"interactive_segmentation": ("click", "brush"), "text_in_pictures": ("box", "text")},
+            {
+                "interactive_segmentation": ("click",),
+                "segmentation": ("brush",),
+                "text_in_pictures": ("box", "text"),
+            },
         ),
-        ((CLICK, SMART_RECTANGLES, POLYGONS, TEXT), {"interactive_segmentation": ("click", "box", "polygon")}),
+        (
+            (CLICK, SMART_RECTANGLES, POLYGONS, TEXT),
+            {"interactive_segmentation": ("click", "box"), "segmentation": ("polygon",)},
+        ),
+        ((POLYGONS, TEXT), {"text_in_pictures": ("polygon", "text")}),
         # A line is predicted once, with one shape and one text.
         ((RECTANGLES, POLYGONS, TEXT), {"text_in_pictures": ("box", "text")}),
         ((BOX, RECTANGLES, TEXT), {"text_in_pictures": ("shape", "text"), "boxes": ("box",)}),

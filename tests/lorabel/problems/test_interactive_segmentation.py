@@ -32,19 +32,20 @@ def binding(*tags: str) -> InteractiveSegmentation:
 
 
 @pytest.mark.parametrize(
-    ("tags", "claims"),
+    ("tags", "claims", "answer"),
     [
-        ((BRUSH, CLICK), ("click", "brush")),
-        ((CLICK, SMART_BOX, BRUSH), ("click", "box", "brush")),
-        ((SMART_BOX, CLICK, BRUSH, POLYGON), ("box", "click", "brush")),
-        ((POLYGON, SMART_BOX), ("box", "polygon")),
-        ((CLICK, SMART_BOX), ("click",)),
+        ((BRUSH, CLICK), ("click",), "brush"),
+        ((CLICK, SMART_BOX, BRUSH), ("click", "box"), "brush"),
+        ((SMART_BOX, CLICK, BRUSH, POLYGON), ("box", "click"), "brush"),
+        ((POLYGON, SMART_BOX), ("box",), "polygon"),
+        ((CLICK, SMART_BOX), ("click",), "box"),
     ],
 )
-def test_the_smart_tools_and_the_most_exact_control_tag_for_masks_are_claimed(
-    tags: tuple[str, ...], claims: tuple[str, ...]
+def test_the_smart_tools_are_claimed_and_answer_with_the_most_exact_control_tag_for_masks(
+    tags: tuple[str, ...], claims: tuple[str, ...], answer: str
 ) -> None:
     assert binding(*tags).claims == claims
+    assert binding(*tags).answer.name == answer
 
 
 @pytest.mark.parametrize("tags", [(BRUSH,), (CLICK,), (SMART_BOX,), (CLICK.replace(' smart="true"', ""), BRUSH)])
