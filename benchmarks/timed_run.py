@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from lorabel.database import training_runs
+from lorabel.families.loading import families_named
 from workers.finetune import finetune
 from workers.services import Services
 
@@ -19,7 +20,8 @@ def main(project_id: int) -> None:
     """`memory_mb` is the highest memory of the process during the run (RSS), base model and libraries included."""
     services = Services.current()
     services.store.migrate()
-    services.warm_up()
+    for family_type in families_named(services.settings):
+        services.family(family_type)  # loaded by the first run, and kept
     began = time.perf_counter()
     training_runs.request_due(services.store, services.settings)
     due_ms = (time.perf_counter() - began) * 1000
