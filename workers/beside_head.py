@@ -214,7 +214,7 @@ class _Procedure:
             classes: of each example.
         """
         matrix = np.stack([example.features.mean(0) for example in to_fit(examples.prepared, examples.features)])
-        folds = make_folds(near_duplicates(matrix), classes, examples.tested)
+        folds = make_folds(near_duplicates(matrix, classes), classes, examples.tested)
         targets = [examples.prepared[index].target for fold in folds for index in fold.tested]
         now = self._outputs(examples, folds, [examples.features] * len(folds))
         if log_losses(self.problem, targets, now).mean() >= EASY:

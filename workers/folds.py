@@ -16,7 +16,8 @@ from sklearn.cluster import AgglomerativeClustering
 FOLDS = 3
 # Two examples are near duplicates if their squared distance is below this share of the mean squared distance.
 NEAR = 0.05
-# No group may have more than this share of the examples; the limit of the distance is halved until none has.
+# No group may have more than this share of the examples, or more of a class than a fold tests; else the fold would test
+# what nothing like it is learned of. The limit of the distance is halved until none has.
 LARGEST_GROUP = 1 / 6
 MOST_HALVINGS = 10
 
@@ -92,22 +93,32 @@ def clusters(features: NDArray[np.float32], classes: Sequence[Hashable]) -> list
     return groups
 
 
-def near_duplicates(features: NDArray[np.float32]) -> list[int]:
+def near_duplicates(features: NDArray[np.float32], classes: Sequence[Hashable]) -> list[int]:
     """Return the group of each example, a number: near duplicates, and theirs, have the same.
 
     Args:
         features: (examples, dim).
+        classes: of each example.
     """
     squares = (features**2).sum(1)
     distances = np.maximum(squares[:, None] + squares[None] - 2 * features @ features.T, 0.0)
     limit = NEAR * float(distances.mean())
     groups = _components(distances < limit)
     for _ in range(MOST_HALVINGS):
-        if max(Counter(groups).values()) <= max(2, LARGEST_GROUP * len(groups)):
+        if not _has_large_group(groups, classes):
             break
         limit /= 2
         groups = _components(distances < limit)
     return groups
+
+
+def _has_large_group(groups: Sequence[int], classes: Sequence[Hashable]) -> bool:
+    of_class = Counter(classes)
+    of_group = Counter(groups)
+    of_both = Counter(zip(groups, classes, strict=True))
+    return max(of_group.values()) > max(2, LARGEST_GROUP * len(groups)) or any(
+        count > max(2, of_class[label_class] / FOLDS) for (_, label_class), count in of_both.items()
+    )
 
 
 def _components(is_near: NDArray[np.bool_]) -> list[int]:
