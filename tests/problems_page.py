@@ -12,6 +12,7 @@ from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind
 from tests import label_studio_templates
 from tests.label_studio_templates import Template
+from tests.samples import bind_sample
 
 PROBLEMS = discover(package, Problem)  # type: ignore[type-abstract]
 
@@ -40,6 +41,7 @@ def _choices(attributes: str = "", choices: str = TWO_CHOICES, to: str = "image"
 
 IMAGE = '<Image name="image" value="$image"/>'
 KIND = '<Choices name="kind" toName="image"><Choice value="x"/><Choice value="y"/></Choices>'
+BOXES = '<RectangleLabels name="box" toName="image"><Label value="x"/></RectangleLabels>'
 CASES = (
     Case(
         '`choice="multiple"`',
@@ -65,6 +67,16 @@ CASES = (
     ),
     Case('`visibleWhen="region-selected"`', IMAGE + _choices('visibleWhen="region-selected"')),
     Case('`perRegion="true"`', IMAGE + _choices('perRegion="true"')),
+    Case(
+        '`perRegion="true"` beside `RectangleLabels`, or another tag that draws boxes, ellipses or polygons',
+        IMAGE + BOXES + _choices('perRegion="true"'),
+        "predicted for each region that is predicted; learned from each region that people drew",
+    ),
+    Case(
+        '`perRegion="true"` with `whenLabelValue`, `visibleWhen="region-selected"` or `"choice-selected"`',
+        IMAGE + BOXES + _choices('perRegion="true" whenLabelValue="x"'),
+        "predicted for the regions that fulfil the condition, and learned from them",
+    ),
     Case('`perItem="true"`', IMAGE + _choices('perItem="true"')),
     Case("in a `<Repeater>`", f'{IMAGE}<Repeater on="$items">{_choices()}</Repeater>'),
     Case(
@@ -141,13 +153,12 @@ def _section(problem: type[Problem]) -> Iterator[str]:
 
 
 def _family(sample: Sample) -> str:
-    (binding,) = bind(sample.label_config).bindings
+    binding = bind_sample(sample)
     return family_for(binding.model_input(sample.data)).name
 
 
 def _tags(sample: Sample) -> str:
-    bound = bind(sample.label_config)
-    (binding,) = bound.bindings
+    bound, binding = bind(sample.label_config), bind_sample(sample)
     control = next(control for control in bound.config.controls if control.name == binding.from_name)
     return f"{_group(binding, bound.config)} on {' + '.join(f'`{tag}`' for tag in _shown(control))}"
 
@@ -155,7 +166,8 @@ def _tags(sample: Sample) -> str:
 def _group(binding: Problem, config: LabelConfig) -> str:
     """The control tags that a binding serves."""
     tags = {control.name: control.tag for control in config.controls}
-    return " + ".join(f"`{tags[name]}`" for name in binding.claims)
+    claimed = " + ".join(f"`{tags[name]}`" for name in binding.claims)
+    return f"{claimed} with `perRegion`" if binding.is_per_region else claimed
 
 
 def _shown(control: ControlTag) -> list[str]:
@@ -164,7 +176,7 @@ def _shown(control: ControlTag) -> list[str]:
 
 def _primary(problem: type[Problem]) -> str:
     sample = problem.SAMPLES[0]
-    (binding,) = bind(sample.label_config).bindings
+    binding = bind_sample(sample)
     target = binding.target(sample.result, sample.data)
     return binding.metrics([target], [binding.perfect_output(target)]).primary
 

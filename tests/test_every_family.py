@@ -21,17 +21,17 @@ from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.loading import family_for, family_types
 from lorabel.media.fetching import digest
 from lorabel.problems.base import Problem, Sample
-from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.contents import FOUR, made_of, read
 from tests.model_server.test_adapters import save_random_adapter
+from tests.samples import bind_sample
 
 pytestmark = pytest.mark.slow
 
 
 def _is_served(family: type[Family], sample: Sample) -> bool:
-    (binding,) = bind(sample.label_config).bindings
+    binding = bind_sample(sample)
     try:
         return family_for(binding.model_input(sample.data)) is family
     except SettingsError:
@@ -66,7 +66,7 @@ def load(family_type: type[Family], source: str) -> Family:
 
 def question_of(sample: Sample) -> Input:
     """What is asked for the sample's result: with the smart tool's context, if it has one."""
-    (binding,) = bind(sample.label_config).bindings
+    binding = bind_sample(sample)
     question = binding.model_input(sample.data)
     prompted = None if sample.context is None else binding.prompted(question, sample.context)
     return question if prompted is None else prompted
@@ -78,7 +78,7 @@ def four_inputs(family: Family, sample: Sample) -> list[Any]:
 
 def four_targets(family: Family, sample: Sample) -> list[Any]:
     """In turn the target of the sample's result, and that of its opposite."""
-    (binding,) = bind(sample.label_config).bindings
+    binding = bind_sample(sample)
     target, opposite = (binding.target(result, sample.data) for result in (sample.result, sample.opposite))
     return [target, opposite, target, opposite]
 
@@ -126,7 +126,7 @@ def test_a_batch_with_mixed_adapters_equals_its_rows_one_by_one(
 def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the_others(
     family_type: type[Family], sample: Sample, source: str
 ) -> None:
-    (binding,) = bind(sample.label_config).bindings
+    binding = bind_sample(sample)
     family = load(family_type, source)
     bank = AdapterBank(family, AdapterFolders(Path(source)), 10**9)
     question = family.prepare(made_of(binding.model_input(sample.data), 0), read)
