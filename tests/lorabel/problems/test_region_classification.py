@@ -108,7 +108,7 @@ def test_each_region_is_cut_out_with_a_margin() -> None:
     assert content.media is not None and content.media.url == DATA["image"]
     part = content.part
     assert part is not None
-    assert (part.x, part.y, part.width, part.height) == pytest.approx((0.25, 0.4, 0.36, 0.48))
+    assert (part.x, part.y, part.width, part.height) == pytest.approx((0.25, 0.4, 0.48, 0.64))
 
 
 def test_a_turned_region_keeps_its_turn() -> None:
