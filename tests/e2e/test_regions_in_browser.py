@@ -78,7 +78,7 @@ def predicted(client: LabelStudio, project_id: int, tasks: Collection[int]) -> d
 
 
 def test_grades_of_boxes_are_learned_and_shown_beside_the_boxes(
-    lorabel_with_detector: Lorabel,
+    lorabel_up: Lorabel,
     label_studio: Server,
     client: LabelStudio,
     browser: Chrome,
@@ -90,7 +90,7 @@ def test_grades_of_boxes_are_learned_and_shown_beside_the_boxes(
     project_id = client.call("POST", "/api/projects/", json=config)["id"]
     data = [{"image": data_url(png(scene), "image/png")} for scene in scenes]
     client.call("POST", f"/api/projects/{project_id}/import", json=data)
-    connect(lorabel_with_detector.settings, label_studio.url, label_studio.token, project_id)
+    connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id)
     tasks = sorted(task.task_id for task in client.tasks(project_id))
     unseen = dict(zip(tasks[LEARNED:], scenes[LEARNED:], strict=True))
     before = predicted(client, project_id, unseen)
@@ -163,8 +163,10 @@ def _ticked_at(browser: Chrome, middle: dict[str, Any]) -> str:
     actions.w3c_actions.perform()
 
     def ticked(browser: Chrome) -> list[str]:
+        if not browser.find_element(By.CSS_SELECTOR, ".lsf-choices").is_displayed():
+            return []
         inputs = browser.find_elements(By.CSS_SELECTOR, ".lsf-choices input")
-        return [str(each.get_attribute("name")) for each in inputs if each.is_displayed() and each.is_selected()]
+        return [str(each.get_attribute("name")) for each in inputs if each.is_selected()]
 
     (name,) = WebDriverWait(browser, WAIT_S).until(ticked)
     return name
