@@ -88,17 +88,6 @@ def lorabel_up(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
 
 
 @pytest.fixture(scope="session")
-def lorabel_with_detector(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
-    """All of Lorabel with the demo's detector, shared like `lorabel_up`."""
-    variables = {
-        "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
-        "FAMILIES": "detector",
-        "DETECTOR_THRESHOLD": "0.4",
-    }
-    return start_lorabel({**variables, "TRAIN_AFTER_ANNOTATIONS": "1000000", "TRAIN_MIN_ANNOTATIONS": "1000000"})
-
-
-@pytest.fixture(scope="session")
 def guarded_lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
     """All of Lorabel, demanding a user and a password."""
     return start_lorabel({"BASIC_AUTH_USER": "label-studio", "BASIC_AUTH_PASS": "pass:word"})
