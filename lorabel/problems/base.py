@@ -25,7 +25,8 @@ class Sample:
     """An example of a problem, which the tests of all problems and families use.
 
     Args:
-        label_config: a label config with one control tag.
+        label_config: a label config with one control tag, or one group of them; and with tags that draw regions, if
+            the problem asks about each region.
         data: a task's `data`.
         result: an annotation's result for this task.
         opposite: another valid result for the same task, with another target.
