@@ -3,6 +3,7 @@
 Predicted boxes are upright. Of an annotated turned rectangle or an ellipse, the upright box around it is learned.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from lorabel.problems._masks import answer_tag
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
+
+log = logging.getLogger(__name__)
 
 # Control tag with labels of its own -> the type of its regions.
 LABELLED_SHAPES: Mapping[str, str] = MappingProxyType(
@@ -155,14 +158,20 @@ class LabelledBoxes(Problem):
         return Prediction(regions, sum(box.probability for box in found) / len(found))
 
     def target(self, result: list[Region], data: TaskData) -> BoxTarget:
-        """Return the upright boxes of the annotation with their labels; none if the picture shows none."""
+        """Return the upright boxes of the annotation with their labels; none if the picture shows none.
+
+        A box without a place in the picture is left out, since it says nothing about any place.
+
+        Raises:
+            MissingTargetError: see `Problem.target`; also if no box has a place.
+        """
         all_regions = regions_of(result)
         places = {
             region["id"]: region
             for region in all_regions
             if region.get("from_name") == self.drawn_by and isinstance(region.get("id"), str)
         }
-        boxes, size = set(), None
+        boxes, faults, size = set[tuple[Corners, int]](), list[str](), None
         key = "labels" if self.drawn_by != self.from_name else self.shape
         for region in all_regions:
             if region.get("from_name") != self.from_name:
@@ -170,9 +179,17 @@ class LabelledBoxes(Problem):
             labels = self._label_indices(region, key)
             has_place = {"x", "points"} & region["value"].keys()
             place = region if has_place else places.get(str(region.get("id")), region)
-            corners = corners_of(place)
+            try:
+                corners = corners_of(place)
+            except MissingTargetError as error:
+                faults.append(f"region {shown(region.get('id'))}: {error}")
+                continue
             boxes |= {(corners, label) for label in labels}
             size = size or size_of(place)
+        if faults and not boxes:
+            raise MissingTargetError(faults[0])
+        for fault in faults:
+            log.info("nothing is learned from a box of %r: %s", self.from_name, fault)
         return BoxTarget(tuple(sorted(boxes)), size)
 
     def perfect_output(self, target: BoxTarget) -> Boxes:
