@@ -26,6 +26,8 @@ LONGEST_SHOWN_NAME = 40
 BESIDE_HEAD = "beside_head"
 # Key in the metrics of runs and versions: by control tag, what the candidate gains over the fitted head alone.
 OVER_HEAD = "over_head"
+# Key in a version's metrics, see `tags_in_place_of_head`.
+IN_PLACE_OF_HEAD = "in_place_of_head"
 
 
 def names(session: Session, project_id: int) -> list[str]:
@@ -107,6 +109,11 @@ def families(version: ModelVersion) -> dict[str, str]:
 def tags_beside_head(version: ModelVersion) -> frozenset[str]:
     """The control tags whose adapters compute features for a fitted head, beside the base model's."""
     return frozenset(version.metrics.get(BESIDE_HEAD, ()))
+
+
+def tags_in_place_of_head(version: ModelVersion) -> frozenset[str]:
+    """The control tags whose adapters were better than the fitted head, and answer in its place."""
+    return frozenset(version.metrics.get(IN_PLACE_OF_HEAD, ()))
 
 
 def adapters_without_head(version: ModelVersion) -> dict[str, str]:

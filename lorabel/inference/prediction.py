@@ -4,7 +4,7 @@ Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks be
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from time import monotonic
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from lorabel.contracts import Input, MediaRef
 from lorabel.database import project_heads, versions
 from lorabel.database.adapter_folders import tag_folder
-from lorabel.database.tables import Project, ProjectHead, served_name
+from lorabel.database.tables import ModelVersion, Project, ProjectHead, served_name
 from lorabel.database.task_features import labels_digest
 from lorabel.errors import UnreadableError, cut
 from lorabel.feature_contracts import FeaturesInput
@@ -91,7 +91,7 @@ class ProjectModel:
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
             from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
-            for from_name, row in answering_heads(session, project, adapters).items()
+            for from_name, row in answering_heads(session, project, version).items()
         }
         name = served_name(project, number)
         threshold = _threshold(project.extra_params)
@@ -262,18 +262,22 @@ def _threshold(extra_params: Any) -> float | None:
     return float(value) if 0 <= value <= 1 else None
 
 
-def answering_heads(session: Session, project: Project, adapters: Mapping[str, str]) -> dict[str, ProjectHead]:
+def answering_heads(session: Session, project: Project, version: ModelVersion | None) -> dict[str, ProjectHead]:
     """from_name -> the head that answers now, also in place of an adapter.
 
-    A head that knows much less than the run that made its control tag's adapter is missing.
+    A head is missing if it knows much less than the run that made its control tag's adapter, or if that adapter
+    was found to be better.
 
     Args:
-        adapters: from_name -> the adapter that would answer without a head.
+        version: whose adapters answer without heads, with its `adapters` and `metrics`; None for the base models.
     """
+    adapters = {} if version is None else versions.adapters_without_head(version)
+    in_place = frozenset[str]() if version is None else versions.tags_in_place_of_head(version)
     return {
         from_name: row
         for from_name, row in project_heads.answering(session, project).items()
-        if from_name not in adapters or _knows_enough(session, project, row, adapters[from_name])
+        if from_name not in adapters
+        or (from_name not in in_place and _knows_enough(session, project, row, adapters[from_name]))
     }
 
 

@@ -29,7 +29,14 @@ from lorabel.contracts import (
     SpansInput,
 )
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import Features, FeaturesInput, LineFeaturesInput, SpanFeaturesInput, space_with
+from lorabel.feature_contracts import (
+    BoxFeaturesInput,
+    Features,
+    FeaturesInput,
+    LineFeaturesInput,
+    SpanFeaturesInput,
+    space_with,
+)
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -143,6 +150,8 @@ class FakeModelServer:
         With an adapter, every dimension comes twice, as if the adapter changed nothing.
         """
         space = self.space
+        if row.kind == BoxFeaturesInput.kind:
+            return self.box_features(BoxFeaturesInput.model_validate(row.input))
         if row.kind == SpanFeaturesInput.kind:
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
@@ -161,6 +170,16 @@ class FakeModelServer:
             dim=vectors.shape[1],
             float16=base64.b64encode(vectors.tobytes()).decode(),
             logits=tuple(logits.tolist()),
+        )
+
+    def box_features(self, question: BoxFeaturesInput) -> Features:
+        """Places at the boxes, and one where none is, which all look as their place does."""
+        places = np.array([*question.boxes, (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
+        return Features(
+            space=self.space,
+            dim=places.shape[1],
+            float16=base64.b64encode(places.tobytes()).decode(),
+            logits=(0.0,) * (len(places) * len(question.labels)),
         )
 
     def preload(self) -> Response:
@@ -185,7 +204,7 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
         if row.kind == LineFeaturesInput.kind:
             return RowResult(output=Features(space=self.space, dim=0, float16="", lines=LINES).model_dump())
-        if row.kind in (FeaturesInput.kind, SpanFeaturesInput.kind):
+        if row.kind in (FeaturesInput.kind, SpanFeaturesInput.kind, BoxFeaturesInput.kind):
             return RowResult(output=self.features(row).model_dump())
         if row.kind == MasksInput.kind:
             return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())

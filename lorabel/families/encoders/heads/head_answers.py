@@ -19,7 +19,7 @@ from lorabel.families.encoders.heads.item_features import item_features, query_s
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
 from lorabel.families.text_lines.learned_lines import LABELS
-from lorabel.space_contracts import TextLinesInput
+from lorabel.space_contracts import BoxesInput, TextLinesInput
 
 
 def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
@@ -38,7 +38,7 @@ def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
     if head.feature_map not in FEATURE_MAPS:
         raise _misfit(f"has the unknown feature map {head.feature_map!r}")
     outputs = 1
-    if isinstance(question, LabelsInput):
+    if isinstance(question, LabelsInput | BoxesInput):
         outputs = len(question.labels)
     if isinstance(question, SpansInput):
         outputs = 1 + 2 * len(question.labels)
