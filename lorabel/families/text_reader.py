@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image, fromarray
+from PIL.Image import Image
 from torch import nn
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
@@ -43,8 +43,9 @@ PACKAGE = "rapidocr"
 FILES = {"Det": "*_det_*.onnx", "Cls": "*_cls_*.onnx", "Rec": "*_rec_*.onnx"}
 # Longer sides of a picture are shrunk to this before lines are looked for.
 LONGEST_SIDE_PX = 2000
-# rapidocr enlarges a picture until its shorter side has 736 pixels. A strip of 20 x 2000 would have 54 megapixels,
-# and take tens of gigabytes.
+# rapidocr enlarges a picture until its shorter side has so many pixels. A strip of 20 x 2000 would have 54
+# megapixels, and take tens of gigabytes.
+ENLARGED_TO_PX = 736
 MOST_ASPECT = 4
 # Least margin around a part of a picture that is read alone.
 MARGIN_PX = 16
@@ -160,9 +161,10 @@ class TextReader(Family):
         file = fetch(media)
         memory = decode_memory(self.settings.media_decode_mb)
         part = question.part if isinstance(question, TextLinesInput) else None
-        enough_px = LONGEST_SIDE_PX if part is None else _enough_px(part.corners)
-        with decoded_image(file, self.settings.media_max_megapixels, enough_px, memory) as image:
-            pixels = _pixels(image if part is None else _cut(image, part.corners))
+        with decoded_image(file, self.settings.media_max_megapixels, LONGEST_SIDE_PX, memory) as image:
+            pixels = _pixels(image)
+        if part is not None:
+            pixels = _cut(pixels, part.corners)
         read = ReadPicture(self._read(pixels), *shown_size(file))
         return PreparedInput(question, digest(file), read)
 
@@ -272,27 +274,24 @@ def _pixels(image: Image) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)[:, :, ::-1]
 
 
-def _enough_px(corners: Corners) -> int:
-    """The side of a picture of which a part has LONGEST_SIDE_PX."""
-    left, top, right, bottom = corners
-    return math.ceil(LONGEST_SIDE_PX / max(right - left, bottom - top))
+def _cut(pixels: NDArray[np.uint8], corners: Corners) -> NDArray[np.uint8]:
+    """A part of a picture, at least a pixel wide and high, in the middle of a plain ground of its border's colour.
 
-
-def _cut(image: Image, corners: Corners) -> Image:
-    """A part of a picture, at least a pixel wide and high, with a margin in the colour of its border.
-
-    Without the margin, lines that fill the part would not be found.
+    The ground is so large that rapidocr enlarges the part no more than it does the whole picture: in letters that
+    are too large it takes each word for a line.
     """
-    left, top = (math.floor(part * side) for part, side in zip(corners[:2], image.size, strict=True))
-    right, bottom = (math.ceil(part * side) for part, side in zip(corners[2:], image.size, strict=True))
-    pixels = np.asarray(image.crop((left, top, max(right, left + 1), max(bottom, top + 1))).convert("RGB"))
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    height, width = pixels.shape[:2]
-    margin = max(MARGIN_PX, min(height, width) // 2)
-    cut = np.empty((height + 2 * margin, width + 2 * margin, 3), np.uint8)
-    cut[:] = np.median(border, axis=0).round()
-    cut[margin:-margin, margin:-margin] = pixels
-    return fromarray(cut)
+    sides = pixels.shape[1], pixels.shape[0]
+    left, top = (math.floor(part * side) for part, side in zip(corners[:2], sides, strict=True))
+    right, bottom = (math.ceil(part * side) for part, side in zip(corners[2:], sides, strict=True))
+    part = pixels[top : max(bottom, top + 1), left : max(right, left + 1)]
+    border = np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]])
+    height, width = (side + 2 * MARGIN_PX for side in part.shape[:2])
+    least = min(*sides, ENLARGED_TO_PX)
+    ground = np.empty((max(height, least), max(width, least), 3), np.uint8)
+    ground[:] = np.median(border, axis=0).round()
+    y, x = ((outer - inner) // 2 for outer, inner in zip(ground.shape[:2], part.shape[:2], strict=True))
+    ground[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return ground
 
 
 def _text_of_part(

@@ -73,7 +73,7 @@ class Editor:
 
     def click(self, place: tuple[float, float], is_positive: bool = True) -> None:
         """Click at a place, given as fractions of the picture; with Alt if it is negative."""
-        picture, x, y = self._offset(place)
+        picture, x, y = self.offset(place)
         actions = ActionChains(self._browser)
         if not is_positive:
             actions.key_down(Keys.ALT)
@@ -106,7 +106,7 @@ class Editor:
     def take_picture(self, path: Path) -> None:
         self._browser.save_screenshot(str(path))
 
-    def _offset(self, place: tuple[float, float]) -> tuple[WebElement, int, int]:
+    def offset(self, place: tuple[float, float]) -> tuple[WebElement, int, int]:
         """The element of the picture, and where a place is in it, from its middle, in pixels of the screen."""
         picture = self._browser.find_element(By.CSS_SELECTOR, ".konvajs-content")
         width, height = self._browser.execute_script(

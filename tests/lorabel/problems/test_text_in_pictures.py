@@ -151,8 +151,10 @@ def test_a_smart_rectangle_asks_for_the_text_in_it_and_the_answer_takes_its_plac
         part("label", "labels", "new", labels=["Total"]),
     ]
     asked = binding.prompted(binding.model_input({"image": "x.png"}), context)
+    assert isinstance(asked, TextLinesInput) and asked.part is not None
     drawn = DrawnPart(corners=(0.2, 0.4, 0.5, 0.6), id="new", label=1)
-    assert isinstance(asked, TextLinesInput) and asked.part == drawn
+    assert asked.part.corners == pytest.approx(drawn.corners)
+    assert asked.part == drawn.model_copy(update={"corners": asked.part.corners})
     read = TextLine(corners=drawn.corners, text="TOTAL 6.00", label_probabilities=(0.0, 0.0, 1.0), id="new")
     regions = binding.prediction(TextLines(lines=(read,), width=400, height=200), {}).regions
     assert [(region["id"], region["from_name"], region["value"].get("labels")) for region in regions] == [
