@@ -3,8 +3,8 @@
     python -m benchmarks.box_curves [--seeds 5]
 
 The demo's detector on drawn scenes. Half of the labels are words that it knows; the others say nothing
-(`part 17`). The test scenes are never annotated. For each label: AP@50, then precision, recall and calibration error
-of the boxes that are shown. The figures are means over the seeds, which choose the annotated pictures.
+(`part 17`). The test scenes are never annotated. For each label: AP@50, then precision, recall and calibration
+error of the boxes that are shown. The figures are means over the seeds, which choose the annotated pictures.
 """
 
 import argparse

@@ -137,7 +137,11 @@ def test_the_editor_shows_the_others_in_this_picture_and_in_the_next_task(
     assert len(match_boxes(others, suggested)) == len(others), suggested
     assert not match_boxes([example], suggested), "the drawn box is not proposed again"
 
-    annotate(client, task_ids[0], drawn[0])
+    editor.accept()
+    editor.submit()
+    WebDriverWait(browser, WAIT_S).until(
+        lambda _: browser.execute_script("return Number(window.Htx?.task?.id)") == task_ids[1]
+    )
     wait_for_head(client, project_id)
     editor.open(label_studio.url, project_id)
     assert browser.execute_script("return Number(window.Htx.task.id)") == task_ids[1]
