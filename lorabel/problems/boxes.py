@@ -81,7 +81,10 @@ class LabelledBoxes(Problem):
 
     name: ClassVar[str] = "boxes"
     zero_shot: ClassVar[str] = "Boxes around what the texts of the labels describe (open vocabulary)."
-    learns: ClassVar[str] = "What each label means, also if its text says nothing of it, and how boxes are drawn."
+    learns: ClassVar[str] = (
+        "What each label means, also if its text says nothing of it: at once, which things look like those in "
+        "annotated boxes, and how sure that is; by training runs, also how boxes are drawn."
+    )
     input_type: ClassVar[type[Input]] = BoxesInput
     output_type: ClassVar[type[Contract]] = Boxes
     SAMPLES: ClassVar[tuple[Sample, ...]] = (

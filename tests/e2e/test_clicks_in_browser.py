@@ -51,7 +51,9 @@ class Editor:
         self._browser.get(f"{url}/projects/{project_id}/data?labeling=1")
         self._wait_for(ANNOTATION + "return annotation.names.get('image').imageIsLoaded")
         switch = self._browser.find_element(By.XPATH, "//*[contains(text(), 'Auto-Annotation')]")
-        switch.click()
+        # The browser remembers it.
+        if not self._browser.execute_script("return window.Htx.autoAnnotation"):
+            switch.click()
         self._wait_for("return window.Htx.autoAnnotation")
 
     def choose_tool(self, tool: str, name: str) -> None:
