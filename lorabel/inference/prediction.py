@@ -205,7 +205,11 @@ def predict_prompted(
         return None
     question = _question(model, binding, data, with_resolved_media(contract, resolve))
     (answer,) = ask(caller, [question])
-    return _merge_answers(model, [answer], [answer] if isinstance(answer, Prediction) else [])
+    if not isinstance(answer, Prediction):
+        return _merge_answers(model, [answer], [])
+    if answer.regions:
+        answer = replace(answer, regions=[*binding.repeated(context), *answer.regions])
+    return _merge_answers(model, [answer], [answer])
 
 
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:

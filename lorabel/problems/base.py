@@ -168,6 +168,17 @@ class Problem(ABC):
         """
         return None
 
+    def repeated(self, context: Sequence[Region]) -> list[Region]:
+        """Return the regions of a smart tool's context that stay, beside what is found; by default none does.
+
+        Where suggestions are accepted, the editor deletes what was drawn with the smart tool, unless a suggestion
+        has its id (Label Studio 1.23.2).
+
+        Args:
+            context: as for `prompted`.
+        """
+        return []
+
     def asked_for(self, question: Input, target: Any) -> Input:
         """Return the question as a person would ask it who wants the target; by default it is the same.
 

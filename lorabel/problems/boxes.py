@@ -33,6 +33,17 @@ LABELLED_SHAPES: Mapping[str, str] = MappingProxyType(
 )
 # Control tag that a `<Labels>` beside it gives labels to -> the type of its regions.
 BARE_SHAPES: Mapping[str, str] = MappingProxyType({"Rectangle": "rectangle", "Ellipse": "ellipse"})
+# Of a region that the editor has sent, what a suggestion of it needs.
+REGION_KEYS = (
+    "id",
+    "from_name",
+    "to_name",
+    "type",
+    "value",
+    "original_width",
+    "original_height",
+    "image_rotation",
+)
 IMAGE = '<Image name="image" value="$image"/>'
 LABEL_TAGS = '<Label value="car"/><Label value="bus"/>'
 DATA: Mapping[str, Any] = MappingProxyType({"image": "https://example.org/street.jpg"})
@@ -145,6 +156,15 @@ class LabelledBoxes(Problem):
         except MissingTargetError as error:
             raise UnreadableError(f"no box can be taken as an example: {error}", is_permanent=True) from error
         return question.model_copy(update={"examples": examples}) if examples else None
+
+    def repeated(self, context: Sequence[Region]) -> list[Region]:
+        """Return the boxes that the annotator has drawn or accepted: they are right; see `Problem.repeated`."""
+        drawn = [region for region in context if region.get("from_name") in self.claims]
+        return [
+            {key: region[key] for key in REGION_KEYS if key in region}
+            for region in drawn[-MOST_EXAMPLES:]
+            if isinstance(region.get("id"), str)
+        ]
 
     def prediction(self, output: Boxes, data: TaskData) -> Prediction:
         """Predict the boxes above the threshold. The score is their mean probability.

@@ -14,8 +14,8 @@ from lorabel.evaluation.metrics import Metrics
 from lorabel.families.detector import Detector
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
-from tests.e2e.courses.boxes import COURSE, GRADE, SQUARE, boxes_of, scenes
 from tests.e2e.courses import data_url
+from tests.e2e.courses.boxes import COURSE, GRADE, SQUARE, boxes_of, scenes
 from workers import evaluate, lora
 from workers.attempt import TrainingContext
 from workers.candidate import make_candidate

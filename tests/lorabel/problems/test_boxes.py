@@ -171,6 +171,15 @@ def test_boxes_of_a_smart_tool_ask_for_the_others_like_them() -> None:
         binding.prompted(question, [drawn((0.2, 0.2, 0.2, 0.5), "car")])
 
 
+def test_what_was_drawn_with_a_smart_tool_is_suggested_again_with_its_id_and_place() -> None:
+    """Else the editor deletes it where the suggestions are accepted. Before, only the others were suggested."""
+    binding = binding_of(RECTANGLES)
+    turned = drawn(LEFT, "b")
+    turned = {**turned, "id": "a1", "origin": "manual", "value": {**turned["value"], "rotation": 30}}
+    (repeated,) = binding.repeated([{**turned, "from_name": "another"}, drawn(RIGHT, "b"), turned])
+    assert repeated == {key: value for key, value in turned.items() if key not in ("origin", "score")}
+
+
 def test_ids_of_a_group_tell_boxes_of_several_answers_apart() -> None:
     """A suggestion that is accepted replaces the region with its id in the editor (Label Studio 1.23.2)."""
     binding = binding_of(GROUP)
