@@ -35,7 +35,7 @@ from lorabel.errors import LorabelError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
-from lorabel.inference.prediction import answering_heads
+from lorabel.inference.answering_heads import answering_heads
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from workers import examples, lora, new_version, tracking

@@ -97,6 +97,16 @@ def temperatures(version: ModelVersion) -> dict[str, float]:
     }
 
 
+def label_temperatures(version: ModelVersion) -> dict[str, dict[str, float]]:
+    """from_name -> label -> the temperature that calibrates the scores of this label.
+
+    A control tag is missing if nothing was calibrated, or all its labels together.
+    """
+    calibrations = version.metrics.get("calibration", {})
+    by_tag = {tag: (calibration or {}).get("by_label", {}) for tag, calibration in calibrations.items()}
+    return {tag: by_label for tag, by_label in by_tag.items() if by_label}
+
+
 def families(version: ModelVersion) -> dict[str, str]:
     """from_name -> name of the family of the adapter.
 

@@ -237,7 +237,7 @@ class LabelledBoxes(Problem):
         """Return for each box that is shown whether it is right: whether it meets a true box of its own."""
         boxes = zip(output.boxes, self.distributions(output), right_boxes(target, output), strict=True)
         return [
-            Case(tuple(distribution), int(is_right))
+            Case(tuple(distribution), int(is_right), self.labels[box.label].value)
             for box, distribution, is_right in boxes
             if box.probability >= output.threshold
         ]
@@ -249,6 +249,20 @@ class LabelledBoxes(Problem):
         )
         threshold = _tempered(output.threshold, temperature) if output.threshold > 0 else 0.0
         return output.model_copy(update={"boxes": boxes, "threshold": threshold})
+
+    def calibrated_by_label(
+        self, output: Boxes, temperature: float, by_label: Mapping[str, float], *, is_for_threshold: bool
+    ) -> Boxes:
+        """Apply to each box the temperature of its label; see `Problem.calibrated_by_label`."""
+        kept = [box for box in output.boxes if is_for_threshold or box.probability >= output.threshold]
+        if not kept:
+            return self.calibrated(output, temperature)
+        temperatures = [by_label.get(label.value, temperature) for label in self.labels]
+        boxes = tuple(
+            box.model_copy(update={"probability": _tempered(box.probability, temperatures[box.label])})
+            for box in kept
+        )
+        return output.model_copy(update={"boxes": boxes, "threshold": 0.0})
 
     @property
     def has_threshold(self) -> bool:

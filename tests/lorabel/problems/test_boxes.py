@@ -122,6 +122,29 @@ def test_calibration_changes_scores_and_shows_the_same_boxes() -> None:
     assert [region["score"] for region in after] == [box.probability for box in milder.boxes]
 
 
+def test_temperatures_of_labels_change_scores_and_show_the_same_boxes() -> None:
+    """A threshold of the project is for the calibrated scores of all boxes."""
+    binding = binding_of(RECTANGLES)
+    boxes = (
+        Box(corners=LEFT, label=0, probability=0.9),
+        Box(corners=RIGHT, label=1, probability=0.6),
+        Box(corners=shifted(RIGHT, 0.05), label=1, probability=0.4),
+    )
+    output = Boxes(boxes=boxes, width=40, height=20, threshold=0.5)
+    by_label = {binding.labels[1].value: 0.25}
+    shown = binding.calibrated_by_label(output, 4.0, by_label, is_for_threshold=False)
+    assert [region["value"] for region in binding.prediction(shown, DATA).regions] == [
+        region["value"] for region in binding.prediction(output, DATA).regions
+    ]
+    odds = [box.probability / (1 - box.probability) for box in shown.boxes]
+    assert odds == pytest.approx([9 ** (1 / 4), 1.5**4])
+    every = binding.calibrated_by_label(output, 4.0, by_label, is_for_threshold=True)
+    assert len(every.boxes) == 3
+    nothing = output.model_copy(update={"threshold": 0.95})
+    hidden = binding.calibrated_by_label(nothing, 4.0, by_label, is_for_threshold=False)
+    assert binding.prediction(hidden, DATA).regions == []
+
+
 def test_the_cases_for_calibration_are_the_shown_boxes_matched_with_true_ones() -> None:
     boxes = tuple(
         Box(corners=corners, label=label, probability=probability)
