@@ -4,10 +4,21 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput, SpansInput
+from lorabel.contracts import (
+    Content,
+    Contract,
+    Input,
+    LabelsInput,
+    LabelTextsInput,
+    RankingInput,
+    RatingInput,
+    SpansInput,
+)
 from lorabel.region_contracts import EachInput
-from lorabel.space_contracts import TextLine, TextLinesInput
+from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 
+# The questions that fitted heads answer.
+HEADED: tuple[type[Input], ...] = (LabelsInput, RatingInput, RankingInput, SpansInput, TextLinesInput, BoxesInput)
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
 
@@ -30,8 +41,18 @@ class FeaturesInput(Input):
     is_multiple: bool = False
 
     @classmethod
-    def of(cls, question: Input) -> "Self | SpanFeaturesInput | LineFeaturesInput":
-        """Return the question for the features on which the answer to another question depends."""
+    def of(
+        cls, question: Input, target: object = None
+    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput":
+        """Return the question for the features on which the answer to another question depends.
+
+        Args:
+            target: what annotators have answered; of boxes it says where the features are wanted. None to compare
+                labels only.
+        """
+        if isinstance(question, BoxesInput):
+            boxes = tuple(corners for corners, _ in target.boxes) if isinstance(target, BoxTarget) else ()
+            return BoxFeaturesInput(contents=question.contents, labels=question.labels, boxes=boxes)
         if isinstance(question, TextLinesInput):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
@@ -76,17 +97,31 @@ class LineFeaturesInput(Input):
     labels: tuple[tuple[str, ...], ...] = ()
 
 
+class BoxFeaturesInput(LabelTextsInput):
+    """Asks for everything that a head for boxes is fitted on. `contents` is one picture.
+
+    Answer: `Features`. Its first rows are of the first MOST_PLACES boxes, in their order. The others are of places
+    in the picture where none of the boxes is, those first that the model may take for something that is asked for.
+
+    Args:
+        boxes: what annotators have drawn.
+    """
+
+    kind: ClassVar[str] = "box_features"
+    boxes: tuple[Corners, ...] = ()
+
+
 class Features(Contract):
-    """Answer to `FeaturesInput`, `EachFeaturesInput`, `SpanFeaturesInput` and `LineFeaturesInput`.
+    """Answer to the questions for features above.
 
     Args:
         space: names the family and its base model. Heads are fitted on features of one space.
         dim: number of dimensions of a content's, or a word's, features.
         float16: (contents, dim) little-endian float16 in base64; each row has length 1. For spans (words, dim);
-            the row of a word that the model did not read is zeros.
+            the row of a word that the model did not read is zeros. For boxes (places, dim).
         logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For
             `EachFeaturesInput` (contents * labels,). For spans (words * 2 * labels,), see `word_logits`; empty if
-            no adapter has learned any.
+            no adapter has learned any. For boxes (places * labels,).
         lines: the lines of text in a picture as the base model reads them; `dim` is 0 then.
     """
 

@@ -16,6 +16,8 @@ Corners = tuple[float, float, float, float]
 
 # Boxes of a question that are examples. Each is compared with thousands of places in the picture.
 MOST_EXAMPLES = 1000
+# Boxes of an annotated picture that a head learns from.
+MOST_PLACES = 200
 
 
 class Box(BaseModel):
@@ -75,16 +77,34 @@ class BoxTarget:
     size: tuple[int, int] | None = None
 
 
+class DrawnPart(BaseModel):
+    """A part of a picture that an annotator has drawn.
+
+    Args:
+        corners: of the upright box around it.
+        id: of its region in the editor; empty if it has none.
+        label: index of its label in the input's labels; None if it has none.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    corners: Corners
+    id: str = ""
+    label: int | None = None
+
+
 class TextLinesInput(Input):
     """Asks for the lines of text in a picture. `contents` is one picture. Answer: `TextLines`.
 
     Args:
         labels: for each label that a line may have, the texts that a model reads for it. Empty if lines have none.
+        part: if it is set, the question is what the text in this part of the picture says. Then the answer is a
+            single line with its place, id and label, or none if there is no text.
     """
 
     kind: ClassVar[str] = "text_lines"
     contents: tuple[Content, ...] = Field(min_length=1)
     labels: tuple[tuple[str, ...], ...] = ()
+    part: DrawnPart | None = None
 
 
 class TextLine(BaseModel):
@@ -96,6 +116,7 @@ class TextLine(BaseModel):
         probability: the model's confidence in the text, in [0, 1].
         label_probabilities: (1 + labels,) that sum to 1: that it has no label, then each label. Empty as long as
             nothing was learned about labels.
+        id: of the region in the editor whose text this is; empty for a line that was found.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,6 +124,7 @@ class TextLine(BaseModel):
     text: str
     probability: float = 1.0
     label_probabilities: tuple[float, ...] = ()
+    id: str = ""
 
 
 class TextLines(Contract):

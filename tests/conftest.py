@@ -40,6 +40,7 @@ SHARED_LORABELS = {
     "tests/e2e/test_masks_in_browser.py": "lorabel_up",
     "tests/e2e/test_order.py": "lorabel_up",
     "tests/e2e/test_regions_in_browser.py": "lorabel_up",
+    "tests/e2e/test_others_like_this_one.py": "lorabel_up",
     "tests/e2e/test_search.py": "lorabel_up",
     "tests/e2e/test_shown_predictions.py": "lorabel_up",
     "tests/e2e/test_text_in_pictures.py": "lorabel_up",

@@ -13,24 +13,25 @@ from functools import cached_property
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
-from lorabel.contracts import Content, Input, LabelsInput, RankingInput, RatingInput, SpansInput
+from lorabel.contracts import Content, Input, SpansInput
 from lorabel.database import project_heads, task_features
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import FeaturesInput
+from lorabel.feature_contracts import HEADED, FeaturesInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig
 from lorabel.region_contracts import EachInput
 from lorabel.settings import Settings
-from lorabel.space_contracts import TextLinesInput
+from lorabel.space_contracts import BoxesInput, TextLinesInput
 from workers.examples import TrainingExample, make_examples
 
-HEADED = (LabelsInput, RatingInput, RankingInput, TextLinesInput)
+# Kinds of questions with many rows of features in each task.
+MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
-# Most texts, or pictures of text, that a head for spans or lines learns from, and most words of all texts: each
+# Most texts, or pictures, that a head for spans, lines or boxes learns from, and most words of all texts: each
 # word has features of some kB. Without the limit of words, a hundred texts of 1000 words would take gigabytes, and
 # minutes after each annotation.
 MOST_TEXTS = 300
@@ -86,6 +87,11 @@ class AnnotatedTask:
         """The number of contents that the question is about."""
         question = self.question or (self.example.question if self.example else None)
         return 0 if question is None else len(question.contents)
+
+    @property
+    def features_question(self) -> Input | None:
+        """What the model is asked for the features; None if it need not be asked."""
+        return None if self.question is None else FeaturesInput.of(self.question, self.target)
 
     @property
     def is_usable(self) -> bool:
@@ -155,7 +161,7 @@ class AnnotatedTasks:
         A head answers one question. Where tasks bring labels of their own, it is the one that most of them ask. If
         there are too many tasks, the newest are taken from the classes in turn.
         """
-        most = min(most, MOST_TEXTS) if problem.input_type in (SpansInput, TextLinesInput) else most
+        most = min(most, MOST_TEXTS) if problem.input_type in MANY_ROWS else most
         usable = {task_id: task for task_id, task in self.by_tag[problem.from_name].items() if task.is_usable}
         counts = Counter(task.labels for task in usable.values())
         labels = min(counts, key=lambda value: (-counts[value], value), default="")
@@ -212,7 +218,7 @@ def _annotations(
 
 
 def _annotated(example: TrainingExample, state: State, adapter: str | None) -> AnnotatedTask:
-    question = FeaturesInput.of(example.question)
+    question = FeaturesInput.of(example.question, example.target)
     return AnnotatedTask(
         state,
         example.annotation_ids,

@@ -32,6 +32,8 @@ class Candidate:
         trained_on: annotation ids.
         task_ids: the tasks that it was trained on, and the tasks that are held out.
         is_beside_head: whether the adapter computes features for a fitted head (`workers.beside_head`).
+        rivals_head: whether the adapter was compared with the fitted head, if one answers. If it is accepted, it
+            answers in place of the head.
         features: what the head is to be fitted on, for each example that was trained on; empty without a head.
     """
 
@@ -43,6 +45,7 @@ class Candidate:
     trained_on: list[int]
     task_ids: frozenset[int]
     is_beside_head: bool = False
+    rivals_head: bool = False
     features: Sequence[tuple[TrainingExample, Features]] = ()
 
 
@@ -77,11 +80,13 @@ class TrainingContext:
         resolve: media reference -> the reference to fetch it by.
         needs_new: whether there is nothing to learn where live exists and no example to train on is new. Also
             whether too few annotated tasks end the run; a run that a person asked for needs neither.
+        is_against_head: whether a fitted head answers now, with which the candidate is compared.
     """
 
     live: Path | None
     resolve: Callable[[MediaRef], MediaRef]
     needs_new: bool = False
+    is_against_head: bool = False
 
 
 def save_adapter(model: PeftModel, family: Family, folder: Path) -> None:

@@ -6,7 +6,7 @@ certain the predictions are, but not which label is predicted.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lorabel.problems._label_scores import SMALLEST_PROBABILITY, tempered
@@ -16,6 +16,8 @@ BINS = 15
 # Prior of the logarithm of the temperature: a normal distribution around 0 with this standard deviation. Without
 # it, a dozen held-out tasks that are all right would give a temperature near 0, as if the model never erred.
 LOG_TEMPERATURE_STD = 1.0
+# The same of a label's temperature, around that of all labels.
+OF_LABEL_STD = 0.5
 MAX_LOG_TEMPERATURE = math.log(20)
 
 
@@ -30,6 +32,7 @@ class Calibration:
         ece_after: ECE with it, cross-validated: each half of the tasks is scaled with the temperature that was
             fitted on the other half. None if nothing was fitted.
         reason: why nothing was fitted; empty otherwise.
+        by_label: the temperature of each label that has cases of its own, see `Case.label`.
     """
 
     temperature: float
@@ -37,6 +40,29 @@ class Calibration:
     ece_before: float | None
     ece_after: float | None
     reason: str
+    by_label: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Temperatures:
+    """One for all cases, and those of labels."""
+
+    of_all: float
+    by_label: dict[str, float]
+
+    @classmethod
+    def of(cls, cases_by_task: Sequence[Sequence[Case]]) -> "_Temperatures":
+        """The most probable temperatures; that of a label lies near the one for all."""
+        cases = [case for task_cases in cases_by_task for case in task_cases]
+        of_all = _fit(cases)
+        labels = sorted({case.label for case in cases if case.label is not None})
+        of_label = {label: [case for case in cases if case.label == label] for label in labels}
+        return cls(of_all, {label: _fit(own, of_all, OF_LABEL_STD) for label, own in of_label.items()})
+
+    def apply(self, case: Case) -> Case:
+        """The case as it would be predicted with them."""
+        temperature = self.of_all if case.label is None else self.by_label.get(case.label, self.of_all)
+        return Case(tempered(case.distribution, temperature), case.true_index)
 
 
 def calibrate(
@@ -59,14 +85,15 @@ def calibrate(
         return Calibration(1.0, len(outputs), None, None, f"{len(outputs)} held-out tasks, {min_tasks} needed")
     even, odd = cases_by_task[::2], cases_by_task[1::2]
     cross_validated = [
-        Case(tempered(case.distribution, temperature), case.true_index)
-        for half, temperature in ((even, _fit(odd)), (odd, _fit(even)))
+        temperatures.apply(case)
+        for half, temperatures in ((even, _Temperatures.of(odd)), (odd, _Temperatures.of(even)))
         for task_cases in half
         for case in task_cases
     ]
     ece_before = calibration_error([case for task_cases in cases_by_task for case in task_cases])
     ece_after = calibration_error(cross_validated)
-    return Calibration(_fit(cases_by_task), len(outputs), ece_before, ece_after, "")
+    fitted = _Temperatures.of(cases_by_task)
+    return Calibration(fitted.of_all, len(outputs), ece_before, ece_after, "", fitted.by_label)
 
 
 def calibration_error(cases: Sequence[Case]) -> float:
@@ -90,13 +117,12 @@ def _cases(problem: Problem, target: Any, output: Any) -> list[Case]:
     return [case for case in problem.cases(output, target) if len(case.distribution) > 1]
 
 
-def _fit(cases_by_task: Sequence[Sequence[Case]]) -> float:
-    """Return the most probable temperature, given the cases and the prior."""
+def _fit(cases: Sequence[Case], centre: float = 1.0, std: float = LOG_TEMPERATURE_STD) -> float:
+    """Return the most probable temperature, given the cases and the prior of its logarithm."""
     # SciPy takes a second to import, and only a training worker fits.
     import numpy as np
     from scipy.optimize import minimize_scalar
 
-    cases = [case for task_cases in cases_by_task for case in task_cases]
     # (cases, classes) float64; cases with fewer classes are padded with -inf.
     logits = np.full((len(cases), max((len(case.distribution) for case in cases), default=1)), -np.inf)
     for row, case in zip(logits, cases, strict=True):
@@ -106,7 +132,7 @@ def _fit(cases_by_task: Sequence[Sequence[Case]]) -> float:
     def negative_log_posterior(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
         losses = np.logaddexp.reduce(logits / temperature, axis=1) - true_logits / temperature
-        return float(losses.sum()) + 0.5 * (log_temperature / LOG_TEMPERATURE_STD) ** 2
+        return float(losses.sum()) + 0.5 * ((log_temperature - math.log(centre)) / std) ** 2
 
     bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
     return math.exp(float(minimize_scalar(negative_log_posterior, bounds=bounds, method="bounded").x))

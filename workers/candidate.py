@@ -54,8 +54,21 @@ def make_candidate(
         cross_validated = [example for _, tested in splits for example in tested]
         # Nothing is held out and nothing is new: the only test left is whether it still knows what it learned.
         learned = [] if held_out or cross_validated else train
-        with lora.with_live(model):
-            live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
+        if context.is_against_head:
+            # The head answers with the base model.
+            with model.disable_adapter():
+                live_outputs = [
+                    *evaluate.predict_with_head(family, train, held_out, batch),
+                    *(
+                        output
+                        for others, tested_part in splits
+                        for output in evaluate.predict_with_head(family, others, tested_part, batch)
+                    ),
+                    *evaluate.predict_with_head(family, train, learned, batch),
+                ]
+        else:
+            with lora.with_live(model):
+                live_outputs = evaluate.predict(family, [*held_out, *cross_validated, *learned], batch)
         loss = launch.fine_tune(settings, family, model, train, recipe, on_step)
         outputs = evaluate.predict(family, [*held_out, *learned], batch)
         save_adapter(model, family, folder)
@@ -73,6 +86,7 @@ def make_candidate(
         loss,
         [annotation_id for example in train for annotation_id in example.training_example.annotation_ids],
         _task_ids([*plan.train, *plan.held_out], {*skipped, *left}),
+        rivals_head=family.adapters_rival_heads,
     )
     return Attempt(candidate, skipped, left, judgement=candidate.judgement)
 

@@ -7,6 +7,7 @@ from typing import Any
 from lorabel.evaluation.metrics import Metrics
 from lorabel.families.base import Family
 from lorabel.families.cache import TEXTS, FeatureCache
+from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.feature_contracts import Features
 from lorabel.problems.base import Problem
 from workers import lora
@@ -44,8 +45,27 @@ def predict(family: Family, examples: Sequence[PreparedExample], batch: int) -> 
 
 def features(family: Family, examples: Sequence[PreparedExample], batch: int) -> list[Features]:
     """What a head is fitted on, one per example: of the base model, beside those of the adapter that is active."""
-    for_features = [replace(example, model_input=family.for_features(example.model_input)) for example in examples]
+    for_features = [
+        replace(example, model_input=family.for_features(example.model_input, example.target))
+        for example in examples
+    ]
     return predict(family, for_features, batch)
+
+
+def predict_with_head(
+    family: Family, train: Sequence[PreparedExample], tested: Sequence[PreparedExample], batch: int
+) -> list[Any]:
+    """The outputs with a head that is fitted on other examples; without one if they say nothing yet."""
+    if not train or not tested:
+        return predict(family, tested, batch)
+    learned = features(family, train, batch)
+    examples = [
+        Example.of(example.training_example.question, example_features, example.target)
+        for example, example_features in zip(train, learned, strict=True)
+    ]
+    head = fit_head(examples, learned[0].space)
+    headed = [replace(example, model_input=family.with_head(example.model_input, head)) for example in tested]
+    return predict(family, headed, batch)
 
 
 def score(problem: Problem, family: Family, examples: Sequence[PreparedExample], batch: int) -> Metrics:

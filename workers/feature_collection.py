@@ -16,7 +16,7 @@ from lorabel.contracts import Input
 from lorabel.database import task_features
 from lorabel.database.tables import Project, now
 from lorabel.errors import UnreadableError, cut
-from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.feature_contracts import Features
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
@@ -106,7 +106,7 @@ def ask_for_features(
     """
     # The newest first: what was annotated last was predicted last, so its features are still in memory.
     asked = sorted(missing, reverse=True)[:MOST_ASKED]
-    answers = _ask(services, project, adapter, {task_id: missing[task_id].question for task_id in asked})
+    answers = _ask(services, project, adapter, {task_id: missing[task_id].features_question for task_id in asked})
     digests = {task_id: task.digest for task_id, task in missing.items()}
     task_features.write(services.store, project.id, from_name, digests, answers)
     return len(answers)
@@ -121,7 +121,11 @@ def _spaces(tasks: Mapping[int, AnnotatedTask]) -> set[str]:
 def _ask(
     services: Services, project: Project, adapter: str | None, questions: Mapping[int, Input | None]
 ) -> dict[int, Features | str]:
-    """Task id -> the features, or why they cannot be computed. A task that there was no time for is missing."""
+    """Task id -> the features, or why they cannot be computed. A task that there was no time for is missing.
+
+    Args:
+        questions: for the features.
+    """
     resolve = services.authorizations.resolver(project, services.settings)
     rows: dict[int, PredictRow] = {}
     answers: dict[int, Features | str] = {}
@@ -129,7 +133,7 @@ def _ask(
         if question is None:
             continue
         try:
-            resolved = with_resolved_media(FeaturesInput.of(question), resolve)
+            resolved = with_resolved_media(question, resolve)
             resolved.model_dump_json()  # fails for half a surrogate pair, which no request can carry
         except (UnreadableError, PydanticSerializationError) as error:
             answers[task_id] = cut(str(error))

@@ -35,7 +35,7 @@ from lorabel.errors import LorabelError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
-from lorabel.inference.prediction import answering_heads
+from lorabel.inference.answering_heads import answering_heads
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from workers import examples, lora, new_version, tracking
@@ -118,8 +118,7 @@ def _headed_tags(services: Services, project: Project) -> frozenset[str]:
     """The control tags that fitted heads answer."""
     with services.store.read() as session:
         live = versions.get_serving(session, project.id, project.live_number) if project.live_number else None
-        adapters = {} if live is None else versions.adapters_without_head(live)
-        return frozenset(answering_heads(session, project, adapters))
+        return frozenset(answering_heads(session, project, live))
 
 
 def _train_problem(
@@ -146,11 +145,13 @@ def _train_problem(
         return Attempt(None, plan.skipped, decision=decision)
     family = services.family(family_type)
     recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
-    if has_head and not recipe.is_for_head and services.settings.lora_towers == "auto":
+    is_useless = has_head and not (recipe.is_for_head or family.adapters_rival_heads)
+    if is_useless and services.settings.lora_towers == "auto":
         return Attempt(None, plan.skipped, decision=HEAD_ALONE)
     live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
-    context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run))
+    is_against_head = has_head and family.adapters_rival_heads
+    context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run), is_against_head)
     folder = scratch / tag_folder(problem.from_name)
     report = _reporter(services, run)
     parameters = {

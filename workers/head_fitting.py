@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cachetools import LRUCache
+from sqlalchemy.orm import Session
 from threadpoolctl import threadpool_limits
 
 from lorabel.database import project_heads, projects, versions
@@ -20,6 +21,7 @@ from lorabel.database.tables import Project, ProjectHead, now
 from lorabel.errors import LabelConfigError, NotFoundError
 from lorabel.families.encoders.heads.fit import fit_head
 from lorabel.media.fetching import digest
+from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
 from workers.annotated_tasks import AnnotatedTasks
 from workers.feature_collection import Collected, collect_features
@@ -101,6 +103,7 @@ class HeadFitter:
             project = projects.get(session, project_id)
             bound = _bind(project)
             adapters = versions.adapters_beside_head(session, project, project.live_number)
+            headed = _headed(session, project, bound)
             former_heads = project_heads.of_project(session, project_id)
             annotated = self._annotated.pop(project_id, None)
             new = AnnotatedTasks(project.label_config or "", adapters)
@@ -108,8 +111,7 @@ class HeadFitter:
                 annotated = new
             annotated.update(session, project, bound, services.settings)
         collected = {
-            problem.from_name: collect_features(services, project, problem, annotated)
-            for problem in bound.bindings
+            problem.from_name: collect_features(services, project, problem, annotated) for problem in headed
         }
         if annotated.nbytes <= MEMORY_BYTES:
             self._annotated[project_id] = annotated
@@ -165,6 +167,15 @@ def _bind(project: Project) -> BoundConfig:
     except LabelConfigError as error:
         log.warning("project %d has no heads: %s", project.id, error)
         return bind("<View/>")
+
+
+def _headed(session: Session, project: Project, bound: BoundConfig) -> list[Problem]:
+    """The bindings whose heads may answer: those that no better adapter answers."""
+    if not project.live_number:
+        return list(bound.bindings)
+    live = versions.get_serving(session, project.id, project.live_number)
+    in_place = versions.tags_in_place_of_head(live)
+    return [problem for problem in bound.bindings if problem.from_name not in in_place]
 
 
 def _fit(project_id: int, tag: str, adapter: str | None, collected: Collected) -> FittedHead | None:

@@ -122,6 +122,10 @@ def _version(
                 {tag for tag in (versions.tags_beside_head(live) if live else ()) if tag not in changed}
                 | {tag for tag in changed if of_tags[tag].is_beside_head}
             ),
+            versions.IN_PLACE_OF_HEAD: sorted(
+                {tag for tag in (versions.tags_in_place_of_head(live) if live else ()) if tag not in changed}
+                | {tag for tag in changed if of_tags[tag].rivals_head}
+            ),
             "decision": "; ".join(f"{tag}: {decision}" for tag, decision in decisions(attempts).items()),
         },
         trained_on=sorted({annotation_id for tag in changed for annotation_id in of_tags[tag].trained_on}),
@@ -167,7 +171,8 @@ def _heads_of_now(services: Services, project: Project, version: ModelVersion) -
         log.warning("%s has no heads: %s", version.name, error)
         return {}
     project_heads.store_with(version, project, heads)
-    compared_without = heads.keys() & version.metrics["candidate"].keys() - versions.tags_beside_head(version)
+    compared_with = versions.tags_beside_head(version) | versions.tags_in_place_of_head(version)
+    compared_without = heads.keys() & version.metrics["candidate"].keys() - compared_with
     if compared_without:
         tags = ", ".join(sorted(compared_without))
         version.metrics["decision"] += f"; compared without heads, which answer for {tags}"

@@ -14,7 +14,10 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from lorabel.database import versions
 from lorabel.database.tables import Annotation, ModelVersion, Project, ProjectHead, now
+from lorabel.errors import LabelConfigError
+from lorabel.feature_contracts import HEADED
 from lorabel.media.fetching import digest
+from lorabel.problems.binding import bind
 
 VERSION_HEADS = "heads"
 """Key of `ModelVersion.metrics`: by control tag, what is known of the head that is stored with the version."""
@@ -162,9 +165,12 @@ def usable_annotations(project: Project) -> tuple[ColumnElement[bool], ...]:
 
 
 def count_left_out(session: Session, project: Project) -> int:
-    """How many annotations heads leave out, since people made the live version live (`restore`)."""
+    """How many annotations heads leave out, since people made the live version live (`restore`).
+
+    0 if the label config asks nothing that a head could answer.
+    """
     restored = restored_annotation_ids(session, project)
-    if restored is None:
+    if restored is None or not _is_headed(project):
         return 0
     is_older = Annotation.received_at <= project.heads_restored_at
     ids = session.scalars(select(Annotation.id).where(*usable_annotations(project), is_older))
@@ -179,6 +185,14 @@ def restored_annotation_ids(session: Session, project: Project) -> frozenset[int
         return frozenset()
     ids_by_tag = versions.get(session, project.id, project.live_number).head_annotation_ids or {}
     return frozenset(annotation_id for ids in ids_by_tag.values() for annotation_id in ids)
+
+
+def _is_headed(project: Project) -> bool:
+    try:
+        bound = bind(project.label_config or "")
+    except LabelConfigError:
+        return False
+    return any(issubclass(problem.input_type, HEADED) for problem in bound.bindings)
 
 
 def _config_digest(project: Project) -> str:

@@ -26,6 +26,8 @@ LONGEST_SHOWN_NAME = 40
 BESIDE_HEAD = "beside_head"
 # Key in the metrics of runs and versions: by control tag, what the candidate gains over the fitted head alone.
 OVER_HEAD = "over_head"
+# Key in a version's metrics, see `tags_in_place_of_head`.
+IN_PLACE_OF_HEAD = "in_place_of_head"
 
 
 def names(session: Session, project_id: int) -> list[str]:
@@ -95,6 +97,16 @@ def temperatures(version: ModelVersion) -> dict[str, float]:
     }
 
 
+def label_temperatures(version: ModelVersion) -> dict[str, dict[str, float]]:
+    """from_name -> label -> the temperature that calibrates the scores of this label.
+
+    A control tag is missing if nothing was calibrated, or all its labels together.
+    """
+    calibrations = version.metrics.get("calibration", {})
+    by_tag = {tag: (calibration or {}).get("by_label", {}) for tag, calibration in calibrations.items()}
+    return {tag: by_label for tag, by_label in by_tag.items() if by_label}
+
+
 def families(version: ModelVersion) -> dict[str, str]:
     """from_name -> name of the family of the adapter.
 
@@ -107,6 +119,11 @@ def families(version: ModelVersion) -> dict[str, str]:
 def tags_beside_head(version: ModelVersion) -> frozenset[str]:
     """The control tags whose adapters compute features for a fitted head, beside the base model's."""
     return frozenset(version.metrics.get(BESIDE_HEAD, ()))
+
+
+def tags_in_place_of_head(version: ModelVersion) -> frozenset[str]:
+    """The control tags whose adapters were better than the fitted head, and answer in its place."""
+    return frozenset(version.metrics.get(IN_PLACE_OF_HEAD, ()))
 
 
 def adapters_without_head(version: ModelVersion) -> dict[str, str]:

@@ -62,6 +62,7 @@ class Family(ABC):
             compute with torch; then only heads learn.
         part_types: the families that answer one after the other in place of a base model of its own; empty for
             most.
+        adapters_rival_heads: whether an adapter that is better than the fitted head answers in its place.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
         device: where `module` is.
@@ -74,6 +75,7 @@ class Family(ABC):
     default_source: ClassVar[str]
     has_lora: ClassVar[bool] = True
     part_types: ClassVar[tuple[type["Family"], ...]] = ()
+    adapters_rival_heads: ClassVar[bool] = False
 
     source: str
     module: nn.Module
@@ -206,8 +208,11 @@ class Family(ABC):
             raise UnreadableError(f"{self.name} has no fitted heads", is_permanent=False)
         return prepared_input
 
-    def for_features(self, prepared_input: Any) -> Any:
+    def for_features(self, prepared_input: Any, target: object) -> Any:
         """Return the input as one that `predict` answers with `Features`, see `FeaturesInput.of`.
+
+        Args:
+            target: of the input.
 
         Raises:
             UnreadableError: the family has no fitted heads.

@@ -5,6 +5,7 @@ adapters go on the tower for label texts and on the heads, unless LORA_TOWERS is
 remembered by content, for all projects, and a run computes them once.
 """
 
+import base64
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from lorabel.families.detection.owlv2 import (
     random_model,
     tokenize,
 )
+from lorabel.families.detection.places import chosen_places, place_features, with_head
 from lorabel.families.detection.views import (
     WHOLE,
     KnownPicture,
@@ -47,12 +49,15 @@ from lorabel.families.detection.views import (
     random_part,
     show_part,
 )
+from lorabel.families.encoders.heads.head_answers import check_head
+from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.lora_layers import trains_all_towers
+from lorabel.feature_contracts import BoxFeaturesInput, Features, FeaturesInput
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.image import decoded_image, shown_size
 from lorabel.settings import Settings
-from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
+from lorabel.space_contracts import BoxesInput, BoxTarget
 
 # JPEGs are decoded at a reduced scale, but at no less than this many times the model's resolution.
 DRAFT_SCALE = 2
@@ -73,9 +78,10 @@ class Detector(Family):
     """
 
     name: ClassVar[str] = "detector"
-    inputs: ClassVar[tuple[type[Input], ...]] = (BoxesInput,)
+    inputs: ClassVar[tuple[type[Input], ...]] = (BoxesInput, BoxFeaturesInput)
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE})
     default_source: ClassVar[str] = "hf-hub:google/owlv2-base-patch16-ensemble"
+    adapters_rival_heads: ClassVar[bool] = True
 
     source: str
     module: Owlv2Parts
@@ -119,7 +125,7 @@ class Detector(Family):
         Owlv2ImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
         return f"local-dir:{folder}"
 
-    def prepare(self, question: BoxesInput, fetch: Fetch) -> PreparedInput:
+    def prepare(self, question: BoxesInput | BoxFeaturesInput, fetch: Fetch) -> PreparedInput:
         """Read the picture at the model's resolution; see `Family.prepare`."""
         media = question.contents[0].media
         file = b"" if media is None else fetch(media)
@@ -135,7 +141,7 @@ class Detector(Family):
 
     def recall(
         self,
-        question: BoxesInput,
+        question: BoxesInput | BoxFeaturesInput,
         digest_of: DigestOf,
         adapter: str | None,
         bank: BatchAdapters,
@@ -150,6 +156,24 @@ class Detector(Family):
         if known is None:
             return None
         return PreparedInput(question, content_id, known.picture, views=(View(known.states),))
+
+    def with_head(
+        self,
+        prepared_input: PreparedInput,
+        head: LinearHead | None,
+        adapter: str | None = None,
+        bank: BatchAdapters = NO_BATCH_ADAPTERS,
+    ) -> PreparedInput:
+        """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
+        if head is not None:
+            check_head(head, prepared_input.question, self._space, self.module.embedding_width + 1)
+        return replace(prepared_input, fitted_head=head)
+
+    def for_features(self, prepared_input: PreparedInput, target: object) -> PreparedInput:
+        """Return the input as one that is answered with its features; see `Family.for_features`."""
+        asked = FeaturesInput.of(prepared_input.question, target)
+        assert isinstance(asked, BoxFeaturesInput)
+        return replace(prepared_input, question=asked)
 
     @torch.no_grad()
     def precompute(
@@ -254,16 +278,40 @@ class Detector(Family):
 
     def _answer(
         self, prepared: PreparedInput, answers: PatchAnswers, row: int, label_features: Tensor, limits: BoxLimits
-    ) -> Boxes:
+    ) -> Contract:
         """The boxes in a picture; or those like the examples of the question, without these."""
-        picture, examples = prepared.picture, prepared.question.examples
-        corners = answers.corners[row].cpu()
+        picture, corners = prepared.picture, answers.corners[row].cpu()
+        if isinstance(prepared.question, BoxFeaturesInput):
+            return self._features(prepared.question, picture, answers, row, label_features)
+        examples = prepared.question.examples
         if examples:
             prototypes = example_features(corners, answers.embeddings[row].cpu(), picture.extent, examples)
             label_features = torch.stack(list(prototypes.values())).to(self.device)
-        probabilities = answers.logits(row, label_features).sigmoid().cpu()
+        logits = answers.logits(row, label_features)
+        if prepared.fitted_head is not None and not examples:
+            logits = with_head(prepared.fitted_head, place_features(answers, row), logits)
+        probabilities = logits.sigmoid().cpu()
         found = find_boxes(corners, probabilities, picture.extent, picture.size, limits)
         return others_than(found, examples, tuple(prototypes)) if examples else found
+
+    def _features(
+        self, question: BoxFeaturesInput, picture: Picture, answers: PatchAnswers, row: int, label_features: Tensor
+    ) -> Features:
+        """What a head is fitted on."""
+        features, logits = place_features(answers, row).cpu(), answers.logits(row, label_features).cpu()
+        corners = answers.corners[row].cpu()
+        chosen = chosen_places(corners, features, logits, question.boxes, picture.extent)
+        rows = features[chosen].numpy().astype("<f2")
+        return Features(
+            space=self._space,
+            dim=rows.shape[1],
+            float16=base64.b64encode(rows.tobytes()).decode(),
+            logits=tuple(logits[chosen].flatten().tolist()),
+        )
+
+    @property
+    def _space(self) -> str:
+        return f"{self.name} {self.source}"
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:

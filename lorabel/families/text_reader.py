@@ -36,16 +36,19 @@ from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.image import decoded_image, shown_size
 from lorabel.settings import Settings
-from lorabel.space_contracts import TextLine, TextLines, TextLinesInput
+from lorabel.space_contracts import Corners, TextLine, TextLines, TextLinesInput
 
 PACKAGE = "rapidocr"
 # rapidocr's name of a model -> its file in a folder.
 FILES = {"Det": "*_det_*.onnx", "Cls": "*_cls_*.onnx", "Rec": "*_rec_*.onnx"}
 # Longer sides of a picture are shrunk to this before lines are looked for.
 LONGEST_SIDE_PX = 2000
-# rapidocr enlarges a picture until its shorter side has 736 pixels. A strip of 20 x 2000 would have 54 megapixels,
-# and take tens of gigabytes.
+# rapidocr enlarges a picture until its shorter side has so many pixels. A strip of 20 x 2000 would have 54
+# megapixels, and take tens of gigabytes.
+ENLARGED_TO_PX = 736
 MOST_ASPECT = 4
+# Least margin around a part of a picture that is read alone.
+MARGIN_PX = 16
 # Memory of a line in the cache, about.
 LINE_BYTES = 300
 
@@ -157,8 +160,11 @@ class TextReader(Family):
             raise UnreadableError("the picture has no address", is_permanent=True)
         file = fetch(media)
         memory = decode_memory(self.settings.media_decode_mb)
+        part = question.part if isinstance(question, TextLinesInput) else None
         with decoded_image(file, self.settings.media_max_megapixels, LONGEST_SIDE_PX, memory) as image:
             pixels = _pixels(image)
+        if part is not None:
+            pixels = _cut(pixels, part.corners)
         read = ReadPicture(self._read(pixels), *shown_size(file))
         return PreparedInput(question, digest(file), read)
 
@@ -170,7 +176,9 @@ class TextReader(Family):
         bank: BatchAdapters,
         cache: FeatureCache,
     ) -> PreparedInput | None:
-        """Take the lines from the cache; see `Family.recall`."""
+        """Take the lines from the cache; see `Family.recall`. A part of a picture is always read anew."""
+        if isinstance(question, TextLinesInput) and question.part is not None:
+            return None
         media = question.contents[0].media
         file_digest = None if media is None else digest_of(media)
         read = None if file_digest is None else cache.get(FEATURES, file_digest)
@@ -205,7 +213,8 @@ class TextReader(Family):
     ) -> Sequence[Contract]:
         """Answer, and keep what was read; see `Family.predict`."""
         for prepared in prepared_inputs:
-            cache.put(FEATURES, prepared.digest, prepared.read)
+            if not (isinstance(prepared.question, TextLinesInput) and prepared.question.part):
+                cache.put(FEATURES, prepared.digest, prepared.read)
         return [self._output(prepared) for prepared in prepared_inputs]
 
     def _read(self, pixels: NDArray[np.uint8]) -> tuple[TextLine, ...]:
@@ -230,7 +239,9 @@ class TextReader(Family):
         if isinstance(prepared.question, LineFeaturesInput):
             return Features(space=self._space, dim=0, float16="", lines=read.lines)
         lines = read.lines
-        if prepared.fitted_head is not None:
+        if prepared.question.part is not None:
+            lines = _text_of_part(lines, prepared.question, prepared.fitted_head)
+        elif prepared.fitted_head is not None:
             lines = learned_lines(prepared.fitted_head, lines)
         return TextLines(lines=lines, width=read.width, height=read.height)
 
@@ -261,6 +272,45 @@ def _pixels(image: Image) -> NDArray[np.uint8]:
     if scale < 1:
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     return np.asarray(image, np.uint8)[:, :, ::-1]
+
+
+def _cut(pixels: NDArray[np.uint8], corners: Corners) -> NDArray[np.uint8]:
+    """A part of a picture, at least a pixel wide and high, in the middle of a plain ground of its border's colour.
+
+    The ground is so large that rapidocr enlarges the part no more than it does the whole picture: in letters that
+    are too large it takes each word for a line.
+    """
+    sides = pixels.shape[1], pixels.shape[0]
+    left, top = (math.floor(part * side) for part, side in zip(corners[:2], sides, strict=True))
+    right, bottom = (math.ceil(part * side) for part, side in zip(corners[2:], sides, strict=True))
+    part = pixels[top : max(bottom, top + 1), left : max(right, left + 1)]
+    border = np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]])
+    height, width = (side + 2 * MARGIN_PX for side in part.shape[:2])
+    least = min(*sides, ENLARGED_TO_PX)
+    ground = np.empty((max(height, least), max(width, least), 3), np.uint8)
+    ground[:] = np.median(border, axis=0).round()
+    y, x = ((outer - inner) // 2 for outer, inner in zip(ground.shape[:2], part.shape[:2], strict=True))
+    ground[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return ground
+
+
+def _text_of_part(
+    lines: Sequence[TextLine], question: TextLinesInput, head: LinearHead | None
+) -> tuple[TextLine, ...]:
+    """The lines of a part as one; none if there are none. Its readings are corrected as others are."""
+    part = question.part
+    if part is None or not lines:
+        return ()
+    lexicon = None if head is None else head.lexicon
+    texts = [line.text if lexicon is None else lexicon.corrected(line.text, line.probability) for line in lines]
+    label: tuple[float, ...] = ()
+    if part.label is not None:
+        label = tuple(float(index == 1 + part.label) for index in range(1 + len(question.labels)))
+    probability = sum(line.probability for line in lines) / len(lines)
+    read = TextLine(
+        corners=part.corners, text="\n".join(texts), probability=probability, label_probabilities=label, id=part.id
+    )
+    return (read,)
 
 
 def _padded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,8 +4,8 @@ Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks be
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import Input, MediaRef
-from lorabel.database import project_heads, versions
+from lorabel.database import versions
 from lorabel.database.adapter_folders import tag_folder
-from lorabel.database.tables import Project, ProjectHead, served_name
+from lorabel.database.tables import Project, served_name
 from lorabel.database.task_features import labels_digest
 from lorabel.errors import ModelServerError, UnreadableError, cut
 from lorabel.feature_contracts import FeaturesInput
 from lorabel.inference import requests
+from lorabel.inference.answering_heads import answering_heads
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.inference.task_prediction import Answers, TaskPrediction, merge, merge_answers
@@ -64,6 +65,7 @@ class ProjectModel:
         heads: by control tag the fitted head that answers, with the adapter that it was fitted with.
         temperatures: by control tag the temperature that calibrates its scores; none for tags that nothing has
             calibrated.
+        label_temperatures: by control tag those of labels that have one of their own.
         bound: the label config with the problems that serve it.
         threshold: smallest score of a region that is shown, from the project's extra params; None without one.
     """
@@ -76,6 +78,7 @@ class ProjectModel:
     bound: BoundConfig
     settings: Settings
     threshold: float | None = None
+    label_temperatures: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, session: Session, project: Project, settings: Settings, number: int | None = None) -> Self:
@@ -91,11 +94,12 @@ class ProjectModel:
         temperatures = {} if version is None else versions.temperatures(version)
         heads = {
             from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
-            for from_name, row in answering_heads(session, project, adapters).items()
+            for from_name, row in answering_heads(session, project, version).items()
         }
         name = served_name(project, number)
         threshold = _threshold(project.extra_params)
-        return cls(project.id, name, adapters, heads, temperatures, bound, settings, threshold)
+        by_label = {} if version is None else versions.label_temperatures(version)
+        return cls(project.id, name, adapters, heads, temperatures, bound, settings, threshold, by_label)
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Question:
         head: name of the fitted head that answers; None for none.
         temperature: for the output's probabilities, as the version was calibrated; None if it was not.
         threshold: smallest score of a region that is shown; None: as the problem or the settings say.
+        by_label: temperatures of labels that have one of their own.
     """
 
     binding: Problem
@@ -116,6 +121,7 @@ class Question:
     head: str | None = None
     temperature: float | None = None
     threshold: float | None = None
+    by_label: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> PredictRow:
         """The question as a row of a request to the model server."""
@@ -218,8 +224,11 @@ def predict_prompted(
         return None
     question = _question(model, binding, data, with_resolved_media(contract, resolve))
     (answer,) = ask(caller, [question])
-    shown = [answer] if isinstance(answer, Prediction) else []
-    return merge_answers(model.project_id, model.bound.config, [answer], shown)
+    if not isinstance(answer, Prediction):
+        return merge_answers(model.project_id, model.bound.config, [answer], [])
+    if answer.regions:
+        answer = replace(answer, regions=[*binding.repeated(context), *answer.regions])
+    return merge_answers(model.project_id, model.bound.config, [answer], [answer])
 
 
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:
@@ -265,7 +274,10 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
         return Question(binding, data, contract, head.adapter, head.name, threshold=model.threshold)
     temperature = model.temperatures.get(name)
-    return Question(binding, data, contract, model.adapters.get(name), None, temperature, model.threshold)
+    by_label = model.label_temperatures.get(name, {})
+    return Question(
+        binding, data, contract, model.adapters.get(name), None, temperature, model.threshold, by_label
+    )
 
 
 def _threshold(extra_params: Any) -> float | None:
@@ -274,32 +286,6 @@ def _threshold(extra_params: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value <= 1 else None
-
-
-def answering_heads(session: Session, project: Project, adapters: Mapping[str, str]) -> dict[str, ProjectHead]:
-    """from_name -> the head that answers now, also in place of an adapter.
-
-    A head that knows much less than the run that made its control tag's adapter is missing.
-
-    Args:
-        adapters: from_name -> the adapter that would answer without a head.
-    """
-    return {
-        from_name: row
-        for from_name, row in project_heads.answering(session, project).items()
-        if from_name not in adapters or _knows_enough(session, project, row, adapters[from_name])
-    }
-
-
-def _knows_enough(session: Session, project: Project, head: ProjectHead, adapter: str) -> bool:
-    """Whether a head learned from at least half as many annotations as the run that made an adapter.
-
-    Else the adapter knows what the head does not, for example after a rollback to a version from before there were
-    heads, or if most annotated tasks were deleted since.
-    """
-    _, number = versions.parse_name(adapter.partition("/")[0])
-    trained_on = versions.count_trained_on(session, project.id, number)
-    return project_heads.count_annotations(session, head) >= trained_on / 2
 
 
 def _is_late(error: UnreadableError) -> bool:
@@ -332,6 +318,11 @@ def _scored(question: Question, output: Any) -> Prediction:
     if temperature is None:
         temperature = binding.default_temperature(output)
     calibrated_output = output if temperature == 1 else binding.calibrated(output, temperature)
+    if question.by_label:
+        has_threshold = question.threshold is not None
+        calibrated_output = binding.calibrated_by_label(
+            output, temperature, question.by_label, is_for_threshold=has_threshold
+        )
     if question.threshold is not None and binding.has_threshold:
         limited = binding.with_threshold(calibrated_output, question.threshold)
         return binding.prediction(limited, question.data)

@@ -58,10 +58,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Case:
-    """A predicted distribution over mutually exclusive classes, and the index of the right class."""
+    """A predicted distribution over mutually exclusive classes, and the index of the right class.
+
+    Args:
+        label: whose scores are calibrated by themselves; None: together with all others.
+    """
 
     distribution: tuple[float, ...]
     true_index: int
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,17 @@ class Problem(ABC):
         """
         return None
 
+    def repeated(self, context: Sequence[Region]) -> list[Region]:
+        """Return the regions of a smart tool's context that stay, beside what is found; by default none does.
+
+        Where suggestions are accepted, the editor deletes what was drawn with the smart tool, unless a suggestion
+        has its id (Label Studio 1.23.2).
+
+        Args:
+            context: as for `prompted`.
+        """
+        return []
+
     def asked_for(self, question: Input, target: Any) -> Input:
         """Return the question as a person would ask it who wants the target; by default it is the same.
 
@@ -269,6 +285,17 @@ class Problem(ABC):
         output is returned unchanged.
         """
         return output
+
+    def calibrated_by_label(
+        self, output: Any, temperature: float, by_label: Mapping[str, float], *, is_for_threshold: bool
+    ) -> Any:
+        """Return the output with a temperature for each label, see `Case.label`; by default with the one for all.
+
+        Args:
+            by_label: the labels that have one of their own, as the label config names them.
+            is_for_threshold: whether `with_threshold` chooses what is shown; else it is what `output` shows.
+        """
+        return self.calibrated(output, temperature)
 
     def default_temperature(self, output: Any) -> float:
         """Return the temperature for an output that no held-out tasks have calibrated; 1 changes nothing."""

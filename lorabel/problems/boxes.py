@@ -36,6 +36,17 @@ LABELLED_SHAPES: Mapping[str, str] = MappingProxyType(
 )
 # Control tag that a `<Labels>` beside it gives labels to -> the type of its regions.
 BARE_SHAPES: Mapping[str, str] = MappingProxyType({"Rectangle": "rectangle", "Ellipse": "ellipse"})
+# Of a region that the editor has sent, what a suggestion of it needs.
+REGION_KEYS = (
+    "id",
+    "from_name",
+    "to_name",
+    "type",
+    "value",
+    "original_width",
+    "original_height",
+    "image_rotation",
+)
 IMAGE = '<Image name="image" value="$image"/>'
 LABEL_TAGS = '<Label value="car"/><Label value="bus"/>'
 DATA: Mapping[str, Any] = MappingProxyType({"image": "https://example.org/street.jpg"})
@@ -84,7 +95,10 @@ class LabelledBoxes(Problem):
 
     name: ClassVar[str] = "boxes"
     zero_shot: ClassVar[str] = "Boxes around what the texts of the labels describe (open vocabulary)."
-    learns: ClassVar[str] = "What each label means, also if its text says nothing of it, and how boxes are drawn."
+    learns: ClassVar[str] = (
+        "What each label means, also if its text says nothing of it: at once, which things look like those in "
+        "annotated boxes, and how sure that is; by training runs, also how boxes are drawn."
+    )
     input_type: ClassVar[type[Input]] = BoxesInput
     output_type: ClassVar[type[Contract]] = Boxes
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
@@ -145,6 +159,15 @@ class LabelledBoxes(Problem):
         except MissingTargetError as error:
             raise UnreadableError(f"no box can be taken as an example: {error}", is_permanent=True) from error
         return question.model_copy(update={"examples": examples}) if examples else None
+
+    def repeated(self, context: Sequence[Region]) -> list[Region]:
+        """Return the boxes that the annotator has drawn or accepted: they are right; see `Problem.repeated`."""
+        drawn = [region for region in context if region.get("from_name") in self.claims]
+        return [
+            {key: region[key] for key in REGION_KEYS if key in region}
+            for region in drawn[-MOST_EXAMPLES:]
+            if isinstance(region.get("id"), str)
+        ]
 
     def prediction(self, output: Boxes, data: TaskData) -> Prediction:
         """Predict the boxes above the threshold. The score is their mean probability.
@@ -231,7 +254,7 @@ class LabelledBoxes(Problem):
         """Return for each box that is shown whether it is right: whether it meets a true box of its own."""
         boxes = zip(output.boxes, self.distributions(output), right_boxes(target, output), strict=True)
         return [
-            Case(tuple(distribution), int(is_right))
+            Case(tuple(distribution), int(is_right), self.labels[box.label].value)
             for box, distribution, is_right in boxes
             if box.probability >= output.threshold
         ]
@@ -243,6 +266,20 @@ class LabelledBoxes(Problem):
         )
         threshold = _tempered(output.threshold, temperature) if output.threshold > 0 else 0.0
         return output.model_copy(update={"boxes": boxes, "threshold": threshold})
+
+    def calibrated_by_label(
+        self, output: Boxes, temperature: float, by_label: Mapping[str, float], *, is_for_threshold: bool
+    ) -> Boxes:
+        """Apply to each box the temperature of its label; see `Problem.calibrated_by_label`."""
+        kept = [box for box in output.boxes if is_for_threshold or box.probability >= output.threshold]
+        if not kept:
+            return self.calibrated(output, temperature)
+        temperatures = [by_label.get(label.value, temperature) for label in self.labels]
+        boxes = tuple(
+            box.model_copy(update={"probability": _tempered(box.probability, temperatures[box.label])})
+            for box in kept
+        )
+        return output.model_copy(update={"boxes": boxes, "threshold": 0.0})
 
     @property
     def has_threshold(self) -> bool:

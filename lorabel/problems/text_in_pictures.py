@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
-from lorabel.errors import MissingTargetError, UnservedError
+from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.box_matching import agreed_places, iou_matrix
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
@@ -27,7 +27,7 @@ from lorabel.problems._answers import list_in, regions_of, shown
 from lorabel.problems._masks import are_clicked
 from lorabel.problems._pictures import group_id, group_of, picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
-from lorabel.space_contracts import Corners, TextLine, TextLines, TextLinesInput, TextLinesTarget
+from lorabel.space_contracts import Corners, DrawnPart, TextLine, TextLines, TextLinesInput, TextLinesTarget
 
 log = logging.getLogger(__name__)
 
@@ -198,13 +198,34 @@ class TextInPictures(Problem):
             contents=picture_of(self.tag, data), labels=tuple(label.texts for label in self.labels)
         )
 
+    def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
+        """Ask for the text in the shape that the annotator has just drawn; see `Problem.prompted`.
+
+        The answer has the id of the shape: where it is accepted, the editor puts it in the place of the shape.
+        """
+        drawn = [region for region in context if region.get("from_name") in self.tags.shapes]
+        if not drawn:
+            return None
+        id_ = drawn[-1].get("id")
+        parts = [region for region in context if id_ is not None and region.get("id") == id_] or drawn[-1:]
+        try:
+            part = DrawnPart(
+                corners=corners_of(drawn[-1]),
+                id=id_ if isinstance(id_, str) else "",
+                label=self._label_of(parts),
+            )
+        except MissingTargetError as error:
+            raise UnreadableError(f"the drawn shape cannot be read: {error}", is_permanent=True) from error
+        return question.model_copy(update={"part": part})
+
     def prediction(self, output: TextLines, data: TaskData) -> Prediction:
         """Predict the lines. The score is their mean confidence; 0 if there is no line."""
         size, predicted, confidences = (output.width, output.height), [], []
         for number, line in enumerate(output.lines):
             label, confidence = self._label(line)
             value = None if label is None else self.labels[label].value
-            predicted += self.tags.regions(self.to_name, line, value, size, group_id(line.corners, number))
+            id_ = line.id or group_id(line.corners, number)
+            predicted += self.tags.regions(self.to_name, line, value, size, id_)
             confidences.append(line.probability * confidence)
         return Prediction(predicted, sum(confidences) / len(confidences) if confidences else 0.0)
 

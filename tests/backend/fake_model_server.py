@@ -33,6 +33,7 @@ from lorabel.contracts import (
 )
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import (
+    BoxFeaturesInput,
     EachFeaturesInput,
     Features,
     FeaturesInput,
@@ -66,6 +67,10 @@ SILENT: dict[str, Contract] = {
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
     LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
 }
+# Questions for what heads are fitted on, which are answered with `features`.
+HEAD_FEATURES = tuple(
+    question.kind for question in (FeaturesInput, EachFeaturesInput, SpanFeaturesInput, BoxFeaturesInput)
+)
 # What is found in every picture.
 BOXES = Boxes(boxes=(Box(corners=(0.25, 0.25, 0.5, 0.75), label=0, probability=0.9),), width=400, height=200)
 # What is read in every picture when heads are fitted: the lines of the samples.
@@ -154,6 +159,8 @@ class FakeModelServer:
         With an adapter, every dimension comes twice, as if the adapter changed nothing.
         """
         space = self.space
+        if row.kind == BoxFeaturesInput.kind:
+            return self.box_features(BoxFeaturesInput.model_validate(row.input))
         if row.kind == SpanFeaturesInput.kind:
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
@@ -171,6 +178,16 @@ class FakeModelServer:
             dim=vectors.shape[1],
             float16=base64.b64encode(vectors.tobytes()).decode(),
             logits=tuple(logits.tolist()),
+        )
+
+    def box_features(self, question: BoxFeaturesInput) -> Features:
+        """Places at the boxes, and one where none is, which all look as their place does."""
+        places = np.array([*question.boxes, (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
+        return Features(
+            space=self.space,
+            dim=places.shape[1],
+            float16=base64.b64encode(places.tobytes()).decode(),
+            logits=(0.0,) * (len(places) * len(question.labels)),
         )
 
     def preload(self) -> Response:
@@ -195,7 +212,7 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
         if row.kind == LineFeaturesInput.kind:
             return RowResult(output=Features(space=self.space, dim=0, float16="", lines=LINES).model_dump())
-        if row.kind in (FeaturesInput.kind, EachFeaturesInput.kind, SpanFeaturesInput.kind):
+        if row.kind in HEAD_FEATURES:
             return RowResult(output=self.features(row).model_dump())
         if row.kind == MasksInput.kind:
             return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())

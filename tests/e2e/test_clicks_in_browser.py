@@ -51,7 +51,9 @@ class Editor:
         self._browser.get(f"{url}/projects/{project_id}/data?labeling=1")
         self._wait_for(ANNOTATION + "return annotation.names.get('image').imageIsLoaded")
         switch = self._browser.find_element(By.XPATH, "//*[contains(text(), 'Auto-Annotation')]")
-        switch.click()
+        # The browser remembers it.
+        if not self._browser.execute_script("return window.Htx.autoAnnotation"):
+            switch.click()
         self._wait_for("return window.Htx.autoAnnotation")
 
     def choose_tool(self, tool: str, name: str) -> None:
@@ -73,7 +75,7 @@ class Editor:
 
     def click(self, place: tuple[float, float], is_positive: bool = True) -> None:
         """Click at a place, given as fractions of the picture; with Alt if it is negative."""
-        picture, x, y = self._offset(place)
+        picture, x, y = self.offset(place)
         actions = ActionChains(self._browser)
         if not is_positive:
             actions.key_down(Keys.ALT)
@@ -106,7 +108,7 @@ class Editor:
     def take_picture(self, path: Path) -> None:
         self._browser.save_screenshot(str(path))
 
-    def _offset(self, place: tuple[float, float]) -> tuple[WebElement, int, int]:
+    def offset(self, place: tuple[float, float]) -> tuple[WebElement, int, int]:
         """The element of the picture, and where a place is in it, from its middle, in pixels of the screen."""
         picture = self._browser.find_element(By.CSS_SELECTOR, ".konvajs-content")
         width, height = self._browser.execute_script(

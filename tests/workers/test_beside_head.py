@@ -180,7 +180,9 @@ class Answering:
         with store.read() as session:
             annotations = list(session.query(Annotation).order_by(Annotation.id))
         asked = [prepare(services, annotation.task_data) for annotation in annotations]
-        features = family.predict([family.for_features(row) for row in asked], [None] * len(asked), *nothing())
+        features = family.predict(
+            [family.for_features(row, None) for row in asked], [None] * len(asked), *nothing()
+        )
         return cls._of(services, features, [row.question for row in asked], annotations, None)
 
     @classmethod

@@ -1,4 +1,7 @@
-"""LoRA on the tiny detector learns a label that words cannot say, from drawn scenes with boxes."""
+"""The tiny detector learns a label that words cannot say, from scenes with boxes: by LoRA, and by its head."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +14,13 @@ from lorabel.evaluation.metrics import Metrics
 from lorabel.families.detector import Detector
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
+from tests.e2e.courses import data_url
 from tests.e2e.courses.boxes import COURSE, GRADE, SQUARE, boxes_of, scenes
 from workers import evaluate, lora
-from workers.examples import PreparedExample, TrainingExample
+from workers.attempt import TrainingContext
+from workers.candidate import make_candidate
+from workers.examples import PreparedExample, TrainingExample, TrainingPlan
+from workers.services import Services
 
 ANNOTATED, UNSEEN = 40, 30
 (BINDING,) = bind(COURSE.label_config).bindings
@@ -59,3 +66,36 @@ def test_a_label_that_words_cannot_say_is_learned_from_its_boxes(towers: str) ->
     assert figures[0] < 0.2 and figures[1] > 0.4, f"{GRADE}: AP@50 {figures[0]:.2f} -> {figures[1]:.2f}"
     assert figures[3] > figures[2] - 0.1, f"{SQUARE}: AP@50 {figures[2]:.2f} -> {figures[3]:.2f}"
     assert after.values["map_50"] > before.values["map_50"]
+
+
+@pytest.mark.slow
+def test_a_candidate_is_compared_with_the_head_that_answers_now(tmp_path: Path) -> None:
+    """Before, it was compared with the label texts, and one that had learned little would have been better."""
+    models = {"detector": f"local-dir:{DETECTOR_FOLDER}"}
+    services = Services.open(Settings(data_dir=tmp_path, models=models, precision="float32", evaluate_min_tasks=5))
+    family = services.family(Detector)
+    examples = [with_data(scene, number) for number, scene in enumerate(scenes(20, seed=78))]
+    plan = TrainingPlan(examples[:10], examples[10:], {})
+    recipe = replace(lora.Recipe.from_settings(services.settings, "float32"), steps=1)
+    context = TrainingContext(None, lambda media: media, is_against_head=True)
+    attempt = make_candidate(
+        services, BINDING, family, plan, context, recipe, tmp_path / "adapter", lambda progress: None
+    )
+    prepared_examples = [
+        PreparedExample(example, family.prepare(example.question, services.fetcher.fetch)) for example in examples
+    ]
+    outputs = evaluate.predict_with_head(family, prepared_examples[:10], prepared_examples[10:], 16)
+    head = evaluate.compute_metrics(BINDING, prepared_examples[10:], outputs)
+    texts = score(family, prepared_examples[10:])
+    services.close()
+    assert attempt.judgement is not None and attempt.candidate is not None and attempt.candidate.rivals_head
+    live = attempt.judgement.live.values
+    assert live["map_50"] == pytest.approx(head.values["map_50"], abs=0.02)
+    assert live["map_50"] > texts.values["map_50"] + 0.1
+    assert not attempt.judgement.is_accepted, "a single step teaches less than the head knows"
+
+
+def with_data(scene: Scene, number: int) -> TrainingExample:
+    data = {"image": data_url(png(scene), "image/png")}
+    question, target = BINDING.model_input(data), BINDING.target(boxes_of(scene), data)
+    return TrainingExample((number,), number, question, target, BINDING.class_of(target), True)

@@ -10,6 +10,7 @@ from lorabel.contracts import LabelScores, LabelTarget
 from lorabel.problems._choices import ChoicesProblem
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
+from lorabel.space_contracts import Box, Boxes, BoxTarget
 from workers.calibration import Calibration, Case, calibrate, calibration_error
 
 LABELS = 3
@@ -46,6 +47,33 @@ def test_the_temperature_that_distorted_the_scores_is_recovered(temperature: flo
     assert calibration.ece_after is not None and calibration.ece_after < 0.04
     if temperature != 1.0:
         assert calibration.ece_before is not None and calibration.ece_before > 3 * calibration.ece_after
+
+
+def test_each_label_of_boxes_has_a_temperature_of_its_own() -> None:
+    """One label's scores are too certain, the other's not certain enough. Before, both had one temperature."""
+    config = '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
+    (problem,) = bind(f'{config}<Label value="sure"/><Label value="shy"/></RectangleLabels></View>').bindings
+    rng, distortions = np.random.default_rng(5), (3.0, 0.5)
+    targets, outputs = [], []
+    for _ in range(400):
+        boxes, right = [], []
+        for label, distortion in enumerate(distortions):
+            for column in range(3):
+                logit = float(rng.normal(0, 1.5))
+                corners = (0.3 * column, 0.5 * label, 0.3 * column + 0.2, 0.5 * label + 0.2)
+                probability = float(1 / (1 + np.exp(-distortion * logit)))
+                boxes.append(Box(corners=corners, label=label, probability=probability))
+                if rng.random() < 1 / (1 + np.exp(-logit)):
+                    right.append((corners, label))
+        targets.append(BoxTarget(tuple(sorted(right))))
+        outputs.append(Boxes(boxes=tuple(boxes), width=10, height=10))
+    calibration = calibrate(problem, targets, outputs, 10)
+    assert calibration is not None and calibration.ece_before is not None and calibration.ece_after is not None
+    assert calibration.by_label == {
+        "sure": pytest.approx(3.0, rel=0.15),
+        "shy": pytest.approx(0.5, rel=0.15),
+    }
+    assert calibration.ece_after < 0.04 < calibration.ece_before
 
 
 def test_a_dozen_tasks_that_are_all_right_do_not_make_the_scores_certain() -> None:

@@ -14,6 +14,7 @@ from lorabel.database.store import Store
 from lorabel.database.tables import ModelVersion, VersionState
 from lorabel.inference import promotion
 from lorabel.inference.prediction import ProjectModel
+from lorabel.problems.interactive_segmentation import InteractiveSegmentation
 from lorabel.settings import Settings
 from tests.backend.fake_model_server import FakeModelServer
 from tests.workers.events import PROJECT
@@ -177,6 +178,16 @@ def test_annotations_that_are_left_out_are_counted_and_learned_from_on_request(s
     assert left_out(services) == 6
     fit(services, submitted(21, "red"))
     assert left_out(services) == 6, "what is new is learned from"
+
+
+def test_a_project_that_no_head_could_answer_leaves_nothing_out(services: Services) -> None:
+    """Masks are learned by LoRA alone. Before the fix the two annotations were said to be left out."""
+    (mask_sample, *_) = InteractiveSegmentation.SAMPLES
+    fit(services, submitted(1, "red"), submitted(2, "blue"))
+    make_live(services, 0)
+    assert left_out(services) == 2
+    projects.upsert(services.store, PROJECT, label_config=mask_sample.label_config)
+    assert left_out(services) == 0
 
 
 def left_out(services: Services) -> int:

@@ -240,7 +240,7 @@ def test_the_active_adapter_is_left_out_where_the_base_model_is_asked_for(
     (picture,) = {id(example): example.model_input for example in examples(family)[:1]}.values()
     with lora.adapted(family, QUESTION, None, recipe(**changed)) as model:
         lora.fine_tune(family, model, examples(family), recipe(**changed), lambda progress: None)
-        asked = [family.for_features(picture)]
+        asked = [family.for_features(picture, None)]
         (both,) = family.predict(asked, [lora.ACTIVE], lora.ActiveAdapter(family.module), FeatureCache({}))
         assert any(weight.requires_grad for weight in model.parameters()), "training can go on"
         with (

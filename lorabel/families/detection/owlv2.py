@@ -59,6 +59,11 @@ class Owlv2Parts(nn.Module):
         """Numbers in the state of a patch."""
         return int(self.model.config.vision_config.hidden_size)
 
+    @property
+    def embedding_width(self) -> int:
+        """Numbers in a class embedding."""
+        return int(self.model.class_head.dense0.out_features)
+
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """(pictures, patches, width): the states of the patches.
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.feature_contracts import BoxFeaturesInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners
 
 # Most that augmentation cuts off at each side, as a share of width or height.
@@ -65,13 +67,15 @@ class PreparedInput:
         digest: of the file.
         pixels: (3, side, side) uint8 RGB, padded to a square; None if there are views.
         views: at least one, or none if there are pixels.
+        fitted_head: answers in place of the label texts.
     """
 
-    question: BoxesInput
+    question: BoxesInput | BoxFeaturesInput
     digest: str
     picture: Picture
     pixels: Tensor | None = None
     views: tuple[View, ...] = ()
+    fitted_head: LinearHead | None = None
 
 
 def move_boxes(target: BoxTarget, part: Corners) -> BoxTarget:

@@ -170,7 +170,7 @@ class Encoder(ContentEncoder):
             return None
         return replace(prepared_input, fitted_head=head)
 
-    def for_features(self, prepared_input: PreparedInput) -> PreparedInput:
+    def for_features(self, prepared_input: PreparedInput, target: object) -> PreparedInput:
         """Return the input as one that is answered with its features; see `Family.for_features`."""
         return replace(prepared_input, question=FeaturesInput.of(prepared_input.question))
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,19 @@ from transformers import AutoTokenizer, Owlv2ForObjectDetection, Owlv2ImageProce
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.scenes import Scene, random_scenes
+from lorabel.errors import UnreadableError
 from lorabel.evaluation.box_matching import match_boxes
-from lorabel.families.base import NoBatchAdapters
+from lorabel.evaluation.box_metrics import boxes as box_metrics
+from lorabel.families.base import NO_BATCH_ADAPTERS, NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.matching_loss import matching_loss
+from lorabel.families.detection.places import place_features, with_head
 from lorabel.families.detection.views import PreparedInput, move_boxes
 from lorabel.families.detector import Detector
+from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.feature_contracts import Features
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget, Corners
@@ -246,3 +253,86 @@ def test_others_like_an_example_are_found_whatever_the_label_is_called(family: D
         assert not match_boxes([first.corners], [box.corners for box in output.boxes])
         hits += bool(match_boxes([twin.corners], [box.corners for box in output.boxes[:1]]))
     assert len(twins) == 8 and hits >= 6
+
+
+PARTS = (("red", "cross"), ("green", "star"), ("blue", "square"), ("yellow", "triangle"))
+NAMES = ("part 17", "yellow triangle")
+
+
+def annotated(scene: Scene) -> BoxTarget:
+    """Green stars are `part 17`, which no words say."""
+    named = {("green", "star"): 0, ("yellow", "triangle"): 1}
+    boxes = ((thing.corners, named.get((thing.colour, thing.shape))) for thing in scene.things)
+    return BoxTarget(tuple(sorted((corners, label) for corners, label in boxes if label is not None)))
+
+
+def average_precisions(family: Detector, drawn: list[Scene], head: LinearHead | None) -> list[float]:
+    """AP@50 of each label of NAMES."""
+    outputs = []
+    for scene in drawn:
+        prepared = prepare(family, encoded(scene.draw()), tuple((name,) for name in NAMES))
+        (output,) = family.predict([family.with_head(prepared, head)], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        outputs.append(output)
+    values = box_metrics([annotated(scene) for scene in drawn], outputs, NAMES).values
+    return [values["per_class"][name]["ap_50"] for name in NAMES]
+
+
+def fitted(family: Detector, drawn: list[Scene]) -> LinearHead | None:
+    examples, space = [], ""
+    for scene in drawn:
+        asked = question(tuple((name,) for name in NAMES))
+        prepared = family.prepare(asked, lambda _, scene=scene: encoded(scene.draw()))
+        for_features = family.for_features(prepared, annotated(scene))
+        (features,) = family.predict([for_features], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        assert isinstance(features, Features)
+        examples.append(Example.of(asked, features, annotated(scene)))
+        space = features.space
+    return fit_head(examples, space)
+
+
+def test_a_head_of_two_pictures_finds_what_no_words_say_and_keeps_what_words_say(family: Detector) -> None:
+    drawn = list(itertools.islice(random_scenes(21, (96, 96), is_unseen=None, pairs=PARTS), 60))
+    with_parts = [scene for scene in drawn[:30] if any(label == 0 for _, label in annotated(scene).boxes)]
+    unseen = drawn[30:]
+    before = average_precisions(family, unseen, None)
+    head = fitted(family, with_parts[:2])
+    after = average_precisions(family, unseen, head)
+    assert before[0] < 0.1 and after[0] > 0.5, f"{NAMES[0]}: AP@50 {before[0]:.2f} -> {after[0]:.2f}"
+    assert after[1] > before[1] - 0.05, f"{NAMES[1]}: AP@50 {before[1]:.2f} -> {after[1]:.2f}"
+    again = fitted(family, with_parts[1::-1])
+    assert head is not None and again is not None and head.to_bytes() == again.to_bytes()
+
+
+def test_without_a_box_there_is_no_head_and_the_answer_is_that_of_the_label_texts(family: Detector) -> None:
+    empty = Scene((), (96, 96), ((90, 90, 90), (120, 120, 120)))
+    assert fitted(family, []) is None and fitted(family, [empty]) is None
+    file = encoded(scene((96, 96)).draw())
+    prepared = family.with_head(prepare(family, file), None)
+    (output,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    assert output == detect(family, file, LABELS)
+
+
+def test_features_of_a_head_repeat_the_logits_of_the_label_texts(family: Detector) -> None:
+    """With a label's own embedding as weights, a head gives the base model's logits."""
+    prepared = prepare(family, encoded(scene((96, 96)).draw()))
+    (states,) = family._states([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    with torch.no_grad():
+        answers = family.module.ask_patches(states[None])
+        texts = family._encode_labels(LABELS)
+        logits = answers.logits(0, texts)
+        weights = np.concatenate([texts.numpy().T, np.ones((1, len(LABELS)))]).astype(np.float32)
+        head = LinearHead(weights, np.zeros(3, np.float32), np.zeros(3, np.float32), np.ones(3, np.bool_))
+        learned = with_head(head, place_features(answers, 0), logits)
+    torch.testing.assert_close(learned, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_a_head_of_other_labels_or_of_another_model_is_refused(family: Detector) -> None:
+    dim = family.module.embedding_width + 1
+    head = LinearHead(
+        np.zeros((dim, 2), np.float32), np.zeros(2, np.float32), 1.0, np.ones(2, np.bool_), kind="boxes"
+    )
+    prepared = prepare(family, encoded(scene((96, 96)).draw()))
+    with pytest.raises(UnreadableError, match="weights of shape"):
+        family.with_head(prepared, head)
+    with pytest.raises(UnreadableError, match="was fitted on features of"):
+        family.with_head(prepared, replace(head, space="another one"))

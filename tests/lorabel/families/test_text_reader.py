@@ -19,7 +19,7 @@ from lorabel.families.text_reader import PACKAGE, TextReader
 from lorabel.feature_contracts import Features, LineFeaturesInput
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
-from lorabel.space_contracts import TextLines, TextLinesInput, TextLinesTarget
+from lorabel.space_contracts import DrawnPart, TextLines, TextLinesInput, TextLinesTarget
 from tests.receipts import FONT, DrawnLine, draw_receipt
 
 pytestmark = pytest.mark.slow
@@ -59,6 +59,44 @@ def test_the_lines_of_a_receipt_are_found_and_read(family: TextReader) -> None:
     assert (found.width, found.height) == (360, 480)
     check(found, receipt.lines)
     assert all(0.9 < line.probability <= 1.0 and line.label_probabilities == () for line in found.lines)
+
+
+@pytest.mark.parametrize("large", [1, 12])
+def test_the_text_of_a_drawn_part_is_read_alone(family: TextReader, large: int) -> None:
+    """Before, a smart rectangle was answered with all lines of the picture."""
+    receipt = draw_receipt(0)
+    size = (360 * large, 480 * large)
+    file = receipt.png if large == 1 else as_file(Image.open(io.BytesIO(receipt.png)).resize(size), "JPEG")
+    for line in receipt.lines:
+        part = DrawnPart(corners=line.corners, id="drawn", label=1)
+        prepared = family.prepare(QUESTION.model_copy(update={"part": part}), lambda _: file)
+        (found,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        assert isinstance(found, TextLines) and (found.width, found.height) == size
+        (text_line,) = found.lines
+        assert (text_line.text, text_line.id, text_line.corners) == (line.text, "drawn", line.corners)
+        assert text_line.label_probabilities == (0.0, 0.0, 1.0)
+
+
+def test_a_part_of_a_line_several_lines_and_an_empty_part(family: TextReader) -> None:
+    receipt, cache = draw_receipt(0), FeatureCache({FEATURES: 10**6})
+    read(family, receipt.png, cache)
+    first, second = receipt.lines[:2]
+
+    def text_of(corners: tuple[float, float, float, float]) -> list[str]:
+        asked = QUESTION.model_copy(update={"part": DrawnPart(corners=corners)})
+        assert family.recall(asked, lambda _: digest(receipt.png), None, NO_BATCH_ADAPTERS, cache) is None
+        prepared = family.prepare(asked, lambda _: receipt.png)
+        (found,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, cache)
+        assert isinstance(found, TextLines)
+        return [line.text for line in found.lines]
+
+    (left, top, right, bottom), other = first.corners, second.corners
+    both = (min(left, other[0]), min(top, other[1]), max(right, other[2]), max(bottom, other[3]))
+    assert text_of(both) == [f"{first.text}\n{second.text}"]
+    (part,) = text_of((left, top, left + (right - left) * 0.55, bottom))
+    assert part and first.text.startswith(part[:4]) and len(part) < len(first.text)
+    assert text_of((0.0, 0.0, 0.03, 0.03)) == []
+    check(read(family, receipt.png, cache), receipt.lines)
 
 
 def test_lines_stand_where_people_see_them_in_a_picture_that_exif_turns(family: TextReader) -> None:

@@ -134,6 +134,29 @@ def test_calibration_changes_scores_and_shows_the_same_boxes() -> None:
     assert [region["score"] for region in after] == [box.probability for box in milder.boxes]
 
 
+def test_temperatures_of_labels_change_scores_and_show_the_same_boxes() -> None:
+    """A threshold of the project is for the calibrated scores of all boxes."""
+    binding = binding_of(RECTANGLES)
+    boxes = (
+        Box(corners=LEFT, label=0, probability=0.9),
+        Box(corners=RIGHT, label=1, probability=0.6),
+        Box(corners=shifted(RIGHT, 0.05), label=1, probability=0.4),
+    )
+    output = Boxes(boxes=boxes, width=40, height=20, threshold=0.5)
+    by_label = {binding.labels[1].value: 0.25}
+    shown = binding.calibrated_by_label(output, 4.0, by_label, is_for_threshold=False)
+    assert [region["value"] for region in binding.prediction(shown, DATA).regions] == [
+        region["value"] for region in binding.prediction(output, DATA).regions
+    ]
+    odds = [box.probability / (1 - box.probability) for box in shown.boxes]
+    assert odds == pytest.approx([9 ** (1 / 4), 1.5**4])
+    every = binding.calibrated_by_label(output, 4.0, by_label, is_for_threshold=True)
+    assert len(every.boxes) == 3
+    nothing = output.model_copy(update={"threshold": 0.95})
+    hidden = binding.calibrated_by_label(nothing, 4.0, by_label, is_for_threshold=False)
+    assert binding.prediction(hidden, DATA).regions == []
+
+
 def test_the_cases_for_calibration_are_the_shown_boxes_matched_with_true_ones() -> None:
     boxes = tuple(
         Box(corners=corners, label=label, probability=probability)
@@ -180,6 +203,15 @@ def test_boxes_of_a_smart_tool_ask_for_the_others_like_them() -> None:
     assert binding.prompted(question, [{**drawn(LEFT, "b"), "from_name": "another"}]) is None
     with pytest.raises(UnreadableError, match="no area"):
         binding.prompted(question, [drawn((0.2, 0.2, 0.2, 0.5), "car")])
+
+
+def test_what_was_drawn_with_a_smart_tool_is_suggested_again_with_its_id_and_place() -> None:
+    """Else the editor deletes it where the suggestions are accepted. Before, only the others were suggested."""
+    binding = binding_of(RECTANGLES)
+    turned = drawn(LEFT, "b")
+    turned = {**turned, "id": "a1", "origin": "manual", "value": {**turned["value"], "rotation": 30}}
+    (repeated,) = binding.repeated([{**turned, "from_name": "another"}, drawn(RIGHT, "b"), turned])
+    assert repeated == {key: value for key, value in turned.items() if key not in ("origin", "score")}
 
 
 def test_ids_of_a_group_tell_boxes_of_several_answers_apart() -> None:

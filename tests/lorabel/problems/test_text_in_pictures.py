@@ -6,7 +6,7 @@ from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.labeling.regions import Region
 from lorabel.problems.binding import bind
 from lorabel.problems.text_in_pictures import TextInPictures
-from lorabel.space_contracts import TextLine, TextLines, TextLinesTarget
+from lorabel.space_contracts import DrawnPart, TextLine, TextLines, TextLinesInput, TextLinesTarget
 
 IMAGE = '<Image name="image" value="$image"/>'
 TEXT = '<TextArea name="text" toName="image" perRegion="true"/>'
@@ -136,6 +136,40 @@ def test_the_likeliest_label_is_predicted_or_none() -> None:
     assert predicted_labels(bound(), 0.6, 0.1, 0.3) == []
     with pytest.raises(ValueError, match="2 probabilities for 2 labels"):
         predicted_labels(bound(), 0.5, 0.5)
+
+
+SMART = TEMPLATE.replace('"box" toName="image"', '"box" toName="image" smart="true"')
+
+
+def test_a_smart_rectangle_asks_for_the_text_in_it_and_the_answer_takes_its_place() -> None:
+    """Label Studio sends the shape and its label with one id, with earlier shapes before them."""
+    binding = bound(SMART)
+    place = {"x": 20, "y": 40, "width": 30, "height": 20, "rotation": 0}
+    context = [
+        *line("old")[:2],
+        part("box", "rectangle", "new", place),
+        part("label", "labels", "new", labels=["Total"]),
+    ]
+    asked = binding.prompted(binding.model_input({"image": "x.png"}), context)
+    assert isinstance(asked, TextLinesInput) and asked.part is not None
+    drawn = DrawnPart(corners=(0.2, 0.4, 0.5, 0.6), id="new", label=1)
+    assert asked.part.corners == pytest.approx(drawn.corners)
+    assert asked.part == drawn.model_copy(update={"corners": asked.part.corners})
+    read = TextLine(corners=drawn.corners, text="TOTAL 6.00", label_probabilities=(0.0, 0.0, 1.0), id="new")
+    regions = binding.prediction(TextLines(lines=(read,), width=400, height=200), {}).regions
+    assert [(region["id"], region["from_name"], region["value"].get("labels")) for region in regions] == [
+        ("new", "box", None),
+        ("new", "label", ["Total"]),
+        ("new", "text", None),
+    ]
+    assert regions[2]["value"]["text"] == ["TOTAL 6.00"]
+
+
+def test_a_shape_of_a_smart_tool_that_has_no_area_is_refused_with_the_reason() -> None:
+    binding = bound(SMART)
+    flat = part("box", "rectangle", "new", {**PLACE, "height": 0})
+    with pytest.raises(UnreadableError, match="the drawn shape cannot be read"):
+        binding.prompted(binding.model_input({"image": "x.png"}), [flat])
 
 
 def test_annotators_agree_on_lines_by_place_text_and_label() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from lorabel.contracts import Input, LabelsInput, LabelTarget, RankingInput, RatingInput, SpansInput
+from lorabel.families.detection.fit_boxes import AnnotatedPlaces, fit_boxes
 from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
@@ -28,7 +29,7 @@ from lorabel.families.spans.words import find_words
 from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
 from lorabel.region_contracts import EachInput
-from lorabel.space_contracts import TextLine, TextLinesInput
+from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,15 @@ def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:
     )
 
 
+def _fit_boxes(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_boxes(
+        [
+            AnnotatedPlaces(example.features, example.logits.reshape(len(example.features), -1), example.target)
+            for example in examples
+        ]
+    )
+
+
 FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
     {
         LabelsInput: _fit_labels,
@@ -209,5 +219,6 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         RankingInput: _fit_ranking,
         SpansInput: _fit_spans,
         TextLinesInput: _fit_text_lines,
+        BoxesInput: _fit_boxes,
     }
 )

@@ -20,7 +20,7 @@ from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead,
 from lorabel.families.encoders.heads.rating_scale import to_number
 from lorabel.families.text_lines.learned_lines import LABELS
 from lorabel.region_contracts import EachInput
-from lorabel.space_contracts import TextLinesInput
+from lorabel.space_contracts import BoxesInput, TextLinesInput
 
 
 def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
@@ -39,7 +39,7 @@ def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
     if head.feature_map not in FEATURE_MAPS:
         raise _misfit(f"has the unknown feature map {head.feature_map!r}")
     outputs = 1
-    if isinstance(question, LabelsInput):
+    if isinstance(question, LabelsInput | BoxesInput):
         outputs = len(question.labels)
     if isinstance(question, SpansInput):
         outputs = 1 + 2 * len(question.labels)

@@ -73,7 +73,7 @@ def rows(features: Features) -> NDArray[np.float16]:
 def ask_for_features(
     family: DualEncoder, bank: AdapterBank, inputs: list[PreparedInput], adapters: list[str | None]
 ) -> list[Features]:
-    answers = family.predict([family.for_features(row) for row in inputs], adapters, bank, new_cache())
+    answers = family.predict([family.for_features(row, None) for row in inputs], adapters, bank, new_cache())
     return [answer for answer in answers if isinstance(answer, Features)]
 
 

@@ -1,0 +1,71 @@
+"""Places in a picture that a head of boxes learns from: those of annotated boxes, and others where none is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from lorabel.families.detection.owlv2 import PatchAnswers
+from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.space_contracts import MOST_PLACES, Corners
+
+# Places where no annotated box is, in each picture.
+MOST_OTHERS = 48
+# IoU from which the box of a patch says nothing: it is neither an annotated box nor something else.
+UNCLEAR = 0.4
+
+
+def place_features(answers: PatchAnswers, picture: int) -> Tensor:
+    """(patches, dim + 1) float32: what the logits of a patch are linear in, whatever the label.
+
+    With the embedding of a label text, and 1 for the last number, as weights they are the base model's logits.
+    """
+    embeddings, shift, scale = (part[picture] for part in (answers.embeddings, answers.shift, answers.scale))
+    return torch.cat([embeddings, shift], dim=-1) * scale
+
+
+def with_head(head: LinearHead, features: Tensor, logits: Tensor) -> Tensor:
+    """(patches, labels): logits with a fitted head. A label of which it has learned nothing keeps its own.
+
+    Args:
+        features: (patches, dim), see `place_features`.
+        logits: (patches, labels), of the label texts.
+    """
+    weights, bias, zero_shot_weight, is_learned = (
+        torch.as_tensor(values, device=logits.device)
+        for values in (head.weights, head.bias, np.asarray(head.zero_shot_weight, np.float32), head.is_learned)
+    )
+    return torch.where(is_learned, zero_shot_weight * logits + features @ weights + bias, logits)
+
+
+def chosen_places(
+    corners: Tensor, features: Tensor, logits: Tensor, boxes: Sequence[Corners], extent: tuple[float, float]
+) -> list[int]:
+    """Return the patch of each of the first MOST_PLACES boxes, then those of other places.
+
+    The others are, in turn, what looks most like a label's text, and what looks most like one of the boxes.
+
+    Args:
+        corners: (patches, 4) as fractions of the square.
+        features: (patches, dim), see `place_features`.
+        logits: (patches, labels).
+        extent: the part of the square's width and height that the picture covers.
+    """
+    places = (corners / torch.tensor([*extent, *extent])).clamp(0, 1)
+    is_other = (places[:, 2] > places[:, 0]) & (places[:, 3] > places[:, 1])
+    patches = torch.zeros(0, dtype=torch.long)
+    if boxes:
+        overlaps = box_iou(torch.tensor(boxes), places)
+        patches = overlaps[:MOST_PLACES].argmax(dim=1)
+        is_other &= overlaps.amax(dim=0) < UNCLEAR
+    others = torch.nonzero(is_other).flatten()
+    likenesses = [logits.amax(dim=1)]
+    if boxes:
+        embeddings = features[patches, :-1]
+        prototypes = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        likenesses.append((features[:, :-1] @ prototypes.T + features[:, -1:]).amax(dim=1))
+    orders = [others[likeness[others].argsort(descending=True, stable=True)].tolist() for likeness in likenesses]
+    in_turn = dict.fromkeys(patch for of_turn in zip(*orders, strict=True) for patch in of_turn)
+    return [*patches.tolist(), *list(in_turn)[:MOST_OTHERS]]
