@@ -23,8 +23,9 @@ from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import Priority
-from lorabel.inference.prediction import ProjectModel, TaskPrediction
+from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
+from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.access import require_api_access
 from lorabel.problems.binding import bind
 

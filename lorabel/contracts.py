@@ -14,6 +14,8 @@ from typing import ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lorabel.picture_part import Part
+
 
 class Contract(BaseModel):
     """Base class of inputs and outputs.
@@ -81,6 +83,7 @@ class Content(BaseModel):
         text: the text as a model reads it, without markup. None if the content is a file.
         media: the file. None if the content is a text.
         text_format: how the text in the file is stored. Set for a text in a file, None for everything else.
+        part: the part of the picture that is meant; None for all of it, and for everything else.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -88,15 +91,18 @@ class Content(BaseModel):
     text: str | None = None
     media: MediaRef | None = None
     text_format: TextFormat | None = None
+    part: Part | None = Field(None, exclude_if=lambda part: part is None)
 
     @model_validator(mode="after")
     def check_fields(self) -> Self:
-        """Reject a content that is both text and file or neither, or whose `text_format` is missing or extra."""
+        """Reject a content that is both text and file or neither, or that has a field too many or too few."""
         if (self.text is None) == (self.media is None):
             raise ValueError("a content needs either text or media, and not both")
         is_text_file = self.modality == Modality.TEXT and self.media is not None
         if (self.text_format is not None) != is_text_file:
             raise ValueError("a text in a file needs text_format, and no other content may have it")
+        if self.part is not None and (self.modality != Modality.IMAGE or self.media is None):
+            raise ValueError("only a picture has parts")
         return self
 
 
@@ -121,18 +127,12 @@ class Input(Contract):
 
     @property
     def group_key(self) -> Hashable:
-        """A key that is equal for inputs that ask the same question about different contents.
-
-        Families compute such inputs together, with one matrix of label features for all of them.
-        """
+        """A key that is equal for inputs that ask the same question about different contents."""
         fields = (getattr(self, name) for name in type(self).model_fields if name != "contents")
         return type(self), tuple(content.modality for content in self.contents), *fields
 
     def with_template(self, template: str) -> Self:
-        """Return a copy in which each label text is put into the template, in place of `{}`.
-
-        Inputs without label texts are returned unchanged.
-        """
+        """Return a copy in which each label text, if there are any, is put into the template, in place of `{}`."""
         return self
 
 

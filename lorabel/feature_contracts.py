@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 from pydantic import Field
 
 from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput, SpansInput
+from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import TextLine, TextLinesInput
 
 # Between the space of a base model and the name of an adapter.
@@ -35,10 +36,21 @@ class FeaturesInput(Input):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
             return SpanFeaturesInput(contents=question.contents, labels=question.labels)
+        if isinstance(question, EachInput):
+            cls = EachFeaturesInput  # type: ignore[assignment]
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)
         fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
         return cls(**fields)
+
+
+class EachFeaturesInput(FeaturesInput):
+    """Asks for everything that a head is fitted on, where the question is about each content by itself.
+
+    Answer: `Features`, with (contents * labels,) logits.
+    """
+
+    kind: ClassVar[str] = "each_features"
 
 
 class SpanFeaturesInput(LabelTextsInput):
@@ -65,15 +77,16 @@ class LineFeaturesInput(Input):
 
 
 class Features(Contract):
-    """Answer to `FeaturesInput`, `SpanFeaturesInput` and `LineFeaturesInput`.
+    """Answer to `FeaturesInput`, `EachFeaturesInput`, `SpanFeaturesInput` and `LineFeaturesInput`.
 
     Args:
         space: names the family and its base model. Heads are fitted on features of one space.
         dim: number of dimensions of a content's, or a word's, features.
         float16: (contents, dim) little-endian float16 in base64; each row has length 1. For spans (words, dim);
             the row of a word that the model did not read is zeros.
-        logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For spans
-            (words * 2 * labels,), see `word_logits`; empty if no adapter has learned any.
+        logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For
+            `EachFeaturesInput` (contents * labels,). For spans (words * 2 * labels,), see `word_logits`; empty if
+            no adapter has learned any.
         lines: the lines of text in a picture as the base model reads them; `dim` is 0 then.
     """
 

@@ -39,6 +39,7 @@ SHARED_LORABELS = {
     "tests/e2e/test_large_request.py": "lorabel_up",
     "tests/e2e/test_masks_in_browser.py": "lorabel_up",
     "tests/e2e/test_order.py": "lorabel_up",
+    "tests/e2e/test_regions_in_browser.py": "lorabel_up",
     "tests/e2e/test_search.py": "lorabel_up",
     "tests/e2e/test_shown_predictions.py": "lorabel_up",
     "tests/e2e/test_text_in_pictures.py": "lorabel_up",

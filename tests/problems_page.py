@@ -41,6 +41,7 @@ def _choices(attributes: str = "", choices: str = TWO_CHOICES, to: str = "image"
 
 IMAGE = '<Image name="image" value="$image"/>'
 KIND = '<Choices name="kind" toName="image"><Choice value="x"/><Choice value="y"/></Choices>'
+BOXES = '<RectangleLabels name="box" toName="image"><Label value="x"/></RectangleLabels>'
 CASES = (
     Case(
         '`choice="multiple"`',
@@ -66,6 +67,16 @@ CASES = (
     ),
     Case('`visibleWhen="region-selected"`', IMAGE + _choices('visibleWhen="region-selected"')),
     Case('`perRegion="true"`', IMAGE + _choices('perRegion="true"')),
+    Case(
+        '`perRegion="true"` beside `RectangleLabels`, or another tag that draws boxes, ellipses or polygons',
+        IMAGE + BOXES + _choices('perRegion="true"'),
+        "predicted for each region that is predicted; learned from each region that people drew",
+    ),
+    Case(
+        '`perRegion="true"` with `whenLabelValue`, `visibleWhen="region-selected"` or `"choice-selected"`',
+        IMAGE + BOXES + _choices('perRegion="true" whenLabelValue="x"'),
+        "predicted for the regions that fulfil the condition, and learned from them",
+    ),
     Case('`perItem="true"`', IMAGE + _choices('perItem="true"')),
     Case("in a `<Repeater>`", f'{IMAGE}<Repeater on="$items">{_choices()}</Repeater>'),
     Case(
@@ -155,7 +166,8 @@ def _tags(problem: type[Problem], sample: Sample) -> str:
 def _group(binding: Problem, config: LabelConfig) -> str:
     """The control tags that a binding serves."""
     tags = {control.name: control.tag for control in config.controls}
-    return " + ".join(f"`{tags[name]}`" for name in binding.claims)
+    claimed = " + ".join(f"`{tags[name]}`" for name in binding.claims)
+    return f"{claimed} with `perRegion`" if binding.is_per_region else claimed
 
 
 def _shown(control: ControlTag) -> list[str]:

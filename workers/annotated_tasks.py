@@ -5,7 +5,7 @@ several times as fast.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -22,6 +22,7 @@ from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import FeaturesInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig
+from lorabel.region_contracts import EachInput
 from lorabel.settings import Settings
 from lorabel.space_contracts import TextLinesInput
 from workers.examples import TrainingExample, make_examples
@@ -34,6 +35,10 @@ ANNOTATIONS_PER_TASK = 2
 # minutes after each annotation.
 MOST_TEXTS = 300
 MOST_WORDS = 10_000
+
+# Most contents that are asked about by themselves, such as regions of pictures, and that a head learns from. With
+# more, a fit after each annotation would take seconds.
+MOST_CONTENTS = 4000
 
 # Of a task in memory, without its features; of a line of text in its picture.
 BYTES_PER_TASK, BYTES_PER_LINE = 2000, 500
@@ -75,6 +80,12 @@ class AnnotatedTask:
         """The words of the text, which the question for spans is about."""
         question = self.question or (self.example.question if self.example else None)
         return 0 if question is None else len(find_words(question.contents[0].text or ""))
+
+    @property
+    def contents(self) -> int:
+        """The number of contents that the question is about."""
+        question = self.question or (self.example.question if self.example else None)
+        return 0 if question is None else len(question.contents)
 
     @property
     def is_usable(self) -> bool:
@@ -151,7 +162,9 @@ class AnnotatedTasks:
         same = {task_id: task for task_id, task in usable.items() if task.labels == labels}
         chosen = _newest_balanced(same, most)
         if problem.input_type is SpansInput:
-            chosen = _with_few_words(chosen)
+            chosen = _newest_within(chosen, lambda task: task.words, MOST_WORDS)
+        if issubclass(problem.input_type, EachInput):
+            chosen = _newest_within(chosen, lambda task: task.contents, MOST_CONTENTS)
         return dict(sorted(chosen.items()))
 
     def keep(self, from_name: str, tasks: Mapping[int, AnnotatedTask]) -> None:
@@ -226,12 +239,15 @@ def _newest_balanced(tasks: Mapping[int, AnnotatedTask], most: int) -> dict[int,
     return {task_id: tasks[task_id] for task_id in chosen[:most]}
 
 
-def _with_few_words(tasks: Mapping[int, AnnotatedTask]) -> dict[int, AnnotatedTask]:
-    """The newest texts that have MOST_WORDS words together. A text that has more alone is left out."""
+def _newest_within(
+    tasks: Mapping[int, AnnotatedTask], size_of: Callable[[AnnotatedTask], int], most: int
+) -> dict[int, AnnotatedTask]:
+    """The newest tasks that have a size of `most` together. A task that has more alone is left out."""
     chosen: dict[int, AnnotatedTask] = {}
-    left = MOST_WORDS
+    left = most
     for task_id, task in sorted(tasks.items(), key=lambda item: (-max(item[1].annotation_ids), item[0])):
-        if task.words <= left:
+        size = size_of(task)
+        if size <= left:
             chosen[task_id] = task
-            left -= task.words
+            left -= size
     return chosen

@@ -15,7 +15,7 @@ from lorabel.errors import LorabelError, MissingTargetError, storable
 from lorabel.labeling.label_config import LabelConfig
 from lorabel.labeling.regions import Region
 from lorabel.labeling.renamed_labels import NO_RENAMES, Renames, with_current_names
-from lorabel.labeling.visible_when import shown_controls
+from lorabel.labeling.visible_when import regions_shown_to, shown_controls
 from lorabel.problems._answers import regions_of
 from lorabel.problems.base import Problem, TaskData, build_input, with_resolved_media
 from lorabel.settings import Settings
@@ -260,6 +260,8 @@ def _target(
         UnreadableError: the task's data lacks what the control tag is about.
     """
     regions = with_current_names(regions_of(annotation.result), renames)
+    if problem.is_per_region:
+        return problem.target(regions_shown_to(config, problem.from_name, regions), data)
     regions_by_control: dict[str, list[Region]] = {control.name: [] for control in config.controls}
     for region in regions:
         regions_by_control.get(region.get("from_name", ""), []).append(region)

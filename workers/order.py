@@ -21,7 +21,7 @@ from lorabel.database.tables import Annotation, RunState
 from lorabel.database.task_embeddings import TaskVector
 from lorabel.errors import LorabelError, ModelServerError
 from lorabel.inference import prediction
-from lorabel.inference.prediction import TaskPrediction
+from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask
 from lorabel.problems.base import TaskData
 from lorabel.search.embeddings import embed_tasks, in_space, most_common_space

@@ -18,7 +18,7 @@ from lorabel.curation.strategy import Strategy
 from lorabel.database import leases
 from lorabel.database.tables import BulkRunKind
 from lorabel.errors import LabelStudioError, LorabelError
-from lorabel.inference.prediction import TaskPrediction
+from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.client import UNCERTAINTY
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from workers.bulk_runs import ConnectedContext

@@ -22,8 +22,8 @@ from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.database.versions import is_current, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.prediction import TaskPrediction
 from lorabel.inference.requests import Unreadable
+from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.search import embeddings
 from lorabel.search.embeddings import Resolve

@@ -7,6 +7,7 @@ work at once, since a label is only a text.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,9 +29,11 @@ from lorabel.families.encoders.attention import separate_attention
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
 from lorabel.families.lora_layers import trained_modalities
+from lorabel.media.cut_out import cut_out, on_square
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.image import decoded_image
 from lorabel.media.video import decode_video
+from lorabel.picture_part import Part
 from lorabel.settings import Settings
 
 # Prefix of the names of the image tower's layers.
@@ -126,6 +129,15 @@ class DualEncoder(Encoder):
         with decoded_image(file, *limits) as image:
             return self._pixels(image)
 
+    def read_parts(self, file: bytes, parts: Sequence[Part]) -> Sequence[Tensor]:
+        """Decode a picture to its parts, each in the middle of a grey square; see `ContentEncoder.read_parts`."""
+        settings = self.settings
+        smallest = min(max(part.width, part.height) for part in parts)
+        enough_px = math.ceil(DRAFT_SCALE * self._side_px / min(1.0, smallest))
+        limits = (settings.media_max_megapixels, enough_px, decode_memory(settings.media_decode_mb))
+        with decoded_image(file, *limits) as image:
+            return [self._pixels(on_square(cut_out(image, part, self._grey), self._grey)) for part in parts]
+
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of pictures, videos or texts; see `ContentEncoder.encode`."""
         if modality == Modality.TEXT:
@@ -192,6 +204,12 @@ class DualEncoder(Encoder):
         normal = self.transform.transforms[-1]
         normalised: Tensor = normalize(pixels.float().div_(255), normal.mean, normal.std)
         return normalised
+
+    @cached_property
+    def _grey(self) -> tuple[int, int, int]:
+        """The colour that `_normalise` turns into zeros."""
+        red, green, blue = (round(255 * float(mean)) for mean in self.transform.transforms[-1].mean)
+        return red, green, blue
 
     @cached_property
     def _image_layers(self) -> frozenset[str]:

@@ -18,15 +18,15 @@ from lorabel.database import project_heads, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import Project, ProjectHead, served_name
 from lorabel.database.task_features import labels_digest
-from lorabel.errors import UnreadableError, cut
+from lorabel.errors import ModelServerError, UnreadableError, cut
 from lorabel.feature_contracts import FeaturesInput
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
-from lorabel.labeling.label_config import LabelConfig
+from lorabel.inference.task_prediction import Answers, TaskPrediction, merge, merge_answers
 from lorabel.labeling.regions import Region
-from lorabel.labeling.visible_when import shown_controls
 from lorabel.media.deadline import deadline, is_deadline_over
+from lorabel.problems._pictures import identified
 from lorabel.problems.base import Prediction, Problem, TaskData, build_input, with_resolved_media
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
@@ -99,32 +99,6 @@ class ProjectModel:
 
 
 @dataclass(frozen=True)
-class TaskPrediction:
-    """What is predicted for one task.
-
-    Attributes:
-        regions: those of every control tag that was answered and that Label Studio shows (`visibleWhen`). Each
-            region fits the label config.
-        score: mean score of these control tags, in [0, 1].
-        margin: mean margin of these control tags, in [0, 1]; a tag without a margin counts with its score.
-        unreadable: why a control tag has no answer, or None if all have one. Of several reasons this is one that
-            may pass, if there is such a reason.
-        dropped_regions: number of regions that did not fit the label config.
-    """
-
-    regions: list[Region]
-    score: float
-    margin: float
-    unreadable: Unreadable | None
-    dropped_regions: int
-
-    @property
-    def is_final(self) -> bool:
-        """Whether asking again would give the same, so that Label Studio may keep it."""
-        return self.unreadable is None or self.unreadable.is_permanent
-
-
-@dataclass(frozen=True)
 class Question:
     """What one binding asks the model about one task.
 
@@ -167,12 +141,49 @@ def predict(
     Raises:
         ModelServerError: there is no answer at all.
     """
-    bindings = len(model.bound.bindings)
+    bindings = [binding for binding in model.bound.bindings if not binding.is_per_region]
     now = monotonic()
     with deadline(now + READING_PART * (caller.deadline - now)):
-        questions = [question for data in tasks for question in _questions(model, data, resolve)]
-    answers = ask(caller, questions)
-    return [_merge(model, answers[i * bindings : (i + 1) * bindings]) for i in range(len(tasks))]
+        questions = [question for data in tasks for question in _questions(model, bindings, data, resolve)]
+    answers = iter(ask(caller, questions))
+    by_task: list[Answers] = [{binding.from_name: next(answers) for binding in bindings} for _ in tasks]
+    _answer_about_regions(model, tasks, by_task, resolve, caller)
+    return [merge(model.project_id, model.bound, of_task) for of_task in by_task]
+
+
+def _answer_about_regions(
+    model: ProjectModel,
+    tasks: Sequence[TaskData],
+    answers: Sequence[Answers],
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
+) -> None:
+    """Add what the bindings say that ask about each region, of the regions that the others have predicted.
+
+    A binding that finds no region to ask about says nothing.
+
+    Args:
+        answers: of each task. Regions that are asked about get an id there, which the answers share.
+    """
+    per_region = [binding for binding in model.bound.bindings if binding.is_per_region]
+    asked: list[tuple[Answers, str, Question | Unreadable]] = []
+    for data, of_task in zip(tasks, answers, strict=True) if per_region else ():
+        predicted = {name: answer for name, answer in of_task.items() if isinstance(answer, Prediction)}
+        with_ids = {name: replace(each, regions=identified(each.regions)) for name, each in predicted.items()}
+        regions = [region for prediction in with_ids.values() for region in prediction.regions]
+        about = [each for binding in per_region if (each := binding.about(regions)) is not None]
+        if about:
+            of_task.update(with_ids)
+        questions = _questions(model, about, data, resolve)
+        asked += [(of_task, each.from_name, question) for each, question in zip(about, questions, strict=True)]
+    if not asked:
+        return
+    try:
+        said = ask(caller, [question for _, _, question in asked])
+    except ModelServerError as error:
+        said = [Unreadable(str(error), is_permanent=False, is_late=True)] * len(asked)
+    for (of_task, name, _), answer in zip(asked, said, strict=True):
+        of_task[name] = answer
 
 
 def predict_prompted(
@@ -200,12 +211,15 @@ def predict_prompted(
     try:
         contract = binding.prompted(build_input(binding, data, model.settings), context)
     except UnreadableError as error:
-        return _merge_answers(model, [Unreadable(str(error), error.is_permanent, _is_late(error))], [])
+        return merge_answers(
+            model.project_id, model.bound.config, [Unreadable(str(error), error.is_permanent, _is_late(error))], []
+        )
     if contract is None:
         return None
     question = _question(model, binding, data, with_resolved_media(contract, resolve))
     (answer,) = ask(caller, [question])
-    return _merge_answers(model, [answer], [answer] if isinstance(answer, Prediction) else [])
+    shown = [answer] if isinstance(answer, Prediction) else []
+    return merge_answers(model.project_id, model.bound.config, [answer], shown)
 
 
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:
@@ -230,11 +244,11 @@ def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) ->
 
 
 def _questions(
-    model: ProjectModel, data: TaskData, resolve: Callable[[MediaRef], MediaRef]
+    model: ProjectModel, bindings: Sequence[Problem], data: TaskData, resolve: Callable[[MediaRef], MediaRef]
 ) -> list[Question | Unreadable]:
     """One question per binding, in the order of the bindings."""
     questions: list[Question | Unreadable] = []
-    for binding in model.bound.bindings:
+    for binding in bindings:
         try:
             contract = with_resolved_media(build_input(binding, data, model.settings), resolve)
         except UnreadableError as error:
@@ -339,45 +353,3 @@ def _broken(question: Question, what: str) -> Unreadable:
     )
     log.error(reason)
     return Unreadable(reason, is_permanent=False)
-
-
-def _merge(model: ProjectModel, answers: Sequence[Prediction | Unreadable]) -> TaskPrediction:
-    """Merge the answers of one task, one per binding, into its prediction."""
-    predictions = {
-        binding.from_name: answer
-        for binding, answer in zip(model.bound.bindings, answers, strict=True)
-        if isinstance(answer, Prediction)
-    }
-    shown_names = shown_controls(
-        model.bound.config, {name: prediction.regions for name, prediction in predictions.items()}
-    )
-    return _merge_answers(
-        model, answers, [prediction for name, prediction in predictions.items() if name in shown_names]
-    )
-
-
-def _merge_answers(
-    model: ProjectModel, answers: Sequence[Prediction | Unreadable], shown: Sequence[Prediction]
-) -> TaskPrediction:
-    """Merge the answers that Label Studio shows of one task; the others may only have a reason."""
-    reasons = [answer for answer in answers if isinstance(answer, Unreadable)]
-    regions = [region for prediction in shown for region in prediction.regions]
-    valid_regions = [region for region in regions if _is_valid(model.project_id, model.bound.config, region)]
-    return TaskPrediction(
-        valid_regions,
-        _mean([prediction.score for prediction in shown]),
-        _mean([prediction.score if prediction.margin is None else prediction.margin for prediction in shown]),
-        min(reasons, key=lambda reason: reason.is_permanent, default=None),
-        len(regions) - len(valid_regions),
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _is_valid(project_id: int, config: LabelConfig, region: Region) -> bool:
-    errors = config.find_region_errors(region)
-    if errors:
-        log.error("project %d: a region is dropped: %s", project_id, "; ".join(errors))
-    return not errors

@@ -11,12 +11,15 @@ from typing import Any
 
 from lorabel.errors import MissingTargetError
 from lorabel.labeling.regions import Region
+from lorabel.picture_part import Part
 from lorabel.space_contracts import Corners
 
 LONGEST_SHOWN = 60
 # No place in percent, nor side of a picture in pixels, is larger: browsers show no such picture. Without a limit
 # calculations would overflow.
 LARGEST_NUMBER = 1_000_000
+PICTURE_FIELDS = ("id", "original_width", "original_height", "image_rotation")
+PLACE_FIELDS = ("x", "y", "width", "height", "rotation", "radiusX", "radiusY", "points", "closed")
 
 
 def picture_region(
@@ -103,6 +106,40 @@ def corners_of(region: Region) -> Corners:
     if not (left < right and top < bottom):
         raise MissingTargetError("the region has no area within the picture")
     return left, top, right, bottom
+
+
+def part_of(region: Region) -> Part:
+    """Return the rectangle that a region covers, with the turn of a turned rectangle or ellipse.
+
+    What an upright region has outside the picture is cut off.
+
+    Raises:
+        MissingTargetError: see `corners_of`.
+    """
+    left, top, right, bottom = corners_of(region)
+    value = region["value"]
+    if not value.get("rotation") or isinstance(value.get("points"), list):
+        return Part(x=(left + right) / 2, y=(top + bottom) / 2, width=right - left, height=bottom - top)
+    if "radiusX" in value:
+        x, y, width, height = (_number(value, name) / 50 for name in ("x", "y", "radiusX", "radiusY"))
+        x, y = x / 2, y / 2
+    else:
+        width, height = _number(value, "width") / 100, _number(value, "height") / 100
+        x, y = (sum(numbers) / 4 for numbers in zip(*_points(region, value), strict=True))
+    return Part(x=x, y=y, width=abs(width), height=abs(height), rotation=_number(value, "rotation"))
+
+
+def place_of(region: Region) -> dict[str, Any]:
+    """Return the fields that say where a region is: what the regions of one id have in common.
+
+    Raises:
+        MissingTargetError: its value is no object.
+    """
+    value = region.get("value")
+    if not isinstance(value, dict):
+        raise MissingTargetError(f"value is {value!r:.{LONGEST_SHOWN}}, not an object")
+    same = {name: region[name] for name in PICTURE_FIELDS if name in region}
+    return {**same, "value": {name: value[name] for name in PLACE_FIELDS if name in value}}
 
 
 def size_of(region: Region) -> tuple[int, int] | None:

@@ -21,6 +21,8 @@ from lorabel.labeling.shown_value import has_variable, shown_value
 
 # Attributes of a label that a model may read; the first that is set is used.
 TEXT_ATTRIBUTES = ("prompt", "hint", "alias", "value")
+# The value of `visibleWhen` that shows a control tag while a region is selected.
+REGION_SELECTED = "region-selected"
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[Obj
             Label(value, _texts(attributes[value].attr), title=attributes[value].attr.get("value", value))
             for value in tag.labels or ()
         )
-    conditions = tuple(_condition(element) for element in path if element.get("visibleWhen"))
+    conditions = (*(_condition(element) for element in path if element.get("visibleWhen")), *_of_region(path[-1]))
     buckets = tuple(bucket.attrib.get("name", "") for bucket in path[-1].iter("Bucket"))
     return ControlTag(
         tag.name,
@@ -283,8 +285,20 @@ def _condition(element: ElementTree.Element) -> Condition:
     return Condition(
         element.get("visibleWhen", ""),
         element.get("whenTagName"),
-        tuple(value for value in values.split(",") if value),
+        _split(values),
     )
+
+
+def _of_region(element: ElementTree.Element) -> Iterator[Condition]:
+    """`whenLabelValue` of a tag with `perRegion`, which counts without `visibleWhen`, too."""
+    is_per_region = element.get("perRegion", "false").lower() == "true"
+    labels = element.get("whenLabelValue")
+    if is_per_region and labels and element.get("visibleWhen") != REGION_SELECTED:
+        yield Condition(REGION_SELECTED, None, _split(labels))
+
+
+def _split(values: str) -> tuple[str, ...]:
+    return tuple(value for value in values.split(",") if value)
 
 
 def _object(tag: Any) -> ObjectTag:

@@ -2,13 +2,57 @@
 
 The rules are those of Label Studio 1.23.2's editor (https://labelstud.io/tags/choices, visibleWhen). Nothing is
 predicted for a hidden control tag, since the annotator could neither see nor correct it.
+
+A control tag with `perRegion` is shown beside the region that is selected. So its conditions are about that
+region: about its labels, and about the answers of other such tags to it.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorabel.labeling.label_config import Condition, ControlTag, LabelConfig, find_exact_label
+from lorabel.labeling.label_config import REGION_SELECTED, Condition, ControlTag, LabelConfig, find_exact_label
 from lorabel.labeling.regions import Region
+
+
+def regions_shown_to(config: LabelConfig, from_name: str, result: Sequence[Region]) -> list[Region]:
+    """Return a result without the regions beside which a control tag with `perRegion` is not shown.
+
+    Args:
+        from_name: of that control tag.
+    """
+    control = next(control for control in config.controls if control.name == from_name)
+    if not control.conditions:
+        return list(result)
+    per_region = {control.name for control in config.controls if control.is_per_region}
+    by_id: dict[str | None, list[Region]] = defaultdict(list)
+    for region in result:
+        by_id[_id(region)].append(region)
+    places = {id_ for id_, of_id in by_id.items() if id_ is not None and any(map(_has_place, of_id))}
+    about_task = [
+        region
+        for region in result
+        if _id(region) not in places and not _has_place(region) and region.get("from_name") not in per_region
+    ]
+
+    def is_shown(id_: str) -> bool:
+        answers: dict[str, list[Region]] = {control.name: [] for control in config.controls}
+        for region in (*about_task, *by_id[id_]):
+            answers.get(region.get("from_name", ""), []).append(region)
+        return from_name in shown_controls(config, answers)
+
+    hidden = {id_ for id_ in places if not is_shown(id_)}
+    return [region for region in result if _id(region) not in hidden]
+
+
+def _id(region: Region) -> str | None:
+    id_ = region.get("id")
+    return id_ if isinstance(id_, str) else None
+
+
+def _has_place(region: Region) -> bool:
+    value = region.get("value")
+    return isinstance(value, Mapping) and not {"x", "points"}.isdisjoint(value)
 
 
 def shown_controls(config: LabelConfig, answers: Mapping[str, Sequence[Region]]) -> frozenset[str]:
@@ -27,9 +71,39 @@ def shown_controls(config: LabelConfig, answers: Mapping[str, Sequence[Region]])
         shown &= {
             control.name
             for control in config.controls
-            if all(_holds(condition, chosen, controls) for condition in control.conditions)
+            if all(
+                _is_selected(condition, answers)
+                if condition.kind == REGION_SELECTED
+                else _holds(condition, chosen, controls)
+                for condition in control.conditions
+            )
         }
     return shown
+
+
+def _is_selected(condition: Condition, answers: Mapping[str, Sequence[Region]]) -> bool:
+    """Whether a region is selected that was labelled by the condition's tag, with one of its labels.
+
+    Args:
+        answers: those of one region, which counts as selected.
+    """
+    labels = [
+        label
+        for name, regions in answers.items()
+        if condition.tag in (None, name)
+        for region in regions
+        for label in _labels_of(region)
+    ]
+    if condition.values:
+        return not set(condition.values).isdisjoint(labels)
+    return condition.tag is None or bool(labels)
+
+
+def _labels_of(region: Region) -> list[str]:
+    value, kind = region.get("value"), region.get("type")
+    if not isinstance(value, Mapping) or not isinstance(kind, str) or not kind.endswith("labels"):
+        return []
+    return [label for label in _list(value.get(kind)) if isinstance(label, str)]
 
 
 def _holds(condition: Condition, chosen: Mapping[str, frozenset[str]], controls: Mapping[str, ControlTag]) -> bool:

@@ -1,10 +1,16 @@
 """What the problems share that find something in one picture: boxes, lines of text, masks."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from lorabel.contracts import Content
-from lorabel.errors import UnreadableError, UnservedError
+from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
+from lorabel.labeling.image_regions import corners_of
 from lorabel.labeling.label_config import ObjectTag
+from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
 from lorabel.media.fetching import digest
+from lorabel.problems._answers import shown
 from lorabel.problems.base import TaskData
 from lorabel.space_contracts import Corners
 
@@ -46,3 +52,32 @@ def group_id(corners: Corners, number: int) -> str:
         number: what else tells it from others of the same answer.
     """
     return digest(repr((number, *(round(part, 4) for part in corners))).encode())[:ID_CHARACTERS]
+
+
+def identified(regions: Sequence[Region]) -> list[Region]:
+    """Return predicted regions of which each that has a place has an id, see `group_id`."""
+    return [region if "id" in region else _with_id(region, number) for number, region in enumerate(regions)]
+
+
+def _with_id(region: Region, number: int) -> Region:
+    try:
+        return {"id": group_id(corners_of(region), number), **region}
+    except MissingTargetError:
+        return region
+
+
+def group_of(region: Region) -> Any:
+    """Return what the regions of one thing share: their id; their place where there is no id.
+
+    Raises:
+        MissingTargetError: the id is no text.
+    """
+    id_ = region.get("id")
+    if isinstance(id_, str):
+        return id_
+    if id_ is not None:
+        raise MissingTargetError(f"a region has the id {shown(id_)}, expected a text")
+    try:
+        return corners_of(region)
+    except MissingTargetError:
+        return None

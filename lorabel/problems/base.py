@@ -79,6 +79,8 @@ class Problem(ABC):
         SAMPLES: at least one example, see `Sample`.
         silence: for people who connect a project, if `is_silent_until_taught`: until when nothing is predicted.
         perfect_metric: value of the primary metric for a model that is always right.
+        is_per_region: whether control tags with `perRegion` are served, which ask about each region of the control
+            tags `asks_about`. Other problems are never asked about such control tags.
         from_name: name of the control tag.
         to_name: name of the object tag that predicted regions refer to.
     """
@@ -94,6 +96,7 @@ class Problem(ABC):
         "annotations"
     )
     perfect_metric: ClassVar[float] = 1.0
+    is_per_region: ClassVar[bool] = False
 
     from_name: str
     to_name: str
@@ -171,9 +174,19 @@ class Problem(ABC):
     def asked_for(self, question: Input, target: Any) -> Input:
         """Return the question as a person would ask it who wants the target; by default it is the same.
 
-        Training and evaluation use this, since an annotation keeps no clicks.
+        Training and evaluation use this, since an annotation keeps no clicks, and has regions of its own.
         """
         return question
+
+    def about(self, regions: Sequence[Region]) -> Self | None:
+        """Return the binding that asks about these regions of a task; None if it asks about none of them.
+
+        Only called if `is_per_region`. The regions are what other bindings predict for the task.
+
+        Args:
+            regions: each with an id of its own, or the id of its group.
+        """
+        return None
 
     @property
     def claims(self) -> tuple[str, ...]:

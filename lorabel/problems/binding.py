@@ -9,13 +9,12 @@ from types import MappingProxyType
 import lorabel.problems
 from lorabel.discovery import discover
 from lorabel.errors import LabelConfigError, UnservedError, cut
-from lorabel.labeling.label_config import ControlTag, LabelConfig, parse
+from lorabel.labeling.label_config import REGION_SELECTED, ControlTag, LabelConfig, parse
 from lorabel.problems.base import Problem
 
 # Attribute -> why no problem serves a control tag that sets it to true.
-UNSERVED_ATTRIBUTES: Mapping[str, str] = MappingProxyType(
-    {"perRegion": "it asks about each region that a person draws", "perItem": "it asks about each item of a list"}
-)
+UNSERVED_ATTRIBUTES: Mapping[str, str] = MappingProxyType({"perItem": "it asks about each item of a list"})
+PER_REGION = "perRegion: it asks about each region that a person draws"
 # Values of visibleWhen that depend on other answers only, not on what a person selects in the editor.
 SERVED_CONDITIONS = ("choice-selected", "choice-unselected")
 
@@ -125,8 +124,9 @@ def _unserved_reason(control: ControlTag) -> str | None:
             return f"{attribute}: {reason}"
     if control.is_repeated:
         return "Repeater: it is asked once for each item of a list"
+    served = (*SERVED_CONDITIONS, REGION_SELECTED) if control.is_per_region else SERVED_CONDITIONS
     for condition in control.conditions:
-        if condition.kind not in SERVED_CONDITIONS:
+        if condition.kind not in served:
             return f"visibleWhen={condition.kind!r}: it depends on what a person selects"
     if control.objects and all(tag.is_static for tag in control.objects):
         tag = control.objects[0]
@@ -141,10 +141,14 @@ def _claims(control: ControlTag, problems: Sequence[type[Problem]]) -> tuple[lis
     claims: list[Problem] = []
     reasons: list[str] = []
     for problem in problems:
+        if problem.is_per_region is not control.is_per_region:
+            continue
         try:
             binding = problem.match(control)
         except UnservedError as error:
             reasons.append(str(error))
         else:
             claims += [] if binding is None else [binding]
+    if control.is_per_region and not claims and not reasons:
+        reasons = [PER_REGION]
     return claims, reasons

@@ -155,14 +155,20 @@ class LabelledBoxes(Problem):
         return Prediction(regions, sum(box.probability for box in found) / len(found))
 
     def target(self, result: list[Region], data: TaskData) -> BoxTarget:
-        """Return the upright boxes of the annotation with their labels; none if the picture shows none."""
+        """Return the upright boxes of the annotation with their labels; none if the picture shows none.
+
+        A box without a place in the picture is left out, since it says nothing about any place.
+
+        Raises:
+            MissingTargetError: see `Problem.target`; also if no box has a place.
+        """
         all_regions = regions_of(result)
         places = {
             region["id"]: region
             for region in all_regions
             if region.get("from_name") == self.drawn_by and isinstance(region.get("id"), str)
         }
-        boxes, size = set(), None
+        boxes, faults, size = set[tuple[Corners, int]](), list[str](), None
         key = "labels" if self.drawn_by != self.from_name else self.shape
         for region in all_regions:
             if region.get("from_name") != self.from_name:
@@ -170,10 +176,20 @@ class LabelledBoxes(Problem):
             labels = self._label_indices(region, key)
             has_place = {"x", "points"} & region["value"].keys()
             place = region if has_place else places.get(str(region.get("id")), region)
-            corners = corners_of(place)
+            try:
+                corners = corners_of(place)
+            except MissingTargetError as error:
+                faults.append(f"region {shown(region.get('id'))}: {error}")
+                continue
             boxes |= {(corners, label) for label in labels}
             size = size or size_of(place)
-        return BoxTarget(tuple(sorted(boxes)), size)
+        if faults and not boxes:
+            raise MissingTargetError(faults[0])
+        return BoxTarget(tuple(sorted(boxes)), size, tuple(faults))
+
+    def left_out(self, target: BoxTarget) -> Sequence[str]:
+        """Return why boxes are left out."""
+        return target.left_out
 
     def perfect_output(self, target: BoxTarget) -> Boxes:
         """Return the right boxes, each with probability 1."""

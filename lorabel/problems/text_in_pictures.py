@@ -25,7 +25,7 @@ from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_lab
 from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
 from lorabel.problems._masks import are_clicked
-from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
+from lorabel.problems._pictures import group_id, group_of, picture_of, refuse_several_pictures
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 from lorabel.space_contracts import Corners, TextLine, TextLines, TextLinesInput, TextLinesTarget
 
@@ -229,7 +229,7 @@ class TextInPictures(Problem):
         regions = [region for region in regions_of(result) if region.get("from_name") in names]
         groups: dict[Any, list[Region]] = {}
         for region in regions:
-            groups.setdefault(_group_of(region), []).append(region)
+            groups.setdefault(group_of(region), []).append(region)
         lines, faults = [], []
         for parts in groups.values():
             shapes = [region for region in parts if region.get("from_name") in self.tags.shapes]
@@ -336,19 +336,6 @@ def _values(parts: Sequence[Region], from_name: str) -> Iterator[dict[str, Any]]
             if not isinstance(value, dict):
                 raise MissingTargetError(f"{from_name!r} has the value {shown(value)}, expected an object")
             yield value
-
-
-def _group_of(region: Region) -> Any:
-    """What regions of one line share: their id; their place where there is no id."""
-    id_ = region.get("id")
-    if isinstance(id_, str):
-        return id_
-    if id_ is not None:
-        raise MissingTargetError(f"a region has the id {shown(id_)}, expected a text")
-    try:
-        return corners_of(region)
-    except MissingTargetError:
-        return None
 
 
 def _place(line: Line) -> tuple[float, float]:

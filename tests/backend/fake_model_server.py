@@ -17,10 +17,13 @@ from flask import Flask, Response, request
 from werkzeug.serving import make_server
 
 from lorabel.contracts import (
+    Content,
+    Contract,
     Embedding,
     EmbedInput,
     Estimate,
     ItemScores,
+    LabelScores,
     LabelsInput,
     Modality,
     RankingInput,
@@ -29,7 +32,14 @@ from lorabel.contracts import (
     SpansInput,
 )
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import Features, FeaturesInput, LineFeaturesInput, SpanFeaturesInput, space_with
+from lorabel.feature_contracts import (
+    EachFeaturesInput,
+    Features,
+    FeaturesInput,
+    LineFeaturesInput,
+    SpanFeaturesInput,
+    space_with,
+)
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import (
@@ -44,11 +54,12 @@ from lorabel.inference.messages import (
 )
 from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
+from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
 from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
 from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained, and a picture without text.
-SILENT = {
+SILENT: dict[str, Contract] = {
     SpansInput.kind: SpanScores(spans=()),
     RatingInput.kind: Estimate(),
     RankingInput.kind: ItemScores(),
@@ -149,11 +160,10 @@ class FakeModelServer:
         else:
             question = FeaturesInput.model_validate(row.input)
             self.featured.append(question)
-            parts = [
-                content.media.url.rsplit("/", 1)[-1] if content.media else str(content.text)
-                for content in question.contents
-            ]
-            logits = np.log(_scores(parts[0], [texts[0] for texts in question.labels]))
+            parts = [_shown(content) for content in question.contents]
+            asked = parts if row.kind == EachFeaturesInput.kind else parts[:1]
+            texts = [texts[0] for texts in question.labels]
+            logits = np.log(np.concatenate([_scores(part, texts) for part in asked]))
             space = self._space(question.modalities)
         vectors = np.tile(np.stack([_vector(part) for part in parts]), 2 if row.adapter else 1).astype("<f2")
         return Features(
@@ -185,21 +195,42 @@ class FakeModelServer:
             return RowResult(error=RowError(reason=f"{url}: no picture", is_permanent=True))
         if row.kind == LineFeaturesInput.kind:
             return RowResult(output=Features(space=self.space, dim=0, float16="", lines=LINES).model_dump())
-        if row.kind in (FeaturesInput.kind, SpanFeaturesInput.kind):
+        if row.kind in (FeaturesInput.kind, EachFeaturesInput.kind, SpanFeaturesInput.kind):
             return RowResult(output=self.features(row).model_dump())
         if row.kind == MasksInput.kind:
             return RowResult(output=_masks(MasksInput.model_validate(row.input)).model_dump())
         if row.kind == BoxesInput.kind:
             return RowResult(output=BOXES.model_dump())
-        if row.kind != LabelsInput.kind:
-            return RowResult(output=SILENT[row.kind].model_dump())
-        return RowResult(output={"probabilities": _scores(url, [texts[0] for texts in row.input["labels"]])})
+        if row.kind in (LabelsInput.kind, EachLabelsInput.kind):
+            return RowResult(output=_label_scores(row, url).model_dump(exclude_defaults=True))
+        return RowResult(output=_silent(row).model_dump())
+
+
+def _silent(row: PredictRow) -> Contract:
+    if row.kind == EachRatingInput.kind:
+        return EachEstimate(answers=(Estimate(),) * len(row.input["contents"]))
+    return SILENT[row.kind]
+
+
+def _label_scores(row: PredictRow, url: str) -> LabelScores | EachLabelScores:
+    scores = LabelScores(probabilities=tuple(_scores(url, [texts[0] for texts in row.input["labels"]])))
+    if row.kind == LabelsInput.kind:
+        return scores
+    return EachLabelScores(answers=(scores,) * len(row.input["contents"]))
 
 
 def _masks(question: MasksInput) -> Masks:
     """For each prompt the upper left quarter of a picture of 4 x 2 pixels."""
     masks = tuple(Mask(label=prompt.label, runs=(0, 2, 6), probability=SURE) for prompt in question.prompts)
     return Masks(masks=masks, width=4, height=2)
+
+
+def _shown(content: Content) -> str:
+    """What a content shows: the name of its file, with the place of a part; or its text."""
+    if content.media is None:
+        return str(content.text)
+    place = "" if content.part is None else f"#{content.part.x}"
+    return content.media.url.rsplit("/", 1)[-1] + place
 
 
 def _vector(shown: str) -> np.ndarray:

@@ -172,7 +172,7 @@ def test_setup_and_validate_tell_why_a_control_tag_is_not_served(client: FlaskCl
     config = """<View><Image name="image" value="$image"/>
       <Choices name="label" toName="image"><Choice value="a"/><Choice value="b"/></Choices>
       <Choices name="part" toName="image" perRegion="true"><Choice value="c"/></Choices></View>"""
-    reason = "perRegion: it asks about each region that a person draws"
+    reason = "perRegion: no control tag draws boxes, ellipses or polygons on 'image'"
     answer = client.post("/setup", json=requests.setup(schema=config))
     assert answer.json == {"model_version": "p1.v0", "unserved": {"part": reason}}
     answer = client.post("/validate", json={"label_config": config})

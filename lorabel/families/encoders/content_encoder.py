@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lorabel.contracts import BatchAdapters, Content, Input, Modality
+from lorabel.contracts import BatchAdapters, Content, Input, MediaRef, Modality
 from lorabel.families.base import DigestOf, Family, Fetch
 from lorabel.families.cache import DECODED, FEATURES, FeatureCache
 from lorabel.families.encoders.prepared_input import (
@@ -24,6 +24,7 @@ from lorabel.families.encoders.prepared_input import (
 )
 from lorabel.media.fetching import digest
 from lorabel.media.text import read_text_file
+from lorabel.picture_part import Part
 
 # Longer texts are cut off. The models read far less; the limit is there because tokenizing takes time on the
 # thread that owns the device.
@@ -81,6 +82,14 @@ class ContentEncoder(Family):
         """
         raise NotImplementedError(f"{self.name} reads no files of {modality}")
 
+    def read_parts(self, file: bytes, parts: Sequence[Part]) -> Sequence[Tensor]:
+        """Decode a picture once, and return each part of it as `read` returns pictures.
+
+        Raises:
+            UnreadableError: see `read`.
+        """
+        raise NotImplementedError(f"{self.name} reads no parts of pictures")
+
     @abstractmethod
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of contents of one modality.
@@ -111,8 +120,13 @@ class ContentEncoder(Family):
 
     def prepare(self, question: Input, fetch: Fetch) -> PreparedInput:
         """Read and decode all contents of a question; see `Family.prepare`."""
+        parts = self._prepare_parts(question.contents, fetch)
         return PreparedInput(
-            question, tuple(self._prepare_content(content, fetch) for content in question.contents)
+            question,
+            tuple(
+                parts[content] if content in parts else self._prepare_content(content, fetch)
+                for content in question.contents
+            ),
         )
 
     @torch.inference_mode()
@@ -285,6 +299,22 @@ class ContentEncoder(Family):
         else:
             data = read_text_file(file, content.text_format)[:MAX_CHARACTERS]
         return PreparedContent(content.modality, data, digest=content_digest(content, lambda _: digest(file)))
+
+    def _prepare_parts(self, contents: Sequence[Content], fetch: Fetch) -> dict[Content, PreparedContent]:
+        """The contents that are parts of pictures; each picture is decoded once."""
+        by_media: dict[MediaRef, list[Content]] = defaultdict(list)
+        for content in contents:
+            if content.media is not None and content.part is not None:
+                by_media[content.media].append(content)
+        parts = (self._parts_of(fetch(media), of_picture) for media, of_picture in by_media.items())
+        return dict(pair for of_picture in parts for pair in of_picture)
+
+    def _parts_of(self, file: bytes, contents: Sequence[Content]) -> Iterator[tuple[Content, PreparedContent]]:
+        file_digest = digest(file)
+        decoded = self.read_parts(file, [content.part for content in contents if content.part is not None])
+        for content, data in zip(contents, decoded, strict=True):
+            content_id = content_digest(content, lambda _: file_digest)
+            yield content, PreparedContent(content.modality, data, digest=content_id)
 
     def _feature_key(
         self, modality: Modality, content_id: str, adapter: str | None, bank: BatchAdapters

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,15 @@ from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.families.encoders.content_encoder import ContentEncoder
 from lorabel.families.encoders.contrastive_loss import contrastive_losses
 from lorabel.families.encoders.heads.base import Head, HeadParameters, read_weights, zero_layer
-from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, LABEL_HEAD, layer_name
+from lorabel.families.encoders.heads.by_question import HEAD_LAYERS, HEADS, layer_name
+from lorabel.families.encoders.heads.each import EachLabelHead, each_content, mean_of_each
 from lorabel.families.encoders.heads.head_answers import answer_with_head, check_head
+from lorabel.families.encoders.heads.labels import LabelHead
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.prepared_input import PreparedInput, batches, group_by_question
 from lorabel.families.lora_layers import encoder_layers
 from lorabel.feature_contracts import Features, FeaturesInput, space_with
+from lorabel.region_contracts import EachTarget
 
 # Most label texts that are encoded at once.
 TEXT_BATCH = 256
@@ -235,15 +238,18 @@ class Encoder(ContentEncoder):
         return torch.stack([losses[index] for index in range(len(prepared_inputs))])
 
     def contrastive_losses(
-        self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[LabelTarget]
+        self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[LabelTarget | EachTarget]
     ) -> Tensor:
-        """Compute the supervised contrastive loss of the contents' features; see `contrastive_losses`."""
+        """Compute the supervised contrastive loss of the contents' features; see `contrastive_losses`.
+
+        Where each content is asked about by itself, its loss is the mean over the contents.
+        """
         features = self.encode_contents([content for prepared in prepared_inputs for content in prepared.contents])
-        means = [
-            torch.stack([features[id(content)] for content in prepared.contents]).mean(0)
-            for prepared in prepared_inputs
+        contents = [
+            torch.stack([features[id(content)] for content in prepared.contents]) for prepared in prepared_inputs
         ]
-        return contrastive_losses(torch.stack(means), targets)
+        rows, row_targets = each_content(contents, targets)
+        return mean_of_each(contrastive_losses(rows, row_targets), targets)
 
     def content_layers(self, question: Input) -> list[str]:
         """Return the layers of the towers that read the contents, for questions about labels."""
@@ -340,8 +346,10 @@ class Encoder(ContentEncoder):
         frozen = contents if adapter is None else _frozen(prepared)
         contents = frozen if adapter is None else torch.cat([frozen, contents], 1)
         logits, temperature = torch.empty(0), 1.0
-        if isinstance(question, LabelsInput | FeaturesInput) and parameters is not None:
-            logits = LABEL_HEAD.logits(question, frozen.to(parameters.text_features.device), parameters)
+        head = prepared.head
+        if isinstance(head, LabelHead | EachLabelHead) and parameters is not None:
+            asked = cast(LabelsInput | FeaturesInput, question)
+            logits = head.logits(asked, frozen.to(parameters.text_features.device), parameters)
             temperature = parameters.temperature
         if isinstance(question, FeaturesInput):
             return Features(

@@ -87,9 +87,10 @@ def content_digest(content: Content, digest_of: DigestOf) -> str | None:
     if content.media is None:
         return digest((content.text or "").encode())
     file_digest = digest_of(content.media)
-    if file_digest is None or content.text_format is None:
+    read_as = content.text_format or content.part
+    if file_digest is None or read_as is None:
         return file_digest
-    return f"{file_digest} {content.text_format.model_dump_json()}"
+    return f"{file_digest} {read_as.model_dump_json()}"
 
 
 def batches(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,17 +1,21 @@
+from collections.abc import Sequence
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from lorabel.contracts import LabelScores
+from lorabel.contracts import Contract, Estimate, LabelScores
 from lorabel.database import projects
 from lorabel.database.store import Store
-from lorabel.inference.messages import Priority, RowResult
+from lorabel.errors import ModelServerError
+from lorabel.inference.messages import PredictRow, Priority, RowResult
 from lorabel.inference.prediction import ProjectModel, Question, ask, predict
 from lorabel.inference.requests import PredictionCaller, Unreadable
+from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.problems.base import Prediction
 from lorabel.problems.binding import bind
+from lorabel.region_contracts import EachEstimate, EachLabelScores
 from lorabel.settings import Settings
 from lorabel.space_contracts import Box, Boxes
 
@@ -114,3 +118,80 @@ def test_the_threshold_is_read_from_the_extra_params(
     with store.read() as session:
         model = ProjectModel.of(session, projects.get(session, 1), settings)
     assert model.threshold == expected
+
+
+REGIONS = """<View><Image name="i" value="$i"/>
+  <RectangleLabels name="b" toName="i"><Label value="car"/><Label value="bus"/></RectangleLabels>
+  <Choices name="state" toName="i" perRegion="true" whenLabelValue="car"><Choice value="new"/><Choice value="old"/>
+  </Choices><Choices name="light" toName="i"><Choice value="day"/><Choice value="night"/></Choices>
+  <Rating name="stars" toName="i" perRegion="true"/></View>"""
+PICTURE = {"i": "https://example.org/1.png"}
+CAR, BUS = (0.1, 0.1, 0.4, 0.4), (0.5, 0.5, 0.9, 0.8)
+
+
+class TwoStages:
+    """A model server that finds a car and a bus, the unlikely box of a car, and fails from a request on."""
+
+    def __init__(self, fails_from: int = 9, boxes: Sequence[tuple[Any, int, float]] = ()) -> None:
+        self.requests: list[list[PredictRow]] = []
+        self.fails_from = fails_from
+        found = boxes or ((CAR, 0, 0.9), (BUS, 1, 0.8), ((0.0, 0.0, 0.1, 0.1), 0, 0.1))
+        boxes_found = tuple(Box(corners=corners, label=label, probability=p) for corners, label, p in found)
+        self.boxes = Boxes(boxes=boxes_found, width=100, height=50, threshold=0.5)
+
+    def predict(self, rows: Sequence[PredictRow], *_: Any) -> list[RowResult]:
+        self.requests.append(list(rows))
+        if len(self.requests) > self.fails_from:
+            raise ModelServerError("it is gone")
+        return [RowResult(output=self.answer(row).model_dump()) for row in rows]
+
+    def answer(self, row: PredictRow) -> Contract:
+        if row.kind == "boxes":
+            return self.boxes
+        if row.kind == "labels":
+            return LabelScores(probabilities=(0.7, 0.3))
+        if row.kind == "each_rating":
+            return EachEstimate(answers=(Estimate(),) * len(row.input["contents"]))
+        is_left = [content["part"]["x"] < 0.5 for content in row.input["contents"]]
+        return EachLabelScores(
+            answers=tuple(LabelScores(probabilities=(0.2, 0.8) if left else (1.0, 0.0)) for left in is_left)
+        )
+
+
+def predict_regions(server: TwoStages, tasks: Sequence[dict[str, Any]] = (PICTURE,)) -> list[TaskPrediction]:
+    model = ProjectModel(1, "p1.v0", {}, {}, {}, bind(REGIONS), Settings())
+    asked_by = PredictionCaller(cast(Any, server), 1, Priority.BULK, monotonic() + 10)
+    return predict(model, tasks, lambda media: media, asked_by)
+
+
+def test_predicted_boxes_are_asked_about_and_the_answers_have_their_ids_and_places() -> None:
+    server = TwoStages()
+    first, second = predict_regions(server, [PICTURE, {"i": "https://example.org/2.png"}])
+    assert [[row.kind for row in rows] for rows in server.requests] == [
+        ["boxes", "labels"] * 2,
+        ["each_labels", "each_rating"] * 2,
+    ]
+    assert first.regions == second.regions
+    by_tag = {name: [r for r in first.regions if r["from_name"] == name] for name in ("b", "state", "light")}
+    car, bus = by_tag["b"]
+    (state,) = by_tag["state"]
+    assert len({car["id"], bus["id"]}) == 2
+    assert state["id"] == car["id"], "a bus is not asked about its state (whenLabelValue)"
+    assert state["value"] == {**{k: car["value"][k] for k in ("x", "y", "width", "height", "rotation")}} | {
+        "choices": ["old"]
+    }
+    assert (state["original_width"], state["original_height"]) == (100, 50)
+    assert "id" not in by_tag["light"][0]
+    assert len(first.regions) == 4 and first.is_final and first.dropped_regions == 0
+
+
+def test_without_boxes_nothing_is_asked_about_them() -> None:
+    server = TwoStages(boxes=[(CAR, 0, 0.2)])
+    (prediction,) = predict_regions(server)
+    assert len(server.requests) == 1
+    assert [region["from_name"] for region in prediction.regions] == ["light"]
+
+
+def test_a_task_is_asked_about_again_if_the_model_server_fails_between_boxes_and_their_answers() -> None:
+    (prediction,) = predict_regions(TwoStages(fails_from=1))
+    assert prediction.unreadable is not None and not prediction.is_final

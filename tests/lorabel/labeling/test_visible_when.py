@@ -87,7 +87,7 @@ def test_without_a_tag_only_choices_count() -> None:
     ("attributes", "reason"),
     [
         ('visibleWhen="region-selected"', "visibleWhen='region-selected': it depends on what a person selects"),
-        ('perRegion="true"', "perRegion: it asks about each region that a person draws"),
+        ('perRegion="true"', "perRegion: no control tag draws boxes, ellipses or polygons on 'image'"),
         ('perItem="true"', "perItem: it asks about each item of a list"),
     ],
 )

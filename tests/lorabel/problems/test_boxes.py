@@ -6,6 +6,7 @@ from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.labeling.image_regions import image_region
 from lorabel.problems.binding import bind
 from lorabel.problems.boxes import LabelledBoxes
+from lorabel.problems.region_classification import RegionClassification
 from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
 
 IMAGE = '<Image name="image" value="$image"/>'
@@ -63,6 +64,15 @@ def test_boxes_at_the_border_of_one_pixel_and_of_the_whole_picture_are_targets()
 def test_a_box_that_says_nothing_is_refused_with_the_reason(region: dict[str, Any], reason: str) -> None:
     with pytest.raises(MissingTargetError, match=reason):
         binding_of(RECTANGLES).target([region], DATA)
+
+
+@pytest.mark.parametrize("place", [(0.2, 0.2, 0.2, 0.5), (1.2, 0.2, 1.5, 0.5)])
+def test_a_box_without_area_is_left_out_with_a_reason_and_the_others_are_learned(place: Corners) -> None:
+    binding = binding_of(RECTANGLES)
+    target = binding.target([drawn(place, "car"), drawn(LEFT, "car")], DATA)
+    assert [(pytest.approx(corners), label) for corners, label in target.boxes] == [(LEFT, 0)]
+    (reason,) = binding.left_out(target)
+    assert "no area" in reason
 
 
 def test_a_picture_without_boxes_teaches_that_nothing_is_there() -> None:
@@ -156,8 +166,7 @@ def test_of_two_annotators_the_newest_decides() -> None:
 def test_boxes_that_other_tags_ask_about_leave_the_boxes_served() -> None:
     per_region = '<Choices name="c" toName="image" perRegion="true"><Choice value="x"/></Choices></View>'
     bound = bind(RECTANGLES.replace("</View>", per_region))
-    assert [type(binding) for binding in bound.bindings] == [LabelledBoxes]
-    assert [unclaimed.control.name for unclaimed in bound.unclaimed] == ["c"]
+    assert [type(binding) for binding in bound.bindings] == [LabelledBoxes, RegionClassification]
 
 
 def test_boxes_of_a_smart_tool_ask_for_the_others_like_them() -> None:

@@ -5,16 +5,26 @@ from types import MappingProxyType
 
 from lorabel.contracts import Input, LabelsInput, RankingInput, RatingInput
 from lorabel.families.encoders.heads.base import Head
+from lorabel.families.encoders.heads.each import EachLabelHead, EachRatingHead
 from lorabel.families.encoders.heads.labels import LabelHead
 from lorabel.families.encoders.heads.ranking import RankingHead
 from lorabel.families.encoders.heads.rating import RatingHead
-from lorabel.feature_contracts import FeaturesInput
+from lorabel.feature_contracts import EachFeaturesInput, FeaturesInput
+from lorabel.region_contracts import EachLabelsInput, EachRatingInput
 
-LABEL_HEAD = LabelHead()
+LABEL_HEAD, EACH_LABEL_HEAD = LabelHead(), EachLabelHead()
 HEADS: Mapping[type[Input], Head] = MappingProxyType(
-    {LabelsInput: LABEL_HEAD, RatingInput: RatingHead(), RankingInput: RankingHead(), FeaturesInput: LABEL_HEAD}
+    {
+        LabelsInput: LABEL_HEAD,
+        EachLabelsInput: EACH_LABEL_HEAD,
+        RatingInput: RatingHead(),
+        EachRatingInput: EachRatingHead(),
+        RankingInput: RankingHead(),
+        FeaturesInput: LABEL_HEAD,
+        EachFeaturesInput: EACH_LABEL_HEAD,
+    }
 )
-"""`EmbedInput` is missing: the encoder answers it without a head. `FeaturesInput` needs the logits of labels."""
+"""`EmbedInput` is missing: the encoder answers it without a head. Questions for features need logits of labels."""
 HEAD_LAYERS = "heads"
 """Name of the submodule that holds the layers of all heads."""
 

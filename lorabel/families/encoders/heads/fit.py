@@ -27,6 +27,7 @@ from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
 from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
+from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import TextLine, TextLinesInput
 
 
@@ -37,7 +38,8 @@ class Example:
     Args:
         question: what the model is asked about the task: the question itself, not the one for its features.
         features: (contents, dim) float32 of length 1.
-        logits: (labels,) float32: the base model's; empty without labels.
+        logits: (labels,) float32: the base model's; empty without labels. For a question about each content
+            (contents * labels,).
         lines: of a picture with lines of text, as the base model reads them.
         target: of `lorabel.contracts`: what the annotators answered.
         group: tasks with the same group are left out together, for example near duplicates. None: only tasks with
@@ -58,6 +60,21 @@ class Example:
         logits = np.array(features.logits, np.float32)
         return cls(question, rows.astype(np.float32), logits, target, group, features.lines)
 
+    @property
+    def each(self) -> "Sequence[Example]":
+        """The examples of one content each, for a question about each content; else the example itself.
+
+        Those of one task are left out together, since the regions of a picture have much in common.
+        """
+        if not isinstance(self.question, EachInput):
+            return [self]
+        logits = self.logits.reshape(len(self.features), -1 if len(self.logits) else 0)
+        parts = zip(self.question.each, self.features, logits, self.target.each, strict=True)
+        return [
+            Example(question, features[None], row, target, _group(self))
+            for question, features, row, target in parts
+        ]
+
 
 def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     """Fit the head that answers questions like those of the examples.
@@ -76,15 +93,17 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     """
     if not examples:
         return None
+    kind = examples[0].question.kind
+    examples = [one for example in examples for one in example.each]
     question = examples[0].question
     if type(question) not in FITS:
-        raise TypeError(f"no heads are fitted for questions of kind {question.kind!r}")
+        raise TypeError(f"no heads are fitted for questions of kind {kind!r}")
     fit = FITS[type(question)]
     head = fit(sorted(examples, key=_sort_key))
     if is_with_adapter(space):
         bases = map(_with_base_features, examples)
         head = mean_with_base(head, len(examples), lambda: fit(sorted(bases, key=_sort_key)))
-    return None if head is None else replace(head, kind=question.kind, space=space)
+    return None if head is None else replace(head, kind=kind, space=space)
 
 
 def _with_base_features(example: Example) -> Example:

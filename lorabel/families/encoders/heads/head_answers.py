@@ -19,6 +19,7 @@ from lorabel.families.encoders.heads.item_features import item_features, query_s
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
 from lorabel.families.text_lines.learned_lines import LABELS
+from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import TextLinesInput
 
 
@@ -61,9 +62,16 @@ def answer_with_head(
 
     Args:
         contents: (contents, dim) float32 of length 1.
-        logits: (labels,) float32: the base model's logits; empty without labels.
+        logits: (labels,) float32: the base model's logits; empty without labels. (contents * labels,) for a
+            question about each content.
         temperature: see `probabilities`.
     """
+    if isinstance(question, EachInput):
+        rows = logits.reshape(len(contents), -1 if len(logits) else 0)
+        pairs = zip(question.each, contents, rows, strict=True)
+        return question.joined(
+            [answer_with_head(head, one, content[None], row, temperature) for one, content, row in pairs]
+        )
     if isinstance(question, RankingInput):
         items = item_features(head.feature_map, question, contents)
         scores = head.logits(items, query_similarities(question, contents))

@@ -1,0 +1,92 @@
+"""Merges what the bindings of a project say about one task into its prediction."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lorabel.inference.requests import Unreadable
+from lorabel.labeling.label_config import LabelConfig
+from lorabel.labeling.regions import Region
+from lorabel.labeling.visible_when import regions_shown_to, shown_controls
+from lorabel.problems.base import Prediction
+from lorabel.problems.binding import BoundConfig
+
+log = logging.getLogger(__name__)
+
+Answers = dict[str, Prediction | Unreadable]
+"""What the bindings say about one task, by `from_name`."""
+
+
+@dataclass(frozen=True)
+class TaskPrediction:
+    """What is predicted for one task.
+
+    Attributes:
+        regions: those of every control tag that was answered and that Label Studio shows (`visibleWhen`). Each
+            region fits the label config.
+        score: mean score of these control tags, in [0, 1].
+        margin: mean margin of these control tags, in [0, 1]; a tag without a margin counts with its score.
+        unreadable: why a control tag has no answer, or None if all have one. Of several reasons this is one that
+            may pass, if there is such a reason.
+        dropped_regions: number of regions that did not fit the label config.
+    """
+
+    regions: list[Region]
+    score: float
+    margin: float
+    unreadable: Unreadable | None
+    dropped_regions: int
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking again would give the same, so that Label Studio may keep it."""
+        return self.unreadable is None or self.unreadable.is_permanent
+
+
+def merge(project_id: int, bound: BoundConfig, answers: Answers) -> TaskPrediction:
+    """Merge the answers of one task, by control tag, into its prediction."""
+    config = bound.config
+    predictions = {name: answer for name, answer in answers.items() if isinstance(answer, Prediction)}
+    per_region = [
+        each.from_name for each in bound.bindings if each.is_per_region and each.from_name in predictions
+    ]
+    about_task = {name: each.regions for name, each in predictions.items() if name not in per_region}
+    shown_names = shown_controls(config, about_task)
+    shown = {name: each for name, each in predictions.items() if name in shown_names}
+    said = [region for each in shown.values() for region in each.regions]
+    ids = {region.get("id") for region in said}
+    said += [region for name in per_region for region in predictions[name].regions if region["id"] in ids]
+    for name in per_region:
+        beside = [region for region in regions_shown_to(config, name, said) if region["from_name"] == name]
+        shown[name] = replace(predictions[name], regions=beside)
+    return merge_answers(project_id, config, list(answers.values()), list(shown.values()))
+
+
+def merge_answers(
+    project_id: int,
+    config: LabelConfig,
+    answers: Sequence[Prediction | Unreadable],
+    shown: Sequence[Prediction],
+) -> TaskPrediction:
+    """Merge the answers that Label Studio shows of one task; the others may only have a reason."""
+    reasons = [answer for answer in answers if isinstance(answer, Unreadable)]
+    regions = [region for prediction in shown for region in prediction.regions]
+    valid_regions = [region for region in regions if _is_valid(project_id, config, region)]
+    return TaskPrediction(
+        valid_regions,
+        _mean([prediction.score for prediction in shown]),
+        _mean([prediction.score if prediction.margin is None else prediction.margin for prediction in shown]),
+        min(reasons, key=lambda reason: reason.is_permanent, default=None),
+        len(regions) - len(valid_regions),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _is_valid(project_id: int, config: LabelConfig, region: Region) -> bool:
+    errors = config.find_region_errors(region)
+    if errors:
+        log.error("project %d: a region is dropped: %s", project_id, "; ".join(errors))
+    return not errors
