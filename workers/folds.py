@@ -16,8 +16,8 @@ from sklearn.cluster import AgglomerativeClustering
 FOLDS = 3
 # Two examples are near duplicates if their squared distance is below this share of the mean squared distance.
 NEAR = 0.05
-# No group may have more than this share of the examples, or more of a class than a fold tests; else the fold would test
-# what nothing like it is learned of. The limit of the distance is halved until none has.
+# No group may have more than this share of the examples, or more of a class than a fold tests: little of the class
+# would be left to learn from. The limit of the distance is halved until none has.
 LARGEST_GROUP = 1 / 6
 MOST_HALVINGS = 10
 

@@ -26,7 +26,7 @@ class Sample:
 
     Args:
         label_config: a label config with one control tag, or with a group of them. Other problems may serve other
-            control tags of it.
+            control tags of it, such as those that draw the regions that the problem asks about.
         data: a task's `data`.
         result: an annotation's result for this task.
         opposite: another valid result for the same task, with another target.

@@ -3,6 +3,7 @@
 Predicted boxes are upright. Of an annotated turned rectangle or an ellipse, the upright box around it is learned.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from lorabel.problems._masks import answer_tag
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
+
+log = logging.getLogger(__name__)
 
 # Control tag with labels of its own -> the type of its regions.
 LABELLED_SHAPES: Mapping[str, str] = MappingProxyType(

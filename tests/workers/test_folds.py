@@ -72,7 +72,7 @@ def test_near_duplicates_are_tested_together_and_nothing_like_them_is_learned() 
     generator = np.random.default_rng(0)
     templates = generator.normal(size=(10, 8))
     features = np.repeat(templates, 6, axis=0) + 0.01 * generator.normal(size=(60, 8))
-    groups = near_duplicates(features.astype(np.float32))
+    groups = near_duplicates(features.astype(np.float32), [0] * 60)
     assert groups == [6 * (index // 6) for index in range(60)]
     # The first of each template was learned by the live adapter, and is not tested.
     tested = [index for index in range(60) if index % 6]
@@ -80,11 +80,20 @@ def test_near_duplicates_are_tested_together_and_nothing_like_them_is_learned() 
         assert {groups[index] for index in fold.train}.isdisjoint(groups[index] for index in fold.tested)
 
 
+def test_most_of_a_class_is_not_tested_where_nothing_like_it_is_learned() -> None:
+    """Of handwritten digits, most ones are nearly alike; each is near another one."""
+    generator = np.random.default_rng(0)
+    features, classes = generator.normal(size=(300, 16)), [index // 30 for index in range(300)]
+    features[:20] = features[0] + 0.2 * generator.normal(size=(20, 16))
+    folds = make_folds(near_duplicates(features.astype(np.float32), classes), classes, range(300))
+    assert [sum(classes[index] == 0 for index in fold.tested) for fold in folds] == [10, 10, 10]
+
+
 @pytest.mark.parametrize("spread", [1.0, 1e-6])
 def test_features_that_are_all_alike_are_still_divided(spread: float) -> None:
     """A chain in which each is near the next, or a base model that sees no difference at all."""
     features = 1 + spread * np.linspace(0, 1, 200)[:, None].repeat(4, 1)
-    groups = near_duplicates(features.astype(np.float32))
+    groups = near_duplicates(features.astype(np.float32), [0] * 200)
     assert len(make_folds(groups, [0] * 200, range(200))) == FOLDS
 
 
