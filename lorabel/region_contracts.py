@@ -100,9 +100,11 @@ class EachTarget:
 
     Args:
         regions: those that were answered, at least one, from the top of the picture down.
+        left_out: why other regions of the annotation cannot be used.
     """
 
     regions: tuple[RegionAnswer, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def each(self) -> tuple[Any, ...]:

@@ -71,10 +71,12 @@ class BoxTarget:
     Args:
         boxes: the right boxes with the indices of their labels; sorted. Empty if the picture shows none.
         size: width and height of the picture in pixels, if the annotation says it.
+        left_out: why other boxes of the annotation cannot be used.
     """
 
     boxes: tuple[tuple[Corners, int], ...]
     size: tuple[int, int] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class DrawnPart(BaseModel):

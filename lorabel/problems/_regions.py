@@ -11,7 +11,6 @@ control tag on a picture. Predictions are about the regions that other bindings 
 say about the regions that they drew is learned.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -28,8 +27,6 @@ from lorabel.problems._answers import regions_of, shown
 from lorabel.problems._pictures import group_of, refuse_several_pictures
 from lorabel.problems.base import Case, Prediction, Problem, TaskData
 from lorabel.region_contracts import MOST_REGIONS, EachTarget, RegionAnswer
-
-log = logging.getLogger(__name__)
 
 SHAPES = ("RectangleLabels", "EllipseLabels", "PolygonLabels", "Rectangle", "Ellipse", "Polygon")
 # What is shown around a region, as a share of each of its sides. Predicted boxes are less exact than those that
@@ -137,12 +134,16 @@ class RegionProblem(Problem):
             except MissingTargetError as error:
                 if any(part.get("from_name") == self.from_name for part in parts):
                     faults.append(f"region {shown(id_)}: {error}")
-        for fault in faults:
-            log.info("nothing is learned from a region for %r: %s", self.from_name, fault)
         if not answered:
             raise MissingTargetError(faults[0] if faults else f"no region was answered in {self.from_name!r}")
         answered.sort(key=lambda answer: (answer.corners[1], answer.corners[0]))
-        return EachTarget(tuple(answered[:MOST_REGIONS]))
+        if len(answered) > MOST_REGIONS:
+            faults.append(f"{len(answered) - MOST_REGIONS} regions more than {MOST_REGIONS}")
+        return EachTarget(tuple(answered[:MOST_REGIONS]), tuple(faults))
+
+    def left_out(self, target: EachTarget) -> Sequence[str]:
+        """Return why regions are left out."""
+        return target.left_out
 
     def _answer(self, parts: Sequence[Region], data: TaskData) -> RegionAnswer:
         """What is said about the region that consists of these parts of a result."""

@@ -211,9 +211,11 @@ class LabelledBoxes(Problem):
             size = size or size_of(place)
         if faults and not boxes:
             raise MissingTargetError(faults[0])
-        for fault in faults:
-            log.info("nothing is learned from a box of %r: %s", self.from_name, fault)
-        return BoxTarget(tuple(sorted(boxes)), size)
+        return BoxTarget(tuple(sorted(boxes)), size, tuple(faults))
+
+    def left_out(self, target: BoxTarget) -> Sequence[str]:
+        """Return why boxes are left out."""
+        return target.left_out
 
     def perfect_output(self, target: BoxTarget) -> Boxes:
         """Return the right boxes, each with probability 1."""
