@@ -60,9 +60,9 @@ class Connection:
         self._streams = None
 
 
-def request_body(numbers: list[int], photos: str) -> bytes:
+def request_body(numbers: list[int], photos: str, label_config: str = LABEL_CONFIG) -> bytes:
     tasks = [{"id": number, "data": {"image": f"{photos}/{number}.jpg"}} for number in numbers]
-    body: dict[str, Any] = {"tasks": tasks, "project": "1.1", "label_config": LABEL_CONFIG, "params": {}}
+    body: dict[str, Any] = {"tasks": tasks, "project": "1.1", "label_config": label_config, "params": {}}
     return json.dumps(body).encode()
 
 
@@ -70,7 +70,7 @@ async def send_requests(options: argparse.Namespace, numbers: Iterator[int], unt
     """One client: send requests until the clock reaches `until`."""
     connection = Connection(options.url)
     while time.perf_counter() < until:
-        body = request_body(list(itertools.islice(numbers, options.tasks)), options.photos)
+        body = request_body(list(itertools.islice(numbers, options.tasks)), options.photos, options.label_config)
         began = time.perf_counter()
         while True:
             status, headers, answer = await connection.post("/predict", body)
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--first", type=int, required=True)
+    parser.add_argument("--label-config", default=LABEL_CONFIG)
     parser.add_argument("--repeat", type=int, default=0)
     tally = asyncio.run(run(parser.parse_args()))
     print(json.dumps(vars(tally)))

@@ -3,7 +3,7 @@
 import json
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ ZERO_SHOT, HEAD = "zero-shot", "head"
 SCALED, CROSS_VALIDATED = "logistic regression, scaled", "logistic regression, cross-validated"
 RIDGE_SCALED, RIDGE_CROSS_VALIDATED = "ridge regression, scaled", "ridge regression, cross-validated"
 MEAN = "mean of the annotations"
+FULL, PROTOTYPES = "full retraining", "prototypes"
 COLOURS = {
     ZERO_SHOT: "#8a8a8a",
     HEAD: "#2a9d5c",
@@ -28,10 +29,12 @@ COLOURS = {
     MEAN: "#c9b458",
     LORA: "#c8442f",
     SCRATCH: "#e8a598",
+    FULL: "#7d4fa0",
+    PROTOTYPES: "#c9b458",
 }
 TRAINED = (LORA, SCRATCH)
 COMPARISONS = (SCALED, CROSS_VALIDATED, RIDGE_SCALED, RIDGE_CROSS_VALIDATED, MEAN)
-CHOICE = "choice"
+CHOICE, BOXES = "choice", "boxes"
 # What `Point.accuracy` is for each kind of question; the figure that decides about promotion.
 FIGURES_OF_KINDS = {
     CHOICE: "accuracy",
@@ -40,6 +43,7 @@ FIGURES_OF_KINDS = {
     "rating": "closeness: 1 - error / longest possible error",
     "ranking": "share of pairs in the right order",
     "spans": "F1",
+    BOXES: "mAP@50",
 }
 GOAL_MARGIN = 0.01
 ROUNDING = 1e-9
@@ -164,12 +168,14 @@ def draw(machine: Machine, points: Sequence[Point], path: Path) -> None:
     picture.savefig(path, dpi=110)
 
 
-def _earlier_training(path: Path, points: Sequence[Point]) -> Iterator[Point]:
-    """Points of training runs in a JSON file, for data sets of which `points` has none."""
-    measured = {point.course for point in points if point.way in TRAINED}
-    for figures in json.loads(path.read_text())["points"]:
-        if figures["way"] in TRAINED and figures["course"] not in measured:
-            yield Point(**figures)
+def _earlier_training(path: Path, points: Sequence[Point]) -> list[Point]:
+    """Points of training runs in a JSON file, for data sets of which `points` has none; of boxes all points."""
+    earlier = [Point(**figures) for figures in json.loads(path.read_text())["points"]]
+    now, before = (
+        [point for point in each if point.way in TRAINED or point.kind == BOXES] for each in (points, earlier)
+    )
+    measured = {point.course for point in now}
+    return [point for point in before if point.course not in measured]
 
 
 def _title(points: Sequence[Point], course: str) -> str:

@@ -14,6 +14,9 @@ Each way to learn is scored on the same test tasks, which are never annotated:
 The data sets of `kind_courses` ask other kinds of questions. Their figure is the metric that decides about
 promotion, and their comparisons are in benchmarks/kind_baselines.py. No training runs are made for them.
 
+Those of `box_training_curves` ask for boxes. Their ways take minutes, so they are measured with `--lora`, or if
+`--only` names them.
+
 The goal, at each number of annotations: the head is at most GOAL_MARGIN less accurate than the best of zero-shot
 and the comparisons, medians over the seeds. Cells that miss it are named.
 """
@@ -31,7 +34,16 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import curve_baselines, curve_features, curve_lora, curve_report, kind_curves, machine
+from benchmarks import (
+    box_training_curves,
+    curve_baselines,
+    curve_features,
+    curve_lora,
+    curve_report,
+    kind_curves,
+    machine,
+)
+from benchmarks.box_training_curves import BOX_COURSES
 from benchmarks.calibration import calibration_error
 from benchmarks.curve_courses import COURSES, Course
 from benchmarks.curve_features import Part
@@ -48,6 +60,7 @@ SEEDS, QUICK_SEEDS = 7, 2
 LORA_COUNTS, LORA_SEEDS = (0, 10, 20, 40, 80, 160), 3
 # For the sets of `kind_courses`.
 KIND_COUNTS, KIND_SEEDS = (5, 10, 20, 40, 80, 160), 3
+NAMES = (*COURSES, *KIND_COURSES, *BOX_COURSES)
 FOLDER = Path("build/curves")
 
 
@@ -74,11 +87,16 @@ def main() -> int:
         lora_counts = (0, *QUICK_COUNTS) if options.lora else ()
         plan = Plan(QUICK_COUNTS, QUICK_SEEDS, lora_counts, 1, QUICK_COUNTS, 1)
     points: list[Point] = []
-    for name in options.only or (*COURSES, *KIND_COURSES):
+    box_courses = BOX_COURSES if options.lora else ()
+    for name in options.only or (*COURSES, *KIND_COURSES, *box_courses):
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
             if name in COURSES:
                 points += _measure(COURSES[name](), plan)
+            elif name in BOX_COURSES:
+                counts = box_training_curves.QUICK_COUNTS if options.quick else box_training_curves.COUNTS
+                seeds = 1 if options.quick else box_training_curves.SEEDS
+                points += box_training_curves.measure(name, counts, seeds)
             else:
                 points += kind_curves.measure(KIND_COURSES[name](), plan.kind_counts, plan.kind_seeds)
         except MissingDataError as error:
@@ -96,7 +114,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", nargs="+", choices=[*COURSES, *KIND_COURSES], help="data sets; all by default")
+    parser.add_argument("--only", nargs="+", choices=NAMES, help="data sets; all by default")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and annotations")
     parser.add_argument("--lora", action="store_true", help="training runs as well")
     parser.add_argument("--out", type=Path, default=FOLDER, help=f"folder for what is written; {FOLDER}")

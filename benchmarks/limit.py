@@ -1,10 +1,11 @@
 """Measures the limit: how fast the model is on this device in a plain loop.
 
-    python -m benchmarks.limit --model local-dir:FOLDER --device cpu --seconds 10
+    python -m benchmarks.limit --family dual_encoder --model local-dir:FOLDER --device cpu --seconds 10
 
-Plain open_clip on JPEGs in memory, in a loop without a queue, network or protocol. Decoding overlaps in threads.
-Precision, batch size, and whether libjpeg decodes at a reduced scale are tried first; the best setup is measured.
-Prints JSON. This is a process of its own, so that torch's threads are set as in the model server.
+Plain open_clip or transformers (`benchmarks/loop_models.py`) on JPEGs in memory, in a loop without a queue,
+network or protocol. Decoding overlaps in threads. Precision, batch size, and whether libjpeg decodes at a
+reduced scale are tried first; the best setup is measured. Prints JSON. This is a process of its own, so that
+torch's threads are set as in the model server.
 """
 
 import argparse
@@ -18,21 +19,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import open_clip
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from benchmarks.loop_models import MODELS, LoopModel
 from benchmarks.photos import Photos
-from benchmarks.question import LABELS
 from benchmarks.rates import Request, tasks_per_second
 
 BATCHES_AHEAD = 2
 SHARE_OF_TRIAL = 0.1
 TURNS = 2
-# Batch sizes by device; precisions and decoding are compared with the first.
-BATCHES = {"cpu": (16, 8, 32, 64), "cuda": (128, 64, 256, 512)}
+# Batch sizes by family and device; precisions and decoding are compared with the first.
+BATCHES = {
+    "dual_encoder": {"cpu": (16, 8, 32, 64), "cuda": (128, 64, 256, 512)},
+    "detector": {"cpu": (4, 2, 8), "cuda": (32, 16, 64, 128)},
+}
 LEAST_BATCHES = 3
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -51,55 +53,37 @@ class Setup:
 
 
 class Loop:
-    """The model, and JPEGs whose numbers count up so that no photograph is read twice."""
+    """A model, and JPEGs whose numbers count up so that no photograph is read twice."""
 
-    def __init__(self, source: str, device: torch.device) -> None:
-        self._device = device
-        self._model, _, self._transform = open_clip.create_model_and_transforms(source)
-        self._model.requires_grad_(False).eval().to(device)
-        tokens = open_clip.get_tokenizer(source)(list(LABELS)).to(device)
-        with torch.inference_mode():
-            self._texts = self._model.encode_text(tokens, normalize=True).T
+    def __init__(self, model: LoopModel) -> None:
+        self._model = model
         self._photos, self._number = Photos(), 0
-        self._side: int = self._model.visual.image_size[0]
 
     def measure(self, setup: Setup, seconds: float) -> list[float]:
         """Images per second in each window, decoding included."""
-        model, texts = self._cast(setup)
+        self._model.cast(getattr(torch, setup.precision))
         began = time.perf_counter()
         done: list[Request] = []
         with ThreadPoolExecutor(os.cpu_count()) as threads, torch.inference_mode():
             batches = self._decoded(setup, threads)
             until = began + seconds
             while (start := time.perf_counter()) < until or len(done) < LEAST_BATCHES:
-                self._answer(model, texts, torch.stack([pixels.result() for pixels in next(batches)]))
+                self._model.answer(torch.stack([pixels.result() for pixels in next(batches)]))
                 done.append(Request(start, time.perf_counter(), setup.batch))
             threads.shutdown(cancel_futures=True)
         return _windows(done)
 
     def measure_forward(self, setup: Setup, seconds: float) -> list[float]:
         """Images per second of the forward pass alone in each window, on random pixels."""
-        model, texts = self._cast(setup)
-        pixels = torch.randn(setup.batch, 3, self._side, self._side)
+        self._model.cast(getattr(torch, setup.precision))
+        pixels = torch.randn(setup.batch, 3, self._model.side_px, self._model.side_px)
         done: list[Request] = []
         until = time.perf_counter() + seconds
         with torch.inference_mode():
             while (start := time.perf_counter()) < until or len(done) < LEAST_BATCHES:
-                self._answer(model, texts, pixels)
+                self._model.answer(pixels)
                 done.append(Request(start, time.perf_counter(), setup.batch))
         return _windows(done)
-
-    def _cast(self, setup: Setup) -> tuple[nn.Module, Tensor]:
-        dtype = getattr(torch, setup.precision)
-        return self._model.to(dtype), self._texts.to(dtype)
-
-    def _answer(self, model: Any, texts: Tensor, pixels: Tensor) -> list[list[float]]:
-        """The labels' probabilities on the CPU, because a backend needs them there."""
-        features = model.encode_image(pixels.to(self._device, texts.dtype, non_blocking=True))
-        answers: list[list[float]] = (
-            (100 * functional.normalize(features, dim=-1) @ texts).float().softmax(-1).tolist()
-        )
-        return answers
 
     def _decoded(self, setup: Setup, threads: ThreadPoolExecutor) -> Iterator[list[Future[Tensor]]]:
         """Endless batches. The next BATCHES_AHEAD batches are decoded in the threads meanwhile."""
@@ -114,9 +98,8 @@ class Loop:
     def _decode(self, number: int, is_scaled: bool) -> Tensor:
         image = Image.open(io.BytesIO(self._photos[number]))
         if is_scaled:
-            image.draft("RGB", (self._side, self._side))
-        pixels: Tensor = self._transform(image.convert("RGB"))
-        return pixels
+            image.draft("RGB", (self._model.side_px, self._model.side_px))
+        return self._model.read(image.convert("RGB"))
 
 
 def _windows(done: Sequence[Request]) -> list[float]:
@@ -124,13 +107,15 @@ def _windows(done: Sequence[Request]) -> list[float]:
     return tasks_per_second(done, done[0].ended_s, done[-1].ended_s)
 
 
-def find_best(loop: Loop, device: str, seconds: float, is_quick: bool) -> tuple[Setup, dict[str, float]]:
+def find_best(
+    loop: Loop, batches: Sequence[int], seconds: float, is_quick: bool
+) -> tuple[Setup, dict[str, float]]:
     """Try precisions and decoding with the first batch size, then the batch sizes with the best of them.
 
     Returns:
         The fastest setup, and the best rate of each setup by name.
     """
-    first, *others = BATCHES[device]
+    first, *others = batches
     names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
     tried = _compare(
         loop, [Setup(name, first, is_scaled) for name in names for is_scaled in (False, True)], seconds
@@ -150,16 +135,17 @@ def _compare(loop: Loop, setups: Sequence[Setup], seconds: float) -> dict[Setup,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--device", required=True, choices=BATCHES)
+    parser.add_argument("--family", required=True, choices=MODELS)
+    parser.add_argument("--device", required=True, choices=("cpu", "cuda"))
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--quick", action="store_true", help="try one batch size only")
     parser.add_argument("--setup", type=json.loads, help="measure this setup, in the JSON that was printed")
     options = parser.parse_args()
-    loop = Loop(options.model, torch.device(options.device))
+    loop = Loop(MODELS[options.family](options.model, torch.device(options.device)))
     figures: dict[str, Any] = {}
     if options.setup is None:
         trial_s = options.seconds * SHARE_OF_TRIAL
-        best, figures["tried"] = find_best(loop, options.device, trial_s, options.quick)
+        best, figures["tried"] = find_best(loop, BATCHES[options.family][options.device], trial_s, options.quick)
     else:
         best = Setup(**options.setup)
     figures["setup"] = asdict(best)

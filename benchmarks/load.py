@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.plan import Plan
+from benchmarks.question import LABEL_CONFIG
 from benchmarks.rates import Request, median_ms, p99_ms, tasks_per_second
 
 NUMBERS_PER_MEASUREMENT = 10**6
@@ -51,7 +52,15 @@ def blocks_of_numbers() -> Iterator[int]:
     return itertools.count(0, NUMBERS_PER_MEASUREMENT)
 
 
-def offer(url: str, photos: str, load: Load, plan: Plan, first: int, repeat: int = 0) -> Measured:
+def offer(
+    url: str,
+    photos: str,
+    load: Load,
+    plan: Plan,
+    first: int,
+    repeat: int = 0,
+    label_config: str = LABEL_CONFIG,
+) -> Measured:
     """Put a load on the backend at `url` for some seconds. The first seconds warm up and do not count.
 
     Args:
@@ -64,7 +73,7 @@ def offer(url: str, photos: str, load: Load, plan: Plan, first: int, repeat: int
     """
     seconds = plan.warm_up_s + plan.seconds
     arguments = {"url": url, "photos": photos, "clients": load.clients, "tasks": load.tasks, "seconds": seconds}
-    arguments |= {"first": first, "repeat": repeat}
+    arguments |= {"first": first, "repeat": repeat, "label-config": label_config}
     command = [sys.executable, "-m", "benchmarks.clients"]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     ended = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + GRACE_S)

@@ -7,23 +7,19 @@ from the same server, and the same clients. For each load there is the CPU time 
 and how much of the time the model server was in forward passes.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from benchmarks import servers
 from benchmarks.costs import Costs, gpu_memory_mb, read_costs
 from benchmarks.load import Load, Measured, blocks_of_numbers, offer
+from benchmarks.measured_limit import measure_limit
 from benchmarks.models import vit_b_32
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, ratio_of, row_of
-from lorabel.commands.supervisor import PATIENCE
 from lorabel.families.device import choose_device
-from tests.e2e.lorabel_processes import Lorabel, bare_environment
+from tests.e2e.lorabel_processes import Lorabel
 
+FAMILY = "dual_encoder"
 LOADS = (Load(1), Load(8), Load(32), Load(128), Load(4, 32), Load(4, 100))
 QUICK_LOADS = (Load(1), Load(32))
 REPEATED = 64
@@ -37,29 +33,12 @@ NAMED_MS = 0.05
 Figures = dict[Load, Measured]
 
 
-@dataclass(frozen=True)
-class Limit:
-    """The figures that `benchmarks/limit.py` prints."""
-
-    setup: dict[str, Any]
-    images_per_second: list[float]
-    forward_per_second: list[float]
-
-    def __add__(self, other: "Limit") -> "Limit":
-        """Two measurements of the same setup as one."""
-        return Limit(
-            self.setup,
-            self.images_per_second + other.images_per_second,
-            self.forward_per_second + other.forward_per_second,
-        )
-
-
 def measure(plan: Plan) -> list[Row]:
     model = vit_b_32(plan.folder)
     device = choose_device(plan.settings).type
     loads = QUICK_LOADS if plan.is_quick else LOADS
     blocks = blocks_of_numbers()
-    before = _limit(plan, model, device)
+    before = measure_limit(plan, FAMILY, model, device)
     with servers.photo_server() as photos:
         variables = {
             "MODEL_DUAL_ENCODER": model,
@@ -70,14 +49,14 @@ def measure(plan: Plan) -> list[Row]:
             memory_mb = gpu_memory_mb(lorabel)
             repeated = offer(lorabel.url, photos, MANY, plan, next(blocks), repeat=REPEATED)
         # The limit is measured before and after, because the machine may get other work in between.
-        limit = before + _limit(plan, model, device, before.setup)
+        limit = before + measure_limit(plan, FAMILY, model, device, before.setup)
         usual = _usual(plan, model, device, USUAL_PRECISION, loads, photos, blocks)
         precision = limit.setup["precision"]
         same_precision = None
         if precision != USUAL_PRECISION and not plan.is_quick:
             same_precision = _usual(plan, model, device, precision, (MANY,), photos, blocks)[MANY]
     return [
-        *_limit_rows(limit),
+        *limit.rows(),
         *(row for load, measured in served.items() for row in _rows(f"served, {load.name}", measured)),
         *(row for load in loads for row in _cost_rows(load, served[load], costs[load])),
         *(Row(f"GPU memory: {part}", megabytes, "MB") for part, megabytes in memory_mb.items()),
@@ -102,18 +81,6 @@ def _served(
     return served, costs
 
 
-def _limit(plan: Plan, model: str, device: str, setup: dict[str, Any] | None = None) -> Limit:
-    """Measure the limit with the best setup, or with a setup that was the best before."""
-    options = ["--model", model, "--device", device, "--seconds", str(plan.seconds)]
-    options += ["--quick"] if plan.is_quick else []
-    options += ["--setup", json.dumps(setup)] if setup else []
-    command = [sys.executable, "-m", "benchmarks.limit", *options]
-    environment = {**bare_environment(), **PATIENCE}
-    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    figures = json.loads(ended.stdout)
-    return Limit(figures["setup"], figures["images_per_second"], figures["forward_per_second"])
-
-
 def _usual(
     plan: Plan,
     model: str,
@@ -125,15 +92,6 @@ def _usual(
 ) -> Figures:
     with servers.usual_way(model, device, precision) as url:
         return {load: offer(url, photos, load, plan, next(blocks)) for load in loads}
-
-
-def _limit_rows(limit: Limit) -> list[Row]:
-    setup = limit.setup
-    note = f"{setup['precision']}, batch {setup['batch']}" + (", scaled decoding" if setup["is_scaled"] else "")
-    return [
-        row_of("limit: plain loop over JPEGs in memory", limit.images_per_second, "tasks/s", note=note),
-        row_of("limit without decoding: forward passes alone", limit.forward_per_second, "tasks/s", note=note),
-    ]
 
 
 def _rows(name: str, measured: Measured) -> list[Row]:

@@ -16,12 +16,13 @@ EMAIL = "annotator@example.com"
 
 @dataclass(frozen=True)
 class Account:
-    """The demo's user, and the id of its project in Label Studio if there is one already."""
+    """The demo's user, and the ids of its projects in Label Studio that are there already."""
 
     email: str
     password: str
     token: str | None = None
     project_id: LabelStudioId | None = None
+    scenes_project_id: LabelStudioId | None = None
 
 
 def load_or_create(path: Path) -> Account:

@@ -9,14 +9,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
-from sqlalchemy import func, select
-
-from lorabel.database import project_heads, training_runs
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, Project, RunState, TrainingRun
+from lorabel.database.tables import Project
+from lorabel.demo.predicting_and_training import (
+    Json,
+    last_run_id,
+    predict,
+    submit,
+    wait_for_heads,
+    wait_for_training,
+)
 from lorabel.demo.project import LABEL_CONFIG, picture_of, right_answer
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.client import LabelStudio
@@ -29,11 +33,6 @@ TRAIN_AFTER = 20
 UNSEEN_TASKS = 44
 PICTURES = CHECKPOINTS[-1] + UNSEEN_TASKS
 
-HEAD_TIMEOUT_S = 30.0
-TRAINING_TIMEOUT_S = 180.0
-POLL_S = 0.2
-HEAD_POLL_S = 0.01
-
 MOST_AT_FIRST = 0.6
 """Highest share of right pre-annotations before the first annotation, which is zero-shot.
 
@@ -41,8 +40,6 @@ Chance is one in three; with 44 tasks its standard deviation is 0.07.
 """
 LEAST_AT_LAST = 0.9
 """Lowest share of right pre-annotations after the last annotation."""
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,14 +92,16 @@ class Annotator:
         rounds = [self._count(CHECKPOINTS[0], unseen, None, None)]
         report(rounds[0])
         for before, after in pairwise(CHECKPOINTS):
-            last_run = self._last_run_id()
+            last_run = last_run_id(self._store, self._project_id)
             for _ in range(after - before):
                 self._annotate_next()
             submitted_at = time.monotonic()
-            self._wait_for_heads(after)
+            wait_for_heads(self._store, self._project_id, after)
             head_s = time.monotonic() - submitted_at
             is_trained = after // TRAIN_AFTER > before // TRAIN_AFTER
-            decision = self._wait_for_training(last_run) if is_trained else None
+            decision = None
+            if is_trained:
+                decision = wait_for_training(self._store, self._project_id, last_run, TRAIN_AFTER)
             wait_s = time.monotonic() - submitted_at if is_trained else None
             rounds.append(replace(self._count(after, unseen, head_s, wait_s), decision=decision))
             report(rounds[-1])
@@ -126,9 +125,7 @@ class Annotator:
             "type": "choices",
             "value": {"choices": [answer]},
         }
-        self._label_studio.call(
-            "POST", f"/api/tasks/{task['id']}/annotations/", json={"result": [region], "lead_time": 1.0}
-        )
+        submit(self._label_studio, task["id"], [region])
 
     def _unseen_task_ids(self) -> frozenset[int]:
         """The project's last tasks, which the labeling stream does not reach."""
@@ -138,26 +135,8 @@ class Annotator:
         return frozenset(task.task_id for task in tasks[-UNSEEN_TASKS:])
 
     def _count_right_unseen(self, task_ids: frozenset[int]) -> int:
-        """Let Label Studio predict the tasks, by the Data Manager's action "Retrieve Predictions".
-
-        Returns:
-            The number of tasks whose newest prediction is right.
-        """
-        self._label_studio.call(
-            "POST",
-            "/api/dm/actions",
-            params={"id": "retrieve_tasks_predictions", "project": self._label_studio_id},
-            json={"selectedItems": {"all": False, "included": sorted(task_ids)}},
-            timeout_s=110.0,
-        )
-        predictions = self._label_studio.call(
-            "GET", "/api/predictions/", params={"project": self._label_studio_id}
-        )
-        prediction_by_task = {
-            prediction["task"]: prediction
-            for prediction in sorted(predictions, key=lambda prediction: int(prediction["id"]))
-            if prediction["task"] in task_ids
-        }
+        """The number of tasks whose newest prediction is right, after Label Studio has predicted them."""
+        prediction_by_task = predict(self._label_studio, self._label_studio_id, task_ids)
         tasks = self._label_studio.tasks(self._label_studio_id)
         return sum(
             _choices(prediction_by_task.get(task.task_id)) == [right_answer(picture_of(task.data, PICTURES))]
@@ -165,49 +144,6 @@ class Annotator:
             if task.task_id in task_ids
         )
 
-    def _wait_for_heads(self, annotations: int) -> None:
-        """Wait until heads are fitted on so many annotations."""
-        of_project = select(func.count(Annotation.id)).where(Annotation.project_id == self._project_id)
-        deadline = time.monotonic() + HEAD_TIMEOUT_S
-        while time.monotonic() < deadline:
-            with self._store.read() as session:
-                stored = session.scalar(of_project) or 0
-                if stored >= annotations and self._project_id not in project_heads.list_due(session):
-                    return
-            time.sleep(HEAD_POLL_S)
-        raise LabelStudioError(
-            f"no heads were fitted on {annotations} annotations of project {self._project_id} within "
-            f"{HEAD_TIMEOUT_S:.0f} s; see `lorabel doctor` for the webhook, and logs/worker-light.log"
-        )
-
-    def _wait_for_training(self, last_run: int) -> str | None:
-        """Returns what the run decided."""
-        deadline = time.monotonic() + TRAINING_TIMEOUT_S
-        while time.monotonic() < deadline:
-            run = self._newest_run()
-            if run is not None and run.id > last_run and run.state == RunState.FINISHED:
-                return run.decision
-            if run is not None and run.id > last_run and run.state == RunState.FAILED:
-                raise LabelStudioError(f"training run {run.id} failed: {run.error}")
-            time.sleep(POLL_S)
-        raise LabelStudioError(
-            f"no training of project {self._project_id} ended within {TRAINING_TIMEOUT_S:.0f} s after "
-            f"{TRAIN_AFTER} annotations (last run: {_describe(self._newest_run())}); see `lorabel status`, "
-            "and `lorabel doctor` for the webhook"
-        )
-
-    def _newest_run(self) -> TrainingRun | None:
-        with self._store.read() as session:
-            return next(iter(training_runs.list_of(session, self._project_id)), None)
-
-    def _last_run_id(self) -> int:
-        run = self._newest_run()
-        return run.id if run else 0
-
 
 def _choices(prediction: Json | None) -> list[str]:
     return [choice for region in (prediction or {}).get("result", ()) for choice in region["value"]["choices"]]
-
-
-def _describe(run: TrainingRun | None) -> str:
-    return "none" if run is None else f"{run.id}, {run.state}, {run.decision or run.error or 'no decision'}"

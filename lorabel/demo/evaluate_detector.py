@@ -6,7 +6,6 @@ The test scenes have other seeds than those of the training. The labels are all 
 a scene shows, so that a wrong label counts.
 """
 
-import io
 import itertools
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import DETECTOR_FOLDER
-from lorabel.demo.scenes import ALL_PAIRS, Scene, random_scenes
+from lorabel.demo.scenes import ALL_PAIRS, Scene, png, random_scenes
 from lorabel.evaluation.box_metrics import boxes
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
@@ -26,13 +25,6 @@ from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
 SCENES = 60
 SEED = 1000
 NAMES = tuple(f"{colour} {shape}" for colour, shape in ALL_PAIRS)
-
-
-def png(scene: Scene) -> bytes:
-    """The scene as a file."""
-    file = io.BytesIO()
-    scene.draw().save(file, "PNG")
-    return file.getvalue()
 
 
 def predict(family: Detector, scenes: list[Scene], names: tuple[str, ...]) -> list[Boxes]:

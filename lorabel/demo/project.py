@@ -4,6 +4,7 @@ Solid is `Grade A`, striped `Grade B`, outlined `Grade C`. Colour, shape, size, 
 """
 
 import io
+from collections.abc import Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -57,20 +58,30 @@ def create_project(label_studio: LabelStudio, count: int) -> LabelStudioId:
     Returns:
         The project's id in Label Studio.
     """
+    files = [
+        (f"print-{index:03d}.jpg", _jpeg(picture), "image/jpeg") for index, picture in enumerate(pictures(count))
+    ]
+    return upload_project(label_studio, TITLE, LABEL_CONFIG, files)
+
+
+def upload_project(
+    label_studio: LabelStudio, title: str, label_config: str, files: Sequence[tuple[str, bytes, str]]
+) -> LabelStudioId:
+    """Create a project whose tasks are files in this order; see `create_project`.
+
+    Args:
+        files: the name, the bytes and the MIME type of each.
+    """
     project_id = LabelStudioId(
         label_studio.call(
             "POST",
             "/api/projects/",
-            json={"title": TITLE, "label_config": LABEL_CONFIG, "show_collab_predictions": True},
+            json={"title": title, "label_config": label_config, "show_collab_predictions": True},
         )["id"]
     )
-    project_pictures = pictures(count)
-    for start in range(0, count, FILES_PER_REQUEST):
-        files = {
-            f"file{index}": (f"print-{index:03d}.jpg", _jpeg(project_pictures[index]), "image/jpeg")
-            for index in range(start, min(start + FILES_PER_REQUEST, count))
-        }
-        label_studio.call("POST", f"/api/projects/{project_id}/import", files=files, timeout_s=120.0)
+    for start in range(0, len(files), FILES_PER_REQUEST):
+        part = {f"file{index}": file for index, file in enumerate(files[start : start + FILES_PER_REQUEST])}
+        label_studio.call("POST", f"/api/projects/{project_id}/import", files=part, timeout_s=120.0)
     return project_id
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
 from typing import NoReturn
@@ -17,17 +18,19 @@ from lorabel.commands.model_folder import check_model_folders
 from lorabel.commands.supervisor import Supervisor, check_port
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
-from lorabel.demo import MODEL_FOLDER, annotator
+from lorabel.demo import DETECTOR_FOLDER, MODEL_FOLDER, SEGMENTER_FOLDER, annotator, scene_annotator
 from lorabel.demo import account as accounts
+from lorabel.demo import project as prints
+from lorabel.demo import scene_project as scenes
 from lorabel.demo.account import Account
 from lorabel.demo.annotator import Annotator, Round
 from lorabel.demo.installation import ADDRESS, PRIVATE_ADDRESSES, Installation
-from lorabel.demo.project import create_project
+from lorabel.demo.scene_annotator import Clicks, SceneAnnotator, SceneRound
 from lorabel.errors import LabelStudioError
 from lorabel.label_studio.client import LabelStudio
 from lorabel.settings import Settings
 
-PICTURES = 120
+PICTURES, SCENES = 120, 60
 START_TIMEOUT_S = 240.0
 POLL_S = 0.5
 
@@ -40,6 +43,8 @@ def demo_settings(*, is_headless: bool) -> Settings:
     """
     defaults = {
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
+        "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
+        "MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}",
         "TRAIN_AFTER_ANNOTATIONS": str(annotator.TRAIN_AFTER if is_headless else 8),
         "TRAIN_AFTER_SECONDS": "20",
         # The demo's pictures are few and its model is small.
@@ -95,7 +100,7 @@ class Demo:
             account = self._with_token(account)
             if is_headless:
                 return self._work_headless(account)
-            self._invite(self._with_project(account))
+            self._invite(self._with_projects(account))
             supervisor.run_forever()
             return 0
         finally:
@@ -133,21 +138,27 @@ class Demo:
         accounts.save(account, self.account_file)
         return account
 
-    def _with_project(self, account: Account) -> Account:
-        """The account with a project that is connected. The project is created if there is none."""
+    def _with_projects(self, account: Account) -> Account:
+        """The account with both projects connected. Those that are missing are created."""
         if account.project_id is None:
-            account = replace(account, project_id=self._create_project(account, PICTURES))
+            account = replace(account, project_id=self._create(account, prints.create_project, PICTURES))
             accounts.save(account, self.account_file)
-        if account.project_id is not None:
-            self._connect(account, account.project_id)
+        if account.scenes_project_id is None:
+            account = replace(account, scenes_project_id=self._create(account, scenes.create_project, SCENES))
+            accounts.save(account, self.account_file)
+        for project_id in (account.project_id, account.scenes_project_id):
+            if project_id is not None:
+                self._connect(account, project_id)
         return account
 
-    def _create_project(self, account: Account, count: int) -> LabelStudioId:
+    def _create(
+        self, account: Account, create: Callable[[LabelStudio, int], LabelStudioId], count: int
+    ) -> LabelStudioId:
         with (
             LabelStudio(self.url, account.token, timeout_s=30.0) as label_studio,
             self.console.status(f"drawing {count} pictures and uploading them"),
         ):
-            project_id = create_project(label_studio, count)
+            project_id = create(label_studio, count)
         self.console.print(f"project {project_id} has {count} pictures")
         return project_id
 
@@ -161,26 +172,34 @@ class Demo:
         return connection.project_id
 
     def _work_headless(self, account: Account) -> int:
-        """Let the scripted annotator work in a new project, so that the first round is zero-shot.
+        """Let the scripted annotators work in new projects, so that the first predictions are zero-shot.
 
         Returns:
             The exit code.
         """
-        label_studio_id = self._create_project(account, annotator.PICTURES)
-        project_id = self._connect(account, label_studio_id)
         store = Store.open(self.settings)
         try:
             with LabelStudio(self.url, account.token, timeout_s=60.0) as label_studio:
+                label_studio_id = self._create(account, prints.create_project, annotator.PICTURES)
+                project_id = self._connect(account, label_studio_id)
                 rounds = Annotator(label_studio, store, label_studio_id, project_id).work(self._show_round)
+                label_studio_id = self._create(account, scenes.create_project, scene_annotator.SCENES)
+                project_id = self._connect(account, label_studio_id)
+                scene_rounds, clicks = SceneAnnotator(label_studio, store, label_studio_id, project_id).work(
+                    self._show_scene_round
+                )
         finally:
             store.close()
         self.console.print(_table(rounds))
-        if annotator.has_improved(rounds):
+        self.console.print(_scenes_table(scene_rounds, clicks))
+        if annotator.has_improved(rounds) and scene_annotator.has_improved(scene_rounds, clicks):
             self.console.print("[green]the loop improved[/green]")
             return 0
         self.console.print(
             f"[red]the loop did not improve[/red]: expected a first share of at most "
-            f"{annotator.MOST_AT_FIRST} and a last one of at least {annotator.LEAST_AT_LAST}"
+            f"{annotator.MOST_AT_FIRST} and a last one of at least {annotator.LEAST_AT_LAST}; F1 of "
+            f"{scenes.GRADE} better by at least {scene_annotator.LEAST_GAIN}, that of all boxes lower by at most "
+            f"{scene_annotator.LARGEST_LOSS}; and masks with a mean IoU of at least {scene_annotator.LEAST_IOU}"
         )
         return 1
 
@@ -195,14 +214,28 @@ class Demo:
         if finished.decision is not None:
             self.console.print(f"    the LoRA run: {finished.decision}", highlight=False, markup=False)
 
+    def _show_scene_round(self, finished: SceneRound) -> None:
+        trained = "" if finished.trained_s is None else f", trained {finished.trained_s:.1f} s after it"
+        self.console.print(
+            f"  {finished.annotations} annotated scenes: F1 of the boxes {finished.f1:.2f}, "
+            f"of {scenes.GRADE} {finished.grade_f1:.2f}{trained}",
+            highlight=False,
+        )
+        if finished.decision is not None:
+            self.console.print(f"    the LoRA run: {finished.decision}", highlight=False, markup=False)
+
     def _invite(self, account: Account) -> None:
         self.console.print(
-            f"\n[bold]{self.url}/projects/{account.project_id}/data[/bold]\n"
+            f"\n[bold]{self.url}/projects/{account.project_id}/data[/bold]        grades of prints\n"
+            f"[bold]{self.url}/projects/{account.scenes_project_id}/data[/bold]        boxes and masks\n"
             f"  login     {account.email}\n"
             f"  password  {account.password}\n\n"
             "Try: press [bold]Label All Tasks[/bold]. Solid prints are Grade A, striped ones B, outlined ones C;\n"
             "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them.\n"
-            "Each one is learned at once: the next pre-annotations know it.\n"
+            "Each one is learned at once: the next pre-annotations know it.\n\n"
+            "In the other project, the boxes of blue squares and green stars are there before the first\n"
+            "annotation; Grade A is a red circle with a hole, which is learned from boxes. For a mask, switch on\n"
+            "[bold]Auto-Annotation[/bold], choose a label and the smart point, and click on a thing.\n\n"
             f"After {self.settings.train_after_annotations} annotations it trains, too (see `lorabel status`). "
             "Ctrl-C ends everything; `lorabel demo` goes on here.",
             highlight=False,
@@ -219,6 +252,18 @@ def _table(rounds: list[Round]) -> Table:
         wait = "" if finished.wait_s is None else f"{finished.wait_s:.1f}"
         share = f"{finished.share:.2f} ({finished.right} of {finished.total})"
         table.add_row(str(finished.annotations), finished.version, share, head, wait)
+    return table
+
+
+def _scenes_table(rounds: list[SceneRound], clicks: Clicks) -> Table:
+    table = Table(title=f"Boxes on {scene_annotator.UNSEEN} scenes that the model had not seen")
+    for name in ("annotations so far", "F1", f"F1 of {scenes.GRADE}", "seconds to trained"):
+        table.add_column(name, justify="right")
+    for finished in rounds:
+        wait = "" if finished.trained_s is None else f"{finished.trained_s:.1f}"
+        table.add_row(str(finished.annotations), f"{finished.f1:.2f}", f"{finished.grade_f1:.2f}", wait)
+    clicked = f"mean IoU {clicks.mean_iou:.2f}, median {clicks.median_ms:.0f} ms"
+    table.caption = f"Masks of {scene_annotator.CLICKS} clicks: {clicked}"
     return table
 
 

@@ -5,6 +5,7 @@ The demo's detector was trained on such scenes. Some pairs of colour and shape a
 """
 
 import colorsys
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -107,6 +108,13 @@ def _fine_mask(thing: Thing, size: tuple[int, int]) -> Image.Image:
         box = ((x - radius_x) * width, (y - radius_y) * height, (x + radius_x) * width, (y + radius_y) * height)
         pen.ellipse(box, fill=0)
     return mask
+
+
+def png(scene: Scene) -> bytes:
+    """The scene as a file."""
+    file = io.BytesIO()
+    scene.draw().save(file, "PNG")
+    return file.getvalue()
 
 
 def random_scenes(

@@ -64,7 +64,8 @@ class Options:
     """Options of one training.
 
     Attributes:
-        minutes: duration of the training; drawing the scenes comes before it.
+        minutes: duration of the training in CPU time, which is that of the clock with OMP_NUM_THREADS=1 on an
+            idle machine. Drawing the scenes comes before it.
         scenes: how many are drawn.
         batch: scenes per step.
         queries: descriptions per step.
@@ -314,9 +315,9 @@ def train(options: Options) -> None:
     started = time.monotonic()
     drawn = draw_all(list(itertools.islice(random_scenes(TRAINING_SEED), options.scenes)))
     print(f"{len(drawn.scenes)} scenes drawn in {time.monotonic() - started:.0f} s", flush=True)
-    trainer, started, recent = Trainer(options, model, tokenizer), time.monotonic(), []
+    trainer, started, recent = Trainer(options, model, tokenizer), time.process_time(), []
     for step in itertools.count(1):
-        share_done = (time.monotonic() - started) / (60 * options.minutes)
+        share_done = (time.process_time() - started) / (60 * options.minutes)
         recent.append(trainer.step(drawn, share_done))
         if step % 100 == 0 or share_done >= 1:
             means = {name: round(float(np.mean([losses[name] for losses in recent])), 4) for name in recent[0]}

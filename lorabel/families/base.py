@@ -23,6 +23,10 @@ from lorabel.settings import Settings
 Fetch = Callable[[MediaRef], bytes]
 DigestOf = Callable[[MediaRef], str | None]
 
+LOADING_DTYPE = torch.float32
+"""The `dtype` for `from_pretrained` of transformers; convert the module afterwards. transformers makes it torch's
+default precision while it loads, for the whole process, in which other threads load other families and compute."""
+
 
 def transformers_name(source: str) -> str:
     """What `from_pretrained` of transformers takes for `hf-hub:owner/name` or `local-dir:folder`."""

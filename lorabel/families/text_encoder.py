@@ -30,7 +30,7 @@ from transformers.utils import cached_file
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import transformers_name
+from lorabel.families.base import LOADING_DTYPE, transformers_name
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.lora_layers import trained_modalities
 from lorabel.settings import Settings
@@ -77,7 +77,9 @@ class TextEncoder(Encoder):
         name = transformers_name(source)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
-            module = AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, attn_implementation="sdpa")
+            module = AutoModel.from_pretrained(
+                name, dtype=LOADING_DTYPE, use_safetensors=True, attn_implementation="sdpa"
+            )
             pooling = _pooling_method(name)
             limit = _read_json(name, "sentence_bert_config.json").get("max_seq_length")
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -87,7 +89,7 @@ class TextEncoder(Encoder):
             ) from error
         if hasattr(module, "pooler"):
             module.pooler = None  # a layer of BERT that sentence encoders do not use
-        module.requires_grad_(False).eval().to(device)
+        module.requires_grad_(False).eval().to(device=device, dtype=dtype)
         towers = nn.ModuleDict({CONTENTS: module, LABELS: _copy_with_shared_weights(module)})
         max_tokens = min(tokenizer.model_max_length, limit or MAX_TOKENS, MAX_TOKENS)
         return cls(source, towers, device, dtype, tokenizer, pooling, max_tokens, settings.lora_towers)

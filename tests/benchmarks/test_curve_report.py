@@ -6,7 +6,17 @@ import pytest
 
 from benchmarks import curve_report
 from benchmarks.calibration import calibration_error
-from benchmarks.curve_report import CROSS_VALIDATED, HEAD, MEAN, RIDGE_SCALED, SCALED, ZERO_SHOT, Point
+from benchmarks.curve_report import (
+    BOXES,
+    CROSS_VALIDATED,
+    FULL,
+    HEAD,
+    MEAN,
+    RIDGE_SCALED,
+    SCALED,
+    ZERO_SHOT,
+    Point,
+)
 from benchmarks.machine import Machine
 
 MACHINE = Machine("a processor", 2, 24, None, "cpu", "float32", "2.15", "3.11", "abc", 0.5)
@@ -87,3 +97,12 @@ def test_each_kind_has_its_own_means_over_the_sets_with_all_numbers_of_annotatio
     assert "| head | 0.600 | 0.700 |" in means
     assert "calibration" not in means
     assert "**all data sets, choice** (a set)" in text
+
+
+def test_docs_keep_boxes_that_were_measured_in_another_run(tmp_path: Path) -> None:
+    earlier = of_kind(BOXES, FULL, "boxes", {5: 0.4})
+    curve_report.write(MACHINE, [*earlier, *points(0.6, 0.7, 0.5)], tmp_path)
+    file = tmp_path / "learning-curves.json"
+    assert curve_report._earlier_training(file, points(0.7, 0.7, 0.5)) == earlier
+    assert curve_report._earlier_training(file, of_kind(BOXES, FULL, "boxes", {5: 0.5})) == []
+    assert "**boxes** (boxes; mAP@50)" in curve_report.text(MACHINE, earlier)

@@ -8,8 +8,7 @@ import torch
 
 from lorabel.contracts import MediaRef
 from lorabel.demo import DETECTOR_FOLDER
-from lorabel.demo.evaluate_detector import png
-from lorabel.demo.scenes import Scene
+from lorabel.demo.scenes import Scene, png
 from lorabel.evaluation.metrics import Metrics
 from lorabel.families.detector import Detector
 from lorabel.problems.binding import bind

@@ -1,10 +1,19 @@
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorabel.families import loading
+from lorabel.families.audio_text_encoder import AudioTextEncoder
+from lorabel.families.base import Family
+from lorabel.families.detector import Detector
+from lorabel.families.segmenter import Segmenter
+from lorabel.families.text_encoder import TextEncoder
+from lorabel.families.token_classifier import TokenClassifier
 from lorabel.settings import Settings
 
 
@@ -32,3 +41,32 @@ def test_models_on_a_gpu_do_without_cudnns_attention(monkeypatch: pytest.MonkeyP
         assert not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@pytest.mark.parametrize("family", [AudioTextEncoder, Detector, Segmenter, TextEncoder, TokenClassifier])
+def test_loading_leaves_the_precision_alone_in_which_other_threads_make_tensors(
+    family: type[Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers sets torch's default precision, which all threads share, while it loads."""
+    source = family.tiny(tmp_path)
+    for file in tmp_path.rglob("*.safetensors"):
+        halved = {
+            name: weight.half() if weight.is_floating_point() else weight
+            for name, weight in load_file(file).items()
+        }
+        save_file(halved, file, metadata={"format": "pt"})
+    for file in tmp_path.rglob("config.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "float16"}))
+    chosen: list[torch.dtype] = []
+    set_default = torch.set_default_dtype
+
+    def record(dtype: torch.dtype) -> None:
+        chosen.append(dtype)
+        set_default(dtype)
+
+    monkeypatch.setattr(torch, "set_default_dtype", record)
+    loaded = family.load(source, torch.device("cpu"), torch.bfloat16, Settings())
+    assert set(chosen) <= {torch.float32}
+    expected = torch.float32 if family is Segmenter else torch.bfloat16
+    weights = loaded.module.named_parameters()
+    assert {weight.dtype for name, weight in weights if not name.startswith("heads.")} == {expected}

@@ -1,0 +1,177 @@
+"""`lorabel demo --headless`: a scripted annotator of scenes, who draws boxes and clicks with a smart tool.
+
+The boxes of unseen scenes are compared with the drawn truth before and after the annotations. Clicks go to Label
+Studio's own address for smart tools, and their masks are compared with the drawn things.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from lorabel.database.project_keys import LabelStudioId
+from lorabel.database.store import Store
+from lorabel.demo.predicting_and_training import Json, last_run_id, predict, submit, wait_for_training
+from lorabel.demo.scene_project import GRADE, PAIRS, SIZE, right_label, right_regions, scene_of
+from lorabel.demo.scenes import Scene, Thing
+from lorabel.errors import LabelStudioError
+from lorabel.evaluation.box_matching import match_boxes
+from lorabel.evaluation.mask_metrics import iou
+from lorabel.label_studio.client import LabelStudio
+from lorabel.label_studio.records import AnnotatedTask
+from lorabel.labeling.bit_masks import BitMask, decode, fill_polygon, inner_point
+from lorabel.labeling.image_regions import corners_of, picture_region
+
+CHECKPOINTS = (0, 20, 40)
+"""Numbers of annotations after which the boxes on unseen scenes are counted; each but the first starts a run."""
+ANNOTATED, UNSEEN = CHECKPOINTS[-1], 24
+SCENES = ANNOTATED + UNSEEN
+CLICKS = 16
+
+LEAST_GAIN = 0.3
+"""Least rise of F1 of the boxes of `scene_project.GRADE`, of which the base model finds none."""
+LARGEST_LOSS = 0.1
+"""Largest fall of F1 of all boxes: on so few scenes, one box is 0.01."""
+LEAST_IOU = 0.7
+"""Least mean IoU of the masks of one click each."""
+
+
+@dataclass(frozen=True)
+class SceneRound:
+    """How good the boxes on unseen scenes were after some annotations.
+
+    Attributes:
+        annotations: number of annotations that were submitted before.
+        f1: of the boxes whose label is right and whose IoU is at least 0.5.
+        grade_f1: the same for the label that words cannot say.
+        trained_s: seconds from the last submit to the end of the run that it caused; None before the first.
+        decision: what that run gave, in words.
+    """
+
+    annotations: int
+    f1: float
+    grade_f1: float
+    trained_s: float | None = None
+    decision: str | None = None
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """What CLICKS clicks on unseen scenes gave.
+
+    Attributes:
+        mean_iou: of their masks with the things that were clicked.
+        median_ms: of the time until a mask was there, through Label Studio.
+    """
+
+    mean_iou: float
+    median_ms: float
+
+
+def has_improved(rounds: Sequence[SceneRound], clicks: Clicks) -> bool:
+    """Whether the unknown label was learned without much loss for the others, and the masks are right."""
+    first, last = rounds[0], rounds[-1]
+    is_learned = last.grade_f1 >= first.grade_f1 + LEAST_GAIN and last.f1 >= first.f1 - LARGEST_LOSS
+    return is_learned and clicks.mean_iou >= LEAST_IOU
+
+
+class SceneAnnotator:
+    """The scripted annotator of one project."""
+
+    def __init__(
+        self, label_studio: LabelStudio, store: Store, label_studio_id: LabelStudioId, project_id: int
+    ) -> None:
+        self._label_studio, self._store = label_studio, store
+        self._label_studio_id, self._project_id = label_studio_id, project_id
+
+    def work(self, report: Callable[[SceneRound], None]) -> tuple[list[SceneRound], Clicks]:
+        """Click, then annotate in rounds, each with a training run. `report` is called after each round.
+
+        Raises:
+            LabelStudioError: the project has other tasks, a click was not answered, or a run failed.
+        """
+        tasks = list(self._label_studio.tasks(self._label_studio_id))
+        if len(tasks) != SCENES:
+            raise LabelStudioError(f"project {self._label_studio_id} has {len(tasks)} tasks, expected {SCENES}")
+        unseen = tasks[ANNOTATED:]
+        ious, times_ms = zip(*self._click(unseen), strict=True)
+        rounds = [self._count(CHECKPOINTS[0], unseen)]
+        report(rounds[0])
+        for before, after in pairwise(CHECKPOINTS):
+            last_run = last_run_id(self._store, self._project_id)
+            for task in tasks[before:after]:
+                submit(self._label_studio, task.task_id, right_regions(scene_of(task.data, SCENES)))
+            submitted_at = time.monotonic()
+            decision = wait_for_training(self._store, self._project_id, last_run, after - before)
+            trained_s = time.monotonic() - submitted_at
+            rounds.append(replace(self._count(after, unseen), trained_s=trained_s, decision=decision))
+            report(rounds[-1])
+        return rounds, Clicks(statistics.mean(ious), statistics.median(times_ms))
+
+    def _count(self, annotations: int, tasks: Sequence[AnnotatedTask]) -> SceneRound:
+        predicted = self._boxes(tasks)
+        return SceneRound(annotations, f1(predicted), f1(predicted, GRADE))
+
+    def _boxes(self, tasks: Sequence[AnnotatedTask]) -> list[tuple[Scene, list[Json]]]:
+        """Each scene with the regions that are predicted for it."""
+        predictions = predict(self._label_studio, self._label_studio_id, [task.task_id for task in tasks])
+        return [
+            (scene_of(task.data, SCENES), predictions.get(task.task_id, {}).get("result", [])) for task in tasks
+        ]
+
+    def _click(self, tasks: Sequence[AnnotatedTask]) -> Iterator[tuple[float, float]]:
+        """Click on CLICKS things. Yields the IoU of each mask, and the milliseconds until it was there."""
+        (backend,) = self._label_studio.backends(self._label_studio_id)
+        things = [
+            (task, thing)
+            for task in tasks
+            for thing in scene_of(task.data, SCENES).things
+            if (thing.colour, thing.shape) in PAIRS and not thing.has_hole
+        ]
+        for task, thing in things[:CLICKS]:
+            mask = mask_of(thing)
+            began = time.monotonic()
+            answer = self._label_studio.call(
+                "POST",
+                f"/api/ml/{backend.id}/interactive-annotating",
+                json={"task": task.task_id, "context": {"result": [_point(mask, thing)]}},
+            )
+            passed_ms = 1000 * (time.monotonic() - began)
+            result = answer.get("data", {}).get("result", [])
+            if not result:
+                raise LabelStudioError(f"a click in task {task.task_id} gave no mask: {answer!r}")
+            yield iou(mask, decode(result[0]["value"]["rle"], *SIZE)), passed_ms
+
+
+def mask_of(thing: Thing) -> BitMask:
+    """The pixels of a thing without a hole."""
+    width, height = SIZE
+    return fill_polygon([(x * width, y * height) for x, y in thing.outline], width, height)
+
+
+def f1(predicted: Sequence[tuple[Scene, Sequence[Json]]], label: str | None = None) -> float:
+    """Two times the right boxes, over all predicted and all true ones; 0 if there is no box at all.
+
+    Args:
+        label: count boxes of this label only.
+    """
+    right = drawn = true = 0
+    for scene, regions in predicted:
+        for name in {*PAIRS.values(), GRADE} if label is None else {label}:
+            boxes = [corners_of(region) for region in regions if _label(region) == name]
+            truth = [thing.corners for thing in scene.things if right_label(thing) == name]
+            right, drawn, true = right + len(match_boxes(truth, boxes)), drawn + len(boxes), true + len(truth)
+    return 2 * right / (drawn + true) if drawn + true else 0.0
+
+
+def _label(region: Json) -> str | None:
+    names = region["value"].get("rectanglelabels") or [None]
+    return None if names[0] is None else str(names[0])
+
+
+def _point(mask: BitMask, thing: Thing) -> Json:
+    """The region that the editor sends for a click with the smart point."""
+    x, y = inner_point(mask)
+    value = {"x": 100 * x, "y": 100 * y, "width": 0.4, "keypointlabels": [right_label(thing)]}
+    return {**picture_region("click", "image", "keypointlabels", SIZE, value), "is_positive": True}
