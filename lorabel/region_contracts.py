@@ -6,7 +6,7 @@ together: the file is fetched and decoded once, and cross-validation leaves them
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lorabel.contracts import Contract, Estimate, LabelScores, LabelsInput, RatingInput
@@ -104,7 +104,7 @@ class EachTarget:
     """
 
     regions: tuple[RegionAnswer, ...]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def each(self) -> tuple[Any, ...]:

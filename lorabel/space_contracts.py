@@ -3,7 +3,7 @@
 Positions are fractions of the picture's width and height as people see it, that is, after its EXIF orientation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -76,7 +76,7 @@ class BoxTarget:
 
     boxes: tuple[tuple[Corners, int], ...]
     size: tuple[int, int] | None = None
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
 
 class DrawnPart(BaseModel):

@@ -40,7 +40,7 @@ def test_the_keys_of_a_dialogue_are_found_in_any_case() -> None:
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ('perregion="true"', "perRegion: no control tag draws boxes, ellipses or polygons on 'image'"),
+        ('perregion="true"', "perRegion: it asks about each region that a person draws"),
         ('PERITEM="true"', "perItem: it asks about each item of a list"),
         ('visiblewhen="region-selected"', "visibleWhen='region-selected': it depends on what a person selects"),
         ('apiurl="https://example.org"', "apiUrl='https://example.org': its choices come from an address"),
