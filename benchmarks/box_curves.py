@@ -21,8 +21,7 @@ import torch
 from benchmarks.calibration import calibration_error
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import DETECTOR_FOLDER
-from lorabel.demo.evaluate_detector import png
-from lorabel.demo.scenes import ALL_PAIRS, Scene, Thing, random_scenes
+from lorabel.demo.scenes import ALL_PAIRS, Scene, Thing, png, random_scenes
 from lorabel.evaluation.box_metrics import boxes, right_boxes
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache

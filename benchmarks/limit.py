@@ -31,7 +31,7 @@ BATCHES_AHEAD = 2
 SHARE_OF_TRIAL = 0.1
 TURNS = 2
 # Batch sizes by family and device; precisions and decoding are compared with the first.
-BATCHES = {
+BATCHES: dict[str, dict[str, tuple[int, ...]]] = {
     "dual_encoder": {"cpu": (16, 8, 32, 64), "cuda": (128, 64, 256, 512)},
     "detector": {"cpu": (4, 2, 8), "cuda": (32, 16, 64, 128)},
 }

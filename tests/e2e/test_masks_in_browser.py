@@ -12,8 +12,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
-from lorabel.demo.evaluate_detector import png
-from lorabel.demo.scenes import Scene
+from lorabel.demo.scenes import Scene, png
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.bit_masks import BitMask, decode, fill_polygon
 from tests.e2e.courses import data_url

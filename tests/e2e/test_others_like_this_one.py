@@ -13,8 +13,7 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
-from lorabel.demo.evaluate_detector import png
-from lorabel.demo.scenes import Scene, random_scenes
+from lorabel.demo.scenes import Scene, png, random_scenes
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.image_regions import corners_of, image_region

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from lorabel.contracts import Content, Contract, Input, MediaRef, Modality
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.demo import DETECTOR_FOLDER, SEGMENTER_FOLDER
-from lorabel.demo.evaluate_detector import png
+from lorabel.demo.scenes import png
 from lorabel.families.base import NO_BATCH_ADAPTERS, Family
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detector import Detector

@@ -12,8 +12,7 @@ from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
 from lorabel.demo import MODEL_FOLDER
-from lorabel.demo.evaluate_detector import png
-from lorabel.demo.scenes import Scene
+from lorabel.demo.scenes import Scene, png
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.heads.fit import fit_head
 from lorabel.families.encoders.heads.head_answers import answer_with_head

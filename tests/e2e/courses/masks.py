@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from lorabel.demo import DETECTOR_FOLDER, SEGMENTER_FOLDER
-from lorabel.demo.evaluate_detector import png
-from lorabel.demo.scenes import Scene
+from lorabel.demo.scenes import Scene, png
 from lorabel.labeling.bit_masks import encode, runs_of
 from lorabel.labeling.image_regions import picture_region
 from lorabel.labeling.regions import Region

@@ -3,8 +3,7 @@
 import itertools
 
 from lorabel.demo import DETECTOR_FOLDER, MODEL_FOLDER
-from lorabel.demo.evaluate_detector import png
-from lorabel.demo.scenes import Scene, Thing, random_scenes
+from lorabel.demo.scenes import Scene, Thing, png, random_scenes
 from lorabel.labeling.image_regions import image_region
 from lorabel.labeling.regions import Region
 from tests.e2e.courses import Course, LabeledTask, data_url
