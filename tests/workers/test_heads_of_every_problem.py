@@ -9,7 +9,7 @@ from lorabel.database import projects
 from lorabel.database.adapter_folders import HEAD_FILE
 from lorabel.discovery import discover
 from lorabel.families.encoders.heads.linear_head import LinearHead
-from lorabel.mask_contracts import MasksInput
+from lorabel.feature_contracts import HEADED
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.ranking import Ranking
 from tests.workers.events import PROJECT, annotation
@@ -20,7 +20,7 @@ from workers.services import Services
 SAMPLES = [
     pytest.param(problem, sample, id=f"{problem.name} {index}")
     for problem in discover(problems, Problem)  # type: ignore[type-abstract]
-    if problem.input_type is not MasksInput  # only LoRA learns these
+    if issubclass(problem.input_type, HEADED)  # only LoRA learns the others
     for index, sample in enumerate(problem.SAMPLES)
 ]
 TASKS = 8
