@@ -74,7 +74,7 @@ def test_a_candidate_is_compared_with_the_head_that_answers_now(tmp_path: Path) 
     services = Services.open(Settings(data_dir=tmp_path, models=models, precision="float32", evaluate_min_tasks=5))
     family = services.family(Detector)
     examples = [with_data(scene, number) for number, scene in enumerate(scenes(20, seed=78))]
-    plan = TrainingPlan(examples[:10], examples[10:], {})
+    plan = TrainingPlan(examples[:10], examples[10:], {}, {})
     recipe = replace(lora.Recipe.from_settings(services.settings, "float32"), steps=1)
     context = TrainingContext(None, lambda media: media, is_against_head=True)
     attempt = make_candidate(
