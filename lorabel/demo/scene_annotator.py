@@ -1,4 +1,4 @@
-"""`lorabel demo --headless`: a scripted annotator of scenes, who clicks with a smart tool, and submits boxes and masks.
+"""`lorabel demo --headless`: a scripted annotator of scenes, who clicks, and submits boxes and masks.
 
 The boxes of unseen scenes are compared with the drawn truth before and after the annotations. Clicks go to Label
 Studio's own address for smart tools, and their masks are compared with the drawn things.
