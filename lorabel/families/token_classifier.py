@@ -114,8 +114,7 @@ class TokenClassifier(Family):
             encoder.pooler = None
         module = Tagger(encoder, encoder.config.hidden_size).requires_grad_(False).eval()
         module.to(device=device, dtype=dtype)
-        # Two tokenizers, since a fast tokenizer keeps the padding and truncation of its last call as state, and
-        # texts and label texts are tokenized in different threads.
+        # A fast tokenizer keeps the padding of its last call as state, and label texts have a thread of their own.
         label_tokenizer = copy.deepcopy(tokenizer)
         return cls(source, module, device, dtype, tokenizer, label_tokenizer, settings.lora_towers)
 
