@@ -233,9 +233,9 @@ class Demo:
             "Try: press [bold]Label All Tasks[/bold]. Solid prints are Grade A, striped ones B, outlined ones C;\n"
             "the model cannot know that, so its first pre-annotations are guesses. Correct and submit them.\n"
             "Each one is learned at once: the next pre-annotations know it.\n\n"
-            "In the other project, the boxes of blue squares and green stars are there before the first\n"
-            "annotation; Grade A is a red circle with a hole, which is learned from boxes. For a mask, switch on\n"
-            "[bold]Auto-Annotation[/bold], choose a label and the smart point, and click on a thing.\n\n"
+            "In the other project, boxes and masks of blue squares and green stars are there before the first\n"
+            "annotation; Grade A is a red circle with a hole, which is learned. For the mask of a click,\n"
+            "switch on [bold]Auto-Annotation[/bold], choose a label and the smart point, and click on a thing.\n\n"
             f"After {self.settings.train_after_annotations} annotations it trains, too (see `lorabel status`). "
             "Ctrl-C ends everything; `lorabel demo` goes on here.",
             highlight=False,

@@ -1,4 +1,4 @@
-"""`lorabel demo --headless`: a scripted annotator of scenes, who draws boxes and clicks with a smart tool.
+"""`lorabel demo --headless`: a scripted annotator of scenes, who clicks, and submits boxes and masks.
 
 The boxes of unseen scenes are compared with the drawn truth before and after the annotations. Clicks go to Label
 Studio's own address for smart tools, and their masks are compared with the drawn things.
@@ -13,14 +13,14 @@ from itertools import pairwise
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
 from lorabel.demo.predicting_and_training import Json, last_run_id, predict, submit, wait_for_training
-from lorabel.demo.scene_project import GRADE, PAIRS, SIZE, right_label, right_regions, scene_of
+from lorabel.demo.scene_project import GRADE, PAIRS, SIZE, mask_of, right_label, right_regions, scene_of
 from lorabel.demo.scenes import Scene, Thing
 from lorabel.errors import LabelStudioError
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.evaluation.mask_metrics import iou
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import AnnotatedTask
-from lorabel.labeling.bit_masks import BitMask, decode, fill_polygon, inner_point
+from lorabel.labeling.bit_masks import BitMask, decode, inner_point
 from lorabel.labeling.image_regions import corners_of, picture_region
 
 CHECKPOINTS = (0, 20, 40)
@@ -142,12 +142,6 @@ class SceneAnnotator:
             if not result:
                 raise LabelStudioError(f"a click in task {task.task_id} gave no mask: {answer!r}")
             yield iou(mask, decode(result[0]["value"]["rle"], *SIZE)), passed_ms
-
-
-def mask_of(thing: Thing) -> BitMask:
-    """The pixels of a thing without a hole."""
-    width, height = SIZE
-    return fill_polygon([(x * width, y * height) for x, y in thing.outline], width, height)
 
 
 def f1(predicted: Sequence[tuple[Scene, Sequence[Json]]], label: str | None = None) -> float:

@@ -1,4 +1,4 @@
-"""The demo's second project: boxes around things in drawn scenes, and clicks that become masks.
+"""The demo's second project: boxes around things in drawn scenes, their masks, and clicks that become masks.
 
 The detector knows what `Blue square` and `Green star` mean. `Grade A` is a red circle with a hole, which no model
 can know before it has seen some. Red circles without a hole, and red crosses, have no label.
@@ -12,7 +12,8 @@ from lorabel.database.project_keys import LabelStudioId
 from lorabel.demo.project import upload_project
 from lorabel.demo.scenes import Scene, Thing, png, random_scenes
 from lorabel.label_studio.client import LabelStudio
-from lorabel.labeling.image_regions import image_region
+from lorabel.labeling.bit_masks import BitMask, encode, fill_polygon, runs_of
+from lorabel.labeling.image_regions import image_region, picture_region
 from lorabel.labeling.regions import Region
 
 TITLE = "Lorabel demo: find the things, and mask them"
@@ -26,7 +27,7 @@ _LABELS = "".join(f'<Label value="{name}" background="{colour}"/>' for name, col
 LABEL_CONFIG = f"""<View>
   <Header value="Boxes: where are these things?"/>
   <RectangleLabels name="box" toName="image">{_LABELS}</RectangleLabels>
-  <Header value="Masks: switch on Auto-Annotation, choose a label below, and click on a thing"/>
+  <Header value="Masks: of a click, too; switch on Auto-Annotation and choose a label below"/>
   <KeyPointLabels name="click" toName="image" smart="true">{_LABELS}</KeyPointLabels>
   <BrushLabels name="mask" toName="image">{_LABELS}</BrushLabels>
   <Image name="image" value="$image" width="512px"/>
@@ -46,13 +47,22 @@ def right_label(thing: Thing) -> str | None:
 
 
 def right_regions(scene: Scene) -> list[Region]:
-    """The boxes that an annotator draws."""
-    labelled = [(thing.corners, right_label(thing)) for thing in scene.things]
-    return [
-        image_region("box", "image", "rectanglelabels", corners, SIZE, {"rectanglelabels": [name]})
-        for corners, name in labelled
-        if name is not None
-    ]
+    """What an annotator submits: a box and a mask for each thing that has a label."""
+    regions = []
+    for thing in scene.things:
+        name = right_label(thing)
+        if name is not None:
+            labels = {"rectanglelabels": [name]}
+            regions.append(image_region("box", "image", "rectanglelabels", thing.corners, SIZE, labels))
+            mask = {"format": "rle", "rle": encode(runs_of(mask_of(thing))), "brushlabels": [name]}
+            regions.append(picture_region("mask", "image", "brushlabels", SIZE, mask))
+    return regions
+
+
+def mask_of(thing: Thing) -> BitMask:
+    """The pixels of a thing, its hole included."""
+    width, height = SIZE
+    return fill_polygon([(x * width, y * height) for x, y in thing.outline], width, height)
 
 
 def scene_of(task_data: dict[str, Any], count: int) -> Scene:

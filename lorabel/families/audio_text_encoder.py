@@ -27,7 +27,7 @@ from transformers import (
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import LOADING_DTYPE, transformers_name
+from lorabel.families.base import LOAD_DTYPE, transformers_name
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
 from lorabel.families.lora_layers import trained_modalities
@@ -71,7 +71,7 @@ class AudioTextEncoder(Encoder):
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
         name = transformers_name(source)
         try:
-            module = ClapModel.from_pretrained(name, dtype=LOADING_DTYPE)
+            module = ClapModel.from_pretrained(name, dtype=LOAD_DTYPE)
             extractor = ClapFeatureExtractor.from_pretrained(name)
             tokenizer = AutoTokenizer.from_pretrained(name)
         except Exception as error:

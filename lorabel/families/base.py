@@ -23,7 +23,7 @@ from lorabel.settings import Settings
 Fetch = Callable[[MediaRef], bytes]
 DigestOf = Callable[[MediaRef], str | None]
 
-LOADING_DTYPE = torch.float32
+LOAD_DTYPE = torch.float32
 """The `dtype` for `from_pretrained` of transformers; convert the module afterwards. transformers makes it torch's
 default precision while it loads, for the whole process, in which other threads load other families and compute."""
 

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, Owlv2ForObjectDetection, Owlv2ImageProce
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import LOADING_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
+from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
@@ -98,7 +98,7 @@ class Detector(Family):
         try:
             processor = Owlv2ImageProcessor.from_pretrained(name)
             tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-            model = Owlv2ForObjectDetection.from_pretrained(name, use_safetensors=True, dtype=LOADING_DTYPE)
+            model = Owlv2ForObjectDetection.from_pretrained(name, use_safetensors=True, dtype=LOAD_DTYPE)
         except Exception as error:
             raise SettingsError(
                 f"MODEL_DETECTOR={source!r} cannot be loaded: {error}; expected hf-hub:owner/name or "

@@ -20,7 +20,7 @@ from transformers import Sam2ImageProcessor, Sam2Model
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import LOADING_DTYPE, DigestOf, Family, Fetch, transformers_name
+from lorabel.families.base import LOAD_DTYPE, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.lora_layers import linear_layers
 from lorabel.families.segmentation.mask_logits import at_size, mask_losses, runs_at_size
@@ -119,7 +119,7 @@ class Segmenter(Family):
         name = transformers_name(source)
         try:
             processor = Sam2ImageProcessor.from_pretrained(name)
-            module = Sam2Model.from_pretrained(name, dtype=LOADING_DTYPE, use_safetensors=True)
+            module = Sam2Model.from_pretrained(name, dtype=LOAD_DTYPE, use_safetensors=True)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise SettingsError(
                 f"MODEL_SEGMENTER={source!r} cannot be loaded: {error}; expected hf-hub:owner/name or "

@@ -30,7 +30,7 @@ from transformers.utils import cached_file
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import LOADING_DTYPE, transformers_name
+from lorabel.families.base import LOAD_DTYPE, transformers_name
 from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.lora_layers import trained_modalities
 from lorabel.settings import Settings
@@ -78,7 +78,7 @@ class TextEncoder(Encoder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             module = AutoModel.from_pretrained(
-                name, dtype=LOADING_DTYPE, use_safetensors=True, attn_implementation="sdpa"
+                name, dtype=LOAD_DTYPE, use_safetensors=True, attn_implementation="sdpa"
             )
             pooling = _pooling_method(name)
             limit = _read_json(name, "sentence_bert_config.json").get("max_seq_length")

@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
-from lorabel.families.base import LOADING_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
+from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.head_answers import check_head, head_word_logits
 from lorabel.families.encoders.heads.linear_head import LinearHead
@@ -101,7 +101,7 @@ class TokenClassifier(Family):
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
             encoder = AutoModel.from_pretrained(
-                name, dtype=LOADING_DTYPE, use_safetensors=True, trust_remote_code=False
+                name, dtype=LOAD_DTYPE, use_safetensors=True, trust_remote_code=False
             )
             if not tokenizer.is_fast:
                 raise ValueError("its tokenizer is slow and knows no offsets")
@@ -114,8 +114,7 @@ class TokenClassifier(Family):
             encoder.pooler = None
         module = Tagger(encoder, encoder.config.hidden_size).requires_grad_(False).eval()
         module.to(device=device, dtype=dtype)
-        # Two tokenizers, since a fast tokenizer keeps the padding and truncation of its last call as state, and
-        # texts and label texts are tokenized in different threads.
+        # A fast tokenizer keeps the padding of its last call as state, and label texts have a thread of their own.
         label_tokenizer = copy.deepcopy(tokenizer)
         return cls(source, module, device, dtype, tokenizer, label_tokenizer, settings.lora_towers)
 
