@@ -157,9 +157,7 @@ def test_an_unknown_kind_and_an_adapter_that_does_not_fit_are_errors_of_their_ro
     family.open.set()
     results = answers(engine, [row(1, kind="smell"), row(2, adapter="p1.v9/label"), row(3)])
     assert lengths(results) == [None, None, 3]
-    unknown = (
-        "no family answers inputs of kind 'smell'; known kinds: boxes, embed, features, labelled_masks, labels, "
-    )
+    unknown = "no family answers inputs of kind 'smell'; known kinds: box_features, boxes, "
     assert unknown in str(results[0].error)
     assert "does not fit" in str(results[1].error)
 
