@@ -126,6 +126,8 @@ def part_of(region: Region) -> Part:
     else:
         width, height = _number(value, "width") / 100, _number(value, "height") / 100
         x, y = (sum(numbers) / 4 for numbers in zip(*_points(region, value), strict=True))
+    if not (width and height):
+        raise MissingTargetError("the region has no area")
     return Part(x=x, y=y, width=abs(width), height=abs(height), rotation=_number(value, "rotation"))
 
 

@@ -1,6 +1,7 @@
 """Cuts parts out of a decoded picture, so that each can be shown to a model as a picture of its own."""
 
 import math
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -14,8 +15,11 @@ def cut_out(image: Image.Image, part: Part, ground: RGB) -> Image.Image:
 
     Args:
         image: RGB, at any scale: the part's position is relative.
-        ground: what is shown where a turned part is outside the picture. Of an upright part, only what is in the
-            picture is returned, or the pixel that is nearest to it.
+        ground: what is shown where a turned part is outside the picture.
+
+    Returns:
+        Of an upright part what is in the picture, or the pixel that is nearest to it. A turned part is cut off
+        where there is nothing of the picture beyond, so that it is never larger than the picture's diagonal.
     """
     middle_x, middle_y = part.x * image.width, part.y * image.height
     width, height = part.width * image.width, part.height * image.height
@@ -23,16 +27,19 @@ def cut_out(image: Image.Image, part: Part, ground: RGB) -> Image.Image:
         left, right = _pixels(middle_x - width / 2, middle_x + width / 2, image.width)
         top, bottom = _pixels(middle_y - height / 2, middle_y + height / 2, image.height)
         return image.crop((left, top, right, bottom))
-    radius = math.ceil(math.hypot(width, height) / 2) + 1
-    left, top = math.floor(middle_x) - radius, math.floor(middle_y) - radius
-    around = Image.new("RGB", (2 * radius + 1, 2 * radius + 1), ground)
-    around.paste(image, (-left, -top))
-    centre = (middle_x - left, middle_y - top)
-    # Pillow turns counterclockwise, so that a part that is turned clockwise becomes upright.
-    upright = around.rotate(part.rotation, Image.Resampling.BICUBIC, center=centre, fillcolor=ground)
-    left, right = _pixels(centre[0] - width / 2, centre[0] + width / 2, upright.width)
-    top, bottom = _pixels(centre[1] - height / 2, centre[1] + height / 2, upright.height)
-    return upright.crop((left, top, right, bottom))
+    # In the part's own directions, from its middle: along (cos, sin) and across (-sin, cos).
+    cos, sin = math.cos(math.radians(part.rotation)), math.sin(math.radians(part.rotation))
+    offsets = [(x - middle_x, y - middle_y) for x in (0, image.width) for y in (0, image.height)]
+    along, width_px = _within(width, [x * cos + y * sin for x, y in offsets])
+    across, height_px = _within(height, [y * cos - x * sin for x, y in offsets])
+    start = middle_x + along * cos - across * sin, middle_y + along * sin + across * cos
+    return image.transform(
+        (width_px, height_px),
+        Image.Transform.AFFINE,
+        (cos, -sin, start[0], sin, cos, start[1]),
+        Image.Resampling.BICUBIC,
+        fillcolor=ground,
+    )
 
 
 def on_square(image: Image.Image, ground: RGB) -> Image.Image:
@@ -50,3 +57,14 @@ def _pixels(low: float, high: float, most: int) -> tuple[int, int]:
     """The first pixel and the one after the last of an interval, at least one pixel within [0, most]."""
     first = min(max(round(low), 0), most - 1)
     return first, max(min(round(high), most), first + 1)
+
+
+def _within(length: float, reach: Sequence[float]) -> tuple[float, int]:
+    """Where a side of a turned part begins, and its pixels, at least one; cut off to where the picture reaches.
+
+    Args:
+        length: of the side, whose middle is 0.
+        reach: how far the corners of the picture are, in the direction of the side.
+    """
+    low, high = max(-length / 2, min(reach)), min(length / 2, max(reach))
+    return low, max(1, round(high - low))

@@ -15,6 +15,7 @@ from lorabel.problems.base import TaskData
 from lorabel.space_contracts import Corners
 
 ID_CHARACTERS = 10
+ID_DECIMALS = 4
 
 
 def refuse_several_pictures(tag: ObjectTag) -> None:
@@ -51,7 +52,11 @@ def group_id(corners: Corners, number: int) -> str:
         corners: the place of the group.
         number: what else tells it from others of the same answer.
     """
-    return digest(repr((number, *(round(part, 4) for part in corners))).encode())[:ID_CHARACTERS]
+    return _short_digest((number, *(round(part, ID_DECIMALS) for part in corners)))
+
+
+def _short_digest(parts: tuple[object, ...]) -> str:
+    return digest(repr(parts).encode())[:ID_CHARACTERS]
 
 
 def identified(regions: Sequence[Region]) -> list[Region]:
@@ -61,7 +66,9 @@ def identified(regions: Sequence[Region]) -> list[Region]:
 
 def _with_id(region: Region, number: int) -> Region:
     try:
-        return {"id": group_id(corners_of(region), number), **region}
+        # The tag counts, too: two tags may be given the same box, and answers about regions are told apart by ids.
+        tag_and_place = (region["from_name"], *(round(part, ID_DECIMALS) for part in corners_of(region)))
+        return {"id": _short_digest((number, *tag_and_place)), **region}
     except MissingTargetError:
         return region
 

@@ -195,3 +195,15 @@ def test_without_boxes_nothing_is_asked_about_them() -> None:
 def test_a_task_is_asked_about_again_if_the_model_server_fails_between_boxes_and_their_answers() -> None:
     (prediction,) = predict_regions(TwoStages(fails_from=1))
     assert prediction.unreadable is not None and not prediction.is_final
+
+
+def test_answers_about_equal_boxes_of_two_control_tags_have_ids_of_their_own() -> None:
+    second = REGIONS.replace(
+        "<Choices", '<RectangleLabels name="c" toName="i"><Label value="car"/></RectangleLabels><Choices', 1
+    )
+    model = ProjectModel(1, "p1.v0", {}, {}, {}, bind(second), Settings())
+    caller = PredictionCaller(cast(Any, TwoStages(boxes=[(CAR, 0, 0.9)])), 1, Priority.BULK, monotonic() + 10)
+    (prediction,) = predict(model, [PICTURE], lambda media: media, caller)
+    ids = {name: [r["id"] for r in prediction.regions if r["from_name"] == name] for name in ("b", "c", "state")}
+    assert len({*ids["b"], *ids["c"]}) == 2
+    assert sorted(ids["state"]) == sorted([*ids["b"], *ids["c"]])

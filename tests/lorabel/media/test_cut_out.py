@@ -68,3 +68,12 @@ def test_a_long_picture_stands_in_the_middle_of_a_square() -> None:
     square = on_square(Image.new("RGB", (40, 10), "red"), GREY)
     assert square.size == (40, 40)
     assert [square.getpixel((20, y)) for y in (0, 14, 15, 24, 25)] == [GREY, GREY, *[(255, 0, 0)] * 2, GREY]
+
+
+def test_of_a_turned_part_that_is_much_larger_than_the_picture_only_what_is_around_the_picture_is_kept() -> None:
+    image = turned_rectangle((150, 100), (100, 60), 30)
+    huge = cut_out(image, Part(x=0.4, y=0.6, width=40, height=40, rotation=30), GREY)
+    assert max(huge.size) <= math.hypot(*SIZE) + 1
+    assert {(255, 0, 0), (0, 0, 255), (0, 255, 0), GREY} <= {
+        pixel for _, pixel in huge.getcolors(huge.width * huge.height) or ()
+    }

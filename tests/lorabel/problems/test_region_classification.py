@@ -76,6 +76,7 @@ def test_in_multiple_choice_a_region_without_an_answer_has_none_of_the_labels() 
     [
         ([region("9", "grade", "choices", {"choices": ["A"]})], "no region of box has its id"),
         ([box("9", width=0.0), grade("9", "A", width=0.0)], "no area"),
+        ([box("9", height=0.0, rotation=30), grade("9", "A", height=0.0, rotation=30)], "no area"),
         ([box("9", x=120.0), grade("9", "A", x=120.0)], "no area within the picture"),
         ([box("9", x=60), grade("9", "C", x=60)], "the label config no longer has"),
         ([box("9", x=60), grade("9", "A", "B", x=60)], "2 choices"),
