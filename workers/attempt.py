@@ -80,7 +80,7 @@ class TrainingContext:
         resolve: media reference -> the reference to fetch it by.
         needs_new: whether there is nothing to learn where live exists and no example to train on is new. Also
             whether too few annotated tasks end the run; a run that a person asked for needs neither.
-        is_against_head: whether a fitted head answers now, with which the candidate is compared.
+        is_against_head: whether the candidate is compared with a fitted head, which answers now or will soon.
     """
 
     live: Path | None

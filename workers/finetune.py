@@ -150,7 +150,10 @@ def _train_problem(
         return Attempt(None, plan.skipped, decision=HEAD_ALONE)
     live = _live_folder(services, project, problem, family, recipe)
     resolve = services.authorizations.resolver(project, services.settings)
-    is_against_head = has_head and family.adapters_rival_heads
+    # Also where the head is not fitted yet, as in a run on annotations that were there before the project was
+    # connected. Not where people went back to a version without heads.
+    is_headless = live is not None or project.heads_restored_at is not None
+    is_against_head = family.adapters_rival_heads and (has_head or not is_headless)
     context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run), is_against_head)
     folder = scratch / tag_folder(problem.from_name)
     report = _reporter(services, run)

@@ -28,6 +28,8 @@ BESIDE_HEAD = "beside_head"
 OVER_HEAD = "over_head"
 # Key in a version's metrics, see `tags_in_place_of_head`.
 IN_PLACE_OF_HEAD = "in_place_of_head"
+# The family of adapters that answer in place of heads.
+BOXES = "detector"
 
 
 def names(session: Session, project_id: int) -> list[str]:
@@ -122,8 +124,13 @@ def tags_beside_head(version: ModelVersion) -> frozenset[str]:
 
 
 def tags_in_place_of_head(version: ModelVersion) -> frozenset[str]:
-    """The control tags whose adapters were better than the fitted head, and answer in its place."""
-    return frozenset(version.metrics.get(IN_PLACE_OF_HEAD, ()))
+    """The control tags whose adapters were better than the fitted head, and answer in its place.
+
+    Of a version from before this was recorded, those of boxes: no head answered them, and people saw the adapters.
+    """
+    if IN_PLACE_OF_HEAD in version.metrics:
+        return frozenset(version.metrics[IN_PLACE_OF_HEAD])
+    return frozenset(tag for tag, family in families(version).items() if family == BOXES)
 
 
 def adapters_without_head(version: ModelVersion) -> dict[str, str]:

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from lorabel.contracts import MediaRef
+from lorabel.database import projects
+from lorabel.database.store import Store
+from lorabel.database.tables import Annotation
 from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.scenes import Scene, png
 from lorabel.evaluation.metrics import Metrics
@@ -15,6 +18,8 @@ from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from tests.e2e.courses import data_url
 from tests.e2e.courses.boxes import COURSE, GRADE, SQUARE, boxes_of, scenes
+from tests.workers.events import START
+from tests.workers.test_finetune import PROJECT, train
 from workers import evaluate, lora
 from workers.attempt import TrainingContext
 from workers.candidate import make_candidate
@@ -92,6 +97,28 @@ def test_a_candidate_is_compared_with_the_head_that_answers_now(tmp_path: Path) 
     assert live["map_50"] == pytest.approx(head.values["map_50"], abs=0.02)
     assert live["map_50"] > texts.values["map_50"] + 0.1
     assert not attempt.judgement.is_accepted, "a single step teaches less than the head knows"
+
+
+@pytest.mark.slow
+def test_a_candidate_is_compared_with_a_head_also_if_none_is_fitted_yet(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the first run on annotations that were there before. Before, it was compared with the label texts."""
+    models = {"detector": f"local-dir:{DETECTOR_FOLDER}"}
+    changed = {"models": models, "precision": "float32", "train_steps": 1, "evaluate_min_tasks": 5}
+    services = Services.open(settings.model_copy(update={**changed, "model_server_url": "http://127.0.0.1:9"}))
+    monkeypatch.setattr(Services, "current", lambda: services)
+    projects.upsert(store, PROJECT, label_config=COURSE.label_config)
+    with store.write() as session:
+        for number, (data, result) in enumerate(COURSE.tasks[:30], start=1):
+            row = Annotation(id=number, project_id=PROJECT, task_id=number, task_data=data, result=result)
+            row.updated_at, row.times_applied = START, 1
+            session.add(row)
+    run = train(store)
+    services.close()
+    live = run.metrics["live"]["box"]["per_class"]
+    assert live[GRADE]["ap_50"] > 0.3, f"words say nothing about {GRADE}; the head knows it: {run.decision}"
+    assert run.metrics.get("in_place_of_head") == ["box"]
 
 
 def with_data(scene: Scene, number: int) -> TrainingExample:

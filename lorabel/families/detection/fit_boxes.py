@@ -11,6 +11,7 @@ posteriori of a logistic regression whose prior is the base model's own logit. N
 Scores are calibrated for each label on pictures that were left out.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ from lorabel.space_contracts import MOST_PLACES, BoxTarget
 
 Float64 = NDArray[np.float64]
 
-# Most rows that a head learns from, in all pictures together. Each picture keeps at least FEWEST_OTHERS places
-# where nothing is drawn.
+# Most rows that a head learns from, in all pictures together. Each picture keeps FEWEST_OTHERS places where
+# nothing is drawn, as long as these are no more than half of the rows.
 MOST_ROWS = 4000
 FEWEST_OTHERS = 8
 # Precisions of the prior, for features whose rows have length 1 on average. The weight of the zero-shot logit is
@@ -123,15 +124,32 @@ def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
 
 def _chosen(pictures: Sequence[AnnotatedPlaces]) -> list[tuple[AnnotatedPlaces, list[int]]]:
     """The rows of each picture that are learned from: its boxes, and the first of its other places."""
-    boxes = [min(len(picture.target.boxes), MOST_PLACES) for picture in pictures]
-    others = max(FEWEST_OTHERS, (MOST_ROWS - sum(boxes)) // max(1, len(pictures)))
+    boxes = _chosen_boxes(pictures, max(MOST_ROWS // 2, MOST_ROWS - FEWEST_OTHERS * len(pictures)))
+    others = max(1, (MOST_ROWS - sum(map(len, boxes))) // max(1, len(pictures)))
     chosen: list[tuple[AnnotatedPlaces, list[int]]] = []
-    left = MOST_ROWS
-    for picture, count in zip(pictures, boxes, strict=True):
-        rows = list(range(min(len(picture.features), count + others)))[:left]
-        left -= len(rows)
-        chosen.append((picture, rows))
+    for picture, rows in zip(pictures, boxes, strict=True):
+        first = min(len(picture.target.boxes), MOST_PLACES)
+        chosen.append((picture, [*rows, *range(first, min(len(picture.features), first + others))]))
     return chosen
+
+
+def _chosen_boxes(pictures: Sequence[AnnotatedPlaces], most: int) -> list[list[int]]:
+    """For each picture the rows of boxes that are learned from: of labels in turn, from pictures in turn."""
+    of_label: dict[int, list[tuple[int, int, int]]] = {}
+    for number, picture in enumerate(pictures):
+        counts: Counter[int] = Counter()
+        for row, (_, label) in enumerate(picture.target.boxes[:MOST_PLACES]):
+            of_label.setdefault(label, []).append((counts[label], number, row))
+            counts[label] += 1
+    turns = [
+        (turn, label, number, row)
+        for label, places in of_label.items()
+        for turn, (_, number, row) in enumerate(sorted(places))
+    ]
+    chosen: list[list[int]] = [[] for _ in pictures]
+    for _, _, number, row in sorted(turns)[:most]:
+        chosen[number].append(row)
+    return [sorted(rows) for rows in chosen]
 
 
 def _fit(rows: _Rows) -> _Fit:

@@ -29,3 +29,11 @@ def test_a_control_tag_has_a_temperature_only_if_held_out_tasks_could_tell() -> 
     calibrations = {"fitted": fitted, "too few": too_few, "no score": None, "older": {"temperature": 3.0}}
     version = ModelVersion(metrics={"calibration": calibrations})
     assert versions.temperatures(version) == {"fitted": 2.0, "older": 3.0}
+
+
+def test_an_adapter_for_boxes_from_before_heads_of_boxes_answers_in_place_of_a_head() -> None:
+    """Before, the first head after an update took the place of an adapter that it was never compared with."""
+    families = {"box": "detector", "kind": "dual_encoder"}
+    assert versions.tags_in_place_of_head(ModelVersion(metrics={"families": families})) == {"box"}
+    compared = {"families": families, versions.IN_PLACE_OF_HEAD: []}
+    assert versions.tags_in_place_of_head(ModelVersion(metrics=compared)) == frozenset()

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from lorabel.contracts import Content, Modality
 from lorabel.families.detection.fit_boxes import MOST_ROWS, OF_WEIGHTS, AnnotatedPlaces, fit_boxes
+from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
-from lorabel.space_contracts import MOST_PLACES, BoxTarget, Corners
+from lorabel.space_contracts import MOST_PLACES, BoxesInput, BoxTarget, Corners
 from workers.calibration import Case, calibration_error
 
 DIM = 12
@@ -103,3 +105,34 @@ def test_crowded_pictures_are_learned_within_the_limit_of_rows() -> None:
     crowded = AnnotatedPlaces(features, np.zeros((len(features), 1), np.float32), target)
     head = fit_boxes([crowded] * (1 + MOST_ROWS // MOST_PLACES))
     assert head is not None and logits(head, crowded)[:MOST_PLACES].mean() > 0
+
+
+def test_a_label_that_stands_in_few_of_many_crowded_pictures_is_learned() -> None:
+    """Before, the rows were used up by the first pictures, in an order that has no meaning."""
+    rng = np.random.default_rng(6)
+    direction = np.eye(DIM)[0] * 4
+    pictures, count, last = [], 2 * MOST_ROWS // MOST_PLACES, MOST_PLACES - 1
+    for number in range(count):
+        features = rng.normal(size=(MOST_PLACES + 48, DIM))
+        features[:MOST_PLACES, 1] += 4
+        labels = [0] * MOST_PLACES
+        if number == count - 1:
+            labels[last], features[last] = 1, features[last] + direction
+        target = BoxTarget(tuple((corners(row), label) for row, label in enumerate(labels)))
+        zero_shot = np.full((len(features), 2), -3, np.float32)
+        pictures.append(AnnotatedPlaces(features.astype(np.float32), zero_shot, target))
+    head = fit_boxes(pictures)
+    assert head is not None and head.is_learned.tolist() == [True, True]
+    found = logits(head, pictures[-1])[:, 1]
+    assert found.argmax() == last, "the box of the rare label is not the likeliest"
+
+
+def test_a_picture_without_a_place_is_no_reason_to_learn_nothing() -> None:
+    """As where every predicted box lies in the padding of a very narrow picture."""
+    rng = np.random.default_rng(7)
+    each = picture(rng, np.full(DIM, 1.0))
+    question = BoxesInput(contents=(Content(modality=Modality.IMAGE, text=""),), labels=(("car",),))
+    usual = Example(question, each.features, each.zero_shot.ravel(), each.target)
+    empty = Example(question, np.zeros((0, DIM), np.float32), np.zeros(0, np.float32), BoxTarget(()))
+    head = fit_head([usual, empty], "space")
+    assert head is not None and head.is_learned.all()

@@ -206,8 +206,13 @@ def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:
 def _fit_boxes(examples: Sequence[Example]) -> LinearHead | None:
     return fit_boxes(
         [
-            AnnotatedPlaces(example.features, example.logits.reshape(len(example.features), -1), example.target)
+            AnnotatedPlaces(
+                example.features,
+                example.logits.reshape(len(example.features), len(example.question.labels)),
+                example.target,
+            )
             for example in examples
+            if isinstance(example.question, BoxesInput)
         ]
     )
 
