@@ -45,7 +45,7 @@ class Set:
     """Scenes of some pairs of colour and shape, and what their labels stand for.
 
     Args:
-        labels: the label's name -> whether it stands for a thing.
+        labels: the label's name -> whether it stands for a drawn thing.
         pairs: colours and shapes in the scenes.
     """
 
@@ -119,6 +119,13 @@ def annotated(family: Detector, of_set: Set) -> list[Annotated]:
     for scene in scenes:
         targets.append(of_set.target(scene))
         prepared.append(family.prepare(question, lambda _, scene=scene: png(scene)))  # type: ignore[misc]
+    return with_features(family, prepared, targets)
+
+
+def with_features(
+    family: Detector, prepared: Sequence[PreparedInput], targets: Sequence[BoxTarget]
+) -> list[Annotated]:
+    """Encode scenes once, and compute what a head is fitted on."""
     known = [
         each
         for start in range(0, len(prepared), BATCH)
@@ -173,7 +180,7 @@ def answers(family: Detector, head: LinearHead | None, tested: Sequence[Annotate
 def figures(of_set: Set, tested: Sequence[Annotated], outputs: Sequence[Boxes]) -> dict[str, list[float]]:
     """By label: AP@50, precision and recall of the boxes that are shown, and calibration error of all."""
     values = boxes([each.target for each in tested], outputs, list(of_set.labels)).values["per_class"]
-    found: dict[str, list[float]] = {}
+    by_label: dict[str, list[float]] = {}
     for index, name in enumerate(of_set.labels):
         cases = [
             (box.probability, is_right)
@@ -182,8 +189,8 @@ def figures(of_set: Set, tested: Sequence[Annotated], outputs: Sequence[Boxes]) 
             if box.label == index and box.probability >= output.threshold
         ]
         error = calibration_error([score for score, _ in cases], [is_right for _, is_right in cases])
-        found[name] = [values[name]["ap_50"], values[name]["precision"], values[name]["recall"], error]
-    return found
+        by_label[name] = [values[name]["ap_50"], values[name]["precision"], values[name]["recall"], error]
+    return by_label
 
 
 def curve(family: Detector, of_set: Set, seeds: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Learning curves of boxes: zero-shot, LoRA, retraining the detector in full, and prototypes alone.
+"""Learning curves of boxes: zero-shot, LoRA, retraining the detector in full, prototypes, and the fitted head.
 
 The tasks are drawn scenes, and the detector is the demo's (`lorabel/demo/detector`). Both data sets have the same
 scenes and the same boxes. In `boxes` the labels say what is drawn, in words that the detector was trained on; in
@@ -10,14 +10,14 @@ scenes and the same boxes. In `boxes` the labels say what is drawn, in words tha
   loss. Learning rate and steps are those that were the best on tasks of another seed (`RETRAINING_RATE`,
   `..._STEPS`).
 - prototypes: nothing is trained. A label is the mean class embedding of its annotated boxes; a label without any
-  annotated box finds nothing.
+  annotated box keeps its text.
+- head: nothing is trained. The head that the product fits after each annotation.
 """
 
 import copy
 import itertools
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,22 +27,18 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from torch import Tensor
-from torch.nn import functional
 
 from benchmarks.annotated_courses import annotations_of, unchanged
+from benchmarks.box_curves import Annotated, answers, head_of, mean_of, with_features
 from benchmarks.curve_lora import LORA
-from benchmarks.curve_report import BOXES, FULL, PROTOTYPES, ZERO_SHOT, Point
+from benchmarks.curve_report import BOXES, FULL, HEAD, PROTOTYPES, ZERO_SHOT, Point
 from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.scenes import Scene, png, random_scenes
-from lorabel.families.detection.examples import example_features
-from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
-from lorabel.families.detection.views import PreparedInput
 from lorabel.families.detector import Detector
+from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.labeling.image_regions import image_region
 from lorabel.problems.binding import BoundConfig, bind
 from lorabel.settings import Settings
-from lorabel.space_contracts import Boxes
 from tests.e2e.courses import LabeledTask, data_url
 from workers import evaluate, examples, lora
 from workers.attempt import TrainingContext
@@ -196,44 +192,25 @@ def retrain(subject: Subject, count: int, recipe: lora.Recipe) -> Detector:
     return family
 
 
-def _prototypes(subject: Subject, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
-    for count in counts:
-        began = time.monotonic()
-        prototypes = mean_embeddings(subject, count)
-        outputs = [_like(subject.family, test.model_input, prototypes) for test in subject.test]
-        yield count, subject.score(outputs), time.monotonic() - began
+def _fitted(fit: Callable[[Sequence[Annotated]], LinearHead | None]) -> Learn:
+    """A way that trains nothing, and answers with a head that `fit` makes of the annotated pictures."""
+
+    def learn(subject: Subject, counts: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+        tested = _with_features(subject.family, subject.test)
+        for count in counts:
+            began = time.monotonic()
+            head = fit(_with_features(subject.family, subject.all_examples(count)))
+            seconds = time.monotonic() - began
+            yield count, subject.score(answers(subject.family, head, tested)), seconds
+
+    return learn
 
 
-@torch.inference_mode()
-def mean_embeddings(subject: Subject, count: int) -> dict[int, Tensor]:
-    """For each label that has a box in the first `count` tasks, the mean class embedding of its boxes."""
-    embeddings: dict[int, list[Tensor]] = defaultdict(list)
-    for example in subject.all_examples(count):
-        corners, of_patches = _patches(subject.family, example.model_input)
-        for box in example.target.boxes:
-            of_box = example_features(corners, of_patches, example.model_input.picture.extent, [box])
-            embeddings[box[1]] += of_box.values()
-    return {label: functional.normalize(torch.stack(each).mean(0), dim=-1) for label, each in embeddings.items()}
-
-
-def _patches(family: Detector, prepared: PreparedInput) -> tuple[Tensor, Tensor]:
-    (known,) = family.precompute([prepared], (), None)
-    answers = family.module.ask_patches(known.views[0].states[None])
-    return answers.corners[0], answers.embeddings[0]
-
-
-@torch.inference_mode()
-def _like(family: Detector, prepared: PreparedInput, prototypes: Mapping[int, Tensor]) -> Boxes:
-    (known,) = family.precompute([prepared], (), None)
-    answers = family.module.ask_patches(known.views[0].states[None])
-    probabilities = torch.zeros(len(answers.corners[0]), len(prepared.question.labels))
-    for label, features in prototypes.items():
-        probabilities[:, label] = answers.logits(0, features[None])[:, 0].sigmoid()
-    picture = prepared.picture
-    return find_boxes(
-        answers.corners[0], probabilities, picture.extent, picture.size, BoxLimits.of(family.settings)
-    )
+def _with_features(family: Detector, prepared: Sequence[examples.PreparedExample]) -> list[Annotated]:
+    return with_features(family, [each.model_input for each in prepared], [each.target for each in prepared])
 
 
 BOX_COURSES: Mapping[str, Sequence[str]] = MappingProxyType({"boxes": SAID, "part numbers": UNSAID})
-WAYS: Mapping[str, Learn] = MappingProxyType({LORA: _lora, FULL: _in_full, PROTOTYPES: _prototypes})
+WAYS: Mapping[str, Learn] = MappingProxyType(
+    {LORA: _lora, FULL: _in_full, PROTOTYPES: _fitted(mean_of), HEAD: _fitted(head_of)}
+)

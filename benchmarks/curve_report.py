@@ -117,13 +117,13 @@ def write(machine: Machine, points: Sequence[Point], folder: Path) -> None:
 def write_docs(machine: Machine, points: Sequence[Point]) -> None:
     """Write the tables into docs/learning.md, and JSON and picture beside it.
 
-    Training runs that were measured earlier are kept for data sets for which none was measured now.
+    What was measured earlier is kept where it was not measured now: other data sets, and training runs.
 
     Raises:
         ValueError: the page has no place for the tables, or several.
     """
     docs = ROOT / "docs"
-    points = [*points, *_earlier_training(docs / FIGURES, points)]
+    points = [*points, *_earlier(docs / FIGURES, points)]
     page = docs / PAGE
     filled, count = PLACE.subn(lambda match: match[1] + text(machine, points) + match[2], page.read_text())
     if count != 1:
@@ -168,14 +168,11 @@ def draw(machine: Machine, points: Sequence[Point], path: Path) -> None:
     picture.savefig(path, dpi=110)
 
 
-def _earlier_training(path: Path, points: Sequence[Point]) -> list[Point]:
-    """Points of training runs in a JSON file, for data sets of which `points` has none; of boxes all points."""
+def _earlier(path: Path, points: Sequence[Point]) -> list[Point]:
+    """Points in a JSON file that `points` has none like: of other data sets, and of training runs."""
     earlier = [Point(**figures) for figures in json.loads(path.read_text())["points"]]
-    now, before = (
-        [point for point in each if point.way in TRAINED or point.kind == BOXES] for each in (points, earlier)
-    )
-    measured = {point.course for point in now}
-    return [point for point in before if point.course not in measured]
+    measured = {(point.course, point.way in TRAINED) for point in points}
+    return [point for point in earlier if (point.course, point.way in TRAINED) not in measured]
 
 
 def _title(points: Sequence[Point], course: str) -> str:

@@ -94,8 +94,8 @@ class DetectorModel:
         rows = zip(boxes.float().cpu(), scores.cpu(), labels.cpu(), strict=True)
         answers = []
         for picture_boxes, picture_scores, picture_labels in rows:
-            found = picture_scores >= SMALLEST_SCORE
-            kept = picture_boxes[found], picture_scores[found], picture_labels[found]
+            is_kept = picture_scores >= SMALLEST_SCORE
+            kept = picture_boxes[is_kept], picture_scores[is_kept], picture_labels[is_kept]
             answers.append(tuple(part.tolist() for part in kept))
         return answers
 

@@ -19,6 +19,8 @@ from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
 DOCTOR = "`lorabel doctor` looks at each part"
+# Longer lists in a region are only counted: the points of a polygon, the bytes of a mask.
+LONGEST_LIST = 8
 
 
 def prove(
@@ -67,7 +69,7 @@ def read_answer(answer: Any, silent: str, base_version: str) -> tuple[bool, str]
     regions, version = prediction.get("result"), prediction.get("model_version")
     silent = silent if version == base_version else ""
     if regions:
-        values = ", ".join(str(region.get("value")) for region in regions)
+        values = ", ".join(_shown(region.get("value")) for region in regions)
         return (
             True,
             f"task {task_id} was predicted as {values} with score {prediction['score']:.2f} by {version}{silent}",
@@ -103,3 +105,15 @@ def _unreadable_reason(store: Store, own_id: int, task_id: Any) -> str | None:
     with store.read() as session:
         row = session.get(UnreadableTask, (own_id, task_id)) if isinstance(task_id, int) else None
         return None if row is None else row.reason
+
+
+def _shown(value: Any) -> str:
+    """The value of a region, without the hundreds of numbers of a mask or a polygon."""
+    if not isinstance(value, dict):
+        return str(value)
+    return str(
+        {
+            name: f"{len(field)} numbers" if isinstance(field, list) and len(field) > LONGEST_LIST else field
+            for name, field in value.items()
+        }
+    )

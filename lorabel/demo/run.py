@@ -211,8 +211,7 @@ class Demo:
             f"{learned}{trained}",
             highlight=False,
         )
-        if finished.decision is not None:
-            self.console.print(f"    the LoRA run: {finished.decision}", highlight=False, markup=False)
+        self._show_decision(finished.decision)
 
     def _show_scene_round(self, finished: SceneRound) -> None:
         trained = "" if finished.trained_s is None else f", trained {finished.trained_s:.1f} s after it"
@@ -221,8 +220,11 @@ class Demo:
             f"of {scenes.GRADE} {finished.grade_f1:.2f}{trained}",
             highlight=False,
         )
-        if finished.decision is not None:
-            self.console.print(f"    the LoRA run: {finished.decision}", highlight=False, markup=False)
+        self._show_decision(finished.decision)
+
+    def _show_decision(self, decision: str | None) -> None:
+        if decision is not None:
+            self.console.print(f"    the LoRA run: {decision}", highlight=False, markup=False)
 
     def _invite(self, account: Account) -> None:
         self.console.print(

@@ -7,6 +7,7 @@ answers and which modalities it reads. It knows nothing of Label Studio, project
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.families.cache import FeatureCache
+from lorabel.families.encoders.heads.head_answers import check_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.lora_layers import linear_layers
 from lorabel.settings import Settings
@@ -131,6 +133,16 @@ class Family(ABC):
         """The loaded families of `part_types`. The layers of each are in `module` under the part's name."""
         return ()
 
+    @property
+    def space(self) -> str:
+        """The name of the space of the base model's features; see `Features`."""
+        return f"{self.name} {self.source}"
+
+    @property
+    def head_dim(self) -> int | None:
+        """The number of features that a fitted head multiplies; None if the family has no fitted heads."""
+        return None
+
     @abstractmethod
     def prepare(self, question: Any, fetch: Fetch) -> Any:
         """Read and decode the contents of a question. Returns a `PreparedInput` on the CPU.
@@ -208,9 +220,12 @@ class Family(ABC):
             UnreadableError: the family has no fitted heads, or the head does not fit the question, the base model
                 or the adapter.
         """
-        if head is not None:
+        if head is None:
+            return prepared_input
+        if self.head_dim is None:
             raise UnreadableError(f"{self.name} has no fitted heads", is_permanent=False)
-        return prepared_input
+        check_head(head, prepared_input.question, self.space, self.head_dim)
+        return replace(prepared_input, fitted_head=head)
 
     def for_features(self, prepared_input: Any, target: object) -> Any:
         """Return the input as one that `predict` answers with `Features`, see `FeaturesInput.of`.

@@ -49,8 +49,6 @@ from lorabel.families.detection.views import (
     random_part,
     show_part,
 )
-from lorabel.families.encoders.heads.head_answers import check_head
-from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.lora_layers import trains_all_towers
 from lorabel.feature_contracts import BoxFeaturesInput, Features, FeaturesInput
 from lorabel.media.decode_memory import decode_memory
@@ -157,17 +155,10 @@ class Detector(Family):
             return None
         return PreparedInput(question, content_id, known.picture, views=(View(known.states),))
 
-    def with_head(
-        self,
-        prepared_input: PreparedInput,
-        head: LinearHead | None,
-        adapter: str | None = None,
-        bank: BatchAdapters = NO_BATCH_ADAPTERS,
-    ) -> PreparedInput:
-        """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
-        if head is not None:
-            check_head(head, prepared_input.question, self._space, self.module.embedding_width + 1)
-        return replace(prepared_input, fitted_head=head)
+    @property
+    def head_dim(self) -> int:
+        """Return the number of features; see `Family.head_dim`."""
+        return self.module.embedding_width + 1
 
     def for_features(self, prepared_input: PreparedInput, target: object) -> PreparedInput:
         """Return the input as one that is answered with its features; see `Family.for_features`."""
@@ -303,15 +294,11 @@ class Detector(Family):
         chosen = chosen_places(corners, features, logits, question.boxes, picture.extent)
         rows = features[chosen].numpy().astype("<f2")
         return Features(
-            space=self._space,
+            space=self.space,
             dim=rows.shape[1],
             float16=base64.b64encode(rows.tobytes()).decode(),
             logits=tuple(logits[chosen].flatten().tolist()),
         )
-
-    @property
-    def _space(self) -> str:
-        return f"{self.name} {self.source}"
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:

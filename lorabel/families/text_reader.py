@@ -11,7 +11,7 @@ device: other families answer meanwhile.
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,9 +24,8 @@ from torch import nn
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError, UnreadableError
-from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch
+from lorabel.families.base import DigestOf, Family, Fetch
 from lorabel.families.cache import FEATURES, FeatureCache
-from lorabel.families.encoders.heads.head_answers import check_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.text_lines.features import FEATURE_COUNT
 from lorabel.families.text_lines.learned_lines import learned_lines
@@ -186,17 +185,10 @@ class TextReader(Family):
             return None
         return PreparedInput(question, file_digest, read)
 
-    def with_head(
-        self,
-        prepared_input: PreparedInput,
-        head: LinearHead | None,
-        adapter: str | None = None,
-        bank: BatchAdapters = NO_BATCH_ADAPTERS,
-    ) -> PreparedInput:
-        """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
-        if head is not None:
-            check_head(head, prepared_input.question, self._space, FEATURE_COUNT)
-        return replace(prepared_input, fitted_head=head)
+    @property
+    def head_dim(self) -> int:
+        """Return the number of features; see `Family.head_dim`."""
+        return FEATURE_COUNT
 
     def answer(
         self, prepared_input: PreparedInput, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
@@ -237,17 +229,13 @@ class TextReader(Family):
     def _output(self, prepared: PreparedInput) -> Contract:
         read = prepared.read
         if isinstance(prepared.question, LineFeaturesInput):
-            return Features(space=self._space, dim=0, float16="", lines=read.lines)
+            return Features(space=self.space, dim=0, float16="", lines=read.lines)
         lines = read.lines
         if prepared.question.part is not None:
             lines = _text_of_part(lines, prepared.question, prepared.fitted_head)
         elif prepared.fitted_head is not None:
             lines = learned_lines(prepared.fitted_head, lines)
         return TextLines(lines=lines, width=read.width, height=read.height)
-
-    @property
-    def _space(self) -> str:
-        return f"{self.name} {self.source}"
 
 
 def _folder(source: str) -> Path:

@@ -28,7 +28,7 @@ from lorabel.contracts import BatchAdapters, Contract, Input, Modality, SpansInp
 from lorabel.errors import SettingsError
 from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
-from lorabel.families.encoders.heads.head_answers import check_head, head_word_logits
+from lorabel.families.encoders.heads.head_answers import head_word_logits
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.lora_layers import trains_all_towers
 from lorabel.families.spans.tagger import HEAD, Tagger, word_logits
@@ -172,17 +172,10 @@ class TokenClassifier(Family):
             return None
         return PreparedInput(question, tuple(find_words(text)), text_digest, word_states=states)
 
-    def with_head(
-        self,
-        prepared_input: PreparedInput,
-        head: LinearHead | None,
-        adapter: str | None = None,
-        bank: BatchAdapters = NO_BATCH_ADAPTERS,
-    ) -> PreparedInput:
-        """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
-        if head is not None:
-            check_head(head, prepared_input.question, self._space, self.module.head.in_features)
-        return replace(prepared_input, fitted_head=head)
+    @property
+    def head_dim(self) -> int:
+        """Return the number of features; see `Family.head_dim`."""
+        return int(self.module.head.in_features)
 
     @torch.no_grad()
     def precompute(
@@ -271,7 +264,7 @@ class TokenClassifier(Family):
         features = (states / math.sqrt(states.shape[1])).numpy()
         if isinstance(prepared.question, SpanFeaturesInput):
             return Features(
-                space=self._space,
+                space=self.space,
                 dim=features.shape[1],
                 float16=base64.b64encode(features.astype("<f2").tobytes()).decode(),
                 logits=tuple(logits.flatten().tolist()) if has_tags else (),
@@ -281,10 +274,6 @@ class TokenClassifier(Family):
             fitted = head_word_logits(prepared.fitted_head, features, learned.numpy())
             logits = torch.from_numpy(fitted).view_as(logits)
         return span_scores(logits, prepared.words)
-
-    @property
-    def _space(self) -> str:
-        return f"{self.name} {self.source}"
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:

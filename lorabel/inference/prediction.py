@@ -317,12 +317,12 @@ def _scored(question: Question, output: Any) -> Prediction:
     binding, temperature = question.binding, question.temperature
     if temperature is None:
         temperature = binding.default_temperature(output)
-    calibrated_output = output if temperature == 1 else binding.calibrated(output, temperature)
     if question.by_label:
-        has_threshold = question.threshold is not None
         calibrated_output = binding.calibrated_by_label(
-            output, temperature, question.by_label, is_for_threshold=has_threshold
+            output, temperature, question.by_label, is_for_threshold=question.threshold is not None
         )
+    else:
+        calibrated_output = output if temperature == 1 else binding.calibrated(output, temperature)
     if question.threshold is not None and binding.has_threshold:
         limited = binding.with_threshold(calibrated_output, question.threshold)
         return binding.prediction(limited, question.data)

@@ -17,7 +17,7 @@ from lorabel.evaluation.box_matching import agreed_places, iou_matrix
 from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.evaluation.box_metrics import right_boxes
 from lorabel.evaluation.metrics import Metrics
-from lorabel.labeling.image_regions import corners_of, ellipse_region, image_region, size_of
+from lorabel.labeling.image_regions import PICTURE_FIELDS, corners_of, ellipse_region, image_region, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
@@ -37,16 +37,7 @@ LABELLED_SHAPES: Mapping[str, str] = MappingProxyType(
 # Control tag that a `<Labels>` beside it gives labels to -> the type of its regions.
 BARE_SHAPES: Mapping[str, str] = MappingProxyType({"Rectangle": "rectangle", "Ellipse": "ellipse"})
 # Of a region that the editor has sent, what a suggestion of it needs.
-REGION_KEYS = (
-    "id",
-    "from_name",
-    "to_name",
-    "type",
-    "value",
-    "original_width",
-    "original_height",
-    "image_rotation",
-)
+REGION_KEYS = (*PICTURE_FIELDS, "from_name", "to_name", "type", "value")
 IMAGE = '<Image name="image" value="$image"/>'
 LABEL_TAGS = '<Label value="car"/><Label value="bus"/>'
 DATA: Mapping[str, Any] = MappingProxyType({"image": "https://example.org/street.jpg"})

@@ -194,3 +194,15 @@ def test_more_clicks_than_a_model_can_bear_are_refused(client: FlaskClient, mode
     assert ask(client, {"result": clicked})["result"] == []
     assert model_server.rows == []
     assert ask(client, {"result": clicked[:MOST_POINTS]})["result"] != []
+
+
+def test_the_drawn_box_is_suggested_again_beside_those_like_it(client: FlaskClient) -> None:
+    """To accept all suggestions deletes what was drawn with the smart tool."""
+    config = f'<View><Image name="image" value="$image"/>{TOOLS[TOOLS.index("<Rectangle") :]}</View>'
+    value = {"x": 60, "y": 60, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["Thing"]}
+    drawn = {"id": "mine", "from_name": "box", "to_name": "image", "type": "rectanglelabels", "value": value}
+    first, other = ask(client, {"result": [{**drawn, "original_width": 400, "original_height": 200}]}, config)[
+        "result"
+    ]
+    assert (first["id"], first["value"]) == ("mine", value)
+    assert other.get("id") != "mine" and other["value"]["x"] == 25

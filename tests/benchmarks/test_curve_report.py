@@ -99,10 +99,10 @@ def test_each_kind_has_its_own_means_over_the_sets_with_all_numbers_of_annotatio
     assert "**all data sets, choice** (a set)" in text
 
 
-def test_docs_keep_boxes_that_were_measured_in_another_run(tmp_path: Path) -> None:
+def test_docs_keep_data_sets_and_training_runs_that_were_measured_in_another_run(tmp_path: Path) -> None:
     earlier = of_kind(BOXES, FULL, "boxes", {5: 0.4})
     curve_report.write(MACHINE, [*earlier, *points(0.6, 0.7, 0.5)], tmp_path)
     file = tmp_path / "learning-curves.json"
-    assert curve_report._earlier_training(file, points(0.7, 0.7, 0.5)) == earlier
-    assert curve_report._earlier_training(file, of_kind(BOXES, FULL, "boxes", {5: 0.5})) == []
+    assert curve_report._earlier(file, points(0.7, 0.7, 0.5)) == earlier
+    assert curve_report._earlier(file, [*of_kind(BOXES, FULL, "boxes", {5: 0.5}), *points(0.7, 0.7, 0.5)]) == []
     assert "**boxes** (boxes; mAP@50)" in curve_report.text(MACHINE, earlier)

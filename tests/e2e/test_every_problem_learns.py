@@ -12,6 +12,7 @@ import pytest
 
 from lorabel.commands.connect import connect
 from lorabel.database.versions import without_heads
+from lorabel.demo.predicting_and_training import predict
 from lorabel.errors import MissingTargetError
 from lorabel.label_studio.client import LabelStudio
 from lorabel.problems._answers import regions_of
@@ -127,17 +128,9 @@ def _create(client: LabelStudio, name: str, course: Course) -> int:
 
 def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version: str) -> dict[int, list[Any]]:
     """Task id -> the result that this version predicts, by the Data Manager's "Retrieve Predictions"."""
-    client.call(
-        "POST",
-        "/api/dm/actions",
-        params={"id": "retrieve_tasks_predictions", "project": project_id},
-        json={"selectedItems": {"all": False, "included": tasks}},
-        timeout_s=110.0,
-    )
-    predictions = client.call("GET", "/api/predictions/", params={"project": project_id})
     results = {
-        prediction["task"]: prediction["result"]
-        for prediction in sorted(predictions, key=lambda prediction: int(prediction["id"]))
+        task_id: prediction["result"]
+        for task_id, prediction in predict(client, project_id, tasks).items()
         if without_heads(prediction["model_version"]) == version
     }
     return {task_id: results.get(task_id, []) for task_id in tasks}

@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
+from lorabel.demo.predicting_and_training import predict
 from lorabel.demo.scenes import Scene, png
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.label_studio.client import LabelStudio
@@ -63,16 +64,7 @@ def right(scene: Scene, result: Result) -> tuple[int, int]:
 
 def predicted(client: LabelStudio, project_id: int, tasks: Collection[int]) -> dict[int, tuple[str, Result]]:
     """Task id -> version and result of a new prediction, by the Data Manager's "Retrieve Predictions"."""
-    client.call(
-        "POST",
-        "/api/dm/actions",
-        params={"id": "retrieve_tasks_predictions", "project": project_id},
-        json={"selectedItems": {"all": False, "included": sorted(tasks)}},
-        timeout_s=110.0,
-    )
-    predictions = client.call("GET", "/api/predictions/", params={"project": project_id})
-    in_order = sorted(predictions, key=lambda prediction: int(prediction["id"]))
-    newest = {prediction["task"]: prediction for prediction in in_order}
+    newest = predict(client, project_id, tasks)
     return {task_id: (newest[task_id]["model_version"], newest[task_id]["result"]) for task_id in tasks}
 
 

@@ -10,6 +10,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
+from lorabel.demo.predicting_and_training import Json, predict
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
@@ -84,27 +85,13 @@ def annotated(binding: TextInPictures, receipt: Receipt) -> list[Region]:
     ]
 
 
-def predict(client: LabelStudio, project_id: int, tasks: list[int]) -> dict[int, tuple[str, list[Region]]]:
-    """Task id -> the version that answers now, and its result, by "Retrieve Predictions"."""
-    client.call(
-        "POST",
-        "/api/dm/actions",
-        params={"id": "retrieve_tasks_predictions", "project": project_id},
-        json={"selectedItems": {"all": False, "included": tasks}},
-        timeout_s=110.0,
-    )
-    predictions = client.call("GET", "/api/predictions/", params={"project": project_id})
-    newest = sorted(predictions, key=lambda prediction: int(prediction["id"]))
-    return {row["task"]: (row["model_version"], row["result"]) for row in newest if row["task"] in tasks}
-
-
 def wait_for_labels(client: LabelStudio, project_id: int, receipts: dict[int, Receipt]) -> None:
     """Until each task has as many labels as its receipt: heads of the first annotations know only some."""
     expected = {task_id: labeled_lines(receipt) for task_id, receipt in receipts.items()}
     deadline, found = time.monotonic() + TIMEOUT_S, {}
     while found != expected and time.monotonic() < deadline:
         time.sleep(1.0)
-        results = {task_id: result for task_id, (_, result) in predict(client, project_id, list(receipts)).items()}
+        results = {task_id: answer["result"] for task_id, answer in predict(client, project_id, receipts).items()}
         found = {task_id: [part["type"] for part in results[task_id]].count("labels") for task_id in results}
     assert found == expected, f"labels by task after {TIMEOUT_S:.0f} s"
 
@@ -113,12 +100,12 @@ def labeled_lines(receipt: Receipt) -> int:
     return sum(line.label is not None for line in receipt.lines)
 
 
-def figures(binding: TextInPictures, results: dict[int, list[Region]], numbers: dict[int, int]) -> Metrics:
+def figures(binding: TextInPictures, predictions: dict[int, Json], numbers: dict[int, int]) -> Metrics:
     truth, guess = [], []
-    for task_id, result in results.items():
+    for task_id, prediction in predictions.items():
         lines = draw_receipt(numbers[task_id]).lines
         truth.append([ReadLine(line.corners, line.text, _index(line.label)) for line in lines])
-        guess.append([ReadLine(*line) for line in binding.target(result, {}).lines])
+        guess.append([ReadLine(*line) for line in binding.target(prediction["result"], {}).lines])
     return text_lines(truth, guess, LABELS)
 
 
@@ -138,8 +125,8 @@ def test_a_head_labels_the_lines_of_receipts_that_nobody_annotated(
     numbers = {task_id: number for number, task_id in enumerate(tasks)}
     unseen = tasks[ANNOTATED:]
     first = predict(client, project_id, unseen)
-    assert {version for version, _ in first.values()} == {f"p{project_id}.v0"}
-    before = figures(binding, {task_id: result for task_id, (_, result) in first.items()}, numbers).values
+    assert {answer["model_version"] for answer in first.values()} == {f"p{project_id}.v0"}
+    before = figures(binding, first, numbers).values
     for task_id in tasks[:ANNOTATED]:
         result = annotated(binding, draw_receipt(numbers[task_id]))
         client.call("POST", f"/api/tasks/{task_id}/annotations/", json={"result": result})
@@ -147,8 +134,7 @@ def test_a_head_labels_the_lines_of_receipts_that_nobody_annotated(
     after: dict[str, Any] = before
     while after["label_accuracy"] < 0.9 and time.monotonic() < deadline:
         time.sleep(1.0)
-        learned = predict(client, project_id, unseen)
-        after = figures(binding, {task_id: result for task_id, (_, result) in learned.items()}, numbers).values
+        after = figures(binding, predict(client, project_id, unseen), numbers).values
     with capsys.disabled():
         for figure in ("f1", "end_to_end_f1", "detection_f1", "label_accuracy", "character_error_rate"):
             print(f"\n  {figure}: {before[figure]:.3f} -> {after[figure]:.3f}", end="")  # noqa: T201

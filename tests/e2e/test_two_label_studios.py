@@ -17,6 +17,7 @@ from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Project
 from lorabel.database.versions import without_heads
 from lorabel.demo.installation import PRIVATE_ADDRESSES
+from lorabel.demo.predicting_and_training import predict
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.regions import choices
 from tests.e2e.label_studio_server import Server, kill_group
@@ -79,15 +80,7 @@ class Site:
     def shown(self, only_ids: list[int] | None = None) -> dict[int, tuple[str, str]]:
         """Task id -> version and choice of the newest prediction, after "Retrieve Predictions"."""
         ids = only_ids or self.task_ids()
-        self.client.call(
-            "POST",
-            "/api/dm/actions",
-            params={"id": "retrieve_tasks_predictions", "project": NUMBER},
-            json={"selectedItems": {"all": False, "included": ids}},
-            timeout_s=110.0,
-        )
-        predictions = self.client.call("GET", "/api/predictions/", params={"project": NUMBER})
-        newest = {row["task"]: row for row in sorted(predictions, key=lambda row: int(row["id"]))}
+        newest = predict(self.client, NUMBER, ids)
         return {
             task_id: (
                 without_heads(newest[task_id]["model_version"]),

@@ -29,8 +29,12 @@ def services(settings: Settings, store: Store, model_server: FakeModelServer) ->
     real.close()
 
 
-def make_live(services: Services) -> None:
-    """Make version 1 live, with an adapter that computes features for the head, as a training run does."""
+def make_live(services: Services, kind: str = versions.BESIDE_HEAD) -> None:
+    """Make version 1 live, as a training run does.
+
+    Args:
+        kind: whether its adapter computes features for the head, or answers in place of the head.
+    """
     with services.store.write() as session:
         project = projects.get(session, PROJECT, is_locked=True)
         session.add(
@@ -41,7 +45,7 @@ def make_live(services: Services) -> None:
                 state=VersionState.CANDIDATE,
                 base_models={},
                 adapters={"label": ADAPTER},
-                metrics={versions.BESIDE_HEAD: ["label"]},
+                metrics={kind: ["label"]},
                 trained_on=[],
             )
         )
@@ -104,6 +108,14 @@ def test_without_its_head_an_adapter_beside_it_answers_nothing(services: Service
         ),
     )
     assert asked(services) == (None, False)
+
+
+def test_an_adapter_that_was_better_than_the_head_answers_in_its_place(services: Services) -> None:
+    fit(services, *REMAINING)
+    make_live(services, versions.IN_PLACE_OF_HEAD)
+    assert asked(services) == (ADAPTER, False)
+    fit(services, submitted(8, "blue"))
+    assert asked(services) == (ADAPTER, False), "no head is fitted meanwhile"
 
 
 def test_features_that_the_run_has_kept_are_not_computed_again(

@@ -112,7 +112,7 @@ def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
     owners = np.repeat(np.arange(len(chosen)), [len(rows) for _, rows in chosen])
     rows = _Rows(features / scale, zero_shot[:, is_learned], truth[:, is_learned].astype(np.float64), owners)
     fit = _fit(rows)
-    factor, shift = _calibration(rows)
+    factor, shift = _calibration(rows, fit)
     labels = len(is_learned)
     weights, bias = np.zeros((features.shape[1], labels), np.float32), np.zeros(labels, np.float32)
     zero_shot_weight = np.ones(labels, np.float32)
@@ -152,8 +152,14 @@ def _chosen_boxes(pictures: Sequence[AnnotatedPlaces], most: int) -> list[list[i
     return [sorted(rows) for rows in chosen]
 
 
-def _fit(rows: _Rows) -> _Fit:
-    """The maximum a posteriori, for all labels at once, which do not depend on each other."""
+def _fit(rows: _Rows, start: _Fit | None = None) -> _Fit:
+    """The maximum a posteriori, for all labels at once, which do not depend on each other.
+
+    There is one maximum, wherever the search begins.
+
+    Args:
+        start: where the search begins; None: at the mode of the prior.
+    """
     from scipy.optimize import minimize
 
     dim, labels = rows.features.shape[1], rows.truth.shape[1]
@@ -169,14 +175,19 @@ def _fit(rows: _Rows) -> _Fit:
         parts = [rows.features.T @ error, error.sum(0)[None], (error * rows.zero_shot).sum(0)[None]]
         return float(loss), (np.concatenate(parts) + precision * away).ravel()
 
+    begin = centre if start is None else np.vstack([start.weights, start.bias, start.zero_shot_weight])
     options = {"maxiter": MOST_STEPS, "gtol": 1e-4}
-    found = minimize(loss_and_gradient, centre.ravel(), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(loss_and_gradient, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
     values = found.x.reshape(dim + 2, labels)
     return _Fit(values[:dim], values[dim], values[dim + 1])
 
 
-def _calibration(rows: _Rows) -> tuple[Float64, Float64]:
-    """(labels,) each: the factor and the shift of the logits that pictures which were left out ask for."""
+def _calibration(rows: _Rows, fit: _Fit) -> tuple[Float64, Float64]:
+    """(labels,) each: the factor and the shift of the logits that pictures which were left out ask for.
+
+    Args:
+        fit: of all rows, from which the search for those of the folds begins.
+    """
     labels = rows.truth.shape[1]
     factor, shift = np.ones(labels), np.zeros(labels)
     folds = rows.pictures % FOLDS
@@ -187,7 +198,7 @@ def _calibration(rows: _Rows) -> tuple[Float64, Float64]:
     for fold in range(FOLDS):
         is_tested = folds == fold
         learned = rows[~is_tested]
-        logits[is_tested] = _fit(learned).logits(rows[is_tested])
+        logits[is_tested] = _fit(learned, fit).logits(rows[is_tested])
         is_known[is_tested] = learned.truth.any(axis=0)
     for label in range(labels):
         judged = is_known[:, label]

@@ -163,8 +163,8 @@ class Encoder(ContentEncoder):
         """Return the input as one that is answered with a fitted head; see `Family.with_head`."""
         if head is None:
             return prepared_input
-        space = space_with(self._space, self._content_adapter(prepared_input.question, adapter, bank))
-        dim = self._dim if space == self._space else 2 * self._dim
+        space = space_with(self.space, self._content_adapter(prepared_input.question, adapter, bank))
+        dim = self._dim if space == self.space else 2 * self._dim
         check_head(head, prepared_input.question, space, dim)
         if self._is_frozen_lost(prepared_input, adapter, bank):
             return None
@@ -353,7 +353,7 @@ class Encoder(ContentEncoder):
             temperature = parameters.temperature
         if isinstance(question, FeaturesInput):
             return Features(
-                space=space_with(self._space, adapter),
+                space=space_with(self.space, adapter),
                 dim=contents.shape[1],
                 float16=_base64_of_float16(contents),
                 logits=tuple(logits.tolist()),
@@ -365,11 +365,7 @@ class Encoder(ContentEncoder):
 
     def _embedding(self, contents: Tensor) -> Embedding:
         vector = functional.normalize(contents.mean(0).float(), dim=0)
-        return Embedding(space=self._space, float16=_base64_of_float16(vector))
-
-    @property
-    def _space(self) -> str:
-        return f"{self.name} {self.source}"
+        return Embedding(space=self.space, float16=_base64_of_float16(vector))
 
     @cached_property
     @torch.inference_mode()

@@ -1,13 +1,9 @@
-import contextlib
-import io
-
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from lorabel.evaluation.box_metrics import boxes, right_boxes
 from lorabel.space_contracts import Box, Boxes, BoxTarget, Corners
+from tests.lorabel.evaluation.coco import coco_precisions
 
 LABELS = ("car", "bus", "bicycle")
 SIDE_PX = 1000
@@ -41,7 +37,7 @@ def random_pictures(seed: int, pictures: int = 25) -> tuple[list[BoxTarget], lis
     return targets, outputs
 
 
-def coco_precisions(targets: list[BoxTarget], outputs: list[Boxes]) -> tuple[float, float]:
+def expected_precisions(targets: list[BoxTarget], outputs: list[Boxes]) -> tuple[float, float]:
     """mAP@50 and mAP@50:95 of pycocotools."""
 
     def entry(image: int, corners: Corners, label: int) -> dict[str, object]:
@@ -55,27 +51,15 @@ def coco_precisions(targets: list[BoxTarget], outputs: list[Boxes]) -> tuple[flo
         for image, output in enumerate(outputs)
         for box in output.boxes
     ]
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image} for image in range(len(targets))],
-        "categories": [{"id": index + 1} for index in range(len(LABELS))],
-        "annotations": [{**annotation, "id": index + 1} for index, annotation in enumerate(truth)],
-        "info": {},
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[1]), float(evaluation.stats[0])
+    images = [{"id": image} for image in range(len(targets))]
+    return coco_precisions(images, len(LABELS), truth, found, "bbox")
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mean_average_precision_is_that_of_pycocotools(seed: int) -> None:
     targets, outputs = random_pictures(seed)
     values = boxes(targets, outputs, LABELS).values
-    assert (values["map_50"], values["map"]) == pytest.approx(coco_precisions(targets, outputs), abs=1e-9)
+    assert (values["map_50"], values["map"]) == pytest.approx(expected_precisions(targets, outputs), abs=1e-9)
     assert 0.1 < values["map"] < values["map_50"] < 1
 
 

@@ -1,17 +1,13 @@
 """IoU and F of edges, against masks whose figures are known."""
 
-import contextlib
-import io
-
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from lorabel.evaluation.mask_metrics import boundary_f, iou, labelled_masks, mask_ious, masks, right_masks
 from lorabel.labeling.bit_masks import BitMask, mask_of, runs_of
 from lorabel.mask_contracts import Mask, Masks, MasksTarget, Runs
+from tests.lorabel.evaluation.coco import coco_precisions
 
 
 def square(left: int, top: int, side: int) -> BitMask:
@@ -82,7 +78,7 @@ def random_pictures(seed: int, pictures: int = 15) -> tuple[list[MasksTarget], l
     return targets, outputs
 
 
-def coco_precisions(targets: list[MasksTarget], outputs: list[Masks]) -> tuple[float, float]:
+def expected_precisions(targets: list[MasksTarget], outputs: list[Masks]) -> tuple[float, float]:
     """mAP@50 and mAP@50:95 of masks by pycocotools."""
 
     def entry(image: int, runs: Runs, label: int) -> dict[str, object]:
@@ -97,27 +93,15 @@ def coco_precisions(targets: list[MasksTarget], outputs: list[Masks]) -> tuple[f
         for image, output in enumerate(outputs)
         for mask in output.masks
     ]
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image, "width": 80, "height": 60} for image in range(len(targets))],
-        "categories": [{"id": index + 1} for index in range(len(LABELS))],
-        "annotations": [{**annotation, "id": index + 1} for index, annotation in enumerate(truth)],
-        "info": {},
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "segm")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[1]), float(evaluation.stats[0])
+    images = [{"id": image, "width": 80, "height": 60} for image in range(len(targets))]
+    return coco_precisions(images, len(LABELS), truth, found, "segm")
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_mean_average_precision_of_masks_is_that_of_pycocotools(seed: int) -> None:
     targets, outputs = random_pictures(seed)
     values = labelled_masks(targets, outputs, LABELS).values
-    assert (values["map_50"], values["map"]) == pytest.approx(coco_precisions(targets, outputs), abs=1e-9)
+    assert (values["map_50"], values["map"]) == pytest.approx(expected_precisions(targets, outputs), abs=1e-9)
     assert 0.05 < values["map"] < values["map_50"] < 1
 
 

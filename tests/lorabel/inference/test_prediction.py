@@ -207,3 +207,14 @@ def test_answers_about_equal_boxes_of_two_control_tags_have_ids_of_their_own() -
     ids = {name: [r["id"] for r in prediction.regions if r["from_name"] == name] for name in ("b", "c", "state")}
     assert len({*ids["b"], *ids["c"]}) == 2
     assert sorted(ids["state"]) == sorted([*ids["b"], *ids["c"]])
+
+
+def test_answers_about_boxes_that_are_not_shown_are_not_shown() -> None:
+    boxes, rest = REGIONS.replace(' whenLabelValue="car"', "").split("</RectangleLabels>", 1)
+    start = boxes.index("<RectangleLabels")
+    hidden = f'<View visibleWhen="choice-selected" whenTagName="light" whenChoiceValue="night">{boxes[start:]}'
+    config = f"{boxes[:start]}{hidden}</RectangleLabels></View>{rest}"
+    model = ProjectModel(1, "p1.v0", {}, {}, {}, bind(config), Settings())
+    caller = PredictionCaller(cast(Any, TwoStages()), 1, Priority.BULK, monotonic() + 10)
+    (prediction,) = predict(model, [PICTURE], lambda media: media, caller)
+    assert [region["from_name"] for region in prediction.regions] == ["light"]
