@@ -49,7 +49,7 @@ test: setup
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) check
 	$(MAKE) test-postgres
-	$(PYTEST) -m "(e2e or slow) and not long" --durations=15 $(SLOW_FILES)
+	$(PYTEST) -n 4 -m "(e2e or slow) and not long" --durations=15 $(SLOW_FILES) # these tests wait a lot
 	@$(BIN)/python -m tests.skipped
 
 # What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label

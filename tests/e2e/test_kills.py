@@ -188,7 +188,7 @@ def test_events_survive_the_kill_of_a_process(lorabel: Lorabel, store: Store, nu
     check_all_parts_run(lorabel, part, killed[0])
 
 
-@EMBEDDED_AND_SERVERS
+@pytest.mark.parametrize("lorabel", ["embedded", pytest.param("servers", marks=pytest.mark.long)], indirect=True)
 def test_events_and_the_run_itself_survive_the_kill_of_the_worker_that_trains(
     lorabel: Lorabel, store: Store
 ) -> None:
