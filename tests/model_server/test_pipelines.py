@@ -164,17 +164,24 @@ def test_a_click_waits_for_no_more_than_the_step_of_a_bulk_run_that_is_being_com
 ) -> None:
     engine, click = app.extensions["engine"], (Prompt(label=0, points=(Point(x=0.4, y=0.5),)),)
     predict(app, [row(about(LabelledMasksInput, 0, labels=LABELS))])  # loads both, and remembers the embedding
-    steps: list[tuple[bool, bool]] = []
+    are_clicks: list[bool] = []
     is_clicked, is_computing = threading.Event(), threading.Event()
-    forward = Engine._forward
+    forward, put = Engine._forward, engine._ready.put
 
     def noted(self: Engine, batch: list[Row]) -> Any:
-        """Note whether somebody had clicked when the step began, and whether it is the click's."""
-        steps.append((is_clicked.is_set(), batch[0].priority == Priority.INTERACTIVE))
+        """Note whether the step is the click's. The first step lasts until the click is ready to be computed."""
+        are_clicks.append(batch[0].priority == Priority.INTERACTIVE)
         is_computing.set()
+        assert is_clicked.wait(60)
         return forward(self, batch)
 
+    def noted_put(waiting_row: Row) -> None:
+        put(waiting_row)
+        if waiting_row.priority == Priority.INTERACTIVE:
+            is_clicked.set()
+
     monkeypatch.setattr(Engine, "_forward", noted)
+    monkeypatch.setattr(engine._ready, "put", noted_put)
     pictures = [png(scene) for scene in scenes(24, seed=4)]
     bulk = [
         LabelledMasksInput(
@@ -188,12 +195,10 @@ def test_a_click_waits_for_no_more_than_the_step_of_a_bulk_run_that_is_being_com
     assert is_computing.wait(60)
     clicked = PredictRequest(rows=[row(about(MasksInput, 0, prompts=click))], timeout_s=60, project=2)
     (answer,) = engine.submit(clicked)
-    is_clicked.set()
     assert Masks.model_validate(answer.result(60).output).masks
     assert all(Masks.model_validate(each.result(60).output) for each in waiting)
-    (at,) = (number for number, (_, is_click) in enumerate(steps) if is_click)
-    assert not any(was_clicked for was_clicked, _ in steps[:at]), "no other step began after the click"
-    assert at < len(steps) - 1, "the bulk run was not over"
+    assert are_clicks[:2] == [False, True], "no other step begins before the click's"
+    assert are_clicks[2:] and not any(are_clicks[2:]), "the bulk run was not over"
 
 
 def test_an_adapter_of_another_base_model_is_refused_for_each_part(app: Flask) -> None:

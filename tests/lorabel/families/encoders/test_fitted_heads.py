@@ -263,9 +263,9 @@ def test_a_family_without_heads_refuses_one_and_takes_none(tmp_path: Path) -> No
 
 
 class NoHeads(TokenClassifier):
-    """A family that leaves `with_head` to the base class."""
+    """A family that leaves `head_dim` to the base class."""
 
-    with_head = Family.with_head  # type: ignore[assignment]
+    head_dim = Family.head_dim  # type: ignore[assignment]
 
 
 def _numbers(output: Any) -> list[float]:
