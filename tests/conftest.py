@@ -51,7 +51,8 @@ SHARED_LORABELS = {
 # Files whose tests start a Lorabel for each value of their first parameter, and take minutes one after the other.
 SPLIT_BY_PARAMETER = frozenset({"tests/e2e/test_kills.py", "tests/e2e/test_up.py"})
 LONGEST_FIRST = tuple(TESTS / "e2e" / name for name in ("test_kills.py", "test_browser.py", "test_up.py"))
-LONGEST_FIRST += (TESTS / "e2e", TESTS / "workers", TESTS / "model_server", TESTS)
+LONGEST_FIRST += (TESTS / "e2e", TESTS / "workers", TESTS / "model_server")
+LONGEST_FIRST += (TESTS / "test_every_family.py", TESTS / "test_plugins.py", TESTS / "lorabel" / "media", TESTS)
 # As `lorabel up` does: torch's threads here and in the processes that tests start must not spin on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
