@@ -28,7 +28,7 @@ def request(
     task_ids: Iterable[int] | None = None,
     strategy: str | None = None,
 ) -> BulkRun:
-    """Return a queued run that does what is requested: an existing one that covers all its tasks, or a new one.
+    """Return a queued run that does what is requested: the oldest that covers all its tasks, or a new one.
 
     Args:
         reason: who or what asks for the run, in words.
@@ -50,7 +50,8 @@ def request(
     )
     with store.write() as session:
         projects.get(session, project_id, is_locked=True)
-        for queued in session.scalars(_of(project_id).where(BulkRun.state == RunState.QUEUED)):
+        is_queued = BulkRun.state == RunState.QUEUED
+        for queued in session.scalars(_of(project_id).where(is_queued).order_by(BulkRun.id)):
             if _covers(queued, requested):
                 return queued
         session.add(requested)

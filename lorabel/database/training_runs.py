@@ -139,8 +139,9 @@ def requeue_killed(store: Store, settings: Settings) -> None:
 
 
 def list_queued(session: Session) -> list[TrainingRun]:
-    """Queued runs of all projects."""
-    return list(session.scalars(select(TrainingRun).where(TrainingRun.state == RunState.QUEUED)))
+    """Queued runs of all projects, the oldest first."""
+    is_queued = TrainingRun.state == RunState.QUEUED
+    return list(session.scalars(select(TrainingRun).where(is_queued).order_by(TrainingRun.id)))
 
 
 def get(session: Session, project_id: int, run_id: int) -> TrainingRun:

@@ -57,6 +57,15 @@ def test_a_queued_run_serves_every_request_whose_tasks_it_will_do(store: Store) 
     assert request() == all_tasks
 
 
+def test_of_several_queued_runs_that_do_what_is_requested_the_oldest_is_returned(store: Store) -> None:
+    unlabeled = bulk_runs.request(store, 1, "x", only_unlabeled=True).id
+    bulk_runs.request(store, 1, "x")
+    for state in (RunState.RUNNING, RunState.QUEUED):  # PostgreSQL lists a row that was changed after the others
+        with store.write() as session:
+            bulk_runs.get(session, 1, unlabeled).state = state
+    assert bulk_runs.request(store, 1, "x", only_unlabeled=True).id == unlabeled
+
+
 def test_a_new_request_gets_a_new_run_if_the_other_run_has_begun(store: Store) -> None:
     """A run that has begun may already be past a task of the new request."""
     first = bulk_runs.request(store, 1, "x")
