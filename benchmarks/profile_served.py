@@ -1,10 +1,12 @@
 """Profiles backend and model server under load: CPU time per task, by function.
 
     python -m benchmarks.profile_served --clients 32 --seconds 20
+    python -m benchmarks.profile_served --clients 16 --detections
 
-Both servers run under `benchmarks.profiled` with the model and the photographs of the throughput figures. For each
-server this prints the functions that cost most, with and without what they call, in milliseconds of CPU per task.
-Profiling slows Python down, and torch's own threads are not profiled: compare functions, not seconds.
+Both servers run under `benchmarks.profiled` with the model and the photographs of the throughput figures, or of
+the detections. For each server this prints the functions that cost most, with and without what they call, in
+milliseconds of CPU per task. Profiling slows Python down, and torch's own threads are not profiled: compare
+functions, not seconds.
 """
 
 import argparse
@@ -17,8 +19,9 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import servers
 from benchmarks.load import Load, offer
-from benchmarks.models import vit_b_32
+from benchmarks.models import owlv2, vit_b_32
 from benchmarks.plan import Plan
+from benchmarks.question import BOXES_CONFIG, LABEL_CONFIG
 from lorabel.commands.supervisor import PATIENCE, gunicorn_config
 from tests.servers import free_port
 
@@ -33,23 +36,28 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--tasks", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--detections", action="store_true", help="boxes of an OWLv2 in place of choices")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
     plan = Plan(options.out.absolute(), options.seconds, False, "auto", "auto")
     with TemporaryDirectory(prefix="lorabel-bench-") as folder:
-        tasks = _run(plan, Load(options.clients, options.tasks), Path(folder))
+        tasks = _run(plan, Load(options.clients, options.tasks), options.detections, Path(folder))
         for name in ("model_server", "backend"):
             _show(name, sorted(Path(folder).glob(f"{name}.prof.*")), tasks)
 
 
-def _run(plan: Plan, load: Load, folder: Path) -> float:
+def _run(plan: Plan, load: Load, is_of_boxes: bool, folder: Path) -> float:
     """Returns the number of tasks that were served. Afterwards the profiles are in the folder."""
     port, model_port = free_port(), free_port()
+    if is_of_boxes:
+        models, config = {"MODEL_DETECTOR": owlv2(plan.folder), "FAMILIES": "detector"}, BOXES_CONFIG
+    else:
+        models, config = {"MODEL_DUAL_ENCODER": vit_b_32(plan.folder)}, LABEL_CONFIG
     with servers.photo_server() as photos:
         variables = {
             **PATIENCE,
             **plan.variables,
-            "MODEL_DUAL_ENCODER": vit_b_32(plan.folder),
+            **models,
             "PORT": str(port),
             "THREADS": str(THREADS),
             "DATA_DIR": str(folder / "data"),
@@ -64,7 +72,8 @@ def _run(plan: Plan, load: Load, folder: Path) -> float:
             servers.process(model_server, f"http://127.0.0.1:{model_port}/livez", variables),
             servers.process(backend, f"http://127.0.0.1:{port}/livez", variables) as probe,
         ):
-            measured = offer(probe.removesuffix("/livez"), photos, load, plan, 0)
+            url = probe.removesuffix("/livez")
+            measured = offer(url, photos, load, plan, 0, label_config=config)
     rate = sum(measured.tasks_per_second) / len(measured.tasks_per_second)
     print(f"{load.name}, profiled: {rate:.1f} tasks/s")
     return rate * (plan.seconds + plan.warm_up_s)
