@@ -3,7 +3,9 @@
 The inputs are the samples of the problems that the family serves, with contents from `tests/contents.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,37 @@ SERVED_SAMPLES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[Family]], str]:
+    """A function that returns the source of a family's tiny model, which it writes once."""
+    folder = tmp_path_factory.mktemp("base")
+
+    @cache
+    def source_of(family_type: type[Family]) -> str:
+        torch.manual_seed(0)  # of the base model's weights
+        return family_type.tiny(folder / family_type.name)
+
+    return source_of
+
+
 @pytest.fixture
-def source(family_type: type[Family], tmp_path: Path) -> str:
-    torch.manual_seed(0)
-    return family_type.tiny(tmp_path / "base")
+def source(family_type: type[Family], sources: Callable[[type[Family]], str]) -> str:
+    source = sources(family_type)
+    torch.manual_seed(1)  # of what the test draws; an adapter on the tiny CLAP does not learn from each start
+    return source
 
 
 def load(family_type: type[Family], source: str) -> Family:
+    """The family with its base model, read once from the source.
+
+    Adapters change the module of a family that has LoRA, so each caller has a copy. Any other family is shared.
+    """
+    family = _loaded(family_type, source)
+    return deepcopy(family) if family.has_lora else family
+
+
+@cache
+def _loaded(family_type: type[Family], source: str) -> Family:
     return family_type.load(source, torch.device("cpu"), torch.float32, Settings())
 
 
