@@ -51,7 +51,7 @@ class FeaturesInput(Input):
                 labels only.
         """
         if isinstance(question, BoxesInput):
-            boxes = tuple(corners for corners, _ in target.boxes) if isinstance(target, BoxTarget) else ()
+            boxes = target.places if isinstance(target, BoxTarget) else ()
             return BoxFeaturesInput(contents=question.contents, labels=question.labels, boxes=boxes)
         if isinstance(question, TextLinesInput):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)

@@ -114,9 +114,15 @@ class MasksTarget:
         width: of the picture that they were drawn on, in pixels; 0 if there is none.
         height: in pixels.
         left_out: why parts of the annotation are missing here.
+        unlabelled: masks of things whose label is not known, on the same picture. Nothing is learned or judged
+            there.
+        incomplete: indices of labels of which the picture shows more, at places that are not known; sorted. Nobody
+            says that a place shows no such thing.
     """
 
     masks: tuple[tuple[Runs, int], ...]
     width: int
     height: int
     left_out: tuple[str, ...] = field(default=(), compare=False)
+    unlabelled: tuple[Runs, ...] = ()
+    incomplete: tuple[int, ...] = ()

@@ -267,8 +267,10 @@ def _corners(target: MasksTarget) -> list[Corners]:
 
 def _boxes_around(target: MasksTarget) -> BoxTarget:
     """What the detector learns of a target: the boxes around the masks."""
+    size = (target.width, target.height) if target.masks else None
     boxes = zip(_corners(target), (label for _, label in target.masks), strict=True)
-    return BoxTarget(tuple(sorted(boxes)), (target.width, target.height) if target.masks else None)
+    unlabelled = tuple(box_of_runs(runs, target.width, target.height) for runs in target.unlabelled)
+    return BoxTarget(tuple(sorted(boxes)), size, unlabelled=unlabelled, incomplete=target.incomplete)
 
 
 def _asked(prepared: PreparedMasks, target: MasksTarget, generator: torch.Generator | None) -> PreparedMasks:

@@ -1,12 +1,12 @@
 """What the problems share that find something in one picture: boxes, lines of text, masks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from lorabel.contracts import Content
 from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.labeling.image_regions import corners_of
-from lorabel.labeling.label_config import ObjectTag
+from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
 from lorabel.media.fetching import digest
@@ -14,6 +14,8 @@ from lorabel.problems._answers import shown
 from lorabel.problems.base import TaskData
 from lorabel.space_contracts import Corners
 
+# Control tags that draw on a picture, with labels of their own if `Labels` follows.
+DRAWING = ("Rectangle", "Ellipse", "Polygon", "Brush", "Bitmask", "KeyPoint", "Vector")
 ID_CHARACTERS = 10
 ID_DECIMALS = 4
 
@@ -26,6 +28,41 @@ def refuse_several_pictures(tag: ObjectTag) -> None:
     """
     if "valueList" in tag.attributes:
         raise UnservedError(f"valueList: {tag.name!r} shows several pictures, expected one")
+
+
+def rivals_of(control: ControlTag, claims: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the other control tags that draw on the picture.
+
+    Args:
+        claims: what the binding of the control tag claims.
+    """
+    return tuple(
+        tag.name
+        for tag in control.siblings
+        if tag.name not in claims and tag.tag.removesuffix("Labels") in DRAWING
+    )
+
+
+def refuse_unused(regions: Sequence[Region], claims: Collection[str], rivals: Collection[str]) -> None:
+    """Check that an annotation does not use other control tags alone.
+
+    An annotator who has drawn boxes and no mask may not have looked for masks, so the annotation does not say that
+    there is none. One without any region says that the picture shows nothing.
+
+    Args:
+        claims: the control tags of a binding.
+        rivals: see `rivals_of`.
+
+    Raises:
+        MissingTargetError: it has regions of rivals, and none of the claimed control tags.
+    """
+    used = {region.get("from_name") for region in regions}
+    if used.isdisjoint(claims) and not used.isdisjoint(rivals):
+        drawn = ", ".join(repr(name) for name in rivals if name in used)
+        raise MissingTargetError(
+            f"{', '.join(map(repr, claims))} was not used, but {drawn} was; so it is not known whether there is "
+            "nothing to draw"
+        )
 
 
 def picture_of(tag: ObjectTag, data: TaskData) -> tuple[Content]:

@@ -44,12 +44,24 @@ class AnnotatedPlaces:
     Args:
         features: (places, dim).
         zero_shot: (places, labels): logits of the label texts.
-        target: the boxes; the first MOST_PLACES have a place each.
+        target: the boxes; the first MOST_PLACES of its `places` have a place each.
     """
 
     features: Array
     zero_shot: Array
     target: BoxTarget
+
+    @property
+    def first_other(self) -> int:
+        """The first place where no box is."""
+        return min(len(self.target.places), MOST_PLACES)
+
+    def is_known(self) -> NDArray[np.bool_]:
+        """(places, labels): whether the annotators have said if a label is there.."""
+        is_known = np.ones(self.zero_shot.shape, bool)
+        is_known[len(self.target.boxes) : self.first_other] = False
+        is_known[self.first_other :, list(self.target.incomplete)] = False
+        return is_known
 
     def truth(self) -> Float64:
         """(places, labels): 1 for the labels of a place. A box may have several."""
@@ -70,16 +82,24 @@ class _Rows:
         features: (rows, dim), scaled so that their mean length is 1.
         zero_shot: (rows, labels).
         truth: (rows, labels).
+        is_known: (rows, labels): where the truth is known.
         pictures: (rows,): index of the picture.
     """
 
     features: Float64
     zero_shot: Float64
     truth: Float64
+    is_known: NDArray[np.bool_]
     pictures: NDArray[np.intp]
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> "_Rows":
-        return _Rows(self.features[chosen], self.zero_shot[chosen], self.truth[chosen], self.pictures[chosen])
+        return _Rows(
+            self.features[chosen],
+            self.zero_shot[chosen],
+            self.truth[chosen],
+            self.is_known[chosen],
+            self.pictures[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -109,8 +129,9 @@ def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
     features = np.concatenate([picture.features[rows] for picture, rows in chosen]).astype(np.float64)
     scale = float(np.linalg.norm(features, axis=1).mean()) or 1.0
     zero_shot = np.concatenate([picture.zero_shot[rows] for picture, rows in chosen]).astype(np.float64)
+    is_known = np.concatenate([picture.is_known()[rows] for picture, rows in chosen])
     owners = np.repeat(np.arange(len(chosen)), [len(rows) for _, rows in chosen])
-    rows = _Rows(features / scale, zero_shot[:, is_learned], truth[:, is_learned].astype(np.float64), owners)
+    rows = _Rows(features / scale, zero_shot[:, is_learned], truth[:, is_learned], is_known[:, is_learned], owners)
     fit = _fit(rows)
     factor, shift = _calibration(rows, fit)
     labels = len(is_learned)
@@ -128,8 +149,8 @@ def _chosen(pictures: Sequence[AnnotatedPlaces]) -> list[tuple[AnnotatedPlaces, 
     others = max(1, (MOST_ROWS - sum(map(len, boxes))) // max(1, len(pictures)))
     chosen: list[tuple[AnnotatedPlaces, list[int]]] = []
     for picture, rows in zip(pictures, boxes, strict=True):
-        first = min(len(picture.target.boxes), MOST_PLACES)
-        chosen.append((picture, [*rows, *range(first, min(len(picture.features), first + others))]))
+        last = min(len(picture.features), picture.first_other + others)
+        chosen.append((picture, [*rows, *range(picture.first_other, last)]))
     return chosen
 
 
@@ -170,8 +191,9 @@ def _fit(rows: _Rows, start: _Fit | None = None) -> _Fit:
         values = flat.reshape(dim + 2, labels)
         logits = rows.features @ values[:dim] + values[dim] + values[dim + 1] * rows.zero_shot
         away = values - centre
-        loss = (np.logaddexp(0, logits) - rows.truth * logits).sum() + 0.5 * (precision * away**2).sum()
-        error = _sigmoid(logits) - rows.truth
+        losses = (np.logaddexp(0, logits) - rows.truth * logits)[rows.is_known]
+        loss = losses.sum() + 0.5 * (precision * away**2).sum()
+        error = np.where(rows.is_known, _sigmoid(logits) - rows.truth, 0.0)
         parts = [rows.features.T @ error, error.sum(0)[None], (error * rows.zero_shot).sum(0)[None]]
         return float(loss), (np.concatenate(parts) + precision * away).ravel()
 
@@ -199,7 +221,7 @@ def _calibration(rows: _Rows, fit: _Fit) -> tuple[Float64, Float64]:
         is_tested = folds == fold
         learned = rows[~is_tested]
         logits[is_tested] = _fit(learned, fit).logits(rows[is_tested])
-        is_known[is_tested] = learned.truth.any(axis=0)
+        is_known[is_tested] = learned.truth.any(axis=0) & rows.is_known[is_tested]
     for label in range(labels):
         judged = is_known[:, label]
         if rows.truth[judged, label].any():

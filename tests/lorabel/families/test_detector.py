@@ -212,6 +212,32 @@ def test_the_loss_is_least_for_the_true_boxes_and_an_empty_picture_teaches_silen
     assert float(matching_loss(right, corners, *nothing)) > 5
 
 
+def test_the_loss_asks_nothing_where_nobody_knows_what_is_there() -> None:
+    truth, unlabelled = torch.tensor([[0.1, 0.1, 0.4, 0.4]]), torch.tensor([[0.5, 0.5, 0.9, 0.8]])
+    corners = torch.cat([truth, unlabelled + 0.01, torch.tensor([[0.2, 0.6, 0.3, 0.7]])])
+    logits = torch.tensor([[9.0, -9.0], [9.0, 9.0], [-9.0, -9.0]])
+    labels = torch.tensor([0])
+    assert float(matching_loss(logits, corners, truth, labels)) > 5
+    assert float(matching_loss(logits, corners, truth, labels, unlabelled)) < 1e-4
+    somewhere = torch.tensor([[9.0, -9.0], [-9.0, 9.0], [-9.0, 9.0]])
+    assert float(matching_loss(somewhere, corners, truth, labels)) > 5
+    assert float(matching_loss(somewhere, corners, truth, labels, None, (1,))) < 1e-4
+    assert float(matching_loss(-logits, corners, truth, labels, unlabelled, (0, 1))) > 5, (
+        "true boxes are asked for"
+    )
+
+
+def test_boxes_without_a_label_move_with_the_part_and_are_no_other_places(family: Detector) -> None:
+    first, second = (0.0, 0.2, 0.1, 0.4), (0.05, 0.2, 0.35, 0.4)
+    moved = move_boxes(BoxTarget((), unlabelled=(first, second), incomplete=(1,)), (0.1, 0.0, 1.0, 1.0))
+    assert moved.unlabelled == (pytest.approx((0, 0.2, 0.25 / 0.9, 0.4)),) and moved.incomplete == (1,)
+    drawn = scene((96, 96))
+    boxes = tuple(thing.corners for thing in drawn.things)
+    prepared = prepare(family, encoded(drawn.draw()))
+    asked = family.for_features(prepared, BoxTarget(((boxes[0], 0),), unlabelled=boxes[1:]))
+    assert asked.question.boxes == boxes
+
+
 def pictures(count: int, **options: object) -> list[Scene]:
     return list(itertools.islice(random_scenes(7, **options), count))  # type: ignore[arg-type]
 
