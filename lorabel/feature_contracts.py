@@ -51,8 +51,13 @@ class FeaturesInput(Input):
                 labels only.
         """
         if isinstance(question, BoxesInput):
-            boxes = target.places if isinstance(target, BoxTarget) else ()
-            return BoxFeaturesInput(contents=question.contents, labels=question.labels, boxes=boxes)
+            drawn = target if isinstance(target, BoxTarget) else BoxTarget(())
+            return BoxFeaturesInput(
+                contents=question.contents,
+                labels=question.labels,
+                boxes=tuple(corners for corners, _ in drawn.boxes),
+                unlabelled=drawn.unlabelled,
+            )
         if isinstance(question, TextLinesInput):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
@@ -105,10 +110,12 @@ class BoxFeaturesInput(LabelTextsInput):
 
     Args:
         boxes: what annotators have drawn.
+        unlabelled: boxes of which nobody knows what is in them. No row is of a place there.
     """
 
     kind: ClassVar[str] = "box_features"
     boxes: tuple[Corners, ...] = ()
+    unlabelled: tuple[Corners, ...] = ()
 
 
 class Features(Contract):

@@ -84,11 +84,6 @@ class BoxTarget:
     unlabelled: tuple[Corners, ...] = ()
     incomplete: tuple[int, ...] = ()
 
-    @property
-    def places(self) -> tuple[Corners, ...]:
-        """Return where something is: the boxes, then those whose label is not known."""
-        return (*(corners for corners, _ in self.boxes), *self.unlabelled)
-
 
 class DrawnPart(BaseModel):
     """A part of a picture that an annotator has drawn.

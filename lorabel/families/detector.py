@@ -294,7 +294,7 @@ class Detector(Family):
         """What a head is fitted on."""
         features, logits = place_features(answers, row).cpu(), answers.logits(row, label_features).cpu()
         corners = answers.corners[row].cpu()
-        chosen = chosen_places(corners, features, logits, question.boxes, picture.extent)
+        chosen = chosen_places(corners, features, logits, question, picture.extent)
         rows = features[chosen].numpy().astype("<f2")
         return Features(
             space=self.space,

@@ -49,7 +49,7 @@ class AnnotatedPlaces:
     Args:
         features: (places, dim).
         zero_shot: (places, labels): logits of the label texts.
-        target: the boxes; the first MOST_PLACES of its `places` have a place each.
+        target: the boxes; the first MOST_PLACES have a place each.
     """
 
     features: Array
@@ -59,12 +59,11 @@ class AnnotatedPlaces:
     @property
     def first_other(self) -> int:
         """The first place where no box is."""
-        return min(len(self.target.places), MOST_PLACES)
+        return min(len(self.target.boxes), MOST_PLACES)
 
     def is_known(self) -> NDArray[np.bool_]:
         """(places, labels): whether the annotators have said if a label is there.."""
         is_known = np.ones(self.zero_shot.shape, bool)
-        is_known[len(self.target.boxes) : self.first_other] = False
         is_known[self.first_other :, list(self.target.incomplete)] = False
         return is_known
 

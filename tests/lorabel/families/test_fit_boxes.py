@@ -98,23 +98,6 @@ def test_a_label_without_a_box_is_not_learned_and_a_box_may_have_two_labels() ->
     assert fit_boxes([AnnotatedPlaces(each.features, each.zero_shot, BoxTarget(()))]) is None
 
 
-def test_a_box_whose_label_is_not_known_teaches_nothing() -> None:
-    """Its place has a row of its own, which is as if it were not there."""
-    rng = np.random.default_rng(8)
-    pictures = [picture(rng, np.full(DIM, 0.6), labels=2) for _ in range(4)]
-    with_unlabelled = []
-    for each in pictures:
-        boxes = len(each.target.boxes)
-        extra = rng.normal(size=(1, DIM)).astype(np.float32) + 1
-        features = np.concatenate([each.features[:boxes], extra, each.features[boxes:]])
-        zero_shot = np.concatenate([each.zero_shot[:boxes], [[0, 0]], each.zero_shot[boxes:]]).astype(np.float32)
-        target = replace(each.target, unlabelled=(corners(500),))
-        with_unlabelled.append(AnnotatedPlaces(features, zero_shot, target))
-    head, expected = fit_boxes(with_unlabelled), fit_boxes(pictures)
-    assert head is not None and expected is not None
-    assert np.array_equal(head.weights, expected.weights)
-
-
 def test_places_do_not_teach_that_they_lack_a_label_that_may_be_there() -> None:
     """In half of the pictures the boxes of label 1 have no place, and things of label 1 are among the others."""
     rng = np.random.default_rng(9)
