@@ -55,7 +55,7 @@ class FeaturesInput(Input):
             return BoxFeaturesInput(
                 contents=question.contents,
                 labels=question.labels,
-                boxes=tuple(corners for corners, _ in drawn.boxes),
+                boxes=drawn.boxes,
                 unlabelled=drawn.unlabelled,
             )
         if isinstance(question, TextLinesInput):
@@ -109,12 +109,12 @@ class BoxFeaturesInput(LabelTextsInput):
     in the picture where none of the boxes is, those first that the model may take for something that is asked for.
 
     Args:
-        boxes: what annotators have drawn.
+        boxes: what annotators have drawn, with the indices of the labels.
         unlabelled: boxes of which nobody knows what is in them. No row is of a place there.
     """
 
     kind: ClassVar[str] = "box_features"
-    boxes: tuple[Corners, ...] = ()
+    boxes: tuple[tuple[Corners, int], ...] = ()
     unlabelled: tuple[Corners, ...] = ()
 
 

@@ -14,8 +14,8 @@ from lorabel.problems._answers import shown
 from lorabel.problems.base import TaskData
 from lorabel.space_contracts import Corners
 
-# Control tags that draw on a picture, with labels of their own if `Labels` follows.
-DRAWING = ("Rectangle", "Ellipse", "Polygon", "Brush", "Bitmask", "KeyPoint", "Vector")
+# Control tags that draw on a picture, in small letters, with labels of their own if `labels` follows.
+DRAWING = ("rectangle", "ellipse", "polygon", "brush", "bitmask", "keypoint", "vector")
 ID_CHARACTERS = 10
 ID_DECIMALS = 4
 
@@ -39,29 +39,34 @@ def rivals_of(control: ControlTag, claims: Collection[str]) -> tuple[str, ...]:
     return tuple(
         tag.name
         for tag in control.siblings
-        if tag.name not in claims and tag.tag.removesuffix("Labels") in DRAWING
+        if tag.name not in claims and tag.tag.lower().removesuffix("labels") in DRAWING
     )
 
 
-def refuse_unused(regions: Sequence[Region], claims: Collection[str], rivals: Collection[str]) -> None:
-    """Check that an annotation does not use other control tags alone.
+def refuse_unused(regions: Sequence[Region], claims: Collection[str], to_name: str) -> None:
+    """Check that an annotation does not use other control tags alone to draw on the picture.
 
     An annotator who has drawn boxes and no mask may not have looked for masks, so the annotation does not say that
-    there is none. One without any region says that the picture shows nothing.
+    there is none. One without any region says that the picture shows nothing. Regions of control tags that the
+    label config no longer has count, too: they may be what a claimed one was called.
 
     Args:
         claims: the control tags of a binding.
-        rivals: see `rivals_of`.
+        to_name: the object tag of the picture.
 
     Raises:
-        MissingTargetError: it has regions of rivals, and none of the claimed control tags.
+        MissingTargetError: others were used, and none of the claimed control tags.
     """
     used = {region.get("from_name") for region in regions}
-    if used.isdisjoint(claims) and not used.isdisjoint(rivals):
-        drawn = ", ".join(repr(name) for name in rivals if name in used)
+    others = [
+        region.get("from_name")
+        for region in regions
+        if str(region.get("type")).removesuffix("labels") in DRAWING and region.get("to_name") == to_name
+    ]
+    if used.isdisjoint(claims) and others:
         raise MissingTargetError(
-            f"{', '.join(map(repr, claims))} was not used, but {drawn} was; so it is not known whether there is "
-            "nothing to draw"
+            f"{', '.join(map(repr, claims))} was not used, but {', '.join(map(repr, dict.fromkeys(others)))} was; "
+            "so it is not known whether there is nothing to draw"
         )
 
 

@@ -181,10 +181,10 @@ class LabelledBoxes(Problem):
         there. Where a box has no place, its label may be anywhere.
 
         Raises:
-            MissingTargetError: see `Problem.target`; also if no box can be used, and if only `rivals` were.
+            MissingTargetError: see `Problem.target`; also if no box can be used, and if only other tags were used.
         """
         all_regions = regions_of(result)
-        refuse_unused(all_regions, self.claims, self.rivals)
+        refuse_unused(all_regions, self.claims, self.to_name)
         places = {
             region["id"]: region
             for region in all_regions

@@ -124,7 +124,7 @@ class Segmentation(Problem):
         Raises:
             MissingTargetError: see `target_of`; also if only other control tags were used to draw.
         """
-        refuse_unused(regions_of(result), self.claims, self.rivals)
+        refuse_unused(regions_of(result), self.claims, self.to_name)
         return target_of(result, self.control)
 
     @property

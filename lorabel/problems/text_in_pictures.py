@@ -11,7 +11,7 @@ the same. The regions of a line have the same id, and each has the line's place:
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
@@ -31,7 +31,6 @@ from lorabel.problems._pictures import (
     picture_of,
     refuse_several_pictures,
     refuse_unused,
-    rivals_of,
 )
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 from lorabel.space_contracts import Corners, DrawnPart, TextLine, TextLines, TextLinesInput, TextLinesTarget
@@ -74,7 +73,6 @@ class TextInPictures(Problem):
         tag: the object tag of the picture.
         labels: the labels that a line may have; empty if there are none.
         tags: the control tags of the group.
-        rivals: the other control tags that draw on the picture.
     """
 
     name: ClassVar[str] = "text_in_pictures"
@@ -118,7 +116,6 @@ class TextInPictures(Problem):
     tag: ObjectTag
     labels: tuple[Label, ...]
     tags: Tags
-    rivals: tuple[str, ...] = ()
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
@@ -141,8 +138,7 @@ class TextInPictures(Problem):
         kind = shapes[0].tag.lower()
         labels = control.name if control.tag == "Labels" else None
         tags = Tags(tuple(tag.name for tag in shapes), kind, labels, texts[0])
-        binding = cls(control.name, image.name, image, control.labels, tags)
-        return replace(binding, rivals=rivals_of(control, binding.claims))
+        return cls(control.name, image.name, image, control.labels, tags)
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -202,12 +198,11 @@ class TextInPictures(Problem):
         What cannot be used is left out by itself, and nobody knows what is at its place.
 
         Raises:
-            MissingTargetError: see `Problem.target`; also if no line can be used, if only `rivals` were used, or
-                if something that cannot be used has no place: a line that is missing would count as one to leave
-                out.
+            MissingTargetError: see `Problem.target`; also if no line can be used, if only other control tags were,
+                or if something that cannot be used has no place: a missing line would count as one to leave out.
         """
         all_regions = regions_of(result)
-        refuse_unused(all_regions, self.claims, self.rivals)
+        refuse_unused(all_regions, self.claims, self.to_name)
         regions = [region for region in all_regions if region.get("from_name") in self.claims]
         lines, faults, unknown = list[Line](), list[str](), set[Corners]()
         for parts in line_groups(regions):

@@ -166,9 +166,9 @@ def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
     labels = len(is_learned)
     weights, bias = np.zeros((features.shape[1], labels), np.float32), np.zeros(labels, np.float32)
     zero_shot_weight = np.ones(labels, np.float32)
-    *natural, natural_bias = factor * (basis.matrix @ fit.weights)
-    weights[:, is_learned] = np.array(natural) / scale
-    bias[is_learned] = natural_bias + shift
+    weights_and_bias: Float64 = factor * (basis.matrix @ fit.weights)
+    weights[:, is_learned] = weights_and_bias[:-1] / scale
+    bias[is_learned] = weights_and_bias[-1] + shift
     zero_shot_weight[is_learned] = factor * fit.zero_shot_weight
     return LinearHead(weights, bias, zero_shot_weight, is_learned)
 
@@ -234,9 +234,9 @@ def _fit(rows: _Rows, precision: Array, start: _Fit | None = None) -> _Fit:
         gradient = np.vstack([rows.features.T @ errors, (errors * inputs).sum(0)]) + pull
         return float(loss), gradient.astype(np.float64).ravel()
 
-    begin = np.zeros((dim + 1, labels))
+    begin: Float64 = np.zeros((dim + 1, labels))
     if start is not None:
-        begin = np.vstack([start.weights, (start.zero_shot_weight - 1) / unit])
+        begin = np.vstack([start.weights, (start.zero_shot_weight - 1) / unit]).astype(np.float64)
     options = {"maxiter": MOST_STEPS, "gtol": 1e-3}
     found = minimize(loss_and_gradient, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
     values = found.x.reshape(dim + 1, labels).astype(np.float32)

@@ -16,7 +16,7 @@ MOST_OTHERS = 48
 UNCLEAR = 0.4
 # IoU from which one of two predicted boxes is suppressed, as by default (DETECTOR_OVERLAP).
 SUPPRESSED = 0.5
-# A patch that the model is sure of is the patch of an annotated box also if another has an IoU that is larger by this.
+# A patch that the model is sure of is the patch of an annotated box also if another's IoU is larger by this.
 SURENESS = 0.5
 
 
@@ -48,10 +48,10 @@ def chosen_places(
 ) -> list[int]:
     """Return the patch of each of the first MOST_PLACES boxes, then those of other places.
 
-    The patch of a box is the one that would be shown for it: its box meets the annotated one well, and the model is
-    sure that something is there. The others are, in turn, what looks most like a label's text, and what looks most like
-    one of the boxes. Among them are patches that see an annotated thing, too, whose boxes would be shown beside the
-    right one: those that non-maximum suppression does not remove.
+    The patch of a box is the one that would be shown for it: its box meets the annotated one well, and the model
+    is sure of the label, if words say it. The others are, in turn, what looks most like a label's text, and what
+    looks most like one of the boxes. Among them are patches that see an annotated thing, too, and whose boxes
+    would be shown beside the right one: those that non-maximum suppression does not remove.
 
     Args:
         corners: (patches, 4) as fractions of the square.
@@ -60,15 +60,15 @@ def chosen_places(
         asked: says what was drawn.
         extent: the part of the square's width and height that the picture covers.
     """
-    boxes = torch.tensor(asked.boxes).reshape(-1, 4)
     places = (corners / torch.tensor([*extent, *extent])).clamp(0, 1)
     is_other = (places[:, 2] > places[:, 0]) & (places[:, 3] > places[:, 1])
     patches = torch.zeros(0, dtype=torch.long)
     if asked.unlabelled:
         is_other &= box_iou(torch.tensor(asked.unlabelled), places).amax(dim=0) < UNCLEAR
-    if len(boxes):
-        overlaps = box_iou(boxes, places)
-        sureness = SURENESS * logits.amax(dim=1).sigmoid() * (overlaps >= UNCLEAR)
+    if asked.boxes:
+        overlaps = box_iou(torch.tensor([corners for corners, _ in asked.boxes]), places)
+        probabilities = logits[:, [label for _, label in asked.boxes]].sigmoid().T
+        sureness = SURENESS * probabilities * (overlaps >= UNCLEAR)
         of_boxes = (overlaps + sureness).argmax(dim=1)
         is_beside = box_iou(places[of_boxes], places).amax(dim=0) < SUPPRESSED
         is_other &= is_beside | (overlaps.amax(dim=0) < UNCLEAR)
@@ -76,7 +76,7 @@ def chosen_places(
         patches = of_boxes[:MOST_PLACES]
     others = torch.nonzero(is_other).flatten()
     likenesses = [logits.amax(dim=1)]
-    if len(boxes):
+    if asked.boxes:
         embeddings = features[patches, :-1]
         prototypes = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-6)
         likenesses.append((features[:, :-1] @ prototypes.T + features[:, -1:]).amax(dim=1))

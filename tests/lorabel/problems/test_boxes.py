@@ -144,6 +144,10 @@ def test_where_only_masks_are_drawn_boxes_are_not_taught_that_nothing_is_there()
     (boxes,) = [each for each in bind(BOTH).bindings if isinstance(each, LabelledBoxes)]
     with pytest.raises(MissingTargetError, match="'box' was not used, but 'mask' was"):
         boxes.target([MASK], DATA)
+    former = {**drawn(LEFT, "car"), "from_name": "frame"}
+    with pytest.raises(MissingTargetError, match="'box' was not used, but 'frame' was"):
+        boxes.target([former], DATA)
+    assert boxes.target([{**MASK, "to_name": "another picture"}], DATA) == BoxTarget(())
     assert boxes.target([], DATA) == BoxTarget(()), "an annotation without any region says that nothing is there"
     assert len(boxes.target([MASK, drawn(LEFT, "car")], DATA).boxes) == 1
 
