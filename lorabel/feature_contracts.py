@@ -14,11 +14,20 @@ from lorabel.contracts import (
     RatingInput,
     SpansInput,
 )
+from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 
 # The questions that fitted heads answer.
-HEADED: tuple[type[Input], ...] = (LabelsInput, RatingInput, RankingInput, SpansInput, TextLinesInput, BoxesInput)
+HEADED: tuple[type[Input], ...] = (
+    LabelsInput,
+    RatingInput,
+    RankingInput,
+    SpansInput,
+    TextLinesInput,
+    BoxesInput,
+    LabelledMasksInput,
+)
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
 
@@ -47,9 +56,12 @@ class FeaturesInput(Input):
         """Return the question for the features on which the answer to another question depends.
 
         Args:
-            target: what annotators have answered; of boxes it says where the features are wanted. None to compare
-                labels only.
+            target: what annotators have answered; of boxes, also around masks, it says where the features are
+                wanted. None to compare labels only.
         """
+        if isinstance(question, LabelledMasksInput):
+            question = BoxesInput(contents=question.contents, labels=question.labels)
+            target = target.around() if isinstance(target, MasksTarget) else None
         if isinstance(question, BoxesInput):
             drawn = target if isinstance(target, BoxTarget) else BoxTarget(())
             return BoxFeaturesInput(
