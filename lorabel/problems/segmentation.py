@@ -67,8 +67,8 @@ class Segmentation(Problem):
         "Masks of what the texts of the labels describe: boxes (open vocabulary), then the mask in each."
     )
     learns: ClassVar[str] = (
-        "What each label means, by the boxes around the masks: at once, which things look like those under annotated "
-        "masks; by training runs (LoRA on both models) also the outlines of the masks."
+        "What each label means, by the boxes around the masks: at once, which things look like those under "
+        "annotated masks; by training runs (LoRA on both models) also the outlines of the masks."
     )
     input_type: ClassVar[type[Input]] = LabelledMasksInput
     output_type: ClassVar[type[Contract]] = Masks
