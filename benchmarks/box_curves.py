@@ -188,7 +188,7 @@ def figures(of_set: Set, tested: Sequence[Annotated], outputs: Sequence[Boxes]) 
             for box, is_right in zip(output.boxes, right_boxes(each.target, output), strict=True)
             if box.label == index and box.probability >= output.threshold
         ]
-        error = calibration_error([score for score, _ in cases], [is_right for _, is_right in cases])
+        error = calibration_error([score for score, _ in cases], [bool(is_right) for _, is_right in cases])
         by_label[name] = [values[name]["ap_50"], values[name]["precision"], values[name]["recall"], error]
     return by_label
 

@@ -14,11 +14,20 @@ from lorabel.contracts import (
     RatingInput,
     SpansInput,
 )
+from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 
 # The questions that fitted heads answer.
-HEADED: tuple[type[Input], ...] = (LabelsInput, RatingInput, RankingInput, SpansInput, TextLinesInput, BoxesInput)
+HEADED: tuple[type[Input], ...] = (
+    LabelsInput,
+    RatingInput,
+    RankingInput,
+    SpansInput,
+    TextLinesInput,
+    BoxesInput,
+    LabelledMasksInput,
+)
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
 
@@ -47,12 +56,20 @@ class FeaturesInput(Input):
         """Return the question for the features on which the answer to another question depends.
 
         Args:
-            target: what annotators have answered; of boxes it says where the features are wanted. None to compare
-                labels only.
+            target: what annotators have answered; of boxes, also around masks, it says where the features are
+                wanted. None to compare labels only.
         """
+        if isinstance(question, LabelledMasksInput):
+            question = BoxesInput(contents=question.contents, labels=question.labels)
+            target = target.around() if isinstance(target, MasksTarget) else None
         if isinstance(question, BoxesInput):
-            boxes = tuple(corners for corners, _ in target.boxes) if isinstance(target, BoxTarget) else ()
-            return BoxFeaturesInput(contents=question.contents, labels=question.labels, boxes=boxes)
+            drawn = target if isinstance(target, BoxTarget) else BoxTarget(())
+            return BoxFeaturesInput(
+                contents=question.contents,
+                labels=question.labels,
+                boxes=drawn.boxes,
+                unlabelled=drawn.unlabelled,
+            )
         if isinstance(question, TextLinesInput):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
@@ -104,11 +121,13 @@ class BoxFeaturesInput(LabelTextsInput):
     in the picture where none of the boxes is, those first that the model may take for something that is asked for.
 
     Args:
-        boxes: what annotators have drawn.
+        boxes: what annotators have drawn, with the indices of the labels.
+        unlabelled: boxes of which nobody knows what is in them. No row is of a place there.
     """
 
     kind: ClassVar[str] = "box_features"
-    boxes: tuple[Corners, ...] = ()
+    boxes: tuple[tuple[Corners, int], ...] = ()
+    unlabelled: tuple[Corners, ...] = ()
 
 
 class Features(Contract):

@@ -4,12 +4,13 @@ Positions are fractions of the picture's width and height as people see it, that
 """
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorabel.contracts import Content, Contract, Input, LabelTextsInput
-from lorabel.space_contracts import Corners
+from lorabel.space_contracts import BoxTarget, Corners
 
 Runs = tuple[Annotated[int, Field(ge=0)], ...]
 """A mask as the lengths of its runs of equal pixels, row by row from the upper left: first those outside the mask
@@ -114,9 +115,38 @@ class MasksTarget:
         width: of the picture that they were drawn on, in pixels; 0 if there is none.
         height: in pixels.
         left_out: why parts of the annotation are missing here.
+        unlabelled: masks of things whose label is not known, on the same picture. Nothing is learned or judged
+            there.
+        incomplete: indices of labels of which the picture shows more, at places that are not known; sorted. Nobody
+            says that a place shows no such thing.
     """
 
     masks: tuple[tuple[Runs, int], ...]
     width: int
     height: int
     left_out: tuple[str, ...] = field(default=(), compare=False)
+    unlabelled: tuple[Runs, ...] = ()
+    incomplete: tuple[int, ...] = ()
+
+    def around(self) -> BoxTarget:
+        """Return the boxes around the masks."""
+        boxes = [(box_of_runs(runs, self.width, self.height), label) for runs, label in self.masks]
+        return BoxTarget(
+            tuple(sorted(boxes)),
+            (self.width, self.height) if self.masks else None,
+            unlabelled=tuple(sorted(box_of_runs(runs, self.width, self.height) for runs in self.unlabelled)),
+            incomplete=self.incomplete,
+        )
+
+
+def box_of_runs(runs: Runs, width: int, height: int) -> Corners:
+    """Return the box around a mask that is not empty, as fractions of the picture."""
+    ends = list(accumulate(runs))
+    left, right = width, 0
+    for start, end in zip(ends[::2], ends[1::2], strict=False):
+        # A run that goes on in the next row touches both sides of the picture.
+        is_one_row = start // width == (end - 1) // width
+        left = min(left, start % width if is_one_row else 0)
+        right = max(right, (end - 1) % width + 1 if is_one_row else width)
+    last = ends[2 * (len(ends) // 2) - 1]
+    return left / width, (ends[0] // width) / height, right / width, ((last - 1) // width + 1) / height

@@ -3,6 +3,7 @@
 Positions are fractions of the picture's width and height as people see it, that is, after its EXIF orientation.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -72,11 +73,16 @@ class BoxTarget:
         boxes: the right boxes with the indices of their labels; sorted. Empty if the picture shows none.
         size: width and height of the picture in pixels, if the annotation says it.
         left_out: why other boxes of the annotation cannot be used.
+        unlabelled: boxes around things whose label is not known; sorted. Nothing is learned or judged there.
+        incomplete: indices of labels of which the picture shows more, at places that are not known; sorted. Nobody
+            says that a place shows no such thing.
     """
 
     boxes: tuple[tuple[Corners, int], ...]
     size: tuple[int, int] | None = None
     left_out: tuple[str, ...] = field(default=(), compare=False)
+    unlabelled: tuple[Corners, ...] = ()
+    incomplete: tuple[int, ...] = ()
 
 
 class DrawnPart(BaseModel):
@@ -152,8 +158,25 @@ class TextLinesTarget:
         lines: the right lines, each with its text and the index of its label, or None; sorted by place.
         width: of the picture as people see it, in pixels; 0 if the annotation does not say.
         height: in pixels.
+        left_out: why other regions of the annotation cannot be used.
+        unknown: the places of these. Nothing is learned or judged there.
     """
 
     lines: tuple[tuple[Corners, str, int | None], ...]
     width: int = 0
     height: int = 0
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+    unknown: tuple[Corners, ...] = ()
+
+    def has_in_line(self, corners: Corners) -> bool:
+        """Whether the middle of a box is in one of the lines."""
+        return _has_middle((line for line, _, _ in self.lines), corners)
+
+    def has_in_unknown(self, corners: Corners) -> bool:
+        """Whether the middle of a box is in one of `unknown`."""
+        return _has_middle(self.unknown, corners)
+
+
+def _has_middle(places: Iterable[Corners], corners: Corners) -> bool:
+    x, y = (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
+    return any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in places)

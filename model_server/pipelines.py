@@ -11,7 +11,7 @@ from lorabel.contracts import Input
 from lorabel.families.mask_pipeline import answer_of, boxes_question, masks_question
 from lorabel.inference.messages import RowResult
 from lorabel.mask_contracts import LabelledMasksInput, Masks
-from lorabel.space_contracts import Boxes
+from lorabel.space_contracts import Boxes, BoxesInput
 from model_server.rows import Row, errors_as_result
 
 
@@ -45,9 +45,10 @@ def _ask_both(row: Row, question: LabelledMasksInput, start: Callable[[Row], Non
 def _ask(row: Row, question: Input, start: Callable[[Row], None], then: Callable[[RowResult], None]) -> None:
     """Have a question computed for a row, and call `then` with its output.
 
-    An error is the row's result. If the row is cancelled, the question is too.
+    An error is the row's result. If the row is cancelled, the question is too. A head is for the boxes.
     """
-    part = replace(row, question=question, done=Future(), files={}, loaded=None, example=None)
+    head = row.head if isinstance(question, BoxesInput) else None
+    part = replace(row, question=question, head=head, done=Future(), files={}, loaded=None, example=None)
 
     def go_on(done: "Future[RowResult]") -> None:
         if done.cancelled():

@@ -20,6 +20,7 @@ from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import HEADED, FeaturesInput
+from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig
 from lorabel.region_contracts import EachInput
@@ -28,7 +29,7 @@ from lorabel.space_contracts import BoxesInput, TextLinesInput
 from workers.examples import TrainingExample, make_examples
 
 # Kinds of questions with many rows of features in each task.
-MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput)
+MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
 # Most texts, or pictures, that a head for spans, lines or boxes learns from, and most words of all texts: each

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FETCH_THREADS = 8
 LONGEST_REASON = 500
+UNUSED = "nobody has drawn with this control tag yet; so it is not known whether there is nothing to draw"
 NO_TASK = "the event did not say which task was annotated"
 
 
@@ -100,9 +101,12 @@ def make_plan(
 
     If a task has several annotations, the newest ground truth counts; without ground truth the annotators' targets
     are aggregated, one annotation for each annotator. An annotation that cannot be used, for whatever reason, is
-    skipped.
+    skipped. So are all if the control tag is not used, see `Problem.may_be_unused`.
     """
     examples, skipped = make_examples(problem, config, annotations, settings, renames)
+    if examples and all(problem.may_be_unused(example.target) for example in examples):
+        skipped |= {id_: UNUSED for example in examples for id_ in example.annotation_ids}
+        examples = []
     left_out = {id_: reason for example in examples for id_, reason in example.left_out.items()}
     held_out = [example for example in examples if is_held_out(example.task_id, settings.held_out_percent)]
     others = [example for example in examples if not is_held_out(example.task_id, settings.held_out_percent)]

@@ -43,11 +43,13 @@ class Collected:
             several families, as rankings of texts and of pictures do, they are those of the largest part.
         missing: task id -> the task, for those whose features the model server has to compute.
         is_outdated: whether features in memory were of a base model of before. They are forgotten: collect again.
+        chosen: ids of all tasks that the head is to learn from.
     """
 
     tasks: list[AnnotatedTask]
     missing: dict[int, AnnotatedTask]
     is_outdated: bool
+    chosen: frozenset[int]
 
     @property
     def is_complete(self) -> bool:
@@ -87,6 +89,7 @@ def collect_features(
         [task for task in with_features.values() if task.space == space],
         {task_id: task for task_id, task in without.items() if task_id not in known},
         is_outdated=bool(outdated),
+        chosen=frozenset(tasks),
     )
 
 

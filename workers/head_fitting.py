@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from sqlalchemy.orm import Session
 from threadpoolctl import threadpool_limits
 
-from lorabel.database import project_heads, projects, versions
+from lorabel.database import project_heads, projects, task_features, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
 from lorabel.database.tables import Project, ProjectHead, now
 from lorabel.errors import LabelConfigError, NotFoundError
@@ -23,7 +23,7 @@ from lorabel.families.encoders.heads.fit import fit_head
 from lorabel.media.fetching import digest
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig, bind
-from workers.annotated_tasks import AnnotatedTasks
+from workers.annotated_tasks import MANY_ROWS, AnnotatedTasks
 from workers.feature_collection import Collected, collect_features
 from workers.feature_requests import FeatureRequests, Missing
 from workers.services import Services
@@ -131,6 +131,11 @@ class HeadFitter:
                 if (head := _fit(project_id, tag, adapters.get(tag), of_tag)) is not None
             }
             _keep(services, project, heads, is_complete=is_complete)
+        if is_complete:
+            large = {problem.from_name for problem in headed if problem.input_type in MANY_ROWS}
+            used = {tag: of_tag.chosen for tag, of_tag in collected.items() if tag in large}
+            tags = {problem.from_name for problem in bound.bindings}
+            task_features.prune(services.store, project_id, tags, used)
         return is_complete or not answered
 
 

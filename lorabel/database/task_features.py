@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import Input
@@ -33,7 +33,7 @@ def question_digest(question: Input, adapter: str | None) -> str:
 
 def labels_digest(question: Input) -> str:
     """Digest of everything in a question for features but what differs from task to task."""
-    return digest(_as_json(question, exclude={"contents", "boxes"}).encode())
+    return digest(_as_json(question, exclude={"contents", "boxes", "unlabelled"}).encode())
 
 
 def read(session: Session, project_id: int, from_name: str, task_ids: Collection[int]) -> dict[int, TaskFeatures]:
@@ -123,6 +123,34 @@ def delete_tasks(session: Session, project_id: int, task_ids: Collection[int]) -
         session.execute(
             delete(TaskFeatures).where(TaskFeatures.project_id == project_id, TaskFeatures.task_id.in_(chunk))
         )
+
+
+def prune(store: Store, project_id: int, tags: Collection[str], used: Mapping[str, Collection[int]]) -> int:
+    """Delete rows that no fit uses. Another fit may want them back, and then they are computed again.
+
+    Args:
+        tags: the control tags of the label config. Rows of others are deleted.
+        used: control tag -> the tasks whose rows are used. Of control tags that are missing all rows stay.
+
+    Returns:
+        How many were deleted.
+    """
+    of_project = TaskFeatures.project_id == project_id
+    candidates = or_(TaskFeatures.from_name.in_(used.keys()), TaskFeatures.from_name.not_in(tags))
+    with store.read() as session:
+        rows = session.execute(
+            select(TaskFeatures.from_name, TaskFeatures.task_id).where(of_project, candidates)
+        ).all()
+    unused: dict[str, list[int]] = {}
+    for tag, task_id in rows:
+        if task_id not in used.get(tag, ()):
+            unused.setdefault(tag, []).append(task_id)
+    for tag, task_ids in unused.items():
+        for chunk in id_chunks(sorted(task_ids)):
+            with store.write() as session:
+                is_unused = (TaskFeatures.from_name == tag, TaskFeatures.task_id.in_(chunk))
+                session.execute(delete(TaskFeatures).where(of_project, *is_unused))
+    return sum(map(len, unused.values()))
 
 
 def delete_all(session: Session, project_id: int) -> None:

@@ -29,7 +29,7 @@ OVER_HEAD = "over_head"
 # Key in a version's metrics, see `tags_in_place_of_head`.
 IN_PLACE_OF_HEAD = "in_place_of_head"
 # The family of adapters that answer in place of heads.
-BOXES = "detector"
+BOXES, MASKS = "detector", "mask_pipeline"
 
 
 def names(session: Session, project_id: int) -> list[str]:
@@ -128,9 +128,10 @@ def tags_in_place_of_head(version: ModelVersion) -> frozenset[str]:
 
     Of a version from before this was recorded, those of boxes: no head answered them, and people saw the adapters.
     """
+    masks = frozenset(tag for tag, family in families(version).items() if family == MASKS)
     if IN_PLACE_OF_HEAD in version.metrics:
-        return frozenset(version.metrics[IN_PLACE_OF_HEAD])
-    return frozenset(tag for tag, family in families(version).items() if family == BOXES)
+        return masks.union(version.metrics[IN_PLACE_OF_HEAD])
+    return masks.union(tag for tag, family in families(version).items() if family == BOXES)
 
 
 def adapters_without_head(version: ModelVersion) -> dict[str, str]:

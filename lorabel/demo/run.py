@@ -198,8 +198,8 @@ class Demo:
         self.console.print(
             f"[red]the loop did not improve[/red]: expected a first share of at most "
             f"{annotator.MOST_AT_FIRST} and a last one of at least {annotator.LEAST_AT_LAST}; F1 of "
-            f"{scenes.GRADE} better by at least {scene_annotator.LEAST_GAIN}, that of all boxes lower by at most "
-            f"{scene_annotator.LARGEST_LOSS}; and masks with a mean IoU of at least {scene_annotator.LEAST_IOU}"
+            f"{scenes.GRADE} better by at least {scene_annotator.LEAST_GAIN}, that of the others lower by at "
+            f"most {scene_annotator.SPREAD}; and masks with a mean IoU of at least {scene_annotator.LEAST_IOU}"
         )
         return 1
 
@@ -214,13 +214,12 @@ class Demo:
         self._show_decision(finished.decision)
 
     def _show_scene_round(self, finished: SceneRound) -> None:
-        trained = "" if finished.trained_s is None else f", trained {finished.trained_s:.1f} s after it"
+        learned = "" if finished.head_s is None else f", learned {finished.head_s:.2f} s after the last submit"
         self.console.print(
-            f"  {finished.annotations} annotated scenes: F1 of the boxes {finished.f1:.2f}, "
-            f"of {scenes.GRADE} {finished.grade_f1:.2f}{trained}",
+            f"  {finished.annotations} annotated scenes: F1 of the boxes of {scenes.GRADE} "
+            f"{finished.grade_f1:.2f}, of the labels that words say {finished.words_f1:.2f}{learned}",
             highlight=False,
         )
-        self._show_decision(finished.decision)
 
     def _show_decision(self, decision: str | None) -> None:
         if decision is not None:
@@ -259,11 +258,11 @@ def _table(rounds: list[Round]) -> Table:
 
 def _scenes_table(rounds: list[SceneRound], clicks: Clicks) -> Table:
     table = Table(title=f"Boxes on {scene_annotator.UNSEEN} scenes that the model had not seen")
-    for name in ("annotations so far", "F1", f"F1 of {scenes.GRADE}", "seconds to trained"):
+    for name in ("annotated scenes", f"F1 of {scenes.GRADE}", "of the others", "seconds to new head"):
         table.add_column(name, justify="right")
     for finished in rounds:
-        wait = "" if finished.trained_s is None else f"{finished.trained_s:.1f}"
-        table.add_row(str(finished.annotations), f"{finished.f1:.2f}", f"{finished.grade_f1:.2f}", wait)
+        head = "" if finished.head_s is None else f"{finished.head_s:.2f}"
+        table.add_row(str(finished.annotations), f"{finished.grade_f1:.2f}", f"{finished.words_f1:.2f}", head)
     clicked = f"mean IoU {clicks.mean_iou:.2f}, median {clicks.median_ms:.0f} ms"
     table.caption = f"Masks of {scene_annotator.CLICKS} clicks: {clicked}"
     return table

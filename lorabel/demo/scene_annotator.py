@@ -1,18 +1,19 @@
 """`lorabel demo --headless`: a scripted annotator of scenes, who clicks, and submits boxes and masks.
 
-The boxes of unseen scenes are compared with the drawn truth before and after the annotations. Clicks go to Label
-Studio's own address for smart tools, and their masks are compared with the drawn things.
+The boxes of unseen scenes are compared with the drawn truth before the first annotation, and after rounds of
+annotations, each as soon as the heads have learned from it. Clicks go to Label Studio's own address for smart
+tools, and their masks are compared with the drawn things.
 """
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.store import Store
-from lorabel.demo.predicting_and_training import Json, last_run_id, predict, submit, wait_for_training
+from lorabel.demo.predicting_and_training import Json, predict, submit, wait_for_heads
 from lorabel.demo.scene_project import GRADE, PAIRS, SIZE, mask_of, right_label, right_regions, scene_of
 from lorabel.demo.scenes import Scene, Thing
 from lorabel.errors import LabelStudioError
@@ -23,16 +24,19 @@ from lorabel.label_studio.records import AnnotatedTask
 from lorabel.labeling.bit_masks import BitMask, decode, inner_point
 from lorabel.labeling.image_regions import corners_of, picture_region
 
-CHECKPOINTS = (0, 20, 40)
-"""Numbers of annotations after which the boxes on unseen scenes are counted; each but the first starts a run."""
-ANNOTATED, UNSEEN = CHECKPOINTS[-1], 24
+CHECKPOINTS = (0, 2, 5, 10, 19)
+"""Numbers of annotations after which the boxes on unseen scenes are counted. One more would start a run."""
+ANNOTATED, UNSEEN = CHECKPOINTS[-1], 40
 SCENES = ANNOTATED + UNSEEN
 CLICKS = 16
 
 LEAST_GAIN = 0.3
 """Least rise of F1 of the boxes of `scene_project.GRADE`, of which the base model finds none."""
-LARGEST_LOSS = 0.1
-"""Largest fall of F1 of all boxes: on so few scenes, one box is 0.01."""
+SPREAD = 0.04
+"""Largest fall of F1 of the boxes whose labels words say.
+
+In ten other draws of scenes it rose by 0.01 on average, with a standard deviation of 0.02 to 0.04.
+"""
 LEAST_IOU = 0.7
 """Least mean IoU of the masks of one click each."""
 
@@ -43,17 +47,15 @@ class SceneRound:
 
     Attributes:
         annotations: number of annotations that were submitted before.
-        f1: of the boxes whose label is right and whose IoU is at least 0.5.
+        words_f1: of the boxes under labels that words say: label and place are right, with an IoU of at least 0.5.
         grade_f1: the same for the label that words cannot say.
-        trained_s: seconds from the last submit to the end of the run that it caused; None before the first.
-        decision: what that run gave, in words.
+        head_s: seconds from the last submit to heads that have learned from it; None before the first annotation.
     """
 
     annotations: int
-    f1: float
+    words_f1: float
     grade_f1: float
-    trained_s: float | None = None
-    decision: str | None = None
+    head_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class Clicks:
 
 
 def has_improved(rounds: Sequence[SceneRound], clicks: Clicks) -> bool:
-    """Whether the unknown label was learned without much loss for the others, and the masks are right."""
+    """Whether the unknown label was learned, the others are as good as before, and the masks are right."""
     first, last = rounds[0], rounds[-1]
-    is_learned = last.grade_f1 >= first.grade_f1 + LEAST_GAIN and last.f1 >= first.f1 - LARGEST_LOSS
+    is_learned = last.grade_f1 >= first.grade_f1 + LEAST_GAIN and last.words_f1 >= first.words_f1 - SPREAD
     return is_learned and clicks.mean_iou >= LEAST_IOU
 
 
@@ -86,32 +88,30 @@ class SceneAnnotator:
         self._label_studio_id, self._project_id = label_studio_id, project_id
 
     def work(self, report: Callable[[SceneRound], None]) -> tuple[list[SceneRound], Clicks]:
-        """Click, then annotate in rounds, each with a training run. `report` is called after each round.
+        """Click, then annotate in rounds. `report` is called after each round.
 
         Raises:
-            LabelStudioError: the project has other tasks, a click was not answered, or a run failed.
+            LabelStudioError: the project has other tasks, a click was not answered, or no heads were fitted.
         """
         tasks = list(self._label_studio.tasks(self._label_studio_id))
         if len(tasks) != SCENES:
             raise LabelStudioError(f"project {self._label_studio_id} has {len(tasks)} tasks, expected {SCENES}")
         unseen = tasks[ANNOTATED:]
         ious, times_ms = zip(*self._click(unseen), strict=True)
-        rounds = [self._count(CHECKPOINTS[0], unseen)]
+        rounds = [self._count(CHECKPOINTS[0], unseen, None)]
         report(rounds[0])
         for before, after in pairwise(CHECKPOINTS):
-            last_run = last_run_id(self._store, self._project_id)
             for task in tasks[before:after]:
                 submit(self._label_studio, task.task_id, right_regions(scene_of(task.data, SCENES)))
             submitted_at = time.monotonic()
-            decision = wait_for_training(self._store, self._project_id, last_run, after - before)
-            trained_s = time.monotonic() - submitted_at
-            rounds.append(replace(self._count(after, unseen), trained_s=trained_s, decision=decision))
+            wait_for_heads(self._store, self._project_id, after)
+            rounds.append(self._count(after, unseen, time.monotonic() - submitted_at))
             report(rounds[-1])
         return rounds, Clicks(statistics.mean(ious), statistics.median(times_ms))
 
-    def _count(self, annotations: int, tasks: Sequence[AnnotatedTask]) -> SceneRound:
+    def _count(self, annotations: int, tasks: Sequence[AnnotatedTask], head_s: float | None) -> SceneRound:
         predicted = self._boxes(tasks)
-        return SceneRound(annotations, f1(predicted), f1(predicted, GRADE))
+        return SceneRound(annotations, f1(predicted, PAIRS.values()), f1(predicted, [GRADE]), head_s)
 
     def _boxes(self, tasks: Sequence[AnnotatedTask]) -> list[tuple[Scene, list[Json]]]:
         """Each scene with the regions that are predicted for it."""
@@ -144,15 +144,15 @@ class SceneAnnotator:
             yield iou(mask, decode(result[0]["value"]["rle"], *SIZE)), passed_ms
 
 
-def f1(predicted: Sequence[tuple[Scene, Sequence[Json]]], label: str | None = None) -> float:
+def f1(predicted: Sequence[tuple[Scene, Sequence[Json]]], labels: Iterable[str]) -> float:
     """Two times the right boxes, over all predicted and all true ones; 0 if there is no box at all.
 
     Args:
-        label: count boxes of this label only.
+        labels: of which boxes are counted.
     """
     right = drawn = true = 0
-    for scene, regions in predicted:
-        for name in {*PAIRS.values(), GRADE} if label is None else {label}:
+    for name in labels:
+        for scene, regions in predicted:
             boxes = [corners_of(region) for region in regions if _label(region) == name]
             truth = [thing.corners for thing in scene.things if right_label(thing) == name]
             right, drawn, true = right + len(match_boxes(truth, boxes)), drawn + len(boxes), true + len(truth)

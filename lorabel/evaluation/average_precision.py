@@ -41,10 +41,23 @@ class Picture(Generic[Place]):
 
     Args:
         truth: the right places with the indices of their labels.
+        unlabelled: places of things whose label is not known.
+        incomplete: labels of which there are more, at places that are not known.
     """
 
     truth: Sequence[tuple[Place, int]]
     findings: Sequence[Finding[Place]]
+    unlabelled: Sequence[Place] = ()
+    incomplete: Sequence[int] = ()
+
+    def are_unclear(self, findings: Sequence[Finding[Place]], overlaps: Overlaps[Place]) -> NDArray[np.bool_]:
+        """(findings,): whether nobody knows if a finding that meets no true place is wrong."""
+        of_label = np.array([finding.label in self.incomplete for finding in findings], bool)
+        if not self.unlabelled:
+            return of_label
+        at_places = overlaps([finding.place for finding in findings], self.unlabelled)
+        are_unclear: NDArray[np.bool_] = of_label | (at_places >= IOUS[0]).any(axis=1)
+        return are_unclear
 
 
 @dataclass(frozen=True)
@@ -54,11 +67,13 @@ class _Matches:
     Args:
         probabilities: (findings,).
         is_right: (IoUs, findings): whether it is the first that meets a true place of its own.
+        counts: (IoUs, findings): whether it is known to be right or wrong.
         true_places: how many there are.
     """
 
     probabilities: NDArray[np.float64]
     is_right: NDArray[np.bool_]
+    counts: NDArray[np.bool_]
     true_places: int
 
 
@@ -68,22 +83,26 @@ def average_precisions(
     """Mean average precision at IoU 0.5 (`map_50`) and over 0.5 to 0.95 (`map`), and figures per label.
 
     Both means are over the labels that some picture has. If no picture has any, both are 1 if nothing is shown,
-    else 0. `precision` and `recall` are at IoU 0.5, of the findings that are shown.
+    else 0. `precision` and `recall` are at IoU 0.5, of the findings that are shown. A finding of which
+    nobody knows whether it is right does not count.
     """
     per_class, means, means_50 = {}, [], []
     for index, label in enumerate(labels):
         matches = _match_label(pictures, index, overlaps, is_shown_only=False)
-        precisions = [_average_precision(is_right, matches.true_places) for is_right in matches.is_right]
+        precisions = [
+            _average_precision(is_right[counts], matches.true_places)
+            for is_right, counts in zip(matches.is_right, matches.counts, strict=True)
+        ]
         if matches.true_places:
             means_50.append(precisions[0])
             means.append(float(np.mean(precisions)))
         shown = _match_label(pictures, index, overlaps, is_shown_only=True)
         per_class[label] = {
-            **_precision_and_recall(int(shown.is_right[0].sum()), len(shown.probabilities), shown.true_places),
+            **_precision_and_recall(int(shown.is_right[0].sum()), int(shown.counts[0].sum()), shown.true_places),
             "ap_50": precisions[0] if matches.true_places else None,
             "support": matches.true_places,
         }
-    is_quiet = not any(finding.is_shown for picture in pictures for finding in picture.findings)
+    is_quiet = all(_is_quiet(picture, overlaps) for picture in pictures)
     return {
         "tasks": len(pictures),
         "map_50": float(np.mean(means_50)) if means_50 else float(is_quiet),
@@ -93,18 +112,28 @@ def average_precisions(
     }
 
 
-def right_findings(picture: Picture[Place], overlaps: Overlaps[Place], iou: float = 0.5) -> list[bool]:
-    """Return for each finding whether it is right, that is, the likeliest on a true place of its own."""
+def right_findings(picture: Picture[Place], overlaps: Overlaps[Place], iou: float = 0.5) -> list[bool | None]:
+    """Return for each finding whether it is right, that is, the likeliest on a true place of its own.
+
+    None if nobody knows.
+    """
     findings = picture.findings
-    is_right = [False] * len(findings)
+    is_right = [None if is_unclear else False for is_unclear in picture.are_unclear(findings, overlaps)]
     for label in {finding.label for finding in findings}:
         indices = [index for index, finding in enumerate(findings) if finding.label == label]
         indices.sort(key=lambda index: -findings[index].probability)
         truth = [place for place, true_label in picture.truth if true_label == label]
         (hits,) = _assign(overlaps([findings[index].place for index in indices], truth), (iou,))
         for index, is_hit in zip(indices, hits, strict=True):
-            is_right[index] = bool(is_hit)
+            if is_hit:
+                is_right[index] = True
     return is_right
+
+
+def _is_quiet(picture: Picture[Place], overlaps: Overlaps[Place]) -> bool:
+    """Whether nothing is shown of which it is known that it should not be, in a picture without true places."""
+    shown = [finding for finding in picture.findings if finding.is_shown]
+    return bool(picture.are_unclear(shown, overlaps).all())
 
 
 def _precision_and_recall(right: int, predicted: int, true_places: int) -> dict[str, float]:
@@ -119,6 +148,7 @@ def _match_label(
 ) -> _Matches:
     probabilities: list[float] = []
     is_right: list[NDArray[np.bool_]] = [np.zeros((len(IOUS), 0), bool)]
+    counts: list[NDArray[np.bool_]] = [np.zeros((len(IOUS), 0), bool)]
     true_places = 0
     for picture in pictures:
         truth = [place for place, true_label in picture.truth if true_label == label]
@@ -127,9 +157,15 @@ def _match_label(
         found = sorted(found, key=lambda finding: -finding.probability)[:MOST_FINDINGS]
         probabilities += [finding.probability for finding in found]
         is_right.append(_assign(overlaps([finding.place for finding in found], truth), IOUS))
+        counts.append(is_right[-1] | ~picture.are_unclear(found, overlaps))
         true_places += len(truth)
     order = np.argsort(-np.array(probabilities), kind="stable")
-    return _Matches(np.array(probabilities)[order], np.concatenate(is_right, axis=1)[:, order], true_places)
+    return _Matches(
+        np.array(probabilities)[order],
+        np.concatenate(is_right, axis=1)[:, order],
+        np.concatenate(counts, axis=1)[:, order],
+        true_places,
+    )
 
 
 def _assign(overlaps: NDArray[np.float64], ious: Sequence[float]) -> NDArray[np.bool_]:

@@ -14,8 +14,11 @@ def boxes(targets: Sequence[BoxTarget], outputs: Sequence[Boxes], labels: Sequen
     return Metrics("map_50", average_precisions(pictures, labels, iou_matrix))
 
 
-def right_boxes(target: BoxTarget, output: Boxes) -> list[bool]:
-    """Return for each box of the output whether it is right, that is, the likeliest on a true box of its own."""
+def right_boxes(target: BoxTarget, output: Boxes) -> list[bool | None]:
+    """Return for each box of the output whether it is right, that is, the likeliest on a true box of its own.
+
+    None if nobody knows.
+    """
     return right_findings(_picture(target, output), iou_matrix)
 
 
@@ -24,4 +27,4 @@ def _picture(target: BoxTarget, output: Boxes) -> Picture[Corners]:
         Finding(box.corners, box.label, box.probability, box.probability >= output.threshold)
         for box in output.boxes
     ]
-    return Picture(target.boxes, findings)
+    return Picture(target.boxes, findings, target.unlabelled, target.incomplete)

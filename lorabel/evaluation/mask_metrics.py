@@ -65,8 +65,11 @@ def labelled_masks(targets: Sequence[MasksTarget], outputs: Sequence[Masks], lab
     return Metrics("map", {**average_precisions(pictures, labels, mask_ious), **figures})
 
 
-def right_masks(target: MasksTarget, output: Masks) -> list[bool]:
-    """Return for each mask of the output whether it is right, that is, the likeliest on a true mask of its own."""
+def right_masks(target: MasksTarget, output: Masks) -> list[bool | None]:
+    """Return for each mask of the output whether it is right, that is, the likeliest on a true mask of its own.
+
+    None if nobody knows.
+    """
     return right_findings(_picture(target, output), mask_ious)
 
 
@@ -96,7 +99,7 @@ def mask_ious(first: Sequence[Runs], second: Sequence[Runs]) -> NDArray[np.float
 
 def _picture(target: MasksTarget, output: Masks) -> Picture[Runs]:
     """Masks of a picture of another size are empty here: they meet no right mask."""
-    is_same_size = not target.masks or (target.width, target.height) == (output.width, output.height)
+    is_same_size = not target.width or (target.width, target.height) == (output.width, output.height)
     nothing: Runs = (target.width * target.height,)
     findings = [
         Finding(
@@ -107,7 +110,7 @@ def _picture(target: MasksTarget, output: Masks) -> Picture[Runs]:
         )
         for mask in output.masks
     ]
-    return Picture(target.masks, findings)
+    return Picture(target.masks, findings, target.unlabelled, target.incomplete)
 
 
 def _matched(picture: Picture[Runs]) -> list[tuple[Runs, Runs]]:

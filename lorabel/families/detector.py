@@ -246,13 +246,16 @@ class Detector(Family):
         losses = []
         for row, (prepared, target) in enumerate(zip(prepared_inputs, targets, strict=True)):
             extent = torch.tensor([*prepared.picture.extent, *prepared.picture.extent])
-            corners = torch.tensor([box for box, _ in target.boxes]).reshape(-1, 4) * extent
-            true_labels = torch.tensor([label for _, label in target.boxes], dtype=torch.long)
+            corners, unlabelled = (
+                (torch.tensor(boxes).reshape(-1, 4) * extent).to(self.device)
+                for boxes in ([box for box, _ in target.boxes], target.unlabelled)
+            )
+            true_labels = torch.tensor([label for _, label in target.boxes], dtype=torch.long).to(self.device)
             with torch.autocast(self.device.type, enabled=False):
                 logits = answers.logits(row, label_features[prepared.question.labels])
                 losses.append(
                     matching_loss(
-                        logits, answers.corners[row], corners.to(self.device), true_labels.to(self.device)
+                        logits, answers.corners[row], corners, true_labels, unlabelled, target.incomplete
                     )
                 )
         return torch.stack(losses)
@@ -291,7 +294,7 @@ class Detector(Family):
         """What a head is fitted on."""
         features, logits = place_features(answers, row).cpu(), answers.logits(row, label_features).cpu()
         corners = answers.corners[row].cpu()
-        chosen = chosen_places(corners, features, logits, question.boxes, picture.extent)
+        chosen = chosen_places(corners, features, logits, question, picture.extent)
         rows = features[chosen].numpy().astype("<f2")
         return Features(
             space=self.space,

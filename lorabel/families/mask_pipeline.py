@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import Family, Fetch
+from lorabel.families.base import NO_BATCH_ADAPTERS, Family, Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detection.views import PreparedInput
 from lorabel.families.detector import Detector
+from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.segmenter import PreparedMasks, Segmenter
-from lorabel.labeling.bit_masks import box_of_runs
-from lorabel.mask_contracts import LabelledMasksInput, Masks, MasksInput, MasksTarget, Prompt
+from lorabel.feature_contracts import BoxFeaturesInput
+from lorabel.mask_contracts import LabelledMasksInput, Masks, MasksInput, MasksTarget, Prompt, box_of_runs
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget, Corners
 
@@ -104,6 +105,7 @@ class MaskPipeline(Family):
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE})
     default_source: ClassVar[str] = AND.join((Detector.default_source, Segmenter.default_source))
     part_types: ClassVar[tuple[type[Family], ...]] = (Detector, Segmenter)
+    adapters_rival_heads: ClassVar[bool] = True
 
     source: str
     module: nn.Module
@@ -155,6 +157,26 @@ class MaskPipeline(Family):
         """The detector and the segmenter."""
         return self.detector, self.segmenter
 
+    @property
+    def head_dim(self) -> int:
+        """Return that of the detector, whose boxes a head finds; see `Family.head_dim`."""
+        return self.detector.head_dim
+
+    def with_head(
+        self,
+        prepared_input: PreparedPicture,
+        head: LinearHead | None,
+        adapter: str | None = None,
+        bank: BatchAdapters = NO_BATCH_ADAPTERS,
+    ) -> PreparedPicture:
+        """Have the boxes found with a head; see `Family.with_head`."""
+        return replace(prepared_input, boxes=self.detector.with_head(prepared_input.boxes, head, adapter, bank))
+
+    def for_features(self, prepared_input: PreparedPicture, target: object) -> PreparedPicture:
+        """Return the input as one that is answered with the detector's features; see `Family.for_features`."""
+        around = target.around() if isinstance(target, MasksTarget) else None
+        return replace(prepared_input, boxes=self.detector.for_features(prepared_input.boxes, around))
+
     def prepare(self, question: LabelledMasksInput, fetch: Fetch) -> PreparedPicture:
         """Read the picture for each of the two models; see `Family.prepare`."""
         (content,) = question.contents
@@ -189,7 +211,7 @@ class MaskPipeline(Family):
     ) -> tuple[Sequence[PreparedPicture], Sequence[PartTargets]]:
         """Augment for the detector; choose masks for the segmenter, and move the boxes around them a little."""
         boxes, box_targets = self.detector.augment(
-            [each.boxes for each in prepared_inputs], [_boxes_around(target) for target in targets], generator
+            [each.boxes for each in prepared_inputs], [target.around() for target in targets], generator
         )
         masks, mask_targets = self.segmenter.augment(
             [_asked(each.masks, target, generator) for each, target in zip(prepared_inputs, targets, strict=True)],
@@ -212,10 +234,10 @@ class MaskPipeline(Family):
     ) -> Sequence[Contract]:
         """Find the masks in each picture; see `Family.predict`. The model server has its own way to the same."""
         of_detector, of_segmenter = (PartAdapters(bank, part.name) for part in self.parts)
-        boxes = [each.boxes for each in prepared_inputs]
-        found = [
-            Boxes.model_validate(output) for output in self.detector.predict(boxes, adapters, of_detector, cache)
-        ]
+        outputs = self.detector.predict([each.boxes for each in prepared_inputs], adapters, of_detector, cache)
+        if all(isinstance(each.boxes.question, BoxFeaturesInput) for each in prepared_inputs):
+            return outputs
+        found = [Boxes.model_validate(output) for output in outputs]
         asked = [
             replace(each.masks, question=masks_question(each.question, own_boxes))
             for each, own_boxes in zip(prepared_inputs, found, strict=True)
@@ -231,7 +253,7 @@ class MaskPipeline(Family):
     ) -> Tensor:
         """Add the losses of both models; see `Family.loss`. A picture without masks has none of the segmenter."""
         parts = [
-            PartTargets(_boxes_around(target), target) if isinstance(target, MasksTarget) else target
+            PartTargets(target.around(), target) if isinstance(target, MasksTarget) else target
             for target in targets
         ]
         losses = self.detector.loss([each.boxes for each in prepared_inputs], [target.boxes for target in parts])
@@ -263,12 +285,6 @@ def _masked(boxes: Boxes) -> Sequence[Any]:
 def _corners(target: MasksTarget) -> list[Corners]:
     """The upright box around each mask."""
     return [box_of_runs(runs, target.width, target.height) for runs, _ in target.masks]
-
-
-def _boxes_around(target: MasksTarget) -> BoxTarget:
-    """What the detector learns of a target: the boxes around the masks."""
-    boxes = zip(_corners(target), (label for _, label in target.masks), strict=True)
-    return BoxTarget(tuple(sorted(boxes)), (target.width, target.height) if target.masks else None)
 
 
 def _asked(prepared: PreparedMasks, target: MasksTarget, generator: torch.Generator | None) -> PreparedMasks:

@@ -24,7 +24,7 @@ from lorabel.inference import requests
 from lorabel.inference.answering_heads import answering_heads
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
-from lorabel.inference.task_prediction import Answers, TaskPrediction, merge, merge_answers
+from lorabel.inference.task_prediction import Answers, TaskPrediction, merge, merge_answers, shown_about_regions
 from lorabel.labeling.regions import Region
 from lorabel.media.deadline import deadline, is_deadline_over
 from lorabel.problems._pictures import identified
@@ -201,6 +201,8 @@ def predict_prompted(
 ) -> TaskPrediction | None:
     """Answer a smart tool; see `Problem.prompted`. Only the binding that claims the newest region's tag is asked.
 
+    What it finds is then asked about by the bindings that ask about each region, all at once.
+
     Args:
         context: what the annotator has drawn, the newest region last.
 
@@ -226,9 +228,16 @@ def predict_prompted(
     (answer,) = ask(caller, [question])
     if not isinstance(answer, Prediction):
         return merge_answers(model.project_id, model.bound.config, [answer], [])
-    if answer.regions:
-        answer = replace(answer, regions=[*binding.repeated(context), *answer.regions])
-    return merge_answers(model.project_id, model.bound.config, [answer], [answer])
+    if not answer.regions:
+        return merge_answers(model.project_id, model.bound.config, [answer], [answer])
+    of_task: Answers = {binding.from_name: answer}
+    _answer_about_regions(model, [data], [of_task], resolve, caller)
+    # What cannot be answered about the regions does not take them away.
+    predictions = {name: each for name, each in of_task.items() if isinstance(each, Prediction)}
+    found = predictions.pop(binding.from_name)
+    said = shown_about_regions(model.bound.config, found.regions, predictions)
+    found = replace(found, regions=[*binding.repeated(context), *found.regions])
+    return merge_answers(model.project_id, model.bound.config, [found], [found, *said.values()])
 
 
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:

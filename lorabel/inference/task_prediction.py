@@ -1,7 +1,7 @@
 """Merges what the bindings of a project say about one task into its prediction."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorabel.inference.requests import Unreadable
@@ -55,11 +55,32 @@ def merge(project_id: int, bound: BoundConfig, answers: Answers) -> TaskPredicti
     shown = {name: each for name, each in predictions.items() if name in shown_names}
     said = [region for each in shown.values() for region in each.regions]
     ids = {region.get("id") for region in said}
-    said += [region for name in per_region for region in predictions[name].regions if region["id"] in ids]
-    for name in per_region:
-        beside = [region for region in regions_shown_to(config, name, said) if region["from_name"] == name]
-        shown[name] = replace(predictions[name], regions=beside)
+    answered = {name: predictions[name] for name in per_region}
+    answered = {
+        name: replace(each, regions=[region for region in each.regions if region["id"] in ids])
+        for name, each in answered.items()
+    }
+    shown |= shown_about_regions(config, said, answered)
     return merge_answers(project_id, config, list(answers.values()), list(shown.values()))
+
+
+def shown_about_regions(
+    config: LabelConfig, regions: Sequence[Region], answers: Mapping[str, Prediction]
+) -> dict[str, Prediction]:
+    """Return what the editor shows of answers about regions, see `regions_shown_to`.
+
+    Args:
+        regions: that the answers are about.
+        answers: by control tag with `perRegion`.
+    """
+    said = [*regions, *(region for each in answers.values() for region in each.regions)]
+    return {
+        name: replace(
+            each,
+            regions=[region for region in regions_shown_to(config, name, said) if region["from_name"] == name],
+        )
+        for name, each in answers.items()
+    }
 
 
 def merge_answers(

@@ -116,19 +116,6 @@ def box_of(mask: BitMask) -> tuple[float, float, float, float]:
     return columns.start / width, rows.start / height, columns.stop / width, rows.stop / height
 
 
-def box_of_runs(runs: Sequence[int], width: int, height: int) -> tuple[float, float, float, float]:
-    """Return `box_of` of the mask with these runs, without expanding it."""
-    ends = np.cumsum(runs)
-    last = 2 * (len(ends) // 2)
-    starts, stops = ends[:last:2], ends[1:last:2] - 1
-    top, bottom = starts // width, stops // width
-    # A run that goes on in the next row touches both sides of the picture.
-    is_one_row = top == bottom
-    left = np.where(is_one_row, starts % width, 0).min()
-    right = np.where(is_one_row, stops % width, width - 1).max() + 1
-    return float(left) / width, float(top.min()) / height, float(right) / width, float(bottom.max() + 1) / height
-
-
 def inner_point(mask: BitMask) -> tuple[float, float]:
     """Return the place in a mask that is not empty where a person would click: as far from its edge as possible.
 

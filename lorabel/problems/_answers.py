@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorabel.errors import MissingTargetError
+from lorabel.labeling.label_config import Label, find_label
 from lorabel.labeling.regions import Region
 
 LONGEST_SHOWN = 120
@@ -49,6 +50,19 @@ def list_in(value: dict[str, Any], key: str, from_name: str) -> list[Any]:
     if not isinstance(entries, list):
         raise MissingTargetError(f"{from_name!r} was answered {shown(value)}, expected a list under {key!r}")
     return entries
+
+
+def known_labels(labels: Sequence[Label], names: Sequence[Any], from_name: str) -> tuple[list[int], list[str]]:
+    """Return the labels that a region was given, as indices, and why other names mean none.
+
+    Args:
+        names: as the region has them; they may be of any type.
+    """
+    indices = [find_label(labels, name) if isinstance(name, str) else None for name in names]
+    unknown = [name for name, index in zip(names, indices, strict=True) if index is None]
+    reasons = [f"{from_name!r} was answered {shown(unknown)}, which the label config no longer has"]
+    known = dict.fromkeys(index for index in indices if index is not None)
+    return list(known), reasons if unknown else []
 
 
 def shown(value: Any) -> str:

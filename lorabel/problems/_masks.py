@@ -7,10 +7,10 @@ from typing import Any
 from lorabel.errors import MissingTargetError
 from lorabel.labeling import bit_masks
 from lorabel.labeling.image_regions import corners_of, image_region, picture_region, size_of
-from lorabel.labeling.label_config import ControlTag, find_label
+from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.mask_contracts import Mask, Masks, MasksTarget, Runs
-from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 
 # Control tags that can be a smart tool for masks -> the key of the labels in the values of their regions.
 PROMPT_TAGS: Mapping[str, str] = MappingProxyType(
@@ -50,32 +50,45 @@ def target_of(result: Sequence[Region], answer: ControlTag) -> MasksTarget:
     """Return the masks of an annotation; none if it has no region of the control tag.
 
     Regions that cannot be read, or are on a picture of another size than most, are left out; `left_out` says why.
+    Their labels are `incomplete`: their places are not known. A mask that was erased is nowhere.
 
     Raises:
-        MissingTargetError: no region can be read, or no size of the picture is that of most.
+        MissingTargetError: no region can be used, or no size of the picture is that of most.
     """
     regions = [region for region in regions_of(result) if region.get("from_name") == answer.name]
-    by_size: dict[tuple[int, int], list[tuple[Runs, int]]] = {}
+    by_size: dict[tuple[int, int], list[tuple[Runs, list[int]]]] = {}
     left_out: list[str] = []
+    incomplete: set[int] = set()
     for region in regions:
+        labels, reasons = _labels_of(region, answer)
         try:
             size = _size(region)
-            found = [(_runs(region, answer, *size), label) for label in _label_indices(region, answer)]
+            runs = _runs(region, answer, *size)
         except MissingTargetError as error:
-            left_out.append(str(error))
+            reasons.append(str(error))
+            incomplete |= {*labels}
         else:
-            by_size.setdefault(size, []).extend(found)
-    if regions and not by_size:
-        raise MissingTargetError("; ".join(dict.fromkeys(left_out)))
-    first, *others = sorted(by_size.items(), key=lambda item: -len(item[1])) or [((0, 0), [])]
+            if len(runs) < 2:
+                reasons.append(f"a mask of {answer.name!r} is empty: it has no pixel inside")
+            else:
+                by_size.setdefault(size, []).append((runs, labels))
+        left_out += dict.fromkeys(reasons)
+    masks_of = {
+        size: [(runs, label) for runs, labels in found for label in labels] for size, found in by_size.items()
+    }
+    first, *others = sorted(masks_of.items(), key=lambda item: -len(item[1])) or [((0, 0), [])]
     (width, height), masks = first
+    if regions and not masks:
+        raise MissingTargetError("; ".join(dict.fromkeys(left_out)))
     if others and len(others[0][1]) == len(masks):
         raise MissingTargetError(f"the regions of {answer.name!r} are on pictures of {len(by_size)} sizes")
     left_out += [
         f"a region of {answer.name!r} is on a picture of {size[0]} x {size[1]} pixels, most on {width} x {height}"
         for size, _ in others
     ]
-    return MasksTarget(tuple(masks), width, height, tuple(left_out))
+    incomplete |= {label for _, found in others for _, label in found}
+    unlabelled = tuple(runs for runs, labels in by_size.get((width, height), ()) if not labels)
+    return MasksTarget(tuple(masks), width, height, tuple(left_out), unlabelled, tuple(sorted(incomplete)))
 
 
 def mask_region(mask: Mask, output: Masks, answer: ControlTag, to_name: str) -> Region | None:
@@ -103,20 +116,19 @@ def value_of(region: Region) -> dict[str, Any]:
     return value
 
 
-def _label_indices(region: Region, answer: ControlTag) -> list[int]:
-    names = list_in(value_of(region), answer.tag.lower(), answer.name)
+def _labels_of(region: Region, answer: ControlTag) -> tuple[list[int], list[str]]:
+    """The labels of a region, as indices, and why others of its labels cannot be used."""
+    try:
+        names = list_in(value_of(region), answer.tag.lower(), answer.name)
+    except MissingTargetError as error:
+        return [], [str(error)]
     if not names:
-        raise MissingTargetError(f"a region of {answer.name!r} has no label")
-    indices = [find_label(answer.labels, name) if isinstance(name, str) else None for name in names]
-    if None in indices:
-        raise MissingTargetError(
-            f"{answer.name!r} was answered {shown(names)}, which the label config no longer has"
-        )
-    return list(dict.fromkeys(index for index in indices if index is not None))
+        return [], [f"a region of {answer.name!r} has no label"]
+    return known_labels(answer.labels, names, answer.name)
 
 
 def _runs(region: Region, answer: ControlTag, width: int, height: int) -> Runs:
-    """The mask of an annotation's region. Raises MissingTargetError if it is empty."""
+    """The mask of an annotation's region; it may be empty. Raises MissingTargetError if it cannot be read."""
     value = value_of(region)
     if answer.tag == "BrushLabels":
         mask = bit_masks.decode(value.get("rle"), width, height)
@@ -129,10 +141,7 @@ def _runs(region: Region, answer: ControlTag, width: int, height: int) -> Runs:
         corners = [(left * width, top * height), (right * width, top * height)]
         corners += [(right * width, bottom * height), (left * width, bottom * height)]
         mask = bit_masks.fill_polygon(corners, width, height)
-    runs = bit_masks.runs_of(mask)
-    if len(runs) < 2:
-        raise MissingTargetError(f"a mask of {answer.name!r} is empty: it has no pixel inside")
-    return runs
+    return bit_masks.runs_of(mask)
 
 
 def _size(region: Region) -> tuple[int, int]:

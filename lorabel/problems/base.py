@@ -239,6 +239,13 @@ class Problem(ABC):
         """Return why parts of the annotation are missing in its target; empty if none are."""
         return ()
 
+    def may_be_unused(self, target: Any) -> bool:
+        """Return whether the target is empty, and people may draw with other control tags of the project alone.
+
+        Where all targets are like this, the control tag is not used, and nothing is learned of it.
+        """
+        return False
+
     def class_of(self, target: Any) -> Hashable:
         """Return the class of a target, by which training is balanced; None if there are no classes.
 

@@ -18,13 +18,13 @@ from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.evaluation.box_metrics import right_boxes
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling.image_regions import PICTURE_FIELDS, corners_of, ellipse_region, image_region, size_of
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import Region
-from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
 from lorabel.problems._masks import answer_tag
-from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
+from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures, refuse_unused, rivals_of
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
 
@@ -82,6 +82,7 @@ class LabelledBoxes(Problem):
         drawn_by: the control tag that draws the boxes: `from_name`, or the bare shape beside a `<Labels>`.
         shape: type of the regions of `drawn_by`.
         labels: the labels that boxes may have.
+        rivals: the other control tags that draw on the picture.
     """
 
     name: ClassVar[str] = "boxes"
@@ -108,6 +109,7 @@ class LabelledBoxes(Problem):
     drawn_by: str
     shape: str
     labels: tuple[Label, ...]
+    rivals: tuple[str, ...] = ()
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
@@ -129,7 +131,8 @@ class LabelledBoxes(Problem):
             raise UnservedError("it has no labels")
         (tag,) = control.objects
         refuse_several_pictures(tag)
-        return cls(control.name, tag.name, tag, drawn_by, shape, control.labels)
+        rivals = rivals_of(control, {control.name, drawn_by})
+        return cls(control.name, tag.name, tag, drawn_by, shape, control.labels, rivals)
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -174,35 +177,41 @@ class LabelledBoxes(Problem):
     def target(self, result: list[Region], data: TaskData) -> BoxTarget:
         """Return the upright boxes of the annotation with their labels; none if the picture shows none.
 
-        A box without a place in the picture is left out, since it says nothing about any place.
+        What cannot be used is left out by itself. Where a box has no label that is known, nobody knows what is
+        there. Where a box has no place, its label may be anywhere.
 
         Raises:
-            MissingTargetError: see `Problem.target`; also if no box has a place.
+            MissingTargetError: see `Problem.target`; also if no box can be used, and if only other tags were used.
         """
         all_regions = regions_of(result)
+        refuse_unused(all_regions, self.claims, self.to_name)
         places = {
             region["id"]: region
             for region in all_regions
             if region.get("from_name") == self.drawn_by and isinstance(region.get("id"), str)
         }
-        boxes, faults, size = set[tuple[Corners, int]](), list[str](), None
-        key = "labels" if self.drawn_by != self.from_name else self.shape
-        for region in all_regions:
-            if region.get("from_name") != self.from_name:
-                continue
-            labels = self._label_indices(region, key)
-            has_place = {"x", "points"} & region["value"].keys()
+        boxes, faults = set[tuple[Corners, int]](), list[str]()
+        unlabelled, incomplete, size = set[Corners](), set[int](), None
+        for region in self._labelled_regions(all_regions, places):
+            labels, reasons = self._labels_of(region)
+            id_ = shown(region.get("id"))
+            faults += [f"region {id_}: {reason}" for reason in reasons]
+            has_place = isinstance(region.get("value"), dict) and {"x", "points"} & region["value"].keys()
             place = region if has_place else places.get(str(region.get("id")), region)
             try:
                 corners = corners_of(place)
             except MissingTargetError as error:
-                faults.append(f"region {shown(region.get('id'))}: {error}")
+                faults.append(f"region {id_}: {error}")
+                incomplete |= {*labels}
                 continue
             boxes |= {(corners, label) for label in labels}
+            unlabelled |= set() if labels else {corners}
             size = size or size_of(place)
         if faults and not boxes:
             raise MissingTargetError(faults[0])
-        return BoxTarget(tuple(sorted(boxes)), size, tuple(faults))
+        return BoxTarget(
+            tuple(sorted(boxes)), size, tuple(faults), tuple(sorted(unlabelled)), tuple(sorted(incomplete))
+        )
 
     def left_out(self, target: BoxTarget) -> Sequence[str]:
         """Return why boxes are left out."""
@@ -229,7 +238,13 @@ class LabelledBoxes(Problem):
         places = agreed_places([[corners for corners, _ in target.boxes] for target in targets], iou_matrix)
         kept = {_agreed([targets[annotator].boxes[box] for annotator, box in place.items()]) for place in places}
         size = next((target.size for target in reversed(targets) if target.size), None)
-        return BoxTarget(tuple(sorted(kept)), size)
+        unlabelled = {corners for target in targets for corners in target.unlabelled}
+        incomplete = {label for target in targets for label in target.incomplete}
+        return BoxTarget(tuple(sorted(kept)), size, (), tuple(sorted(unlabelled)), tuple(sorted(incomplete)))
+
+    def may_be_unused(self, target: BoxTarget) -> bool:
+        """Return whether nothing is drawn, and there are `rivals` to draw with."""
+        return bool(self.rivals) and not target.boxes
 
     def class_of(self, target: BoxTarget) -> tuple[int, ...]:
         """Return the labels that occur in the picture."""
@@ -244,12 +259,15 @@ class LabelledBoxes(Problem):
         return [(1 - box.probability, box.probability) for box in output.boxes]
 
     def cases(self, output: Boxes, target: BoxTarget) -> Sequence[Case]:
-        """Return for each box that is shown whether it is right: whether it meets a true box of its own."""
+        """Return for each box that is shown whether it is right: whether it meets a true box of its own.
+
+        Boxes of which nobody knows it are left out.
+        """
         boxes = zip(output.boxes, self.distributions(output), right_boxes(target, output), strict=True)
         return [
             Case(tuple(distribution), int(is_right), self.labels[box.label].value)
             for box, distribution, is_right in boxes
-            if box.probability >= output.threshold
+            if box.probability >= output.threshold and is_right is not None
         ]
 
     def calibrated(self, output: Boxes, temperature: float) -> Boxes:
@@ -295,19 +313,31 @@ class LabelledBoxes(Problem):
         yield {**build(self.drawn_by, self.to_name, self.shape, box.corners, size, {}), **same}
         yield {**build(self.from_name, self.to_name, "labels", box.corners, size, {"labels": [label]}), **same}
 
-    def _label_indices(self, region: Region, key: str) -> list[int]:
+    def _labelled_regions(self, regions: Sequence[Region], places: Mapping[str, Region]) -> list[Region]:
+        """The regions that say which labels boxes have; of a group also the shapes of which no region says it.
+
+        Args:
+            places: the shapes of a group, by their ids.
+        """
+        labelled = [region for region in regions if region.get("from_name") == self.from_name]
+        if self.drawn_by == self.from_name:
+            return labelled
+        ids = {region["id"] for region in labelled if isinstance(region.get("id"), str)}
+        return [*labelled, *(region for id_, region in places.items() if id_ not in ids)]
+
+    def _labels_of(self, region: Region) -> tuple[list[int], list[str]]:
+        """The labels of a box, as indices, and why others of its labels cannot be used."""
+        key = "labels" if self.drawn_by != self.from_name else self.shape
         value = region.get("value")
         if not isinstance(value, dict):
-            raise MissingTargetError(f"{self.from_name!r} has the value {shown(value)}, expected an object")
-        names = list_in(value, key, self.from_name)
+            return [], [f"{self.from_name!r} has the value {shown(value)}, expected an object"]
+        try:
+            names = list_in(value, key, self.from_name)
+        except MissingTargetError as error:
+            return [], [str(error)]
         if not names:
-            raise MissingTargetError(f"a box of {self.from_name!r} has no label")
-        indices = [find_label(self.labels, name) if isinstance(name, str) else None for name in names]
-        if None in indices:
-            raise MissingTargetError(
-                f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"
-            )
-        return [index for index in indices if index is not None]
+            return [], [f"a box of {self.from_name!r} has no label"]
+        return known_labels(self.labels, names, self.from_name)
 
 
 def _asks_for_masks(control: ControlTag) -> bool:

@@ -19,10 +19,11 @@ from lorabel.labeling.image_regions import picture_region
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksTarget, Runs
+from lorabel.problems._answers import regions_of
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
 from lorabel.problems._masks import frames_text, mask_region, target_of
-from lorabel.problems._pictures import picture_of, refuse_several_pictures
+from lorabel.problems._pictures import picture_of, refuse_several_pictures, refuse_unused, rivals_of
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 
 TAGS = ("BrushLabels", "PolygonLabels")
@@ -66,7 +67,8 @@ class Segmentation(Problem):
         "Masks of what the texts of the labels describe: boxes (open vocabulary), then the mask in each."
     )
     learns: ClassVar[str] = (
-        "What each label means, by the boxes around the masks, and the outlines of the masks: LoRA on both models."
+        "What each label means, by the boxes around the masks: at once, which things look like those under "
+        "annotated masks; by training runs (LoRA on both models) also the outlines of the masks."
     )
     input_type: ClassVar[type[Input]] = LabelledMasksInput
     output_type: ClassVar[type[Contract]] = Masks
@@ -118,8 +120,18 @@ class Segmentation(Problem):
         return Prediction(regions, sum(scores) / len(scores))
 
     def target(self, result: list[Region], data: TaskData) -> MasksTarget:
-        """Return the masks of the annotation with their labels; none if the picture shows none."""
+        """Return the masks of the annotation with their labels; none if the picture shows none.
+
+        Raises:
+            MissingTargetError: see `target_of`; also if only other control tags were used to draw.
+        """
+        refuse_unused(regions_of(result), self.claims, self.to_name)
         return target_of(result, self.control)
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """The other control tags that draw on the picture."""
+        return rivals_of(self.control, self.claims)
 
     def left_out(self, target: MasksTarget) -> Sequence[str]:
         """Return why regions of the annotation are not learned."""
@@ -150,7 +162,13 @@ class Segmentation(Problem):
             _agreed([counting[annotator].masks[mask] for annotator, mask in place.items()], *size)
             for place in places
         ]
-        return MasksTarget(tuple(masks), *(size if masks else (0, 0)))
+        unlabelled = tuple(runs for target in counting for runs in target.unlabelled)
+        incomplete = tuple(sorted({label for target in targets for label in target.incomplete}))
+        return MasksTarget(tuple(masks), *(size if masks or unlabelled else (0, 0)), (), unlabelled, incomplete)
+
+    def may_be_unused(self, target: MasksTarget) -> bool:
+        """Return whether nothing is drawn, and there are `rivals` to draw with."""
+        return bool(self.rivals) and not target.masks
 
     def class_of(self, target: MasksTarget) -> tuple[int, ...]:
         """Return the labels that occur in the picture."""
@@ -165,12 +183,15 @@ class Segmentation(Problem):
         return [(1 - mask.probability, mask.probability) for mask in output.masks]
 
     def cases(self, output: Masks, target: MasksTarget) -> Sequence[Case]:
-        """Return for each mask that is shown whether it is right: whether it meets a true mask of its own."""
+        """Return for each mask that is shown whether it is right: whether it meets a true mask of its own.
+
+        Masks of which nobody knows it are left out.
+        """
         masks = zip(output.masks, self.distributions(output), right_masks(target, output), strict=True)
         return [
             Case(tuple(distribution), int(is_right))
             for mask, distribution, is_right in masks
-            if mask.probability >= output.threshold
+            if mask.probability >= output.threshold and is_right is not None
         ]
 
     def calibrated(self, output: Masks, temperature: float) -> Masks:

@@ -9,9 +9,8 @@ the same. The regions of a line have the same id, and each has the line's place:
     {"id": "a1", "type": "textarea", "from_name": "text", "value": {"x": 10, ..., "text": ["TOTAL 6.00"]}}
 """
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -20,69 +19,23 @@ from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.box_matching import agreed_places, iou_matrix
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.text_metrics import ReadLine, text_lines
-from lorabel.labeling.image_regions import corners_of, image_region, size_of
+from lorabel.labeling.image_regions import corners_of, size_of
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._line_regions import Tags, line_groups, places_of, shapes_of, values_in
 from lorabel.problems._masks import are_clicked
-from lorabel.problems._pictures import group_id, group_of, picture_of, refuse_several_pictures
+from lorabel.problems._pictures import (
+    group_id,
+    group_of,
+    picture_of,
+    refuse_several_pictures,
+    refuse_unused,
+)
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 from lorabel.space_contracts import Corners, DrawnPart, TextLine, TextLines, TextLinesInput, TextLinesTarget
 
-log = logging.getLogger(__name__)
-
-SHAPES = ("Rectangle", "Polygon")
-LABELED_SHAPES = ("RectangleLabels", "PolygonLabels")
-
 Line = tuple[Corners, str, int | None]
-
-
-@dataclass(frozen=True)
-class Tags:
-    """The control tags of a group.
-
-    Args:
-        shapes: names of the tags that draw lines, the one that predictions are drawn with first.
-        kind: type of the regions that predictions are drawn with: `rectangle`, `polygonlabels`, ...
-        labels: name of `<Labels>`; None if the shapes have the labels themselves, or there are none.
-        text: name of the TextArea.
-    """
-
-    shapes: tuple[str, ...]
-    kind: str
-    labels: str | None
-    text: str
-
-    @property
-    def has_labeled_shapes(self) -> bool:
-        """Whether the shapes have the labels themselves."""
-        return self.kind.endswith("labels")
-
-    @property
-    def is_polygon(self) -> bool:
-        """Whether predictions are polygons."""
-        return self.kind.startswith("polygon")
-
-    def regions(
-        self, to_name: str, line: TextLine, label: str | None, size: tuple[int, int], id_: str
-    ) -> list[Region]:
-        """Return the regions of a line.
-
-        Args:
-            label: its value in results; None for no label.
-            size: width and height of the picture as people see it, in pixels.
-        """
-        values = [] if label is None else [label]
-        parts: list[tuple[str, str, dict[str, Any]]] = [
-            (self.shapes[0], self.kind, {self.kind: values} if self.has_labeled_shapes else {})
-        ]
-        if self.labels is not None and values:
-            parts.append((self.labels, "labels", {"labels": values}))
-        parts.append((self.text, "textarea", {"text": [line.text]}))
-        return [
-            {"id": id_} | image_region(name, to_name, kind, line.corners, size, value, is_polygon=self.is_polygon)
-            for name, kind, value in parts
-        ]
 
 
 SAMPLE_SIZE = (400, 200)
@@ -170,7 +123,7 @@ class TextInPictures(Problem):
         if [tag.tag for tag in control.objects] != ["Image"]:
             return None
         texts = [tag.name for tag in control.siblings if tag.tag == "TextArea" and tag.is_per_region]
-        shapes = _shapes(control)
+        shapes = shapes_of(control)
         if not texts or not shapes:
             return None
         if control.is_smart and any(tag.tag == "BrushLabels" for tag in control.siblings):
@@ -242,40 +195,54 @@ class TextInPictures(Problem):
     def target(self, result: list[Region], data: TaskData) -> TextLinesTarget:
         """Return the lines of the annotation. A shape without area is no line.
 
+        What cannot be used is left out by itself, and nobody knows what is at its place.
+
         Raises:
-            MissingTargetError: see `Problem.target`; also if the parts of a line do not belong together. The whole
-                annotation is then skipped, since a line that is missing in it would count as one to leave out.
+            MissingTargetError: see `Problem.target`; also if no line can be used, if only other control tags were,
+                or if something that cannot be used has no place: a missing line would count as one to leave out.
         """
-        names = {*self.claims}
-        regions = [region for region in regions_of(result) if region.get("from_name") in names]
-        groups: dict[Any, list[Region]] = {}
-        for region in regions:
-            groups.setdefault(group_of(region), []).append(region)
-        lines, faults = [], []
-        for parts in groups.values():
-            shapes = [region for region in parts if region.get("from_name") in self.tags.shapes]
-            if len(shapes) != 1:
-                raise MissingTargetError(
-                    f"region {shown(parts[0].get('id'))} of {parts[0].get('from_name')!r} has {len(shapes)} "
-                    f"shapes of {', '.join(map(repr, self.tags.shapes))} with its id, expected one"
-                )
+        all_regions = regions_of(result)
+        refuse_unused(all_regions, self.claims, self.to_name)
+        regions = [region for region in all_regions if region.get("from_name") in self.claims]
+        lines, faults, unknown = list[Line](), list[str](), set[Corners]()
+        for parts in line_groups(regions):
             try:
-                corners = corners_of(shapes[0])
+                lines.append(self._line(parts))
             except MissingTargetError as error:
-                faults.append(f"region {shown(shapes[0].get('id'))}: {error}")
-                continue
-            lines.append((corners, self._text_of(parts), self._label_of(parts)))
+                places = places_of(parts)
+                if not places and len(self._shapes_of(parts)) != 1:
+                    raise
+                faults.append(f"region {shown(parts[0].get('id'))}: {error}")
+                unknown |= places
         if faults and not lines:
             raise MissingTargetError(faults[0])
-        for fault in faults:
-            log.info("a region is no line of text: %s", fault)
         width, height = next((size for size in map(size_of, regions) if size is not None), (0, 0))
-        return TextLinesTarget(tuple(sorted(lines, key=_place)), width, height)
+        return TextLinesTarget(
+            tuple(sorted(lines, key=_place)), width, height, tuple(faults), tuple(sorted(unknown))
+        )
+
+    def left_out(self, target: TextLinesTarget) -> Sequence[str]:
+        """Return why regions of the annotation are not learned."""
+        return target.left_out
+
+    def _shapes_of(self, parts: Sequence[Region]) -> list[Region]:
+        return [region for region in parts if region.get("from_name") in self.tags.shapes]
+
+    def _line(self, parts: Sequence[Region]) -> Line:
+        """The line that a group of regions describes."""
+        group_of(parts[0])  # refuses an id that is no text
+        shapes = self._shapes_of(parts)
+        if len(shapes) != 1:
+            raise MissingTargetError(
+                f"of {parts[0].get('from_name')!r} has {len(shapes)} shapes of "
+                f"{', '.join(map(repr, self.tags.shapes))} with its id, expected one"
+            )
+        return corners_of(shapes[0]), self._text_of(parts), self._label_of(parts)
 
     def _text_of(self, parts: Sequence[Region]) -> str:
         """The text of a line; "" if nobody has written it."""
         texts = [
-            text for value in _values(parts, self.tags.text) for text in list_in(value, "text", self.tags.text)
+            text for value in values_in(parts, self.tags.text) for text in list_in(value, "text", self.tags.text)
         ]
         if not all(isinstance(text, str) for text in texts):
             raise MissingTargetError(f"{self.tags.text!r} was answered {shown(texts)}, expected texts")
@@ -284,7 +251,9 @@ class TextInPictures(Problem):
     def _label_of(self, parts: Sequence[Region]) -> int | None:
         """The index of a line's label; None if it has none."""
         key = self.tags.kind if self.tags.has_labeled_shapes else "labels"
-        names = [name for value in _values(parts, self.from_name) for name in list_in(value, key, self.from_name)]
+        names = [
+            name for value in values_in(parts, self.from_name) for name in list_in(value, key, self.from_name)
+        ]
         if not names:
             return None
         index = find_label(self.labels, names[0]) if isinstance(names[0], str) else None
@@ -310,8 +279,12 @@ class TextInPictures(Problem):
         """Compute the metrics of `lorabel.evaluation.text_metrics.text_lines`."""
         truth = [[ReadLine(*line) for line in target.lines] for target in targets]
         predicted = [
-            [ReadLine(line.corners, line.text, self._label(line)[0]) for line in output.lines]
-            for output in outputs
+            [
+                ReadLine(line.corners, line.text, self._label(line)[0])
+                for line in output.lines
+                if target.has_in_line(line.corners) or not target.has_in_unknown(line.corners)
+            ]
+            for target, output in zip(targets, outputs, strict=True)
         ]
         return text_lines(truth, predicted, [label.value for label in self.labels])
 
@@ -328,35 +301,14 @@ class TextInPictures(Problem):
             for lines in votes
         ]
         newest = targets[-1]
-        return TextLinesTarget(tuple(sorted(agreed, key=_place)), newest.width, newest.height)
+        unknown = {corners for target in targets for corners in target.unknown}
+        return TextLinesTarget(
+            tuple(sorted(agreed, key=_place)), newest.width, newest.height, unknown=tuple(sorted(unknown))
+        )
 
     def class_of(self, target: TextLinesTarget) -> tuple[int, ...]:
         """Return the labels that occur in the picture."""
         return tuple(sorted({label for _, _, label in target.lines if label is not None}))
-
-
-def _shapes(control: ControlTag) -> list[ControlTag]:
-    """The tags that draw the lines if this tag is the first of a group, rectangles first; none if it is not."""
-    if control.tag in LABELED_SHAPES:
-        return [control]
-    shapes = [tag for tag in control.siblings if tag.tag in SHAPES]
-    if control.tag in SHAPES:
-        has_labels = any(tag.tag == "Labels" and not tag.is_per_region for tag in control.siblings)
-        is_first = control.tag == "Rectangle" or not any(tag.tag == "Rectangle" for tag in shapes)
-        same = [tag for tag in shapes if tag.tag == control.tag]
-        return [] if has_labels or not is_first or same else [control, *shapes]
-    if control.tag != "Labels":
-        return []
-    return sorted(shapes, key=lambda tag: SHAPES.index(tag.tag))
-
-
-def _values(parts: Sequence[Region], from_name: str) -> Iterator[dict[str, Any]]:
-    for region in parts:
-        if region.get("from_name") == from_name:
-            value = region.get("value")
-            if not isinstance(value, dict):
-                raise MissingTargetError(f"{from_name!r} has the value {shown(value)}, expected an object")
-            yield value
 
 
 def _place(line: Line) -> tuple[float, float]:

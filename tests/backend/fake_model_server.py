@@ -182,7 +182,7 @@ class FakeModelServer:
 
     def box_features(self, question: BoxFeaturesInput) -> Features:
         """Places at the boxes, and one where none is, which all look as their place does."""
-        places = np.array([*question.boxes, (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
+        places = np.array([*(corners for corners, _ in question.boxes), (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
         return Features(
             space=self.space,
             dim=places.shape[1],

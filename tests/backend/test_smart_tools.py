@@ -206,3 +206,40 @@ def test_the_drawn_box_is_suggested_again_beside_those_like_it(client: FlaskClie
     ]
     assert (first["id"], first["value"]) == ("mine", value)
     assert other.get("id") != "mine" and other["value"]["x"] == 25
+
+
+GRADES = (
+    f'<View><Image name="image" value="$image"/>{TOOLS[TOOLS.index("<Rectangle") :]}'
+    '<Choices name="grade" toName="image" perRegion="true"><Choice value="new"/><Choice value="used"/></Choices>'
+    '<Rating name="stars" toName="image" perRegion="true"/></View>'
+)
+DRAWN = {
+    "id": "mine",
+    "from_name": "box",
+    "to_name": "image",
+    "type": "rectanglelabels",
+    "original_width": 400,
+    "original_height": 200,
+    "value": {"x": 60, "y": 60, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["Thing"]},
+}
+
+
+def test_the_others_like_a_drawn_box_come_with_what_is_asked_about_each(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
+    """All questions about all regions that were found are one request."""
+    mine, box, grade = ask(client, {"result": [DRAWN]}, GRADES)["result"]
+    assert (mine["id"], mine["value"]) == ("mine", DRAWN["value"])
+    assert [region["from_name"] for region in (box, grade)] == ["box", "grade"]
+    assert box["id"] == grade["id"] != "mine"
+    assert grade["value"]["x"] == box["value"]["x"] and grade["value"]["choices"] == ["new"]
+    assert [row.kind for row in model_server.rows] == ["boxes", "each_labels", "each_rating"]
+    assert len(model_server.requests) == 2
+
+
+def test_what_cannot_be_answered_about_a_found_box_does_not_take_it_away(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
+    model_server.status, model_server.fails_from = 500, 1
+    mine, box = ask(client, {"result": [DRAWN]}, GRADES)["result"]
+    assert (mine["id"], box["from_name"]) == ("mine", "box")

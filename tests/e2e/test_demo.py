@@ -54,10 +54,11 @@ def test_the_headless_demo_improves_and_ends_every_process(tmp_path: Path) -> No
     shares = [float(share) for share in re.findall(r"(\d\.\d\d) \(\d+ of \d+\)", output)]
     assert shares[0] <= 0.6
     assert shares[-1] >= 0.9
-    found = re.findall(r"F1 of the boxes (\d\.\d\d), of Grade A (\d\.\d\d)", output)
-    (first, first_grade), _, (last, last_grade) = ((float(of_all), float(of_grade)) for of_all, of_grade in found)
+    pattern = r"F1 of the boxes of Grade A (\d\.\d\d), of the labels that words say (\d\.\d\d)"
+    found = re.findall(pattern, " ".join(output.split()))  # lines are wrapped
+    (first_grade, first), *_, (last_grade, last) = ((float(grade), float(others)) for grade, others in found)
     assert last_grade >= first_grade + 0.3, "a label that words cannot say was not learned"
-    assert last >= first - 0.1
+    assert last >= first - 0.05, "labels that words say were forgotten"
     assert float(re.findall(r"mean IoU (\d\.\d\d)", output)[-1]) >= 0.7
     assert _processes_of(tmp_path) == []
 

@@ -1,5 +1,6 @@
 """Masks by labels over the model server's HTTP API: rows of detector and segmenter, among those of others."""
 
+import base64
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,25 +12,29 @@ from flask import Flask
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from lorabel.contracts import Content, Contract, Input, MediaRef, Modality
-from lorabel.database.adapter_folders import AdapterFolders
+from lorabel.database.adapter_folders import HEAD_FILE, AdapterFolders
 from lorabel.demo import DETECTOR_FOLDER, SEGMENTER_FOLDER
 from lorabel.demo.scenes import png
 from lorabel.families.base import NO_BATCH_ADAPTERS, Family
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detector import Detector
+from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.mask_pipeline import AND, MaskPipeline
 from lorabel.families.segmenter import Segmenter
+from lorabel.feature_contracts import Features
 from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
 from lorabel.labeling.bit_masks import mask_of
 from lorabel.mask_contracts import LabelledMasksInput, Masks, MasksInput, Point, Prompt
+from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput
 from model_server.app import create_app
 from model_server.engine import Engine
 from model_server.rows import Row
 from tests.e2e.courses import data_url
-from tests.e2e.courses.boxes import scenes
+from tests.e2e.courses.boxes import GRADE, SQUARE, scenes
+from tests.e2e.courses.masks import COURSE as MASKS
 from tests.questions import row
 from workers import lora
 from workers.attempt import save_adapter
@@ -210,3 +215,42 @@ def test_an_adapter_of_another_base_model_is_refused_for_each_part(app: Flask) -
     assert app.test_client().post("/v1/preload", json=preload).status_code == 200
     wrong = {"adapters": ["p2.v1/box"], "family": "mask_pipeline"}
     assert app.test_client().post("/v1/preload", json=wrong).status_code == 409
+
+
+def test_a_head_finds_masks_of_a_label_that_words_cannot_say(app: Flask, folders: AdapterFolders) -> None:
+    """The detector's rows are answered with the head, without a run; the segmenter knows nothing of it."""
+    family = load(MaskPipeline)
+    (binding,) = bind(MASKS.label_config).bindings
+    asked = [(binding.model_input(data), binding.target(result, data)) for data, result in MASKS.tasks[:32]]
+
+    def prepared(question: Any) -> Any:
+        return family.prepare(question, lambda media: base64.b64decode(media.url.partition(",")[2]))
+
+    examples = []
+    for question, target in asked[:20]:
+        for_features = family.for_features(prepared(question), target)
+        (features,) = family.predict([for_features], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        assert isinstance(features, Features)
+        examples.append(Example.of(question, features, target))
+    head = fit_head(examples, features.space)
+    assert head is not None
+
+    def write(folder: Path) -> None:
+        (folder / "mask").mkdir()
+        (folder / "mask" / HEAD_FILE).write_bytes(head.to_bytes())
+
+    folders.write("p1.h1", write)
+    unseen = asked[20:]
+    precisions = []
+    for name in (None, "p1.h1/mask"):
+        outputs = [
+            Masks.model_validate(result.output)
+            for result in predict(app, [row(question).model_copy(update={"head": name}) for question, _ in unseen])
+        ]
+        figures = binding.metrics([target for _, target in unseen], outputs).values["per_class"]
+        precisions.append([figures[label]["ap_50"] for label in (GRADE, SQUARE)])
+    assert precisions[0][0] < 0.1 and precisions[1][0] > 0.3, precisions
+    assert precisions[1][1] > precisions[0][1] - 0.1, precisions
+    headed = family.with_head(prepared(unseen[0][0]), head)
+    (alone,) = family.predict([headed], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    assert Masks.model_validate(alone.model_dump()).masks[0].runs == outputs[0].masks[0].runs

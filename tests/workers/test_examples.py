@@ -12,6 +12,8 @@ import torch
 from lorabel.contracts import LabelTarget, MediaRef
 from lorabel.database.tables import Annotation
 from lorabel.families.dual_encoder import DualEncoder
+from lorabel.labeling.bit_masks import encode
+from lorabel.labeling.image_regions import image_region, picture_region
 from lorabel.media.fetching import Fetcher
 from lorabel.problems.binding import bind
 from lorabel.problems.image_classification import ImageClassification
@@ -227,3 +229,38 @@ def test_a_file_that_raises_any_exception_skips_only_its_own_annotations(tmp_pat
     assert [example.training_example.task_id for example in prepared] == [tasks[0], tasks[2]]
     assert list(unreadable) == [tasks[1]]
     assert unreadable[tasks[1]] == f"{type(fault).__name__}: {fault}"
+
+
+BOXES_AND_MASKS = bind(
+    '<View><Image name="image" value="$image"/>'
+    '<RectangleLabels name="box" toName="image"><Label value="car"/></RectangleLabels>'
+    '<BrushLabels name="mask" toName="image"><Label value="car"/></BrushLabels></View>'
+)
+CORNERS = (0.1, 0.1, 0.4, 0.4)
+DRAWN_BOX = image_region("box", "image", "rectanglelabels", CORNERS, (9, 9), {"rectanglelabels": ["car"]})
+DRAWN_MASK = picture_region(
+    "mask", "image", "brushlabels", (2, 2), {"format": "rle", "rle": encode((0, 4)), "brushlabels": ["car"]}
+)
+
+
+def learned_targets(*results: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """By control tag the targets of the plan. Each result is that of a task."""
+    drawn = [annotation(number, number, result=list(result)) for number, result in enumerate(results)]
+    plans = {
+        problem.from_name: make_plan(problem, BOXES_AND_MASKS.config, drawn, settings(held_out_percent=0), seed=1)
+        for problem in BOXES_AND_MASKS.bindings
+    }
+    for plan in plans.values():
+        assert len(plan.train) + len(plan.skipped) == len(results)
+    return {tag: [example.target for example in plan.train] for tag, plan in plans.items()}
+
+
+@pytest.mark.parametrize(("tag", "region", "other"), [("box", DRAWN_BOX, "mask"), ("mask", DRAWN_MASK, "box")])
+def test_a_control_tag_that_nobody_draws_with_is_not_taught_that_nothing_is_there(
+    tag: str, region: dict[str, Any], other: str
+) -> None:
+    """Where it is used, annotations without any region teach it, and those with other regions alone do not."""
+    targets = learned_targets([region], [], [region], [])
+    assert (len(targets[tag]), len(targets[other])) == (4, 0)
+    targets = learned_targets([region], [], [DRAWN_BOX, DRAWN_MASK])
+    assert (len(targets[tag]), len(targets[other])) == (3, 2)

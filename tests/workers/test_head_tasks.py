@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from lorabel.database import project_heads, task_features
+from lorabel.database import project_heads, projects, task_features
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.labeling import regions
+from lorabel.labeling.image_regions import image_region
 from tests.backend.fake_model_server import FakeModelServer
-from tests.workers.events import PROJECT, put
+from tests.workers.events import PROJECT, deletion, put
 from tests.workers.test_head_fitting import COLOURS, fit, fit_all, fitter_of, is_due, project, submitted
 from tests.workers.test_head_versions import services as services
 from workers import annotated_tasks
@@ -59,6 +60,39 @@ def test_long_texts_do_not_fill_the_memory(services: Services, monkeypatch: pyte
     with services.store.read() as session:
         assert project_heads.of_project(session, PROJECT)["word"].annotation_ids == [3, 4]
         assert task_features.read(session, PROJECT, "word", range(9)).keys() == {3, 4}
+
+
+def boxed(number: int, tag: str = "box", label: str = "red") -> dict[str, Any]:
+    body = submitted(number, "")
+    body["project"]["label_config"] = (
+        f'<View><Image name="image" value="$image"/><RectangleLabels name="{tag}" toName="image">'
+        '<Label value="red"/></RectangleLabels></View>'
+    )
+    value = {"rectanglelabels": [label]}
+    corners = (0.1, 0.1, 0.4, 0.4)
+    body["annotation"]["result"] = [image_region(tag, "image", "rectanglelabels", corners, (9, 9), value)]
+    return body
+
+
+def featured_tasks(services: Services, tag: str) -> set[int]:
+    with services.store.read() as session:
+        return set(task_features.read(session, PROJECT, tag, range(99)))
+
+
+def test_features_of_boxes_that_no_fit_uses_any_more_are_deleted(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture's take 60 kB and more: of tasks without an annotation or beyond the limit, of other tags."""
+    monkeypatch.setattr(annotated_tasks, "MOST_TEXTS", 3)
+    fit(services, *(boxed(number) for number in range(1, 4)))
+    assert featured_tasks(services, "box") == {1, 2, 3}
+    fit(services, *(boxed(number) for number in range(4, 6)))
+    assert featured_tasks(services, "box") == {3, 4, 5}
+    fit(services, deletion(5))
+    assert featured_tasks(services, "box") == {3, 4}, "those of task 2 are still in memory"
+    projects.upsert(services.store, PROJECT, label_config=boxed(6, "frame")["project"]["label_config"])
+    fit(services, boxed(6, "frame"))
+    assert featured_tasks(services, "box") == set() and featured_tasks(services, "frame") == {6}
 
 
 def test_half_an_emoji_in_one_task_leaves_the_others_their_head(services: Services) -> None:

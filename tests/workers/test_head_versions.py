@@ -14,7 +14,6 @@ from lorabel.database.store import Store
 from lorabel.database.tables import ModelVersion, VersionState
 from lorabel.inference import promotion
 from lorabel.inference.prediction import ProjectModel
-from lorabel.problems.interactive_segmentation import InteractiveSegmentation
 from lorabel.settings import Settings
 from tests.backend.fake_model_server import FakeModelServer
 from tests.workers.events import PROJECT
@@ -181,12 +180,12 @@ def test_annotations_that_are_left_out_are_counted_and_learned_from_on_request(s
 
 
 def test_a_project_that_no_head_could_answer_leaves_nothing_out(services: Services) -> None:
-    """Masks are learned by LoRA alone. Before the fix the two annotations were said to be left out."""
-    (mask_sample, *_) = InteractiveSegmentation.SAMPLES
+    """Free texts are left to people. Before the fix the two annotations were said to be left out."""
+    texts = '<View><Image name="image" value="$image"/><TextArea name="label" toName="image"/></View>'
     fit(services, submitted(1, "red"), submitted(2, "blue"))
     make_live(services, 0)
     assert left_out(services) == 2
-    projects.upsert(services.store, PROJECT, label_config=mask_sample.label_config)
+    projects.upsert(services.store, PROJECT, label_config=texts)
     assert left_out(services) == 0
 
 

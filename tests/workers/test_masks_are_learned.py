@@ -95,8 +95,10 @@ def test_a_run_teaches_both_models_and_leaves_out_what_cannot_be_read(services: 
     annotate(store, tasks)
     run, version = train(store)
     candidate, live = (version.metrics[side]["mask"] for side in ("candidate", "live"))
-    assert candidate["map"] > live["map"] + 0.1, run.decision
-    assert candidate["map_50"] > live["map_50"] and candidate["mean_iou"] > 0.6, run.decision
+    # Live is a head that was fitted on the same masks. The texts of the labels alone have less than half of this.
+    assert candidate["map"] > live["map"] > 0.3, run.decision
+    assert candidate["mean_iou"] > 0.6, run.decision
+    assert version.metrics["in_place_of_head"] == ["mask"]
     assert version.base_models == {"mask": f"{DETECTOR} + {SEGMENTER}"}
     folder = services.adapter_folders.path(version.adapters["mask"])
     for part in ("detector", "segmenter"):

@@ -3,15 +3,32 @@
 The weights of the parts, and the focal loss, are those of Deformable DETR (https://arxiv.org/abs/2010.04159).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import (
+    box_convert,
+    box_iou,
+    generalized_box_iou,
+    generalized_box_iou_loss,
+    sigmoid_focal_loss,
+)
+
+from lorabel.families.detection.places import UNCLEAR
 
 CLASS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0
 
 
-def matching_loss(logits: Tensor, corners: Tensor, true_corners: Tensor, true_labels: Tensor) -> Tensor:
+def matching_loss(
+    logits: Tensor,
+    corners: Tensor,
+    true_corners: Tensor,
+    true_labels: Tensor,
+    unlabelled: Tensor | None = None,
+    incomplete: Sequence[int] = (),
+) -> Tensor:
     """Return the loss of one picture, a scalar with gradients.
 
     Args:
@@ -19,11 +36,18 @@ def matching_loss(logits: Tensor, corners: Tensor, true_corners: Tensor, true_la
         corners: (patches, 4) as fractions of the square.
         true_corners: (boxes, 4), in the same unit.
         true_labels: (boxes,) int64.
+        unlabelled: (boxes, 4) or None: nobody knows what is there, so patches whose boxes meet them learn nothing.
+        incomplete: labels that no patch learns not to show.
     """
     patches, boxes = match_patches(logits, corners, true_corners, true_labels)
     right = torch.zeros_like(logits)
     right[patches, true_labels[boxes]] = 1
-    class_loss = sigmoid_focal_loss(logits, right, ALPHA, GAMMA, reduction="sum")
+    is_known = torch.ones_like(logits)
+    if unlabelled is not None:
+        is_known[box_iou(corners.detach(), unlabelled).ge(UNCLEAR).any(dim=1)] = 0
+    is_known[:, list(incomplete)] = 0
+    is_known[patches] = 1
+    class_loss = (sigmoid_focal_loss(logits, right, ALPHA, GAMMA) * is_known).sum()
     found, truth = corners[patches], true_corners[boxes]
     l1_loss = (_centred(found) - _centred(truth)).abs().sum()
     giou_loss = generalized_box_iou_loss(found, truth, reduction="sum")

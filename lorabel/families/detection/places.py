@@ -1,7 +1,5 @@
 """Places in a picture that a head of boxes learns from: those of annotated boxes, and others where none is."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,12 +7,17 @@ from torchvision.ops import box_iou
 
 from lorabel.families.detection.owlv2 import PatchAnswers
 from lorabel.families.encoders.heads.linear_head import LinearHead
-from lorabel.space_contracts import MOST_PLACES, Corners
+from lorabel.feature_contracts import BoxFeaturesInput
+from lorabel.space_contracts import MOST_PLACES
 
 # Places where no annotated box is, in each picture.
 MOST_OTHERS = 48
-# IoU from which the box of a patch says nothing: it is neither an annotated box nor something else.
+# IoU with an annotated box from which the box of a patch is not something else.
 UNCLEAR = 0.4
+# IoU from which one of two predicted boxes is suppressed, as by default (DETECTOR_OVERLAP).
+SUPPRESSED = 0.5
+# A patch that the model is sure of is the patch of an annotated box also if another's IoU is larger by this.
+SURENESS = 0.5
 
 
 def place_features(answers: PatchAnswers, picture: int) -> Tensor:
@@ -41,28 +44,39 @@ def with_head(head: LinearHead, features: Tensor, logits: Tensor) -> Tensor:
 
 
 def chosen_places(
-    corners: Tensor, features: Tensor, logits: Tensor, boxes: Sequence[Corners], extent: tuple[float, float]
+    corners: Tensor, features: Tensor, logits: Tensor, asked: BoxFeaturesInput, extent: tuple[float, float]
 ) -> list[int]:
     """Return the patch of each of the first MOST_PLACES boxes, then those of other places.
 
-    The others are, in turn, what looks most like a label's text, and what looks most like one of the boxes.
+    The patch of a box is the one that would be shown for it: its box meets the annotated one well, and the model
+    is sure of the label, if words say it. The others are, in turn, what looks most like a label's text, and what
+    looks most like one of the boxes. Among them are patches that see an annotated thing, too, and whose boxes
+    would be shown beside the right one: those that non-maximum suppression does not remove.
 
     Args:
         corners: (patches, 4) as fractions of the square.
         features: (patches, dim), see `place_features`.
         logits: (patches, labels).
+        asked: says what was drawn.
         extent: the part of the square's width and height that the picture covers.
     """
     places = (corners / torch.tensor([*extent, *extent])).clamp(0, 1)
     is_other = (places[:, 2] > places[:, 0]) & (places[:, 3] > places[:, 1])
     patches = torch.zeros(0, dtype=torch.long)
-    if boxes:
-        overlaps = box_iou(torch.tensor(boxes), places)
-        patches = overlaps[:MOST_PLACES].argmax(dim=1)
-        is_other &= overlaps.amax(dim=0) < UNCLEAR
+    if asked.unlabelled:
+        is_other &= box_iou(torch.tensor(asked.unlabelled), places).amax(dim=0) < UNCLEAR
+    if asked.boxes:
+        overlaps = box_iou(torch.tensor([corners for corners, _ in asked.boxes]), places)
+        probabilities = logits[:, [label for _, label in asked.boxes]].sigmoid().T
+        sureness = SURENESS * probabilities * (overlaps >= UNCLEAR)
+        of_boxes = (overlaps + sureness).argmax(dim=1)
+        is_beside = box_iou(places[of_boxes], places).amax(dim=0) < SUPPRESSED
+        is_other &= is_beside | (overlaps.amax(dim=0) < UNCLEAR)
+        is_other[of_boxes] = False
+        patches = of_boxes[:MOST_PLACES]
     others = torch.nonzero(is_other).flatten()
     likenesses = [logits.amax(dim=1)]
-    if boxes:
+    if asked.boxes:
         embeddings = features[patches, :-1]
         prototypes = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-6)
         likenesses.append((features[:, :-1] @ prototypes.T + features[:, -1:]).amax(dim=1))

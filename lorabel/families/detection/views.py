@@ -80,16 +80,23 @@ class PreparedInput:
 
 def move_boxes(target: BoxTarget, part: Corners) -> BoxTarget:
     """The boxes in a part of the picture, as fractions of the part. Boxes that are mostly outside are left out."""
+    moved = [(_within(corners, part), label) for corners, label in target.boxes]
+    unlabelled = [_within(corners, part) for corners in target.unlabelled]
+    return replace(
+        target,
+        boxes=tuple((corners, label) for corners, label in moved if corners is not None),
+        unlabelled=tuple(corners for corners in unlabelled if corners is not None),
+    )
+
+
+def _within(corners: Corners, part: Corners) -> Corners | None:
+    """The box as fractions of the part, what is outside cut off; None if it is mostly outside."""
     left, top, right, bottom = part
-    moved = []
-    for corners, label in target.boxes:
-        x = [(corners[i] - left) / (right - left) for i in (0, 2)]
-        y = [(corners[i] - top) / (bottom - top) for i in (1, 3)]
-        inside: Corners = (max(x[0], 0.0), max(y[0], 0.0), min(x[1], 1.0), min(y[1], 1.0))
-        visible = max(inside[2] - inside[0], 0.0) * max(inside[3] - inside[1], 0.0)
-        if visible >= LEAST_VISIBLE * (x[1] - x[0]) * (y[1] - y[0]):
-            moved.append((inside, label))
-    return replace(target, boxes=tuple(moved))
+    x = [(corners[i] - left) / (right - left) for i in (0, 2)]
+    y = [(corners[i] - top) / (bottom - top) for i in (1, 3)]
+    inside: Corners = (max(x[0], 0.0), max(y[0], 0.0), min(x[1], 1.0), min(y[1], 1.0))
+    visible = max(inside[2] - inside[0], 0.0) * max(inside[3] - inside[1], 0.0)
+    return inside if visible >= LEAST_VISIBLE * (x[1] - x[0]) * (y[1] - y[0]) else None
 
 
 def random_part(generator: torch.Generator) -> Corners:

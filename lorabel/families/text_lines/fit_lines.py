@@ -1,7 +1,7 @@
 """Fits the head of lines of text from annotated pictures: which label a line has, and the project's words.
 
 The lines that the base model reads are the examples. A line that no annotator has drawn is one that people leave
-out; a line that lies in a larger annotated one says nothing.
+out; a line that lies in a larger annotated one, or where nobody knows what people have drawn, says nothing.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def fit_lines(pictures: Sequence[AnnotatedPicture], labels: int) -> LinearHead |
                 has_match = True
                 if text:
                     readings.append(Reading(index, line.text, line.probability, text))
-            elif _is_in_annotated_line(line, picture.target):
+            elif picture.target.has_in_line(line.corners) or picture.target.has_in_unknown(line.corners):
                 continue
             else:
                 column = LEFT_OUT
@@ -88,9 +88,3 @@ def _constant(column: int, outputs: int) -> LinearHead:
 def _pairs(picture: AnnotatedPicture) -> list[tuple[int, int]]:
     read = [line.corners for line in picture.lines]
     return match_boxes(read, [corners for corners, _, _ in picture.target.lines], LEAST_IOU)
-
-
-def _is_in_annotated_line(line: TextLine, target: TextLinesTarget) -> bool:
-    """Whether the middle of a line is in some annotated line: then it is a part of that one."""
-    x, y = (line.corners[0] + line.corners[2]) / 2, (line.corners[1] + line.corners[3]) / 2
-    return any(left <= x <= right and top <= y <= bottom for (left, top, right, bottom), _, _ in target.lines)

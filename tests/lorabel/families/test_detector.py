@@ -21,12 +21,12 @@ from lorabel.families.base import NO_BATCH_ADAPTERS, NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.matching_loss import matching_loss
-from lorabel.families.detection.places import place_features, with_head
+from lorabel.families.detection.places import chosen_places, place_features, with_head
 from lorabel.families.detection.views import PreparedInput, move_boxes
 from lorabel.families.detector import Detector
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
-from lorabel.feature_contracts import Features
+from lorabel.feature_contracts import BoxFeaturesInput, Features
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget, Corners
@@ -212,6 +212,46 @@ def test_the_loss_is_least_for_the_true_boxes_and_an_empty_picture_teaches_silen
     assert float(matching_loss(right, corners, *nothing)) > 5
 
 
+def test_the_loss_asks_nothing_where_nobody_knows_what_is_there() -> None:
+    truth, unlabelled = torch.tensor([[0.1, 0.1, 0.4, 0.4]]), torch.tensor([[0.5, 0.5, 0.9, 0.8]])
+    corners = torch.cat([truth, unlabelled + 0.01, torch.tensor([[0.2, 0.6, 0.3, 0.7]])])
+    logits = torch.tensor([[9.0, -9.0], [9.0, 9.0], [-9.0, -9.0]])
+    labels = torch.tensor([0])
+    assert float(matching_loss(logits, corners, truth, labels)) > 5
+    assert float(matching_loss(logits, corners, truth, labels, unlabelled)) < 1e-4
+    somewhere = torch.tensor([[9.0, -9.0], [-9.0, 9.0], [-9.0, 9.0]])
+    assert float(matching_loss(somewhere, corners, truth, labels)) > 5
+    assert float(matching_loss(somewhere, corners, truth, labels, None, (1,))) < 1e-4
+    assert float(matching_loss(-logits, corners, truth, labels, unlabelled, (0, 1))) > 5, (
+        "true boxes are asked for"
+    )
+
+
+def test_boxes_without_a_label_move_with_the_part() -> None:
+    first, second = (0.0, 0.2, 0.1, 0.4), (0.05, 0.2, 0.35, 0.4)
+    moved = move_boxes(BoxTarget((), unlabelled=(first, second), incomplete=(1,)), (0.1, 0.0, 1.0, 1.0))
+    assert moved.unlabelled == (pytest.approx((0, 0.2, 0.25 / 0.9, 0.4)),) and moved.incomplete == (1,)
+
+
+def test_no_place_is_learned_from_where_nobody_knows_what_is_there() -> None:
+    """Places that are shown beside a box, as they see the same thing, teach that they are none."""
+    corners = torch.tensor(
+        [
+            [0.1, 0.1, 0.4, 0.4],
+            [0.22, 0.1, 0.52, 0.4],
+            [0.12, 0.1, 0.4, 0.4],
+            [0.6, 0.6, 0.9, 0.9],
+            [0.1, 0.6, 0.4, 0.9],
+        ]
+    )
+    features, logits = torch.ones(5, 9), torch.tensor([[3.0], [-1], [0], [2], [1]])
+    drawn = {"contents": question().contents, "labels": (("a",),), "boxes": (((0.12, 0.1, 0.42, 0.4), 0),)}
+    asked = BoxFeaturesInput(**drawn)
+    assert chosen_places(corners, features, logits, asked, (1.0, 1.0)) == [0, 3, 1, 4]
+    unclear = BoxFeaturesInput(**drawn, unlabelled=((0.6, 0.6, 0.9, 0.88), (0.23, 0.1, 0.52, 0.4)))
+    assert chosen_places(corners, features, logits, unclear, (1.0, 1.0)) == [0, 4]
+
+
 def pictures(count: int, **options: object) -> list[Scene]:
     return list(itertools.islice(random_scenes(7, **options), count))  # type: ignore[arg-type]
 
@@ -266,13 +306,19 @@ def annotated(scene: Scene) -> BoxTarget:
     return BoxTarget(tuple(sorted((corners, label) for corners, label in boxes if label is not None)))
 
 
-def average_precisions(family: Detector, drawn: list[Scene], head: LinearHead | None) -> list[float]:
-    """AP@50 of each label of NAMES."""
+def found_with(family: Detector, drawn: list[Scene], head: LinearHead | None) -> list[Boxes]:
     outputs = []
     for scene in drawn:
         prepared = prepare(family, encoded(scene.draw()), tuple((name,) for name in NAMES))
         (output,) = family.predict([family.with_head(prepared, head)], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        assert isinstance(output, Boxes)
         outputs.append(output)
+    return outputs
+
+
+def average_precisions(family: Detector, drawn: list[Scene], head: LinearHead | None) -> list[float]:
+    """AP@50 of each label of NAMES."""
+    outputs = found_with(family, drawn, head)
     values = box_metrics([annotated(scene) for scene in drawn], outputs, NAMES).values
     return [values["per_class"][name]["ap_50"] for name in NAMES]
 

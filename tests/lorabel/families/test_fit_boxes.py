@@ -1,5 +1,7 @@
 """The head of boxes against scikit-learn, and on places whose probabilities are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -94,6 +96,28 @@ def test_a_label_without_a_box_is_not_learned_and_a_box_may_have_two_labels() ->
     of_first = logits(head, two)[0]
     assert of_first[0] > 0 and of_first[2] > 0 and of_first[1] == 0
     assert fit_boxes([AnnotatedPlaces(each.features, each.zero_shot, BoxTarget(()))]) is None
+
+
+def test_places_do_not_teach_that_they_lack_a_label_that_may_be_there() -> None:
+    """In half of the pictures the boxes of label 1 have no place, and things of label 1 are among the others."""
+    rng = np.random.default_rng(9)
+    directions = np.eye(DIM)[:2] * 4
+
+    def drawn(*, is_complete: bool) -> AnnotatedPlaces:
+        features = rng.normal(size=(20, DIM))
+        features[0] += directions[0]
+        features[1:4] += directions[1]
+        boxes = ((corners(0), 0), *((corners(number), 1) for number in (1, 2, 3) if is_complete))
+        target = BoxTarget(boxes, incomplete=() if is_complete else (1,))
+        return AnnotatedPlaces(features.astype(np.float32), np.full((20, 2), -3, np.float32), target)
+
+    pictures = [drawn(is_complete=number < 2) for number in range(6)]
+    as_nothing = [replace(each, target=replace(each.target, incomplete=())) for each in pictures]
+    unseen = drawn(is_complete=True)
+    found, misled = (fit_boxes(each) for each in (pictures, as_nothing))
+    assert found is not None and misled is not None
+    assert logits(found, unseen)[1:4, 1].mean() > 1 and logits(misled, unseen)[1:4, 1].mean() < 0
+    assert logits(found, unseen)[4:, 1].mean() < -1, "the complete pictures still say what is none"
 
 
 def test_crowded_pictures_are_learned_within_the_limit_of_rows() -> None:

@@ -12,7 +12,6 @@ from lorabel.evaluation.mask_metrics import boundary_f
 from lorabel.labeling.bit_masks import (
     BitMask,
     box_of,
-    box_of_runs,
     decode,
     encode,
     fill_polygon,
@@ -21,6 +20,7 @@ from lorabel.labeling.bit_masks import (
     outline,
     runs_of,
 )
+from lorabel.mask_contracts import box_of_runs
 
 RNG = np.random.default_rng(0)
 

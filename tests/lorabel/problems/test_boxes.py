@@ -73,6 +73,83 @@ def test_a_box_without_area_is_left_out_with_a_reason_and_the_others_are_learned
     assert [(pytest.approx(corners), label) for corners, label in target.boxes] == [(LEFT, 0)]
     (reason,) = binding.left_out(target)
     assert "no area" in reason
+    assert target.incomplete == (0,), "somebody has meant a car, and nobody knows where"
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [(drawn(RIGHT, "tram"), "no longer has"), (drawn(RIGHT), "no label"), (drawn(RIGHT, 7), "no longer has")],  # type: ignore[arg-type]
+)
+def test_a_box_without_a_known_label_is_left_out_and_its_place_says_nothing(
+    region: dict[str, Any], expected: str
+) -> None:
+    binding = binding_of(RECTANGLES)
+    target = binding.target([region, drawn(LEFT, "car")], DATA)
+    assert [(pytest.approx(corners), label) for corners, label in target.boxes] == [(LEFT, 0)]
+    assert [pytest.approx(corners) for corners in target.unlabelled] == [RIGHT]
+    (reason,) = binding.left_out(target)
+    assert expected in reason
+
+
+def test_a_box_keeps_the_labels_that_are_known() -> None:
+    target = binding_of(RECTANGLES).target([drawn(LEFT, "tram", "b")], DATA)
+    assert [label for _, label in target.boxes] == [1] and target.unlabelled == ()
+    assert "tram" in target.left_out[0]
+
+
+def test_a_shape_of_the_group_without_a_label_says_nothing_about_its_place() -> None:
+    shapes = [
+        {**image_region("box", "image", "rectangle", corners, SIZE, {}), "id": id_}
+        for id_, corners in (("a", LEFT), ("b", RIGHT))
+    ]
+    label = {**image_region("label", "image", "labels", LEFT, SIZE, {"labels": ["car"]}), "id": "a"}
+    target = binding_of(GROUP).target([*shapes, label], DATA)
+    assert [label for _, label in target.boxes] == [0]
+    assert [pytest.approx(corners) for corners in target.unlabelled] == [RIGHT]
+
+
+def test_what_is_found_where_nobody_knows_what_is_there_is_neither_right_nor_wrong() -> None:
+    binding = binding_of(RECTANGLES)
+    found = Boxes(
+        boxes=(
+            Box(corners=LEFT, label=0, probability=0.9),
+            Box(corners=RIGHT, label=0, probability=0.8),
+            Box(corners=(0.1, 0.6, 0.4, 0.9), label=1, probability=0.7),
+        ),
+        width=200,
+        height=100,
+        threshold=0.5,
+    )
+    known = binding.target([drawn(LEFT, "car")], DATA)
+    unclear = binding.target([drawn(LEFT, "car"), drawn(RIGHT, "tram"), drawn((0.2, 0.2, 0.2, 0.5), "b")], DATA)
+    assert [case.true_index for case in binding.cases(found, known)] == [1, 0, 0]
+    assert [case.true_index for case in binding.cases(found, unclear)] == [1]
+    precisions = [
+        [binding.metrics([target], [found]).values["per_class"][name]["precision"] for name in ("car", "b")]
+        for target in (known, unclear)
+    ]
+    assert precisions == [[0.5, 0.0], [1.0, 1.0]]
+
+
+BOTH = RECTANGLES.replace("</View>", f'<BrushLabels name="mask" toName="image">{LABELS}</BrushLabels></View>')
+MASK = {
+    "from_name": "mask",
+    "to_name": "image",
+    "type": "brushlabels",
+    "value": {"format": "rle", "rle": [], "brushlabels": ["car"]},
+}
+
+
+def test_where_only_masks_are_drawn_boxes_are_not_taught_that_nothing_is_there() -> None:
+    (boxes,) = [each for each in bind(BOTH).bindings if isinstance(each, LabelledBoxes)]
+    with pytest.raises(MissingTargetError, match="'box' was not used, but 'mask' was"):
+        boxes.target([MASK], DATA)
+    former = {**drawn(LEFT, "car"), "from_name": "frame"}
+    with pytest.raises(MissingTargetError, match="'box' was not used, but 'frame' was"):
+        boxes.target([former], DATA)
+    assert boxes.target([{**MASK, "to_name": "another picture"}], DATA) == BoxTarget(())
+    assert boxes.target([], DATA) == BoxTarget(()), "an annotation without any region says that nothing is there"
+    assert len(boxes.target([MASK, drawn(LEFT, "car")], DATA).boxes) == 1
 
 
 def test_a_picture_without_boxes_teaches_that_nothing_is_there() -> None:

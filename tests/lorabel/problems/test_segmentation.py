@@ -87,7 +87,7 @@ def polygon(points: Any) -> dict[str, Any]:
     return dict(picture_region("polygon", "image", "polygonlabels", SIZE, value))
 
 
-GOOD = mask(2, 2, 5, 5)
+GOOD, OTHER = mask(2, 2, 5, 5), mask(12, 2, 5, 5)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,61 @@ def test_what_cannot_be_read_is_left_out_with_a_reason_and_the_rest_is_learned(
 ) -> None:
     segmentation = problem(tag)
     target = segmentation.target([bad, good, bad], DATA)
-    assert target == segmentation.target([good], DATA)
+    assert target.masks == segmentation.target([good], DATA).masks
     assert len(target.masks) == 1
     assert len(segmentation.left_out(target)) == 2
     assert all(each.startswith(reason) for each in segmentation.left_out(target))
     with pytest.raises(MissingTargetError) as raised:
         segmentation.target([bad], DATA)
     assert str(raised.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("bad", "unlabelled", "incomplete"),
+    [
+        (brushed(OTHER, "Tram"), (runs_of(OTHER),), ()),
+        ({**brushed(OTHER), "value": {**brushed(OTHER)["value"], "brushlabels": []}}, (runs_of(OTHER),), ()),
+        (brushed(OTHER, "Bus", size=(7, 7)), (), (1,)),
+        (brushed(np.ones((5, 5), bool), "Bus", size=(5, 5)), (), (1,)),
+        (brushed(OTHER & False, "Bus"), (), ()),
+    ],
+)
+def test_where_it_is_not_known_what_is_there_nothing_is_taught(
+    bad: Any, unlabelled: tuple[Any, ...], incomplete: tuple[int, ...]
+) -> None:
+    """A mask whose label is gone has a place; the place of one that cannot be read may be anywhere."""
+    segmentation = problem()
+    target = segmentation.target([brushed(GOOD), brushed(GOOD, "Bus"), bad], DATA)
+    assert (target.unlabelled, target.incomplete) == (unlabelled, incomplete)
+    assert len(target.left_out) == 1
+    agreed = segmentation.aggregate([target, segmentation.target([brushed(GOOD), brushed(GOOD, "Bus")], DATA)])
+    assert (agreed.unlabelled, agreed.incomplete) == (unlabelled, incomplete)
+
+
+def test_a_mask_that_is_found_where_nobody_knows_what_is_there_does_not_count() -> None:
+    segmentation = problem()
+    known = segmentation.target([brushed(GOOD)], DATA)
+    unclear = segmentation.target([brushed(GOOD), brushed(OTHER, "Tram")], DATA)
+    found = Masks(
+        masks=tuple(Mask(label=0, runs=runs_of(pixels), probability=0.9) for pixels in (GOOD, OTHER)),
+        width=SIZE[0],
+        height=SIZE[1],
+    )
+    assert [case.true_index for case in segmentation.cases(found, known)] == [1, 0]
+    assert [case.true_index for case in segmentation.cases(found, unclear)] == [1]
+    values = [segmentation.metrics([target], [found]).values["per_class"]["Car"] for target in (known, unclear)]
+    assert [value["precision"] for value in values] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("other", [BOX, POLYGON, CLICK])
+def test_where_only_something_else_is_drawn_masks_are_not_taught_that_nothing_is_there(other: str) -> None:
+    bindings = {binding.from_name: binding for binding in bind(f"<View>{IMAGE}{BRUSH}{other}</View>").bindings}
+    name = {BOX: "box", POLYGON: "polygon", CLICK: "click"}[other]
+    drawn = {"from_name": name, "to_name": "image", "type": "rectanglelabels", "value": {}}
+    with pytest.raises(MissingTargetError, match=f"'brush' was not used, but '{name}' was"):
+        bindings["brush"].target([drawn], DATA)
+    assert bindings["brush"].target([], DATA) == MasksTarget((), 0, 0)
+    assert len(bindings["brush"].target([drawn, brushed(GOOD)], DATA).masks) == 1
 
 
 def test_regions_on_a_picture_of_another_size_than_most_are_left_out() -> None:

@@ -29,11 +29,11 @@ def part(name: str, kind: str, id_: Any, place: dict[str, Any] = PLACE, **value:
     return {"id": id_, "from_name": name, "to_name": "image", "type": kind, **sizes, "value": {**place, **value}}
 
 
-def line(id_: Any = "a", label: str = "Shop", text: str = "Bakery") -> list[Region]:
+def line(id_: Any = "a", label: str = "Shop", text: str = "Bakery", place: dict[str, Any] = PLACE) -> list[Region]:
     return [
-        part("box", "rectangle", id_),
-        part("label", "labels", id_, labels=[label]),
-        part("text", "textarea", id_, text=[text]),
+        part("box", "rectangle", id_, place),
+        part("label", "labels", id_, place, labels=[label]),
+        part("text", "textarea", id_, place, text=[text]),
     ]
 
 
@@ -103,7 +103,8 @@ def test_parts_without_ids_belong_together_by_their_place() -> None:
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        ([*line()[:2], part("text", "textarea", "other", text=["Bakery"])], "has 0 shapes"),
+        ([part("text", "textarea", "other", text=["Bakery"])], "has 0 shapes"),
+        ([*line(), {**part("text", "textarea", "other"), "value": {"text": ["6.00"]}}], "has 0 shapes"),
         ([part("box", "rectangle", "a"), part("poly", "polygon", "a", {"points": POINTS})], "has 2 shapes"),
         ([part("poly", "polygon", "a", {"points": POINTS[:2]})], "2 points has no area"),
         ([part("box", "rectangle", "a", {**PLACE, "width": 0})], "no area"),
@@ -118,6 +119,38 @@ def test_broken_groups_are_skipped_with_a_reason(result: list[Region], reason: s
 
 def test_a_shape_without_area_does_not_take_the_other_lines_away() -> None:
     assert target([*line(), part("box", "rectangle", "b", {**PLACE, "width": 0})]) == target(line())
+
+
+LOW_PLACE = {"x": 10, "y": 70, "width": 40, "height": 10, "rotation": 0}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (line("b", label="Gone", place=LOW_PLACE), "no longer has"),
+        ([part("text", "textarea", "b", LOW_PLACE, text=["6.00"])], "has 0 shapes"),
+        ([part("box", "rectangle", 7, LOW_PLACE)], "expected a text"),
+    ],
+)
+def test_a_line_that_cannot_be_used_says_nothing_about_its_place(bad: list[Region], reason: str) -> None:
+    binding, found = bound(), target([*line(), *bad])
+    assert found.lines == target(line()).lines
+    assert [pytest.approx(corners) for corners in found.unknown] == [LOW]
+    (left_out,) = binding.left_out(found)
+    assert reason in left_out
+    lines = tuple(TextLine(corners=each, text="Bakery", label_probabilities=(0, 1, 0)) for each in (TOP, LOW))
+    read = TextLines(lines=lines, width=400, height=200)
+    truths = (target(line()), found, binding.aggregate([found]))
+    figures = [binding.metrics([truth], [read]).values["f1"] for truth in truths]
+    assert figures[0] < 1 and figures[1:] == [1, 1]
+
+
+def test_where_only_masks_are_drawn_lines_are_not_taught_to_be_left_out() -> None:
+    brush = '<Brush name="brush" toName="image"/>'
+    binding = bound(TEMPLATE.replace(TEXT, brush + TEXT))
+    with pytest.raises(MissingTargetError, match="was not used, but 'brush' was"):
+        binding.target([{"from_name": "brush", "to_name": "image", "type": "brush", "value": {}}], {})
+    assert binding.target([], {}).lines == ()
 
 
 def predicted_labels(binding: TextInPictures, *probabilities: float) -> list[Any]:

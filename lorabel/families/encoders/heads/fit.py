@@ -28,6 +28,7 @@ from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
 from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
+from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 
@@ -65,8 +66,12 @@ class Example:
     def each(self) -> "Sequence[Example]":
         """The examples of one content each, for a question about each content; else the example itself.
 
-        Those of one task are left out together, since the regions of a picture have much in common.
+        Those of one task are left out together, since the regions of a picture have much in common. The head of
+        masks is one of the boxes around them.
         """
+        if isinstance(self.question, LabelledMasksInput):
+            question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
+            return [replace(self, question=question, target=self.target.around())]
         if not isinstance(self.question, EachInput):
             return [self]
         logits = self.logits.reshape(len(self.features), -1 if len(self.logits) else 0)
@@ -94,7 +99,8 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     """
     if not examples:
         return None
-    kind = examples[0].question.kind
+    is_about_masks = isinstance(examples[0].question, LabelledMasksInput)
+    kind = BoxesInput.kind if is_about_masks else examples[0].question.kind
     examples = [one for example in examples for one in example.each]
     question = examples[0].question
     if type(question) not in FITS:

@@ -54,6 +54,24 @@ def test_lines_that_annotators_leave_out_are_left_out() -> None:
         assert not texts & thanks and "TOTAL" in texts
 
 
+def test_lines_where_nobody_knows_what_is_drawn_are_not_left_out() -> None:
+    """As where the label of a line is gone from the label config."""
+    thanks = frozenset({"Thank you", "See you soon", "Have a nice day"})
+    drawn = [picture(number, leaves_out=thanks) for number in range(6)]
+    unknown = [
+        replace(
+            each,
+            target=replace(each.target, unknown=tuple(line.corners for line in each.lines if line.text in thanks)),
+        )
+        for each in drawn
+    ]
+    head = fit_lines(unknown, len(LABELS))
+    assert head is not None
+    for number in range(100, 110):
+        lines = picture(number).lines
+        assert len(learned_lines(head, lines)) == len(lines)
+
+
 def test_two_annotated_pictures_are_enough_to_begin() -> None:
     head = fit_lines([picture(0), picture(1)], len(LABELS))
     assert head is not None
