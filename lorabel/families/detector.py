@@ -28,7 +28,7 @@ from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.grounding_dino import GroundingDino
 from lorabel.families.detection.matching_loss import matching_loss
-from lorabel.families.detection.owlv2 import MAX_PICTURES, Owlv2, byte_level_tokenizer, random_model
+from lorabel.families.detection.owlv2 import Owlv2, byte_level_tokenizer, random_model
 from lorabel.families.detection.places import chosen_places, with_head
 from lorabel.families.detection.views import (
     WHOLE,
@@ -321,7 +321,7 @@ class Detector(Family):
         """(positions, width) on the device for each picture."""
         given = [picture for picture in pixels if picture is not None]
         states: dict[int, Tensor] = {}
-        for rows in batches([picture.shape for picture in given], MAX_PICTURES):
+        for rows in batches([picture.shape for picture in given], self.module.most_rows):
             with bank.use([adapters[row] for row in rows]):
                 encoded = self.module.encode_pictures(torch.stack([given[row] for row in rows]).to(self.device))
             states.update(zip(rows, encoded, strict=True))

@@ -54,11 +54,13 @@ class BoxModel(nn.Module, ABC):
     Attributes:
         text_layers, encoder_layers, head_layers: how the names of layers begin that read texts; that compute the
             states of pictures; and that compute answers from both. No other layer may have an adapter.
+        most_rows: pictures, or questions, in a batch.
     """
 
     text_layers: tuple[str, ...]
     encoder_layers: tuple[str, ...]
     head_layers: tuple[str, ...]
+    most_rows: int
 
     @classmethod
     @abstractmethod

@@ -33,8 +33,6 @@ from lorabel.families.detection.box_model import Asked, BoxModel, Places, batche
 from lorabel.families.detection.owlv2 import normalised
 from lorabel.families.detection.prompts import Prompt, PromptWriter
 
-# Rows in a batch: at 800 x 1333 pixels a picture has 22,000 positions, at each of which every head looks around.
-MAX_ROWS = 4
 # The logit of a label at a query of another prompt: probability 0.00005.
 NOT_ASKED = -10.0
 # Queries whose directions have this cosine or more show the same, and how fast that becomes certain.
@@ -52,6 +50,8 @@ class GroundingDino(BoxModel):
 
     text_layers = ("model.model.text_backbone.", "model.model.text_projection")
     encoder_layers = ("backbone.",)
+    # At 800 x 1333 pixels a picture has 22,000 positions, at each of which every head looks around.
+    most_rows = 4
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:
         super().__init__()
@@ -92,8 +92,8 @@ class GroundingDino(BoxModel):
     @property
     def longest_px(self) -> int:
         """The longest side of a picture that the image processor leaves."""
-        size = self.processor.size
-        return int(size.longest_edge or max(size.height or 0, size.width or 0))
+        limits = ("longest_edge", "max_height", "max_width", "height", "width", "shortest_edge")
+        return max(int(getattr(self.processor.size, limit) or 0) for limit in limits)
 
     @property
     def feature_dim(self) -> int:
@@ -134,7 +134,7 @@ class GroundingDino(BoxModel):
         answers: list[list[Places]] = [[] for _ in questions]
         shapes = [questions[index].picture.read_px for index, _ in rows]
         of_row: dict[int, Places] = {}
-        for batch in batches(shapes, MAX_ROWS):
+        for batch in batches(shapes, self.most_rows):
             asked = [rows[row] for row in batch]
             states = torch.stack([questions[index].states.to(self.device).float() for index, _ in asked])
             with (

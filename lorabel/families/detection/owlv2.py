@@ -6,6 +6,7 @@ embedding, and how a cosine between this and the embedding of a label text becom
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -27,9 +28,6 @@ from lorabel.contracts import BatchAdapters
 from lorabel.families.base import LOAD_DTYPE
 from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
-
-# Pictures in a batch: OWLv2 cuts each into 3600 patches.
-MAX_PICTURES = 8
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,8 @@ class Owlv2(BoxModel):
     text_layers = ("model.owlv2.text_model.", "model.owlv2.text_projection")
     encoder_layers = ("model.owlv2.vision_model.",)
     head_layers = ("model.class_head.", "model.box_head.")
+    # OWLv2 cuts each picture into 3600 patches.
+    most_rows = 8
 
     def __init__(self, model: Owlv2ForObjectDetection, processor: Any, tokenizer: Any) -> None:
         super().__init__()
@@ -88,6 +88,10 @@ class Owlv2(BoxModel):
     def place_on(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Move the model to a device, in a precision."""
         return self.to(device=device, dtype=dtype)
+
+    @cached_property
+    def _names_of_text_layers(self) -> frozenset[str]:
+        return frozenset(self.layers(*self.text_layers))
 
     @property
     def longest_px(self) -> int:
@@ -150,9 +154,8 @@ class Owlv2(BoxModel):
         self, questions: Sequence[Asked], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
     ) -> list[Places]:
         """Answer each question with its adapter. Labels that several questions have are encoded once."""
-        text_layers = self.layers(*self.text_layers)
         keys = [
-            (bank.effective_adapter(adapter, text_layers), question.labels)
+            (bank.effective_adapter(adapter, self._names_of_text_layers), question.labels)
             for adapter, question in zip(adapters, questions, strict=True)
         ]
         label_features: dict[Any, Tensor] = {}
@@ -161,10 +164,10 @@ class Owlv2(BoxModel):
             if features is None:
                 adapter, labels = key
                 features = self.encode_labels(labels, bank, adapter)
-                cache.put(TEXTS, key, features)
-            label_features[key] = features
+                cache.put(TEXTS, key, features.cpu())
+            label_features[key] = features.to(self.device)
         places: dict[int, Places] = {}
-        for rows in batches([question.states.shape for question in questions], MAX_PICTURES):
+        for rows in batches([question.states.shape for question in questions], self.most_rows):
             states = torch.stack([questions[row].states.to(self.device) for row in rows])
             with bank.use([adapters[row] for row in rows]):
                 answers = self.ask_patches(states)

@@ -1,6 +1,7 @@
 """The detector with models of the class of LLMDet: small ones with random weights, against transformers' own."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from transformers import (
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo.scenes import random_scenes
 from lorabel.errors import SettingsError
+from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.detection.grounding_dino import GroundingDino
@@ -31,10 +33,15 @@ from lorabel.families.detection.small_grounding_dino import (
 from lorabel.families.detection.views import PreparedInput
 from lorabel.families.detector import Detector
 from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.mask_pipeline import AND, MaskPipeline
+from lorabel.families.segmenter import Segmenter
 from lorabel.feature_contracts import Features
+from lorabel.mask_contracts import LabelledMasksInput, Masks
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
+from workers import lora
+from workers.examples import PreparedExample, TrainingExample
 
 pytestmark = pytest.mark.slow
 
@@ -272,6 +279,98 @@ def test_a_head_is_fitted_on_queries_and_changes_the_answer(family: Detector) ->
     without = detect(family, picture((64, 64), 0))
     assert isinstance(with_head, Boxes) and scores(with_head, 0) != scores(without, 0)
     assert scores(with_head, 1) == scores(without, 1), "no picture has the other label"
+
+
+def drawn(count: int) -> list[tuple[bytes, BoxTarget]]:
+    """Scenes with red circles, label 0, and blue squares, label 1, which no words say."""
+    scenes = itertools.islice(random_scenes(11, (64, 64), pairs=(("red", "circle"), ("blue", "square"))), count)
+    labels = {"red": 0, "blue": 1}
+    return [
+        (
+            png(scene.draw()),
+            BoxTarget(tuple(sorted((thing.corners, labels[thing.colour]) for thing in scene.things))),
+        )
+        for scene in scenes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("annotated", "steps", "least"),
+    [(4, 150, (0.9, 0.0)), pytest.param(60, 300, (0.4, 0.3), marks=pytest.mark.long)],
+)
+def test_lora_teaches_a_model_that_knows_nothing_where_things_are(
+    folder: Path, annotated: int, steps: int, least: tuple[float, float]
+) -> None:
+    """The base model has random weights: all that is found is what LoRA and the matching loss have taught.
+
+    With a few pictures these are learned by heart; with more, things are found in pictures that nobody annotated.
+    """
+    family, names = load(folder, settings=Settings()), ("red circle", "grade A")
+    asked = question(tuple((name,) for name in names))
+    scenes = drawn(annotated + 20)
+    truths = [target for _, target in scenes]
+    prepared = [family.prepare(asked, lambda _, file=file: file) for file, _ in scenes]  # type: ignore[misc]
+    examples = [
+        PreparedExample(TrainingExample((number,), number, asked, target, None, True), each)
+        for number, (target, each) in enumerate(zip(truths, prepared, strict=True))
+    ]
+
+    def score(part: slice) -> float:
+        nobody = [None] * len(prepared[part])
+        outputs = family.predict(prepared[part], nobody, NO_BATCH_ADAPTERS, FeatureCache({}))
+        return float(box_metrics(truths[part], outputs, names).values["map_50"])
+
+    learned, unseen = slice(annotated), slice(annotated, None)
+    before = score(learned)
+    recipe = lora.Recipe(8, 3e-3, steps, min(8, annotated), steps, 0, "float32")
+    with lora.adapted(family, asked, None, recipe) as model:
+        generator = torch.Generator().manual_seed(0)
+        precomputed = lora.precompute(family, model, examples[learned], generator)
+        lora.fine_tune(family, model, precomputed, recipe, lambda _: None)
+        after = score(learned), score(unseen)
+    assert before < 0.1 and after[0] > least[0] and after[1] >= least[1], f"mAP@50 {before:.2f} -> {after}"
+
+
+@pytest.mark.parametrize("towers", ["text", "both"])
+def test_every_layer_that_is_trained_has_a_part_in_the_loss(folder: Path, towers: str) -> None:
+    family = load(folder, settings=Settings(lora_towers=towers))
+    (file, target), (other, _) = drawn(2)
+    prepared = [family.prepare(question(), lambda _, file=each: file) for each in (file, other)]  # type: ignore[misc]
+    layers = set(family.trained_layers(question()))
+    assert any(layer.startswith("backbone.") for layer in layers) is (towers == "both")
+    for name, weight in family.module.named_parameters():
+        if "bbox_embed" in name:
+            # They begin with zeros, through which no gradient goes.
+            torch.nn.init.normal_(weight, std=0.02)
+        weight.requires_grad_(name.removesuffix(".weight") in layers)
+    loss = family.loss(prepared, [target, BoxTarget(())])
+    assert loss.shape == (2,) and bool(loss.isfinite().all())
+    loss.sum().backward()
+    silent = {
+        name
+        for name, weight in family.module.named_parameters()
+        if weight.requires_grad and (weight.grad is None or not weight.grad.abs().sum() > 0)
+    }
+    assert not silent
+
+
+def test_the_loss_is_about_the_same_in_bfloat16(family: Detector) -> None:
+    ((file, target),) = drawn(1)
+    precomputed = family.precompute([family.prepare(question(), lambda _: file)] * 2, (), None)
+    exact = family.loss(precomputed, [target] * 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = family.loss(precomputed, [target] * 2)
+    torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.1)
+
+
+def test_masks_by_labels_have_such_a_detector_too(folder: Path, tmp_path: Path) -> None:
+    source = AND.join((f"local-dir:{folder}", Segmenter.tiny(tmp_path)))
+    pipeline = MaskPipeline.load(source, torch.device("cpu"), torch.float32, Settings())
+    (content,) = question().contents
+    asked = LabelledMasksInput(contents=(content,), labels=LABELS)
+    prepared = pipeline.prepare(asked, lambda _: png(picture((120, 90))))
+    (masks,) = pipeline.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    assert isinstance(masks, Masks) and masks.masks and (masks.width, masks.height) == (120, 90)
 
 
 def test_another_class_of_models_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
