@@ -1,44 +1,35 @@
-"""OWLv2: boxes around what texts describe, and around what annotators have taught a label to mean.
+"""Boxes around what texts describe, and around what annotators have taught a label to mean.
 
-The states of a picture's patches cost the most. They do not depend on the labels, nor on any adapter by default:
-adapters go on the tower for label texts and on the heads, unless LORA_TOWERS is `both`. So the states are
-remembered by content, for all projects, and a run computes them once.
+What the model computes of a picture alone does not depend on the labels, nor on any adapter by default: adapters
+go on the layers for label texts and on the heads, unless LORA_TOWERS is `both`. So these states are remembered by
+content, for all projects, and a run computes them once. With OWLv2 they cost most of an answer; Grounding DINO
+reads picture and labels together, and only what its backbone computes can be remembered.
 """
 
 import base64
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import ClassVar, Self
 
 import torch
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
-from torch.nn import functional
-from torchvision.transforms.functional import pil_to_tensor
-from transformers import AutoTokenizer, Owlv2ForObjectDetection, Owlv2ImageProcessor
+from transformers import Owlv2ImageProcessor, PreTrainedConfig
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
-from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
-from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
+from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
+from lorabel.families.cache import FEATURES, FeatureCache
+from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
 from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
+from lorabel.families.detection.grounding_dino import GroundingDino
 from lorabel.families.detection.matching_loss import matching_loss
-from lorabel.families.detection.owlv2 import (
-    ENCODER_LAYERS,
-    HEAD_LAYERS,
-    TEXT_LAYERS,
-    Owlv2Parts,
-    PatchAnswers,
-    byte_level_tokenizer,
-    layers_of,
-    random_model,
-    tokenize,
-)
-from lorabel.families.detection.places import chosen_places, place_features, with_head
+from lorabel.families.detection.owlv2 import Owlv2, byte_level_tokenizer, random_model
+from lorabel.families.detection.places import chosen_places, with_head
 from lorabel.families.detection.views import (
     WHOLE,
     KnownPicture,
@@ -59,20 +50,20 @@ from lorabel.space_contracts import BoxesInput, BoxTarget
 
 # JPEGs are decoded at a reduced scale, but at no less than this many times the model's resolution.
 DRAFT_SCALE = 2
-# Pictures in a batch of the encoder: OWLv2 cuts each into 3600 patches.
-MAX_PICTURES = 8
 # Views of a picture that a run precomputes: the picture itself, and parts of it.
 VIEWS = 2
+# The class of models for each `model_type` of transformers' configs.
+MODELS: Mapping[str, type[BoxModel]] = MappingProxyType(
+    {"owlv2": Owlv2, "mm-grounding-dino": GroundingDino, "grounding-dino": GroundingDino}
+)
 
 
 @dataclass(frozen=True)
 class Detector(Family):
-    """Open-vocabulary detectors of transformers: OWLv2.
+    """Open-vocabulary detectors of transformers, see MODELS.
 
     Attributes:
         module: the base model.
-        processor: transformers' own preparation of pictures.
-        tokenizer: for label texts, used in the thread of the device.
     """
 
     name: ClassVar[str] = "detector"
@@ -82,28 +73,28 @@ class Detector(Family):
     adapters_rival_heads: ClassVar[bool] = True
 
     source: str
-    module: Owlv2Parts
+    module: BoxModel
     device: torch.device
     dtype: torch.dtype
-    processor: Any
-    tokenizer: Any
     settings: Settings
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
-        """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
+        """Load `hf-hub:owner/name` or `local-dir:folder` of one of MODELS; see `Family.load`."""
         name = transformers_name(source)
         try:
-            processor = Owlv2ImageProcessor.from_pretrained(name)
-            tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-            model = Owlv2ForObjectDetection.from_pretrained(name, use_safetensors=True, dtype=LOAD_DTYPE)
+            model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+            if model_type not in MODELS:
+                raise SettingsError(f"its model_type is {model_type!r}, expected one of {', '.join(MODELS)}")
+            module = MODELS[model_type].load(name)
         except Exception as error:
             raise SettingsError(
                 f"MODEL_DETECTOR={source!r} cannot be loaded: {error}; expected hf-hub:owner/name or "
-                "local-dir:folder of an OWLv2 model with safetensors, preprocessor_config.json and a tokenizer"
+                "local-dir:folder of an OWLv2, MM-GroundingDINO, LLMDet or Grounding DINO model with safetensors, "
+                "preprocessor_config.json and a tokenizer"
             ) from error
-        module = Owlv2Parts(model).requires_grad_(False).eval()
-        return cls(source, module.to(device=device, dtype=dtype), device, dtype, processor, tokenizer, settings)
+        module.requires_grad_(False).eval().place_on(device, dtype)
+        return cls(source, module, device, dtype, settings)
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
@@ -128,14 +119,12 @@ class Detector(Family):
         media = question.contents[0].media
         file = b"" if media is None else fetch(media)
         memory = decode_memory(self.settings.media_decode_mb)
-        enough_px = DRAFT_SCALE * self._side_px
+        enough_px = DRAFT_SCALE * self.module.longest_px
         with decoded_image(file, self.settings.media_max_megapixels, enough_px, memory) as image:
-            pixels = pil_to_tensor(image)
-        prepared = self.processor(pixels, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+            pixels, extent = self.module.prepare(image)
         height, width = pixels.shape[1:]
-        extent = width / max(width, height), height / max(width, height)
-        square = (prepared * 255).round().clamp(0, 255).to(torch.uint8)
-        return PreparedInput(question, digest(file), Picture(shown_size(file), extent), square)
+        picture = Picture(shown_size(file), extent, (height, width))
+        return PreparedInput(question, digest(file), picture, pixels)
 
     def recall(
         self,
@@ -158,7 +147,7 @@ class Detector(Family):
     @property
     def head_dim(self) -> int:
         """Return the number of features; see `Family.head_dim`."""
-        return self.module.embedding_width + 1
+        return self.module.feature_dim
 
     def for_features(self, prepared_input: PreparedInput, target: object) -> PreparedInput:
         """Return the input as one that is answered with its features; see `Family.for_features`."""
@@ -182,7 +171,7 @@ class Detector(Family):
             for prepared, of_input in zip(prepared_inputs, parts, strict=True)
             for part in of_input
         ]
-        states = iter(self._encode([part.pixels for part in shown], [None] * len(shown), NO_BATCH_ADAPTERS))
+        states = iter(self._encode_once([part.pixels for part in shown], [None] * len(shown), NO_BATCH_ADAPTERS))
         return [
             replace(prepared, pixels=None, views=tuple(View(next(states), part) for part in of_input))
             for prepared, of_input in zip(prepared_inputs, parts, strict=True)
@@ -214,86 +203,75 @@ class Detector(Family):
     ) -> Sequence[Contract]:
         """Find the boxes in each picture; see `Family.predict`."""
         states = self._states(prepared_inputs, adapters, bank, cache)
-        label_features = [
-            self._label_features(adapter, prepared.question.labels, bank, cache)
-            for prepared, adapter in zip(prepared_inputs, adapters, strict=True)
+        asked = [
+            Asked(own_states, prepared.picture, prepared.question.labels)
+            for prepared, own_states in zip(prepared_inputs, states, strict=True)
         ]
-        limits, outputs = BoxLimits.of(self.settings), []
-        for start in range(0, len(states), MAX_PICTURES):
-            batch = slice(start, start + MAX_PICTURES)
-            with bank.use(adapters[batch]):
-                answers = self.module.ask_patches(torch.stack(states[batch]).to(self.device))
-            for row, (prepared, features) in enumerate(
-                zip(prepared_inputs[batch], label_features[batch], strict=True)
-            ):
-                outputs.append(self._answer(prepared, answers, row, features.to(self.device), limits))
-        return outputs
+        limits = BoxLimits.of(self.settings)
+        answers = self.module.ask(asked, adapters, bank, cache)
+        return [
+            self._answer(prepared, places, limits)
+            for prepared, places in zip(prepared_inputs, answers, strict=True)
+        ]
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[BoxTarget]) -> Tensor:
-        """Compute the matching loss of each picture; see `Family.loss`."""
-        labels = list(dict.fromkeys(prepared.question.labels for prepared in prepared_inputs))
-        label_features = {question_labels: self._encode_labels(question_labels) for question_labels in labels}
-        known = all(prepared.views for prepared in prepared_inputs)
-        if known:
-            states = torch.stack([prepared.views[0].states.float() for prepared in prepared_inputs]).to(
-                self.device
-            )
+        """Compute the matching loss of each picture, the mean of the model's attempts; see `Family.loss`."""
+        nobody = [None] * len(prepared_inputs)
+        if all(prepared.views for prepared in prepared_inputs):
+            states = [prepared.views[0].states.float() for prepared in prepared_inputs]
         else:
-            states = self.module.encode_pictures(
-                self._normalised([prepared.pixels for prepared in prepared_inputs])
-            )
-        answers = self.module.ask_patches(states)
+            states = self._encode([prepared.pixels for prepared in prepared_inputs], nobody, NO_BATCH_ADAPTERS)
+        asked = [
+            Asked(own_states, prepared.picture, prepared.question.labels)
+            for prepared, own_states in zip(prepared_inputs, states, strict=True)
+        ]
+        answers = self.module.ask(asked, nobody, NO_BATCH_ADAPTERS, FeatureCache({}))
         losses = []
-        for row, (prepared, target) in enumerate(zip(prepared_inputs, targets, strict=True)):
+        for prepared, target, places in zip(prepared_inputs, targets, answers, strict=True):
             extent = torch.tensor([*prepared.picture.extent, *prepared.picture.extent])
             corners, unlabelled = (
                 (torch.tensor(boxes).reshape(-1, 4) * extent).to(self.device)
                 for boxes in ([box for box, _ in target.boxes], target.unlabelled)
             )
             true_labels = torch.tensor([label for _, label in target.boxes], dtype=torch.long).to(self.device)
+            truth = corners, true_labels, unlabelled, target.incomplete
             with torch.autocast(self.device.type, enabled=False):
-                logits = answers.logits(row, label_features[prepared.question.labels])
-                losses.append(
-                    matching_loss(
-                        logits, answers.corners[row], corners, true_labels, unlabelled, target.incomplete
-                    )
-                )
+                attempts = (*places.stages, (places.logits, places.corners))
+                losses.append(torch.stack([matching_loss(*attempt, *truth) for attempt in attempts]).mean())
         return torch.stack(losses)
 
     def lora_layers(self) -> list[str]:
         """Return the linear layers that boxes depend on."""
-        return layers_of(super().lora_layers(), (*TEXT_LAYERS, *ENCODER_LAYERS, *HEAD_LAYERS))
+        model = self.module
+        return model.layers(*model.text_layers, *model.encoder_layers, *model.head_layers)
 
     def trained_layers(self, question: Input) -> list[str]:
-        """Return the tower for label texts and the heads; with LORA_TOWERS=both also the tower for pictures."""
+        """Return the layers for label texts and the heads; with LORA_TOWERS=both also the tower for pictures."""
         if trains_all_towers(self.settings.lora_towers):
             return self.lora_layers()
-        return layers_of(self.lora_layers(), (*TEXT_LAYERS, *HEAD_LAYERS))
+        return self.module.layers(*self.module.text_layers, *self.module.head_layers)
 
-    def _answer(
-        self, prepared: PreparedInput, answers: PatchAnswers, row: int, label_features: Tensor, limits: BoxLimits
-    ) -> Contract:
+    def _answer(self, prepared: PreparedInput, places: Places, limits: BoxLimits) -> Contract:
         """The boxes in a picture; or those like the examples of the question, without these."""
-        picture, corners = prepared.picture, answers.corners[row].cpu()
+        picture, corners, features = prepared.picture, places.corners.cpu(), places.features
         if isinstance(prepared.question, BoxFeaturesInput):
-            return self._features(prepared.question, picture, answers, row, label_features)
+            return self._features(prepared.question, picture, places)
         examples = prepared.question.examples
         if examples:
-            prototypes = example_features(corners, answers.embeddings[row].cpu(), picture.extent, examples)
-            label_features = torch.stack(list(prototypes.values())).to(self.device)
-        logits = answers.logits(row, label_features)
-        if prepared.fitted_head is not None and not examples:
-            logits = with_head(prepared.fitted_head, place_features(answers, row), logits)
-        probabilities = logits.sigmoid().cpu()
-        found = find_boxes(corners, probabilities, picture.extent, picture.size, limits)
-        return others_than(found, examples, tuple(prototypes)) if examples else found
+            directions = self.module.directions(features).cpu()
+            prototypes = example_features(corners, directions, picture.extent, examples)
+            cosines = directions @ torch.stack(list(prototypes.values())).T
+            logits = self.module.logits_of_likeness(features.cpu(), cosines)
+            found = find_boxes(corners, logits.sigmoid(), picture.extent, picture.size, limits)
+            return others_than(found, examples, tuple(prototypes))
+        logits = places.logits
+        if prepared.fitted_head is not None:
+            logits = with_head(prepared.fitted_head, features, logits)
+        return find_boxes(corners, logits.sigmoid().cpu(), picture.extent, picture.size, limits)
 
-    def _features(
-        self, question: BoxFeaturesInput, picture: Picture, answers: PatchAnswers, row: int, label_features: Tensor
-    ) -> Features:
+    def _features(self, question: BoxFeaturesInput, picture: Picture, places: Places) -> Features:
         """What a head is fitted on."""
-        features, logits = place_features(answers, row).cpu(), answers.logits(row, label_features).cpu()
-        corners = answers.corners[row].cpu()
+        corners, features, logits = (part.cpu() for part in (places.corners, places.features, places.logits))
         chosen = chosen_places(corners, features, logits, question, picture.extent)
         rows = features[chosen].numpy().astype("<f2")
         return Features(
@@ -305,15 +283,7 @@ class Detector(Family):
 
     @cached_property
     def _encoder_layers(self) -> frozenset[str]:
-        return frozenset(layers_of(self.lora_layers(), ENCODER_LAYERS))
-
-    @cached_property
-    def _text_layers(self) -> frozenset[str]:
-        return frozenset(layers_of(self.lora_layers(), TEXT_LAYERS))
-
-    @cached_property
-    def _side_px(self) -> int:
-        return int(self.processor.size["height"])
+        return frozenset(self.module.layers(*self.module.encoder_layers))
 
     def _states(
         self,
@@ -333,7 +303,7 @@ class Detector(Family):
             if prepared.views
         }
         missing = {key: prepared for key, prepared in zip(keys, prepared_inputs, strict=True) if key not in states}
-        computed = self._encode(
+        computed = self._encode_once(
             [prepared.pixels for prepared in missing.values()], [adapter for _, adapter in missing], bank
         )
         for (key, prepared), picture_states in zip(missing.items(), computed, strict=True):
@@ -341,49 +311,21 @@ class Detector(Family):
             cache.put(FEATURES, key, KnownPicture(prepared.picture, picture_states))
         return [states[key] for key in keys]
 
+    def _encode_once(
+        self, pixels: Sequence[Tensor | None], adapters: Sequence[str | None], bank: BatchAdapters
+    ) -> list[Tensor]:
+        """(positions, width) float16 on the CPU for each picture. Half precision halves what is remembered."""
+        # Each is cloned: a view of a row would keep the whole batch in memory.
+        return [states.half().cpu().clone() for states in self._encode(pixels, adapters, bank)]
+
     def _encode(
         self, pixels: Sequence[Tensor | None], adapters: Sequence[str | None], bank: BatchAdapters
     ) -> list[Tensor]:
-        """(patches, width) float16 on the CPU for each picture. Half precision halves what is remembered."""
-        states: list[Tensor] = []
-        for start in range(0, len(pixels), MAX_PICTURES):
-            batch = slice(start, start + MAX_PICTURES)
-            with bank.use(adapters[batch]):
-                encoded = self.module.encode_pictures(self._normalised(pixels[batch]))
-            # Rows are cloned: a view of a row would keep the whole batch in memory.
-            states += [row.clone() for row in encoded.half().cpu()]
-        return states
-
-    def _normalised(self, pixels: Sequence[Tensor | None]) -> Tensor:
-        """(pictures, 3, side, side) in the module's precision, on the device."""
-        batch = torch.stack([picture for picture in pixels if picture is not None]).to(self.device)
-        mean, std = (
-            torch.tensor(numbers, device=self.device)[:, None, None]
-            for numbers in (self.processor.image_mean, self.processor.image_std)
-        )
-        return ((batch.float() / 255 - mean) / std).to(self.dtype)
-
-    def _label_features(
-        self, adapter: str | None, labels: tuple[tuple[str, ...], ...], bank: BatchAdapters, cache: FeatureCache
-    ) -> Tensor:
-        """(labels, dim) float32 on the CPU, from the cache if possible."""
-        adapter = bank.effective_adapter(adapter, self._text_layers)
-        features = cache.get(TEXTS, (adapter, labels))
-        if features is None:
-            features = self._encode_labels(labels, lambda count: bank.use([adapter] * count)).cpu()
-            cache.put(TEXTS, (adapter, labels), features)
-        return features
-
-    def _encode_labels(
-        self,
-        labels: tuple[tuple[str, ...], ...],
-        adapter_context: Callable[[int], AbstractContextManager[Any]] = nullcontext,
-    ) -> Tensor:
-        """(labels, dim) float32 of length 1, on the device: for each label the mean of its texts."""
-        texts = [text for label_texts in labels for text in label_texts]
-        max_tokens = self.module.model.config.text_config.max_position_embeddings
-        tokens, mask = tokenize(self.tokenizer, texts, max_tokens)
-        with adapter_context(len(texts)):
-            features = self.module.encode_texts(tokens.to(self.device), mask.to(self.device))
-        by_label = torch.split(features, [len(label_texts) for label_texts in labels])
-        return functional.normalize(torch.stack([of_label.mean(0) for of_label in by_label]), dim=-1)
+        """(positions, width) on the device for each picture."""
+        given = [picture for picture in pixels if picture is not None]
+        states: dict[int, Tensor] = {}
+        for rows in batches([picture.shape for picture in given], self.module.most_rows):
+            with bank.use([adapters[row] for row in rows]):
+                encoded = self.module.encode_pictures(torch.stack([given[row] for row in rows]).to(self.device))
+            states.update(zip(rows, encoded, strict=True))
+        return [states[row] for row in range(len(given))]

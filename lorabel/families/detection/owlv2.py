@@ -6,19 +6,28 @@ embedding, and how a cosine between this and the embedding of a label text becom
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_convert
-from transformers import Owlv2Config, Owlv2ForObjectDetection, PreTrainedTokenizerFast
+from torchvision.transforms.functional import pil_to_tensor
+from transformers import (
+    AutoTokenizer,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
+    Owlv2ImageProcessor,
+    PreTrainedTokenizerFast,
+)
 
-# Names of the layers by what they read. `Owlv2ForObjectDetection` has others that no box depends on.
-TEXT_LAYERS = ("model.owlv2.text_model.", "model.owlv2.text_projection")
-ENCODER_LAYERS = ("model.owlv2.vision_model.",)
-HEAD_LAYERS = ("model.class_head.", "model.box_head.")
+from lorabel.contracts import BatchAdapters
+from lorabel.families.base import LOAD_DTYPE
+from lorabel.families.cache import TEXTS, FeatureCache
+from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
 
 
 @dataclass(frozen=True)
@@ -46,37 +55,87 @@ class PatchAnswers:
         cosines = self.embeddings[picture] @ label_features.T
         return (cosines + self.shift[picture]) * self.scale[picture]
 
+    def features(self, picture: int) -> Tensor:
+        """(patches, dim + 1): what the logits of a patch are linear in, whatever the label.
 
-class Owlv2Parts(nn.Module):
-    """The base model of the detector. PEFT asks a bare model of transformers for parts that some have not."""
+        With the embedding of a label text, and 1 for the last number, as weights they are the base model's logits.
+        """
+        embeddings, shift, scale = (part[picture] for part in (self.embeddings, self.shift, self.scale))
+        return torch.cat([embeddings, shift], dim=-1) * scale
 
-    def __init__(self, model: Owlv2ForObjectDetection) -> None:
+
+class Owlv2(BoxModel):
+    """An OWLv2. `Owlv2ForObjectDetection` has layers beside these that no box depends on."""
+
+    text_layers = ("model.owlv2.text_model.", "model.owlv2.text_projection")
+    encoder_layers = ("model.owlv2.vision_model.",)
+    head_layers = ("model.class_head.", "model.box_head.")
+    # OWLv2 cuts each picture into 3600 patches.
+    most_rows = 8
+
+    def __init__(self, model: Owlv2ForObjectDetection, processor: Any, tokenizer: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.processor, self.tokenizer = model, processor, tokenizer
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """Load what `from_pretrained` of transformers calls by this name."""
+        processor = Owlv2ImageProcessor.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+        model = Owlv2ForObjectDetection.from_pretrained(name, use_safetensors=True, dtype=LOAD_DTYPE)
+        return cls(model, processor, tokenizer)
+
+    def place_on(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Move the model to a device, in a precision."""
+        return self.to(device=device, dtype=dtype)
+
+    @cached_property
+    def _names_of_text_layers(self) -> frozenset[str]:
+        return frozenset(self.layers(*self.text_layers))
 
     @property
-    def width(self) -> int:
-        """Numbers in the state of a patch."""
-        return int(self.model.config.vision_config.hidden_size)
+    def longest_px(self) -> int:
+        """The side of the square in pixels."""
+        return int(self.processor.size["height"])
 
     @property
-    def embedding_width(self) -> int:
-        """Numbers in a class embedding."""
-        return int(self.model.class_head.dense0.out_features)
+    def feature_dim(self) -> int:
+        """The numbers of a class embedding, and the shift."""
+        return int(self.model.class_head.dense0.out_features) + 1
+
+    def prepare(self, image: Image.Image) -> tuple[Tensor, tuple[float, float]]:
+        """(3, side, side) uint8, padded to a square, and the part of it that the picture covers."""
+        pixels = pil_to_tensor(image)
+        prepared = self.processor(pixels, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+        height, width = pixels.shape[1:]
+        extent = width / max(width, height), height / max(width, height)
+        return (prepared * 255).round().clamp(0, 255).to(torch.uint8), extent
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """(pictures, patches, width): the states of the patches.
 
         Args:
-            pixels: (pictures, 3, side, side), normalised.
+            pixels: (pictures, 3, side, side) uint8.
         """
-        states: Tensor = self.model.image_embedder(pixels.to(self.model.dtype))[0]
+        states: Tensor = self.model.image_embedder(normalised(pixels, self.processor).to(self.model.dtype))[0]
         return states.flatten(1, 2)
 
     def encode_texts(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(texts, dim) float32 of length 1, from (texts, seq) int64 each."""
         outputs = self.model.owlv2.get_text_features(input_ids=tokens, attention_mask=mask)
         return functional.normalize(outputs.pooler_output.float(), dim=-1)
+
+    def encode_labels(
+        self, labels: tuple[tuple[str, ...], ...], bank: BatchAdapters, adapter: str | None
+    ) -> Tensor:
+        """(labels, dim) float32 of length 1, on the device: for each label the mean of its texts."""
+        texts = [text for label_texts in labels for text in label_texts]
+        max_tokens = self.model.config.text_config.max_position_embeddings
+        tokens, mask = tokenize(self.tokenizer, texts, max_tokens)
+        with bank.use([adapter] * len(texts)):
+            features = self.encode_texts(tokens.to(self.device), mask.to(self.device))
+        by_label = torch.split(features, [len(label_texts) for label_texts in labels])
+        return functional.normalize(torch.stack([of_label.mean(0) for of_label in by_label]), dim=-1)
 
     def ask_patches(self, states: Tensor) -> PatchAnswers:
         """The answers of the patches in float32, from the states of `encode_pictures`."""
@@ -91,10 +150,51 @@ class Owlv2Parts(nn.Module):
             scale=functional.elu(head.logit_scale(states).float()) + 1,
         )
 
+    def ask(
+        self, questions: Sequence[Asked], adapters: Sequence[str | None], bank: BatchAdapters, cache: FeatureCache
+    ) -> list[Places]:
+        """Answer each question with its adapter. Labels that several questions have are encoded once."""
+        keys = [
+            (bank.effective_adapter(adapter, self._names_of_text_layers), question.labels)
+            for adapter, question in zip(adapters, questions, strict=True)
+        ]
+        label_features: dict[Any, Tensor] = {}
+        for key in dict.fromkeys(keys):
+            features = cache.get(TEXTS, key)
+            if features is None:
+                adapter, labels = key
+                features = self.encode_labels(labels, bank, adapter)
+                cache.put(TEXTS, key, features.cpu())
+            label_features[key] = features.to(self.device)
+        places: dict[int, Places] = {}
+        for rows in batches([question.states.shape for question in questions], self.most_rows):
+            states = torch.stack([questions[row].states.to(self.device) for row in rows])
+            with bank.use([adapters[row] for row in rows]):
+                answers = self.ask_patches(states)
+            with torch.autocast(self.device.type, enabled=False):
+                for index, row in enumerate(rows):
+                    logits = answers.logits(index, label_features[keys[row]])
+                    places[row] = Places(answers.corners[index], logits, answers.features(index))
+        return [places[row] for row in range(len(questions))]
 
-def layers_of(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
-    """Return the names that begin with one of the prefixes."""
-    return [name for name in names if name.startswith(tuple(prefixes))]
+    def directions(self, features: Tensor) -> Tensor:
+        """(patches, dim): the class embeddings."""
+        directions: Tensor = functional.normalize(features[:, :-1], dim=-1)
+        return directions
+
+    def logits_of_likeness(self, features: Tensor, cosines: Tensor) -> Tensor:
+        """(patches, labels): the logits of label texts with these cosines (image-guided detection)."""
+        scale: Tensor = features[:, :-1].norm(dim=-1, keepdim=True)
+        return cosines * scale + features[:, -1:]
+
+
+def normalised(pixels: Tensor, processor: Any) -> Tensor:
+    """Pixels in [0, 255] with the mean and deviation of each channel that an image processor has, as float32."""
+    mean, std = (
+        torch.tensor(numbers, device=pixels.device)[:, None, None]
+        for numbers in (processor.image_mean, processor.image_std)
+    )
+    return (pixels.float() / 255 - mean) / std
 
 
 def random_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> Owlv2ForObjectDetection:

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from lorabel.families.detection.owlv2 import PatchAnswers
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.feature_contracts import BoxFeaturesInput
 from lorabel.space_contracts import MOST_PLACES
@@ -20,20 +19,11 @@ SUPPRESSED = 0.5
 SURENESS = 0.5
 
 
-def place_features(answers: PatchAnswers, picture: int) -> Tensor:
-    """(patches, dim + 1) float32: what the logits of a patch are linear in, whatever the label.
-
-    With the embedding of a label text, and 1 for the last number, as weights they are the base model's logits.
-    """
-    embeddings, shift, scale = (part[picture] for part in (answers.embeddings, answers.shift, answers.scale))
-    return torch.cat([embeddings, shift], dim=-1) * scale
-
-
 def with_head(head: LinearHead, features: Tensor, logits: Tensor) -> Tensor:
     """(patches, labels): logits with a fitted head. A label of which it has learned nothing keeps its own.
 
     Args:
-        features: (patches, dim), see `place_features`.
+        features: (patches, dim), see `Places`.
         logits: (patches, labels), of the label texts.
     """
     weights, bias, zero_shot_weight, is_learned = (
@@ -55,7 +45,7 @@ def chosen_places(
 
     Args:
         corners: (patches, 4) as fractions of the square.
-        features: (patches, dim), see `place_features`.
+        features: (patches, dim), see `Places`.
         logits: (patches, labels).
         asked: says what was drawn.
         extent: the part of the square's width and height that the picture covers.

@@ -22,10 +22,10 @@ WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)
 
 
 class View(NamedTuple):
-    """The states of the patches of a picture, or of a part of it that was enlarged to the same size.
+    """The states of a picture, or of a part of it that was enlarged to the same size.
 
     Args:
-        states: (patches, width) float16 on the CPU.
+        states: (positions, width) float16 on the CPU, see `BoxModel.encode_pictures`.
         part: which part, as fractions of the picture.
     """
 
@@ -39,11 +39,13 @@ class Picture:
 
     Args:
         size: width and height in pixels, as people see it.
-        extent: the part of the square's width and height that it covers.
+        extent: the part of width and height of what the model reads that it covers.
+        read_px: height and width of what the model reads, in pixels.
     """
 
     size: tuple[int, int]
     extent: tuple[float, float]
+    read_px: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PreparedInput:
 
     Args:
         digest: of the file.
-        pixels: (3, side, side) uint8 RGB, padded to a square; None if there are views.
+        pixels: (3, height, width) uint8 RGB as the model reads them; None if there are views.
         views: at least one, or none if there are pixels.
         fitted_head: answers in place of the label texts.
     """
@@ -109,12 +111,13 @@ def show_part(prepared: PreparedInput, part: Corners) -> PreparedInput:
     """The input with a part of the picture enlarged to where the whole was."""
     if part == WHOLE or prepared.pixels is None:
         return prepared
-    side = prepared.pixels.shape[-1]
-    height, width = (max(1, round(side * share)) for share in reversed(prepared.picture.extent))
+    full_height, full_width = prepared.pixels.shape[1:]
+    height = max(1, round(full_height * prepared.picture.extent[1]))
+    width = max(1, round(full_width * prepared.picture.extent[0]))
     left, top, right, bottom = part
     # Where each pixel of the result comes from, in the coordinates of `grid_sample`: -1 to 1 across the square.
-    x = (left + (torch.arange(width) + 0.5) / width * (right - left)) * width / side * 2 - 1
-    y = (top + (torch.arange(height) + 0.5) / height * (bottom - top)) * height / side * 2 - 1
+    x = (left + (torch.arange(width) + 0.5) / width * (right - left)) * width / full_width * 2 - 1
+    y = (top + (torch.arange(height) + 0.5) / height * (bottom - top)) * height / full_height * 2 - 1
     grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
     shown = functional.grid_sample(
         prepared.pixels[None].float(), grid[None], mode="bilinear", padding_mode="border", align_corners=False

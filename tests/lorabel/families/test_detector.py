@@ -19,9 +19,12 @@ from lorabel.evaluation.box_matching import match_boxes
 from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.families.base import NO_BATCH_ADAPTERS, NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
+from lorabel.families.detection.box_model import Asked
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.matching_loss import matching_loss
-from lorabel.families.detection.places import chosen_places, place_features, with_head
+from lorabel.families.detection.places import chosen_places, with_head
+from lorabel.families.detection.owlv2 import Owlv2
+from lorabel.families.detection.places import with_head
 from lorabel.families.detection.views import PreparedInput, move_boxes
 from lorabel.families.detector import Detector
 from lorabel.families.encoders.heads.fit import Example, fit_head
@@ -361,19 +364,21 @@ def test_without_a_box_there_is_no_head_and_the_answer_is_that_of_the_label_text
 def test_features_of_a_head_repeat_the_logits_of_the_label_texts(family: Detector) -> None:
     """With a label's own embedding as weights, a head gives the base model's logits."""
     prepared = prepare(family, encoded(scene((96, 96)).draw()))
+    assert isinstance(family.module, Owlv2)
     (states,) = family._states([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
     with torch.no_grad():
-        answers = family.module.ask_patches(states[None])
-        texts = family._encode_labels(LABELS)
-        logits = answers.logits(0, texts)
+        asked = Asked(states, prepared.picture, LABELS)
+        (places,) = family.module.ask([asked], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        texts = family.module.encode_labels(LABELS, NO_BATCH_ADAPTERS, None)
+        logits = places.logits
         weights = np.concatenate([texts.numpy().T, np.ones((1, len(LABELS)))]).astype(np.float32)
         head = LinearHead(weights, np.zeros(3, np.float32), np.zeros(3, np.float32), np.ones(3, np.bool_))
-        learned = with_head(head, place_features(answers, 0), logits)
+        learned = with_head(head, places.features, logits)
     torch.testing.assert_close(learned, logits, rtol=1e-3, atol=1e-3)
 
 
 def test_a_head_of_other_labels_or_of_another_model_is_refused(family: Detector) -> None:
-    dim = family.module.embedding_width + 1
+    dim = family.head_dim
     head = LinearHead(
         np.zeros((dim, 2), np.float32), np.zeros(2, np.float32), 1.0, np.ones(2, np.bool_), kind="boxes"
     )
