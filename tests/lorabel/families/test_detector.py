@@ -22,9 +22,8 @@ from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.detection.box_model import Asked
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
 from lorabel.families.detection.matching_loss import matching_loss
-from lorabel.families.detection.places import chosen_places, with_head
 from lorabel.families.detection.owlv2 import Owlv2
-from lorabel.families.detection.places import with_head
+from lorabel.families.detection.places import chosen_places, with_head
 from lorabel.families.detection.views import PreparedInput, move_boxes
 from lorabel.families.detector import Detector
 from lorabel.families.encoders.heads.fit import Example, fit_head
