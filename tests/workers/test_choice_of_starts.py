@@ -1,18 +1,25 @@
 """Which way to train a run goes on with, and that no way is judged where it was chosen."""
 
 import base64
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lorabel.contracts import Content, LabelScores, LabelsInput, LabelTarget, Modality
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
 from lorabel.feature_contracts import Features
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
+from tests.questions import about_picture
 from workers import beside_head, lora
 from workers.attempt import TrainingContext
 from workers.examples import PreparedExample, TrainingExample
@@ -171,3 +178,47 @@ def test_a_run_counts_the_steps_of_all_its_trainings(settings: Settings, example
 def test_more_examples_are_learned_from_in_more_steps(settings: Settings) -> None:
     recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=40)
     assert [beside_head.steps_for(examples, recipe) for examples in (80, 160, 320, 1000)] == [40, 40, 80, 250]
+
+
+PICTURES = {"alike": ("red", "red"), "unlike": ("red", "blue")}
+
+
+@pytest.mark.parametrize(
+    ("pictures", "limit_s", "trainings"), [("alike", 600.0, 2), ("alike", 1e-4, 1), ("unlike", 600.0, 1)]
+)
+def test_a_training_that_leaves_all_features_alike_is_begun_once_more_with_another_seed(
+    settings: Settings, tmp_path: Path, pictures: str, limit_s: float, trainings: int
+) -> None:
+    """Pictures of two classes that look the same cannot be told apart, however often a training begins."""
+    steps: list[int] = []
+    used: list[Any] = []
+    recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=8, batch=12, is_for_head=True)
+    family = tiny(tmp_path)
+    with opened(settings, set(), []) as (procedure, _, _):
+        procedure = replace(
+            procedure, family=family, max_step_s=limit_s / recipe.steps, on_step=lambda p: steps.append(p.step)
+        )
+        loss = procedure.train(
+            pictures_of(family, PICTURES[pictures]), beside_head._Start("anew", None, recipe), used.append
+        )
+    assert steps.count(1) == trainings
+    assert len(used) == 1
+    assert (loss > math.log(11) - 0.02) == (pictures == "alike")
+
+
+def tiny(folder: Path) -> DualEncoder:
+    torch.manual_seed(0)
+    source = DualEncoder.tiny(folder / "base")
+    return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
+
+
+def pictures_of(family: DualEncoder, colours: Sequence[str]) -> list[PreparedExample]:
+    question = about_picture("x", ("yes", "no"))
+    pixels = [family.transform(Image.new("RGB", (32, 32), colour)) for colour in colours]
+    return [
+        PreparedExample(
+            TrainingExample((n,), n, question, LabelTarget((n % 2,)), n % 2, True),
+            PreparedInput(question, (PreparedContent(Modality.IMAGE, pixels[n % 2]),)),
+        )
+        for n in range(12)
+    ]
