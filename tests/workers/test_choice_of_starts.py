@@ -222,3 +222,14 @@ def pictures_of(family: DualEncoder, colours: Sequence[str]) -> list[PreparedExa
         )
         for n in range(12)
     ]
+
+
+def test_a_training_that_is_begun_once_more_makes_the_steps_of_the_run_more(settings: Settings) -> None:
+    reported: list[lora.Progress] = []
+    report = beside_head._counted(reported.append, steps=80)
+    for _ in range(3):
+        for step in range(1, 41):
+            report(lora.Progress(step, 40, 1.0, seconds_left=0.0))
+    assert [progress.step for progress in reported] == list(range(1, 121))
+    assert all(progress.step <= progress.steps for progress in reported)
+    assert reported[-1].steps == 120
