@@ -45,7 +45,7 @@ STEPS, BATCH, EXAMPLES = 40, 32, 160
 # With a lower cross-validated log-loss of what answers now, the examples are too much alike to tell more.
 EASY = 0.1
 # Where all contents of a batch have the same features, the contrastive loss is the logarithm of how many others
-# there are. A training whose loss ends no further below is stuck: it has learned nothing.
+# there are. A training whose loss ends so near to that is stuck: it has learned nothing.
 STUCK = 0.02
 
 
@@ -277,8 +277,8 @@ class _Procedure:
                 # In this process alone: the loss compares the examples of a batch with each other, so processes
                 # that share a batch would learn from fewer pairs.
                 loss = lora.fine_tune(self.family, model, prepared, recipe, self.on_step)
-                is_stuck = loss > math.log(max(2, min(recipe.batch, len(prepared))) - 1) - STUCK
-                if is_stuck and seed != seeds[-1] and end - time.monotonic() >= seconds / 2:
+                has_time = seed != seeds[-1] and end - time.monotonic() >= seconds / 2
+                if has_time and is_stuck(loss, min(recipe.batch, len(prepared))):
                     continue
                 use(model)
                 break
@@ -347,6 +347,14 @@ def to_fit(prepared: Sequence[PreparedExample], features: Sequence[Features]) ->
 def steps_for(examples: int, recipe: lora.Recipe) -> int:
     """The steps of a training: those of the recipe, and in proportion more with more than EXAMPLES examples."""
     return math.ceil(recipe.steps * max(1.0, examples / EXAMPLES))
+
+
+def is_stuck(loss: float, batch: int) -> bool:
+    """Whether the contrastive loss of a training says that all contents of a batch have the same features.
+
+    Before and while small steps are learned from, it can be higher.
+    """
+    return abs(loss - math.log(max(1, batch - 1))) < STUCK
 
 
 def _all_steps(recipe: lora.Recipe, starts: int, folds: Sequence[Fold], examples: int) -> int:

@@ -180,30 +180,35 @@ def test_more_examples_are_learned_from_in_more_steps(settings: Settings) -> Non
     assert [beside_head.steps_for(examples, recipe) for examples in (80, 160, 320, 1000)] == [40, 40, 80, 250]
 
 
-PICTURES = {"alike": ("red", "red"), "unlike": ("red", "blue")}
+# The colours of the pictures, one class and the other in turn.
+PICTURES = {"alike": ("red",), "unlike": ("red", "blue"), "mixed": ("red", "red", "blue", "blue")}
 
 
 @pytest.mark.parametrize(
-    ("pictures", "limit_s", "trainings"), [("alike", 600.0, 2), ("alike", 1e-4, 1), ("unlike", 600.0, 1)]
+    ("pictures", "limit_s", "steps", "trainings"),
+    [("alike", 600.0, 8, 2), ("alike", 1e-4, 8, 1), ("unlike", 600.0, 8, 1), ("mixed", 600.0, 1, 1)],
 )
 def test_a_training_that_leaves_all_features_alike_is_begun_once_more_with_another_seed(
-    settings: Settings, tmp_path: Path, pictures: str, limit_s: float, trainings: int
+    settings: Settings, tmp_path: Path, pictures: str, limit_s: float, steps: int, trainings: int
 ) -> None:
-    """Pictures of two classes that look the same cannot be told apart, however often a training begins."""
-    steps: list[int] = []
+    """Pictures of two classes that look the same cannot be told apart, however often a training begins.
+
+    Where contents of different classes are more alike than those of the same one, the loss is higher, and falls.
+    """
+    reported: list[int] = []
     used: list[Any] = []
-    recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=8, batch=12, is_for_head=True)
+    recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=steps, batch=12, is_for_head=True)
     family = tiny(tmp_path)
     with opened(settings, set(), []) as (procedure, _, _):
         procedure = replace(
-            procedure, family=family, max_step_s=limit_s / recipe.steps, on_step=lambda p: steps.append(p.step)
+            procedure, family=family, max_step_s=limit_s / steps, on_step=lambda p: reported.append(p.step)
         )
         loss = procedure.train(
             pictures_of(family, PICTURES[pictures]), beside_head._Start("anew", None, recipe), used.append
         )
-    assert steps.count(1) == trainings
+    assert reported.count(1) == trainings
     assert len(used) == 1
-    assert (loss > math.log(11) - 0.02) == (pictures == "alike")
+    assert (abs(loss - math.log(11)) < 0.02) == (pictures == "alike"), loss
 
 
 def tiny(folder: Path) -> DualEncoder:
@@ -218,7 +223,7 @@ def pictures_of(family: DualEncoder, colours: Sequence[str]) -> list[PreparedExa
     return [
         PreparedExample(
             TrainingExample((n,), n, question, LabelTarget((n % 2,)), n % 2, True),
-            PreparedInput(question, (PreparedContent(Modality.IMAGE, pixels[n % 2]),)),
+            PreparedInput(question, (PreparedContent(Modality.IMAGE, pixels[n % len(pixels)]),)),
         )
         for n in range(12)
     ]
