@@ -10,6 +10,7 @@ docs/decisions/0023 has the reasons and figures.
 
 import logging
 import math
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,9 @@ SMALL_STEPS, LARGE_STEPS = 0.1, 2.0
 STEPS, BATCH, EXAMPLES = 40, 32, 160
 # With a lower cross-validated log-loss of what answers now, the examples are too much alike to tell more.
 EASY = 0.1
+# Where all contents of a batch have the same features, the contrastive loss is the logarithm of how many others
+# there are. A training whose loss ends so near to that is stuck: it has learned nothing.
+STUCK = 0.02
 
 
 @dataclass(frozen=True)
@@ -257,15 +261,27 @@ class _Procedure:
         return self._judge(examples, folds, features, best.name), best
 
     def train(self, prepared: Sequence[PreparedExample], start: _Start, use: Callable[[PeftModel], None]) -> float:
-        """Train on the examples, and call `use` with the model. Returns the loss."""
+        """Train on the examples, and call `use` with the model. Returns the loss.
+
+        A training that begins anew and gets stuck is begun once more with another seed, if at least half of its
+        time is left.
+        """
         question = prepared[0].training_example.question
         steps = steps_for(len(prepared), start.recipe)
-        recipe = replace(start.recipe, steps=steps, max_seconds=steps * self.max_step_s)
-        with lora.adapted(self.family, question, start.adapter, recipe) as model:
-            # In this process alone: the loss compares the examples of a batch with each other, so processes that
-            # share a batch would learn from fewer pairs.
-            loss = lora.fine_tune(self.family, model, prepared, recipe, self.on_step)
-            use(model)
+        end = time.monotonic() + steps * self.max_step_s
+        seeds = [start.recipe.seed] if start.adapter else [start.recipe.seed, start.recipe.seed + 1]
+        for seed in seeds:
+            seconds = end - time.monotonic()
+            recipe = replace(start.recipe, seed=seed, steps=steps, max_seconds=seconds)
+            with lora.adapted(self.family, question, start.adapter, recipe) as model:
+                # In this process alone: the loss compares the examples of a batch with each other, so processes
+                # that share a batch would learn from fewer pairs.
+                loss = lora.fine_tune(self.family, model, prepared, recipe, self.on_step)
+                has_time = seed != seeds[-1] and end - time.monotonic() >= seconds / 2
+                if has_time and is_stuck(loss, min(recipe.batch, len(prepared))):
+                    continue
+                use(model)
+                break
         return loss
 
     def _adapted_features(self, examples: _Examples, fold: Fold, start: _Start) -> list[Features]:
@@ -333,6 +349,14 @@ def steps_for(examples: int, recipe: lora.Recipe) -> int:
     return math.ceil(recipe.steps * max(1.0, examples / EXAMPLES))
 
 
+def is_stuck(loss: float, batch: int) -> bool:
+    """Whether the contrastive loss of a training says that all contents of a batch have the same features.
+
+    Before and while small steps are learned from, it can be higher.
+    """
+    return abs(loss - math.log(max(1, batch - 1))) < STUCK
+
+
 def _all_steps(recipe: lora.Recipe, starts: int, folds: Sequence[Fold], examples: int) -> int:
     """The steps of all trainings of a run that is accepted."""
     choosing = set(choosing_folds(len(folds)))
@@ -347,7 +371,7 @@ def _counted(on_step: Callable[[lora.Progress], None], steps: int) -> Callable[[
     """A callback that reports the steps of several trainings as those of one.
 
     Args:
-        steps: of all trainings.
+        steps: of all trainings, as far as none has to begin once more.
     """
     steps_before, steps_of_training = 0, 0
 
@@ -358,6 +382,7 @@ def _counted(on_step: Callable[[lora.Progress], None], steps: int) -> Callable[[
         step_s = progress.seconds_left / max(1, progress.steps - progress.step)
         later = max(0, steps - steps_before - progress.steps)
         seconds_left = progress.seconds_left + later * step_s
-        on_step(lora.Progress(steps_before + progress.step, steps, progress.loss, seconds_left))
+        total = max(steps, steps_before + progress.steps)
+        on_step(lora.Progress(steps_before + progress.step, total, progress.loss, seconds_left))
 
     return report

@@ -1,18 +1,25 @@
 """Which way to train a run goes on with, and that no way is judged where it was chosen."""
 
 import base64
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lorabel.contracts import Content, LabelScores, LabelsInput, LabelTarget, Modality
+from lorabel.families.dual_encoder import DualEncoder
+from lorabel.families.encoders.prepared_input import PreparedContent, PreparedInput
 from lorabel.feature_contracts import Features
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
+from tests.questions import about_picture
 from workers import beside_head, lora
 from workers.attempt import TrainingContext
 from workers.examples import PreparedExample, TrainingExample
@@ -171,3 +178,63 @@ def test_a_run_counts_the_steps_of_all_its_trainings(settings: Settings, example
 def test_more_examples_are_learned_from_in_more_steps(settings: Settings) -> None:
     recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=40)
     assert [beside_head.steps_for(examples, recipe) for examples in (80, 160, 320, 1000)] == [40, 40, 80, 250]
+
+
+# The colours of the pictures, one class and the other in turn.
+PICTURES = {"alike": ("red",), "unlike": ("red", "blue"), "mixed": ("red", "red", "blue", "blue")}
+
+
+@pytest.mark.parametrize(
+    ("pictures", "limit_s", "steps", "trainings"),
+    [("alike", 600.0, 8, 2), ("alike", 1e-4, 8, 1), ("unlike", 600.0, 8, 1), ("mixed", 600.0, 1, 1)],
+)
+def test_a_training_that_leaves_all_features_alike_is_begun_once_more_with_another_seed(
+    settings: Settings, tmp_path: Path, pictures: str, limit_s: float, steps: int, trainings: int
+) -> None:
+    """Pictures of two classes that look the same cannot be told apart, however often a training begins.
+
+    Where contents of different classes are more alike than those of the same one, the loss is higher, and falls.
+    """
+    reported: list[int] = []
+    used: list[Any] = []
+    recipe = replace(lora.Recipe.from_settings(settings, "float32"), steps=steps, batch=12, is_for_head=True)
+    family = tiny(tmp_path)
+    with opened(settings, set(), []) as (procedure, _, _):
+        procedure = replace(
+            procedure, family=family, max_step_s=limit_s / steps, on_step=lambda p: reported.append(p.step)
+        )
+        loss = procedure.train(
+            pictures_of(family, PICTURES[pictures]), beside_head._Start("anew", None, recipe), used.append
+        )
+    assert reported.count(1) == trainings
+    assert len(used) == 1
+    assert (abs(loss - math.log(11)) < 0.02) == (pictures == "alike"), loss
+
+
+def tiny(folder: Path) -> DualEncoder:
+    torch.manual_seed(0)
+    source = DualEncoder.tiny(folder / "base")
+    return DualEncoder.load(source, torch.device("cpu"), torch.float32, Settings())
+
+
+def pictures_of(family: DualEncoder, colours: Sequence[str]) -> list[PreparedExample]:
+    question = about_picture("x", ("yes", "no"))
+    pixels = [family.transform(Image.new("RGB", (32, 32), colour)) for colour in colours]
+    return [
+        PreparedExample(
+            TrainingExample((n,), n, question, LabelTarget((n % 2,)), n % 2, True),
+            PreparedInput(question, (PreparedContent(Modality.IMAGE, pixels[n % len(pixels)]),)),
+        )
+        for n in range(12)
+    ]
+
+
+def test_a_training_that_is_begun_once_more_makes_the_steps_of_the_run_more(settings: Settings) -> None:
+    reported: list[lora.Progress] = []
+    report = beside_head._counted(reported.append, steps=80)
+    for _ in range(3):
+        for step in range(1, 41):
+            report(lora.Progress(step, 40, 1.0, seconds_left=0.0))
+    assert [progress.step for progress in reported] == list(range(1, 121))
+    assert all(progress.step <= progress.steps for progress in reported)
+    assert reported[-1].steps == 120
