@@ -205,7 +205,9 @@ class Settings(BaseSettings):
         description="IoU from which only the likeliest box is kept, whatever the labels; 1 keeps all.",
     )
     generator_max_prompt_tokens: int = Field(
-        2048, ge=16, description="Most tokens of a prompt; a longer text is cut at its end, a dialogue at its start."
+        2048,
+        ge=16,
+        description="Most tokens of a prompt; a longer text is cut at its end, a dialogue at its start.",
     )
     generator_max_new_tokens: int = Field(256, ge=1, description="Most tokens that a model writes for a task.")
     generator_memory_mb: int = Field(

@@ -37,7 +37,9 @@ def written_texts(targets: Sequence[str], texts: Sequence[str]) -> Metrics:
     scorer = RougeScorer(["rougeL"], tokenizer=words)
     pairs = list(zip(targets, texts, strict=True))
     exact = [target.strip() == text.strip() for target, text in pairs]
-    f1 = [_token_f1(words.tokenize(target), words.tokenize(text)) if text.strip() else 0.0 for target, text in pairs]
+    f1 = [
+        _token_f1(words.tokenize(target), words.tokenize(text)) if text.strip() else 0.0 for target, text in pairs
+    ]
     rouge = [scorer.score(target, text)["rougeL"].fmeasure if text.strip() else 0.0 for target, text in pairs]
     means = {
         name: sum(values) / len(values) if values else 0.0

@@ -69,7 +69,6 @@ class Family(ABC):
         part_types: the families that answer one after the other in place of a base model of its own; empty for
             most.
         adapters_rival_heads: whether an adapter that is better than the fitted head answers in its place.
-        is_stepwise: whether it answers step by step, see `lorabel.families.stepwise`.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
         device: where `module` is.
@@ -83,7 +82,6 @@ class Family(ABC):
     has_lora: ClassVar[bool] = True
     part_types: ClassVar[tuple[type["Family"], ...]] = ()
     adapters_rival_heads: ClassVar[bool] = False
-    is_stepwise: ClassVar[bool] = False
 
     source: str
     module: nn.Module

@@ -17,7 +17,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from lorabel.contracts import BatchAdapters, Input, Modality
 from lorabel.errors import SettingsError, UnreadableError
@@ -87,7 +93,9 @@ class Generator(StepwiseFamily):
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
         name = transformers_name(source)
         try:
-            tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False))
+            tokenizer = ChatTokenizer.of(
+                AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+            )
             module = AutoModelForCausalLM.from_pretrained(
                 name, dtype=LOAD_DTYPE, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
             )
@@ -110,7 +118,8 @@ class Generator(StepwiseFamily):
         """Write a tiny Llama whose tokens are bytes; see `Family.tiny`."""
         special_tokens = ["<|pad|>", "<|start|>", "<|end|>"]
         vocabulary = {
-            token: index for index, token in enumerate([*special_tokens, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+            token: index
+            for index, token in enumerate([*special_tokens, *sorted(pre_tokenizers.ByteLevel.alphabet())])
         }
         tokenizer = Tokenizer(models.BPE(vocabulary, []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -191,7 +200,9 @@ class Generator(StepwiseFamily):
 
     def lora_layers(self) -> list[str]:
         """Return all linear layers but the last, whose weights may be those of the embedding."""
-        last = {name for name, layer in self.module.named_modules() if layer is self.module.get_output_embeddings()}
+        last = {
+            name for name, layer in self.module.named_modules() if layer is self.module.get_output_embeddings()
+        }
         return [name for name in linear_layers(self.module) if name not in last]
 
     def _answer(self, target: TextTarget) -> list[int]:

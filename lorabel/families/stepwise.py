@@ -7,7 +7,7 @@ any more. `StepwiseFamily.predict` takes all steps at once, for training runs.
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from lorabel.contracts import BatchAdapters, Contract
 from lorabel.families.base import Family
@@ -56,8 +56,6 @@ class Steps(ABC):
 
 class StepwiseFamily(Family):
     """A family that answers step by step. It may have no fitted heads, and answers nothing from the cache alone."""
-
-    is_stepwise: ClassVar[bool] = True
 
     @abstractmethod
     def steps(self, bank: BatchAdapters) -> Steps:

@@ -236,8 +236,7 @@ def parse(xml: str) -> LabelConfig:
     context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
     headers = _headers(root)
     controls = [
-        replace(_control(tag, paths[tag.name], context), header=headers.get(tag.name, ""))
-        for tag in control_tags
+        replace(_control(tag, paths[tag.name], context), header=headers.get(tag.name, "")) for tag in control_tags
     ]
     return LabelConfig(
         tuple(replace(control, siblings=_siblings(control, controls)) for control in controls), interface
