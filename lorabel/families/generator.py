@@ -78,6 +78,9 @@ class Generator(StepwiseFamily):
     inputs: ClassVar[tuple[type[Input], ...]] = (TextInput,)
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
     default_source: ClassVar[str] = "hf-hub:HuggingFaceTB/SmolLM2-360M-Instruct"
+    learning_rate_factor: ClassVar[float] = 0.2
+    most_train_batch: ClassVar[int | None] = 4
+    most_tested: ClassVar[int | None] = 50
 
     source: str
     module: Any
