@@ -5,8 +5,8 @@ prepare (some threads per core), forward (one thread, which alone uses the devic
 that wait when the device becomes free. There is no timer, so a single request does not wait for others, and
 batches grow with the load. A row whose answer the feature cache holds skips the stages that it does not need.
 
-Rows of families that answer step by step join `model_server.stepping` in place of a batch. Between two of its steps
-go all batches of people that wait, or one background batch.
+Rows of families that answer step by step join `model_server.stepping` in place of a batch. Between two of its
+steps go all batches of people that wait, or one background batch.
 """
 
 import logging

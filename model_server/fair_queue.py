@@ -55,7 +55,7 @@ class FairQueue(Generic[Item]):
             self._changed.notify()
 
     def take_next(self, is_taken: Callable[[Item], bool]) -> Item | None:
-        """Take the next item if `is_taken` says so, without waiting; None if there is none, or if it is not taken."""
+        """Take the next item if `is_taken` says so, without waiting; None if it does not, or if there is none."""
         with self._changed:
             projects = next((projects for projects in self._projects.values() if projects), None)
             if projects is None or not is_taken(next(iter(projects.values()))[0]):

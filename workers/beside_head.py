@@ -64,8 +64,7 @@ class _Examples:
 
 
 def recipe_for(family: Family, question: Input, recipe: lora.Recipe, settings: Settings) -> lora.Recipe:
-    """The recipe of a run as the family needs it: for a head, if fitted heads answer such questions and LORA_TOWERS is
-    `auto`."""
+    """The recipe of a run for a family: for a head, if heads answer such questions and LORA_TOWERS is `auto`."""
     recipe = replace(
         recipe,
         learning_rate=recipe.learning_rate * family.learning_rate_factor,

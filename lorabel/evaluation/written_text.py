@@ -1,8 +1,8 @@
 """How near written texts are to the right ones: exact match, token F1 and ROUGE-L.
 
 Token F1 is that of SQuAD (https://arxiv.org/abs/1606.05250), ROUGE-L the F-measure of
-https://aclanthology.org/W04-1013 as the package `rouge-score` computes it. Both compare words: `Words` says what a word
-is in any language, since the package's own tokenizer knows only the letters a to z.
+https://aclanthology.org/W04-1013 as the package `rouge-score` computes it. Both compare words: `Words` says what a
+word is in any language, since the package's own tokenizer knows only the letters a to z.
 """
 
 import re

@@ -1,10 +1,10 @@
 """transformers language models that write a text about a text, as the instruction says.
 
-The model is one that follows instructions, with a chat template. It writes greedily, step by step. LoRA goes on all
-linear layers but the last one, which turns states into tokens; the loss is that of the answer's tokens.
+The model is one that follows instructions, with a chat template. It writes greedily, step by step. LoRA goes on
+all linear layers but the last one, which turns states into tokens; the loss is that of the answer's tokens.
 
-Memory: the keys and values of a row take its prompt and its most new tokens times the bytes of one token; rows wait
-where they do not fit into GENERATOR_MEMORY_MB together.
+Memory: the keys and values of a row take its prompt and its most new tokens times the bytes of one token. Rows
+wait where they do not fit into GENERATOR_MEMORY_MB together.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from transformers import (
 from lorabel.contracts import BatchAdapters, Input, Modality
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, Fetch, transformers_name
-from lorabel.families.generation.decoding import Decoder, Decoding, Sequence_
+from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.prompts import ChatTokenizer
 from lorabel.families.lora_layers import linear_layers
 from lorabel.families.stepwise import StepwiseFamily
@@ -96,9 +96,7 @@ class Generator(StepwiseFamily):
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
         name = transformers_name(source)
         try:
-            tokenizer = ChatTokenizer.of(
-                AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-            )
+            tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
             module = AutoModelForCausalLM.from_pretrained(
                 name, dtype=LOAD_DTYPE, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
             )
@@ -106,8 +104,8 @@ class Generator(StepwiseFamily):
         except Exception as error:
             raise SettingsError(
                 f"MODEL_GENERATOR={source!r} cannot be loaded: {error}; expected hf-hub:owner/name or "
-                "local-dir:folder of a causal language model of transformers with safetensors, a fast tokenizer and "
-                "a chat template"
+                "local-dir:folder of a causal language model of transformers with safetensors, a fast tokenizer "
+                "and a chat template"
             ) from error
         module.requires_grad_(False).eval().to(device=device, dtype=dtype)
         positions = getattr(module.config, "max_position_embeddings", None) or 1 << 30
@@ -165,8 +163,8 @@ class Generator(StepwiseFamily):
             prompt = self.tokenizer.prompt(question, texts, self.max_prompt_tokens)
         except ValueError as error:
             raise UnreadableError(
-                f"{error}; a prompt may have {self.max_prompt_tokens} (GENERATOR_MAX_PROMPT_TOKENS, or what the model "
-                "reads)",
+                f"{error}; a prompt may have {self.max_prompt_tokens} (GENERATOR_MAX_PROMPT_TOKENS, or what the "
+                "model reads)",
                 is_permanent=False,
             ) from error
         return PreparedInput(question, prompt.tokens, prompt.left_out, self.max_new_tokens)
@@ -213,7 +211,7 @@ class Generator(StepwiseFamily):
         tokens = [*self.tokenizer.answer(target.text), self._end]
         return tokens[: self.max_new_tokens]
 
-    def _output(self, sequence: Sequence_) -> WrittenText:
+    def _output(self, sequence: Draft) -> WrittenText:
         prepared: Any = sequence.prepared
         text = self.tokenizer.text(sequence.tokens)
         probabilities = sequence.probabilities

@@ -55,7 +55,7 @@ class Steps(ABC):
 
 
 class StepwiseFamily(Family):
-    """A family that answers step by step. It may have no fitted heads, and answers nothing from the cache alone."""
+    """A family that answers step by step. It has no fitted heads, and answers nothing from the cache alone."""
 
     @abstractmethod
     def steps(self, bank: BatchAdapters) -> Steps:

@@ -4,8 +4,8 @@
 <Text name="ticket" value="$ticket"/>
 <TextArea name="summary" toName="ticket"/>
 
-The instruction is the tag's `prompt`, `hint` or `placeholder`, else the `<Header>` before it. An annotation's answer
-is {"type": "textarea", "value": {"text": ["Pump P3; leak; high"]}}.
+The instruction is the tag's `prompt`, `hint` or `placeholder`, else the `<Header>` before it. An annotation's
+answer is {"type": "textarea", "value": {"text": ["Pump P3; leak; high"]}}.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ class GeneratedText(Problem):
             return None
         if control.attributes.get("value"):
             raise UnservedError(
-                f"value={control.attributes['value']!r}: the editor fills it in, and would show it beside a prediction"
+                f"value={control.attributes['value']!r}: the editor fills it in, beside what is predicted"
             )
         context = tuple(tag for tag in control.context if _is_text(tag))
         own = (control.attributes.get(name, "").strip() for name in INSTRUCTION_ATTRIBUTES)

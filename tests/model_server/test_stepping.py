@@ -27,9 +27,17 @@ from model_server.files import Files
 from model_server.heads import Heads
 from model_server.metrics import Metrics
 from tests import questions
-from tests.model_server.fake_engine import TIMEOUT_S, FakeBank, FakeFamily, fetch, lengths, load_no_family, row
+from tests.model_server.fake_engine import (
+    TIMEOUT_S,
+    FakeBank,
+    FakeFamily,
+    fetch,
+    lengths,
+    load_no_family,
+    row,
+    wait_until,
+)
 from tests.model_server.fake_engine import submit as submit_clicks
-from tests.model_server.fake_engine import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""What annotators write for texts is learned by a run, and becomes live if it is better on tasks that nobody trained on."""
+"""What annotators write is learned by a run, and becomes live if it is better on tasks that nobody trained on."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,7 +25,9 @@ TEAMS = {"leak": "Pipes", "smoke": "Fire", "dark": "Light"}
 
 
 @pytest.fixture
-def services(settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+def services(
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Services]:
     torch.manual_seed(0)
     changed = {
         "models": {"generator": Generator.tiny(tmp_path / "base")},

@@ -1,8 +1,8 @@
 """Greedy decoding in steps: rows with different adapters in one batch, which join and leave between steps.
 
 Rows are padded on the left, so the last column is the newest token of each row. The prompts of rows that join are
-computed by themselves, at most STEP_TOKENS tokens a step, and then join the batch: a long prompt keeps nobody waiting
-for longer than that. Keys and values lie in the cache classes of transformers.
+computed by themselves, at most STEP_TOKENS tokens a step, and then join the batch: a long prompt keeps nobody
+waiting for longer than that. Keys and values lie in the cache classes of transformers.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -50,7 +50,7 @@ class Decoder:
 
 
 @dataclass
-class Sequence_:
+class Draft:
     """A row that is being written.
 
     Args:
@@ -86,7 +86,7 @@ class _Batch:
         waiting_mask: (rows, tokens) int64.
     """
 
-    sequences: list[Sequence_]
+    sequences: list[Draft]
     cache: DynamicCache
     mask: Tensor
     waiting: Tensor
@@ -105,10 +105,10 @@ class Decoding(Steps):
         output: makes the output of a row.
     """
 
-    def __init__(self, decoder: Decoder, bank: BatchAdapters, output: Callable[[Sequence_], Contract]) -> None:
+    def __init__(self, decoder: Decoder, bank: BatchAdapters, output: Callable[[Draft], Contract]) -> None:
         self._decoder, self._bank, self._output = decoder, bank, output
-        self._sequences: dict[Hashable, Sequence_] = {}
-        self._new: list[Sequence_] = []
+        self._sequences: dict[Hashable, Draft] = {}
+        self._new: list[Draft] = []
         self._joining: _Batch | None = None
         self._running: _Batch | None = None
 
@@ -127,7 +127,7 @@ class Decoding(Steps):
 
     def begin(self, row: Hashable, prepared_input: Prompted, adapter: str | None) -> None:
         """Let a row join; see `Steps.begin`."""
-        self._sequences[row] = sequence = Sequence_(row, prepared_input, adapter)
+        self._sequences[row] = sequence = Draft(row, prepared_input, adapter)
         self._new.append(sequence)
 
     @torch.inference_mode()
@@ -167,7 +167,7 @@ class Decoding(Steps):
         self._new = [sequence for sequence in self._new if sequence.row != row]
         self._joining, self._running = _without(self._joining, row), _without(self._running, row)
 
-    def _prompts(self, sequences: list[Sequence_]) -> _Batch:
+    def _prompts(self, sequences: list[Draft]) -> _Batch:
         """A batch of rows of which nothing is computed yet."""
         longest = max(len(sequence.prepared.prompt) for sequence in sequences)
         paddings = [longest - len(sequence.prepared.prompt) for sequence in sequences]

@@ -77,8 +77,8 @@ class ChatTokenizer:
 
         Args:
             texts: what the contents say.
-            max_tokens: of the prompt. The texts lose what is too long at the end that the question names; the turns
-                stay whole.
+            max_tokens: of the prompt. The texts lose what is too long at the end that the question names; the
+                turns stay whole.
 
         Raises:
             ValueError: not even the instruction fits.
