@@ -23,7 +23,7 @@ import torch
 from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, RequestTooLargeError
 from lorabel.families.base import DigestOf
-from lorabel.families.stepwise import StepwiseFamily
+from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
 from model_server.device_errors import is_device_lost, is_out_of_memory

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from lorabel.families.stepwise import Steps, StepwiseFamily
+from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.inference.messages import RowResult
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue

@@ -41,10 +41,8 @@ def written_texts(targets: Sequence[str], texts: Sequence[str]) -> Metrics:
         _token_f1(words.tokenize(target), words.tokenize(text)) if text.strip() else 0.0 for target, text in pairs
     ]
     rouge = [scorer.score(target, text)["rougeL"].fmeasure if text.strip() else 0.0 for target, text in pairs]
-    means = {
-        name: sum(values) / len(values) if values else 0.0
-        for name, values in {"rouge_l": rouge, "exact_match": exact, "token_f1": f1}.items()
-    }
+    figures: dict[str, Sequence[float]] = {"rouge_l": rouge, "exact_match": exact, "token_f1": f1}
+    means = {name: sum(values) / len(values) if values else 0.0 for name, values in figures.items()}
     answered = sum(bool(text.strip()) for text in texts)
     return Metrics("rouge_l", {"tasks": len(targets), "answered": answered, **means})
 

@@ -80,10 +80,19 @@ class GeneratedText(Problem):
             raise UnservedError(
                 f"value={control.attributes['value']!r}: the editor fills it in, beside what is predicted"
             )
-        context = tuple(tag for tag in control.context if _is_text(tag))
+        unread = [tag for tag in control.context if not _is_text(tag)]
+        if unread:
+            raise UnservedError(f"the task also shows {unread[0].tag} {unread[0].name!r}, and only texts are read")
         own = (control.attributes.get(name, "").strip() for name in INSTRUCTION_ATTRIBUTES)
-        instruction = next(filter(None, own), control.header) or f"Write the {control.name} of the text."
-        return cls(control.name, control.objects[0].name, (*control.objects, *context), instruction)
+        instruction = next(filter(None, own), "")
+        is_required = control.attributes.get("required", "false").lower() == "true"
+        if not instruction and not is_required and any(tag.tag != "TextArea" for tag in control.siblings):
+            raise UnservedError(
+                "it may be for notes beside other answers; say in `prompt` what a model should write, or set "
+                'required="true"'
+            )
+        instruction = instruction or control.header or f"Write the {control.name} of the text."
+        return cls(control.name, control.objects[0].name, (*control.objects, *control.context), instruction)
 
     def model_input(self, data: TaskData) -> TextInput:
         """Ask for a text about the texts of the task. Texts that no control tag names may be missing."""

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from lorabel.contracts import BatchAdapters, Contract
-from lorabel.families.stepwise import Steps
+from lorabel.families.generation.stepwise import Steps
 
 # Tokens of prompts that one step computes, at most, except that it has one of each row.
 STEP_TOKENS = 512
