@@ -30,8 +30,8 @@ from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, Fetch, transformers_name
 from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.prompts import ChatTokenizer
-from lorabel.families.lora_layers import linear_layers
 from lorabel.families.generation.stepwise import StepwiseFamily
+from lorabel.families.lora_layers import linear_layers
 from lorabel.media.text import read_text_file
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText

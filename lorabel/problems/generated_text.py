@@ -4,12 +4,12 @@
 <Text name="ticket" value="$ticket"/>
 <TextArea name="summary" toName="ticket"/>
 
-The instruction is the tag's `prompt`, `hint` or `placeholder`, else the `<Header>` before it. An annotation's
-answer is {"type": "textarea", "value": {"text": ["Pump P3; leak; high"]}}.
+The instruction is that of the project's extra params, else the tag's `prompt`, `hint` or `placeholder`, else the
+`<Header>` before it. An annotation's answer is {"type": "textarea", "value": {"text": ["Pump P3; leak; high"]}}.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Content, Contract, Input, Modality
@@ -25,6 +25,8 @@ from lorabel.text_contracts import TextInput, TextTarget, WrittenText
 
 # Attributes of the control tag that may hold the instruction; the first that is set is used.
 INSTRUCTION_ATTRIBUTES = ("prompt", "hint", "placeholder")
+# Key of a project's own instruction in its extra params, which goes before those of the label config.
+INSTRUCTION = "instruction"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,17 @@ class GeneratedText(Problem):
             )
         instruction = instruction or control.header or f"Write the {control.name} of the text."
         return cls(control.name, control.objects[0].name, (*control.objects, *control.context), instruction)
+
+    def for_project(self, extra_params: Mapping[str, Any]) -> Self:
+        """Return the binding with the project's own instruction, if its extra params have one.
+
+        It is under `instruction`: a text, or an object with a text for each control tag.
+        """
+        value = extra_params.get(INSTRUCTION)
+        instruction = value.get(self.from_name) if isinstance(value, dict) else value
+        if not isinstance(instruction, str) or not instruction.strip():
+            return self
+        return replace(self, instruction=instruction.strip())
 
     def model_input(self, data: TaskData) -> TextInput:
         """Ask for a text about the texts of the task. Texts that no control tag names may be missing."""

@@ -1,6 +1,5 @@
 """SmolLM2-135M learns from 60 corrected tickets to sum tickets up as the project does."""
 
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -58,9 +57,7 @@ def test_unseen_tickets_are_summed_up_right_after_60_corrections(
                     times_applied=1,
                 )
             )
-    started = time.monotonic()
     version = version_of(store, train(store))
-    print(f"the run took {time.monotonic() - started:.0f} s: {version.metrics['decision']}")
     assert version.state == VersionState.LIVE, version.metrics["decision"]
     family = Generator.load(
         changed["models"]["generator"],
@@ -81,6 +78,5 @@ def test_unseen_tickets_are_summed_up_right_after_60_corrections(
         ]
         right[adapter] = BINDING.metrics(targets, outputs).values
     services.close()
-    print(right)
     before, after = (figures["exact_match"] for figures in right.values())
     assert before == 0 and after >= 0.6, f"exact match on {UNSEEN} unseen tickets: {before} -> {after}"

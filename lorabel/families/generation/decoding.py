@@ -25,10 +25,12 @@ class Prompted(Protocol):
     """What decoding reads of a prepared input."""
 
     @property
-    def prompt(self) -> Sequence[int]: ...
+    def prompt(self) -> Sequence[int]:
+        """Return all tokens up to where the model writes."""
 
     @property
-    def max_new_tokens(self) -> int: ...
+    def max_new_tokens(self) -> int:
+        """Return the most tokens of the answer."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,12 @@ class Draft:
 
     @property
     def is_done(self) -> bool:
+        """Whether the text has an end, or as many tokens as it may have."""
         return self.is_ended or len(self.tokens) >= self.prepared.max_new_tokens
 
     @property
     def largest_length(self) -> int:
+        """Tokens of the prompt and of the longest answer."""
         return len(self.prepared.prompt) + self.prepared.max_new_tokens
 
 

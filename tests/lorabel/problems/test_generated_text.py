@@ -45,13 +45,36 @@ def result(answer: Any) -> list[dict[str, Any]]:
         ),
         (TEXT + CHOICES + '<TextArea name="summary" toName="text" hint="Sum up."/>', "Sum up."),
         (
-            '<Header value="Sum up."/>' + TEXT + CHOICES + '<TextArea name="summary" toName="text" required="true"/>',
+            '<Header value="Sum up."/>'
+            + TEXT
+            + CHOICES
+            + '<TextArea name="summary" toName="text" required="true"/>',
             "Sum up.",
         ),
     ],
 )
 def test_the_instruction_is_the_tags_own_or_the_header_before_it(config: str, expected: str) -> None:
     assert instruction(config) == expected
+
+
+@pytest.mark.parametrize(
+    ("extra_params", "expected"),
+    [
+        ({"instruction": " Be brief. "}, "Be brief."),
+        ({"instruction": {"summary": "Be brief.", "other": "x"}}, "Be brief."),
+        ({"instruction": {"other": "x"}}, "Sum up."),
+        ({"instruction": ""}, "Sum up."),
+        ({"instruction": 7}, "Sum up."),
+        (["instruction"], "Sum up."),
+        (None, "Sum up."),
+    ],
+)
+def test_the_instruction_of_the_projects_extra_params_goes_before_the_label_configs(
+    extra_params: Any, expected: str
+) -> None:
+    bound = bind(f'<View>{TEXT}<TextArea name="summary" toName="text" hint="Sum up."/></View>')
+    (binding,) = bound.for_project(extra_params).bindings
+    assert isinstance(binding, GeneratedText) and binding.instruction == expected
 
 
 def test_a_template_of_the_settings_stands_around_the_instruction() -> None:
