@@ -1,4 +1,4 @@
-"""Texts in the real Label Studio: written into a TextArea, corrected, learned, and written right for unseen tasks."""
+"""Texts in the real Label Studio: written into a TextArea, corrected, learned, and right for unseen tasks."""
 
 import itertools
 from collections.abc import Callable
@@ -19,7 +19,10 @@ from tests.e2e.test_every_problem_learns import NEVER, _annotate, _predictions, 
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(2400)]
 
-CONFIG = '<View><Header value="{}"/><Text name="ticket" value="$ticket"/><TextArea name="summary" toName="ticket"/></View>'
+CONFIG = (
+    '<View><Header value="{}"/><Text name="ticket" value="$ticket"/>'
+    '<TextArea name="summary" toName="ticket"/></View>'
+)
 TEAMS = {"leak": "Pipes", "smoke": "Fire", "dark": "Light"}
 UNSEEN = 12
 
