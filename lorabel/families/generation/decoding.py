@@ -156,9 +156,9 @@ class Decoding(Steps):
 
     def finish(self, row: Hashable) -> Contract:
         """Return what a row has written, which leaves; see `Steps.finish`."""
-        sequence = self._sequences[row]
+        output = self._output(self._sequences[row])
         self.leave(row)
-        return self._output(sequence)
+        return output
 
     @torch.inference_mode()
     def leave(self, row: Hashable) -> None:
