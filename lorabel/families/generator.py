@@ -7,6 +7,7 @@ Memory: the keys and values of a row take its prompt and its most new tokens tim
 wait where they do not fit into GENERATOR_MEMORY_MB together.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,8 @@ from lorabel.families.lora_layers import linear_layers
 from lorabel.media.text import read_text_file
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
+
+log = logging.getLogger(__name__)
 
 MEGABYTE = 1024 * 1024
 # Kinds of layers whose states are keys and values, which the rows of a batch can share.
@@ -167,6 +170,13 @@ class Generator(StepwiseFamily):
                 "model reads)",
                 is_permanent=False,
             ) from error
+        if prompt.left_out:
+            log.info(
+                "a text is too long: about %d of its tokens are not read, since a prompt may have %d "
+                "(GENERATOR_MAX_PROMPT_TOKENS, or what the model reads)",
+                prompt.left_out,
+                self.max_prompt_tokens,
+            )
         return PreparedInput(question, prompt.tokens, prompt.left_out, self.max_new_tokens)
 
     def steps(self, bank: BatchAdapters) -> Decoding:

@@ -225,7 +225,10 @@ def test_a_text_that_writes_turns_of_its_own_stays_in_its_turn(source: str) -> N
     ), "the text itself is all there, written with ordinary tokens"
 
 
-def test_a_prompt_that_is_too_long_loses_the_end_of_the_text_or_the_beginning_of_a_dialogue(source: str) -> None:
+def test_a_prompt_that_is_too_long_loses_the_end_of_the_text_or_the_beginning_of_a_dialogue(
+    source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     family = load(source, generator_max_prompt_tokens=100)
     text = "a" * 50 + "b" * 50
     for is_end_kept, kept in ((False, text[:64]), (True, text[-64:])):
@@ -234,6 +237,7 @@ def test_a_prompt_that_is_too_long_loses_the_end_of_the_text_or_the_beginning_of
             f"<|start|>system\nSum up.<|end|>\n<|start|>user\n{kept}<|end|>\n<|start|>assistant\n"
         )
         assert (len(prepared.prompt), prepared.left_out_tokens) == (100, 36)
+        assert "about 36 of its tokens are not read, since a prompt may have 100" in caplog.text
     with pytest.raises(UnreadableError, match=r"the instruction has 90 tokens.*GENERATOR_MAX_PROMPT_TOKENS"):
         prepare(family, ask("x", instruction="i" * 90))
 
