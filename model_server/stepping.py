@@ -5,6 +5,8 @@ between the batches of other families, so that a click waits for one step at mos
 """
 
 import logging
+import math
+import time
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,6 +21,11 @@ from model_server.rows import Row, failure_of
 
 log = logging.getLogger(__name__)
 
+# Seconds that a step should take at most: a click may have to wait for it. While steps take longer, no more than
+# FEWEST_ROWS are computed together.
+STEP_S = 0.5
+FEWEST_ROWS = 8
+
 
 @dataclass
 class _Stepping:
@@ -26,11 +33,13 @@ class _Stepping:
 
     Args:
         max_rows: most rows that are computed together: fewer than usual once memory ran out, until all are done.
+        step_s: seconds of the last step.
         waiting: rows that have not begun.
     """
 
     steps: Steps
     max_rows: int
+    step_s: float = math.inf
     waiting: FairQueue[Row] = field(default_factory=FairQueue)
 
     @classmethod
@@ -92,7 +101,8 @@ class Stepping:
         """Begin waiting rows, in the queue's order, while there is room for the next."""
         if not family.steps.rows:
             family.max_rows = self._max_rows
-        while len(family.steps.rows) < family.max_rows:
+        max_rows = family.max_rows if family.step_s <= STEP_S else min(FEWEST_ROWS, family.max_rows)
+        while len(family.steps.rows) < max_rows:
             row = family.waiting.take_next(lambda row: not row.is_wanted() or family.steps.has_room(row.example))
             if row is None:
                 return
@@ -101,7 +111,10 @@ class Stepping:
 
     def _compute(self, family: _Stepping) -> None:
         try:
-            for row in cast(list[Row], family.steps.step()):
+            started = time.monotonic()
+            done = cast(list[Row], family.steps.step())
+            family.step_s = time.monotonic() - started
+            for row in done:
                 output = family.steps.finish(row)
                 row.finish(RowResult(output=output.model_dump()))
         except Exception as error:

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 MEGABYTE = 1024 * 1024
 # Kinds of layers whose states are keys and values, which the rows of a batch can share.
 SERVED_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+# Tokens of prompts that one step computes, at most: a click may have to wait for it.
+STEP_TOKENS, CPU_STEP_TOKENS = 512, 64
 NOT_A_TARGET = -100
 TINY_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
@@ -181,7 +183,8 @@ class Generator(StepwiseFamily):
 
     def steps(self, bank: BatchAdapters) -> Decoding:
         """Return rows that are written together; see `StepwiseFamily.steps`."""
-        decoder = Decoder(self.module, self.device, self._ends, self._token_bytes, self.memory_bytes)
+        step_tokens = CPU_STEP_TOKENS if self.device.type == "cpu" else STEP_TOKENS
+        decoder = Decoder(self.module, self.device, self._ends, self._token_bytes, self.memory_bytes, step_tokens)
         return Decoding(decoder, bank, self._output)
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[TextTarget]) -> Tensor:

@@ -20,12 +20,14 @@ from lorabel.families.generator import Generator, PreparedInput
 from lorabel.inference.messages import PredictRequest, Priority, RowResult
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput
+from model_server import stepping
 from model_server.adapters import AdapterBank
 from model_server.engine import Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.heads import Heads
 from model_server.metrics import Metrics
+from model_server.stepping import FEWEST_ROWS
 from tests import questions
 from tests.model_server.fake_engine import (
     TIMEOUT_S,
@@ -71,7 +73,7 @@ class GatedSteps(Decoding):
 class Writer:
     """The engine with both families, the steps of the generator, and its answers without the engine."""
 
-    def __init__(self, folder: Path, memory_bytes: int = 10**9) -> None:
+    def __init__(self, folder: Path, memory_bytes: int = 10**9, max_batch: int = 8) -> None:
         torch.manual_seed(0)
         source = Generator.tiny(folder / "base")
         settings = Settings(generator_max_new_tokens=NEW_TOKENS)
@@ -97,7 +99,7 @@ class Writer:
         metrics = Metrics(CollectorRegistry())
         heads = Heads(AdapterFolders(Path("/nowhere")), metrics)
         pool = FamilyPool(load_no_family, loaded)
-        self.engine = Engine(pool, Files(fetch, 0), heads, metrics, max_batch=8, max_waiting=100)
+        self.engine = Engine(pool, Files(fetch, 0), heads, metrics, max_batch=max_batch, max_waiting=100)
 
     @property
     def steps(self) -> GatedSteps:
@@ -109,6 +111,11 @@ class Writer:
     ) -> list[Future[RowResult]]:
         rows = [questions.row(question(text)) for text in texts]
         return self.engine.submit(PredictRequest(rows=rows, timeout_s=timeout_s, project=1, priority=priority))
+
+    def has_all(self, count: int) -> bool:
+        """Whether so many rows are ready, wait for room, or are being written."""
+        waiting = sum(len(family.waiting) for family in self.engine._stepping._families.values())
+        return len(self.engine._ready) + waiting + len(self.steps.rows) == count
 
     def prepare(self, text: str) -> PreparedInput:
         return self.family.prepare(question(text), lambda _: b"")
@@ -211,6 +218,23 @@ def test_rows_wait_while_there_is_no_memory_and_people_go_first(tmp_path: Path) 
         writer.check(text, answer)
     assert max(writer.steps.steps) == 3
     assert order.index("urgent") == 3, "it goes before the rows that have not begun"
+    writer.engine.close()
+
+
+@pytest.mark.parametrize(("longest_step_s", "most"), [(0.0, FEWEST_ROWS), (60.0, 12)])
+def test_many_rows_are_computed_together_only_while_steps_are_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_step_s: float, most: int
+) -> None:
+    monkeypatch.setattr(stepping, "STEP_S", longest_step_s)
+    writer = Writer(tmp_path, max_batch=16)
+    texts = [f"text {number}" for number in range(12)]
+    answers = writer.ask(*texts)
+    assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)
+    wait_until(lambda: writer.has_all(12))
+    writer.steps.let_all()
+    for text, answer in zip(texts, answers, strict=True):
+        writer.check(text, answer)
+    assert max(writer.steps.steps) == most
     writer.engine.close()
 
 

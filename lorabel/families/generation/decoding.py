@@ -1,7 +1,7 @@
 """Greedy decoding in steps: rows with different adapters in one batch, which join and leave between steps.
 
 Rows are padded on the left, so the last column is the newest token of each row. The prompts of rows that join are
-computed by themselves, at most STEP_TOKENS tokens a step, and then join the batch: a long prompt keeps nobody
+computed by themselves, a part in each step, and then join the batch: a long prompt keeps nobody
 waiting for longer than that. Keys and values lie in the cache classes of transformers.
 """
 
@@ -16,9 +16,6 @@ from transformers import DynamicCache
 
 from lorabel.contracts import BatchAdapters, Contract
 from lorabel.families.generation.stepwise import Steps
-
-# Tokens of prompts that one step computes, at most, except that it has one of each row.
-STEP_TOKENS = 512
 
 
 class Prompted(Protocol):
@@ -42,6 +39,7 @@ class Decoder:
         ends: the tokens that end an answer.
         token_bytes: bytes of the keys and values of one token.
         memory_bytes: most bytes of the keys and values of all rows.
+        step_tokens: tokens of prompts that one step computes, at most, except that it has one of each row.
     """
 
     module: Any
@@ -49,6 +47,7 @@ class Decoder:
     ends: frozenset[int]
     token_bytes: int
     memory_bytes: int
+    step_tokens: int
 
 
 @dataclass
@@ -145,7 +144,7 @@ class Decoding(Steps):
         batch = self._joining or self._running
         if batch is None:
             return ()
-        columns = max(1, STEP_TOKENS // len(batch.sequences))
+        columns = max(1, self._decoder.step_tokens // len(batch.sequences))
         logits = self._forward(batch, columns)
         if batch.waiting.shape[1]:
             return ()

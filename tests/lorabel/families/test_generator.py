@@ -13,9 +13,9 @@ from peft import PeftModel
 from lorabel.contracts import Content, MediaRef, Modality, TextFormat
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import SettingsError, UnreadableError
+from lorabel.families import generator
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
-from lorabel.families.generation import decoding
 from lorabel.families.generator import Generator, PreparedInput
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
@@ -135,7 +135,7 @@ def test_rows_that_join_and_leave_at_different_steps_get_the_text_that_peft_writ
 def test_rows_that_begin_together_get_the_text_that_peft_writes_for_each_alone(
     source: str, adapter_folders: AdapterFolders, alone: Any, monkeypatch: pytest.MonkeyPatch, step_tokens: int
 ) -> None:
-    monkeypatch.setattr(decoding, "STEP_TOKENS", step_tokens)
+    monkeypatch.setattr(generator, "CPU_STEP_TOKENS", step_tokens)
     family = load(source, generator_max_new_tokens=16)
     bank = AdapterBank(family, adapter_folders, 10**9)
     inputs = [prepare(family, ask(text)) for text in TEXTS]
@@ -153,7 +153,7 @@ def test_a_row_that_leaves_does_not_change_the_others(
     left_after: int,
 ) -> None:
     """The row that leaves is the longest, so the padding of the others goes with it."""
-    monkeypatch.setattr(decoding, "STEP_TOKENS", 150)
+    monkeypatch.setattr(generator, "CPU_STEP_TOKENS", 150)
     family = load(source, generator_max_new_tokens=16)
     steps = family.steps(AdapterBank(family, adapter_folders, 10**9))
     for row in (0, 1, 2):
