@@ -43,7 +43,7 @@ MEGABYTE = 1024 * 1024
 # Kinds of layers whose states are keys and values, which the rows of a batch can share.
 SERVED_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 # Tokens of prompts that one step computes, at most: a click may have to wait for it.
-STEP_TOKENS, CPU_STEP_TOKENS = 512, 64
+STEP_TOKENS, CPU_STEP_TOKENS = 512, 128
 NOT_A_TARGET = -100
 TINY_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"

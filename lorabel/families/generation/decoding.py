@@ -146,7 +146,7 @@ class Decoding(Steps):
             return ()
         columns = max(1, self._decoder.step_tokens // len(batch.sequences))
         logits = self._forward(batch, columns)
-        if batch.waiting.shape[1]:
+        if logits is None:
             return ()
         done = self._append(batch, logits)
         for row in done:
@@ -180,29 +180,35 @@ class Decoding(Steps):
         waiting_mask = torch.tensor(mask, device=self._decoder.device)
         return _Batch(sequences, DynamicCache(), waiting[:, :0], waiting, waiting_mask)
 
-    def _forward(self, batch: _Batch, columns: int) -> Tensor:
-        """Read the next tokens that wait. Returns the logits after the last one: (rows, vocabulary) float32."""
-        length = batch.mask.shape[1]
+    def _forward(self, batch: _Batch, columns: int) -> Tensor | None:
+        """Read the next tokens that wait.
+
+        Returns:
+            The logits after the last token: (rows, vocabulary) float32; None while other tokens wait.
+        """
+        length, module = batch.mask.shape[1], self._decoder.module
+        is_last = columns >= batch.waiting.shape[1]
+        # The last layer is as wide as the vocabulary, so it is left out where nobody needs its logits.
+        model, logits_only = (module, {"logits_to_keep": 1}) if is_last else (module.get_decoder(), {})
         new_mask = batch.waiting_mask[:, :columns]
         mask = torch.cat([batch.mask, new_mask], dim=1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, length:]
         try:
             with self._bank.use([sequence.adapter for sequence in batch.sequences]):
-                logits = self._decoder.module(
+                output = model(
                     input_ids=batch.waiting[:, :columns],
                     attention_mask=mask,
                     position_ids=positions,
                     past_key_values=batch.cache,
                     use_cache=True,
-                    logits_to_keep=1,
-                ).logits
+                    **logits_only,
+                )
         except Exception:
             _cut(batch.cache, length)
             raise
         batch.mask = mask
         batch.waiting, batch.waiting_mask = batch.waiting[:, columns:], batch.waiting_mask[:, columns:]
-        last: Tensor = logits[:, -1].float()
-        return last
+        return output.logits[:, -1].float() if is_last else None
 
     def _append(self, batch: _Batch, logits: Tensor) -> list[Hashable]:
         """Append the likeliest token to each row. Returns the rows that are done."""
