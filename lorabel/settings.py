@@ -52,9 +52,7 @@ class Settings(BaseSettings):
     basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint requires.")
 
     webhook_secret_required: bool = Field(
-        False,
-        description="Refuse events of projects whose webhook has no secret: those that `lorabel connect` has not "
-        "connected.",
+        False, description="Refuse events of projects whose webhook lacks the secret that `lorabel connect` sets."
     )
 
     host: str = Field("127.0.0.1", description="Address that the backend listens on.")
@@ -62,10 +60,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, description="Processes of the backend.")
     threads: int = Field(160, ge=8, description="Threads per process of the backend.")
     max_connections: int = Field(
-        2000,
-        ge=8,
-        description="Open connections per process of backend and model server; a new one closes the one that has "
-        "waited longest.",
+        2000, ge=8, description="Open connections per process; a new one closes the one that has waited longest."
     )
     request_timeout_s: float = Field(
         30.0,
@@ -204,6 +199,13 @@ class Settings(BaseSettings):
         le=1,
         description="IoU from which only the likeliest box is kept, whatever the labels; 1 keeps all.",
     )
+    generator_max_prompt_tokens: int = Field(
+        2048, ge=16, description="Most tokens of a prompt; a text loses its end, a dialogue its beginning."
+    )
+    generator_max_new_tokens: int = Field(256, ge=1, description="Most tokens that a model writes for a task.")
+    generator_memory_mb: int = Field(
+        1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
+    )
     head_max_tasks: int = Field(
         2000,
         ge=1,
@@ -262,10 +264,7 @@ class Settings(BaseSettings):
     train_batch: int = Field(128, ge=1, description="Examples per step; beside a fitted head 32 at most.")
     train_patience: int = Field(30, ge=1, description="Steps without a lower loss after which a run stops.")
     train_processes: int = Field(
-        1,
-        ge=1,
-        description="Processes of one run, with a GPU each where there are GPUs. A run beside a fitted head "
-        "has one.",
+        1, ge=1, description="Processes of one run, with a GPU each if there are GPUs. Beside a fitted head: one."
     )
     replay_annotations: int = Field(200, ge=0, description="Most old annotations that a run trains on again.")
     held_out_percent: int = Field(

@@ -4,6 +4,9 @@ A row goes through three stages, which work at the same time on different rows: 
 prepare (some threads per core), forward (one thread, which alone uses the device). A batch consists of the rows
 that wait when the device becomes free. There is no timer, so a single request does not wait for others, and
 batches grow with the load. A row whose answer the feature cache holds skips the stages that it does not need.
+
+Rows of families that answer step by step join `model_server.stepping` in place of a batch. Between two of its
+steps go all batches of people that wait, or one background batch.
 """
 
 import logging
@@ -20,6 +23,7 @@ import torch
 from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, RequestTooLargeError
 from lorabel.families.base import DigestOf
+from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
 from model_server.device_errors import is_device_lost, is_out_of_memory
@@ -31,6 +35,7 @@ from model_server.metrics import Metrics
 from model_server.pipelines import begin
 from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, errors_as_result, failure_of
+from model_server.stepping import Stepping
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +90,7 @@ class Engine:
         self._to_prepare: FairQueue[Row] = FairQueue()
         self._preparing: ProjectLimit[Row] = ProjectLimit(cores)
         self._ready: FairQueue[Row] = FairQueue()
+        self._stepping = Stepping(max_batch)
         loops = [self._run_prepare] * (THREADS_PER_CORE * cores) + [self._run_device]
         self._threads = [
             threading.Thread(target=self._run, args=(loop,), name=loop.__name__, daemon=True) for loop in loops
@@ -287,16 +293,29 @@ class Engine:
             """The body is a separate function so that the waiting thread holds no reference to the last batch."""
 
     def _compute_next(self) -> bool:
-        batch = self._ready.get_batch(self._max_rows, lambda row: row.loaded_family.family.name)
+        is_idle = not self._stepping.has_rows
+        batch = self._ready.get_batch(
+            self._max_rows, lambda row: row.loaded_family.family.name, is_patient=is_idle
+        )
+        if self._ready.is_closed:
+            return False
         wanted_rows = [row for row in batch if row.is_wanted()]
-        if wanted_rows:
-            try:
-                self._compute(wanted_rows)
-            except Exception as error:
-                for row in wanted_rows:
-                    row.finish(failure_of(error))
-                raise
-        return bool(batch)
+        if wanted_rows and isinstance(wanted_rows[0].loaded_family.family, StepwiseFamily):
+            self._stepping.add(wanted_rows)
+        elif wanted_rows:
+            self._compute_or_fail(wanted_rows)
+            if wanted_rows[0].priority == Priority.INTERACTIVE:
+                return True  # other people's batches go before the next step, too
+        self._stepping.step()
+        return True
+
+    def _compute_or_fail(self, rows: list[Row]) -> None:
+        try:
+            self._compute(rows)
+        except Exception as error:
+            for row in rows:
+                row.finish(failure_of(error))
+            raise
 
     def _max_rows(self, first: Row) -> int:
         """Size limit of a batch that begins with this row."""

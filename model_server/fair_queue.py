@@ -46,24 +46,52 @@ class FairQueue(Generic[Item]):
             self._count += 1
             self._changed.notify()
 
+    def put_back(self, item: Item) -> None:
+        """Make an item that was taken the next one of its priority and project."""
+        with self._changed:
+            self._projects[item.priority].setdefault(item.project, deque()).appendleft(item)
+            self._projects[item.priority].move_to_end(item.project, last=False)
+            self._count += 1
+            self._changed.notify()
+
+    def take_next(self, is_taken: Callable[[Item], bool]) -> Item | None:
+        """Take the next item if `is_taken` says so, without waiting; None if it does not, or if there is none."""
+        with self._changed:
+            projects = next((projects for projects in self._projects.values() if projects), None)
+            if projects is None or not is_taken(next(iter(projects.values()))[0]):
+                return None
+            return self._take(projects, 1, lambda _: None)[0]
+
     def get(self) -> Item | None:
         """Wait for the next item and return it; None once the queue is closed."""
         batch = self.get_batch(lambda _: 1, lambda _: None)
         return batch[0] if batch else None
 
-    def get_batch(self, max_items: Callable[[Item], int], batch_key: Callable[[Item], object]) -> list[Item]:
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
+    def get_batch(
+        self,
+        max_items: Callable[[Item], int],
+        batch_key: Callable[[Item], object],
+        *,
+        is_patient: bool = True,
+    ) -> list[Item]:
         """Wait for an item and return it with waiting items of the same priority and batch key.
 
         Args:
             max_items: size limit, at least 1, for a batch that begins with the given item.
             batch_key: only items with equal keys may share a batch.
+            is_patient: whether to wait for an item.
 
         Returns:
-            At least one item; no items once the queue is closed.
+            At least one item; no items once the queue is closed, or if there is none and it is not patient.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._count or self._is_closed)
-            if self._is_closed:
+            self._changed.wait_for(lambda: self._count or self._is_closed or not is_patient)
+            if self._is_closed or not self._count:
                 return []
             projects = next(projects for projects in self._projects.values() if projects)
             first = next(iter(projects.values()))[0]

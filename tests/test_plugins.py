@@ -34,7 +34,7 @@ from model_server.heads import Heads
 from model_server.metrics import Metrics
 from workers import evaluate, examples, lora
 
-config = '<View><Text name="t" value="$text"/><TextArea name="stars" toName="t"/></View>'
+config = '<View><Chat name="t" value="$text"/><TextArea name="stars" toName="t"/></View>'
 (problem,) = bind(config).bindings
 family_type = family_for(problem.model_input({"text": "!"}))
 settings = Settings(data_dir=Path(sys.argv[1]))

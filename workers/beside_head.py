@@ -68,7 +68,12 @@ class _Examples:
 
 
 def recipe_for(family: Family, question: Input, recipe: lora.Recipe, settings: Settings) -> lora.Recipe:
-    """The recipe of a run: for a head, if fitted heads answer such questions and LORA_TOWERS is `auto`."""
+    """The recipe of a run for a family: for a head, if heads answer such questions and LORA_TOWERS is `auto`."""
+    recipe = replace(
+        recipe,
+        learning_rate=recipe.learning_rate * family.learning_rate_factor,
+        batch=min(recipe.batch, family.most_train_batch or recipe.batch),
+    )
     if settings.lora_towers != "auto" or not family.content_layers(question):
         return recipe
     return replace(recipe, is_for_head=True, steps=min(STEPS, recipe.steps), batch=min(BATCH, recipe.batch))

@@ -103,7 +103,8 @@ def _read(
     settings = services.settings
     new = [example for example in plan.train if example.is_new]
     replayed = [example for example in plan.train if not example.is_new]
-    held_out = plan.held_out[-settings.evaluate_max_tasks :]
+    most_tested = min(settings.evaluate_max_tasks, family.most_tested or settings.evaluate_max_tasks)
+    held_out = plan.held_out[-most_tested:]
     generator = torch.Generator().manual_seed(recipe.seed)
     limits, total = Limits.of(settings), len(new) + len(replayed) + len(held_out)
 

@@ -85,7 +85,7 @@ def _fail(services: Services, run: TrainingRun, reason: str) -> None:
 
 def _train(services: Services, run: TrainingRun) -> None:
     project, selection, comparison = _gather_annotations(services, run)
-    bound = bind(project.label_config or "")
+    bound = bind(project.label_config or "").for_project(project.extra_params)
     if not bound.bindings:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
     precision = choose_precision(services.settings, choose_device(services.settings.for_training))

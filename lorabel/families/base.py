@@ -69,6 +69,9 @@ class Family(ABC):
         part_types: the families that answer one after the other in place of a base model of its own; empty for
             most.
         adapters_rival_heads: whether an adapter that is better than the fitted head answers in its place.
+        learning_rate_factor: by which LEARNING_RATE is multiplied.
+        most_train_batch: most examples in a step of training; None for what the settings say.
+        most_tested: most held-out tasks in an evaluation, where each takes long; None for what the settings say.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
         device: where `module` is.
@@ -82,6 +85,9 @@ class Family(ABC):
     has_lora: ClassVar[bool] = True
     part_types: ClassVar[tuple[type["Family"], ...]] = ()
     adapters_rival_heads: ClassVar[bool] = False
+    learning_rate_factor: ClassVar[float] = 1.0
+    most_train_batch: ClassVar[int | None] = None
+    most_tested: ClassVar[int | None] = None
 
     source: str
     module: nn.Module

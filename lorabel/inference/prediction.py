@@ -88,7 +88,7 @@ class ProjectModel:
             LabelConfigError: the label config cannot be read.
         """
         number = project.live_number if number is None else number
-        bound = bind(project.label_config or "")
+        bound = bind(project.label_config or "").for_project(project.extra_params)
         version = versions.get_serving(session, project.id, number) if number else None
         adapters = {} if version is None else versions.adapters_without_head(version)
         temperatures = {} if version is None else versions.temperatures(version)

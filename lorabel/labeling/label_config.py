@@ -138,6 +138,8 @@ class ControlTag:
         is_repeated: whether it stands in a `<Repeater>`, and so is shown once for each item of a list.
         siblings: the other control tags of the label config with the same object tags, in its order. They have no
             siblings of their own here.
+        header: text of the last `<Header>` before it, or else of the first one. "" if there is none, or if what
+            the header shows depends on the task.
     """
 
     name: str
@@ -150,6 +152,7 @@ class ControlTag:
     conditions: tuple[Condition, ...] = ()
     is_repeated: bool = False
     siblings: tuple["ControlTag", ...] = ()
+    header: str = ""
 
     @property
     def is_smart(self) -> bool:
@@ -231,7 +234,10 @@ def parse(xml: str) -> LabelConfig:
     names = {tag.name for control in control_tags for tag in control.objects or ()}
     unnamed_tags = (_object(tag) for tag in interface.objects or () if tag.name not in names)
     context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
-    controls = [_control(tag, paths[tag.name], context) for tag in control_tags]
+    headers = _headers(root)
+    controls = [
+        replace(_control(tag, paths[tag.name], context), header=headers.get(tag.name, "")) for tag in control_tags
+    ]
     return LabelConfig(
         tuple(replace(control, siblings=_siblings(control, controls)) for control in controls), interface
     )
@@ -239,6 +245,18 @@ def parse(xml: str) -> LabelConfig:
 
 def _siblings(control: ControlTag, controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
     return tuple(other for other in controls if other is not control and other.objects == control.objects)
+
+
+def _headers(root: ElementTree.Element) -> dict[str, str]:
+    """The header of each element with a name, see `ControlTag.header`."""
+    values = [element.get("value", "").strip() for element in root.iter("Header")]
+    headers, header = {}, values[0] if values else ""
+    for element in root.iter():
+        if element.tag == "Header":
+            header = element.get("value", "").strip()
+        elif element.get("name"):
+            headers[element.attrib["name"]] = "" if has_variable(header) else header
+    return headers
 
 
 def _paths(

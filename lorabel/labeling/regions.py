@@ -42,6 +42,11 @@ def number(from_name: str, to_name: str, value: float) -> Region:
     return {"from_name": from_name, "to_name": to_name, "type": "number", "value": {"number": value}}
 
 
+def textarea(from_name: str, to_name: str, texts: Sequence[str]) -> Region:
+    """A region of `<TextArea>` (https://labelstud.io/tags/textarea)."""
+    return {"from_name": from_name, "to_name": to_name, "type": "textarea", "value": {"text": list(texts)}}
+
+
 def pairwise(from_name: str, to_name: str, selected: str) -> Region:
     """A region of `<Pairwise>` (https://labelstud.io/tags/pairwise).
 

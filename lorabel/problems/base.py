@@ -194,6 +194,10 @@ class Problem(ABC):
         """
         return question
 
+    def for_project(self, extra_params: Mapping[str, Any]) -> Self:
+        """Return the binding as a project's extra params change it; by default it is the same."""
+        return self
+
     def about(self, regions: Sequence[Region]) -> Self | None:
         """Return the binding that asks about these regions of a task; None if it asks about none of them.
 

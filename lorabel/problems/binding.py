@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -41,6 +41,15 @@ class BoundConfig:
     config: LabelConfig
     bindings: tuple[Problem, ...]
     unclaimed: tuple[Unclaimed, ...]
+
+    def for_project(self, extra_params: object) -> "BoundConfig":
+        """Return the label config with each binding as a project's extra params change it.
+
+        Args:
+            extra_params: as the database has them: a JSON object, or None.
+        """
+        extra = extra_params if isinstance(extra_params, dict) else {}
+        return replace(self, bindings=tuple(binding.for_project(extra) for binding in self.bindings))
 
 
 def bind(label_config: str) -> BoundConfig:

@@ -16,7 +16,7 @@ TWO_PICTURES = (
     '<Choices name="l" toName="left"><Choice value="red"/><Choice value="blue"/></Choices>'
     '<Choices name="r" toName="right"><Choice value="red"/><Choice value="blue"/></Choices></View>'
 )
-UNSERVED = '<View><Text name="t" value="$text"/><TextArea name="stars" toName="t"/></View>'
+UNSERVED = '<View><Text name="t" value="$text"/><DateTime name="stars" toName="t"/></View>'
 PROJECT = "1.1795324321"
 
 

@@ -98,7 +98,7 @@ def test_extra_params_may_be_any_json_and_only_an_object_is_stored(
 
 def test_setup_logs_unserved_control_tags_once(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     client.post("/setup", json=requests.setup(schema=requests.UNSERVED))
-    assert "control tag 'stars' is left to people: no problem serves TextArea on Text" in caplog.text
+    assert "control tag 'stars' is left to people: no problem serves DateTime on Text" in caplog.text
     caplog.clear()
     client.post("/setup", json=requests.setup(schema=requests.UNSERVED))
     assert "stars" not in caplog.text

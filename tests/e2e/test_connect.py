@@ -131,7 +131,7 @@ def test_errors_name_the_ssrf_settings_and_a_later_connect_completes_the_connect
 
 
 UNSERVED = (
-    '<View><Text name="text" value="$text"/><TextArea name="answer" toName="text"/></View>',
+    '<View><Text name="text" value="$text"/><DateTime name="answer" toName="text"/></View>',
     '<View><Text name="text" value="$text"/><Choices name="mood" toName="text" perItem="true">'
     '<Choice value="good"/><Choice value="bad"/></Choices></View>',
 )

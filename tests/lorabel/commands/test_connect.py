@@ -20,7 +20,7 @@ SERVED = (
     '<View><Text name="text" value="$text"/>'
     '<Choices name="mood" toName="text"><Choice value="good"/><Choice value="bad"/></Choices></View>'
 )
-UNSERVED = '<View><Text name="text" value="$text"/><TextArea name="summary" toName="text"/></View>'
+UNSERVED = '<View><Text name="text" value="$text"/><DateTime name="summary" toName="text"/></View>'
 
 
 @pytest.fixture

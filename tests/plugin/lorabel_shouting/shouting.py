@@ -1,4 +1,4 @@
-"""A toy problem: `<TextArea>` over `<Text>`: the number of exclamation marks in the text."""
+"""A toy problem: `<TextArea>` over `<Chat>`: the number of exclamation marks in the dialogue."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -33,7 +33,7 @@ class Shouting(Problem):
     output_type: ClassVar = Stars
     SAMPLES: ClassVar = (
         Sample(
-            '<View><Text name="t" value="$text"/><TextArea name="stars" toName="t"/></View>',
+            '<View><Chat name="t" value="$text"/><TextArea name="stars" toName="t"/></View>',
             {"text": "hey!"},
             [{"from_name": "stars", "to_name": "t", "type": "textarea", "value": {"text": ["1"]}}],
             [],
@@ -43,7 +43,7 @@ class Shouting(Problem):
 
     @classmethod
     def match(cls, control):
-        if control.tag != "TextArea" or control.objects[0].tag != "Text":
+        if control.tag != "TextArea" or control.objects[0].tag != "Chat":
             return None
         return cls(control.name, control.objects[0].name, control.objects[0].data_key)
 

@@ -1,0 +1,153 @@
+"""Texts for texts: which TextArea is served, what is asked, and what an annotation teaches."""
+
+from typing import Any
+
+import pytest
+
+from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.problems.binding import bind
+from lorabel.problems.generated_text import GeneratedText
+from lorabel.text_contracts import TextTarget, WrittenText
+
+TEXT = '<Text name="text" value="$text"/>'
+AREA = '<TextArea name="summary" toName="text"/>'
+CHOICES = '<Choices name="mood" toName="text"><Choice value="a"/><Choice value="b"/></Choices>'
+
+
+def served(config: str) -> GeneratedText:
+    (binding,) = (each for each in bind(f"<View>{config}</View>").bindings if each.from_name == "summary")
+    assert isinstance(binding, GeneratedText)
+    return binding
+
+
+def instruction(config: str) -> str:
+    return served(config).model_input({"text": "x"}).instruction
+
+
+def result(answer: Any) -> list[dict[str, Any]]:
+    return [{"from_name": "summary", "to_name": "text", "type": "textarea", "value": {"text": answer}}]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (TEXT + AREA, "Write the summary of the text."),
+        ('<Header value="Read."/>' + TEXT + '<Header value="Sum up."/>' + AREA, "Sum up."),
+        (TEXT + AREA + '<Header value="Sum up."/>', "Sum up."),
+        ('<Header value="$title"/>' + TEXT + AREA, "Write the summary of the text."),
+        (
+            '<Header value="Read."/>' + TEXT + '<TextArea name="summary" toName="text" placeholder="Sum up."/>',
+            "Sum up.",
+        ),
+        (
+            TEXT + '<TextArea name="summary" toName="text" placeholder="here" hint="b" prompt="Sum up."/>',
+            "Sum up.",
+        ),
+        (TEXT + CHOICES + '<TextArea name="summary" toName="text" hint="Sum up."/>', "Sum up."),
+        (
+            '<Header value="Sum up."/>'
+            + TEXT
+            + CHOICES
+            + '<TextArea name="summary" toName="text" required="true"/>',
+            "Sum up.",
+        ),
+    ],
+)
+def test_the_instruction_is_the_tags_own_or_the_header_before_it(config: str, expected: str) -> None:
+    assert instruction(config) == expected
+
+
+@pytest.mark.parametrize(
+    ("extra_params", "expected"),
+    [
+        ({"instruction": " Be brief. "}, "Be brief."),
+        ({"instruction": {"summary": "Be brief.", "other": "x"}}, "Be brief."),
+        ({"instruction": {"other": "x"}}, "Sum up."),
+        ({"instruction": ""}, "Sum up."),
+        ({"instruction": 7}, "Sum up."),
+        (["instruction"], "Sum up."),
+        (None, "Sum up."),
+    ],
+)
+def test_the_instruction_of_the_projects_extra_params_goes_before_the_label_configs(
+    extra_params: Any, expected: str
+) -> None:
+    bound = bind(f'<View>{TEXT}<TextArea name="summary" toName="text" hint="Sum up."/></View>')
+    (binding,) = bound.for_project(extra_params).bindings
+    assert isinstance(binding, GeneratedText) and binding.instruction == expected
+
+
+def test_a_template_of_the_settings_stands_around_the_instruction() -> None:
+    question = served(TEXT + AREA).model_input({"text": "x"})
+    assert question.with_template("{} Answer in French.").instruction == (
+        "Write the summary of the text. Answer in French."
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (TEXT + CHOICES + AREA, "it may be for notes beside other answers"),
+        (TEXT + '<TextArea name="summary" toName="text" value="$draft"/>', "the editor fills it in"),
+        ('<Image name="image" value="$image"/>' + TEXT + AREA, "the task also shows Image 'image'"),
+        ('<Image name="text" value="$image"/>' + AREA, "no problem serves TextArea on Image"),
+        (TEXT + '<TextArea name="summary" toName="text" perRegion="true"/>', "perRegion"),
+    ],
+)
+def test_other_text_areas_are_left_to_people_with_the_reason(config: str, reason: str) -> None:
+    (unclaimed,) = bind(f"<View>{config}</View>").unclaimed
+    assert reason in unclaimed.reason
+
+
+def test_texts_that_no_control_tag_names_are_read_too_and_may_be_missing() -> None:
+    binding = served(TEXT + '<Text name="question" value="$question"/>' + AREA)
+    both = binding.model_input({"text": "It rains.", "question": "How is it?"})
+    assert [content.text for content in both.contents] == ["It rains.", "How is it?"]
+    assert [content.text for content in binding.model_input({"text": "It rains."}).contents] == ["It rains."]
+    with pytest.raises(UnreadableError, match="no text under 'text'"):
+        binding.model_input({"text": " "})
+
+
+def test_the_end_of_a_dialogue_matters_more_than_its_beginning_and_that_of_a_text_does_not() -> None:
+    assert not served(TEXT + AREA).model_input({"text": "x"}).is_end_kept
+    dialogue = served('<Paragraphs name="text" value="$text"/>' + AREA)
+    assert dialogue.model_input({"text": [{"author": "A", "text": "x"}]}).is_end_kept
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (["It leaks."], "It leaks."),
+        ([" It leaks. \n"], "It leaks."),
+        (["It leaks.", "", "At night."], "It leaks.\nAt night."),
+        ("It leaks.", "It leaks."),
+        (["הדליפה 💧"], "הדליפה 💧"),
+    ],
+)
+def test_the_target_is_what_the_annotator_wrote(answer: Any, expected: str) -> None:
+    assert served(TEXT + AREA).target(result(answer), {}) == TextTarget(expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ([], "left empty"),
+        ([""], "left empty"),
+        (["  \n"], "left empty"),
+        ("", "left empty"),
+        ([1], "expected texts"),
+        (None, "expected texts"),
+    ],
+)
+def test_an_answer_without_text_is_skipped_with_the_reason(answer: Any, reason: str) -> None:
+    with pytest.raises(MissingTargetError, match=reason):
+        served(TEXT + AREA).target(result(answer), {})
+
+
+def test_an_annotation_without_the_control_tag_was_left_empty() -> None:
+    with pytest.raises(MissingTargetError, match="'summary' was left empty"):
+        served(TEXT + AREA).target([], {})
+
+
+def test_nothing_is_predicted_where_the_model_writes_nothing() -> None:
+    assert served(TEXT + AREA).prediction(WrittenText(text="", probability=0.9), {}).regions == []
