@@ -234,10 +234,12 @@ class Detector(Family):
                 for boxes in ([box for box, _ in target.boxes], target.unlabelled)
             )
             true_labels = torch.tensor([label for _, label in target.boxes], dtype=torch.long).to(self.device)
-            truth = corners, true_labels, unlabelled, target.incomplete
             with torch.autocast(self.device.type, enabled=False):
-                attempts = (*places.stages, (places.logits, places.corners))
-                losses.append(torch.stack([matching_loss(*attempt, *truth) for attempt in attempts]).mean())
+                attempts = [
+                    matching_loss(logits, found, corners, true_labels, unlabelled, target.incomplete)
+                    for logits, found in (*places.stages, (places.logits, places.corners))
+                ]
+            losses.append(torch.stack(attempts).mean())
         return torch.stack(losses)
 
     def lora_layers(self) -> list[str]:
