@@ -7,21 +7,17 @@ Patches that are far from all things learn that nothing is there. `Owlv2ForObjec
 and `AutoTokenizer.from_pretrained(DIR)` load the folder without code of ours.
 """
 
-import argparse
 import itertools
 import json
-import math
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +25,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss
 from transformers import Owlv2ForObjectDetection, Owlv2ImageProcessor, PreTrainedTokenizerFast
 
 from lorabel.demo.captions import unknown_words
+from lorabel.demo.detector_training import Options, read_options, schedule, take_steps
 from lorabel.demo.scene_queries import Query, random_query, write
 from lorabel.demo.scenes import Scene, Thing, random_scenes
 from lorabel.families.detection.owlv2 import byte_level_tokenizer, random_model
@@ -38,6 +35,8 @@ PATCH_PX = 12
 GRID = SIDE_PX // PATCH_PX
 TRAINING_SEED = 1
 """Seed of the scenes. Evaluation uses other seeds."""
+# Scenes and descriptions of a step.
+BATCH, QUERIES = 32, 32
 CONFIG: dict[str, Any] = {
     "projection_dim": 128,
     "text_config": {
@@ -59,29 +58,6 @@ CONFIG: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of one training.
-
-    Attributes:
-        minutes: duration of the training in CPU time, which is that of the clock with OMP_NUM_THREADS=1 on an
-            idle machine. Drawing the scenes comes before it.
-        scenes: how many are drawn.
-        batch: scenes per step.
-        queries: descriptions per step.
-        start: folder of a model whose training is continued; None for random weights.
-    """
-
-    out: Path
-    minutes: float
-    seed: int = 0
-    scenes: int = 10_000
-    batch: int = 32
-    queries: int = 32
-    learning_rate: float = 1.5e-3
-    start: Path | None = None
-
-
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that has the words of the queries as single tokens, and can read any label."""
     rng = random.Random(0)
@@ -95,15 +71,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     symbols = sorted(trained["vocab"], key=trained["vocab"].__getitem__)
     merges = [(left, right) for left, right in trained["merges"]]
     return byte_level_tokenizer(symbols, merges, CONFIG["text_config"]["max_position_embeddings"])
-
-
-def save(model: Owlv2ForObjectDetection, out: Path) -> None:
-    """Write the weights as float16, which halves the file. The file is replaced atomically."""
-    weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    partial = out / "model.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(out / "model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +186,7 @@ class Trainer:
         }
 
     def _batch(self, drawn: DrawnScenes) -> Batch:
-        indices = self.rng.integers(len(drawn.scenes), size=self.options.batch)
+        indices = self.rng.integers(len(drawn.scenes), size=BATCH)
         pixels = torch.from_numpy(drawn.pixels[indices]).permute(0, 3, 1, 2).float() / 255
         pixels = pixels * torch.from_numpy(self.rng.uniform(0.9, 1.08, (len(pixels), 1, 1, 1))).float()
         rows: list[int] = []
@@ -262,7 +229,7 @@ class Trainer:
     def _queries(self, things: Sequence[Thing]) -> tuple[list[str], Tensor, Tensor]:
         """Texts, which are true of which thing, and the weight of each in the loss: (things, texts) both."""
         queries: dict[Query, None] = {}
-        while len(queries) < self.options.queries - 4:
+        while len(queries) < QUERIES - 4:
             thing = self.random.choice(things) if things and self.random.random() < 0.6 else None
             queries[random_query(self.random, thing)] = None
         texts = [write(query, self.random) for query in queries]
@@ -293,11 +260,6 @@ def box_losses(predicted: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     return l1, giou
 
 
-def schedule(share_done: float) -> float:
-    """Factor on the learning rate: a rise in the first thirtieth of the time, then a cosine down to almost 0."""
-    return min(1.0, share_done / 0.03 + 0.02) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(share_done, 1.0))) / 2)
-
-
 def train(options: Options) -> None:
     """Draw the scenes, then train for about `options.minutes`. Weights are saved every 100 steps."""
     torch.manual_seed(options.seed)
@@ -315,29 +277,13 @@ def train(options: Options) -> None:
     started = time.monotonic()
     drawn = draw_all(list(itertools.islice(random_scenes(TRAINING_SEED), options.scenes)))
     print(f"{len(drawn.scenes)} scenes drawn in {time.monotonic() - started:.0f} s", flush=True)
-    trainer, started, recent = Trainer(options, model, tokenizer), time.process_time(), []
-    for step in itertools.count(1):
-        share_done = (time.process_time() - started) / (60 * options.minutes)
-        recent.append(trainer.step(drawn, share_done))
-        if step % 100 == 0 or share_done >= 1:
-            means = {name: round(float(np.mean([losses[name] for losses in recent])), 4) for name in recent[0]}
-            print(f"step {step} at {share_done:.0%}: {means}", flush=True)
-            recent = []
-            save(model, options.out)
-        if share_done >= 1:
-            return
+    trainer = Trainer(options, model, tokenizer)
+    take_steps(options, model, lambda step, share_done: trainer.step(drawn, share_done))
 
 
 def main() -> None:
     """Read the options from the command line, and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=24)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=Options.scenes)
-    parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
-    parser.add_argument("--start", type=Path)
-    train(Options(**vars(parser.parse_args())))
+    train(read_options(__doc__, minutes=24, scenes=10_000, learning_rate=1.5e-3))
 
 
 if __name__ == "__main__":

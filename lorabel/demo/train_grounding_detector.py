@@ -6,27 +6,23 @@ Each token of a description learns which things the description is true of. The 
 thing that they lie in; the queries of each layer of the decoder are matched with the things.
 """
 
-import argparse
 import itertools
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
 from transformers import GroundingDinoImageProcessor, MMGroundingDinoForObjectDetection
 
 from lorabel.demo.captions import unknown_words
+from lorabel.demo.detector_training import Options, read_options, schedule, take_steps
 from lorabel.demo.scene_queries import Query, random_query, write
 from lorabel.demo.scenes import SCENE_COLOURS, SCENE_SHAPES, Scene, Thing, random_scenes
-from lorabel.demo.train_detector import schedule
 from lorabel.families.detection.matching_loss import ALPHA, GAMMA, match_patches
 from lorabel.families.detection.small_grounding_dino import random_model, small_config, wordpiece_tokenizer
 
@@ -34,30 +30,10 @@ SIDE_PX = 64
 SIZES = ((64, 64), (64, 64), (64, 48), (48, 64))
 STRIDES = (8, 16)
 TRAINING_SEED = 1
+# Scenes and descriptions of a step.
+BATCH, QUERIES = 16, 8
 WORDS = (*SCENE_COLOURS, *SCENE_SHAPES, "thing", "with", "hole", "the", "photo", "of")
 DELIMITERS = (101, 102, 1012)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of one training.
-
-    Attributes:
-        minutes: duration of the training in CPU time.
-        scenes: how many are drawn in each of SIZES.
-        batch: scenes per step.
-        queries: descriptions per step.
-        start: folder of a model whose training is continued; None for random weights.
-    """
-
-    out: Path
-    minutes: float
-    seed: int = 0
-    scenes: int = 3000
-    batch: int = 16
-    queries: int = 8
-    learning_rate: float = 1e-3
-    start: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +130,7 @@ class Trainer:
         return stages
 
     def _batch(self, drawn: DrawnScenes) -> tuple[Tensor, list[list[Thing]]]:
-        indices = self.rng.integers(len(drawn.scenes), size=self.options.batch)
+        indices = self.rng.integers(len(drawn.scenes), size=BATCH)
         pixels = torch.from_numpy(drawn.pixels[indices]).permute(0, 3, 1, 2).float() / 255
         pixels = pixels * torch.from_numpy(self.rng.uniform(0.9, 1.08, (len(pixels), 1, 1, 1))).float()
         scenes = [list(drawn.scenes[index].things) for index in indices]
@@ -167,7 +143,7 @@ class Trainer:
     def _queries(self, things: Sequence[Thing]) -> tuple[list[str], list[Query]]:
         """Texts of descriptions, then those of words that say nothing; and the descriptions."""
         queries: dict[Query, None] = {}
-        while len(queries) < self.options.queries - 2:
+        while len(queries) < QUERIES - 2:
             thing = self.random.choice(things) if things and self.random.random() < 0.6 else None
             queries[random_query(self.random, thing)] = None
         unknown = [self.random.choice(pair) for pair in unknown_words(2, self.random)]
@@ -240,19 +216,6 @@ def box_loss(corners: Tensor, boxes: Tensor) -> Tensor:
     return 5 * l1 + 2 * giou
 
 
-def save(model: MMGroundingDinoForObjectDetection, out: Path) -> None:
-    """Write the weights as float16. Tied weights are written once, as transformers does."""
-    weights, seen = {}, set()
-    for name, value in model.state_dict().items():
-        if value.data_ptr() not in seen or value.numel() < 2:
-            weights[name] = value.detach().half().contiguous() if value.is_floating_point() else value
-        seen.add(value.data_ptr())
-    partial = out / "model.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(out / "model.safetensors")
-
-
 def train(options: Options) -> None:
     """Draw the scenes, then train for about `options.minutes`. Weights are saved every 100 steps."""
     torch.manual_seed(options.seed)
@@ -269,29 +232,13 @@ def train(options: Options) -> None:
     model.train()
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters", flush=True)
     drawn = [draw_all(TRAINING_SEED + i, size, options.scenes) for i, size in enumerate(SIZES)]
-    trainer, started, recent = Trainer(options, model, tokenizer), time.process_time(), []
-    for step in itertools.count(1):
-        share_done = (time.process_time() - started) / (60 * options.minutes)
-        recent.append(trainer.step(drawn[step % len(drawn)], share_done))
-        if step % 50 == 0 or share_done >= 1:
-            means = {name: round(float(np.mean([losses[name] for losses in recent])), 4) for name in recent[0]}
-            print(f"step {step} at {share_done:.0%}: {means}", flush=True)
-            recent = []
-            save(model, options.out)
-        if share_done >= 1:
-            return
+    trainer = Trainer(options, model, tokenizer)
+    take_steps(options, model, lambda step, share_done: trainer.step(drawn[step % len(drawn)], share_done))
 
 
 def main() -> None:
     """Read the options from the command line, and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=22)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=Options.scenes)
-    parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
-    parser.add_argument("--start", type=Path)
-    train(Options(**vars(parser.parse_args())))
+    train(read_options(__doc__, minutes=22, scenes=3000, learning_rate=1e-3))
 
 
 if __name__ == "__main__":
