@@ -54,6 +54,7 @@ SERVED_SAMPLES = [
     for index, sample in enumerate(problem.SAMPLES)
     if _is_served(family, problem, sample)
 ]
+MOST_STEPS = 150
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[Family]]
 @pytest.fixture
 def source(family_type: type[Family], sources: Callable[[type[Family]], str]) -> str:
     source = sources(family_type)
-    torch.manual_seed(1)  # of what the test draws; an adapter on the tiny CLAP does not learn from each start
+    torch.manual_seed(0)  # of what the test draws
     return source
 
 
@@ -169,9 +170,9 @@ def test_the_loss_falls_on_four_examples(
     family = load(family_type, source)
     inputs, targets = four_inputs(family, problem, sample), four_targets(problem, sample)
     model = get_peft_model(family.module, LoraConfig(r=4, target_modules=family.lora_layers()))
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
-    mean_losses = []
-    for _ in range(40):
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=3e-3)
+    mean_losses: list[float] = []
+    while len(mean_losses) < MOST_STEPS and (not mean_losses or mean_losses[-1] >= 0.5 * mean_losses[0]):
         losses = family.loss(inputs, targets)
         assert losses.shape == (FOUR,)
         losses.mean().backward()
