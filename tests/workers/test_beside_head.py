@@ -69,6 +69,7 @@ def test_too_few_tasks_end_a_run_that_nobody_asked_for(open_services: Open, stor
 
 
 @pytest.mark.slow
+@pytest.mark.long  # in the course of digits a run becomes live, too
 @pytest.mark.timeout(900)
 def test_a_run_that_is_better_than_the_head_alone_becomes_live_and_answers_unseen_tasks_better(
     open_services: Open, store: Store
