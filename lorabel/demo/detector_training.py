@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -49,6 +50,14 @@ def read_options(description: str | None, *, minutes: float, scenes: int, learni
 def schedule(share_done: float) -> float:
     """Factor on the learning rate: a rise in the first thirtieth of the time, then a cosine down to almost 0."""
     return min(1.0, share_done / 0.03 + 0.02) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(share_done, 1.0))) / 2)
+
+
+def optimizer_for(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
+    """Return an optimizer with weight decay on matrices only."""
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
 
 
 def take_steps(options: Options, model: nn.Module, take_step: Callable[[int, float], Mapping[str, float]]) -> None:

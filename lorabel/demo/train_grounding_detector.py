@@ -20,7 +20,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal
 from transformers import GroundingDinoImageProcessor, MMGroundingDinoForObjectDetection
 
 from lorabel.demo.captions import unknown_words
-from lorabel.demo.detector_training import Options, read_options, schedule, take_steps
+from lorabel.demo.detector_training import Options, optimizer_for, read_options, schedule, take_steps
 from lorabel.demo.scene_queries import Query, random_query, write
 from lorabel.demo.scenes import SCENE_COLOURS, SCENE_SHAPES, Scene, Thing, random_scenes
 from lorabel.families.detection.matching_loss import ALPHA, GAMMA, match_patches
@@ -70,10 +70,7 @@ class Trainer:
         processor = GroundingDinoImageProcessor()
         self.mean = torch.tensor(processor.image_mean)[None, :, None, None]
         self.std = torch.tensor(processor.image_std)[None, :, None, None]
-        decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-        others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
+        self.optimizer = optimizer_for(model, options.learning_rate)
 
     def step(self, drawn: DrawnScenes, share_done: float) -> dict[str, float]:
         """Do one update. Returns the losses by name."""

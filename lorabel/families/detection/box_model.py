@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -115,6 +115,15 @@ class BoxModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.parameters()).device
+
+
+def normalised(pixels: Tensor, processor: Any) -> Tensor:
+    """Pixels in [0, 255] with the mean and deviation of each channel that an image processor has, as float32."""
+    mean, std = (
+        torch.tensor(numbers, device=pixels.device)[:, None, None]
+        for numbers in (processor.image_mean, processor.image_std)
+    )
+    return (pixels.float() / 255 - mean) / std
 
 
 def batches(keys: Sequence[Hashable], most: int) -> Iterator[list[int]]:

@@ -29,8 +29,7 @@ from lorabel.contracts import BatchAdapters
 from lorabel.errors import SettingsError
 from lorabel.families.base import LOAD_DTYPE
 from lorabel.families.cache import FeatureCache
-from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
-from lorabel.families.detection.owlv2 import normalised
+from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches, normalised
 from lorabel.families.detection.prompts import Prompt, PromptWriter
 
 # The logit of a label at a query of another prompt: probability 0.00005.

@@ -27,7 +27,7 @@ from transformers import (
 from lorabel.contracts import BatchAdapters
 from lorabel.families.base import LOAD_DTYPE
 from lorabel.families.cache import TEXTS, FeatureCache
-from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
+from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches, normalised
 
 
 @dataclass(frozen=True)
@@ -186,15 +186,6 @@ class Owlv2(BoxModel):
         """(patches, labels): the logits of label texts with these cosines (image-guided detection)."""
         scale: Tensor = features[:, :-1].norm(dim=-1, keepdim=True)
         return cosines * scale + features[:, -1:]
-
-
-def normalised(pixels: Tensor, processor: Any) -> Tensor:
-    """Pixels in [0, 255] with the mean and deviation of each channel that an image processor has, as float32."""
-    mean, std = (
-        torch.tensor(numbers, device=pixels.device)[:, None, None]
-        for numbers in (processor.image_mean, processor.image_std)
-    )
-    return (pixels.float() / 255 - mean) / std
 
 
 def random_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> Owlv2ForObjectDetection:

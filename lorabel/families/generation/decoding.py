@@ -149,8 +149,7 @@ class Decoding(Steps):
         if logits is None:
             return ()
         done = self._append(batch, logits)
-        for row in done:
-            self._take_out(row)
+        self._take_out(done)
         return done
 
     def finish(self, row: Hashable) -> Contract:
@@ -162,13 +161,13 @@ class Decoding(Steps):
     @torch.inference_mode()
     def leave(self, row: Hashable) -> None:
         """Let a row leave; see `Steps.leave`."""
-        self._take_out(row)
+        self._take_out([row])
         del self._sequences[row]
 
-    def _take_out(self, row: Hashable) -> None:
-        """Take a row out of the batch that it is in, if it is still in one."""
-        self._new = [sequence for sequence in self._new if sequence.row != row]
-        self._joining, self._running = _without(self._joining, row), _without(self._running, row)
+    def _take_out(self, rows: Sequence[Hashable]) -> None:
+        """Take rows out of the batch that each is in, if it is still in one."""
+        self._new = [sequence for sequence in self._new if sequence.row not in rows]
+        self._joining, self._running = _without(self._joining, rows), _without(self._running, rows)
 
     def _prompts(self, sequences: list[Draft]) -> _Batch:
         """A batch of rows of which nothing is computed yet."""
@@ -253,11 +252,11 @@ def _merged(first: _Batch, second: _Batch) -> _Batch:
     )
 
 
-def _without(batch: _Batch | None, row: Hashable) -> _Batch | None:
-    """The batch without a row, and without columns that are padding in all others; None if no row is left."""
+def _without(batch: _Batch | None, rows: Sequence[Hashable]) -> _Batch | None:
+    """The batch without some rows, and without columns that are padding in all others; None if no row is left."""
     if batch is None:
         return None
-    kept = [index for index, sequence in enumerate(batch.sequences) if sequence.row != row]
+    kept = [index for index, sequence in enumerate(batch.sequences) if sequence.row not in rows]
     if len(kept) == len(batch.sequences):
         return batch
     if not kept:
