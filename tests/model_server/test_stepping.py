@@ -162,6 +162,20 @@ def test_a_click_is_answered_after_the_step_that_is_on(writer: Writer) -> None:
         writer.check(text, answer)
 
 
+def test_all_batches_of_people_that_wait_go_before_the_next_step(writer: Writer) -> None:
+    """Twenty clicks fit into three batches of eight."""
+    (answer,) = writer.ask("a text")
+    assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)
+    begun = len(writer.steps.steps)
+    clicks = submit_clicks(writer.engine, [row(number) for number in range(20, 40)])
+    wait_until(lambda: len(writer.engine._ready) == 20)
+    writer.steps.permits.release()
+    assert lengths([click.result(TIMEOUT_S) for click in clicks]) == [*range(20, 40)]
+    assert len(writer.steps.steps) == begun + 1
+    writer.steps.let_all()
+    writer.check("a text", answer)
+
+
 def test_background_batches_of_other_families_and_steps_take_turns(writer: Writer) -> None:
     (answer,) = writer.ask("a text")
     assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)

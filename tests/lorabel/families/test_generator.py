@@ -131,6 +131,21 @@ def test_rows_that_join_and_leave_at_different_steps_get_the_text_that_peft_writ
     assert outputs[0].text != outputs[4].text, "the same text with another adapter"
 
 
+def test_a_row_that_is_done_is_not_computed_any_further(source: str, adapter_folders: AdapterFolders) -> None:
+    family = load(source)
+    steps = family.steps(AdapterBank(family, adapter_folders, 10**9))
+    for row, new_tokens in enumerate((1, 1, 20)):
+        prepared = prepare(family, ask(TEXTS[row]))
+        steps.begin(row, PreparedInput(prepared.question, prepared.prompt, 0, new_tokens), None)
+    done: list[Hashable] = []
+    while not done:
+        done += steps.step()
+    assert done == [0, 1]
+    for _ in range(3):
+        assert steps.step() == []
+    assert [len(steps._sequences[row].probabilities) for row in range(3)] == [1, 1, 4]
+
+
 @pytest.mark.parametrize("step_tokens", [512, 24], ids=["whole prompts", "prompts in parts"])
 def test_rows_that_begin_together_get_the_text_that_peft_writes_for_each_alone(
     source: str, adapter_folders: AdapterFolders, alone: Any, monkeypatch: pytest.MonkeyPatch, step_tokens: int
