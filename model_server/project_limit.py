@@ -1,7 +1,8 @@
-"""Limits how many items of each project are in work at a time, so that one project cannot take all threads."""
+"""Limits how many items of each project, or of another key, are in work at a time."""
 
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable
 from typing import Generic
 
 from model_server.fair_queue import FairQueue, Item
@@ -11,33 +12,38 @@ class ProjectLimit(Generic[Item]):
     """Holds back the items of a project that has as many in work as it may. Thread-safe.
 
     Args:
-        most: items of one project that may be in work at a time.
+        most: how many items with its key may be in work when the given item begins.
+        key: what is limited; default: the item's project.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._in_work: Counter[int] = Counter()
-        self._held_back: defaultdict[int, FairQueue[Item]] = defaultdict(FairQueue)
+    def __init__(
+        self, most: Callable[[Item], int], key: Callable[[Item], Hashable] = lambda item: item.project
+    ) -> None:
+        self._most, self._key = most, key
+        self._in_work: Counter[Hashable] = Counter()
+        self._held_back: defaultdict[Hashable, FairQueue[Item]] = defaultdict(FairQueue)
         self._lock = threading.Lock()
 
     def begin(self, item: Item) -> bool:
-        """Count the item as in work; False if it is held back, and comes from an `end` of its project."""
+        """Count the item as in work; False if it is held back, and comes from an `end` of an item with its key."""
+        key = self._key(item)
         with self._lock:
-            if self._in_work[item.project] >= self._most:
-                self._held_back[item.project].put(item)
+            if self._in_work[key] >= self._most(item):
+                self._held_back[key].put(item)
                 return False
-            self._in_work[item.project] += 1
+            self._in_work[key] += 1
             return True
 
-    def end(self, project: int) -> Item | None:
-        """An item of the project is no longer in work. Returns the most urgent of those that were held back."""
+    def end(self, item: Item) -> Item | None:
+        """An item is no longer in work. Returns the most urgent of those with its key that were held back."""
+        key = self._key(item)
         with self._lock:
-            self._in_work[project] -= 1
-            if not self._in_work[project]:
-                del self._in_work[project]
-            if project not in self._held_back:
+            self._in_work[key] -= 1
+            if not self._in_work[key]:
+                del self._in_work[key]
+            if key not in self._held_back:
                 return None
-            item = self._held_back[project].get()
-            if not len(self._held_back[project]):
-                del self._held_back[project]
-            return item
+            next_item = self._held_back[key].get()
+            if not len(self._held_back[key]):
+                del self._held_back[key]
+            return next_item

@@ -44,6 +44,7 @@ class FakeFamily:
         slow: preparing a file of this length waits until `open` is set.
         preparing: is released by each call that begins to wait so.
         busy: is set once `predict` was called.
+        prepared: the examples in the order in which they were prepared.
         batches: the examples of each call that raised no error.
         calls: number of calls.
     """
@@ -58,6 +59,7 @@ class FakeFamily:
     calls: int = 0
     open: threading.Event = field(default_factory=threading.Event)
     busy: threading.Event = field(default_factory=threading.Event)
+    prepared: list[int] = field(default_factory=list)
     batches: list[list[int]] = field(default_factory=list)
 
     def recall(self, *_: Any) -> None:
@@ -68,6 +70,7 @@ class FakeFamily:
         if length == self.slow:
             self.preparing.release()
             assert self.open.wait(TIMEOUT_S)
+        self.prepared.append(length)
         return length
 
     def predict(self, examples: Sequence[int], adapters: Any, bank: Any, cache: Any) -> list[LabelScores]:

@@ -21,7 +21,7 @@ from lorabel.errors import (
 )
 from lorabel.families.cache import FeatureCache
 from lorabel.inference.messages import Priority
-from model_server.engine import BACKGROUND_BATCH_S, MAX_IN_PROGRESS, Engine
+from model_server.engine import BACKGROUND_BATCH_S, BATCHES_AHEAD, MAX_IN_PROGRESS, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.heads import Heads
@@ -215,6 +215,29 @@ def test_background_batches_take_no_longer_than_a_person_may_wait(family: FakeFa
     for future in submit(engine, [row(n) for n in range(2, 9)], priority=Priority.BULK):
         future.result(TIMEOUT_S)
     assert max(family.sizes) <= 2
+    engine.close()
+
+
+def test_background_rows_are_prepared_a_few_batches_ahead_and_a_persons_row_at_once(family: FakeFamily) -> None:
+    """Preparing takes the cores that a model on a CPU computes on, so a burst of it would lengthen every step."""
+    family.open.set()
+    family.row_s = BACKGROUND_BATCH_S / 2.9  # two rows a batch
+    engine = make_engine(family)
+    for future in submit(engine, [row(n) for n in (1, 2)]):
+        future.result(TIMEOUT_S)
+    family.open.clear()
+    family.busy.clear()
+    bulk = submit(engine, [row(n) for n in range(20, 60)], priority=Priority.BULK)
+    cancelled = bulk.pop()
+    assert family.busy.wait(TIMEOUT_S)
+    wait_until(lambda: len(family.prepared) == 2 + 2 * BATCHES_AHEAD)
+    (person,) = submit(engine, [row(3)])
+    wait_until(lambda: len(family.prepared) == 2 + 2 * BATCHES_AHEAD + 1)
+    assert family.prepared[-1] == 3
+    assert cancelled.cancel()
+    family.row_s = 0
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in (person, *bulk)]) == [3, *range(20, 59)]
     engine.close()
 
 

@@ -22,7 +22,7 @@ from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput
 from model_server import stepping
 from model_server.adapters import AdapterBank
-from model_server.engine import Engine
+from model_server.engine import BATCHES_AHEAD, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.heads import Heads
@@ -181,7 +181,7 @@ def test_background_batches_of_other_families_and_steps_take_turns(writer: Write
     assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)
     writer.clicks.open.clear()
     bulk = submit_clicks(writer.engine, [row(number) for number in range(20, 60)], priority=Priority.BULK)
-    wait_until(lambda: len(writer.engine._ready) == 40)
+    wait_until(lambda: len(writer.engine._ready) == BATCHES_AHEAD * 8)
     writer.clicks.open.set()
     writer.steps.let_all()
     assert lengths([each.result(TIMEOUT_S) for each in bulk]) == [*range(20, 60)]
