@@ -53,6 +53,8 @@ BACKGROUND_BATCH_S = 0.2
 # Preparing takes the cores that a model on a CPU and the answers to people need, too. Without a limit all rows of a
 # request are prepared at once, and meanwhile a step, and a click that waits for it, takes two to three times as long.
 BATCHES_AHEAD = 3
+# Seconds of a row that are not told from less.
+SHORTEST_ROW_S = 1e-6
 
 
 class Engine:
@@ -339,11 +341,12 @@ class Engine:
             raise
 
     def _max_rows(self, first: Row) -> int:
-        """Size limit of a batch that begins with this row."""
-        row_s = self._row_s.get(first.loaded_family.family.name)
-        if first.priority == Priority.INTERACTIVE or not row_s:
+        """Size limit of a batch that begins with this row: one background row until it is known how long one takes."""
+        family = first.loaded_family.family
+        if first.priority == Priority.INTERACTIVE or isinstance(family, StepwiseFamily):
             return self.max_batch
-        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / row_s)))
+        row_s = self._row_s.get(family.name, BACKGROUND_BATCH_S)
+        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / max(row_s, SHORTEST_ROW_S))))
 
     def _compute(self, batch: list[Row]) -> None:
         """Compute a batch. If memory ran out, and not for a single row only, later batches are smaller."""

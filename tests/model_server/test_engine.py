@@ -241,6 +241,15 @@ def test_background_rows_are_prepared_a_few_batches_ahead_and_a_persons_row_at_o
     engine.close()
 
 
+def test_the_first_background_batch_of_a_family_has_one_row(engine: Engine, family: FakeFamily) -> None:
+    """Nobody knows yet how long a row takes, and a person may have to wait for the batch."""
+    bulk = submit(engine, [row(n) for n in range(20, 30)], priority=Priority.BULK)
+    wait_until(lambda: len(family.prepared) == BATCHES_AHEAD)
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in bulk]) == [*range(20, 30)]
+    assert family.sizes[0] == 1 and max(family.sizes) > 1
+
+
 def test_a_cancelled_row_is_not_computed(engine: Engine, family: FakeFamily) -> None:
     first = held_device(engine, family)
     cancelled, other = submit(engine, [row(2), row(3)])

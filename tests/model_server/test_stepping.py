@@ -180,6 +180,7 @@ def test_background_batches_of_other_families_and_steps_take_turns(writer: Write
     (answer,) = writer.ask("a text")
     assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)
     writer.clicks.open.clear()
+    writer.engine._row_s[writer.clicks.name] = 0.0
     bulk = submit_clicks(writer.engine, [row(number) for number in range(20, 60)], priority=Priority.BULK)
     wait_until(lambda: len(writer.engine._ready) == BATCHES_AHEAD * 8)
     writer.clicks.open.set()
