@@ -49,9 +49,10 @@ THREADS_PER_CORE = 2
 GROW_AFTER = 100
 # Time that a background batch should take on the device: a person's row may have to wait for all of it.
 BACKGROUND_BATCH_S = 0.2
-# Background batches of a project and family that may be prepared ahead of the device, with the one that it computes.
-# Preparing takes the cores that a model on a CPU and the answers to people need, too. Without a limit all rows of a
-# request are prepared at once, and meanwhile a step, and a click that waits for it, takes two to three times as long.
+# Background batches of a project and family that may be prepared ahead of the device, with the one that it
+# computes. Preparing takes the cores that a model on a CPU and the answers to people need, too. Without a limit
+# all rows of a request are prepared at once, and a step, and a click that waits for it, takes up to three times
+# as long.
 BATCHES_AHEAD = 3
 # Seconds of a row that are not told from less.
 SHORTEST_ROW_S = 1e-6
@@ -287,7 +288,7 @@ class Engine:
         return True
 
     def _may_be_prepared(self, row: Row) -> bool:
-        """False if enough background rows of the project and family are ready; the row comes when some are answered."""
+        """False if enough background rows like this are ready; the row comes again when one is answered."""
         if row.priority == Priority.INTERACTIVE:
             return True
         if not self._ahead.begin(row):
@@ -341,7 +342,7 @@ class Engine:
             raise
 
     def _max_rows(self, first: Row) -> int:
-        """Size limit of a batch that begins with this row: one background row until it is known how long one takes."""
+        """Size limit of a batch that begins with this row. Until it is known how long a background row takes, one."""
         family = first.loaded_family.family
         if first.priority == Priority.INTERACTIVE or isinstance(family, StepwiseFamily):
             return self.max_batch

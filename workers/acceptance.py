@@ -24,8 +24,8 @@ from lorabel.problems.base import Problem
 from lorabel.settings import Settings
 
 STANDARD_ERRORS = 2.0
-"""With 1.0, one in six candidates without any gain would be accepted. Two such, of 30 runs, lost 0.005 and 0.0075 of
-accuracy (docs/learning.md)."""
+"""With 1.0, one in six candidates without any gain would be accepted. Two such, of 30 runs, lost 0.005 and 0.0075
+of accuracy (docs/learning.md)."""
 
 
 @dataclass(frozen=True)
