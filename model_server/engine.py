@@ -342,7 +342,7 @@ class Engine:
             raise
 
     def _max_rows(self, first: Row) -> int:
-        """Size limit of a batch that begins with this row. Until it is known how long a background row takes, one."""
+        """Size limit of a batch that begins with this row: 1 until it is known how long a background row takes."""
         family = first.loaded_family.family
         if first.priority == Priority.INTERACTIVE or isinstance(family, StepwiseFamily):
             return self.max_batch
