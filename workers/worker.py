@@ -8,6 +8,7 @@ Redis.
 
 import logging
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -21,6 +22,7 @@ from rq.timeouts import TimerDeathPenalty
 from lorabel import logs
 from lorabel.database.jobs import BULK, JOB_FUNCTIONS, LIGHT, LOOKAHEAD, TRAIN, Jobs
 from lorabel.settings import Settings
+from lorabel.startup import garbage_collector_paused
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,10 @@ class ListedJob(Job):
         """The job's function. Raises RefusedJobError, with which the job fails."""
         if self.func_name not in JOB_FUNCTIONS or self.instance is not None:
             raise RefusedJobError(f"job {self.id} names {self.func_name!r}, which is not in JOB_FUNCTIONS")
-        return super().func
+        if self.func_name.rpartition(".")[0] in sys.modules:
+            return super().func
+        with garbage_collector_paused():  # a training run imports torch, transformers and PEFT
+            return super().func
 
     @property
     def success_callback(self) -> None:
