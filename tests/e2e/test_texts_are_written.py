@@ -35,7 +35,9 @@ def _tiny(folder: Path) -> tuple[Course, dict[str, str]]:
         for number, word in zip(range(60), itertools.cycle(TEAMS), strict=False)
     ]
     variables = {"MODEL_GENERATOR": Generator.tiny(folder / "tiny"), "LEARNING_RATE": "0.05"}
-    course = Course(CONFIG.format("Which team?"), tasks, lambda _: variables, {"summary": "exact_match"}, UNSEEN)
+    course = Course(
+        CONFIG.format("Which team?"), lambda: tasks, lambda _: variables, {"summary": "exact_match"}, UNSEEN
+    )
     return course, {**variables, "GENERATOR_MAX_NEW_TOKENS": "12"}
 
 
@@ -49,7 +51,7 @@ def _smollm2(folder: Path) -> tuple[Course, dict[str, str]]:
     ]
     config = CONFIG.format("Sum the ticket up as: product; problem; urgency; customer")
     variables = {"MODEL_GENERATOR": smollm2.write_model(folder / "smollm2"), "GENERATOR_MAX_NEW_TOKENS": "40"}
-    return Course(config, tasks, lambda _: variables, {"summary": "exact_match"}, UNSEEN), variables
+    return Course(config, lambda: tasks, lambda _: variables, {"summary": "exact_match"}, UNSEEN), variables
 
 
 @pytest.mark.parametrize("prepare", [_tiny, _smollm2])
