@@ -49,14 +49,14 @@ def counted_scenes(seed: int, is_unseen: bool | None = False, side_px: int = SID
     while True:
         counts = COUNTS[int(rng.integers(len(COUNTS)))]
         chosen = rng.choice(len(pairs), 2, replace=False)
-        scene = _scene([(pairs[int(pair)], count) for pair, count in zip(chosen, counts, strict=True)], side_px, rng)
+        scene = _scene(
+            [(pairs[int(pair)], count) for pair, count in zip(chosen, counts, strict=True)], side_px, rng
+        )
         if scene is not None:
             yield scene
 
 
-def _scene(
-    wanted: list[tuple[tuple[str, str], int]], side_px: int, rng: np.random.Generator
-) -> Scene | None:
+def _scene(wanted: list[tuple[tuple[str, str], int]], side_px: int, rng: np.random.Generator) -> Scene | None:
     """A scene with exactly the wanted things; None if one of them found no place."""
     ground, size = random_ground(rng), (side_px, side_px)
     things: list[Thing] = []

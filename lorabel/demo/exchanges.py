@@ -128,10 +128,14 @@ def random_question(kinds: Sequence[Kind], rng: random.Random) -> tuple[str, str
     asked = rng.choice(kinds)
     if draw < 0.65 and sum(kind.shape == asked.shape for kind in kinds) == 1:
         verb = "is" if asked.count == 1 else "are"
-        return rng.choice((f"what colour {verb} the {noun(asked)}?", f"which colour has the {asked.shape}?")), asked.colour
+        return rng.choice(
+            (f"what colour {verb} the {noun(asked)}?", f"which colour has the {asked.shape}?")
+        ), asked.colour
     if draw < 0.8 and sum(kind.colour == asked.colour for kind in kinds) == 1:
         thing = "thing is" if asked.count == 1 else "things are"
-        return rng.choice((f"what shape has the {asked.colour} thing?", f"which {thing} {asked.colour}?")), asked.shape
+        return rng.choice(
+            (f"what shape has the {asked.colour} thing?", f"which {thing} {asked.colour}?")
+        ), asked.shape
     colour, shape = _asked_pair(kinds, rng)
     is_there = any((kind.colour, kind.shape) == (colour, shape) for kind in kinds)
     return f"is there a {colour} {shape}?", "yes" if is_there else "no"
@@ -155,7 +159,8 @@ def _how_many(kinds: Sequence[Kind], rng: random.Random) -> tuple[str, str]:
 def _asked_pair(kinds: Sequence[Kind], rng: random.Random) -> tuple[str, str]:
     """A colour and a shape, which are in the picture more often than not, though perhaps not of one thing.
 
-    A pair of `UNSEEN_PAIRS` is asked for only where it is in the picture, or the model would learn that it never is.
+    A pair of `UNSEEN_PAIRS` is asked for only where it is in the picture, or the model would learn that it never
+    is.
     """
     while True:
         colour, shape = rng.choice(kinds).colour, rng.choice(kinds).shape

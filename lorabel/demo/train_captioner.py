@@ -2,8 +2,8 @@
 
     python -m lorabel.demo.train_captioner --out DIR --minutes 40 --seed 0
 
-It learns to describe one picture or several, in many forms, and to answer questions about a picture. Beside that, each
-patch learns what thing it lies in, which makes the rest quicker to learn; that part is not kept.
+It learns to describe one picture or several, in many forms, and to answer questions about a picture. Beside that,
+each patch learns what thing it lies in, which makes the rest quicker to learn; that part is not kept.
 `AutoModelForImageTextToText.from_pretrained(DIR)` and `AutoProcessor.from_pretrained(DIR)` load the folder without
 code of ours.
 """
@@ -26,35 +26,31 @@ from transformers import (
     PreTrainedTokenizerFast,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
-    SmolVLMImageProcessor,
-    SmolVLMProcessor,
-    SmolVLMVideoProcessor,
 )
 
 from lorabel.demo.counted_scenes import SIDE_PX, Kind, counted_scenes, kinds
 from lorabel.demo.detector_training import Options, optimizer_for, read_options, schedule, take_steps
 from lorabel.demo.exchanges import Exchange, of_several, random_exchange
 from lorabel.demo.scenes import SCENE_COLOURS, SCENE_SHAPES, Scene
+from lorabel.families.generation.tiny_models import (
+    IDS,
+    PICTURE_TOKENS,
+    SPECIAL_TOKENS,
+    chat_tokenizer,
+    picture_processor,
+)
 
 PATCH_PX = 8
 GRID = SIDE_PX // PATCH_PX
 # Patches that become one token of the text model, along each side.
 PATCHES_PER_TOKEN = 2
-PICTURE_TOKENS = (GRID // PATCHES_PER_TOKEN) ** 2
+PLACEHOLDERS = (GRID // PATCHES_PER_TOKEN) ** 2
 TRAINING_SEED = 1
 """Seed of the scenes. Evaluation uses other seeds."""
 DRAWN_SIDES_PX = (64, 80, 96)
 # Pictures of a step, questions about each, and rows about two pictures.
 BATCH, QUESTIONS, PAIRS = 32, 3, 8
 NOT_A_TARGET = -100
-SPECIAL = ("<|pad|>", "<|start|>", "<|end|>", "<image>", "<fake_token_around_image>", "<global-img>")
-TEMPLATE = (
-    "{% for message in messages %}<|start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
-)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -66,7 +62,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=640,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=list(SPECIAL),
+        special_tokens=[*SPECIAL_TOKENS, *PICTURE_TOKENS],
         min_frequency=50,
         show_progress=False,
     )
@@ -79,35 +75,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         for text in (exchange.instruction, exchange.text, exchange.answer, "system\nuser\nassistant\n")
     ]
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
-        bos_token="<|start|>",
-        eos_token="<|end|>",
-        image_token="<image>",
-        fake_image_token="<fake_token_around_image>",
-        global_image_token="<global-img>",
-        end_of_utterance_token="<|end|>",
-        chat_template=TEMPLATE,
-    )
-
-
-def build_processor(tokenizer: PreTrainedTokenizerFast) -> SmolVLMProcessor:
-    """A processor that makes each picture a square of `SIDE_PX`."""
-    side = {"longest_edge": SIDE_PX}
-    pictures: dict[str, Any] = {"size": side, "max_image_size": side, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    return SmolVLMProcessor(
-        SmolVLMImageProcessor(do_image_splitting=False, **pictures),
-        tokenizer,
-        SmolVLMVideoProcessor(**pictures),
-        image_seq_len=PICTURE_TOKENS,
-        chat_template=TEMPLATE,
-    )
+    return chat_tokenizer(tokenizer, (*SPECIAL_TOKENS, *PICTURE_TOKENS))
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> SmolVLMForConditionalGeneration:
     """The model with random weights."""
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     config = SmolVLMConfig(
         text_config={
             "model_type": "llama",
@@ -119,7 +91,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> SmolVLMForConditionalGene
             "num_key_value_heads": 2,
             "max_position_embeddings": 512,
             "tie_word_embeddings": True,
-            **ids,
+            **IDS,
         },
         vision_config={
             "hidden_size": 128,
@@ -132,10 +104,10 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> SmolVLMForConditionalGene
         scale_factor=PATCHES_PER_TOKEN,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         tie_word_embeddings=True,
-        **ids,
+        **IDS,
     )
     model = SmolVLMForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(**ids)
+    model.generation_config = GenerationConfig(**IDS)
     return model
 
 
@@ -145,7 +117,7 @@ class DrawnScenes:
 
     Attributes:
         pixels: (n, side, side, 3) uint8.
-        colours, shapes: (n, grid, grid) int64: those of the thing in which a patch's middle lies; 0 for the ground.
+        colours, shapes: (n, grid, grid) int64: of the thing in which a patch's middle lies; 0 for the ground.
         middles: (n, grid, grid) bool: whether the middle of a thing is in the patch.
     """
 
@@ -189,7 +161,7 @@ class Trainer:
         self.patch_head = nn.Linear(128, 2 + len(SCENE_COLOURS) + len(SCENE_SHAPES) + 1)
         self.optimizer = optimizer_for(nn.ModuleList([model, self.patch_head]), options.learning_rate)
         self.picture = (
-            "<fake_token_around_image><global-img>" + "<image>" * PICTURE_TOKENS + "<fake_token_around_image>"
+            "<fake_token_around_image><global-img>" + "<image>" * PLACEHOLDERS + "<fake_token_around_image>"
         )
 
     def step(self, drawn: DrawnScenes, share_done: float) -> dict[str, float]:
@@ -211,7 +183,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * schedule(share_done)
         self.optimizer.zero_grad()
-        total.backward()
+        torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         return {name: float(loss.detach()) for name, loss in losses.items()}
@@ -226,7 +198,8 @@ class Trainer:
             chosen[mirrored] = chosen[mirrored][:, :, ::-1]
             return torch.from_numpy(chosen).flatten()
 
-        colours, shapes, middles = patches.flatten(0, 1).split([1 + len(SCENE_COLOURS), 1 + len(SCENE_SHAPES), 1], 1)
+        sizes = [1 + len(SCENE_COLOURS), 1 + len(SCENE_SHAPES), 1]
+        colours, shapes, middles = torch.split(patches.flatten(0, 1), sizes, dim=1)
         return {
             "colour": functional.cross_entropy(colours, of_batch(drawn.colours)),
             "shape": functional.cross_entropy(shapes, of_batch(drawn.shapes)),
@@ -236,7 +209,9 @@ class Trainer:
     def _rows(self, scenes: Sequence[Sequence[Kind]]) -> list[tuple[tuple[int, ...], Exchange]]:
         """Pictures, and what is asked about them."""
         rows: list[tuple[tuple[int, ...], Exchange]] = [
-            ((index,), random_exchange(kinds, self.random)) for index, kinds in enumerate(scenes) for _ in range(QUESTIONS)
+            ((index,), random_exchange(kinds, self.random))
+            for index, kinds in enumerate(scenes)
+            for _ in range(QUESTIONS)
         ]
         for _ in range(PAIRS):
             pair = tuple(self.random.sample(range(len(scenes)), 2))
@@ -281,7 +256,7 @@ def main() -> None:
     model = build_model(tokenizer)
     if options.start is not None:
         model = SmolVLMForConditionalGeneration.from_pretrained(options.start, dtype=torch.float32)
-    build_processor(tokenizer).save_pretrained(options.out)
+    picture_processor(tokenizer, SIDE_PX, PLACEHOLDERS).save_pretrained(options.out)
     model.config.save_pretrained(options.out)
     model.generation_config.save_pretrained(options.out)
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters, {len(tokenizer)} tokens")
