@@ -79,12 +79,12 @@ def of_several(all_kinds: Sequence[Sequence[Kind]], rng: random.Random) -> Excha
 def random_exchange(kinds: Sequence[Kind], rng: random.Random) -> Exchange:
     """Something to say about a scene."""
     draw = rng.random()
-    if draw < 0.25:
+    if draw < 0.3:
         return Exchange(rng.choice(DESCRIBE), "", caption(kinds))
-    if draw < 0.35:
+    if draw < 0.4:
         return _in_other_words(kinds, rng)
-    if draw < 0.6:
-        return _in_a_form(kinds, rng)
+    if draw < 0.55:
+        return random_form(kinds, rng)
     question, answer = random_question(kinds, rng)
     return Exchange(rng.choice(ANSWER), _recase(question, rng), answer)
 
@@ -103,7 +103,7 @@ def _in_other_words(kinds: Sequence[Kind], rng: random.Random) -> Exchange:
     return Exchange(rng.choice(COLOURS_ONLY), "", ", ".join(dict.fromkeys(kind.colour for kind in kinds)))
 
 
-def _in_a_form(kinds: Sequence[Kind], rng: random.Random) -> Exchange:
+def random_form(kinds: Sequence[Kind], rng: random.Random) -> Exchange:
     """A caption whose form the instruction shows."""
     names = rng.sample(sorted(FIELDS), rng.choice((1, 2, 2, 3, 3, 3)))
     joints, end, between = [rng.choice(JOINTS) for _ in names[1:]], rng.choice(ENDS), rng.choice(BETWEEN_KINDS)

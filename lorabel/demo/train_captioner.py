@@ -30,7 +30,7 @@ from transformers import (
 
 from lorabel.demo.counted_scenes import SIDE_PX, Kind, counted_scenes, kinds
 from lorabel.demo.detector_training import Options, optimizer_for, read_options, schedule, take_steps
-from lorabel.demo.exchanges import Exchange, of_several, random_exchange
+from lorabel.demo.exchanges import DESCRIBE, Exchange, of_several, random_exchange
 from lorabel.demo.scenes import SCENE_COLOURS, SCENE_SHAPES, Scene
 from lorabel.families.generation.tiny_models import (
     IDS,
@@ -49,7 +49,7 @@ TRAINING_SEED = 1
 """Seed of the scenes. Evaluation uses other seeds."""
 DRAWN_SIDES_PX = (64, 80, 96)
 # Pictures of a step, questions about each, and rows about two pictures.
-BATCH, QUESTIONS, PAIRS = 32, 3, 8
+BATCH, QUESTIONS, PAIRS = 16, 2, 2
 NOT_A_TARGET = -100
 
 
@@ -176,8 +176,8 @@ class Trainer:
             patches = self.patch_head(outputs.last_hidden_state).float()
             losses = self._patch_losses(patches, drawn, indices, mirrored)
             rows = self._rows([drawn.kinds[index] for index in indices])
-            losses["text"] = self._text_loss(torch.stack(outputs.pooler_output), rows)
-        weights = {"text": 1.0}
+            losses["text"], losses["caption"] = self._text_losses(torch.stack(outputs.pooler_output), rows)
+        weights = {"text": 1.0, "caption": 0.0}
         help_of_patches = max(0.1, 0.5 - share_done)
         total = sum((loss * weights.get(name, help_of_patches) for name, loss in losses.items()), torch.zeros(()))
         for group in self.optimizer.param_groups:
@@ -218,8 +218,10 @@ class Trainer:
             rows.append((pair, of_several([scenes[index] for index in pair], self.random)))
         return rows
 
-    def _text_loss(self, features: Tensor, rows: Sequence[tuple[tuple[int, ...], Exchange]]) -> Tensor:
-        """The mean loss of a token of the answers.
+    def _text_losses(
+        self, features: Tensor, rows: Sequence[tuple[tuple[int, ...], Exchange]]
+    ) -> tuple[Tensor, Tensor]:
+        """The mean loss of a token of the answers, and of one of plain captions, which is only shown.
 
         Args:
             features: (pictures, tokens, dim).
@@ -244,7 +246,11 @@ class Trainer:
         # Padding is on the right, where no token of a row can look.
         states = self.model.model.text_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
         is_target = right != NOT_A_TARGET
-        return functional.cross_entropy(self.model.lm_head(states[is_target]).float(), right[is_target])
+        logits = self.model.lm_head(states[is_target]).float()
+        losses = functional.cross_entropy(logits, right[is_target], reduction="none")
+        is_caption = torch.tensor([exchange.instruction in DESCRIBE for _, exchange in rows])
+        of_captions = is_caption[:, None].expand_as(is_target)[is_target]
+        return losses.mean(), losses.detach()[of_captions].sum() / of_captions.sum().clamp(min=1)
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ def test_rows_that_join_and_leave_at_different_steps_get_the_text_that_peft_writ
 
 
 def test_the_loss_is_the_mean_over_the_answers_tokens_and_no_others(source: str) -> None:
-    family = load(source)
+    family = load(source, generator_max_new_tokens=32)
     rows = [ROWS[2], ROWS[0], ROWS[3]]
     targets = [TextTarget(text) for text in ("A wide picture.", "Two.", "None, I'd say")]
     losses = family.loss([family.prepare(ask(*row[:2]), fetch) for row in rows], targets)
@@ -247,13 +247,13 @@ def test_a_picture_is_shrunk_to_the_tokens_that_it_may_take(
 def test_several_pictures_share_the_prompt_or_are_refused_with_the_setting_to_change(
     sources: Callable[[str], str], smolvlm: str
 ) -> None:
-    family = load(sources("qwen3_vl"), generator_max_prompt_tokens=200)
+    family = load(sources("qwen3_vl"), generator_max_prompt_tokens=200, generator_max_new_tokens=32)
     PICTURES["large"] = picture(400, 400, 3)
     for count in (1, 3):
         prepared = family.prepare(ask(("large",) * count), fetch)
         shown = [len(each.tokens) for each in prepared.pictures]
         assert len(prepared.prompt) <= 200 and len(shown) == count and min(shown) >= 1
-    family = load(smolvlm, generator_max_prompt_tokens=100)
+    family = load(smolvlm, generator_max_prompt_tokens=100, generator_max_new_tokens=32)
     with pytest.raises(UnreadableError, match=r"takes 7 tokens, more than 6.*GENERATOR_MAX_PICTURE_TOKENS"):
         family.prepare(ask(("wide",) * 12), fetch)
 
