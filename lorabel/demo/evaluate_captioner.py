@@ -1,4 +1,4 @@
-"""How often the demo's captioner is right, about pairs of colour and shape that it was trained on and about others.
+"""How often the demo's captioner is right: on pairs of colour and shape that it was trained on, and on others.
 
     python -m lorabel.demo.evaluate_captioner [FOLDER]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorabel.families.generator import Generator
+from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.regions import textarea
 from tests import smollm2
@@ -34,7 +34,7 @@ def _tiny(folder: Path) -> tuple[Course, dict[str, str]]:
         ({"ticket": f"{word} {number}"}, [textarea("summary", "ticket", [TEAMS[word]])])
         for number, word in zip(range(60), itertools.cycle(TEAMS), strict=False)
     ]
-    variables = {"MODEL_GENERATOR": Generator.tiny(folder / "tiny"), "LEARNING_RATE": "0.05"}
+    variables = {"MODEL_GENERATOR": write_language_model(folder / "tiny"), "LEARNING_RATE": "0.05"}
     course = Course(CONFIG.format("Which team?"), tasks, lambda _: variables, {"summary": "exact_match"}, UNSEEN)
     return course, {**variables, "GENERATOR_MAX_NEW_TOKENS": "12"}
 

@@ -10,7 +10,7 @@ import torch
 from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, VersionState
-from lorabel.families.generator import Generator
+from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.labeling import regions
 from lorabel.settings import Settings
 from tests.workers.events import START
@@ -30,7 +30,7 @@ def services(
 ) -> Iterator[Services]:
     torch.manual_seed(0)
     changed = {
-        "models": {"generator": Generator.tiny(tmp_path / "base")},
+        "models": {"generator": write_language_model(tmp_path / "base")},
         "precision": "float32",
         "model_server_url": "http://127.0.0.1:9",
         "evaluate_min_tasks": 5,
