@@ -79,9 +79,9 @@ def of_several(all_kinds: Sequence[Sequence[Kind]], rng: random.Random) -> Excha
 def random_exchange(kinds: Sequence[Kind], rng: random.Random) -> Exchange:
     """Something to say about a scene."""
     draw = rng.random()
-    if draw < 0.3:
+    if draw < 0.35:
         return Exchange(rng.choice(DESCRIBE), "", caption(kinds))
-    if draw < 0.4:
+    if draw < 0.5:
         return _in_other_words(kinds, rng)
     if draw < 0.55:
         return random_form(kinds, rng)
