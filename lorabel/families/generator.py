@@ -29,7 +29,7 @@ from transformers import (
 from lorabel.contracts import BatchAdapters, Input, MediaRef, Modality, media_of
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, DigestOf, Fetch, transformers_name
-from lorabel.families.cache import FEATURES, FeatureCache
+from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.generation.decoding import Decoder, Draft
 from lorabel.families.generation.picture_decoding import PictureDecoding
 from lorabel.families.generation.picture_inputs import picture_inputs
@@ -178,7 +178,7 @@ class Generator(StepwiseFamily):
         for file_digest in digests:
             if file_digest is None:
                 return None
-            features = cache.get(FEATURES, self._key(file_digest, len(digests)))
+            features = cache.get(EMBEDDINGS, self._key(file_digest, len(digests)))
             if features is None:
                 return None
             pictures.append(Picture.remembered(file_digest, features))
@@ -258,10 +258,10 @@ class Generator(StepwiseFamily):
         for index, picture in enumerate(prepared.pictures):
             if picture.features is None:
                 key = self._key(picture.digest, len(prepared.pictures))
-                features = cache.get(FEATURES, key)
+                features = cache.get(EMBEDDINGS, key)
                 if features is None:
                     features = compute_features(self.module, picture)
-                    cache.put(FEATURES, key, features)
+                    cache.put(EMBEDDINGS, key, features)
                 return prepared.with_features(index, features)
         return None
 

@@ -1,4 +1,4 @@
-"""A caption in the real editor: it stands in the TextArea beside the picture, and what is submitted is learned from."""
+"""A caption in the real editor stands in the TextArea beside the picture, and can be submitted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_caption_stands_in_the_text_area_of_the_editor(
     pictures = [{"data": {"image": data_url(plain_picture("red", 1), "image/png")}}]
     client.call("POST", f"/api/projects/{project_id}/import", json=pictures)
     connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
-    stream = LabelingStream(browser, label_studio.url, project_id)
+    stream = LabelingStream(browser, label_studio.url, project_id, "[aria-label='Submit current annotation']")
     stream.log_in()
     task_id = stream.open()
     texts = WebDriverWait(browser, WAIT_S).until(lambda browser: browser.execute_script(SHOWN))

@@ -23,7 +23,10 @@ CONFIG = (
     '<View><Text name="ticket" value="$ticket"/>'
     '<TextArea name="team" toName="ticket" placeholder="Which team?"/></View>'
 )
-PICTURE_CONFIG = '<View><Image name="photo" value="$photo"/><TextArea name="colour" toName="photo" prompt="Which colour?"/></View>'
+PICTURE_CONFIG = (
+    '<View><Image name="photo" value="$photo"/>'
+    '<TextArea name="colour" toName="photo" placeholder="Which colour is it?"/></View>'
+)
 TEAMS = {"leak": "Pipes", "smoke": "Fire", "dark": "Light"}
 
 

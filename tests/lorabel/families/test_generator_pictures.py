@@ -20,7 +20,7 @@ from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import UnreadableError
 from lorabel.families import generator
 from lorabel.families.base import NO_BATCH_ADAPTERS
-from lorabel.families.cache import FEATURES, FeatureCache
+from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.families.generator import Generator, PreparedInput
 from lorabel.media.fetching import digest
@@ -140,7 +140,7 @@ def test_rows_that_join_and_leave_at_different_steps_get_the_text_that_peft_writ
     monkeypatch.setattr(generator, "CPU_STEP_TOKENS", step_tokens)
     adapters = save_adapters(source, tmp_path)
     family = load(source, generator_max_new_tokens=32)
-    steps = family.steps(AdapterBank(family, adapters, 10**9), FeatureCache({FEATURES: 10**6}))
+    steps = family.steps(AdapterBank(family, adapters, 10**9), FeatureCache({EMBEDDINGS: 10**6}))
     tokens: dict[Hashable, list[int]] = {}
     for number in range(150):
         if number % 4 == 0 and number // 4 < len(ROWS):
@@ -196,7 +196,7 @@ def test_the_features_of_a_picture_are_computed_once_for_all_projects(
 ) -> None:
     family = load(smolvlm, generator_max_new_tokens=4)
     bank = AdapterBank(family, save_adapters(smolvlm, tmp_path), 10**9)
-    features = FeatureCache({FEATURES: 10**6})
+    features = FeatureCache({EMBEDDINGS: 10**6})
     question = ask(("wide", "tall"), "Which?")
 
     def digest_of(media: MediaRef) -> str:
@@ -205,7 +205,7 @@ def test_the_features_of_a_picture_are_computed_once_for_all_projects(
     assert family.recall(question, digest_of, None, bank, features) is None
     prepared = family.prepare(question, fetch)
     (expected,) = family.predict([prepared], ["p1.v1/label"], bank, features)
-    assert features.figures()[FEATURES]["bytes"] > 0
+    assert features.figures()[EMBEDDINGS]["bytes"] > 0
     monkeypatch.setattr(generator, "compute_features", None)
     assert family.predict([prepared], ["p1.v1/label"], bank, features) == [expected]
     recalled = family.recall(question, digest_of, None, bank, features)
