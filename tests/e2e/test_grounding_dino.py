@@ -85,7 +85,7 @@ def test_it_predicts_learns_from_boxes_and_what_the_editor_shows_can_be_moved_an
     lorabel = start_lorabel({**never, "MODEL_DETECTOR": f"local-dir:{FOLDER}", "TRAIN_STEPS": "40"})
     drawn = drawn_scenes()
     tasks = [({"image": data_url(png(scene), "image/png")}, boxes_of(scene)) for scene in drawn]
-    course = Course(CONFIG, tasks, lambda _: {}, {"box": "map_50"}, UNSEEN)
+    course = Course(CONFIG, lambda: tasks, lambda _: {}, {"box": "map_50"}, UNSEEN)
     project_id, before = annotate(client, "Grounding DINO", course, lorabel, label_studio)
     unseen = drawn[-UNSEEN:]
     hits, wanted, _ = right(unseen, list(before.values()), SQUARE)
