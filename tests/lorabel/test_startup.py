@@ -1,6 +1,8 @@
 """The garbage collector at the start of a process."""
 
 import gc
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +18,15 @@ def test_what_is_made_in_the_block_is_kept_out_of_the_sight_of_the_garbage_colle
     tracked = {id(thing) for thing in gc.get_objects()}
     assert id(made_here) not in tracked
     assert id(made_later) in tracked
+
+
+def test_a_process_that_has_imported_triton_says_nothing_at_its_end() -> None:
+    pytest.importorskip("triton")
+    start = "from lorabel.startup import garbage_collector_paused\nwith garbage_collector_paused():"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{start}\n    import triton"], capture_output=True, text=True, timeout=100
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_the_garbage_collector_goes_on_after_a_failed_import() -> None:
