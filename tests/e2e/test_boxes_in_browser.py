@@ -48,7 +48,7 @@ const stage = region.object.stageRef, canvas = stage.content.getBoundingClientRe
 const node = stage.findOne('#' + region.id) || stage.findOne('.' + region.id);
 const box = node.getClientRect({skipStroke: true});
 return [canvas.left + box.x, canvas.top + box.y, box.width, box.height,
-        canvas.left, canvas.top, canvas.width, canvas.height]
+        canvas.left, canvas.top, region.object.stageWidth, region.object.stageHeight]
 """
 
 
