@@ -1,4 +1,4 @@
-"""transformers language models that write a text about a text, as the instruction says.
+"""transformers language models that write a text about a text, as the instruction says; or labels, spans, numbers.
 
 The model is one that follows instructions, with a chat template. It writes greedily, step by step. LoRA goes on
 all linear layers but the last one, which turns states into tokens; the loss is that of the answer's tokens.
@@ -26,16 +26,35 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lorabel.contracts import BatchAdapters, Input, Modality
+from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, Fetch, transformers_name
-from lorabel.families.generation.decoding import Decoder, Decoding, Draft
+from lorabel.families.generation import label_scoring
+from lorabel.families.generation.answer_forms import (
+    Answered,
+    ScoredForm,
+    TextForm,
+    WrittenForm,
+    branches_of,
+    form_of,
+)
+from lorabel.families.generation.constraints import Constraint
+from lorabel.families.generation.decoding import Decoder, Draft
+from lorabel.families.generation.label_scoring import Branches, Scoring
 from lorabel.families.generation.prompts import ChatTokenizer
-from lorabel.families.generation.stepwise import StepwiseFamily
+from lorabel.families.generation.stepwise import Steps, StepwiseFamily
+from lorabel.families.generation.vocabulary import Vocabulary
+from lorabel.families.generation.writing import Writing
 from lorabel.families.lora_layers import linear_layers
 from lorabel.media.text import read_text_file
 from lorabel.settings import Settings
-from lorabel.text_contracts import TextInput, TextTarget, WrittenText
+from lorabel.text_contracts import (
+    TextInput,
+    Written,
+    WrittenLabelsInput,
+    WrittenNumberInput,
+    WrittenSpansInput,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +63,8 @@ MEGABYTE = 1024 * 1024
 SERVED_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 # Tokens of prompts that one step computes, at most: a click may have to wait for it.
 STEP_TOKENS, CPU_STEP_TOKENS = 512, 128
+# Rows whose labels are scored together.
+SCORED_ROWS = 8
 NOT_A_TARGET = -100
 TINY_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
@@ -59,12 +80,21 @@ class PreparedInput:
         prompt: all tokens up to where the model writes.
         left_out_tokens: see `WrittenText`.
         max_new_tokens: of the answer.
+        form: what an answer may be, and how it is read; None for any text.
+        branches: the texts of a form whose texts are scored.
     """
 
-    question: TextInput
+    question: Written
     prompt: tuple[int, ...]
     left_out_tokens: int
     max_new_tokens: int
+    form: WrittenForm | ScoredForm | None = None
+    branches: Branches | None = None
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What may be written; None for any text."""
+        return None if self.form is None or isinstance(self.form, ScoredForm) else self.form.constraint
 
 
 @dataclass(frozen=True)
@@ -80,7 +110,12 @@ class Generator(StepwiseFamily):
     """
 
     name: ClassVar[str] = "generator"
-    inputs: ClassVar[tuple[type[Input], ...]] = (TextInput,)
+    inputs: ClassVar[tuple[type[Input], ...]] = (
+        TextInput,
+        WrittenLabelsInput,
+        WrittenSpansInput,
+        WrittenNumberInput,
+    )
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
     default_source: ClassVar[str] = "hf-hub:HuggingFaceTB/SmolLM2-360M-Instruct"
     learning_rate_factor: ClassVar[float] = 0.2
@@ -154,7 +189,7 @@ class Generator(StepwiseFamily):
         LlamaForCausalLM(config).save_pretrained(folder)
         return f"local-dir:{folder}"
 
-    def prepare(self, question: TextInput, fetch: Fetch) -> PreparedInput:
+    def prepare(self, question: Written, fetch: Fetch) -> PreparedInput:
         """Read the texts and make the prompt; see `Family.prepare`."""
         texts = [
             content.text or ""
@@ -165,7 +200,8 @@ class Generator(StepwiseFamily):
         if not any(text.strip() for text in texts):
             raise UnreadableError("the task has no text to write about", is_permanent=True)
         try:
-            prompt = self.tokenizer.prompt(question, texts, self.max_prompt_tokens)
+            asked = _with_instruction(question)
+            prompt = self.tokenizer.prompt(asked, texts, self.max_prompt_tokens)
         except ValueError as error:
             raise UnreadableError(
                 f"{error}; a prompt may have {self.max_prompt_tokens} (GENERATOR_MAX_PROMPT_TOKENS, or what the "
@@ -179,17 +215,31 @@ class Generator(StepwiseFamily):
                 prompt.left_out,
                 self.max_prompt_tokens,
             )
-        return PreparedInput(question, prompt.tokens, prompt.left_out, self.max_new_tokens)
+        form = form_of(question, texts, prompt.left_out, self._vocabulary)
+        try:
+            branches = branches_of(form, self.tokenizer.answer, self._end)
+        except ValueError as error:
+            raise UnreadableError(str(error), is_permanent=False) from error
+        return PreparedInput(question, prompt.tokens, prompt.left_out, self.max_new_tokens, form, branches)
 
-    def steps(self, bank: BatchAdapters) -> Decoding:
+    def steps(self, bank: BatchAdapters) -> Steps:
         """Return rows that are written together; see `StepwiseFamily.steps`."""
         step_tokens = CPU_STEP_TOKENS if self.device.type == "cpu" else STEP_TOKENS
         decoder = Decoder(self.module, self.device, self._ends, self._token_bytes, self.memory_bytes, step_tokens)
-        return Decoding(decoder, bank, self._output)
+        scoring = Scoring(self.module, self.device, bank, step_tokens, SCORED_ROWS)
+        return Writing(decoder, bank, self._output, scoring, self._scored_output)
 
-    def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[TextTarget]) -> Tensor:
-        """Compute the mean loss of the tokens of each answer, its end included; see `Family.loss`."""
-        answers = [self._answer(target) for target in targets]
+    def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
+        """Compute the mean loss of the tokens of each answer, its end included; see `Family.loss`.
+
+        Where labels are scored, it is their cross-entropy.
+        """
+        if prepared_inputs[0].branches is not None:
+            return self._scored_losses(prepared_inputs, targets)
+        answers = [
+            self._answer(self._form(prepared).written(target))
+            for prepared, target in zip(prepared_inputs, targets, strict=True)
+        ]
         rows = [[*prepared.prompt, *answer] for prepared, answer in zip(prepared_inputs, answers, strict=True)]
         longest, longest_answer = max(map(len, rows)), max(map(len, answers))
         tokens, mask = (
@@ -219,21 +269,33 @@ class Generator(StepwiseFamily):
         }
         return [name for name in linear_layers(self.module) if name not in last]
 
-    def _answer(self, target: TextTarget) -> list[int]:
+    def _answer(self, text: str) -> list[int]:
         """The tokens of an answer: as many as the model may write, and the end if there is room for it."""
-        tokens = [*self.tokenizer.answer(target.text), self._end]
+        tokens = [*self.tokenizer.answer(text), self._end]
         return tokens[: self.max_new_tokens]
 
-    def _output(self, sequence: Draft) -> WrittenText:
+    def _output(self, sequence: Draft) -> Contract:
         prepared: Any = sequence.prepared
-        text = self.tokenizer.text(sequence.tokens)
-        probabilities = sequence.probabilities
-        return WrittenText(
-            text=text,
-            probability=min(1.0, sum(probabilities) / max(1, len(probabilities))),
-            is_complete=sequence.is_ended,
-            left_out_tokens=prepared.left_out_tokens,
-        )
+        answered = Answered(sequence.tokens, sequence.probabilities, sequence.is_ended)
+        return self._form(prepared).output(answered)
+
+    def _form(self, prepared: PreparedInput) -> WrittenForm:
+        if isinstance(prepared.form, ScoredForm):
+            raise TypeError(f"{prepared.question.kind} is not written")
+        return prepared.form or TextForm(prepared.left_out_tokens, self.tokenizer.text)
+
+    def _scored_output(self, prepared: PreparedInput, scores: Tensor) -> Contract:
+        return _scored_form(prepared).output(scores)
+
+    def _scored_losses(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
+        of_rows = label_scoring.scores(self.module, prepared_inputs, self.device)
+        rows = zip(prepared_inputs, of_rows, targets, strict=True)
+        return torch.stack([_scored_form(prepared).loss(scores, target) for prepared, scores, target in rows])
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        """What may be written is said in bytes."""
+        return Vocabulary.of(self.tokenizer)
 
     @cached_property
     def _ends(self) -> frozenset[int]:
@@ -255,6 +317,19 @@ class Generator(StepwiseFamily):
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * heads * dim * self.dtype.itemsize)
+
+
+def _with_instruction(question: Written) -> TextInput:
+    """The question as the prompt says it."""
+    if isinstance(question, TextInput):
+        return question
+    return TextInput(contents=question.contents, instruction=question.instruction)
+
+
+def _scored_form(prepared: PreparedInput) -> ScoredForm:
+    if not isinstance(prepared.form, ScoredForm):
+        raise TypeError(f"{prepared.question.kind} is not scored")
+    return prepared.form
 
 
 def _check_layers(config: Any) -> None:
