@@ -206,6 +206,11 @@ class Settings(BaseSettings):
     generator_memory_mb: int = Field(
         1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
     )
+    generator_problems: str = Field(
+        "",
+        description="Problems that the generator answers in place of other families, comma separated: "
+        "`text_classification`, `named_entities`, `rating`. A project's own choice is in its extra params.",
+    )
     head_max_tasks: int = Field(
         2000,
         ge=1,
@@ -348,6 +353,11 @@ class Settings(BaseSettings):
     def family_names(self) -> list[str]:
         """The names in FAMILIES, in its order."""
         return [name.strip() for name in self.families.split(",") if name.strip()]
+
+    @property
+    def written_problems(self) -> frozenset[str]:
+        """The names in GENERATOR_PROBLEMS."""
+        return frozenset(name.strip() for name in self.generator_problems.split(",") if name.strip())
 
     @property
     def for_training(self) -> Self:

@@ -84,7 +84,10 @@ class WrittenLabelsInput(LabelTextsInput):
 
 
 class WrittenSpansInput(LabelTextsInput):
-    """Asks a model that writes for the spans of each label. `contents` is one text. Answer: `SpanScores`."""
+    """Asks a model that writes for the spans of each label in the last content. Answer: `SpanScores`.
+
+    The contents before it, such as a question, are read beside it.
+    """
 
     kind: ClassVar[str] = "written_spans"
     instruction: str = Field(min_length=1)

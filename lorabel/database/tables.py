@@ -63,6 +63,7 @@ class Project(Table):
         hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
         setup_token: token in the last `/setup` request, a legacy one.
         extra_params: the "extra params" that `/setup` sends; they override the training policy of the settings.
+        instructions: by control tag what a model that writes is told; `kept` from annotators, or set `by_hand`.
         label_studio_url: address of Label Studio, as given to `lorabel connect`.
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
@@ -89,6 +90,7 @@ class Project(Table):
     hostname: Mapped[str | None]
     setup_token: Mapped[str | None]
     extra_params: Mapped[Json | None]
+    instructions: Mapped[Json | None]
     label_studio_url: Mapped[str | None]
     api_key: Mapped[str | None]
     backend_url: Mapped[str | None]
@@ -387,6 +389,28 @@ class UnreadableTask(Table):
     reason: Mapped[str] = mapped_column(Text)
     is_permanent: Mapped[bool]
     seen_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class TypedInstruction(Table):
+    """What an annotator has typed into a prompt box, and what was answered.
+
+    Attributes:
+        from_name: control tag of the answer.
+        answer_digest: of the answer's text.
+        is_accepted: whether the answer was submitted unchanged.
+    """
+
+    __tablename__ = "typed_instruction"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int]
+    task_id: Mapped[int] = mapped_column(BigInteger)
+    from_name: Mapped[str]
+    instruction: Mapped[str] = mapped_column(Text)
+    answer_digest: Mapped[str]
+    is_accepted: Mapped[bool] = mapped_column(default=False)
+    typed_at: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (Index("typed_instruction_task", "project_id", "task_id"),)
 
 
 def served_name(project: Project, number: int) -> str:

@@ -324,7 +324,7 @@ def form_of(
     if isinstance(question, WrittenNumberInput):
         return NumbersForm(question) if _numbers(question) else DigitsForm(question, vocabulary)
     if isinstance(question, WrittenSpansInput):
-        return LabelledSpansForm(question, texts[0], vocabulary)
+        return LabelledSpansForm(question, texts[-1], vocabulary)
     if question.span_of is not None:
         return SpanForm(texts[question.span_of], left_out, vocabulary)
     return None
