@@ -9,7 +9,7 @@ The instruction is that of the project's extra params, else the tag's `prompt`, 
 
 With `extractive="true"` the answer is a span of the text, and the other texts of the task, such as a question, are
 read before it. A `TextArea` with `smart="true"` is a prompt box: what is typed there is answered at once, in the
-first `TextArea` without it.
+first `TextArea` without it, or else in itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -196,9 +196,8 @@ class GeneratedText(Problem):
         """Return the text of the annotation, and what was typed for it. Several texts of one TextArea are lines of
         it."""
         texts = self._written_texts(result, self.from_name)
-        typed = None if self.prompt_tag is None else self._typed(result)
-        if self.prompt_tag == self.from_name:
-            texts = texts[1:]
+        # In a prompt box that has its answer in itself, what was typed is gone.
+        typed = None if self.prompt_tag in (None, self.from_name) else self._typed(result)
         text = "\n".join(texts)
         if not text:
             raise MissingTargetError(f"{self.from_name!r} was left empty: there is no text to learn from")
@@ -216,10 +215,7 @@ class GeneratedText(Problem):
 
     def _typed(self, result: Sequence[regions.Region]) -> str | None:
         """What was typed last into the prompt box."""
-        texts = self._written_texts(result, self.prompt_tag or "")
-        if self.prompt_tag == self.from_name:
-            return next(iter(texts), None)
-        return next(reversed(texts), None)
+        return next(reversed(self._written_texts(result, self.prompt_tag or "")), None)
 
     def _written_texts(self, result: Sequence[regions.Region], from_name: str) -> list[str]:
         """All texts of a control tag that are not empty."""

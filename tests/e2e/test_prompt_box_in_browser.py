@@ -144,3 +144,20 @@ def test_what_is_typed_is_answered_at_once_and_kept_after_two_tasks(
     assert editor.texts("ask") == []
     editor.wait_for("answer", ["Light"])
     browser.save_screenshot(str(artifacts / "prompt-box-kept.png"))
+
+
+def test_a_prompt_box_alone_has_the_answer_in_itself(
+    label_studio: Server, lorabel: Lorabel, client: LabelStudio, browser: Chrome, artifacts: Path
+) -> None:
+    config = f"<View>{HEADER}{TICKET}{BOX}</View>"
+    project_id = connect_project(client, lorabel, label_studio, config, ["smoke 7", "leak 8"])
+    editor = Editor(browser, label_studio.url, project_id)
+    task_id = editor.open()
+    editor.wait_for("ask", ["A ticket"])
+    editor.type("ask", "Which team?")
+    editor.wait_for("ask", ["Fire"])
+    browser.save_screenshot(str(artifacts / "prompt-box-alone.png"))
+    editor.stream.submit()
+    editor.wait_for_task(other_than=task_id)
+    (annotation,) = next(task for task in client.tasks(project_id) if task.task_id == task_id).annotations
+    assert [region["value"]["text"] for region in annotation["result"]] == [["Fire"]]
