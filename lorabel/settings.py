@@ -207,9 +207,7 @@ class Settings(BaseSettings):
         1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
     )
     generator_problems: str = Field(
-        "",
-        description="Problems that the generator answers in place of other families, comma separated: "
-        "`text_classification`, `named_entities`, `rating`. A project's own choice is in its extra params.",
+        "", description="Problems that the generator answers, e.g. `text_classification,named_entities,rating`."
     )
     head_max_tasks: int = Field(
         2000,
@@ -228,8 +226,7 @@ class Settings(BaseSettings):
     train_max_annotations: int = Field(
         1000,
         ge=1,
-        description="Most new annotations that one run reads, those that waited longest first; the next run reads "
-        "the others.",
+        description="Most new annotations that one run reads, the oldest first; the next reads the others.",
     )
     train_memory_mb: int = Field(
         1024, ge=1, description="Most memory for the examples of one run, in MB; the next run reads the others."
@@ -353,11 +350,6 @@ class Settings(BaseSettings):
     def family_names(self) -> list[str]:
         """The names in FAMILIES, in its order."""
         return [name.strip() for name in self.families.split(",") if name.strip()]
-
-    @property
-    def written_problems(self) -> frozenset[str]:
-        """The names in GENERATOR_PROBLEMS."""
-        return frozenset(name.strip() for name in self.generator_problems.split(",") if name.strip())
 
     @property
     def for_training(self) -> Self:

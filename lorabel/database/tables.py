@@ -17,11 +17,13 @@ from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex
 from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
 from lorabel.database.head_tables import ProjectHead as ProjectHead
 from lorabel.database.head_tables import TaskFeatures as TaskFeatures
+from lorabel.database.instruction_tables import TypedInstruction as TypedInstruction
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.states import BulkRunKind as BulkRunKind
 from lorabel.database.states import EventState as EventState
 from lorabel.database.states import RunState as RunState
 from lorabel.database.states import VersionState as VersionState
+from lorabel.database.task_tables import UnreadableTask as UnreadableTask
 
 
 def now() -> datetime:
@@ -375,42 +377,6 @@ class LabelErrorReport(Table):
     found: Mapped[int]
     errors: Mapped[list[Json]]
     left_out: Mapped[list[str]]
-
-
-class UnreadableTask(Table):
-    """A task that the last prediction could not read. The row is deleted when a later prediction reads the task.
-
-    `is_permanent`: trying again is useless, e.g. because the file is broken.
-    """
-
-    __tablename__ = "unread_task"
-    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    reason: Mapped[str] = mapped_column(Text)
-    is_permanent: Mapped[bool]
-    seen_at: Mapped[datetime] = mapped_column(default=now)
-
-
-class TypedInstruction(Table):
-    """What an annotator has typed into a prompt box, and what was answered.
-
-    Attributes:
-        from_name: control tag of the answer.
-        answer_digest: of the answer's text.
-        is_accepted: whether the answer was submitted unchanged.
-    """
-
-    __tablename__ = "typed_instruction"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[int]
-    task_id: Mapped[int] = mapped_column(BigInteger)
-    from_name: Mapped[str]
-    instruction: Mapped[str] = mapped_column(Text)
-    answer_digest: Mapped[str]
-    is_accepted: Mapped[bool] = mapped_column(default=False)
-    typed_at: Mapped[datetime] = mapped_column(default=now)
-
-    __table_args__ = (Index("typed_instruction_task", "project_id", "task_id"),)
 
 
 def served_name(project: Project, number: int) -> str:

@@ -349,7 +349,7 @@ def build_input(binding: Problem, data: TaskData, settings: Settings) -> Input:
     question = binding.model_input(data)
     is_written = binding.asking.is_written
     if is_written is None:
-        is_written = binding.name in settings.written_problems
+        is_written = binding.name in [name.strip() for name in settings.generator_problems.split(",")]
     written = binding.written(question, data) if is_written else None
     return question.with_template(settings.template(binding.name)) if written is None else written
 
