@@ -288,9 +288,7 @@ class Settings(BaseSettings):
         "none",
         description="Tracker that gets training runs; TensorBoard's files are in DATA_DIR/tracking.",
     )
-    sweep_seconds: float = Field(
-        5.0, gt=0, description="Seconds between sweeps, which find lost jobs and due runs."
-    )
+    sweep_seconds: float = Field(5.0, gt=0, description="Seconds between sweeps for lost jobs and due runs.")
     run_lease_seconds: float = Field(
         30.0,
         gt=1,
