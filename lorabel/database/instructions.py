@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Project, TypedInstruction
+from lorabel.errors import storable
 from lorabel.problems.instructions import INSTRUCTION
 
 # Tasks on which the answer was submitted unchanged: one alone may have asked about something of that task only.
@@ -47,7 +48,7 @@ def note_typed(store: Store, project_id: int, task_id: int, from_name: str, inst
                 project_id=project_id,
                 task_id=task_id,
                 from_name=from_name,
-                instruction=instruction,
+                instruction=storable(instruction),
                 answer_digest=_digest(answer),
             )
         )
@@ -116,7 +117,7 @@ def parameters(project: Project) -> dict[str, Any]:
 def _set(project: Project, kind: str, instructions: Mapping[str, str | None]) -> None:
     stored = project.instructions or {}
     changed = {**stored.get(kind, {}), **instructions}
-    kept = {name: text for name, text in changed.items() if text is not None and text.strip()}
+    kept = {storable(name): storable(text) for name, text in changed.items() if text is not None and text.strip()}
     project.instructions = {**stored, kind: kept}
 
 

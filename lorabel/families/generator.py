@@ -41,7 +41,7 @@ from lorabel.families.generation.answer_forms import (
 from lorabel.families.generation.constraints import Constraint
 from lorabel.families.generation.decoding import Decoder, Draft
 from lorabel.families.generation.label_scoring import Branches, Scoring
-from lorabel.families.generation.prompts import ChatTokenizer
+from lorabel.families.generation.prompts import CHARACTERS_PER_TOKEN, ChatTokenizer
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.generation.vocabulary import Vocabulary
 from lorabel.families.generation.writing import Writing
@@ -215,12 +215,16 @@ class Generator(StepwiseFamily):
                 prompt.left_out,
                 self.max_prompt_tokens,
             )
-        form = form_of(question, texts, prompt.left_out, self._vocabulary)
+        read = [text[: self.max_prompt_tokens * CHARACTERS_PER_TOKEN] for text in texts]
+        form = form_of(question, read, prompt.left_out, self._vocabulary)
         try:
             branches = branches_of(form, self.tokenizer.answer, self._end)
         except ValueError as error:
             raise UnreadableError(str(error), is_permanent=False) from error
-        return PreparedInput(question, prompt.tokens, prompt.left_out, self.max_new_tokens, form, branches)
+        prepared = PreparedInput(question, prompt.tokens, prompt.left_out, self.max_new_tokens, form, branches)
+        if prepared.constraint is not None:
+            _ = prepared.constraint.first  # here, since the thread that writes must not take long for a step
+        return prepared
 
     def steps(self, bank: BatchAdapters) -> Steps:
         """Return rows that are written together; see `StepwiseFamily.steps`."""

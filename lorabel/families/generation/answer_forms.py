@@ -118,7 +118,7 @@ class SpanForm:
             return WrittenText(text="", probability=0.0, is_complete=False, left_out_tokens=self.left_out)
         start, end = spans.characters(place)
         return WrittenText(
-            text=self.text[start:end],
+            text=self.text[start:end].encode(errors="replace").decode(),  # half characters cannot be sent
             probability=answered.probability,
             is_complete=answered.is_ended,
             left_out_tokens=self.left_out,

@@ -58,9 +58,17 @@ class Constraint:
             ends: the tokens that end an answer.
         """
         written = self.vocabulary.written(tokens)
-        found = self.vocabulary.beginnings(self.grammar.continuations(written))
+        found = self._next(written) if written else self.first
         # Where the vocabulary lacks a byte, nothing goes on, and the answer is what there is.
         return sorted({*found, *ends} if not found or self.grammar.may_end(written) else found)
+
+    @cached_property
+    def first(self) -> set[int]:
+        """The tokens with which an answer may begin: of a long text many, which a preparing thread finds."""
+        return self._next(b"")
+
+    def _next(self, written: bytes) -> set[int]:
+        return self.vocabulary.beginnings(self.grammar.continuations(written))
 
 
 def constrained(
