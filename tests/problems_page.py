@@ -52,7 +52,7 @@ CASES = (
         '`smart="true"` on a `TextArea` beside another one',
         '<Text name="text" value="$text"/><TextArea name="ask" toName="text" smart="true"/>'
         '<TextArea name="label" toName="text"/>',
-        "a prompt box: what is typed there is answered at once in the other; see [written-answers.md](written-answers.md)",
+        "a [prompt box](written-answers.md): what is typed there is answered at once in the other",
     ),
     Case(
         '`extractive="true"` on a `TextArea` or `Labels` over a text',
