@@ -7,8 +7,8 @@ A task has the dialogue so far: [{"role": "user", "content": "It leaks."}]. An a
 {"type": "chatmessage", "value": {"chatmessage": {"role": "assistant", "content": "Close valve 3."}}}.
 
 `Chat` is a tag of Label Studio Enterprise. The editor of the open-source edition (1.23.2) does not know it;
-`docs/written-answers.md` says what to use there. The whole dialogue is one text in the user's turn of the prompt: no
-message in a task can become an instruction, whatever its role.
+`docs/written-answers.md` says what to use there. The whole dialogue is one text in the user's turn of the prompt:
+no message in a task can become an instruction, whatever its role.
 """
 
 from collections.abc import Mapping, Sequence
