@@ -202,6 +202,7 @@ class Settings(BaseSettings):
     generator_max_prompt_tokens: int = Field(
         2048, ge=16, description="Most tokens of a prompt; a text loses its end, a dialogue its beginning."
     )
+    generator_max_picture_tokens: int = Field(512, ge=1, description="Most tokens of a picture in a prompt.")
     generator_max_new_tokens: int = Field(256, ge=1, description="Most tokens that a model writes for a task.")
     generator_memory_mb: int = Field(
         1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."

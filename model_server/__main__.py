@@ -10,6 +10,7 @@ from gunicorn.errors import AppImportError
 from lorabel import logs
 from lorabel.errors import SettingsError
 from lorabel.settings import Settings
+from lorabel.startup import garbage_collector_paused
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class ModelServer(BaseApplication):  # type: ignore[misc]
             self.cfg.set(key, value)
 
     def load(self) -> Flask:
-        from model_server.app import create_app
+        with garbage_collector_paused():
+            from model_server.app import create_app
 
         try:
             return create_app(self._settings)

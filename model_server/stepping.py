@@ -44,7 +44,7 @@ class _Stepping:
 
     @classmethod
     def of(cls, loaded: LoadedFamily, max_rows: int) -> "_Stepping":
-        return cls(cast(StepwiseFamily, loaded.family).steps(loaded.adapter_bank), max_rows)
+        return cls(cast(StepwiseFamily, loaded.family).steps(loaded.adapter_bank, loaded.cache), max_rows)
 
     @property
     def rows(self) -> list[Row]:

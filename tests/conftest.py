@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -100,14 +101,18 @@ def pytest_unconfigure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start with the files and folders of the longest tests, so that all processes end at about the same time."""
-    items.sort(
-        key=lambda item: next(i for i, path in enumerate(LONGEST_FIRST) if path in (item.path, *item.path.parents))
-    )
+    items.sort(key=lambda item: _place_in_order(item.path))
     if POSTGRES is None:
         return
     idle = [item for item in items if not {"settings", "start_lorabel"} & set(getattr(item, "fixturenames", ()))]
     config.hook.pytest_deselected(items=idle)
     items[:] = [item for item in items if item not in set(idle)]
+
+
+@cache
+def _place_in_order(file: Path) -> int:
+    """Index of the first entry of LONGEST_FIRST that is the file or a folder around it."""
+    return next(i for i, path in enumerate(LONGEST_FIRST) if path in (file, *file.parents))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

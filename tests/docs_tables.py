@@ -8,19 +8,17 @@
 import ast
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import typer
 
-import lorabel.problems
 from backend.openapi import OPERATIONS
 from lorabel.commands.cli import app
-from lorabel.discovery import discover
 from lorabel.families.loading import base_model_types
-from lorabel.problems.base import Problem
+from lorabel.problems.binding import problem_types
 from lorabel.settings import Settings
 from tests import problems_page
 from tests.problems_page import table
@@ -58,7 +56,7 @@ def variables() -> dict[str, str]:
     for name, field in Settings.model_fields.items():
         names = {
             "models": [f"MODEL_{family.name.upper()}" for family in base_model_types()],
-            "templates": [f"TEMPLATE_{problem.name.upper()}" for problem in _problem_types()],
+            "templates": [f"TEMPLATE_{problem.name.upper()}" for problem in problem_types()],
         }.get(name, [name.upper()])
         example = r"`\w+_<\w+>`, e\.g\. `\w+`: "
         what = re.sub(example, "", field.description or "")
@@ -82,10 +80,6 @@ def compose() -> str:
     """Of docker-compose.yml: the settings that it passes on."""
     names = [name for name in variables() if name not in SET_IN_COMPOSE | NOT_IN_COMPOSE]
     return "".join([*(f"  {name}: ${{{name}:-}}\n" for name in names), "  # "])
-
-
-def _problem_types() -> Sequence[type[Problem]]:
-    return discover(lorabel.problems, Problem)  # type: ignore[type-abstract]
 
 
 def commands() -> str:

@@ -4,17 +4,15 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lorabel import problems as package
-from lorabel.discovery import discover
 from lorabel.families.loading import family_for
 from lorabel.labeling.label_config import ControlTag, LabelConfig
 from lorabel.problems.base import Problem, Sample
-from lorabel.problems.binding import bind
+from lorabel.problems.binding import bind, problem_types
 from tests import label_studio_templates
 from tests.label_studio_templates import Template
 from tests.samples import binding_of
 
-PROBLEMS = discover(package, Problem)  # type: ignore[type-abstract]
+PROBLEMS = problem_types()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ ROOMS = (
 # The command `lorabel demo` imports the demo when somebody asks for it.
 UPWARD = {("lorabel.commands.cli", "lorabel.demo.run")}
 TORCH = ("torch", "torchvision", "open_clip", "peft", "transformers", "accelerate", "safetensors", "timm")
+LONG_TO_IMPORT = {*TORCH, "scipy", "label_studio_sdk.label_interface"}
 MAY_IMPORT_TORCH = ("lorabel/families/", "lorabel/demo/", "model_server/", "workers/")
 # Beside settings.py: they hand the environment on to processes that they start.
 MAY_SEE_THE_ENVIRONMENT = (
@@ -179,9 +180,9 @@ def test_torch_is_imported_only_where_a_model_is() -> None:
     assert [name for name in found if not name.startswith(MAY_IMPORT_TORCH)] == []
 
 
-def test_torch_is_not_loaded_by_what_serves_no_model() -> None:
-    modules = "backend.app, lorabel.commands.cli, lorabel.commands.supervisor, workers.health"
-    program = f"import sys, {modules}; print(sorted({set(TORCH)!r} & sys.modules.keys()))"
+def test_what_takes_long_to_import_is_not_loaded_at_the_start_of_what_serves_no_model() -> None:
+    modules = "backend.app, lorabel.commands.cli, lorabel.commands.supervisor, workers.health, workers.worker"
+    program = f"import sys, {modules}; print(sorted({LONG_TO_IMPORT!r} & sys.modules.keys()))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert ended.stdout == "[]\n"
 

@@ -13,16 +13,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from lorabel import problems
 from lorabel.contracts import Content, EmbedInput, Input
 from lorabel.database.adapter_folders import AdapterFolders
-from lorabel.discovery import discover
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family, NoBatchAdapters
 from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.loading import family_for, family_types
 from lorabel.media.fetching import digest
 from lorabel.problems.base import Problem, Sample
+from lorabel.problems.binding import problem_types
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.contents import FOUR, made_of, read
@@ -43,14 +42,14 @@ def _is_served(family: type[Family], problem: type[Problem], sample: Sample) -> 
 SERVED = [
     pytest.param(family, problem, problem.SAMPLES[0], id=f"{family.name}-{problem.name}")
     for family in family_types()
-    for problem in discover(problems, Problem)  # type: ignore[type-abstract]
+    for problem in problem_types()
     if _is_served(family, problem, problem.SAMPLES[0])
 ]
 TRAINED = [param for param in SERVED if param.values[0].has_lora]
 SERVED_SAMPLES = [
     pytest.param(family, problem, sample, id=f"{family.name}-{problem.name}{index}")
     for family in family_types()
-    for problem in discover(problems, Problem)  # type: ignore[type-abstract]
+    for problem in problem_types()
     for index, sample in enumerate(problem.SAMPLES)
     if _is_served(family, problem, sample)
 ]

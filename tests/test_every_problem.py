@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from lorabel import problems
-from lorabel.discovery import discover
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.problems.base import Problem, Sample
-from lorabel.problems.binding import bind
+from lorabel.problems.binding import bind, problem_types
 from tests.samples import binding_of
 
-PROBLEMS = discover(problems, Problem)  # type: ignore[type-abstract]
+PROBLEMS = problem_types()
 SAMPLES = [
     pytest.param(problem, sample, id=f"{problem.name}{index}")
     for problem in PROBLEMS

@@ -17,22 +17,25 @@ PACKAGE = Path(__file__).parent / "plugin"
 
 # Trains the plugin's family on the plugin's problem and predicts with the new adapter; prints the figures as JSON.
 SCRIPT = """
-import torch
-from prometheus_client import CollectorRegistry
+from lorabel.startup import garbage_collector_paused
 
-from lorabel.database.adapter_folders import AdapterFolders
-from lorabel.families.cache import FeatureCache
-from lorabel.families.loading import family_for
-from lorabel.inference.messages import PredictRequest, PredictRow
-from lorabel.problems.binding import bind
-from lorabel.settings import Settings
-from model_server.adapters import AdapterBank
-from model_server.engine import Engine
-from model_server.family_pool import LoadedFamily, FamilyPool
-from model_server.files import Files
-from model_server.heads import Heads
-from model_server.metrics import Metrics
-from workers import evaluate, examples, lora
+with garbage_collector_paused():
+    import torch
+    from prometheus_client import CollectorRegistry
+
+    from lorabel.database.adapter_folders import AdapterFolders
+    from lorabel.families.cache import FeatureCache
+    from lorabel.families.loading import family_for
+    from lorabel.inference.messages import PredictRequest, PredictRow
+    from lorabel.problems.binding import bind
+    from lorabel.settings import Settings
+    from model_server.adapters import AdapterBank
+    from model_server.engine import Engine
+    from model_server.family_pool import LoadedFamily, FamilyPool
+    from model_server.files import Files
+    from model_server.heads import Heads
+    from model_server.metrics import Metrics
+    from workers import evaluate, examples, lora
 
 config = '<View><Chat name="t" value="$text"/><TextArea name="stars" toName="t"/></View>'
 (problem,) = bind(config).bindings

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FETCH_THREADS = 8
 LONGEST_REASON = 500
-UNUSED = "nobody has drawn with this control tag yet; so it is not known whether there is nothing to draw"
+UNUSED = (
+    "nobody has marked anything with this control tag yet; so it is not known whether there is nothing to mark"
+)
 NO_TASK = "the event did not say which task was annotated"
 
 

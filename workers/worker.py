@@ -1,4 +1,4 @@
-"""An RQ worker that runs its jobs in its own process: `python -m workers.worker light|train|bulk`.
+"""An RQ worker that runs its jobs in its own process: `python -m workers light|train|bulk`.
 
 `light` applies events, fits heads and sweeps. `train` trains; a base model is loaded when a run
 first needs it, and kept. `bulk`
@@ -22,8 +22,7 @@ from rq.timeouts import TimerDeathPenalty
 from lorabel import logs
 from lorabel.database.jobs import BULK, JOB_FUNCTIONS, LIGHT, LOOKAHEAD, TRAIN, Jobs
 from lorabel.settings import Settings
-from workers.head_fitting import fit_forever
-from workers.requeue_sweep import sweep_forever
+from lorabel.startup import garbage_collector_paused
 from workers.services import Services
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,10 @@ class ListedJob(Job):
         """The job's function. Raises RefusedJobError, with which the job fails."""
         if self.func_name not in JOB_FUNCTIONS or self.instance is not None:
             raise RefusedJobError(f"job {self.id} names {self.func_name!r}, which is not in JOB_FUNCTIONS")
-        return super().func
+        if self.func_name.rpartition(".")[0] in sys.modules:
+            return super().func
+        with garbage_collector_paused():  # a training run imports torch, transformers and PEFT
+            return super().func
 
     @property
     def success_callback(self) -> None:
@@ -100,6 +102,10 @@ def main(queue_name: str) -> None:
     services.store.migrate()
     stop = threading.Event()
     if queue_name == LIGHT:
+        # Only this worker needs SciPy from its start.
+        from workers.head_fitting import fit_forever
+        from workers.requeue_sweep import sweep_forever
+
         threading.Thread(target=sweep_forever, args=(services, stop), name="sweep", daemon=True).start()
         # A thread of its own, because events must be applied while the heads of a large project are fitted.
         threading.Thread(target=fit_forever, args=(services, stop), name="heads", daemon=True).start()
@@ -150,9 +156,3 @@ def _work_ahead(settings: Settings, stop: threading.Event) -> None:
         except Exception:
             log.exception("nothing is predicted ahead for %g s", AHEAD_PAUSE_S)
         stop.wait(AHEAD_PAUSE_S)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in QUEUES:
-        sys.exit(f"usage: python -m workers.worker {'|'.join(QUEUES)}")
-    main(sys.argv[1])

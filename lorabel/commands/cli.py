@@ -86,10 +86,13 @@ def lorabel(
 @app.command()
 def up() -> None:
     """Start Redis, model server, backend and workers on this machine, until Ctrl-C."""
-    from rich.console import Console
+    from lorabel.startup import garbage_collector_paused
 
-    from lorabel.commands.context import load_settings
-    from lorabel.commands.supervisor import run_until_stopped
+    with garbage_collector_paused():
+        from rich.console import Console
+
+        from lorabel.commands.context import load_settings
+        from lorabel.commands.supervisor import run_until_stopped
 
     run_until_stopped(load_settings(), Console())
 

@@ -153,7 +153,7 @@ class Supervisor:
         self.add(MODEL_SERVER, [python, "-m", "model_server"])
         self.add(BACKEND, [python, "-m", "gunicorn", "--config", str(gunicorn_config())])
         for queue_name in WORKERS:
-            self.add(worker_name(queue_name), [python, "-m", "workers.worker", queue_name])
+            self.add(worker_name(queue_name), [python, "-m", "workers", queue_name])
         self._watcher.start()
 
     def add(

@@ -17,6 +17,8 @@ from PIL import Image, ImageDraw
 from lorabel.demo.pictures import COLOURS, SHAPES, Shade
 
 Corners = tuple[float, float, float, float]
+Ground = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""The RGB colours at the left and the right edge, 0 to 1."""
 
 SCENE_COLOURS: MappingProxyType[str, Shade] = MappingProxyType(
     {name: COLOURS[name] for name in ("red", "yellow", "green", "blue", "purple", "black")}
@@ -144,24 +146,40 @@ def _random_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _random_scene(pairs: Sequence[tuple[str, str]], size: tuple[int, int], rng: np.random.Generator) -> Scene:
-    hue, saturation, value = rng.uniform(), rng.uniform(0, 0.2), rng.uniform(0.3, 0.8)
-    drift = rng.uniform(-0.08, 0.08)
-    ends = [np.array(colorsys.hsv_to_rgb(hue, saturation, value + sign * drift)) for sign in (-1, 1)]
+    ground = random_ground(rng)
     things: list[Thing] = []
     for _ in range(int(rng.integers(1, MOST_THINGS + 1))):
-        thing = _place(pairs, size, ends, things, rng)
+        thing = place(pairs, size, ground, things, rng)
         things += [] if thing is None else [thing]
-    return Scene(tuple(things), size, (_rgb(ends[0]), _rgb(ends[1])))
+    return scene_of(things, size, ground)
 
 
-def _place(
+def random_ground(rng: np.random.Generator) -> Ground:
+    """A pale or dark ground of any hue, which changes a little from left to right."""
+    hue, saturation, value = rng.uniform(), rng.uniform(0, 0.2), rng.uniform(0.3, 0.8)
+    drift = rng.uniform(-0.08, 0.08)
+    left, right = (np.array(colorsys.hsv_to_rgb(hue, saturation, value + sign * drift)) for sign in (-1, 1))
+    return left, right
+
+
+def scene_of(things: Sequence[Thing], size: tuple[int, int], ground: Ground) -> Scene:
+    """The scene of things on a ground."""
+    return Scene(tuple(things), size, (_rgb(ground[0]), _rgb(ground[1])))
+
+
+def place(
     pairs: Sequence[tuple[str, str]],
     size: tuple[int, int],
-    ground: Sequence[NDArray[np.float64]],
+    ground: Ground,
     others: Sequence[Thing],
     rng: np.random.Generator,
 ) -> Thing | None:
-    """A thing that stands apart from the others; None if there was no room in ten tries."""
+    """A thing that stands apart from the others; None if there was no room in ten tries.
+
+    Args:
+        pairs: colours and shapes to choose from.
+        size: of the picture, in pixels.
+    """
     for _ in range(10):
         colour, shape = pairs[int(rng.integers(len(pairs)))]
         shade = _shade(SCENE_COLOURS[colour], rng)

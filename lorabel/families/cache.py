@@ -9,7 +9,7 @@ from cachetools import LRUCache
 DECODED, FEATURES, TEXTS, EMBEDDINGS = "pixels", "features", "texts", "embeddings"
 """Kinds of values. DECODED: decoded files. FEATURES: features of contents, computed by a tower. TEXTS: what many
 questions share, that is features of label texts and the weights of heads. EMBEDDINGS: what masks in a picture are
-decoded from, megabytes each."""
+decoded from, or texts about it are written from, megabytes each."""
 
 
 class FeatureCache:

@@ -9,7 +9,7 @@ reads picture and labels together, and only what its backbone computes can be re
 import base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Self
@@ -255,26 +255,28 @@ class Detector(Family):
 
     def _answer(self, prepared: PreparedInput, places: Places, limits: BoxLimits) -> Contract:
         """The boxes in a picture; or those like the examples of the question, without these."""
-        picture, corners, features = prepared.picture, places.corners.cpu(), places.features
+        picture, corners = prepared.picture, places.corners.cpu()
         if isinstance(prepared.question, BoxFeaturesInput):
             return self._features(prepared.question, picture, places)
         examples = prepared.question.examples
         if examples:
-            directions = self.module.directions(features).cpu()
+            features = places.features().cpu()
+            directions = self.module.directions(features)
             prototypes = example_features(corners, directions, picture.extent, examples)
             cosines = directions @ torch.stack(list(prototypes.values())).T
-            logits = self.module.logits_of_likeness(features.cpu(), cosines)
+            logits = self.module.logits_of_likeness(features, cosines)
             found = find_boxes(corners, logits.sigmoid(), picture.extent, picture.size, limits)
             return others_than(found, examples, tuple(prototypes))
         logits = places.logits
         if prepared.fitted_head is not None:
-            logits = with_head(prepared.fitted_head, features, logits)
+            logits = with_head(prepared.fitted_head, places.features(), logits)
         return find_boxes(corners, logits.sigmoid().cpu(), picture.extent, picture.size, limits)
 
     def _features(self, question: BoxFeaturesInput, picture: Picture, places: Places) -> Features:
         """What a head is fitted on."""
-        corners, features, logits = (part.cpu() for part in (places.corners, places.features, places.logits))
-        chosen = chosen_places(corners, features, logits, question, picture.extent)
+        corners, features, logits = (part.cpu() for part in (places.corners, places.features(), places.logits))
+        likeness = partial(self.module.likeness, features)
+        chosen = chosen_places(corners, logits, likeness, question, picture.extent)
         rows = features[chosen].numpy().astype("<f2")
         return Features(
             space=self.space,

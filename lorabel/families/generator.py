@@ -1,34 +1,35 @@
-"""transformers language models that write a text about a text, as the instruction says; or labels, spans, numbers.
+"""transformers models that write about texts and pictures as they are told: texts, labels, spans, numbers.
 
-The model is one that follows instructions, with a chat template. It writes greedily, step by step. LoRA goes on
-all linear layers but the last one, which turns states into tokens; the loss is that of the answer's tokens.
+The model is one that follows instructions, with a chat template: a vision-language model, or a language model,
+which reads no pictures. It writes greedily, step by step. LoRA goes on all linear layers of the language model but
+the last one, which turns states into tokens; the loss is that of the answer's tokens.
 
 Memory: the keys and values of a row take its prompt and its most new tokens times the bytes of one token. Rows
 wait where they do not fit into GENERATOR_MEMORY_MB together.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
-from lorabel.contracts import BatchAdapters, Contract, Input, Modality
+from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality, media_of
 from lorabel.errors import SettingsError, UnreadableError
-from lorabel.families.base import LOAD_DTYPE, Fetch, transformers_name
+from lorabel.families.base import LOAD_DTYPE, DigestOf, Fetch, transformers_name
+from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.generation import label_scoring
 from lorabel.families.generation.answer_forms import (
     Answered,
@@ -41,8 +42,18 @@ from lorabel.families.generation.answer_forms import (
 from lorabel.families.generation.constraints import Constraint
 from lorabel.families.generation.decoding import Decoder, Draft
 from lorabel.families.generation.label_scoring import Branches, Scoring
+from lorabel.families.generation.picture_inputs import picture_inputs
+from lorabel.families.generation.pictures import (
+    VISION_MODELS,
+    Picture,
+    PictureFeatures,
+    PictureReader,
+    compute_features,
+    rope_positions,
+)
 from lorabel.families.generation.prompts import CHARACTERS_PER_TOKEN, ChatTokenizer
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
+from lorabel.families.generation.tiny_models import write_vision_language_model
 from lorabel.families.generation.vocabulary import Vocabulary
 from lorabel.families.generation.writing import Writing
 from lorabel.families.lora_layers import linear_layers
@@ -66,10 +77,6 @@ STEP_TOKENS, CPU_STEP_TOKENS = 512, 128
 # Rows whose labels are scored together.
 SCORED_ROWS = 8
 NOT_A_TARGET = -100
-TINY_TEMPLATE = (
-    "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ class PreparedInput:
         prompt: all tokens up to where the model writes.
         left_out_tokens: see `WrittenText`.
         max_new_tokens: of the answer.
+        pictures: in the order of their tokens in the prompt.
+        positions: see `rope_positions`.
         form: what an answer may be, and how it is read; None for any text.
         branches: the texts of a form whose texts are scored.
     """
@@ -88,8 +97,16 @@ class PreparedInput:
     prompt: tuple[int, ...]
     left_out_tokens: int
     max_new_tokens: int
+    pictures: tuple[Picture, ...] = ()
+    positions: Tensor | None = None
     form: WrittenForm | ScoredForm | None = None
     branches: Branches | None = None
+
+    def with_features(self, index: int, features: PictureFeatures) -> "PreparedInput":
+        """The question with the features of one of its pictures."""
+        pictures = [*self.pictures]
+        pictures[index] = pictures[index].seen(features)
+        return replace(self, pictures=tuple(pictures))
 
     @property
     def constraint(self) -> Constraint | None:
@@ -99,11 +116,12 @@ class PreparedInput:
 
 @dataclass(frozen=True)
 class Generator(StepwiseFamily):
-    """Causal language models of transformers.
+    """Vision-language models and causal language models of transformers.
 
     Attributes:
         module: the model with its last layer.
         tokenizer: makes the prompts.
+        reader: reads pictures; None if the model reads only texts.
         max_prompt_tokens: of a prompt.
         max_new_tokens: of an answer.
         memory_bytes: for keys and values.
@@ -116,8 +134,8 @@ class Generator(StepwiseFamily):
         WrittenSpansInput,
         WrittenNumberInput,
     )
-    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
-    default_source: ClassVar[str] = "hf-hub:HuggingFaceTB/SmolLM2-360M-Instruct"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT, Modality.IMAGE})
+    default_source: ClassVar[str] = "hf-hub:HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
     learning_rate_factor: ClassVar[float] = 0.2
     most_train_batch: ClassVar[int | None] = 4
     most_tested: ClassVar[int | None] = 50
@@ -127,6 +145,7 @@ class Generator(StepwiseFamily):
     device: torch.device
     dtype: torch.dtype
     tokenizer: ChatTokenizer
+    reader: PictureReader | None
     max_prompt_tokens: int
     max_new_tokens: int
     memory_bytes: int
@@ -136,72 +155,106 @@ class Generator(StepwiseFamily):
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
         name = transformers_name(source)
         try:
-            tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
-            module = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            text_config = config.get_text_config()
+            _check_layers(text_config)
+            positions = getattr(text_config, "max_position_embeddings", None) or 1 << 30
+            max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
+            max_prompt_tokens = min(settings.generator_max_prompt_tokens, positions - max_new_tokens)
+            reads_pictures = config.model_type in VISION_MODELS
+            if reads_pictures:
+                processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+                tokenizer = ChatTokenizer.of(processor.tokenizer, processor)
+                reader = PictureReader.of(processor, tokenizer.template_tokens, max_prompt_tokens, settings)
+            else:
+                tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+                reader = None
+            model_type = AutoModelForImageTextToText if reads_pictures else AutoModelForCausalLM
+            module = model_type.from_pretrained(
                 name, dtype=LOAD_DTYPE, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
             )
-            _check_layers(module.config)
         except Exception as error:
             raise SettingsError(
                 f"MODEL_GENERATOR={source!r} cannot be loaded: {error}; expected hf-hub:owner/name or "
-                "local-dir:folder of a causal language model of transformers with safetensors, a fast tokenizer "
-                "and a chat template"
+                f"local-dir:folder of a vision-language model ({', '.join(sorted(VISION_MODELS))}) or a causal "
+                "language model of transformers with safetensors, a fast tokenizer and a chat template"
             ) from error
         module.requires_grad_(False).eval().to(device=device, dtype=dtype)
-        positions = getattr(module.config, "max_position_embeddings", None) or 1 << 30
-        max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
-        max_prompt_tokens = min(settings.generator_max_prompt_tokens, positions - max_new_tokens)
         memory_bytes = settings.generator_memory_mb * MEGABYTE
-        return cls(source, module, device, dtype, tokenizer, max_prompt_tokens, max_new_tokens, memory_bytes)
+        return cls(
+            source, module, device, dtype, tokenizer, reader, max_prompt_tokens, max_new_tokens, memory_bytes
+        )
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
-        """Write a tiny Llama whose tokens are bytes; see `Family.tiny`."""
-        special_tokens = ["<|pad|>", "<|start|>", "<|end|>"]
-        vocabulary = {
-            token: index
-            for index, token in enumerate([*special_tokens, *sorted(pre_tokenizers.ByteLevel.alphabet())])
-        }
-        tokenizer = Tokenizer(models.BPE(vocabulary, []))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="<|pad|>",
-            bos_token="<|start|>",
-            eos_token="<|end|>",
-            chat_template=TINY_TEMPLATE,
-        ).save_pretrained(folder)
-        config = LlamaConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            # With the usual 0.02 the states of so small a model could not tell its tokens apart.
-            initializer_range=0.2,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=0,
-        )
-        LlamaForCausalLM(config).save_pretrained(folder)
-        return f"local-dir:{folder}"
+        """Write a tiny SmolVLM whose tokens are bytes; see `Family.tiny`."""
+        return write_vision_language_model(folder)
 
     def prepare(self, question: Written, fetch: Fetch) -> PreparedInput:
-        """Read the texts and make the prompt; see `Family.prepare`."""
+        """Read texts and pictures, and make the prompt; see `Family.prepare`."""
+        urls = [content.media for content in question.contents if content.modality == Modality.IMAGE]
+        pictures = [self._picture(fetch(media), len(urls)) for media in urls if media is not None]
+        return self._prepared(question, pictures, fetch)
+
+    def recall(
+        self,
+        question: Written,
+        digest_of: DigestOf,
+        adapter: str | None,
+        bank: BatchAdapters,
+        cache: FeatureCache,
+    ) -> PreparedInput | None:
+        """Make the prompt with pictures whose features are known; see `Family.recall`."""
+        digests = [digest_of(media) for media in media_of(question)]
+        if not digests or any(content.text_format is not None for content in question.contents):
+            return None
+        pictures: list[Picture] = []
+        for file_digest in digests:
+            if file_digest is None:
+                return None
+            features = cache.get(EMBEDDINGS, self._key(file_digest, len(digests)))
+            if features is None:
+                return None
+            pictures.append(Picture.remembered(file_digest, features))
+        return self._prepared(question, pictures, _fetch_nothing)
+
+    def precompute(
+        self, prepared_inputs: Sequence[PreparedInput], trained: Collection[str], generator: torch.Generator | None
+    ) -> Sequence[PreparedInput]:
+        """Compute the features of all pictures, which no adapter changes; see `Family.precompute`."""
+        return [self._seen(prepared) for prepared in prepared_inputs]
+
+    def _picture(self, file: bytes, count: int) -> Picture:
+        """Read a picture.
+
+        Args:
+            count: how many pictures the question has.
+        """
+        if self.reader is None:
+            raise UnreadableError(
+                f"MODEL_GENERATOR={self.source!r} reads no pictures; a vision-language model is needed",
+                is_permanent=False,
+            )
+        return self.reader.read(file, count)
+
+    def _key(self, file_digest: str, count: int) -> Hashable:
+        """The key of the features of one of some pictures, which depend on how many tokens it may take."""
+        return self.space, file_digest, 0 if self.reader is None else self.reader.most_tokens(count)
+
+    def _prepared(self, question: Written, pictures: Sequence[Picture], fetch: Fetch) -> PreparedInput:
+        """Read the texts and make the prompt."""
         texts = [
             content.text or ""
             if content.media is None or content.text_format is None
             else read_text_file(fetch(content.media), content.text_format)
             for content in question.contents
+            if content.modality == Modality.TEXT
         ]
-        if not any(text.strip() for text in texts):
+        if not pictures and not any(text.strip() for text in texts):
             raise UnreadableError("the task has no text to write about", is_permanent=True)
         try:
-            asked = _with_instruction(question)
-            prompt = self.tokenizer.prompt(asked, texts, self.max_prompt_tokens)
+            shown = [picture.tokens for picture in pictures]
+            prompt = self.tokenizer.prompt(_with_instruction(question), texts, self.max_prompt_tokens, shown)
         except ValueError as error:
             raise UnreadableError(
                 f"{error}; a prompt may have {self.max_prompt_tokens} (GENERATOR_MAX_PROMPT_TOKENS, or what the "
@@ -215,23 +268,60 @@ class Generator(StepwiseFamily):
                 prompt.left_out,
                 self.max_prompt_tokens,
             )
+        positions = rope_positions(self.module, prompt.tokens, pictures, self._placeholder)
         read = [text[: self.max_prompt_tokens * CHARACTERS_PER_TOKEN] for text in texts]
         form = form_of(question, read, prompt.left_out, self._vocabulary)
         try:
             branches = branches_of(form, self.tokenizer.answer, self._end)
         except ValueError as error:
             raise UnreadableError(str(error), is_permanent=False) from error
-        prepared = PreparedInput(question, prompt.tokens, prompt.left_out, self.max_new_tokens, form, branches)
+        prepared = PreparedInput(
+            question,
+            prompt.tokens,
+            prompt.left_out,
+            self.max_new_tokens,
+            tuple(pictures),
+            positions,
+            form,
+            branches,
+        )
         if prepared.constraint is not None:
             _ = prepared.constraint.first  # here, since the thread that writes must not take long for a step
         return prepared
 
-    def steps(self, bank: BatchAdapters) -> Steps:
+    def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
         """Return rows that are written together; see `StepwiseFamily.steps`."""
         step_tokens = CPU_STEP_TOKENS if self.device.type == "cpu" else STEP_TOKENS
-        decoder = Decoder(self.module, self.device, self._ends, self._token_bytes, self.memory_bytes, step_tokens)
+        decoder = Decoder(
+            self.module,
+            self.device,
+            self._ends,
+            self._token_bytes,
+            self.memory_bytes,
+            step_tokens,
+            partial(picture_inputs, placeholder=self._placeholder),
+        )
         scoring = Scoring(self.module, self.device, bank, step_tokens, SCORED_ROWS)
-        return Writing(decoder, bank, self._output, scoring, self._scored_output)
+        see = partial(self._see, cache=cache)
+        return Writing(decoder, bank, self._output, see, scoring, self._scored_output)
+
+    def _see(self, prepared: PreparedInput, cache: FeatureCache) -> PreparedInput | None:
+        """Compute or remember the features of the first picture that has none; None if all have some."""
+        for index, picture in enumerate(prepared.pictures):
+            if picture.features is None:
+                key = self._key(picture.digest, len(prepared.pictures))
+                features = cache.get(EMBEDDINGS, key)
+                if features is None:
+                    features = compute_features(self.module, picture)
+                    cache.put(EMBEDDINGS, key, features)
+                return prepared.with_features(index, features)
+        return None
+
+    def _seen(self, prepared: PreparedInput) -> PreparedInput:
+        """The question with the features of all its pictures."""
+        while (more := self._see(prepared, FeatureCache({}))) is not None:
+            prepared = more
+        return prepared
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
         """Compute the mean loss of the tokens of each answer, its end included; see `Family.loss`.
@@ -240,6 +330,7 @@ class Generator(StepwiseFamily):
         """
         if prepared_inputs[0].branches is not None:
             return self._scored_losses(prepared_inputs, targets)
+        prepared_inputs = [self._seen(prepared) for prepared in prepared_inputs]
         answers = [
             self._answer(self._form(prepared).written(target))
             for prepared, target in zip(prepared_inputs, targets, strict=True)
@@ -254,9 +345,9 @@ class Generator(StepwiseFamily):
         logits = self.module(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
             logits_to_keep=longest_answer + 1,
+            **picture_inputs(prepared_inputs, mask, 0, self._placeholder),
         ).logits[:, :-1]
         right = torch.tensor(
             [[NOT_A_TARGET] * (longest_answer - len(answer)) + answer for answer in answers], device=self.device
@@ -267,11 +358,12 @@ class Generator(StepwiseFamily):
         return losses.sum(1) / (right != NOT_A_TARGET).sum(1)
 
     def lora_layers(self) -> list[str]:
-        """Return all linear layers but the last, whose weights may be those of the embedding."""
-        last = {
-            name for name, layer in self.module.named_modules() if layer is self.module.get_output_embeddings()
-        }
-        return [name for name in linear_layers(self.module) if name not in last]
+        """Return all linear layers of the language model but the last, whose weights may be the embedding's.
+
+        The vision part has none, so that the features of pictures are the same for all projects.
+        """
+        parts = {name for name, layer in self.module.named_modules() if layer is self.module.get_decoder()}
+        return [name for name in linear_layers(self.module) if any(name.startswith(f"{part}.") for part in parts)]
 
     def _answer(self, text: str) -> list[int]:
         """The tokens of an answer: as many as the model may write, and the end if there is room for it."""
@@ -315,12 +407,21 @@ class Generator(StepwiseFamily):
         return min(self._ends) if end is None else int(end)
 
     @cached_property
+    def _placeholder(self) -> int:
+        """See `PictureReader`; no token if the model reads no pictures."""
+        return -1 if self.reader is None else self.reader.placeholder
+
+    @cached_property
     def _token_bytes(self) -> int:
         """Bytes of the keys and values of one token in all layers."""
-        config = self.module.config
+        config = self.module.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * heads * dim * self.dtype.itemsize)
+
+
+def _fetch_nothing(media: MediaRef) -> bytes:
+    raise RuntimeError(f"{media.url} is fetched for a question whose files are all known")
 
 
 def _with_instruction(question: Written) -> TextInput:

@@ -12,8 +12,6 @@ from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
 
-from label_studio_sdk.label_interface import LabelInterface
-
 from lorabel.errors import LabelConfigError
 from lorabel.labeling import config_xml
 from lorabel.labeling.config_xml import Attributes
@@ -224,6 +222,9 @@ def parse(xml: str) -> LabelConfig:
     Raises:
         LabelConfigError: the XML cannot be parsed, or the SDK refuses it; the message has the parser's words.
     """
+    # It brings in jsonschema, faker and requests: 0.3 s, and most processes start without a label config.
+    from label_studio_sdk.label_interface import LabelInterface
+
     try:
         root = config_xml.read(xml)
         interface = LabelInterface(ElementTree.tostring(root, encoding="unicode"))

@@ -1,12 +1,12 @@
 """What the problems share that find something in one picture: boxes, lines of text, masks."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lorabel.contracts import Content
 from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.labeling.image_regions import corners_of
-from lorabel.labeling.label_config import ControlTag, ObjectTag
+from lorabel.labeling.label_config import ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
 from lorabel.media.fetching import digest
@@ -14,8 +14,6 @@ from lorabel.problems._answers import shown
 from lorabel.problems.base import TaskData
 from lorabel.space_contracts import Corners
 
-# Control tags that draw on a picture, in small letters, with labels of their own if `labels` follows.
-DRAWING = ("rectangle", "ellipse", "polygon", "brush", "bitmask", "keypoint", "vector")
 ID_CHARACTERS = 10
 ID_DECIMALS = 4
 
@@ -28,46 +26,6 @@ def refuse_several_pictures(tag: ObjectTag) -> None:
     """
     if "valueList" in tag.attributes:
         raise UnservedError(f"valueList: {tag.name!r} shows several pictures, expected one")
-
-
-def rivals_of(control: ControlTag, claims: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the other control tags that draw on the picture.
-
-    Args:
-        claims: what the binding of the control tag claims.
-    """
-    return tuple(
-        tag.name
-        for tag in control.siblings
-        if tag.name not in claims and tag.tag.lower().removesuffix("labels") in DRAWING
-    )
-
-
-def refuse_unused(regions: Sequence[Region], claims: Collection[str], to_name: str) -> None:
-    """Check that an annotation does not use other control tags alone to draw on the picture.
-
-    An annotator who has drawn boxes and no mask may not have looked for masks, so the annotation does not say that
-    there is none. One without any region says that the picture shows nothing. Regions of control tags that the
-    label config no longer has count, too: they may be what a claimed one was called.
-
-    Args:
-        claims: the control tags of a binding.
-        to_name: the object tag of the picture.
-
-    Raises:
-        MissingTargetError: others were used, and none of the claimed control tags.
-    """
-    used = {region.get("from_name") for region in regions}
-    others = [
-        region.get("from_name")
-        for region in regions
-        if str(region.get("type")).removesuffix("labels") in DRAWING and region.get("to_name") == to_name
-    ]
-    if used.isdisjoint(claims) and others:
-        raise MissingTargetError(
-            f"{', '.join(map(repr, claims))} was not used, but {', '.join(map(repr, dict.fromkeys(others)))} was; "
-            "so it is not known whether there is nothing to draw"
-        )
 
 
 def picture_of(tag: ObjectTag, data: TaskData) -> tuple[Content]:

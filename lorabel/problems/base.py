@@ -266,7 +266,7 @@ class Problem(ABC):
         return ()
 
     def may_be_unused(self, target: Any) -> bool:
-        """Return whether the target is empty, and people may draw with other control tags of the project alone.
+        """Return whether the target is empty, and people may mark with other control tags of the project alone.
 
         Where all targets are like this, the control tag is not used, and nothing is learned of it.
         """

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 
 import lorabel.problems
@@ -61,8 +61,8 @@ class BoundConfig:
 def bind(label_config: str) -> BoundConfig:
     """Find a problem for each control tag of a label config (XML).
 
-    Thread-safe. Results are cached by text. Binding takes about 0.1 s, so only one thread binds at a time, while
-    others wait: several requests with the same new label config then bind it once.
+    Thread-safe. Results are cached by text. Only one thread binds at a time, while others wait: several requests
+    with the same new label config then bind it once.
 
     Raises:
         LabelConfigError: the label config cannot be parsed, or two problems claim the same control tag.
@@ -72,11 +72,22 @@ def bind(label_config: str) -> BoundConfig:
         return _bind(label_config)
 
 
+@cache
+def problem_types() -> tuple[type[Problem], ...]:
+    """Return every problem that is installed.
+
+    The result is cached: reading entry points takes tens of milliseconds, and every new label config needs it.
+
+    Raises:
+        PluginError: a problem cannot be imported, see `lorabel.discovery`.
+    """
+    return discover(lorabel.problems, Problem)  # type: ignore[type-abstract]
+
+
 @lru_cache(maxsize=512)
 def _bind(label_config: str) -> BoundConfig:
     config = parse(label_config)
-    problems = discover(lorabel.problems, Problem)  # type: ignore[type-abstract]
-    found = {control.name: _claims(control, problems) for control in config.controls}
+    found = {control.name: _claims(control, problem_types()) for control in config.controls}
     bindings = _without_overlaps({control.name: found[control.name][0] for control in config.controls})
     owners = {name: binding.from_name for binding in bindings.values() for name in binding.claims}
     unclaimed = [

@@ -24,7 +24,8 @@ from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
 from lorabel.problems._masks import answer_tag
-from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures, refuse_unused, rivals_of
+from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
+from lorabel.problems._rivals import ON_PICTURES, refuse_unused, rivals_of
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
 
@@ -131,7 +132,7 @@ class LabelledBoxes(Problem):
             raise UnservedError("it has no labels")
         (tag,) = control.objects
         refuse_several_pictures(tag)
-        rivals = rivals_of(control, {control.name, drawn_by})
+        rivals = rivals_of(control, {control.name, drawn_by}, ON_PICTURES)
         return cls(control.name, tag.name, tag, drawn_by, shape, control.labels, rivals)
 
     @property
@@ -184,7 +185,7 @@ class LabelledBoxes(Problem):
             MissingTargetError: see `Problem.target`; also if no box can be used, and if only other tags were used.
         """
         all_regions = regions_of(result)
-        refuse_unused(all_regions, self.claims, self.to_name)
+        refuse_unused(all_regions, self.claims, self.to_name, ON_PICTURES)
         places = {
             region["id"]: region
             for region in all_regions

@@ -1,8 +1,14 @@
-"""`<TextArea>` over `<Text>`, `<HyperText>` or `<Paragraphs>`: a text about the text, which a model writes.
+"""`<TextArea>` over texts (`<Text>`, `<HyperText>`, `<Paragraphs>`) and `<Image>`: a model writes about them.
 
 <Header value="Sum the ticket up: product; problem; urgency"/>
 <Text name="ticket" value="$ticket"/>
 <TextArea name="summary" toName="ticket"/>
+
+With a picture it is a caption, and with a question beside the picture its answer:
+
+<Image name="photo" value="$photo"/>
+<Text name="question" value="$question"/>
+<TextArea name="answer" toName="photo" prompt="Answer the question."/>
 
 The instruction is that of the project's extra params, else the tag's `prompt`, `hint` or `placeholder`, else the
 `<Header>` before it. An annotation's answer is {"type": "textarea", "value": {"text": ["Pump P3; leak; high"]}}.
@@ -31,10 +37,10 @@ from lorabel.text_contracts import TextInput, TextTarget, WrittenText
 
 @dataclass(frozen=True)
 class GeneratedText(Problem):
-    """A text for a text: a summary, a translation, an answer.
+    """A text for texts and pictures: a summary, a translation, a caption, an answer.
 
     Attributes:
-        objects: the object tags of the texts, then those that no control tag names, such as a question.
+        objects: the object tags that the control tag names, then those that none names, such as a question.
         instruction: says what to write.
         prompt_tag: name of the prompt box that this control tag answers; None if there is none.
         is_extractive: whether the answer is a span of the text of the first object tag.
@@ -43,7 +49,7 @@ class GeneratedText(Problem):
     name: ClassVar[str] = "generated_text"
     zero_shot: ClassVar[str] = (
         "A language model follows the instruction: the tag's `prompt`, `hint` or `placeholder`, or the `<Header>` "
-        "before it."
+        "before it. For pictures it is a vision-language model."
     )
     learns: ClassVar[str] = "What annotators write for a task, word by word."
     input_type: ClassVar[type[Input]] = TextInput
@@ -85,6 +91,23 @@ class GeneratedText(Problem):
             result=[regions.textarea("answer", "text", ["The pump"])],
             opposite=[regions.textarea("answer", "text", ["hall 3"])],
         ),
+        Sample(
+            label_config='<View><Image name="image" value="$image"/>'
+            '<TextArea name="caption" toName="image" rows="2" editable="true" maxSubmissions="1"/></View>',
+            data={"image": "https://example.org/pump.jpg"},
+            result=[regions.textarea("caption", "image", ["a red pump"])],
+            opposite=[regions.textarea("caption", "image", ["two valves"])],
+        ),
+        Sample(
+            label_config='<View><Image name="image" valueList="$images"/><Text name="question" value="$question"/>'
+            '<TextArea name="answer" toName="image" prompt="Answer the question."/></View>',
+            data={
+                "images": ["https://example.org/before.jpg", "https://example.org/after.jpg"],
+                "question": "What has changed?",
+            },
+            result=[regions.textarea("answer", "image", ["the valve"])],
+            opposite=[regions.textarea("answer", "image", ["nothing"])],
+        ),
     )
 
     objects: tuple[ObjectTag, ...]
@@ -94,16 +117,18 @@ class GeneratedText(Problem):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
-        """Bind `TextArea` on texts; see `Problem.match`."""
-        if control.tag != "TextArea" or not control.objects or not all(map(_is_text, control.objects)):
+        """Bind `TextArea` on texts and pictures; see `Problem.match`."""
+        if control.tag != "TextArea" or not control.objects or not all(map(_is_read, control.objects)):
             return None
         if control.attributes.get("value"):
             raise UnservedError(
                 f"value={control.attributes['value']!r}: the editor fills it in, beside what is predicted"
             )
-        unread = [tag for tag in control.context if not _is_text(tag)]
+        unread = [tag for tag in control.context if not _is_read(tag)]
         if unread:
-            raise UnservedError(f"the task also shows {unread[0].tag} {unread[0].name!r}, and only texts are read")
+            raise UnservedError(
+                f"the task also shows {unread[0].tag} {unread[0].name!r}, and only texts and pictures are read"
+            )
         answers = _answer_tags(control)
         if control.is_smart and answers:
             return None  # what is typed here is answered there
@@ -117,7 +142,10 @@ class GeneratedText(Problem):
                 "it may be for notes beside other answers; say in `prompt` what a model should write, or set "
                 'required="true"'
             )
-        instruction = instruction or control.header or f"Write the {control.name} of the text."
+        object_word = "text" if _is_text(control.objects[0]) else "picture"
+        instruction = instruction or control.header or f"Write the {control.name} of the {object_word}."
+        if is_extractive and not _is_text(control.objects[0]):
+            raise UnservedError("extractive='true': the answer can only be a span of a text")
         return cls(
             control.name,
             control.objects[0].name,
@@ -139,23 +167,25 @@ class GeneratedText(Problem):
         return tuple(name for name in names if name is not None)
 
     def model_input(self, data: TaskData) -> TextInput:
-        """Ask for a text about the texts of the task. Texts that no control tag names may be missing.
+        """Ask for a text about what the task shows. What no control tag names may be missing.
 
         The text of which the answer is a span comes last, so that a question before it is never cut off.
         """
         if self.is_extractive:
             return self._span_input(data)
-        texts: list[Content] = []
+        found: list[Content] = []
         nothing: NothingShownError | None = None
         for tag in self.objects:
             try:
-                texts += contents(tag, data)
+                found += contents(tag, data)
             except NothingShownError as error:
+                if tag.name == self.to_name and not _is_text(tag):
+                    raise
                 nothing = nothing or error
-        if nothing is not None and not texts:
+        if nothing is not None and not found:
             raise nothing
         is_dialogue = all(tag.tag == "Paragraphs" for tag in self.objects)
-        return TextInput(contents=tuple(texts), instruction=self.instruction, is_end_kept=is_dialogue)
+        return TextInput(contents=tuple(found), instruction=self.instruction, is_end_kept=is_dialogue)
 
     def _span_input(self, data: TaskData) -> TextInput:
         """Ask for a span of the text, which is the first object tag's."""
@@ -252,3 +282,7 @@ def _prompt_tag(control: ControlTag) -> str | None:
 
 def _is_text(tag: ObjectTag) -> bool:
     return MODALITIES.get(tag.tag) == Modality.TEXT
+
+
+def _is_read(tag: ObjectTag) -> bool:
+    return MODALITIES.get(tag.tag) in (Modality.TEXT, Modality.IMAGE)

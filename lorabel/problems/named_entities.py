@@ -18,8 +18,9 @@ from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
 from lorabel.labeling.task_content import MODALITIES, optional_contents
 from lorabel.labeling.text_offsets import TAGS, flat_text
-from lorabel.problems._answers import list_in, shown, values_of
+from lorabel.problems._answers import list_in, regions_of, shown, values_of
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
+from lorabel.problems._rivals import ON_TEXTS, refuse_unused, rivals_of
 from lorabel.problems._written import spans_of, written_if_text, written_instruction
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.text_contracts import WrittenSpansInput
@@ -78,6 +79,7 @@ class NamedEntities(Problem):
         tag: the object tag of the text.
         region_type: type of the regions, which is also the key of the labels in their values.
         labels: the labels that spans may have.
+        rivals: the other control tags that mark spans of the text.
         context: texts that are shown beside it, such as a question. Only a model that writes reads them.
     """
 
@@ -107,6 +109,7 @@ class NamedEntities(Problem):
     tag: ObjectTag
     region_type: str
     labels: tuple[Label, ...]
+    rivals: tuple[str, ...] = ()
     context: tuple[ObjectTag, ...] = ()
 
     @classmethod
@@ -127,7 +130,8 @@ class NamedEntities(Problem):
         if not control.labels:
             raise UnservedError("it has no labels")
         context = tuple(each for each in control.context if MODALITIES.get(each.tag) == Modality.TEXT)
-        return cls(control.name, tag.name, tag, control.tag.lower(), control.labels, context)
+        rivals = rivals_of(control, {control.name}, ON_TEXTS)
+        return cls(control.name, tag.name, tag, control.tag.lower(), control.labels, rivals, context)
 
     def model_input(self, data: TaskData) -> SpansInput:
         """Ask for the spans of each label in the flat text of the task."""
@@ -164,7 +168,12 @@ class NamedEntities(Problem):
         return Prediction(predicted, sum(span.probability for span in output.spans) / len(output.spans))
 
     def target(self, result: list[regions.Region], data: TaskData) -> SpanTarget:
-        """Return the spans of the annotation as offsets into the flat text."""
+        """Return the spans of the annotation as offsets into the flat text; none if the text has none.
+
+        Raises:
+            MissingTargetError: see `Problem.target`; also if only other control tags were used to mark spans.
+        """
+        refuse_unused(regions_of(result), self.claims, self.to_name, ON_TEXTS)
         text = flat_text(self.tag, data)
         spans: set[tuple[int, int, int]] = set()
         for value in values_of(result, self.from_name):
@@ -201,6 +210,10 @@ class NamedEntities(Problem):
         newest = targets[-1].spans
         kept = [span for span, count in votes.items() if count > half or (count == half and span in newest)]
         return SpanTarget(tuple(sorted(kept)))
+
+    def may_be_unused(self, target: SpanTarget) -> bool:
+        """Return whether no span is marked, and there are `rivals` to mark with."""
+        return bool(self.rivals) and not target.spans
 
     def class_of(self, target: SpanTarget) -> tuple[int, ...]:
         """Return the labels that occur in the text."""

@@ -23,7 +23,8 @@ from lorabel.problems._answers import regions_of
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._label_scores import tempered
 from lorabel.problems._masks import frames_text, mask_region, target_of
-from lorabel.problems._pictures import picture_of, refuse_several_pictures, refuse_unused, rivals_of
+from lorabel.problems._pictures import picture_of, refuse_several_pictures
+from lorabel.problems._rivals import ON_PICTURES, refuse_unused, rivals_of
 from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
 
 TAGS = ("BrushLabels", "PolygonLabels")
@@ -125,13 +126,13 @@ class Segmentation(Problem):
         Raises:
             MissingTargetError: see `target_of`; also if only other control tags were used to draw.
         """
-        refuse_unused(regions_of(result), self.claims, self.to_name)
+        refuse_unused(regions_of(result), self.claims, self.to_name, ON_PICTURES)
         return target_of(result, self.control)
 
     @property
     def rivals(self) -> tuple[str, ...]:
         """The other control tags that draw on the picture."""
-        return rivals_of(self.control, self.claims)
+        return rivals_of(self.control, self.claims, ON_PICTURES)
 
     def left_out(self, target: MasksTarget) -> Sequence[str]:
         """Return why regions of the annotation are not learned."""

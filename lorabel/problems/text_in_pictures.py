@@ -25,13 +25,8 @@ from lorabel.labeling.regions import Region
 from lorabel.problems._answers import list_in, regions_of, shown
 from lorabel.problems._line_regions import Tags, line_groups, places_of, shapes_of, values_in
 from lorabel.problems._masks import are_clicked
-from lorabel.problems._pictures import (
-    group_id,
-    group_of,
-    picture_of,
-    refuse_several_pictures,
-    refuse_unused,
-)
+from lorabel.problems._pictures import group_id, group_of, picture_of, refuse_several_pictures
+from lorabel.problems._rivals import ON_PICTURES, refuse_unused
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
 from lorabel.space_contracts import Corners, DrawnPart, TextLine, TextLines, TextLinesInput, TextLinesTarget
 
@@ -202,7 +197,7 @@ class TextInPictures(Problem):
                 or if something that cannot be used has no place: a missing line would count as one to leave out.
         """
         all_regions = regions_of(result)
-        refuse_unused(all_regions, self.claims, self.to_name)
+        refuse_unused(all_regions, self.claims, self.to_name, ON_PICTURES)
         regions = [region for region in all_regions if region.get("from_name") in self.claims]
         lines, faults, unknown = list[Line](), list[str](), set[Corners]()
         for parts in line_groups(regions):

@@ -13,9 +13,9 @@ COMMANDS = {
     "redis": "redis-server",
     "backend": "gunicorn.conf.py",
     "model_server": "-m model_server",
-    "worker-light": "workers.worker light",
-    "worker-train": "workers.worker train",
-    "worker-bulk": "workers.worker bulk",
+    "worker-light": "-m workers light",
+    "worker-train": "-m workers train",
+    "worker-bulk": "-m workers bulk",
 }
 
 

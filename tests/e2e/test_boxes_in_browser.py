@@ -1,6 +1,7 @@
 """An annotator in Chromium sees boxes on the things, moves one, and submits."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,27 +78,49 @@ def test_boxes_stand_on_the_things_and_a_moved_one_is_submitted(
     project_id = client.call("POST", "/api/projects/", json={"title": kind, "label_config": CONFIGS[kind]})["id"]
     client.call("POST", f"/api/projects/{project_id}/import", json=[{"image": data_url(png(scene), "image/png")}])
     connect(lorabel_up.settings, label_studio.url, label_studio.token, project_id)
+    things = {f"{thing.colour} {thing.shape}": thing.corners for thing in scene.things}
+    look_move_and_submit(
+        browser, label_studio, client, project_id, things, NAMES[1], artifacts / f"boxes-{kind}.png"
+    )
+
+
+def look_move_and_submit(
+    browser: Chrome,
+    label_studio: Server,
+    client: LabelStudio,
+    project_id: int,
+    things: Mapping[str, Corners],
+    moved: str,
+    screenshot: Path,
+) -> None:
+    """Check the boxes of the task that the labeling stream shows, move one, and submit.
+
+    Args:
+        things: label -> the place of the only thing that has it. There are no others.
+        moved: label of the box that is moved.
+        screenshot: of the boxes as they are predicted; another one shows them after the move.
+    """
     stream = LabelingStream(browser, label_studio.url, project_id)
     stream.log_in()
     browser.get(f"{label_studio.url}/projects/{project_id}/data?labeling=1")
     regions = WebDriverWait(browser, WAIT_S).until(_ready_regions)
-    browser.save_screenshot(str(artifacts / f"boxes-{kind}.png"))
+    browser.save_screenshot(str(screenshot))
 
-    assert sorted(label for region in regions for label in region["labels"]) == sorted(NAMES)
-    for thing in scene.things:
-        place = _fractions(browser, f"{thing.colour} {thing.shape}")
-        assert match_boxes([thing.corners], [place]), f"{thing.colour} {thing.shape} is not at {place}"
+    assert sorted(label for region in regions for label in region["labels"]) == sorted(things)
+    for label, corners in things.items():
+        place = _fractions(browser, label)
+        assert match_boxes([corners], [place]), f"{label} is not at {place}"
 
-    before = _fractions(browser, NAMES[1])
-    _drag(browser, NAMES[1], (40, 25))
-    WebDriverWait(browser, WAIT_S).until(lambda _: _fractions(browser, NAMES[1])[0] > before[0] + 0.02)
-    after = _fractions(browser, NAMES[1])
-    browser.save_screenshot(str(artifacts / f"boxes-{kind}-moved.png"))
+    before = _fractions(browser, moved)
+    _drag(browser, moved, (40, 25))
+    WebDriverWait(browser, WAIT_S).until(lambda _: _fractions(browser, moved)[0] > before[0] + 0.02)
+    after = _fractions(browser, moved)
+    browser.save_screenshot(str(screenshot.with_stem(f"{screenshot.stem}-moved")))
+    task_id = int(browser.execute_script("return window.Htx.task.id"))
     stream.submit()
-    (task,) = WebDriverWait(browser, WAIT_S).until(lambda _: _annotated(client, project_id))
-    submitted = drawn_boxes(task.annotations[0]["result"])
-    assert sorted(label for label, _ in submitted) == sorted(NAMES)
-    assert dict(submitted)[NAMES[1]] == pytest.approx(after, abs=0.01)
+    submitted = WebDriverWait(browser, WAIT_S).until(lambda _: _submitted(client, project_id, task_id))
+    assert sorted(label for label, _ in submitted) == sorted(things)
+    assert dict(submitted)[moved] == pytest.approx(after, abs=0.01)
 
 
 def _ready_regions(browser: Chrome) -> list[dict[str, Any]] | None:
@@ -135,5 +158,7 @@ def _drag(browser: Chrome, label: str, by_px: tuple[int, int]) -> None:
     actions.w3c_actions.perform()
 
 
-def _annotated(client: LabelStudio, project_id: int) -> list[Any]:
-    return [task for task in client.tasks(project_id) if task.annotations]
+def _submitted(client: LabelStudio, project_id: int, task_id: int) -> list[tuple[str, Corners]]:
+    """The boxes of the task's annotation; none until it is there."""
+    (task,) = [task for task in client.tasks(project_id) if task.task_id == task_id]
+    return drawn_boxes(task.annotations[0]["result"]) if task.annotations else []

@@ -60,14 +60,14 @@ def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
     name: str, shared_lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     course = courses.load(name)
-    project_id, before = _annotate(client, name, course, shared_lorabel, label_studio)
-    run, versions = _train(shared_lorabel, project_id)
+    project_id, before = annotate(client, name, course, shared_lorabel, label_studio)
+    run, versions = train(shared_lorabel, project_id)
     assert versions and versions[0]["state"] == "live", run["decision"]
     live = versions[0]
     for control_tag, figure in course.primary.items():
         candidate, former = live["metrics"]["candidate"][control_tag], live["metrics"]["live"][control_tag]
         assert candidate[figure] > former[figure], f"{control_tag}: {figure}, {former} -> {candidate}"
-    after = _predictions(client, project_id, list(before), live["version"])
+    after = predictions(client, project_id, list(before), live["version"])
     assert sum(map(bool, after.values())) > len(before) / 2, "most unseen tasks are predicted by the new version"
 
 
@@ -77,13 +77,13 @@ def test_a_head_answers_unseen_tasks_rightly_and_a_run_trains_nothing_beside_it(
     name: str, lorabel_beside_heads: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
     course = courses.load(name)
-    project_id, before = _annotate(client, name, course, lorabel_beside_heads, label_studio)
-    run, versions = _train(lorabel_beside_heads, project_id)
+    project_id, before = annotate(client, name, course, lorabel_beside_heads, label_studio)
+    run, versions = train(lorabel_beside_heads, project_id)
     assert [version["version"] for version in versions] == [f"p{project_id}.v0"], (
         "no name changes without an answer"
     )
     assert "the head answers; LoRA would change none of its answers" in run["decision"]
-    after = _predictions(client, project_id, list(before), f"p{project_id}.v0")
+    after = predictions(client, project_id, list(before), f"p{project_id}.v0")
     right_before, right_after = (_right(course, list(answers.values())) for answers in (before, after))
     assert right_before < right_after >= len(before) / 2, f"{right_before}, then {right_after} of {len(before)}"
 
@@ -100,7 +100,7 @@ def _right(course: Course, results: list[list[Any]]) -> int:
     return count
 
 
-def _annotate(
+def annotate(
     client: LabelStudio, name: str, course: Course, shared_lorabel: Lorabel, label_studio: Server
 ) -> tuple[int, dict[int, list[Any]]]:
     """Annotate all tasks of a new project but the unseen ones.
@@ -112,7 +112,7 @@ def _annotate(
     connect(shared_lorabel.settings, label_studio.url, label_studio.token, project_id)
     tasks = [task.task_id for task in client.tasks(project_id)]
     unseen = tasks[-course.unseen :]
-    before = _predictions(client, project_id, unseen, f"p{project_id}.v0")
+    before = predictions(client, project_id, unseen, f"p{project_id}.v0")
     assert any(before.values()) != course.is_silent_before
     for task_id, (_, result) in zip(tasks[: -course.unseen], course.tasks, strict=False):
         client.call("POST", f"/api/tasks/{task_id}/annotations/", json={"result": result})
@@ -126,7 +126,7 @@ def _create(client: LabelStudio, name: str, course: Course) -> int:
     return int(project["id"])
 
 
-def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version: str) -> dict[int, list[Any]]:
+def predictions(client: LabelStudio, project_id: int, tasks: list[int], version: str) -> dict[int, list[Any]]:
     """Task id -> the result that this version predicts, by the Data Manager's "Retrieve Predictions"."""
     results = {
         task_id: prediction["result"]
@@ -136,7 +136,7 @@ def _predictions(client: LabelStudio, project_id: int, tasks: list[int], version
     return {task_id: results.get(task_id, []) for task_id in tasks}
 
 
-def _train(shared_lorabel: Lorabel, project_id: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def train(shared_lorabel: Lorabel, project_id: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Start a run by the REST API and wait for its end.
 
     Returns:

@@ -9,14 +9,13 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from lorabel import problems
 from lorabel.commands.connect import connect
 from lorabel.demo.project import create_project
-from lorabel.discovery import discover
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.labeling.provenance import is_accepted, shown_prediction
-from lorabel.problems.base import Problem, Sample
+from lorabel.problems.base import Sample
+from lorabel.problems.binding import problem_types
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.test_browser import GRADES, WAIT_S, LabelingStream
@@ -128,7 +127,7 @@ def shown_samples() -> list[tuple[str, Sample]]:
     """The samples of all problems, except sounds and videos, of which there are no files."""
     return [
         (problem.name, sample)
-        for problem in discover(problems, Problem)  # type: ignore[type-abstract]
+        for problem in problem_types()
         for sample in problem.SAMPLES
         if "<Audio" not in sample.label_config and "<Video" not in sample.label_config
     ]

@@ -83,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
         def start(name: str, queue: str, host: str, prefix: list[str]) -> tuple["subprocess.Popen[bytes]", Path]:
             urls = {"DATABASE_URL": postgres.url(host=host), "REDIS_URL": redis.url(host=host)}
-            process = _start([*prefix, sys.executable, "-m", "workers.worker", queue], urls, folder, name)
+            process = _start([*prefix, sys.executable, "-m", "workers", queue], urls, folder, name)
             stack.callback(kill_group, process)
             return process, folder / f"{name}.log"
 

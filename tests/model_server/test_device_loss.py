@@ -26,8 +26,11 @@ SERVER = """
 import sys
 from pathlib import Path
 
-from lorabel.families.dual_encoder import DualEncoder
-from model_server.__main__ import main
+from lorabel.startup import garbage_collector_paused
+
+with garbage_collector_paused():
+    from lorabel.families.dual_encoder import DualEncoder
+    from model_server.__main__ import main
 
 marker, predict, losses = Path(sys.argv[1]), DualEncoder.predict, []
 

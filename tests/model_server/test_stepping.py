@@ -16,6 +16,7 @@ from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.generation.decoding import Decoding
+from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.families.generator import Generator, PreparedInput
 from lorabel.inference.messages import PredictRequest, Priority, RowResult
 from lorabel.settings import Settings
@@ -75,14 +76,14 @@ class Writer:
 
     def __init__(self, folder: Path, memory_bytes: int = 10**9, max_batch: int = 8) -> None:
         torch.manual_seed(0)
-        source = Generator.tiny(folder / "base")
+        source = write_language_model(folder / "base")
         settings = Settings(generator_max_new_tokens=NEW_TOKENS)
         self.family = Generator.load(source, torch.device("cpu"), torch.float32, settings)
         made: list[GatedSteps] = []
 
         class Gated(Generator):
-            def steps(self, bank: BatchAdapters) -> Decoding:
-                ungated = super().steps(bank)
+            def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Any:
+                ungated = super().steps(bank, cache)
                 made.append(GatedSteps(ungated._decoder, ungated._bank, ungated._output))
                 return made[-1]
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from tests.workers.pictures import LABEL_CONFIG
 from tests.workers.test_finetune import PROJECT, SOURCE, annotate, train, version_of
 from workers.services import Services
 
-COURSE = digits()
-DIGITS_CONFIG = COURSE.label_config.replace('name="label"', 'name="number"')
+# Its pictures are drawn when a test asks for them, not when the tests are collected.
+course = cache(digits)
 TESTED = 200
 Open = Callable[..., Services]
 
@@ -75,7 +76,7 @@ def test_a_run_that_is_better_than_the_head_alone_becomes_live_and_answers_unsee
     open_services: Open, store: Store
 ) -> None:
     services = open_services(lora_min_tasks=100, train_steps=30)
-    projects.upsert(store, PROJECT, label_config=DIGITS_CONFIG)
+    projects.upsert(store, PROJECT, label_config=digits_config())
     annotate_digits(store, 1, 120)
     before = Answering.of_base(services, store)
     run = train(store, "120 new annotations")
@@ -105,9 +106,9 @@ def test_a_second_run_chooses_to_go_on_from_the_live_adapter_where_that_is_best(
     open_services: Open, store: Store
 ) -> None:
     """The second has too few steps for an adapter from nothing, and twice its LEARNING_RATE is too large."""
-    tasks = COURSE.shuffled(0)
+    tasks = course().shuffled(0)
     open_services(lora_min_tasks=100, train_steps=30)
-    projects.upsert(store, PROJECT, label_config=DIGITS_CONFIG)
+    projects.upsert(store, PROJECT, label_config=digits_config())
     annotate_digits(store, 1, 120, tasks)
     first = train(store, "120 new annotations")
     assert version_of(store, first).state == VersionState.LIVE, first.decision
@@ -134,7 +135,7 @@ def test_a_run_on_ten_tasks_that_somebody_asks_for_never_makes_answers_worse(
     open_services: Open, store: Store
 ) -> None:
     services = open_services()
-    projects.upsert(store, PROJECT, label_config=DIGITS_CONFIG)
+    projects.upsert(store, PROJECT, label_config=digits_config())
     annotate_digits(store, 1, 10)
     before = Answering.of_base(services, store)
     run = train(store, "asked for by a test")
@@ -150,9 +151,15 @@ def gain_over_head(run: TrainingRun) -> dict[str, Any]:
     return gain
 
 
-def annotate_digits(store: Store, first: int, count: int, tasks: Sequence[LabeledTask] = COURSE.tasks) -> None:
+def digits_config() -> str:
+    return course().label_config.replace('name="label"', 'name="number"')
+
+
+def annotate_digits(store: Store, first: int, count: int, tasks: Sequence[LabeledTask] | None = None) -> None:
     with store.write() as session:
-        for number, (data, label) in enumerate(tasks[first - 1 : first - 1 + count], start=first):
+        for number, (data, label) in enumerate(
+            (tasks or course().tasks)[first - 1 : first - 1 + count], start=first
+        ):
             region = {"from_name": "number", "to_name": "object", "type": "choices", "value": {"choices": [label]}}
             session.add(
                 Annotation(
@@ -207,7 +214,7 @@ class Answering:
     ) -> "Answering":
         family = DualEncoder.load(SOURCE, torch.device("cpu"), torch.float32, services.settings)
         bank = AdapterBank(family, services.adapter_folders, 10**9)
-        (binding,) = bind(DIGITS_CONFIG).bindings
+        (binding,) = bind(digits_config()).bindings
         targets = [
             binding.target(annotation.result or [], annotation.task_data or {}) for annotation in annotations
         ]
@@ -215,17 +222,17 @@ class Answering:
             [Example.of(*row) for row in zip(questions, features, targets, strict=True)], features[0].space
         )
         asked = [
-            family.with_head(prepare(services, data), head, adapter, bank) for data, _ in COURSE.test[:TESTED]
+            family.with_head(prepare(services, data), head, adapter, bank) for data, _ in course().test[:TESTED]
         ]
         outputs = family.predict(asked, [adapter] * len(asked), bank, FeatureCache({TEXTS: 10**6}))
-        truths = [DIGIT_NAMES.index(label) for _, label in COURSE.test[:TESTED]]
+        truths = [DIGIT_NAMES.index(label) for _, label in course().test[:TESTED]]
         probabilities = np.array([output.probabilities for output in outputs])
         losses = -np.log(probabilities[np.arange(TESTED), truths])
         return cls(float((probabilities.argmax(1) == truths).mean()), float(losses.mean()))
 
 
 def prepare(services: Services, data: Any) -> Any:
-    (binding,) = bind(DIGITS_CONFIG).bindings
+    (binding,) = bind(digits_config()).bindings
     return services.family(DualEncoder).prepare(binding.model_input(data), services.fetcher.fetch)
 
 

@@ -14,8 +14,9 @@ from lorabel.database.tables import Annotation
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.labeling.bit_masks import encode
 from lorabel.labeling.image_regions import image_region, picture_region
+from lorabel.labeling.regions import labels
 from lorabel.media.fetching import Fetcher
-from lorabel.problems.binding import bind
+from lorabel.problems.binding import BoundConfig, bind
 from lorabel.problems.image_classification import ImageClassification
 from lorabel.settings import Settings
 from tests.workers.events import START
@@ -243,24 +244,48 @@ DRAWN_MASK = picture_region(
 )
 
 
-def learned_targets(*results: list[dict[str, Any]]) -> dict[str, list[Any]]:
+TWO_LABELS = bind(
+    '<View><Text name="text" value="$text"/><Labels name="place" toName="text"><Label value="city"/></Labels>'
+    '<Labels name="tone" toName="text"><Label value="praise"/></Labels></View>'
+)
+LONDON, LOVELY = (
+    labels(
+        tag, "text", "labels", {"start": start, "end": start + 6, "text": "Lovely London"[start : start + 6]}, [of]
+    )
+    for tag, start, of in (("place", 7, "city"), ("tone", 0, "praise"))
+)
+
+
+def learned_targets(bound: BoundConfig, *results: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """By control tag the targets of the plan. Each result is that of a task."""
-    drawn = [annotation(number, number, result=list(result)) for number, result in enumerate(results)]
+    data = {"image": "/1.png", "text": "Lovely London"}
+    drawn = [
+        annotation(number, number, result=list(result), task_data=data) for number, result in enumerate(results)
+    ]
     plans = {
-        problem.from_name: make_plan(problem, BOXES_AND_MASKS.config, drawn, settings(held_out_percent=0), seed=1)
-        for problem in BOXES_AND_MASKS.bindings
+        problem.from_name: make_plan(problem, bound.config, drawn, settings(held_out_percent=0), seed=1)
+        for problem in bound.bindings
     }
     for plan in plans.values():
         assert len(plan.train) + len(plan.skipped) == len(results)
     return {tag: [example.target for example in plan.train] for tag, plan in plans.items()}
 
 
-@pytest.mark.parametrize(("tag", "region", "other"), [("box", DRAWN_BOX, "mask"), ("mask", DRAWN_MASK, "box")])
-def test_a_control_tag_that_nobody_draws_with_is_not_taught_that_nothing_is_there(
-    tag: str, region: dict[str, Any], other: str
+@pytest.mark.parametrize(
+    ("bound", "region", "other"),
+    [
+        (BOXES_AND_MASKS, DRAWN_BOX, DRAWN_MASK),
+        (BOXES_AND_MASKS, DRAWN_MASK, DRAWN_BOX),
+        (TWO_LABELS, LONDON, LOVELY),
+        (TWO_LABELS, LOVELY, LONDON),
+    ],
+)
+def test_a_control_tag_that_nobody_marks_with_is_not_taught_that_nothing_is_there(
+    bound: BoundConfig, region: dict[str, Any], other: dict[str, Any]
 ) -> None:
     """Where it is used, annotations without any region teach it, and those with other regions alone do not."""
-    targets = learned_targets([region], [], [region], [])
-    assert (len(targets[tag]), len(targets[other])) == (4, 0)
-    targets = learned_targets([region], [], [DRAWN_BOX, DRAWN_MASK])
-    assert (len(targets[tag]), len(targets[other])) == (3, 2)
+    tag, other_tag = region["from_name"], other["from_name"]
+    targets = learned_targets(bound, [region], [], [region], [])
+    assert (len(targets[tag]), len(targets[other_tag])) == (4, 0)
+    targets = learned_targets(bound, [region], [], [region, other])
+    assert (len(targets[tag]), len(targets[other_tag])) == (3, 2)

@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from lorabel import problems
 from lorabel.database import projects
 from lorabel.database.adapter_folders import HEAD_FILE
-from lorabel.discovery import discover
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.feature_contracts import HEADED
 from lorabel.problems.base import Problem, Sample
+from lorabel.problems.binding import problem_types
 from lorabel.problems.ranking import Ranking
 from tests.workers.events import PROJECT, annotation
 from tests.workers.test_head_fitting import COLOURS, fit, is_due, project
@@ -19,7 +18,7 @@ from workers.services import Services
 
 SAMPLES = [
     pytest.param(problem, sample, id=f"{problem.name} {index}")
-    for problem in discover(problems, Problem)  # type: ignore[type-abstract]
+    for problem in problem_types()
     if issubclass(problem.input_type, HEADED)  # only LoRA learns the others
     for index, sample in enumerate(problem.SAMPLES)
 ]

@@ -36,7 +36,7 @@ def light_worker(own_redis_settings: Settings, tmp_path: Path) -> Iterator["subp
     }
     with (tmp_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "workers.worker", LIGHT], env={**os.environ, **variables}, stderr=log
+            [sys.executable, "-m", "workers", LIGHT], env={**os.environ, **variables}, stderr=log
         )
     yield process
     process.kill()

@@ -12,6 +12,7 @@ from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, ModelVersion, RunState, TrainingRun
 from lorabel.demo import DETECTOR_FOLDER, SEGMENTER_FOLDER
 from lorabel.settings import Settings
+from tests.e2e.courses import clicks
 from tests.e2e.courses.masks import COURSE
 from tests.workers.events import START
 from workers import finetune
@@ -21,11 +22,6 @@ pytestmark = pytest.mark.slow
 
 PROJECT = 1
 DETECTOR, SEGMENTER = f"local-dir:{DETECTOR_FOLDER}", f"local-dir:{SEGMENTER_FOLDER}"
-CLICKS = COURSE.label_config.replace(
-    "</View>",
-    '<KeyPointLabels name="click" toName="image" smart="true"><Label value="grade A"/>'
-    '<Label value="blue square"/></KeyPointLabels></View>',
-)
 BROKEN = {
     "from_name": "mask",
     "to_name": "image",
@@ -113,7 +109,7 @@ def test_a_run_teaches_both_models_and_leaves_out_what_cannot_be_read(services: 
 
 @pytest.mark.long
 def test_masks_of_clicks_get_nearer_to_those_that_were_submitted(services: Services, store: Store) -> None:
-    projects.upsert(store, PROJECT, label_config=CLICKS)
+    projects.upsert(store, PROJECT, label_config=clicks.COURSE.label_config)
     annotate(store, COURSE.tasks[:40])
     run, version = train(store)
     candidate, live = (version.metrics[side]["click"]["mean_iou"] for side in ("candidate", "live"))
@@ -122,7 +118,7 @@ def test_masks_of_clicks_get_nearer_to_those_that_were_submitted(services: Servi
 
 @pytest.mark.parametrize("train_steps", [3])
 def test_clicks_and_masks_by_labels_are_each_learned_from_the_same_masks(services: Services, store: Store) -> None:
-    projects.upsert(store, PROJECT, label_config=CLICKS)
+    projects.upsert(store, PROJECT, label_config=clicks.COURSE.label_config)
     annotate(store, COURSE.tasks[:12])
     run, version = train(store)
     assert set(version.metrics["candidate"]) == {"click", "mask"}

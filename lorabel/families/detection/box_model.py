@@ -1,7 +1,7 @@
 """What the detector asks of a class of models. Each file beside this one serves a class: `owlv2.py` and others."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -36,13 +36,14 @@ class Places:
     Args:
         corners: (places, 4): left, top, right and bottom as fractions of what `Picture.extent` is about.
         logits: (places, labels): that a label names what is there.
-        features: (places, dim): what the logits of a place are linear in, with the last number as the offset.
+        features: computes (places, dim): what the logits of a place are linear in, with the last number as the
+            offset. Only heads, and questions with examples or for features, need it.
         stages: logits and corners of the model's earlier attempts at the answer, which learn, too.
     """
 
     corners: Tensor
     logits: Tensor
-    features: Tensor
+    features: Callable[[], Tensor]
     stages: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
@@ -106,6 +107,11 @@ class BoxModel(nn.Module, ABC):
     @abstractmethod
     def logits_of_likeness(self, features: Tensor, cosines: Tensor) -> Tensor:
         """(places, labels) logits that places show the same as examples, from cosines of `directions`."""
+
+    def likeness(self, features: Tensor, examples: Tensor) -> Tensor:
+        """(places, examples) logits that places show the same as examples, which are indices of places."""
+        directions = self.directions(features)
+        return self.logits_of_likeness(features, directions @ directions[examples].T)
 
     def layers(self, *prefixes: str) -> list[str]:
         """Return the names of the linear layers that begin with one of the prefixes."""

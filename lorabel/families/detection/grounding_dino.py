@@ -9,7 +9,7 @@ token. So only what the backbone computes of a picture (and its projection) is t
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -212,18 +212,18 @@ class GroundingDino(BoxModel):
             )
             logits = class_head(queries, outputs.encoder_last_hidden_state_text, mask)
             attempts.append((logits, _corners(box_head(queries) + torch.special.logit(reference, eps=1e-5))))
-        features = self._features(outputs.intermediate_hidden_states[:, -1])
         places = []
         for row, (prompt, labels) in enumerate(prompts):
             stages = tuple(
                 (_label_logits(logits[row], prompt, labels), corners[row]) for logits, corners in attempts
             )
             (logits, corners), earlier = stages[-1], stages[:-1]
-            places.append(Places(corners, logits, features[row], earlier))
+            features = partial(self._features, outputs.intermediate_hidden_states[row, -1])
+            places.append(Places(corners, logits, features, earlier))
         return places
 
     def _features(self, queries: Tensor) -> Tensor:
-        """(rows, queries, d_model + 1): a token's logit is the product with its state, and 1 at the end."""
+        """(queries, d_model + 1): a token's logit is the product with its state, and 1 at the end."""
         bias = getattr(self.model.class_embed[-1], "bias", None)
         if bias is None:
             return functional.pad(queries, (0, 1))
@@ -274,11 +274,11 @@ def _joined(of_prompts: Sequence[Places]) -> Places:
     """The places of all prompts of a question. Non-maximum suppression tells later which are the same thing."""
     if len(of_prompts) == 1:
         return of_prompts[0]
-    corners, logits, features = (
-        torch.cat([getattr(places, name) for places in of_prompts]) for name in ("corners", "logits", "features")
+    corners, logits = (
+        torch.cat([getattr(places, name) for places in of_prompts]) for name in ("corners", "logits")
     )
     stages = tuple(
         (torch.cat([stage[0] for stage in of_level]), torch.cat([stage[1] for stage in of_level]))
         for of_level in zip(*(places.stages for places in of_prompts), strict=True)
     )
-    return replace(of_prompts[0], corners=corners, logits=logits, features=features, stages=stages)
+    return Places(corners, logits, lambda: torch.cat([places.features() for places in of_prompts]), stages)

@@ -6,7 +6,7 @@ embedding, and how a cosine between this and the embedding of a label text becom
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import torch
@@ -174,7 +174,7 @@ class Owlv2(BoxModel):
             with torch.autocast(self.device.type, enabled=False):
                 for index, row in enumerate(rows):
                     logits = answers.logits(index, label_features[keys[row]])
-                    places[row] = Places(answers.corners[index], logits, answers.features(index))
+                    places[row] = Places(answers.corners[index], logits, partial(answers.features, index))
         return [places[row] for row in range(len(questions))]
 
     def directions(self, features: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Places in a picture that a head of boxes learns from: those of annotated boxes, and others where none is."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,7 +36,11 @@ def with_head(head: LinearHead, features: Tensor, logits: Tensor) -> Tensor:
 
 
 def chosen_places(
-    corners: Tensor, features: Tensor, logits: Tensor, asked: BoxFeaturesInput, extent: tuple[float, float]
+    corners: Tensor,
+    logits: Tensor,
+    likeness: Callable[[Tensor], Tensor],
+    asked: BoxFeaturesInput,
+    extent: tuple[float, float],
 ) -> list[int]:
     """Return the patch of each of the first MOST_PLACES boxes, then those of other places.
 
@@ -45,8 +51,8 @@ def chosen_places(
 
     Args:
         corners: (patches, 4) as fractions of the square.
-        features: (patches, dim), see `Places`.
         logits: (patches, labels).
+        likeness: returns (patches, n) logits that patches show the same as n of them, see `BoxModel.likeness`.
         asked: says what was drawn.
         extent: the part of the square's width and height that the picture covers.
     """
@@ -67,9 +73,7 @@ def chosen_places(
     others = torch.nonzero(is_other).flatten()
     likenesses = [logits.amax(dim=1)]
     if asked.boxes:
-        embeddings = features[patches, :-1]
-        prototypes = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        likenesses.append((features[:, :-1] @ prototypes.T + features[:, -1:]).amax(dim=1))
+        likenesses.append(likeness(patches).amax(dim=1))
     orders = [others[likeness[others].argsort(descending=True, stable=True)].tolist() for likeness in likenesses]
     in_turn = dict.fromkeys(patch for of_turn in zip(*orders, strict=True) for patch in of_turn)
     return [*patches.tolist(), *list(in_turn)[:MOST_OTHERS]]

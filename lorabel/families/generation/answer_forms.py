@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorabel.contracts import Contract, Estimate, LabelTarget, RatingTarget, Span, SpanScores, SpanTarget
+from lorabel.contracts import Contract, Estimate, LabelTarget, Modality, RatingTarget, Span, SpanScores, SpanTarget
 from lorabel.families.encoders.label_logits import label_losses, label_scores
 from lorabel.families.generation.constraints import (
     BETWEEN,
@@ -313,7 +313,7 @@ def form_of(
     """Return the form of the answers to a question.
 
     Args:
-        texts: what the contents say.
+        texts: what the contents say that are texts.
         left_out: tokens of them that the model does not read.
 
     Returns:
@@ -326,7 +326,9 @@ def form_of(
     if isinstance(question, WrittenSpansInput):
         return LabelledSpansForm(question, texts[-1], vocabulary)
     if question.span_of is not None:
-        return SpanForm(texts[question.span_of], left_out, vocabulary)
+        before = question.contents[: question.span_of]
+        index = sum(content.modality == Modality.TEXT for content in before)
+        return SpanForm(texts[index], left_out, vocabulary)
     return None
 
 

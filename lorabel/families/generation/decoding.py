@@ -5,7 +5,7 @@ computed by themselves, a part in each step, and then join the batch: a long pro
 waiting for longer than that. Keys and values lie in the cache classes of transformers.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,6 +45,8 @@ class Decoder:
         token_bytes: bytes of the keys and values of one token.
         memory_bytes: most bytes of the keys and values of all rows.
         step_tokens: tokens of prompts that one step computes, at most, except that it has one of each row.
+        inputs: returns what the model reads beside tokens and mask: for prepared inputs, their mask (rows, length)
+            int64, and the first column that is read now.
     """
 
     module: Any
@@ -53,6 +55,7 @@ class Decoder:
     token_bytes: int
     memory_bytes: int
     step_tokens: int
+    inputs: Callable[[Sequence[Any], Tensor, int], Mapping[str, Any]]
 
 
 @dataclass
@@ -193,18 +196,18 @@ class Decoding(Steps):
         length, module = batch.mask.shape[1], self._decoder.module
         is_last = columns >= batch.waiting.shape[1]
         # The last layer is as wide as the vocabulary, so it is left out where nobody needs its logits.
-        model, logits_only = (module, {"logits_to_keep": 1}) if is_last else (module.get_decoder(), {})
+        model, logits_only = (module, {"logits_to_keep": 1}) if is_last else (module.base_model, {})
         new_mask = batch.waiting_mask[:, :columns]
         mask = torch.cat([batch.mask, new_mask], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, length:]
+        inputs = self._decoder.inputs([sequence.prepared for sequence in batch.sequences], mask, length)
         try:
             with self._bank.use([sequence.adapter for sequence in batch.sequences]):
                 output = model(
                     input_ids=batch.waiting[:, :columns],
                     attention_mask=mask,
-                    position_ids=positions,
                     past_key_values=batch.cache,
                     use_cache=True,
+                    **inputs,
                     **logits_only,
                 )
         except Exception:

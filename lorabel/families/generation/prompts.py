@@ -1,6 +1,6 @@
 """A question as the tokens of a dialogue, by the model's own chat template.
 
-    system: the instruction        user: the texts of the task        assistant: what the model writes
+    system: the instruction        user: pictures and texts of the task        assistant: what the model writes
 
 Only the template can write the special tokens that begin and end a turn. Instruction and texts are tokenized
 without them: a text that contains "<|im_end|>" is these ten characters, and stays in its turn.
@@ -43,6 +43,7 @@ class ChatTokenizer:
 
     Attributes:
         tokenizer: of transformers, with a chat template.
+        processor: of transformers, with the chat template of a model that reads pictures; else None.
         template_tokens: tokenizes what the template writes.
         data_tokens: tokenizes all other texts; it knows no special tokens.
         special_tokens: all tokens with a meaning beside their text.
@@ -52,17 +53,18 @@ class ChatTokenizer:
     template_tokens: Tokenizer
     data_tokens: Tokenizer
     special_tokens: frozenset[int]
+    processor: Any | None = None
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Self:
-        """Take a tokenizer of transformers.
+    def of(cls, tokenizer: Any, processor: Any | None = None) -> Self:
+        """Take a tokenizer of transformers, and the processor to which it belongs, if the model reads pictures.
 
         Raises:
-            ValueError: it is slow, or it has no chat template.
+            ValueError: it is slow, or there is no chat template.
         """
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError("its tokenizer is slow")
-        if not tokenizer.chat_template:
+        if not (processor or tokenizer).chat_template:
             raise ValueError("it has no chat template; a model that follows instructions is needed")
         template_tokens = copy.deepcopy(tokenizer.backend_tokenizer)
         template_tokens.no_padding()
@@ -70,27 +72,37 @@ class ChatTokenizer:
         settings = json.loads(template_tokens.to_str())
         special = frozenset(token["id"] for token in settings["added_tokens"])
         data_tokens = Tokenizer.from_str(json.dumps({**settings, "added_tokens": []}))
-        return cls(tokenizer, template_tokens, data_tokens, special)
+        return cls(tokenizer, template_tokens, data_tokens, special, processor)
 
-    def prompt(self, question: TextInput, texts: Sequence[str], max_tokens: int) -> Prompt:
+    def prompt(
+        self, question: TextInput, texts: Sequence[str], max_tokens: int, pictures: Sequence[Sequence[int]] = ()
+    ) -> Prompt:
         """Return the prompt of a question.
 
         Args:
             texts: what the contents say.
+            pictures: the tokens that stand for each picture; they come before the texts, and stay whole.
             max_tokens: of the prompt. The texts lose what is too long at the end that the question names; the
                 turns stay whole.
 
         Raises:
             ValueError: not even the instruction fits.
         """
-        instruction = self._encode(question.instruction)
+        instruction, shown = self._encode(question.instruction), iter(pictures)
         pieces = [
-            instruction if piece == INSTRUCTION else None if piece == TEXTS else self._encode_template(piece)
-            for piece in re.split(f"({INSTRUCTION}|{TEXTS})", self._render())
+            next(shown)
+            if pictures and piece == self._picture
+            else instruction
+            if piece == INSTRUCTION
+            else None
+            if piece == TEXTS
+            else self._encode_template(piece)
+            for piece in self._split(self._render(len(pictures)))
         ]
         room = max_tokens - sum(len(piece) for piece in pieces if piece is not None)
-        if room <= 0:
-            raise ValueError(f"the instruction has {len(instruction)} tokens")
+        if room < 0 or (room == 0 and not pictures):
+            counted = f"the instruction has {len(instruction)} tokens"
+            raise ValueError(f"{counted}, the pictures have {sum(map(len, pictures))}" if pictures else counted)
         joined, characters = "\n\n".join(texts), room * CHARACTERS_PER_TOKEN
         text = self._encode(joined[-characters:] if question.is_end_kept else joined[:characters])
         kept = text[-room:] if question.is_end_kept else text[:room]
@@ -117,16 +129,36 @@ class ChatTokenizer:
         ids: list[int] = self.template_tokens.encode(piece, add_special_tokens=False).ids
         return ids
 
-    def _render(self) -> str:
-        """The dialogue with INSTRUCTION and TEXTS in it. Some models know no system turn (Gemma 2)."""
+    @property
+    def _picture(self) -> str:
+        """What the template writes for a picture."""
+        return str(self.processor.image_token) if self.processor else TEXTS
+
+    def _split(self, dialogue: str) -> list[str]:
+        """The pieces of a dialogue: what the template writes, and what stands for everything else."""
+        return re.split(f"({INSTRUCTION}|{TEXTS}|{re.escape(self._picture)})", dialogue)
+
+    def _render(self, picture_count: int) -> str:
+        """The dialogue with INSTRUCTION, pictures and TEXTS in it. Some models know no system turn (Gemma 2)."""
+        shown = [None] * picture_count
         try:
-            turns = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": TEXTS}]
-            return self._apply(turns)
+            return self._apply([("system", [INSTRUCTION]), ("user", [*shown, TEXTS])])
         except Exception as error:
             if type(error).__name__ != "TemplateError":
                 raise
-        return self._apply([{"role": "user", "content": f"{INSTRUCTION}\n\n{TEXTS}"}])
+        return self._apply([("user", [*shown, f"{INSTRUCTION}\n\n{TEXTS}"])])
 
-    def _apply(self, turns: list[dict[str, str]]) -> str:
-        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    def _apply(self, turns: Sequence[tuple[str, Sequence[str | None]]]) -> str:
+        """The dialogue of turns: the role and the parts of each, which are texts; None is a picture."""
+        options = {"tokenize": False, "add_generation_prompt": True}
+        if self.processor is None:
+            plain = [{"role": role, "content": "".join(filter(None, parts))} for role, parts in turns]
+            text: str = self.tokenizer.apply_chat_template(plain, **options)
+            return text
+        messages = [{"role": role, "content": [_part(part) for part in parts]} for role, parts in turns]
+        text = self.processor.apply_chat_template(messages, **options)
         return text
+
+
+def _part(text: str | None) -> dict[str, str]:
+    return {"type": "image"} if text is None else {"type": "text", "text": text}

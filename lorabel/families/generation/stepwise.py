@@ -58,11 +58,12 @@ class StepwiseFamily(Family):
     """A family that answers step by step. It has no fitted heads, and answers nothing from the cache alone."""
 
     @abstractmethod
-    def steps(self, bank: BatchAdapters) -> Steps:
+    def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
         """Return steps without rows.
 
         Args:
             bank: applies the adapters to `module`.
+            cache: see `Family.predict`.
         """
 
     def predict(
@@ -73,7 +74,7 @@ class StepwiseFamily(Family):
         cache: FeatureCache,
     ) -> Sequence[Contract]:
         """Compute all steps of the inputs; see `Family.predict`."""
-        steps, waiting = self.steps(bank), deque(range(len(prepared_inputs)))
+        steps, waiting = self.steps(bank, cache), deque(range(len(prepared_inputs)))
         outputs: dict[Hashable, Contract] = {}
         while waiting or steps.rows:
             while waiting and steps.has_room(prepared_inputs[waiting[0]]):

@@ -6,15 +6,17 @@ from typing import Any
 from torch import Tensor
 
 from lorabel.contracts import BatchAdapters, Contract
-from lorabel.families.generation.decoding import Decoder, Decoding, Draft
+from lorabel.families.generation.decoding import Decoder, Draft
 from lorabel.families.generation.label_scoring import Scoring
+from lorabel.families.generation.picture_decoding import PictureDecoding
 
 
-class Writing(Decoding):
+class Writing(PictureDecoding):
     """Decoding that also scores labels; see `Steps`. While there are rows of both, steps are of both in turn.
 
     Args:
         output: makes the output of a row that is written.
+        see: see `PictureDecoding`.
         scoring: scores the rows that have branches.
         scored_output: makes the output of a row from its prepared input and the scores of its texts.
     """
@@ -24,10 +26,11 @@ class Writing(Decoding):
         decoder: Decoder,
         bank: BatchAdapters,
         output: Callable[[Draft], Contract],
+        see: Callable[[Any], Any | None],
         scoring: Scoring,
         scored_output: Callable[[Any, Tensor], Contract],
     ) -> None:
-        super().__init__(decoder, bank, output)
+        super().__init__(decoder, bank, output, see)
         self._scoring, self._scored_output = scoring, scored_output
         self._scored: dict[Hashable, Any] = {}
         self._is_scoring_next = True

@@ -7,6 +7,7 @@ import base64
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class Course:
 
     Args:
         label_config: has one or more control tags.
-        tasks: all but the last `unseen` are annotated. Lorabel holds out a fifth of the annotated tasks.
+        make_tasks: returns `tasks`. To draw pictures takes seconds, and most importers of a course need none.
         variables: takes an empty folder; returns environment variables that name the base models.
         primary: control tag -> the figure that must be better after training than before.
         unseen: number of tasks at the end that are only predicted.
@@ -31,15 +32,20 @@ class Course:
     """
 
     label_config: str
-    tasks: Sequence[LabeledTask]
+    make_tasks: Callable[[], Sequence[LabeledTask]]
     variables: Callable[[Path], Mapping[str, str]]
     primary: Mapping[str, str]
     unseen: int = 8
     is_silent_before: bool = False
 
+    @cached_property
+    def tasks(self) -> Sequence[LabeledTask]:
+        """All but the last `unseen` are annotated. Lorabel holds out a fifth of the annotated tasks."""
+        return self.make_tasks()
+
 
 def names() -> list[str]:
-    """Names of the files, without importing them: they draw pictures and make sounds, which takes seconds."""
+    """Names of the files, without importing them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 

@@ -44,7 +44,7 @@ def _tasks() -> list[LabeledTask]:
 COURSE = Course(
     label_config='<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
     f'<Label value="{GRADE}"/><Label value="{SQUARE}"/></RectangleLabels></View>',
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}"},
     primary={"box": "map_50"},
 )

@@ -37,7 +37,7 @@ COURSE = Course(
     + '</Choices><Taxonomy name="bin" toName="image" leafsOnly="true">'
     '<Choice value="red bin"><Choice value="upper"/></Choice>'
     '<Choice value="blue bin"><Choice value="upper"/><Choice value="lower"/></Choice></Taxonomy></View>',
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"},
     primary={"label": "accuracy", "bin": "accuracy"},
 )

@@ -107,7 +107,7 @@ def _sentence(number: int) -> str:
 COURSE = Course(
     label_config='<View><Labels name="entity" toName="text"><Label value="Person"/><Label value="City"/></Labels>'
     '<Text name="text" value="$text"/></View>',
-    tasks=list(_tasks()),
+    make_tasks=lambda: list(_tasks()),
     variables=lambda _: {"MODEL_TOKEN_CLASSIFIER": f"local-dir:{get_model_path()}"},
     primary={"entity": "f1"},
     unseen=UNSEEN,

@@ -35,7 +35,7 @@ COURSE = Course(
     '<Choices name="label" toName="image,text">'
     + "".join(f'<Choice value="{name}"/>' for name in NAMES.values())
     + "</Choices></View>",
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"},
     primary={"label": "accuracy"},
 )

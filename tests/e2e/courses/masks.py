@@ -45,7 +45,7 @@ def _tasks() -> list[LabeledTask]:
 COURSE = Course(
     label_config='<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image">'
     f'<Label value="{GRADE}"/><Label value="{SQUARE}"/></BrushLabels></View>',
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {
         "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
         "MODEL_SEGMENTER": f"local-dir:{SEGMENTER_FOLDER}",

@@ -31,7 +31,7 @@ def _picture(size: str, seed: int, dice: random.Random) -> str:
 COURSE = Course(
     label_config='<View><Image name="one" value="$one"/><Image name="two" value="$two"/>'
     '<Pairwise name="larger" toName="one,two"/></View>',
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"},
     primary={"larger": "pair_accuracy"},
     is_silent_before=True,

@@ -27,7 +27,7 @@ def _tasks() -> list[LabeledTask]:
 
 COURSE = Course(
     label_config='<View><Image name="image" value="$image"/><Rating name="stars" toName="image"/></View>',
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"},
     primary={"stars": "spearman"},
     is_silent_before=True,

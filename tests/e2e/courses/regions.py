@@ -49,7 +49,7 @@ def _tasks() -> list[LabeledTask]:
 
 COURSE = Course(
     label_config=LABEL_CONFIG,
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {
         "MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}",
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",

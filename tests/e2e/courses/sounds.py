@@ -41,7 +41,7 @@ COURSE = Course(
     label_config='<View><Audio name="audio" value="$audio"/><Choices name="label" toName="audio">'
     + "".join(f'<Choice value="{name}"/>' for name in NAMES)
     + "</Choices></View>",
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=_variables,
     primary={"label": "accuracy"},
 )

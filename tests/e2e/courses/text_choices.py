@@ -36,7 +36,7 @@ COURSE = Course(
     label_config='<View><Text name="text" value="$text"/><Choices name="bin" toName="text">'
     + "".join(f'<Choice value="{name}"/>' for name in REPORTS)
     + "</Choices></View>",
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_TEXT_ENCODER": f"local-dir:{get_model_path()}"},
     primary={"bin": "accuracy"},
 )

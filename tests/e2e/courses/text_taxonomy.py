@@ -20,7 +20,7 @@ COURSE = Course(
     '<Taxonomy name="code" toName="page" leafsOnly="true">'
     '<Choice value="wear" alias="A"><Choice value="A1"/><Choice value="A2"/></Choice>'
     '<Choice value="heat" alias="B"><Choice value="B1"/><Choice value="B2"/></Choice></Taxonomy></View>',
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_TEXT_ENCODER": f"local-dir:{get_model_path()}"},
     primary={"code": "accuracy"},
 )

@@ -38,7 +38,7 @@ COURSE = Course(
     label_config='<View><Video name="video" value="$video"/><Choices name="label" toName="video">'
     + "".join(f'<Choice value="{name}"/>' for name in NAMES.values())
     + "</Choices></View>",
-    tasks=_tasks(),
+    make_tasks=_tasks,
     variables=lambda _: {"MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}"},
     primary={"label": "accuracy"},
 )

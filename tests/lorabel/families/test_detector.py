@@ -246,12 +246,16 @@ def test_no_place_is_learned_from_where_nobody_knows_what_is_there() -> None:
             [0.1, 0.6, 0.4, 0.9],
         ]
     )
-    features, logits = torch.ones(5, 9), torch.tensor([[3.0], [-1], [0], [2], [1]])
+    logits = torch.tensor([[3.0], [-1], [0], [2], [1]])
     drawn = {"contents": question().contents, "labels": (("a",),), "boxes": (((0.12, 0.1, 0.42, 0.4), 0),)}
     asked = BoxFeaturesInput(**drawn)
-    assert chosen_places(corners, features, logits, asked, (1.0, 1.0)) == [0, 3, 1, 4]
+
+    def alike(boxes: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(5, len(boxes))
+
+    assert chosen_places(corners, logits, alike, asked, (1.0, 1.0)) == [0, 3, 1, 4]
     unclear = BoxFeaturesInput(**drawn, unlabelled=((0.6, 0.6, 0.9, 0.88), (0.23, 0.1, 0.52, 0.4)))
-    assert chosen_places(corners, features, logits, unclear, (1.0, 1.0)) == [0, 4]
+    assert chosen_places(corners, logits, alike, unclear, (1.0, 1.0)) == [0, 4]
 
 
 def pictures(count: int, **options: object) -> list[Scene]:
@@ -372,7 +376,7 @@ def test_features_of_a_head_repeat_the_logits_of_the_label_texts(family: Detecto
         logits = places.logits
         weights = np.concatenate([texts.numpy().T, np.ones((1, len(LABELS)))]).astype(np.float32)
         head = LinearHead(weights, np.zeros(3, np.float32), np.zeros(3, np.float32), np.ones(3, np.bool_))
-        learned = with_head(head, places.features, logits)
+        learned = with_head(head, places.features(), logits)
     torch.testing.assert_close(learned, logits, rtol=1e-3, atol=1e-3)
 
 

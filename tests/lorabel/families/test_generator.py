@@ -16,6 +16,7 @@ from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families import generator
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
+from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.families.generator import Generator, PreparedInput
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
@@ -41,7 +42,7 @@ ADAPTERS = (1, 2, None, 3, 4, 5, None, 1)
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
-    return Generator.tiny(tmp_path_factory.mktemp("model") / "base")
+    return write_language_model(tmp_path_factory.mktemp("model") / "base")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_rows_that_join_and_leave_at_different_steps_get_the_text_that_peft_writ
 ) -> None:
     """Eight rows of five adapters and of none; a row has 20 to 41 new tokens, and joins every third step."""
     family = load(source, generator_max_new_tokens=48)
-    steps = family.steps(AdapterBank(family, adapter_folders, 10**9))
+    steps = family.steps(AdapterBank(family, adapter_folders, 10**9), FeatureCache({}))
     new_tokens = [20 + 3 * row for row in range(8)]
     outputs: dict[Hashable, Any] = {}
     tokens: dict[Hashable, list[int]] = {}
@@ -133,7 +134,7 @@ def test_rows_that_join_and_leave_at_different_steps_get_the_text_that_peft_writ
 
 def test_a_row_that_is_done_is_not_computed_any_further(source: str, adapter_folders: AdapterFolders) -> None:
     family = load(source)
-    steps = family.steps(AdapterBank(family, adapter_folders, 10**9))
+    steps = family.steps(AdapterBank(family, adapter_folders, 10**9), FeatureCache({}))
     for row, new_tokens in enumerate((1, 1, 20)):
         prepared = prepare(family, ask(TEXTS[row]))
         steps.begin(row, PreparedInput(prepared.question, prepared.prompt, 0, new_tokens), None)
@@ -170,7 +171,7 @@ def test_a_row_that_leaves_does_not_change_the_others(
     """The row that leaves is the longest, so the padding of the others goes with it."""
     monkeypatch.setattr(generator, "CPU_STEP_TOKENS", 150)
     family = load(source, generator_max_new_tokens=16)
-    steps = family.steps(AdapterBank(family, adapter_folders, 10**9))
+    steps = family.steps(AdapterBank(family, adapter_folders, 10**9), FeatureCache({}))
     for row in (0, 1, 2):
         steps.begin(row, prepare(family, ask(TEXTS[row])), name(ADAPTERS[row]))
     for _ in range(left_after):
@@ -188,7 +189,7 @@ def test_a_step_that_fails_in_the_middle_of_the_layers_can_be_tried_again(
     source: str, adapter_folders: AdapterFolders, alone: Any
 ) -> None:
     family = load(source, generator_max_new_tokens=16)
-    steps = family.steps(AdapterBank(family, adapter_folders, 10**9))
+    steps = family.steps(AdapterBank(family, adapter_folders, 10**9), FeatureCache({}))
     for row in (0, 1):
         steps.begin(row, prepare(family, ask(TEXTS[row])), name(ADAPTERS[row]))
     last_layer, outputs, failed = family.module.model.layers[-1].mlp, dict[Hashable, Any](), 0
@@ -213,7 +214,7 @@ def test_a_step_that_fails_in_the_middle_of_the_layers_can_be_tried_again(
 def test_rows_have_room_while_their_longest_texts_fit_into_the_memory(source: str) -> None:
     """One token takes 2 layers x (keys, values) x 2 heads x 8 numbers x 4 bytes = 256 bytes."""
     family = load(source, generator_memory_mb=1, generator_max_new_tokens=100)
-    steps = family.steps(NO_BATCH_ADAPTERS)
+    steps = family.steps(NO_BATCH_ADAPTERS, FeatureCache({}))
     short, long = (prepare(family, ask(text)) for text in (TEXTS[5], TEXTS[1]))
     begun = 0
     while steps.has_room(short):

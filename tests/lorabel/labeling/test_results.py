@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from lorabel import problems
-from lorabel.discovery import discover
 from lorabel.labeling.results import is_same_result
 from lorabel.problems.base import Problem
+from lorabel.problems.binding import problem_types
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "recordings"
 UNCHANGED = (
@@ -57,7 +56,7 @@ def test_a_prediction_that_somebody_changed_says_something_else(folder: str, pre
     assert not is_same_result(predicted, submitted)
 
 
-@pytest.mark.parametrize("problem", discover(problems, Problem), ids=lambda problem: problem.name)
+@pytest.mark.parametrize("problem", problem_types(), ids=lambda problem: problem.name)
 def test_the_samples_of_a_problem_say_the_opposite(problem: type[Problem]) -> None:
     for sample in problem.SAMPLES:
         assert is_same_result(sample.result, sample.result)

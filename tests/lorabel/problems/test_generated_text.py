@@ -4,18 +4,23 @@ from typing import Any
 
 import pytest
 
+from lorabel.contracts import MediaRef, Modality
 from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.problems.binding import bind
 from lorabel.problems.generated_text import GeneratedText
 from lorabel.text_contracts import TextTarget, WrittenText
 
 TEXT = '<Text name="text" value="$text"/>'
+IMAGE = '<Image name="image" value="$image"/>'
+CAPTION = '<TextArea name="caption" toName="image"/>'
 AREA = '<TextArea name="summary" toName="text"/>'
 CHOICES = '<Choices name="mood" toName="text"><Choice value="a"/><Choice value="b"/></Choices>'
 
 
 def served(config: str) -> GeneratedText:
-    (binding,) = (each for each in bind(f"<View>{config}</View>").bindings if each.from_name == "summary")
+    (binding,) = (
+        each for each in bind(f"<View>{config}</View>").bindings if each.from_name in ("summary", "caption")
+    )
     assert isinstance(binding, GeneratedText)
     return binding
 
@@ -89,8 +94,10 @@ def test_a_template_of_the_settings_stands_around_the_instruction() -> None:
     [
         (TEXT + CHOICES + AREA, "it may be for notes beside other answers"),
         (TEXT + '<TextArea name="summary" toName="text" value="$draft"/>', "the editor fills it in"),
-        ('<Image name="image" value="$image"/>' + TEXT + AREA, "the task also shows Image 'image'"),
-        ('<Image name="text" value="$image"/>' + AREA, "no problem serves TextArea on Image"),
+        ('<Video name="film" value="$film"/>' + TEXT + AREA, "the task also shows Video 'film'"),
+        ('<Audio name="text" value="$sound"/>' + AREA, "no problem serves TextArea on Audio"),
+        (IMAGE + CAPTION.replace("/>", ' perRegion="true"/>'), "perRegion"),
+        (IMAGE + CAPTION + CHOICES.replace('"text"', '"image"'), "it may be for notes beside other answers"),
         (TEXT + '<TextArea name="summary" toName="text" perRegion="true"/>', "perRegion"),
     ],
 )
@@ -151,6 +158,34 @@ def test_an_annotation_without_the_control_tag_was_left_empty() -> None:
 
 def test_nothing_is_predicted_where_the_model_writes_nothing() -> None:
     assert served(TEXT + AREA).prediction(WrittenText(text="", probability=0.9), {}).regions == []
+
+
+def test_a_caption_is_asked_for_by_a_pictures_name_and_a_question_beside_it_is_read() -> None:
+    binding = served(IMAGE + CAPTION)
+    assert binding.instruction == "Write the caption of the picture."
+    (picture,) = binding.model_input({"image": "/data/upload/1/a.png"}).contents
+    assert picture.modality == Modality.IMAGE and picture.media == MediaRef(url="/data/upload/1/a.png")
+    binding = served(IMAGE + '<Text name="question" value="$question"/>' + CAPTION)
+    shown = binding.model_input({"image": "a.png", "question": "What colour?"}).contents
+    assert [content.text for content in shown] == [None, "What colour?"]
+
+
+def test_several_pictures_are_read_in_order() -> None:
+    binding = served('<Image name="image" valueList="$images"/>' + CAPTION)
+    shown = binding.model_input({"images": ["a.png", "b.png"]}).contents
+    assert [content.media and content.media.url for content in shown] == ["a.png", "b.png"]
+
+
+def test_a_task_without_its_picture_is_not_answered_from_the_question_alone() -> None:
+    binding = served(IMAGE + '<Text name="question" value="$question"/>' + CAPTION)
+    with pytest.raises(UnreadableError, match="no picture under 'image'"):
+        binding.model_input({"image": "", "question": "What colour?"})
+
+
+def test_a_picture_beside_the_text_that_the_control_tag_names_may_be_missing() -> None:
+    binding = served(TEXT + IMAGE + AREA)
+    assert len(binding.model_input({"text": "It rains.", "image": "a.png"}).contents) == 2
+    assert len(binding.model_input({"text": "It rains.", "image": ""}).contents) == 1
 
 
 BOX = '<TextArea name="ask" toName="text" smart="true"/>'

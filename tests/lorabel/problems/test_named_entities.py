@@ -5,9 +5,10 @@ import pytest
 
 from lorabel.contracts import Span, SpanScores, SpanTarget
 from lorabel.errors import MissingTargetError
-from lorabel.labeling.regions import Region, labels
+from lorabel.labeling.regions import Region, choices, labels
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
+from lorabel.problems.named_entities import NamedEntities
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "recordings" / "text-ner"
 TEXT = {"text": "Zoe\u0301 met 😀 Bob in Łódź."}
@@ -87,6 +88,40 @@ def test_targets_are_sorted_spans_and_labels_are_matched_in_any_case() -> None:
     result = [region(18, 22, "CITY"), region(0, 4, "Person", "City"), {"from_name": "other", "value": {}}]
     assert binding().target(result, TEXT) == SpanTarget(((0, 4, 0), (0, 4, 1), (18, 22, 1)))
     assert binding().target([], TEXT) == SpanTarget(())
+
+
+TWO_TAGS = (
+    '<View><Text name="text" value="$text"/>'
+    '<Labels name="entity" toName="text"><Label value="Person"/><Label value="City"/></Labels>'
+    '<Labels name="tone" toName="text"><Label value="praise"/></Labels>'
+    '<Choices name="topic" toName="text"><Choice value="travel"/><Choice value="work"/></Choices></View>'
+)
+
+
+@pytest.mark.parametrize("other", ["tone", "the former name of entity"])
+def test_where_another_tag_alone_marks_the_text_this_one_is_not_taught_that_nothing_is_there(other: str) -> None:
+    entity, tone = (each for each in bind(TWO_TAGS).bindings if isinstance(each, NamedEntities))
+    with pytest.raises(MissingTargetError, match=f"'entity' was not used, but '{other}' was"):
+        entity.target([{**region(0, 4, "praise"), "from_name": other}], TEXT)
+    with pytest.raises(MissingTargetError, match="'tone' was not used, but 'entity' was"):
+        tone.target([region(0, 4, "Person")], TEXT)
+
+
+def test_texts_without_any_span_and_spans_elsewhere_teach_that_nothing_is_there() -> None:
+    entity, _ = (each for each in bind(TWO_TAGS).bindings if isinstance(each, NamedEntities))
+    topic = choices("topic", "text", ["travel"])
+    elsewhere = {**region(0, 4, "praise"), "from_name": "tone", "to_name": "another text"}
+    for result in ([], [topic], [elsewhere]):
+        assert entity.target(result, TEXT) == SpanTarget(())
+    both = [region(0, 4, "Person"), {**region(5, 8, "praise"), "from_name": "tone"}]
+    assert entity.target(both, TEXT) == SpanTarget(((0, 4, 0),))
+
+
+def test_a_tag_that_marks_nothing_may_be_unused_where_another_marks_the_text() -> None:
+    entity, tone = (each for each in bind(TWO_TAGS).bindings if isinstance(each, NamedEntities))
+    assert tone.may_be_unused(SpanTarget(())) and entity.may_be_unused(SpanTarget(()))
+    assert not entity.may_be_unused(SpanTarget(((0, 4, 0),)))
+    assert not binding().may_be_unused(SpanTarget(())), "there is no other tag to mark with"
 
 
 @pytest.mark.parametrize(

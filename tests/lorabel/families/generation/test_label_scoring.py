@@ -131,7 +131,7 @@ def test_rows_that_leave_or_fail_change_no_other_row_and_texts_go_on_beside_them
     alone = family.predict(
         [prepare(family, labels(text)) for text in TEXTS], [None] * 3, NO_BATCH_ADAPTERS, FeatureCache({})
     )
-    steps = family.steps(NO_BATCH_ADAPTERS)
+    steps = family.steps(NO_BATCH_ADAPTERS, FeatureCache({}))
     written = prepare(family, TextInput(contents=contents("x"), instruction="Sum up."))
     steps.begin("text", written, None)
     for row, text in enumerate(TEXTS):
@@ -143,7 +143,7 @@ def test_rows_that_leave_or_fail_change_no_other_row_and_texts_go_on_beside_them
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    hook = family.module.model.layers[-1].mlp.register_forward_pre_hook(fail)
+    hook = family.module.get_decoder().layers[-1].mlp.register_forward_pre_hook(fail)
     for _ in range(3):
         with pytest.raises(torch.OutOfMemoryError):
             steps.step()
