@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend import (
     bulk_run_routes,
+    instruction_routes,
     label_studio_routes,
     monitoring_routes,
     openapi,
@@ -63,6 +64,7 @@ ROUTE_MODULES = (
     bulk_run_routes,
     search_routes,
     version_routes,
+    instruction_routes,
     monitoring_routes,
     openapi,
 )

@@ -31,6 +31,8 @@ from lorabel.label_studio.access import is_web_address
 LARGEST_ID = 2**31 - 1
 LARGEST_BIG_ID = 2**63 - 1
 LONGEST_VERSION = 40
+# A prompt of 2048 tokens has about as many characters.
+LONGEST_INSTRUCTION = 10_000
 MAX_REASONS = 5
 MAX_TASK_IDS = 100_000
 
@@ -310,6 +312,14 @@ class Promote(Body):
 
     version: Annotated[str, Field(max_length=LONGEST_VERSION)] | Id
     all_annotations: bool = False
+
+
+class ChangeInstructions(Body):
+    """Body of `PUT .../instructions`: by control tag what a model that writes is told; null removes it."""
+
+    instructions: Annotated[
+        dict[str, Annotated[str, Field(max_length=LONGEST_INSTRUCTION)] | None], Field(max_length=1000)
+    ]
 
 
 def read_body() -> bytes:

@@ -208,6 +208,21 @@ OPERATIONS = (
         errors=(404,),
     ),
     Operation(
+        "get",
+        f"{PROJECT}/instructions",
+        "Show what a model that writes is told, by control tag: set by hand, or kept from prompt boxes.",
+        rest_responses.Instructions,
+        errors=(404,),
+    ),
+    Operation(
+        "put",
+        f"{PROJECT}/instructions",
+        "Set what a model that writes is told; null removes it.",
+        rest_responses.Instructions,
+        http_bodies.ChangeInstructions,
+        errors=(400, 404, 413),
+    ),
+    Operation(
         "post",
         f"{PROJECT}/promote",
         "Make a version live.",

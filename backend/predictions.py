@@ -16,7 +16,7 @@ from typing import Self
 from backend import http_bodies
 from backend.services import Services, prediction_slot
 from lorabel.contracts import MediaRef
-from lorabel.database import bulk_runs, projects
+from lorabel.database import bulk_runs, instructions, projects
 from lorabel.database.project_keys import ProjectKey
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
@@ -168,7 +168,22 @@ def _prompted(
     if not answer.regions:
         reason = "the model finds nothing" if answer.unreadable is None else answer.unreadable.reason
         log.warning("project %d, task %d: a smart tool gets no region: %s", model.project_id, task.id, reason)
+    else:
+        _note_typed(services, model, task.id, body, answer)
     return [answer]
+
+
+def _note_typed(
+    services: Services, model: ProjectModel, task_id: int, body: http_bodies.Predict, answer: TaskPrediction
+) -> None:
+    """Remember the answer to a prompt box: what was typed is kept if the annotator submits it unchanged."""
+    context = body.params.regions
+    binding = next(each for each in model.bound.bindings if context[-1].get("from_name") in each.claims)
+    instruction = binding.typed_instruction(context)
+    if instruction is not None:
+        instructions.note_typed(
+            services.store, model.project_id, task_id, binding.from_name, instruction, answer.regions
+        )
 
 
 def _count(services: Services, predictions: Sequence[TaskPrediction]) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads
+from lorabel.database import instructions, project_heads
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import (
     Annotation,
@@ -311,6 +311,20 @@ class SearchRecord(Record):
     hits: list[HitRecord]
     indexed: int
     missing: int | None
+
+
+class Instructions(Record):
+    """What a model that writes is told, by control tag. `by_hand` goes before `kept`, and the extra params of the
+    project go before both."""
+
+    by_hand: dict[str, str]
+    kept: dict[str, str]
+
+    @classmethod
+    def of(cls, project: Project) -> Self:
+        """Those of a project."""
+        stored = project.instructions or {}
+        return cls(by_hand=stored.get(instructions.BY_HAND, {}), kept=stored.get(instructions.KEPT, {}))
 
 
 class LiveVersion(Record):

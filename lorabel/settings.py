@@ -207,6 +207,9 @@ class Settings(BaseSettings):
     generator_memory_mb: int = Field(
         1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
     )
+    generator_problems: str = Field(
+        "", description="Problems that the generator answers, e.g. `text_classification,named_entities,rating`."
+    )
     head_max_tasks: int = Field(
         2000,
         ge=1,
@@ -224,8 +227,7 @@ class Settings(BaseSettings):
     train_max_annotations: int = Field(
         1000,
         ge=1,
-        description="Most new annotations that one run reads, those that waited longest first; the next run reads "
-        "the others.",
+        description="Most new annotations that one run reads, the oldest first; the next reads the others.",
     )
     train_memory_mb: int = Field(
         1024, ge=1, description="Most memory for the examples of one run, in MB; the next run reads the others."
@@ -287,9 +289,7 @@ class Settings(BaseSettings):
         "none",
         description="Tracker that gets training runs; TensorBoard's files are in DATA_DIR/tracking.",
     )
-    sweep_seconds: float = Field(
-        5.0, gt=0, description="Seconds between two sweeps, which find lost jobs and due runs."
-    )
+    sweep_seconds: float = Field(5.0, gt=0, description="Seconds between sweeps for lost jobs and due runs.")
     run_lease_seconds: float = Field(
         30.0,
         gt=1,

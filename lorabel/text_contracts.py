@@ -1,11 +1,11 @@
-"""The input, output and target of problems whose answer is a text that a model writes."""
+"""Inputs, outputs and targets of questions that a model answers by writing: a text, a span, labels, a number."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from pydantic import Field
 
-from lorabel.contracts import Content, Contract, Input
+from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput
 
 
 class TextInput(Input):
@@ -15,12 +15,14 @@ class TextInput(Input):
         instruction: says what to write. Contents are data: nothing in them changes the instruction.
         is_end_kept: which end of a text that is too long is left out: its end, or, if True, its beginning, as of a
             dialogue, in which the last turns matter most.
+        span_of: index of the content of which the answer must be a span, letter by letter; None if it is any text.
     """
 
     kind: ClassVar[str] = "text"
     contents: tuple[Content, ...] = Field(min_length=1)
     instruction: str = Field(min_length=1)
     is_end_kept: bool = False
+    span_of: int | None = Field(None, ge=0, exclude_if=lambda index: index is None)
 
     def with_template(self, template: str) -> Self:
         """Return the question with the template around the instruction."""
@@ -35,6 +37,8 @@ class WrittenText(Contract):
         probability: mean probability of the text's tokens, its end included, in [0, 1]. It is not calibrated.
         is_complete: False if the text was cut at the largest number of new tokens.
         left_out_tokens: how many tokens of the contents were not read, since the prompt would have been too long.
+        start: where a span begins in the content that the question names, in characters (code points): the first
+            place where it is. None if the answer is no span.
     """
 
     kind: ClassVar[str] = "written_text"
@@ -42,10 +46,69 @@ class WrittenText(Contract):
     probability: float = Field(ge=0.0, le=1.0)
     is_complete: bool = True
     left_out_tokens: int = Field(0, ge=0)
+    start: int | None = Field(None, ge=0)
 
 
 @dataclass(frozen=True)
 class TextTarget:
-    """Target for `TextInput`: the right text, which is not empty."""
+    """Target for `TextInput`: the right text, which is not empty.
+
+    Args:
+        instruction: what a person has asked for in place of the question's instruction; None if nothing.
+    """
 
     text: str
+    instruction: str | None = None
+
+
+class WrittenLabelsInput(LabelTextsInput):
+    """Asks a model that writes which of the labels fit. Answer: `LabelScores`, of the texts of the labels.
+
+    Args:
+        instruction: see `TextInput`.
+        parents: as in `LabelsInput`.
+        is_multiple: as in `LabelsInput`.
+    """
+
+    kind: ClassVar[str] = "written_labels"
+    instruction: str = Field(min_length=1)
+    parents: tuple[int, ...] = ()
+    is_multiple: bool = False
+
+    @property
+    def labels_question(self) -> LabelsInput:
+        """The same question without an instruction."""
+        return LabelsInput(
+            contents=self.contents, labels=self.labels, parents=self.parents, is_multiple=self.is_multiple
+        )
+
+
+class WrittenSpansInput(LabelTextsInput):
+    """Asks a model that writes for the spans of each label in the last content. Answer: `SpanScores`.
+
+    The contents before it, such as a question, are read beside it.
+    """
+
+    kind: ClassVar[str] = "written_spans"
+    instruction: str = Field(min_length=1)
+
+
+class WrittenNumberInput(Input):
+    """Asks a model that writes for a number. Answer: `Estimate`.
+
+    Args:
+        instruction: see `TextInput`.
+        minimum: as in `RatingInput`.
+        maximum: as in `RatingInput`.
+        step: distance between the numbers allowed.
+    """
+
+    kind: ClassVar[str] = "written_number"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    instruction: str = Field(min_length=1)
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float = Field(1.0, gt=0)
+
+
+Written = TextInput | WrittenLabelsInput | WrittenSpansInput | WrittenNumberInput

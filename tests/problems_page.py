@@ -47,6 +47,17 @@ CASES = (
         "every label with a probability of at least 0.5 is predicted",
     ),
     Case(
+        '`smart="true"` on a `TextArea` beside another one',
+        '<Text name="text" value="$text"/><TextArea name="ask" toName="text" smart="true"/>'
+        '<TextArea name="label" toName="text"/>',
+        "a [prompt box](written-answers.md): what is typed there is answered at once in the other",
+    ),
+    Case(
+        '`extractive="true"` on a `TextArea` or `Labels` over a text',
+        '<Text name="text" value="$text"/><TextArea name="label" toName="text" extractive="true"/>',
+        "a model that writes answers with a span of the text, and reads the other texts of the task before it",
+    ),
+    Case(
         '`required="true"`',
         IMAGE + _choices('required="true"'),
         "has no effect on predictions",

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads, projects, task_embeddings, task_features, training_runs
+from lorabel.database import instructions, project_heads, projects, task_embeddings, task_features, training_runs
 from lorabel.database.jobs import COLLECT_LINGER_S
 from lorabel.database.store import Store, is_transient
 from lorabel.database.tables import Event, EventState, Project, TrainingRun, now
@@ -201,6 +201,15 @@ def _apply_submissions(session: Session, project: Project, events: Sequence[Even
         _keep_label_config(project, body, only_if_missing=True)
         received_by_event.append(list(_received(body)))
     are_newer = iter(apply_annotations(session, project.id, chain.from_iterable(received_by_event)))
+    instructions.keep_accepted(
+        session,
+        project,
+        [
+            instructions.Submitted(item.task_id, item.annotation.get("result"))
+            for item in chain.from_iterable(received_by_event)
+            if not item.annotation.get("was_cancelled")
+        ],
+    )
     for event, received in zip(events, received_by_event, strict=True):
         is_changed = any(list(islice(are_newer, len(received))))
         event.state = _state(is_changed)

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import bindparam, update
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads, projects, training_runs, versions
+from lorabel.database import instructions, project_heads, projects, training_runs, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import (
     Annotation,
@@ -35,6 +35,7 @@ from lorabel.errors import LorabelError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
+from lorabel.feature_contracts import HEADED
 from lorabel.inference.answering_heads import answering_heads
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
@@ -85,7 +86,7 @@ def _fail(services: Services, run: TrainingRun, reason: str) -> None:
 
 def _train(services: Services, run: TrainingRun) -> None:
     project, selection, comparison = _gather_annotations(services, run)
-    bound = bind(project.label_config or "").for_project(project.extra_params)
+    bound = bind(project.label_config or "").for_project(instructions.parameters(project))
     if not bound.bindings:
         raise LorabelError(f"no control tag of project {project.id}'s label config is served: nothing can learn")
     precision = choose_precision(services.settings, choose_device(services.settings.for_training))
@@ -106,12 +107,17 @@ def _train(services: Services, run: TrainingRun) -> None:
                 project.renamed_labels or {},
             )
             plan = replace(plan, skipped={**plan.skipped, **selection.skipped})
-            has_head = problem.from_name in heads
+            has_head = problem.from_name in heads and _is_headed(plan)
             attempt = _train_problem(
                 services, run, project, problem, plan, recipe, Path(scratch), has_head=has_head
             )
             attempts[problem.from_name] = replace(attempt, left_out=plan.left_out)
         _conclude(services, run, project, selection.new, attempts, Path(scratch))
+
+
+def _is_headed(plan: examples.TrainingPlan) -> bool:
+    """Whether a fitted head can answer what is asked: not where a model that writes was chosen since."""
+    return bool(plan.train) and isinstance(plan.train[0].question, HEADED)
 
 
 def _headed_tags(services: Services, project: Project) -> frozenset[str]:

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from sqlalchemy.orm import Session
 from threadpoolctl import threadpool_limits
 
-from lorabel.database import project_heads, projects, task_features, versions
+from lorabel.database import instructions, project_heads, projects, task_features, versions
 from lorabel.database.adapter_folders import HEAD_FILE, heads_folder, tag_folder
 from lorabel.database.tables import Project, ProjectHead, now
 from lorabel.errors import LabelConfigError, NotFoundError
@@ -168,7 +168,7 @@ def _refit_missing(services: Services) -> None:
 
 def _bind(project: Project) -> BoundConfig:
     try:
-        return bind(project.label_config or "")
+        return bind(project.label_config or "").for_project(instructions.parameters(project))
     except LabelConfigError as error:
         log.warning("project %d has no heads: %s", project.id, error)
         return bind("<View/>")

@@ -17,11 +17,13 @@ from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex
 from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
 from lorabel.database.head_tables import ProjectHead as ProjectHead
 from lorabel.database.head_tables import TaskFeatures as TaskFeatures
+from lorabel.database.instruction_tables import TypedInstruction as TypedInstruction
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.states import BulkRunKind as BulkRunKind
 from lorabel.database.states import EventState as EventState
 from lorabel.database.states import RunState as RunState
 from lorabel.database.states import VersionState as VersionState
+from lorabel.database.task_tables import UnreadableTask as UnreadableTask
 
 
 def now() -> datetime:
@@ -63,6 +65,7 @@ class Project(Table):
         hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
         setup_token: token in the last `/setup` request, a legacy one.
         extra_params: the "extra params" that `/setup` sends; they override the training policy of the settings.
+        instructions: by control tag what a model that writes is told; `kept` from annotators, or set `by_hand`.
         label_studio_url: address of Label Studio, as given to `lorabel connect`.
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
@@ -89,6 +92,7 @@ class Project(Table):
     hostname: Mapped[str | None]
     setup_token: Mapped[str | None]
     extra_params: Mapped[Json | None]
+    instructions: Mapped[Json | None]
     label_studio_url: Mapped[str | None]
     api_key: Mapped[str | None]
     backend_url: Mapped[str | None]
@@ -373,20 +377,6 @@ class LabelErrorReport(Table):
     found: Mapped[int]
     errors: Mapped[list[Json]]
     left_out: Mapped[list[str]]
-
-
-class UnreadableTask(Table):
-    """A task that the last prediction could not read. The row is deleted when a later prediction reads the task.
-
-    `is_permanent`: trying again is useless, e.g. because the file is broken.
-    """
-
-    __tablename__ = "unread_task"
-    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    reason: Mapped[str] = mapped_column(Text)
-    is_permanent: Mapped[bool]
-    seen_at: Mapped[datetime] = mapped_column(default=now)
 
 
 def served_name(project: Project, number: int) -> str:

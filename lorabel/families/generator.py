@@ -1,4 +1,4 @@
-"""transformers models that write a text about texts and pictures, as the instruction says.
+"""transformers models that write about texts and pictures as they are told: texts, labels, spans, numbers.
 
 The model is one that follows instructions, with a chat template: a vision-language model, or a language model,
 which reads no pictures. It writes greedily, step by step. LoRA goes on all linear layers of the language model but
@@ -26,12 +26,22 @@ from transformers import (
     AutoTokenizer,
 )
 
-from lorabel.contracts import BatchAdapters, Input, MediaRef, Modality, media_of
+from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality, media_of
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, DigestOf, Fetch, transformers_name
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
+from lorabel.families.generation import label_scoring
+from lorabel.families.generation.answer_forms import (
+    Answered,
+    ScoredForm,
+    TextForm,
+    WrittenForm,
+    branches_of,
+    form_of,
+)
+from lorabel.families.generation.constraints import Constraint
 from lorabel.families.generation.decoding import Decoder, Draft
-from lorabel.families.generation.picture_decoding import PictureDecoding
+from lorabel.families.generation.label_scoring import Branches, Scoring
 from lorabel.families.generation.picture_inputs import picture_inputs
 from lorabel.families.generation.pictures import (
     VISION_MODELS,
@@ -41,13 +51,21 @@ from lorabel.families.generation.pictures import (
     compute_features,
     rope_positions,
 )
-from lorabel.families.generation.prompts import ChatTokenizer
-from lorabel.families.generation.stepwise import StepwiseFamily
+from lorabel.families.generation.prompts import CHARACTERS_PER_TOKEN, ChatTokenizer
+from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.generation.tiny_models import write_vision_language_model
+from lorabel.families.generation.vocabulary import Vocabulary
+from lorabel.families.generation.writing import Writing
 from lorabel.families.lora_layers import linear_layers
 from lorabel.media.text import read_text_file
 from lorabel.settings import Settings
-from lorabel.text_contracts import TextInput, TextTarget, WrittenText
+from lorabel.text_contracts import (
+    TextInput,
+    Written,
+    WrittenLabelsInput,
+    WrittenNumberInput,
+    WrittenSpansInput,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +74,8 @@ MEGABYTE = 1024 * 1024
 SERVED_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 # Tokens of prompts that one step computes, at most: a click may have to wait for it.
 STEP_TOKENS, CPU_STEP_TOKENS = 512, 128
+# Rows whose labels are scored together.
+SCORED_ROWS = 8
 NOT_A_TARGET = -100
 
 
@@ -69,20 +89,29 @@ class PreparedInput:
         max_new_tokens: of the answer.
         pictures: in the order of their tokens in the prompt.
         positions: see `rope_positions`.
+        form: what an answer may be, and how it is read; None for any text.
+        branches: the texts of a form whose texts are scored.
     """
 
-    question: TextInput
+    question: Written
     prompt: tuple[int, ...]
     left_out_tokens: int
     max_new_tokens: int
     pictures: tuple[Picture, ...] = ()
     positions: Tensor | None = None
+    form: WrittenForm | ScoredForm | None = None
+    branches: Branches | None = None
 
     def with_features(self, index: int, features: PictureFeatures) -> "PreparedInput":
         """The question with the features of one of its pictures."""
         pictures = [*self.pictures]
         pictures[index] = pictures[index].seen(features)
         return replace(self, pictures=tuple(pictures))
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What may be written; None for any text."""
+        return None if self.form is None or isinstance(self.form, ScoredForm) else self.form.constraint
 
 
 @dataclass(frozen=True)
@@ -99,7 +128,12 @@ class Generator(StepwiseFamily):
     """
 
     name: ClassVar[str] = "generator"
-    inputs: ClassVar[tuple[type[Input], ...]] = (TextInput,)
+    inputs: ClassVar[tuple[type[Input], ...]] = (
+        TextInput,
+        WrittenLabelsInput,
+        WrittenSpansInput,
+        WrittenNumberInput,
+    )
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT, Modality.IMAGE})
     default_source: ClassVar[str] = "hf-hub:HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
     learning_rate_factor: ClassVar[float] = 0.2
@@ -156,7 +190,7 @@ class Generator(StepwiseFamily):
         """Write a tiny SmolVLM whose tokens are bytes; see `Family.tiny`."""
         return write_vision_language_model(folder)
 
-    def prepare(self, question: TextInput, fetch: Fetch) -> PreparedInput:
+    def prepare(self, question: Written, fetch: Fetch) -> PreparedInput:
         """Read texts and pictures, and make the prompt; see `Family.prepare`."""
         urls = [content.media for content in question.contents if content.modality == Modality.IMAGE]
         pictures = [self._picture(fetch(media), len(urls)) for media in urls if media is not None]
@@ -164,7 +198,7 @@ class Generator(StepwiseFamily):
 
     def recall(
         self,
-        question: TextInput,
+        question: Written,
         digest_of: DigestOf,
         adapter: str | None,
         bank: BatchAdapters,
@@ -207,7 +241,7 @@ class Generator(StepwiseFamily):
         """The key of the features of one of some pictures, which depend on how many tokens it may take."""
         return self.space, file_digest, 0 if self.reader is None else self.reader.most_tokens(count)
 
-    def _prepared(self, question: TextInput, pictures: Sequence[Picture], fetch: Fetch) -> PreparedInput:
+    def _prepared(self, question: Written, pictures: Sequence[Picture], fetch: Fetch) -> PreparedInput:
         """Read the texts and make the prompt."""
         texts = [
             content.text or ""
@@ -220,7 +254,7 @@ class Generator(StepwiseFamily):
             raise UnreadableError("the task has no text to write about", is_permanent=True)
         try:
             shown = [picture.tokens for picture in pictures]
-            prompt = self.tokenizer.prompt(question, texts, self.max_prompt_tokens, shown)
+            prompt = self.tokenizer.prompt(_with_instruction(question), texts, self.max_prompt_tokens, shown)
         except ValueError as error:
             raise UnreadableError(
                 f"{error}; a prompt may have {self.max_prompt_tokens} (GENERATOR_MAX_PROMPT_TOKENS, or what the "
@@ -235,11 +269,27 @@ class Generator(StepwiseFamily):
                 self.max_prompt_tokens,
             )
         positions = rope_positions(self.module, prompt.tokens, pictures, self._placeholder)
-        return PreparedInput(
-            question, prompt.tokens, prompt.left_out, self.max_new_tokens, tuple(pictures), positions
+        read = [text[: self.max_prompt_tokens * CHARACTERS_PER_TOKEN] for text in texts]
+        form = form_of(question, read, prompt.left_out, self._vocabulary)
+        try:
+            branches = branches_of(form, self.tokenizer.answer, self._end)
+        except ValueError as error:
+            raise UnreadableError(str(error), is_permanent=False) from error
+        prepared = PreparedInput(
+            question,
+            prompt.tokens,
+            prompt.left_out,
+            self.max_new_tokens,
+            tuple(pictures),
+            positions,
+            form,
+            branches,
         )
+        if prepared.constraint is not None:
+            _ = prepared.constraint.first  # here, since the thread that writes must not take long for a step
+        return prepared
 
-    def steps(self, bank: BatchAdapters, cache: FeatureCache) -> PictureDecoding:
+    def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
         """Return rows that are written together; see `StepwiseFamily.steps`."""
         step_tokens = CPU_STEP_TOKENS if self.device.type == "cpu" else STEP_TOKENS
         decoder = Decoder(
@@ -251,7 +301,9 @@ class Generator(StepwiseFamily):
             step_tokens,
             partial(picture_inputs, placeholder=self._placeholder),
         )
-        return PictureDecoding(decoder, bank, self._output, partial(self._see, cache=cache))
+        scoring = Scoring(self.module, self.device, bank, step_tokens, SCORED_ROWS)
+        see = partial(self._see, cache=cache)
+        return Writing(decoder, bank, self._output, see, scoring, self._scored_output)
 
     def _see(self, prepared: PreparedInput, cache: FeatureCache) -> PreparedInput | None:
         """Compute or remember the features of the first picture that has none; None if all have some."""
@@ -271,10 +323,18 @@ class Generator(StepwiseFamily):
             prepared = more
         return prepared
 
-    def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[TextTarget]) -> Tensor:
-        """Compute the mean loss of the tokens of each answer, its end included; see `Family.loss`."""
+    def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
+        """Compute the mean loss of the tokens of each answer, its end included; see `Family.loss`.
+
+        Where labels are scored, it is their cross-entropy.
+        """
+        if prepared_inputs[0].branches is not None:
+            return self._scored_losses(prepared_inputs, targets)
         prepared_inputs = [self._seen(prepared) for prepared in prepared_inputs]
-        answers = [self._answer(target) for target in targets]
+        answers = [
+            self._answer(self._form(prepared).written(target))
+            for prepared, target in zip(prepared_inputs, targets, strict=True)
+        ]
         rows = [[*prepared.prompt, *answer] for prepared, answer in zip(prepared_inputs, answers, strict=True)]
         longest, longest_answer = max(map(len, rows)), max(map(len, answers))
         tokens, mask = (
@@ -305,21 +365,33 @@ class Generator(StepwiseFamily):
         parts = {name for name, layer in self.module.named_modules() if layer is self.module.get_decoder()}
         return [name for name in linear_layers(self.module) if any(name.startswith(f"{part}.") for part in parts)]
 
-    def _answer(self, target: TextTarget) -> list[int]:
+    def _answer(self, text: str) -> list[int]:
         """The tokens of an answer: as many as the model may write, and the end if there is room for it."""
-        tokens = [*self.tokenizer.answer(target.text), self._end]
+        tokens = [*self.tokenizer.answer(text), self._end]
         return tokens[: self.max_new_tokens]
 
-    def _output(self, sequence: Draft) -> WrittenText:
+    def _output(self, sequence: Draft) -> Contract:
         prepared: Any = sequence.prepared
-        text = self.tokenizer.text(sequence.tokens)
-        probabilities = sequence.probabilities
-        return WrittenText(
-            text=text,
-            probability=min(1.0, sum(probabilities) / max(1, len(probabilities))),
-            is_complete=sequence.is_ended,
-            left_out_tokens=prepared.left_out_tokens,
-        )
+        answered = Answered(sequence.tokens, sequence.probabilities, sequence.is_ended)
+        return self._form(prepared).output(answered)
+
+    def _form(self, prepared: PreparedInput) -> WrittenForm:
+        if isinstance(prepared.form, ScoredForm):
+            raise TypeError(f"{prepared.question.kind} is not written")
+        return prepared.form or TextForm(prepared.left_out_tokens, self.tokenizer.text)
+
+    def _scored_output(self, prepared: PreparedInput, scores: Tensor) -> Contract:
+        return _scored_form(prepared).output(scores)
+
+    def _scored_losses(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
+        of_rows = label_scoring.scores(self.module, prepared_inputs, self.device)
+        rows = zip(prepared_inputs, of_rows, targets, strict=True)
+        return torch.stack([_scored_form(prepared).loss(scores, target) for prepared, scores, target in rows])
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        """What may be written is said in bytes."""
+        return Vocabulary.of(self.tokenizer)
 
     @cached_property
     def _ends(self) -> frozenset[int]:
@@ -350,6 +422,19 @@ class Generator(StepwiseFamily):
 
 def _fetch_nothing(media: MediaRef) -> bytes:
     raise RuntimeError(f"{media.url} is fetched for a question whose files are all known")
+
+
+def _with_instruction(question: Written) -> TextInput:
+    """The question as the prompt says it."""
+    if isinstance(question, TextInput):
+        return question
+    return TextInput(contents=question.contents, instruction=question.instruction)
+
+
+def _scored_form(prepared: PreparedInput) -> ScoredForm:
+    if not isinstance(prepared.form, ScoredForm):
+        raise TypeError(f"{prepared.question.kind} is not scored")
+    return prepared.form
 
 
 def _check_layers(config: Any) -> None:

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import Input, MediaRef
-from lorabel.database import versions
+from lorabel.database import instructions, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import Project, served_name
 from lorabel.database.task_features import labels_digest
 from lorabel.errors import ModelServerError, UnreadableError, cut
-from lorabel.feature_contracts import FeaturesInput
+from lorabel.feature_contracts import HEADED, FeaturesInput
 from lorabel.inference import requests
 from lorabel.inference.answering_heads import answering_heads
 from lorabel.inference.messages import PredictRow
@@ -88,7 +88,7 @@ class ProjectModel:
             LabelConfigError: the label config cannot be read.
         """
         number = project.live_number if number is None else number
-        bound = bind(project.label_config or "").for_project(project.extra_params)
+        bound = bind(project.label_config or "").for_project(instructions.parameters(project))
         version = versions.get_serving(session, project.id, number) if number else None
         adapters = {} if version is None else versions.adapters_without_head(version)
         temperatures = {} if version is None else versions.temperatures(version)
@@ -280,7 +280,8 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
     """A head answers with the adapter that it was fitted with, and needs no temperature: it is calibrated."""
     name = binding.from_name
     head = model.heads.get(name)
-    if head is not None and labels_digest(FeaturesInput.of(contract)) == head.labels:
+    is_headed = isinstance(contract, HEADED)
+    if head is not None and is_headed and labels_digest(FeaturesInput.of(contract)) == head.labels:
         return Question(binding, data, contract, head.adapter, head.name, threshold=model.threshold)
     temperature = model.temperatures.get(name)
     by_label = model.label_temperatures.get(name, {})

@@ -138,6 +138,7 @@ class ControlTag:
             siblings of their own here.
         header: text of the last `<Header>` before it, or else of the first one. "" if there is none, or if what
             the header shows depends on the task.
+        order: its place among the control tags of the label config, from 0.
     """
 
     name: str
@@ -151,6 +152,7 @@ class ControlTag:
     is_repeated: bool = False
     siblings: tuple["ControlTag", ...] = ()
     header: str = ""
+    order: int = 0
 
     @property
     def is_smart(self) -> bool:
@@ -237,7 +239,8 @@ def parse(xml: str) -> LabelConfig:
     context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
     headers = _headers(root)
     controls = [
-        replace(_control(tag, paths[tag.name], context), header=headers.get(tag.name, "")) for tag in control_tags
+        replace(_control(tag, paths[tag.name], context), header=headers.get(tag.name, ""), order=order)
+        for order, tag in enumerate(control_tags)
     ]
     return LabelConfig(
         tuple(replace(control, siblings=_siblings(control, controls)) for control in controls), interface

@@ -47,6 +47,12 @@ def textarea(from_name: str, to_name: str, texts: Sequence[str]) -> Region:
     return {"from_name": from_name, "to_name": to_name, "type": "textarea", "value": {"text": list(texts)}}
 
 
+def chat_message(name: str, role: str, content: str) -> Region:
+    """A message of `<Chat>`, which is both control tag and object tag (https://labelstud.io/tags/chat)."""
+    value = {"chatmessage": {"role": role, "content": content}}
+    return {"from_name": name, "to_name": name, "type": "chatmessage", "value": value}
+
+
 def pairwise(from_name: str, to_name: str, selected: str) -> Region:
     """A region of `<Pairwise>` (https://labelstud.io/tags/pairwise).
 

@@ -65,6 +65,18 @@ def contents(tag: ObjectTag, data: dict[str, Any]) -> tuple[Content, ...]:
         ) from error
 
 
+def optional_contents(tag: ObjectTag, data: dict[str, Any]) -> tuple[Content, ...]:
+    """What the object tag shows of a task; nothing if the task has nothing of it.
+
+    Raises:
+        UnreadableError: for good; see `contents`.
+    """
+    try:
+        return contents(tag, data)
+    except NothingShownError:
+        return ()
+
+
 def _content(tag: ObjectTag, value: Any) -> Content:
     modality = MODALITIES[tag.tag]
     if modality != Modality.TEXT:

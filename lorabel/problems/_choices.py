@@ -14,12 +14,14 @@ from lorabel.contracts import Content, Contract, Input, LabelScores, LabelsInput
 from lorabel.errors import LabelConfigError, MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics, classification, taxonomy
 from lorabel.labeling import regions
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, above, find_label
 from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents
 from lorabel.labeling.taxonomy import Taxonomy
 from lorabel.problems import _label_scores
 from lorabel.problems._answers import list_in, shown, values_of
+from lorabel.problems._written import BELOW, one_of, written_if_text, written_instruction, yes_or_no
 from lorabel.problems.base import Prediction, Problem, TaskData, refuse_attributes
+from lorabel.text_contracts import WrittenLabelsInput
 
 TAGS = ("Choices", "Taxonomy")
 SINGLE_CHOICE = ("single", "single-radio")
@@ -90,6 +92,22 @@ class ChoicesProblem(Problem):
             labels=tuple(label.texts for label in self.labels),
             parents=() if self.taxonomy is None else self.taxonomy.parents,
             is_multiple=self.is_multiple,
+        )
+
+    def written(self, question: LabelsInput, data: TaskData) -> WrittenLabelsInput | None:
+        """Ask how likely a model would write each of the labels; see `Problem.written`."""
+        names = [label.texts[0] for label in self.labels]
+        if self.taxonomy is not None:
+            names = [BELOW.join(names[index] for index in above(self.labels, end)) for end in range(len(names))]
+        form = yes_or_no(names) if self.is_multiple else one_of(names)
+        instruction = written_instruction(self.asking, f"Which {self.from_name} fits the text?", form)
+        return written_if_text(
+            WrittenLabelsInput,
+            question,
+            instruction,
+            labels=question.labels,
+            parents=question.parents,
+            is_multiple=question.is_multiple,
         )
 
     def _contents(self, data: TaskData) -> tuple[Content, ...]:

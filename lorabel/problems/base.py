@@ -7,7 +7,7 @@ names, labels and data keys.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input, MediaRef
@@ -15,6 +15,7 @@ from lorabel.errors import UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
+from lorabel.problems.instructions import Asking
 from lorabel.settings import Settings
 
 TaskData = dict[str, Any]
@@ -88,6 +89,7 @@ class Problem(ABC):
             tags `asks_about`. Other problems are never asked about such control tags.
         from_name: name of the control tag.
         to_name: name of the object tag that predicted regions refer to.
+        asking: of the project, see `Asking`; `BoundConfig.for_project` sets it.
     """
 
     name: ClassVar[str]
@@ -105,6 +107,7 @@ class Problem(ABC):
 
     from_name: str
     to_name: str
+    asking: Asking = field(default=Asking(), kw_only=True)
 
     @classmethod
     @abstractmethod
@@ -160,6 +163,17 @@ class Problem(ABC):
         better than a wrong answer.
         """
 
+    def written(self, question: Any, data: TaskData) -> Input | None:
+        """Return the question as a model that writes is asked; None if it cannot be asked so, as by default.
+
+        The output is the same class, so all other methods stay as they are.
+
+        Args:
+            question: of `model_input` about the task.
+            data: the task's `data`.
+        """
+        return None
+
     def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
         """Return the question that a smart tool asks; None if the context is of no smart tool of this binding.
 
@@ -173,6 +187,14 @@ class Problem(ABC):
 
         Raises:
             UnreadableError: the context cannot be answered.
+        """
+        return None
+
+    def typed_instruction(self, context: Sequence[Region]) -> str | None:
+        """Return what the annotator has typed into a prompt box; None if the context is of no prompt box.
+
+        Args:
+            context: as for `prompted`, which has found it right.
         """
         return None
 
@@ -316,12 +338,20 @@ class Problem(ABC):
 def build_input(binding: Problem, data: TaskData, settings: Settings) -> Input:
     """Return the question about a task with the label template of the settings applied.
 
+    Where the project or the settings choose it, the question is one for a model that writes; see
+    `Problem.written`. It has no label template.
+
     Prediction and training both use this, so that a model is trained on what it is asked.
 
     Raises:
         UnreadableError: see `Problem.model_input`.
     """
-    return binding.model_input(data).with_template(settings.template(binding.name))
+    question = binding.model_input(data)
+    is_written = binding.asking.is_written
+    if is_written is None:
+        is_written = binding.name in [name.strip() for name in settings.generator_problems.split(",")]
+    written = binding.written(question, data) if is_written else None
+    return question.with_template(settings.template(binding.name)) if written is None else written
 
 
 def with_resolved_media(question: Input, resolve: Callable[[MediaRef], MediaRef]) -> Input:

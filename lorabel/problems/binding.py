@@ -11,6 +11,7 @@ from lorabel.discovery import discover
 from lorabel.errors import LabelConfigError, UnservedError, cut
 from lorabel.labeling.label_config import REGION_SELECTED, ControlTag, LabelConfig, parse
 from lorabel.problems.base import Problem
+from lorabel.problems.instructions import asking
 
 # Attribute -> why no problem serves a control tag that sets it to true.
 UNSERVED_ATTRIBUTES: Mapping[str, str] = MappingProxyType({"perItem": "it asks about each item of a list"})
@@ -49,7 +50,12 @@ class BoundConfig:
             extra_params: as the database has them: a JSON object, or None.
         """
         extra = extra_params if isinstance(extra_params, dict) else {}
-        return replace(self, bindings=tuple(binding.for_project(extra) for binding in self.bindings))
+        controls = {control.name: control for control in self.config.controls}
+        bindings = (
+            replace(binding.for_project(extra), asking=asking(controls[binding.from_name], extra))
+            for binding in self.bindings
+        )
+        return replace(self, bindings=tuple(bindings))
 
 
 def bind(label_config: str) -> BoundConfig:

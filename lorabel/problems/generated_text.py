@@ -12,6 +12,10 @@ With a picture it is a caption, and with a question beside the picture its answe
 
 The instruction is that of the project's extra params, else the tag's `prompt`, `hint` or `placeholder`, else the
 `<Header>` before it. An annotation's answer is {"type": "textarea", "value": {"text": ["Pump P3; leak; high"]}}.
+
+With `extractive="true"` the answer is a span of the text, and the other texts of the task, such as a question, are
+read before it. A `TextArea` with `smart="true"` is a prompt box: what is typed there is answered at once, in the
+first `TextArea` without it, or else in itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +23,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Content, Contract, Input, Modality
-from lorabel.errors import MissingTargetError, UnservedError
+from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.written_text import written_texts
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
-from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents
+from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents, optional_contents
 from lorabel.problems._answers import shown, values_of
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
+from lorabel.problems.instructions import own_instruction, project_instruction
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
-
-# Attributes of the control tag that may hold the instruction; the first that is set is used.
-INSTRUCTION_ATTRIBUTES = ("prompt", "hint", "placeholder")
-# Key of a project's own instruction in its extra params, which goes before those of the label config.
-INSTRUCTION = "instruction"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class GeneratedText(Problem):
     Attributes:
         objects: the object tags that the control tag names, then those that none names, such as a question.
         instruction: says what to write.
+        prompt_tag: name of the prompt box that this control tag answers; None if there is none.
+        is_extractive: whether the answer is a span of the text of the first object tag.
     """
 
     name: ClassVar[str] = "generated_text"
@@ -75,6 +77,21 @@ class GeneratedText(Problem):
             opposite=[regions.textarea("reply", "talk", ["It is lost."])],
         ),
         Sample(
+            label_config='<View><Text name="text" value="$text"/><TextArea name="ask" toName="text" smart="true"/>'
+            '<TextArea name="answer" toName="text"/></View>',
+            data={"text": "The pump in hall 3 leaks again."},
+            result=[regions.textarea("answer", "text", ["In hall 3."])],
+            opposite=[regions.textarea("answer", "text", ["Nowhere."])],
+            context=[regions.textarea("ask", "text", ["Where?"])],
+        ),
+        Sample(
+            label_config='<View><Text name="question" value="$question"/><Text name="text" value="$text"/>'
+            '<TextArea name="answer" toName="text" extractive="true"/></View>',
+            data={"text": "The pump in hall 3 leaks again.", "question": "What leaks?"},
+            result=[regions.textarea("answer", "text", ["The pump"])],
+            opposite=[regions.textarea("answer", "text", ["hall 3"])],
+        ),
+        Sample(
             label_config='<View><Image name="image" value="$image"/>'
             '<TextArea name="caption" toName="image" rows="2" editable="true" maxSubmissions="1"/></View>',
             data={"image": "https://example.org/pump.jpg"},
@@ -95,6 +112,8 @@ class GeneratedText(Problem):
 
     objects: tuple[ObjectTag, ...]
     instruction: str
+    prompt_tag: str | None = None
+    is_extractive: bool = False
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
@@ -110,31 +129,50 @@ class GeneratedText(Problem):
             raise UnservedError(
                 f"the task also shows {unread[0].tag} {unread[0].name!r}, and only texts and pictures are read"
             )
-        own = (control.attributes.get(name, "").strip() for name in INSTRUCTION_ATTRIBUTES)
-        instruction = next(filter(None, own), "")
+        answers = _answer_tags(control)
+        if control.is_smart and answers:
+            return None  # what is typed here is answered there
+        instruction = own_instruction(control)
         is_required = control.attributes.get("required", "false").lower() == "true"
-        if not instruction and not is_required and any(tag.tag != "TextArea" for tag in control.siblings):
+        prompt_tag = _prompt_tag(control) if not answers or control.order <= answers[0].order else None
+        is_extractive = control.attributes.get("extractive", "false").lower() == "true"
+        is_asked_for = bool(instruction or prompt_tag or is_required or is_extractive)
+        if not is_asked_for and any(tag.tag != "TextArea" for tag in control.siblings):
             raise UnservedError(
                 "it may be for notes beside other answers; say in `prompt` what a model should write, or set "
                 'required="true"'
             )
         object_word = "text" if _is_text(control.objects[0]) else "picture"
         instruction = instruction or control.header or f"Write the {control.name} of the {object_word}."
-        return cls(control.name, control.objects[0].name, (*control.objects, *control.context), instruction)
+        if is_extractive and not _is_text(control.objects[0]):
+            raise UnservedError("extractive='true': the answer can only be a span of a text")
+        return cls(
+            control.name,
+            control.objects[0].name,
+            (*control.objects, *control.context),
+            instruction,
+            prompt_tag,
+            is_extractive,
+        )
 
     def for_project(self, extra_params: Mapping[str, Any]) -> Self:
-        """Return the binding with the project's own instruction, if its extra params have one.
+        """Return the binding with the project's own instruction, if its extra params have one."""
+        instruction = project_instruction(self.from_name, extra_params)
+        return replace(self, instruction=instruction) if instruction else self
 
-        It is under `instruction`: a text, or an object with a text for each control tag.
-        """
-        value = extra_params.get(INSTRUCTION)
-        instruction = value.get(self.from_name) if isinstance(value, dict) else value
-        if not isinstance(instruction, str) or not instruction.strip():
-            return self
-        return replace(self, instruction=instruction.strip())
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The control tag, and its prompt box."""
+        names = dict.fromkeys([self.from_name, self.prompt_tag])
+        return tuple(name for name in names if name is not None)
 
     def model_input(self, data: TaskData) -> TextInput:
-        """Ask for a text about what the task shows. What no control tag names may be missing."""
+        """Ask for a text about what the task shows. What no control tag names may be missing.
+
+        The text of which the answer is a span comes last, so that a question before it is never cut off.
+        """
+        if self.is_extractive:
+            return self._span_input(data)
         found: list[Content] = []
         nothing: NothingShownError | None = None
         for tag in self.objects:
@@ -149,6 +187,34 @@ class GeneratedText(Problem):
         is_dialogue = all(tag.tag == "Paragraphs" for tag in self.objects)
         return TextInput(contents=tuple(found), instruction=self.instruction, is_end_kept=is_dialogue)
 
+    def _span_input(self, data: TaskData) -> TextInput:
+        """Ask for a span of the text, which is the first object tag's."""
+        tag, *others = self.objects
+        texts = [content for other in others for content in optional_contents(other, data)]
+        return TextInput(contents=(*texts, *contents(tag, data)), instruction=self.instruction, span_of=len(texts))
+
+    def prompted(self, question: Input, context: Sequence[regions.Region]) -> TextInput | None:
+        """Ask what was typed last into the prompt box; see `Problem.prompted`."""
+        if self.prompt_tag is None or not context or context[-1].get("from_name") != self.prompt_tag:
+            return None
+        try:
+            typed = self._typed(context)
+        except MissingTargetError as error:
+            raise UnreadableError(f"the prompt box cannot be read: {error}", is_permanent=True) from error
+        if typed is None:
+            raise UnreadableError("nothing is typed into the prompt box", is_permanent=True)
+        asked: TextInput = question.model_copy(update={"instruction": typed})  # type: ignore[assignment]
+        return asked
+
+    def typed_instruction(self, context: Sequence[regions.Region]) -> str | None:
+        """Return what was typed last into the prompt box; see `Problem.typed_instruction`."""
+        return None if self.prompt_tag is None else self._typed(context)
+
+    def asked_for(self, question: Input, target: TextTarget) -> Input:
+        """Ask what the annotator has typed, where that was the case; see `Problem.asked_for`."""
+        typed = target.instruction
+        return question if typed is None else question.model_copy(update={"instruction": typed})
+
     def prediction(self, output: WrittenText, data: TaskData) -> Prediction:
         """Predict the text; nothing if it is empty."""
         if not output.text:
@@ -157,12 +223,34 @@ class GeneratedText(Problem):
         return Prediction([region], output.probability)
 
     def target(self, result: list[regions.Region], data: TaskData) -> TextTarget:
-        """Return the text of the annotation. Several texts of one TextArea are lines of it."""
-        texts = [text for value in values_of(result, self.from_name) for text in self._texts(value)]
-        text = "\n".join(text.strip() for text in texts if text.strip())
+        """Return the text of the annotation, and what was typed for it. Several texts of one TextArea are lines of
+        it."""
+        texts = self._written_texts(result, self.from_name)
+        # In a prompt box that has its answer in itself, what was typed is gone.
+        typed = None if self.prompt_tag in (None, self.from_name) else self._typed(result)
+        text = "\n".join(texts)
         if not text:
             raise MissingTargetError(f"{self.from_name!r} was left empty: there is no text to learn from")
-        return TextTarget(text)
+        if self.is_extractive:
+            self._check_span(text, data)
+        return TextTarget(text, typed)
+
+    def _check_span(self, text: str, data: TaskData) -> None:
+        """Raise MissingTargetError if the answer is no span of the text. A text in a file is not read here."""
+        (content,) = contents(self.objects[0], data)
+        if content.text is not None and text not in content.text:
+            raise MissingTargetError(
+                f"{self.from_name!r} was answered {shown(text)}, which is not in the text letter by letter"
+            )
+
+    def _typed(self, result: Sequence[regions.Region]) -> str | None:
+        """What was typed last into the prompt box."""
+        return next(reversed(self._written_texts(result, self.prompt_tag or "")), None)
+
+    def _written_texts(self, result: Sequence[regions.Region], from_name: str) -> list[str]:
+        """All texts of a control tag that are not empty."""
+        texts = [text.strip() for value in values_of(result, from_name) for text in self._texts(value)]
+        return [text for text in texts if text]
 
     def _texts(self, value: dict[str, Any]) -> list[str]:
         """The texts in a value of the control tag. Imported annotations may have one that is not in a list."""
@@ -179,6 +267,17 @@ class GeneratedText(Problem):
     def metrics(self, targets: Sequence[TextTarget], outputs: Sequence[WrittenText]) -> Metrics:
         """Compute the metrics of `lorabel.evaluation.written_text.written_texts`."""
         return written_texts([target.text for target in targets], [output.text for output in outputs])
+
+
+def _answer_tags(control: ControlTag) -> list[ControlTag]:
+    """The other control tags with the same object tags in which a text may be written that was asked for."""
+    return [tag for tag in control.siblings if tag.tag == "TextArea" and not tag.is_smart]
+
+
+def _prompt_tag(control: ControlTag) -> str | None:
+    """The first prompt box for the object tags of a control tag, which may be itself."""
+    boxes = [tag for tag in (control, *control.siblings) if tag.tag == "TextArea" and tag.is_smart]
+    return min(boxes, key=lambda tag: tag.order).name if boxes else None
 
 
 def _is_text(tag: ObjectTag) -> bool:

@@ -16,11 +16,14 @@ from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.span_metrics import entities
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.task_content import MODALITIES, optional_contents
 from lorabel.labeling.text_offsets import TAGS, flat_text
 from lorabel.problems._answers import list_in, regions_of, shown, values_of
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import ON_TEXTS, refuse_unused, rivals_of
+from lorabel.problems._written import spans_of, written_if_text, written_instruction
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
+from lorabel.text_contracts import WrittenSpansInput
 
 # Control tag -> the object tags that it may label. The type of its regions is its name in lower case.
 CONTROLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -77,6 +80,7 @@ class NamedEntities(Problem):
         region_type: type of the regions, which is also the key of the labels in their values.
         labels: the labels that spans may have.
         rivals: the other control tags that mark spans of the text.
+        context: texts that are shown beside it, such as a question. Only a model that writes reads them.
     """
 
     name: ClassVar[str] = "named_entities"
@@ -106,6 +110,7 @@ class NamedEntities(Problem):
     region_type: str
     labels: tuple[Label, ...]
     rivals: tuple[str, ...] = ()
+    context: tuple[ObjectTag, ...] = ()
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
@@ -124,13 +129,26 @@ class NamedEntities(Problem):
                 raise UnservedError(f"{name}={value!r} of {tag.name!r}: the text must stand in the task's data")
         if not control.labels:
             raise UnservedError("it has no labels")
+        context = tuple(each for each in control.context if MODALITIES.get(each.tag) == Modality.TEXT)
         rivals = rivals_of(control, {control.name}, ON_TEXTS)
-        return cls(control.name, tag.name, tag, control.tag.lower(), control.labels, rivals)
+        return cls(control.name, tag.name, tag, control.tag.lower(), control.labels, rivals, context)
 
     def model_input(self, data: TaskData) -> SpansInput:
         """Ask for the spans of each label in the flat text of the task."""
         text = Content(modality=Modality.TEXT, text=flat_text(self.tag, data).text)
         return SpansInput(contents=(text,), labels=tuple(label.texts for label in self.labels))
+
+    def written(self, question: SpansInput, data: TaskData) -> WrittenSpansInput | None:
+        """Ask a model to copy the spans; see `Problem.written`. It reads the texts of the context first."""
+        context = [content for tag in self.context for content in optional_contents(tag, data)]
+        names = [label.texts[0] for label in self.labels]
+        return written_if_text(
+            WrittenSpansInput,
+            question,
+            written_instruction(self.asking, "Find the parts of the text.", spans_of(names)),
+            contents=(*context, *question.contents),
+            labels=question.labels,
+        )
 
     def prediction(self, output: SpanScores, data: TaskData) -> Prediction:
         """Predict the spans. The score is their mean probability, or the probability that the text has no span."""

@@ -15,7 +15,9 @@ from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, contents
 from lorabel.problems._answers import shown, values_of
+from lorabel.problems._written import number_between, written_if_text, written_instruction
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData
+from lorabel.text_contracts import WrittenNumberInput
 
 # Default of Label Studio's `maxRating`.
 MAX_RATING = 5.0
@@ -81,6 +83,18 @@ class Rating(Problem):
     def model_input(self, data: TaskData) -> RatingInput:
         """Ask for a number between the bounds of the control tag."""
         return RatingInput(contents=contents(self.object, data), minimum=self.minimum, maximum=self.maximum)
+
+    def written(self, question: RatingInput, data: TaskData) -> WrittenNumberInput | None:
+        """Ask a model to write the number; see `Problem.written`."""
+        form = number_between(self.minimum, self.maximum)
+        return written_if_text(
+            WrittenNumberInput,
+            question,
+            written_instruction(self.asking, f"Rate the text: {self.from_name}.", form),
+            minimum=self.minimum,
+            maximum=self.maximum,
+            step=self.step,
+        )
 
     def prediction(self, output: Estimate, data: TaskData) -> Prediction:
         """Predict the nearest number allowed. The score is 1 - expected error / `_scale`, at least 0."""

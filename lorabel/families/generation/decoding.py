@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from lorabel.contracts import BatchAdapters, Contract
+from lorabel.families.generation.constraints import Constraint, constrained
 from lorabel.families.generation.stepwise import Steps
 
 
@@ -28,6 +29,10 @@ class Prompted(Protocol):
     @property
     def max_new_tokens(self) -> int:
         """Return the most tokens of the answer."""
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """Return what may be written; None for any text."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,8 @@ class Decoding(Steps):
 
     def _append(self, batch: _Batch, logits: Tensor) -> list[Hashable]:
         """Append the likeliest token to each row. Returns the rows that are done."""
+        rows = [(sequence.prepared.constraint, sequence.tokens) for sequence in batch.sequences]
+        logits = constrained(logits, rows, self._decoder.ends)
         values, tokens = logits.max(-1)
         probabilities = (values - logits.logsumexp(-1)).exp().tolist()
         for sequence, token, probability in zip(batch.sequences, tokens.tolist(), probabilities, strict=True):

@@ -186,3 +186,54 @@ def test_a_picture_beside_the_text_that_the_control_tag_names_may_be_missing() -
     binding = served(TEXT + IMAGE + AREA)
     assert len(binding.model_input({"text": "It rains.", "image": "a.png"}).contents) == 2
     assert len(binding.model_input({"text": "It rains.", "image": ""}).contents) == 1
+
+
+BOX = '<TextArea name="ask" toName="text" smart="true"/>'
+
+
+def typed(*texts: Any) -> list[dict[str, Any]]:
+    return [{"from_name": "ask", "to_name": "text", "type": "textarea", "value": {"text": list(texts)}}]
+
+
+def test_a_prompt_box_is_answered_in_the_first_other_text_area_alone() -> None:
+    other = '<TextArea name="other" toName="text"/>'
+    bound = bind(f"<View>{TEXT}{BOX}{AREA}{other}</View>")
+    claims = {binding.from_name: binding.claims for binding in bound.bindings}
+    assert claims == {"summary": ("summary", "ask"), "other": ("other",)}
+    assert not bound.unclaimed
+
+
+def test_a_prompt_box_makes_a_text_area_beside_choices_one_that_is_asked_for() -> None:
+    assert served(TEXT + CHOICES + BOX + AREA).prompt_tag == "ask"
+    assert served(f'{TEXT}{CHOICES}<TextArea name="summary" toName="text" smart="true"/>').prompt_tag == "summary"
+
+
+def test_an_annotation_is_learned_under_what_was_typed_for_it() -> None:
+    binding = served(TEXT + BOX + AREA)
+    question = binding.model_input({"text": "x"})
+    target = binding.target([*typed("Who?", " Where? "), *result(["Here."])], {"text": "x"})
+    assert target == TextTarget("Here.", "Where?")
+    asked = binding.asked_for(question, target)
+    assert isinstance(asked, type(question)) and asked.instruction == "Where?"
+    assert binding.asked_for(question, binding.target(result(["Here."]), {"text": "x"})) == question
+
+
+def test_what_is_drawn_elsewhere_is_not_for_the_prompt_box() -> None:
+    binding = served(TEXT + BOX + AREA)
+    assert binding.prompted(binding.model_input({"text": "x"}), result(["x"])) is None
+    assert binding.typed_instruction(typed("a", "b")) == "b"
+    assert served(TEXT + AREA).typed_instruction(typed("a")) is None
+
+
+def test_an_extractive_answer_is_asked_of_the_last_content_and_must_be_in_the_text() -> None:
+    question = '<Text name="question" value="$question"/>'
+    binding = served(f'{question}{TEXT}<TextArea name="summary" toName="text" extractive="true"/>')
+    data = {"text": "Ada, in\nLondon 👍🏽", "question": "Where?"}
+    asked = binding.model_input(data)
+    assert [content.text for content in asked.contents] == ["Where?", data["text"]] and asked.span_of == 1
+    assert binding.model_input({"text": "x"}).span_of == 0
+    assert binding.target(result(["London 👍🏽"]), data).text == "London 👍🏽"
+    with pytest.raises(MissingTargetError, match="not in the text letter by letter"):
+        binding.target(result(["Ada in London"]), data)
+    with pytest.raises(UnreadableError):
+        binding.model_input({"question": "Where?"})

@@ -1,0 +1,348 @@
+"""Answers that may not be any text: a span of the task's text, spans with labels, a number.
+
+A grammar says in bytes of UTF-8 how an answer may go on. The logits of all tokens that do not go on so are -inf,
+and the probabilities are those of the tokens that are left. A grammar has no state: what was written says all, so
+rows may join, leave, begin anew, or be several hypotheses of one row.
+
+    context  Ada lives in London        written  "Lon"        may go on with "don", or end
+"""
+
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lorabel.families.generation.vocabulary import LONGEST_TOKEN, Vocabulary
+
+# Joins two emoji into one.
+JOINER = "\u200d"
+# Most digits of a number without bounds.
+MOST_DIGITS = 12
+# Digits that one token may have.
+TOKEN_DIGITS = 3
+BETWEEN = b":"
+
+
+class Grammar(ABC):
+    """The answers that are allowed."""
+
+    @abstractmethod
+    def continuations(self, written: bytes) -> Iterable[bytes]:
+        """Return how the answer may go on: beginnings of each possible rest, of at least one byte.
+
+        They need not be longer than `LONGEST_TOKEN`.
+        """
+
+    @abstractmethod
+    def may_end(self, written: bytes) -> bool:
+        """Whether the answer may be what is written."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A grammar for the tokens of a model."""
+
+    grammar: Grammar
+    vocabulary: Vocabulary
+
+    def allowed(self, tokens: Sequence[int], ends: Collection[int]) -> list[int]:
+        """Return the tokens that may come next, at least one.
+
+        Args:
+            tokens: what was written so far.
+            ends: the tokens that end an answer.
+        """
+        written = self.vocabulary.written(tokens)
+        found = self._next(written) if written else self.first
+        # Where the vocabulary lacks a byte, nothing goes on, and the answer is what there is.
+        return sorted({*found, *ends} if not found or self.grammar.may_end(written) else found)
+
+    @cached_property
+    def first(self) -> set[int]:
+        """The tokens with which an answer may begin: of a long text many, which a preparing thread finds."""
+        return self._next(b"")
+
+    def _next(self, written: bytes) -> set[int]:
+        return self.vocabulary.beginnings(self.grammar.continuations(written))
+
+
+def constrained(
+    logits: Tensor, rows: Sequence[tuple[Constraint | None, Sequence[int]]], ends: Collection[int]
+) -> Tensor:
+    """Return the logits with -inf for each token that may not come next.
+
+    Args:
+        logits: (rows, vocabulary).
+        rows: of each row its constraint, if it has one, and the tokens that were written so far.
+        ends: the tokens that end an answer.
+    """
+    if all(constraint is None for constraint, _ in rows):
+        return logits
+    limited = logits.clone()
+    for index, (constraint, tokens) in enumerate(rows):
+        if constraint is not None:
+            allowed = torch.tensor(constraint.allowed(tokens, ends), device=logits.device)
+            limited[index] = -torch.inf
+            limited[index, allowed] = logits[index, allowed]
+    return limited
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The places of a text where a span may begin and end: between characters that are seen as two, not at spaces.
+
+    Args:
+        text: of the context.
+    """
+
+    text: str
+
+    @cached_property
+    def context(self) -> bytes:
+        """The text in UTF-8. Half characters (lone surrogates) become "?", as in prompts."""
+        return self.text.encode(errors="replace")
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Byte offsets at which a span may begin, ascending."""
+        return [offset for offset, is_start in self._edges if is_start]
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Byte offsets after the last byte at which a span may end."""
+        text = self.text
+        lengths = [0]
+        for character in text:
+            lengths.append(lengths[-1] + len(character.encode(errors="replace")))
+        return frozenset(
+            lengths[index]
+            for index in range(1, len(text) + 1)
+            if not text[index - 1].isspace() and (index == len(text) or not _is_joined(text, index))
+        )
+
+    def occurrences(self, span: bytes, after: int = 0) -> Iterator[int]:
+        """Byte offsets after `after` at which a span that begins like this may begin."""
+        if not span:
+            yield from (start for start in self.starts if start >= after)
+            return
+        offset = self.context.find(span, after)
+        while offset >= 0:
+            if offset in self._start_set:
+                yield offset
+            offset = self.context.find(span, offset + 1)
+
+    def rests(self, span: bytes, after: int = 0) -> Iterator[bytes]:
+        """What comes after each occurrence of the beginning of a span."""
+        for start in self.occurrences(span, after):
+            end = start + len(span)
+            if rest := self.context[end : end + LONGEST_TOKEN]:
+                yield rest
+
+    def place(self, span: bytes, after: int = 0) -> tuple[int, int] | None:
+        """The first occurrence of a whole span as (start, end) in bytes; None if there is none."""
+        for start in self.occurrences(span, after):
+            if span and start + len(span) in self.ends:
+                return start, start + len(span)
+        return None
+
+    def characters(self, place: tuple[int, int]) -> tuple[int, int]:
+        """A place in bytes as one in characters (code points)."""
+        start, end = (len(self.context[:offset].decode()) for offset in place)
+        return start, end
+
+    @cached_property
+    def _start_set(self) -> frozenset[int]:
+        return frozenset(self.starts)
+
+    @cached_property
+    def _edges(self) -> list[tuple[int, bool]]:
+        """Byte offset of each character, and whether a span may begin with it."""
+        edges, offset = [], 0
+        for index, character in enumerate(self.text):
+            edges.append((offset, not character.isspace() and not _is_joined(self.text, index)))
+            offset += len(character.encode(errors="replace"))
+        return edges
+
+
+def _is_joined(text: str, index: int) -> bool:
+    """Whether a character is seen as one with that before it: an accent, a skin tone, a part of a family."""
+    if index == 0:
+        return False
+    character = text[index]
+    is_tone = "\U0001f3fb" <= character <= "\U0001f3ff"
+    is_mark = unicodedata.category(character) in ("Mn", "Me", "Mc")
+    return is_mark or is_tone or JOINER in (character, text[index - 1])
+
+
+@dataclass(frozen=True)
+class SpanGrammar(Grammar):
+    """An answer that is a span of a text, letter by letter."""
+
+    spans: Spans
+
+    def continuations(self, written: bytes) -> Iterable[bytes]:
+        """Return what follows each place where the text has what is written."""
+        return self.spans.rests(written)
+
+    def may_end(self, written: bytes) -> bool:
+        """Whether what is written is a whole span."""
+        return self.spans.place(written) is not None
+
+
+@dataclass(frozen=True)
+class LabelledSpansGrammar(Grammar):
+    r"""An answer that lists spans with their labels, each on a line, in the order of the text; empty for none.
+
+        Person: Ada
+        City: London
+
+    Line breaks of the text are spaces here. Spans do not overlap.
+
+    Args:
+        labels: without line breaks.
+    """
+
+    text: str
+    labels: tuple[str, ...]
+
+    @cached_property
+    def spans(self) -> Spans:
+        """The spans that may be named."""
+        return Spans(one_line(self.text))
+
+    def continuations(self, written: bytes) -> Iterable[bytes]:
+        """Return the rest of a label, or of a span, or the next line."""
+        *lines, line = written.split(b"\n")
+        after = self._end_of(lines)
+        label = self._label_of(line)
+        if label is None:
+            if any(True for _ in self.spans.occurrences(b"", after)):
+                names = (name.encode() + BETWEEN for name in self.labels)
+                yield from (name[len(line) :] for name in names if name.startswith(line))
+            return
+        rest = line[len(label) + len(BETWEEN) :]
+        if not rest:
+            yield from (b" " + beginning for beginning in self.spans.rests(b"", after))
+            return
+        span = rest[1:]
+        yield from self.spans.rests(span, after)
+        if self.spans.place(span, after) is not None:
+            yield b"\n"
+
+    def may_end(self, written: bytes) -> bool:
+        """Whether nothing is written, or the last line has a whole span."""
+        *lines, line = written.split(b"\n")
+        label = self._label_of(line)
+        if label is None:
+            return not written
+        return self.spans.place(line[len(label) + len(BETWEEN) + 1 :], self._end_of(lines)) is not None
+
+    def read(self, written: bytes) -> list[tuple[int, int, int]]:
+        """Return the spans that are written as (start, end, label), in characters. A line that was cut off is not
+        a span if it ends where none can."""
+        found, after = [], 0
+        for line in written.split(b"\n"):
+            label = self._label_of(line)
+            if label is None:
+                continue
+            place = self.spans.place(line[len(label) + len(BETWEEN) + 1 :].rstrip(), after)
+            if place is not None:
+                found.append((*self.spans.characters(place), self.labels.index(label.decode())))
+                after = place[1]
+        return found
+
+    def _end_of(self, lines: Sequence[bytes]) -> int:
+        """Byte offset after the last span of lines that are complete."""
+        after = 0
+        for line in lines:
+            label = self._label_of(line)
+            place = None if label is None else self.spans.place(line[len(label) + len(BETWEEN) + 1 :], after)
+            after = after if place is None else place[1]
+        return after
+
+    def _label_of(self, line: bytes) -> bytes | None:
+        """The label of a line, if it is there to its end. Of two that begin alike, the longer."""
+        names = [name.encode() for name in self.labels if line.startswith(name.encode() + BETWEEN)]
+        return max(names, key=len, default=None)
+
+
+@dataclass(frozen=True)
+class NumberGrammar(Grammar):
+    """An answer that is a number in decimal digits, without an exponent.
+
+    Args:
+        minimum: the smallest number allowed, or None.
+        maximum: the largest number allowed, or None.
+        decimals: most digits after the point.
+    """
+
+    minimum: float | None
+    maximum: float | None
+    decimals: int
+
+    def continuations(self, written: bytes) -> Iterable[bytes]:
+        """Return the next digits with which a number in the bounds begins, up to as many as a token may have."""
+        fitting = [written]
+        for _ in range(TOKEN_DIGITS):
+            fitting = [
+                longer
+                for each in fitting
+                for sign in b"0123456789.-"
+                if self._begins(longer := each + bytes([sign]))
+            ]
+            yield from (each[len(written) :] for each in fitting)
+
+    def may_end(self, written: bytes) -> bool:
+        """Whether what is written is a number in the bounds."""
+        return self.read(written) is not None
+
+    def read(self, written: bytes) -> float | None:
+        """Return the number; None if what is written is none, or out of the bounds."""
+        text = written.decode(errors="replace")
+        match = re.fullmatch(r"-?(0|[1-9]\d*)(?:\.(\d+))?", text, re.ASCII)
+        if match is None or len(match[2] or "") > self.decimals:
+            return None
+        value = float(text)
+        is_low = self.minimum is not None and value < self.minimum
+        return None if is_low or (self.maximum is not None and value > self.maximum) else value
+
+    def _begins(self, written: bytes) -> bool:
+        """Whether some number in the bounds begins so."""
+        match = re.fullmatch(r"(-?)(|0|[1-9]\d*)(\.\d*)?", written.decode(), re.ASCII)
+        if match is None:
+            return False
+        sign, whole, fraction = match.groups()
+        if fraction is not None and (not whole or not self.decimals or len(fraction) - 1 > self.decimals):
+            return False
+        return any(self._overlaps(sign, low, high) for low, high in self._ranges(whole, fraction))
+
+    def _ranges(self, whole: str, fraction: str | None) -> Iterator[tuple[float, float]]:
+        """Ranges of absolute values with these first digits; a range has its ends only if they are equal."""
+        finest = 10.0**-self.decimals
+        if fraction is not None:
+            value = float(f"{whole}{fraction}0")
+            yield value, value + 10.0 ** -(len(fraction) - 1) - finest
+            return
+        if not whole:
+            yield 0.0, 10.0**MOST_DIGITS
+            return
+        more = 0 if whole == "0" else MOST_DIGITS - len(whole)
+        for digits in range(more + 1):
+            yield int(whole) * 10.0**digits, (int(whole) + 1) * 10.0**digits - finest
+
+    def _overlaps(self, sign: str, low: float, high: float) -> bool:
+        low, high = (-high, -low) if sign else (low, high)
+        # Decimal fractions are not exact in binary, so bounds that are met exactly need a little room.
+        room = 10.0**-self.decimals / 4
+        is_below = self.minimum is not None and high < self.minimum - room
+        return not is_below and (self.maximum is None or low <= self.maximum + room)
+
+
+def one_line(text: str) -> str:
+    """The text with a space for each line break, so that offsets stay."""
+    return re.sub(r"[\r\n]", " ", text)
