@@ -203,6 +203,12 @@ class Settings(BaseSettings):
         2048, ge=16, description="Most tokens of a prompt; a text loses its end, a dialogue its beginning."
     )
     generator_max_new_tokens: int = Field(256, ge=1, description="Most tokens that a model writes for a task.")
+    generator_beams: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Lines of each answer that a beam search writes side by side, of which the likeliest is kept.",
+    )
     generator_memory_mb: int = Field(
         1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
     )

@@ -1,7 +1,8 @@
 """transformers language models that write a text about a text, as the instruction says.
 
-The model is one that follows instructions, with a chat template. It writes greedily, step by step. LoRA goes on
-all linear layers but the last one, which turns states into tokens; the loss is that of the answer's tokens.
+The model is one that follows instructions, with a chat template. It writes step by step, greedily or with beams.
+LoRA goes on all linear layers but the last one, which turns states into tokens; the loss is that of the answer's
+tokens.
 
 Memory: the keys and values of a row take its prompt and its most new tokens times the bytes of one token. Rows
 wait where they do not fit into GENERATOR_MEMORY_MB together.
@@ -77,6 +78,7 @@ class Generator(StepwiseFamily):
         max_prompt_tokens: of a prompt.
         max_new_tokens: of an answer.
         memory_bytes: for keys and values.
+        beams: lines that a beam search writes of each answer; 1 for greedy decoding.
     """
 
     name: ClassVar[str] = "generator"
@@ -95,6 +97,7 @@ class Generator(StepwiseFamily):
     max_prompt_tokens: int
     max_new_tokens: int
     memory_bytes: int
+    beams: int = 1
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
@@ -117,7 +120,17 @@ class Generator(StepwiseFamily):
         max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
         max_prompt_tokens = min(settings.generator_max_prompt_tokens, positions - max_new_tokens)
         memory_bytes = settings.generator_memory_mb * MEGABYTE
-        return cls(source, module, device, dtype, tokenizer, max_prompt_tokens, max_new_tokens, memory_bytes)
+        return cls(
+            source,
+            module,
+            device,
+            dtype,
+            tokenizer,
+            max_prompt_tokens,
+            max_new_tokens,
+            memory_bytes,
+            settings.generator_beams,
+        )
 
     @classmethod
     def tiny(cls, folder: Path) -> str:
@@ -184,7 +197,9 @@ class Generator(StepwiseFamily):
     def steps(self, bank: BatchAdapters) -> Decoding:
         """Return rows that are written together; see `StepwiseFamily.steps`."""
         step_tokens = CPU_STEP_TOKENS if self.device.type == "cpu" else STEP_TOKENS
-        decoder = Decoder(self.module, self.device, self._ends, self._token_bytes, self.memory_bytes, step_tokens)
+        decoder = Decoder(
+            self.module, self.device, self._ends, self._token_bytes, self.memory_bytes, step_tokens, self.beams
+        )
         return Decoding(decoder, bank, self._output)
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[TextTarget]) -> Tensor:
