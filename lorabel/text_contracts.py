@@ -46,6 +46,11 @@ class WrittenText(Contract):
 
 @dataclass(frozen=True)
 class TextTarget:
-    """Target for `TextInput`: the right text, which is not empty."""
+    """Target for `TextInput`: the right text, which is not empty.
+
+    Args:
+        others: what other annotators of the task have written. It is not learned, but counts in evaluation.
+    """
 
     text: str
+    others: tuple[str, ...] = ()

@@ -136,6 +136,10 @@ class GeneratedText(Problem):
             raise MissingTargetError(f"{self.from_name!r} was left empty: there is no text to learn from")
         return TextTarget(text)
 
+    def aggregate(self, targets: Sequence[TextTarget]) -> TextTarget:
+        """Return the newest text, with those of the other annotators."""
+        return replace(targets[-1], others=tuple(target.text for target in targets[:-1]))
+
     def _texts(self, value: dict[str, Any]) -> list[str]:
         """The texts in a value of the control tag. Imported annotations may have one that is not in a list."""
         answer = value.get("text", [])
@@ -150,7 +154,8 @@ class GeneratedText(Problem):
 
     def metrics(self, targets: Sequence[TextTarget], outputs: Sequence[WrittenText]) -> Metrics:
         """Compute the metrics of `lorabel.evaluation.written_text.written_texts`."""
-        return written_texts([target.text for target in targets], [output.text for output in outputs])
+        texts, others = [target.text for target in targets], [target.others for target in targets]
+        return written_texts(texts, [output.text for output in outputs], others)
 
 
 def _is_text(tag: ObjectTag) -> bool:
