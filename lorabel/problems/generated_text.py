@@ -19,14 +19,17 @@ from lorabel.evaluation.written_text import written_texts
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents
+from lorabel.problems import _correctness
 from lorabel.problems._answers import shown, values_of
-from lorabel.problems.base import Prediction, Problem, Sample, TaskData
+from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
 
 # Attributes of the control tag that may hold the instruction; the first that is set is used.
 INSTRUCTION_ATTRIBUTES = ("prompt", "hint", "placeholder")
 # Key of a project's own instruction in its extra params, which goes before those of the label config.
 INSTRUCTION = "instruction"
+# Key of a number in a project's extra params: the smallest ROUGE-L of a text that counts as right.
+RIGHT_FROM = "right_from"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class GeneratedText(Problem):
     Attributes:
         objects: the object tags of the texts, then those that no control tag names, such as a question.
         instruction: says what to write.
+        right_from: smallest ROUGE-L of a text that counts as right when scores are calibrated.
     """
 
     name: ClassVar[str] = "generated_text"
@@ -46,6 +50,7 @@ class GeneratedText(Problem):
     learns: ClassVar[str] = "What annotators write for a task, word by word."
     input_type: ClassVar[type[Input]] = TextInput
     output_type: ClassVar[type[Contract]] = WrittenText
+    has_offset: ClassVar[bool] = True
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         Sample(
             label_config='<View><Header value="Sum up."/><Text name="text" value="$text"/>'
@@ -72,6 +77,7 @@ class GeneratedText(Problem):
 
     objects: tuple[ObjectTag, ...]
     instruction: str
+    right_from: float = _correctness.RIGHT_FROM
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
@@ -97,15 +103,20 @@ class GeneratedText(Problem):
         return cls(control.name, control.objects[0].name, (*control.objects, *control.context), instruction)
 
     def for_project(self, extra_params: Mapping[str, Any]) -> Self:
-        """Return the binding with the project's own instruction, if its extra params have one.
+        """Return the binding with the project's own instruction, if its extra params have one, and `right_from`.
 
-        It is under `instruction`: a text, or an object with a text for each control tag.
+        They are under these names: a text and a number, or objects with one for each control tag.
         """
-        value = extra_params.get(INSTRUCTION)
-        instruction = value.get(self.from_name) if isinstance(value, dict) else value
-        if not isinstance(instruction, str) or not instruction.strip():
-            return self
-        return replace(self, instruction=instruction.strip())
+        instruction, right_from = (self._own(extra_params.get(name)) for name in (INSTRUCTION, RIGHT_FROM))
+        binding = self
+        if isinstance(instruction, str) and instruction.strip():
+            binding = replace(binding, instruction=instruction.strip())
+        if isinstance(right_from, int | float) and not isinstance(right_from, bool) and 0 <= right_from <= 1:
+            binding = replace(binding, right_from=float(right_from))
+        return binding
+
+    def _own(self, value: Any) -> Any:
+        return value.get(self.from_name) if isinstance(value, dict) else value
 
     def model_input(self, data: TaskData) -> TextInput:
         """Ask for a text about the texts of the task. Texts that no control tag names may be missing."""
@@ -147,6 +158,22 @@ class GeneratedText(Problem):
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise MissingTargetError(f"{self.from_name!r} was answered {shown(answer)}, expected texts")
         return texts
+
+    def distributions(self, output: WrittenText) -> Sequence[Sequence[float]]:
+        """Return (right, not right)."""
+        return (_correctness.distribution(output),)
+
+    def cases(self, output: WrittenText, target: TextTarget) -> Sequence[Case]:
+        """Return whether the text was right; none for an empty text, of which nothing is predicted."""
+        return (_correctness.case_of(output, target, self.right_from),) if output.text else ()
+
+    def calibrated(self, output: WrittenText, temperature: float) -> WrittenText:
+        """Return the output with temperature scaling; see `Problem.calibrated`."""
+        return _correctness.calibrated(output, temperature, 0.0)
+
+    def calibrated_with_offset(self, output: WrittenText, temperature: float, offset: float) -> WrittenText:
+        """Return the output with the calibrated probability that the text is right."""
+        return _correctness.calibrated(output, temperature, offset)
 
     def perfect_output(self, target: TextTarget) -> WrittenText:
         """Return the text itself with probability 1."""
