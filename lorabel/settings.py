@@ -212,6 +212,17 @@ class Settings(BaseSettings):
     generator_memory_mb: int = Field(
         1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
     )
+    generator_url: str | None = Field(
+        None, description="Server with OpenAI's API, such as vLLM, that writes in place of the model server."
+    )
+    generator_api_key: SecretStr | None = Field(None, description="Key for GENERATOR_URL, if it needs one.")
+    generator_model: str | None = Field(
+        None, description="Name of the base model at GENERATOR_URL; default: MODEL_GENERATOR without its prefix."
+    )
+    generator_adapters_dir: Path | None = Field(
+        None, description="DATA_DIR/adapters as the server at GENERATOR_URL sees it; default: the same path."
+    )
+    generator_timeout_s: float = Field(120.0, gt=0, description="Seconds for one request to GENERATOR_URL.")
     head_max_tasks: int = Field(
         2000,
         ge=1,

@@ -302,9 +302,9 @@ class AdapterBank:
     def _read(self, folder: Path) -> _Adapter:
         """Read an adapter that PEFT saved. Raises UnreadableError if it does not fit this family's base model."""
         config = json.loads((folder / "adapter_config.json").read_text())
-        _check_plain_lora(config, folder)
+        check_plain_lora(config, folder)
         recorded = config.get("base_model_name_or_path")
-        if recorded and _model_name(recorded) != _model_name(self._family.source):
+        if recorded and model_name(recorded) != model_name(self._family.source):
             raise self._does_not_fit(config, folder, "not on")
         scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
         weights = load_file(folder / "adapter_model.safetensors")
@@ -332,13 +332,14 @@ class AdapterBank:
         )
 
 
-def _model_name(source: str) -> str:
+def model_name(source: str) -> str:
     """The source of a base model without what does not tell models apart: the place of a local folder."""
     name = source.removeprefix("hf-hub:").removeprefix("local-dir:")
     return Path(name).name if source.startswith("local-dir:") or Path(name).is_absolute() else name
 
 
-def _check_plain_lora(config: dict[str, Any], folder: Path) -> None:
+def check_plain_lora(config: dict[str, Any], folder: Path) -> None:
+    """Raise UnreadableError if an adapter is of a kind that cannot be applied."""
     special_keys = [
         key for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)
     ]

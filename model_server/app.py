@@ -33,6 +33,7 @@ from lorabel.errors import (
 from lorabel.families.base import Family
 from lorabel.families.cache import DECODED, EMBEDDINGS, FEATURES, TEXTS, FeatureCache
 from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.generation.remote import RemoteGenerator
 from lorabel.families.loading import families_named, load_family
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
@@ -54,6 +55,7 @@ from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.heads import Heads
 from model_server.metrics import FeatureCacheCollector, Metrics
+from model_server.remote_adapters import RemoteAdapters
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,11 @@ def create_app(settings: Settings) -> Flask:
     adapter_folders = AdapterFolders(settings.adapters_dir)
 
     def load(family_type: type[Family]) -> LoadedFamily:
-        family = load_family(family_type, settings)
+        family = load_family(family_type.served_by(settings), settings)
+        if isinstance(family, RemoteGenerator):
+            log.info("%s writes at %s", family.name, family.server.url)
+            adapters = RemoteAdapters(family, adapter_folders, settings.generator_adapters_dir)
+            return LoadedFamily(family, adapters, _feature_cache(settings))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
         adapter_bank = AdapterBank(family, adapter_folders, settings.adapter_memory_mb * MEGABYTE)
         return LoadedFamily(family, adapter_bank, _feature_cache(settings))
