@@ -212,6 +212,13 @@ class Settings(BaseSettings):
     generator_memory_mb: int = Field(
         1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
     )
+    generator_checkpointing: bool = Field(
+        False, description="Train the generator with less memory and a third more time (gradient checkpointing)."
+    )
+    generator_4bit: bool = Field(
+        False,
+        description="Keep the generator's weights in 4 bits (NF4); needs CUDA and the package bitsandbytes.",
+    )
     generator_url: str | None = Field(
         None, description="Server with OpenAI's API, such as vLLM, that writes in place of the model server."
     )

@@ -257,7 +257,7 @@ class AdapterBank:
         """How many adapters fit into the memory limit, at least 1. Slot 0 uses memory, too."""
         layers = [self._linear(name) for name in shape.layers]
         slot_bytes = sum(
-            (layer.in_features + layer.out_features) * shape.rank * layer.weight.itemsize for layer in layers
+            (layer.in_features + layer.out_features) * shape.rank * self._family.dtype.itemsize for layer in layers
         )
         return max(1, self._memory_bytes // max(1, slot_bytes) - 1)
 
@@ -287,10 +287,11 @@ class AdapterBank:
     def _allocate(self, name: str, slots: int, rank: int) -> tuple[Tensor, Tensor]:
         """Zeros for one layer: A (slots, in, rank) and B (slots, rank, out)."""
         layer = self._linear(name)
-        weight = layer.weight
+        # Not of the dtype of the layer's weight, which may be quantized.
+        dtype, device = self._family.dtype, layer.weight.device
         return (
-            weight.new_zeros(slots, layer.in_features, rank, requires_grad=False),
-            weight.new_zeros(slots, rank, layer.out_features, requires_grad=False),
+            torch.zeros(slots, layer.in_features, rank, dtype=dtype, device=device),
+            torch.zeros(slots, rank, layer.out_features, dtype=dtype, device=device),
         )
 
     def _linear(self, name: str) -> nn.Linear:

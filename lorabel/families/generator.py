@@ -10,6 +10,7 @@ wait where they do not fit into GENERATOR_MEMORY_MB together.
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +31,10 @@ from transformers import (
 from lorabel.contracts import BatchAdapters, Input, Modality
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, Family, Fetch, transformers_name
+from lorabel.families.generation.checkpointing import checkpointed
 from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.prompts import ChatTokenizer
+from lorabel.families.generation.quantization import quantized
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.families.lora_layers import linear_layers
 from lorabel.media.text import read_text_file
@@ -79,6 +82,7 @@ class Generator(StepwiseFamily):
         max_new_tokens: of an answer.
         memory_bytes: for keys and values.
         beams: lines that a beam search writes of each answer; 1 for greedy decoding.
+        is_checkpointed: whether training keeps no states of layers; see `checkpointed`.
     """
 
     name: ClassVar[str] = "generator"
@@ -98,6 +102,7 @@ class Generator(StepwiseFamily):
     max_new_tokens: int
     memory_bytes: int
     beams: int = 1
+    is_checkpointed: bool = False
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
@@ -106,7 +111,12 @@ class Generator(StepwiseFamily):
         try:
             tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
             module = AutoModelForCausalLM.from_pretrained(
-                name, dtype=LOAD_DTYPE, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+                name,
+                dtype=LOAD_DTYPE,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                **quantized(settings, device, dtype),
             )
             _check_layers(module.config)
         except Exception as error:
@@ -115,7 +125,9 @@ class Generator(StepwiseFamily):
                 "local-dir:folder of a causal language model of transformers with safetensors, a fast tokenizer "
                 "and a chat template"
             ) from error
-        module.requires_grad_(False).eval().to(device=device, dtype=dtype)
+        module.requires_grad_(False).eval()
+        if not settings.generator_4bit:  # else it is on the device already
+            module.to(device=device, dtype=dtype)
         positions = getattr(module.config, "max_position_embeddings", None) or 1 << 30
         max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
         max_prompt_tokens = min(settings.generator_max_prompt_tokens, positions - max_new_tokens)
@@ -130,6 +142,7 @@ class Generator(StepwiseFamily):
             max_new_tokens,
             memory_bytes,
             settings.generator_beams,
+            settings.generator_checkpointing,
         )
 
     @classmethod
@@ -221,13 +234,14 @@ class Generator(StepwiseFamily):
             for table in (rows, [[1] * len(row) for row in rows])
         )
         # Only the end of each row is answer, so the last layer computes only that much of its many logits.
-        logits = self.module(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=longest_answer + 1,
-        ).logits[:, :-1]
+        with checkpointed(self.module) if self.is_checkpointed else nullcontext():
+            logits = self.module(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=longest_answer + 1,
+            ).logits[:, :-1]
         right = torch.tensor(
             [[NOT_A_TARGET] * (longest_answer - len(answer)) + answer for answer in answers], device=self.device
         )
