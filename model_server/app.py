@@ -34,6 +34,7 @@ from lorabel.families.base import Family
 from lorabel.families.cache import DECODED, EMBEDDINGS, FEATURES, TEXTS, FeatureCache
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.generation.remote import RemoteGenerator
+from lorabel.families.generator import Generator
 from lorabel.families.loading import families_named, load_family
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
@@ -83,7 +84,8 @@ def create_app(settings: Settings) -> Flask:
     adapter_folders = AdapterFolders(settings.adapters_dir)
 
     def load(family_type: type[Family]) -> LoadedFamily:
-        family = load_family(family_type.served_by(settings), settings)
+        is_remote = family_type is Generator and settings.generator_url is not None
+        family = load_family(RemoteGenerator if is_remote else family_type, settings)
         if isinstance(family, RemoteGenerator):
             log.info("%s writes at %s", family.name, family.server.url)
             adapters = RemoteAdapters(family, adapter_folders, settings.generator_adapters_dir)

@@ -107,11 +107,6 @@ class Family(ABC):
         """
 
     @classmethod
-    def served_by(cls, settings: Settings) -> type["Family"]:
-        """Return the class that answers in the model server, if it is another than the one that trains."""
-        return cls
-
-    @classmethod
     def is_local(cls, source: str) -> bool:
         """Whether `load` needs no model hub for a source."""
         return source.startswith("local-dir:")

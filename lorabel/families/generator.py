@@ -30,7 +30,7 @@ from transformers import (
 
 from lorabel.contracts import BatchAdapters, Input, Modality
 from lorabel.errors import SettingsError, UnreadableError
-from lorabel.families.base import LOAD_DTYPE, Family, Fetch, transformers_name
+from lorabel.families.base import LOAD_DTYPE, Fetch, transformers_name
 from lorabel.families.generation.checkpointing import checkpointed
 from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.prompts import ChatTokenizer
@@ -144,15 +144,6 @@ class Generator(StepwiseFamily):
             settings.generator_beams,
             settings.generator_checkpointing,
         )
-
-    @classmethod
-    def served_by(cls, settings: Settings) -> type[Family]:
-        """Return the generator on a server, if GENERATOR_URL names one; see `Family.served_by`."""
-        if settings.generator_url is None:
-            return cls
-        from lorabel.families.generation.remote import RemoteGenerator
-
-        return RemoteGenerator
 
     @classmethod
     def tiny(cls, folder: Path) -> str:

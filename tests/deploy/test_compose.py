@@ -89,7 +89,7 @@ def test_every_setting_is_passed_on_to_a_lorabel_service(name: str) -> None:
 @pytest.mark.parametrize("name", LORABEL)
 def test_a_proxy_is_not_used_between_services(name: str) -> None:
     environment = interpolate(SERVICES[name]["environment"], {**VARIABLES, "NO_PROXY": "example.org"})
-    assert environment["NO_PROXY"].split(",") == ["label-studio", "model-server", "example.org"]
+    assert environment["NO_PROXY"].split(",") == ["label-studio", "model-server", "vllm", "example.org"]
     hosts = {urlsplit(environment[variable]).hostname for variable in ("LABEL_STUDIO_URL", "MODEL_SERVER_URL")}
     assert hosts == {"label-studio", "model-server"}
 
