@@ -11,14 +11,19 @@ LAYERS = r"visual\..*\.(q_proj|k_proj|v_proj|c_fc|c_proj)"
 STD = 0.02
 
 
-def write(module: nn.Module, folders: AdapterFolders, first_project: int, count: int, rank: int) -> list[str]:
+def write(
+    module: nn.Module, folders: AdapterFolders, first_project: int, count: int, rank: int, layers: str = LAYERS
+) -> list[str]:
     """Write one adapter for each of `count` projects, and leave the module as it was.
+
+    Args:
+        layers: as PEFT's `target_modules`.
 
     Returns:
         The adapters' names, `p<project>.v1/label`.
     """
     torch.manual_seed(first_project)
-    model = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LAYERS))
+    model = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers))
     b_weights = [weight for name, weight in model.named_parameters() if "lora_B" in name]
     versions = [f"p{project}.v1" for project in range(first_project, first_project + count)]
     for version in versions:

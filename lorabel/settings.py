@@ -1,5 +1,7 @@
 """Every environment variable, typed and documented. Nothing else reads the environment.
 
+Those of models that write are in `lorabel/generator_settings.py`.
+
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
 
@@ -8,8 +10,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from lorabel.generator_settings import GeneratorSettings
 from lorabel.private_folders import is_private
 
 LONGEST_SOCKET_PATH = 100
@@ -35,7 +38,7 @@ def certificate_files() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-class Settings(BaseSettings):
+class Settings(GeneratorSettings):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 
     model_config = SettingsConfigDict(
@@ -198,17 +201,6 @@ class Settings(BaseSettings):
         gt=0,
         le=1,
         description="IoU from which only the likeliest box is kept, whatever the labels; 1 keeps all.",
-    )
-    generator_max_prompt_tokens: int = Field(
-        2048, ge=16, description="Most tokens of a prompt; a text loses its end, a dialogue its beginning."
-    )
-    generator_max_picture_tokens: int = Field(512, ge=1, description="Most tokens of a picture in a prompt.")
-    generator_max_new_tokens: int = Field(256, ge=1, description="Most tokens that a model writes for a task.")
-    generator_memory_mb: int = Field(
-        1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
-    )
-    generator_problems: str = Field(
-        "", description="Problems that the generator answers, e.g. `text_classification,named_entities,rating`."
     )
     head_max_tasks: int = Field(
         2000,

@@ -34,7 +34,8 @@ class WrittenText(Contract):
 
     Args:
         text: without control characters; "" if the model has nothing to say.
-        probability: mean probability of the text's tokens, its end included, in [0, 1]. It is not calibrated.
+        probability: mean probability of the text's tokens, its end included, in [0, 1]. Where held-out tasks
+            have calibrated it, the probability that the text is right.
         is_complete: False if the text was cut at the largest number of new tokens.
         left_out_tokens: how many tokens of the contents were not read, since the prompt would have been too long.
         start: where a span begins in the content that the question names, in characters (code points): the first
@@ -55,10 +56,12 @@ class TextTarget:
 
     Args:
         instruction: what a person has asked for in place of the question's instruction; None if nothing.
+        others: what other annotators of the task have written. It is not learned, but counts in evaluation.
     """
 
     text: str
     instruction: str | None = None
+    others: tuple[str, ...] = ()
 
 
 class WrittenLabelsInput(LabelTextsInput):

@@ -257,7 +257,7 @@ class AdapterBank:
         """How many adapters fit into the memory limit, at least 1. Slot 0 uses memory, too."""
         layers = [self._linear(name) for name in shape.layers]
         slot_bytes = sum(
-            (layer.in_features + layer.out_features) * shape.rank * layer.weight.itemsize for layer in layers
+            (layer.in_features + layer.out_features) * shape.rank * self._family.dtype.itemsize for layer in layers
         )
         return max(1, self._memory_bytes // max(1, slot_bytes) - 1)
 
@@ -287,10 +287,11 @@ class AdapterBank:
     def _allocate(self, name: str, slots: int, rank: int) -> tuple[Tensor, Tensor]:
         """Zeros for one layer: A (slots, in, rank) and B (slots, rank, out)."""
         layer = self._linear(name)
-        weight = layer.weight
+        # Not of the dtype of the layer's weight, which may be quantized.
+        dtype, device = self._family.dtype, layer.weight.device
         return (
-            weight.new_zeros(slots, layer.in_features, rank, requires_grad=False),
-            weight.new_zeros(slots, rank, layer.out_features, requires_grad=False),
+            torch.zeros(slots, layer.in_features, rank, dtype=dtype, device=device),
+            torch.zeros(slots, rank, layer.out_features, dtype=dtype, device=device),
         )
 
     def _linear(self, name: str) -> nn.Linear:
@@ -302,9 +303,9 @@ class AdapterBank:
     def _read(self, folder: Path) -> _Adapter:
         """Read an adapter that PEFT saved. Raises UnreadableError if it does not fit this family's base model."""
         config = json.loads((folder / "adapter_config.json").read_text())
-        _check_plain_lora(config, folder)
+        check_plain_lora(config, folder)
         recorded = config.get("base_model_name_or_path")
-        if recorded and _model_name(recorded) != _model_name(self._family.source):
+        if recorded and model_name(recorded) != model_name(self._family.source):
             raise self._does_not_fit(config, folder, "not on")
         scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
         weights = load_file(folder / "adapter_model.safetensors")
@@ -332,13 +333,14 @@ class AdapterBank:
         )
 
 
-def _model_name(source: str) -> str:
+def model_name(source: str) -> str:
     """The source of a base model without what does not tell models apart: the place of a local folder."""
     name = source.removeprefix("hf-hub:").removeprefix("local-dir:")
     return Path(name).name if source.startswith("local-dir:") or Path(name).is_absolute() else name
 
 
-def _check_plain_lora(config: dict[str, Any], folder: Path) -> None:
+def check_plain_lora(config: dict[str, Any], folder: Path) -> None:
+    """Raise UnreadableError if an adapter is of a kind that cannot be applied."""
     special_keys = [
         key for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save") if config.get(key)
     ]

@@ -33,6 +33,8 @@ from lorabel.errors import (
 from lorabel.families.base import Family
 from lorabel.families.cache import DECODED, EMBEDDINGS, FEATURES, TEXTS, FeatureCache
 from lorabel.families.device import choose_device, choose_precision
+from lorabel.families.generation.remote import RemoteGenerator
+from lorabel.families.generator import Generator
 from lorabel.families.loading import families_named, load_family
 from lorabel.inference import request_body
 from lorabel.inference.disconnect import is_disconnected
@@ -54,6 +56,7 @@ from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.heads import Heads
 from model_server.metrics import FeatureCacheCollector, Metrics
+from model_server.remote_adapters import RemoteAdapters
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,12 @@ def create_app(settings: Settings) -> Flask:
     adapter_folders = AdapterFolders(settings.adapters_dir)
 
     def load(family_type: type[Family]) -> LoadedFamily:
-        family = load_family(family_type, settings)
+        is_remote = family_type is Generator and settings.generator_url is not None
+        family = load_family(RemoteGenerator if is_remote else family_type, settings)
+        if isinstance(family, RemoteGenerator):
+            log.info("%s writes at %s", family.name, family.server.url)
+            adapters = RemoteAdapters(family, adapter_folders, settings.generator_adapters_dir)
+            return LoadedFamily(family, adapters, _feature_cache(settings))
         log.info("%s computes on %s in %s", family.name, family.device, family.dtype)
         adapter_bank = AdapterBank(family, adapter_folders, settings.adapter_memory_mb * MEGABYTE)
         return LoadedFamily(family, adapter_bank, _feature_cache(settings))

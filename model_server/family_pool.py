@@ -13,6 +13,7 @@ from lorabel.families.base import Family
 from lorabel.families.cache import FeatureCache
 from lorabel.families.loading import family_for, family_types, part_names
 from model_server.adapters import AdapterBank
+from model_server.remote_adapters import RemoteAdapters
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class LoadedFamily:
     """A family on the device, with its adapters and the cache of what it has computed."""
 
     family: Family
-    adapter_bank: AdapterBank
+    adapter_bank: AdapterBank | RemoteAdapters
     cache: FeatureCache
 
 

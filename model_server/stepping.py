@@ -17,7 +17,7 @@ from lorabel.inference.messages import RowResult
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import LoadedFamily
-from model_server.rows import Row, failure_of
+from model_server.rows import Row, errors_as_result, failure_of
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,8 @@ class Stepping:
             done = cast(list[Row], family.steps.step())
             family.step_s = time.monotonic() - started
             for row in done:
-                output = family.steps.finish(row)
-                row.finish(RowResult(output=output.model_dump()))
+                with errors_as_result(row.done, row.question.kind):
+                    row.finish(RowResult(output=family.steps.finish(row).model_dump()))
         except Exception as error:
             rows = family.rows
             if is_device_lost(error):

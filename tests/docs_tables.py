@@ -14,10 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 import typer
+from pydantic.fields import FieldInfo
 
 from backend.openapi import OPERATIONS
 from lorabel.commands.cli import app
 from lorabel.families.loading import base_model_types
+from lorabel.generator_settings import GeneratorSettings
 from lorabel.problems.binding import problem_types
 from lorabel.settings import Settings
 from tests import problems_page
@@ -40,9 +42,14 @@ NOT_IN_COMPOSE = frozenset({"LABEL_STUDIO_PORT", "RAY_ADDRESS"}) | frozenset(
 METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/metrics.py"}
 
 
+def _fields() -> list[tuple[str, FieldInfo]]:
+    """All settings; those that `Settings` takes from other classes come last."""
+    return sorted(Settings.model_fields.items(), key=lambda item: item[0] in GeneratorSettings.model_fields)
+
+
 def settings() -> str:
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in _fields():
         variable = NAMED_BY_OTHERS.get(name, name.upper())
         default = "" if name in NAMED_BY_OTHERS or field.default is None else str(field.default)
         what = (field.description or "").removeprefix(f"`{variable}`, ")
@@ -53,7 +60,7 @@ def settings() -> str:
 def variables() -> dict[str, str]:
     """Every setting's environment variable -> what it is. MODEL_ and TEMPLATE_ are there with each name."""
     described = {}
-    for name, field in Settings.model_fields.items():
+    for name, field in _fields():
         names = {
             "models": [f"MODEL_{family.name.upper()}" for family in base_model_types()],
             "templates": [f"TEMPLATE_{problem.name.upper()}" for problem in problem_types()],

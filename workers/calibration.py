@@ -1,7 +1,8 @@
 """Temperature scaling, so that predictions with a score of 0.8 are right in 8 of 10 cases.
 
 One temperature per control tag is fitted on held-out tasks (https://arxiv.org/abs/1706.04599). It changes how
-certain the predictions are, but not which label is predicted.
+certain the predictions are, but not which label is predicted. Where a score says whether the answer is right, not
+which label fits, an offset is fitted with it (Platt scaling; `Problem.has_offset`).
 """
 
 import math
@@ -18,6 +19,8 @@ BINS = 15
 LOG_TEMPERATURE_STD = 1.0
 # The same of a label's temperature, around that of all labels.
 OF_LABEL_STD = 0.5
+# The same of an offset, around 0.
+OFFSET_STD = 3.0
 MAX_LOG_TEMPERATURE = math.log(20)
 
 
@@ -33,6 +36,7 @@ class Calibration:
             fitted on the other half. None if nothing was fitted.
         reason: why nothing was fitted; empty otherwise.
         by_label: the temperature of each label that has cases of its own, see `Case.label`.
+        offset: see `Problem.has_offset`.
     """
 
     temperature: float
@@ -41,19 +45,24 @@ class Calibration:
     ece_after: float | None
     reason: str
     by_label: dict[str, float] = field(default_factory=dict)
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Temperatures:
-    """One for all cases, and those of labels."""
+    """One for all cases, and those of labels; and the offset, if there is one."""
 
     of_all: float
     by_label: dict[str, float]
+    offset: float = 0.0
 
     @classmethod
-    def of(cls, cases_by_task: Sequence[Sequence[Case]]) -> "_Temperatures":
+    def of(cls, cases_by_task: Sequence[Sequence[Case]], has_offset: bool) -> "_Temperatures":
         """The most probable temperatures; that of a label lies near the one for all."""
         cases = [case for task_cases in cases_by_task for case in task_cases]
+        if has_offset:
+            temperature, offset = _fit_with_offset(cases)
+            return cls(temperature, {}, offset)
         of_all = _fit(cases)
         labels = sorted({case.label for case in cases if case.label is not None})
         of_label = {label: [case for case in cases if case.label == label] for label in labels}
@@ -62,7 +71,10 @@ class _Temperatures:
     def apply(self, case: Case) -> Case:
         """The case as it would be predicted with them."""
         temperature = self.of_all if case.label is None else self.by_label.get(case.label, self.of_all)
-        return Case(tempered(case.distribution, temperature), case.true_index)
+        distribution = tempered(case.distribution, temperature)
+        if self.offset:
+            distribution = tempered((distribution[0] * math.exp(self.offset), distribution[1]), 1.0)
+        return Case(distribution, case.true_index)
 
 
 def calibrate(
@@ -86,14 +98,17 @@ def calibrate(
     even, odd = cases_by_task[::2], cases_by_task[1::2]
     cross_validated = [
         temperatures.apply(case)
-        for half, temperatures in ((even, _Temperatures.of(odd)), (odd, _Temperatures.of(even)))
+        for half, temperatures in (
+            (even, _Temperatures.of(odd, problem.has_offset)),
+            (odd, _Temperatures.of(even, problem.has_offset)),
+        )
         for task_cases in half
         for case in task_cases
     ]
     ece_before = calibration_error([case for task_cases in cases_by_task for case in task_cases])
     ece_after = calibration_error(cross_validated)
-    fitted = _Temperatures.of(cases_by_task)
-    return Calibration(fitted.of_all, len(outputs), ece_before, ece_after, "", fitted.by_label)
+    fitted = _Temperatures.of(cases_by_task, problem.has_offset)
+    return Calibration(fitted.of_all, len(outputs), ece_before, ece_after, "", fitted.by_label, fitted.offset)
 
 
 def calibration_error(cases: Sequence[Case]) -> float:
@@ -136,3 +151,23 @@ def _fit(cases: Sequence[Case], centre: float = 1.0, std: float = LOG_TEMPERATUR
 
     bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
     return math.exp(float(minimize_scalar(negative_log_posterior, bounds=bounds, method="bounded").x))
+
+
+def _fit_with_offset(cases: Sequence[Case]) -> tuple[float, float]:
+    """Return the most probable temperature and offset of cases that are (right, not right)."""
+    import numpy as np
+    from scipy.optimize import minimize
+
+    chances = np.maximum(np.array([case.distribution for case in cases]).reshape(-1, 2), SMALLEST_PROBABILITY)
+    log_odds = np.log(chances[:, 0]) - np.log(chances[:, 1])
+    signs = np.array([1.0 if case.true_index == 0 else -1.0 for case in cases])
+
+    def negative_log_posterior(parameters: Any) -> float:
+        log_temperature, offset = parameters
+        losses = np.logaddexp(0.0, -signs * (log_odds / math.exp(log_temperature) + offset))
+        prior = (log_temperature / LOG_TEMPERATURE_STD) ** 2 + (offset / OFFSET_STD) ** 2
+        return float(losses.sum() + 0.5 * prior)
+
+    bounds = [(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE), (None, None)]
+    log_temperature, offset = minimize(negative_log_posterior, [0.0, 0.0], bounds=bounds).x
+    return math.exp(float(log_temperature)), float(offset)

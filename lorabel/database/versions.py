@@ -109,6 +109,13 @@ def label_temperatures(version: ModelVersion) -> dict[str, dict[str, float]]:
     return {tag: by_label for tag, by_label in by_tag.items() if by_label}
 
 
+def offsets(version: ModelVersion) -> dict[str, float]:
+    """from_name -> the offset that goes with its temperature, of control tags that have one."""
+    calibrations = version.metrics.get("calibration", {})
+    by_tag = {tag: (calibration or {}).get("offset", 0.0) for tag, calibration in calibrations.items()}
+    return {tag: offset for tag, offset in by_tag.items() if offset}
+
+
 def families(version: ModelVersion) -> dict[str, str]:
     """from_name -> name of the family of the adapter.
 

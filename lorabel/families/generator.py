@@ -1,8 +1,8 @@
 """transformers models that write about texts and pictures as they are told: texts, labels, spans, numbers.
 
 The model is one that follows instructions, with a chat template: a vision-language model, or a language model,
-which reads no pictures. It writes greedily, step by step. LoRA goes on all linear layers of the language model but
-the last one, which turns states into tokens; the loss is that of the answer's tokens.
+which reads no pictures. It writes step by step, greedily or with beams. LoRA goes on all linear layers of the
+language model but the last one, which turns states into tokens; the loss is that of the answer's tokens.
 
 Memory: the keys and values of a row take its prompt and its most new tokens times the bytes of one token. Rows
 wait where they do not fit into GENERATOR_MEMORY_MB together.
@@ -10,6 +10,7 @@ wait where they do not fit into GENERATOR_MEMORY_MB together.
 
 import logging
 from collections.abc import Collection, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from lorabel.families.generation.answer_forms import (
     branches_of,
     form_of,
 )
+from lorabel.families.generation.checkpointing import checkpointed
 from lorabel.families.generation.constraints import Constraint
 from lorabel.families.generation.decoding import Decoder, Draft
 from lorabel.families.generation.label_scoring import Branches, Scoring
@@ -52,6 +54,7 @@ from lorabel.families.generation.pictures import (
     rope_positions,
 )
 from lorabel.families.generation.prompts import CHARACTERS_PER_TOKEN, ChatTokenizer
+from lorabel.families.generation.quantization import quantized
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.generation.tiny_models import write_vision_language_model
 from lorabel.families.generation.vocabulary import Vocabulary
@@ -125,6 +128,8 @@ class Generator(StepwiseFamily):
         max_prompt_tokens: of a prompt.
         max_new_tokens: of an answer.
         memory_bytes: for keys and values.
+        beams: lines that a beam search writes of each answer; 1 for greedy decoding.
+        is_checkpointed: whether training keeps no states of layers; see `checkpointed`.
     """
 
     name: ClassVar[str] = "generator"
@@ -149,6 +154,8 @@ class Generator(StepwiseFamily):
     max_prompt_tokens: int
     max_new_tokens: int
     memory_bytes: int
+    beams: int = 1
+    is_checkpointed: bool = False
 
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
@@ -171,7 +178,12 @@ class Generator(StepwiseFamily):
                 reader = None
             model_type = AutoModelForImageTextToText if reads_pictures else AutoModelForCausalLM
             module = model_type.from_pretrained(
-                name, dtype=LOAD_DTYPE, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+                name,
+                dtype=LOAD_DTYPE,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                **quantized(settings, device, dtype),
             )
         except Exception as error:
             raise SettingsError(
@@ -179,10 +191,21 @@ class Generator(StepwiseFamily):
                 f"local-dir:folder of a vision-language model ({', '.join(sorted(VISION_MODELS))}) or a causal "
                 "language model of transformers with safetensors, a fast tokenizer and a chat template"
             ) from error
-        module.requires_grad_(False).eval().to(device=device, dtype=dtype)
-        memory_bytes = settings.generator_memory_mb * MEGABYTE
+        module.requires_grad_(False).eval()
+        if not settings.generator_4bit:  # else it is on the device already
+            module.to(device=device, dtype=dtype)
         return cls(
-            source, module, device, dtype, tokenizer, reader, max_prompt_tokens, max_new_tokens, memory_bytes
+            source,
+            module,
+            device,
+            dtype,
+            tokenizer,
+            reader,
+            max_prompt_tokens,
+            max_new_tokens,
+            settings.generator_memory_mb * MEGABYTE,
+            settings.generator_beams,
+            settings.generator_checkpointing,
         )
 
     @classmethod
@@ -300,6 +323,7 @@ class Generator(StepwiseFamily):
             self.memory_bytes,
             step_tokens,
             partial(picture_inputs, placeholder=self._placeholder),
+            self.beams,
         )
         scoring = Scoring(self.module, self.device, bank, step_tokens, SCORED_ROWS)
         see = partial(self._see, cache=cache)
@@ -342,13 +366,14 @@ class Generator(StepwiseFamily):
             for table in (rows, [[1] * len(row) for row in rows])
         )
         # Only the end of each row is answer, so the last layer computes only that much of its many logits.
-        logits = self.module(
-            input_ids=tokens,
-            attention_mask=mask,
-            use_cache=False,
-            logits_to_keep=longest_answer + 1,
-            **picture_inputs(prepared_inputs, mask, 0, self._placeholder),
-        ).logits[:, :-1]
+        with checkpointed(self.module) if self.is_checkpointed else nullcontext():
+            logits = self.module(
+                input_ids=tokens,
+                attention_mask=mask,
+                use_cache=False,
+                logits_to_keep=longest_answer + 1,
+                **picture_inputs(prepared_inputs, mask, 0, self._placeholder),
+            ).logits[:, :-1]
         right = torch.tensor(
             [[NOT_A_TARGET] * (longest_answer - len(answer)) + answer for answer in answers], device=self.device
         )

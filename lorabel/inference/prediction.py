@@ -68,6 +68,7 @@ class ProjectModel:
         label_temperatures: by control tag those of labels that have one of their own.
         bound: the label config with the problems that serve it.
         threshold: smallest score of a region that is shown, from the project's extra params; None without one.
+        offsets: by control tag the offset that goes with its temperature, see `Problem.has_offset`.
     """
 
     project_id: int
@@ -79,6 +80,7 @@ class ProjectModel:
     settings: Settings
     threshold: float | None = None
     label_temperatures: dict[str, dict[str, float]] = field(default_factory=dict)
+    offsets: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, session: Session, project: Project, settings: Settings, number: int | None = None) -> Self:
@@ -99,7 +101,8 @@ class ProjectModel:
         name = served_name(project, number)
         threshold = _threshold(project.extra_params)
         by_label = {} if version is None else versions.label_temperatures(version)
-        return cls(project.id, name, adapters, heads, temperatures, bound, settings, threshold, by_label)
+        offsets = {} if version is None else versions.offsets(version)
+        return cls(project.id, name, adapters, heads, temperatures, bound, settings, threshold, by_label, offsets)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Question:
         temperature: for the output's probabilities, as the version was calibrated; None if it was not.
         threshold: smallest score of a region that is shown; None: as the problem or the settings say.
         by_label: temperatures of labels that have one of their own.
+        offset: see `Problem.has_offset`.
     """
 
     binding: Problem
@@ -122,6 +126,7 @@ class Question:
     temperature: float | None = None
     threshold: float | None = None
     by_label: dict[str, float] = field(default_factory=dict)
+    offset: float = 0.0
 
     def row(self) -> PredictRow:
         """The question as a row of a request to the model server."""
@@ -285,8 +290,9 @@ def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: I
         return Question(binding, data, contract, head.adapter, head.name, threshold=model.threshold)
     temperature = model.temperatures.get(name)
     by_label = model.label_temperatures.get(name, {})
+    offset = model.offsets.get(name, 0.0)
     return Question(
-        binding, data, contract, model.adapters.get(name), None, temperature, model.threshold, by_label
+        binding, data, contract, model.adapters.get(name), None, temperature, model.threshold, by_label, offset
     )
 
 
@@ -331,6 +337,8 @@ def _scored(question: Question, output: Any) -> Prediction:
         calibrated_output = binding.calibrated_by_label(
             output, temperature, question.by_label, is_for_threshold=question.threshold is not None
         )
+    elif binding.has_offset and question.offset:
+        calibrated_output = binding.calibrated_with_offset(output, temperature, question.offset)
     else:
         calibrated_output = output if temperature == 1 else binding.calibrated(output, temperature)
     if question.threshold is not None and binding.has_threshold:

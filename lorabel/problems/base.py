@@ -87,6 +87,8 @@ class Problem(ABC):
         perfect_metric: value of the primary metric for a model that is always right.
         is_per_region: whether control tags with `perRegion` are served, which ask about each region of the control
             tags `asks_about`. Other problems are never asked about such control tags.
+        has_offset: whether scores are calibrated with an offset beside the temperature. Each of `cases` is then
+            (right, not right).
         from_name: name of the control tag.
         to_name: name of the object tag that predicted regions refer to.
         asking: of the project, see `Asking`; `BoundConfig.for_project` sets it.
@@ -104,6 +106,7 @@ class Problem(ABC):
     )
     perfect_metric: ClassVar[float] = 1.0
     is_per_region: ClassVar[bool] = False
+    has_offset: ClassVar[bool] = False
 
     from_name: str
     to_name: str
@@ -327,6 +330,14 @@ class Problem(ABC):
         Args:
             by_label: the labels that have one of their own, as the label config names them.
             is_for_threshold: whether `with_threshold` chooses what is shown; else it is what `output` shows.
+        """
+        return self.calibrated(output, temperature)
+
+    def calibrated_with_offset(self, output: Any, temperature: float, offset: float) -> Any:
+        """Return the output with an offset beside the temperature; by default without it. See `has_offset`.
+
+        Args:
+            offset: added to the log odds that the output is right, after they were divided by the temperature.
         """
         return self.calibrated(output, temperature)
 

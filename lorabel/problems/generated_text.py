@@ -29,10 +29,14 @@ from lorabel.evaluation.written_text import written_texts
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents, optional_contents
+from lorabel.problems import _correctness
 from lorabel.problems._answers import shown, values_of
-from lorabel.problems.base import Prediction, Problem, Sample, TaskData
+from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData
 from lorabel.problems.instructions import own_instruction, project_instruction
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
+
+# Key of a number in a project's extra params: the smallest ROUGE-L of a text that counts as right.
+RIGHT_FROM = "right_from"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class GeneratedText(Problem):
         instruction: says what to write.
         prompt_tag: name of the prompt box that this control tag answers; None if there is none.
         is_extractive: whether the answer is a span of the text of the first object tag.
+        right_from: smallest ROUGE-L of a text that counts as right when scores are calibrated.
     """
 
     name: ClassVar[str] = "generated_text"
@@ -54,6 +59,7 @@ class GeneratedText(Problem):
     learns: ClassVar[str] = "What annotators write for a task, word by word."
     input_type: ClassVar[type[Input]] = TextInput
     output_type: ClassVar[type[Contract]] = WrittenText
+    has_offset: ClassVar[bool] = True
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         Sample(
             label_config='<View><Header value="Sum up."/><Text name="text" value="$text"/>'
@@ -114,6 +120,7 @@ class GeneratedText(Problem):
     instruction: str
     prompt_tag: str | None = None
     is_extractive: bool = False
+    right_from: float = _correctness.RIGHT_FROM
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
@@ -156,9 +163,19 @@ class GeneratedText(Problem):
         )
 
     def for_project(self, extra_params: Mapping[str, Any]) -> Self:
-        """Return the binding with the project's own instruction, if its extra params have one."""
-        instruction = project_instruction(self.from_name, extra_params)
-        return replace(self, instruction=instruction) if instruction else self
+        """Return the binding with the project's own instruction and `right_from`, if its extra params have them.
+
+        `right_from` is a number, or an object with one for each control tag.
+        """
+        binding = self
+        if instruction := project_instruction(self.from_name, extra_params):
+            binding = replace(binding, instruction=instruction)
+        right_from = extra_params.get(RIGHT_FROM)
+        if isinstance(right_from, dict):
+            right_from = right_from.get(self.from_name)
+        if isinstance(right_from, int | float) and not isinstance(right_from, bool) and 0 <= right_from <= 1:
+            binding = replace(binding, right_from=float(right_from))
+        return binding
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -252,6 +269,10 @@ class GeneratedText(Problem):
         texts = [text.strip() for value in values_of(result, from_name) for text in self._texts(value)]
         return [text for text in texts if text]
 
+    def aggregate(self, targets: Sequence[TextTarget]) -> TextTarget:
+        """Return the newest text, with those of the other annotators."""
+        return replace(targets[-1], others=tuple(target.text for target in targets[:-1]))
+
     def _texts(self, value: dict[str, Any]) -> list[str]:
         """The texts in a value of the control tag. Imported annotations may have one that is not in a list."""
         answer = value.get("text", [])
@@ -260,13 +281,30 @@ class GeneratedText(Problem):
             raise MissingTargetError(f"{self.from_name!r} was answered {shown(answer)}, expected texts")
         return texts
 
+    def distributions(self, output: WrittenText) -> Sequence[Sequence[float]]:
+        """Return (right, not right)."""
+        return (_correctness.distribution(output),)
+
+    def cases(self, output: WrittenText, target: TextTarget) -> Sequence[Case]:
+        """Return whether the text was right; none for an empty text, of which nothing is predicted."""
+        return (_correctness.case_of(output, target, self.right_from),) if output.text else ()
+
+    def calibrated(self, output: WrittenText, temperature: float) -> WrittenText:
+        """Return the output with temperature scaling; see `Problem.calibrated`."""
+        return _correctness.calibrated(output, temperature, 0.0)
+
+    def calibrated_with_offset(self, output: WrittenText, temperature: float, offset: float) -> WrittenText:
+        """Return the output with the calibrated probability that the text is right."""
+        return _correctness.calibrated(output, temperature, offset)
+
     def perfect_output(self, target: TextTarget) -> WrittenText:
         """Return the text itself with probability 1."""
         return WrittenText(text=target.text, probability=1.0)
 
     def metrics(self, targets: Sequence[TextTarget], outputs: Sequence[WrittenText]) -> Metrics:
         """Compute the metrics of `lorabel.evaluation.written_text.written_texts`."""
-        return written_texts([target.text for target in targets], [output.text for output in outputs])
+        texts, others = [target.text for target in targets], [target.others for target in targets]
+        return written_texts(texts, [output.text for output in outputs], others)
 
 
 def _answer_tags(control: ControlTag) -> list[ControlTag]:

@@ -89,7 +89,7 @@ def test_every_setting_is_passed_on_to_a_lorabel_service(name: str) -> None:
 @pytest.mark.parametrize("name", LORABEL)
 def test_a_proxy_is_not_used_between_services(name: str) -> None:
     environment = interpolate(SERVICES[name]["environment"], {**VARIABLES, "NO_PROXY": "example.org"})
-    assert environment["NO_PROXY"].split(",") == ["label-studio", "model-server", "example.org"]
+    assert environment["NO_PROXY"].split(",") == ["label-studio", "model-server", "vllm", "example.org"]
     hosts = {urlsplit(environment[variable]).hostname for variable in ("LABEL_STUDIO_URL", "MODEL_SERVER_URL")}
     assert hosts == {"label-studio", "model-server"}
 
@@ -171,12 +171,21 @@ def test_only_label_studio_is_published_to_other_machines() -> None:
 
 def test_the_override_gives_a_gpu_to_model_server_and_training() -> None:
     overridden: dict[str, Any] = read(GPU)["services"]
+    del overridden["vllm"]
     assert set(overridden) == {"model-server", "worker-train"} <= set(SERVICES)
     for service in overridden.values():
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
         assert service["build"]["args"] == {"TORCH": "cuda"}
         assert service["image"] != SERVICES["backend"]["image"]
+
+
+def test_vllm_reads_the_adapters_where_lorabel_writes_them_and_is_not_published() -> None:
+    vllm = read(GPU)["services"]["vllm"]
+    assert {"--enable-lora", "--max-lora-rank=${LORA_RANK:-8}"} <= set(vllm["command"])
+    assert vllm["environment"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert "data:/data:ro" in vllm["volumes"]
+    assert vllm["profiles"] == ["vllm"] and "ports" not in vllm
 
 
 def _targets(name: str) -> dict[str, str]:

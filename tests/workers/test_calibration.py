@@ -11,6 +11,7 @@ from lorabel.problems._choices import ChoicesProblem
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from lorabel.space_contracts import Box, Boxes, BoxTarget
+from lorabel.text_contracts import TextTarget, WrittenText
 from workers.calibration import Calibration, Case, calibrate, calibration_error
 
 LABELS = 3
@@ -115,3 +116,50 @@ def test_the_calibration_error_is_the_difference_between_confidence_and_accuracy
     assert calibration_error([right] * 5 + [wrong] * 5) == pytest.approx(0.4)
     undecided = Case((0.5, 0.5), 1)
     assert calibration_error([right, undecided]) == pytest.approx((abs(0.9 - 1) + abs(0.5 - 0)) / 2)
+
+
+def test_the_probability_that_a_text_is_right_is_recovered_from_scores_that_say_little() -> None:
+    """All texts have a mean token probability above 0.6, and most are wrong."""
+    config = '<View><Text name="text" value="$text"/><TextArea name="summary" toName="text"/></View>'
+    (problem,) = bind(config).bindings
+    rng = np.random.default_rng(7)
+    log_odds = rng.uniform(0.5, 4.0, 3000)
+    chances = 1 / (1 + np.exp(-(2.0 * log_odds - 6.0)))
+    is_right = rng.uniform(size=len(chances)) < chances
+    targets = [TextTarget("pump P3 leaks")] * len(chances)
+    outputs = [
+        WrittenText(text="pump P3 leaks" if right else "all is well", probability=probability)
+        for right, probability in zip(is_right, 1 / (1 + np.exp(-log_odds)), strict=True)
+    ]
+    calibration = calibrate(problem, targets, outputs, 10)
+    assert calibration is not None
+    assert calibration.temperature == pytest.approx(0.5, rel=0.1)
+    assert calibration.offset == pytest.approx(-6.0, rel=0.1)
+    assert calibration.ece_before is not None and calibration.ece_before > 0.3
+    assert calibration.ece_after is not None and calibration.ece_after < 0.04
+    scores = [
+        problem.calibrated_with_offset(output, calibration.temperature, calibration.offset).probability
+        for output in outputs
+    ]
+    assert np.abs(np.array(scores) - chances).mean() < 0.03
+
+
+def test_what_counts_as_a_right_text_is_the_projects_choice() -> None:
+    config = '<View><Text name="text" value="$text"/><TextArea name="summary" toName="text"/></View>'
+    (problem,) = bind(config).bindings
+    output, target = (
+        WrittenText(text="pump leaks", probability=0.9),
+        TextTarget("the pump leaks", others=("leak",)),
+    )
+    assert [case.true_index for case in problem.cases(output, target)] == [0], "ROUGE-L is 0.8"
+    strict = problem.for_project({"right_from": {"summary": 1}})
+    assert [case.true_index for case in strict.cases(output, target)] == [1]
+    assert problem.for_project({"right_from": True}) == problem.for_project({"right_from": "x"}) == problem
+    assert not problem.cases(WrittenText(text="", probability=0.9), target)
+
+
+def test_without_held_out_tasks_the_scores_of_texts_stay_as_they_are() -> None:
+    config = '<View><Text name="text" value="$text"/><TextArea name="summary" toName="text"/></View>'
+    (problem,) = bind(config).bindings
+    calibration = calibrate(problem, [TextTarget("a")], [WrittenText(text="a", probability=0.9)], 10)
+    assert calibration is not None and calibration.reason and calibration.offset == 0.0

@@ -11,6 +11,7 @@ from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, VersionState
 from lorabel.families.generation.tiny_models import write_language_model, write_vision_language_model
+from lorabel.inference.prediction import ProjectModel
 from lorabel.labeling import regions
 from lorabel.settings import Settings
 from tests.e2e.courses import data_url
@@ -82,6 +83,10 @@ def test_a_run_learns_what_annotators_write_and_an_empty_answer_is_left_out_with
     assert str(run.decision).startswith("team: rouge_l")
     assert run.metrics["skipped"]["team"] == {"1": "'team' was left empty: there is no text to learn from"}
     assert not run.metrics["live"]["team"]["token_f1"] > 0.2
+    with store.read() as session:
+        project = projects.get(session, PROJECT)
+        model = ProjectModel.of(session, project, services.settings)
+    assert model.offsets["team"] > 0, "most held-out texts are right"
 
 
 @pytest.mark.slow

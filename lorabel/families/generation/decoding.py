@@ -1,4 +1,6 @@
-"""Greedy decoding in steps: rows with different adapters in one batch, which join and leave between steps.
+"""Decoding in steps: rows with different adapters in one batch, which join and leave between steps.
+
+It is greedy, or a beam search (`lorabel/families/generation/beams.py`): a row then has several lines in the batch.
 
 Rows are padded on the left, so the last column is the newest token of each row. The prompts of rows that join are
 computed by themselves, a part in each step, and then join the batch: a long prompt keeps nobody
@@ -7,7 +9,7 @@ waiting for longer than that. Keys and values lie in the cache classes of transf
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from lorabel.contracts import BatchAdapters, Contract
+from lorabel.families.generation.beams import BeamSearch
 from lorabel.families.generation.constraints import Constraint, constrained
 from lorabel.families.generation.stepwise import Steps
 
@@ -47,6 +50,7 @@ class Decoder:
         step_tokens: tokens of prompts that one step computes, at most, except that it has one of each row.
         inputs: returns what the model reads beside tokens and mask: for prepared inputs, their mask (rows, length)
             int64, and the first column that is read now.
+        beams: lines of a row in a beam search; 1 for greedy decoding.
     """
 
     module: Any
@@ -56,9 +60,10 @@ class Decoder:
     memory_bytes: int
     step_tokens: int
     inputs: Callable[[Sequence[Any], Tensor, int], Mapping[str, Any]]
+    beams: int = 1
 
 
-@dataclass
+@dataclass(eq=False)
 class Draft:
     """A row that is being written.
 
@@ -66,6 +71,7 @@ class Draft:
         tokens: what was written so far, without its end.
         probabilities: of these tokens, and of the end.
         is_ended: whether the model has ended it.
+        search: its beam search, of whose best line the tokens are; None for greedy decoding.
     """
 
     row: Hashable
@@ -74,11 +80,21 @@ class Draft:
     tokens: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     is_ended: bool = False
+    search: BeamSearch | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether the text has an end, or as many tokens as it may have."""
+        if self.search is not None:
+            return self.search.is_done
         return self.is_ended or len(self.tokens) >= self.prepared.max_new_tokens
+
+    def settle(self) -> None:
+        """Take what the beam search has found to be the best so far."""
+        if self.search is not None:
+            best = self.search.best
+            self.tokens, self.probabilities = [*best.tokens], [*best.probabilities]
+            self.is_ended = best.is_ended
 
     @property
     def largest_length(self) -> int:
@@ -91,10 +107,11 @@ class _Batch:
     """Sequences whose keys and values have the same length.
 
     Args:
+        sequences: of each line; the lines of a row in a beam search follow each other.
         cache: keys and values of `mask`; None before the first step.
-        mask: (rows, length) int64: 0 for padding on the left.
-        waiting: (rows, tokens) int64: tokens that the model has not read yet, padded on the left.
-        waiting_mask: (rows, tokens) int64.
+        mask: (lines, length) int64: 0 for padding on the left.
+        waiting: (lines, tokens) int64: tokens that the model has not read yet, padded on the left.
+        waiting_mask: (lines, tokens) int64.
     """
 
     sequences: list[Draft]
@@ -134,11 +151,15 @@ class Decoding(Steps):
             return True
         lengths = [sequence.largest_length for sequence in self._sequences.values()]
         longest = max(*lengths, len(prepared_input.prompt) + prepared_input.max_new_tokens)
-        return (len(lengths) + 1) * longest * self._decoder.token_bytes <= self._decoder.memory_bytes
+        lines = (len(lengths) + 1) * self._decoder.beams
+        return lines * longest * self._decoder.token_bytes <= self._decoder.memory_bytes
 
     def begin(self, row: Hashable, prepared_input: Prompted, adapter: str | None) -> None:
         """Let a row join; see `Steps.begin`."""
-        self._sequences[row] = sequence = Draft(row, prepared_input, adapter)
+        decoder, search = self._decoder, None
+        if decoder.beams > 1:
+            search = BeamSearch(decoder.beams, prepared_input.max_new_tokens, decoder.ends)
+        self._sequences[row] = sequence = Draft(row, prepared_input, adapter, search=search)
         self._new.append(sequence)
 
     @torch.inference_mode()
@@ -156,12 +177,14 @@ class Decoding(Steps):
         logits = self._forward(batch, columns)
         if logits is None:
             return ()
-        done = self._append(batch, logits)
+        append = self._append if self._decoder.beams == 1 else self._append_to_lines
+        done = append(batch, logits)
         self._take_out(done)
         return done
 
     def finish(self, row: Hashable) -> Contract:
         """Return what a row has written, which leaves; see `Steps.finish`."""
+        self._sequences[row].settle()
         output = self._output(self._sequences[row])
         self.leave(row)
         return output
@@ -232,6 +255,37 @@ class Decoding(Steps):
         batch.waiting = tokens[:, None]
         batch.waiting_mask = torch.ones_like(batch.waiting)
         return [sequence.row for sequence in batch.sequences if sequence.is_done]
+
+    def _append_to_lines(self, batch: _Batch, logits: Tensor) -> list[Hashable]:
+        """Append a token to the lines of each row, as its beam search chooses. Returns the rows that are done."""
+        lines = [
+            (sequence.prepared.constraint, line.tokens)
+            for sequence in dict.fromkeys(batch.sequences)
+            for line in cast(BeamSearch, sequence.search).lines
+        ]
+        log_probabilities = constrained(logits, lines, self._decoder.ends).log_softmax(-1)
+        sequences: list[Draft] = []
+        order: list[int] = []
+        tokens: list[int] = []
+        first = 0
+        for sequence in dict.fromkeys(batch.sequences):
+            search = cast(BeamSearch, sequence.search)
+            after = first + len(search.lines)
+            origins = search.advance(log_probabilities[first:after])
+            # A row that is done keeps one line until it is taken out.
+            order += [first + origin for origin in origins] or [first]
+            tokens += [line.tokens[-1] for line in search.lines[: len(origins)]] or [0]
+            sequences += [sequence] * max(1, len(origins))
+            sequence.settle()
+            first = after
+        if order != list(range(len(batch.sequences))):
+            index = torch.tensor(order, device=self._decoder.device)
+            batch.cache.reorder_cache(index)
+            batch.mask = batch.mask[index]
+        batch.sequences = sequences
+        batch.waiting = torch.tensor(tokens, device=self._decoder.device)[:, None]
+        batch.waiting_mask = torch.ones_like(batch.waiting)
+        return [sequence.row for sequence in dict.fromkeys(sequences) if sequence.is_done]
 
 
 def _cut(cache: DynamicCache, length: int) -> None:

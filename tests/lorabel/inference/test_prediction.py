@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from math import exp
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,6 +19,7 @@ from lorabel.problems.binding import bind
 from lorabel.region_contracts import EachEstimate, EachLabelScores
 from lorabel.settings import Settings
 from lorabel.space_contracts import Box, Boxes
+from lorabel.text_contracts import WrittenText
 
 TAXONOMY = """<View><Text name="t" value="$t"/><Taxonomy name="code" toName="t">
   <Choice value="a"><Choice value="x"/><Choice value="y"/><Choice value="z"/></Choice>
@@ -218,3 +220,16 @@ def test_answers_about_boxes_that_are_not_shown_are_not_shown() -> None:
     caller = PredictionCaller(cast(Any, TwoStages()), 1, Priority.BULK, monotonic() + 10)
     (prediction,) = predict(model, [PICTURE], lambda media: media, caller)
     assert [region["from_name"] for region in prediction.regions] == ["light"]
+
+
+def test_the_score_of_a_text_is_the_calibrated_probability_that_it_is_right() -> None:
+    config = '<View><Text name="t" value="$t"/><TextArea name="sum" toName="t"/></View>'
+    (binding,) = bind(config).bindings
+    output = WrittenText(text="Leak.", probability=0.8).model_dump()
+    asked = Question(binding, DATA, binding.model_input(DATA), None, temperature=2.0, offset=-2.0)
+    (answer,) = ask(caller(output), [asked])
+    assert isinstance(answer, Prediction)
+    # The odds of 0.8 are 4; their square root, times exp(-2).
+    odds = 2 * exp(-2)
+    assert answer.score == pytest.approx(odds / (1 + odds))
+    assert answer.regions[0]["value"] == {"text": ["Leak."]}
