@@ -195,7 +195,7 @@ def _describe(settings: Settings, engine: Engine) -> ModelsResponse:
     return ModelsResponse(
         device=str(device),
         precision=str(choose_precision(settings, device)).removeprefix("torch."),
-        max_batch=engine.max_batch,
+        max_batch=engine.sizes.max_batch,
         families=[
             FamilyInfo(
                 name=family.name,

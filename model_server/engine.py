@@ -26,6 +26,7 @@ from lorabel.families.base import DigestOf
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
+from model_server.batch_sizes import BatchSizes
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import FamilyPool, LoadedFamily, input_type
@@ -45,17 +46,11 @@ RETRY_AFTER_S = 2
 MAX_IN_PROGRESS = 128
 # Prepare threads. A project has no more of them than there are cores, so that its slow files leave some to others.
 THREADS_PER_CORE = 2
-# Full batches of the reduced size that must succeed before a larger size is tried again.
-GROW_AFTER = 100
-# Time that a background batch should take on the device: a person's row may have to wait for all of it.
-BACKGROUND_BATCH_S = 0.2
 # Background batches of a project and family that may be prepared ahead of the device, with the one that it
 # computes. Preparing takes the cores that a model on a CPU and the answers to people need, too. Without a limit
 # all rows of a request are prepared at once, and a step, and a click that waits for it, takes up to three times
 # as long.
 BATCHES_AHEAD = 3
-# Seconds of a row that are not told from less.
-SHORTEST_ROW_S = 1e-6
 
 
 class Engine:
@@ -65,7 +60,7 @@ class Engine:
         family_pool: the families that answer.
         files: fetches the files of questions; is closed with the engine.
         heads: the fitted heads that rows name.
-        max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
+        max_batch: most rows per forward pass.
         max_waiting: most rows per priority that may wait, and so most rows of a request.
         on_failure: called once, in a thread of the engine, when that thread cannot go on, e.g. since the device is
             lost. Only a new process can compute again.
@@ -82,22 +77,19 @@ class Engine:
         max_waiting: int,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        self.max_batch = max_batch
+        self.sizes = BatchSizes(max_batch, metrics)
         self.family_pool, self._heads = family_pool, heads
         self._files, self._metrics, self._max_waiting = files, metrics, max_waiting
-        self._metrics.max_batch.set(max_batch)
         self._waiting: Counter[Priority] = Counter()
         self._lock = threading.Lock()
         self._on_failure, self._has_failed = on_failure, False
-        self._row_s: dict[str, float] = {}  # seconds per row on the device, by family
-        self._max_batch_setting, self._full_batches = max_batch, 0
         cores = os.cpu_count() or 1
         self._in_progress: Counter[int] = Counter()
         self._to_fetch: defaultdict[int, FairQueue[Row]] = defaultdict(FairQueue)
         self._to_prepare: FairQueue[Row] = FairQueue()
         self._preparing: ProjectLimit[Row] = ProjectLimit(lambda _: cores)
         self._ahead: ProjectLimit[Row] = ProjectLimit(
-            lambda row: BATCHES_AHEAD * self._max_rows(row),
+            lambda row: BATCHES_AHEAD * self.sizes.most(row),
             key=lambda row: (row.project, row.loaded_family.family.name),
         )
         self._ready: FairQueue[Row] = FairQueue()
@@ -319,7 +311,7 @@ class Engine:
     def _compute_next(self) -> bool:
         is_idle = not self._stepping.has_rows
         batch = self._ready.get_batch(
-            self._max_rows, lambda row: row.loaded_family.family.name, is_patient=is_idle
+            self.sizes.most, lambda row: row.loaded_family.family.name, is_patient=is_idle
         )
         if self._ready.is_closed:
             return False
@@ -341,22 +333,14 @@ class Engine:
                 row.finish(failure_of(error))
             raise
 
-    def _max_rows(self, first: Row) -> int:
-        """Size limit of a batch that begins with this row: 1 until it is known how long a background row takes."""
-        family = first.loaded_family.family
-        if first.priority == Priority.INTERACTIVE or isinstance(family, StepwiseFamily):
-            return self.max_batch
-        row_s = self._row_s.get(family.name, BACKGROUND_BATCH_S)
-        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / max(row_s, SHORTEST_ROW_S))))
-
     def _compute(self, batch: list[Row]) -> None:
         """Compute a batch. If memory ran out, and not for a single row only, later batches are smaller."""
         failed_sizes: list[int] = []
         largest_size = self._try(batch, failed_sizes)
         if not failed_sizes:
-            self._grow(len(batch))
-        elif largest_size < self.max_batch and min(failed_sizes) > 1:
-            self._limit_batches(largest_size)
+            self.sizes.grow(len(batch))
+        elif largest_size < self.sizes.max_batch and min(failed_sizes) > 1:
+            self.sizes.limit(largest_size)
 
     def _try(self, batch: list[Row], failed_sizes: list[int]) -> int:
         """Compute a batch; if that fails, compute its halves, down to the single row that is at fault.
@@ -391,19 +375,6 @@ class Engine:
         half = len(batch) // 2
         return max(self._try(batch[:half], failed_sizes), self._try(batch[half:], failed_sizes))
 
-    def _grow(self, rows: int) -> None:
-        """Double a reduced `max_batch` after GROW_AFTER full batches: other processes may have freed memory."""
-        if self.max_batch == self._max_batch_setting or rows < self.max_batch:
-            return
-        self._full_batches += 1
-        if self._full_batches >= GROW_AFTER:
-            self._limit_batches(min(self._max_batch_setting, 2 * self.max_batch))
-
-    def _limit_batches(self, rows: int) -> None:
-        self.max_batch, self._full_batches = rows, 0
-        self._metrics.max_batch.set(rows)
-        log.warning("batches have at most %d rows from now on", rows)
-
     def _forward(self, batch: list[Row]) -> list[tuple[Row, Contract]]:
         loaded_family = batch[0].loaded_family
         family, bank, cache = loaded_family.family, loaded_family.adapter_bank, loaded_family.cache
@@ -412,8 +383,7 @@ class Engine:
         outputs = family.predict([row.example for row in batch], [row.adapter for row in batch], bank, cache)
         forward_s = time.monotonic() - started
         self._metrics.forward.observe(forward_s)
-        row_s = forward_s / len(batch)
-        self._row_s[family.name] = (self._row_s.get(family.name, row_s) + row_s) / 2
+        self.sizes.learn(family.name, len(batch), forward_s)
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:

@@ -36,7 +36,8 @@ from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
 from lorabel.demo import MODEL_FOLDER
 from lorabel.families.cache import FeatureCache
-from lorabel.families.generator import Generator, PreparedInput
+from lorabel.families.generation.prepared import PreparedInput
+from lorabel.families.generator import Generator
 from lorabel.families.loading import load_family
 from lorabel.labeling import regions
 from lorabel.settings import Settings

@@ -11,7 +11,7 @@ wait where they do not fit into GENERATOR_MEMORY_MB together.
 import logging
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,17 +19,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-)
 
 from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality, media_of
-from lorabel.errors import SettingsError, UnreadableError
-from lorabel.families.base import LOAD_DTYPE, DigestOf, Fetch, transformers_name
+from lorabel.errors import UnreadableError
+from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.generation import label_scoring
 from lorabel.families.generation.answer_forms import (
@@ -41,20 +34,18 @@ from lorabel.families.generation.answer_forms import (
     form_of,
 )
 from lorabel.families.generation.checkpointing import checkpointed
-from lorabel.families.generation.constraints import Constraint
 from lorabel.families.generation.decoding import Decoder, Draft
-from lorabel.families.generation.label_scoring import Branches, Scoring
+from lorabel.families.generation.label_scoring import Scoring
+from lorabel.families.generation.models import load_model
 from lorabel.families.generation.picture_inputs import picture_inputs
 from lorabel.families.generation.pictures import (
-    VISION_MODELS,
     Picture,
-    PictureFeatures,
     PictureReader,
     compute_features,
     rope_positions,
 )
+from lorabel.families.generation.prepared import PreparedInput
 from lorabel.families.generation.prompts import CHARACTERS_PER_TOKEN, ChatTokenizer
-from lorabel.families.generation.quantization import quantized
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.generation.tiny_models import write_vision_language_model
 from lorabel.families.generation.vocabulary import Vocabulary
@@ -73,48 +64,11 @@ from lorabel.text_contracts import (
 log = logging.getLogger(__name__)
 
 MEGABYTE = 1024 * 1024
-# Kinds of layers whose states are keys and values, which the rows of a batch can share.
-SERVED_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 # Tokens of prompts that one step computes, at most: a click may have to wait for it.
 STEP_TOKENS, CPU_STEP_TOKENS = 512, 128
 # Rows whose labels are scored together.
 SCORED_ROWS = 8
 NOT_A_TARGET = -100
-
-
-@dataclass(frozen=True)
-class PreparedInput:
-    """A question as tokens.
-
-    Args:
-        prompt: all tokens up to where the model writes.
-        left_out_tokens: see `WrittenText`.
-        max_new_tokens: of the answer.
-        pictures: in the order of their tokens in the prompt.
-        positions: see `rope_positions`.
-        form: what an answer may be, and how it is read; None for any text.
-        branches: the texts of a form whose texts are scored.
-    """
-
-    question: Written
-    prompt: tuple[int, ...]
-    left_out_tokens: int
-    max_new_tokens: int
-    pictures: tuple[Picture, ...] = ()
-    positions: Tensor | None = None
-    form: WrittenForm | ScoredForm | None = None
-    branches: Branches | None = None
-
-    def with_features(self, index: int, features: PictureFeatures) -> "PreparedInput":
-        """The question with the features of one of its pictures."""
-        pictures = [*self.pictures]
-        pictures[index] = pictures[index].seen(features)
-        return replace(self, pictures=tuple(pictures))
-
-    @property
-    def constraint(self) -> Constraint | None:
-        """What may be written; None for any text."""
-        return None if self.form is None or isinstance(self.form, ScoredForm) else self.form.constraint
 
 
 @dataclass(frozen=True)
@@ -160,49 +114,16 @@ class Generator(StepwiseFamily):
     @classmethod
     def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
         """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
-        name = transformers_name(source)
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            text_config = config.get_text_config()
-            _check_layers(text_config)
-            positions = getattr(text_config, "max_position_embeddings", None) or 1 << 30
-            max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
-            max_prompt_tokens = min(settings.generator_max_prompt_tokens, positions - max_new_tokens)
-            reads_pictures = config.model_type in VISION_MODELS
-            if reads_pictures:
-                processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-                tokenizer = ChatTokenizer.of(processor.tokenizer, processor)
-                reader = PictureReader.of(processor, tokenizer.template_tokens, max_prompt_tokens, settings)
-            else:
-                tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
-                reader = None
-            model_type = AutoModelForImageTextToText if reads_pictures else AutoModelForCausalLM
-            module = model_type.from_pretrained(
-                name,
-                dtype=LOAD_DTYPE,
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation="sdpa",
-                **quantized(settings, device, dtype),
-            )
-        except Exception as error:
-            raise SettingsError(
-                f"MODEL_GENERATOR={source!r} cannot be loaded: {error}; expected hf-hub:owner/name or "
-                f"local-dir:folder of a vision-language model ({', '.join(sorted(VISION_MODELS))}) or a causal "
-                "language model of transformers with safetensors, a fast tokenizer and a chat template"
-            ) from error
-        module.requires_grad_(False).eval()
-        if not settings.generator_4bit:  # else it is on the device already
-            module.to(device=device, dtype=dtype)
+        model = load_model(source, device, dtype, settings)
         return cls(
             source,
-            module,
+            model.module,
             device,
             dtype,
-            tokenizer,
-            reader,
-            max_prompt_tokens,
-            max_new_tokens,
+            model.tokenizer,
+            model.reader,
+            model.max_prompt_tokens,
+            model.max_new_tokens,
             settings.generator_memory_mb * MEGABYTE,
             settings.generator_beams,
             settings.generator_checkpointing,
@@ -460,10 +381,3 @@ def _scored_form(prepared: PreparedInput) -> ScoredForm:
     if not isinstance(prepared.form, ScoredForm):
         raise TypeError(f"{prepared.question.kind} is not scored")
     return prepared.form
-
-
-def _check_layers(config: Any) -> None:
-    """Raise ValueError for a model whose layers keep other states than keys and values."""
-    others = set(getattr(config, "layer_types", None) or ()) - SERVED_LAYERS
-    if others:
-        raise ValueError(f"its layers of kind {', '.join(sorted(others))} are not served")

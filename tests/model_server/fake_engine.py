@@ -159,7 +159,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def held_device(engine: Engine, family: FakeFamily) -> Future[RowResult]:
     """Put one row on the device, which stays there until `family.open` is set. Rows count as quick."""
-    engine._row_s[family.name] = 0.0
+    engine.sizes.row_s[family.name] = 0.0
     (first,) = submit(engine, [row(99)])
     assert family.busy.wait(TIMEOUT_S)
     return first

@@ -21,7 +21,8 @@ from lorabel.errors import (
 )
 from lorabel.families.cache import FeatureCache
 from lorabel.inference.messages import Priority
-from model_server.engine import BACKGROUND_BATCH_S, BATCHES_AHEAD, MAX_IN_PROGRESS, Engine
+from model_server.batch_sizes import BACKGROUND_BATCH_S
+from model_server.engine import BATCHES_AHEAD, MAX_IN_PROGRESS, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
 from model_server.heads import Heads

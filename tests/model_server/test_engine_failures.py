@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lorabel.errors import ModelServerBusyError
-from model_server.engine import GROW_AFTER, Engine
+from model_server.batch_sizes import GROW_AFTER
+from model_server.engine import Engine
 from tests.model_server.fake_engine import (
     ILLEGAL_ACCESS,
     TIMEOUT_S,
@@ -42,7 +43,7 @@ def test_out_of_memory_halves_the_batch_and_lowers_the_limit(engine: Engine, fam
     wait_until(lambda: len(engine._ready) == len(others))
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in first + others]) == list(range(1, 10))
-    assert engine.max_batch == 2
+    assert engine.sizes.max_batch == 2
     assert family.sizes == [1, 2, 2, 2, 2]
 
 
@@ -63,7 +64,7 @@ def test_a_row_that_fails_on_the_device_does_not_affect_the_others_of_its_batch(
     wait_until(lambda: len(engine._ready) == 4)
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in (first, *futures)]) == [99, 1, None, 2, 3]
-    assert engine.max_batch == 8, "other errors do not limit batches"
+    assert engine.sizes.max_batch == 8, "other errors do not limit batches"
 
 
 def test_a_single_row_that_needs_too_much_memory_does_not_limit_later_batches(
@@ -76,7 +77,7 @@ def test_a_single_row_that_needs_too_much_memory_does_not_limit_later_batches(
     family.open.set()
     results = [future.result(TIMEOUT_S) for future in (first, *futures)]
     assert lengths(results) == [99, 1, 2, 3, 4, 5, 6, None, 8]
-    assert engine.max_batch == 8
+    assert engine.sizes.max_batch == 8
 
 
 def test_larger_batches_are_tried_again_after_many_smaller_ones_succeeded(family: FakeFamily) -> None:
@@ -88,10 +89,10 @@ def test_larger_batches_are_tried_again_after_many_smaller_ones_succeeded(family
     family.open.set()
     for future in (first, *futures):
         future.result(TIMEOUT_S)
-    assert engine.max_batch == 1
+    assert engine.sizes.max_batch == 1
     for _ in range(GROW_AFTER):
         answers(engine, [row(1)])
-    assert engine.max_batch == 2
+    assert engine.sizes.max_batch == 2
     engine.close()
 
 

@@ -16,8 +16,9 @@ from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.generation.decoding import Decoding
+from lorabel.families.generation.prepared import PreparedInput
 from lorabel.families.generation.tiny_models import write_language_model
-from lorabel.families.generator import Generator, PreparedInput
+from lorabel.families.generator import Generator
 from lorabel.inference.messages import PredictRequest, Priority, RowResult
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput
@@ -181,7 +182,7 @@ def test_background_batches_of_other_families_and_steps_take_turns(writer: Write
     (answer,) = writer.ask("a text")
     assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)
     writer.clicks.open.clear()
-    writer.engine._row_s[writer.clicks.name] = 0.0
+    writer.engine.sizes.row_s[writer.clicks.name] = 0.0
     bulk = submit_clicks(writer.engine, [row(number) for number in range(20, 60)], priority=Priority.BULK)
     wait_until(lambda: len(writer.engine._ready) == BATCHES_AHEAD * 8)
     writer.clicks.open.set()

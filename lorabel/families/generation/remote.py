@@ -19,9 +19,10 @@ from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import Fetch, transformers_name
 from lorabel.families.cache import FeatureCache
 from lorabel.families.generation.completions import Completion, CompletionServer
+from lorabel.families.generation.prepared import PreparedInput
 from lorabel.families.generation.prompts import CONTROL_CHARACTERS, ChatTokenizer
 from lorabel.families.generation.stepwise import Steps
-from lorabel.families.generator import Generator, PreparedInput
+from lorabel.families.generator import Generator
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, Written, WrittenText
 
@@ -73,7 +74,7 @@ class RemoteGenerator(Generator):
         is_any_text = isinstance(question, TextInput) and question.span_of is None
         if not is_any_text or question.modalities - {Modality.TEXT}:
             raise UnreadableError(
-                "the server of GENERATOR_URL reads texts and writes any text: no pictures, spans, labels or numbers",
+                "the server of GENERATOR_URL reads texts and writes any text: no spans, labels or numbers",
                 is_permanent=False,
             )
         return super().prepare(question, fetch)

@@ -21,8 +21,9 @@ from lorabel.errors import UnreadableError
 from lorabel.families import generator
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
+from lorabel.families.generation.prepared import PreparedInput
 from lorabel.families.generation.tiny_models import write_language_model
-from lorabel.families.generator import Generator, PreparedInput
+from lorabel.families.generator import Generator
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText

@@ -1,0 +1,58 @@
+"""How many rows may be computed together: what memory allows, and what people can wait for."""
+
+import logging
+
+from lorabel.families.generation.stepwise import StepwiseFamily
+from lorabel.inference.messages import Priority
+from model_server.metrics import Metrics
+from model_server.rows import Row
+
+log = logging.getLogger(__name__)
+
+# Full batches of the reduced size that must succeed before a larger size is tried again.
+GROW_AFTER = 100
+# Time that a background batch should take on the device: a person's row may have to wait for all of it.
+BACKGROUND_BATCH_S = 0.2
+# Seconds of a row that are not told from less.
+SHORTEST_ROW_S = 1e-6
+
+
+class BatchSizes:
+    """The sizes of an engine's batches. Only its device thread changes them.
+
+    Args:
+        max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
+    """
+
+    def __init__(self, max_batch: int, metrics: Metrics) -> None:
+        self.max_batch = self._setting = max_batch
+        self._metrics, self._full_batches = metrics, 0
+        self._metrics.max_batch.set(max_batch)
+        self.row_s: dict[str, float] = {}  # seconds per row on the device, by family
+
+    def most(self, first: Row) -> int:
+        """Size limit of a batch that begins with this row: 1 until it is known how long a background row takes."""
+        family = first.loaded_family.family
+        if first.priority == Priority.INTERACTIVE or isinstance(family, StepwiseFamily):
+            return self.max_batch
+        row_s = self.row_s.get(family.name, BACKGROUND_BATCH_S)
+        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / max(row_s, SHORTEST_ROW_S))))
+
+    def learn(self, family: str, rows: int, seconds: float) -> None:
+        """Remember what a batch took on the device."""
+        row_s = seconds / rows
+        self.row_s[family] = (self.row_s.get(family, row_s) + row_s) / 2
+
+    def grow(self, rows: int) -> None:
+        """Double a reduced `max_batch` after GROW_AFTER full batches: other processes may have freed memory."""
+        if self.max_batch == self._setting or rows < self.max_batch:
+            return
+        self._full_batches += 1
+        if self._full_batches >= GROW_AFTER:
+            self.limit(min(self._setting, 2 * self.max_batch))
+
+    def limit(self, rows: int) -> None:
+        """Set `max_batch`."""
+        self.max_batch, self._full_batches = rows, 0
+        self._metrics.max_batch.set(rows)
+        log.warning("batches have at most %d rows from now on", rows)
