@@ -57,6 +57,7 @@ from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
 from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
+from lorabel.text_contracts import TextInput, WrittenText
 from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained, and a picture without text.
@@ -66,6 +67,7 @@ SILENT: dict[str, Contract] = {
     RankingInput.kind: ItemScores(),
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
     LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
+    TextInput.kind: WrittenText(text="a red pump", probability=0.5),
 }
 # Questions for what heads are fitted on, which are answered with `features`.
 HEAD_FEATURES = tuple(

@@ -25,7 +25,7 @@ def annotate(services: Services, annotation_id: int, **columns: Any) -> None:
 
 
 def test_a_project_names_its_bindings_and_unserved_control_tags(client: FlaskClient) -> None:
-    config = requests.CONFIG.replace("</View>", '<TextArea name="stars" toName="image"/></View>')
+    config = requests.CONFIG.replace("</View>", '<Brush name="stars" toName="image"/></View>')
     client.post("/setup", json=requests.setup(schema=config))
     project_record = client.get(P1).json
     assert project_record["live_version"] == "p1.v0"
@@ -33,7 +33,7 @@ def test_a_project_names_its_bindings_and_unserved_control_tags(client: FlaskCli
     served = {"from_name": "label", "to_name": "image", "problem": "ImageClassification"}
     assert project_record["bindings"] == [served]
     assert project_record["unclaimed"] == [
-        {"name": "stars", "tag": "TextArea", "reason": "no problem serves TextArea on Image"}
+        {"name": "stars", "tag": "Brush", "reason": "no problem serves Brush on Image"}
     ]
     assert project_record["label_config_error"] is None
 
