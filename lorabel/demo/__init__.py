@@ -4,8 +4,6 @@ from pathlib import Path
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 """Loaded by open_clip as `local-dir:<MODEL_FOLDER>`."""
-CAPTIONER_FOLDER = Path(__file__).parent / "captioner"
-"""A tiny SmolVLM, which describes `lorabel.demo.counted_scenes`; MODEL_GENERATOR=local-dir:<CAPTIONER_FOLDER>."""
 DETECTOR_FOLDER = Path(__file__).parent / "detector"
 """A tiny OWLv2, which finds the things of `lorabel.demo.scenes`; `MODEL_DETECTOR=local-dir:<DETECTOR_FOLDER>`."""
 SEGMENTER_FOLDER = Path(__file__).parent / "segmenter"

@@ -1,6 +1,6 @@
 """How often the demo's captioner is right: on pairs of colour and shape that it was trained on, and on others.
 
-    python -m lorabel.demo.evaluate_captioner [FOLDER]
+    python -m lorabel.demo.evaluate_captioner FOLDER
 
 The test scenes have other seeds than those of the training. A text counts only if it is right as a whole.
 """
@@ -15,7 +15,6 @@ from types import MappingProxyType
 import torch
 
 from lorabel.contracts import Content, MediaRef, Modality
-from lorabel.demo import CAPTIONER_FOLDER
 from lorabel.demo.counted_scenes import Kind, counted_scenes, kinds
 from lorabel.demo.exchanges import (
     ANSWER,
@@ -102,7 +101,7 @@ def _share(family: Generator, asked: Sequence[tuple[Sequence[Scene], Exchange]])
     return sum(text == exchange.answer for text, (_, exchange) in zip(texts, asked, strict=True)) / len(asked)
 
 
-def load(folder: Path = CAPTIONER_FOLDER) -> Generator:
+def load(folder: Path) -> Generator:
     """The captioner as the backend loads it."""
     settings = Settings(generator_max_new_tokens=48)
     return Generator.load(f"local-dir:{folder}", torch.device("cpu"), torch.float32, settings)
@@ -110,7 +109,9 @@ def load(folder: Path = CAPTIONER_FOLDER) -> Generator:
 
 def main() -> None:
     """Print a table of the figures."""
-    family = load(Path(sys.argv[1])) if len(sys.argv) > 1 else load()
+    if len(sys.argv) != 2:
+        sys.exit("the captioner's folder is missing: python -m lorabel.demo.evaluate_captioner FOLDER")
+    family = load(Path(sys.argv[1]))
     seen, unseen = (evaluate(family, is_unseen) for is_unseen in (False, True))
     print("| right as a whole | pairs seen in training | pairs never seen |\n|---|---|---|")
     for name in seen:
