@@ -4,28 +4,33 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import loop_models
 from benchmarks.loop_models import DetectorModel
-from benchmarks.photos import Photos
-from benchmarks.question import BOXES_CONFIG
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import DETECTOR_FOLDER
+from lorabel.demo.scenes import png, random_scenes
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detector import Detector
-from lorabel.problems.binding import bind
 from lorabel.settings import Settings
-from lorabel.space_contracts import Boxes
+from lorabel.space_contracts import Boxes, BoxesInput
 
 
 @pytest.mark.slow
 @torch.inference_mode()
-def test_the_plain_loop_finds_the_box_that_the_family_is_surest_of() -> None:
-    source, device, jpeg = f"local-dir:{DETECTOR_FOLDER}", torch.device("cpu"), Photos(1)[0]
+def test_the_plain_loop_finds_the_box_that_the_family_is_surest_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a drawn scene, since the demo's detector finds nothing in photographs."""
+    names = ("blue square", "red circle", "green star", "thing")
+    monkeypatch.setattr(loop_models, "LABELS", names)
+    scene = next(scene for scene in random_scenes(5) if scene.things and scene.size[0] >= scene.size[1])
+    source, device, file = f"local-dir:{DETECTOR_FOLDER}", torch.device("cpu"), png(scene)
     model = DetectorModel(source, device)
-    ((boxes, scores, labels),) = model.answer(model.read(Image.open(io.BytesIO(jpeg)).convert("RGB"))[None])
+    ((boxes, scores, labels),) = model.answer(model.read(Image.open(io.BytesIO(file)).convert("RGB"))[None])
     best = max(range(len(scores)), key=scores.__getitem__)
     family = Detector.load(source, device, torch.float32, Settings())
-    (problem,) = bind(BOXES_CONFIG).bindings
-    prepared = family.prepare(problem.model_input({"image": "http://photos.test/0.jpg"}), lambda _: jpeg)
+    picture = Content(modality=Modality.IMAGE, media=MediaRef(url="scene"))
+    question = BoxesInput(contents=(picture,), labels=tuple((name,) for name in names))
+    prepared = family.prepare(question, lambda _: file)
     (answer,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
     assert isinstance(answer, Boxes)
     likeliest = answer.boxes[0]

@@ -221,7 +221,7 @@ def test_a_head_finds_masks_of_a_label_that_words_cannot_say(app: Flask, folders
     """The detector's rows are answered with the head, without a run; the segmenter knows nothing of it."""
     family = load(MaskPipeline)
     (binding,) = bind(MASKS.label_config).bindings
-    asked = [(binding.model_input(data), binding.target(result, data)) for data, result in MASKS.tasks[:32]]
+    asked = [(binding.model_input(data), binding.target(result, data)) for data, result in MASKS.tasks[:56]]
 
     def prepared(question: Any) -> Any:
         return family.prepare(question, lambda media: base64.b64decode(media.url.partition(",")[2]))
