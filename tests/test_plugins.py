@@ -38,7 +38,7 @@ with garbage_collector_paused():
     from workers import evaluate, examples, lora
 
 config = '<View><Chat name="t" value="$text"/><TextArea name="stars" toName="t"/></View>'
-(problem,) = bind(config).bindings
+problem = next(binding for binding in bind(config).bindings if binding.from_name == "stars")
 family_type = family_for(problem.model_input({"text": "!"}))
 settings = Settings(data_dir=Path(sys.argv[1]))
 family = family_type.load("toy", torch.device("cpu"), torch.float32, settings)

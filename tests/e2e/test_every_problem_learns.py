@@ -84,11 +84,11 @@ def test_a_head_answers_unseen_tasks_rightly_and_a_run_trains_nothing_beside_it(
     )
     assert "the head answers; LoRA would change none of its answers" in run["decision"]
     after = predictions(client, project_id, list(before), f"p{project_id}.v0")
-    right_before, right_after = (_right(course, list(answers.values())) for answers in (before, after))
+    right_before, right_after = (right_answers(course, list(answers.values())) for answers in (before, after))
     assert right_before < right_after >= len(before) / 2, f"{right_before}, then {right_after} of {len(before)}"
 
 
-def _right(course: Course, results: list[list[Any]]) -> int:
+def right_answers(course: Course, results: list[list[Any]]) -> int:
     """How many of the unseen tasks are answered exactly as the course says."""
     (problem,) = bind(course.label_config).bindings
     count = 0

@@ -15,7 +15,7 @@ from tests.e2e import test_every_problem_learns
 from tests.e2e.courses import Course, data_url
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
-from tests.e2e.test_every_problem_learns import NEVER, _annotate, _predictions, _right, _train
+from tests.e2e.test_every_problem_learns import NEVER, annotate, predictions, right_answers, train
 from tests.plain_pictures import COLOUR_WORDS, plain_picture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(2400)]
@@ -87,9 +87,9 @@ def test_unseen_tasks_get_the_right_text_after_corrections(
     course, variables = prepare(tmp_path)
     policy = {"TRAIN_AFTER_ANNOTATIONS": NEVER, "TRAIN_MIN_ANNOTATIONS": NEVER, "FAMILIES": "generator"}
     lorabel = start_lorabel({**policy, **variables, "PRECISION": "float32"})
-    project_id, before = _annotate(client, "texts", course, lorabel, label_studio)
-    run, versions = _train(lorabel, project_id)
+    project_id, before = annotate(client, "texts", course, lorabel, label_studio)
+    run, versions = train(lorabel, project_id)
     assert versions and versions[0]["state"] == "live", run["decision"]
-    after = _predictions(client, project_id, list(before), versions[0]["version"])
-    right_before, right_after = (_right(course, list(answers.values())) for answers in (before, after))
+    after = predictions(client, project_id, list(before), versions[0]["version"])
+    right_before, right_after = (right_answers(course, list(answers.values())) for answers in (before, after))
     assert right_before == 0 and right_after >= 0.6 * UNSEEN, f"{right_before}, then {right_after} of {UNSEEN}"

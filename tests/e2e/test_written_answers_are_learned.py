@@ -15,7 +15,7 @@ from tests.e2e import test_every_problem_learns
 from tests.e2e.courses import Course
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
-from tests.e2e.test_every_problem_learns import NEVER, _annotate, _predictions, _right, _train
+from tests.e2e.test_every_problem_learns import NEVER, annotate, predictions, right_answers, train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -99,11 +99,11 @@ def test_unseen_tasks_are_answered_rightly_after_corrections(
         data = {"text": text, "question": "What?", "chat": [{"role": "user", "content": f"{word} {number}"}]}
         tasks.append((data, [answer(text, word)]))
     course = Course(f"<View>{config}</View>", tasks, lambda _: {}, {"answer": figure}, UNSEEN)
-    project_id, before = _annotate(client, kind, course, lorabel, label_studio)
-    run, versions = _train(lorabel, project_id)
+    project_id, before = annotate(client, kind, course, lorabel, label_studio)
+    run, versions = train(lorabel, project_id)
     assert versions and versions[0]["state"] == "live", run["decision"]
     candidate, live = (versions[0]["metrics"][side]["answer"] for side in ("candidate", "live"))
     assert candidate[figure] > live[figure]
-    after = _predictions(client, project_id, list(before), versions[0]["version"])
-    right_before, right_after = (_right(course, list(answers.values())) for answers in (before, after))
+    after = predictions(client, project_id, list(before), versions[0]["version"])
+    right_before, right_after = (right_answers(course, list(answers.values())) for answers in (before, after))
     assert right_after >= 0.75 * UNSEEN > right_before, f"{right_before}, then {right_after} of {UNSEEN}"

@@ -15,6 +15,7 @@ from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.generation import completions
+from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.families.generator import Generator
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow
 from lorabel.settings import Settings
@@ -95,7 +96,7 @@ def question(text: str) -> TextInput:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     torch.manual_seed(0)
-    Generator.tiny(tmp_path / "base")
+    write_language_model(tmp_path / "base")
     with running(tmp_path / "base") as (url, server):
         served = Served(tmp_path, url, server)
         yield served

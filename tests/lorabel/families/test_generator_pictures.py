@@ -5,6 +5,7 @@ The reference makes its prompts with the model's own processor, not with ours.
 
 import io
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def test_rows_that_join_and_leave_at_different_steps_get_the_text_that_peft_writ
         if number % 4 == 0 and number // 4 < len(ROWS):
             row = number // 4
             prepared = family.prepare(ask(*ROWS[row][:2]), fetch)
-            steps.begin(row, generator.replace(prepared, max_new_tokens=12 + 3 * row), name(ROWS[row][2]))
+            steps.begin(row, replace(prepared, max_new_tokens=12 + 3 * row), name(ROWS[row][2]))
         for row in steps.step():
             tokens[row] = steps._sequences[row].tokens
             assert isinstance(steps.finish(row), WrittenText)
