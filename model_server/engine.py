@@ -289,8 +289,7 @@ class Engine:
         return True
 
     def _end(self, limit: ProjectLimit[Row], row: Row) -> None:
-        next_row = limit.end(row)
-        if next_row is not None:
+        for next_row in limit.end(row):
             self._to_prepare.put(next_row)
 
     def _prepare(self, row: Row, files: dict[MediaRef, File]) -> None:

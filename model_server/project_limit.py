@@ -34,16 +34,22 @@ class ProjectLimit(Generic[Item]):
             self._in_work[key] += 1
             return True
 
-    def end(self, item: Item) -> Item | None:
-        """An item is no longer in work. Returns the most urgent of those with its key that were held back."""
+    def end(self, item: Item) -> list[Item]:
+        """An item is no longer in work. Returns the most urgent of those with its key that were held back.
+
+        They are as many as may begin now, since the limit may have risen.
+        """
         key = self._key(item)
         with self._lock:
             self._in_work[key] -= 1
+            next_items: list[Item] = []
+            room = self._most(item) - self._in_work[key]
+            while key in self._held_back and len(next_items) < room:
+                next_item = self._held_back[key].get()
+                if next_item is not None:
+                    next_items.append(next_item)
+                if not len(self._held_back[key]):
+                    del self._held_back[key]
             if not self._in_work[key]:
                 del self._in_work[key]
-            if key not in self._held_back:
-                return None
-            next_item = self._held_back[key].get()
-            if not len(self._held_back[key]):
-                del self._held_back[key]
-            return next_item
+            return next_items

@@ -95,7 +95,11 @@ def set_by_hand(store: Store, project_id: int, instructions: Mapping[str, str | 
     with store.write() as session:
         project = projects.get(session, project_id, is_locked=True)
         _set(project, BY_HAND, instructions)
-        _set(project, KEPT, {name: None for name, text in instructions.items() if text is None})
+        removed = [name for name, text in instructions.items() if text is None]
+        _set(project, KEPT, dict.fromkeys(removed))
+        # What was accepted before counts no more: else the next annotation would bring it back.
+        of_removed = TypedInstruction.project_id == project.id, TypedInstruction.from_name.in_(removed)
+        session.execute(delete(TypedInstruction).where(*of_removed))
         return project
 
 

@@ -160,6 +160,8 @@ class Generator(StepwiseFamily):
             if features is None:
                 return None
             pictures.append(Picture.remembered(file_digest, features))
+        # An adapter that cannot be loaded fails here its own row, and not in the device's thread all that are in.
+        bank.effective_adapter(adapter, ())
         return self._prepared(question, pictures, _fetch_nothing)
 
     def precompute(
@@ -213,7 +215,8 @@ class Generator(StepwiseFamily):
                 self.max_prompt_tokens,
             )
         positions = rope_positions(self.module, prompt.tokens, pictures, self._placeholder)
-        read = [text[: self.max_prompt_tokens * CHARACTERS_PER_TOKEN] for text in texts]
+        longest, unread = self.max_prompt_tokens * CHARACTERS_PER_TOKEN, iter(texts)
+        read = [next(unread)[:longest] if each.modality == Modality.TEXT else "" for each in question.contents]
         form = form_of(question, read, prompt.left_out, self._vocabulary)
         try:
             branches = branches_of(form, self.tokenizer.answer, self._end)
@@ -273,8 +276,12 @@ class Generator(StepwiseFamily):
 
         Where labels are scored, it is their cross-entropy.
         """
-        if prepared_inputs[0].branches is not None:
-            return self._scored_losses(prepared_inputs, targets)
+        with checkpointed(self.module) if self.is_checkpointed else nullcontext():
+            if prepared_inputs[0].branches is not None:
+                return self._scored_losses(prepared_inputs, targets)
+            return self._written_losses(prepared_inputs, targets)
+
+    def _written_losses(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
         prepared_inputs = [self._seen(prepared) for prepared in prepared_inputs]
         answers = [
             self._answer(self._form(prepared).written(target))
@@ -287,14 +294,13 @@ class Generator(StepwiseFamily):
             for table in (rows, [[1] * len(row) for row in rows])
         )
         # Only the end of each row is answer, so the last layer computes only that much of its many logits.
-        with checkpointed(self.module) if self.is_checkpointed else nullcontext():
-            logits = self.module(
-                input_ids=tokens,
-                attention_mask=mask,
-                use_cache=False,
-                logits_to_keep=longest_answer + 1,
-                **picture_inputs(prepared_inputs, mask, 0, self._placeholder),
-            ).logits[:, :-1]
+        logits = self.module(
+            input_ids=tokens,
+            attention_mask=mask,
+            use_cache=False,
+            logits_to_keep=longest_answer + 1,
+            **picture_inputs(prepared_inputs, mask, 0, self._placeholder),
+        ).logits[:, :-1]
         right = torch.tensor(
             [[NOT_A_TARGET] * (longest_answer - len(answer)) + answer for answer in answers], device=self.device
         )

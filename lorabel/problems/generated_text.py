@@ -270,8 +270,10 @@ class GeneratedText(Problem):
         return [text for text in texts if text]
 
     def aggregate(self, targets: Sequence[TextTarget]) -> TextTarget:
-        """Return the newest text, with those of the other annotators."""
-        return replace(targets[-1], others=tuple(target.text for target in targets[:-1]))
+        """Return the newest text, with those of the other annotators who were asked the same."""
+        newest = targets[-1]
+        others = [target.text for target in targets[:-1] if target.instruction == newest.instruction]
+        return replace(newest, others=tuple(others))
 
     def _texts(self, value: dict[str, Any]) -> list[str]:
         """The texts in a value of the control tag. Imported annotations may have one that is not in a list."""

@@ -17,7 +17,7 @@ from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.test_browser import WAIT_S, LabelingStream
 from tests.plain_pictures import plain_picture
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 
 # As in the recording `image-caption`, which was made with the editor.
 CONFIG = (

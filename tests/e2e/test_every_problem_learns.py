@@ -24,8 +24,8 @@ from tests.e2e.lorabel_processes import Lorabel
 
 pytestmark = pytest.mark.e2e
 
-# One for each kind of input and of answer; `make test-long` has all.
-SHORT = ("digits", "text_choices", "entities")
+# Others train in the real Label Studio too: tests/e2e/test_browser.py with pictures. `make test-long` has all.
+SHORT = ("text_choices", "entities")
 # A fitted head answers these, and LoRA could change none of its answers: a run trains nothing and says so.
 BY_HEAD_ALONE = ("entities", "ranking", "rating")
 TIMEOUT_S = 240.0

@@ -197,7 +197,7 @@ class DigitsForm:
 
     @cached_property
     def _grammar(self) -> NumberGrammar:
-        return NumberGrammar(self.question.minimum, self.question.maximum, decimals_of(self.question.step))
+        return NumberGrammar(self.question.minimum, self.question.maximum, _decimals(self.question))
 
 
 WrittenForm = TextForm | SpanForm | LabelledSpansForm | DigitsForm
@@ -250,7 +250,7 @@ class NumbersForm:
     @property
     def texts(self) -> list[str]:
         """The texts that are scored."""
-        decimals = decimals_of(self.question.step)
+        decimals = _decimals(self.question)
         return [number_text(value, decimals) for value in self._values]
 
     def output(self, scores: Tensor) -> Contract:
@@ -293,6 +293,11 @@ def decimals_of(step: float) -> int:
     return len(text.partition(".")[2])
 
 
+def _decimals(question: WrittenNumberInput) -> int:
+    """Digits after the point of the numbers allowed, which are some steps from the minimum, or from 0."""
+    return max(decimals_of(question.step), decimals_of(question.minimum or 0.0))
+
+
 def _numbers(question: WrittenNumberInput) -> list[float]:
     """The numbers allowed, ascending; none if there are too many."""
     if question.minimum is None or question.maximum is None:
@@ -300,7 +305,7 @@ def _numbers(question: WrittenNumberInput) -> list[float]:
     steps = (question.maximum - question.minimum) / question.step
     if steps + 1 > MOST_NUMBERS:
         return []
-    decimals = decimals_of(question.step)
+    decimals = _decimals(question)
     return [round(question.minimum + index * question.step, decimals) for index in range(int(steps + 1e-6) + 1)]
 
 

@@ -1,7 +1,7 @@
 """Loads the model of a generator: a vision-language model, or a causal language model, of transformers."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from transformers import (
@@ -40,6 +40,43 @@ class Model:
     max_new_tokens: int
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a model is asked: the same in training, in serving, and where a server has the model.
+
+    Attributes:
+        config: of the model, as transformers has it.
+        processor: of a vision-language model; None for a language model.
+        max_prompt_tokens: of a prompt.
+        max_new_tokens: of an answer.
+    """
+
+    config: Any
+    tokenizer: ChatTokenizer
+    processor: Any
+    max_prompt_tokens: int
+    max_new_tokens: int
+
+    @classmethod
+    def load(cls, name: str, settings: Settings) -> Self:
+        """Load all but the weights.
+
+        Raises:
+            Exception: whatever transformers raises for a folder or a name that it cannot read.
+        """
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
+        max_prompt_tokens = min(settings.generator_max_prompt_tokens, positions - max_new_tokens)
+        processor = None
+        if config.model_type in VISION_MODELS:
+            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+            tokenizer = ChatTokenizer.of(processor.tokenizer, processor)
+        else:
+            tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+        return cls(config, tokenizer, processor, max_prompt_tokens, max_new_tokens)
+
+
 def load_model(source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Model:
     """Load `hf-hub:owner/name` or `local-dir:folder`.
 
@@ -48,21 +85,13 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype, settings: 
     """
     name = transformers_name(source)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        text_config = config.get_text_config()
-        _check_layers(text_config)
-        positions = getattr(text_config, "max_position_embeddings", None) or 1 << 30
-        max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
-        max_prompt_tokens = min(settings.generator_max_prompt_tokens, positions - max_new_tokens)
-        reads_pictures = config.model_type in VISION_MODELS
-        if reads_pictures:
-            processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-            tokenizer = ChatTokenizer.of(processor.tokenizer, processor)
-            reader = PictureReader.of(processor, tokenizer.template_tokens, max_prompt_tokens, settings)
-        else:
-            tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
-            reader = None
-        model_type = AutoModelForImageTextToText if reads_pictures else AutoModelForCausalLM
+        reading = Reading.load(name, settings)
+        _check_layers(reading.config.get_text_config())
+        tokenizer, processor, reader = reading.tokenizer, reading.processor, None
+        if processor is not None:
+            template, longest = tokenizer.template_tokens, reading.max_prompt_tokens
+            reader = PictureReader.of(processor, template, longest, settings)
+        model_type = AutoModelForCausalLM if processor is None else AutoModelForImageTextToText
         module = model_type.from_pretrained(
             name,
             dtype=LOAD_DTYPE,
@@ -80,7 +109,7 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype, settings: 
     module.requires_grad_(False).eval()
     if not settings.generator_4bit:  # else it is on the device already
         module.to(device=device, dtype=dtype)
-    return Model(module, tokenizer, reader, max_prompt_tokens, max_new_tokens)
+    return Model(module, tokenizer, reader, reading.max_prompt_tokens, reading.max_new_tokens)
 
 
 def _check_layers(config: Any) -> None:

@@ -12,15 +12,15 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
 
 from lorabel.contracts import BatchAdapters, Contract, Modality
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import Fetch, transformers_name
 from lorabel.families.cache import FeatureCache
 from lorabel.families.generation.completions import Completion, CompletionServer
+from lorabel.families.generation.models import Reading
 from lorabel.families.generation.prepared import PreparedInput
-from lorabel.families.generation.prompts import CONTROL_CHARACTERS, ChatTokenizer
+from lorabel.families.generation.prompts import CONTROL_CHARACTERS
 from lorabel.families.generation.stepwise import Steps
 from lorabel.families.generator import Generator
 from lorabel.settings import Settings
@@ -47,24 +47,21 @@ class RemoteGenerator(Generator):
         """Load the tokenizer; see `Family.load`."""
         name = transformers_name(source)
         try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            tokenizer = ChatTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+            reading = Reading.load(name, settings)
         except Exception as error:
             raise SettingsError(
                 f"the tokenizer of MODEL_GENERATOR={source!r} cannot be loaded: {error}; set it to the model "
                 "that the server of GENERATOR_URL has"
             ) from error
-        positions = getattr(config, "max_position_embeddings", None) or 1 << 30
-        max_new_tokens = min(settings.generator_max_new_tokens, positions // 2)
         return cls(
             source=source,
             module=nn.Module(),
             device=device,
             dtype=dtype,
-            tokenizer=tokenizer,
+            tokenizer=reading.tokenizer,
             reader=None,
-            max_prompt_tokens=min(settings.generator_max_prompt_tokens, positions - max_new_tokens),
-            max_new_tokens=max_new_tokens,
+            max_prompt_tokens=reading.max_prompt_tokens,
+            max_new_tokens=reading.max_new_tokens,
             memory_bytes=0,
             server=CompletionServer(settings, settings.generator_model or name),
         )

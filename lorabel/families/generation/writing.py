@@ -33,12 +33,13 @@ class Writing(PictureDecoding):
         super().__init__(decoder, bank, output, see)
         self._scoring, self._scored_output = scoring, scored_output
         self._scored: dict[Hashable, Any] = {}
+        self._order: dict[Hashable, None] = {}
         self._is_scoring_next = True
 
     @property
     def rows(self) -> Sequence[Hashable]:
         """The rows that are in; see `Steps.rows`."""
-        return (*self._scored, *super().rows)
+        return tuple(self._order)
 
     def has_room(self, prepared_input: Any) -> bool:
         """Whether the keys and values fit; see `Steps.has_room`. Few rows are scored at a time, so they do."""
@@ -51,6 +52,7 @@ class Writing(PictureDecoding):
         else:
             self._scored[row] = prepared_input
             self._scoring.begin(row, prepared_input, adapter)
+        self._order[row] = None
 
     def step(self) -> Sequence[Hashable]:
         """Compute the next step; see `Steps.step`."""
@@ -62,10 +64,12 @@ class Writing(PictureDecoding):
         """Return the output of a row, which leaves; see `Steps.finish`."""
         if row not in self._scored:
             return super().finish(row)
+        del self._order[row]
         return self._scored_output(self._scored.pop(row), self._scoring.finish(row))
 
     def leave(self, row: Hashable) -> None:
         """Let a row leave; see `Steps.leave`."""
+        del self._order[row]
         if self._scored.pop(row, None) is None:
             super().leave(row)
         else:

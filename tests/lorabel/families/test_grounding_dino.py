@@ -296,7 +296,10 @@ def drawn(count: int) -> list[tuple[bytes, BoxTarget]]:
 
 @pytest.mark.parametrize(
     ("annotated", "steps", "least"),
-    [(4, 150, (0.7, 0.0)), pytest.param(60, 300, (0.4, 0.3), marks=pytest.mark.long)],
+    [
+        pytest.param(4, 150, (0.7, 0.0), marks=pytest.mark.long),
+        pytest.param(60, 300, (0.4, 0.3), marks=pytest.mark.long),
+    ],
 )
 def test_lora_teaches_a_model_that_knows_nothing_where_things_are(
     folder: Path, annotated: int, steps: int, least: tuple[float, float]

@@ -237,3 +237,15 @@ def test_an_extractive_answer_is_asked_of_the_last_content_and_must_be_in_the_te
         binding.target(result(["Ada in London"]), data)
     with pytest.raises(UnreadableError):
         binding.model_input({"question": "Where?"})
+
+
+def test_what_another_annotator_wrote_counts_only_for_the_same_typed_question() -> None:
+    binding = served(TEXT + BOX + AREA)
+    targets = [TextTarget("In hall 3.", "Where?"), TextTarget("Hall 3", "When?"), TextTarget("Today.", "When?")]
+    assert binding.aggregate(targets) == TextTarget("Today.", "When?", ("Hall 3",))
+
+
+def test_a_picture_before_the_text_does_not_shift_the_text_of_which_the_answer_is_a_span() -> None:
+    binding = served(f'{IMAGE}{TEXT}<TextArea name="summary" toName="text" extractive="true"/>')
+    question = binding.model_input({"image": "a.png", "text": "The pump leaks."})
+    assert question.span_of == 1 and question.contents[1].text == "The pump leaks."
