@@ -112,10 +112,10 @@ def current(project: Project) -> dict[str, str]:
 def parameters(project: Project) -> dict[str, Any]:
     """The project's extra params with the instructions that it keeps beside those that the extra params have."""
     extra = project.extra_params if isinstance(project.extra_params, dict) else {}
-    own = extra.get(INSTRUCTION)
-    if isinstance(own, str) and own.strip():
+    given = extra.get(INSTRUCTION)
+    if isinstance(given, str) and given.strip():
         return extra
-    return {**extra, INSTRUCTION: {**current(project), **(own if isinstance(own, dict) else {})}}
+    return {**extra, INSTRUCTION: {**current(project), **(given if isinstance(given, dict) else {})}}
 
 
 def _set(project: Project, kind: str, instructions: Mapping[str, str | None]) -> None:

@@ -100,7 +100,7 @@ class GeneratedText(Problem):
         Sample(
             label_config='<View><Image name="image" value="$image"/>'
             '<TextArea name="caption" toName="image" rows="2" editable="true" maxSubmissions="1"/></View>',
-            data={"image": "https://example.org/pump.jpg"},
+            data={"image": "/data/upload/1/pump.jpg"},
             result=[regions.textarea("caption", "image", ["a red pump"])],
             opposite=[regions.textarea("caption", "image", ["two valves"])],
         ),
@@ -108,7 +108,7 @@ class GeneratedText(Problem):
             label_config='<View><Image name="image" valueList="$images"/><Text name="question" value="$question"/>'
             '<TextArea name="answer" toName="image" prompt="Answer the question."/></View>',
             data={
-                "images": ["https://example.org/before.jpg", "https://example.org/after.jpg"],
+                "images": ["/data/upload/1/before.jpg", "/data/upload/1/after.jpg"],
                 "question": "What has changed?",
             },
             result=[regions.textarea("answer", "image", ["the valve"])],

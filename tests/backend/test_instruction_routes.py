@@ -135,6 +135,9 @@ def test_what_is_set_by_hand_goes_first_and_null_removes_both(
     assert cleared.json == {"by_hand": {}, "kept": {}}
     predict(client, 3)
     assert told(model_server) == "Sum up."
+    answer = ask(client, 3, "What leaks?")
+    submit(client, services, 3, answer)
+    assert client.get(f"{P1}/instructions").json["kept"] == {}, "what was accepted before counts no more"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def shown_samples() -> list[tuple[str, Sample]]:
         (problem.name, sample)
         for problem in problem_types()
         for sample in problem.SAMPLES
-        if "<Audio" not in sample.label_config and "<Video" not in sample.label_config
+        # The open-source edition has no Chat.
+        if not any(tag in sample.label_config for tag in ("<Audio", "<Video", "<Chat"))
     ]
 
 

@@ -54,7 +54,7 @@ def answers(probabilities: Sequence[float]) -> list[LabelScores]:
     return scores
 
 
-def test_beside_a_head_a_candidate_is_accepted_if_its_log_loss_is_lower_by_more_than_a_standard_error() -> None:
+def test_beside_a_head_a_candidate_is_accepted_if_its_log_loss_is_lower_by_more_than_two_standard_errors() -> None:
     better = [0.6 + 0.01 * (number % 5) for number in range(30)]
     accepted = judge_beside_head(PROBLEM, TARGETS, answers(better), answers([0.5] * 30))
     assert accepted.is_accepted
@@ -63,6 +63,16 @@ def test_beside_a_head_a_candidate_is_accepted_if_its_log_loss_is_lower_by_more_
         "accuracy 1.000 against 1.000"
     )
     assert accepted.candidate.values["log_loss"] == pytest.approx(0.478, abs=0.001)
+
+
+def test_beside_a_head_a_gain_of_less_than_two_standard_errors_is_not_enough() -> None:
+    """One in six candidates that gain nothing exceeds one."""
+    candidate = answers([0.8] * 9 + [0.4] * 21)
+    judgement = judge_beside_head(PROBLEM, TARGETS, candidate, answers([0.45] * 30))
+    assert judgement.over_head is not None
+    gain = judgement.over_head.log_loss / judgement.over_head.standard_error
+    assert 1.2 < gain < 1.9 and judgement.over_head.value == 0
+    assert not judgement.is_accepted and "is not surely better than the head's" in judgement.decision
 
 
 def test_beside_a_head_a_gain_that_one_task_makes_is_not_enough() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.database.adapter_folders import AdapterFolders
-from lorabel.errors import UnreadableError
+from lorabel.errors import NotFoundError, UnreadableError
 from lorabel.families import generator
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
@@ -215,6 +215,9 @@ def test_the_features_of_a_picture_are_computed_once_for_all_projects(
     assert family.predict([recalled], ["p1.v1/label"], bank, features) == [expected]
     assert family.predict([recalled], ["p2.v1/label"], bank, features) != [expected]
     assert family.recall(ask((), "text"), digest_of, None, bank, features) is None
+    # Here, for its own row: in the device's thread it would fail all rows that are in.
+    with pytest.raises(NotFoundError):
+        family.recall(question, digest_of, "p9.v1/label", bank, features)
 
 
 def test_a_step_computes_the_features_of_one_picture_at_most(smolvlm: str) -> None:
