@@ -4,15 +4,13 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
-# The rooms of lorabel whose tests touch the database or Redis.
-STATEFUL := $(addprefix tests/lorabel/,database label_studio inference search curation commands)
 PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 # Compiled modules are kept whatever the environment says. Without them each start of `lorabel up`, of which the tests
 # make many, compiles all modules again: 59 s of CPU in place of 23 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup check lint test test-postgres test-long test-ray docs lock bench bench-quick curves clean
+.PHONY: demo setup check lint test test-long test-ray docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -36,21 +34,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What touches the database or Redis, against real servers; SQLite and no Redis are in `check`.
-WITHOUT_STORE := tests/backend/test_recordings.py tests/lorabel/commands/test_model_folder.py
-test-postgres: setup
-	$(BIN)/python -m tests.servers -- $(PYTEST) -m "$(FAST)" \
-		$(addprefix --ignore=,$(WITHOUT_STORE)) tests/backend tests/workers $(STATEFUL)
-
-# The tests of `check` run together with the others: each run of pytest takes 10 s of CPU for imports in each of its
-# processes. At its end it says what was skipped in all of its parts, and what to install for it (tests/skipped.py).
+# The tests of `check` run together with the others, and with those against PostgreSQL and Redis: each run of pytest
+# takes 15 s of CPU for imports in each of its processes. At its end it says what was skipped and what to install for
+# it (tests/skipped.py).
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
 test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
 	$(MAKE) lint
-	$(MAKE) test-postgres
-	$(PYTEST) -n 4 -m "not long and not ray and not scale" --durations=15 # tests of several processes wait a lot
+	$(BIN)/python -m tests.servers -- $(PYTEST) -n 4 -m "not long and not ray and not scale" --durations=15
 	@$(BIN)/python -m tests.skipped
 
 # What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label

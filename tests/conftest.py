@@ -1,8 +1,8 @@
 """Settings and a database of its own for each test.
 
-DATABASE_URL_FOR_TESTS (PostgreSQL) and REDIS_URL_FOR_TESTS run the same tests against real servers (see
-tests/servers.py), of which the Redis is emptied for each test; without them the database is SQLite and Redis is
-a socket where nobody listens. Tests that need neither are left out then: they were run already.
+The database is SQLite and Redis is a socket where nobody listens. With DATABASE_URL_FOR_TESTS (PostgreSQL) and
+REDIS_URL_FOR_TESTS (see tests/servers.py) quick tests of what uses a database run twice: so, and against these
+servers, of which the Redis is emptied for each test.
 """
 
 import gc
@@ -29,6 +29,11 @@ from tests.backend.fake_model_server import FakeModelServer
 
 POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
 TESTS = Path(__file__).parent
+# Whose quick tests run against real servers, too.
+ROOMS = ("database", "label_studio", "inference", "search", "curation", "commands")
+STATEFUL = (TESTS / "backend", TESTS / "workers", *(TESTS / "lorabel" / room for room in ROOMS))
+WITHOUT_STORE = (TESTS / "backend/test_recordings.py", TESTS / "lorabel/commands/test_model_folder.py")
+NOT_QUICK = ("e2e", "slow", "ray", "scale")
 # Files that use the same running Lorabel, by the fixture that starts it.
 SHARED_LORABELS = {
     "tests/e2e/test_boxes_in_browser.py": "lorabel_up",
@@ -102,11 +107,19 @@ def pytest_unconfigure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start with the files and folders of the longest tests, so that all processes end at about the same time."""
     items.sort(key=lambda item: _place_in_order(item.path))
-    if POSTGRES is None:
-        return
-    idle = [item for item in items if not {"settings", "start_lorabel"} & set(getattr(item, "fixturenames", ()))]
-    config.hook.pytest_deselected(items=idle)
-    items[:] = [item for item in items if item not in set(idle)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run quick tests of what uses a database against real servers, too, where there are some."""
+    path = metafunc.definition.path
+    if (
+        POSTGRES is not None
+        and "is_on_servers" in metafunc.fixturenames
+        and any(folder in path.parents for folder in STATEFUL)
+        and path not in WITHOUT_STORE
+        and not any(metafunc.definition.get_closest_marker(name) for name in NOT_QUICK)
+    ):
+        metafunc.parametrize("is_on_servers", [False, True], ids=["SQLite", "servers"], indirect=True)
 
 
 @cache
@@ -164,29 +177,36 @@ def postgres_schema_of_test() -> Iterator[str]:
 
 
 @pytest.fixture
+def is_on_servers(request: pytest.FixtureRequest) -> bool:
+    """Whether the test uses PostgreSQL and a Redis that runs (see `pytest_generate_tests`)."""
+    return bool(getattr(request, "param", False))
+
+
+@pytest.fixture
 def settings(
-    request: pytest.FixtureRequest, tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    is_on_servers: bool,
+    tmp_path: Path,
+    migrated: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Settings:
     """As in a fresh installation, whatever the developer's environment says."""
     for name in list(os.environ):
         if name.lower() in Settings.model_fields or name.startswith("MODEL_"):
             monkeypatch.delenv(name)
-    redis_url = os.environ.get("REDIS_URL_FOR_TESTS")
-    if redis_url is not None:
-        # Each process of pytest-xdist (gw0, gw1, ...) empties a database of its own.
-        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        redis_url = f"{redis_url.rpartition('/')[0]}/{number}"
-        with Redis.from_url(redis_url) as redis:
-            redis.flushdb()
-    fresh = Settings(data_dir=tmp_path, redis_url=redis_url or f"unix://{tmp_path}/no-redis.sock")
-    if POSTGRES is None:
+    if not is_on_servers:
         shutil.copy(migrated, tmp_path)
-        return fresh
+        return Settings(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/no-redis.sock")
+    # Each process of pytest-xdist (gw0, gw1, ...) empties a database of its own.
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    redis_url = f"{os.environ['REDIS_URL_FOR_TESTS'].rpartition('/')[0]}/{number}"
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
     if request.node.get_closest_marker("changes_schema"):
         url = request.getfixturevalue("postgres_schema_of_test")
     else:
         url = request.getfixturevalue("empty_postgres_schema")()
-    return fresh.model_copy(update={"database_url": url})
+    return Settings(data_dir=tmp_path, redis_url=redis_url, database_url=url)
 
 
 @pytest.fixture

@@ -196,12 +196,12 @@ def test_opening_a_task_enqueues_the_look_ahead_after_the_answer_is_sent(
     assert model_server.requests[0].priority == Priority.INTERACTIVE
 
 
-@pytest.mark.parametrize("parts", [{"context": {"result": []}}, {"more": True}])
+@pytest.mark.parametrize(("tasks", "parts"), [(1, {"context": {"result": []}}), (2, {})])
 def test_smart_tools_and_requests_for_many_tasks_enqueue_no_look_ahead(
-    client: FlaskClient, jobs: FakeJobs, parts: dict[str, Any]
+    client: FlaskClient, jobs: FakeJobs, tasks: int, parts: dict[str, Any]
 ) -> None:
-    tasks = [picture(7, "red"), picture(8, "blue")][: 1 + bool(parts.pop("more", False))]
-    client.post("/predict", json=requests.predict(*tasks, **parts)).close()
+    pictures = [picture(7, "red"), picture(8, "blue")]
+    client.post("/predict", json=requests.predict(*pictures[:tasks], **parts)).close()
     assert jobs.looked_ahead == []
 
 
