@@ -233,7 +233,7 @@ class Generator(StepwiseFamily):
             branches,
         )
         if prepared.constraint is not None:
-            _ = prepared.constraint.first  # here, since the thread that writes must not take long for a step
+            prepared.constraint.prepare()
         return prepared
 
     def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:

@@ -101,7 +101,7 @@ class SpanForm:
     @cached_property
     def constraint(self) -> Constraint:
         """What may be written."""
-        return Constraint(SpanGrammar(Spans(self.text)), self.vocabulary)
+        return Constraint(SpanGrammar(self.text), self.vocabulary)
 
     def written(self, target: TextTarget) -> str:
         """What is to be written for a target."""

@@ -10,9 +10,11 @@ rows may join, leave, begin anew, or be several hypotheses of one row.
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,15 +27,41 @@ JOINER = "\u200d"
 MOST_DIGITS = 12
 # Digits that one token may have.
 TOKEN_DIGITS = 3
-BETWEEN = b":"
+BETWEEN, SPACE = b":", b" "
+
+
+class AnySpan(NamedTuple):
+    """A place in an answer where any span of a text may come next.
+
+    `before`: what is written before the span. `after`: byte offset in the text at which the span may begin first.
+    """
+
+    before: bytes
+    after: int
 
 
 class Grammar(ABC):
-    """The answers that are allowed."""
+    """The answers that are allowed.
+
+    Attributes:
+        before_spans: each `AnySpan.before` that `any_span` may return.
+    """
+
+    before_spans: ClassVar[tuple[bytes, ...]] = ()
+
+    @property
+    def spans(self) -> "Spans | None":
+        """The spans of which any may come next at some places; None if there are no such places."""
+        return None
+
+    def any_span(self, written: bytes) -> AnySpan | None:
+        """Return the place at which the answer is, if any span may come next there; else None."""
+        return None
 
     @abstractmethod
     def continuations(self, written: bytes) -> Iterable[bytes]:
-        """Return how the answer may go on: beginnings of each possible rest, of at least one byte.
+        """Return how the answer may go on where not any span may: beginnings of each possible rest, of at least
+        one byte.
 
         They need not be longer than `LONGEST_TOKEN`.
         """
@@ -50,6 +78,12 @@ class Constraint:
     grammar: Grammar
     vocabulary: Vocabulary
 
+    def prepare(self) -> None:
+        """Compute what takes long for a long text, so that `allowed` takes no time of the thread that writes."""
+        if self.grammar.spans is not None:
+            self.grammar.spans.prepare()
+            _ = self._beginnings
+
     def allowed(self, tokens: Sequence[int], ends: Collection[int]) -> list[int]:
         """Return the tokens that may come next, at least one.
 
@@ -58,17 +92,50 @@ class Constraint:
             ends: the tokens that end an answer.
         """
         written = self.vocabulary.written(tokens)
-        found = self._next(written) if written else self.first
+        place = self.grammar.any_span(written)
+        if place is None:
+            found = list(self.vocabulary.beginnings(self.grammar.continuations(written)))
+        else:
+            found = self._beginnings[place.before].after(place.after)
         # Where the vocabulary lacks a byte, nothing goes on, and the answer is what there is.
         return sorted({*found, *ends} if not found or self.grammar.may_end(written) else found)
 
     @cached_property
-    def first(self) -> set[int]:
-        """The tokens with which an answer may begin: of a long text many, which a preparing thread finds."""
-        return self._next(b"")
+    def _beginnings(self) -> "dict[bytes, _Beginnings]":
+        """The tokens with which any span may begin, by what is written before it."""
+        spans, befores = self.grammar.spans, self.grammar.before_spans
+        if spans is None:
+            return {}
+        return {before: _Beginnings.of(spans, before, self.vocabulary) for before in befores}
 
-    def _next(self, written: bytes) -> set[int]:
-        return self.vocabulary.beginnings(self.grammar.continuations(written))
+
+@dataclass(frozen=True)
+class _Beginnings:
+    """The tokens with which a span of a text may begin.
+
+    Args:
+        tokens: (tokens,) int32, in the order of `last`.
+        last: (tokens,) int32: the last byte offset at which a span begins so, ascending.
+    """
+
+    tokens: Tensor
+    last: Tensor
+
+    @classmethod
+    def of(cls, spans: "Spans", before: bytes, vocabulary: Vocabulary) -> "_Beginnings":
+        last: dict[int, int] = {}
+        for start in spans.starts:
+            text = before + spans.context[start : start + LONGEST_TOKEN - len(before)]
+            last |= dict.fromkeys(vocabulary.beginnings([text]), start)
+        in_order = sorted(last, key=last.__getitem__)
+        places = [last[token] for token in in_order]
+        return cls(torch.tensor(in_order, dtype=torch.int32), torch.tensor(places, dtype=torch.int32))
+
+    def after(self, offset: int) -> list[int]:
+        """The tokens with which a span may begin at an offset, or later."""
+        first = int(torch.searchsorted(self.last, offset)) if offset else 0
+        tokens: list[int] = self.tokens[first:].tolist()
+        return tokens
 
 
 def constrained(
@@ -102,6 +169,10 @@ class Spans:
 
     text: str
 
+    def prepare(self) -> None:
+        """Compute the places, which takes long for a long text."""
+        _ = self.context, self.starts, self._start_set, self.ends
+
     @cached_property
     def context(self) -> bytes:
         """The text in UTF-8. Half characters (lone surrogates) become "?", as in prompts."""
@@ -110,7 +181,12 @@ class Spans:
     @cached_property
     def starts(self) -> list[int]:
         """Byte offsets at which a span may begin, ascending."""
-        return [offset for offset, is_start in self._edges if is_start]
+        text, starts, offset = self.text, [], 0
+        for index, character in enumerate(text):
+            if not character.isspace() and not _is_joined(text, index):
+                starts.append(offset)
+            offset += len(character.encode(errors="replace"))
+        return starts
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -125,12 +201,13 @@ class Spans:
             if not text[index - 1].isspace() and (index == len(text) or not _is_joined(text, index))
         )
 
+    def has_start(self, after: int) -> bool:
+        """Whether a span may begin at a byte offset, or later."""
+        return bisect_left(self.starts, after) < len(self.starts)
+
     def occurrences(self, span: bytes, after: int = 0) -> Iterator[int]:
-        """Byte offsets after `after` at which a span that begins like this may begin."""
-        if not span:
-            yield from (start for start in self.starts if start >= after)
-            return
-        offset = self.context.find(span, after)
+        """Byte offsets after `after` at which a span that begins like this, with a byte at least, may begin."""
+        offset = self.context.find(span, after) if span else -1
         while offset >= 0:
             if offset in self._start_set:
                 yield offset
@@ -146,7 +223,7 @@ class Spans:
     def place(self, span: bytes, after: int = 0) -> tuple[int, int] | None:
         """The first occurrence of a whole span as (start, end) in bytes; None if there is none."""
         for start in self.occurrences(span, after):
-            if span and start + len(span) in self.ends:
+            if start + len(span) in self.ends:
                 return start, start + len(span)
         return None
 
@@ -158,15 +235,6 @@ class Spans:
     @cached_property
     def _start_set(self) -> frozenset[int]:
         return frozenset(self.starts)
-
-    @cached_property
-    def _edges(self) -> list[tuple[int, bool]]:
-        """Byte offset of each character, and whether a span may begin with it."""
-        edges, offset = [], 0
-        for index, character in enumerate(self.text):
-            edges.append((offset, not character.isspace() and not _is_joined(self.text, index)))
-            offset += len(character.encode(errors="replace"))
-        return edges
 
 
 def _is_joined(text: str, index: int) -> bool:
@@ -183,7 +251,18 @@ def _is_joined(text: str, index: int) -> bool:
 class SpanGrammar(Grammar):
     """An answer that is a span of a text, letter by letter."""
 
-    spans: Spans
+    before_spans: ClassVar[tuple[bytes, ...]] = (b"",)
+
+    text: str
+
+    @cached_property
+    def spans(self) -> Spans:
+        """The spans that may be named."""
+        return Spans(self.text)
+
+    def any_span(self, written: bytes) -> AnySpan | None:
+        """Return the beginning."""
+        return None if written else AnySpan(b"", 0)
 
     def continuations(self, written: bytes) -> Iterable[bytes]:
         """Return what follows each place where the text has what is written."""
@@ -207,6 +286,8 @@ class LabelledSpansGrammar(Grammar):
         labels: without line breaks.
     """
 
+    before_spans: ClassVar[tuple[bytes, ...]] = (b"", SPACE)
+
     text: str
     labels: tuple[str, ...]
 
@@ -215,21 +296,24 @@ class LabelledSpansGrammar(Grammar):
         """The spans that may be named."""
         return Spans(one_line(self.text))
 
+    def any_span(self, written: bytes) -> AnySpan | None:
+        """Return the place after a label, or after the space behind it."""
+        *lines, line = written.split(b"\n")
+        label = self._label_of(line)
+        rest = None if label is None else line[len(label) + len(BETWEEN) :]
+        return AnySpan(b"" if rest else SPACE, self._end_of(lines)) if rest in (b"", SPACE) else None
+
     def continuations(self, written: bytes) -> Iterable[bytes]:
         """Return the rest of a label, or of a span, or the next line."""
         *lines, line = written.split(b"\n")
         after = self._end_of(lines)
         label = self._label_of(line)
         if label is None:
-            if any(True for _ in self.spans.occurrences(b"", after)):
+            if self.spans.has_start(after):
                 names = (name.encode() + BETWEEN for name in self.labels)
                 yield from (name[len(line) :] for name in names if name.startswith(line))
             return
-        rest = line[len(label) + len(BETWEEN) :]
-        if not rest:
-            yield from (b" " + beginning for beginning in self.spans.rests(b"", after))
-            return
-        span = rest[1:]
+        span = line[len(label) + len(BETWEEN) + len(SPACE) :]
         yield from self.spans.rests(span, after)
         if self.spans.place(span, after) is not None:
             yield b"\n"
@@ -240,7 +324,7 @@ class LabelledSpansGrammar(Grammar):
         label = self._label_of(line)
         if label is None:
             return not written
-        return self.spans.place(line[len(label) + len(BETWEEN) + 1 :], self._end_of(lines)) is not None
+        return self.spans.place(line[len(label) + len(BETWEEN) + len(SPACE) :], self._end_of(lines)) is not None
 
     def read(self, written: bytes) -> list[tuple[int, int, int]]:
         """Return the spans that are written as (start, end, label), in characters. A line that was cut off is not
@@ -250,7 +334,7 @@ class LabelledSpansGrammar(Grammar):
             label = self._label_of(line)
             if label is None:
                 continue
-            place = self.spans.place(line[len(label) + len(BETWEEN) + 1 :].rstrip(), after)
+            place = self.spans.place(line[len(label) + len(BETWEEN) + len(SPACE) :].rstrip(), after)
             if place is not None:
                 found.append((*self.spans.characters(place), self.labels.index(label.decode())))
                 after = place[1]
@@ -261,7 +345,7 @@ class LabelledSpansGrammar(Grammar):
         after = 0
         for line in lines:
             label = self._label_of(line)
-            place = None if label is None else self.spans.place(line[len(label) + len(BETWEEN) + 1 :], after)
+            place = None if label is None else self.spans.place(line[len(label) + len(BETWEEN) + len(SPACE) :], after)
             after = after if place is None else place[1]
         return after
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from lorabel.families.generation.vocabulary import Vocabulary
 END = 0
 # Hebrew, a family that is one emoji of five characters, a thumb with a skin tone, an accent by itself.
 UNICODE = "שלום עולם: 👨\u200d👩\u200d👧 and 👍🏽, e\u0301tude\r\nnext"
+
+LONG_TEXT = " ".join(f"word{number}" for number in range(200))
 
 
 def vocabulary(merges: tuple[str, ...] = ()) -> Vocabulary:
@@ -47,7 +50,7 @@ def test_every_answer_that_may_end_is_a_span_and_no_character_is_divided() -> No
     drawn, words = random.Random(1), vocabulary(("שלום", " עולם", "and ", "👨\u200d"))
     spans = Spans(UNICODE)
     for _ in range(200):
-        written = write(SpanGrammar(spans), drawn, words).decode()
+        written = write(SpanGrammar(UNICODE), drawn, words).decode()
         assert written in UNICODE and written == written.strip() and written
         assert not written.startswith(("\u200d", "🏽", "\u0301")) and not written.endswith("\u200d")
         assert not ("👨" in written) ^ ("👧" in written), "a family is one character to people"
@@ -57,7 +60,7 @@ def test_every_answer_that_may_end_is_a_span_and_no_character_is_divided() -> No
 
 def test_a_span_goes_on_from_each_place_where_it_is() -> None:
     words = vocabulary(("an", "ana", "anas"))
-    constraint = Constraint(SpanGrammar(Spans("banana bananas")), words)
+    constraint = Constraint(SpanGrammar("banana bananas"), words)
     tokens = [words.token_of[b"ban"[:1]], words.token_of[b"ana"], words.token_of[b"n"], words.token_of[b"a"]]
     assert constraint.allowed(tokens, {END}) == sorted({END, words.token_of[b" "], words.token_of[b"s"]})
 
@@ -107,7 +110,7 @@ def test_numbers_are_within_their_bounds(
 
 def test_only_allowed_tokens_are_left_and_rows_without_a_constraint_stay() -> None:
     words = vocabulary()
-    constraint = Constraint(SpanGrammar(Spans("ab")), words)
+    constraint = Constraint(SpanGrammar("ab"), words)
     logits = torch.arange(257.0).repeat(2, 1)
     limited = constrained(logits, [(None, []), (constraint, [words.token_of[b"a"]])], {END})
     assert torch.equal(limited[0], logits[0])
@@ -117,7 +120,7 @@ def test_only_allowed_tokens_are_left_and_rows_without_a_constraint_stay() -> No
 
 def test_a_byte_that_the_vocabulary_lacks_ends_the_answer() -> None:
     words = Vocabulary({1: b"a"}, {b"a": 1})
-    assert Constraint(SpanGrammar(Spans("aé")), words).allowed([1], {END}) == [END]
+    assert Constraint(SpanGrammar("aé"), words).allowed([1], {END}) == [END]
 
 
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
@@ -142,3 +145,49 @@ def test_the_bytes_of_tokens_are_those_of_the_text(kind: str) -> None:
     words = Vocabulary.of(chat)
     assert words.written(chat.answer(text)) == text.encode()
     assert fast.eos_token_id not in words.bytes_of
+
+
+class CountedLookups(dict[bytes, int]):
+    """Tokens by their bytes; counts how often one is looked up."""
+
+    count = 0
+
+    def get(self, key: bytes, default: Any = None) -> Any:
+        self.count += 1
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "written"),
+    [
+        (SpanGrammar(LONG_TEXT), b""),
+        (LabelledSpansGrammar(LONG_TEXT, ("City", "Person")), b"City:"),
+        (LabelledSpansGrammar(LONG_TEXT, ("City", "Person")), b"City: "),
+        (LabelledSpansGrammar(LONG_TEXT, ("City", "Person")), b"City: word7\nPerson:"),
+    ],
+)
+def test_once_prepared_the_beginning_of_a_span_in_a_long_text_takes_no_search(
+    grammar: Grammar, written: bytes
+) -> None:
+    words = vocabulary(("wor", " wor", "word8", " word9"))
+    counted = CountedLookups(words.token_of)
+    constraint = Constraint(grammar, Vocabulary(words.bytes_of, counted))
+    constraint.prepare()
+    counted.count = 0
+    allowed = constraint.allowed([words.token_of[bytes([value])] for value in written], {END})
+    assert words.token_of[b"wor" if written[-1:] in (b"", b" ") else b" wor"] in allowed
+    assert counted.count == 0
+
+
+def test_a_span_begins_after_the_one_before_it() -> None:
+    words = vocabulary(("b c", " c", "c"))
+    constraint = Constraint(LabelledSpansGrammar("a b c", ("X",)), words)
+
+    def allowed(written: bytes) -> set[bytes]:
+        tokens = [words.token_of[bytes([value])] for value in written]
+        return {words.bytes_of[token] for token in constraint.allowed(tokens, ())}
+
+    assert allowed(b"X: ") == {b"a", b"b", b"b c", b"c"}
+    assert allowed(b"X: a\nX: ") == {b"b", b"b c", b"c"}
+    assert allowed(b"X: a\nX:") == {b" ", b" c"}
+    assert allowed(b"X: b\nX: ") == {b"c"}
