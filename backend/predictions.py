@@ -13,6 +13,8 @@ from socket import socket
 from time import monotonic
 from typing import Self
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from backend import http_bodies
 from backend.services import Services, prediction_slot
 from lorabel.contracts import MediaRef
@@ -176,14 +178,22 @@ def _prompted(
 def _note_typed(
     services: Services, model: ProjectModel, task_id: int, body: http_bodies.Predict, answer: TaskPrediction
 ) -> None:
-    """Remember the answer to a prompt box: what was typed is kept if the annotator submits it unchanged."""
+    """Remember the answer to a prompt box: what was typed is kept if the annotator submits it unchanged.
+
+    The annotator gets the answer also where it cannot be remembered.
+    """
     context = body.params.regions
-    binding = next(each for each in model.bound.bindings if context[-1].get("from_name") in each.claims)
-    instruction = binding.typed_instruction(context)
-    if instruction is not None:
+    bindings = (each for each in model.bound.bindings if context[-1].get("from_name") in each.claims)
+    binding = next(bindings, None)
+    instruction = None if binding is None else binding.typed_instruction(context)
+    if binding is None or instruction is None:
+        return
+    try:
         instructions.note_typed(
             services.store, model.project_id, task_id, binding.from_name, instruction, answer.regions
         )
+    except SQLAlchemyError:
+        log.exception("project %d, task %d: an instruction cannot be remembered", model.project_id, task_id)
 
 
 def _count(services: Services, predictions: Sequence[TaskPrediction]) -> None:

@@ -21,7 +21,9 @@ class GeneratorSettings(BaseSettings):
         description="Lines of each answer that a beam search writes side by side, of which the likeliest is kept.",
     )
     generator_memory_mb: int = Field(
-        1024, ge=1, description="MB for keys and values of texts that are being written; rows wait for room."
+        1024,
+        ge=1,
+        description="MB for keys and values of texts that are written, and of labels that are scored; rows wait.",
     )
     generator_checkpointing: bool = Field(
         False, description="Train the generator with less memory and a third more time (gradient checkpointing)."
@@ -42,5 +44,7 @@ class GeneratorSettings(BaseSettings):
     )
     generator_timeout_s: float = Field(120.0, gt=0, description="Seconds for one request to GENERATOR_URL.")
     generator_problems: str = Field(
-        "", description="Problems that the generator answers, e.g. `text_classification,named_entities,rating`."
+        "",
+        description="Problems that the generator answers, e.g. `text_classification,named_entities,rating`; not "
+        "with GENERATOR_URL.",
     )

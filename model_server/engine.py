@@ -24,6 +24,7 @@ from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, RequestTooLargeError
 from lorabel.families.base import DigestOf
 from lorabel.families.generation.stepwise import StepwiseFamily
+from lorabel.families.sizes import prepared_bytes
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
 from model_server.batch_sizes import BatchSizes
@@ -34,6 +35,7 @@ from model_server.files import File, Files
 from model_server.heads import Heads
 from model_server.metrics import Metrics
 from model_server.pipelines import begin
+from model_server.prepared_memory import PreparedMemory
 from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, errors_as_result, failure_of
 from model_server.stepping import Stepping
@@ -51,6 +53,8 @@ THREADS_PER_CORE = 2
 # all rows of a request are prepared at once, and a step, and a click that waits for it, takes up to three times
 # as long.
 BATCHES_AHEAD = 3
+# Bytes of all prepared rows; background rows wait. A picture for a model that writes may have 22 MB.
+PREPARED_BYTES = 512 * 2**20
 
 
 class Engine:
@@ -92,6 +96,7 @@ class Engine:
             lambda row: BATCHES_AHEAD * self.sizes.most(row),
             key=lambda row: (row.project, row.loaded_family.family.name),
         )
+        self._prepared_memory = PreparedMemory(PREPARED_BYTES)
         self._ready: FairQueue[Row] = FairQueue()
         self._stepping = Stepping(max_batch)
         loops = [self._run_prepare] * (THREADS_PER_CORE * cores) + [self._run_device]
@@ -283,7 +288,7 @@ class Engine:
         """False if enough background rows like this are ready; the row comes again when one is answered."""
         if row.priority == Priority.INTERACTIVE:
             return True
-        if not self._ahead.begin(row):
+        if not self._prepared_memory.begin(row) or not self._ahead.begin(row):
             return False
         row.done.add_done_callback(lambda _: self._end(self._ahead, row))
         return True
@@ -291,6 +296,18 @@ class Engine:
     def _end(self, limit: ProjectLimit[Row], row: Row) -> None:
         for next_row in limit.end(row):
             self._to_prepare.put(next_row)
+
+    def _hold(self, row: Row) -> None:
+        """Count the bytes of a row that was prepared until it is answered, has failed or was cancelled."""
+        held_bytes = prepared_bytes(row.example)
+
+        def free(_: Any) -> None:
+            for next_row in self._prepared_memory.end(held_bytes):
+                self._to_prepare.put(next_row)
+
+        if held_bytes:
+            self._prepared_memory.add(held_bytes)
+            row.done.add_done_callback(free)
 
     def _prepare(self, row: Row, files: dict[MediaRef, File]) -> None:
         if row.adapter is not None:
@@ -301,6 +318,7 @@ class Engine:
             family, bank = row.loaded_family.family, row.loaded_family.adapter_bank
             example = family.prepare(row.question, lambda media: files[media].data)
             row.example = self._heads.apply(row.head, example, family, row.adapter, bank)
+            self._hold(row)
         self._ready.put(row)
 
     def _run_device(self) -> None:

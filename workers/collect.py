@@ -237,6 +237,7 @@ def _apply_other(store: Store, session: Session, project: Project, event: Event)
         case "PROJECT_DELETED":
             task_embeddings.delete_all(store, session, project.id)
             task_features.delete_all(session, project.id)
+            instructions.forget_all(session, project.id)
             event.state = _state(not project.is_deleted)
             project.is_deleted = True
         case "START_TRAINING":

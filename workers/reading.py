@@ -5,14 +5,13 @@ features stay in memory, which are much smaller than decoded files.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Self
-
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from lorabel.contracts import MediaRef
 from lorabel.families.base import Family, Fetch
+from lorabel.families.sizes import add_sizes
 from lorabel.settings import Settings
 from workers.examples import PreparedExample, TrainingExample, prepare
 
@@ -80,25 +79,8 @@ def read(
         unreadable |= reasons
         read_count += len(part)
         for example in precomputed:
-            _add_sizes(example.model_input, tensors)
+            add_sizes(example.model_input, tensors)
         if sum(tensors.values()) >= limits.max_bytes or time.monotonic() >= deadline:
             break
     left = (annotation_id for example in examples[read_count:] for annotation_id in example.annotation_ids)
     return Reading(prepared, unreadable, frozenset(left))
-
-
-def _add_sizes(value: Any, sizes: dict[int, int]) -> None:
-    """Add the sizes in bytes of the tensors and texts in a value, by `id`: examples may share them."""
-    children: Iterable[Any] = ()
-    if isinstance(value, Tensor):
-        sizes[id(value)] = value.nbytes
-    elif isinstance(value, str | bytes):
-        sizes[id(value)] = len(value)
-    elif is_dataclass(value):
-        children = [getattr(value, column.name) for column in fields(value)]
-    elif isinstance(value, Mapping):
-        children = value.values()
-    elif isinstance(value, list | tuple):
-        children = value
-    for child in children:
-        _add_sizes(child, sizes)

@@ -6,14 +6,15 @@ project's extra params.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from lorabel.database import projects
-from lorabel.database.store import Store
+from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Project, TypedInstruction
 from lorabel.errors import storable
 from lorabel.problems.instructions import INSTRUCTION
@@ -63,16 +64,21 @@ def note_typed(store: Store, project_id: int, task_id: int, from_name: str, inst
 def keep_accepted(session: Session, project: Project, submitted: Iterable[Submitted]) -> None:
     """Keep the instructions whose answers were now submitted unchanged, if it is on enough tasks.
 
-    The caller has locked the project's row.
+    A task counts once, and as soon as one of its annotations has the answer: what comes later, from whomever, does
+    not take that back. So it makes no difference which annotations arrive together. The caller has locked the
+    project's row.
     """
-    by_task = {item.task_id: item.result for item in submitted if item.task_id is not None}
+    by_task: defaultdict[int, list[Any]] = defaultdict(list)
+    for item in submitted:
+        if item.task_id is not None:
+            by_task[item.task_id].append(item.result)
     if not by_task:
         return
     of_project = TypedInstruction.project_id == project.id
     typed = select(TypedInstruction).where(of_project, TypedInstruction.task_id.in_(by_task))
     for row in session.scalars(typed.order_by(TypedInstruction.id)).all():
-        answer = _answer(by_task[row.task_id], row.from_name)
-        if answer is None or _digest(answer) != row.answer_digest:
+        answers = (_answer(result, row.from_name) for result in by_task[row.task_id])
+        if row.answer_digest not in (_digest(answer) for answer in answers if answer is not None):
             continue
         row.is_accepted = True
         session.flush()
@@ -84,6 +90,18 @@ def keep_accepted(session: Session, project: Project, submitted: Iterable[Submit
         )
         if (session.scalar(accepted) or 0) >= KEPT_AFTER:
             _set(project, KEPT, {row.from_name: row.instruction})
+
+
+def forget_tasks(session: Session, project_id: int, task_ids: Collection[int]) -> None:
+    """Delete what was typed on tasks that were deleted. An instruction that was kept stays."""
+    for chunk in id_chunks(task_ids):
+        of_tasks = TypedInstruction.project_id == project_id, TypedInstruction.task_id.in_(chunk)
+        session.execute(delete(TypedInstruction).where(*of_tasks))
+
+
+def forget_all(session: Session, project_id: int) -> None:
+    """Delete what was typed in a project that was deleted."""
+    session.execute(delete(TypedInstruction).where(TypedInstruction.project_id == project_id))
 
 
 def set_by_hand(store: Store, project_id: int, instructions: Mapping[str, str | None]) -> Project:

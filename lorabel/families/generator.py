@@ -11,7 +11,7 @@ wait where they do not fit into GENERATOR_MEMORY_MB together.
 import logging
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -167,8 +167,17 @@ class Generator(StepwiseFamily):
     def precompute(
         self, prepared_inputs: Sequence[PreparedInput], trained: Collection[str], generator: torch.Generator | None
     ) -> Sequence[PreparedInput]:
-        """Compute the features of all pictures, which no adapter changes; see `Family.precompute`."""
-        return [self._seen(prepared) for prepared in prepared_inputs]
+        """Compute the features of all pictures, which no adapter changes; see `Family.precompute`.
+
+        Only the features stay in memory, and nothing of what `prepare` found about the answers that are allowed:
+        of a long text that is megabytes, and `loss` does not need it.
+        """
+        for prepared in prepared_inputs:
+            self._see_all(prepared)
+        return [
+            prepared if prepared.form is None else replace(prepared, form=replace(prepared.form))
+            for prepared in prepared_inputs
+        ]
 
     def _picture(self, file: bytes, count: int) -> Picture:
         """Read a picture.
@@ -249,27 +258,30 @@ class Generator(StepwiseFamily):
             partial(picture_inputs, placeholder=self._placeholder),
             self.beams,
         )
-        scoring = Scoring(self.module, self.device, bank, step_tokens, SCORED_ROWS)
+        logits_bytes = self.module.config.get_text_config().vocab_size * self.dtype.itemsize
+        scoring = Scoring(
+            self.module, self.device, bank, step_tokens, SCORED_ROWS, self._token_bytes, logits_bytes
+        )
         see = partial(self._see, cache=cache)
         return Writing(decoder, bank, self._output, see, scoring, self._scored_output)
 
-    def _see(self, prepared: PreparedInput, cache: FeatureCache) -> PreparedInput | None:
-        """Compute or remember the features of the first picture that has none; None if all have some."""
-        for index, picture in enumerate(prepared.pictures):
-            if picture.features is None:
-                key = self._key(picture.digest, len(prepared.pictures))
-                features = cache.get(EMBEDDINGS, key)
-                if features is None:
-                    features = compute_features(self.module, picture)
-                    cache.put(EMBEDDINGS, key, features)
-                return prepared.with_features(index, features)
-        return None
+    def _see(self, prepared: PreparedInput, cache: FeatureCache) -> bool:
+        """Compute or remember the features of the first picture that has none; False if all have some."""
+        picture = next((picture for picture in prepared.pictures if picture.features is None), None)
+        if picture is None:
+            return False
+        key = self._key(picture.digest, len(prepared.pictures))
+        features = cache.get(EMBEDDINGS, key)
+        if features is None:
+            features = compute_features(self.module, picture)
+            cache.put(EMBEDDINGS, key, features)
+        picture.keep(features)
+        return True
 
-    def _seen(self, prepared: PreparedInput) -> PreparedInput:
-        """The question with the features of all its pictures."""
-        while (more := self._see(prepared, FeatureCache({}))) is not None:
-            prepared = more
-        return prepared
+    def _see_all(self, prepared: PreparedInput) -> None:
+        """Compute the features of all pictures that have none."""
+        while self._see(prepared, FeatureCache({})):
+            """The next picture."""
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
         """Compute the mean loss of the tokens of each answer, its end included; see `Family.loss`.
@@ -282,7 +294,8 @@ class Generator(StepwiseFamily):
             return self._written_losses(prepared_inputs, targets)
 
     def _written_losses(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
-        prepared_inputs = [self._seen(prepared) for prepared in prepared_inputs]
+        for prepared in prepared_inputs:
+            self._see_all(prepared)
         answers = [
             self._answer(self._form(prepared).written(target))
             for prepared, target in zip(prepared_inputs, targets, strict=True)

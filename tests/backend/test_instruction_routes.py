@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from backend.services import Services
 from lorabel.database.instructions import KEPT_AFTER, MOST_TYPED, note_typed
@@ -48,9 +49,7 @@ def told(model_server: FakeModelServer) -> str:
     return TextInput.model_validate(model_server.rows[-1].input).instruction
 
 
-def submit(
-    client: FlaskClient, services: Services, task_id: int, result: list[dict[str, Any]], number: int = 0
-) -> None:
+def send(client: FlaskClient, task_id: int, result: list[dict[str, Any]], number: int = 0) -> None:
     annotation = {
         "id": 100 * task_id + number,
         "task": task_id,
@@ -64,7 +63,19 @@ def submit(
         "task": {"id": task_id, "data": DATA},
     }
     assert client.post("/webhook", json=event).status_code < 300
+
+
+def submit(
+    client: FlaskClient, services: Services, task_id: int, result: list[dict[str, Any]], number: int = 0
+) -> None:
+    send(client, task_id, result, number)
     apply_pending(services.store)
+
+
+def typed_tasks(services: Services) -> list[int]:
+    """The tasks on which something was typed that is remembered."""
+    with services.store.read() as session:
+        return [row.task_id for row in session.query(TypedInstruction).order_by(TypedInstruction.id)]
 
 
 def test_what_is_typed_is_asked_in_place_of_the_label_configs_instruction(
@@ -160,3 +171,54 @@ def test_only_the_newest_typed_instructions_are_remembered_and_no_answer_is(
         assert [row.task_id for row in rows] == list(range(3, MOST_TYPED + 3))
         assert all("secret" not in row.answer_digest for row in rows)
         assert session.get_one(Project, 1).instructions is None
+
+
+def test_annotations_of_one_task_that_arrive_together_count_as_if_they_came_one_by_one(
+    client: FlaskClient, services: Services
+) -> None:
+    corrected = [textarea("answer", "text", ["The valve."])]
+    for task_id in (1, 2):
+        answer = ask(client, task_id, "What leaks?")
+        send(client, task_id, answer)
+        send(client, task_id, corrected, number=1)
+        apply_pending(services.store)
+        assert ("answer" in client.get(f"{P1}/instructions").json["kept"]) is (task_id == 2), "a task counts once"
+
+
+def test_the_answer_reaches_the_annotator_also_where_it_cannot_be_remembered(
+    client: FlaskClient, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    predict(client, 1)
+    with services.store.write() as session:
+        session.execute(text("ALTER TABLE typed_instruction RENAME TO gone"))
+    (region,) = ask(client, 1, "What leaks?")
+    assert region["value"]["text"] == ["The pump."]
+    assert "task 1: an instruction cannot be remembered" in caplog.text
+    with services.store.write() as session:
+        session.execute(text("ALTER TABLE gone RENAME TO typed_instruction"))
+    ask(client, 1, "What leaks?")
+    assert typed_tasks(services) == [1]
+
+
+def test_what_was_typed_goes_with_its_task_and_with_the_project(client: FlaskClient, services: Services) -> None:
+    for task_id in (1, 2, 3):
+        ask(client, task_id, "What leaks?")
+    note_typed(services.store, 2, 1, "answer", "What?", [textarea("answer", "text", ["of another project"])])
+    client.post("/webhook", json={**requests.event("TASKS_DELETED"), "tasks": [{"id": 1}, {"id": 3}]})
+    apply_pending(services.store)
+    assert typed_tasks(services) == [2, 1]
+    client.post("/webhook", json=requests.event("PROJECT_DELETED"))
+    apply_pending(services.store)
+    with services.store.read() as session:
+        assert [row.project_id for row in session.query(TypedInstruction)] == [2]
+
+
+def test_a_prompt_box_in_a_task_without_an_id_is_refused_and_nothing_is_remembered(
+    client: FlaskClient, services: Services, model_server: FakeModelServer
+) -> None:
+    """Label Studio always sends the id. Without it nobody could tell on which task an answer was accepted."""
+    body = requests.predict(task(1), label_config=CONFIG, context={"result": [textarea("ask", "text", ["Who?"])]})
+    body["tasks"][0]["id"] = None
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == 400 and "tasks.0.id" in answer.json["error"]
+    assert model_server.rows == [] == typed_tasks(services)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 
-from lorabel.contracts import MediaRef
+from lorabel.contracts import LabelsInput, MediaRef
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import (
     MOST_REASON_CHARACTERS,
@@ -19,8 +20,10 @@ from lorabel.errors import (
     SettingsError,
     UnreadableError,
 )
+from lorabel.families.base import Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.inference.messages import Priority
+from model_server import engine as engine_module
 from model_server.batch_sizes import BACKGROUND_BATCH_S
 from model_server.engine import BATCHES_AHEAD, MAX_IN_PROGRESS, Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
@@ -239,6 +242,37 @@ def test_background_rows_are_prepared_a_few_batches_ahead_and_a_persons_row_at_o
     family.row_s = 0
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in (person, *bulk)]) == [3, *range(20, 59)]
+    engine.close()
+
+
+class TensorFamily(FakeFamily):
+    """Prepared inputs are tensors of 8 bytes."""
+
+    def prepare(self, question: LabelsInput, fetch: Fetch) -> Any:
+        return torch.tensor(super().prepare(question, fetch))
+
+
+def test_background_rows_wait_while_those_that_are_prepared_hold_enough_bytes_and_a_persons_row_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two prepare threads, and room for two rows: four are prepared at most, of however many projects."""
+    monkeypatch.setattr(engine_module, "PREPARED_BYTES", 16)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    family = TensorFamily()
+    engine = make_engine(family, max_batch=8)
+    engine.sizes.row_s[family.name] = 0.0
+    bulk = [submit(engine, [row(n) for n in range(20, 40)], priority=Priority.BULK, project=p) for p in (1, 2)]
+    cancelled = bulk[0].pop()
+    held_back = engine._prepared_memory._held_back
+    wait_until(lambda: len(family.prepared) + len(held_back) == 40)
+    assert 2 <= len(family.prepared) <= 4
+    (person,) = submit(engine, [row(3)])
+    wait_until(lambda: family.prepared[-1] == 3)
+    assert cancelled.cancel()
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in (person, *bulk[0])]) == [3, *range(20, 39)]
+    assert lengths([future.result(TIMEOUT_S) for future in bulk[1]]) == [*range(20, 40)]
+    assert engine._prepared_memory._bytes == 0
     engine.close()
 
 

@@ -345,7 +345,9 @@ class LabelledSpansGrammar(Grammar):
         after = 0
         for line in lines:
             label = self._label_of(line)
-            place = None if label is None else self.spans.place(line[len(label) + len(BETWEEN) + len(SPACE) :], after)
+            place = (
+                None if label is None else self.spans.place(line[len(label) + len(BETWEEN) + len(SPACE) :], after)
+            )
             after = after if place is None else place[1]
         return after
 

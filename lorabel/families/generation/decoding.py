@@ -147,12 +147,13 @@ class Decoding(Steps):
 
     def has_room(self, prepared_input: Prompted) -> bool:
         """Whether keys and values of all rows would fit, padded to the longest that they can become."""
-        if not self._sequences:
-            return True
+        return not self._sequences or self.most_bytes(prepared_input) <= self._decoder.memory_bytes
+
+    def most_bytes(self, *more: Prompted) -> int:
+        """Return the most bytes that the keys and values of all rows and some more can take."""
         lengths = [sequence.largest_length for sequence in self._sequences.values()]
-        longest = max(*lengths, len(prepared_input.prompt) + prepared_input.max_new_tokens)
-        lines = (len(lengths) + 1) * self._decoder.beams
-        return lines * longest * self._decoder.token_bytes <= self._decoder.memory_bytes
+        lengths += [len(prepared.prompt) + prepared.max_new_tokens for prepared in more]
+        return len(lengths) * self._decoder.beams * max(lengths, default=0) * self._decoder.token_bytes
 
     def begin(self, row: Hashable, prepared_input: Prompted, adapter: str | None) -> None:
         """Let a row join; see `Steps.begin`."""

@@ -176,13 +176,23 @@ class Scoring:
     Args:
         step_tokens: most tokens that one step computes, of the prompts.
         most_rows: most rows that are scored together.
+        token_bytes: bytes of the keys and values of one token.
+        logits_bytes: bytes of the logits of one token.
     """
 
     def __init__(
-        self, module: Any, device: torch.device, bank: BatchAdapters, step_tokens: int, most_rows: int
+        self,
+        module: Any,
+        device: torch.device,
+        bank: BatchAdapters,
+        step_tokens: int,
+        most_rows: int,
+        token_bytes: int,
+        logits_bytes: int,
     ) -> None:
         self._module, self._device, self._bank = module, device, bank
         self._step_tokens, self._most_rows = step_tokens, most_rows
+        self._token_bytes, self._logits_bytes = token_bytes, logits_bytes
         self._waiting: deque[tuple[Hashable, Branched, str | None]] = deque()
         self._batch: _Batch | None = None
         self._scores: dict[Hashable, Tensor] = {}
@@ -191,6 +201,19 @@ class Scoring:
     def is_busy(self) -> bool:
         """Whether a row is not scored yet."""
         return self._batch is not None or bool(self._waiting)
+
+    def most_bytes(self, *more: Branched) -> int:
+        """Return the most bytes that the rows that are not scored yet, and some more, take together.
+
+        These are their keys and values, and the logits of their texts. Only some of them are scored at a time.
+        """
+        rows = [prepared for _, prepared, _ in (*self._waiting, *(self._batch.rows if self._batch else ()))]
+        rows += more
+        nodes = [len(_tree(row).tokens) for row in rows]
+        most_nodes = max(nodes, default=0)
+        columns = max((len(row.prompt) for row in rows), default=0) + most_nodes
+        row_bytes = columns * self._token_bytes + (1 + most_nodes) * self._logits_bytes
+        return min(len(rows), self._most_rows) * row_bytes
 
     def begin(self, row: Hashable, prepared_input: Branched, adapter: str | None) -> None:
         """Let a row join; see `Steps.begin`."""

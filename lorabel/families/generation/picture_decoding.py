@@ -11,8 +11,7 @@ class PictureDecoding(Decoding):
     """Rows that are written together; see `Decoding`.
 
     Args:
-        see: computes the features of one picture of a prepared input that lacks them, and returns the input with
-            them; None if it lacks none.
+        see: computes the features of one picture of a prepared input that lacks them; False if it lacks none.
     """
 
     def __init__(
@@ -20,7 +19,7 @@ class PictureDecoding(Decoding):
         decoder: Decoder,
         bank: BatchAdapters,
         output: Callable[[Draft], Contract],
-        see: Callable[[Any], Any | None],
+        see: Callable[[Any], bool],
     ) -> None:
         super().__init__(decoder, bank, output)
         self._see = see
@@ -34,9 +33,7 @@ class PictureDecoding(Decoding):
     def step(self) -> Sequence[Hashable]:
         """Compute the features of a picture, if a row has one without; else see `Decoding.step`."""
         while self._unseen:
-            prepared = self._see(self._unseen[0].prepared)
-            if prepared is not None:
-                self._unseen[0].prepared = prepared
+            if self._see(self._unseen[0].prepared):
                 return ()
             self._new.append(self._unseen.pop(0))
         return super().step()

@@ -8,7 +8,7 @@ part of the model, on which no adapter lies. So they are the same for all projec
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -55,14 +55,14 @@ class PictureFeatures:
         return sum(part.nbytes for part in (self.pooled, *self.deep)) + 8 * len(self.tokens)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Picture:
-    """A picture of a question.
+    """A picture of a question. Only the thread that owns the device changes it.
 
     Args:
         digest: of the file, see `lorabel.media.fetching.digest`.
         tokens, grid: see `PictureFeatures`.
-        inputs: what the vision part reads, on the CPU.
+        inputs: what the vision part reads, on the CPU: up to some tens of MB.
         features: None before they are computed.
     """
 
@@ -77,9 +77,9 @@ class Picture:
         """A picture whose features are known."""
         return cls(digest, features.tokens, features.grid, features=features)
 
-    def seen(self, features: PictureFeatures) -> "Picture":
-        """The picture with its features, without what they were computed from."""
-        return replace(self, inputs={}, features=features)
+    def keep(self, features: PictureFeatures) -> None:
+        """Keep the features, and no longer what they were computed from."""
+        self.features, self.inputs = features, {}
 
 
 @dataclass(frozen=True)

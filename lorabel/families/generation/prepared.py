@@ -1,13 +1,13 @@
 """A question that a generator has made ready to be answered."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from lorabel.families.generation.answer_forms import ScoredForm, WrittenForm
 from lorabel.families.generation.constraints import Constraint
 from lorabel.families.generation.label_scoring import Branches
-from lorabel.families.generation.pictures import Picture, PictureFeatures
+from lorabel.families.generation.pictures import Picture
 from lorabel.text_contracts import Written
 
 
@@ -33,12 +33,6 @@ class PreparedInput:
     positions: Tensor | None = None
     form: WrittenForm | ScoredForm | None = None
     branches: Branches | None = None
-
-    def with_features(self, index: int, features: PictureFeatures) -> "PreparedInput":
-        """The question with the features of one of its pictures."""
-        pictures = [*self.pictures]
-        pictures[index] = pictures[index].seen(features)
-        return replace(self, pictures=tuple(pictures))
 
     @property
     def constraint(self) -> Constraint | None:

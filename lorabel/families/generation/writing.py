@@ -26,7 +26,7 @@ class Writing(PictureDecoding):
         decoder: Decoder,
         bank: BatchAdapters,
         output: Callable[[Draft], Contract],
-        see: Callable[[Any], Any | None],
+        see: Callable[[Any], bool],
         scoring: Scoring,
         scored_output: Callable[[Any, Tensor], Contract],
     ) -> None:
@@ -42,8 +42,12 @@ class Writing(PictureDecoding):
         return tuple(self._order)
 
     def has_room(self, prepared_input: Any) -> bool:
-        """Whether the keys and values fit; see `Steps.has_room`. Few rows are scored at a time, so they do."""
-        return prepared_input.branches is not None or super().has_room(prepared_input)
+        """Whether what is written and what is scored fit together; see `Steps.has_room`."""
+        if not self._order:
+            return True
+        written, scored = ((), (prepared_input,)) if prepared_input.branches else ((prepared_input,), ())
+        most_bytes = self.most_bytes(*written) + self._scoring.most_bytes(*scored)
+        return most_bytes <= self._decoder.memory_bytes
 
     def begin(self, row: Hashable, prepared_input: Any, adapter: str | None) -> None:
         """Let a row join; see `Steps.begin`."""

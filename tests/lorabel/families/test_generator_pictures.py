@@ -4,6 +4,7 @@ The reference makes its prompts with the model's own processor, not with ours.
 """
 
 import io
+import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import cache
@@ -25,6 +26,7 @@ from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.generation.prepared import PreparedInput
 from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.families.generator import Generator
+from lorabel.families.sizes import prepared_bytes
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
@@ -233,6 +235,25 @@ def test_a_step_computes_the_features_of_one_picture_at_most(smolvlm: str) -> No
     assert steps.rows == ("pictures",)
     steps.step()
     assert len(steps._sequences["pictures"].tokens) == 1
+
+
+@pytest.mark.parametrize("how", ["a step", "a training run"])
+def test_the_pixels_of_a_picture_are_gone_once_its_features_are_computed(smolvlm: str, how: str) -> None:
+    """They take some tens of MB, and a row may be written, or wait for room, long after."""
+    family = load(smolvlm)
+    prepared = family.prepare(ask(("wide",)), fetch)
+    (picture,) = prepared.pictures
+    pixels = weakref.ref(picture.inputs["pixel_values"])
+    before = prepared_bytes(prepared)
+    assert before >= picture.inputs["pixel_values"].nbytes
+    if how == "a step":
+        steps = family.steps(NO_BATCH_ADAPTERS, FeatureCache({}))
+        steps.begin("row", prepared, None)
+        steps.step()
+    else:
+        (prepared,) = family.precompute([prepared], (), None)
+    assert pixels() is None
+    assert picture.features is not None and picture.features.pooled.nbytes <= prepared_bytes(prepared) < before
 
 
 @pytest.mark.parametrize("architecture", ["idefics3", "qwen2_5_vl", "qwen3_vl"])

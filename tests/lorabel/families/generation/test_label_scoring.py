@@ -1,7 +1,8 @@
 """Scores of labels in one pass, against a pass for each label by itself."""
 
 from collections.abc import Hashable
-from itertools import product
+from dataclasses import replace
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,42 @@ def test_rows_that_leave_or_fail_change_no_other_row_and_texts_go_on_beside_them
     assert outputs.pop("text") == text
     for row, output in enumerate(alone):
         assert outputs[row].probabilities == pytest.approx(output.model_dump()["probabilities"], abs=1e-5)
+
+
+def test_rows_that_are_scored_wait_for_room_beside_those_that_are_written_and_the_other_way_round(
+    source: str,
+) -> None:
+    """Bytes by hand: 4 bytes for each number of keys, values and logits."""
+    family = load(source, generator_memory_mb=1, generator_max_new_tokens=64)
+    config = family.module.config.get_text_config()
+    heads, dim = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
+    token_bytes = 2 * config.num_hidden_layers * heads * dim * 4
+    many = tuple((f"label number {number}",) for number in range(90))
+    scored = prepare(family, WrittenLabelsInput(contents=contents("x"), instruction="Which?", labels=many))
+    written = prepare(family, TextInput(contents=contents("x" * 300), instruction="Sum up."))
+    assert scored.branches is not None
+    nodes = len(scored.branches.tokens)
+    scored_bytes = (len(scored.prompt) + nodes) * token_bytes + (1 + nodes) * config.vocab_size * 4
+    written_bytes = (len(written.prompt) + 64) * token_bytes
+
+    names = count()
+
+    def begin(steps: Any, prepared: Any, most: int = 100) -> int:
+        before = len(steps.rows)
+        while len(steps.rows) - before < most and steps.has_room(prepared):
+            steps.begin(next(names), prepared, None)
+        return len(steps.rows) - before
+
+    assert 1 < 2**20 // scored_bytes < generator.SCORED_ROWS and 2**20 // written_bytes > 3
+    assert begin(family.steps(NO_BATCH_ADAPTERS, FeatureCache({})), scored) == 2**20 // scored_bytes
+    steps = family.steps(NO_BATCH_ADAPTERS, FeatureCache({}))
+    assert begin(steps, scored, most=1) == 1
+    assert begin(steps, written) == (2**20 - scored_bytes) // written_bytes
+    assert not steps.has_room(scored)
+    steps.leave(steps.rows[0])
+    assert begin(steps, written) > 0, "a row that is gone takes no room"
+    plenty = replace(family, memory_bytes=generator.SCORED_ROWS * scored_bytes)
+    assert begin(plenty.steps(NO_BATCH_ADAPTERS, FeatureCache({})), scored) == 100, "others wait without keys"
 
 
 @pytest.mark.parametrize(
