@@ -1,8 +1,9 @@
 """The settings of models that write texts. They are read as a part of `lorabel.settings.Settings`."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 
@@ -48,3 +49,12 @@ class GeneratorSettings(BaseSettings):
         description="Problems that the generator answers, e.g. `text_classification,named_entities,rating`; not "
         "with GENERATOR_URL.",
     )
+
+    @model_validator(mode="after")
+    def check_generator(self) -> Self:
+        if self.generator_url and self.generator_problems.strip():
+            raise ValueError(
+                f"GENERATOR_PROBLEMS={self.generator_problems!r} needs a model that scores labels and copies "
+                "spans, and the server of GENERATOR_URL only writes texts; unset one of them"
+            )
+        return self

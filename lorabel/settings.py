@@ -327,15 +327,6 @@ class Settings(GeneratorSettings):
         return self
 
     @model_validator(mode="after")
-    def check_generator(self) -> Self:
-        if self.generator_url and self.generator_problems.strip():
-            raise ValueError(
-                f"GENERATOR_PROBLEMS={self.generator_problems!r} needs a model that scores labels and copies "
-                "spans, and the server of GENERATOR_URL only writes texts; unset one of them"
-            )
-        return self
-
-    @model_validator(mode="after")
     def check_templates(self) -> Self:
         problems = [name for name, template in self.templates.items() if "{}" not in template]
         if problems:

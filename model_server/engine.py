@@ -24,7 +24,6 @@ from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError, RequestTooLargeError
 from lorabel.families.base import DigestOf
 from lorabel.families.generation.stepwise import StepwiseFamily
-from lorabel.families.sizes import prepared_bytes
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
 from model_server.batch_sizes import BatchSizes
@@ -96,7 +95,7 @@ class Engine:
             lambda row: BATCHES_AHEAD * self.sizes.most(row),
             key=lambda row: (row.project, row.loaded_family.family.name),
         )
-        self._prepared_memory = PreparedMemory(PREPARED_BYTES)
+        self._prepared_memory = PreparedMemory(PREPARED_BYTES, self._to_prepare.put)
         self._ready: FairQueue[Row] = FairQueue()
         self._stepping = Stepping(max_batch)
         loops = [self._run_prepare] * (THREADS_PER_CORE * cores) + [self._run_device]
@@ -297,18 +296,6 @@ class Engine:
         for next_row in limit.end(row):
             self._to_prepare.put(next_row)
 
-    def _hold(self, row: Row) -> None:
-        """Count the bytes of a row that was prepared until it is answered, has failed or was cancelled."""
-        held_bytes = prepared_bytes(row.example)
-
-        def free(_: Any) -> None:
-            for next_row in self._prepared_memory.end(held_bytes):
-                self._to_prepare.put(next_row)
-
-        if held_bytes:
-            self._prepared_memory.add(held_bytes)
-            row.done.add_done_callback(free)
-
     def _prepare(self, row: Row, files: dict[MediaRef, File]) -> None:
         if row.adapter is not None:
             row.loaded_family.adapter_bank.load(row.adapter)
@@ -318,7 +305,7 @@ class Engine:
             family, bank = row.loaded_family.family, row.loaded_family.adapter_bank
             example = family.prepare(row.question, lambda media: files[media].data)
             row.example = self._heads.apply(row.head, example, family, row.adapter, bank)
-            self._hold(row)
+            self._prepared_memory.hold(row)
         self._ready.put(row)
 
     def _run_device(self) -> None:

@@ -172,8 +172,7 @@ class Generator(StepwiseFamily):
         Only the features stay in memory, and nothing of what `prepare` found about the answers that are allowed:
         of a long text that is megabytes, and `loss` does not need it.
         """
-        for prepared in prepared_inputs:
-            self._see_all(prepared)
+        self._see_all(prepared_inputs)
         return [
             prepared if prepared.form is None else replace(prepared, form=replace(prepared.form))
             for prepared in prepared_inputs
@@ -278,10 +277,10 @@ class Generator(StepwiseFamily):
         picture.keep(features)
         return True
 
-    def _see_all(self, prepared: PreparedInput) -> None:
-        """Compute the features of all pictures that have none."""
-        while self._see(prepared, FeatureCache({})):
-            """The next picture."""
+    def _see_all(self, prepared_inputs: Sequence[PreparedInput]) -> None:
+        for prepared in prepared_inputs:
+            while self._see(prepared, FeatureCache({})):
+                """One picture at a time."""
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
         """Compute the mean loss of the tokens of each answer, its end included; see `Family.loss`.
@@ -294,8 +293,7 @@ class Generator(StepwiseFamily):
             return self._written_losses(prepared_inputs, targets)
 
     def _written_losses(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[Any]) -> Tensor:
-        for prepared in prepared_inputs:
-            self._see_all(prepared)
+        self._see_all(prepared_inputs)
         answers = [
             self._answer(self._form(prepared).written(target))
             for prepared, target in zip(prepared_inputs, targets, strict=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from flask import Flask
 from flask.testing import FlaskClient
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from lorabel.contracts import Content, Modality
 from lorabel.database.adapter_folders import AdapterFolders
@@ -205,6 +205,13 @@ def test_without_probabilities_the_score_is_zero(served: Served) -> None:
     (answer,) = served.ask((TEXTS[0], None))
     (expected,) = served.expected((TEXTS[0], None))
     assert (answer.output["text"], answer.output["probability"]) == (expected.text, 0.0)
+
+
+def test_problems_that_the_server_cannot_answer_are_refused_at_the_start() -> None:
+    Settings(generator_url="http://vllm:8000", generator_problems=" ")
+    Settings(generator_problems="rating")
+    with pytest.raises(ValidationError, match=r"GENERATOR_PROBLEMS='rating'.*unset one of them"):
+        Settings(generator_url="http://vllm:8000", generator_problems="rating")
 
 
 def test_training_computes_itself(served: Served) -> None:

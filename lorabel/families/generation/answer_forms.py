@@ -23,10 +23,10 @@ from lorabel.families.generation.constraints import (
     LabelledSpansGrammar,
     NumberGrammar,
     SpanGrammar,
-    Spans,
     one_line,
 )
 from lorabel.families.generation.label_scoring import Branches
+from lorabel.families.generation.text_spans import Spans
 from lorabel.families.generation.vocabulary import Vocabulary
 from lorabel.text_contracts import (
     TextTarget,

@@ -206,17 +206,6 @@ def test_wrong_settings_are_named_and_no_secret_is_printed(lorabel: RunLorabel) 
         assert "hunter2" not in result.output + result.errors
 
 
-def test_problems_for_the_generator_are_refused_where_a_server_writes_that_cannot_answer_them(
-    lorabel: RunLorabel,
-) -> None:
-    remote = {"GENERATOR_URL": "http://vllm:8000"}
-    assert lorabel("status", **remote).exit_status == 0
-    assert lorabel("status", GENERATOR_PROBLEMS="rating").exit_status == 0
-    both = lorabel("status", GENERATOR_PROBLEMS="rating", **remote)
-    assert both.exit_status == 1
-    assert "GENERATOR_PROBLEMS='rating'" in both.errors and "unset one of them" in both.errors
-
-
 def test_search_prints_tasks_with_their_similarity_and_links(
     lorabel: RunLorabel, store: Store, model_server: FakeModelServer
 ) -> None:

@@ -15,10 +15,10 @@ from lorabel.families.generation.constraints import (
     LabelledSpansGrammar,
     NumberGrammar,
     SpanGrammar,
-    Spans,
     constrained,
 )
 from lorabel.families.generation.prompts import ChatTokenizer
+from lorabel.families.generation.text_spans import Spans
 from lorabel.families.generation.vocabulary import Vocabulary
 
 END = 0
