@@ -98,7 +98,7 @@ def test_unseen_tasks_are_answered_rightly_after_corrections(
         text = f"x {word} {number}"
         data = {"text": text, "question": "What?", "chat": [{"role": "user", "content": f"{word} {number}"}]}
         tasks.append((data, [answer(text, word)]))
-    course = Course(f"<View>{config}</View>", tasks, lambda _: {}, {"answer": figure}, UNSEEN)
+    course = Course(f"<View>{config}</View>", lambda: tasks, lambda _: {}, {"answer": figure}, UNSEEN)
     project_id, before = annotate(client, kind, course, lorabel, label_studio)
     run, versions = train(lorabel, project_id)
     assert versions and versions[0]["state"] == "live", run["decision"]
