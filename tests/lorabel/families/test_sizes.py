@@ -1,7 +1,7 @@
 """Bytes of prepared inputs, against sums by hand."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ class Prepared:
     text: str
     tensors: Any
     numbers: tuple[int, ...] = (1, 2, 3)
-    vocabulary: Mapping[int, bytes] = Unsearched()
+    vocabulary: Mapping[int, bytes] = field(default_factory=Unsearched)
 
 
 def test_tensors_and_texts_are_counted_wherever_they_are_and_once_if_they_are_shared() -> None:
