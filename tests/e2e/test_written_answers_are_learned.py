@@ -23,6 +23,8 @@ TEXT = '<Text name="text" value="$text"/>'
 QUESTION = '<Text name="question" value="$question"/>'
 WORDS = ("leak", "smoke", "dark")
 TEAMS = dict(zip(WORDS, ("Pipes", "Fire", "Light"), strict=True))
+# Of these the untaught model says that there are none.
+SILENT_BEFORE = ("entities", "labelled span of the context")
 CHOICES = "".join(f'<Choice value="{team}"/>' for team in TEAMS.values())
 TASKS, UNSEEN = 60, 12
 
@@ -98,7 +100,14 @@ def test_unseen_tasks_are_answered_rightly_after_corrections(
         text = f"x {word} {number}"
         data = {"text": text, "question": "What?", "chat": [{"role": "user", "content": f"{word} {number}"}]}
         tasks.append((data, [answer(text, word)]))
-    course = Course(f"<View>{config}</View>", lambda: tasks, lambda _: {}, {"answer": figure}, UNSEEN)
+    course = Course(
+        f"<View>{config}</View>",
+        lambda: tasks,
+        lambda _: {},
+        {"answer": figure},
+        UNSEEN,
+        is_silent_before=kind in SILENT_BEFORE,
+    )
     project_id, before = annotate(client, kind, course, lorabel, label_studio)
     run, versions = train(lorabel, project_id)
     assert versions and versions[0]["state"] == "live", run["decision"]
