@@ -79,4 +79,5 @@ def test_unseen_tickets_are_summed_up_right_after_60_corrections(
         right[adapter] = BINDING.metrics(targets, outputs).values
     services.close()
     before, after = (figures["exact_match"] for figures in right.values())
-    assert before == 0 and after >= 0.6, f"exact match on {UNSEEN} unseen tickets: {before} -> {after}"
+    print(f"\n  exact match on {UNSEEN} unseen tickets: {before} -> {after}")  # noqa: T201
+    assert before == 0 and after >= 0.6
