@@ -25,7 +25,7 @@ from tests.e2e.lorabel_processes import Lorabel
 pytestmark = pytest.mark.e2e
 
 # Others train in the real Label Studio too: tests/e2e/test_browser.py with pictures. `make test-long` has all.
-SHORT = ("text_choices", "entities")
+SHORT = ("text_choices",)
 # A fitted head answers these, and LoRA could change none of its answers: a run trains nothing and says so.
 BY_HEAD_ALONE = ("entities", "ranking", "rating")
 TIMEOUT_S = 240.0

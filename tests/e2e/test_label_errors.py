@@ -17,7 +17,7 @@ from tests.e2e.processes import wait_until
 from tests.e2e.test_order import order, written
 from tests.workers.pictures import data_url, pictures
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 COLOURS = ("red", "blue", "green")
 LABELED, OPEN, WRONG = 60, 8, 3

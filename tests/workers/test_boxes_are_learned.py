@@ -46,7 +46,8 @@ def score(family: Detector, examples: list[PreparedExample]) -> Metrics:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("towers", ["text", pytest.param("both", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("towers", ["text", "both"])
 def test_a_label_that_words_cannot_say_is_learned_from_its_boxes(towers: str) -> None:
     settings = Settings(lora_towers=towers)
     # One that nobody has asked yet: as in a run, its first answer is given with an adapter on its layers.

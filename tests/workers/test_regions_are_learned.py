@@ -114,6 +114,7 @@ def test_lora_on_the_text_tower_learns_it_too(family: DualEncoder) -> None:
     assert after > before + 0.1, f"{before} -> {after}"
 
 
+@pytest.mark.long
 def test_a_run_beside_the_head_is_cross_validated_by_pictures(open_services: Open, store: Store) -> None:
     """Bare rectangles, which the detector does not find: a run then learns nothing but the grades."""
     open_services(lora_min_tasks=20, train_steps=5)

@@ -262,7 +262,7 @@ def test_after_a_refused_run_the_next_waits_for_a_growing_number_of_annotations(
 ) -> None:
     """A stream of annotations that never make a better version."""
     runs_at = []
-    for number in range(1, 401):
+    for number in range(1, 181):
         annotate(store, 1)
         if training_runs.request_due(store, settings):
             runs_at.append(number)
@@ -270,7 +270,7 @@ def test_after_a_refused_run_the_next_waits_for_a_growing_number_of_annotations(
     assert runs_at[:4] == [10, 20, 30, 40], "while there are few, each ten are worth a run"
     assert runs_at[4:7] == [50, 63, 79]
     assert runs_at[7] == 89, "LoRA begins at 80 tasks, and ten annotations are new: it does not wait for 99"
-    assert runs_at[8:] == [112, 140, 175, 219, 274, 343]
+    assert runs_at[8:] == [112, 140, 175]
 
 
 def test_no_pause_is_long_enough_to_try_a_refused_run_again_without_new_annotations(
