@@ -32,7 +32,7 @@ TESTS = Path(__file__).parent
 # Whose quick tests run against real servers, too.
 ROOMS = ("database", "label_studio", "inference", "search", "curation", "commands")
 STATEFUL = (TESTS / "backend", TESTS / "workers", *(TESTS / "lorabel" / room for room in ROOMS))
-WITHOUT_STORE = (TESTS / "backend/test_recordings.py", TESTS / "lorabel/commands/test_model_folder.py")
+WITHOUT_STORE = (TESTS / "backend" / "test_recordings.py", TESTS / "lorabel" / "commands" / "test_model_folder.py")
 NOT_QUICK = ("e2e", "slow", "ray", "scale")
 # Files that use the same running Lorabel, by the fixture that starts it.
 SHARED_LORABELS = {
