@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from lorabel.families.generation.prompts import ChatTokenizer
@@ -53,10 +54,18 @@ class Vocabulary:
         found: set[int] = set()
         for text in texts:
             for length in range(1, min(len(text), LONGEST_TOKEN) + 1):
-                token = self.token_of.get(text[:length])
+                beginning = text[:length]
+                token = self.token_of.get(beginning)
                 if token is not None:
                     found.add(token)
+                if beginning not in self._begun:
+                    break
         return found
+
+    @cached_property
+    def _begun(self) -> frozenset[bytes]:
+        """What longer tokens begin with: no more need be looked up of a text that no token begins like."""
+        return frozenset(token[:length] for token in self.token_of for length in range(1, len(token)))
 
 
 def _bytes_of(text: str, alphabet: Mapping[str, int] | None) -> bytes:
