@@ -1,5 +1,7 @@
 """Answers in a form: a task's text stays data, odd texts are answered or refused, and spans are the text's own."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -129,6 +131,21 @@ def test_a_span_that_stands_twice_is_the_first_and_its_offset_counts_characters(
     (output,) = family.predict([prepare(family, asked)], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
     found: Any = output
     assert found.start == "👍🏽 Ada, Ada".index(found.text)
+
+
+@pytest.mark.parametrize("kind", ["span", "entities"])
+def test_a_training_run_does_not_keep_the_places_of_spans_and_answers_the_same(
+    family: Generator, kind: str
+) -> None:
+    """Of a long text they take megabytes, and a run keeps all its examples."""
+    prepared = prepare(family, question(kind, "Ada lives in London."))
+    expected = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    places = weakref.ref(prepared.constraint)
+    (kept,) = family.precompute([prepared], (), None)
+    del prepared
+    gc.collect()
+    assert places() is None
+    assert family.predict([kept], [None], NO_BATCH_ADAPTERS, FeatureCache({})) == expected
 
 
 def test_the_texts_of_a_task_are_all_that_a_prompt_has_beside_instruction_and_labels(family: Generator) -> None:
