@@ -12,7 +12,7 @@ import numpy as np
 
 from lorabel.demo.scenes import ALL_PAIRS, UNSEEN_PAIRS, Scene, Thing, place, random_ground, scene_of
 
-SIDE_PX = 64
+SIDE_PX = 96
 MOST_OF_A_KIND = 4
 # How many of the first and of the second kind there are.
 COUNTS = ((1, 0), (2, 0), (3, 0), (4, 0), (1, 1), (2, 1), (3, 1), (2, 2), (1, 1), (2, 1))

@@ -1,159 +1,44 @@
-"""Trains the demo's captioner, a tiny SmolVLM, from random weights on scenes that are drawn once.
+"""Trains the language model of the demo's captioner, a tiny SmolVLM, on scenes that are drawn once.
 
-    python -m lorabel.demo.train_captioner --out EYES --minutes 5 --seed 0
-    python -m lorabel.demo.train_captioner --start EYES --out DIR --minutes 30 --seed 1
+    python -m lorabel.demo.train_captioner_vision --out EYES --minutes 7
+    python -m lorabel.demo.train_captioner --start EYES --out DIR --minutes 25 --seed 1
 
-The first command trains the vision part: each patch learns what thing it lies in. The second command leaves the
-vision part as it is, and trains the language model: to describe one picture or several, in many forms, and to
-answer questions about a picture. It can be repeated, to train for longer.
-`AutoModelForImageTextToText.from_pretrained(DIR)` and `AutoProcessor.from_pretrained(DIR)` load the folder without
-code of ours.
+The first command trains the vision part, which the second leaves as it is. The language model learns to describe
+one picture or several, in many forms, and to answer questions about a picture. The second command can be repeated,
+to train for longer. `AutoModelForImageTextToText.from_pretrained(DIR)` and `AutoProcessor.from_pretrained(DIR)` load
+the folder without code of ours.
 """
 
-import itertools
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    GenerationConfig,
-    PreTrainedTokenizerFast,
-    SmolVLMConfig,
-    SmolVLMForConditionalGeneration,
-)
+from transformers import PreTrainedTokenizerFast, SmolVLMForConditionalGeneration
 
-from lorabel.demo.counted_scenes import SIDE_PX, Kind, counted_scenes, kinds
+from lorabel.demo.captioner_model import GRID, PLACEHOLDERS
+from lorabel.demo.counted_scenes import MOST_OF_A_KIND, Kind
 from lorabel.demo.detector_training import Options, optimizer_for, read_options, schedule, take_steps
-from lorabel.demo.exchanges import DESCRIBE, Exchange, of_several, random_exchange
-from lorabel.demo.scenes import SCENE_COLOURS, SCENE_SHAPES, Scene
-from lorabel.families.generation.tiny_models import (
-    IDS,
-    PICTURE_TOKENS,
-    SPECIAL_TOKENS,
-    chat_tokenizer,
-    picture_processor,
-)
+from lorabel.demo.drawn_scenes import DrawnScenes, as_pixels, draw_scenes, vary
+from lorabel.demo.exchanges import DESCRIBE, Exchange, noun, of_several, random_exchange
+from lorabel.demo.scenes import SCENE_COLOURS, SCENE_SHAPES
+from lorabel.demo.train_captioner_vision import NOT_A_TARGET, many_scenes, write_all_but_weights
 
-PATCH_PX = 8
-GRID = SIDE_PX // PATCH_PX
-# Patches that become one token of the text model, along each side.
-PATCHES_PER_TOKEN = 2
-PLACEHOLDERS = (GRID // PATCHES_PER_TOKEN) ** 2
-TRAINING_SEED = 1
+TRAINING_SEED = 11
 """Seed of the scenes. Evaluation uses other seeds."""
-DRAWN_SIDES_PX = (64, 80, 96)
-# Pictures of a step, questions about each, and rows about two pictures.
-BATCH, QUESTIONS, PAIRS = 24, 1, 1
-NOT_A_TARGET = -100
+# Pictures of a step, what is asked about each, and rows about two pictures.
+BATCH, EXCHANGES, PAIRS = 40, 2, 2
+CHUNKS = 3
+"""Parts of a step, by length, so that short rows are not padded to the longest."""
+OTHER_WORD_SHARE = 0.15
+"""Share of the colours and shapes of an answer that the model reads back as another colour or shape.
 
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer that has the words of the exchanges as single tokens, and can read any text."""
-    rng = random.Random(0)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=640,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=[*SPECIAL_TOKENS, *PICTURE_TOKENS],
-        min_frequency=50,
-        show_progress=False,
-    )
-    scenes = itertools.islice(counted_scenes(0), 500)
-    texts = [
-        text
-        for scene in scenes
-        for _ in range(40)
-        for exchange in (random_exchange(kinds(scene), rng),)
-        for text in (exchange.instruction, exchange.text, exchange.answer, "system\nuser\nassistant\n")
-    ]
-    tokenizer.train_from_iterator(texts, trainer)
-    return chat_tokenizer(tokenizer, (*SPECIAL_TOKENS, *PICTURE_TOKENS))
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast) -> SmolVLMForConditionalGeneration:
-    """The model with random weights."""
-    config = SmolVLMConfig(
-        text_config={
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 128,
-            "intermediate_size": 320,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
-            "tie_word_embeddings": True,
-            **IDS,
-        },
-        vision_config={
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "image_size": SIDE_PX,
-            "patch_size": PATCH_PX,
-        },
-        scale_factor=PATCHES_PER_TOKEN,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        tie_word_embeddings=True,
-        **IDS,
-    )
-    model = SmolVLMForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(**IDS)
-    for layer in model.modules():
-        # With transformers' 0.02 states of so few numbers hardly attend to anything at first.
-        if isinstance(layer, nn.Linear) and layer is not model.lm_head:
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-    nn.init.normal_(model.lm_head.weight, std=0.06)
-    return model
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnScenes:
-    """Scenes as pixels, and what their patches show.
-
-    Attributes:
-        pixels: (n, side, side, 3) uint8.
-        colours, shapes: (n, grid, grid) int64: of the thing in which a patch's middle lies; 0 for the ground.
-        middles: (n, grid, grid) bool: whether the middle of a thing is in the patch.
-    """
-
-    kinds: list[tuple[Kind, ...]]
-    pixels: NDArray[np.uint8]
-    colours: NDArray[np.int64]
-    shapes: NDArray[np.int64]
-    middles: NDArray[np.bool_]
-
-
-def draw_all(scenes: Sequence[Scene]) -> DrawnScenes:
-    """Draw the scenes and resize them as the processor does."""
-    count = len(scenes)
-    pixels = np.zeros((count, SIDE_PX, SIDE_PX, 3), np.uint8)
-    colours, shapes = (np.zeros((count, GRID, GRID), np.int64) for _ in range(2))
-    middles = np.zeros((count, GRID, GRID), np.bool_)
-    centres = (np.arange(GRID) + 0.5) / GRID
-    for index, scene in enumerate(scenes):
-        pixels[index] = np.asarray(scene.draw().resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS))
-        for thing in scene.things:
-            left, top, right, bottom = thing.corners
-            x, y = (left + right) / 2, (top + bottom) / 2
-            is_in_x = np.abs(centres - x) < max(0.35 * (right - left), 0.5 / GRID)
-            is_in_y = np.abs(centres - y) < max(0.35 * (bottom - top), 0.5 / GRID)
-            inside = is_in_y[:, None] & is_in_x[None]
-            colours[index][inside] = 1 + tuple(SCENE_COLOURS).index(thing.colour)
-            shapes[index][inside] = 1 + SCENE_SHAPES.index(thing.shape)
-            middles[index][int(y * GRID), int(x * GRID)] = True
-    return DrawnScenes([kinds(scene) for scene in scenes], pixels, colours, shapes, middles)
+So it does not learn that a pair of words which it has never seen cannot be: the picture decides the second word.
+"""
+Row = tuple[tuple[int, ...], Exchange]
 
 
 class Trainer:
@@ -165,72 +50,49 @@ class Trainer:
         self.options, self.model, self.tokenizer = options, model, tokenizer
         self.random = random.Random(options.seed)
         self.rng = np.random.default_rng(options.seed)
-        self.patch_head = nn.Linear(128, 2 + len(SCENE_COLOURS) + len(SCENE_SHAPES) + 1)
-        self.vision = model.model.vision_model.requires_grad_(options.start is None)
-        trained = nn.ModuleList([self.vision, self.patch_head]) if options.start is None else model
-        self.optimizer = optimizer_for(trained, options.learning_rate)
+        self.vision = model.model.vision_model.requires_grad_(False)
+        self.optimizer = optimizer_for(model, options.learning_rate)
+        self.other_words = other_words(tokenizer)
         self.picture = (
             "<fake_token_around_image><global-img>" + "<image>" * PLACEHOLDERS + "<fake_token_around_image>"
         )
 
     def step(self, drawn: DrawnScenes, share_done: float) -> dict[str, float]:
-        """Do one update. Returns the losses by name."""
+        """Do one update. Returns the mean loss of a token of the answers, and of one of plain captions."""
         indices = self.rng.integers(len(drawn.kinds), size=BATCH)
-        mirrored = self.rng.random(BATCH) < 0.5
-        pixels = torch.from_numpy(drawn.pixels[indices]).permute(0, 3, 1, 2).float() / 255
-        pixels = (pixels * torch.from_numpy(self.rng.uniform(0.92, 1.08, (BATCH, 1, 1, 1))).float()).clamp(0, 1)
-        pixels[mirrored] = pixels[mirrored].flip(3)
+        pixels, _ = vary(as_pixels(drawn.pixels[indices]), self.rng)
         with torch.autocast("cpu", torch.bfloat16):
-            states = self.vision(2 * pixels - 1).last_hidden_state
-            if self.options.start is None:
-                losses = self._patch_losses(self.patch_head(states).float(), drawn, indices, mirrored)
-                total = sum(losses.values(), torch.zeros(()))
-            else:
-                rows = self._rows([drawn.kinds[index] for index in indices])
-                total, of_captions = self._text_losses(self.model.model.connector(states), rows)
-                losses = {"text": total, "caption": of_captions}
+            with torch.no_grad():
+                states = self.vision(2 * pixels - 1).last_hidden_state
+            features = self.model.model.connector(states)
+            chunks = self._chunks([drawn.kinds[index] for index in indices])
+            losses, is_caption = (
+                torch.cat(parts) for parts in zip(*(self._losses(features, rows) for rows in chunks), strict=True)
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * schedule(share_done)
         self.optimizer.zero_grad()
-        torch.autograd.backward(total)
+        torch.autograd.backward(losses.mean())
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        return {name: float(loss.detach()) for name, loss in losses.items()}
+        return {"text": float(losses.detach().mean()), "caption": float(losses.detach()[is_caption].mean())}
 
-    def _patch_losses(
-        self, patches: Tensor, drawn: DrawnScenes, indices: NDArray[np.int64], mirrored: NDArray[np.bool_]
-    ) -> dict[str, Tensor]:
-        """How well each patch (batch, patches, classes) knows what thing it lies in."""
-
-        def of_batch(values: NDArray[Any]) -> Tensor:
-            chosen = values[indices]
-            chosen[mirrored] = chosen[mirrored][:, :, ::-1]
-            return torch.from_numpy(chosen).flatten()
-
-        sizes = [1 + len(SCENE_COLOURS), 1 + len(SCENE_SHAPES), 1]
-        colours, shapes, middles = torch.split(patches.flatten(0, 1), sizes, dim=1)
-        return {
-            "colour": functional.cross_entropy(colours, of_batch(drawn.colours)),
-            "shape": functional.cross_entropy(shapes, of_batch(drawn.shapes)),
-            "middle": functional.binary_cross_entropy_with_logits(middles[:, 0], of_batch(drawn.middles).float()),
-        }
-
-    def _rows(self, scenes: Sequence[Sequence[Kind]]) -> list[tuple[tuple[int, ...], Exchange]]:
-        """Pictures, and what is asked about them."""
-        rows: list[tuple[tuple[int, ...], Exchange]] = [
+    def _chunks(self, scenes: Sequence[Sequence[Kind]]) -> list[list[Row]]:
+        """Pictures, and what is asked about them, by the length of question and answer."""
+        rows: list[Row] = [
             ((index,), random_exchange(kinds, self.random))
             for index, kinds in enumerate(scenes)
-            for _ in range(QUESTIONS)
+            for _ in range(EXCHANGES)
         ]
         for _ in range(PAIRS):
             pair = tuple(self.random.sample(range(len(scenes)), 2))
             rows.append((pair, of_several([scenes[index] for index in pair], self.random)))
-        return rows
+        rows.sort(key=lambda row: (len(row[0]), len("".join((row[1].instruction, row[1].text, row[1].answer)))))
+        size = -(-len(rows) // CHUNKS)
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _text_losses(
-        self, features: Tensor, rows: Sequence[tuple[tuple[int, ...], Exchange]]
-    ) -> tuple[Tensor, Tensor]:
-        """The mean loss of a token of the answers, and of one of plain captions, which is only shown.
+    def _losses(self, features: Tensor, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """The loss of each token of the answers, and whether it is one of a plain caption.
 
         Args:
             features: (pictures, tokens, dim).
@@ -248,6 +110,10 @@ class Trainer:
         right = torch.full_like(ids, NOT_A_TARGET)
         for row, (prompt, all_tokens) in enumerate(zip(prompt_tokens, tokens, strict=True)):
             right[row, len(prompt) - 1 : len(all_tokens) - 1] = ids[row, len(prompt) : len(all_tokens)]
+            for place in range(len(prompt), len(all_tokens)):
+                others = self.other_words.get(all_tokens[place])
+                if others and self.random.random() < OTHER_WORD_SHARE:
+                    ids[row, place] = self.random.choice(others)
         embedded = self.model.get_input_embeddings()(ids)
         shown = torch.cat([features[list(pictures)].flatten(0, 1) for pictures, _ in rows])
         is_picture = (ids == self.model.image_token_id)[:, :, None]
@@ -258,32 +124,35 @@ class Trainer:
         logits = self.model.lm_head(states[is_target]).float()
         losses = functional.cross_entropy(logits, right[is_target], reduction="none")
         is_caption = torch.tensor([exchange.instruction in DESCRIBE for _, exchange in rows])
-        of_captions = is_caption[:, None].expand_as(is_target)[is_target]
-        return losses.mean(), losses.detach()[of_captions].sum() / of_captions.sum().clamp(min=1)
+        return losses, is_caption[:, None].expand_as(is_target)[is_target]
+
+
+def other_words(tokenizer: PreTrainedTokenizerFast) -> Mapping[int, Sequence[int]]:
+    """The tokens of colours and shapes, and for each the others of its sort in the same form."""
+    plurals = [noun(Kind(MOST_OF_A_KIND, "", shape)) for shape in SCENE_SHAPES]
+    others: dict[int, list[int]] = {}
+    for words in (tuple(SCENE_COLOURS), SCENE_SHAPES, plurals):
+        for space in ("", " "):
+            tokens = [tokenizer(space + word, add_special_tokens=False)["input_ids"] for word in words]
+            known = [ids[0] for ids in tokens if len(ids) == 1]
+            others |= {token: [other for other in known if other != token] for token in known}
+    return others
 
 
 def main() -> None:
     """Train, and save the folder again and again."""
-    options = read_options(__doc__, minutes=40, scenes=24_000, learning_rate=2e-3)
-    options.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(options.seed)
+    options = read_options(__doc__, minutes=25, scenes=24_000, learning_rate=2e-3)
     if options.start is None:
-        tokenizer = build_tokenizer()
-        model = build_model(tokenizer)
-    else:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.start)
-        model = SmolVLMForConditionalGeneration.from_pretrained(options.start, dtype=torch.float32)
-    picture_processor(tokenizer, SIDE_PX, PLACEHOLDERS).save_pretrained(options.out)
-    model.config.save_pretrained(options.out)
-    model.generation_config.save_pretrained(options.out)
+        sys.exit("--start is missing: the folder that lorabel.demo.train_captioner_vision wrote")
+    torch.manual_seed(options.seed)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(options.start)
+    model = SmolVLMForConditionalGeneration.from_pretrained(options.start, dtype=torch.float32)
+    write_all_but_weights(model, tokenizer, options)
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters, {len(tokenizer)} tokens")
-    scenes: list[Scene] = []
-    for index, side_px in enumerate(DRAWN_SIDES_PX):
-        drawn_scenes = counted_scenes(TRAINING_SEED + index, side_px=side_px)
-        scenes += itertools.islice(drawn_scenes, options.scenes // len(DRAWN_SIDES_PX))
+    drawn = draw_scenes(many_scenes(TRAINING_SEED, (72, 96, 128), options.scenes), GRID)
     # On a CPU, gradients of the fused attention in bfloat16 take more time than all the rest.
     model.train().set_attn_implementation("eager")
-    drawn, trainer = draw_all(scenes), Trainer(options, model, tokenizer)
+    trainer = Trainer(options, model, tokenizer)
     take_steps(options, model, lambda _, share_done: trainer.step(drawn, share_done))
 
 
