@@ -5,8 +5,8 @@
 
 The first command trains the vision part, which the second leaves as it is. The language model learns to describe
 one picture or several, in many forms, and to answer questions about a picture. The second command can be repeated,
-to train for longer. `AutoModelForImageTextToText.from_pretrained(DIR)` and `AutoProcessor.from_pretrained(DIR)` load
-the folder without code of ours.
+to train for longer. `AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained` load
+the folder DIR without code of ours.
 """
 
 import random
