@@ -8,7 +8,7 @@ The test scenes have other seeds than those of the training. A text counts only 
 import itertools
 import random
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -78,22 +78,34 @@ TASKS = MappingProxyType(
 )
 
 
-def evaluate(family: Generator, is_unseen: bool, scene_count: int = SCENES) -> Mapping[str, float]:
+def evaluate(
+    family: Generator, is_unseen: bool, scene_count: int = SCENES, tasks: Sequence[str] = tuple(TASKS)
+) -> dict[str, float]:
     """The share of right texts, by task.
 
     Args:
         is_unseen: whether the pictures show pairs of colour and shape that the captioner was not trained on.
+        tasks: names of TASKS.
     """
-    scenes = list(itertools.islice(counted_scenes(SEED, is_unseen=is_unseen), scene_count))
+    scenes = _scenes(is_unseen, scene_count)
     figures: dict[str, float] = {}
-    for name, task in TASKS.items():
+    for name in tasks:
         rng = random.Random(SEED)
-        figures[name] = _share(family, [([scene], task(kinds(scene), rng)) for scene in scenes])
+        figures[name] = _share(family, [([scene], TASKS[name](kinds(scene), rng)) for scene in scenes])
+    return figures
+
+
+def evaluate_pairs(family: Generator, is_unseen: bool) -> float:
+    """The share of right captions of two pictures."""
+    scenes = _scenes(is_unseen, SCENES)
     rng = random.Random(SEED)
     pairs = list(zip(scenes[::2], scenes[1::2], strict=True))
     several = [(pair, of_several([kinds(scene) for scene in pair], rng)) for pair in pairs]
-    figures["captions of two pictures"] = _share(family, several)
-    return figures
+    return _share(family, several)
+
+
+def _scenes(is_unseen: bool, count: int) -> list[Scene]:
+    return list(itertools.islice(counted_scenes(SEED, is_unseen=is_unseen), count))
 
 
 def _share(family: Generator, asked: Sequence[tuple[Sequence[Scene], Exchange]]) -> float:
@@ -112,7 +124,10 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("the captioner's folder is missing: python -m lorabel.demo.evaluate_captioner FOLDER")
     family = load(Path(sys.argv[1]))
-    seen, unseen = (evaluate(family, is_unseen) for is_unseen in (False, True))
+    seen, unseen = (
+        {**evaluate(family, is_unseen), "captions of two pictures": evaluate_pairs(family, is_unseen)}
+        for is_unseen in (False, True)
+    )
     print("| right as a whole | pairs seen in training | pairs never seen |\n|---|---|---|")
     for name in seen:
         print(f"| {name} | {seen[name]:.2f} | {unseen[name]:.2f} |")

@@ -79,11 +79,11 @@ def of_several(all_kinds: Sequence[Sequence[Kind]], rng: random.Random) -> Excha
 def random_exchange(kinds: Sequence[Kind], rng: random.Random) -> Exchange:
     """Something to say about a scene."""
     draw = rng.random()
-    if draw < 0.35:
+    if draw < 0.45:
         return Exchange(rng.choice(DESCRIBE), "", caption(kinds))
-    if draw < 0.5:
+    if draw < 0.58:
         return _in_other_words(kinds, rng)
-    if draw < 0.55:
+    if draw < 0.6:
         return random_form(kinds, rng)
     question, answer = random_question(kinds, rng)
     return Exchange(rng.choice(ANSWER), _recase(question, rng), answer)

@@ -30,8 +30,8 @@ from lorabel.demo.train_captioner_vision import NOT_A_TARGET, many_scenes, write
 TRAINING_SEED = 11
 """Seed of the scenes. Evaluation uses other seeds."""
 # Pictures of a step, what is asked about each, and rows about two pictures.
-BATCH, EXCHANGES, PAIRS = 40, 2, 2
-CHUNKS = 3
+BATCH, EXCHANGES, PAIRS = 24, 2, 1
+CHUNKS = 2
 """Parts of a step, by length, so that short rows are not padded to the longest."""
 OTHER_WORD_SHARE = 0.15
 """Share of the colours and shapes of an answer that the model reads back as another colour or shape.
