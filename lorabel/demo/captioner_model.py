@@ -7,6 +7,7 @@ captioner's patches are those whose output, in the mean square, is nearest to th
 
 import itertools
 import random
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -113,7 +114,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, pixels: Tensor) -> SmolVLMFo
 
 
 @torch.no_grad()
-def _start_from_the_detector(vision: nn.Module, pixels: Tensor) -> None:
+def _start_from_the_detector(vision: Any, pixels: Tensor) -> None:
     detector = Owlv2ForObjectDetection.from_pretrained(DETECTOR_FOLDER, dtype=torch.float32)
     tower = detector.owlv2.vision_model
     mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
