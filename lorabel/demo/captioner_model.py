@@ -53,7 +53,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         vocab_size=640,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=[*SPECIAL_TOKENS, *PICTURE_TOKENS],
-        min_frequency=50,
+        min_frequency=20,
         show_progress=False,
     )
     scenes = itertools.islice(counted_scenes(0), 500)
