@@ -1,4 +1,8 @@
-"""Drawn scenes with boxes. One label says what is drawn; the other, `grade A`, is a red circle with a hole."""
+"""Drawn scenes with boxes. One label says what is drawn; the other, `grade A`, is a red circle with a hole.
+
+In the course, boxes are drawn with a margin around the thing, as the instructions of a project may demand. A head
+chooses among the boxes that the base model draws, so only a training run can learn the margin.
+"""
 
 import itertools
 
@@ -6,12 +10,16 @@ from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.scenes import Scene, Thing, png, random_scenes
 from lorabel.labeling.image_regions import image_region
 from lorabel.labeling.regions import Region
+from lorabel.space_contracts import Corners
 from tests.e2e.courses import Course, LabeledTask, data_url
 
 GRADE, SQUARE = "grade A", "blue square"
 PAIRS = (("red", "circle"), ("blue", "square"), ("green", "star"), ("red", "cross"))
 SIZE = (192, 144)
 TASKS = 48
+MARGIN = 0.25
+"""Between a thing and its box in the course, as a part of the thing's width and height. A box without it counts as
+wrong: its IoU with the right one is 1 / (1 + 2 * MARGIN)**2 = 0.44."""
 
 
 def label_of(thing: Thing) -> str | None:
@@ -22,14 +30,31 @@ def label_of(thing: Thing) -> str | None:
     return GRADE if is_grade else None
 
 
-def boxes_of(scene: Scene) -> list[Region]:
-    """The right result of a scene."""
+def boxes_of(scene: Scene, margin: float = 0.0) -> list[Region]:
+    """The right result of a scene.
+
+    Args:
+        margin: around a thing, as a part of its width and height.
+    """
     labelled = [(thing, label_of(thing)) for thing in scene.things]
     return [
-        image_region("box", "image", "rectanglelabels", thing.corners, scene.size, {"rectanglelabels": [label]})
+        image_region(
+            "box",
+            "image",
+            "rectanglelabels",
+            _widened(thing.corners, margin),
+            scene.size,
+            {"rectanglelabels": [label]},
+        )
         for thing, label in labelled
         if label is not None
     ]
+
+
+def _widened(corners: Corners, margin: float) -> Corners:
+    left, top, right, bottom = corners
+    x, y = margin * (right - left), margin * (bottom - top)
+    return max(0.0, left - x), max(0.0, top - y), min(1.0, right + x), min(1.0, bottom + y)
 
 
 def scenes(count: int, seed: int = 5) -> list[Scene]:
@@ -38,7 +63,7 @@ def scenes(count: int, seed: int = 5) -> list[Scene]:
 
 
 def _tasks() -> list[LabeledTask]:
-    return [({"image": data_url(png(scene), "image/png")}, boxes_of(scene)) for scene in scenes(TASKS)]
+    return [({"image": data_url(png(scene), "image/png")}, boxes_of(scene, MARGIN)) for scene in scenes(TASKS)]
 
 
 COURSE = Course(
