@@ -257,7 +257,8 @@ class AdapterBank:
         """How many adapters fit into the memory limit, at least 1. Slot 0 uses memory, too."""
         layers = [self._linear(name) for name in shape.layers]
         slot_bytes = sum(
-            (layer.in_features + layer.out_features) * shape.rank * self._family.dtype.itemsize for layer in layers
+            (layer.in_features + layer.out_features) * shape.rank * self._dtype_of(layer).itemsize
+            for layer in layers
         )
         return max(1, self._memory_bytes // max(1, slot_bytes) - 1)
 
@@ -287,12 +288,16 @@ class AdapterBank:
     def _allocate(self, name: str, slots: int, rank: int) -> tuple[Tensor, Tensor]:
         """Zeros for one layer: A (slots, in, rank) and B (slots, rank, out)."""
         layer = self._linear(name)
-        # Not of the dtype of the layer's weight, which may be quantized.
-        dtype, device = self._family.dtype, layer.weight.device
+        dtype, device = self._dtype_of(layer), layer.weight.device
         return (
             torch.zeros(slots, layer.in_features, rank, dtype=dtype, device=device),
             torch.zeros(slots, rank, layer.out_features, dtype=dtype, device=device),
         )
+
+    def _dtype_of(self, layer: nn.Linear) -> torch.dtype:
+        """The layer's own, as parts of a model may compute in float32; the family's for a quantized weight."""
+        dtype = layer.weight.dtype
+        return dtype if dtype.is_floating_point else self._family.dtype
 
     def _linear(self, name: str) -> nn.Linear:
         layer = self._layers[name]

@@ -14,6 +14,8 @@ related. What it does not say:
   a TextArea's texts and of a polygon's points is a part of what it says;
 - `id`, `origin`, `score`, and how the editor shows a region (`hidden`, `locked`, `parentID`, notes in `meta`);
 - that a region has no label: the editor leaves out an empty list of labels;
+- labels of another region of the same group (equal `id`). The editor copies them into the value of a bare shape if
+  the task is submitted before its picture has loaded;
 - what follows from task and region: the size of the picture, the length of the sound or video, the text of a span,
   the XPaths of a span that has `globalOffsets`, a rotation or a channel of 0;
 - the object of a Pairwise, for which the editor writes the control tag itself;
@@ -22,7 +24,7 @@ related. What it does not say:
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 NUMBER_TOLERANCE = 1e-6
@@ -50,10 +52,13 @@ def is_same_result(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 def _statements(result: Sequence[Any]) -> list[Any]:
     """What the items of a result say, sorted. An item that names nothing says nothing."""
-    statements_by_id: dict[Any, list[Any]] = {}
+    items_by_id: dict[str, list[dict[str, Any]]] = {}
     for item in result:
         if isinstance(item, dict) and isinstance(item.get("id"), str):
-            statements_by_id.setdefault(item["id"], []).append(_region_statement(item))
+            items_by_id.setdefault(item["id"], []).append(item)
+    statements_by_id = {
+        name: [_region_statement(item, group) for item in group] for name, group in items_by_id.items()
+    }
     statements = []
     for item in result:
         if not isinstance(item, dict):
@@ -61,18 +66,31 @@ def _statements(result: Sequence[Any]) -> list[Any]:
         elif item.get("type") == RELATION:
             statements.append(_relation_statement(item, statements_by_id))
         elif not _is_empty(item):
-            statements.append(_region_statement(item))
+            statements.append(_region_statement(item, items_by_id.get(str(item.get("id")), [])))
     return sorted(statements, key=_sort_key)
 
 
-def _region_statement(item: dict[str, Any]) -> dict[str, Any]:
+def _region_statement(item: dict[str, Any], group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a region says.
+
+    Args:
+        group: all regions with its id.
+    """
     kind, value = item.get("type"), item.get("value")
+    if isinstance(value, dict):
+        kinds_of_others = {other.get("type") for other in group} - {kind}
+        value = _plain_value({name: part for name, part in value.items() if not _is_copied(name, kinds_of_others)})
     return {
         "from_name": item.get("from_name"),
         "to_name": None if kind == "pairwise" else item.get("to_name"),
         "type": kind,
-        "value": _plain_value(value) if isinstance(value, dict) else value,
+        "value": value,
     }
+
+
+def _is_copied(name: str, kinds_of_others: Set[Any]) -> bool:
+    """Whether a part of a region's value is that of another region of its group."""
+    return name.endswith("labels") and name in kinds_of_others
 
 
 def _relation_statement(item: dict[str, Any], statements_by_id: Mapping[Any, list[Any]]) -> dict[str, Any]:

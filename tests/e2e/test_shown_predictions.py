@@ -1,10 +1,12 @@
 """What an annotator was shown in the real editor, and whether it was submitted unchanged, is what we store."""
 
+import io
 import time
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -16,6 +18,7 @@ from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.labeling.provenance import is_accepted, shown_prediction
 from lorabel.problems.base import Sample
 from lorabel.problems.binding import problem_types
+from tests.e2e.courses import data_url
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.test_browser import GRADES, WAIT_S, LabelingStream
@@ -23,7 +26,7 @@ from tests.e2e.test_browser import GRADES, WAIT_S, LabelingStream
 pytestmark = pytest.mark.e2e
 
 TIMEOUT_S = 60.0
-PICTURE = "/static/images/favicon.ico"
+PLACES_OF_PICTURES = ("/data/upload/", "https://example.org/")
 # Whether the editor has made regions of a prediction; the Submit button is there by then.
 REGIONS = "const s = window.Htx && window.Htx.annotationStore.selected; return s ? s.results.length : 0"
 
@@ -163,7 +166,8 @@ def submit_unchanged(
     """
     project = {"title": "Sample", "label_config": sample.label_config, "show_collab_predictions": True}
     project_id = client.call("POST", "/api/projects", json=project)["id"]
-    client.call("POST", f"/api/projects/{project_id}/import", json=[{"data": with_pictures(sample.data)}])
+    data = with_pictures(sample.data, data_url(picture(size_in(sample)), "image/png"))
+    client.call("POST", f"/api/projects/{project_id}/import", json=[{"data": data}])
     (task,) = client.tasks(project_id)
     result = [in_another_order(region) for region in reversed(sample.result)]
     client.add_predictions(project_id, [NewPrediction(task.task_id, result, 0.5, "theirs")])
@@ -178,13 +182,25 @@ def submit_unchanged(
     return result, next(iter(client.tasks(project_id)))
 
 
-def with_pictures(data: Any) -> Any:
-    """Task data whose addresses of media are those of a picture that Label Studio has."""
+def with_pictures(data: Any, picture_url: str) -> Any:
+    """Task data whose addresses of pictures are that of a picture which the browser can load."""
     if isinstance(data, dict):
-        return {name: with_pictures(value) for name, value in data.items()}
+        return {name: with_pictures(value, picture_url) for name, value in data.items()}
     if isinstance(data, list):
-        return [with_pictures(value) for value in data]
-    return PICTURE if isinstance(data, str) and data.startswith("/data/upload/") else data
+        return [with_pictures(value, picture_url) for value in data]
+    return picture_url if isinstance(data, str) and data.startswith(PLACES_OF_PICTURES) else data
+
+
+def size_in(sample: Sample) -> tuple[int, int]:
+    """Pixels of the sample's picture. The editor writes masks anew, in the size of the picture that it loaded."""
+    sizes = ((region.get("original_width"), region.get("original_height")) for region in sample.result)
+    return next(((width, height) for width, height in sizes if width and height), (48, 48))
+
+
+def picture(size: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "white").save(file, "PNG")
+    return file.getvalue()
 
 
 def in_another_order(region: dict[str, Any]) -> dict[str, Any]:

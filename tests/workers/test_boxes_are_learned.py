@@ -111,8 +111,9 @@ def test_a_candidate_is_compared_with_a_head_also_if_none_is_fitted_yet(
     monkeypatch.setattr(Services, "current", lambda: services)
     projects.upsert(store, PROJECT, label_config=COURSE.label_config)
     with store.write() as session:
-        for number, (data, result) in enumerate(COURSE.tasks[:30], start=1):
-            row = Annotation(id=number, project_id=PROJECT, task_id=number, task_data=data, result=result)
+        for number, scene in enumerate(scenes(30), start=1):
+            data = {"image": data_url(png(scene), "image/png")}
+            row = Annotation(id=number, project_id=PROJECT, task_id=number, task_data=data, result=boxes_of(scene))
             row.updated_at, row.times_applied = START, 1
             session.add(row)
     run = train(store)

@@ -13,6 +13,7 @@ from lorabel.database.tables import Annotation, ModelVersion, RunState, Training
 from lorabel.demo import DETECTOR_FOLDER, SEGMENTER_FOLDER
 from lorabel.settings import Settings
 from tests.e2e.courses import clicks
+from tests.e2e.courses.boxes import GRADE
 from tests.e2e.courses.masks import COURSE
 from tests.workers.events import START
 from workers import finetune
@@ -91,8 +92,9 @@ def test_a_run_teaches_both_models_and_leaves_out_what_cannot_be_read(services: 
     annotate(store, tasks)
     run, version = train(store)
     candidate, live = (version.metrics[side]["mask"] for side in ("candidate", "live"))
-    # Live is a head that was fitted on the same masks. The texts of the labels alone have less than half of this.
-    assert candidate["map"] > live["map"] > 0.3, run.decision
+    assert candidate["map"] > live["map"], run.decision
+    # Live is a head that was fitted on the same masks. Texts alone find hardly anything of grade A.
+    assert live["per_class"][GRADE]["ap_50"] > 0.5, run.decision
     assert candidate["mean_iou"] > 0.6, run.decision
     assert version.metrics["in_place_of_head"] == ["mask"]
     assert version.base_models == {"mask": f"{DETECTOR} + {SEGMENTER}"}
