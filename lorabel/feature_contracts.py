@@ -17,6 +17,7 @@ from lorabel.contracts import (
 from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
+from lorabel.time_contracts import SegmentsInput
 
 # The questions that fitted heads answer.
 HEADED: tuple[type[Input], ...] = (
@@ -27,6 +28,7 @@ HEADED: tuple[type[Input], ...] = (
     TextLinesInput,
     BoxesInput,
     LabelledMasksInput,
+    SegmentsInput,
 )
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
@@ -76,6 +78,8 @@ class FeaturesInput(Input):
             return SpanFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, EachInput):
             cls = EachFeaturesInput  # type: ignore[assignment]
+        if isinstance(question, SegmentsInput):
+            cls = SegmentFeaturesInput  # type: ignore[assignment]
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)
         fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
@@ -89,6 +93,15 @@ class EachFeaturesInput(FeaturesInput):
     """
 
     kind: ClassVar[str] = "each_features"
+
+
+class SegmentFeaturesInput(FeaturesInput):
+    """Asks for everything that a head for segments is fitted on. `contents` is that one sound.
+
+    Answer: `Features`, with a row and (labels,) logits for each window of the sound.
+    """
+
+    kind: ClassVar[str] = "segment_features"
 
 
 class SpanFeaturesInput(LabelTextsInput):
@@ -137,10 +150,11 @@ class Features(Contract):
         space: names the family and its base model. Heads are fitted on features of one space.
         dim: number of dimensions of a content's, or a word's, features.
         float16: (contents, dim) little-endian float16 in base64; each row has length 1. For spans (words, dim);
-            the row of a word that the model did not read is zeros. For boxes (places, dim).
+            the row of a word that the model did not read is zeros. For boxes (places, dim), for segments
+            (windows, dim).
         logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For
             `EachFeaturesInput` (contents * labels,). For spans (words * 2 * labels,), see `word_logits`; empty if
-            no adapter has learned any. For boxes (places * labels,).
+            no adapter has learned any. For boxes (places * labels,), for segments (windows * labels,).
         lines: the lines of text in a picture as the base model reads them; `dim` is 0 then.
     """
 

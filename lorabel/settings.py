@@ -182,6 +182,11 @@ class Settings(GeneratorSettings):
     audio_max_s: float = Field(
         30.0, ge=1, description="Longest part of a recording that is read, in seconds, around its middle."
     )
+    segments_max_s: float = Field(
+        120.0,
+        ge=1,
+        description="Longest part of a recording that is searched for segments, in seconds, from its beginning.",
+    )
     media_fresh_s: float = Field(
         300.0,
         ge=0,

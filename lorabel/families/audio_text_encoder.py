@@ -3,6 +3,9 @@
 CLAP (https://arxiv.org/abs/2211.06687) in the implementation of transformers. A model encodes sounds of the length
 that it was trained with, in most models ten seconds. A longer sound is covered with windows of this length, and
 their features are averaged.
+
+Segments are found in shorter windows, see `lorabel.families.encoders.sound_segments`. A shorter window is repeated
+until it has the length that the model was trained with, as the feature extractor repeats short sounds.
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
@@ -28,10 +32,11 @@ from transformers import (
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import LOAD_DTYPE, transformers_name
-from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
+from lorabel.families.encoders.sound_segments import SegmentingEncoder, WindowedSound
 from lorabel.families.lora_layers import trained_modalities
-from lorabel.media.audio import decode_audio, windows
+from lorabel.families.segments.sound_windows import HOP_S, WINDOW_S, count_windows
+from lorabel.media.audio import decode_audio, decode_beginning, windows
 from lorabel.settings import Settings
 
 # Prefix of the names of the audio tower's layers.
@@ -42,7 +47,7 @@ MAX_GAIN_DB = 3.0
 
 
 @dataclass(frozen=True)
-class AudioTextEncoder(Encoder):
+class AudioTextEncoder(SegmentingEncoder):
     """Audio and text towers of CLAP.
 
     `read` decodes sounds to mel spectrograms, (windows, channels, time, mel bands) float32 in decibels. There are
@@ -133,6 +138,21 @@ class AudioTextEncoder(Encoder):
         mel: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"]
         return mel.float()
 
+    def read_windows(self, file: bytes) -> WindowedSound:
+        """Decode a sound to a mel spectrogram, and cut this into windows; see `SegmentingEncoder.read_windows`.
+
+        The sound is mirrored at both ends for the windows around its first and last moment.
+        """
+        rate_hz, hop = self.extractor.sampling_rate, self.extractor.hop_length
+        sound, length_s = decode_beginning(file, rate_hz, self.settings.segments_max_s)
+        read_s = len(sound) / rate_hz
+        padded = np.pad(sound, round(WINDOW_S / 2 * rate_hz), mode="symmetric")
+        mel = self.extractor(padded, max_length=len(padded), sampling_rate=rate_hz, return_tensors="pt")
+        frames = mel["input_features"].float()
+        size = min(round(WINDOW_S * rate_hz / hop), self._mel_frames)
+        starts = [round(number * HOP_S * rate_hz / hop) for number in range(count_windows(read_s))]
+        return WindowedSound([frames[:, :, start : start + size] for start in starts], read_s, length_s)
+
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of sounds or texts; see `ContentEncoder.encode`."""
         if modality == Modality.TEXT:
@@ -140,7 +160,7 @@ class AudioTextEncoder(Encoder):
             states = self.module.text_model(tokens["input_ids"], tokens["attention_mask"])  # type: ignore[operator]
             features = self.module.text_projection(states.pooler_output)  # type: ignore[operator]
             return functional.normalize(features.float(), dim=-1)
-        mel = torch.cat(list(data)).to(self.device, self.dtype)
+        mel = torch.cat([self._filled(mel) for mel in data]).to(self.device, self.dtype)
         is_longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=self.device)
         states = self.module.audio_model(mel, is_longer)  # type: ignore[operator]
         features = self.module.audio_projection(states.pooler_output)  # type: ignore[operator]
@@ -176,6 +196,16 @@ class AudioTextEncoder(Encoder):
     def scale(self) -> float:
         """The learned scale of the model for sounds: the exponential of its `logit_scale_a`."""
         return float(self.module.logit_scale_a.detach().float().exp())  # type: ignore[operator]
+
+    @property
+    def _mel_frames(self) -> int:
+        """Time of a spectrogram that the model encodes."""
+        return int(1 + self.extractor.nb_max_samples // self.extractor.hop_length)
+
+    def _filled(self, mel: Tensor) -> Tensor:
+        """Repeat a spectrogram until it is as long as the model reads."""
+        repeats = -(-self._mel_frames // mel.shape[2])
+        return mel if repeats < 2 else mel.repeat(1, 1, repeats, 1)[:, :, : self._mel_frames]
 
     @cached_property
     def _audio_layers(self) -> frozenset[str]:

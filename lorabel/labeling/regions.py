@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Region = dict[str, Any]
+# Digits of seconds: microseconds, less than the step from sample to sample.
+TIME_DIGITS = 6
 
 
 def choices(from_name: str, to_name: str, values: Sequence[str]) -> Region:
@@ -83,3 +85,23 @@ def labels(from_name: str, to_name: str, kind: str, offsets: Mapping[str, Any], 
     """
     value = {**offsets, kind: list(values)}
     return {"from_name": from_name, "to_name": to_name, "type": kind, "value": value}
+
+
+def sound_segment(
+    from_name: str, to_name: str, span_s: tuple[float, float], length_s: float, values: Sequence[str]
+) -> Region:
+    """A region of `<Labels>` that labels a part of an `<Audio>` (https://labelstud.io/tags/labels).
+
+    Args:
+        span_s: where it starts and ends, in seconds from the beginning of the sound.
+        length_s: of the sound, in seconds.
+    """
+    start, end = (round(moment, TIME_DIGITS) for moment in span_s)
+    value = {"start": start, "end": end, "channel": 0, "labels": list(values)}
+    return {
+        "from_name": from_name,
+        "to_name": to_name,
+        "type": "labels",
+        "original_length": round(length_s, TIME_DIGITS),
+        "value": value,
+    }

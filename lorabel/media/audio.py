@@ -33,12 +33,28 @@ def decode_audio(data: bytes, rate_hz: int, most_s: float) -> Sound:
         UnreadableError: for good; the file is broken, holds no sound, or has samples that are not finite.
     """
     with opened(data, "audio") as track:
-        sound = _middle(track, rate_hz, most_s)
-    if not len(sound):
-        raise UnreadableError("the sound has no samples", is_permanent=True)
-    if not np.isfinite(sound).all():
-        raise UnreadableError("the sound has samples that are no numbers", is_permanent=True)
-    return sound
+        skipped_s = max(0.0, track.length_s - most_s) / 2
+        return _checked(_part(track, rate_hz, skipped_s, most_s))
+
+
+def decode_beginning(data: bytes, rate_hz: int, most_s: float) -> tuple[Sound, float]:
+    """Decode a sound file from its beginning.
+
+    Args:
+        rate_hz: sampling rate of the answer.
+        most_s: a longer sound is cut after this many seconds.
+
+    Returns:
+        The samples as `decode_audio` returns them, and the length of the whole sound in seconds. The samples
+        decide about it, unless they were cut; then the file says how long it is.
+
+    Raises:
+        UnreadableError: see `decode_audio`.
+    """
+    with opened(data, "audio") as track:
+        sound = _checked(_part(track, rate_hz, 0.0, most_s))
+        decoded_s = len(sound) / rate_hz
+        return sound, max(track.length_s, decoded_s) if len(sound) == round(most_s * rate_hz) else decoded_s
 
 
 def windows(sound: Sound, size: int) -> list[Sound]:
@@ -51,8 +67,16 @@ def windows(sound: Sound, size: int) -> list[Sound]:
     return [sound[start : start + size] for start in starts]
 
 
-def _middle(track: Track, rate_hz: int, most_s: float) -> Sound:
-    begin = track.start + max(0.0, track.length_s - most_s) / 2 / track.unit_s
+def _checked(sound: Sound) -> Sound:
+    if not len(sound):
+        raise UnreadableError("the sound has no samples", is_permanent=True)
+    if not np.isfinite(sound).all():
+        raise UnreadableError("the sound has samples that are no numbers", is_permanent=True)
+    return sound
+
+
+def _part(track: Track, rate_hz: int, skipped_s: float, most_s: float) -> Sound:
+    begin = track.start + skipped_s / track.unit_s
     sample_count = round(most_s * rate_hz)
     # The resampler keeps the channels apart, since FFmpeg's own mix of them is not their mean.
     resampler = av.AudioResampler(format="fltp", rate=rate_hz)

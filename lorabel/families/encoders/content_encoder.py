@@ -349,7 +349,7 @@ class ContentEncoder(Family):
         if content.digest is None:
             return
         cache.put(FEATURES, missing.key, features)
-        if isinstance(content.data, Tensor):
+        if isinstance(content.data, Tensor) and not content.is_part:
             cache.put(DECODED, DecodedKey(content.modality, content.digest), content.data)
 
     def _encode_views(

@@ -42,6 +42,7 @@ from lorabel.families.encoders.prepared_input import PreparedInput, batches, gro
 from lorabel.families.lora_layers import encoder_layers
 from lorabel.feature_contracts import Features, FeaturesInput, space_with
 from lorabel.region_contracts import EachTarget
+from lorabel.time_contracts import SegmentsInput
 
 # Most label texts that are encoded at once.
 TEXT_BATCH = 256
@@ -253,7 +254,7 @@ class Encoder(ContentEncoder):
 
     def content_layers(self, question: Input) -> list[str]:
         """Return the layers of the towers that read the contents, for questions about labels."""
-        if not isinstance(question, LabelsInput):
+        if not isinstance(question, LabelsInput) or isinstance(question, SegmentsInput):
             return []
         return encoder_layers([self.tower(modality) for modality in question.modalities], frozenset(), None)
 

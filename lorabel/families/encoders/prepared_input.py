@@ -31,6 +31,7 @@ class PreparedContent:
         digest: see `content_digest`; None if it is not known.
         frozen: (dim,) float32 of length 1: the base model's features, where `features` are an adapter's and the
             answer needs both. None for everything else, or if they must still be computed.
+        is_part: whether `data` is part of a file that is decoded as a whole, so that it is not kept by itself.
     """
 
     modality: Modality
@@ -38,6 +39,7 @@ class PreparedContent:
     features: Tensor | None = None
     digest: str | None = None
     frozen: Tensor | None = None
+    is_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,5 +119,6 @@ def group_by_question(prepared_inputs: Sequence[PreparedInput]) -> list[list[int
     """Return the indices of the inputs in groups. Inputs of a group ask the same about different contents."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, prepared_input in enumerate(prepared_inputs):
-        groups[prepared_input.question.group_key].append(index)
+        # A sound in which segments are looked for has as many contents as windows.
+        groups[prepared_input.question.group_key, len(prepared_input.contents)].append(index)
     return list(groups.values())

@@ -9,10 +9,12 @@ from lorabel.families.encoders.heads.each import EachLabelHead, EachRatingHead
 from lorabel.families.encoders.heads.labels import LabelHead
 from lorabel.families.encoders.heads.ranking import RankingHead
 from lorabel.families.encoders.heads.rating import RatingHead
-from lorabel.feature_contracts import EachFeaturesInput, FeaturesInput
+from lorabel.families.encoders.heads.segments import SegmentHead
+from lorabel.feature_contracts import EachFeaturesInput, FeaturesInput, SegmentFeaturesInput
 from lorabel.region_contracts import EachLabelsInput, EachRatingInput
+from lorabel.time_contracts import SegmentsInput
 
-LABEL_HEAD, EACH_LABEL_HEAD = LabelHead(), EachLabelHead()
+LABEL_HEAD, EACH_LABEL_HEAD, SEGMENT_HEAD = LabelHead(), EachLabelHead(), SegmentHead()
 HEADS: Mapping[type[Input], Head] = MappingProxyType(
     {
         LabelsInput: LABEL_HEAD,
@@ -20,8 +22,10 @@ HEADS: Mapping[type[Input], Head] = MappingProxyType(
         RatingInput: RatingHead(),
         EachRatingInput: EachRatingHead(),
         RankingInput: RankingHead(),
+        SegmentsInput: SEGMENT_HEAD,
         FeaturesInput: LABEL_HEAD,
         EachFeaturesInput: EACH_LABEL_HEAD,
+        SegmentFeaturesInput: SEGMENT_HEAD,
     }
 )
 """`EmbedInput` is missing: the encoder answers it without a head. Questions for features need logits of labels."""

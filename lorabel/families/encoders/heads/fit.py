@@ -17,6 +17,7 @@ from lorabel.families.detection.fit_boxes import AnnotatedPlaces, fit_boxes
 from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
+from lorabel.families.encoders.heads.fit_segments import AnnotatedSound, fit_segments
 from lorabel.families.encoders.heads.fit_spans import fit_spans
 from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
 from lorabel.families.encoders.heads.head_features import PRODUCTS
@@ -31,6 +32,7 @@ from lorabel.feature_contracts import Features, is_with_adapter
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
+from lorabel.time_contracts import SegmentsInput
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,16 @@ def _fit_spans(examples: Sequence[Example]) -> LinearHead | None:
     return fit_spans(np.concatenate(features), np.concatenate(zero_shot), np.concatenate(targets), texts)
 
 
+def _fit_segments(examples: Sequence[Example]) -> LinearHead | None:
+    labels = len(examples[0].question.labels)  # type: ignore[attr-defined]
+    return fit_segments(
+        [
+            AnnotatedSound(example.features, example.logits.reshape(-1, labels), example.target, _group(example))
+            for example in examples
+        ]
+    )
+
+
 def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:
     question = examples[0].question
     assert isinstance(question, TextLinesInput)
@@ -231,5 +243,6 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         SpansInput: _fit_spans,
         TextLinesInput: _fit_text_lines,
         BoxesInput: _fit_boxes,
+        SegmentsInput: _fit_segments,
     }
 )

@@ -18,9 +18,11 @@ from lorabel.families.encoders.heads.head_features import FEATURE_MAPS, PRODUCTS
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
+from lorabel.families.segments.found_segments import found_segments
 from lorabel.families.text_lines.learned_lines import LABELS
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, TextLinesInput
+from lorabel.time_contracts import SegmentsInput
 
 
 def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
@@ -63,7 +65,7 @@ def answer_with_head(
     Args:
         contents: (contents, dim) float32 of length 1.
         logits: (labels,) float32: the base model's logits; empty without labels. (contents * labels,) for a
-            question about each content.
+            question about each content, or about segments, whose contents are the windows.
         temperature: see `probabilities`.
     """
     if isinstance(question, EachInput):
@@ -72,6 +74,9 @@ def answer_with_head(
         return question.joined(
             [answer_with_head(head, one, content[None], row, temperature) for one, content, row in pairs]
         )
+    if isinstance(question, SegmentsInput):
+        windows = logits.reshape(len(contents), -1)
+        return found_segments(probabilities(head, contents, windows, is_multiple=True))
     if isinstance(question, RankingInput):
         items = item_features(head.feature_map, question, contents)
         scores = head.logits(items, query_similarities(question, contents))

@@ -1,0 +1,49 @@
+"""Turns the probabilities of windows into segments. NumPy only.
+
+Between the middles of two windows the probability of a label is taken to change evenly. A segment is where it is
+at least THRESHOLD, so that boundaries are finer than the step from window to window.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lorabel.families.encoders.heads.linear_head import Array
+from lorabel.families.segments.sound_windows import HOP_S
+from lorabel.time_contracts import Segment, SegmentScores
+
+THRESHOLD = 0.5
+
+
+def found_segments(probabilities: Array) -> SegmentScores:
+    """Return the segments of each label.
+
+    The last window stands for what comes after its middle, too; `SegmentScores.within` ends it with the sound.
+
+    Args:
+        probabilities: (windows, labels) in [0, 1].
+    """
+    segments = sorted(
+        (segment for label, column in enumerate(probabilities.T) for segment in _of_label(column, label)),
+        key=lambda segment: (segment.start_s, segment.end_s, segment.label),
+    )
+    surest = float(probabilities.max(initial=0.0))
+    return SegmentScores(segments=tuple(segments), no_segment_probability=1 - surest)
+
+
+def _of_label(column: Array, label: int) -> Iterator[Segment]:
+    """The segments of a label, from its probabilities, (windows,)."""
+    is_in = np.concatenate([[False], column >= THRESHOLD, [False]])
+    changes = np.flatnonzero(is_in[1:] != is_in[:-1])
+    for first, after in zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True):
+        start = 0.0 if first == 0 else _crossing(column, first - 1)
+        end = float(after) if after == len(column) else _crossing(column, after - 1)
+        if start < end:
+            probability = float(column[first:after].mean())
+            yield Segment(start_s=start * HOP_S, end_s=end * HOP_S, label=label, probability=probability)
+
+
+def _crossing(column: Array, window: int) -> float:
+    """Where the probability is THRESHOLD between a window and the next, in windows."""
+    before, after = float(column[window]), float(column[window + 1])
+    return window + (THRESHOLD - before) / (after - before)
