@@ -18,6 +18,7 @@ from lorabel.database import project_heads, task_features
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
+from lorabel.families.segments.sound_windows import count_windows
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import HEADED, FeaturesInput
 from lorabel.mask_contracts import LabelledMasksInput
@@ -26,17 +27,20 @@ from lorabel.problems.binding import BoundConfig
 from lorabel.region_contracts import EachInput
 from lorabel.settings import Settings
 from lorabel.space_contracts import BoxesInput, TextLinesInput
+from lorabel.time_contracts import SegmentsInput, SegmentTarget
 from workers.examples import TrainingExample, make_examples
 
 # Kinds of questions with many rows of features in each task.
-MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput)
+MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
-# Most texts, or pictures, that a head for spans, lines or boxes learns from, and most words of all texts: each
-# word has features of some kB. Without the limit of words, a hundred texts of 1000 words would take gigabytes, and
-# minutes after each annotation.
+# Most texts, pictures or sounds that a head for spans, lines, boxes or segments learns from, and most words of all
+# texts: each word has features of some kB. Without the limit of words, a hundred texts of 1000 words would take
+# gigabytes, and minutes after each annotation.
 MOST_TEXTS = 300
 MOST_WORDS = 10_000
+# Most windows of all sounds that are in memory for a head for segments. Each has features of 2 kB, with CLAP.
+MOST_WINDOWS = 20_000
 
 # Most contents that are asked about by themselves, such as regions of pictures, and that a head learns from. With
 # more, a fit after each annotation would take seconds.
@@ -88,6 +92,13 @@ class AnnotatedTask:
         """The number of contents that the question is about."""
         question = self.question or (self.example.question if self.example else None)
         return 0 if question is None else len(question.contents)
+
+    @property
+    def windows(self) -> int:
+        """The windows of the sound in which segments are looked for, as far as is known."""
+        if self.example is not None:
+            return len(self.example.features)
+        return count_windows(self.target.length_s) if isinstance(self.target, SegmentTarget) else 0
 
     @property
     def features_question(self) -> Input | None:
@@ -170,6 +181,8 @@ class AnnotatedTasks:
         chosen = _newest_balanced(same, most)
         if problem.input_type is SpansInput:
             chosen = _newest_within(chosen, lambda task: task.words, MOST_WORDS)
+        if problem.input_type is SegmentsInput:
+            chosen = _newest_within(chosen, lambda task: task.windows, MOST_WINDOWS)
         if issubclass(problem.input_type, EachInput):
             chosen = _newest_within(chosen, lambda task: task.contents, MOST_CONTENTS)
         return dict(sorted(chosen.items()))

@@ -38,6 +38,7 @@ from lorabel.feature_contracts import (
     Features,
     FeaturesInput,
     LineFeaturesInput,
+    SegmentFeaturesInput,
     SpanFeaturesInput,
     space_with,
 )
@@ -58,6 +59,7 @@ from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
 from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
 from lorabel.text_contracts import TextInput, WrittenText
+from lorabel.time_contracts import SegmentScores, SegmentsInput
 from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained, and a picture without text.
@@ -67,11 +69,19 @@ SILENT: dict[str, Contract] = {
     RankingInput.kind: ItemScores(),
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
     LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
+    SegmentsInput.kind: SegmentScores(segments=(), length_s=1.5),
     TextInput.kind: WrittenText(text="a red pump", probability=0.5),
 }
 # Questions for what heads are fitted on, which are answered with `features`.
 HEAD_FEATURES = tuple(
-    question.kind for question in (FeaturesInput, EachFeaturesInput, SpanFeaturesInput, BoxFeaturesInput)
+    question.kind
+    for question in (
+        FeaturesInput,
+        EachFeaturesInput,
+        SpanFeaturesInput,
+        BoxFeaturesInput,
+        SegmentFeaturesInput,
+    )
 )
 # What is found in every picture.
 BOXES = Boxes(boxes=(Box(corners=(0.25, 0.25, 0.5, 0.75), label=0, probability=0.9),), width=400, height=200)
@@ -163,6 +173,8 @@ class FakeModelServer:
         space = self.space
         if row.kind == BoxFeaturesInput.kind:
             return self.box_features(BoxFeaturesInput.model_validate(row.input))
+        if row.kind == SegmentFeaturesInput.kind:
+            return self.segment_features(SegmentFeaturesInput.model_validate(row.input))
         if row.kind == SpanFeaturesInput.kind:
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
@@ -190,6 +202,18 @@ class FakeModelServer:
             dim=places.shape[1],
             float16=base64.b64encode(places.tobytes()).decode(),
             logits=(0.0,) * (len(places) * len(question.labels)),
+        )
+
+    def segment_features(self, question: SegmentFeaturesInput) -> Features:
+        """Seven windows of a sound of 1.5 s, each a little different, and what the address shows."""
+        shown = _vector(_shown(question.contents[0]))
+        windows = np.array([[*shown, number, 1.0] for number in range(7)])
+        windows = (windows / np.linalg.norm(windows, axis=1, keepdims=True)).astype("<f2")
+        return Features(
+            space=self.space,
+            dim=windows.shape[1],
+            float16=base64.b64encode(windows.tobytes()).decode(),
+            logits=(0.0,) * (len(windows) * len(question.labels)),
         )
 
     def preload(self) -> Response:
