@@ -12,7 +12,7 @@ Marked = tuple[float, float, int]
 
 
 def drawn_sound(number: int, length_s: float = 6.0) -> tuple[Samples, list[Marked]]:
-    """A sound, and where it has a hum, a whistle or a hiss: (start, end, index of NAMES). A hiss may overlap a hum.
+    """A sound, and (start, end, index of NAMES) of what it has. A hiss may overlap a tone.
 
     Args:
         number: chooses what is heard when; the same number gives the same sound.
