@@ -28,6 +28,9 @@ pytestmark = pytest.mark.e2e
 SHORT = ("text_choices",)
 # A fitted head answers these, and LoRA could change none of its answers: a run trains nothing and says so.
 BY_HEAD_ALONE = ("entities", "ranking", "rating")
+# So are these, by moments that are never exactly those of the annotators.
+SEGMENTS = "sound_segments"
+BETTER_BY = 0.15
 TIMEOUT_S = 240.0
 NEVER = str(10**6)
 
@@ -43,7 +46,8 @@ def lorabel_beside_heads(
     start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory
 ) -> Lorabel:
     """One whose runs train only what a head can use, as by default."""
-    return start_lorabel({**_variables(BY_HEAD_ALONE, tmp_path_factory), "LORA_TOWERS": "auto"})
+    variables = _variables((*BY_HEAD_ALONE, SEGMENTS), tmp_path_factory)
+    return start_lorabel({**variables, "LORA_TOWERS": "auto"})
 
 
 def _variables(names: Sequence[str], folders: pytest.TempPathFactory) -> dict[str, str]:
@@ -86,6 +90,29 @@ def test_a_head_answers_unseen_tasks_rightly_and_a_run_trains_nothing_beside_it(
     after = predictions(client, project_id, list(before), f"p{project_id}.v0")
     right_before, right_after = (right_answers(course, list(answers.values())) for answers in (before, after))
     assert right_before < right_after >= len(before) / 2, f"{right_before}, then {right_after} of {len(before)}"
+
+
+@pytest.mark.long
+def test_a_head_finds_segments_in_unseen_sounds_and_a_run_trains_nothing_beside_it(
+    lorabel_beside_heads: Lorabel, label_studio: Server, client: LabelStudio
+) -> None:
+    course = courses.load(SEGMENTS)
+    project_id, before = annotate(client, SEGMENTS, course, lorabel_beside_heads, label_studio)
+    run, _ = train(lorabel_beside_heads, project_id)
+    assert "the head answers; LoRA would change none of its answers" in run["decision"]
+    after = predictions(client, project_id, list(before), f"p{project_id}.v0")
+    f1_before, f1_after = (segment_f1(course, list(answers.values())) for answers in (before, after))
+    assert f1_after > f1_before + BETTER_BY, f"{f1_before}, then {f1_after}"
+
+
+def segment_f1(course: Course, results: list[list[Any]]) -> float:
+    """F1 of the segments that are predicted of the unseen tasks."""
+    (problem,) = bind(course.label_config).bindings
+    tasks = course.tasks[-course.unseen :]
+    targets = [problem.target(regions_of(truth), data) for data, truth in tasks]
+    answers = [problem.target(regions_of(result), data) for (data, _), result in zip(tasks, results, strict=True)]
+    metrics = problem.metrics(targets, [problem.perfect_output(answer) for answer in answers])
+    return float(metrics.values["f1"])
 
 
 def right_answers(course: Course, results: list[list[Any]]) -> int:

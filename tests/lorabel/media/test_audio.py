@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorabel.errors import UnreadableError
-from lorabel.media.audio import decode_audio, windows
+from lorabel.media.audio import decode_audio, decode_beginning, windows
 from tests import video_files
 from tests.audio_files import RATE_HZ, Samples, chirp, encoded, tone
 
@@ -44,6 +44,18 @@ def test_a_long_sound_is_cut_to_its_middle() -> None:
     sound = chirp(200, 4000, 6.0)
     decoded = decode_audio(encoded(sound), RATE_HZ, 2.0)
     np.testing.assert_allclose(decoded, sound[2 * RATE_HZ : 4 * RATE_HZ], atol=1e-4)
+
+
+def test_the_beginning_of_a_long_sound_is_decoded_and_its_whole_length_is_known() -> None:
+    sound = chirp(200, 4000, 6.0)
+    decoded, length_s = decode_beginning(encoded(sound), RATE_HZ, 2.0)
+    np.testing.assert_allclose(decoded, sound[: 2 * RATE_HZ], atol=1e-4)
+    assert length_s == pytest.approx(6.0)
+
+
+def test_the_samples_of_a_short_sound_say_how_long_it_is() -> None:
+    decoded, length_s = decode_beginning(encoded(tone(440, 0.5)), RATE_HZ, 2.0)
+    assert len(decoded) == RATE_HZ / 2 and length_s == 0.5
 
 
 @pytest.mark.parametrize(("codec", "file_format"), LOSSY)
