@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
@@ -24,7 +25,7 @@ from sklearn.model_selection import GroupKFold
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.evaluation.segment_metrics import segment_metrics
 from lorabel.families.audio_text_encoder import AudioTextEncoder
-from lorabel.families.base import NO_BATCH_ADAPTERS
+from lorabel.families.base import NO_BATCH_ADAPTERS, Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.fit_multiple import fit_multiple
@@ -58,10 +59,14 @@ def examples(folder: Path) -> list[Example]:
     drawn = []
     for number in range(ANNOTATED + TESTED):
         sound, marked = drawn_sound(number, LENGTH_S)
-        asked = family.for_features(family.prepare(QUESTION, lambda _, sound=sound: encoded(sound)), None)
+        asked = family.for_features(family.prepare(QUESTION, _fetching(encoded(sound))), None)
         (features,) = family.predict([asked], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
         drawn.append(Example.of(QUESTION, features, SegmentTarget(tuple(marked))))  # type: ignore[arg-type]
     return drawn
+
+
+def _fetching(file: bytes) -> Fetch:
+    return lambda _: file
 
 
 def zero_shot_of(example: Example) -> Array:
@@ -104,7 +109,7 @@ def regression(learned: Sequence[Example]) -> Callable[[Example], Array]:
     return answer
 
 
-def _regression(rows: Array, truth: np.ndarray, groups: np.ndarray) -> LogisticRegression | None:
+def _regression(rows: Array, truth: NDArray[np.bool_], groups: NDArray[np.intp]) -> LogisticRegression | None:
     """None if a label is nowhere. A label that only some folds have cannot be cross-validated."""
     folds = list(GroupKFold(min(FOLDS, len(np.unique(groups)))).split(rows, groups=groups))
     if not truth.any():

@@ -1,6 +1,7 @@
 """Synthesises sounds for tests, and encodes them with PyAV."""
 
 import io
+from typing import Any
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ def encoded(samples: Samples, codec: str = "pcm_s16le", file_format: str = "wav"
     channels = np.atleast_2d(samples).astype(np.float32)
     layout = "mono" if len(channels) == 1 else "stereo"
     with av.open(file, "w", format=file_format) as container:
-        stream = container.add_stream(codec, rate=rate_hz, layout=layout)
+        stream: Any = container.add_stream(codec, rate=rate_hz, layout=layout)
         frame = av.AudioFrame.from_ndarray(channels, format="fltp", layout=layout)
         frame.rate, frame.pts = rate_hz, 0
         container.mux(stream.encode(frame))

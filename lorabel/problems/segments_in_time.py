@@ -49,7 +49,7 @@ class SegmentsInTime(Problem):
     name: ClassVar[str] = "segments_in_time"
     zero_shot: ClassVar[str] = "Each moment is compared with the texts of the labels, by the second around it."
     learns: ClassVar[str] = (
-        "What each label sounds like, at once after each annotation; LoRA learns with LORA_TOWERS=text or both only."
+        "What each label sounds like, at once after each annotation; LoRA learns if LORA_TOWERS is text or both."
     )
     input_type: ClassVar[type[Input]] = SegmentsInput
     output_type: ClassVar[type[Contract]] = SegmentScores

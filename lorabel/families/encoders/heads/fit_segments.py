@@ -71,7 +71,7 @@ def fit_segments(sounds: Sequence[AnnotatedSound]) -> LinearHead | None:
     """
     step = -(-sum(len(sound.features) for sound in sounds) // MOST_WINDOWS)
     truth = np.concatenate([window_shares(sound.target, *sound.zero_shot.shape)[::step] for sound in sounds])
-    is_learned = truth.any(0)
+    is_learned: NDArray[np.bool_] = np.any(truth, axis=0)
     if len({sound.group for sound in sounds}) < 2 or not is_learned.any():
         return None
     features = np.concatenate([sound.features[::step] for sound in sounds]).astype(np.float64)
