@@ -52,7 +52,7 @@ THREADS_PER_CORE = 2
 # all rows of a request are prepared at once, and a step, and a click that waits for it, takes up to three times
 # as long.
 BATCHES_AHEAD = 3
-# Bytes of all prepared rows; background rows wait. A picture for a model that writes may have 22 MB.
+# Bytes of the prepared rows of a family; background rows wait. A picture for a model that writes may have 22 MB.
 PREPARED_BYTES = 512 * 2**20
 
 

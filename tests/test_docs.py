@@ -10,6 +10,9 @@ from tests.docs_tables import PAGES, ROOT, TABLES, fill_in
 DECISION_PARTS = ("## Context", "## Choice", "## What else was weighed")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+# A command in backticks, or on a line by itself with variables or a comment.
+MAKE = re.compile(r"`make ([a-z-]+)|^make ([a-z-]+)(?= *$| +#| +[A-Z]+=)", re.MULTILINE)
+TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 # Taken from the real Label Studio by the browser test, before a release.
 NOT_YET = {"docs/pictures/label-studio.png"}
 
@@ -29,6 +32,13 @@ def test_every_table_is_in_some_page() -> None:
 def test_links_lead_to_files_that_are_there(page: Path) -> None:
     links = {str((page.parent / link).resolve().relative_to(ROOT)) for link in LINK.findall(page.read_text())}
     assert [link for link in sorted(links - NOT_YET) if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_targets_of_make_are_those_of_the_makefile(page: Path) -> None:
+    targets = TARGET.findall((ROOT / "Makefile").read_text())
+    named = {in_line or alone for in_line, alone in MAKE.findall(page.read_text())}
+    assert named - {*targets} == set()
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

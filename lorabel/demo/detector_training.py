@@ -23,8 +23,8 @@ class Options:
     Attributes:
         minutes: duration of the training in CPU time, which is that of the clock with OMP_NUM_THREADS=1 on an
             idle machine. Drawing the scenes comes before it.
-        scenes: how many are drawn in each size.
-        start: folder of a model whose training is continued; None for random weights.
+        scenes: how many are drawn in each size; for the captioner, in all sizes together.
+        start: folder of a model whose training is continued; None for a new model.
     """
 
     out: Path

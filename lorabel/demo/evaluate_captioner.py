@@ -114,7 +114,7 @@ def _share(family: Generator, asked: Sequence[tuple[Sequence[Scene], Exchange]])
 
 
 def load(folder: Path) -> Generator:
-    """The captioner as the backend loads it."""
+    """The captioner as the model server loads it."""
     settings = Settings(generator_max_new_tokens=48)
     return Generator.load(f"local-dir:{folder}", torch.device("cpu"), torch.float32, settings)
 

@@ -56,8 +56,9 @@ def _statements(result: Sequence[Any]) -> list[Any]:
     for item in result:
         if isinstance(item, dict) and isinstance(item.get("id"), str):
             items_by_id.setdefault(item["id"], []).append(item)
+    kinds_by_id = {name: _kinds(group) for name, group in items_by_id.items()}
     statements_by_id = {
-        name: [_region_statement(item, group) for item in group] for name, group in items_by_id.items()
+        name: [_region_statement(item, kinds_by_id[name]) for item in group] for name, group in items_by_id.items()
     }
     statements = []
     for item in result:
@@ -66,20 +67,26 @@ def _statements(result: Sequence[Any]) -> list[Any]:
         elif item.get("type") == RELATION:
             statements.append(_relation_statement(item, statements_by_id))
         elif not _is_empty(item):
-            statements.append(_region_statement(item, items_by_id.get(str(item.get("id")), [])))
+            statements.append(_region_statement(item, kinds_by_id.get(str(item.get("id")), frozenset())))
     return sorted(statements, key=_sort_key)
 
 
-def _region_statement(item: dict[str, Any], group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _kinds(items: Sequence[dict[str, Any]]) -> frozenset[str]:
+    """The types of regions, of which an annotation may have any value that JSON has."""
+    return frozenset(kind for item in items if isinstance(kind := item.get("type"), str))
+
+
+def _region_statement(item: dict[str, Any], kinds: Set[str]) -> dict[str, Any]:
     """What a region says.
 
     Args:
-        group: all regions with its id.
+        kinds: the types of all regions with its id.
     """
     kind, value = item.get("type"), item.get("value")
     if isinstance(value, dict):
-        kinds_of_others = {other.get("type") for other in group} - {kind}
-        value = _plain_value({name: part for name, part in value.items() if not _is_copied(name, kinds_of_others)})
+        value = _plain_value(
+            {name: part for name, part in value.items() if name == kind or not _is_copied(name, kinds)}
+        )
     return {
         "from_name": item.get("from_name"),
         "to_name": None if kind == "pairwise" else item.get("to_name"),
@@ -88,9 +95,9 @@ def _region_statement(item: dict[str, Any], group: Sequence[dict[str, Any]]) -> 
     }
 
 
-def _is_copied(name: str, kinds_of_others: Set[Any]) -> bool:
-    """Whether a part of a region's value is that of another region of its group."""
-    return name.endswith("labels") and name in kinds_of_others
+def _is_copied(name: str, kinds: Set[str]) -> bool:
+    """Whether a part of a region's value, other than that of its own type, is that of a region of its group."""
+    return name.endswith("labels") and name in kinds
 
 
 def _relation_statement(item: dict[str, Any], statements_by_id: Mapping[Any, list[Any]]) -> dict[str, Any]:

@@ -185,6 +185,7 @@ def test_annotations_of_one_task_that_arrive_together_count_as_if_they_came_one_
         assert ("answer" in client.get(f"{P1}/instructions").json["kept"]) is (task_id == 2), "a task counts once"
 
 
+@pytest.mark.changes_schema
 def test_the_answer_reaches_the_annotator_also_where_it_cannot_be_remembered(
     client: FlaskClient, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:

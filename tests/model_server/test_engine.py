@@ -263,7 +263,7 @@ def test_background_rows_wait_while_those_that_are_prepared_hold_enough_bytes_an
     engine.sizes.row_s[family.name] = 0.0
     bulk = [submit(engine, [row(n) for n in range(20, 40)], priority=Priority.BULK, project=p) for p in (1, 2)]
     cancelled = bulk[0].pop()
-    held_back = engine._prepared_memory._held_back
+    held_back = engine._prepared_memory._held_back[family.name]
     wait_until(lambda: len(family.prepared) + len(held_back) == 40)
     assert 2 <= len(family.prepared) <= 4
     (person,) = submit(engine, [row(3)])
@@ -272,7 +272,7 @@ def test_background_rows_wait_while_those_that_are_prepared_hold_enough_bytes_an
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in (person, *bulk[0])]) == [3, *range(20, 39)]
     assert lengths([future.result(TIMEOUT_S) for future in bulk[1]]) == [*range(20, 40)]
-    assert engine._prepared_memory._bytes == 0
+    wait_until(lambda: engine._prepared_memory._bytes[family.name] == 0)
     engine.close()
 
 

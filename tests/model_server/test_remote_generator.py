@@ -12,9 +12,11 @@ from pydantic import SecretStr, ValidationError
 
 from lorabel.contracts import Content, Modality
 from lorabel.database.adapter_folders import AdapterFolders
+from lorabel.errors import UnreadableError
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.generation import completions
+from lorabel.families.generation.remote import RemoteGenerator
 from lorabel.families.generation.tiny_models import write_language_model
 from lorabel.families.generator import Generator
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow
@@ -205,6 +207,16 @@ def test_without_probabilities_the_score_is_zero(served: Served) -> None:
     (answer,) = served.ask((TEXTS[0], None))
     (expected,) = served.expected((TEXTS[0], None))
     assert (answer.output["text"], answer.output["probability"]) == (expected.text, 0.0)
+
+
+def test_a_span_is_refused_and_the_reason_says_what_to_change(served: Served) -> None:
+    family = RemoteGenerator.load(
+        f"local-dir:{served.folders.root.parent / 'base'}", torch.device("cpu"), torch.float32, served.settings
+    )
+    span = question(TEXTS[0]).model_copy(update={"span_of": 0})
+    with pytest.raises(UnreadableError, match=r"unset GENERATOR_URL.*`generator`.*`extractive`"):
+        family.prepare(span, lambda _: b"")
+    family.server.close()
 
 
 def test_problems_that_the_server_cannot_answer_are_refused_at_the_start() -> None:

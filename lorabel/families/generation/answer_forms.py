@@ -26,7 +26,6 @@ from lorabel.families.generation.constraints import (
     one_line,
 )
 from lorabel.families.generation.label_scoring import Branches
-from lorabel.families.generation.text_spans import Spans
 from lorabel.families.generation.vocabulary import Vocabulary
 from lorabel.text_contracts import (
     TextTarget,
@@ -101,7 +100,7 @@ class SpanForm:
     @cached_property
     def constraint(self) -> Constraint:
         """What may be written."""
-        return Constraint(SpanGrammar(self.text), self.vocabulary)
+        return Constraint(self._grammar, self.vocabulary)
 
     def written(self, target: TextTarget) -> str:
         """What is to be written for a target."""
@@ -109,7 +108,7 @@ class SpanForm:
 
     def output(self, answered: Answered) -> Contract:
         """The span, letter by letter as it is in the text."""
-        spans = Spans(self.text)
+        spans = self._grammar.spans
         written = self.vocabulary.written(answered.tokens)
         while written and spans.place(written) is None:  # it was cut off within a character or after a space
             written = written[:-1]
@@ -124,6 +123,10 @@ class SpanForm:
             left_out_tokens=self.left_out,
             start=start,
         )
+
+    @cached_property
+    def _grammar(self) -> SpanGrammar:
+        return SpanGrammar(self.text)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Constraint:
 
     def prepare(self) -> None:
         """Compute what takes long for a long text, so that `allowed` takes no time of the thread that writes."""
+        self.vocabulary.prepare()
         if self.grammar.spans is not None:
             self.grammar.spans.prepare()
             _ = self._beginnings

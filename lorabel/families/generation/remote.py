@@ -71,8 +71,9 @@ class RemoteGenerator(Generator):
         is_any_text = isinstance(question, TextInput) and question.span_of is None
         if not is_any_text or question.modalities - {Modality.TEXT}:
             raise UnreadableError(
-                "the server of GENERATOR_URL reads texts and writes any text: no spans, labels or numbers; unset "
-                "GENERATOR_URL, or the project's extra param `generator`",
+                "the server of GENERATOR_URL reads texts, not pictures, and writes any text: no spans, labels or "
+                "numbers; unset GENERATOR_URL, the project's extra param `generator`, or `extractive` in the "
+                "label config",
                 is_permanent=False,
             )
         return super().prepare(question, fetch)

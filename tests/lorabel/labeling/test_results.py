@@ -202,3 +202,12 @@ def test_labels_that_the_editor_copies_into_other_regions_of_a_group_say_nothing
     assert is_same_result([copied, label], [label, box])
     assert not is_same_result([box, label], [copied, {**label, "value": {**place, "labels": ["car"]}}])
     assert not is_same_result([box], [copied]), "without a region of the group that has the label, it is new"
+
+
+@pytest.mark.parametrize("kind", [["labels"], {"labels": 1}, None, 7])
+def test_a_type_that_is_no_name_is_compared_and_not_an_error(kind: Any) -> None:
+    """An annotation may have anything there, and must not be lost for it."""
+    odd = {"id": "a", "from_name": "box", "to_name": "image", "type": kind, "value": {"x": 1}}
+    label = {**odd, "type": "labels", "value": {"labels": ["bus"]}}
+    assert is_same_result([odd, label], [label, odd])
+    assert not is_same_result([odd, label], [label, {**odd, "value": {"x": 2}}])
