@@ -9,6 +9,7 @@ from lorabel.database.adapter_folders import HEAD_FILE, heads_folder
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.labeling import regions
 from lorabel.labeling.image_regions import image_region
+from lorabel.problems.segments_in_time import SegmentsInTime
 from tests.backend.fake_model_server import FakeModelServer
 from tests.workers.events import PROJECT, deletion, put
 from tests.workers.test_head_fitting import COLOURS, fit, fit_all, fitter_of, is_due, project, submitted
@@ -60,6 +61,22 @@ def test_long_texts_do_not_fill_the_memory(services: Services, monkeypatch: pyte
     with services.store.read() as session:
         assert project_heads.of_project(session, PROJECT)["word"].annotation_ids == [3, 4]
         assert task_features.read(session, PROJECT, "word", range(9)).keys() == {3, 4}
+
+
+def test_long_sounds_do_not_fill_the_memory(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sound of 1.5 s has seven windows."""
+    monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", 14)
+    bodies = []
+    for number in range(1, 5):
+        body = submitted(number, "")
+        body["project"]["label_config"] = SegmentsInTime.SAMPLES[0].label_config
+        body["task"]["data"] = {"audio": f"http://sounds.test/{number}.wav"}
+        body["annotation"]["result"] = SegmentsInTime.SAMPLES[0].result
+        bodies.append(body)
+    fit(services, *bodies)
+    with services.store.read() as session:
+        assert project_heads.of_project(session, PROJECT)["part"].annotation_ids == [3, 4]
+        assert task_features.read(session, PROJECT, "part", range(9)).keys() == {3, 4}
 
 
 def boxed(number: int, tag: str = "box", label: str = "red") -> dict[str, Any]:
