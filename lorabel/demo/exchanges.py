@@ -4,8 +4,8 @@
     Use the form "count / colour".                          2 / red, 1 / blue
     Answer the question.       What colour is the square?   blue
 
-The demo's captioner is trained on them, mostly on captions and questions. The other forms are to teach it to write what
-it sees in any order.
+The demo's captioner is trained on them, mostly on captions and questions. The other forms are to teach it to
+write what it sees in any order.
 """
 
 import random

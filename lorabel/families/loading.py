@@ -5,6 +5,7 @@
 
 import logging
 import sys
+import threading
 from functools import cache
 
 import torch
@@ -20,6 +21,9 @@ from lorabel.families.model_hub import cache_only, unreachable_hub
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)
+# While transformers loads a model it replaces functions that all models share, and then puts back what it found.
+# Two loads in different threads would leave the wrong ones for good: no model would tie its weights any more.
+_one_at_a_time = threading.Lock()
 
 
 @cache
@@ -82,7 +86,7 @@ def families_named(settings: Settings) -> list[type[Family]]:
 def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | None = None) -> Family:
     """Load the base model that the setting MODEL_<FAMILY> names, or the default of the family.
 
-    A pipeline of families is loaded part by part.
+    A pipeline of families is loaded part by part. In a process one model is loaded at a time; others wait.
 
     Args:
         settings: also choose the device.
@@ -101,7 +105,7 @@ def load_family(family: type[Family], settings: Settings, dtype: torch.dtype | N
         return family.of([load_family(part, settings, dtype) for part in family.part_types])
     source = settings.models.get(family.name, family.default_source)
     log.info("loading %s from %s on %s in %s", family.name, source, device, dtype)
-    with reported_load(f"{family.name} from {source}"):
+    with reported_load(f"{family.name} from {source}"), _one_at_a_time:
         hub_fault = None if family.is_local(source) else unreachable_hub()
         if hub_fault is None:
             return family.load(source, device, dtype, settings)

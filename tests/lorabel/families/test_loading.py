@@ -1,11 +1,15 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+from transformers.initialization import no_tie_weights
 
 from lorabel.families import loading
 from lorabel.families.audio_text_encoder import AudioTextEncoder
@@ -41,6 +45,42 @@ def test_models_on_a_gpu_do_without_cudnns_attention(monkeypatch: pytest.MonkeyP
         assert not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def test_two_families_that_are_asked_for_at_once_leave_transformers_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """transformers replaces a method of all models while it loads one, and then puts back what it found.
+
+    If a second load begins in between and ends later, no model of the process ties its weights any more.
+    """
+    tie_weights = PreTrainedModel.tie_weights
+    monkeypatch.setattr(PreTrainedModel, "tie_weights", tie_weights)  # puts it back whatever happens here
+    begun, ended = Event(), Event()
+
+    class First(Loaded):
+        @classmethod
+        def load(cls, *_: Any) -> Any:
+            with no_tie_weights():
+                begun.set()
+                second_began.wait(0.5)
+            ended.set()
+
+    second_began = Event()
+
+    class Second(Loaded):
+        @classmethod
+        def load(cls, *_: Any) -> Any:
+            with no_tie_weights():
+                second_began.set()
+                ended.wait(0.5)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(loading.load_family, First, Settings())  # type: ignore[arg-type]
+        assert begun.wait(10)
+        second = pool.submit(loading.load_family, Second, Settings())  # type: ignore[arg-type]
+        first.result(), second.result()
+    assert PreTrainedModel.tie_weights is tie_weights
 
 
 @pytest.mark.parametrize("family", [AudioTextEncoder, Detector, Segmenter, TextEncoder, TokenClassifier])
