@@ -22,6 +22,7 @@ from lorabel.families.loading import family_for, family_types
 from lorabel.media.fetching import digest
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import problem_types
+from lorabel.problems.segments_in_time import SegmentsInTime
 from lorabel.settings import Settings
 from lorabel.time_contracts import SegmentScores
 from model_server.adapters import AdapterBank
@@ -164,7 +165,16 @@ def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the
     assert is_silent is binding.is_silent_until_taught
 
 
-@pytest.mark.parametrize(("family_type", "problem", "sample"), TRAINED)
+@pytest.mark.parametrize(
+    ("family_type", "problem", "sample"),
+    [
+        # A sound has many windows, and each step encodes them all.
+        pytest.param(
+            *param.values, id=param.id, marks=pytest.mark.long if param.values[1] is SegmentsInTime else ()
+        )
+        for param in TRAINED
+    ],
+)
 def test_the_loss_falls_on_four_examples(
     family_type: type[Family], problem: type[Problem], sample: Sample, source: str
 ) -> None:

@@ -79,6 +79,7 @@ def test_the_labeling_stream_follows_the_order_and_a_new_order_replaces_the_old(
     assert label_next(client, project_id, len(left)) == at_random
 
 
+@pytest.mark.long
 def test_an_automatic_order_is_renewed_after_ten_annotations(
     lorabel_up: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
