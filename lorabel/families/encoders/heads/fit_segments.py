@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64
 from lorabel.families.segments.sound_windows import window_shares
@@ -43,27 +44,6 @@ class AnnotatedSound:
     group: Hashable
 
 
-@dataclass(frozen=True)
-class _Basis:
-    """Coordinates for weights and bias in which the prior stays independent, and the loss is evenly curved.
-
-    Args:
-        matrix: (dim + 1, dim + 1): from these coordinates to weights and bias.
-        precision: (dim + 1,) of the prior in these coordinates.
-    """
-
-    matrix: Float64
-    precision: Float64
-
-    @classmethod
-    def of(cls, features: Float64) -> "_Basis":
-        """The basis for rows of features, the last of which is 1."""
-        root = np.array([OF_WEIGHTS] * (features.shape[1] - 1) + [OF_BIAS]) ** -0.5
-        curvature, directions = np.linalg.eigh((features.T @ features) * root[:, None] * root)
-        shrink = (1 + CURVATURE * np.clip(curvature, 0, None)) ** -0.5
-        return cls(root[:, None] * directions * shrink, shrink**2)
-
-
 def fit_segments(sounds: Sequence[AnnotatedSound]) -> LinearHead | None:
     """Fit the head; None if no sound has a segment, or there are fewer than two sounds.
 
@@ -85,7 +65,7 @@ def fit_segments(sounds: Sequence[AnnotatedSound]) -> LinearHead | None:
 
 def _fit(features: Float64, zero_shot: Float64, truth: Float64) -> tuple[Float64, Float64]:
     """Weights and bias, (dim + 1, labels), and the weight of the zero-shot logit of each label, (labels,)."""
-    basis = _Basis.of(features)
+    basis = EvenBasis.of(features, OF_WEIGHTS, OF_BIAS, CURVATURE)
     dim, labels = features.shape[1], truth.shape[1]
     rows, precision = features @ basis.matrix, basis.precision[:, None]
 
