@@ -40,7 +40,7 @@ lint: setup
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
 test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
-	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # the last part waits for it
+	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # tests that need it wait
 	$(MAKE) lint
 	$(BIN)/python -m tests.servers -- $(PYTEST) -n 4 -m "not long and not ray and not scale" --durations=15
 	@$(BIN)/python -m tests.skipped

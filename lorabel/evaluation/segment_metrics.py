@@ -56,9 +56,8 @@ def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel]) -> list[P
     """The pairs of true and predicted segments that count."""
     from scipy.optimize import linear_sum_assignment
 
-    overlaps = np.array([[_overlap(one, other) for other in guess] for one in truth]).reshape(
-        len(truth), len(guess)
-    )
+    overlaps = np.array([[_overlap(true, found) for found in guess] for true in truth])
+    overlaps = overlaps.reshape(len(truth), len(guess))
     # One more pair is worth more than any overlaps.
     worth = np.where(overlaps >= OVERLAP, 1 + overlaps / (1 + len(truth)), 0.0)
     rows, columns = linear_sum_assignment(worth, maximize=True)
@@ -67,10 +66,10 @@ def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel]) -> list[P
     ]
 
 
-def _overlap(one: TimedLabel, other: TimedLabel) -> float:
+def _overlap(first: TimedLabel, second: TimedLabel) -> float:
     """Intersection over union of two segments."""
-    both = min(one[1], other[1]) - max(one[0], other[0])
-    return max(0.0, both) / (one[1] - one[0] + other[1] - other[0] - max(0.0, both))
+    both = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
+    return both / (first[1] - first[0] + second[1] - second[0] - both)
 
 
 def _figures(pairs: Sequence[Pair], true_count: int, predicted_count: int) -> dict[str, float | None]:

@@ -20,9 +20,9 @@ from lorabel.time_contracts import SegmentTarget
 # Precisions of the prior, for features that are centred and have length 1 on average. The weight of the zero-shot
 # logit is near 1 before anything is known, and everything else near 0.
 OF_WEIGHTS, OF_BIAS, OF_ZERO_SHOT = 0.03, 0.01, 1.0
-# Most windows that a head learns from. Of more, every second, third, ... of each sound is taken: neighbours are
+# Most windows that a head is fitted on. Of more, every second, third, ... of each sound is taken: neighbours are
 # much alike.
-MOST_WINDOWS = 4000
+MOST_ROWS = 4000
 # Mean of p (1 - p), by which the curvature of the loss is guessed: how fast the maximum is found, not where it is.
 CURVATURE = 0.05
 MOST_STEPS = 100
@@ -35,7 +35,7 @@ class AnnotatedSound:
     Args:
         features: (windows, dim).
         zero_shot: (windows, labels): the base model's logits.
-        group: sounds with the same group count as one.
+        group: two sounds of the same group are taken for one sound.
     """
 
     features: Array
@@ -49,7 +49,7 @@ def fit_segments(sounds: Sequence[AnnotatedSound]) -> LinearHead | None:
 
     Labels that no sound has are not learned: they keep their zero-shot probability.
     """
-    step = -(-sum(len(sound.features) for sound in sounds) // MOST_WINDOWS)
+    step = -(-sum(len(sound.features) for sound in sounds) // MOST_ROWS)
     truth = np.concatenate([window_shares(sound.target, *sound.zero_shot.shape)[::step] for sound in sounds])
     is_learned: NDArray[np.bool_] = np.any(truth, axis=0)
     if len({sound.group for sound in sounds}) < 2 or not is_learned.any():
