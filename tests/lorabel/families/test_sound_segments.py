@@ -17,6 +17,7 @@ from lorabel.families.audio_text_encoder import AudioTextEncoder
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.encoders.heads.fit_segments import AnnotatedSound, fit_segments
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.sound_segments import PreparedSound
 from lorabel.families.segments.sound_windows import HOP_S
@@ -105,6 +106,20 @@ def test_windows_have_the_features_that_transformers_computes_for_the_second_aro
     cosines = windows @ expected.T
     assert (cosines[2:15].argmax(1) == np.arange(13)).all()
     assert np.diag(cosines[2:15]).min() > 0.98
+
+
+def test_sounds_of_two_lengths_are_learned_from_together_as_each_alone(family: AudioTextEncoder) -> None:
+    inputs = [prepare(family, noise(number, length_s)) for number, length_s in ((0, 1.0), (1, 1.6), (2, 1.0))]
+    targets = [SegmentTarget(((0.0, 0.6, label),)) for label in range(3)]
+    alone = [family.loss([prepared], [target]) for prepared, target in zip(inputs, targets, strict=True)]
+    torch.testing.assert_close(family.loss(inputs, targets), torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_where_sounds_say_nothing_about_a_label_its_zero_shot_logit_keeps_its_weight() -> None:
+    target = SegmentTarget(((0.0, 0.6, 0),))
+    silent = np.zeros((5, 1), np.float32)
+    fitted = fit_segments([AnnotatedSound(np.zeros((5, 4), np.float32), silent, target, group) for group in "ab"])
+    assert fitted is not None and fitted.zero_shot_weight.tolist() == pytest.approx([1.0])
 
 
 def test_before_training_a_label_is_found_where_its_text_is_nearest(family: AudioTextEncoder) -> None:

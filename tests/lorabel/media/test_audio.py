@@ -58,6 +58,12 @@ def test_the_samples_of_a_short_sound_say_how_long_it_is() -> None:
     assert len(decoded) == RATE_HZ / 2 and length_s == 0.5
 
 
+def test_a_file_that_was_cut_off_is_as_long_as_its_samples_whatever_it_says() -> None:
+    file = encoded(tone(440, 1.5), "flac", "flac")
+    decoded, length_s = decode_beginning(file[: len(file) // 2], RATE_HZ, 2.0)
+    assert 0 < length_s < 1.2 and len(decoded) == round(length_s * RATE_HZ)
+
+
 @pytest.mark.parametrize(("codec", "file_format"), LOSSY)
 def test_the_middle_of_a_lossy_file_is_right_within_25_ms(codec: str, file_format: str) -> None:
     rate_hz = 48_000
