@@ -31,9 +31,9 @@ from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.fit_multiple import fit_multiple
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead, probabilities
 from lorabel.families.segments.found_segments import found_segments
-from lorabel.families.segments.sound_windows import window_shares
+from lorabel.families.segments.windows import window_shares
 from lorabel.settings import Settings
-from lorabel.time_contracts import SegmentsInput, SegmentTarget
+from lorabel.time_contracts import STEP_S, SegmentsInput, SegmentTarget
 from tests.audio_files import encoded
 from tests.sound_scenes import NAMES, drawn_sound
 
@@ -76,7 +76,7 @@ def zero_shot_of(example: Example) -> Array:
 
 def shares_of(example: Example) -> Array:
     """See `window_shares`."""
-    return window_shares(example.target, len(example.features), len(NAMES))
+    return window_shares(example.target, len(example.features), len(NAMES), STEP_S)
 
 
 def by_head(head: LinearHead | None) -> Callable[[Example], Array]:
@@ -137,7 +137,7 @@ def figures(answer: Callable[[Example], Array], tested: Sequence[Example]) -> tu
     predicted = [
         [
             (found.start_s, found.end_s, found.label)
-            for found in found_segments(answer(example)).within(LENGTH_S, LENGTH_S).segments
+            for found in found_segments(answer(example), STEP_S).within(LENGTH_S, LENGTH_S).segments
         ]
         for example in tested
     ]
