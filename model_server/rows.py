@@ -48,6 +48,11 @@ class Row:
         assert self.loaded is not None
         return self.loaded
 
+    @property
+    def batch_rows(self) -> int:
+        """How many rows of a batch it takes, see `Family.batch_rows`."""
+        return self.loaded_family.family.batch_rows(self.example)
+
     def is_wanted(self) -> bool:
         """Whether somebody waits for the answer. A row whose deadline has passed is finished with an error."""
         if not self.done.done() and time.monotonic() > self.deadline:

@@ -171,7 +171,7 @@ def test_spans_of_one_and_two_words_are_found(learn: Learn) -> None:
 
 
 def with_segments(count: int, seed: int) -> list[Example]:
-    """Recordings of 20 windows; label 0 is in the windows 5 to 9, whose first feature is above 0, label 1 nowhere."""
+    """Recordings of 20 windows: label 0 where the first feature is above 0, in windows 5 to 9; label 1 nowhere."""
     question = SegmentsInput(contents=(TEXT,), labels=(("a",), ("b",)))
     made = []
     for number in range(count):

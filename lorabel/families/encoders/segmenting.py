@@ -122,6 +122,12 @@ class SegmentingEncoder(Encoder):
             )
         return PreparedRecording(question, tuple(contents), None, file_digest, read_s, length_s)
 
+    def batch_rows(self, prepared_input: PreparedInput) -> int:
+        """Return the number of windows that must be encoded; 1 for other questions. See `Family.batch_rows`."""
+        if not isinstance(prepared_input, PreparedRecording):
+            return 1
+        return max(1, sum(content.features is None for content in prepared_input.contents))
+
     def predict(
         self,
         prepared_inputs: Sequence[PreparedInput],

@@ -119,8 +119,10 @@ def test_a_video_is_recalled_without_its_file_for_the_same_steps(family: DualEnc
         return family.recall(question, lambda _: digest(video), None, NO_BATCH_ADAPTERS, cache)
 
     assert recalled() is None
+    assert family.batch_rows(prepare(family, video)) == 25
     (expected,) = family.predict([prepare(family, video)], [None], NO_BATCH_ADAPTERS, cache)
     assert family.answer(recalled(), None, NO_BATCH_ADAPTERS, cache) == expected
+    assert family.batch_rows(recalled()) == 1, "nothing is encoded"
     with_head = family.answer(family.with_head(recalled(), head), None, NO_BATCH_ADAPTERS, cache)
     assert with_head == answers(family, [video], head)[0] != expected
     assert recalled(QUESTION.model_copy(update={"step_s": 0.5})) is None
