@@ -53,12 +53,15 @@ class SegmentScores(Contract):
         segments: in the order of time. Those of one label do not overlap, those of several may.
         length_s: of the recording, in seconds.
         no_segment_probability: the probability in [0, 1] that there is none. Only used if `segments` is empty.
+        expected_overlap: how much of the segments and of what there is to find the model expects to be the same,
+            in [0, 1]; 1 where every moment is sure.
     """
 
     kind: ClassVar[str] = "segment_scores"
     segments: tuple[Segment, ...]
     length_s: float = 0.0
     no_segment_probability: float = 1.0
+    expected_overlap: float = 1.0
 
     def within(self, read_s: float, length_s: float) -> Self:
         """Return the answer with segments that end where reading ended, and with the length of the recording.

@@ -99,9 +99,12 @@ class SegmentsProblem(Problem):
         return SegmentsInput(contents=contents(self.tag, data), labels=tuple(label.texts for label in self.labels))
 
     def prediction(self, output: SegmentScores, data: TaskData) -> Prediction:
-        """Predict the segments. The score is their mean probability, or the probability that there is none."""
+        """Predict the segments. The score is their mean probability, or the probability that there is none.
+
+        The margin is the expected overlap with what there is to find: tasks in which much is unsure come first.
+        """
         if not output.segments:
-            return Prediction([], output.no_segment_probability)
+            return Prediction([], output.no_segment_probability, output.expected_overlap)
         regions = [
             {
                 **self.region(
@@ -111,7 +114,8 @@ class SegmentsProblem(Problem):
             }
             for segment in output.segments
         ]
-        return Prediction(regions, sum(segment.probability for segment in output.segments) / len(output.segments))
+        score = sum(segment.probability for segment in output.segments) / len(output.segments)
+        return Prediction(regions, score, output.expected_overlap)
 
     def target(self, result: list[Region], data: TaskData) -> SegmentTarget:
         """Return the segments of the annotation; none if nothing is marked.

@@ -27,8 +27,21 @@ def found_segments(probabilities: Array, step_s: float) -> SegmentScores:
         (segment for label, column in enumerate(probabilities.T) for segment in _of_label(column, label, step_s)),
         key=lambda segment: (segment.start_s, segment.end_s, segment.label),
     )
-    surest = float(probabilities.max(initial=0.0))
-    return SegmentScores(segments=tuple(segments), no_segment_probability=1 - surest)
+    return SegmentScores(
+        segments=tuple(segments),
+        no_segment_probability=1 - float(probabilities.max(initial=0.0)),
+        expected_overlap=_expected_overlap(probabilities),
+    )
+
+
+def _expected_overlap(probabilities: Array) -> float:
+    """The Dice coefficient of what is found and what is there, both as expected numbers of windows.
+
+    A window is added to both, so that silence of which the model is sure counts as found.
+    """
+    is_in = probabilities >= THRESHOLD
+    right = float(probabilities[is_in].sum())
+    return (2 * right + 1) / (int(is_in.sum()) + float(probabilities.sum()) + 1)
 
 
 def _of_label(column: Array, label: int, step_s: float) -> Iterator[Segment]:

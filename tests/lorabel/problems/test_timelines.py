@@ -120,7 +120,9 @@ def test_boundary_errors_are_in_milliseconds_and_in_the_frames_of_each_video(pro
 
 
 def test_no_predicted_frame_is_after_the_end_of_the_video(problem: Timelines) -> None:
-    output = SegmentScores(segments=(Segment(start_s=1.5, end_s=2.03, label=1, probability=0.8),), length_s=2.01)
+    segment = Segment(start_s=1.5, end_s=2.03, label=1, probability=0.8)
+    output = SegmentScores(segments=(segment,), length_s=2.01, expected_overlap=0.7)
+    assert problem.prediction(output, DATA).margin == 0.7
     (found,) = problem.prediction(output, DATA).regions
     assert found["value"]["ranges"] == [{"start": 37, "end": 48}] and found["score"] == 0.8
 

@@ -32,6 +32,18 @@ def test_nothing_is_found_where_no_probability_reaches_a_half() -> None:
     assert found_segments(np.zeros((0, 2), np.float32), STEP_S).segments == ()
 
 
+def test_the_expected_overlap_is_that_of_what_is_found_with_what_is_there_by_the_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    chances = rng.uniform(0, 1, (40, 2)).astype(np.float32)
+    drawn = rng.uniform(0, 1, (20_000, *chances.shape)) < chances
+    found = chances >= 0.5
+    expected = (2 * (drawn & found).sum((1, 2)) + 1).mean() / (drawn.sum((1, 2)) + found.sum() + 1).mean()
+    assert found_segments(chances, STEP_S).expected_overlap == pytest.approx(expected, abs=0.01)
+    assert found_segments(np.zeros((40, 2), np.float32), STEP_S).expected_overlap == 1.0
+    assert found_segments(np.ones((40, 2), np.float32), STEP_S).expected_overlap == 1.0
+    assert found_segments(np.full((40, 2), 0.4, np.float32), STEP_S).expected_overlap < 0.1
+
+
 def test_a_single_window_of_a_half_has_no_length_and_is_left_out() -> None:
     assert spans([[0, 0.5, 0]], 0.5) == []
 
