@@ -14,7 +14,6 @@ from pydantic_settings import SettingsConfigDict
 
 from lorabel.generator_settings import GeneratorSettings
 from lorabel.private_folders import is_private
-from lorabel.time_contracts import STEP_S
 
 LONGEST_SOCKET_PATH = 100
 REDIS_SOCKET = "redis.sock"
@@ -186,14 +185,10 @@ class Settings(GeneratorSettings):
     segments_max_s: float = Field(
         120.0,
         ge=1,
-        description="Longest part of a sound or video that is searched for segments, in seconds, from its "
-        "beginning.",
+        description="Longest part of a recording that is searched for segments, in seconds, from its beginning.",
     )
     segments_step_s: float = Field(
-        STEP_S,
-        ge=0.02,
-        description="Seconds from one window of a sound, or frame of a video, to the next that is searched for "
-        "segments.",
+        0.25, ge=0.02, description="Seconds between the windows of a sound, or frames of a video, in that search."
     )
     media_fresh_s: float = Field(
         300.0,
