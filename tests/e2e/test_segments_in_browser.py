@@ -78,11 +78,11 @@ def lorabel(start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.Temp
 
 def open_next(
     name: str, lorabel: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome
-) -> tuple[LabelingStream, int, list[dict[str, Any]]]:
+) -> tuple[LabelingStream, int, int]:
     """Teach a course's first tasks, and open the labeling stream with the next.
 
     Returns:
-        The stream, the project, and what was predicted of the task.
+        The stream, the project, and the task on the screen.
     """
     course = courses.load(name)
     created = client.call("POST", "/api/projects/", json={"title": name, "label_config": course.label_config})
@@ -103,7 +103,13 @@ def open_next(
     stream = LabelingStream(browser, label_studio.url, project_id)
     stream.log_in()
     browser.get(f"{label_studio.url}/projects/{project_id}/data?labeling=1")
-    return stream, project_id, list(predicted["result"])
+    return stream, project_id, last
+
+
+def shown_prediction(client: LabelStudio, task_id: int) -> list[dict[str, Any]]:
+    """The newest prediction that Label Studio has stored of a task: the one that its editor shows."""
+    stored = client.call("GET", "/api/predictions/", params={"task": task_id})
+    return list(max(stored, key=lambda prediction: int(prediction["id"]))["result"])
 
 
 def _is_about(predicted: list[dict[str, Any]], truth: list[dict[str, Any]]) -> bool:
@@ -128,8 +134,9 @@ def submitted(client: LabelStudio, project_id: int) -> list[dict[str, Any]]:
 def test_segments_of_a_video_stand_on_their_frames_and_are_moved_and_submitted(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
 ) -> None:
-    stream, project_id, predicted = open_next("timelines", lorabel, label_studio, client, browser)
+    stream, project_id, task_id = open_next("timelines", lorabel, label_studio, client, browser)
     shown = WebDriverWait(browser, WAIT_S).until(lambda _: browser.execute_script(TIMELINE, FRAMES))
+    predicted = shown_prediction(client, task_id)
     of_prediction = [(*one["value"]["ranges"][0].values(), *one["value"]["timelinelabels"]) for one in predicted]
     assert sorted(map(tuple, shown)) == sorted(of_prediction)
 
@@ -172,8 +179,9 @@ def test_the_editor_shows_in_the_frames_of_a_segment_what_was_marked_and_not_in_
 def test_segments_of_a_sound_stand_on_their_moments_and_are_moved_and_submitted(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
 ) -> None:
-    stream, project_id, predicted = open_next("sound_segments", lorabel, label_studio, client, browser)
+    stream, project_id, task_id = open_next("sound_segments", lorabel, label_studio, client, browser)
     shown = WebDriverWait(browser, WAIT_S).until(lambda _: browser.execute_script(SOUND))
+    predicted = shown_prediction(client, task_id)
     values = [one["value"] for one in predicted]
     assert sorted(one[2] for one in shown) == sorted(value["labels"][0] for value in values)
     np.testing.assert_allclose(

@@ -139,8 +139,9 @@ class SegmentingEncoder(Encoder):
         outputs = super().predict(prepared_inputs, adapters, bank, cache)
         for prepared in prepared_inputs:
             question = prepared.question
-            is_about_segments = isinstance(question, SegmentsInput | SegmentFeaturesInput)
-            if is_about_segments and isinstance(prepared, PreparedRecording):
+            if not isinstance(question, SegmentsInput | SegmentFeaturesInput):
+                continue
+            if isinstance(prepared, PreparedRecording):
                 lengths = torch.tensor([prepared.read_s, prepared.length_s], dtype=torch.float64)
                 cache.put(FEATURES, _lengths_key(prepared.digest, question.step_s), lengths)
         return outputs

@@ -68,7 +68,8 @@ def fit_segments(recordings: Sequence[AnnotatedRecording]) -> LinearHead | None:
 
 
 def _truth(recording: AnnotatedRecording) -> Array:
-    return window_shares(recording.target, *recording.zero_shot.shape, recording.step_s)
+    windows, labels = recording.zero_shot.shape
+    return window_shares(recording.target, windows, labels, recording.step_s)
 
 
 def _fit(features: Float64, zero_shot: Float64, truth: Float64) -> tuple[Float64, Float64]:
