@@ -1,7 +1,8 @@
 """An annotator in Chromium sees segments of a video and of a sound where they belong, moves and submits them."""
 
+import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
 from lorabel.demo.predicting_and_training import predict
+from lorabel.demo.project import upload_project
 from lorabel.label_studio.client import LabelStudio
 from tests.e2e import courses
 from tests.e2e.label_studio_server import Server
@@ -34,6 +36,7 @@ TIMELINE = (
 )
 # Region by region: first and last frame, and where it begins and ends on the page.
 PLACES = """
+document.querySelector('[data-start][data-end]').scrollIntoView({block: 'center'});
 return [...document.querySelectorAll('[data-start][data-end]')].map(row => {
   const span = row.querySelector('[class*=lifespan]').getBoundingClientRect();
   return [+row.dataset.start, +row.dataset.end, span.left, span.right, span.top + span.height / 2];
@@ -85,10 +88,11 @@ def open_next(
         The stream, the project, and the task on the screen.
     """
     course = courses.load(name)
-    created = client.call("POST", "/api/projects/", json={"title": name, "label_config": course.label_config})
-    project_id = int(created["id"])
-    data = [{"data": data} for data, _ in course.tasks[: ANNOTATED + 1]]
-    client.call("POST", f"/api/projects/{project_id}/import", json=data, timeout_s=60.0)
+    # So low that the timeline is in sight.
+    config = course.label_config.replace("<Video ", '<Video height="200" ')
+    # The editor opens no sound that is in its own address.
+    files = [_file(data, number) for number, (data, _) in enumerate(course.tasks[: ANNOTATED + 1])]
+    project_id = upload_project(client, name, config, files)
     connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
     *annotated, last = [task.task_id for task in client.tasks(project_id)]
     for task_id, (_, result) in zip(annotated, course.tasks, strict=False):
@@ -104,6 +108,12 @@ def open_next(
     stream.log_in()
     browser.get(f"{label_studio.url}/projects/{project_id}/data?labeling=1")
     return stream, project_id, last
+
+
+def _file(data: Mapping[str, str], number: int) -> tuple[str, bytes, str]:
+    """Name, bytes and media type of the file in a course's task."""
+    ((media_type, encoded),) = [url.removeprefix("data:").split(";base64,") for url in data.values()]
+    return f"{number:02}.{media_type.split('/')[1]}", base64.b64decode(encoded), media_type
 
 
 def shown_prediction(client: LabelStudio, task_id: int) -> list[dict[str, Any]]:
