@@ -177,10 +177,10 @@ def segments_cross_validated(learned: Sequence[Example], unseen: Sequence[Exampl
         columns = [silent if model is None else model.predict_proba(example.features)[:, 1] for model in models]
         return np.stack(columns, axis=1)
 
-    return [segments_of(example, probabilities(example)) for example in unseen]
+    return [segments_of(example, probabilities(example).astype(np.float32)) for example in unseen]
 
 
-def segments_of(example: Example, probabilities: Array) -> SegmentScores:
+def segments_of(example: Example, probabilities: NDArray[np.float32]) -> SegmentScores:
     """The segments of a recording that ends with the middle of its last window.
 
     Args:

@@ -88,8 +88,8 @@ def open_next(
         The stream, the project, and the task on the screen.
     """
     course = courses.load(name)
-    # So low that the timeline is in sight.
-    config = course.label_config.replace("<Video ", '<Video height="200" ')
+    # All of the timeline is in sight, from top to bottom.
+    config = course.label_config.replace("<Video ", '<Video height="200" timelineHeight="160" ')
     # The editor opens no sound that is in its own address.
     files = [_file(data, number) for number, (data, _) in enumerate(course.tasks[: ANNOTATED + 1])]
     project_id = upload_project(client, name, config, files)
@@ -155,7 +155,7 @@ def test_segments_of_a_video_stand_on_their_frames_and_are_moved_and_submitted(
     _check_scale(places)
     browser.save_screenshot(str(artifacts / "timeline-labels.png"))
 
-    start, end, _, right, middle = places[0]
+    start, end, _, right, middle = min(places, key=lambda place: place[3])
     drag(browser, (right, middle), 60)
     moved = WebDriverWait(browser, WAIT_S).until(
         lambda _: {tuple(one[:2]) for one in browser.execute_script(TIMELINE, FRAMES)} - {(start, end)}
