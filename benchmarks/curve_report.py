@@ -112,9 +112,16 @@ def missed_cells(points: Sequence[Point]) -> list[str]:
 
 def write(machine: Machine, points: Sequence[Point], folder: Path) -> None:
     """Write JSON and picture into the folder."""
-    figures = {"machine": asdict(machine), "points": [asdict(point) for point in points]}
+    figures = {"machine": asdict(machine), "points": [_figures(point) for point in points]}
     (folder / Path(FIGURES).name).write_text(json.dumps(figures, indent=1) + "\n")
     draw(machine, points, folder / Path(PICTURE).name)
+
+
+def _figures(point: Point) -> dict[str, object]:
+    """The fields of a point. Only segments have boundaries."""
+    return {
+        name: value for name, value in asdict(point).items() if name != "boundary_error_ms" or value is not None
+    }
 
 
 def write_docs(machine: Machine, points: Sequence[Point]) -> None:

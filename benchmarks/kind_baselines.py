@@ -19,7 +19,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge, RidgeCV
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
@@ -204,6 +204,7 @@ def _fit_windows(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
         if not folds or any(len(np.unique(truth[kept])) < 2 for kept, _ in folds):
             return LogisticRegression(C=WINDOW_STRENGTHS[2], max_iter=300).fit(rows, truth)
         search = LogisticRegressionCV(Cs=WINDOW_STRENGTHS, cv=folds, max_iter=300, scoring="f1")
