@@ -17,7 +17,7 @@ from lorabel.contracts import (
 from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
-from lorabel.time_contracts import SegmentsInput
+from lorabel.time_contracts import STEP_S, SegmentsInput
 
 # The questions that fitted heads answer.
 HEADED: tuple[type[Input], ...] = (
@@ -76,14 +76,16 @@ class FeaturesInput(Input):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
             return SpanFeaturesInput(contents=question.contents, labels=question.labels)
+        more: dict[str, float] = {}
         if isinstance(question, EachInput):
             cls = EachFeaturesInput  # type: ignore[assignment]
         if isinstance(question, SegmentsInput):
             cls = SegmentFeaturesInput  # type: ignore[assignment]
+            more = {"step_s": question.step_s}
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)
         fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
-        return cls(**fields)
+        return cls(**fields, **more)
 
 
 class EachFeaturesInput(FeaturesInput):
@@ -96,12 +98,16 @@ class EachFeaturesInput(FeaturesInput):
 
 
 class SegmentFeaturesInput(FeaturesInput):
-    """Asks for everything that a head for segments is fitted on. `contents` is that one sound.
+    """Asks for everything that a head for segments is fitted on. `contents` is that one sound or video.
 
-    Answer: `Features`, with a row and (labels,) logits for each window of the sound.
+    Answer: `Features`, with a row and (labels,) logits for each window of the sound, or frame of the video.
+
+    Args:
+        step_s: as in `SegmentsInput`.
     """
 
     kind: ClassVar[str] = "segment_features"
+    step_s: float = STEP_S
 
 
 class SpanFeaturesInput(LabelTextsInput):

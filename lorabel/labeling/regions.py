@@ -105,3 +105,14 @@ def sound_segment(
         "original_length": round(length_s, TIME_DIGITS),
         "value": value,
     }
+
+
+def video_segment(from_name: str, to_name: str, frames: tuple[int, int], values: Sequence[str]) -> Region:
+    """A region of `<TimelineLabels>` (https://labelstud.io/tags/timelinelabels).
+
+    Args:
+        frames: the first and the last frame, counted from 1. The editor refuses what are no whole numbers.
+    """
+    first, last = frames
+    value = {"ranges": [{"start": first, "end": last}], "timelinelabels": list(values)}
+    return {"from_name": from_name, "to_name": to_name, "type": "timelinelabels", "value": value}

@@ -76,7 +76,7 @@ def answer_with_head(
         )
     if isinstance(question, SegmentsInput):
         windows = logits.reshape(len(contents), -1)
-        return found_segments(probabilities(head, contents, windows, is_multiple=True))
+        return found_segments(probabilities(head, contents, windows, is_multiple=True), question.step_s)
     if isinstance(question, RankingInput):
         items = item_features(head.feature_map, question, contents)
         scores = head.logits(items, query_similarities(question, contents))
