@@ -54,6 +54,7 @@ class Modality(StrEnum):
     IMAGE = "image"
     VIDEO = "video"
     AUDIO = "audio"
+    SERIES = "series"
 
 
 class TextFormat(BaseModel):
@@ -76,13 +77,33 @@ class TextFormat(BaseModel):
     text_key: str = "text"
 
 
+class SeriesFormat(BaseModel):
+    """How a series is stored, so that `lorabel.media.series` can read it.
+
+    The fields follow the attributes of Label Studio 1.23.2's `<TimeSeries>` and `<Channel>` tags.
+
+    Args:
+        channels: the columns with values, by name or index.
+        time_column: the column with times, by name or index. Empty if the index of a row is its time.
+        time_format: how dates are written, see `lorabel.media.time_format`. Empty if times are numbers.
+        separator: between the columns of a CSV file.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    channels: tuple[str, ...] = Field(min_length=1)
+    time_column: str = ""
+    time_format: str = ""
+    separator: str = ","
+
+
 class Content(BaseModel):
     """What one object tag shows: either a text, or a file that must be fetched.
 
     Args:
-        text: the text as a model reads it, without markup. None if the content is a file.
+        text: the text as a model reads it, without markup; of a series, its JSON. None if the content is a file.
         media: the file. None if the content is a text.
         text_format: how the text in the file is stored. Set for a text in a file, None for everything else.
+        series_format: how the series is stored. Set for a series, None for everything else.
         part: the part of the picture that is meant; None for all of it, and for everything else.
     """
 
@@ -91,6 +112,7 @@ class Content(BaseModel):
     text: str | None = None
     media: MediaRef | None = None
     text_format: TextFormat | None = None
+    series_format: SeriesFormat | None = Field(None, exclude_if=lambda series_format: series_format is None)
     part: Part | None = Field(None, exclude_if=lambda part: part is None)
 
     @model_validator(mode="after")
@@ -101,6 +123,8 @@ class Content(BaseModel):
         is_text_file = self.modality == Modality.TEXT and self.media is not None
         if (self.text_format is not None) != is_text_file:
             raise ValueError("a text in a file needs text_format, and no other content may have it")
+        if (self.series_format is not None) != (self.modality == Modality.SERIES):
+            raise ValueError("a series needs series_format, and no other content may have it")
         if self.part is not None and (self.modality != Modality.IMAGE or self.media is None):
             raise ValueError("only a picture has parts")
         return self

@@ -187,6 +187,7 @@ class Settings(GeneratorSettings):
         ge=1,
         description="Longest part of a recording that is searched for segments, in seconds, from its beginning.",
     )
+    series_max_points: int = Field(2_000_000, ge=1, description="Most points of a series that is read.")
     media_fresh_s: float = Field(
         300.0,
         ge=0,
