@@ -98,3 +98,14 @@ def _spikes(channel: NDArray[np.float64], rng: np.random.Generator) -> list[tupl
         channel[first : first + int(rng.integers(1, 3))] += rng.uniform(1.8, 3.0)
         events.append((int(first), int(first), SPIKE))
     return events
+
+
+def burst(begins: float, points: int) -> bytes:
+    """A file without a header: seconds, and zeros with an oscillation in a half of them.
+
+    Args:
+        begins: where the oscillation begins, as a fraction of the length.
+    """
+    first = round(begins * points)
+    values = [float(first <= row < first + points // 2 and row % 4 < 2) for row in range(points)]
+    return "".join(f"{row},{value}\n" for row, value in enumerate(values)).encode()

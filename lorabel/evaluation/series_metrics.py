@@ -26,14 +26,14 @@ def series_metrics(
         predicted: the predicted segments of each task.
         steps: of the series of each task, see `SeriesScores`; 0 counts as 1.
     """
-    in_steps = [
+    true_in_steps, predicted_in_steps = (
         [
             [_in_steps(segment, step or 1.0) for segment in of_task]
             for of_task, step in zip(each, steps, strict=True)
         ]
         for each in (targets, predicted)
-    ]
-    metrics = segment_metrics(*in_steps, labels)
+    )
+    metrics = segment_metrics(true_in_steps, predicted_in_steps, labels)
     values = _renamed(metrics.values)
     values["per_class"] = {label: _renamed(figures) for label, figures in values["per_class"].items()}
     return Metrics(metrics.primary, values)

@@ -159,9 +159,8 @@ class SeriesEncoder(Family):
         expected = prepared_input.windows.features.shape[1], len(prepared_input.question.labels)
         if (head.kind, head.space, head.weights.shape) != (SeriesInput.kind, self.space, expected):
             raise UnreadableError(
-                f"the fitted head is for questions of kind {head.kind!r} about {head.space!r} with weights "
-                f"{head.weights.shape}, and this one needs {SeriesInput.kind!r}, {self.space!r} and {expected}; fit "
-                "it again",
+                f"the fitted head is of kind {head.kind!r}, space {head.space!r} and shape {head.weights.shape}, "
+                f"and the question needs {SeriesInput.kind!r}, {self.space!r} and {expected}; fit it again",
                 is_permanent=False,
             )
         return replace(prepared_input, fitted_head=head)

@@ -39,8 +39,7 @@ def series_content(tag: ObjectTag, data: dict[str, Any]) -> Content:
         UnreadableError: for good; it is of a type that the tag cannot show.
     """
     is_json = tag.attributes.get("valueType", "url").lower() == "json"
-    # With JSON and without a value, the columns are keys of the task's data.
-    value = data if is_json and not tag.value else tag.shown(data)
+    value = tag.shown(data)
     if value in ("", {}):
         raise NothingShownError(
             f"task data has no series under {tag.data_key!r}, which the label config names for {tag.name!r}",

@@ -108,7 +108,7 @@ def _json_columns(text: str, series_format: SeriesFormat) -> list[Float64] | Non
     if not all(isinstance(column, list) for column in table.values()):
         table = {name: column for name, column in table.items() if isinstance(column, list)}
     channels = [_numbers(_column(table, names, name), name, 0) for name in series_format.channels]
-    times = np.arange(len(channels[0]), dtype=np.float64)
+    times: Float64 = np.arange(len(channels[0]), dtype=np.float64)
     if series_format.time_column:
         cells = _column(table, names, series_format.time_column)
         times = _time_reader(series_format)(cells, 0)
@@ -170,7 +170,7 @@ def _read_rows(
             _numbers([row[index] for row in batch], name, count)
             for index, name in zip(indices, series_format.channels, strict=True)
         ]
-        times = np.arange(count, count + len(batch), dtype=np.float64)
+        times: Float64 = np.arange(count, count + len(batch), dtype=np.float64)
         if time_index is not None:
             times = read_times([row[time_index] for row in batch], count)
         parts.append([*channels, times])

@@ -48,7 +48,7 @@ def _likeliest(logits: Float32) -> NDArray[np.bool_]:
     windows, labels = logits.shape
     gains = logits.astype(np.float64)
     comes_from_on = np.zeros((windows, 2, labels), np.bool_)
-    off, on = np.zeros(labels), gains[0] if windows else np.zeros(labels)
+    off, on = np.zeros_like(gains[0]), gains[0]
     for window in range(1, windows):
         comes_from_on[window, 0] = on - SWITCH > off
         comes_from_on[window, 1] = on >= off - SWITCH

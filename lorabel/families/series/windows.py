@@ -24,6 +24,8 @@ SCALES = (3, 7, 15, 31, 63)
 DISTANCES, AVERAGED = (1, 2, 4, 8), (3, 9)
 # Features are standard deviations from the mean of a series; more says nothing.
 LARGEST = 30.0
+# Values further from the median, in units of the spread, are taken for this far: their squares must be finite.
+OUTLIER = 1e4
 # An instant is learned as so many cells before and after it.
 INSTANT_CELLS = 3
 # Most windows of a series that a head learns from.
@@ -34,10 +36,11 @@ def window_features(cells: Cells) -> Features:
     """Return (windows, dim) float16."""
     centre = np.median(cells.mean, axis=0)
     low, high = np.percentile(cells.mean, [10, 90], axis=0)
-    spread = np.where(high > low, high - low, cells.mean.std(axis=0)) / 2.5
+    spread = np.where(high > low, high - low, np.ptp(cells.mean, axis=0)) / 2.5
     spread[spread <= 0] = 1.0
     mean, least, most = (
-        ((part - centre) / spread).astype(np.float32) for part in (cells.mean, cells.least, cells.most)
+        np.clip((part - centre) / spread, -OUTLIER, OUTLIER).astype(np.float32)
+        for part in (cells.mean, cells.least, cells.most)
     )
     statistics = _in_windows(_statistics(mean, least, most))
     deviations = _standardized(statistics)
@@ -74,7 +77,8 @@ def learned_windows(shares: Float32) -> NDArray[np.intp]:
         return np.arange(len(shares))
     near = np.flatnonzero(maximum_filter1d(shares.max(axis=1), 9) > 0)
     even = np.arange(len(shares))
-    return np.unique(np.concatenate([_spread(near, MOST_LEARNED // 2), _spread(even, MOST_LEARNED // 2)]))
+    chosen = [_spread(near, MOST_LEARNED // 2), _spread(even, MOST_LEARNED // 2)]
+    return np.asarray(np.unique(np.concatenate(chosen)))
 
 
 def _spread(windows: NDArray[np.intp], most: int) -> NDArray[np.intp]:

@@ -85,7 +85,7 @@ def _fit(features: Float64, truth: Float64) -> Float64:
 
     start = np.zeros(features.shape[1] * labels)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS}).x
-    return basis.matrix @ found.reshape(-1, labels)
+    return np.asarray(basis.matrix @ found.reshape(-1, labels))
 
 
 def _slot(targets: Sequence[SeriesTarget], label: int) -> str:
