@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lorabel.contracts import Content, Input, MediaRef, Modality, SeriesFormat
+from lorabel.content_formats import SeriesFormat
+from lorabel.contracts import Content, Input, MediaRef, Modality
 from tests.audio_files import encoded, tone
 from tests.series_scenes import burst
 from tests.video_files import colour_video

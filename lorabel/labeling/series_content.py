@@ -12,7 +12,8 @@ import json
 import reprlib
 from typing import Any
 
-from lorabel.contracts import Content, MediaRef, Modality, SeriesFormat
+from lorabel.content_formats import SeriesFormat
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.labeling.label_config import ObjectTag
 from lorabel.labeling.task_content import NothingShownError

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorabel.contracts import SeriesFormat
+from lorabel.content_formats import SeriesFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.deadline import check_deadline
 from lorabel.media.time_format import TimeFormat

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
@@ -22,7 +25,7 @@ from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.test_browser import WAIT_S, LabelingStream
 from tests.e2e.test_every_problem_learns import train
-from tests.series_scenes import NAMES, SPIKE, DrawnSeries, drawn_series
+from tests.series_scenes import COLUMNS, NAMES, SPIKE, DrawnSeries, drawn_series
 
 pytestmark = pytest.mark.e2e
 
@@ -40,7 +43,7 @@ CONFIG = (
 )
 ANNOTATED, UNSEEN = 16, 8
 TIMEOUT_S = 90.0
-# The regions of the editor: times in milliseconds, and where they are on the page.
+# The regions of the editor, with their times in milliseconds.
 REGIONS = """
 const annotation = window.Htx && window.Htx.annotationStore && window.Htx.annotationStore.selected;
 if (!annotation) return [];
@@ -48,19 +51,17 @@ return annotation.regionStore.regions.map(region => ({
   start: region.start, end: region.end, instant: region.instant, labels: region.labels,
 }))
 """
-# The channels on the page, each with the rectangles of the regions.
+# Where the regions stand in each channel, as fractions of its width.
 DRAWN = """
 return [...document.querySelectorAll('.htx-timeseries-channel')].map(channel => {
   const plot = channel.querySelector('.new_brush .overlay').getBoundingClientRect();
-  return {
-    plot: [plot.left, plot.top, plot.width, plot.height],
-    regions: [...channel.querySelectorAll('.regions .region .selection')].map(each => {
-      const box = each.getBoundingClientRect();
-      return [box.left, box.width];
-    }),
-  };
+  return [...channel.querySelectorAll('.brushes .brush .selection')].map(each => {
+    const box = each.getBoundingClientRect();
+    return [(box.left - plot.left) / plot.width, (box.right - plot.left) / plot.width];
+  }).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
 })
 """
+PLOT = ".htx-timeseries-channel .new_brush .overlay"
 
 
 def date_of(moment_s: float) -> str:
@@ -162,25 +163,92 @@ def shown(browser: Chrome) -> list[tuple[SeriesSegment, bool]]:
     ]
 
 
-def test_events_stand_where_they_are_in_the_editor_and_another_is_drawn_and_submitted(
+def test_events_stand_where_they_are_in_the_editor_and_others_are_drawn_and_submitted(
     lorabel_up: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
 ) -> None:
     series = connected(lorabel_up, label_studio, client, ANNOTATED + 1)
     project_id, unseen = project_of(client, min(series)), max(series)
-    annotate(client, {task_id: drawn for task_id, drawn in series.items() if task_id != unseen})
-    results, values = learned(client, project_id, {unseen: series[unseen]}, 0.8)
+    drawn = series[unseen]
+    annotate(client, {task_id: each for task_id, each in series.items() if task_id != unseen})
+    results, values = learned(client, project_id, {unseen: drawn}, 0.8)
     assert values["f1"] >= 0.8, values
-    stream = LabelingStream(browser, label_studio.url, project_id, ready=".htx-timeseries-channel svg")
-    stream.log_in()
+    stream = LabelingStream(browser, label_studio.url, project_id, ready=PLOT)
     browser.set_window_size(1600, 1200)
+    stream.log_in()
     assert stream.open() == unseen
     WebDriverWait(browser, WAIT_S).until(lambda driver: len(shown(driver)) == len(results[unseen]))
-    time.sleep(1.0)
+    found = [segment for segment, _ in shown(browser)]
+    metrics = series_metrics([drawn.events], [found], [1.0], NAMES).values
+    assert metrics["f1"] == pytest.approx(values["f1"]), "the editor has what was predicted"
+    assert {segment[2] for segment, is_instant in shown(browser) if is_instant} == {SPIKE}
+    WebDriverWait(browser, WAIT_S).until(lambda driver: _is_drawn(driver, drawn, found))
     browser.save_screenshot(str(artifacts / "series.png"))
 
-    found = [segment for segment, _ in shown(browser)]
-    truth = series[unseen].events
-    metrics = series_metrics([truth], [found], [1.0], NAMES).values
-    assert metrics["f1"] == pytest.approx(values["f1"]), "the editor has what was predicted"
-    assert {segment[2] for segment, is_instant in shown(browser) if is_instant} <= {SPIKE}
-    print(browser.execute_script(DRAWN))
+    start_s, end_s = _quiet_part(drawn, found)
+    _draw(browser, drawn, "burst", (start_s, start_s + (end_s - start_s) / 2))
+    WebDriverWait(browser, WAIT_S).until(lambda driver: len(shown(driver)) == len(found) + 1)
+    _click_twice(browser, drawn, "spike", end_s - 2)
+    WebDriverWait(browser, WAIT_S).until(lambda driver: len(shown(driver)) == len(found) + 2)
+    browser.save_screenshot(str(artifacts / "series-drawn.png"))
+    stream.submit()
+    WebDriverWait(browser, WAIT_S).until(lambda _: len(_annotations(client, unseen)) == 1)
+    (annotation,) = _annotations(client, unseen)
+    predicted_values = [region["value"] for region in results[unseen]]
+    submitted = [region["value"] for region in annotation["result"]]
+    assert all(value in submitted for value in predicted_values), "times are written as the editor writes them"
+    burst, spike = (value for value in submitted if value not in predicted_values)
+    dates = {date_of(moment) for moment in drawn.times}
+    assert {burst["start"], burst["end"], spike["start"]} <= dates and spike["start"] == spike["end"]
+    assert (burst["timeserieslabels"], burst["instant"]) == (["burst"], False)
+    assert (spike["timeserieslabels"], spike["instant"]) == (["spike"], True)
+
+
+def _is_drawn(browser: Chrome, drawn: DrawnSeries, found: list[SeriesSegment]) -> bool:
+    """Whether each channel shows each segment where it is, to a percent of the width."""
+    length_s = drawn.times[-1] - drawn.times[0]
+    expected = sorted((start / length_s, end / length_s) for start, end, _ in found)
+    channels = browser.execute_script(DRAWN)
+    return len(channels) == len(COLUMNS) and all(
+        len(channel) == len(expected) and np.allclose(channel, expected, atol=0.01) for channel in channels
+    )
+
+
+def _quiet_part(drawn: DrawnSeries, found: list[SeriesSegment]) -> tuple[float, float]:
+    """The longest time without a segment, and a little less."""
+    moments = np.arange(0.0, drawn.times[-1])
+    is_quiet = np.ones(len(moments), bool)
+    for start, end, _ in found:
+        is_quiet &= (moments < start - 6) | (moments > end + 6)
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], is_quiet.astype(int), [0]])))
+    start, end = max(zip(changes[::2], changes[1::2], strict=True), key=lambda span: span[1] - span[0])
+    return float(moments[start]), float(moments[end - 1])
+
+
+def _choose(browser: Chrome, label: str) -> None:
+    browser.find_element(By.XPATH, f"//div[contains(@class, 'lsf-labels')]//*[text()='{label}']").click()
+
+
+def _place(browser: Chrome, drawn: DrawnSeries, moment_s: float) -> tuple[Any, int, int]:
+    """The plot of the first channel, and where a moment is, in pixels from its middle."""
+    plot = browser.find_element(By.CSS_SELECTOR, PLOT)
+    x = round((moment_s / drawn.times[-1] - 0.5) * plot.rect["width"])
+    return plot, x, 20
+
+
+def _draw(browser: Chrome, drawn: DrawnSeries, label: str, span_s: tuple[float, float]) -> None:
+    _choose(browser, label)
+    plot, start, y = _place(browser, drawn, span_s[0])
+    _, end, _ = _place(browser, drawn, span_s[1])
+    actions = ActionChains(browser).move_to_element_with_offset(plot, start, y).click_and_hold()
+    actions.move_by_offset((end - start) // 2, 0).move_by_offset(end - start - (end - start) // 2, 0)
+    actions.release().perform()
+
+
+def _click_twice(browser: Chrome, drawn: DrawnSeries, label: str, moment_s: float) -> None:
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()  # else the label is put on the region that was drawn
+    _choose(browser, label)
+    ActionChains(browser).move_to_element_with_offset(*_place(browser, drawn, moment_s)).click().click().perform()
+
+
+def _annotations(client: LabelStudio, task_id: int) -> list[Any]:
+    return list(client.call("GET", f"/api/tasks/{task_id}/annotations/"))

@@ -18,16 +18,19 @@ from lorabel.series_contracts import FoundSegment, SeriesScores
 SWITCH = 7.0
 
 
-def found_series(logits: Float32, cells: Cells, is_instant: Sequence[bool]) -> SeriesScores:
+def found_series(
+    logits: Float32, cells: Cells, is_instant: Sequence[bool], switch: float = SWITCH
+) -> SeriesScores:
     """Return the segments of each label.
 
     Args:
         logits: (windows, labels).
         cells: of the series.
         is_instant: of each label, whether it marks instants.
+        switch: what it costs to switch a label on or off.
     """
     probabilities = 0.5 * (1 + np.tanh(0.5 * logits))
-    is_on = _likeliest(logits)
+    is_on = _likeliest(logits, switch)
     segments: list[FoundSegment] = []
     for label, of_instants in enumerate(is_instant):
         column = probabilities[:, label]
@@ -43,16 +46,16 @@ def found_series(logits: Float32, cells: Cells, is_instant: Sequence[bool]) -> S
     return SeriesScores(segments=tuple(segments), step=cells.step, no_segment_probability=1 - surest)
 
 
-def _likeliest(logits: Float32) -> NDArray[np.bool_]:
+def _likeliest(logits: Float32, switch: float) -> NDArray[np.bool_]:
     """(windows, labels): the sequence of on and off with the largest sum of logits and costs (Viterbi)."""
     windows, labels = logits.shape
     gains = logits.astype(np.float64)
     comes_from_on = np.zeros((windows, 2, labels), np.bool_)
     off, on = np.zeros_like(gains[0]), gains[0]
     for window in range(1, windows):
-        comes_from_on[window, 0] = on - SWITCH > off
-        comes_from_on[window, 1] = on >= off - SWITCH
-        off, on = np.maximum(off, on - SWITCH), np.maximum(on, off - SWITCH) + gains[window]
+        comes_from_on[window, 0] = on - switch > off
+        comes_from_on[window, 1] = on >= off - switch
+        off, on = np.maximum(off, on - switch), np.maximum(on, off - switch) + gains[window]
     is_on = np.zeros((windows, labels), np.bool_)
     state = on > off
     for window in range(windows - 1, -1, -1):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lorabel.contracts import Content, MediaRef, Modality, SeriesFormat
+from lorabel.content_formats import SeriesFormat
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.evaluation.series_metrics import series_metrics
 from lorabel.families.base import NO_BATCH_ADAPTERS

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from lorabel.contracts import Content, MediaRef, Modality, SeriesFormat
+from lorabel.content_formats import SeriesFormat
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.labeling.label_config import ObjectTag, parse
 from lorabel.labeling.series_content import series_content, series_format

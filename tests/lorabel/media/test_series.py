@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorabel.contracts import SeriesFormat
+from lorabel.content_formats import SeriesFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.series import Series, read_series
 

@@ -19,7 +19,7 @@ def test_what_is_on_is_the_likeliest_of_all_sequences() -> None:
         logits = random.normal(scale=6.0, size=(9, 1)).astype(np.float32)
         sequences = np.array(list(itertools.product([0, 1], repeat=9)))
         sums = sequences @ logits[:, 0] - SWITCH * np.abs(np.diff(sequences)).sum(axis=1)
-        assert _likeliest(logits)[:, 0].tolist() == sequences[sums.argmax()].astype(bool).tolist()
+        assert _likeliest(logits, SWITCH)[:, 0].tolist() == sequences[sums.argmax()].astype(bool).tolist()
 
 
 @pytest.mark.parametrize(("start", "end"), [(100, 119), (111, 130), (112, 131), (150, 199)])
