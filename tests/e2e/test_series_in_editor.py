@@ -1,4 +1,4 @@
-"""Times of series, as the editor of the real Label Studio reads and writes them, are those that we read and write."""
+"""Times of series are read and written as by the editor of the real Label Studio."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,9 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.label_studio.client import LabelStudio
+from lorabel.labeling.label_config import parse
+from lorabel.labeling.series_content import series_content
+from lorabel.media.data_url import decode
 from lorabel.media.series import read_series
 from lorabel.media.time_format import TimeFormat
 from lorabel.problems.binding import bind
@@ -66,11 +69,13 @@ class Case:
 
 CASES = {
     "microseconds": Case('timeColumn="time"', "%Y-%m-%d %H:%M:%S.%f"),
-    "milliseconds": Case('timeColumn="Time" sep="tab"', "%Y-%m-%dT%H:%M:%S.%LZ", separator="\t"),
+    "milliseconds": Case('timeColumn="Time"', "%Y-%m-%dT%H:%M:%S.%L"),
+    "tabs": Case('timeColumn="time" sep="tab"', separator="\t"),
+    "guessed": Case('timeColumn="time" sep="auto"', separator=";"),
     "american": Case('timeColumn="time"', "%m/%d/%y %I:%M:%S %p"),
     "months": Case('timeColumn="time" sep=";"', "%a %b %e %Y %H:%M:%S", separator=";"),
     "epoch": Case('timeColumn="time"', "%Q"),
-    "days": Case('timeColumn="time" sep="auto"', "%Y %j %H:%M:%S"),
+    "days": Case('timeColumn="time"', "%Y %j %H:%M:%S"),
     "numbers": Case('timeColumn="time"'),
     "index": Case(""),
     "no header": Case('timeColumn="0"', columns=None),
@@ -110,10 +115,6 @@ def test_the_editor_shows_segments_at_the_times_that_we_mean_and_writes_them_ali
 
 def _times(case: Case) -> list[float]:
     """The times of the points, as we read them."""
-    from lorabel.labeling.label_config import parse
-    from lorabel.labeling.series_content import series_content
-    from lorabel.media.data_url import decode
-
     tag = parse(case.label_config).controls[0].objects[0]
     content = series_content(tag, {"ts": case.data})
     assert content.series_format is not None
