@@ -93,6 +93,16 @@ def connected(lorabel: Lorabel, label_studio: Server, client: LabelStudio, count
     return dict(zip(tasks, drawn, strict=True))
 
 
+def add_broken(client: LabelStudio, project_id: int, drawn: DrawnSeries) -> list[int]:
+    """Tasks whose series cannot be read: a text in a number's column, times that run backwards, and no points."""
+    header, first, second, *rest = file_of(drawn).decode().splitlines()
+    files = [[header, first, second.replace(",", ",text ", 1), *rest], [header, second, first, *rest], [header]]
+    before = {task.task_id for task in client.tasks(project_id)}
+    data = [{"data": {"csv": data_url("\n".join(lines).encode(), "text/csv")}} for lines in files]
+    client.call("POST", f"/api/projects/{project_id}/import", json=data)
+    return sorted({task.task_id for task in client.tasks(project_id)} - before)
+
+
 def annotate(client: LabelStudio, series: Mapping[int, DrawnSeries]) -> None:
     for task_id, drawn in series.items():
         client.call("POST", f"/api/tasks/{task_id}/annotations/", json={"result": result_of(drawn)})
@@ -131,9 +141,12 @@ def test_a_head_finds_events_in_series_that_nobody_annotated_and_a_run_trains_no
     series = connected(lorabel_up, label_studio, client, ANNOTATED + UNSEEN)
     project_id = project_of(client, min(series))
     unseen = {task_id: series[task_id] for task_id in sorted(series)[ANNOTATED:]}
+    broken = add_broken(client, project_id, series[min(series)])
     assert not any(predicted(client, project_id, unseen).values()), "nothing is predicted before it was taught"
-    annotate(client, {task_id: drawn for task_id, drawn in series.items() if task_id not in unseen})
+    learned_from = {task_id: drawn for task_id, drawn in series.items() if task_id not in unseen}
+    annotate(client, learned_from | {broken[0]: series[min(series)]})
     results, values = learned(client, project_id, unseen, 0.85)
+    assert not any(predicted(client, project_id, dict.fromkeys(broken, series[min(series)])).values())
     with capsys.disabled():
         print(f"\n  F1 {values['f1']:.3f}, boundaries {values['boundary_error_steps']:.1f} steps")  # noqa: T201
     assert values["f1"] >= 0.85, values

@@ -9,6 +9,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.label_studio.client import LabelStudio
 from lorabel.labeling.label_config import parse
+from lorabel.labeling.provenance import is_accepted
 from lorabel.labeling.series_content import series_content
 from lorabel.media.data_url import decode
 from lorabel.media.series import read_series
@@ -110,6 +111,7 @@ def test_the_editor_shows_segments_at_the_times_that_we_mean_and_writes_them_ali
     )
     submitted = [region["value"] for region in annotations[0]["result"]]
     assert sorted(submitted, key=repr) == sorted((region["value"] for region in predicted), key=repr)
+    assert is_accepted(predicted, annotations[0]["result"], was_cancelled=False)
     assert problem.target(annotations[0]["result"], {}).segments == tuple(sorted(segments))
 
 
