@@ -27,7 +27,7 @@ from tests.e2e.test_browser import WAIT_S, LabelingStream
 from tests.e2e.test_every_problem_learns import train
 from tests.series_scenes import COLUMNS, NAMES, SPIKE, DrawnSeries, drawn_series
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 FORMAT = "%Y-%m-%d %H:%M:%S.%L"
 BEGINS_MS, SECOND_MS = 1_714_521_600_000, 1000.0
@@ -134,7 +134,6 @@ def learned(client: LabelStudio, project_id: int, series: Mapping[int, DrawnSeri
     return results, figures(results, series)
 
 
-@pytest.mark.long
 def test_a_head_finds_events_in_series_that_nobody_annotated_and_a_run_trains_nothing(
     lorabel_up: Lorabel, label_studio: Server, client: LabelStudio, capsys: pytest.CaptureFixture[str]
 ) -> None:

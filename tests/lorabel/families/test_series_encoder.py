@@ -168,7 +168,7 @@ def test_a_head_of_other_channels_does_not_fit(family: SeriesEncoder, head: Line
 def test_a_long_series_is_answered_and_learned_from_in_a_limited_number_of_windows(
     family: SeriesEncoder, head: LinearHead
 ) -> None:
-    drawn = drawn_series(7, points=30_000)
+    drawn = drawn_series(7, points=12_000)
     long = example(family, drawn)
     assert len(long.features) <= MOST_LEARNED
     output = answer(family, drawn.csv(), head)
