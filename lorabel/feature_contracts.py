@@ -16,6 +16,7 @@ from lorabel.contracts import (
 )
 from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
+from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesTarget
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 from lorabel.time_contracts import STEP_S, SegmentsInput
 
@@ -29,6 +30,7 @@ HEADED: tuple[type[Input], ...] = (
     BoxesInput,
     LabelledMasksInput,
     SegmentsInput,
+    SeriesInput,
 )
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
@@ -54,12 +56,12 @@ class FeaturesInput(Input):
     @classmethod
     def of(
         cls, question: Input, target: object = None
-    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput":
+    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput | SeriesFeaturesInput":
         """Return the question for the features on which the answer to another question depends.
 
         Args:
-            target: what annotators have answered; of boxes, also around masks, it says where the features are
-                wanted. None to compare labels only.
+            target: what annotators have answered; of boxes, also around masks, and of segments of series, it says
+                where the features are wanted. None to compare labels only.
         """
         if isinstance(question, LabelledMasksInput):
             question = BoxesInput(contents=question.contents, labels=question.labels)
@@ -72,6 +74,9 @@ class FeaturesInput(Input):
                 boxes=drawn.boxes,
                 unlabelled=drawn.unlabelled,
             )
+        if isinstance(question, SeriesInput):
+            segments = target.segments if isinstance(target, SeriesTarget) else ()
+            return SeriesFeaturesInput(contents=question.contents, labels=question.labels, segments=segments)
         if isinstance(question, TextLinesInput):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
@@ -157,10 +162,12 @@ class Features(Contract):
         dim: number of dimensions of a content's, or a word's, features.
         float16: (contents, dim) little-endian float16 in base64; each row has length 1. For spans (words, dim);
             the row of a word that the model did not read is zeros. For boxes (places, dim), for segments
-            (windows, dim).
+            (windows, dim), for series (windows, dim) with features of any length.
         logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For
             `EachFeaturesInput` (contents * labels,). For spans (words * 2 * labels,), see `word_logits`; empty if
             no adapter has learned any. For boxes (places * labels,), for segments (windows * labels,).
+            For series, of which the base model says nothing, (windows * labels,) in [0, 1]: the share of each
+            window that the annotated segments cover.
         lines: the lines of text in a picture as the base model reads them; `dim` is 0 then.
     """
 

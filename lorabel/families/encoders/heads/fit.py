@@ -18,6 +18,7 @@ from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
 from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
+from lorabel.families.encoders.heads.fit_series import AnnotatedSeries, fit_series
 from lorabel.families.encoders.heads.fit_spans import fit_spans
 from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
 from lorabel.families.encoders.heads.head_features import PRODUCTS
@@ -31,6 +32,7 @@ from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
+from lorabel.series_contracts import SeriesInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
 
@@ -214,6 +216,17 @@ def _recording(example: Example) -> AnnotatedRecording:
     return AnnotatedRecording(example.features, zero_shot, example.target, question.step_s, _group(example))
 
 
+def _fit_series(examples: Sequence[Example]) -> LinearHead | None:
+    """Of series, the logits of an example are what is right about its windows; see `Features`."""
+    labels = len(examples[0].question.labels)  # type: ignore[attr-defined]
+    return fit_series(
+        [
+            AnnotatedSeries(example.features, example.logits.reshape(-1, labels), example.target, _group(example))
+            for example in examples
+        ]
+    )
+
+
 def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:
     question = examples[0].question
     assert isinstance(question, TextLinesInput)
@@ -245,5 +258,6 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         TextLinesInput: _fit_text_lines,
         BoxesInput: _fit_boxes,
         SegmentsInput: _fit_segments,
+        SeriesInput: _fit_series,
     }
 )
