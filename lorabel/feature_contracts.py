@@ -18,6 +18,7 @@ from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
+from lorabel.track_contracts import TrackFeaturesInput, TracksInput, TracksTarget
 
 # The questions that fitted heads answer.
 HEADED: tuple[type[Input], ...] = (
@@ -29,6 +30,7 @@ HEADED: tuple[type[Input], ...] = (
     BoxesInput,
     LabelledMasksInput,
     SegmentsInput,
+    TracksInput,
 )
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
@@ -54,7 +56,7 @@ class FeaturesInput(Input):
     @classmethod
     def of(
         cls, question: Input, target: object = None
-    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput":
+    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput | TrackFeaturesInput":
         """Return the question for the features on which the answer to another question depends.
 
         Args:
@@ -71,6 +73,16 @@ class FeaturesInput(Input):
                 labels=question.labels,
                 boxes=drawn.boxes,
                 unlabelled=drawn.unlabelled,
+            )
+        if isinstance(question, TracksInput):
+            learned = target.learned_frames if isinstance(target, TracksTarget) else ()
+            return TrackFeaturesInput(
+                contents=question.contents,
+                labels=question.labels,
+                frames_per_s=question.frames_per_s,
+                numbers=tuple(number for number, _ in learned),
+                boxes=tuple(shown.boxes for _, shown in learned),
+                unlabelled=tuple(shown.unlabelled for _, shown in learned),
             )
         if isinstance(question, TextLinesInput):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)

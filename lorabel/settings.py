@@ -207,6 +207,17 @@ class Settings(GeneratorSettings):
         le=1,
         description="IoU from which only the likeliest box is kept, whatever the labels; 1 keeps all.",
     )
+    tracks_frames_per_s: float = Field(
+        5.0, gt=0, description="Frames of a video that are looked at for tracks, in each second."
+    )
+    tracks_max_frames: int = Field(
+        600, ge=2, description="Most of these frames in a video; in a longer video they are further apart."
+    )
+    tracks_tolerance_percent: float = Field(
+        1.5,
+        ge=0,
+        description="Percent of the picture's sides that a track between its keyframes may be off what was found.",
+    )
     head_max_tasks: int = Field(
         2000,
         ge=1,
