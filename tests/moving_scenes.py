@@ -103,3 +103,25 @@ CROSSING = MovingScene(
     300,
 )
 """Three things cross in the middle of the picture; the star then leaves it."""
+
+PAIRS = (("red", "circle"), ("blue", "square"), ("green", "star"), ("yellow", "triangle"))
+
+
+def random_scenes(seed: int, count: int, frames: int = 50) -> list[MovingScene]:
+    """Videos in each of which some of PAIRS move on bent ways, and may leave; the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    return [_random_scene(rng, frames) for _ in range(count)]
+
+
+def _random_scene(rng: np.random.Generator, frames: int) -> MovingScene:
+    chosen = rng.choice(len(PAIRS), int(rng.integers(2, len(PAIRS) + 1)), replace=False)
+    return MovingScene(tuple(_random_mover(*PAIRS[index], rng, frames) for index in chosen), frames)
+
+
+def _random_mover(colour: str, shape: str, rng: np.random.Generator, frames: int) -> Mover:
+    places = [(rng.uniform(0.15, 0.85), rng.uniform(0.15, 0.85)) for _ in range(3)]
+    if rng.random() < 0.25:
+        places[-1] = (float(rng.choice([-0.2, 1.2])), places[-1][1])
+    moments = (1, int(rng.integers(frames // 3, 2 * frames // 3)), frames)
+    path = tuple((moment, *place) for moment, place in zip(moments, places, strict=True))
+    return Mover(colour, shape, path, float(rng.uniform(0.12, 0.2)))
