@@ -189,7 +189,7 @@ def track_overlaps(first: Sequence[Track], second: Sequence[Track]) -> Floats:
         shared = overlaps * both / (1 + overlaps)
         common += shared
         union += both - shared
-    is_same = np.array([[a.label == b.label for b in second] for a in first]).reshape(common.shape)
+    is_same = np.array([[a.label == b.label for b in second] for a in first], bool).reshape(common.shape)
     result: Floats = np.divide(common, union, out=np.zeros_like(common), where=(union > 0) & is_same)
     return result
 

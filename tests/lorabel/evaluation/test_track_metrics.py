@@ -86,6 +86,6 @@ def test_a_video_of_a_day_is_compared_at_some_of_its_frames() -> None:
 def test_tracks_overlap_over_their_frames_together() -> None:
     first = track((1, LEFT, True), (10, LEFT, False))
     half = track((1, LEFT, True), (5, LEFT, False))
-    assert track_overlaps([first], [first, half, track((1, RIGHT, True)), track((1, LEFT, True), label=1)]).tolist() == [
-        pytest.approx([1.0, 0.5, 0.0, 0.0])
-    ]
+    assert track_overlaps(
+        [first], [first, half, track((1, RIGHT, True)), track((1, LEFT, True), label=1)]
+    ).tolist() == [pytest.approx([1.0, 0.5, 0.0, 0.0])]

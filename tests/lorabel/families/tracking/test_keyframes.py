@@ -45,9 +45,7 @@ def test_few_keyframes_keep_within_the_tolerance(seed: int) -> None:
     fewest = next(
         count
         for count in range(2, 12)
-        if any(
-            error_of(places, [0, *middle, 10]) <= 0.03 for middle in combinations(range(1, 10), count - 2)
-        )
+        if any(error_of(places, [0, *middle, 10]) <= 0.03 for middle in combinations(range(1, 10), count - 2))
     )
     assert len(kept) <= fewest + 2
 
