@@ -16,9 +16,6 @@ from lorabel.track_contracts import BoxInFrame
 
 Floats = NDArray[np.float64]
 
-# Weights of the costs: 1 - IoU with where the track should be, the distance of the middles in sizes of the box,
-# and 1 - cosine of the looks.
-OF_OVERLAP, OF_DISTANCE, OF_LOOK = 0.5, 0.5, 2.0
 # A pair with a larger cost is not made, nor one whose middles are further apart than this many sizes. The distance
 # grows with each frame that is looked at in which the thing was not found.
 MOST_COST, MOST_DISTANCE, MORE_DISTANCE = 2.5, 1.5, 0.5
@@ -27,6 +24,24 @@ LOST_S = 2.0
 # How fast speed and look of a track follow what is seen.
 SPEED_RATE, LOOK_RATE = 0.5, 0.2
 TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of what the cost of a pair is made.
+
+    Args:
+        overlap: of 1 - IoU of the box with where the track should be.
+        distance: of the distance of their middles, in sizes of the box.
+        look: of 1 - cosine of their looks.
+    """
+
+    overlap: float = 0.5
+    distance: float = 0.5
+    look: float = 2.0
+
+
+WEIGHTS = Weights()
 
 
 @dataclass
@@ -72,8 +87,8 @@ class Association:
         frames_per_s: by which frames are counted.
     """
 
-    def __init__(self, threshold: float, frames_per_s: float) -> None:
-        self._threshold, self._lost_after = threshold, LOST_S * frames_per_s
+    def __init__(self, threshold: float, frames_per_s: float, weights: Weights = WEIGHTS) -> None:
+        self._threshold, self._lost_after, self._weights = threshold, LOST_S * frames_per_s, weights
         self._open: list[OpenTrack] = []
         self._ended: list[OpenTrack] = []
 
@@ -120,7 +135,7 @@ class Association:
 
         if not tracks or not chosen:
             return []
-        costs = np.stack([_costs(track, frame, boxes, looks, chosen) for track in tracks])
+        costs = np.stack([_costs(track, frame, boxes, looks, chosen, self._weights) for track in tracks])
         rows, columns = linear_sum_assignment(np.minimum(costs, MOST_COST))
         return [
             (tracks[row], chosen[column])
@@ -130,7 +145,12 @@ class Association:
 
 
 def _costs(
-    track: OpenTrack, frame: int, boxes: Sequence[BoxInFrame], looks: Floats, chosen: Sequence[int]
+    track: OpenTrack,
+    frame: int,
+    boxes: Sequence[BoxInFrame],
+    looks: Floats,
+    chosen: Sequence[int],
+    weights: Weights,
 ) -> Floats:
     """(chosen,): the cost of each pair of the track and a box; infinite where it cannot be the same thing."""
     expected = track.expected(frame)
@@ -138,7 +158,8 @@ def _costs(
     size = np.sqrt(np.maximum(_area(expected), TINY))
     distances = np.linalg.norm(_middle(corners) - _middle(expected), axis=-1) / size
     cosines = looks[list(chosen)] @ track.look / max(float(np.linalg.norm(track.look)), TINY)
-    costs = OF_OVERLAP * (1 - _iou(expected, corners)) + OF_DISTANCE * distances + OF_LOOK * (1 - cosines)
+    costs = weights.overlap * (1 - _iou(expected, corners)) + weights.distance * distances
+    costs += weights.look * (1 - cosines)
     is_same_label = np.array([boxes[index].label == track.label for index in chosen])
     is_near = distances <= MOST_DISTANCE + MORE_DISTANCE * (track.misses - 1)
     result: Floats = np.where(is_same_label & is_near, costs, np.inf)

@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from lorabel.families.tracking.association import Association, OpenTrack
+from lorabel.families.tracking.association import WEIGHTS, Association, OpenTrack, Weights
 from lorabel.families.tracking.keyframes import keyframes_of
 from lorabel.track_contracts import FrameBoxes, Track, Tracks
 
@@ -22,8 +22,8 @@ class TrackFinder:
         frames_per_s: by which frames are counted.
     """
 
-    def __init__(self, frames_per_s: float) -> None:
-        self._frames_per_s = frames_per_s
+    def __init__(self, frames_per_s: float, weights: Weights = WEIGHTS) -> None:
+        self._frames_per_s, self._weights = frames_per_s, weights
         self._association: Association | None = None
         self._looked_at: list[int] = []
         self._newest: FrameBoxes | None = None
@@ -31,7 +31,7 @@ class TrackFinder:
     def add(self, found: FrameBoxes) -> None:
         """Add the next window."""
         if self._association is None:
-            self._association = Association(found.threshold, self._frames_per_s)
+            self._association = Association(found.threshold, self._frames_per_s, self._weights)
         looks = np.frombuffer(base64.b64decode(found.float16), "<f2").astype(float)
         looks = looks.reshape(len(found.boxes), found.dim)
         frames = np.array([box.frame for box in found.boxes])

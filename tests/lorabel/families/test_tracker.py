@@ -16,8 +16,8 @@ from lorabel.families.tracker import Tracker
 from lorabel.feature_contracts import Features
 from lorabel.settings import Settings
 from lorabel.track_contracts import Tracks, TracksInput, TracksTarget
-from tests.audio_files import tone
 from tests.audio_files import encoded as encoded_sound
+from tests.audio_files import tone
 from tests.moving_scenes import CROSSING, MovingScene, random_scenes
 from tests.video_files import encoded
 

@@ -181,5 +181,5 @@ def test_nothing_takes_the_place_of_a_track_that_was_deleted(problem: MovingThin
 
 
 def test_labels_without_a_tag_that_draws_are_not_served() -> None:
-    config = '<View><Video name="video" value="$video"/><Labels name="label" toName="video"><Label value="Car"/></Labels></View>'
+    config = CONFIG.format("", "").replace('<VideoRectangle name="box" toName="video"/>', "")
     assert not bind(config).bindings
