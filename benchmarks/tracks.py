@@ -3,9 +3,9 @@
     python -m benchmarks.tracks [--videos 20]
 
 First three things that cross, one of which leaves, through 300 frames. Then videos with things that look
-different, with things that all look the same, and the first one ten times over. Beside the association of Lorabel stand the
-same with less to go by: overlap with where the thing should be alone, and also the distance from there, as SORT
-does, without looks. All get the same boxes.
+different, with things that all look the same, and the first one ten times over. Beside the association of Lorabel
+stand the same with less to go by: overlap with where the thing should be alone, and also the distance from there,
+as SORT does, without looks. All get the same boxes.
 """
 
 import argparse

@@ -49,6 +49,11 @@ class Track(BaseModel):
     keyframes: tuple[Keyframe, ...] = Field(min_length=1)
     probability: float = 1.0
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether an annotator has drawn one box, and said nothing of other frames."""
+        return len(self.keyframes) == 1 and self.keyframes[0].is_seen
+
     def at(self, frame: int) -> Corners | None:
         """The box in a frame; None where the thing is not seen."""
         return place_at(self.keyframes, frame)

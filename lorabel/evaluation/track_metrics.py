@@ -61,7 +61,8 @@ def track_metrics(
 
     Figures are 1 where nothing is true and nothing was predicted. `macro_idf1` is over the labels that occur in
     targets or predictions. Nothing is said of labels of which a video shows things at unknown places
-    (`TracksTarget.incomplete`).
+    (`TracksTarget.incomplete`). Of labels with a track that is only begun (`Track.is_begun`), the
+    keyframes are compared.
 
     Args:
         predicted: for each video its tracks.
@@ -95,6 +96,8 @@ def _video(target: TracksTarget, found: Sequence[Track], label: int) -> _Video:
     ends = [target.last_frame, *(track.keyframes[-1].frame for track in guess)]
     last = target.frames or max(ends)
     numbers = np.unique(np.linspace(1, last, min(last, MOST_FRAMES)).round().astype(int)).tolist()
+    if any(track.is_begun for track in true):
+        numbers = sorted({keyframe.frame for track in true for keyframe in track.keyframes})
     return _Video(len(true), len(guess), [_frame(true, guess, target.unlabelled, number) for number in numbers])
 
 

@@ -1,7 +1,7 @@
 """Drawn videos with moving shapes. One label says what moves; the other, `grade A`, is a red circle.
 
-Boxes are drawn with a margin around the thing, as in the course of boxes, so that a training run can be better than
-the head.
+Boxes are drawn with a margin around the thing, as in the course of boxes, so that a training run can be better
+than the head.
 """
 
 import numpy as np
@@ -39,9 +39,7 @@ def tracks_of(scene: MovingScene, margin: float = 0.0) -> list[Region]:
 
 def _keyframes(track: Track, margin: float) -> list[Keyframe]:
     """As few as an annotator would set; none is needed where a thing moves evenly."""
-    all_keyframes = [
-        key.model_copy(update={"corners": _widened(key.corners, margin)}) for key in track.keyframes
-    ]
+    all_keyframes = [key.model_copy(update={"corners": _widened(key.corners, margin)}) for key in track.keyframes]
     frames = np.array([key.frame for key in all_keyframes])
     corners = np.array([key.corners for key in all_keyframes])
     return [all_keyframes[index] for index in chosen(frames, corners, TOLERANCE)]
@@ -61,7 +59,8 @@ def _tasks() -> list[LabeledTask]:
 
 
 COURSE = Course(
-    label_config='<View><Video name="video" value="$video" frameRate="25"/><VideoRectangle name="box" toName="video"/>'
+    label_config='<View><Video name="video" value="$video" frameRate="25"/>'
+    '<VideoRectangle name="box" toName="video"/>'
     f'<Labels name="label" toName="video"><Label value="{GRADE}"/><Label value="{SQUARE}"/></Labels></View>',
     make_tasks=_tasks,
     variables=lambda _: {"MODEL_DETECTOR": f"local-dir:{DETECTOR_FOLDER}"},

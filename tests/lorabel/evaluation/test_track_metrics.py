@@ -24,6 +24,11 @@ def track(*keyframes: tuple[int, Corners, bool], label: int = 0) -> Track:
     )
 
 
+def stays(place: Corners, label: int = 0) -> Track:
+    """A thing that does not move through ten frames."""
+    return track((1, place, True), (10, place, True), label=label)
+
+
 def of_reference(tracks: list[Any]) -> tuple[Track, ...]:
     return tuple(track(*((frame, (*box,), seen) for frame, *box, seen in keyframes)) for keyframes in tracks)
 
@@ -45,14 +50,14 @@ def test_videos_together_have_the_figures_of_trackeval() -> None:
 
 
 def test_a_track_that_changes_things_in_the_middle_is_half_right() -> None:
-    target = TracksTarget((track((1, LEFT, True)), track((1, RIGHT, True))), 10)
+    target = TracksTarget((stays(LEFT), stays(RIGHT)), 10)
     found = [track((1, LEFT, True), (5, LEFT, False), (6, RIGHT, True))]
     values = track_metrics([target], [found], ["thing"]).values
     assert (values["idf1"], values["idp"], values["idr"]) == pytest.approx((2 * 5 / 30, 5 / 10, 5 / 20))
 
 
 def test_labels_are_scored_by_themselves() -> None:
-    target = TracksTarget((track((1, LEFT, True), label=0), track((1, RIGHT, True), label=1)), 10)
+    target = TracksTarget((stays(LEFT), stays(RIGHT, label=1)), 10)
     found = [track((1, LEFT, True), label=0), track((1, RIGHT, True), label=0)]
     values = track_metrics([target], [found], ["car", "bus", "bike"]).values
     assert values["per_class"]["car"]["idf1"] == pytest.approx(2 * 10 / 30)
@@ -76,6 +81,13 @@ def test_what_nobody_knows_is_not_judged() -> None:
     target = TracksTarget((known,), 10, incomplete=(1,))
     found = [known, track((1, RIGHT, True), label=1)]
     assert track_metrics([target], [found], ["car", "bus"]).values["idf1"] == 1.0
+
+
+def test_where_an_annotator_drew_one_box_that_frame_is_compared() -> None:
+    target = TracksTarget((track((5, LEFT, True)),), 10)
+    moving = track((1, RIGHT, True), (5, LEFT, True), (10, RIGHT, True))
+    assert track_metrics([target], [[moving]], ["thing"]).values["idf1"] == 1.0
+    assert track_metrics([target], [[track((1, RIGHT, True))]], ["thing"]).values["idf1"] == 0.0
 
 
 def test_a_video_of_a_day_is_compared_at_some_of_its_frames() -> None:

@@ -15,7 +15,7 @@ from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.tracker import Tracker
 from lorabel.feature_contracts import Features
 from lorabel.settings import Settings
-from lorabel.track_contracts import Tracks, TracksInput, TracksTarget
+from lorabel.track_contracts import Keyframe, Track, Tracks, TracksInput, TracksTarget
 from tests.audio_files import encoded as encoded_sound
 from tests.audio_files import tone
 from tests.moving_scenes import CROSSING, MovingScene, random_scenes
@@ -117,6 +117,26 @@ def test_a_head_learns_from_annotated_tracks_what_a_label_means_that_no_words_sa
     truth = [target for _, target in tested]
     figures = idf1(truth, before, labels), idf1(truth, after, labels)  # type: ignore[arg-type]
     assert figures[1] >= 0.7 > figures[0] + 0.1, figures
+
+
+def test_a_box_drawn_in_one_frame_becomes_a_track_forwards_and_backwards(tracker: Tracker) -> None:
+    """The words of the label say nothing; the head has the one box to go by."""
+    labels = ["part 17"]
+    whole = TracksTarget(CROSSING.tracks(["red circle"]), CROSSING.frames)
+    drawn = Keyframe(frame=100, corners=whole.tracks[0].at(100) or (0, 0, 0, 0))
+    target = TracksTarget((Track(label=0, keyframes=(drawn,)),), CROSSING.frames)
+    prepared = tracker.prepare(question(labels), lambda _: CROSSING.video)
+    asked = tracker.for_features(prepared, target)
+    (features,) = tracker.predict([asked], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    assert isinstance(features, Features)
+    head = fit_head([Example.of(question(labels), features, target)], tracker.space)
+    headed = tracker.with_head(prepared, head)
+    before, after = (
+        tracker.predict([each], [None], NO_BATCH_ADAPTERS, FeatureCache({}))[0] for each in (prepared, headed)
+    )
+    assert isinstance(before, Tracks) and isinstance(after, Tracks)
+    assert idf1([whole], [before], labels) < 0.5
+    assert idf1([whole], [after], labels) >= 0.9
 
 
 def _graded(scene: MovingScene, labels: Sequence[str]) -> TracksTarget:
