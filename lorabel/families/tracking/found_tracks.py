@@ -8,9 +8,9 @@ from lorabel.families.tracking.association import WEIGHTS, Association, OpenTrac
 from lorabel.families.tracking.keyframes import keyframes_of
 from lorabel.track_contracts import FrameBoxes, Track, Tracks
 
-# Fewest boxes of a track that are likely enough; a thing that is seen in a single frame is mostly a mistake. In a
-# video of one frame a single box is enough.
-FEWEST_BOXES = 2
+# Fewest boxes of a track that are likely enough; a thing that is seen in one or two frames is mostly a mistake. In
+# a video of fewer frames that many are enough.
+FEWEST_BOXES = 3
 # Seconds without a box in which a thing is taken to be seen, behind another one perhaps.
 BRIDGED_S = 1.5
 
