@@ -17,7 +17,6 @@ from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.families.base import NO_BATCH_ADAPTERS, Family, Fetch
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detection.frames import PreparedFrames
-from lorabel.families.detection.views import PreparedInput
 from lorabel.families.detector import Detector
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.mask_pipeline import PartAdapters
@@ -211,16 +210,15 @@ class Tracker(Family):
         Args:
             targets: of the boxes where a frame was chosen, see `augment`.
         """
-        pictures: list[PreparedInput] = []
-        boxes: list[BoxTarget] = []
-        counts: list[int] = []
-        for each, target in zip(prepared_inputs, targets, strict=True):
-            pictures += each.learned.pictures
-            counts.append(len(each.learned.pictures))
-            is_chosen = isinstance(target, BoxTarget)
-            boxes += [target] if is_chosen else [target.boxes_at(number) for number in each.learned.numbers]
+        pictures = [picture for each in prepared_inputs for picture in each.learned.pictures]
+        boxes = [
+            target if isinstance(target, BoxTarget) else target.boxes_at(number)
+            for each, target in zip(prepared_inputs, targets, strict=True)
+            for number in each.learned.numbers
+        ]
         losses = self.detector.loss(pictures, boxes)
-        return torch.stack([of_video.mean() for of_video in losses.split(counts)])
+        counts = [len(each.learned.pictures) for each in prepared_inputs]
+        return torch.stack([of_video.mean() for of_video in torch.split(losses, counts)])
 
     def lora_layers(self) -> list[str]:
         """Return those of the detector."""

@@ -99,9 +99,11 @@ def extent_of(region: Region) -> tuple[int, float]:
     value = region.get("value")
     value = value if isinstance(value, dict) else {}
     frames, length_s = value.get("framesCount"), value.get("duration")
-    is_count = isinstance(frames, int) and not isinstance(frames, bool) and 0 < frames <= LAST_FRAME
-    is_length = isinstance(length_s, int | float) and not isinstance(length_s, bool) and 0 < length_s <= LAST_FRAME
-    return (frames if is_count else 0), (float(length_s) if is_length else 0.0)
+    if not isinstance(frames, int) or isinstance(frames, bool) or not 0 < frames <= LAST_FRAME:
+        frames = 0
+    if not isinstance(length_s, int | float) or isinstance(length_s, bool) or not 0 < length_s <= LAST_FRAME:
+        length_s = 0.0
+    return frames, float(length_s)
 
 
 def _point(keyframe: Keyframe, rate: float) -> dict[str, Any]:
