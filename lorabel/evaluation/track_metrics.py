@@ -26,6 +26,7 @@ HOTA_OVERLAPS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MOST_FRAMES = 1000
 # Predicted boxes that meet a thing whose label is not known by this much are neither right nor wrong.
 UNCLEAR = 0.4
+TINY = 1e-9
 # The box of a thing that is not seen.
 NOWHERE: Corners = (0.0, 0.0, 0.0, 0.0)
 
@@ -125,7 +126,7 @@ def _figures(videos: Sequence[_Video]) -> dict[str, float | int]:
         "idf1": 2 * right / (true + found),
         "idp": right / found if found else 0.0,
         "idr": right / true if true else 0.0,
-        "hota": float(np.mean([_hota(videos, minimum) for minimum in HOTA_OVERLAPS])),
+        "hota": _hota(videos),
         "support": support,
     }
 
@@ -141,26 +142,35 @@ def _right_boxes(video: _Video) -> int:
     return int(counts[rows, columns].sum())
 
 
-def _hota(videos: Sequence[_Video], minimum: float) -> float:
-    """HOTA at one IoU, as TrackEval computes it."""
-    from scipy.optimize import linear_sum_assignment
-
-    right, boxes, association = 0, 0, 0.0
+def _hota(videos: Sequence[_Video]) -> float:
+    """HOTA as TrackEval computes it: the mean over HOTA_OVERLAPS."""
+    right, association = np.zeros(len(HOTA_OVERLAPS)), np.zeros(len(HOTA_OVERLAPS))
+    boxes = sum(len(frame.true) + len(frame.found) for video in videos for frame in video.frames)
     for video in videos:
         potential, true_count, found_count = _potential_matches(video)
-        likeness = potential / np.maximum(true_count[:, None] + found_count[None] - potential, 1e-9)
-        matches = np.zeros((video.true, video.found))
-        for frame in video.frames:
-            scores = likeness[np.ix_(frame.true, frame.found)] * frame.overlaps
-            rows, columns = linear_sum_assignment(scores, maximize=True)
-            kept = frame.overlaps[rows, columns] >= minimum - 1e-12
-            np.add.at(matches, (frame.true[rows[kept]], frame.found[columns[kept]]), 1)
-            boxes += len(frame.true) + len(frame.found) - int(kept.sum())
-        right += int(matches.sum())
-        union = np.maximum(1, true_count[:, None] + found_count[None] - matches)
-        association += float((matches * matches / union).sum())
-    # The root of (right / boxes) * (association / right).
-    return float(np.sqrt(association / boxes)) if right else 0.0
+        likeness = potential / np.maximum(true_count[:, None] + found_count[None] - potential, TINY)
+        pairs = np.array([pair for frame in video.frames for pair in _pairs(frame, likeness)]).reshape(-1, 3)
+        for index, minimum in enumerate(HOTA_OVERLAPS):
+            kept = pairs[pairs[:, 2] >= minimum - 1e-12].astype(int)
+            matches = np.zeros((video.true, video.found))
+            np.add.at(matches, (kept[:, 0], kept[:, 1]), 1)
+            right[index] += len(kept)
+            union = np.maximum(1, true_count[:, None] + found_count[None] - matches)
+            association[index] += float((matches * matches / union).sum())
+    # The root of (right / all boxes) * (association / right). A box that is right is in both sets.
+    return float(np.sqrt(association / (boxes - right)).mean())
+
+
+def _pairs(frame: _Frame, likeness: Floats) -> list[tuple[int, int, float]]:
+    """The tracks whose boxes are paired in a frame, and the IoU of these."""
+    from scipy.optimize import linear_sum_assignment
+
+    scores = likeness[np.ix_(frame.true, frame.found)] * frame.overlaps
+    rows, columns = linear_sum_assignment(scores, maximize=True)
+    return [
+        (int(frame.true[row]), int(frame.found[column]), float(frame.overlaps[row, column]))
+        for row, column in zip(rows, columns, strict=True)
+    ]
 
 
 def _potential_matches(video: _Video) -> tuple[Floats, Floats, Floats]:
@@ -171,7 +181,7 @@ def _potential_matches(video: _Video) -> tuple[Floats, Floats, Floats]:
         true_count[frame.true] += 1
         found_count[frame.found] += 1
         sums = frame.overlaps.sum(axis=0)[None] + frame.overlaps.sum(axis=1)[:, None] - frame.overlaps
-        shares = np.divide(frame.overlaps, sums, out=np.zeros_like(sums), where=sums > 1e-9)
+        shares = np.divide(frame.overlaps, sums, out=np.zeros_like(sums), where=sums > TINY)
         potential[np.ix_(frame.true, frame.found)] += shares
     return potential, true_count, found_count
 
