@@ -1,6 +1,6 @@
 """Every environment variable, typed and documented. Nothing else reads the environment.
 
-Those of models that write are in `lorabel/generator_settings.py`.
+Those of models that write are in `lorabel/generator_settings.py`, those of tracks in `lorabel/track_settings.py`.
 
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from lorabel.generator_settings import GeneratorSettings
 from lorabel.private_folders import is_private
+from lorabel.track_settings import TrackSettings
 
 LONGEST_SOCKET_PATH = 100
 REDIS_SOCKET = "redis.sock"
@@ -38,7 +39,7 @@ def certificate_files() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-class Settings(GeneratorSettings):
+class Settings(GeneratorSettings, TrackSettings):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 
     model_config = SettingsConfigDict(
@@ -206,17 +207,6 @@ class Settings(GeneratorSettings):
         gt=0,
         le=1,
         description="IoU from which only the likeliest box is kept, whatever the labels; 1 keeps all.",
-    )
-    tracks_frames_per_s: float = Field(
-        5.0, gt=0, description="Frames of a video that are looked at for tracks, in each second."
-    )
-    tracks_max_frames: int = Field(
-        600, ge=2, description="Most of these frames in a video; in a longer video they are further apart."
-    )
-    tracks_tolerance_percent: float = Field(
-        1.5,
-        ge=0,
-        description="Percent of the picture's sides that a track between its keyframes may be off what was found.",
     )
     head_max_tasks: int = Field(
         2000,

@@ -107,15 +107,16 @@ CROSSING = MovingScene(
 PAIRS = (("red", "circle"), ("blue", "square"), ("green", "star"), ("yellow", "triangle"))
 
 
-def random_scenes(seed: int, count: int, frames: int = 50) -> list[MovingScene]:
+def random_scenes(seed: int, count: int, frames: int = 50, frames_per_s: int = 25) -> list[MovingScene]:
     """Videos in each of which some of PAIRS move on bent ways, and may leave; the same for the same arguments."""
     rng = np.random.default_rng(seed)
-    return [_random_scene(rng, frames) for _ in range(count)]
+    return [_random_scene(rng, frames, frames_per_s) for _ in range(count)]
 
 
-def _random_scene(rng: np.random.Generator, frames: int) -> MovingScene:
+def _random_scene(rng: np.random.Generator, frames: int, frames_per_s: int) -> MovingScene:
     chosen = rng.choice(len(PAIRS), int(rng.integers(2, len(PAIRS) + 1)), replace=False)
-    return MovingScene(tuple(_random_mover(*PAIRS[index], rng, frames) for index in chosen), frames)
+    movers = tuple(_random_mover(*PAIRS[index], rng, frames) for index in chosen)
+    return MovingScene(movers, frames, frames_per_s)
 
 
 def _random_mover(colour: str, shape: str, rng: np.random.Generator, frames: int) -> Mover:

@@ -18,7 +18,7 @@ from tests.moving_scenes import MovingScene, random_scenes
 GRADE, SQUARE = "grade A", "blue square"
 NAMES = ("red circle", SQUARE)
 """What the things of the two labels are called."""
-RATE = 25.0
+RATE, FRAMES = 10, 20
 TASKS = 48
 MARGIN = 0.25
 TOLERANCE = 0.003
@@ -54,12 +54,12 @@ def _widened(corners: Corners, margin: float) -> Corners:
 def _tasks() -> list[LabeledTask]:
     return [
         ({"video": data_url(scene.video, "video/mp4")}, tracks_of(scene, MARGIN))
-        for scene in random_scenes(5, TASKS)
+        for scene in random_scenes(5, TASKS, FRAMES, RATE)
     ]
 
 
 COURSE = Course(
-    label_config='<View><Video name="video" value="$video" frameRate="25"/>'
+    label_config='<View><Video name="video" value="$video" frameRate="10"/>'
     '<VideoRectangle name="box" toName="video"/>'
     f'<Labels name="label" toName="video"><Label value="{GRADE}"/><Label value="{SQUARE}"/></Labels></View>',
     make_tasks=_tasks,
