@@ -1,6 +1,6 @@
 """The question for features, and its answer: what heads are fitted on. See `lorabel.contracts`."""
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from lorabel.region_contracts import EachInput
 from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesTarget
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 from lorabel.time_contracts import STEP_S, SegmentsInput
+from lorabel.track_contracts import TrackFeaturesInput, TracksInput, TracksTarget
 
 # The questions that fitted heads answer.
 HEADED: tuple[type[Input], ...] = (
@@ -31,6 +32,7 @@ HEADED: tuple[type[Input], ...] = (
     LabelledMasksInput,
     SegmentsInput,
     SeriesInput,
+    TracksInput,
 )
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
@@ -54,9 +56,7 @@ class FeaturesInput(Input):
     is_multiple: bool = False
 
     @classmethod
-    def of(
-        cls, question: Input, target: object = None
-    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput | SeriesFeaturesInput":
+    def of(cls, question: Input, target: object = None) -> Input:
         """Return the question for the features on which the answer to another question depends.
 
         Args:
@@ -77,15 +77,25 @@ class FeaturesInput(Input):
         if isinstance(question, SeriesInput):
             segments = target.segments if isinstance(target, SeriesTarget) else ()
             return SeriesFeaturesInput(contents=question.contents, labels=question.labels, segments=segments)
+        if isinstance(question, TracksInput):
+            learned = target.learned_frames if isinstance(target, TracksTarget) else ()
+            return TrackFeaturesInput(
+                contents=question.contents,
+                labels=question.labels,
+                frames_per_s=question.frames_per_s,
+                numbers=tuple(number for number, _ in learned),
+                boxes=tuple(shown.boxes for _, shown in learned),
+                unlabelled=tuple(shown.unlabelled for _, shown in learned),
+            )
         if isinstance(question, TextLinesInput):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
             return SpanFeaturesInput(contents=question.contents, labels=question.labels)
         more: dict[str, float] = {}
         if isinstance(question, EachInput):
-            cls = EachFeaturesInput  # type: ignore[assignment]
+            cls = EachFeaturesInput
         if isinstance(question, SegmentsInput):
-            cls = SegmentFeaturesInput  # type: ignore[assignment]
+            cls = SegmentFeaturesInput
             more = {"step_s": question.step_s}
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)

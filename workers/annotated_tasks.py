@@ -29,10 +29,11 @@ from lorabel.series_contracts import SeriesInput
 from lorabel.settings import Settings
 from lorabel.space_contracts import BoxesInput, TextLinesInput
 from lorabel.time_contracts import SegmentsInput, SegmentTarget
+from lorabel.track_contracts import TracksInput
 from workers.examples import TrainingExample, make_examples
 
 # Kinds of questions with many rows of features in each task.
-MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput, SeriesInput)
+MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput, SeriesInput, TracksInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
 # Most texts, pictures, sounds or videos that a head for spans, lines, boxes or segments learns from, and most

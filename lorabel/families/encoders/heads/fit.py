@@ -35,6 +35,7 @@ from lorabel.region_contracts import EachInput
 from lorabel.series_contracts import SeriesInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
+from lorabel.track_contracts import FrameBoxesInput, TracksInput
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,11 @@ class Example:
         """The examples of one content each, for a question about each content; else the example itself.
 
         Those of one task are left out together, since the regions of a picture have much in common. The head of
-        masks is one of the boxes around them.
+        masks is one of the boxes around them, that of tracks one of the boxes in the frames that are learned from.
         """
+        if isinstance(self.question, TracksInput):
+            question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
+            return [replace(self, question=question, target=self.target.learned_boxes)]
         if isinstance(self.question, LabelledMasksInput):
             question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
             return [replace(self, question=question, target=self.target.around())]
@@ -103,8 +107,7 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     """
     if not examples:
         return None
-    is_about_masks = isinstance(examples[0].question, LabelledMasksInput)
-    kind = BoxesInput.kind if is_about_masks else examples[0].question.kind
+    kind = ASKED_OF_DETECTOR.get(type(examples[0].question), type(examples[0].question)).kind
     examples = [one for example in examples for one in example.each]
     question = examples[0].question
     if type(question) not in FITS:
@@ -248,6 +251,11 @@ def _fit_boxes(examples: Sequence[Example]) -> LinearHead | None:
         ]
     )
 
+
+# What the detector is asked where it answers a part of the question.
+ASKED_OF_DETECTOR: Mapping[type[Input], type[Input]] = MappingProxyType(
+    {LabelledMasksInput: BoxesInput, TracksInput: FrameBoxesInput}
+)
 
 FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
     {
