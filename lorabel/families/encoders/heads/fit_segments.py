@@ -2,8 +2,8 @@
 
 The logit of a label is `zero_shot_weight * zero_shot + features @ weights + bias`. It is the mean of two logistic
 regressions on the windows of all recordings, each at its maximum a posteriori. The prior of one is the base
-model's own logit, that of the other nothing: what the label texts say wrongly is hard to unlearn for the first, and
-the second knows too little after few annotations. docs/decisions/0040 has figures.
+model's own logit, that of the other nothing: what the label texts say wrongly is hard to unlearn for the first,
+and the second knows too little after few annotations. docs/decisions/0040 has figures.
 """
 
 from collections.abc import Hashable, Sequence
