@@ -16,6 +16,7 @@ from lorabel.contracts import (
 )
 from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
+from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
 
@@ -29,6 +30,7 @@ HEADED: tuple[type[Input], ...] = (
     BoxesInput,
     LabelledMasksInput,
     SegmentsInput,
+    RelationsInput,
 )
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
@@ -54,7 +56,7 @@ class FeaturesInput(Input):
     @classmethod
     def of(
         cls, question: Input, target: object = None
-    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput":
+    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput | RelationFeaturesInput":
         """Return the question for the features on which the answer to another question depends.
 
         Args:
@@ -76,6 +78,8 @@ class FeaturesInput(Input):
             return LineFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, SpansInput):
             return SpanFeaturesInput(contents=question.contents, labels=question.labels)
+        if isinstance(question, RelationsInput):
+            return RelationFeaturesInput.about(question)
         if isinstance(question, EachInput):
             cls = EachFeaturesInput  # type: ignore[assignment]
         if isinstance(question, SegmentsInput):
@@ -141,6 +145,39 @@ class BoxFeaturesInput(LabelTextsInput):
     kind: ClassVar[str] = "box_features"
     boxes: tuple[tuple[Corners, int], ...] = ()
     unlabelled: tuple[Corners, ...] = ()
+
+
+class RelationFeaturesInput(Input):
+    """Asks for everything that a head for relations between spans is fitted on. `contents` is that one text.
+
+    Answer: `Features`, with a row for each word of the text and no logits.
+
+    Args:
+        labels: as in `RelationsInput`.
+        region_labels: as in `RelationsInput`.
+        is_single: as in `RelationsInput`.
+    """
+
+    kind: ClassVar[str] = "relation_features"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    labels: tuple[tuple[str, ...], ...] = ()
+    region_labels: tuple[str, ...] = ()
+    is_single: bool = False
+
+    @classmethod
+    def about(cls, question: RelationsInput) -> "RelationFeaturesInput":
+        """Return the question for the features on which the answer to another question depends."""
+        kind = PictureRelationFeaturesInput if isinstance(question, PictureRelationsInput) else cls
+        return kind(**{name: getattr(question, name) for name in RelationFeaturesInput.model_fields})
+
+
+class PictureRelationFeaturesInput(RelationFeaturesInput):
+    """Asks for everything that a head for relations between regions of a picture is fitted on.
+
+    Answer: `Features`, with a row for each region and no logits.
+    """
+
+    kind: ClassVar[str] = "picture_relation_features"
 
 
 class Features(Contract):

@@ -47,7 +47,7 @@ SERVED = [
     for problem in problem_types()
     if _is_served(family, problem, problem.SAMPLES[0])
 ]
-TRAINED = [param for param in SERVED if param.values[0].has_lora]
+TRAINED = [param for param in SERVED if param.values[0].has_lora and param.values[1].input_type.is_trained]
 SERVED_SAMPLES = [
     pytest.param(family, problem, sample, id=f"{family.name}-{problem.name}{index}")
     for family in family_types()

@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_S = 0.5
 SECOND_LOOK_AFTER_S = 2.0
 HEAD_ALONE = "the head answers; LoRA would change none of its answers, so none is trained"
+BY_HEADS_ALONE = "only a head learns this, after every annotation"
 NOTHING_TO_LEARN = "nothing to learn from: no new annotation of a training task could be used"
 
 
@@ -149,6 +150,8 @@ def _train_problem(
     if not family_type.has_lora:
         decision = f"{family_type.name} has no layers for LoRA: its head learns after every annotation"
         return Attempt(None, plan.skipped, decision=decision)
+    if not plan.train[0].question.is_trained:
+        return Attempt(None, plan.skipped, decision=BY_HEADS_ALONE)
     family = services.family(family_type)
     recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
     is_useless = has_head and not (recipe.is_for_head or family.adapters_rival_heads)

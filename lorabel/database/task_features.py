@@ -33,7 +33,7 @@ def question_digest(question: Input, adapter: str | None) -> str:
 
 def labels_digest(question: Input) -> str:
     """Digest of everything in a question for features but what differs from task to task."""
-    return digest(_as_json(question, exclude={"contents", "boxes", "unlabelled"}).encode())
+    return digest(_as_json(question, exclude={"contents", "boxes", "unlabelled", "regions"}).encode())
 
 
 def read(session: Session, project_id: int, from_name: str, task_ids: Collection[int]) -> dict[int, TaskFeatures]:

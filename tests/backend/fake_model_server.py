@@ -38,6 +38,8 @@ from lorabel.feature_contracts import (
     Features,
     FeaturesInput,
     LineFeaturesInput,
+    PictureRelationFeaturesInput,
+    RelationFeaturesInput,
     SegmentFeaturesInput,
     SpanFeaturesInput,
     space_with,
@@ -57,6 +59,7 @@ from lorabel.inference.messages import (
 from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
+from lorabel.relation_contracts import PictureRelationsInput, Relations, RelationsInput
 from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
 from lorabel.text_contracts import TextInput, WrittenText
 from lorabel.time_contracts import SegmentScores, SegmentsInput
@@ -69,6 +72,8 @@ SILENT: dict[str, Contract] = {
     RankingInput.kind: ItemScores(),
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
     LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
+    RelationsInput.kind: Relations(relations=()),
+    PictureRelationsInput.kind: Relations(relations=()),
     SegmentsInput.kind: SegmentScores(segments=(), length_s=1.5),
     TextInput.kind: WrittenText(text="a red pump", probability=0.5),
 }
@@ -81,6 +86,8 @@ HEAD_FEATURES = tuple(
         SpanFeaturesInput,
         BoxFeaturesInput,
         SegmentFeaturesInput,
+        RelationFeaturesInput,
+        PictureRelationFeaturesInput,
     )
 )
 # What is found in every picture.
@@ -175,9 +182,12 @@ class FakeModelServer:
             return self.box_features(BoxFeaturesInput.model_validate(row.input))
         if row.kind == SegmentFeaturesInput.kind:
             return self.segment_features(SegmentFeaturesInput.model_validate(row.input))
-        if row.kind == SpanFeaturesInput.kind:
+        if row.kind in (SpanFeaturesInput.kind, RelationFeaturesInput.kind):
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
+        elif row.kind == PictureRelationFeaturesInput.kind:
+            contents = PictureRelationFeaturesInput.model_validate(row.input).contents
+            parts, logits = [_shown(content) for content in contents], np.zeros(0)
         else:
             question = FeaturesInput.model_validate(row.input)
             self.featured.append(question)

@@ -17,6 +17,7 @@ from lorabel.families.detection.fit_boxes import AnnotatedPlaces, fit_boxes
 from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
+from lorabel.families.encoders.heads.fit_relations import RelatedTask, fit_relations
 from lorabel.families.encoders.heads.fit_segments import AnnotatedSound, fit_segments
 from lorabel.families.encoders.heads.fit_spans import fit_spans
 from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
@@ -31,6 +32,7 @@ from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
+from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
 
@@ -235,6 +237,16 @@ def _fit_boxes(examples: Sequence[Example]) -> LinearHead | None:
     )
 
 
+def _fit_relations(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_relations(
+        [
+            RelatedTask(example.question, example.features, example.target, _group(example))
+            for example in examples
+            if isinstance(example.question, RelationsInput)
+        ]
+    )
+
+
 FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
     {
         LabelsInput: _fit_labels,
@@ -244,5 +256,7 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         TextLinesInput: _fit_text_lines,
         BoxesInput: _fit_boxes,
         SegmentsInput: _fit_segments,
+        RelationsInput: _fit_relations,
+        PictureRelationsInput: _fit_relations,
     }
 )
