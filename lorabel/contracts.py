@@ -111,12 +111,8 @@ class Input(Contract):
 
     Args:
         contents: what the question is about, in a fixed order: the object tags' contents.
-
-    Attributes:
-        is_trained: whether adapters can be trained for such questions. False where only heads learn.
     """
 
-    is_trained: ClassVar[bool] = True
     contents: tuple[Content, ...] = ()
 
     @property

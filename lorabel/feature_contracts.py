@@ -32,6 +32,8 @@ HEADED: tuple[type[Input], ...] = (
     SegmentsInput,
     RelationsInput,
 )
+# Those of which adapters learn nothing.
+HEADED_ALONE: tuple[type[Input], ...] = (RelationsInput,)
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
 

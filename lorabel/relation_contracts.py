@@ -47,7 +47,6 @@ class RelationsInput(Input):
     """
 
     kind: ClassVar[str] = "relations"
-    is_trained: ClassVar[bool] = False
     contents: tuple[Content, ...] = Field(min_length=1)
     labels: tuple[tuple[str, ...], ...] = ()
     region_labels: tuple[str, ...] = Field(min_length=1)

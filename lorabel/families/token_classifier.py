@@ -18,29 +18,29 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoTokenizer
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
 from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.head_answers import head_word_logits, related
-from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.linear_head import Array
 from lorabel.families.lora_layers import trains_all_towers
+from lorabel.families.spans.prepared_text import PreparedInput, Question
 from lorabel.families.spans.tagger import HEAD, Tagger, word_logits
+from lorabel.families.spans.tiny_encoder import write_tiny_encoder
 from lorabel.families.spans.windows import Window, cut_windows
 from lorabel.families.spans.word_spans import span_losses, span_scores
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import Features, RelationFeaturesInput, SpanFeaturesInput
+from lorabel.feature_contracts import HEADED_ALONE, Features, RelationFeaturesInput, SpanFeaturesInput
 from lorabel.media.fetching import digest
 from lorabel.relation_contracts import RelationsInput
 from lorabel.settings import Settings
 
-Question = SpansInput | SpanFeaturesInput | RelationsInput | RelationFeaturesInput
 # Most tokens that the encoder reads at once; longer texts are cut into windows.
 MAX_TOKENS = 384
 MAX_LABEL_TOKENS = 64
@@ -48,33 +48,6 @@ MAX_LABEL_TOKENS = 64
 MAX_ROWS = 32
 # Most words in a batch of the head, padding included.
 MAX_WORDS = 16_384
-
-
-@dataclass(frozen=True)
-class PreparedInput:
-    """A question about a text, tokenized or encoded.
-
-    Args:
-        words: (start, end) of each word of the text, in characters.
-        digest: digest of the text.
-        windows: the tokenized text; empty if the states are there.
-        word_states: (words, dim) float32 on the CPU, from the encoder; None if they must still be computed.
-        label_features: (labels, dim) float32 of length 1, on the CPU; None if they must still be computed.
-        fitted_head: decides about the words in place of the base model alone.
-    """
-
-    question: Question
-    words: tuple[tuple[int, int], ...]
-    digest: str
-    windows: tuple[Window, ...] = ()
-    word_states: Tensor | None = None
-    label_features: Tensor | None = None
-    fitted_head: LinearHead | None = None
-
-    @property
-    def is_about_relations(self) -> bool:
-        """Whether the question is about relations between spans, or about the features for it."""
-        return isinstance(self.question, RelationsInput | RelationFeaturesInput)
 
 
 @dataclass(frozen=True)
@@ -133,32 +106,7 @@ class TokenClassifier(Family):
     @classmethod
     def tiny(cls, folder: Path) -> str:
         """Write a tiny BERT with a tokenizer of single bytes; see `Family.tiny`."""
-        special_tokens = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
-        bytes_as_characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        vocabulary = {token: index for index, token in enumerate([*special_tokens, *bytes_as_characters])}
-        tokenizer = Tokenizer(models.BPE(vocabulary, []))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-        )
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="[PAD]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            mask_token="[MASK]",
-            model_max_length=64,
-        ).save_pretrained(folder)
-        config = BertConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=64,
-        )
-        BertModel(config).save_pretrained(folder)
+        write_tiny_encoder(folder)
         return f"local-dir:{folder}"
 
     def prepare(self, question: Question, fetch: Fetch) -> PreparedInput:
@@ -287,7 +235,7 @@ class TokenClassifier(Family):
 
     def trained_layers(self, question: Input) -> list[str]:
         """Return the head; with LORA_TOWERS=both also the encoder's layers. None for relations."""
-        if not question.is_trained:
+        if isinstance(question, HEADED_ALONE):
             return []
         return self.lora_layers() if trains_all_towers(self.lora_towers) else [HEAD]
 
