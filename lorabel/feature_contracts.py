@@ -81,7 +81,10 @@ class FeaturesInput(Input):
         if isinstance(question, SpansInput):
             return SpanFeaturesInput(contents=question.contents, labels=question.labels)
         if isinstance(question, RelationsInput):
-            return RelationFeaturesInput.about(question)
+            is_picture = isinstance(question, PictureRelationsInput)
+            kind = PictureRelationFeaturesInput if is_picture else RelationFeaturesInput
+            names = ("contents", "labels", "region_labels", "is_single")
+            return kind(**{name: getattr(question, name) for name in names})
         if isinstance(question, EachInput):
             cls = EachFeaturesInput  # type: ignore[assignment]
         if isinstance(question, SegmentsInput):
@@ -166,20 +169,20 @@ class RelationFeaturesInput(Input):
     region_labels: tuple[str, ...] = ()
     is_single: bool = False
 
-    @classmethod
-    def about(cls, question: RelationsInput) -> "RelationFeaturesInput":
-        """Return the question for the features on which the answer to another question depends."""
-        kind = PictureRelationFeaturesInput if isinstance(question, PictureRelationsInput) else cls
-        return kind(**{name: getattr(question, name) for name in RelationFeaturesInput.model_fields})
 
-
-class PictureRelationFeaturesInput(RelationFeaturesInput):
+class PictureRelationFeaturesInput(FeaturesInput):
     """Asks for everything that a head for relations between regions of a picture is fitted on.
 
     Answer: `Features`, with a row for each region and no logits.
+
+    Args:
+        region_labels: as in `RelationsInput`.
+        is_single: as in `RelationsInput`.
     """
 
     kind: ClassVar[str] = "picture_relation_features"
+    region_labels: tuple[str, ...] = ()
+    is_single: bool = False
 
 
 class Features(Contract):

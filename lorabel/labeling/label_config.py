@@ -261,7 +261,7 @@ def parse(xml: str) -> LabelConfig:
         for order, tag in enumerate(control_tags)
     ]
     with_siblings = tuple(replace(control, siblings=_siblings(control, controls)) for control in controls)
-    return LabelConfig((*with_siblings, *_relations(root, controls)), interface)
+    return LabelConfig((*with_siblings, *_relations(root, with_siblings)), interface)
 
 
 def _relations(root: ElementTree.Element, controls: Sequence[ControlTag]) -> Iterator[ControlTag]:

@@ -40,19 +40,46 @@ from lorabel.relation_contracts import (
 
 @dataclass(frozen=True)
 class Marks:
-    """A control tag that marks the regions which relations are between.
+    """The control tags with which one binding marks regions that relations are between.
 
     Args:
-        from_name: its name.
+        names: of the control tags; the first gives the labels.
         kind: the key of the labels in the values of its regions.
-        labels: of its regions.
-        first: index of its first label among those of all such tags.
+        labels: of the regions.
+        has_bare: whether a region may have no label.
+        first: index of the first label among those of all such bindings; that of no label comes after the last.
     """
 
-    from_name: str
+    names: tuple[str, ...]
     kind: str
     labels: tuple[Label, ...]
+    has_bare: bool
     first: int
+
+    @property
+    def label_names(self) -> list[str]:
+        """The names of the labels for `RelationsInput.region_labels`, also that of no label."""
+        values = [*(label.value for label in self.labels), *([""] if self.has_bare else [])]
+        return [f"{self.names[0]}: {value}" for value in values]
+
+    def label_of(self, parts: Sequence[Region]) -> int:
+        """Return the index of a region's first label among those of all bindings.
+
+        Args:
+            parts: the regions with its id.
+
+        Raises:
+            MissingTargetError: it has none, or none that the label config has.
+        """
+        values = [part.get("value") for part in parts if part.get("from_name") == self.names[0]]
+        lists = [value.get(self.kind) for value in values if isinstance(value, dict)]
+        names = next((names for names in lists if isinstance(names, list) and names), [])
+        labels, reasons = known_labels(self.labels, names, self.names[0])
+        if labels:
+            return self.first + labels[0]
+        if reasons or not self.has_bare:
+            raise MissingTargetError(reasons[0] if reasons else f"it has no label of {self.names[0]!r}")
+        return self.first + len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -84,24 +111,24 @@ class RelationProblem(Problem):
         """
         if control.tag != RELATIONS:
             return None
+        is_single = control.attributes.get("choice", "multiple") == "single"
         for tag in control.objects:
-            served = [each for each in control.siblings if each.objects == (tag,) and cls.are_marked_by(each)]
-            if served:
-                is_single = control.attributes.get("choice", "multiple") == "single"
-                return cls(control.name, tag.name, tag, _marks(served), control.labels, is_single)
+            served = [(each, cls.marked_by(each)) for each in control.siblings if each.objects == (tag,)]
+            if marks := _marks(served):
+                return cls(control.name, tag.name, tag, marks, control.labels, is_single)
         return None
 
     @classmethod
     @abstractmethod
-    def are_marked_by(cls, control: ControlTag) -> bool:
-        """Whether a control tag marks regions between which relations are found."""
+    def marked_by(cls, control: ControlTag) -> Problem | None:
+        """Return the binding of a control tag that marks regions between which relations are found; else None."""
 
     @abstractmethod
     def place_of(self, parts: Sequence[Region], label: int, data: TaskData) -> RelatedRegion:
         """Return a region of a result as it is asked about.
 
         Args:
-            parts: the regions with one id, that of the label first.
+            parts: the regions with its id.
             label: index of its label among those of all `marks`.
 
         Raises:
@@ -123,15 +150,15 @@ class RelationProblem(Problem):
     @property
     def region_labels(self) -> tuple[str, ...]:
         """The labels that regions may have, each with the name of its control tag."""
-        return tuple(f"{marks.from_name}: {label.value}" for marks in self.marks for label in marks.labels)
+        return tuple(name for marks in self.marks for name in marks.label_names)
 
     def about(self, regions: Sequence[Region]) -> Self | None:
         """Ask about the regions of `marks`, at most MOST_RELATED; None if there are fewer than two."""
-        names = {marks.from_name for marks in self.marks}
-        labelled = {region["id"]: region for region in regions if region.get("from_name") in names}
-        if len(labelled) < 2:
+        names = {name for marks in self.marks for name in marks.names}
+        asked = list(dict.fromkeys(region["id"] for region in regions if region.get("from_name") in names))
+        if len(asked) < 2:
             return None
-        asked = list(labelled)[:MOST_RELATED]
+        asked = asked[:MOST_RELATED]
         return replace(self, regions=tuple(region for region in regions if region.get("id") in asked))
 
     def model_input(self, data: TaskData) -> RelationsInput:
@@ -285,20 +312,17 @@ class RelationProblem(Problem):
         self, regions: Sequence[Region], data: TaskData, faults: list[str]
     ) -> list[tuple[str, RelatedRegion]]:
         """The id and the place of each region of `marks`. Adds to `faults` why there are no more."""
-        by_name = {marks.from_name: marks for marks in self.marks}
+        by_name = {name: marks for marks in self.marks for name in marks.names}
         by_id: dict[str, list[Region]] = {}
         for number, region in enumerate(regions):
             id_ = region.get("id")
-            by_id.setdefault(id_ if isinstance(id_, str) else f" {number}", []).append(region)
+            if region.get("from_name") in by_name:
+                by_id.setdefault(id_ if isinstance(id_, str) else f" {number}", []).append(region)
         places: list[tuple[str, RelatedRegion]] = []
         for id_, parts in by_id.items():
-            labelled = next((part for part in parts if part.get("from_name") in by_name), None)
-            if labelled is None:
-                continue
             try:
-                label = _label_of(labelled, by_name[labelled["from_name"]])
-                ordered = [labelled, *(part for part in parts if part is not labelled)]
-                places.append((id_, self.place_of(ordered, label, data)))
+                label = by_name[parts[0]["from_name"]].label_of(parts)
+                places.append((id_, self.place_of(parts, label, data)))
             except MissingTargetError as error:
                 faults.append(f"region {shown(id_)}: {error}")
         return places
@@ -313,7 +337,7 @@ class RelationProblem(Problem):
         for key in ("from_id", "to_id"):
             id_ = item.get(key)
             if not isinstance(id_, str) or id_ not in indices:
-                names = ", ".join(repr(marks.from_name) for marks in self.marks)
+                names = ", ".join(repr(marks.names[0]) for marks in self.marks)
                 raise MissingTargetError(f"a relation names the region {shown(id_)}, which is none of {names}")
             ends.append(indices[id_])
         first, second = ends
@@ -339,28 +363,19 @@ class RelationProblem(Problem):
         return known_labels(self.labels, names, f"<{RELATIONS}>")
 
 
-def _marks(controls: Sequence[ControlTag]) -> tuple[Marks, ...]:
-    marks, count = list[Marks](), 0
-    for control in controls:
-        marks.append(Marks(control.name, control.tag.lower(), control.labels, count))
-        count += len(control.labels)
+def _marks(served: Sequence[tuple[ControlTag, Problem | None]]) -> tuple[Marks, ...]:
+    """What marks regions, by the largest groups of control tags, as bindings are chosen."""
+    tags = {control.name: control for control, _ in served}
+    marks, taken, count = list[Marks](), set[str](), 0
+    bindings = [binding for _, binding in served if binding is not None]
+    for binding in sorted(bindings, key=lambda binding: -len(binding.claims)):
+        if taken.isdisjoint(binding.claims):
+            taken |= {*binding.claims}
+            control = tags[binding.from_name]
+            has_bare = len(binding.claims) > 1 or not control.labels
+            marks.append(Marks(binding.claims, control.tag.lower(), control.labels, has_bare, count))
+            count += len(marks[-1].label_names)
     return tuple(marks)
-
-
-def _label_of(region: Region, marks: Marks) -> int:
-    """The index of a region's first label among those of all tags.
-
-    Raises:
-        MissingTargetError: it has none that the label config has.
-    """
-    value = region.get("value")
-    names = value.get(marks.kind) if isinstance(value, dict) else None
-    if not isinstance(names, list) or not names:
-        raise MissingTargetError(f"it has no label of {marks.from_name!r}")
-    labels, reasons = known_labels(marks.labels, names, marks.from_name)
-    if not labels:
-        raise MissingTargetError(reasons[0])
-    return marks.first + labels[0]
 
 
 def _one_for_each_pair(

@@ -15,7 +15,7 @@ from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.text_offsets import flat_text
 from lorabel.problems._relations import RelationProblem
-from lorabel.problems.base import Sample, TaskData
+from lorabel.problems.base import Problem, Sample, TaskData
 from lorabel.problems.named_entities import ADA, LABEL_TAGS, LONDON, PAGE_ADA, PAGE_LONDON, NamedEntities
 from lorabel.relation_contracts import RelatedRegion, RelationsInput, RelationTarget
 
@@ -69,12 +69,12 @@ class SpanRelations(RelationProblem):
     )
 
     @classmethod
-    def are_marked_by(cls, control: ControlTag) -> bool:
-        """Whether `named_entities` serves the control tag."""
+    def marked_by(cls, control: ControlTag) -> Problem | None:
+        """Return the binding of `named_entities`."""
         try:
-            return NamedEntities.match(control) is not None
+            return NamedEntities.match(control)
         except UnservedError:
-            return False
+            return None
 
     def place_of(self, parts: Sequence[Region], label: int, data: TaskData) -> RelatedRegion:
         """Return the characters of a span; see `RelationProblem.place_of`."""

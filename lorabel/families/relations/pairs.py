@@ -13,7 +13,7 @@ Pair = tuple[int, int]
 # Most pairs of one task that are asked about; of more the nearest.
 MOST_PAIRS = 2000
 # A relation is there if its probability is at least this.
-THRESHOLD = 0.5
+THRESHOLD = 0.4
 
 
 def nearest_pairs(regions: Sequence[RelatedRegion], most: int) -> list[Pair]:

@@ -18,7 +18,7 @@ from lorabel.families.relations.pairs import nearest_pairs
 from lorabel.relation_contracts import RelationsInput, RelationTarget
 
 # Precisions of the prior.
-OF_WEIGHTS, OF_BIAS = 0.3, 0.01
+OF_WEIGHTS, OF_BIAS = 0.1, 0.01
 # Most pairs that a head is fitted on, beside those with a relation, and least of each task.
 MOST_ROWS, LEAST_OF_TASK = 4000, 10
 # Mean of p (1 - p), by which the curvature of the loss is guessed: how fast the maximum is found, not where it is.
