@@ -237,10 +237,7 @@ def _geometry(
     shared = common.prod(1)
     numbers = np.column_stack(
         [
-            *(
-                np.exp(-((offset[:, axis : axis + 1] / unit[:, axis : axis + 1] - PLACES) ** 2)).T
-                for axis in (0, 1)
-            ),
+            np.exp(-(((offset / unit)[:, :, None] - PLACES) ** 2)).reshape(len(offset), -1),
             *(common[:, axis] / np.maximum(np.minimum(sizes[0], sizes[1])[:, axis], 1e-6) for axis in (0, 1)),
             shared / areas[0],
             shared / areas[1],

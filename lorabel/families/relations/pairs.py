@@ -14,6 +14,8 @@ Pair = tuple[int, int]
 MOST_PAIRS = 2000
 # A relation is there if its probability is at least this.
 THRESHOLD = 0.4
+# The logit of a label that no pair has.
+SILENT = -20.0
 
 
 def nearest_pairs(regions: Sequence[RelatedRegion], most: int) -> list[Pair]:

@@ -14,7 +14,7 @@ from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64
 from lorabel.families.relations.pair_features import pair_features
-from lorabel.families.relations.pairs import nearest_pairs
+from lorabel.families.relations.pairs import SILENT, nearest_pairs
 from lorabel.relation_contracts import RelationsInput, RelationTarget
 
 # Precisions of the prior.
@@ -24,8 +24,6 @@ MOST_ROWS, LEAST_OF_TASK = 4000, 10
 # Mean of p (1 - p), by which the curvature of the loss is guessed: how fast the maximum is found, not where it is.
 CURVATURE = 0.05
 MOST_STEPS = 100
-# The logit of a label that no pair has.
-SILENT = -20.0
 
 
 @dataclass(frozen=True)

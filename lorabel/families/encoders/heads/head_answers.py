@@ -19,7 +19,7 @@ from lorabel.families.encoders.heads.item_features import item_features, query_s
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
 from lorabel.families.relations.pair_features import feature_width, pair_features
-from lorabel.families.relations.pairs import MOST_PAIRS, found_relations, nearest_pairs
+from lorabel.families.relations.pairs import MOST_PAIRS, SILENT, found_relations, nearest_pairs
 from lorabel.families.segments.found_segments import found_segments
 from lorabel.families.text_lines.learned_lines import LABELS
 from lorabel.region_contracts import EachInput
@@ -112,8 +112,8 @@ def related(head: LinearHead | None, question: RelationsInput, rows: Array) -> R
     if head is None or not pairs:
         return Relations(relations=())
     features = pair_features(question, rows, pairs)
-    none = np.zeros((len(pairs), question.label_count), np.float32)
-    return found_relations(question, pairs, probabilities(head, features, none, is_multiple=True))
+    silence = np.full((len(pairs), question.label_count), SILENT, np.float32)
+    return found_relations(question, pairs, probabilities(head, features, silence, is_multiple=True))
 
 
 def head_word_logits(head: LinearHead, features: Array, logits: Array) -> Array:
