@@ -29,8 +29,8 @@ LABEL_SLOTS = 64
 # Slots for what stands between two spans and beside them, and for what each of two lines of text says.
 CONTEXT_SLOTS, TEXT_SLOTS = 256, 64
 # Numbers of a pair that do not depend on its labels, and flags that count for each pair of labels.
-SPAN_NUMBERS, PICTURE_NUMBERS = 14, 30
-SPAN_FLAGS, PICTURE_FLAGS = 6, 9
+SPAN_NUMBERS, PICTURE_NUMBERS = 14, 34
+SPAN_FLAGS, PICTURE_FLAGS = 6, 13
 # Where more words stand between two regions, only as many at each end are read.
 READ_WORDS = 6
 # Places along an axis, in mean sizes of the two regions.
@@ -251,22 +251,24 @@ def _geometry(
 
 
 def _nearest_ways(regions: Sequence[RelatedRegion], corners: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(4, regions, regions): whether the second is the next of its label right, left, below and above the first.
+    """(8, regions, regions): whether the second is the next one right, left, below and above the first.
 
-    Only regions count that lie in the same row, or in the same column, as the first.
+    First of its label and in the same row or column, then of all regions wherever they lie.
     """
     labels = np.array([region.label for region in regions])
     middle, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
     offsets = middle[None] - middle[:, None]
     is_same_label = labels[None, :, None] == labels[None, None, :]
-    ways = []
+    in_line, anywhere = [], []
     for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
         other = 1 - axis
         is_in_line = np.abs(offsets[..., other]) < half[:, None, other] + half[None, :, other]
-        away = np.where(is_in_line & (sign * offsets[..., axis] > 0), sign * offsets[..., axis], np.inf)
-        nearer = (away[:, None, :] < away[:, :, None]) & is_same_label
-        ways.append(np.isfinite(away) & ~nearer.any(2))
-    return np.stack(ways)
+        steps = np.where(sign * offsets[..., axis] > 0, sign * offsets[..., axis], np.inf)
+        away = np.where(is_in_line, steps, np.inf)
+        is_nearer = (away[:, None, :] < away[:, :, None]) & is_same_label
+        in_line.append(np.isfinite(away) & ~is_nearer.any(2))
+        anywhere.append(np.isfinite(steps) & (steps == steps.min(1, keepdims=True)))
+    return np.stack([*in_line, *anywhere])
 
 
 def _mean(sums: NDArray[np.float64], start: int, end: int) -> NDArray[np.float64]:
