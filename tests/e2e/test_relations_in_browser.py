@@ -1,4 +1,4 @@
-"""Relations between spans and between boxes: learned in the real Label Studio, and drawn in its editor."""
+"""Relations between spans, boxes, and lines of text: learned in the real Label Studio, drawn in its editor."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +21,13 @@ from lorabel.labeling.regions import Region, is_relation
 from lorabel.labeling.results import is_same_result
 from lorabel.problems._relations import RelationProblem
 from lorabel.problems.binding import bind
-from tests import related_scenes, related_sentences
+from tests import related_receipts, related_scenes, related_sentences
 from tests.e2e.courses import data_url
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.test_browser import WAIT_S, LabelingStream
 from tests.e2e.test_every_problem_learns import train
+from tests.receipts import draw_receipt
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -81,6 +82,12 @@ def scenes() -> Lesson:
     return Lesson(related_scenes.LABEL_CONFIG, tasks, 16, 0.6, is_silent_before=False)
 
 
+def receipts() -> Lesson:
+    drawn = [draw_receipt(number) for number in range(26)]
+    tasks = [({"image": data_url(each.png, "image/png")}, related_receipts.result_of(each)) for each in drawn]
+    return Lesson(related_receipts.LABEL_CONFIG, tasks, 18, 0.6, is_silent_before=False)
+
+
 @pytest.fixture(scope="module")
 def relating_lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
     return start_lorabel(
@@ -96,7 +103,7 @@ def relating_lorabel(start_lorabel: Callable[..., Lorabel]) -> Lorabel:
     )
 
 
-@pytest.mark.parametrize("lesson_of", [sentences, scenes], ids=["spans", "boxes"])
+@pytest.mark.parametrize("lesson_of", [sentences, scenes, receipts], ids=["spans", "boxes", "lines"])
 def test_relations_are_learned_drawn_in_the_editor_and_come_back_when_they_are_submitted(
     lesson_of: Callable[[], Lesson],
     relating_lorabel: Lorabel,
