@@ -1,6 +1,6 @@
 """The question for features, and its answer: what heads are fitted on. See `lorabel.contracts`."""
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -58,7 +58,7 @@ class FeaturesInput(Input):
     @classmethod
     def of(
         cls, question: Input, target: object = None
-    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput | RelationFeaturesInput":
+    ) -> "FeaturesInput | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput | RelationFeaturesInput":
         """Return the question for the features on which the answer to another question depends.
 
         Args:
@@ -86,9 +86,9 @@ class FeaturesInput(Input):
             names = ("contents", "labels", "region_labels", "is_single")
             return kind(**{name: getattr(question, name) for name in names})
         if isinstance(question, EachInput):
-            cls = EachFeaturesInput  # type: ignore[assignment]
+            cls = EachFeaturesInput
         if isinstance(question, SegmentsInput):
-            cls = SegmentFeaturesInput  # type: ignore[assignment]
+            cls = SegmentFeaturesInput
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)
         fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
