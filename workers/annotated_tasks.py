@@ -32,7 +32,8 @@ from lorabel.time_contracts import SegmentsInput, SegmentTarget
 from workers.examples import TrainingExample, make_examples
 
 # Kinds of questions with many rows of features in each task.
-MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput, RelationsInput)
+MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput)
+MANY_ROWS += (RelationsInput, PictureRelationsInput)
 # Those about spans of a text.
 IN_TEXTS = (SpansInput, RelationsInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.

@@ -106,11 +106,9 @@ class PictureRelations(RelationProblem):
                 by_label[region.label][side].append(index)
         same: dict[int, int] = {}
         for of_first, of_second in by_label.values():
-            places = [
-                [_box(side[index]) for index in of_side]
-                for side, of_side in ((first, of_first), (second, of_second))
-            ]
-            same |= {of_first[i]: of_second[k] for i, k in match_boxes(*places)}
+            places = [_box(first[index]) for index in of_first]
+            others = [_box(second[index]) for index in of_second]
+            same |= {of_first[i]: of_second[k] for i, k in match_boxes(places, others)}
         return same
 
 

@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
+from lorabel.demo.scenes import Scene
+from lorabel.evaluation.relation_metrics import relations
 from lorabel.families.encoders.heads import fit_relations
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.head_answers import related
 from lorabel.families.spans.words import find_words
 from lorabel.problems.binding import bind
 from lorabel.problems.relations import SpanRelations
+from lorabel.problems.relations_in_pictures import PictureRelations
+from tests import related_scenes
 from tests.related_sentences import LABEL_CONFIG, sentence
 
 (PROBLEM,) = (each for each in bind(LABEL_CONFIG).bindings if isinstance(each, SpanRelations))
+(PICTURE_PROBLEM,) = (
+    each for each in bind(related_scenes.LABEL_CONFIG).bindings if isinstance(each, PictureRelations)
+)
 DIM = 16
 
 
@@ -26,10 +33,20 @@ def example(number: int) -> Example:
     return Example(question, rows.astype(np.float32), np.zeros(0, np.float32), target)
 
 
+def scene_example(scene: Scene) -> Example:
+    """A scene of boxes; the vectors of its boxes say nothing."""
+    data = {"image": "https://example.org/1.png"}
+    target = PICTURE_PROBLEM.target(related_scenes.result_of(scene), data)
+    question = PICTURE_PROBLEM.asked_for(PICTURE_PROBLEM.model_input(data), target)
+    rows = np.random.default_rng(len(target.regions)).standard_normal((len(target.regions), DIM)) / DIM**0.5
+    return Example(question, rows.astype(np.float32), np.zeros(0, np.float32), target)
+
+
 def f1(learned: list[Example], tested: list[Example]) -> float:
     head = fit_head(learned, "space")
     outputs = [related(head, each.question, each.features) for each in tested]  # type: ignore[arg-type]
-    return float(PROBLEM.metrics([each.target for each in tested], outputs).values["f1"])
+    links = [[relation.link for relation in output.relations] for output in outputs]
+    return float(relations([each.target.links for each in tested], links, ["owns", "knows"]).values["f1"])
 
 
 def test_relations_of_sentences_that_nobody_annotated_are_found() -> None:
@@ -37,6 +54,12 @@ def test_relations_of_sentences_that_nobody_annotated_are_found() -> None:
     few, more = ([example(number) for number in range(count)] for count in (4, 30))
     assert f1([], tested) == 0.0 < f1(few, tested) < f1(more, tested)
     assert f1(more, tested) > 0.9
+
+
+def test_where_boxes_lie_is_learned() -> None:
+    """Each is left of the next one to the right, at whatever height and of whatever label."""
+    examples = [scene_example(scene) for scene in related_scenes.scenes(40)]
+    assert f1(examples[:10], examples[10:]) > 0.95
 
 
 def test_the_head_is_a_function_of_the_set_of_examples() -> None:
