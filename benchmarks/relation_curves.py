@@ -26,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
-from lorabel.contracts import Input, SpansInput
+from lorabel.contracts import SpansInput
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.scenes import png
 from lorabel.families.base import NO_BATCH_ADAPTERS, Family
@@ -242,7 +242,7 @@ def whole_f1(subject: Subject, family: TokenClassifier, learned: Sequence[int], 
         for of_kind in (subject.spans, subject.examples)
     ]
 
-    def answered(question: Input, head: int) -> object:
+    def answered(question: SpansInput | RelationsInput, head: int) -> Any:
         prepared = family.with_head(family.prepare(question, lambda _: b""), heads[head])
         (output,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
         return output

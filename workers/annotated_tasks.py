@@ -32,7 +32,7 @@ from lorabel.time_contracts import SegmentsInput, SegmentTarget
 from workers.examples import TrainingExample, make_examples
 
 # Kinds of questions with many rows of features in each task.
-MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput)
+MANY_ROWS: tuple[type[Input], ...] = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput)
 MANY_ROWS += (RelationsInput, PictureRelationsInput)
 # Those about spans of a text.
 IN_TEXTS = (SpansInput, RelationsInput)
