@@ -18,7 +18,7 @@ from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
 from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
-from lorabel.time_contracts import SegmentsInput
+from lorabel.time_contracts import STEP_S, SegmentsInput
 
 # The questions that fitted heads answer.
 HEADED: tuple[type[Input], ...] = (
@@ -85,14 +85,16 @@ class FeaturesInput(Input):
             kind = PictureRelationFeaturesInput if is_picture else RelationFeaturesInput
             names = ("contents", "labels", "region_labels", "is_single")
             return kind(**{name: getattr(question, name) for name in names})
+        more: dict[str, float] = {}
         if isinstance(question, EachInput):
             cls = EachFeaturesInput
         if isinstance(question, SegmentsInput):
             cls = SegmentFeaturesInput
+            more = {"step_s": question.step_s}
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)
         fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
-        return cls(**fields)
+        return cls(**fields, **more)
 
 
 class EachFeaturesInput(FeaturesInput):
@@ -105,12 +107,16 @@ class EachFeaturesInput(FeaturesInput):
 
 
 class SegmentFeaturesInput(FeaturesInput):
-    """Asks for everything that a head for segments is fitted on. `contents` is that one sound.
+    """Asks for everything that a head for segments is fitted on. `contents` is that one sound or video.
 
-    Answer: `Features`, with a row and (labels,) logits for each window of the sound.
+    Answer: `Features`, with a row and (labels,) logits for each window of the sound, or frame of the video.
+
+    Args:
+        step_s: as in `SegmentsInput`.
     """
 
     kind: ClassVar[str] = "segment_features"
+    step_s: float = STEP_S
 
 
 class SpanFeaturesInput(LabelTextsInput):

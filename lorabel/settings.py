@@ -187,6 +187,9 @@ class Settings(GeneratorSettings):
         ge=1,
         description="Longest part of a recording that is searched for segments, in seconds, from its beginning.",
     )
+    segments_step_s: float = Field(
+        0.25, ge=0.02, description="Seconds between the windows of a sound, or frames of a video, in that search."
+    )
     media_fresh_s: float = Field(
         300.0,
         ge=0,

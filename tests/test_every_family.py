@@ -21,9 +21,9 @@ from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.loading import family_for, family_types
 from lorabel.feature_contracts import HEADED_ALONE
 from lorabel.media.fetching import digest
+from lorabel.problems._segments import SegmentsProblem
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import problem_types
-from lorabel.problems.segments_in_time import SegmentsInTime
 from lorabel.settings import Settings
 from lorabel.time_contracts import SegmentScores
 from model_server.adapters import AdapterBank
@@ -175,7 +175,9 @@ def test_a_base_model_is_silent_for_the_control_tags_that_say_so_and_answers_the
     [
         # A sound has many windows, and each step encodes them all.
         pytest.param(
-            *param.values, id=param.id, marks=pytest.mark.long if param.values[1] is SegmentsInTime else ()
+            *param.values,
+            id=param.id,
+            marks=pytest.mark.long if issubclass(param.values[1], SegmentsProblem) else (),
         )
         for param in TRAINED
     ],

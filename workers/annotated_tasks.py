@@ -18,7 +18,7 @@ from lorabel.database import project_heads, task_features
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
-from lorabel.families.segments.sound_windows import count_windows
+from lorabel.families.segments.windows import count_windows
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import HEADED, FeaturesInput
 from lorabel.mask_contracts import LabelledMasksInput
@@ -38,12 +38,12 @@ MANY_ROWS += (RelationsInput, PictureRelationsInput)
 IN_TEXTS = (SpansInput, RelationsInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
-# Most texts, pictures or sounds that a head for spans, lines, boxes or segments learns from, and most words of all
-# texts: each word has features of some kB. Without the limit of words, a hundred texts of 1000 words would take
-# gigabytes, and minutes after each annotation.
+# Most texts, pictures, sounds or videos that a head for spans, lines, boxes or segments learns from, and most
+# words of all texts: each word has features of some kB. Without the limit of words, a hundred texts of 1000 words
+# would take gigabytes, and minutes after each annotation.
 MOST_TEXTS = 300
 MOST_WORDS = 10_000
-# Most windows of all sounds that are in memory for a head for segments. Each has features of 2 kB, with CLAP.
+# Most windows of all sounds or videos that are in memory for a head for segments. Each has features of some kB.
 MOST_WINDOWS = 20_000
 
 # Most contents that are asked about by themselves, such as regions of pictures, and that a head learns from. With
@@ -99,10 +99,12 @@ class AnnotatedTask:
 
     @property
     def windows(self) -> int:
-        """The windows of the sound in which segments are looked for, as far as is known."""
+        """The windows of the recording in which segments are looked for, as far as is known."""
         if self.example is not None:
             return len(self.example.features)
-        return count_windows(self.target.length_s) if isinstance(self.target, SegmentTarget) else 0
+        if isinstance(self.question, SegmentsInput) and isinstance(self.target, SegmentTarget):
+            return count_windows(self.target.length_s, self.question.step_s)
+        return 0
 
     @property
     def features_question(self) -> Input | None:

@@ -127,3 +127,14 @@ def relation(from_id: str, to_id: str, direction: str, values: Sequence[str] = (
     """
     labelled = {"labels": list(values)} if values else {}
     return {"type": RELATION, "from_id": from_id, "to_id": to_id, "direction": direction, **labelled}
+
+
+def video_segment(from_name: str, to_name: str, frames: tuple[int, int], values: Sequence[str]) -> Region:
+    """A region of `<TimelineLabels>` (https://labelstud.io/tags/timelinelabels).
+
+    Args:
+        frames: the first and the last frame, counted from 1. The editor refuses what are no whole numbers.
+    """
+    first, last = frames
+    value = {"ranges": [{"start": first, "end": last}], "timelinelabels": list(values)}
+    return {"from_name": from_name, "to_name": to_name, "type": "timelinelabels", "value": value}

@@ -18,7 +18,7 @@ from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
 from lorabel.families.encoders.heads.fit_relations import RelatedTask, fit_relations
-from lorabel.families.encoders.heads.fit_segments import AnnotatedSound, fit_segments
+from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
 from lorabel.families.encoders.heads.fit_spans import fit_spans
 from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
 from lorabel.families.encoders.heads.head_features import PRODUCTS
@@ -206,13 +206,14 @@ def _fit_spans(examples: Sequence[Example]) -> LinearHead | None:
 
 
 def _fit_segments(examples: Sequence[Example]) -> LinearHead | None:
-    labels = len(examples[0].question.labels)  # type: ignore[attr-defined]
-    return fit_segments(
-        [
-            AnnotatedSound(example.features, example.logits.reshape(-1, labels), example.target, _group(example))
-            for example in examples
-        ]
-    )
+    return fit_segments([_recording(example) for example in examples])
+
+
+def _recording(example: Example) -> AnnotatedRecording:
+    question = example.question
+    assert isinstance(question, SegmentsInput)
+    zero_shot = example.logits.reshape(-1, len(question.labels))
+    return AnnotatedRecording(example.features, zero_shot, example.target, question.step_s, _group(example))
 
 
 def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:

@@ -1,24 +1,25 @@
 import numpy as np
 import pytest
 
-from lorabel.families.segments.sound_windows import HOP_S, count_windows, window_shares
-from lorabel.time_contracts import SegmentTarget
+from lorabel.families.segments.windows import count_windows, window_shares
+from lorabel.time_contracts import STEP_S, SegmentTarget
 
 
 @pytest.mark.parametrize(
-    ("read_s", "windows"), [(0.001, 1), (0.2499, 1), (0.25, 2), (1.0, 5), (6.0, 25), (0.1 + 0.2 - 0.05, 2)]
+    ("read_s", "windows"),
+    [(0.001, 1), (0.2499, 1), (0.25, 2), (1.0, 5), (6.0, 25), (0.1 + 0.2 - 0.05, 2)],
 )
 def test_a_window_is_at_every_step_from_the_first_moment_to_the_last(read_s: float, windows: int) -> None:
-    assert count_windows(read_s) == windows
+    assert count_windows(read_s, STEP_S) == windows
 
 
 def test_shares_are_those_that_a_fine_grid_of_moments_counts() -> None:
     rng = np.random.default_rng(0)
     spans = [(start, start + length, int(rng.integers(3))) for start, length in rng.uniform(0, 2, (4, 2))]
-    shares = window_shares(SegmentTarget(tuple(sorted(spans))), 17, 3)
+    shares = window_shares(SegmentTarget(tuple(sorted(spans))), 17, 3, STEP_S)
     for window in range(17):
-        begin = max(0.0, (window - 0.5) * HOP_S)
-        moments = np.linspace(begin, (window + 0.5) * HOP_S, 10_001)
+        begin = max(0.0, (window - 0.5) * STEP_S)
+        moments = np.linspace(begin, (window + 0.5) * STEP_S, 10_001)
         for label in range(3):
             covered = sum(
                 np.mean((start <= moments) & (moments < end)) for start, end, index in spans if index == label
@@ -27,4 +28,4 @@ def test_shares_are_those_that_a_fine_grid_of_moments_counts() -> None:
 
 
 def test_a_sound_without_segments_has_shares_of_0() -> None:
-    assert not window_shares(SegmentTarget(()), 5, 2).any()
+    assert not window_shares(SegmentTarget(()), 5, 2, STEP_S).any()
