@@ -17,6 +17,7 @@ from lorabel.families.detection.fit_boxes import AnnotatedPlaces, fit_boxes
 from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
+from lorabel.families.encoders.heads.fit_relations import RelatedTask, fit_relations
 from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
 from lorabel.families.encoders.heads.fit_series import AnnotatedSeries, fit_series
 from lorabel.families.encoders.heads.fit_spans import fit_spans
@@ -33,6 +34,7 @@ from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
+from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
 from lorabel.series_contracts import SeriesInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
@@ -254,6 +256,16 @@ def _fit_boxes(examples: Sequence[Example]) -> LinearHead | None:
     )
 
 
+def _fit_relations(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_relations(
+        [
+            RelatedTask(example.question, example.features, example.target, _group(example))
+            for example in examples
+            if isinstance(example.question, RelationsInput)
+        ]
+    )
+
+
 # What the detector is asked where it answers a part of the question.
 ASKED_OF_DETECTOR: Mapping[type[Input], type[Input]] = MappingProxyType(
     {LabelledMasksInput: BoxesInput, TracksInput: FrameBoxesInput}
@@ -269,5 +281,7 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         BoxesInput: _fit_boxes,
         SegmentsInput: _fit_segments,
         SeriesInput: _fit_series,
+        RelationsInput: _fit_relations,
+        PictureRelationsInput: _fit_relations,
     }
 )
