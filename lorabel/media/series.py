@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from lorabel.content_formats import SeriesFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.deadline import check_deadline
+from lorabel.media.javascript_text import as_text
 from lorabel.media.time_format import TimeFormat
 
 Float64 = NDArray[np.float64]
@@ -258,7 +259,7 @@ def _time_reader(series_format: SeriesFormat) -> Callable[[Sequence[Any], int], 
             moments = np.empty(len(cells))
             for row, cell in enumerate(cells):
                 try:
-                    moments[row] = time_format.parse(str(cell).strip())
+                    moments[row] = time_format.parse(as_text(cell).strip())
                 except UnreadableError as error:
                     raise _unreadable(f"column {name!r} has no time in row {before + row + 1}: {error}") from error
             return moments

@@ -177,7 +177,7 @@ def test_a_long_series_is_answered_and_learned_from_in_a_limited_number_of_windo
 
 def test_a_file_for_which_there_is_no_memory_has_a_reason() -> None:
     with pytest.raises(UnreadableError, match="MEDIA_DECODE_MB"):
-        prepare(load(media_decode_mb=64), drawn_series(1).csv() + b"\n" * 12_000_000)
+        prepare(load(media_decode_mb=256), drawn_series(1).csv() + b"\n" * 40_000_000)
 
 
 def test_too_many_points_and_an_unknown_source_have_a_reason() -> None:
