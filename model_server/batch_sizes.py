@@ -1,6 +1,8 @@
 """How many rows may be computed together: what memory allows, and what people can wait for."""
 
 import logging
+import math
+import time
 
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import Priority
@@ -11,14 +13,16 @@ log = logging.getLogger(__name__)
 
 # Full batches of the reduced size that must succeed before a larger size is tried again.
 GROW_AFTER = 100
-# Time that a background batch should take on the device: a person's row may have to wait for all of it.
-BACKGROUND_BATCH_S = 0.2
+# Time that a background batch should take on the device: a person's row may have to wait for all of it. Larger
+# batches are computed faster, so they take longer while no person has asked for PEOPLE_STAY_S.
+BACKGROUND_BATCH_S, UNDISTURBED_BATCH_S = 0.2, 0.8
+PEOPLE_STAY_S = 60.0
 # Seconds of a row that are not told from less.
 SHORTEST_ROW_S = 1e-6
 
 
 class BatchSizes:
-    """The sizes of an engine's batches. Only its device thread changes them.
+    """The sizes of an engine's batches. Only its device thread changes them; `note_person` is for any thread.
 
     Args:
         max_batch: most rows per forward pass. The attribute is lower while the device lacks memory.
@@ -29,14 +33,21 @@ class BatchSizes:
         self._metrics, self._full_batches = metrics, 0
         self._metrics.max_batch.set(max_batch)
         self.row_s: dict[str, float] = {}  # seconds per row on the device, by family
+        self._person_asked = -math.inf
+
+    def note_person(self) -> None:
+        """Keep background batches short for PEOPLE_STAY_S: who asks now may ask again."""
+        self._person_asked = time.monotonic()
 
     def most(self, first: Row) -> int:
         """Size limit of a batch that begins with this row: 1 until it is known how long a background row takes."""
         family = first.loaded_family.family
         if first.priority == Priority.INTERACTIVE or isinstance(family, StepwiseFamily):
             return self.max_batch
-        row_s = self.row_s.get(family.name, BACKGROUND_BATCH_S)
-        return min(self.max_batch, max(1, int(BACKGROUND_BATCH_S / max(row_s, SHORTEST_ROW_S))))
+        is_undisturbed = time.monotonic() - self._person_asked > PEOPLE_STAY_S
+        batch_s = UNDISTURBED_BATCH_S if is_undisturbed else BACKGROUND_BATCH_S
+        row_s = self.row_s.get(family.name, batch_s)
+        return min(self.max_batch, max(1, int(batch_s / max(row_s, SHORTEST_ROW_S))))
 
     def learn(self, family: str, rows: int, seconds: float) -> None:
         """Remember what a batch took on the device."""

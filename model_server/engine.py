@@ -124,6 +124,8 @@ class Engine:
         """
         priority = request.priority
         self._reserve(priority, len(request.rows))
+        if priority == Priority.INTERACTIVE:
+            self.sizes.note_person()
         deadline = time.monotonic() + request.timeout_s
         futures = []
         for row in request.rows:

@@ -19,6 +19,7 @@ from lorabel.errors import SettingsError
 from lorabel.families.base import Family, NoBatchAdapters
 from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.loading import family_for, family_types
+from lorabel.feature_contracts import HEADED_ALONE
 from lorabel.media.fetching import digest
 from lorabel.problems._segments import SegmentsProblem
 from lorabel.problems.base import Problem, Sample
@@ -47,7 +48,11 @@ SERVED = [
     for problem in problem_types()
     if _is_served(family, problem, problem.SAMPLES[0])
 ]
-TRAINED = [param for param in SERVED if param.values[0].has_lora]
+TRAINED = [
+    param
+    for param in SERVED
+    if param.values[0].has_lora and not issubclass(param.values[1].input_type, HEADED_ALONE)
+]
 SERVED_SAMPLES = [
     pytest.param(family, problem, sample, id=f"{family.name}-{problem.name}{index}")
     for family in family_types()

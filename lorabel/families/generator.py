@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 
 MEGABYTE = 1024 * 1024
 # Tokens of prompts that one step computes, at most: a click may have to wait for it.
-STEP_TOKENS, CPU_STEP_TOKENS = 512, 128
+STEP_TOKENS, CPU_STEP_TOKENS = 512, 256
 # Rows whose labels are scored together.
 SCORED_ROWS = 8
 NOT_A_TARGET = -100

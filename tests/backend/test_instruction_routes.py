@@ -7,7 +7,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from backend.services import Services
-from lorabel.database.instructions import KEPT_AFTER, MOST_TYPED, note_typed
+from lorabel.database import instructions
+from lorabel.database.instructions import KEPT_AFTER, note_typed
 from lorabel.database.tables import Project, TypedInstruction
 from lorabel.labeling.regions import textarea
 from lorabel.text_contracts import TextInput, WrittenText
@@ -161,14 +162,15 @@ def test_other_bodies_are_refused(client: FlaskClient, body: Any) -> None:
 
 
 def test_only_the_newest_typed_instructions_are_remembered_and_no_answer_is(
-    client: FlaskClient, services: Services
+    client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(instructions, "MOST_TYPED", 4)
     client.post("/setup", json=requests.setup(schema=CONFIG))
-    for number in range(MOST_TYPED + 3):
+    for number in range(4 + 3):
         note_typed(services.store, 1, number, "answer", "What?", [textarea("answer", "text", ["secret words"])])
     with services.store.read() as session:
         rows = session.query(TypedInstruction).order_by(TypedInstruction.id).all()
-        assert [row.task_id for row in rows] == list(range(3, MOST_TYPED + 3))
+        assert [row.task_id for row in rows] == list(range(3, 4 + 3))
         assert all("secret" not in row.answer_digest for row in rows)
         assert session.get_one(Project, 1).instructions is None
 

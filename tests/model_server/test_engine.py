@@ -236,6 +236,25 @@ def test_background_batches_take_no_longer_than_a_person_may_wait(family: FakeFa
     engine.close()
 
 
+def test_background_batches_are_larger_while_no_person_asks(family: FakeFamily) -> None:
+    family.row_s = BACKGROUND_BATCH_S / 2
+    engine = make_engine(family)
+    family.open.set()
+    (first,) = submit(engine, [row(1)], priority=Priority.BULK)
+    first.result(TIMEOUT_S)
+    family.open.clear()
+    family.busy.clear()
+    (holding,) = submit(engine, [row(99)], priority=Priority.BULK)
+    assert family.busy.wait(TIMEOUT_S)
+    bulk = submit(engine, [row(n) for n in range(2, 7)], priority=Priority.BULK)
+    wait_until(lambda: len(engine._ready) == 5)
+    family.open.set()
+    for future in (holding, *bulk):
+        future.result(TIMEOUT_S)
+    assert family.sizes == [1, 1, 5]
+    engine.close()
+
+
 def test_background_rows_are_prepared_a_few_batches_ahead_and_a_persons_row_at_once(family: FakeFamily) -> None:
     """Preparing takes the cores that a model on a CPU computes on, so a burst of it would lengthen every step."""
     family.open.set()

@@ -39,12 +39,14 @@ def test_no_fold_chooses_what_it_judges(folds: int) -> None:
     assert len(set(choosing)) == 2, "every way is trained for two folds, not for all"
 
 
+@pytest.mark.slow
 def test_a_way_that_is_lucky_where_it_is_chosen_does_not_win_by_that(settings: Settings) -> None:
     """Each way is right about everything in one fold by chance, and knows nothing in the others."""
     judgement, _ = choose(settings, {("small", 0), ("large", 1)})
     assert not judgement.is_accepted, judgement.decision
 
 
+@pytest.mark.slow
 def test_a_way_that_is_right_everywhere_wins(settings: Settings) -> None:
     judgement, start = choose(settings, {("large", fold) for fold in range(3)})
     assert judgement.is_accepted, judgement.decision

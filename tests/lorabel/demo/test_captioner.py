@@ -29,6 +29,7 @@ def test_the_folder_is_small() -> None:
     assert sum(path.stat().st_size for path in CAPTIONER_FOLDER.iterdir()) < LARGEST_FILE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("is_unseen", "lowest"), [(False, SEEN), (True, UNSEEN)])
 def test_captions_and_answers_are_right_as_a_whole(is_unseen: bool, lowest: dict[str, float]) -> None:
     figures = evaluate(family(), is_unseen, SCENES, tasks=tuple(lowest))

@@ -67,6 +67,7 @@ def test_the_file_is_small() -> None:
     assert sum(path.stat().st_size for path in SEGMENTER_FOLDER.iterdir()) < LARGEST_FILE
 
 
+@pytest.mark.slow
 def test_scenes_have_two_to_five_things_that_only_touch_and_are_the_same_for_a_seed() -> None:
     some, again = scenes(20), scenes(20)
     counts = {len(scene.masks) for scene in some}
