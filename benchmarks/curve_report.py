@@ -34,7 +34,7 @@ COLOURS = {
 }
 TRAINED = (LORA, SCRATCH)
 COMPARISONS = (SCALED, CROSS_VALIDATED, RIDGE_SCALED, RIDGE_CROSS_VALIDATED, MEAN)
-CHOICE, BOXES = "choice", "boxes"
+CHOICE, BOXES, SERIES = "choice", "boxes", "segments of series"
 # What `Point.accuracy` is for each kind of question; the figure that decides about promotion.
 FIGURES_OF_KINDS = {
     CHOICE: "accuracy",
@@ -45,6 +45,7 @@ FIGURES_OF_KINDS = {
     "spans": "F1",
     "segments": "F1 at an overlap of a half, and the error of the boundaries",
     BOXES: "mAP@50",
+    SERIES: "F1 of segments at an overlap of a half",
 }
 GOAL_MARGIN = 0.01
 ROUNDING = 1e-9

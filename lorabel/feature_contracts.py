@@ -17,8 +17,10 @@ from lorabel.contracts import (
 from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
 from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
+from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesTarget
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
 from lorabel.time_contracts import STEP_S, SegmentsInput
+from lorabel.track_contracts import TrackFeaturesInput, TracksInput, TracksTarget
 
 # The questions that fitted heads answer.
 HEADED: tuple[type[Input], ...] = (
@@ -31,6 +33,8 @@ HEADED: tuple[type[Input], ...] = (
     LabelledMasksInput,
     SegmentsInput,
     RelationsInput,
+    SeriesInput,
+    TracksInput,
 )
 # Those of which adapters learn nothing.
 HEADED_ALONE: tuple[type[Input], ...] = (RelationsInput,)
@@ -56,14 +60,12 @@ class FeaturesInput(Input):
     is_multiple: bool = False
 
     @classmethod
-    def of(
-        cls, question: Input, target: object = None
-    ) -> "FeaturesInput | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput | RelationFeaturesInput":
+    def of(cls, question: Input, target: object = None) -> Input:
         """Return the question for the features on which the answer to another question depends.
 
         Args:
-            target: what annotators have answered; of boxes, also around masks, it says where the features are
-                wanted. None to compare labels only.
+            target: what annotators have answered; of boxes, also around masks, and of segments of series, it says
+                where the features are wanted. None to compare labels only.
         """
         if isinstance(question, LabelledMasksInput):
             question = BoxesInput(contents=question.contents, labels=question.labels)
@@ -76,15 +78,24 @@ class FeaturesInput(Input):
                 boxes=drawn.boxes,
                 unlabelled=drawn.unlabelled,
             )
-        if isinstance(question, TextLinesInput):
-            return LineFeaturesInput(contents=question.contents, labels=question.labels)
-        if isinstance(question, SpansInput):
-            return SpanFeaturesInput(contents=question.contents, labels=question.labels)
+        if isinstance(question, SeriesInput):
+            segments = target.segments if isinstance(target, SeriesTarget) else ()
+            return SeriesFeaturesInput(contents=question.contents, labels=question.labels, segments=segments)
+        if isinstance(question, TracksInput):
+            learned = target.learned_frames if isinstance(target, TracksTarget) else ()
+            return TrackFeaturesInput(
+                contents=question.contents,
+                labels=question.labels,
+                frames_per_s=question.frames_per_s,
+                numbers=tuple(number for number, _ in learned),
+                boxes=tuple(shown.boxes for _, shown in learned),
+                unlabelled=tuple(shown.unlabelled for _, shown in learned),
+            )
+        if isinstance(question, TextLinesInput | SpansInput):
+            kind = LineFeaturesInput if isinstance(question, TextLinesInput) else SpanFeaturesInput
+            return kind(contents=question.contents, labels=question.labels)
         if isinstance(question, RelationsInput):
-            is_picture = isinstance(question, PictureRelationsInput)
-            kind = PictureRelationFeaturesInput if is_picture else RelationFeaturesInput
-            names = ("contents", "labels", "region_labels", "is_single")
-            return kind(**{name: getattr(question, name) for name in names})
+            return _relation_features(question)
         more: dict[str, float] = {}
         if isinstance(question, EachInput):
             cls = EachFeaturesInput
@@ -191,6 +202,12 @@ class PictureRelationFeaturesInput(FeaturesInput):
     is_single: bool = False
 
 
+def _relation_features(question: RelationsInput) -> RelationFeaturesInput | PictureRelationFeaturesInput:
+    kind = PictureRelationFeaturesInput if isinstance(question, PictureRelationsInput) else RelationFeaturesInput
+    names = ("contents", "labels", "region_labels", "is_single")
+    return kind(**{name: getattr(question, name) for name in names})
+
+
 class Features(Contract):
     """Answer to the questions for features above.
 
@@ -199,10 +216,12 @@ class Features(Contract):
         dim: number of dimensions of a content's, or a word's, features.
         float16: (contents, dim) little-endian float16 in base64; each row has length 1. For spans (words, dim);
             the row of a word that the model did not read is zeros. For boxes (places, dim), for segments
-            (windows, dim).
+            (windows, dim), for series (windows, dim) with features of any length.
         logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For
             `EachFeaturesInput` (contents * labels,). For spans (words * 2 * labels,), see `word_logits`; empty if
             no adapter has learned any. For boxes (places * labels,), for segments (windows * labels,).
+            For series, of which the base model says nothing, (windows * labels,) in [0, 1]: the share of each
+            window that the annotated segments cover.
         lines: the lines of text in a picture as the base model reads them; `dim` is 0 then.
     """
 

@@ -26,14 +26,16 @@ from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig
 from lorabel.region_contracts import EachInput
 from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
+from lorabel.series_contracts import SeriesInput
 from lorabel.settings import Settings
 from lorabel.space_contracts import BoxesInput, TextLinesInput
 from lorabel.time_contracts import SegmentsInput, SegmentTarget
+from lorabel.track_contracts import TracksInput
 from workers.examples import TrainingExample, make_examples
 
 # Kinds of questions with many rows of features in each task.
 MANY_ROWS: tuple[type[Input], ...] = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput)
-MANY_ROWS += (RelationsInput, PictureRelationsInput)
+MANY_ROWS += (SeriesInput, TracksInput, RelationsInput, PictureRelationsInput)
 # Those about spans of a text.
 IN_TEXTS = (SpansInput, RelationsInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
@@ -99,7 +101,7 @@ class AnnotatedTask:
 
     @property
     def windows(self) -> int:
-        """The windows of the recording in which segments are looked for, as far as is known."""
+        """The windows of the recording or series in which segments are looked for, as far as is known."""
         if self.example is not None:
             return len(self.example.features)
         if isinstance(self.question, SegmentsInput) and isinstance(self.target, SegmentTarget):
@@ -122,7 +124,10 @@ class AnnotatedTask:
             return self
         question = self.question
         if not isinstance(question, IN_TEXTS):  # spans are found by their place in the text
-            contents = tuple(Content(modality=content.modality, text="") for content in question.contents)
+            contents = tuple(
+                Content(modality=content.modality, text="", series_format=content.series_format)
+                for content in question.contents
+            )
             question = question.model_copy(update={"contents": contents})
         example = Example.of(question, task_features.as_features(row), self.target)
         return replace(self, question=None, space=row.space, written_at=row.written_at, example=example)
@@ -187,7 +192,7 @@ class AnnotatedTasks:
         chosen = _newest_balanced(same, most)
         if problem.input_type in IN_TEXTS:
             chosen = _newest_within(chosen, lambda task: task.words, MOST_WORDS)
-        if problem.input_type is SegmentsInput:
+        if problem.input_type in (SegmentsInput, SeriesInput):
             chosen = _newest_within(chosen, lambda task: task.windows, MOST_WINDOWS)
         if issubclass(problem.input_type, (EachInput, PictureRelationsInput)):
             chosen = _newest_within(chosen, lambda task: task.contents, MOST_CONTENTS)

@@ -90,12 +90,14 @@ class ObjectTag:
     Args:
         value: its attribute `value`, or `valueList` if it has one: `$image`.
         attributes: those of the label config; in what `parse` returns they are found by names in any case.
+        channels: the columns that a `<TimeSeries>` shows, in their order.
     """
 
     name: str
     tag: str
     value: str
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    channels: tuple[str, ...] = ()
 
     @property
     def data_key(self) -> str:
@@ -253,11 +255,11 @@ def parse(xml: str) -> LabelConfig:
     control_tags = interface.controls or ()
     paths = dict(_paths(root, ()))
     names = {tag.name for control in control_tags for tag in control.objects or ()}
-    unnamed_tags = (_object(tag) for tag in interface.objects or () if tag.name not in names)
+    unnamed_tags = (_object(tag, paths) for tag in interface.objects or () if tag.name not in names)
     context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
     headers = _headers(root)
     controls = [
-        replace(_control(tag, paths[tag.name], context), header=headers.get(tag.name, ""), order=order)
+        replace(_control(tag, paths, context), header=headers.get(tag.name, ""), order=order)
         for order, tag in enumerate(control_tags)
     ]
     with_siblings = tuple(replace(control, siblings=_siblings(control, controls)) for control in controls)
@@ -310,8 +312,11 @@ def _paths(
         yield from _paths(child, path)
 
 
-def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[ObjectTag, ...]) -> ControlTag:
-    objects = tuple(_object(tag) for tag in tag.objects or ())
+def _control(
+    tag: Any, paths: Mapping[str | None, Sequence[ElementTree.Element]], context: tuple[ObjectTag, ...]
+) -> ControlTag:
+    path = paths[tag.name]
+    objects = tuple(_object(tag, paths) for tag in tag.objects or ())
     if tag.tag == "Taxonomy":
         labels = tuple(_nodes(path[-1], -1, 0))
     else:
@@ -360,8 +365,10 @@ def _split(values: str) -> tuple[str, ...]:
     return tuple(value for value in values.split(",") if value)
 
 
-def _object(tag: Any) -> ObjectTag:
-    return ObjectTag(tag.name, tag.tag, tag.value or "", Attributes(tag.attr or {}))
+def _object(tag: Any, paths: Mapping[str | None, Sequence[ElementTree.Element]]) -> ObjectTag:
+    columns = (channel.get("column", "").strip() for channel in paths[tag.name][-1].iter("Channel"))
+    channels = tuple(dict.fromkeys(column for column in columns if column))
+    return ObjectTag(tag.name, tag.tag, tag.value or "", Attributes(tag.attr or {}), channels)
 
 
 def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[Label]:

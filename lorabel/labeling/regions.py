@@ -91,6 +91,19 @@ def labels(from_name: str, to_name: str, kind: str, offsets: Mapping[str, Any], 
     return {"from_name": from_name, "to_name": to_name, "type": kind, "value": value}
 
 
+def series_segment(
+    from_name: str, to_name: str, span: tuple[float | str, float | str], values: Sequence[str]
+) -> Region:
+    """A region of `<TimeSeriesLabels>` that labels a part of a `<TimeSeries>` (https://labelstud.io/tags/timeserieslabels).
+
+    Args:
+        span: where it starts and ends, as times in the series are written. Both are the same for an instant.
+    """
+    start, end = span
+    value = {"start": start, "end": end, "instant": start == end, "timeserieslabels": list(values)}
+    return {"from_name": from_name, "to_name": to_name, "type": "timeserieslabels", "value": value}
+
+
 def sound_segment(
     from_name: str, to_name: str, span_s: tuple[float, float], length_s: float, values: Sequence[str]
 ) -> Region:

@@ -13,12 +13,15 @@ from lorabel.labeling.label_config import ObjectTag
 from lorabel.labeling.shown_value import shown_value
 
 DEFAULT_RATE = 24.0
+# Label configs and tasks come from strangers.
+LARGEST_RATE = 1000.0
 
 
 def frame_rate(tag: ObjectTag, data: Mapping[str, Any]) -> float:
     """Return how many frames the editor counts in a second.
 
-    A number below 1 is the length of a frame in seconds. What is no number counts as DEFAULT_RATE.
+    A number below 1 is the length of a frame in seconds. What is no number counts as DEFAULT_RATE, and a rate is
+    LARGEST_RATE at most.
 
     Args:
         tag: the `<Video>`; its `frameRate` may name a key of the task's data, such as `$fps`.
@@ -26,11 +29,11 @@ def frame_rate(tag: ObjectTag, data: Mapping[str, Any]) -> float:
     """
     try:
         rate = float(shown_value(tag.attributes.get("frameRate", ""), data))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return DEFAULT_RATE
     if not math.isfinite(rate) or rate <= 0:
         return DEFAULT_RATE
-    return 1 / rate if rate < 1 else rate
+    return min(LARGEST_RATE, 1 / rate if rate < 1 else rate)
 
 
 def frames_at(span_s: tuple[float, float], length_s: float, frames_per_s: float) -> tuple[int, int]:

@@ -1,7 +1,9 @@
-"""The bytes of a video file -> some of its frames, spread evenly. Fetching is in `lorabel.media.fetching`."""
+"""The bytes of a video file -> some of its frames. Fetching is in `lorabel.media.fetching`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import floor
 from typing import Generic, TypeVar
 
 from av.video.frame import VideoFrame
@@ -42,6 +44,10 @@ class Beginning(Generic[T]):
     frames: Sequence[T]
     read_s: float
     length_s: float
+
+
+# What Label Studio 1.23.2 rounds a frame's moment to, and then adds to it.
+SEEK_PRECISION_S = 0.002
 
 
 def decode_video(
@@ -105,6 +111,65 @@ def decode_beginning(
                 raise
             read_s = (len(frames) - 1) * step_s
         return Beginning(frames, read_s, length_s)
+
+
+@dataclass(frozen=True)
+class NumberedFrames:
+    """A video that is open, and whose frames are counted as Label Studio counts them. Not thread-safe.
+
+    Args:
+        count: frames of the video at the frame rate of the label config; at least 1.
+        length_s: of the video, in seconds.
+    """
+
+    count: int
+    length_s: float
+    _track: Track
+    _frames_per_s: float
+    _enough_px: int | None
+
+    def pictures(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
+        """Decode frames as upright RGB pictures.
+
+        Args:
+            numbers: ascending, from 1. Those after the last show the last.
+
+        Raises:
+            UnreadableError: see `decode_video`.
+        """
+        moments = [
+            self._track.start + moment_s(number, self._frames_per_s) / self._track.unit_s for number in numbers
+        ]
+        for frame in _shown(self._track, moments):
+            yield _picture(frame, self._enough_px)
+
+
+@contextmanager
+def numbered_frames(
+    data: bytes,
+    frames_per_s: float,
+    most_megapixels: int,
+    enough_px: int | None = None,
+    memory: DecodeMemory | None = None,
+) -> Iterator[NumberedFrames]:
+    """Open a video whose frames are asked for by their numbers, see `decode_video`.
+
+    Args:
+        frames_per_s: of the label config, which may differ from the file's.
+    """
+    with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
+        count = max(1, floor(track.length_s * frames_per_s + 0.5))
+        yield NumberedFrames(count, track.length_s, track, frames_per_s, enough_px)
+
+
+def moment_s(number: int, frames_per_s: float) -> float:
+    """Return the moment at which Label Studio 1.23.2 shows a frame.
+
+    Args:
+        number: of the frame, from 1.
+    """
+    exact = (number - 1) / frames_per_s
+    return (floor(exact / SEEK_PRECISION_S + 0.5) + 1) * SEEK_PRECISION_S
 
 
 def _picture(frame: VideoFrame, enough_px: int | None) -> Image.Image:

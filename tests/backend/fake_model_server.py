@@ -60,6 +60,7 @@ from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
 from lorabel.relation_contracts import PictureRelationsInput, Relations, RelationsInput
+from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesScores
 from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
 from lorabel.text_contracts import TextInput, WrittenText
 from lorabel.time_contracts import SegmentScores, SegmentsInput
@@ -75,6 +76,7 @@ SILENT: dict[str, Contract] = {
     RelationsInput.kind: Relations(relations=()),
     PictureRelationsInput.kind: Relations(relations=()),
     SegmentsInput.kind: SegmentScores(segments=(), length_s=1.5),
+    SeriesInput.kind: SeriesScores(step=1.0),
     TextInput.kind: WrittenText(text="a red pump", probability=0.5),
 }
 # Questions for what heads are fitted on, which are answered with `features`.
@@ -88,6 +90,7 @@ HEAD_FEATURES = tuple(
         SegmentFeaturesInput,
         RelationFeaturesInput,
         PictureRelationFeaturesInput,
+        SeriesFeaturesInput,
     )
 )
 # What is found in every picture.
@@ -182,6 +185,8 @@ class FakeModelServer:
             return self.box_features(BoxFeaturesInput.model_validate(row.input))
         if row.kind == SegmentFeaturesInput.kind:
             return self.segment_features(SegmentFeaturesInput.model_validate(row.input))
+        if row.kind == SeriesFeaturesInput.kind:
+            return self.series_features(SeriesFeaturesInput.model_validate(row.input))
         if row.kind in (SpanFeaturesInput.kind, RelationFeaturesInput.kind):
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
@@ -224,6 +229,24 @@ class FakeModelServer:
             dim=windows.shape[1],
             float16=base64.b64encode(windows.tobytes()).decode(),
             logits=(0.0,) * (len(windows) * len(question.labels)),
+        )
+
+    def series_features(self, question: SeriesFeaturesInput) -> Features:
+        """Two windows for each label, one of which is all of what it marks; and what the address shows."""
+        shown, labels = _vector(_shown(question.contents[0])), len(question.labels)
+        marked = {label for _, _, label in question.segments}
+        windows = np.array([[*shown, label, is_marked] for label in range(labels) for is_marked in (0.0, 1.0)])
+        shares = [
+            float(is_marked and label == window and label in marked)
+            for window in range(labels)
+            for is_marked in (False, True)
+            for label in range(labels)
+        ]
+        return Features(
+            space=self.space,
+            dim=windows.shape[1],
+            float16=base64.b64encode(windows.astype("<f2").tobytes()).decode(),
+            logits=tuple(shares),
         )
 
     def preload(self) -> Response:

@@ -14,7 +14,7 @@ from lorabel.errors import UnreadableError
 from lorabel.media import video
 from lorabel.media.container import Track
 from lorabel.media.decode_memory import DecodeMemory
-from lorabel.media.video import Beginning, decode_beginning, decode_video
+from lorabel.media.video import Beginning, decode_beginning, decode_video, moment_s, numbered_frames
 from tests import audio_files
 from tests.video_files import brightening, colour_video, encoded
 
@@ -269,3 +269,39 @@ def test_frames_that_are_too_large_are_refused() -> None:
     file = encoded([np.zeros((1000, 1200, 3), np.uint8)] * 2)
     with pytest.raises(UnreadableError, match=r"1\.2 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS\)"):
         list(decode_video(file, 8, 0.0, 1))
+
+
+def numbered_levels(file: bytes, frames_per_s: float, numbers: list[int]) -> tuple[int, list[int]]:
+    """How many frames a video has, and the mean brightness of some."""
+    with numbered_frames(file, frames_per_s, MEGAPIXELS) as frames:
+        return frames.count, [round(float(np.asarray(picture).mean())) for picture in frames.pictures(numbers)]
+
+
+@pytest.mark.parametrize(("codec", "file_format"), CODECS)
+def test_frames_have_the_numbers_that_the_editor_shows(codec: str, file_format: str) -> None:
+    file = encoded(brightening(50), codec, file_format)
+    numbers = [1, 2, 3, 17, 33, 49, 50]
+    count, found = numbered_levels(file, 25, numbers)
+    assert count == 50
+    assert found == pytest.approx([255 * (number - 1) / 49 for number in numbers], abs=4)
+
+
+def test_the_label_configs_frame_rate_counts_whatever_the_file_says() -> None:
+    file = encoded(brightening(50), frames_per_s=25)
+    count, found = numbered_levels(file, 12.5, [1, 2, 13, 25])
+    assert (count, found) == (25, pytest.approx([255 * number / 49 for number in (0, 2, 24, 48)], abs=4))
+    count, found = numbered_levels(file, 50, [1, 2, 3, 100])
+    assert (count, found) == (100, pytest.approx([255 * number / 49 for number in (0, 0, 1, 49)], abs=4))
+
+
+def test_frames_are_counted_where_the_header_lies_and_a_number_after_the_last_shows_the_last() -> None:
+    halves = [encoded(brightening(50)[:25], "libvpx", "webm"), encoded(brightening(50)[25:], "libvpx", "webm")]
+    count, found = numbered_levels(joined(halves), 25, [1, 50, 999])
+    assert (count, found) == (50, pytest.approx([0, 255, 255], abs=4))
+
+
+def test_a_frame_is_shown_at_the_moment_to_which_the_editor_seeks() -> None:
+    """As its video player has it: rounded to 2 ms, and 2 ms more."""
+    assert moment_s(1, 24) == pytest.approx(0.002)
+    assert moment_s(2, 24) == pytest.approx(0.042 + 0.002)
+    assert moment_s(25, 25) == pytest.approx(0.96 + 0.002)

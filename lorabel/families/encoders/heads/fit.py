@@ -19,6 +19,7 @@ from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ra
 from lorabel.families.encoders.heads.fit_rating import RatingFit
 from lorabel.families.encoders.heads.fit_relations import RelatedTask, fit_relations
 from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
+from lorabel.families.encoders.heads.fit_series import AnnotatedSeries, fit_series
 from lorabel.families.encoders.heads.fit_spans import fit_spans
 from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
 from lorabel.families.encoders.heads.head_features import PRODUCTS
@@ -33,8 +34,10 @@ from lorabel.feature_contracts import Features, is_with_adapter
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
 from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
+from lorabel.series_contracts import SeriesInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
+from lorabel.track_contracts import FrameBoxesInput, TracksInput
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,11 @@ class Example:
         """The examples of one content each, for a question about each content; else the example itself.
 
         Those of one task are left out together, since the regions of a picture have much in common. The head of
-        masks is one of the boxes around them.
+        masks is one of the boxes around them, that of tracks one of the boxes in the frames that are learned from.
         """
+        if isinstance(self.question, TracksInput):
+            question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
+            return [replace(self, question=question, target=self.target.learned_boxes)]
         if isinstance(self.question, LabelledMasksInput):
             question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
             return [replace(self, question=question, target=self.target.around())]
@@ -103,8 +109,7 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     """
     if not examples:
         return None
-    is_about_masks = isinstance(examples[0].question, LabelledMasksInput)
-    kind = BoxesInput.kind if is_about_masks else examples[0].question.kind
+    kind = ASKED_OF_DETECTOR.get(type(examples[0].question), type(examples[0].question)).kind
     examples = [one for example in examples for one in example.each]
     question = examples[0].question
     if type(question) not in FITS:
@@ -216,6 +221,17 @@ def _recording(example: Example) -> AnnotatedRecording:
     return AnnotatedRecording(example.features, zero_shot, example.target, question.step_s, _group(example))
 
 
+def _fit_series(examples: Sequence[Example]) -> LinearHead | None:
+    """Of series, the logits of an example are what is right about its windows; see `Features`."""
+    labels = len(examples[0].question.labels)  # type: ignore[attr-defined]
+    return fit_series(
+        [
+            AnnotatedSeries(example.features, example.logits.reshape(-1, labels), example.target, _group(example))
+            for example in examples
+        ]
+    )
+
+
 def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:
     question = examples[0].question
     assert isinstance(question, TextLinesInput)
@@ -248,6 +264,11 @@ def _fit_relations(examples: Sequence[Example]) -> LinearHead | None:
     )
 
 
+# What the detector is asked where it answers a part of the question.
+ASKED_OF_DETECTOR: Mapping[type[Input], type[Input]] = MappingProxyType(
+    {LabelledMasksInput: BoxesInput, TracksInput: FrameBoxesInput}
+)
+
 FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
     {
         LabelsInput: _fit_labels,
@@ -259,5 +280,6 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         SegmentsInput: _fit_segments,
         RelationsInput: _fit_relations,
         PictureRelationsInput: _fit_relations,
+        SeriesInput: _fit_series,
     }
 )
