@@ -42,7 +42,7 @@ from lorabel.families.encoders.heads.item_features import item_features, query_s
 from lorabel.families.encoders.heads.linear_head import MEAN
 from lorabel.families.encoders.heads.rating_scale import to_number, to_position
 from lorabel.families.segments.found_segments import found_segments
-from lorabel.families.segments.windows import window_shares
+from lorabel.families.segments.windows import window_truth
 from lorabel.families.spans.word_spans import span_scores
 from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
@@ -192,8 +192,7 @@ def segments_of(example: Example, probabilities: NDArray[np.float32]) -> Segment
 
 
 def _shares(example: Example) -> NDArray[np.float32]:
-    question = cast(SegmentsInput, example.question)
-    return window_shares(example.target, len(example.features), len(question.labels), question.step_s)
+    return window_truth(cast(SegmentsInput, example.question), example.target, len(example.features))
 
 
 def _fit_windows(

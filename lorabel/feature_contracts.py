@@ -1,6 +1,8 @@
 """The question for features, and its answer: what heads are fitted on. See `lorabel.contracts`."""
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -32,9 +34,9 @@ HEADED: tuple[type[Input], ...] = (
     BoxesInput,
     LabelledMasksInput,
     SegmentsInput,
-    RelationsInput,
     SeriesInput,
     TracksInput,
+    RelationsInput,
 )
 # Those of which adapters learn nothing.
 HEADED_ALONE: tuple[type[Input], ...] = (RelationsInput,)
@@ -70,32 +72,9 @@ class FeaturesInput(Input):
         if isinstance(question, LabelledMasksInput):
             question = BoxesInput(contents=question.contents, labels=question.labels)
             target = target.around() if isinstance(target, MasksTarget) else None
-        if isinstance(question, BoxesInput):
-            drawn = target if isinstance(target, BoxTarget) else BoxTarget(())
-            return BoxFeaturesInput(
-                contents=question.contents,
-                labels=question.labels,
-                boxes=drawn.boxes,
-                unlabelled=drawn.unlabelled,
-            )
-        if isinstance(question, SeriesInput):
-            segments = target.segments if isinstance(target, SeriesTarget) else ()
-            return SeriesFeaturesInput(contents=question.contents, labels=question.labels, segments=segments)
-        if isinstance(question, TracksInput):
-            learned = target.learned_frames if isinstance(target, TracksTarget) else ()
-            return TrackFeaturesInput(
-                contents=question.contents,
-                labels=question.labels,
-                frames_per_s=question.frames_per_s,
-                numbers=tuple(number for number, _ in learned),
-                boxes=tuple(shown.boxes for _, shown in learned),
-                unlabelled=tuple(shown.unlabelled for _, shown in learned),
-            )
-        if isinstance(question, TextLinesInput | SpansInput):
-            kind = LineFeaturesInput if isinstance(question, TextLinesInput) else SpanFeaturesInput
-            return kind(contents=question.contents, labels=question.labels)
-        if isinstance(question, RelationsInput):
-            return _relation_features(question)
+        for question_type, features_of in OTHER_FEATURES.items():
+            if isinstance(question, question_type):
+                return features_of(question, target)
         more: dict[str, float] = {}
         if isinstance(question, EachInput):
             cls = EachFeaturesInput
@@ -202,12 +181,6 @@ class PictureRelationFeaturesInput(FeaturesInput):
     is_single: bool = False
 
 
-def _relation_features(question: RelationsInput) -> RelationFeaturesInput | PictureRelationFeaturesInput:
-    kind = PictureRelationFeaturesInput if isinstance(question, PictureRelationsInput) else RelationFeaturesInput
-    names = ("contents", "labels", "region_labels", "is_single")
-    return kind(**{name: getattr(question, name) for name in names})
-
-
 class Features(Contract):
     """Answer to the questions for features above.
 
@@ -241,3 +214,55 @@ def space_with(space: str, adapter: str | None) -> str:
 def is_with_adapter(space: str) -> bool:
     """Whether features of a space are the base model's, and beside them as many of an adapter."""
     return WITH in space
+
+
+def _of_boxes(question: BoxesInput, target: object) -> Input:
+    drawn = target if isinstance(target, BoxTarget) else BoxTarget(())
+    return BoxFeaturesInput(
+        contents=question.contents, labels=question.labels, boxes=drawn.boxes, unlabelled=drawn.unlabelled
+    )
+
+
+def _of_series(question: SeriesInput, target: object) -> Input:
+    segments = target.segments if isinstance(target, SeriesTarget) else ()
+    return SeriesFeaturesInput(contents=question.contents, labels=question.labels, segments=segments)
+
+
+def _of_tracks(question: TracksInput, target: object) -> Input:
+    learned = target.learned_frames if isinstance(target, TracksTarget) else ()
+    return TrackFeaturesInput(
+        contents=question.contents,
+        labels=question.labels,
+        frames_per_s=question.frames_per_s,
+        numbers=tuple(number for number, _ in learned),
+        boxes=tuple(shown.boxes for _, shown in learned),
+        unlabelled=tuple(shown.unlabelled for _, shown in learned),
+    )
+
+
+def _of_lines(question: TextLinesInput, _: object) -> Input:
+    return LineFeaturesInput(contents=question.contents, labels=question.labels)
+
+
+def _of_spans(question: SpansInput, _: object) -> Input:
+    return SpanFeaturesInput(contents=question.contents, labels=question.labels)
+
+
+def _of_relations(question: RelationsInput, _: object) -> Input:
+    is_picture = isinstance(question, PictureRelationsInput)
+    kind = PictureRelationFeaturesInput if is_picture else RelationFeaturesInput
+    names = ("contents", "labels", "region_labels", "is_single")
+    return kind(**{name: getattr(question, name) for name in names})
+
+
+# Makes the question for features of kinds that have one of their own, from question and target.
+OTHER_FEATURES: Mapping[type[Input], Callable[[Any, object], Input]] = MappingProxyType(
+    {
+        BoxesInput: _of_boxes,
+        SeriesInput: _of_series,
+        TracksInput: _of_tracks,
+        TextLinesInput: _of_lines,
+        SpansInput: _of_spans,
+        RelationsInput: _of_relations,
+    }
+)

@@ -28,6 +28,7 @@ from lorabel.families.series.found_series import found_series
 from lorabel.families.series.windows import Features as WindowFeatures
 from lorabel.families.series.windows import feature_count, learned_windows, window_features, window_shares
 from lorabel.feature_contracts import Features, FeaturesInput
+from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.series import read_series
 from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesScores
@@ -36,6 +37,8 @@ from lorabel.settings import Settings
 STATISTICS = "statistics-1"
 # The logit of a label of which nothing was learned.
 NEVER = -20.0
+# Bytes that reading a file takes for each byte of it, beside the file: measured on series of a million points.
+MEMORY_OF_A_BYTE = 6
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,8 @@ class SeriesEncoder(Family):
         if content.series_format is None:
             raise UnreadableError("nobody says which columns of the series are read", is_permanent=True)
         data = content.text or "" if content.media is None else fetch(content.media)
-        series = read_series(data, content.series_format, self.settings.series_max_points)
-        cells = cells_of(series)
+        with decode_memory(self.settings.media_decode_mb).reserve(MEMORY_OF_A_BYTE * len(data)):
+            cells = cells_of(read_series(data, content.series_format, self.settings.series_max_points))
         series_digest = content_digest(content, lambda _: digest(data if isinstance(data, bytes) else b""))
         features = window_features(cells)
         only_times = replace(cells, mean=_NOTHING, least=_NOTHING, most=_NOTHING, missing=_NOTHING.astype(bool))

@@ -13,7 +13,6 @@ Messages never quote what was read.
 """
 
 import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from lorabel.content_formats import SeriesFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.deadline import check_deadline
+from lorabel.media.javascript_text import as_text
 from lorabel.media.time_format import TimeFormat
 
 Float64 = NDArray[np.float64]
@@ -126,7 +126,7 @@ def _column(table: Mapping[str, list[Any]], names: Sequence[str], name: str) -> 
 def _csv_columns(text: str, series_format: SeriesFormat, most_points: int) -> list[Float64]:
     """The channels, then the times."""
     separator = _separator(text, series_format.separator)
-    rows = (row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(map(str.strip, row)))
+    rows = (row for row in csv.reader(_lines(text), delimiter=separator) if any(map(str.strip, row)))
     try:
         first = list(islice(rows, 2))
         if not first:
@@ -180,6 +180,15 @@ def _read_rows(
     if not parts:
         raise _unreadable("the series has no points")
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text one by one: io.StringIO would take four bytes for each character."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def _separator(text: str, separator: str) -> str:
@@ -250,7 +259,7 @@ def _time_reader(series_format: SeriesFormat) -> Callable[[Sequence[Any], int], 
             moments = np.empty(len(cells))
             for row, cell in enumerate(cells):
                 try:
-                    moments[row] = time_format.parse(str(cell).strip())
+                    moments[row] = time_format.parse(as_text(cell).strip())
                 except UnreadableError as error:
                     raise _unreadable(f"column {name!r} has no time in row {before + row + 1}: {error}") from error
             return moments

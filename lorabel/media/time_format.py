@@ -19,6 +19,7 @@ from types import MappingProxyType
 from lorabel.errors import UnreadableError
 
 MS_PER_S, MS_PER_MINUTE = 1000.0, 60_000.0
+EARLIEST_MS, LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 MONTHS = (("January", "February", "March", "April", "May", "June", "July", "August", "September", "October")) + (
@@ -98,14 +99,13 @@ class TimeFormat:
         match = self._pattern.fullmatch(text)
         if match is None:
             raise UnreadableError(f"it is no time of the format {self.text!r}", is_permanent=True)
-        return self._moment(dict(zip(self._names, match.groups(), strict=True)))
+        moment_ms = self._moment(dict(zip(self._names, match.groups(), strict=True)))
+        if not EARLIEST_MS <= moment_ms <= LATEST_MS:
+            raise UnreadableError("it is before the year 1 or after 9999", is_permanent=True)
+        return moment_ms
 
     def format(self, moment_ms: float) -> str:
-        """Return a moment, in milliseconds since 1970, as the editor writes it.
-
-        Raises:
-            OverflowError: it is before the year 1 or after 9999.
-        """
+        """Return a moment that `parse` has returned, in milliseconds since 1970, as the editor writes it."""
         at = EPOCH + timedelta(milliseconds=round(moment_ms))
         return DIRECTIVE.sub(lambda match: _written(at, match[1], match[2]), self._plain)
 
@@ -136,7 +136,7 @@ class TimeFormat:
         if "Q" in parts:
             return float(parts["Q"])
         if "s" in parts:
-            return MS_PER_S * int(parts["s"]) + fraction_ms
+            return MS_PER_S * float(parts["s"]) + fraction_ms
         try:
             day_s = _day_s(*_date(parts))
         except ValueError as error:

@@ -175,6 +175,11 @@ def test_a_long_series_is_answered_and_learned_from_in_a_limited_number_of_windo
     assert all(drawn.times[0] <= found.start <= found.end <= drawn.times[-1] + 1 for found in output.segments)
 
 
+def test_a_file_for_which_there_is_no_memory_has_a_reason() -> None:
+    with pytest.raises(UnreadableError, match="MEDIA_DECODE_MB"):
+        prepare(load(media_decode_mb=256), drawn_series(1).csv() + b"\n" * 40_000_000)
+
+
 def test_too_many_points_and_an_unknown_source_have_a_reason() -> None:
     with pytest.raises(UnreadableError, match="SERIES_MAX_POINTS"):
         prepare(load(series_max_points=100), drawn_series(1).csv())

@@ -20,6 +20,7 @@ from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.encoders.segmenting import PreparedRecording
+from lorabel.families.segments.windows import window_shares
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.time_contracts import STEP_S, SegmentScores, SegmentsInput, SegmentTarget
@@ -114,12 +115,13 @@ def test_sounds_of_two_lengths_are_learned_from_together_as_each_alone(family: A
     torch.testing.assert_close(family.loss(inputs, targets), torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
-def test_where_sounds_say_nothing_about_a_label_its_zero_shot_logit_keeps_its_weight() -> None:
-    target = SegmentTarget(((0.0, 0.6, 0),))
+def test_where_sounds_say_nothing_about_a_label_its_zero_shot_logit_keeps_the_weight_of_its_prior() -> None:
+    """1 in one regression, and 0 in the other."""
+    truth = window_shares(SegmentTarget(((0.0, 0.6, 0),)), 5, 1, STEP_S)
     silent = np.zeros((5, 1), np.float32)
     features = np.zeros((5, 4), np.float32)
-    fitted = fit_segments([AnnotatedRecording(features, silent, target, STEP_S, group) for group in "ab"])
-    assert fitted is not None and fitted.zero_shot_weight.tolist() == pytest.approx([1.0])
+    fitted = fit_segments([AnnotatedRecording(features, silent, truth, group) for group in "ab"])
+    assert fitted is not None and fitted.zero_shot_weight.tolist() == pytest.approx([0.5])
 
 
 def test_before_training_a_label_is_found_where_its_text_is_nearest(family: AudioTextEncoder) -> None:

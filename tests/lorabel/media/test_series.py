@@ -32,6 +32,13 @@ def test_json_has_a_list_for_each_column() -> None:
     np.testing.assert_equal(read(json.dumps(table), DATED).values, series.values)
 
 
+def test_seconds_and_milliseconds_since_1970_may_be_numbers() -> None:
+    for name, moments in (("%s", [1700000000, 1700000001.0]), ("%Q", [1700000000000.0, 1700000001000])):
+        series_format = NUMBERED.model_copy(update={"time_format": name})
+        read_times = read({"time": moments, "load": [1, 2]}, series_format).times
+        assert read_times.tolist() == [1.7e12, 1.700000001e12]
+
+
 def test_without_a_time_column_the_index_is_the_time() -> None:
     for data in ("load,x\n5,a\n6,b\n", {"load": [5, 6]}):
         assert read(data, SeriesFormat(channels=("load",))).times.tolist() == [0.0, 1.0]

@@ -62,6 +62,18 @@ def test_what_is_no_time_of_the_format_has_a_reason_that_does_not_quote_it(writt
     assert error.value.is_permanent and (not written or written not in str(error.value))
 
 
+def test_every_moment_that_is_read_can_be_written() -> None:
+    time_format = TimeFormat("%Q")
+    for moment in ("-62135596800000", "253402300799999"):
+        assert time_format.format(time_format.parse(moment)) == moment
+    for moment in ("-62135596800001", "253402300800000", "9" * 400):
+        with pytest.raises(UnreadableError, match="before the year 1 or after 9999"):
+            time_format.parse(moment)
+    for text, written in (("%s", "9" * 400), ("%Y-%m-%dT%H:%M:%S%Z", "9999-12-31T23:00:00-02:00")):
+        with pytest.raises(UnreadableError):
+            TimeFormat(text).parse(written)
+
+
 def test_a_directive_that_is_not_read_is_named() -> None:
     assert TimeFormat("%Y week %U").unknown_directive() == "%U"
     assert TimeFormat("%Y-%m-%d %c %%").unknown_directive() is None

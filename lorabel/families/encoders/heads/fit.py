@@ -27,6 +27,7 @@ from lorabel.families.encoders.heads.item_features import item_features, query_s
 from lorabel.families.encoders.heads.label_fit import LabelFit
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
 from lorabel.families.encoders.heads.rating_scale import to_position
+from lorabel.families.segments.windows import window_truth
 from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
 from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
@@ -218,7 +219,8 @@ def _recording(example: Example) -> AnnotatedRecording:
     question = example.question
     assert isinstance(question, SegmentsInput)
     zero_shot = example.logits.reshape(-1, len(question.labels))
-    return AnnotatedRecording(example.features, zero_shot, example.target, question.step_s, _group(example))
+    truth = window_truth(question, example.target, len(zero_shot))
+    return AnnotatedRecording(example.features, zero_shot, truth, _group(example))
 
 
 def _fit_series(examples: Sequence[Example]) -> LinearHead | None:
@@ -278,8 +280,8 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         TextLinesInput: _fit_text_lines,
         BoxesInput: _fit_boxes,
         SegmentsInput: _fit_segments,
+        SeriesInput: _fit_series,
         RelationsInput: _fit_relations,
         PictureRelationsInput: _fit_relations,
-        SeriesInput: _fit_series,
     }
 )

@@ -1,7 +1,9 @@
 """Fits the head of segments: for each window of a recording and each label whether it fits. NumPy and SciPy only.
 
-The logit of a label is `zero_shot_weight * zero_shot + features @ weights + bias`. It is the maximum a posteriori
-of a logistic regression on the windows of all recordings, whose prior is the base model's own logit.
+The logit of a label is `zero_shot_weight * zero_shot + features @ weights + bias`. It is the mean of two logistic
+regressions on the windows of all recordings, each at its maximum a posteriori. The prior of one is the base
+model's own logit, that of the other nothing: what the label texts say wrongly is hard to unlearn for the first,
+and the second knows too little after few annotations. docs/decisions/0040 has figures.
 """
 
 from collections.abc import Hashable, Sequence
@@ -14,8 +16,6 @@ from scipy.optimize import minimize
 from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64
-from lorabel.families.segments.windows import window_shares
-from lorabel.time_contracts import SegmentTarget
 
 # Precisions of the prior, for features that are centred and have length 1 on average. The weight of the zero-shot
 # logit is near 1 before anything is known, and everything else near 0.
@@ -35,14 +35,13 @@ class AnnotatedRecording:
     Args:
         features: (windows, dim).
         zero_shot: (windows, labels): the base model's logits.
-        step_s: seconds from one window to the next.
+        truth: (windows, labels), see `window_truth`.
         group: two recordings of the same group are taken for one.
     """
 
     features: Array
     zero_shot: Array
-    target: SegmentTarget
-    step_s: float
+    truth: Array
     group: Hashable
 
 
@@ -52,7 +51,7 @@ def fit_segments(recordings: Sequence[AnnotatedRecording]) -> LinearHead | None:
     Labels that no recording has are not learned: they keep their zero-shot probability.
     """
     step = -(-sum(len(recording.features) for recording in recordings) // MOST_ROWS)
-    truth = np.concatenate([_truth(recording)[::step] for recording in recordings])
+    truth = np.concatenate([recording.truth[::step] for recording in recordings])
     is_learned: NDArray[np.bool_] = np.any(truth, axis=0)
     if len({recording.group for recording in recordings}) < 2 or not is_learned.any():
         return None
@@ -63,13 +62,11 @@ def fit_segments(recordings: Sequence[AnnotatedRecording]) -> LinearHead | None:
     centre = features.mean(0)
     scale = float(np.linalg.norm(features - centre, axis=1).mean()) or 1.0
     inputs = np.column_stack([(features - centre) / scale, np.ones(len(features))])
-    weights, zero_shot_weight = _fit(inputs, zero_shot, truth[:, is_learned].astype(np.float64))
+    learned = truth[:, is_learned].astype(np.float64)
+    with_texts, zero_shot_weight = _fit(inputs, zero_shot, learned)
+    without_texts, _ = _fit(inputs, np.zeros_like(zero_shot), learned)
+    weights, zero_shot_weight = (with_texts + without_texts) / 2, zero_shot_weight / 2
     return _head(weights[:-1] / scale, weights[-1], zero_shot_weight, centre, is_learned)
-
-
-def _truth(recording: AnnotatedRecording) -> Array:
-    windows, labels = recording.zero_shot.shape
-    return window_shares(recording.target, windows, labels, recording.step_s)
 
 
 def _fit(features: Float64, zero_shot: Float64, truth: Float64) -> tuple[Float64, Float64]:

@@ -13,7 +13,7 @@ from lorabel.families.encoders.heads.each import EachLabelHead
 from lorabel.families.encoders.heads.labels import TRAINING_SCALE
 from lorabel.families.encoders.label_logits import label_logits
 from lorabel.families.segments.found_segments import found_segments
-from lorabel.families.segments.windows import window_shares
+from lorabel.families.segments.windows import window_truth
 from lorabel.feature_contracts import FeaturesInput
 from lorabel.time_contracts import SegmentScores, SegmentsInput, SegmentTarget
 
@@ -50,4 +50,4 @@ class SegmentHead(EachLabelHead):
 
 
 def _truth(question: SegmentsInput, target: SegmentTarget, windows: int) -> Tensor:
-    return torch.from_numpy(window_shares(target, windows, len(question.labels), question.step_s))
+    return torch.from_numpy(window_truth(question, target, windows))

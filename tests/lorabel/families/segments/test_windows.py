@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from lorabel.families.segments.windows import count_windows, window_shares
-from lorabel.time_contracts import STEP_S, SegmentTarget
+from lorabel.contracts import Content, MediaRef, Modality
+from lorabel.families.segments.windows import count_windows, window_shares, window_truth
+from lorabel.time_contracts import STEP_S, SegmentsInput, SegmentTarget
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,14 @@ def test_shares_are_those_that_a_fine_grid_of_moments_counts() -> None:
 
 def test_a_sound_without_segments_has_shares_of_0() -> None:
     assert not window_shares(SegmentTarget(()), 5, 2, STEP_S).any()
+
+
+def test_a_frame_of_a_video_is_in_a_segment_or_not_and_a_window_of_a_sound_by_its_share() -> None:
+    """Frames are at 0, 0.25, 0.5, 0.75 and 1 s. The second segment begins with one of them."""
+    target = SegmentTarget(((0.1, 0.45, 0), (0.75, 0.9, 1), (0.26, 0.49, 1)))
+    video, sound = (
+        SegmentsInput(contents=(Content(modality=modality, media=MediaRef(url="x")),), labels=(("a",), ("b",)))
+        for modality in (Modality.VIDEO, Modality.AUDIO)
+    )
+    assert window_truth(video, target, 5).T.tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]]
+    np.testing.assert_array_equal(window_truth(sound, target, 5), window_shares(target, 5, 2, STEP_S))
