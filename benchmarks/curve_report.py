@@ -43,6 +43,7 @@ FIGURES_OF_KINDS = {
     "rating": "closeness: 1 - error / longest possible error",
     "ranking": "share of pairs in the right order",
     "spans": "F1",
+    "segments": "F1 at an overlap of a half, and the error of the boundaries",
     BOXES: "mAP@50",
     SERIES: "F1 of segments at an overlap of a half",
 }
@@ -63,6 +64,7 @@ class Point:
         calibration_error: None if it was not measured, or if answers of the kind have no probability.
         seconds: of CPU time for a fit and the answers to the test tasks; of wall time for a training run.
         kind: of question, a key of FIGURES_OF_KINDS.
+        boundary_error_ms: of segments, see `segment_metrics`; None for other kinds, and where no segment is right.
     """
 
     course: str
@@ -73,6 +75,7 @@ class Point:
     calibration_error: float | None
     seconds: float
     kind: str = CHOICE
+    boundary_error_ms: float | None = None
 
 
 def text(machine: Machine, points: Sequence[Point]) -> str:
@@ -249,7 +252,9 @@ def _accuracy(points: Sequence[Point]) -> str:
     if not points:
         return ""
     lower, median, upper = _quartiles(points)
-    return f"{median:.2f}" if lower == upper else f"{median:.2f} ({lower:.2f} to {upper:.2f})"
+    cell = f"{median:.2f}" if lower == upper else f"{median:.2f} ({lower:.2f} to {upper:.2f})"
+    errors_ms = [point.boundary_error_ms for point in points if point.boundary_error_ms is not None]
+    return f"{cell}, {statistics.median(errors_ms):.0f} ms" if errors_ms else cell
 
 
 def _points_at(points: Sequence[Point], course: str, way: str, count: int) -> list[Point]:
