@@ -37,6 +37,8 @@ SEPARATORS: Mapping[str, str] = MappingProxyType(
 GUESSED = ",;\t "
 MISSING = frozenset({"", "nan", "null", "none", "na", "n/a"})
 ROWS_AT_ONCE = 20_000
+# A larger number counts as missing: differences and squares must be finite.
+LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _numbers(cells: Sequence[Any], name: str, before: int) -> Float64:
         values = np.array([_number(cell, name, before + row) for row, cell in enumerate(cells)], dtype=np.float64)
     if values.ndim != 1:
         raise _unreadable(f"column {name!r} has lists in place of numbers")
-    values[np.isinf(values)] = math.nan
+    values[np.abs(values) > LARGEST] = math.nan
     return values
 
 

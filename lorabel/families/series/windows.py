@@ -38,10 +38,11 @@ def window_features(cells: Cells) -> Features:
     low, high = np.percentile(cells.mean, [10, 90], axis=0)
     spread = np.where(high > low, high - low, np.ptp(cells.mean, axis=0)) / 2.5
     spread[spread <= 0] = 1.0
-    mean, least, most = (
-        np.clip((part - centre) / spread, -OUTLIER, OUTLIER).astype(np.float32)
-        for part in (cells.mean, cells.least, cells.most)
-    )
+    with np.errstate(over="ignore"):  # infinity is an outlier, too
+        mean, least, most = (
+            np.clip((part - centre) / spread, -OUTLIER, OUTLIER).astype(np.float32)
+            for part in (cells.mean, cells.least, cells.most)
+        )
     statistics = _in_windows(_statistics(mean, least, most))
     deviations = _standardized(statistics)
     gaps = _in_windows(uniform_filter1d(cells.missing.astype(np.float32), 9, axis=0, mode="nearest"))

@@ -175,6 +175,26 @@ def test_a_long_series_is_answered_and_learned_from_in_a_limited_number_of_windo
     assert all(drawn.times[0] <= found.start <= found.end <= drawn.times[-1] + 1 for found in output.segments)
 
 
+def test_series_of_odd_numbers_are_answered_or_have_a_reason(family: SeriesEncoder, head: LinearHead) -> None:
+    random = np.random.default_rng(0)
+    cells = ["1", "2", "-3.5", "", "nan", "inf", "1e99", "-1e99", "1e-300", "0", " 7 ", "x"]
+    steps = [0.0, 1.0, 1e-12, 1e50, 0.3]
+    answered = 0
+    for _ in range(150):
+        points = int(random.integers(1, 60))
+        times = np.cumsum(random.choice(steps, points)).tolist()
+        odd = random.choice(cells[: int(random.integers(2, len(cells) + 1))], (points, 2))
+        rows = [f"{at!r},{load},{flow}" for at, (load, flow) in zip(times, odd, strict=True)]
+        try:
+            output = answer(family, "\n".join(["time,load,flow", *rows]).encode(), head)
+        except UnreadableError as error:
+            assert error.is_permanent
+        else:
+            answered += 1
+            assert {each for found in output.segments for each in (found.start, found.end)} <= set(times)
+    assert answered > 75
+
+
 def test_a_file_for_which_there_is_no_memory_has_a_reason() -> None:
     with pytest.raises(UnreadableError, match="MEDIA_DECODE_MB"):
         prepare(load(media_decode_mb=256), drawn_series(1).csv() + b"\n" * 40_000_000)

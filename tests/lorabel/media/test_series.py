@@ -56,6 +56,13 @@ def test_a_channel_may_be_named_by_the_index_of_a_named_column() -> None:
     ]
 
 
+def test_numbers_that_are_too_large_to_compute_with_are_gaps_and_no_times() -> None:
+    series = read("time,load\n1,1e308\n2,-inf\n3,6\n")
+    np.testing.assert_equal(series.values[:, 0], [math.nan, math.nan, 6.0])
+    with pytest.raises(UnreadableError, match="no time in row 1"):
+        read("time,load\n-1e308,5\n1e308,6\n")
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", " "])
 def test_a_separator_may_be_guessed(separator: str) -> None:
     file = "\n".join(separator.join(row) for row in (("time", "load"), ("1", "5"), ("2", "6")))
