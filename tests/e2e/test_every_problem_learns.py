@@ -22,7 +22,7 @@ from tests.e2e.courses import Course
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 # Others train in the real Label Studio too: tests/e2e/test_browser.py with pictures. `make test-long` has all.
 SHORT = ("text_choices",)
@@ -31,7 +31,7 @@ BY_HEAD_ALONE = ("entities", "ranking", "rating")
 # So are these, by moments that are never exactly those of the annotators.
 SEGMENTS = ("sound_segments", "timelines")
 BETTER_BY = 0.15
-TIMEOUT_S = 240.0
+TIMEOUT_S = 600.0
 NEVER = str(10**6)
 
 
