@@ -8,7 +8,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,9 +57,10 @@ from lorabel.inference.messages import (
 from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
-from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
+from lorabel.space_contracts import Box, Boxes, BoxesInput, Corners, TextLine, TextLines, TextLinesInput
 from lorabel.text_contracts import TextInput, WrittenText
 from lorabel.time_contracts import SegmentScores, SegmentsInput
+from lorabel.track_contracts import TrackFeaturesInput, Tracks, TracksInput
 from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained, and a picture without text.
@@ -70,6 +71,7 @@ SILENT: dict[str, Contract] = {
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
     LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
     SegmentsInput.kind: SegmentScores(segments=(), length_s=1.5),
+    TracksInput.kind: Tracks(tracks=(), frames=36, length_s=1.5),
     TextInput.kind: WrittenText(text="a red pump", probability=0.5),
 }
 # Questions for what heads are fitted on, which are answered with `features`.
@@ -81,6 +83,7 @@ HEAD_FEATURES = tuple(
         SpanFeaturesInput,
         BoxFeaturesInput,
         SegmentFeaturesInput,
+        TrackFeaturesInput,
     )
 )
 # What is found in every picture.
@@ -172,7 +175,13 @@ class FakeModelServer:
         """
         space = self.space
         if row.kind == BoxFeaturesInput.kind:
-            return self.box_features(BoxFeaturesInput.model_validate(row.input))
+            asked = BoxFeaturesInput.model_validate(row.input)
+            return self.box_features([corners for corners, _ in asked.boxes], len(asked.labels))
+        if row.kind == TrackFeaturesInput.kind:
+            frames = TrackFeaturesInput.model_validate(row.input)
+            return self.box_features(
+                [corners for boxes in frames.boxes for corners, _ in boxes], len(frames.labels)
+            )
         if row.kind == SegmentFeaturesInput.kind:
             return self.segment_features(SegmentFeaturesInput.model_validate(row.input))
         if row.kind == SpanFeaturesInput.kind:
@@ -182,9 +191,9 @@ class FakeModelServer:
             question = FeaturesInput.model_validate(row.input)
             self.featured.append(question)
             parts = [_shown(content) for content in question.contents]
-            asked = parts if row.kind == EachFeaturesInput.kind else parts[:1]
+            scored = parts if row.kind == EachFeaturesInput.kind else parts[:1]
             texts = [texts[0] for texts in question.labels]
-            logits = np.log(np.concatenate([_scores(part, texts) for part in asked]))
+            logits = np.log(np.concatenate([_scores(part, texts) for part in scored]))
             space = self._space(question.modalities)
         vectors = np.tile(np.stack([_vector(part) for part in parts]), 2 if row.adapter else 1).astype("<f2")
         return Features(
@@ -194,14 +203,14 @@ class FakeModelServer:
             logits=tuple(logits.tolist()),
         )
 
-    def box_features(self, question: BoxFeaturesInput) -> Features:
+    def box_features(self, boxes: Sequence[Corners], labels: int) -> Features:
         """Places at the boxes, and one where none is, which all look as their place does."""
-        places = np.array([*(corners for corners, _ in question.boxes), (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
+        places = np.array([*boxes, (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
         return Features(
             space=self.space,
             dim=places.shape[1],
             float16=base64.b64encode(places.tobytes()).decode(),
-            logits=(0.0,) * (len(places) * len(question.labels)),
+            logits=(0.0,) * (len(places) * labels),
         )
 
     def segment_features(self, question: SegmentFeaturesInput) -> Features:
