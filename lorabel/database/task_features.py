@@ -32,7 +32,7 @@ def question_digest(question: Input, adapter: str | None) -> str:
 
 
 # Fields of questions for features that differ from task to task.
-OF_TASKS = frozenset({"contents", "boxes", "unlabelled", "numbers", "frames_per_s"})
+OF_TASKS = frozenset({"contents", "boxes", "unlabelled", "segments", "regions", "numbers", "frames_per_s"})
 
 
 def labels_digest(question: Input) -> str:

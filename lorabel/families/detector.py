@@ -155,6 +155,10 @@ class Detector(Family):
             return None
         return PreparedInput(question, content_id, known.picture, views=(View(known.states),))
 
+    def batch_rows(self, prepared_input: PreparedInput | PreparedFrames) -> int:
+        """Return the number of pictures, or of frames; see `Family.batch_rows`."""
+        return len(prepared_input.pictures) if isinstance(prepared_input, PreparedFrames) else 1
+
     @property
     def head_dim(self) -> int:
         """Return the number of features; see `Family.head_dim`."""

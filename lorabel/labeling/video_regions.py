@@ -9,37 +9,16 @@ is shown until the next keyframe.
 """
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from lorabel.errors import MissingTargetError
 from lorabel.labeling.image_regions import LARGEST_NUMBER, corners_of
-from lorabel.labeling.label_config import ObjectTag
 from lorabel.labeling.regions import Region
-from lorabel.labeling.shown_value import shown_value
 from lorabel.track_contracts import Keyframe
 
 LONGEST_SHOWN = 60
-# Of the editor, where the label config says nothing that it can use.
-FRAMES_PER_S = 24.0
 # No video has a later frame: a day at a thousand frames a second. Frames of annotations come from strangers.
 LAST_FRAME = 86_400_000
-MOST_FRAMES_PER_S = 1000.0
-
-
-def frames_per_s(tag: ObjectTag, data: Mapping[str, Any]) -> float:
-    """Return the frame rate by which the editor counts the frames of a `<Video>`.
-
-    A number below 1 is the length of a frame in seconds.
-    """
-    value = tag.attributes.get("frameRate", "")
-    try:
-        rate = float(shown_value(value, data) if "$" in value else value)
-    except (TypeError, ValueError, OverflowError):
-        return FRAMES_PER_S
-    if not isfinite(rate) or rate <= 0:
-        return FRAMES_PER_S
-    return min(MOST_FRAMES_PER_S, 1 / rate if rate < 1 else rate)
 
 
 def track_region(
@@ -53,7 +32,7 @@ def track_region(
     """A region of `<VideoRectangle>` (https://labelstud.io/tags/videorectangle).
 
     Args:
-        rate: frames per second, see `frames_per_s`.
+        rate: frames per second, see `video_frames.frame_rate`.
         extent: frames and seconds of the video.
     """
     value = {

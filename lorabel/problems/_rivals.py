@@ -15,7 +15,7 @@ SHAPES = ("rectangle", "ellipse", "polygon", "brush", "bitmask", "keypoint", "ve
 # Names of control tags that mark places, in small letters. The type of their regions is the same.
 ON_PICTURES = frozenset({*SHAPES, *(f"{shape}labels" for shape in SHAPES)})
 ON_TEXTS = frozenset({"labels", "hypertextlabels", "paragraphlabels"})
-ON_VIDEOS = frozenset({"videorectangle", "timelinelabels"})
+ON_VIDEOS = frozenset({"labels", "timelinelabels", "videorectangle"})
 
 
 def rivals_of(control: ControlTag, claims: Collection[str], tags: Collection[str]) -> tuple[str, ...]:

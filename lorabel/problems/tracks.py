@@ -19,7 +19,8 @@ from lorabel.evaluation.track_metrics import track_metrics, track_overlaps
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
-from lorabel.labeling.video_regions import extent_of, frames_per_s, keyframes_of, track_region
+from lorabel.labeling.video_frames import frame_rate
+from lorabel.labeling.video_regions import extent_of, keyframes_of, track_region
 from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import ON_VIDEOS, refuse_unused, rivals_of
@@ -108,7 +109,7 @@ class MovingThings(Problem):
         return TracksInput(
             contents=contents(self.tag, data),
             labels=tuple(label.texts for label in self.labels),
-            frames_per_s=frames_per_s(self.tag, data),
+            frames_per_s=frame_rate(self.tag, data),
         )
 
     def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
@@ -136,7 +137,7 @@ class MovingThings(Problem):
         found = [track for track in output.tracks if track.probability >= output.threshold]
         if not found:
             return Prediction([], 1 - max((track.probability for track in output.tracks), default=0.0))
-        rate, extent = frames_per_s(self.tag, data), (output.frames, output.length_s)
+        rate, extent = frame_rate(self.tag, data), (output.frames, output.length_s)
         regions = [
             {
                 **track_region(

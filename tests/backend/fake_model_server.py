@@ -38,6 +38,8 @@ from lorabel.feature_contracts import (
     Features,
     FeaturesInput,
     LineFeaturesInput,
+    PictureRelationFeaturesInput,
+    RelationFeaturesInput,
     SegmentFeaturesInput,
     SpanFeaturesInput,
     space_with,
@@ -57,6 +59,8 @@ from lorabel.inference.messages import (
 from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
+from lorabel.relation_contracts import PictureRelationsInput, Relations, RelationsInput
+from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesScores
 from lorabel.space_contracts import Box, Boxes, BoxesInput, Corners, TextLine, TextLines, TextLinesInput
 from lorabel.text_contracts import TextInput, WrittenText
 from lorabel.time_contracts import SegmentScores, SegmentsInput
@@ -70,8 +74,11 @@ SILENT: dict[str, Contract] = {
     RankingInput.kind: ItemScores(),
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
     LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
+    RelationsInput.kind: Relations(relations=()),
+    PictureRelationsInput.kind: Relations(relations=()),
     SegmentsInput.kind: SegmentScores(segments=(), length_s=1.5),
-    TracksInput.kind: Tracks(tracks=(), frames=36, length_s=1.5),
+    SeriesInput.kind: SeriesScores(step=1.0),
+    TracksInput.kind: Tracks(tracks=(), frames=24, length_s=1.0),
     TextInput.kind: WrittenText(text="a red pump", probability=0.5),
 }
 # Questions for what heads are fitted on, which are answered with `features`.
@@ -83,7 +90,10 @@ HEAD_FEATURES = tuple(
         SpanFeaturesInput,
         BoxFeaturesInput,
         SegmentFeaturesInput,
+        SeriesFeaturesInput,
         TrackFeaturesInput,
+        RelationFeaturesInput,
+        PictureRelationFeaturesInput,
     )
 )
 # What is found in every picture.
@@ -175,25 +185,29 @@ class FakeModelServer:
         """
         space = self.space
         if row.kind == BoxFeaturesInput.kind:
-            asked = BoxFeaturesInput.model_validate(row.input)
-            return self.box_features([corners for corners, _ in asked.boxes], len(asked.labels))
+            question = BoxFeaturesInput.model_validate(row.input)
+            return self.place_features([corners for corners, _ in question.boxes], len(question.labels))
         if row.kind == TrackFeaturesInput.kind:
-            frames = TrackFeaturesInput.model_validate(row.input)
-            return self.box_features(
-                [corners for boxes in frames.boxes for corners, _ in boxes], len(frames.labels)
-            )
+            asked = TrackFeaturesInput.model_validate(row.input)
+            drawn = [corners for of_frame in asked.boxes for corners, _ in of_frame]
+            return self.place_features(drawn, len(asked.labels))
         if row.kind == SegmentFeaturesInput.kind:
             return self.segment_features(SegmentFeaturesInput.model_validate(row.input))
-        if row.kind == SpanFeaturesInput.kind:
+        if row.kind == SeriesFeaturesInput.kind:
+            return self.series_features(SeriesFeaturesInput.model_validate(row.input))
+        if row.kind in (SpanFeaturesInput.kind, RelationFeaturesInput.kind):
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
+        elif row.kind == PictureRelationFeaturesInput.kind:
+            contents = PictureRelationFeaturesInput.model_validate(row.input).contents
+            parts, logits = [_shown(content) for content in contents], np.zeros(0)
         else:
             question = FeaturesInput.model_validate(row.input)
             self.featured.append(question)
             parts = [_shown(content) for content in question.contents]
-            scored = parts if row.kind == EachFeaturesInput.kind else parts[:1]
+            asked = parts if row.kind == EachFeaturesInput.kind else parts[:1]
             texts = [texts[0] for texts in question.labels]
-            logits = np.log(np.concatenate([_scores(part, texts) for part in scored]))
+            logits = np.log(np.concatenate([_scores(part, texts) for part in asked]))
             space = self._space(question.modalities)
         vectors = np.tile(np.stack([_vector(part) for part in parts]), 2 if row.adapter else 1).astype("<f2")
         return Features(
@@ -203,7 +217,7 @@ class FakeModelServer:
             logits=tuple(logits.tolist()),
         )
 
-    def box_features(self, boxes: Sequence[Corners], labels: int) -> Features:
+    def place_features(self, boxes: Sequence[Corners], labels: int) -> Features:
         """Places at the boxes, and one where none is, which all look as their place does."""
         places = np.array([*boxes, (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
         return Features(
@@ -223,6 +237,24 @@ class FakeModelServer:
             dim=windows.shape[1],
             float16=base64.b64encode(windows.tobytes()).decode(),
             logits=(0.0,) * (len(windows) * len(question.labels)),
+        )
+
+    def series_features(self, question: SeriesFeaturesInput) -> Features:
+        """Two windows for each label, one of which is all of what it marks; and what the address shows."""
+        shown, labels = _vector(_shown(question.contents[0])), len(question.labels)
+        marked = {label for _, _, label in question.segments}
+        windows = np.array([[*shown, label, is_marked] for label in range(labels) for is_marked in (0.0, 1.0)])
+        shares = [
+            float(is_marked and label == window and label in marked)
+            for window in range(labels)
+            for is_marked in (False, True)
+            for label in range(labels)
+        ]
+        return Features(
+            space=self.space,
+            dim=windows.shape[1],
+            float16=base64.b64encode(windows.astype("<f2").tobytes()).decode(),
+            logits=tuple(shares),
         )
 
     def preload(self) -> Response:

@@ -20,7 +20,7 @@ from lorabel.space_contracts import Boxes, BoxesInput
 from lorabel.track_contracts import Tracks, TracksInput
 from model_server.app import create_app
 from model_server.engine import Engine
-from model_server.rows import Row
+from model_server.rows import Row, batch_rows
 from tests.e2e.courses import data_url
 from tests.moving_scenes import random_scenes
 from tests.questions import row
@@ -86,14 +86,16 @@ def test_windows_of_a_bulk_run_go_one_by_one_so_that_others_go_in_between(
 ) -> None:
     engine = app.extensions["engine"]
     frames: list[int] = []
+    counted: list[int] = []
     forward = Engine._forward
 
     def noted(self: Engine, batch: list[Row]) -> object:
         frames.append(sum(len(each.example.pictures) for each in batch))
+        counted.append(batch_rows(batch))
         return forward(self, batch)
 
     monkeypatch.setattr(Engine, "_forward", noted)
     request = PredictRequest(rows=[row(about(URLS[0]))], timeout_s=60, project=1, priority=Priority.BULK)
     (waiting,) = engine.submit(request)
     assert Tracks.model_validate(waiting.result(60).output).tracks
-    assert frames == [4, 4, 3], "eleven frames in windows of four"
+    assert frames == counted == [4, 4, 3], "eleven frames in windows of four"

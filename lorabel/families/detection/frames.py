@@ -27,9 +27,8 @@ from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput
 from lorabel.track_contracts import BoxInFrame, FrameBoxes, FrameBoxesInput, TrackFeaturesInput
 
-# Most bytes of a window's frames as the model reads them: 23 frames of 960 x 960 pixels.
-WINDOW_BYTES = 64 * 2**20
-MOST_IN_WINDOW = 32
+# Frames of a window. They are computed in one step, for which a click has to wait.
+MOST_IN_WINDOW = 8
 # Boxes of a frame that are followed, the likeliest, and the part of the threshold that their probability must
 # have: a thing that is seen badly for some frames is still followed.
 MOST_FOLLOWED = 50
@@ -87,7 +86,7 @@ def read_frames(
     with numbered_frames(
         file, question.frames_per_s, settings.media_max_megapixels, 2 * longest_px, memory
     ) as video:
-        windows = _windows(video, question, longest_px, settings)
+        windows = _windows(video, question, settings)
         numbers = windows[min(question.window, len(windows) - 1)]
         video_digest = digest(file)
         pictures = [
@@ -164,15 +163,12 @@ def joined_features(question: TrackFeaturesInput, of_frames: Sequence[Features])
     )
 
 
-def _windows(
-    video: NumberedFrames, question: FrameBoxesInput, longest_px: int, settings: Settings
-) -> list[Sequence[int]]:
+def _windows(video: NumberedFrames, question: FrameBoxesInput, settings: Settings) -> list[Sequence[int]]:
     """The numbers of the frames of each window."""
     if question.numbers:
         return [question.numbers]
     numbers = looked_at(video.count, question.frames_per_s, settings)
-    most = max(1, min(MOST_IN_WINDOW, WINDOW_BYTES // (3 * longest_px**2)))
-    return [numbers[first : first + most] for first in range(0, len(numbers), most)]
+    return [numbers[first : first + MOST_IN_WINDOW] for first in range(0, len(numbers), MOST_IN_WINDOW)]
 
 
 def _prepared(

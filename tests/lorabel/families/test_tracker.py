@@ -11,6 +11,7 @@ from lorabel.errors import UnreadableError
 from lorabel.evaluation.track_metrics import track_metrics
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
+from lorabel.families.detection.frames import looked_at
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.tracker import Tracker
 from lorabel.feature_contracts import Features
@@ -88,9 +89,8 @@ def test_the_windows_of_a_long_video_give_what_one_window_gives(
 
 
 def test_in_a_long_video_frames_are_looked_at_further_apart() -> None:
-    tracker = load(Settings(tracks_max_frames=31))
-    prepared = tracker.prepare(question(), lambda _: CROSSING.video)
-    numbers = prepared.learned.numbers
+    settings = Settings(tracks_max_frames=31)
+    tracker, numbers = load(settings), looked_at(300, 25.0, settings)
     assert len(numbers) <= 32 and (numbers[0], numbers[-1]) == (1, 300)
     assert idf1([TracksTarget(CROSSING.tracks(NAMES), 300)], [found(tracker, CROSSING)]) >= 0.8
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lorabel.errors import MissingTargetError, UnreadableError
-from lorabel.labeling.video_regions import FRAMES_PER_S
+from lorabel.labeling.video_frames import DEFAULT_RATE
 from lorabel.problems.binding import bind
 from lorabel.problems.tracks import MovingThings
 from lorabel.track_contracts import Keyframe, Track, Tracks, TracksTarget
@@ -61,17 +61,17 @@ def test_what_the_editor_sends_is_read_and_written_alike(problem: MovingThings) 
 @pytest.mark.parametrize(
     ("attributes", "data", "rate"),
     [
-        ("", {}, FRAMES_PER_S),
+        ("", {}, DEFAULT_RATE),
         ('frameRate="25"', {}, 25.0),
         ('framerate="29.97"', {}, 29.97),
         ('frameRate="0.04"', {}, 25.0),
         ('frameRate="$fps"', {"fps": 30}, 30.0),
         ('frameRate="$fps"', {"fps": "12.5"}, 12.5),
-        ('frameRate="$fps"', {}, FRAMES_PER_S),
-        ('frameRate="$fps"', {"fps": ["odd"]}, FRAMES_PER_S),
-        ('frameRate="fast"', {}, FRAMES_PER_S),
-        ('frameRate="-5"', {}, FRAMES_PER_S),
-        ('frameRate="inf"', {}, FRAMES_PER_S),
+        ('frameRate="$fps"', {}, DEFAULT_RATE),
+        ('frameRate="$fps"', {"fps": ["odd"]}, DEFAULT_RATE),
+        ('frameRate="fast"', {}, DEFAULT_RATE),
+        ('frameRate="-5"', {}, DEFAULT_RATE),
+        ('frameRate="inf"', {}, DEFAULT_RATE),
         ('frameRate="1e-300"', {}, 1000.0),
     ],
 )
