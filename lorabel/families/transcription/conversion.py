@@ -26,14 +26,11 @@ from transformers import (
 
 from lorabel.errors import SettingsError
 from lorabel.families.transcription.ctranslate2_file import CTranslate2File, read_file
+from lorabel.families.transcription.speech_tokens import END, LANGUAGE, MULTILINGUAL_FROM, NO_TIMESTAMPS, START
 
 MODEL_FILE = "model.bin"
 SPEC = "WhisperSpec"
-# Models with fewer tokens know English only (https://github.com/openai/whisper, `is_multilingual`).
-MULTILINGUAL_FROM = 51865
 LAYER = re.compile(r"(encoder|decoder)/layer_\d+/self_attention/linear_0/weight")
-LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
-START, END, NO_TIMESTAMPS = "<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>"
 EXTRACTOR_FILE = "preprocessor_config.json"
 TASKS = ("transcribe", "translate")
 
