@@ -43,7 +43,8 @@ class WrittenText(Contract):
         text: without control characters; "" if the model has nothing to say.
         probability: mean probability of the text's tokens, its end included, in [0, 1]. Where held-out tasks
             have calibrated it, the probability that the text is right.
-        is_complete: False if the text was cut at the largest number of new tokens, or a sound was not read to its end.
+        is_complete: False if the text was cut at the largest number of new tokens, or a sound was not read to its
+            end.
         left_out_tokens: how many tokens of the contents were not read, since the prompt would have been too long.
         start: where a span begins in the content that the question names, in characters (code points): the first
             place where it is. None if the answer is no span.

@@ -18,7 +18,8 @@ def transcripts(
 ) -> Metrics:
     """Figures of all sounds together.
 
-    `word_error_rate`: words to insert, delete or replace, divided by the words of the right texts; it may exceed 1.
+    `word_error_rate`: words to insert, delete or replace, divided by the words of the right texts.
+    It may exceed 1.
     `word_accuracy`, the primary: 1 minus it, where no sound counts for more errors than it has words: a text that
     is all wrong is no worse than none. `character_error_rate` is the same of the letters and digits.
 

@@ -1,7 +1,7 @@
 """Reads `model.bin`, the file of weights of CTranslate2 (https://opennmt.net/CTranslate2/), without that package.
 
     uint32 version    text name of the model's class    uint32 its revision
-    uint32 count      of variables: text name, uint8 rank, uint32 for each dimension, uint8 type, uint32 bytes, data
+    uint32 count      of variables: text name, uint8 rank, uint32 of each dimension, uint8 type, uint32 bytes, data
     uint32 count      of aliases: text name, text name of the variable
 
 All numbers are little-endian. A text has its length as uint16 before it, and a zero byte at its end, which counts.

@@ -13,8 +13,8 @@ class Hearing:
 
     Args:
         states: (positions, width) of the encoder.
-        prompt: the tokens before the text: the start, the language and the task if the model knows several, and that
-            there are no timestamps.
+        prompt: the tokens before the text: the start, the language and the task if the model knows several, and
+            that there are no timestamps.
         no_speech_probability: that nobody speaks in the window.
     """
 
@@ -90,8 +90,8 @@ class Line:
     Args:
         prompt: see `Hearing`.
         max_new_tokens: of the text.
-        keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until the
-            prompt was read.
+        keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until
+            the prompt was read.
     """
 
     window: Window

@@ -9,7 +9,7 @@ PAUSE_S = 0.2
 HOP_S = 0.02
 # A window is not shorter than this share of the longest, unless it is the last.
 SHORTEST_SHARE = 0.5
-# The root of the mean square of PAUSE_S, at most, of a sound without speech: -60 dB of the loudest that it could be.
+# The root of the mean square of PAUSE_S, at most, of a sound without speech: 60 dB below the loudest possible.
 SILENT = 1e-3
 
 Span = tuple[int, int]
