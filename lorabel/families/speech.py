@@ -1,8 +1,9 @@
 """Whisper models of transformers, which write down what is said in a sound.
 
 Whisper (https://arxiv.org/abs/2212.04356) hears 30 s at once. A longer sound is cut into windows at its pauses,
-and their texts are joined. The states of the encoder are computed once for each window and remembered by its content.
-Texts are written step by step, greedily, without timestamps. LoRA goes on all linear layers of the decoder.
+and their texts are joined. The states of the encoder are computed once for each window and remembered by its
+content. Texts are written step by step, greedily, without timestamps. LoRA goes on all linear layers of the
+decoder.
 
 Memory: keys and values of a window take 1500 positions, beside those of its text. Windows wait where they do not
 fit into GENERATOR_MEMORY_MB together.

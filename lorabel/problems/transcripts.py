@@ -70,7 +70,7 @@ class Transcripts(Problem):
         if earlier:
             raise UnservedError(f"the transcript goes into {earlier[0].name!r}")
         is_required = control.attributes.get("required", "false").lower() == "true"
-        if not is_required and any(not _may_be_transcript(tag) for tag in control.siblings):
+        if not is_required and any(tag.tag != "TextArea" for tag in control.siblings):
             raise UnservedError('it may be for notes beside other answers; set required="true" for a transcript')
         (tag,) = control.objects
         return cls(control.name, tag.name, tag)
