@@ -187,14 +187,6 @@ class Settings(GeneratorSettings):
         ge=1,
         description="Longest part of a recording that is searched for segments, in seconds, from its beginning.",
     )
-    speech_max_s: float = Field(
-        1800.0,
-        ge=1,
-        description="Longest part of a recording that is transcribed, in seconds, from its beginning.",
-    )
-    speech_language: str = Field(
-        "", description="Language of all recordings, as a code such as `de`; default: as the model hears it."
-    )
     media_fresh_s: float = Field(
         300.0,
         ge=0,
