@@ -1,4 +1,4 @@
-"""The settings of models that write texts and transcripts. They are read as a part of `lorabel.settings.Settings`."""
+"""The settings of models that write texts or transcripts. They are a part of `lorabel.settings.Settings`."""
 
 from pathlib import Path
 from typing import Self
