@@ -235,8 +235,9 @@ class Speech(StepwiseFamily):
             logits.float().transpose(1, 2), right[:, 1:], ignore_index=NOT_A_TARGET, reduction="none"
         ).sum(1)
         counts = [len(of_sound) for of_sound in parts]
-        sums = zip(losses.split(counts), torch.tensor([*map(len, answers)]).split(counts), strict=True)
-        return torch.stack([of_windows.sum() / lengths.sum() for of_windows, lengths in sums])
+        lengths = torch.tensor([len(answer) for answer in answers], device=self.device)
+        of_sounds = zip(torch.split(losses, counts), torch.split(lengths, counts), strict=True)
+        return torch.stack([of_windows.sum() / tokens.sum() for of_windows, tokens in of_sounds])
 
     def lora_layers(self) -> list[str]:
         """Return all linear layers of the decoder but the last, whose weights are the embedding's.

@@ -3,13 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from lorabel.contracts import Contract
 from lorabel.families.generation.decoding import Decoding
 from lorabel.families.generation.stepwise import Steps
 from lorabel.families.transcription.heard_sound import Line, PreparedSound, Window
 from lorabel.text_contracts import WrittenText
+
+# A row of `Decoding`: the row here, and the number of the window.
+Key = tuple[Hashable, int]
 
 
 @dataclass
@@ -91,9 +94,9 @@ class Listening(Steps):
     def _write(self) -> Sequence[Hashable]:
         done: list[Hashable] = []
         for key in self._decoding.step():
-            row, number = key  # type: ignore[misc]
+            row, number = cast(Key, key)
             sound = self._sounds[row]
-            sound.texts[number] = self._decoding.finish(key)  # type: ignore[assignment]
+            sound.texts[number] = cast(WrittenText, self._decoding.finish(key))
             if len(sound.texts) == len(sound.prepared.windows):
                 done.append(row)
         return done
@@ -107,8 +110,8 @@ class Listening(Steps):
 
     def leave(self, row: Hashable) -> None:
         """Let a row leave; see `Steps.leave`."""
-        for key in self._decoding.rows:
-            if key[0] == row:  # type: ignore[index]
+        for key in cast(Sequence[Key], self._decoding.rows):
+            if key[0] == row:
                 self._decoding.leave(key)
         del self._sounds[row]
         if row in self._turns:
