@@ -237,7 +237,7 @@ class Speech(StepwiseFamily):
         counts = [len(of_sound) for of_sound in parts]
         lengths = torch.tensor([len(answer) for answer in answers], device=self.device)
         of_sounds = zip(torch.split(losses, counts), torch.split(lengths, counts), strict=True)
-        return torch.stack([of_windows.sum() / tokens.sum() for of_windows, tokens in of_sounds])
+        return torch.stack([of_windows.sum() / counted.sum() for of_windows, counted in of_sounds])
 
     def lora_layers(self) -> list[str]:
         """Return all linear layers of the decoder but the last, whose weights are the embedding's.
