@@ -119,7 +119,8 @@ def annotated(family: Detector, of_set: Set) -> list[Annotated]:
     for scene in scenes:
         targets.append(of_set.target(scene))
         prepared.append(family.prepare(question, lambda _, scene=scene: png(scene)))  # type: ignore[misc]
-    return with_features(family, prepared, targets)
+    pictures = [each for each in prepared if isinstance(each, PreparedInput)]
+    return with_features(family, pictures, targets)
 
 
 def with_features(

@@ -34,7 +34,7 @@ COLOURS = {
 }
 TRAINED = (LORA, SCRATCH)
 COMPARISONS = (SCALED, CROSS_VALIDATED, RIDGE_SCALED, RIDGE_CROSS_VALIDATED, MEAN)
-CHOICE, BOXES = "choice", "boxes"
+CHOICE, BOXES, SERIES = "choice", "boxes", "segments of series"
 # What `Point.accuracy` is for each kind of question; the figure that decides about promotion.
 FIGURES_OF_KINDS = {
     CHOICE: "accuracy",
@@ -43,7 +43,9 @@ FIGURES_OF_KINDS = {
     "rating": "closeness: 1 - error / longest possible error",
     "ranking": "share of pairs in the right order",
     "spans": "F1",
+    "segments": "F1 at an overlap of a half, and the error of the boundaries",
     BOXES: "mAP@50",
+    SERIES: "F1 of segments at an overlap of a half",
 }
 GOAL_MARGIN = 0.01
 ROUNDING = 1e-9
@@ -62,6 +64,7 @@ class Point:
         calibration_error: None if it was not measured, or if answers of the kind have no probability.
         seconds: of CPU time for a fit and the answers to the test tasks; of wall time for a training run.
         kind: of question, a key of FIGURES_OF_KINDS.
+        boundary_error_ms: of segments, see `segment_metrics`; None for other kinds, and where no segment is right.
     """
 
     course: str
@@ -72,6 +75,7 @@ class Point:
     calibration_error: float | None
     seconds: float
     kind: str = CHOICE
+    boundary_error_ms: float | None = None
 
 
 def text(machine: Machine, points: Sequence[Point]) -> str:
@@ -109,9 +113,16 @@ def missed_cells(points: Sequence[Point]) -> list[str]:
 
 def write(machine: Machine, points: Sequence[Point], folder: Path) -> None:
     """Write JSON and picture into the folder."""
-    figures = {"machine": asdict(machine), "points": [asdict(point) for point in points]}
+    figures = {"machine": asdict(machine), "points": [_figures(point) for point in points]}
     (folder / Path(FIGURES).name).write_text(json.dumps(figures, indent=1) + "\n")
     draw(machine, points, folder / Path(PICTURE).name)
+
+
+def _figures(point: Point) -> dict[str, object]:
+    """The fields of a point. Only segments have boundaries."""
+    return {
+        name: value for name, value in asdict(point).items() if name != "boundary_error_ms" or value is not None
+    }
 
 
 def write_docs(machine: Machine, points: Sequence[Point]) -> None:
@@ -248,7 +259,9 @@ def _accuracy(points: Sequence[Point]) -> str:
     if not points:
         return ""
     lower, median, upper = _quartiles(points)
-    return f"{median:.2f}" if lower == upper else f"{median:.2f} ({lower:.2f} to {upper:.2f})"
+    cell = f"{median:.2f}" if lower == upper else f"{median:.2f} ({lower:.2f} to {upper:.2f})"
+    errors_ms = [point.boundary_error_ms for point in points if point.boundary_error_ms is not None]
+    return f"{cell}, {statistics.median(errors_ms):.0f} ms" if errors_ms else cell
 
 
 def _points_at(points: Sequence[Point], course: str, way: str, count: int) -> list[Point]:

@@ -14,6 +14,8 @@ Each way to learn is scored on the same test tasks, which are never annotated:
 The data sets of `kind_courses` ask other kinds of questions. Their figure is the metric that decides about
 promotion, and their comparisons are in benchmarks/kind_baselines.py. No training runs are made for them.
 
+`series` asks for events of series, see benchmarks/series_curves.py, which prints more by itself.
+
 Those of `box_training_curves` ask for boxes. Their ways take minutes, so they are measured with `--lora`, or if
 `--only` names them.
 
@@ -42,6 +44,7 @@ from benchmarks import (
     curve_report,
     kind_curves,
     machine,
+    series_curves,
 )
 from benchmarks.box_training_curves import BOX_COURSES
 from benchmarks.calibration import calibration_error
@@ -60,7 +63,8 @@ SEEDS, QUICK_SEEDS = 7, 2
 LORA_COUNTS, LORA_SEEDS = (0, 10, 20, 40, 80, 160), 3
 # For the sets of `kind_courses`.
 KIND_COUNTS, KIND_SEEDS = (5, 10, 20, 40, 80, 160), 3
-NAMES = (*COURSES, *KIND_COURSES, *BOX_COURSES)
+SERIES = "series"
+NAMES = (*COURSES, *KIND_COURSES, *BOX_COURSES, SERIES)
 FOLDER = Path("build/curves")
 
 
@@ -88,7 +92,7 @@ def main() -> int:
         plan = Plan(QUICK_COUNTS, QUICK_SEEDS, lora_counts, 1, QUICK_COUNTS, 1)
     points: list[Point] = []
     box_courses = BOX_COURSES if options.lora else ()
-    for name in options.only or (*COURSES, *KIND_COURSES, *box_courses):
+    for name in options.only or (*COURSES, *KIND_COURSES, *box_courses, SERIES):
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
             if name in COURSES:
@@ -97,6 +101,9 @@ def main() -> int:
                 counts = box_training_curves.QUICK_COUNTS if options.quick else box_training_curves.COUNTS
                 seeds = 1 if options.quick else box_training_curves.SEEDS
                 points += box_training_curves.measure(name, counts, seeds)
+            elif name == SERIES:
+                counts = series_curves.COUNTS[1:2] if options.quick else series_curves.COUNTS
+                points += series_curves.measure(name, counts, 1 if options.quick else series_curves.SEEDS)
             else:
                 points += kind_curves.measure(KIND_COURSES[name](), plan.kind_counts, plan.kind_seeds)
         except MissingDataError as error:

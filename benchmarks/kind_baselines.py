@@ -5,6 +5,7 @@
 - ratings: ridge regression, and the mean of the annotations;
 - rankings: a logistic regression on the difference between two items;
 - spans: a logistic regression on the states of single words, with the targets of `word_targets`;
+- segments: a logistic regression for each label on single windows;
 - several contents of a choice: their features side by side, and the products of each two.
 
 Each is of two kinds, as in `curve_baselines`: with scaled features and scikit-learn's default strength, and with a
@@ -18,8 +19,8 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge, RidgeCV
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
@@ -40,13 +41,18 @@ from lorabel.families.encoders.heads.head_features import PRODUCTS, map_features
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
 from lorabel.families.encoders.heads.linear_head import MEAN
 from lorabel.families.encoders.heads.rating_scale import to_number, to_position
+from lorabel.families.segments.found_segments import found_segments
+from lorabel.families.segments.windows import window_truth
 from lorabel.families.spans.word_spans import span_scores
 from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
+from lorabel.time_contracts import SegmentScores, SegmentsInput
 
 FOLDS = 3
 # For rows whose squared length is 1 on average.
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+# For the windows of recordings, whose length is 1.
+WINDOW_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 7))
 LEAST_PROBABILITY = 1e-6
 
@@ -154,6 +160,55 @@ def spans_cross_validated(learned: Sequence[Example], unseen: Sequence[Example])
     best = max(STRENGTHS, key=lambda strength: (score(strength), -strength))
     model = _fit_words(rows, columns, best)
     return _spans(unseen, lambda states: _word_probabilities(model, columns, (states - centre) / scale, unseen))
+
+
+def segments_cross_validated(learned: Sequence[Example], unseen: Sequence[Example]) -> list[Contract]:
+    """Cross-validation over recordings chooses the strength of each label by the F1 of windows.
+
+    A label that no window has is never found. One that only some folds have gets the middle strength.
+    """
+    recordings = np.repeat(np.arange(len(learned)), [len(example.features) for example in learned])
+    rows = np.concatenate([example.features for example in learned])
+    truth = np.concatenate([_shares(example) for example in learned]) >= 0.5
+    models = [_fit_windows(rows, column, recordings) for column in truth.T]
+
+    def probabilities(example: Example) -> Array:
+        silent = np.zeros(len(example.features))
+        columns = [silent if model is None else model.predict_proba(example.features)[:, 1] for model in models]
+        return np.stack(columns, axis=1)
+
+    return [segments_of(example, probabilities(example).astype(np.float32)) for example in unseen]
+
+
+def segments_of(example: Example, probabilities: NDArray[np.float32]) -> SegmentScores:
+    """The segments of a recording that ends with the middle of its last window.
+
+    Args:
+        probabilities: (windows, labels).
+    """
+    step_s = cast(SegmentsInput, example.question).step_s
+    length_s = (len(probabilities) - 1) * step_s
+    return found_segments(probabilities, step_s).within(length_s, length_s)
+
+
+def _shares(example: Example) -> NDArray[np.float32]:
+    return window_truth(cast(SegmentsInput, example.question), example.target, len(example.features))
+
+
+def _fit_windows(
+    rows: NDArray[np.float32], truth: NDArray[np.bool_], recordings: NDArray[np.intp]
+) -> LogisticRegression | None:
+    folds = _folds(recordings)
+    if not truth.any():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        if not folds or any(len(np.unique(truth[kept])) < 2 for kept, _ in folds):
+            return LogisticRegression(C=WINDOW_STRENGTHS[2], max_iter=300).fit(rows, truth)
+        search = LogisticRegressionCV(Cs=WINDOW_STRENGTHS, cv=folds, max_iter=300, scoring="f1")
+        return search.fit(rows, truth)
 
 
 def _parts(

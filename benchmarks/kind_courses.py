@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -32,10 +33,12 @@ from tests.e2e import courses
 from tests.e2e.courses import LabeledTask
 
 CHOICE, MULTIPLE, TAXONOMY = "choice", "multiple choice", "taxonomy"
-RATING, RANKING, SPANS = "rating", "ranking", "spans"
-KINDS = (CHOICE, MULTIPLE, TAXONOMY, RATING, RANKING, SPANS)
+RATING, RANKING, SPANS, SEGMENTS = "rating", "ranking", "spans", "segments"
+KINDS = (CHOICE, MULTIPLE, TAXONOMY, RATING, RANKING, SPANS, SEGMENTS)
 # Tasks to annotate, and test tasks.
 LEARNED, TESTED = 400, 400
+# The same of recordings with segments, which have many windows each.
+LEARNED_RECORDINGS, TESTED_RECORDINGS = 40, 30
 ROUND = ("circle", "heart", "moon", "flower")
 # Labels of `several`, which do not describe what they stand for.
 PROPERTIES: Mapping[str, Callable[[Picture], bool]] = MappingProxyType(
@@ -117,13 +120,26 @@ def of_end_to_end(name: str, tag: str, kind: str, new_name: str) -> KindCourse:
     """A control tag of one of `tests/e2e/courses`: half of the tasks to annotate, half to test."""
     course = courses.load(name)
     tasks = random.Random(0).sample(list(course.tasks), len(course.tasks))
+    half = round(len(tasks) / 2)
+    return KindCourse(new_name, kind, course.label_config, tag, _models_of(course), tasks[:half], tasks[half:])
+
+
+def _models_of(course: courses.Course) -> Callable[[Path], Mapping[str, str]]:
+    """See `KindCourse.models`."""
 
     def models(folder: Path) -> Mapping[str, str]:
         variables = course.variables(folder).items()
         return {variable.removeprefix("MODEL_").lower(): source for variable, source in variables}
 
-    half = round(len(tasks) / 2)
-    return KindCourse(new_name, kind, course.label_config, tag, models, tasks[:half], tasks[half:])
+    return models
+
+
+def of_recordings(name: str, tag: str, new_name: str) -> KindCourse:
+    """The drawn recordings of one of `tests/e2e/courses`, more of them."""
+    course, numbers = courses.load(name), range(LEARNED_RECORDINGS + TESTED_RECORDINGS)
+    drawn = import_module(f"{courses.__name__}.{name}").labeled_tasks(numbers)
+    tasks, test = drawn[:LEARNED_RECORDINGS], drawn[LEARNED_RECORDINGS:]
+    return KindCourse(new_name, SEGMENTS, course.label_config, tag, _models_of(course), tasks, test)
 
 
 def several() -> KindCourse:
@@ -267,6 +283,8 @@ KIND_COURSES: Mapping[str, Callable[[], KindCourse]] = MappingProxyType(
         "text_choices": lambda: of_end_to_end("text_choices", "bin", CHOICE, "text_choices"),
         "sounds": lambda: of_end_to_end("sounds", "label", CHOICE, "sounds"),
         "videos": lambda: of_end_to_end("videos", "label", CHOICE, "videos"),
+        "sound_segments": lambda: of_recordings("sound_segments", "part", "sound_segments"),
+        "timelines": lambda: of_recordings("timelines", "seen", "timelines"),
     }
 )
 

@@ -27,7 +27,7 @@ from benchmarks.curve_report import (
     Point,
 )
 from benchmarks.kind_baselines import Learn
-from benchmarks.kind_courses import CHOICE, MULTIPLE, RANKING, RATING, SPANS, TAXONOMY, KindCourse
+from benchmarks.kind_courses import CHOICE, MULTIPLE, RANKING, RATING, SEGMENTS, SPANS, TAXONOMY, KindCourse
 from lorabel.contracts import Contract, Estimate, ItemScores, LabelScores, LabelsInput, RankingInput, SpansInput
 from lorabel.contracts import SpanScores as Spans
 from lorabel.families.base import NoBatchAdapters
@@ -43,6 +43,7 @@ from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
+from lorabel.time_contracts import SegmentsInput
 from tests.e2e.courses import LabeledTask
 from workers.services import Services
 
@@ -98,6 +99,10 @@ def _answer(head: LinearHead | None, example: Example) -> Contract:
     question = example.question
     if isinstance(question, SpansInput):
         return Spans(spans=()) if head is None else _spans(head, question, example)
+    if isinstance(question, SegmentsInput):
+        windows = example.logits.reshape(len(example.features), -1)
+        chances = probabilities(head, example.features, windows, is_multiple=True)
+        return kind_baselines.segments_of(example, chances)
     if head is not None:
         return answer_with_head(head, question, example.features, example.logits)
     if isinstance(question, LabelsInput):
@@ -149,6 +154,7 @@ WAYS: Mapping[str, Mapping[str, Learn]] = MappingProxyType(
             SCALED: kind_baselines.spans_scaled,
             CROSS_VALIDATED: kind_baselines.spans_cross_validated,
         },
+        SEGMENTS: {HEAD: _head, CROSS_VALIDATED: kind_baselines.segments_cross_validated},
     }
 )
 
@@ -165,7 +171,8 @@ def _point(
 ) -> Point:
     metrics = problem.metrics([example.target for example in test], answers)
     figure, error = float(metrics.values[metrics.primary]), calibration_error_of(test, answers)
-    return Point(course.name, way, seed, count, figure, error, seconds, course.kind)
+    boundary_error_ms = metrics.values.get("boundary_error_ms")
+    return Point(course.name, way, seed, count, figure, error, seconds, course.kind, boundary_error_ms)
 
 
 def calibration_error_of(test: Sequence[Example], answers: Sequence[Contract]) -> float | None:

@@ -10,10 +10,11 @@ from collections.abc import Collection, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lorabel.content_formats import SeriesFormat, TextFormat
 from lorabel.picture_part import Part
 
 
@@ -54,35 +55,17 @@ class Modality(StrEnum):
     IMAGE = "image"
     VIDEO = "video"
     AUDIO = "audio"
-
-
-class TextFormat(BaseModel):
-    """How a text is stored, so that `lorabel.media.text` can read it.
-
-    The fields follow the attributes of Label Studio 1.23.2's `<Text>`, `<HyperText>` and `<Paragraphs>` tags, with
-    the same defaults.
-
-    Args:
-        markup: `plain` text, `html`, or `paragraphs`: a list of dialogue turns in JSON.
-        encoding: how the text is encoded in the task's data.
-        name_key: paragraphs only: the key of the speaker's name in each turn.
-        text_key: paragraphs only: the key of the spoken text in each turn.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    markup: Literal["plain", "html", "paragraphs"] = "plain"
-    encoding: Literal["none", "base64", "base64unicode"] = "none"
-    name_key: str = "author"
-    text_key: str = "text"
+    SERIES = "series"
 
 
 class Content(BaseModel):
     """What one object tag shows: either a text, or a file that must be fetched.
 
     Args:
-        text: the text as a model reads it, without markup. None if the content is a file.
+        text: the text as a model reads it, without markup; of a series, its JSON. None if the content is a file.
         media: the file. None if the content is a text.
         text_format: how the text in the file is stored. Set for a text in a file, None for everything else.
+        series_format: how the series is stored. Set for a series, None for everything else.
         part: the part of the picture that is meant; None for all of it, and for everything else.
     """
 
@@ -91,6 +74,7 @@ class Content(BaseModel):
     text: str | None = None
     media: MediaRef | None = None
     text_format: TextFormat | None = None
+    series_format: SeriesFormat | None = Field(None, exclude_if=lambda series_format: series_format is None)
     part: Part | None = Field(None, exclude_if=lambda part: part is None)
 
     @model_validator(mode="after")
@@ -101,6 +85,8 @@ class Content(BaseModel):
         is_text_file = self.modality == Modality.TEXT and self.media is not None
         if (self.text_format is not None) != is_text_file:
             raise ValueError("a text in a file needs text_format, and no other content may have it")
+        if (self.series_format is not None) != (self.modality == Modality.SERIES):
+            raise ValueError("a series needs series_format, and no other content may have it")
         if self.part is not None and (self.modality != Modality.IMAGE or self.media is None):
             raise ValueError("only a picture has parts")
         return self

@@ -1,6 +1,8 @@
 """The question for features, and its answer: what heads are fitted on. See `lorabel.contracts`."""
 
-from typing import ClassVar, Self
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -16,8 +18,11 @@ from lorabel.contracts import (
 )
 from lorabel.mask_contracts import LabelledMasksInput, MasksTarget
 from lorabel.region_contracts import EachInput
+from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
+from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesTarget
 from lorabel.space_contracts import BoxesInput, BoxTarget, Corners, TextLine, TextLinesInput
-from lorabel.time_contracts import SegmentsInput
+from lorabel.time_contracts import STEP_S, SegmentsInput
+from lorabel.track_contracts import TrackFeaturesInput, TracksInput, TracksTarget
 
 # The questions that fitted heads answer.
 HEADED: tuple[type[Input], ...] = (
@@ -29,7 +34,12 @@ HEADED: tuple[type[Input], ...] = (
     BoxesInput,
     LabelledMasksInput,
     SegmentsInput,
+    SeriesInput,
+    TracksInput,
+    RelationsInput,
 )
+# Those of which adapters learn nothing.
+HEADED_ALONE: tuple[type[Input], ...] = (RelationsInput,)
 # Between the space of a base model and the name of an adapter.
 WITH = " with adapter "
 
@@ -52,38 +62,29 @@ class FeaturesInput(Input):
     is_multiple: bool = False
 
     @classmethod
-    def of(
-        cls, question: Input, target: object = None
-    ) -> "Self | SpanFeaturesInput | LineFeaturesInput | BoxFeaturesInput":
+    def of(cls, question: Input, target: object = None) -> Input:
         """Return the question for the features on which the answer to another question depends.
 
         Args:
-            target: what annotators have answered; of boxes, also around masks, it says where the features are
-                wanted. None to compare labels only.
+            target: what annotators have answered; of boxes, also around masks, and of segments of series, it says
+                where the features are wanted. None to compare labels only.
         """
         if isinstance(question, LabelledMasksInput):
             question = BoxesInput(contents=question.contents, labels=question.labels)
             target = target.around() if isinstance(target, MasksTarget) else None
-        if isinstance(question, BoxesInput):
-            drawn = target if isinstance(target, BoxTarget) else BoxTarget(())
-            return BoxFeaturesInput(
-                contents=question.contents,
-                labels=question.labels,
-                boxes=drawn.boxes,
-                unlabelled=drawn.unlabelled,
-            )
-        if isinstance(question, TextLinesInput):
-            return LineFeaturesInput(contents=question.contents, labels=question.labels)
-        if isinstance(question, SpansInput):
-            return SpanFeaturesInput(contents=question.contents, labels=question.labels)
+        for question_type, features_of in OTHER_FEATURES.items():
+            if isinstance(question, question_type):
+                return features_of(question, target)
+        more: dict[str, float] = {}
         if isinstance(question, EachInput):
-            cls = EachFeaturesInput  # type: ignore[assignment]
+            cls = EachFeaturesInput
         if isinstance(question, SegmentsInput):
-            cls = SegmentFeaturesInput  # type: ignore[assignment]
+            cls = SegmentFeaturesInput
+            more = {"step_s": question.step_s}
         if not isinstance(question, LabelsInput):
             return cls(contents=question.contents)
         fields = {name: getattr(question, name) for name in ("contents", "labels", "parents", "is_multiple")}
-        return cls(**fields)
+        return cls(**fields, **more)
 
 
 class EachFeaturesInput(FeaturesInput):
@@ -96,12 +97,16 @@ class EachFeaturesInput(FeaturesInput):
 
 
 class SegmentFeaturesInput(FeaturesInput):
-    """Asks for everything that a head for segments is fitted on. `contents` is that one sound.
+    """Asks for everything that a head for segments is fitted on. `contents` is that one sound or video.
 
-    Answer: `Features`, with a row and (labels,) logits for each window of the sound.
+    Answer: `Features`, with a row and (labels,) logits for each window of the sound, or frame of the video.
+
+    Args:
+        step_s: as in `SegmentsInput`.
     """
 
     kind: ClassVar[str] = "segment_features"
+    step_s: float = STEP_S
 
 
 class SpanFeaturesInput(LabelTextsInput):
@@ -143,6 +148,39 @@ class BoxFeaturesInput(LabelTextsInput):
     unlabelled: tuple[Corners, ...] = ()
 
 
+class RelationFeaturesInput(Input):
+    """Asks for everything that a head for relations between spans is fitted on. `contents` is that one text.
+
+    Answer: `Features`, with a row for each word of the text and no logits.
+
+    Args:
+        labels: as in `RelationsInput`.
+        region_labels: as in `RelationsInput`.
+        is_single: as in `RelationsInput`.
+    """
+
+    kind: ClassVar[str] = "relation_features"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    labels: tuple[tuple[str, ...], ...] = ()
+    region_labels: tuple[str, ...] = ()
+    is_single: bool = False
+
+
+class PictureRelationFeaturesInput(FeaturesInput):
+    """Asks for everything that a head for relations between regions of a picture is fitted on.
+
+    Answer: `Features`, with a row for each region and no logits.
+
+    Args:
+        region_labels: as in `RelationsInput`.
+        is_single: as in `RelationsInput`.
+    """
+
+    kind: ClassVar[str] = "picture_relation_features"
+    region_labels: tuple[str, ...] = ()
+    is_single: bool = False
+
+
 class Features(Contract):
     """Answer to the questions for features above.
 
@@ -151,10 +189,12 @@ class Features(Contract):
         dim: number of dimensions of a content's, or a word's, features.
         float16: (contents, dim) little-endian float16 in base64; each row has length 1. For spans (words, dim);
             the row of a word that the model did not read is zeros. For boxes (places, dim), for segments
-            (windows, dim).
+            (windows, dim), for series (windows, dim) with features of any length.
         logits: (labels,): the model's logits without a head, see `label_logits`. Empty without labels. For
             `EachFeaturesInput` (contents * labels,). For spans (words * 2 * labels,), see `word_logits`; empty if
             no adapter has learned any. For boxes (places * labels,), for segments (windows * labels,).
+            For series, of which the base model says nothing, (windows * labels,) in [0, 1]: the share of each
+            window that the annotated segments cover.
         lines: the lines of text in a picture as the base model reads them; `dim` is 0 then.
     """
 
@@ -174,3 +214,55 @@ def space_with(space: str, adapter: str | None) -> str:
 def is_with_adapter(space: str) -> bool:
     """Whether features of a space are the base model's, and beside them as many of an adapter."""
     return WITH in space
+
+
+def _of_boxes(question: BoxesInput, target: object) -> Input:
+    drawn = target if isinstance(target, BoxTarget) else BoxTarget(())
+    return BoxFeaturesInput(
+        contents=question.contents, labels=question.labels, boxes=drawn.boxes, unlabelled=drawn.unlabelled
+    )
+
+
+def _of_series(question: SeriesInput, target: object) -> Input:
+    segments = target.segments if isinstance(target, SeriesTarget) else ()
+    return SeriesFeaturesInput(contents=question.contents, labels=question.labels, segments=segments)
+
+
+def _of_tracks(question: TracksInput, target: object) -> Input:
+    learned = target.learned_frames if isinstance(target, TracksTarget) else ()
+    return TrackFeaturesInput(
+        contents=question.contents,
+        labels=question.labels,
+        frames_per_s=question.frames_per_s,
+        numbers=tuple(number for number, _ in learned),
+        boxes=tuple(shown.boxes for _, shown in learned),
+        unlabelled=tuple(shown.unlabelled for _, shown in learned),
+    )
+
+
+def _of_lines(question: TextLinesInput, _: object) -> Input:
+    return LineFeaturesInput(contents=question.contents, labels=question.labels)
+
+
+def _of_spans(question: SpansInput, _: object) -> Input:
+    return SpanFeaturesInput(contents=question.contents, labels=question.labels)
+
+
+def _of_relations(question: RelationsInput, _: object) -> Input:
+    is_picture = isinstance(question, PictureRelationsInput)
+    kind = PictureRelationFeaturesInput if is_picture else RelationFeaturesInput
+    names = ("contents", "labels", "region_labels", "is_single")
+    return kind(**{name: getattr(question, name) for name in names})
+
+
+# Makes the question for features of kinds that have one of their own, from question and target.
+OTHER_FEATURES: Mapping[type[Input], Callable[[Any, object], Input]] = MappingProxyType(
+    {
+        BoxesInput: _of_boxes,
+        SeriesInput: _of_series,
+        TracksInput: _of_tracks,
+        TextLinesInput: _of_lines,
+        SpansInput: _of_spans,
+        RelationsInput: _of_relations,
+    }
+)

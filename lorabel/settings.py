@@ -1,6 +1,7 @@
 """Every environment variable, typed and documented. Nothing else reads the environment.
 
-Those of models that write are in `lorabel/generator_settings.py`.
+Those of media are in `lorabel/media_settings.py`, those of tracks in `lorabel/track_settings.py`, those of models
+that write in `lorabel/generator_settings.py`.
 
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
@@ -13,7 +14,9 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from lorabel.generator_settings import GeneratorSettings
+from lorabel.media_settings import MediaSettings
 from lorabel.private_folders import is_private
+from lorabel.track_settings import TrackSettings
 
 LONGEST_SOCKET_PATH = 100
 REDIS_SOCKET = "redis.sock"
@@ -38,7 +41,7 @@ def certificate_files() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-class Settings(GeneratorSettings):
+class Settings(MediaSettings, TrackSettings, GeneratorSettings):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 
     model_config = SettingsConfigDict(
@@ -154,45 +157,6 @@ class Settings(GeneratorSettings):
     max_request_mb: int = Field(
         64, ge=1, description="Largest request body in MB; larger ones are refused with 413."
     )
-
-    media_allowed_hosts: str = Field(
-        "", description="Private hosts that media may come from: `host` or `host:port`, comma separated."
-    )
-    local_files_document_root: Path | None = Field(
-        None, description="Folder under which `/data/local-files/?d=` paths may be read; none by default."
-    )
-    media_max_mb: int = Field(64, ge=1, description="Largest media file, in MB.")
-    media_max_megapixels: int = Field(100, ge=1, description="Largest picture, or frame of a video.")
-    media_decode_mb: int = Field(
-        1792,
-        ge=256,
-        description="Most memory of a process for decoding pictures and videos, in MB; others wait meanwhile. An "
-        "eighth is kept for small ones.",
-    )
-    video_frames: int = Field(8, ge=1, le=64, description="Frames that are read from a video, at even distances.")
-    video_clip_s: float = Field(
-        0.0,
-        ge=0,
-        description="Longest part of a video that is read, in seconds, around its middle; 0 for the whole video.",
-    )
-    video_pooling: Literal["mean", "max"] = Field(
-        "mean",
-        description="How the features of frames are combined: `max` if a single frame can decide the label.",
-    )
-    audio_max_s: float = Field(
-        30.0, ge=1, description="Longest part of a recording that is read, in seconds, around its middle."
-    )
-    segments_max_s: float = Field(
-        120.0,
-        ge=1,
-        description="Longest part of a recording that is searched for segments, in seconds, from its beginning.",
-    )
-    media_fresh_s: float = Field(
-        300.0,
-        ge=0,
-        description="Seconds for which a file is not fetched again if its features are still in memory.",
-    )
-    media_timeout_s: float = Field(20.0, gt=0, description="Seconds for one download.")
 
     detector_threshold: float = Field(
         0.2, ge=0, le=1, description="Smallest probability of a box; a project's own is in its extra params."

@@ -1,33 +1,40 @@
-"""Input, output and target of questions about segments of a sound. See `lorabel.contracts`."""
+"""Input, output and target of questions about segments of a sound or a video. See `lorabel.contracts`."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lorabel.contracts import Contract, LabelsInput
+
+# The default of SEGMENTS_STEP_S.
+STEP_S = 0.25
 
 # A segment as (start in seconds, end in seconds, index of the label).
 TimedLabel = tuple[float, float, int]
 
 
 class SegmentsInput(LabelsInput):
-    """Asks when in a sound each label fits. `contents` is that one sound. Answer: `SegmentScores`.
+    """Asks when in a recording each label fits. `contents` is that one sound or video. Answer: `SegmentScores`.
 
-    It is the question of `LabelsInput` about each window of the sound by itself, see
-    `lorabel.families.segments.sound_windows`. Any number of labels may fit at a time.
+    It is the question of `LabelsInput` about each window of the sound, or about some frames of the video, by
+    itself, see `lorabel.families.segments.windows`. Any number of labels may fit at a time.
+
+    Args:
+        step_s: seconds from one window to the next.
     """
 
     kind: ClassVar[str] = "segments"
     is_multiple: bool = True
+    step_s: float = Field(STEP_S, gt=0)
 
 
 class Segment(BaseModel):
-    """A labelled part of a sound.
+    """A labelled part of a recording.
 
     Args:
-        start_s: seconds from the beginning of the sound.
-        end_s: seconds from the beginning of the sound; more than `start_s`.
+        start_s: seconds from the beginning of the recording.
+        end_s: seconds from the beginning of the recording; more than `start_s`.
         label: index of the label in the input's labels.
         probability: the model's confidence in this segment, in [0, 1].
     """
@@ -44,21 +51,24 @@ class SegmentScores(Contract):
 
     Args:
         segments: in the order of time. Those of one label do not overlap, those of several may.
-        length_s: of the sound, in seconds.
+        length_s: of the recording, in seconds.
         no_segment_probability: the probability in [0, 1] that there is none. Only used if `segments` is empty.
+        expected_overlap: how much of the segments and of what there is to find the model expects to be the same,
+            in [0, 1]; 1 where every moment is sure.
     """
 
     kind: ClassVar[str] = "segment_scores"
     segments: tuple[Segment, ...]
     length_s: float = 0.0
     no_segment_probability: float = 1.0
+    expected_overlap: float = 1.0
 
     def within(self, read_s: float, length_s: float) -> Self:
-        """Return the answer with segments that end where reading ended, and with the length of the sound.
+        """Return the answer with segments that end where reading ended, and with the length of the recording.
 
         Args:
-            read_s: how much of the sound was read, from its beginning, in seconds.
-            length_s: of the whole sound.
+            read_s: how much of the recording was read, from its beginning, in seconds.
+            length_s: of the whole recording.
         """
         segments = tuple(
             segment.model_copy(update={"end_s": min(segment.end_s, read_s)})
@@ -74,8 +84,10 @@ class SegmentTarget:
 
     Args:
         segments: sorted. They may overlap.
-        length_s: of the sound, in seconds; 0 if the annotation does not say.
+        length_s: of the recording, in seconds; 0 if the annotation does not say.
+        frames_per_s: of a video, as the editor counts its frames; 0 for a sound.
     """
 
     segments: tuple[TimedLabel, ...]
     length_s: float = field(default=0.0, compare=False)
+    frames_per_s: float = field(default=0.0, compare=False)

@@ -36,7 +36,7 @@ from model_server.metrics import Metrics
 from model_server.pipelines import begin
 from model_server.prepared_memory import PreparedMemory
 from model_server.project_limit import ProjectLimit
-from model_server.rows import Row, errors_as_result, failure_of
+from model_server.rows import Row, batch_rows, errors_as_result, failure_of, rows_of
 from model_server.stepping import Stepping
 
 log = logging.getLogger(__name__)
@@ -317,7 +317,7 @@ class Engine:
     def _compute_next(self) -> bool:
         is_idle = not self._stepping.has_rows
         batch = self._ready.get_batch(
-            self.sizes.most, lambda row: row.loaded_family.family.name, is_patient=is_idle
+            self.sizes.most, lambda row: row.loaded_family.family.name, rows_of, is_patient=is_idle
         )
         if self._ready.is_closed:
             return False
@@ -344,7 +344,7 @@ class Engine:
         failed_sizes: list[int] = []
         largest_size = self._try(batch, failed_sizes)
         if not failed_sizes:
-            self.sizes.grow(len(batch))
+            self.sizes.grow(batch_rows(batch))
         elif largest_size < self.sizes.max_batch and min(failed_sizes) > 1:
             self.sizes.limit(largest_size)
 
@@ -352,10 +352,10 @@ class Engine:
         """Compute a batch; if that fails, compute its halves, down to the single row that is at fault.
 
         Args:
-            failed_sizes: gets the sizes of the batches for which memory ran out.
+            failed_sizes: gets the rows of the batches for which memory ran out; 1 for a single input.
 
         Returns:
-            The size of the largest batch that was computed, 0 if none was.
+            The rows of the largest batch that was computed, 0 if none was.
 
         Raises:
             RuntimeError: the device is lost.
@@ -367,14 +367,14 @@ class Engine:
             if is_device_lost(error):
                 raise
             if is_memory := is_out_of_memory(error):
-                failed_sizes.append(len(batch))
+                failed_sizes.append(1 if len(batch) == 1 else batch_rows(batch))
             if len(batch) == 1:
                 log.exception("a row failed on the device")
                 batch[0].finish(failure_of(error))
                 return 0
             log.warning("a batch of %d rows is halved: %s: %s", len(batch), type(error).__name__, error)
         else:
-            return len(batch)
+            return batch_rows(batch)
         # After the except clause: the error's frames hold tensors, which can be freed only when the error is gone.
         if is_memory and torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -389,7 +389,7 @@ class Engine:
         outputs = family.predict([row.example for row in batch], [row.adapter for row in batch], bank, cache)
         forward_s = time.monotonic() - started
         self._metrics.forward.observe(forward_s)
-        self.sizes.learn(family.name, len(batch), forward_s)
+        self.sizes.learn(family.name, batch_rows(batch), forward_s)
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:

@@ -60,11 +60,11 @@ class FairQueue(Generic[Item]):
             projects = next((projects for projects in self._projects.values() if projects), None)
             if projects is None or not is_taken(next(iter(projects.values()))[0]):
                 return None
-            return self._take(projects, 1, lambda _: None)[0]
+            return self._take(projects, 1, lambda _: None, lambda _: 1)[0]
 
     def get(self) -> Item | None:
         """Wait for the next item and return it; None once the queue is closed."""
-        batch = self.get_batch(lambda _: 1, lambda _: None)
+        batch = self.get_batch(lambda _: 1, lambda _: None, lambda _: 1)
         return batch[0] if batch else None
 
     @property
@@ -74,16 +74,19 @@ class FairQueue(Generic[Item]):
 
     def get_batch(
         self,
-        max_items: Callable[[Item], int],
+        max_rows: Callable[[Item], int],
         batch_key: Callable[[Item], object],
+        rows_of: Callable[[Item], int],
         *,
         is_patient: bool = True,
     ) -> list[Item]:
         """Wait for an item and return it with waiting items of the same priority and batch key.
 
         Args:
-            max_items: size limit, at least 1, for a batch that begins with the given item.
+            max_rows: most rows, at least 1, of a batch that begins with the given item. An item that has more
+                comes alone.
             batch_key: only items with equal keys may share a batch.
+            rows_of: how many rows an item has.
             is_patient: whether to wait for an item.
 
         Returns:
@@ -95,7 +98,7 @@ class FairQueue(Generic[Item]):
                 return []
             projects = next(projects for projects in self._projects.values() if projects)
             first = next(iter(projects.values()))[0]
-            return self._take(projects, max_items(first), batch_key)
+            return self._take(projects, max_rows(first), batch_key, rows_of)
 
     def close(self) -> None:
         """End all calls of `get` and `get_batch`, now and later. Items left in the queue are not returned."""
@@ -104,17 +107,25 @@ class FairQueue(Generic[Item]):
             self._changed.notify_all()
 
     def _take(
-        self, projects: OrderedDict[int, deque[Item]], max_items: int, batch_key: Callable[[Item], object]
+        self,
+        projects: OrderedDict[int, deque[Item]],
+        max_rows: int,
+        batch_key: Callable[[Item], object],
+        rows_of: Callable[[Item], int],
     ) -> list[Item]:
         batch: list[Item] = []
+        rows = 0
         skipped_projects = 0  # how many in a row had a next item with another batch key
-        while projects and len(batch) < max_items and skipped_projects < len(projects):
+        while projects and rows < max_rows and skipped_projects < len(projects):
             project, waiting = next(iter(projects.items()))
             if batch and batch_key(waiting[0]) != batch_key(batch[0]):
                 skipped_projects += 1
                 projects.move_to_end(project)
                 continue
             skipped_projects = 0
+            rows += rows_of(waiting[0])
+            if batch and rows > max_rows:
+                break
             batch.append(waiting.popleft())
             if waiting:
                 projects.move_to_end(project)

@@ -1,6 +1,8 @@
-"""Rows that two families answer, one after the other: the second is asked about what the first has found.
+"""Rows that are answered by several questions, one after the other.
 
-Each of the two questions is a row of its own, with the same adapter: it shares its batch with rows of others.
+Of masks the detector is asked first, and then the segmenter about what was found. Of tracks the detector is asked
+about one window of the video after the other. Each of these questions is a row of its own, with the same adapter:
+it shares its batch with rows of others.
 """
 
 from collections.abc import Callable
@@ -9,20 +11,25 @@ from dataclasses import replace
 
 from lorabel.contracts import Input
 from lorabel.families.mask_pipeline import answer_of, boxes_question, masks_question
+from lorabel.families.tracker import window_question
+from lorabel.families.tracking.found_tracks import TrackFinder
 from lorabel.inference.messages import RowResult
 from lorabel.mask_contracts import LabelledMasksInput, Masks
 from lorabel.space_contracts import Boxes, BoxesInput
+from lorabel.track_contracts import FrameBoxes, TracksInput
 from model_server.rows import Row, errors_as_result
 
 
 def begin(row: Row, start: Callable[[Row], None]) -> None:
-    """Begin to compute a row; if a pipeline answers it, the row of its first family.
+    """Begin to compute a row; if a pipeline answers it, the row of its first question.
 
     Args:
         start: begins to compute a row that one family answers.
     """
     if isinstance(row.question, LabelledMasksInput):
         _ask_both(row, row.question, start)
+    elif isinstance(row.question, TracksInput):
+        _ask_windows(row, row.question, start)
     else:
         start(row)
 
@@ -40,6 +47,24 @@ def _ask_both(row: Row, question: LabelledMasksInput, start: Callable[[Row], Non
         _ask(row, masks_question(question, boxes), start, answer)
 
     _ask(row, boxes_question(question), start, ask_segmenter)
+
+
+def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None]) -> None:
+    """Ask the detector about each window of the video; the row gets the tracks, or the first error."""
+    finder = TrackFinder(question.frames_per_s)
+
+    def ask(window: int) -> None:
+        def add(found: RowResult) -> None:
+            boxes = FrameBoxes.model_validate(found.output)
+            finder.add(boxes)
+            if window + 1 < boxes.windows:
+                ask(window + 1)
+            else:
+                row.finish(RowResult(output=finder.tracks().model_dump()))
+
+        _ask(row, window_question(question, window), start, add)
+
+    ask(0)
 
 
 def _ask(row: Row, question: Input, start: Callable[[Row], None], then: Callable[[RowResult], None]) -> None:

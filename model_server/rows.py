@@ -3,7 +3,7 @@
 import logging
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -57,6 +57,16 @@ class Row:
     def finish(self, result: RowResult) -> None:
         with suppress(InvalidStateError):  # the request was cancelled at this moment
             self.done.set_result(result)
+
+
+def rows_of(row: Row) -> int:
+    """How many rows of a batch on the device it takes, see `Family.batch_rows`."""
+    return row.loaded_family.family.batch_rows(row.example)
+
+
+def batch_rows(batch: Sequence[Row]) -> int:
+    """How many rows a batch has on the device."""
+    return sum(map(rows_of, batch))
 
 
 @contextmanager

@@ -6,8 +6,10 @@ from types import MappingProxyType
 
 from PIL import Image, ImageDraw, ImageFont
 
+from lorabel.content_formats import SeriesFormat
 from lorabel.contracts import Content, Input, MediaRef, Modality
 from tests.audio_files import encoded, tone
+from tests.series_scenes import burst
 from tests.video_files import colour_video
 
 COLOURS = ("red", "blue", "red", "blue")
@@ -33,7 +35,12 @@ def read(media: MediaRef) -> bytes:
 def _content(modality: Modality, number: int) -> Content:
     if modality == Modality.TEXT:
         return Content(modality=modality, text=f"something {COLOURS[number]}")
-    return Content(modality=modality, media=MediaRef(url=f"{modality}/{number}"))
+    media = MediaRef(url=f"{modality}/{number}")
+    if modality == Modality.SERIES:
+        return Content(
+            modality=modality, media=media, series_format=SeriesFormat(channels=("1",), time_column="0")
+        )
+    return Content(modality=modality, media=media)
 
 
 def _picture(number: int) -> bytes:
@@ -55,6 +62,12 @@ def _sound(number: int) -> bytes:
     return encoded(tone(pitch_hz, length_s=0.5 if number < 2 else 1.5))
 
 
+def _series(number: int) -> bytes:
+    """A burst at the beginning where a picture would be red, else at the end; the last two are longer."""
+    points = 40 if number < 2 else 60
+    return burst(0.0 if COLOURS[number] == "red" else 0.5, points)
+
+
 FILES: Mapping[Modality, Callable[[int], bytes]] = MappingProxyType(
-    {Modality.IMAGE: _picture, Modality.VIDEO: _video, Modality.AUDIO: _sound}
+    {Modality.IMAGE: _picture, Modality.VIDEO: _video, Modality.AUDIO: _sound, Modality.SERIES: _series}
 )

@@ -19,7 +19,6 @@ from pydantic.fields import FieldInfo
 from backend.openapi import OPERATIONS
 from lorabel.commands.cli import app
 from lorabel.families.loading import base_model_types
-from lorabel.generator_settings import GeneratorSettings
 from lorabel.problems.binding import problem_types
 from lorabel.settings import Settings
 from tests import problems_page
@@ -44,7 +43,7 @@ METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/m
 
 def _fields() -> list[tuple[str, FieldInfo]]:
     """All settings; those that `Settings` takes from other classes come last."""
-    return sorted(Settings.model_fields.items(), key=lambda item: item[0] in GeneratorSettings.model_fields)
+    return sorted(Settings.model_fields.items(), key=lambda item: item[0] not in Settings.__annotations__)
 
 
 def settings() -> str:

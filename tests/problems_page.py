@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lorabel.families.loading import family_for
-from lorabel.labeling.label_config import ControlTag, LabelConfig
+from lorabel.labeling.label_config import RELATIONS_NAME, ControlTag, LabelConfig
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind, problem_types
 from tests import label_studio_templates
@@ -176,7 +176,8 @@ def _group(binding: Problem, config: LabelConfig) -> str:
     """The control tags that a binding serves."""
     tags = {control.name: control.tag for control in config.controls}
     claimed = " + ".join(f"`{tags[name]}`" for name in binding.claims)
-    return f"{claimed} with `perRegion`" if binding.is_per_region else claimed
+    is_asked_of_each = binding.is_per_region and RELATIONS_NAME not in binding.claims
+    return f"{claimed} with `perRegion`" if is_asked_of_each else claimed
 
 
 def _shown(control: ControlTag) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lorabel.errors import MissingTargetError, UnreadableError
+from lorabel.labeling.label_config import RELATIONS_NAME
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import bind, problem_types
 from tests.samples import binding_of
@@ -53,7 +54,9 @@ def test_the_perfect_output_for_a_target_gives_the_regions_that_it_came_from(
     perfect = binding.perfect_output(binding.target(sample.result, sample.data))
     assert type(perfect) is problem.output_type
     expected = [
-        region for region in sample.result if not binding.is_per_region or region["from_name"] in binding.claims
+        region
+        for region in sample.result
+        if not binding.is_per_region or region.get("from_name", RELATIONS_NAME) in binding.claims
     ]
     assert binding.prediction(perfect, sample.data).regions == expected
     assert binding.prediction(perfect, sample.data).score == 1.0

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import av
 import numpy as np
@@ -27,7 +28,7 @@ def encoded(
     file = io.BytesIO()
     first = np.asarray(pictures[0])
     with av.open(file, "w", format=file_format) as container:
-        stream = container.add_stream(codec, rate=frames_per_s)
+        stream: Any = container.add_stream(codec, rate=frames_per_s)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.gop_size = keyframe_every

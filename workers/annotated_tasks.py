@@ -18,28 +18,34 @@ from lorabel.database import project_heads, task_features
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
-from lorabel.families.segments.sound_windows import count_windows
+from lorabel.families.segments.windows import count_windows
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import HEADED, FeaturesInput
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import BoundConfig
 from lorabel.region_contracts import EachInput
+from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
+from lorabel.series_contracts import SeriesInput
 from lorabel.settings import Settings
 from lorabel.space_contracts import BoxesInput, TextLinesInput
 from lorabel.time_contracts import SegmentsInput, SegmentTarget
+from lorabel.track_contracts import TracksInput
 from workers.examples import TrainingExample, make_examples
 
 # Kinds of questions with many rows of features in each task.
-MANY_ROWS = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput)
+MANY_ROWS: tuple[type[Input], ...] = (SpansInput, TextLinesInput, BoxesInput, LabelledMasksInput, SegmentsInput)
+MANY_ROWS += (SeriesInput, TracksInput, RelationsInput, PictureRelationsInput)
+# Those about spans of a text.
+IN_TEXTS = (SpansInput, RelationsInput)
 # Annotations that are read for each task that a head may learn from: a task may have several annotators.
 ANNOTATIONS_PER_TASK = 2
-# Most texts, pictures or sounds that a head for spans, lines, boxes or segments learns from, and most words of all
-# texts: each word has features of some kB. Without the limit of words, a hundred texts of 1000 words would take
-# gigabytes, and minutes after each annotation.
+# Most texts, pictures, sounds or videos that a head for spans, lines, boxes or segments learns from, and most
+# words of all texts: each word has features of some kB. Without the limit of words, a hundred texts of 1000 words
+# would take gigabytes, and minutes after each annotation.
 MOST_TEXTS = 300
 MOST_WORDS = 10_000
-# Most windows of all sounds that are in memory for a head for segments. Each has features of 2 kB, with CLAP.
+# Most windows of all sounds or videos that are in memory for a head for segments. Each has features of some kB.
 MOST_WINDOWS = 20_000
 
 # Most contents that are asked about by themselves, such as regions of pictures, and that a head learns from. With
@@ -95,10 +101,12 @@ class AnnotatedTask:
 
     @property
     def windows(self) -> int:
-        """The windows of the sound in which segments are looked for, as far as is known."""
+        """The windows of the recording or series in which segments are looked for, as far as is known."""
         if self.example is not None:
             return len(self.example.features)
-        return count_windows(self.target.length_s) if isinstance(self.target, SegmentTarget) else 0
+        if isinstance(self.question, SegmentsInput) and isinstance(self.target, SegmentTarget):
+            return count_windows(self.target.length_s, self.question.step_s)
+        return 0
 
     @property
     def features_question(self) -> Input | None:
@@ -115,8 +123,11 @@ class AnnotatedTask:
         if row.reason is not None or self.question is None:
             return self
         question = self.question
-        if not isinstance(question, SpansInput):  # spans are found by their place in the text
-            contents = tuple(Content(modality=content.modality, text="") for content in question.contents)
+        if not isinstance(question, IN_TEXTS):  # spans are found by their place in the text
+            contents = tuple(
+                Content(modality=content.modality, text="", series_format=content.series_format)
+                for content in question.contents
+            )
             question = question.model_copy(update={"contents": contents})
         example = Example.of(question, task_features.as_features(row), self.target)
         return replace(self, question=None, space=row.space, written_at=row.written_at, example=example)
@@ -179,11 +190,11 @@ class AnnotatedTasks:
         labels = min(counts, key=lambda value: (-counts[value], value), default="")
         same = {task_id: task for task_id, task in usable.items() if task.labels == labels}
         chosen = _newest_balanced(same, most)
-        if problem.input_type is SpansInput:
+        if problem.input_type in IN_TEXTS:
             chosen = _newest_within(chosen, lambda task: task.words, MOST_WORDS)
-        if problem.input_type is SegmentsInput:
+        if problem.input_type in (SegmentsInput, SeriesInput):
             chosen = _newest_within(chosen, lambda task: task.windows, MOST_WINDOWS)
-        if issubclass(problem.input_type, EachInput):
+        if issubclass(problem.input_type, (EachInput, PictureRelationsInput)):
             chosen = _newest_within(chosen, lambda task: task.contents, MOST_CONTENTS)
         return dict(sorted(chosen.items()))
 
@@ -199,7 +210,7 @@ class AnnotatedTasks:
 
 def _is_headed(question: Input) -> bool:
     """Whether there are heads for such questions. For spans the text must be in the task's data."""
-    if isinstance(question, SpansInput):
+    if isinstance(question, IN_TEXTS) and not isinstance(question, PictureRelationsInput):
         return question.contents[0].text is not None
     return isinstance(question, HEADED)
 

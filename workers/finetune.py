@@ -35,7 +35,7 @@ from lorabel.errors import LorabelError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
-from lorabel.feature_contracts import HEADED
+from lorabel.feature_contracts import HEADED, HEADED_ALONE
 from lorabel.inference.answering_heads import answering_heads
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_S = 0.5
 SECOND_LOOK_AFTER_S = 2.0
 HEAD_ALONE = "the head answers; LoRA would change none of its answers, so none is trained"
+BY_HEADS_ALONE = "only a head learns this, after every annotation"
 NOTHING_TO_LEARN = "nothing to learn from: no new annotation of a training task could be used"
 
 
@@ -149,6 +150,8 @@ def _train_problem(
     if not family_type.has_lora:
         decision = f"{family_type.name} has no layers for LoRA: its head learns after every annotation"
         return Attempt(None, plan.skipped, decision=decision)
+    if isinstance(plan.train[0].question, HEADED_ALONE):
+        return Attempt(None, plan.skipped, decision=BY_HEADS_ALONE)
     family = services.family(family_type)
     recipe = recipe_for(family, plan.train[0].question, recipe, services.settings)
     is_useless = has_head and not (recipe.is_for_head or family.adapters_rival_heads)

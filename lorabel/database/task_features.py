@@ -31,9 +31,13 @@ def question_digest(question: Input, adapter: str | None) -> str:
     return digest(f"{_as_json(question)}{adapter or ''}".encode())
 
 
+# Fields of questions for features that differ from task to task.
+OF_TASKS = frozenset({"contents", "boxes", "unlabelled", "segments", "regions", "numbers", "frames_per_s"})
+
+
 def labels_digest(question: Input) -> str:
     """Digest of everything in a question for features but what differs from task to task."""
-    return digest(_as_json(question, exclude={"contents", "boxes", "unlabelled"}).encode())
+    return digest(_as_json(question, exclude=set(OF_TASKS)).encode())
 
 
 def read(session: Session, project_id: int, from_name: str, task_ids: Collection[int]) -> dict[int, TaskFeatures]:

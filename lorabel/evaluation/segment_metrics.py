@@ -4,6 +4,7 @@ SciPy is imported inside the function: it takes long to import, and the backend 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,28 +15,44 @@ from lorabel.time_contracts import TimedLabel
 OVERLAP = 0.5
 MS_PER_S = 1000.0
 
-Pair = tuple[TimedLabel, TimedLabel]
+
+class Pair(NamedTuple):
+    """A true segment, and the predicted one that counts for it, in a video with so many frames in a second."""
+
+    true: TimedLabel
+    found: TimedLabel
+    frames_per_s: float | None
+
+    @property
+    def errors_s(self) -> tuple[float, float]:
+        """How far start and end are off, in seconds."""
+        return abs(self.found[0] - self.true[0]), abs(self.found[1] - self.true[1])
 
 
 def segment_metrics(
-    targets: Sequence[Sequence[TimedLabel]], predicted: Sequence[Sequence[TimedLabel]], labels: Sequence[str]
+    targets: Sequence[Sequence[TimedLabel]],
+    predicted: Sequence[Sequence[TimedLabel]],
+    labels: Sequence[str],
+    frames_per_s: Sequence[float] | None = None,
 ) -> Metrics:
     """Precision, recall and F1 of the segments of all tasks together, and for each label.
 
     Each true segment counts for at most one predicted segment of its label, such that as many as possible count.
     `boundary_error_ms` is the mean absolute error of the starts and ends of the segments that count; None if none
-    does. Figures are 1 where no segment is true and none was predicted. `macro_f1` is over the labels that occur
-    in targets or predictions.
+    does. For videos `boundary_error_frames` is beside it. Figures are 1 where no segment is true and none was
+    predicted. `macro_f1` is over the labels that occur in targets or predictions.
 
     Args:
         targets: the true segments of each task.
         predicted: the predicted segments of each task.
+        frames_per_s: of the video of each task; None for sounds.
     """
+    rates: Sequence[float | None] = [None] * len(targets) if frames_per_s is None else frames_per_s
     per_class, f1s, pairs = {}, [], list[Pair]()
     for index, label in enumerate(labels):
         truth = [[segment for segment in segments if segment[2] == index] for segments in targets]
         guess = [[segment for segment in segments if segment[2] == index] for segments in predicted]
-        matched = [pair for task in zip(truth, guess, strict=True) for pair in _matched(*task)]
+        matched = [pair for task in zip(truth, guess, rates, strict=True) for pair in _matched(*task)]
         counts = sum(map(len, truth)), sum(map(len, guess))
         per_class[label] = {**_figures(matched, *counts), "support": counts[0]}
         f1s += [per_class[label]["f1"]] if any(counts) else []
@@ -52,7 +69,7 @@ def segment_metrics(
     )
 
 
-def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel]) -> list[Pair]:
+def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel], frames_per_s: float | None) -> list[Pair]:
     """The pairs of true and predicted segments that count."""
     from scipy.optimize import linear_sum_assignment
 
@@ -62,7 +79,9 @@ def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel]) -> list[P
     worth = np.where(overlaps >= OVERLAP, 1 + overlaps / (1 + len(truth)), 0.0)
     rows, columns = linear_sum_assignment(worth, maximize=True)
     return [
-        (truth[row], guess[column]) for row, column in zip(rows, columns, strict=True) if worth[row, column] > 0
+        Pair(truth[row], guess[column], frames_per_s)
+        for row, column in zip(rows, columns, strict=True)
+        if worth[row, column] > 0
     ]
 
 
@@ -73,13 +92,21 @@ def _overlap(first: TimedLabel, second: TimedLabel) -> float:
 
 
 def _figures(pairs: Sequence[Pair], true_count: int, predicted_count: int) -> dict[str, float | None]:
-    errors = [abs(guess[side] - truth[side]) for truth, guess in pairs for side in (0, 1)]
-    error_ms = MS_PER_S * sum(errors) / len(errors) if errors else None
+    figures = _boundary_errors(pairs)
     if not true_count and not predicted_count:
-        return {"precision": 1.0, "recall": 1.0, "f1": 1.0, "boundary_error_ms": error_ms}
+        return {"precision": 1.0, "recall": 1.0, "f1": 1.0, **figures}
     return {
         "precision": len(pairs) / predicted_count if predicted_count else 0.0,
         "recall": len(pairs) / true_count if true_count else 0.0,
         "f1": 2 * len(pairs) / (true_count + predicted_count),
-        "boundary_error_ms": error_ms,
+        **figures,
     }
+
+
+def _boundary_errors(pairs: Sequence[Pair]) -> dict[str, float | None]:
+    """Mean errors in milliseconds, and in frames if all are of videos."""
+    if not pairs:
+        return {"boundary_error_ms": None}
+    errors = {"boundary_error_ms": MS_PER_S * float(np.mean([pair.errors_s for pair in pairs]))}
+    frames = [error * pair.frames_per_s for pair in pairs if pair.frames_per_s for error in pair.errors_s]
+    return {**errors, "boundary_error_frames": float(np.mean(frames))} if frames else {**errors}

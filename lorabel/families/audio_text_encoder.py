@@ -4,7 +4,7 @@ CLAP (https://arxiv.org/abs/2211.06687) in the implementation of transformers. A
 that it was trained with, in most models ten seconds. A longer sound is covered with windows of this length, and
 their features are averaged.
 
-Segments are found in shorter windows, see `lorabel.families.encoders.sound_segments`. A shorter window is repeated
+Segments are found in shorter windows, see `lorabel.families.encoders.segmenting`. A shorter window is repeated
 until it has the length that the model was trained with, as the feature extractor repeats short sounds.
 """
 
@@ -33,12 +33,14 @@ from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import LOAD_DTYPE, transformers_name
 from lorabel.families.encoders.pooling import pool_features
-from lorabel.families.encoders.sound_segments import SegmentingEncoder, WindowedSound
+from lorabel.families.encoders.segmenting import SegmentingEncoder, WindowedRecording
 from lorabel.families.lora_layers import trained_modalities
-from lorabel.families.segments.sound_windows import HOP_S, WINDOW_S, count_windows
+from lorabel.families.segments.windows import count_windows
 from lorabel.media.audio import decode_audio, decode_beginning, windows
 from lorabel.settings import Settings
 
+# Length of the windows in which segments are found.
+WINDOW_S = 1.0
 # Prefix of the names of the audio tower's layers.
 AUDIO_TOWER = "audio_"
 # Most that `jitter` shifts a sound, as a share of its length, and how much louder or softer it gets.
@@ -62,6 +64,7 @@ class AudioTextEncoder(SegmentingEncoder):
     name: ClassVar[str] = "audio_text_encoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.AUDIO, Modality.TEXT})
     default_source: ClassVar[str] = "hf-hub:laion/clap-htsat-unfused"
+    window_modality: ClassVar[Modality] = Modality.AUDIO
 
     source: str
     module: nn.Module
@@ -138,7 +141,7 @@ class AudioTextEncoder(SegmentingEncoder):
         mel: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"]
         return mel.float()
 
-    def read_windows(self, file: bytes) -> WindowedSound:
+    def read_windows(self, file: bytes, step_s: float) -> WindowedRecording:
         """Decode a sound to a mel spectrogram, and cut this into windows; see `SegmentingEncoder.read_windows`.
 
         The sound is mirrored at both ends for the windows around its first and last moment.
@@ -150,8 +153,8 @@ class AudioTextEncoder(SegmentingEncoder):
         mel = self.extractor(padded, max_length=len(padded), sampling_rate=rate_hz, return_tensors="pt")
         frames = mel["input_features"].float()
         size = min(round(WINDOW_S * rate_hz / hop), self._mel_frames)
-        starts = [round(number * HOP_S * rate_hz / hop) for number in range(count_windows(read_s))]
-        return WindowedSound([frames[:, :, start : start + size] for start in starts], read_s, length_s)
+        starts = [round(number * step_s * rate_hz / hop) for number in range(count_windows(read_s, step_s))]
+        return WindowedRecording([frames[:, :, start : start + size] for start in starts], read_s, length_s)
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of sounds or texts; see `ContentEncoder.encode`."""

@@ -290,6 +290,10 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{self.name} has no content layers")
 
+    def batch_rows(self, prepared_input: Any) -> int:
+        """Return how many rows of a batch an input takes, at least 1: how long it keeps the device busy."""
+        return 1
+
     def lora_layers(self) -> list[str]:
         """Return the names of all layers that an adapter may be on: all linear layers of `module`."""
         return linear_layers(self.module)

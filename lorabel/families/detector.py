@@ -26,6 +26,7 @@ from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
 from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
+from lorabel.families.detection.frames import PreparedFrames, frame_boxes, joined_features, read_frames
 from lorabel.families.detection.grounding_dino import GroundingDino
 from lorabel.families.detection.matching_loss import matching_loss
 from lorabel.families.detection.owlv2 import Owlv2, byte_level_tokenizer, random_model
@@ -46,7 +47,8 @@ from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.image import decoded_image, shown_size
 from lorabel.settings import Settings
-from lorabel.space_contracts import BoxesInput, BoxTarget
+from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
+from lorabel.track_contracts import FrameBoxesInput, TrackFeaturesInput
 
 # JPEGs are decoded at a reduced scale, but at no less than this many times the model's resolution.
 DRAFT_SCALE = 2
@@ -67,8 +69,13 @@ class Detector(Family):
     """
 
     name: ClassVar[str] = "detector"
-    inputs: ClassVar[tuple[type[Input], ...]] = (BoxesInput, BoxFeaturesInput)
-    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE})
+    inputs: ClassVar[tuple[type[Input], ...]] = (
+        BoxesInput,
+        BoxFeaturesInput,
+        FrameBoxesInput,
+        TrackFeaturesInput,
+    )
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.VIDEO})
     default_source: ClassVar[str] = "hf-hub:google/owlv2-base-patch16-ensemble"
     adapters_rival_heads: ClassVar[bool] = True
 
@@ -114,10 +121,12 @@ class Detector(Family):
         Owlv2ImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
         return f"local-dir:{folder}"
 
-    def prepare(self, question: BoxesInput | BoxFeaturesInput, fetch: Fetch) -> PreparedInput:
-        """Read the picture at the model's resolution; see `Family.prepare`."""
+    def prepare(self, question: BoxesInput | BoxFeaturesInput, fetch: Fetch) -> PreparedInput | PreparedFrames:
+        """Read the picture, or frames of the video, at the model's resolution; see `Family.prepare`."""
         media = question.contents[0].media
         file = b"" if media is None else fetch(media)
+        if isinstance(question, FrameBoxesInput):
+            return read_frames(question, file, self.module.longest_px, self.module.prepare, self.settings)
         memory = decode_memory(self.settings.media_decode_mb)
         enough_px = DRAFT_SCALE * self.module.longest_px
         with decoded_image(file, self.settings.media_max_megapixels, enough_px, memory) as image:
@@ -136,13 +145,19 @@ class Detector(Family):
     ) -> PreparedInput | None:
         """Take the states of the picture's patches from the cache; see `Family.recall`."""
         media = question.contents[0].media
-        content_id = None if media is None else digest_of(media)
+        # Frames are not remembered: those of a single video would take the place of all else.
+        is_remembered = media is not None and not isinstance(question, FrameBoxesInput)
+        content_id = digest_of(media) if is_remembered and media is not None else None
         if content_id is None:
             return None
         known = cache.get(FEATURES, (content_id, bank.effective_adapter(adapter, self._encoder_layers)))
         if known is None:
             return None
         return PreparedInput(question, content_id, known.picture, views=(View(known.states),))
+
+    def batch_rows(self, prepared_input: PreparedInput | PreparedFrames) -> int:
+        """Return the number of pictures, or of frames; see `Family.batch_rows`."""
+        return len(prepared_input.pictures) if isinstance(prepared_input, PreparedFrames) else 1
 
     @property
     def head_dim(self) -> int:
@@ -196,12 +211,31 @@ class Detector(Family):
     @torch.inference_mode()
     def predict(
         self,
-        prepared_inputs: Sequence[PreparedInput],
+        prepared_inputs: Sequence[PreparedInput | PreparedFrames],
         adapters: Sequence[str | None],
         bank: BatchAdapters,
         cache: FeatureCache,
     ) -> Sequence[Contract]:
-        """Find the boxes in each picture; see `Family.predict`."""
+        """Find the boxes in each picture, or in frames of each video; see `Family.predict`."""
+        pairs = list(zip(prepared_inputs, adapters, strict=True))
+        pictures = [(each, adapter) for each, adapter in pairs if isinstance(each, PreparedInput)]
+        answers = iter(
+            self._found([each for each, _ in pictures], [adapter for _, adapter in pictures], bank, cache)
+        )
+        return [
+            self._found_in_frames(each, adapter, bank, cache)
+            if isinstance(each, PreparedFrames)
+            else next(answers)
+            for each, adapter in pairs
+        ]
+
+    def _found(
+        self,
+        prepared_inputs: Sequence[PreparedInput],
+        adapters: Sequence[str | None],
+        bank: BatchAdapters,
+        cache: FeatureCache,
+    ) -> list[Contract]:
         states = self._states(prepared_inputs, adapters, bank, cache)
         asked = [
             Asked(own_states, prepared.picture, prepared.question.labels)
@@ -213,6 +247,31 @@ class Detector(Family):
             self._answer(prepared, places, limits)
             for prepared, places in zip(prepared_inputs, answers, strict=True)
         ]
+
+    def _found_in_frames(
+        self, prepared: PreparedFrames, adapter: str | None, bank: BatchAdapters, cache: FeatureCache
+    ) -> Contract:
+        """What is in the frames of a window. Their states are forgotten at once."""
+        pictures, adapters = prepared.pictures, [adapter] * len(prepared.pictures)
+        states = self._encode_once([picture.pixels for picture in pictures], adapters, bank)
+        asked = [
+            Asked(own_states, picture.picture, picture.question.labels)
+            for picture, own_states in zip(pictures, states, strict=True)
+        ]
+        answers = self.module.ask(asked, adapters, bank, cache)
+        limits = BoxLimits.of(self.settings)
+        headed = [replace(picture, fitted_head=prepared.fitted_head) for picture in pictures]
+        outputs = [self._answer(picture, places, limits) for picture, places in zip(headed, answers, strict=True)]
+        if isinstance(prepared.question, TrackFeaturesInput):
+            return joined_features(prepared.question, [Features.model_validate(output) for output in outputs])
+        extents = [torch.tensor([*picture.picture.extent, *picture.picture.extent]) for picture in pictures]
+        return frame_boxes(
+            prepared,
+            [Boxes.model_validate(output) for output in outputs],
+            [(places.corners.cpu() / extent).clamp(0, 1) for places, extent in zip(answers, extents, strict=True)],
+            [self.module.directions(places.features()).cpu() for places in answers],
+            self.settings,
+        )
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[BoxTarget]) -> Tensor:
         """Compute the matching loss of each picture, the mean of the model's attempts; see `Family.loss`."""

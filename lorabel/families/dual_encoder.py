@@ -1,6 +1,7 @@
 """open_clip models: pictures and texts each become a vector, and the answer is the label with the nearest text.
 
-A video is encoded as pictures of some of its frames, whose vectors are pooled.
+A video is encoded as pictures of some of its frames, whose vectors are pooled. Segments are found by the vectors
+of single frames, see `lorabel.families.encoders.segmenting`.
 
 CLIP (https://arxiv.org/abs/2103.00020) and SigLIP (https://arxiv.org/abs/2303.15343). New and renamed labels
 work at once, since a label is only a text.
@@ -26,13 +27,13 @@ from torchvision.transforms.functional import normalize, pil_to_tensor
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.encoders.attention import separate_attention
-from lorabel.families.encoders.encoder import Encoder
 from lorabel.families.encoders.pooling import pool_features
+from lorabel.families.encoders.segmenting import SegmentingEncoder, WindowedRecording
 from lorabel.families.lora_layers import trained_modalities
 from lorabel.media.cut_out import cut_out, on_square
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.image import decoded_image
-from lorabel.media.video import decode_video
+from lorabel.media.video import decode_beginning, decode_video
 from lorabel.picture_part import Part
 from lorabel.settings import Settings
 
@@ -46,7 +47,7 @@ DRAFT_SCALE = 2
 
 
 @dataclass(frozen=True)
-class DualEncoder(Encoder):
+class DualEncoder(SegmentingEncoder):
     """Image and text towers of open_clip.
 
     `read` decodes pictures to (3, height, width) uint8 RGB and videos to (frames, 3, height, width) uint8 RGB,
@@ -60,6 +61,7 @@ class DualEncoder(Encoder):
     name: ClassVar[str] = "dual_encoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.TEXT, Modality.VIDEO})
     default_source: ClassVar[str] = "ViT-B-16-SigLIP2-256/webli"
+    window_modality: ClassVar[Modality] = Modality.IMAGE
 
     source: str
     module: nn.Module
@@ -137,6 +139,20 @@ class DualEncoder(Encoder):
         limits = (settings.media_max_megapixels, enough_px, decode_memory(settings.media_decode_mb))
         with decoded_image(file, *limits) as image:
             return [self._pixels(on_square(cut_out(image, part, self._grey), self._grey)) for part in parts]
+
+    def read_windows(self, file: bytes, step_s: float) -> WindowedRecording:
+        """Decode the frame that is shown at each step; see `SegmentingEncoder.read_windows`."""
+        settings = self.settings
+        beginning = decode_beginning(
+            file,
+            step_s,
+            settings.segments_max_s,
+            self._pixels,
+            settings.media_max_megapixels,
+            DRAFT_SCALE * self._side_px,
+            decode_memory(settings.media_decode_mb),
+        )
+        return WindowedRecording(beginning.frames, beginning.read_s, beginning.length_s)
 
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of pictures, videos or texts; see `ContentEncoder.encode`."""

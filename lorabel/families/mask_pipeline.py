@@ -182,6 +182,7 @@ class MaskPipeline(Family):
         (content,) = question.contents
         file = b"" if content.media is None else fetch(content.media)
         boxes = self.detector.prepare(boxes_question(question), lambda _: file)
+        assert isinstance(boxes, PreparedInput)
         masks = self.segmenter.prepare(MasksInput(contents=question.contents), lambda _: file)
         return PreparedPicture(question, boxes, masks)
 

@@ -18,25 +18,27 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoTokenizer
 
 from lorabel.contracts import BatchAdapters, Contract, Input, Modality, SpansInput, SpanTarget
 from lorabel.errors import SettingsError
 from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
-from lorabel.families.encoders.heads.head_answers import head_word_logits
-from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.families.encoders.heads.head_answers import head_word_logits, related
+from lorabel.families.encoders.heads.linear_head import Array
 from lorabel.families.lora_layers import trains_all_towers
+from lorabel.families.spans.prepared_text import PreparedInput, Question
 from lorabel.families.spans.tagger import HEAD, Tagger, word_logits
+from lorabel.families.spans.tiny_encoder import write_tiny_encoder
 from lorabel.families.spans.windows import Window, cut_windows
 from lorabel.families.spans.word_spans import span_losses, span_scores
 from lorabel.families.spans.words import find_words
-from lorabel.feature_contracts import Features, SpanFeaturesInput
+from lorabel.feature_contracts import HEADED_ALONE, Features, RelationFeaturesInput, SpanFeaturesInput
 from lorabel.media.fetching import digest
+from lorabel.relation_contracts import RelationsInput
 from lorabel.settings import Settings
 
 # Most tokens that the encoder reads at once; longer texts are cut into windows.
@@ -46,28 +48,6 @@ MAX_LABEL_TOKENS = 64
 MAX_ROWS = 32
 # Most words in a batch of the head, padding included.
 MAX_WORDS = 16_384
-
-
-@dataclass(frozen=True)
-class PreparedInput:
-    """A question about a text, tokenized or encoded.
-
-    Args:
-        words: (start, end) of each word of the text, in characters.
-        digest: digest of the text.
-        windows: the tokenized text; empty if the states are there.
-        word_states: (words, dim) float32 on the CPU, from the encoder; None if they must still be computed.
-        label_features: (labels, dim) float32 of length 1, on the CPU; None if they must still be computed.
-        fitted_head: decides about the words in place of the base model alone.
-    """
-
-    question: SpansInput | SpanFeaturesInput
-    words: tuple[tuple[int, int], ...]
-    digest: str
-    windows: tuple[Window, ...] = ()
-    word_states: Tensor | None = None
-    label_features: Tensor | None = None
-    fitted_head: LinearHead | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +62,12 @@ class TokenClassifier(Family):
     """
 
     name: ClassVar[str] = "token_classifier"
-    inputs: ClassVar[tuple[type[Input], ...]] = (SpansInput, SpanFeaturesInput)
+    inputs: ClassVar[tuple[type[Input], ...]] = (
+        SpansInput,
+        SpanFeaturesInput,
+        RelationsInput,
+        RelationFeaturesInput,
+    )
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT})
     default_source: ClassVar[str] = "hf-hub:intfloat/multilingual-e5-base"
 
@@ -121,35 +106,10 @@ class TokenClassifier(Family):
     @classmethod
     def tiny(cls, folder: Path) -> str:
         """Write a tiny BERT with a tokenizer of single bytes; see `Family.tiny`."""
-        special_tokens = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
-        bytes_as_characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        vocabulary = {token: index for index, token in enumerate([*special_tokens, *bytes_as_characters])}
-        tokenizer = Tokenizer(models.BPE(vocabulary, []))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-        )
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="[PAD]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            mask_token="[MASK]",
-            model_max_length=64,
-        ).save_pretrained(folder)
-        config = BertConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=64,
-        )
-        BertModel(config).save_pretrained(folder)
+        write_tiny_encoder(folder)
         return f"local-dir:{folder}"
 
-    def prepare(self, question: SpansInput | SpanFeaturesInput, fetch: Fetch) -> PreparedInput:
+    def prepare(self, question: Question, fetch: Fetch) -> PreparedInput:
         """Find the words of the text and tokenize it; nothing is fetched."""
         text = question.contents[0].text or ""
         words = tuple(find_words(text))
@@ -158,7 +118,7 @@ class TokenClassifier(Family):
 
     def recall(
         self,
-        question: SpansInput | SpanFeaturesInput,
+        question: Question,
         digest_of: DigestOf,
         adapter: str | None,
         bank: BatchAdapters,
@@ -185,11 +145,14 @@ class TokenClassifier(Family):
         if not self._encoder_layers.isdisjoint(trained):
             return prepared_inputs
         word_states = self._encode_words(prepared_inputs, [None] * len(prepared_inputs), NO_BATCH_ADAPTERS)
-        label_sets = {prepared.question.labels for prepared in prepared_inputs}
+        label_sets = {prepared.question.labels for prepared in prepared_inputs if not prepared.is_about_relations}
         label_features = {labels: self._encode_labels(labels).cpu() for labels in label_sets}
         return [
             replace(
-                prepared, windows=(), word_states=states, label_features=label_features[prepared.question.labels]
+                prepared,
+                windows=(),
+                word_states=states,
+                label_features=label_features.get(prepared.question.labels),
             )
             for prepared, states in zip(prepared_inputs, word_states, strict=True)
         ]
@@ -208,11 +171,32 @@ class TokenClassifier(Family):
         bank: BatchAdapters,
         cache: FeatureCache,
     ) -> Sequence[Contract]:
-        """Find the spans of each text, or return its features; see `Family.predict`."""
+        """Find spans, or relations between them, or return features of texts; see `Family.predict`."""
         encoder_adapters = [bank.effective_adapter(adapter, self._encoder_layers) for adapter in adapters]
         word_states = self._encode_words(prepared_inputs, encoder_adapters, bank)
         for prepared, adapter, states in zip(prepared_inputs, encoder_adapters, word_states, strict=True):
             cache.put(FEATURES, (prepared.digest, adapter), states)
+        rows = list(zip(prepared_inputs, adapters, encoder_adapters, word_states, strict=True))
+        of_spans = iter(self._of_spans([row for row in rows if not row[0].is_about_relations], bank, cache))
+        return [
+            _about_relations(prepared, states, self.space) if prepared.is_about_relations else next(of_spans)
+            for prepared, _, _, states in rows
+        ]
+
+    def _of_spans(
+        self,
+        rows: Sequence[tuple[PreparedInput, str | None, str | None, Tensor]],
+        bank: BatchAdapters,
+        cache: FeatureCache,
+    ) -> list[Contract]:
+        """Answer questions about spans.
+
+        Args:
+            rows: the input, its adapter, this adapter if it changes the encoder, and the states of the words.
+        """
+        if not rows:
+            return []
+        prepared_inputs, adapters, encoder_adapters, word_states = zip(*rows, strict=True)
         label_keys = [
             (adapter, prepared.question.labels)
             for adapter, prepared in zip(encoder_adapters, prepared_inputs, strict=True)
@@ -223,11 +207,11 @@ class TokenClassifier(Family):
             with bank.use(adapters[batch]):
                 padded_states = pad_sequence(list(word_states[batch]), batch_first=True).to(self.device)
                 tags = self.module.tag(padded_states).cpu()
-            for rows, key, prepared, states in zip(
+            for tag_rows, key, prepared, states in zip(
                 tags, label_keys[batch], prepared_inputs[batch], word_states[batch], strict=True
             ):
-                logits = word_logits(rows[: len(prepared.words)], label_features[key])
-                outputs.append(self._output(prepared, states, logits, has_tags=bool(rows.any())))
+                logits = word_logits(tag_rows[: len(prepared.words)], label_features[key])
+                outputs.append(self._output(prepared, states, logits, has_tags=bool(tag_rows.any())))
         return outputs
 
     def loss(self, prepared_inputs: Sequence[PreparedInput], targets: Sequence[SpanTarget]) -> Tensor:
@@ -250,7 +234,9 @@ class TokenClassifier(Family):
         )
 
     def trained_layers(self, question: Input) -> list[str]:
-        """Return the head; with LORA_TOWERS=both also the encoder's layers."""
+        """Return the head; with LORA_TOWERS=both also the encoder's layers. None for relations."""
+        if isinstance(question, HEADED_ALONE):
+            return []
         return self.lora_layers() if trains_all_towers(self.lora_towers) else [HEAD]
 
     def _output(self, prepared: PreparedInput, states: Tensor, logits: Tensor, has_tags: bool) -> Contract:
@@ -261,14 +247,9 @@ class TokenClassifier(Family):
             logits: (words, 2, labels) float32 on the CPU, without a fitted head.
             has_tags: whether an adapter has trained the head's layer; otherwise the logits say nothing.
         """
-        features = (states / math.sqrt(states.shape[1])).numpy()
+        features = _features(states)
         if isinstance(prepared.question, SpanFeaturesInput):
-            return Features(
-                space=self.space,
-                dim=features.shape[1],
-                float16=base64.b64encode(features.astype("<f2").tobytes()).decode(),
-                logits=tuple(logits.flatten().tolist()) if has_tags else (),
-            )
+            return _answered(features, self.space, tuple(logits.flatten().tolist()) if has_tags else ())
         if prepared.fitted_head is not None and prepared.words:
             learned = logits.flatten(1) if has_tags else torch.zeros(len(logits), logits[0].numel())
             fitted = head_word_logits(prepared.fitted_head, features, learned.numpy())
@@ -367,6 +348,24 @@ class TokenClassifier(Family):
         return functional.normalize(
             torch.stack([text_features.mean(0) for text_features in features_by_label]), dim=-1
         )
+
+
+def _features(states: Tensor) -> Array:
+    """(words, dim): what heads are fitted on; each row has a length of about 1."""
+    features: Array = (states / math.sqrt(states.shape[1])).numpy()
+    return features
+
+
+def _answered(features: Array, space: str, logits: tuple[float, ...] = ()) -> Features:
+    float16 = base64.b64encode(features.astype("<f2").tobytes()).decode()
+    return Features(space=space, dim=features.shape[1], float16=float16, logits=logits)
+
+
+def _about_relations(prepared: PreparedInput, states: Tensor, space: str) -> Contract:
+    """The relations between spans of a text, or what their head is fitted on."""
+    if isinstance(prepared.question, RelationsInput):
+        return related(prepared.fitted_head, prepared.question, _features(states))
+    return _answered(_features(states), space)
 
 
 def _head_batches(word_states: Sequence[Tensor]) -> Iterator[slice]:

@@ -25,6 +25,7 @@ from lorabel.inference.answering_heads import answering_heads
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.inference.task_prediction import Answers, TaskPrediction, merge, merge_answers, shown_about_regions
+from lorabel.labeling.label_config import RELATIONS_NAME
 from lorabel.labeling.regions import Region
 from lorabel.media.deadline import deadline, is_deadline_over
 from lorabel.problems._pictures import identified
@@ -238,7 +239,10 @@ def predict_prompted(
     of_task: Answers = {binding.from_name: answer}
     _answer_about_regions(model, [data], [of_task], resolve, caller)
     # What cannot be answered about the regions does not take them away.
-    predictions = {name: each for name, each in of_task.items() if isinstance(each, Prediction)}
+    # The editor takes no relations between suggestions.
+    predictions = {
+        name: each for name, each in of_task.items() if isinstance(each, Prediction) and name != RELATIONS_NAME
+    }
     found = predictions.pop(binding.from_name)
     said = shown_about_regions(model.bound.config, found.regions, predictions)
     found = replace(found, regions=[*binding.repeated(context), *found.regions])

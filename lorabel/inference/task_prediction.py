@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorabel.inference.requests import Unreadable
-from lorabel.labeling.label_config import LabelConfig
-from lorabel.labeling.regions import Region
+from lorabel.labeling.label_config import RELATIONS_NAME, LabelConfig
+from lorabel.labeling.regions import Region, is_relation
 from lorabel.labeling.visible_when import regions_shown_to, shown_controls
 from lorabel.problems.base import Prediction
 from lorabel.problems.binding import BoundConfig
@@ -57,7 +57,9 @@ def merge(project_id: int, bound: BoundConfig, answers: Answers) -> TaskPredicti
     ids = {region.get("id") for region in said}
     answered = {name: predictions[name] for name in per_region}
     answered = {
-        name: replace(each, regions=[region for region in each.regions if region["id"] in ids])
+        name: replace(
+            each, regions=[region for region in each.regions if is_relation(region) or region["id"] in ids]
+        )
         for name, each in answered.items()
     }
     shown |= shown_about_regions(config, said, answered)
@@ -71,13 +73,17 @@ def shown_about_regions(
 
     Args:
         regions: that the answers are about.
-        answers: by control tag with `perRegion`.
+        answers: by control tag with `perRegion`, or RELATIONS_NAME.
     """
     said = [*regions, *(region for each in answers.values() for region in each.regions)]
     return {
         name: replace(
             each,
-            regions=[region for region in regions_shown_to(config, name, said) if region["from_name"] == name],
+            regions=[
+                region
+                for region in regions_shown_to(config, name, said)
+                if region.get("from_name", RELATIONS_NAME) == name
+            ],
         )
         for name, each in answers.items()
     }
@@ -92,7 +98,9 @@ def merge_answers(
     """Merge the answers that Label Studio shows of one task; the others may only have a reason."""
     reasons = [answer for answer in answers if isinstance(answer, Unreadable)]
     regions = [region for prediction in shown for region in prediction.regions]
-    valid_regions = [region for region in regions if _is_valid(project_id, config, region)]
+    valid_regions = _without_loose_relations(
+        [region for region in regions if _is_valid(project_id, config, region)]
+    )
     return TaskPrediction(
         valid_regions,
         _mean([prediction.score for prediction in shown]),
@@ -100,6 +108,12 @@ def merge_answers(
         min(reasons, key=lambda reason: reason.is_permanent, default=None),
         len(regions) - len(valid_regions),
     )
+
+
+def _without_loose_relations(regions: Sequence[Region]) -> list[Region]:
+    """The regions without relations to others than these. The editor shows nothing of such a result."""
+    ids = {region.get("id") for region in regions if not is_relation(region)}
+    return [region for region in regions if not is_relation(region) or {region["from_id"], region["to_id"]} <= ids]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,12 +15,17 @@ from xml.etree import ElementTree
 from lorabel.errors import LabelConfigError
 from lorabel.labeling import config_xml
 from lorabel.labeling.config_xml import Attributes
+from lorabel.labeling.regions import DIRECTIONS, RELATION
 from lorabel.labeling.shown_value import has_variable, shown_value
 
 # Attributes of a label that a model may read; the first that is set is used.
 TEXT_ATTRIBUTES = ("prompt", "hint", "alias", "value")
 # The value of `visibleWhen` that shows a control tag while a region is selected.
 REGION_SELECTED = "region-selected"
+# The tag of relations between regions. The editor gives it no name, and knows one of them for a task.
+RELATIONS = "Relations"
+# Its name here, which no tag of a label config can have by chance. Its object tags are those of the other tags.
+RELATIONS_NAME = "<Relations>"
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,14 @@ class ObjectTag:
     Args:
         value: its attribute `value`, or `valueList` if it has one: `$image`.
         attributes: those of the label config; in what `parse` returns they are found by names in any case.
+        channels: the columns that a `<TimeSeries>` shows, in their order.
     """
 
     name: str
     tag: str
     value: str
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    channels: tuple[str, ...] = ()
 
     @property
     def data_key(self) -> str:
@@ -125,6 +132,8 @@ class Condition:
 @dataclass(frozen=True)
 class ControlTag:
     """A tag that asks for an answer, such as `<Choices>`.
+
+    `<Relations>` is one too, with the name RELATIONS_NAME and all object tags that other control tags name.
 
     Args:
         attributes: those of the label config; in what `parse` returns they are found by names in any case.
@@ -161,8 +170,8 @@ class ControlTag:
 
     @property
     def is_per_region(self) -> bool:
-        """Whether it asks about each region, not about the task."""
-        return self.attributes.get("perRegion", "false").lower() == "true"
+        """Whether it asks about each region, or about pairs of regions, and not about the task."""
+        return self.tag == RELATIONS or self.attributes.get("perRegion", "false").lower() == "true"
 
 
 @dataclass(frozen=True)
@@ -186,6 +195,8 @@ class LabelConfig:
         Returns:
             The errors; an empty list if the region is right.
         """
+        if region.get("type") == RELATION:
+            return _find_relation_errors(self.controls, region)
         control = next((control for control in self.controls if control.name == region.get("from_name")), None)
         if control is not None and control.tag == "Labels" and control.objects[0].tag == "Image":
             return _find_label_errors(control, region)
@@ -203,6 +214,15 @@ class LabelConfig:
         paths = [path_of(control.labels, end) for end in range(len(control.labels))]
         unknown_paths = [path for path in region["value"]["taxonomy"] if tuple(path) not in paths]
         return [f"{control.name!r} has no path {path!r}" for path in unknown_paths]
+
+
+def _find_relation_errors(controls: Sequence[ControlTag], relation: Mapping[str, Any]) -> list[str]:
+    """The errors of a relation, whichever regions it is between."""
+    known = {label.value for control in controls if control.tag == RELATIONS for label in control.labels}
+    errors = [f"<{RELATIONS}> has no label {name!r}" for name in relation.get("labels") or () if name not in known]
+    if relation.get("direction") not in DIRECTIONS:
+        errors.append(f"a relation has the direction {relation.get('direction')!r}, expected one of {DIRECTIONS}")
+    return errors
 
 
 def _find_label_errors(control: ControlTag, region: dict[str, Any]) -> list[str]:
@@ -235,16 +255,35 @@ def parse(xml: str) -> LabelConfig:
     control_tags = interface.controls or ()
     paths = dict(_paths(root, ()))
     names = {tag.name for control in control_tags for tag in control.objects or ()}
-    unnamed_tags = (_object(tag) for tag in interface.objects or () if tag.name not in names)
+    unnamed_tags = (_object(tag, paths) for tag in interface.objects or () if tag.name not in names)
     context = tuple(tag for tag in unnamed_tags if not tag.is_static and not _is_repeated(paths[tag.name]))
     headers = _headers(root)
     controls = [
-        replace(_control(tag, paths[tag.name], context), header=headers.get(tag.name, ""), order=order)
+        replace(_control(tag, paths, context), header=headers.get(tag.name, ""), order=order)
         for order, tag in enumerate(control_tags)
     ]
-    return LabelConfig(
-        tuple(replace(control, siblings=_siblings(control, controls)) for control in controls), interface
-    )
+    with_siblings = tuple(replace(control, siblings=_siblings(control, controls)) for control in controls)
+    return LabelConfig((*with_siblings, *_relations(root, with_siblings)), interface)
+
+
+def _relations(root: ElementTree.Element, controls: Sequence[ControlTag]) -> Iterator[ControlTag]:
+    """The tag of relations, which the SDK leaves out, with all other control tags as its siblings.
+
+    Of several the editor takes the last. Its labels have neither an alias nor a hint.
+    """
+    for element in list(root.iter(RELATIONS))[-1:]:
+        values = dict.fromkeys(child.get("value", "") for child in element.findall("Relation"))
+        labels = tuple(Label(value, (value,), title=value) for value in values if value)
+        objects = dict.fromkeys(tag for control in controls for tag in control.objects)
+        yield ControlTag(
+            RELATIONS_NAME,
+            RELATIONS,
+            Attributes(element.attrib),
+            labels,
+            tuple(objects),
+            siblings=tuple(controls),
+            order=len(controls),
+        )
 
 
 def _siblings(control: ControlTag, controls: Sequence[ControlTag]) -> tuple[ControlTag, ...]:
@@ -273,8 +312,11 @@ def _paths(
         yield from _paths(child, path)
 
 
-def _control(tag: Any, path: tuple[ElementTree.Element, ...], context: tuple[ObjectTag, ...]) -> ControlTag:
-    objects = tuple(_object(tag) for tag in tag.objects or ())
+def _control(
+    tag: Any, paths: Mapping[str | None, Sequence[ElementTree.Element]], context: tuple[ObjectTag, ...]
+) -> ControlTag:
+    path = paths[tag.name]
+    objects = tuple(_object(tag, paths) for tag in tag.objects or ())
     if tag.tag == "Taxonomy":
         labels = tuple(_nodes(path[-1], -1, 0))
     else:
@@ -323,8 +365,10 @@ def _split(values: str) -> tuple[str, ...]:
     return tuple(value for value in values.split(",") if value)
 
 
-def _object(tag: Any) -> ObjectTag:
-    return ObjectTag(tag.name, tag.tag, tag.value or "", Attributes(tag.attr or {}))
+def _object(tag: Any, paths: Mapping[str | None, Sequence[ElementTree.Element]]) -> ObjectTag:
+    columns = (channel.get("column", "").strip() for channel in paths[tag.name][-1].iter("Channel"))
+    channels = tuple(dict.fromkeys(column for column in columns if column))
+    return ObjectTag(tag.name, tag.tag, tag.value or "", Attributes(tag.attr or {}), channels)
 
 
 def _nodes(element: ElementTree.Element, parent: int, index: int) -> Iterator[Label]:

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Region = dict[str, Any]
+# The type of a relation between two regions, and the directions that the editor knows: from the second region to
+# the first, from the first to the second, and both.
+RELATION = "relation"
+LEFT, RIGHT, BOTH = DIRECTIONS = ("left", "right", "bi")
 # Digits of seconds: microseconds, less than the step from sample to sample.
 TIME_DIGITS = 6
 
@@ -87,6 +91,19 @@ def labels(from_name: str, to_name: str, kind: str, offsets: Mapping[str, Any], 
     return {"from_name": from_name, "to_name": to_name, "type": kind, "value": value}
 
 
+def series_segment(
+    from_name: str, to_name: str, span: tuple[float | str, float | str], values: Sequence[str]
+) -> Region:
+    """A region of `<TimeSeriesLabels>` that labels a part of a `<TimeSeries>` (https://labelstud.io/tags/timeserieslabels).
+
+    Args:
+        span: where it starts and ends, as times in the series are written. Both are the same for an instant.
+    """
+    start, end = span
+    value = {"start": start, "end": end, "instant": start == end, "timeserieslabels": list(values)}
+    return {"from_name": from_name, "to_name": to_name, "type": "timeserieslabels", "value": value}
+
+
 def sound_segment(
     from_name: str, to_name: str, span_s: tuple[float, float], length_s: float, values: Sequence[str]
 ) -> Region:
@@ -105,3 +122,32 @@ def sound_segment(
         "original_length": round(length_s, TIME_DIGITS),
         "value": value,
     }
+
+
+def is_relation(region: Region) -> bool:
+    """Whether an item of a result is a relation between two of its regions."""
+    return region.get("type") == RELATION
+
+
+def relation(from_id: str, to_id: str, direction: str, values: Sequence[str] = ()) -> Region:
+    """A relation between two regions of the same result (https://labelstud.io/tags/relations).
+
+    Args:
+        from_id: id of the first region.
+        to_id: id of the second region.
+        direction: one of DIRECTIONS.
+        values: the labels of the relation; none if the label config has none.
+    """
+    labelled = {"labels": list(values)} if values else {}
+    return {"type": RELATION, "from_id": from_id, "to_id": to_id, "direction": direction, **labelled}
+
+
+def video_segment(from_name: str, to_name: str, frames: tuple[int, int], values: Sequence[str]) -> Region:
+    """A region of `<TimelineLabels>` (https://labelstud.io/tags/timelinelabels).
+
+    Args:
+        frames: the first and the last frame, counted from 1. The editor refuses what are no whole numbers.
+    """
+    first, last = frames
+    value = {"ranges": [{"start": first, "end": last}], "timelinelabels": list(values)}
+    return {"from_name": from_name, "to_name": to_name, "type": "timelinelabels", "value": value}

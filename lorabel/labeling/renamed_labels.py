@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
-from lorabel.labeling.label_config import ControlTag, LabelConfig, path_of
-from lorabel.labeling.regions import Region
+from lorabel.labeling.label_config import RELATIONS_NAME, ControlTag, LabelConfig, path_of
+from lorabel.labeling.regions import RELATION, Region
 
 # A label's names in results from the top of its tree; of a choice, one name.
 Path = tuple[str, ...]
@@ -67,11 +67,17 @@ def add_renames(known: Renames, found: Mapping[str, Sequence[tuple[Path, Path]]]
 def with_current_names(regions: Sequence[Region], renames: Renames) -> list[Region]:
     """The regions of an annotation with the names that their labels have now."""
     names = {tag: {tuple(then): list(now) for then, now in pairs} for tag, pairs in renames.items()}
-    return [_with_current_names(region, names.get(region.get("from_name", ""), {})) for region in regions]
+    return [_with_current_names(region, names.get(_tag_of(region), {})) for region in regions]
+
+
+def _tag_of(region: Region) -> str:
+    return RELATIONS_NAME if region.get("type") == RELATION else str(region.get("from_name"))
 
 
 def _with_current_names(region: Region, names: Mapping[Path, list[str]]) -> Region:
     value, kind = region.get("value"), region.get("type")
+    if names and kind == RELATION and isinstance(region.get("labels"), list):
+        return {**region, "labels": [_current(label, names) for label in region["labels"]]}
     if not names or not isinstance(value, dict) or not isinstance(kind, str):
         return region
     answers = value.get(kind)

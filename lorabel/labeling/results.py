@@ -27,8 +27,9 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from lorabel.labeling.regions import RELATION
+
 NUMBER_TOLERANCE = 1e-6
-RELATION = "relation"
 # Values that the editor writes where a prediction may leave them out.
 DEFAULTS: Mapping[str, float] = {"rotation": 0, "channel": 0}
 FOLLOWS_FROM_MEDIA = frozenset({"framesCount", "duration"})

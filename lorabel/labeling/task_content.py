@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lorabel.contracts import Content, MediaRef, Modality, TextFormat
+from lorabel.content_formats import TextFormat
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.labeling.label_config import ObjectTag
 from lorabel.media.html import ShownHtml, read_html

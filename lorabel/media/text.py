@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-from lorabel.contracts import TextFormat
+from lorabel.content_formats import TextFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.html import read_html
 from lorabel.media.javascript_text import as_react_text, as_text, has_objects

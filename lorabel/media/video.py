@@ -1,6 +1,10 @@
-"""The bytes of a video file -> a few of its frames, spread evenly. Fetching is in `lorabel.media.fetching`."""
+"""The bytes of a video file -> some of its frames. Fetching is in `lorabel.media.fetching`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import floor
+from typing import Generic, TypeVar
 
 from av.video.frame import VideoFrame
 from PIL import Image
@@ -17,6 +21,33 @@ MOST_DECODED = 10_000
 MOST_DECODED_MEGAPIXELS = 10_000
 # Bytes for each pixel of a frame that is not shrunk: FFmpeg's picture, Pillow's, and Pillow's that is turned.
 PICTURE_BYTES = 11.0
+# What a float may be off by.
+TINY_S = 1e-6
+
+T = TypeVar("T")
+
+
+class TooManyFramesError(UnreadableError):
+    """More frames would have to be decoded than the limits allow."""
+
+
+@dataclass(frozen=True)
+class Beginning(Generic[T]):
+    """Frames from the beginning of a video.
+
+    Args:
+        frames: what was made of the frames that are shown at 0, 1, 2, ... steps; at least one.
+        read_s: the time in which they are shown, in seconds.
+        length_s: of the whole video, in seconds.
+    """
+
+    frames: Sequence[T]
+    read_s: float
+    length_s: float
+
+
+# What Label Studio 1.23.2 rounds a frame's moment to, and then adds to it.
+SEEK_PRECISION_S = 0.002
 
 
 def decode_video(
@@ -45,6 +76,100 @@ def decode_video(
     with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
         for frame in _shown(track, _moments(track, frames, clip_s)):
             yield _picture(frame, enough_px)
+
+
+def decode_beginning(
+    data: bytes,
+    step_s: float,
+    most_s: float,
+    convert: Callable[[Image.Image], T],
+    most_megapixels: int,
+    enough_px: int | None = None,
+    memory: DecodeMemory | None = None,
+) -> Beginning[T]:
+    """Decode the frame that is shown at every step, from the first moment of a video to its last.
+
+    The length is that of the frames in the file, whatever its header says. Where too many frames would have to be
+    decoded, the video counts as read until there.
+
+    Args:
+        step_s: seconds from step to step.
+        most_s: what comes after so many seconds is not read.
+        convert: is called with each picture, upright and RGB.
+        most_megapixels: see `decode_video`, also for the other arguments and what is raised.
+    """
+    with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
+        length_s = track.length_s
+        read_s = min(length_s, most_s)
+        count = int((read_s + TINY_S) / step_s) + 1
+        frames: list[T] = []
+        try:
+            for frame in _shown(track, [track.start + i * step_s / track.unit_s for i in range(count)]):
+                frames.append(convert(_picture(frame, enough_px)))
+        except TooManyFramesError:
+            if not frames:
+                raise
+            read_s = (len(frames) - 1) * step_s
+        return Beginning(frames, read_s, length_s)
+
+
+@dataclass(frozen=True)
+class NumberedFrames:
+    """A video that is open, and whose frames are counted as Label Studio counts them. Not thread-safe.
+
+    Args:
+        count: frames of the video at the frame rate of the label config; at least 1.
+        length_s: of the video, in seconds.
+    """
+
+    count: int
+    length_s: float
+    _track: Track
+    _frames_per_s: float
+    _enough_px: int | None
+
+    def pictures(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
+        """Decode frames as upright RGB pictures.
+
+        Args:
+            numbers: ascending, from 1. Those after the last show the last.
+
+        Raises:
+            UnreadableError: see `decode_video`.
+        """
+        moments = [
+            self._track.start + moment_s(number, self._frames_per_s) / self._track.unit_s for number in numbers
+        ]
+        for frame in _shown(self._track, moments):
+            yield _picture(frame, self._enough_px)
+
+
+@contextmanager
+def numbered_frames(
+    data: bytes,
+    frames_per_s: float,
+    most_megapixels: int,
+    enough_px: int | None = None,
+    memory: DecodeMemory | None = None,
+) -> Iterator[NumberedFrames]:
+    """Open a video whose frames are asked for by their numbers, see `decode_video`.
+
+    Args:
+        frames_per_s: of the label config, which may differ from the file's.
+    """
+    with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
+        count = max(1, floor(track.length_s * frames_per_s + 0.5))
+        yield NumberedFrames(count, track.length_s, track, frames_per_s, enough_px)
+
+
+def moment_s(number: int, frames_per_s: float) -> float:
+    """Return the moment at which Label Studio 1.23.2 shows a frame.
+
+    Args:
+        number: of the frame, from 1.
+    """
+    exact = (number - 1) / frames_per_s
+    return (floor(exact / SEEK_PRECISION_S + 0.5) + 1) * SEEK_PRECISION_S
 
 
 def _picture(frame: VideoFrame, enough_px: int | None) -> Image.Image:
@@ -80,7 +205,7 @@ def _shown(track: Track, moments: list[float]) -> Iterator[VideoFrame]:
             shown, decoded = following, decoded + 1
             pixels += following.width * following.height
             if decoded > MOST_DECODED or pixels > MOST_DECODED_MEGAPIXELS * 10**6:
-                raise UnreadableError(
+                raise TooManyFramesError(
                     f"more than {decoded - 1} frames of {following.width} x {following.height} would have to be "
                     f"decoded, since the video has only {len(track.keyframes)} keyframes "
                     f"in {track.length_s:.0f} s; encode it with more of them, or smaller",

@@ -16,6 +16,8 @@ from lorabel.space_contracts import Corners
 
 ID_CHARACTERS = 10
 ID_DECIMALS = 4
+# What says where a span is.
+SPAN_KEYS = ("start", "startOffset", "end", "endOffset")
 
 
 def refuse_several_pictures(tag: ObjectTag) -> None:
@@ -60,17 +62,20 @@ def _short_digest(parts: tuple[object, ...]) -> str:
 
 
 def identified(regions: Sequence[Region]) -> list[Region]:
-    """Return predicted regions of which each that has a place has an id, see `group_id`."""
+    """Return predicted regions of which each has an id that has a place or is a span; see `group_id`."""
     return [region if "id" in region else _with_id(region, number) for number, region in enumerate(regions)]
 
 
 def _with_id(region: Region, number: int) -> Region:
+    value = region.get("value")
+    place: tuple[object, ...] = ()
     try:
-        # The tag counts, too: two tags may be given the same box, and answers about regions are told apart by ids.
-        tag_and_place = (region["from_name"], *(round(part, ID_DECIMALS) for part in corners_of(region)))
-        return {"id": _short_digest((number, *tag_and_place)), **region}
+        place = tuple(round(part, ID_DECIMALS) for part in corners_of(region))
     except MissingTargetError:
-        return region
+        if isinstance(value, dict) and "start" in value:
+            place = tuple(repr(value.get(key)) for key in SPAN_KEYS)
+    # The tag counts, too: two tags may be given the same place, and answers about regions are told apart by ids.
+    return {"id": _short_digest((number, region["from_name"], *place)), **region} if place else region
 
 
 def group_of(region: Region) -> Any:

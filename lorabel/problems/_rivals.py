@@ -15,6 +15,7 @@ SHAPES = ("rectangle", "ellipse", "polygon", "brush", "bitmask", "keypoint", "ve
 # Names of control tags that mark places, in small letters. The type of their regions is the same.
 ON_PICTURES = frozenset({*SHAPES, *(f"{shape}labels" for shape in SHAPES)})
 ON_TEXTS = frozenset({"labels", "hypertextlabels", "paragraphlabels"})
+ON_VIDEOS = frozenset({"labels", "timelinelabels", "videorectangle"})
 
 
 def rivals_of(control: ControlTag, claims: Collection[str], tags: Collection[str]) -> tuple[str, ...]:
@@ -22,7 +23,7 @@ def rivals_of(control: ControlTag, claims: Collection[str], tags: Collection[str
 
     Args:
         claims: what the binding of the control tag claims.
-        tags: ON_PICTURES or ON_TEXTS.
+        tags: ON_PICTURES, ON_TEXTS or ON_VIDEOS.
     """
     return tuple(tag.name for tag in control.siblings if tag.name not in claims and tag.tag.lower() in tags)
 
@@ -36,7 +37,7 @@ def refuse_unused(regions: Sequence[Region], claims: Collection[str], to_name: s
     Args:
         claims: the control tags of a binding.
         to_name: the object tag.
-        tags: ON_PICTURES or ON_TEXTS.
+        tags: ON_PICTURES, ON_TEXTS or ON_VIDEOS.
 
     Raises:
         MissingTargetError: others were used, and none of the claimed control tags.

@@ -17,6 +17,7 @@ from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.problems.instructions import Asking
 from lorabel.settings import Settings
+from lorabel.time_contracts import SegmentsInput
 
 TaskData = dict[str, Any]
 
@@ -347,7 +348,7 @@ class Problem(ABC):
 
 
 def build_input(binding: Problem, data: TaskData, settings: Settings) -> Input:
-    """Return the question about a task with the label template of the settings applied.
+    """Return the question about a task with what the settings say of it: the label template, the step of windows.
 
     Where the project or the settings choose it, the question is one for a model that writes; see
     `Problem.written`. It has no label template.
@@ -358,6 +359,8 @@ def build_input(binding: Problem, data: TaskData, settings: Settings) -> Input:
         UnreadableError: see `Problem.model_input`.
     """
     question = binding.model_input(data)
+    if isinstance(question, SegmentsInput):
+        question = question.model_copy(update={"step_s": settings.segments_step_s})
     is_written = binding.asking.is_written
     if is_written is None:
         is_written = binding.name in [name.strip() for name in settings.generator_problems.split(",")]

@@ -9,13 +9,14 @@ from types import MappingProxyType
 import lorabel.problems
 from lorabel.discovery import discover
 from lorabel.errors import LabelConfigError, UnservedError, cut
-from lorabel.labeling.label_config import REGION_SELECTED, ControlTag, LabelConfig, parse
+from lorabel.labeling.label_config import REGION_SELECTED, RELATIONS, ControlTag, LabelConfig, parse
 from lorabel.problems.base import Problem
 from lorabel.problems.instructions import asking
 
 # Attribute -> why no problem serves a control tag that sets it to true.
 UNSERVED_ATTRIBUTES: Mapping[str, str] = MappingProxyType({"perItem": "it asks about each item of a list"})
 PER_REGION = "perRegion: it asks about each region that a person draws"
+BETWEEN_REGIONS = "no spans, boxes or lines of text are predicted that relations could be between"
 # Values of visibleWhen that depend on other answers only, not on what a person selects in the editor.
 SERVED_CONDITIONS = ("choice-selected", "choice-unselected")
 
@@ -176,5 +177,5 @@ def _claims(control: ControlTag, problems: Sequence[type[Problem]]) -> tuple[lis
         else:
             claims += [] if binding is None else [binding]
     if control.is_per_region and not claims and not reasons:
-        reasons = [PER_REGION]
+        reasons = [BETWEEN_REGIONS if control.tag == RELATIONS else PER_REGION]
     return claims, reasons

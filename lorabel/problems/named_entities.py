@@ -1,7 +1,7 @@
 """`<Labels>` over a `<Text>`, `<HyperText>` or `<Paragraphs>`: spans of the text with a label each.
 
 Predicted spans never overlap. Annotations with nested or overlapping spans are used for training as far as each
-word can be given one label. Relations between spans are not served.
+word can be given one label. Relations between spans are in `lorabel.problems.relations`.
 """
 
 from collections import Counter

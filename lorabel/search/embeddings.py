@@ -21,6 +21,7 @@ from lorabel.errors import ConflictError, ModelServerError, UnreadableError
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
+from lorabel.labeling.label_config import RELATIONS
 from lorabel.labeling.task_content import MODALITIES
 from lorabel.problems.base import TaskData, with_resolved_media
 from lorabel.problems.binding import BoundConfig
@@ -61,7 +62,10 @@ def modalities(bound: BoundConfig) -> frozenset[Modality]:
     """The modalities of all bindings. Questions are comparable with all of them, also where a task lacks one, so
     that the tasks of a project are in one space where that is possible."""
     served = {binding.from_name for binding in bound.bindings}
-    tags = (tag.tag for control in bound.config.controls if control.name in served for tag in control.objects)
+    controls = [
+        control for control in bound.config.controls if control.name in served and control.tag != RELATIONS
+    ]
+    tags = (tag.tag for control in controls for tag in control.objects)
     return frozenset(MODALITIES[tag] for tag in tags if tag in MODALITIES)
 
 

@@ -8,7 +8,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,8 @@ from lorabel.feature_contracts import (
     Features,
     FeaturesInput,
     LineFeaturesInput,
+    PictureRelationFeaturesInput,
+    RelationFeaturesInput,
     SegmentFeaturesInput,
     SpanFeaturesInput,
     space_with,
@@ -57,9 +59,12 @@ from lorabel.inference.messages import (
 from lorabel.mask_contracts import LabelledMasksInput, Mask, Masks, MasksInput
 from lorabel.problems.text_in_pictures import SAMPLE_LINES
 from lorabel.region_contracts import EachEstimate, EachLabelScores, EachLabelsInput, EachRatingInput
-from lorabel.space_contracts import Box, Boxes, BoxesInput, TextLine, TextLines, TextLinesInput
+from lorabel.relation_contracts import PictureRelationsInput, Relations, RelationsInput
+from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesScores
+from lorabel.space_contracts import Box, Boxes, BoxesInput, Corners, TextLine, TextLines, TextLinesInput
 from lorabel.text_contracts import TextInput, WrittenText
 from lorabel.time_contracts import SegmentScores, SegmentsInput
+from lorabel.track_contracts import TrackFeaturesInput, Tracks, TracksInput
 from tests.serving import serving
 
 # The answers to questions that a base model cannot answer before it is trained, and a picture without text.
@@ -69,7 +74,11 @@ SILENT: dict[str, Contract] = {
     RankingInput.kind: ItemScores(),
     TextLinesInput.kind: TextLines(lines=(), width=400, height=200),
     LabelledMasksInput.kind: Masks(masks=(), width=4, height=2),
+    RelationsInput.kind: Relations(relations=()),
+    PictureRelationsInput.kind: Relations(relations=()),
     SegmentsInput.kind: SegmentScores(segments=(), length_s=1.5),
+    SeriesInput.kind: SeriesScores(step=1.0),
+    TracksInput.kind: Tracks(tracks=(), frames=24, length_s=1.0),
     TextInput.kind: WrittenText(text="a red pump", probability=0.5),
 }
 # Questions for what heads are fitted on, which are answered with `features`.
@@ -81,6 +90,10 @@ HEAD_FEATURES = tuple(
         SpanFeaturesInput,
         BoxFeaturesInput,
         SegmentFeaturesInput,
+        SeriesFeaturesInput,
+        TrackFeaturesInput,
+        RelationFeaturesInput,
+        PictureRelationFeaturesInput,
     )
 )
 # What is found in every picture.
@@ -172,12 +185,22 @@ class FakeModelServer:
         """
         space = self.space
         if row.kind == BoxFeaturesInput.kind:
-            return self.box_features(BoxFeaturesInput.model_validate(row.input))
+            question = BoxFeaturesInput.model_validate(row.input)
+            return self.place_features([corners for corners, _ in question.boxes], len(question.labels))
+        if row.kind == TrackFeaturesInput.kind:
+            asked = TrackFeaturesInput.model_validate(row.input)
+            drawn = [corners for of_frame in asked.boxes for corners, _ in of_frame]
+            return self.place_features(drawn, len(asked.labels))
         if row.kind == SegmentFeaturesInput.kind:
             return self.segment_features(SegmentFeaturesInput.model_validate(row.input))
-        if row.kind == SpanFeaturesInput.kind:
+        if row.kind == SeriesFeaturesInput.kind:
+            return self.series_features(SeriesFeaturesInput.model_validate(row.input))
+        if row.kind in (SpanFeaturesInput.kind, RelationFeaturesInput.kind):
             text = str(row.input["contents"][0]["text"])
             parts, logits = [text[start:end] for start, end in find_words(text)], np.zeros(0)
+        elif row.kind == PictureRelationFeaturesInput.kind:
+            contents = PictureRelationFeaturesInput.model_validate(row.input).contents
+            parts, logits = [_shown(content) for content in contents], np.zeros(0)
         else:
             question = FeaturesInput.model_validate(row.input)
             self.featured.append(question)
@@ -194,14 +217,14 @@ class FakeModelServer:
             logits=tuple(logits.tolist()),
         )
 
-    def box_features(self, question: BoxFeaturesInput) -> Features:
+    def place_features(self, boxes: Sequence[Corners], labels: int) -> Features:
         """Places at the boxes, and one where none is, which all look as their place does."""
-        places = np.array([*(corners for corners, _ in question.boxes), (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
+        places = np.array([*boxes, (0.0, 0.0, 1.0, 1.0)]).astype("<f2")
         return Features(
             space=self.space,
             dim=places.shape[1],
             float16=base64.b64encode(places.tobytes()).decode(),
-            logits=(0.0,) * (len(places) * len(question.labels)),
+            logits=(0.0,) * (len(places) * labels),
         )
 
     def segment_features(self, question: SegmentFeaturesInput) -> Features:
@@ -214,6 +237,24 @@ class FakeModelServer:
             dim=windows.shape[1],
             float16=base64.b64encode(windows.tobytes()).decode(),
             logits=(0.0,) * (len(windows) * len(question.labels)),
+        )
+
+    def series_features(self, question: SeriesFeaturesInput) -> Features:
+        """Two windows for each label, one of which is all of what it marks; and what the address shows."""
+        shown, labels = _vector(_shown(question.contents[0])), len(question.labels)
+        marked = {label for _, _, label in question.segments}
+        windows = np.array([[*shown, label, is_marked] for label in range(labels) for is_marked in (0.0, 1.0)])
+        shares = [
+            float(is_marked and label == window and label in marked)
+            for window in range(labels)
+            for is_marked in (False, True)
+            for label in range(labels)
+        ]
+        return Features(
+            space=self.space,
+            dim=windows.shape[1],
+            float16=base64.b64encode(windows.astype("<f2").tobytes()).decode(),
+            logits=tuple(shares),
         )
 
     def preload(self) -> Response:

@@ -31,6 +31,7 @@ from lorabel.contracts import (
     SpanTarget,
 )
 from lorabel.families.encoders.heads.fit import Example
+from lorabel.time_contracts import STEP_S, SegmentScores, SegmentsInput, SegmentTarget
 
 DIM = 6
 TEXT = Content(modality=Modality.TEXT, text="a text")
@@ -169,6 +170,28 @@ def test_spans_of_one_and_two_words_are_found(learn: Learn) -> None:
     assert len({end - start for ((start, end, _),) in found}) == 2
 
 
+def with_segments(count: int, seed: int) -> list[Example]:
+    """Recordings of 20 windows: label 0 where the first feature is above 0, in windows 5 to 9; label 1 nowhere."""
+    question = SegmentsInput(contents=(TEXT,), labels=(("a",), ("b",)))
+    made = []
+    for number in range(count):
+        features = unit_rows(20, 1000 * seed + number)
+        features[:, 0] = -np.abs(features[:, 0]) - 0.2
+        features[5:10, 0] *= -1
+        target = SegmentTarget(((4.5 * STEP_S, 9.5 * STEP_S, 0),))
+        made.append(Example(question, features, np.zeros(40, np.float32), target, number))
+    return made
+
+
+def test_segments_are_found_and_a_label_without_any_is_not() -> None:
+    unseen = with_segments(5, 1)
+    answers = cast(list[SegmentScores], kind_baselines.segments_cross_validated(with_segments(10, 0), unseen))
+    for answer in answers:
+        (found,) = answer.segments
+        assert found.label == 0
+        assert (found.start_s, found.end_s) == pytest.approx((4.5 * STEP_S, 9.5 * STEP_S), abs=0.4 * STEP_S)
+
+
 @pytest.mark.parametrize(
     ("learn", "make"),
     [
@@ -178,6 +201,7 @@ def test_spans_of_one_and_two_words_are_found(learn: Learn) -> None:
         (kind_baselines.ranking_cross_validated, ranked),
         (kind_baselines.spans_scaled, with_spans),
         (kind_baselines.spans_cross_validated, with_spans),
+        (kind_baselines.segments_cross_validated, with_segments),
     ],
 )
 def test_one_annotation_is_enough_for_an_answer(learn: Learn, make: Any) -> None:

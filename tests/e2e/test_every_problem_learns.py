@@ -22,16 +22,16 @@ from tests.e2e.courses import Course
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 # Others train in the real Label Studio too: tests/e2e/test_browser.py with pictures. `make test-long` has all.
 SHORT = ("text_choices",)
 # A fitted head answers these, and LoRA could change none of its answers: a run trains nothing and says so.
 BY_HEAD_ALONE = ("entities", "ranking", "rating")
 # So are these, by moments that are never exactly those of the annotators.
-SEGMENTS = "sound_segments"
+SEGMENTS = ("sound_segments", "timelines")
 BETTER_BY = 0.15
-TIMEOUT_S = 240.0
+TIMEOUT_S = 600.0
 NEVER = str(10**6)
 
 
@@ -46,7 +46,7 @@ def lorabel_beside_heads(
     start_lorabel: Callable[..., Lorabel], tmp_path_factory: pytest.TempPathFactory
 ) -> Lorabel:
     """One whose runs train only what a head can use, as by default."""
-    variables = _variables((*BY_HEAD_ALONE, SEGMENTS), tmp_path_factory)
+    variables = _variables((*BY_HEAD_ALONE, *SEGMENTS), tmp_path_factory)
     return start_lorabel({**variables, "LORA_TOWERS": "auto"})
 
 
@@ -93,11 +93,12 @@ def test_a_head_answers_unseen_tasks_rightly_and_a_run_trains_nothing_beside_it(
 
 
 @pytest.mark.long
-def test_a_head_finds_segments_in_unseen_sounds_and_a_run_trains_nothing_beside_it(
-    lorabel_beside_heads: Lorabel, label_studio: Server, client: LabelStudio
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_a_head_finds_segments_in_unseen_recordings_and_a_run_trains_nothing_beside_it(
+    name: str, lorabel_beside_heads: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
-    course = courses.load(SEGMENTS)
-    project_id, before = annotate(client, SEGMENTS, course, lorabel_beside_heads, label_studio)
+    course = courses.load(name)
+    project_id, before = annotate(client, name, course, lorabel_beside_heads, label_studio)
     run, _ = train(lorabel_beside_heads, project_id)
     assert "the head answers; LoRA would change none of its answers" in run["decision"]
     after = predictions(client, project_id, list(before), f"p{project_id}.v0")

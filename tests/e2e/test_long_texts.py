@@ -28,8 +28,7 @@ GRACE_S = 30.0
 LABEL_STUDIO_WAITS_S = 100.0
 TIMEOUT_S = 600.0
 CONFIG = (
-    '<View><Header value="Sum up."/><Text name="text" value="$text"/>'
-    '<TextArea name="summary" toName="text"/></View>'
+    '<View><Header value="{}"/><Text name="text" value="$text"/><TextArea name="answer" toName="text"/></View>'
 )
 
 
@@ -63,7 +62,7 @@ def store(lorabel: Lorabel) -> Iterator[Store]:
 def test_a_request_for_fifty_long_texts_ends_in_time_and_the_rest_is_written_once_although_the_worker_is_killed(
     lorabel: Lorabel, label_studio: Server, client: LabelStudio, store: Store
 ) -> None:
-    project_id = _connected(lorabel, label_studio, client)
+    project_id = _connected(lorabel, label_studio, client, "Sum up.")
     assert _seconds_to_retrieve(client, project_id) < PREDICT_TIMEOUT_S + GRACE_S
     in_time = {task_id for task_id, versions in versions_of(client, project_id).items() if versions}
     run = newest(store, project_id)
@@ -91,7 +90,7 @@ def test_fifty_texts_of_a_real_model_are_answered_before_label_studio_gives_up(
             "AHEAD_TASKS": "0",
         }
     )
-    project_id = _connected(lorabel, label_studio, client)
+    project_id = _connected(lorabel, label_studio, client, "Write a long story that begins so.")
     assert _seconds_to_retrieve(client, project_id) < LABEL_STUDIO_WAITS_S
     in_time = sum(bool(versions) for versions in versions_of(client, project_id).values())
     store = Store.open(lorabel.settings)
@@ -101,9 +100,10 @@ def test_fifty_texts_of_a_real_model_are_answered_before_label_studio_gives_up(
     assert run.task_ids is not None and len(run.task_ids) >= TASKS - in_time > 0
 
 
-def _connected(lorabel: Lorabel, label_studio: Server, client: LabelStudio) -> int:
+def _connected(lorabel: Lorabel, label_studio: Server, client: LabelStudio, instruction: str) -> int:
     """Create a project with TASKS tasks and connect it. Returns its id."""
-    created = client.call("POST", "/api/projects/", json={"title": "long texts", "label_config": CONFIG})
+    config = CONFIG.format(instruction)
+    created = client.call("POST", "/api/projects/", json={"title": "long texts", "label_config": config})
     project_id = int(created["id"])
     connection = connect(lorabel.settings, label_studio.url, label_studio.token, project_id)
     assert connection.is_complete, connection.steps

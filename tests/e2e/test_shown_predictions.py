@@ -127,13 +127,13 @@ def test_a_prediction_of_the_version_that_the_project_shows_is_in_the_event(
 
 
 def shown_samples() -> list[tuple[str, Sample]]:
-    """The samples of all problems, except sounds and videos, of which there are no files."""
+    """The samples of all problems, except sounds, videos and series, of which there are no files."""
     return [
         (problem.name, sample)
         for problem in problem_types()
         for sample in problem.SAMPLES
         # The open-source edition has no Chat.
-        if not any(tag in sample.label_config for tag in ("<Audio", "<Video", "<Chat"))
+        if not any(tag in sample.label_config for tag in ("<Audio", "<Video", "<TimeSeries ", "<Chat"))
     ]
 
 

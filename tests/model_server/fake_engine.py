@@ -28,6 +28,7 @@ from tests.questions import about_picture
 
 TIMEOUT_S = 10.0
 SECRET = "hunter2"
+LONG_ROWS = 6
 ILLEGAL_ACCESS = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later"
 
 
@@ -39,6 +40,7 @@ class FakeFamily:
         memory_rows: larger batches run out of memory.
         too_large: a batch with this example runs out of memory.
         row_s: seconds that a row takes on the device.
+        long: an example of this length takes LONG_ROWS rows of a batch.
         error: is raised for each batch.
         open: `predict` waits until it is set.
         slow: preparing a file of this length waits until `open` is set.
@@ -55,6 +57,7 @@ class FakeFamily:
     row_s: float = 0.0
     error: Exception | None = None
     slow: int | None = None
+    long: int | None = None
     preparing: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     calls: int = 0
     open: threading.Event = field(default_factory=threading.Event)
@@ -87,6 +90,9 @@ class FakeFamily:
         if 13 in examples:
             raise ValueError("unlucky")
         return [LabelScores(probabilities=(float(example),)) for example in examples]
+
+    def batch_rows(self, example: int) -> int:
+        return LONG_ROWS if example == self.long else 1
 
     @property
     def sizes(self) -> list[int]:

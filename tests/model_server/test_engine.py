@@ -32,6 +32,7 @@ from model_server.heads import Heads
 from model_server.metrics import Metrics
 from model_server.rows import failure_of
 from tests.model_server.fake_engine import (
+    LONG_ROWS,
     SECRET,
     TIMEOUT_S,
     FakeBank,
@@ -108,6 +109,19 @@ def test_a_batch_has_all_rows_that_wait_when_the_device_becomes_free(engine: Eng
     family.open.set()
     assert lengths([future.result(TIMEOUT_S) for future in first + others]) == list(range(1, 13))
     assert family.sizes == [1, 8, 3]
+
+
+def test_an_input_of_many_windows_counts_in_a_batch_by_its_windows(engine: Engine, family: FakeFamily) -> None:
+    """LONG_ROWS are 6, and a batch has at most 8 rows."""
+    family.long = 2
+    first = submit(engine, [row(1)])
+    assert family.busy.wait(TIMEOUT_S)
+    others = [submit(engine, [row(n)])[0] for n in (2, 3, 4, 5, 2, 2)]
+    wait_until(lambda: len(engine._ready) == len(others))
+    family.open.set()
+    assert lengths([future.result(TIMEOUT_S) for future in first + others]) == [1, 2, 3, 4, 5, 2, 2]
+    rows = [sum(LONG_ROWS if example == 2 else 1 for example in batch) for batch in family.batches]
+    assert max(rows) <= 8, family.batches
 
 
 def test_a_full_queue_refuses_requests_until_rows_are_answered(family: FakeFamily) -> None:

@@ -13,6 +13,7 @@ class Item(NamedTuple):
     project: int = 1
     priority: Priority = Priority.INTERACTIVE
     kind: str = "picture"
+    rows: int = 1
 
 
 def filled(*items: Item) -> FairQueue[Item]:
@@ -27,7 +28,7 @@ def names(items: list[Item]) -> list[str]:
 
 
 def take(queue: FairQueue[Item], max_items: int) -> list[str]:
-    return names(queue.get_batch(lambda _: max_items, lambda item: item.kind))
+    return names(queue.get_batch(lambda _: max_items, lambda item: item.kind, lambda item: item.rows))
 
 
 def test_the_most_urgent_priority_comes_first_and_a_batch_has_one_priority() -> None:
@@ -50,6 +51,14 @@ def test_items_with_another_batch_key_wait_in_order_for_a_later_batch() -> None:
     assert take(queue, 9) == ["a", "c"]
     assert take(queue, 9) == ["sound"]
     assert take(queue, 9) == ["b"]
+
+
+def test_a_batch_ends_before_an_item_of_too_many_rows_which_comes_next() -> None:
+    queue = filled(Item("a"), Item("long", rows=4), Item("b"), Item("longer", rows=50), Item("c"))
+    assert take(queue, 5) == ["a", "long"]
+    assert take(queue, 5) == ["b"]
+    assert take(queue, 5) == ["longer"], "no batch is empty"
+    assert take(queue, 5) == ["c"]
 
 
 def test_a_waiting_thread_gets_the_next_item_and_none_when_the_queue_closes() -> None:

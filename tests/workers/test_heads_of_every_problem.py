@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from lorabel.database import projects
-from lorabel.database.adapter_folders import HEAD_FILE
+from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.feature_contracts import HEADED
 from lorabel.problems.base import Problem, Sample
 from lorabel.problems.binding import problem_types
 from lorabel.problems.ranking import Ranking
+from tests.samples import binding_of
 from tests.workers.events import PROJECT, annotation
 from tests.workers.test_head_fitting import COLOURS, fit, is_due, project
 from tests.workers.test_head_versions import services as services
@@ -56,6 +57,7 @@ def test_annotations_of_every_problem_become_a_head(
     if problem is Ranking and not folder.exists():
         return  # the items of a task all show its colour, so nothing tells which is better
     assert project(services).served_version == "p1.v0.h1", list(folder.glob("*"))
+    assert (folder / tag_folder(binding_of(problem, sample).from_name) / HEAD_FILE).exists()
     for path in folder.glob(f"*/{HEAD_FILE}"):
         assert LinearHead.from_bytes(path.read_bytes()).space == "fake one"
     with services.store.read() as session:

@@ -86,10 +86,11 @@ def content_digest(content: Content, digest_of: DigestOf) -> str | None:
     Args:
         digest_of: returns the `lorabel.media.fetching.digest` of a file, or None if it is not known.
     """
+    read_as = content.text_format or content.series_format or content.part
     if content.media is None:
-        return digest((content.text or "").encode())
-    file_digest = digest_of(content.media)
-    read_as = content.text_format or content.part
+        file_digest: str | None = digest((content.text or "").encode())
+    else:
+        file_digest = digest_of(content.media)
     if file_digest is None or read_as is None:
         return file_digest
     return f"{file_digest} {read_as.model_dump_json()}"

@@ -1,1 +1,1 @@
-"""Segments in time: windows of a sound, what is right about each window, and segments from probabilities."""
+"""Segments in time: windows of a recording, what is right about each window, and segments from probabilities."""

@@ -9,29 +9,42 @@ from collections.abc import Iterator
 import numpy as np
 
 from lorabel.families.encoders.heads.linear_head import Array
-from lorabel.families.segments.sound_windows import HOP_S
 from lorabel.time_contracts import Segment, SegmentScores
 
 THRESHOLD = 0.5
 
 
-def found_segments(probabilities: Array) -> SegmentScores:
+def found_segments(probabilities: Array, step_s: float) -> SegmentScores:
     """Return the segments of each label.
 
-    The last window stands for what comes after its middle, too; `SegmentScores.within` ends it with the sound.
+    The last window stands for what comes after its middle, too; `SegmentScores.within` ends it with the recording.
 
     Args:
         probabilities: (windows, labels) in [0, 1].
+        step_s: seconds from one window to the next.
     """
     segments = sorted(
-        (segment for label, column in enumerate(probabilities.T) for segment in _of_label(column, label)),
+        (segment for label, column in enumerate(probabilities.T) for segment in _of_label(column, label, step_s)),
         key=lambda segment: (segment.start_s, segment.end_s, segment.label),
     )
-    surest = float(probabilities.max(initial=0.0))
-    return SegmentScores(segments=tuple(segments), no_segment_probability=1 - surest)
+    return SegmentScores(
+        segments=tuple(segments),
+        no_segment_probability=1 - float(probabilities.max(initial=0.0)),
+        expected_overlap=_expected_overlap(probabilities),
+    )
 
 
-def _of_label(column: Array, label: int) -> Iterator[Segment]:
+def _expected_overlap(probabilities: Array) -> float:
+    """The Dice coefficient of what is found and what is there, both as expected numbers of windows.
+
+    A window is added to both, so that silence of which the model is sure counts as found.
+    """
+    is_in = probabilities >= THRESHOLD
+    right = float(probabilities[is_in].sum())
+    return (2 * right + 1) / (int(is_in.sum()) + float(probabilities.sum()) + 1)
+
+
+def _of_label(column: Array, label: int, step_s: float) -> Iterator[Segment]:
     """The segments of a label, from its probabilities, (windows,)."""
     is_in = np.concatenate([[False], column >= THRESHOLD, [False]])
     changes = np.flatnonzero(is_in[1:] != is_in[:-1])
@@ -40,7 +53,7 @@ def _of_label(column: Array, label: int) -> Iterator[Segment]:
         end = float(after) if after == len(column) else _crossing(column, after - 1)
         if start < end:
             probability = float(column[first:after].mean())
-            yield Segment(start_s=start * HOP_S, end_s=end * HOP_S, label=label, probability=probability)
+            yield Segment(start_s=start * step_s, end_s=end * step_s, label=label, probability=probability)
 
 
 def _crossing(column: Array, window: int) -> float:

@@ -1,6 +1,6 @@
 """Hums, whistles and hisses at known moments of sounds, for a CLAP model with random weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,8 +15,9 @@ TASKS = 40
 LENGTH_S = 6.0
 
 
-def _tasks() -> list[LabeledTask]:
-    return [_task(number) for number in range(TASKS)]
+def labeled_tasks(numbers: Iterable[int]) -> list[LabeledTask]:
+    """The drawn sounds with these numbers."""
+    return [_task(number) for number in numbers]
 
 
 def _task(number: int) -> LabeledTask:
@@ -36,7 +37,7 @@ COURSE = Course(
     label_config='<View><Labels name="part" toName="audio">'
     + "".join(f'<Label value="{name}"/>' for name in NAMES)
     + '</Labels><Audio name="audio" value="$audio"/></View>',
-    make_tasks=_tasks,
+    make_tasks=lambda: labeled_tasks(range(TASKS)),
     variables=_variables,
     primary={"part": "f1"},
 )

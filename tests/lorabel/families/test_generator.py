@@ -10,7 +10,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lorabel.contracts import Content, MediaRef, Modality, TextFormat
+from lorabel.content_formats import TextFormat
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families import generator

@@ -17,13 +17,13 @@ from lorabel.families.audio_text_encoder import AudioTextEncoder
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.fit import Example, fit_head
-from lorabel.families.encoders.heads.fit_segments import AnnotatedSound, fit_segments
+from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
 from lorabel.families.encoders.heads.linear_head import LinearHead
-from lorabel.families.encoders.sound_segments import PreparedSound
-from lorabel.families.segments.sound_windows import HOP_S
+from lorabel.families.encoders.segmenting import PreparedRecording
+from lorabel.families.segments.windows import window_shares
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
-from lorabel.time_contracts import SegmentScores, SegmentsInput, SegmentTarget
+from lorabel.time_contracts import STEP_S, SegmentScores, SegmentsInput, SegmentTarget
 from tests.audio_files import RATE_HZ, Samples, chirp, encoded, noise, tone
 from tests.sound_scenes import NAMES, drawn_sound
 
@@ -97,7 +97,7 @@ def test_windows_have_the_features_that_transformers_computes_for_the_second_aro
     assert len(windows) == 17
     folder = source.removeprefix("local-dir:")
     extractor, model = ClapFeatureExtractor.from_pretrained(folder), ClapModel.from_pretrained(folder).eval()
-    middles = [round(number * HOP_S * RATE_HZ) for number in range(2, 15)]
+    middles = [round(number * STEP_S * RATE_HZ) for number in range(2, 15)]
     parts = [sound[middle - RATE_HZ // 2 : middle + RATE_HZ // 2] for middle in middles]
     inputs = extractor(parts, sampling_rate=RATE_HZ, return_tensors="pt")
     with torch.inference_mode():
@@ -115,11 +115,13 @@ def test_sounds_of_two_lengths_are_learned_from_together_as_each_alone(family: A
     torch.testing.assert_close(family.loss(inputs, targets), torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
-def test_where_sounds_say_nothing_about_a_label_its_zero_shot_logit_keeps_its_weight() -> None:
-    target = SegmentTarget(((0.0, 0.6, 0),))
+def test_where_sounds_say_nothing_about_a_label_its_zero_shot_logit_keeps_the_weight_of_its_prior() -> None:
+    """1 in one regression, and 0 in the other."""
+    truth = window_shares(SegmentTarget(((0.0, 0.6, 0),)), 5, 1, STEP_S)
     silent = np.zeros((5, 1), np.float32)
-    fitted = fit_segments([AnnotatedSound(np.zeros((5, 4), np.float32), silent, target, group) for group in "ab"])
-    assert fitted is not None and fitted.zero_shot_weight.tolist() == pytest.approx([1.0])
+    features = np.zeros((5, 4), np.float32)
+    fitted = fit_segments([AnnotatedRecording(features, silent, truth, group) for group in "ab"])
+    assert fitted is not None and fitted.zero_shot_weight.tolist() == pytest.approx([0.5])
 
 
 def test_before_training_a_label_is_found_where_its_text_is_nearest(family: AudioTextEncoder) -> None:
@@ -129,7 +131,7 @@ def test_before_training_a_label_is_found_where_its_text_is_nearest(family: Audi
     (output,) = answers(family, [drawn_sound(0)[0]])
     covered = np.zeros_like(logits, bool)
     for found in output.segments:
-        moments = HOP_S * np.arange(len(logits))
+        moments = STEP_S * np.arange(len(logits))
         covered[:, found.label] |= (found.start_s <= moments) & (moments <= found.end_s)
     assert (covered == (logits > 0)).all() and covered.any() and not covered.all()
 
@@ -240,5 +242,5 @@ def _wave_without_samples() -> bytes:
 
 def test_windows_of_a_sound_share_its_spectrogram(family: AudioTextEncoder) -> None:
     prepared = prepare(family, drawn_sound(0)[0])
-    assert isinstance(prepared, PreparedSound)
+    assert isinstance(prepared, PreparedRecording)
     assert len({content.data.untyped_storage().data_ptr() for content in prepared.contents}) == 1

@@ -86,3 +86,36 @@ def test_labels_of_places_in_a_picture_are_checked_although_the_sdk_expects_a_te
     assert errors(["Total"]) == ["'label' has no label 'Total'"]
     assert errors([]) == ["'label' has no label None"]
     assert errors(["Shop"], "other") == ["'label' does not label 'other'"]
+
+
+RELATIONS = """<View><Relations choice="single"><Relation value="owns"/><Relation value="knows"/></Relations>
+  <Labels name="entity" toName="text"><Label value="Person"/></Labels><Text name="text" value="$text"/></View>"""
+
+
+def test_the_tag_of_relations_has_the_labels_and_the_object_tags_of_the_others() -> None:
+    entity, relations = parse(RELATIONS).controls
+    assert (relations.name, relations.tag, relations.is_per_region) == ("<Relations>", "Relations", True)
+    assert [label.value for label in relations.labels] == ["owns", "knows"]
+    assert relations.objects == entity.objects and relations.siblings == (entity,)
+    assert relations.attributes["choice"] == "single" and entity.siblings == ()
+
+
+def test_of_several_tags_of_relations_the_last_counts_as_in_the_editor() -> None:
+    another = '<Relations><Relation value="sold"/></Relations></View>'
+    *_, relations = parse(RELATIONS.replace("</View>", another)).controls
+    assert [label.value for label in relations.labels] == ["sold"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({}, ""),
+        ({"direction": "bi", "labels": ["knows", "owns"]}, ""),
+        ({"labels": ["stole"]}, "<Relations> has no label 'stole'"),
+        ({"direction": "up"}, "a relation has the direction 'up'"),
+    ],
+)
+def test_a_relation_is_checked_by_its_labels_and_its_direction(changed: dict[str, object], error: str) -> None:
+    relation = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right", "labels": ["owns"]}
+    assert error in "".join(parse(RELATIONS).find_region_errors(relation | changed))
+    assert bool(parse(RELATIONS).find_region_errors(relation | changed)) is bool(error)

@@ -3,7 +3,7 @@
 import pytest
 
 from lorabel.labeling.label_config import LabelConfig, parse
-from lorabel.labeling.regions import choices, labels, taxonomy
+from lorabel.labeling.regions import choices, labels, relation, taxonomy
 from lorabel.labeling.renamed_labels import NO_RENAMES, add_renames, find_renames, with_current_names
 
 
@@ -102,3 +102,15 @@ def test_answers_that_are_no_names_stay_as_they_are() -> None:
     ]
     assert with_current_names(odd, known)[0]["value"] == {"choices": [None, 1, ["crack", 2], "cracks"]}
     assert with_current_names(odd, known)[1:] == odd[1:]
+
+
+def test_a_label_of_relations_is_renamed() -> None:
+    def related(*names: str) -> LabelConfig:
+        values = "".join(f'<Relation value="{name}"/>' for name in names)
+        spans = '<Labels name="c" toName="t"><Label value="x"/></Labels><Text name="t" value="$t"/>'
+        return parse(f"<View><Relations>{values}</Relations>{spans}</View>")
+
+    after = related("owned", "knows")
+    known = add_renames(NO_RENAMES, find_renames(related("owns", "knows"), after), after)
+    items = [relation("a", "b", "right", ["owns", "knows"]), labels("c", "t", "labels", {"start": 0}, ["owns"])]
+    assert with_current_names(items, known) == [{**items[0], "labels": ["owned", "knows"]}, items[1]]

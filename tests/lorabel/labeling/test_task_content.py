@@ -1,6 +1,7 @@
 import pytest
 
-from lorabel.contracts import Content, MediaRef, Modality, TextFormat
+from lorabel.content_formats import TextFormat
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.labeling.label_config import ObjectTag
 from lorabel.labeling.task_content import contents

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from lorabel.contracts import TextFormat
+from lorabel.content_formats import TextFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.audio import decode_audio
 from lorabel.media.deadline import deadline, is_deadline_over, seconds_left

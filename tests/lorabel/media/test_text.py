@@ -2,7 +2,7 @@ import base64
 
 import pytest
 
-from lorabel.contracts import TextFormat
+from lorabel.content_formats import TextFormat
 from lorabel.errors import UnreadableError
 from lorabel.media.text import read_text, read_text_file
 

@@ -14,7 +14,7 @@ from lorabel.errors import UnreadableError
 from lorabel.media import video
 from lorabel.media.container import Track
 from lorabel.media.decode_memory import DecodeMemory
-from lorabel.media.video import decode_video
+from lorabel.media.video import Beginning, decode_beginning, decode_video, moment_s, numbered_frames
 from tests import audio_files
 from tests.video_files import brightening, colour_video, encoded
 
@@ -45,6 +45,19 @@ def joined(files: list[bytes]) -> bytes:
     return file.getvalue()
 
 
+def beginning(file: bytes, step_s: float = 0.2, most_s: float = 60.0) -> Beginning[int]:
+    """The mean brightness of the frame at each step, 0 to 255."""
+    return decode_beginning(
+        file, step_s, most_s, lambda picture: round(float(np.asarray(picture).mean())), MEGAPIXELS
+    )
+
+
+def with_length(file: bytes, box: bytes, length: int) -> bytes:
+    """An MP4 file whose header claims another length, in units of its own."""
+    place = file.index(box) + 4 + 4 + 4 + 4 + 4  # version and flags, times of creation and change, unit
+    return file[:place] + length.to_bytes(4, "big") + file[place + 4 :]
+
+
 @pytest.mark.parametrize(("codec", "file_format"), CODECS)
 def test_each_frame_is_on_the_screen_in_the_middle_of_one_of_several_equal_parts(
     codec: str, file_format: str
@@ -52,6 +65,48 @@ def test_each_frame_is_on_the_screen_in_the_middle_of_one_of_several_equal_parts
     file = encoded(brightening(96), codec, file_format)
     expected = [255 * (12 * part + 6) / 95 for part in range(8)]
     assert levels(file) == pytest.approx(expected, abs=6)
+
+
+@pytest.mark.parametrize(("codec", "file_format"), CODECS)
+def test_the_frame_that_is_shown_at_every_step_is_decoded_from_the_first_moment_to_the_last(
+    codec: str, file_format: str
+) -> None:
+    """96 frames are 3.84 s: at 0.2 s the frame with index 5 is shown, at 3.8 s that with index 95."""
+    found = beginning(encoded(brightening(96), codec, file_format))
+    assert found.frames == pytest.approx([255 * 5 * step / 95 for step in range(20)], abs=6)
+    assert (found.read_s, found.length_s) == (pytest.approx(3.84, abs=0.05), found.read_s)
+
+
+def test_a_long_video_is_decoded_from_its_beginning_and_its_whole_length_is_known() -> None:
+    found = beginning(encoded(brightening(100)), most_s=1.0)
+    assert len(found.frames) == 6 and (found.read_s, found.length_s) == (1.0, pytest.approx(4.0))
+
+
+def test_where_too_many_frames_would_have_to_be_decoded_the_beginning_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(video, "MOST_DECODED", 51)
+    found = beginning(encoded(brightening(100)))
+    assert found.frames == pytest.approx([255 * 5 * step / 99 for step in range(11)], abs=6)
+    assert (found.read_s, found.length_s) == (pytest.approx(2.0), pytest.approx(4.0))
+    monkeypatch.setattr(video, "MOST_DECODED_MEGAPIXELS", 0)
+    with pytest.raises(UnreadableError, match="would have to be decoded"):
+        beginning(encoded(brightening(100)))
+
+
+@pytest.mark.parametrize("box", [b"mvhd", b"mdhd"])
+@pytest.mark.parametrize("length", [0, 1, 2**31 - 1])
+def test_the_frames_decide_how_long_a_video_is_and_not_its_header(box: bytes, length: int) -> None:
+    file = encoded(brightening(50))
+    found = beginning(with_length(file, box, length))
+    assert found == beginning(file) and found.length_s == pytest.approx(2.0)
+
+
+def test_a_video_that_breaks_off_is_read_as_far_as_it_goes() -> None:
+    whole = encoded(brightening(200), "libvpx", "webm", keyframe_every=20)
+    found = beginning(whole[: len(whole) * 2 // 3])
+    assert 3.0 < found.length_s < 7.0 and len(found.frames) == int(found.length_s / 0.2 + 1e-6) + 1
+    assert found.frames == sorted(found.frames)
 
 
 def test_a_clip_is_taken_from_the_middle() -> None:
@@ -214,3 +269,39 @@ def test_frames_that_are_too_large_are_refused() -> None:
     file = encoded([np.zeros((1000, 1200, 3), np.uint8)] * 2)
     with pytest.raises(UnreadableError, match=r"1\.2 megapixels, more than 1 \(MEDIA_MAX_MEGAPIXELS\)"):
         list(decode_video(file, 8, 0.0, 1))
+
+
+def numbered_levels(file: bytes, frames_per_s: float, numbers: list[int]) -> tuple[int, list[int]]:
+    """How many frames a video has, and the mean brightness of some."""
+    with numbered_frames(file, frames_per_s, MEGAPIXELS) as frames:
+        return frames.count, [round(float(np.asarray(picture).mean())) for picture in frames.pictures(numbers)]
+
+
+@pytest.mark.parametrize(("codec", "file_format"), CODECS)
+def test_frames_have_the_numbers_that_the_editor_shows(codec: str, file_format: str) -> None:
+    file = encoded(brightening(50), codec, file_format)
+    numbers = [1, 2, 3, 17, 33, 49, 50]
+    count, found = numbered_levels(file, 25, numbers)
+    assert count == 50
+    assert found == pytest.approx([255 * (number - 1) / 49 for number in numbers], abs=4)
+
+
+def test_the_label_configs_frame_rate_counts_whatever_the_file_says() -> None:
+    file = encoded(brightening(50), frames_per_s=25)
+    count, found = numbered_levels(file, 12.5, [1, 2, 13, 25])
+    assert (count, found) == (25, pytest.approx([255 * number / 49 for number in (0, 2, 24, 48)], abs=4))
+    count, found = numbered_levels(file, 50, [1, 2, 3, 100])
+    assert (count, found) == (100, pytest.approx([255 * number / 49 for number in (0, 0, 1, 49)], abs=4))
+
+
+def test_frames_are_counted_where_the_header_lies_and_a_number_after_the_last_shows_the_last() -> None:
+    halves = [encoded(brightening(50)[:25], "libvpx", "webm"), encoded(brightening(50)[25:], "libvpx", "webm")]
+    count, found = numbered_levels(joined(halves), 25, [1, 50, 999])
+    assert (count, found) == (50, pytest.approx([0, 255, 255], abs=4))
+
+
+def test_a_frame_is_shown_at_the_moment_to_which_the_editor_seeks() -> None:
+    """As its video player has it: rounded to 2 ms, and 2 ms more."""
+    assert moment_s(1, 24) == pytest.approx(0.002)
+    assert moment_s(2, 24) == pytest.approx(0.042 + 0.002)
+    assert moment_s(25, 25) == pytest.approx(0.96 + 0.002)

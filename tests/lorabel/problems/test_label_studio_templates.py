@@ -4,6 +4,7 @@ import pytest
 from label_studio_sdk.label_interface import LabelInterface, control_tags, object_tags
 
 from lorabel.families.loading import family_for
+from lorabel.labeling.label_config import RELATIONS_NAME
 from lorabel.labeling.task_content import MODALITIES
 from lorabel.problems.binding import bind
 from tests.label_studio_templates import Template, read
@@ -20,9 +21,9 @@ def test_every_control_tag_of_a_template_is_served_or_named_with_the_reason(temp
     bound = bind(template.config)
     served = [name for binding in bound.bindings for name in binding.claims]
     unclaimed = [tag.control.name for tag in bound.unclaimed]
-    assert sorted(served + unclaimed) == sorted(
-        control.name for control in LabelInterface(template.config).controls
-    )
+    named = [control.name for control in LabelInterface(template.config).controls]
+    named += [RELATIONS_NAME] if "<Relations>" in template.config else []
+    assert sorted(served + unclaimed) == sorted(named)
     assert all(tag.reason for tag in bound.unclaimed)
 
 

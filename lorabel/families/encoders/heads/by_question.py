@@ -9,12 +9,20 @@ from lorabel.families.encoders.heads.each import EachLabelHead, EachRatingHead
 from lorabel.families.encoders.heads.labels import LabelHead
 from lorabel.families.encoders.heads.ranking import RankingHead
 from lorabel.families.encoders.heads.rating import RatingHead
+from lorabel.families.encoders.heads.relations import RelationHead
 from lorabel.families.encoders.heads.segments import SegmentHead
-from lorabel.feature_contracts import EachFeaturesInput, FeaturesInput, SegmentFeaturesInput
+from lorabel.feature_contracts import (
+    EachFeaturesInput,
+    FeaturesInput,
+    PictureRelationFeaturesInput,
+    SegmentFeaturesInput,
+)
 from lorabel.region_contracts import EachLabelsInput, EachRatingInput
+from lorabel.relation_contracts import PictureRelationsInput
 from lorabel.time_contracts import SegmentsInput
 
 LABEL_HEAD, EACH_LABEL_HEAD, SEGMENT_HEAD = LabelHead(), EachLabelHead(), SegmentHead()
+RELATION_HEAD = RelationHead()
 HEADS: Mapping[type[Input], Head] = MappingProxyType(
     {
         LabelsInput: LABEL_HEAD,
@@ -23,9 +31,11 @@ HEADS: Mapping[type[Input], Head] = MappingProxyType(
         EachRatingInput: EachRatingHead(),
         RankingInput: RankingHead(),
         SegmentsInput: SEGMENT_HEAD,
+        PictureRelationsInput: RELATION_HEAD,
         FeaturesInput: LABEL_HEAD,
         EachFeaturesInput: EACH_LABEL_HEAD,
         SegmentFeaturesInput: SEGMENT_HEAD,
+        PictureRelationFeaturesInput: RELATION_HEAD,
     }
 )
 """`EmbedInput` is missing: the encoder answers it without a head. Questions for features need logits of labels."""

@@ -17,7 +17,9 @@ from lorabel.families.detection.fit_boxes import AnnotatedPlaces, fit_boxes
 from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
-from lorabel.families.encoders.heads.fit_segments import AnnotatedSound, fit_segments
+from lorabel.families.encoders.heads.fit_relations import RelatedTask, fit_relations
+from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
+from lorabel.families.encoders.heads.fit_series import AnnotatedSeries, fit_series
 from lorabel.families.encoders.heads.fit_spans import fit_spans
 from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
 from lorabel.families.encoders.heads.head_features import PRODUCTS
@@ -25,14 +27,18 @@ from lorabel.families.encoders.heads.item_features import item_features, query_s
 from lorabel.families.encoders.heads.label_fit import LabelFit
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
 from lorabel.families.encoders.heads.rating_scale import to_position
+from lorabel.families.segments.windows import window_truth
 from lorabel.families.spans.word_targets import word_targets
 from lorabel.families.spans.words import find_words
 from lorabel.families.text_lines.fit_lines import AnnotatedPicture, fit_lines
 from lorabel.feature_contracts import Features, is_with_adapter
 from lorabel.mask_contracts import LabelledMasksInput
 from lorabel.region_contracts import EachInput
+from lorabel.relation_contracts import PictureRelationsInput, RelationsInput
+from lorabel.series_contracts import SeriesInput
 from lorabel.space_contracts import BoxesInput, TextLine, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
+from lorabel.track_contracts import FrameBoxesInput, TracksInput
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,11 @@ class Example:
         """The examples of one content each, for a question about each content; else the example itself.
 
         Those of one task are left out together, since the regions of a picture have much in common. The head of
-        masks is one of the boxes around them.
+        masks is one of the boxes around them, that of tracks one of the boxes in the frames that are learned from.
         """
+        if isinstance(self.question, TracksInput):
+            question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
+            return [replace(self, question=question, target=self.target.learned_boxes)]
         if isinstance(self.question, LabelledMasksInput):
             question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
             return [replace(self, question=question, target=self.target.around())]
@@ -101,8 +110,7 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     """
     if not examples:
         return None
-    is_about_masks = isinstance(examples[0].question, LabelledMasksInput)
-    kind = BoxesInput.kind if is_about_masks else examples[0].question.kind
+    kind = ASKED_OF_DETECTOR.get(type(examples[0].question), type(examples[0].question)).kind
     examples = [one for example in examples for one in example.each]
     question = examples[0].question
     if type(question) not in FITS:
@@ -204,10 +212,23 @@ def _fit_spans(examples: Sequence[Example]) -> LinearHead | None:
 
 
 def _fit_segments(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_segments([_recording(example) for example in examples])
+
+
+def _recording(example: Example) -> AnnotatedRecording:
+    question = example.question
+    assert isinstance(question, SegmentsInput)
+    zero_shot = example.logits.reshape(-1, len(question.labels))
+    truth = window_truth(question, example.target, len(zero_shot))
+    return AnnotatedRecording(example.features, zero_shot, truth, _group(example))
+
+
+def _fit_series(examples: Sequence[Example]) -> LinearHead | None:
+    """Of series, the logits of an example are what is right about its windows; see `Features`."""
     labels = len(examples[0].question.labels)  # type: ignore[attr-defined]
-    return fit_segments(
+    return fit_series(
         [
-            AnnotatedSound(example.features, example.logits.reshape(-1, labels), example.target, _group(example))
+            AnnotatedSeries(example.features, example.logits.reshape(-1, labels), example.target, _group(example))
             for example in examples
         ]
     )
@@ -235,6 +256,21 @@ def _fit_boxes(examples: Sequence[Example]) -> LinearHead | None:
     )
 
 
+def _fit_relations(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_relations(
+        [
+            RelatedTask(example.question, example.features, example.target, _group(example))
+            for example in examples
+            if isinstance(example.question, RelationsInput)
+        ]
+    )
+
+
+# What the detector is asked where it answers a part of the question.
+ASKED_OF_DETECTOR: Mapping[type[Input], type[Input]] = MappingProxyType(
+    {LabelledMasksInput: BoxesInput, TracksInput: FrameBoxesInput}
+)
+
 FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = MappingProxyType(
     {
         LabelsInput: _fit_labels,
@@ -244,5 +280,8 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         TextLinesInput: _fit_text_lines,
         BoxesInput: _fit_boxes,
         SegmentsInput: _fit_segments,
+        SeriesInput: _fit_series,
+        RelationsInput: _fit_relations,
+        PictureRelationsInput: _fit_relations,
     }
 )

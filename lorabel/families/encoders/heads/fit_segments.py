@@ -1,7 +1,9 @@
-"""Fits the head of segments: for each window of a sound and each label whether it fits. NumPy and SciPy only.
+"""Fits the head of segments: for each window of a recording and each label whether it fits. NumPy and SciPy only.
 
-The logit of a label is `zero_shot_weight * zero_shot + features @ weights + bias`. It is the maximum a posteriori
-of a logistic regression on the windows of all sounds, whose prior is the base model's own logit.
+The logit of a label is `zero_shot_weight * zero_shot + features @ weights + bias`. It is the mean of two logistic
+regressions on the windows of all recordings, each at its maximum a posteriori. The prior of one is the base
+model's own logit, that of the other nothing: what the label texts say wrongly is hard to unlearn for the first,
+and the second knows too little after few annotations. docs/decisions/0040 has figures.
 """
 
 from collections.abc import Hashable, Sequence
@@ -14,14 +16,12 @@ from scipy.optimize import minimize
 from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.ridge import Float64
-from lorabel.families.segments.sound_windows import window_shares
-from lorabel.time_contracts import SegmentTarget
 
 # Precisions of the prior, for features that are centred and have length 1 on average. The weight of the zero-shot
 # logit is near 1 before anything is known, and everything else near 0.
 OF_WEIGHTS, OF_BIAS, OF_ZERO_SHOT = 0.03, 0.01, 1.0
-# Most windows that a head is fitted on. Of more, every second, third, ... of each sound is taken: neighbours are
-# much alike.
+# Most windows that a head is fitted on. Of more, every second, third, ... of each recording is taken: neighbours
+# are much alike.
 MOST_ROWS = 4000
 # Mean of p (1 - p), by which the curvature of the loss is guessed: how fast the maximum is found, not where it is.
 CURVATURE = 0.05
@@ -29,37 +29,43 @@ MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
-class AnnotatedSound:
-    """A sound as a head learns from it.
+class AnnotatedRecording:
+    """A sound or a video as a head learns from it.
 
     Args:
         features: (windows, dim).
         zero_shot: (windows, labels): the base model's logits.
-        group: two sounds of the same group are taken for one sound.
+        truth: (windows, labels), see `window_truth`.
+        group: two recordings of the same group are taken for one.
     """
 
     features: Array
     zero_shot: Array
-    target: SegmentTarget
+    truth: Array
     group: Hashable
 
 
-def fit_segments(sounds: Sequence[AnnotatedSound]) -> LinearHead | None:
-    """Fit the head; None if no sound has a segment, or there are fewer than two sounds.
+def fit_segments(recordings: Sequence[AnnotatedRecording]) -> LinearHead | None:
+    """Fit the head; None if no recording has a segment, or there are fewer than two.
 
-    Labels that no sound has are not learned: they keep their zero-shot probability.
+    Labels that no recording has are not learned: they keep their zero-shot probability.
     """
-    step = -(-sum(len(sound.features) for sound in sounds) // MOST_ROWS)
-    truth = np.concatenate([window_shares(sound.target, *sound.zero_shot.shape)[::step] for sound in sounds])
+    step = -(-sum(len(recording.features) for recording in recordings) // MOST_ROWS)
+    truth = np.concatenate([recording.truth[::step] for recording in recordings])
     is_learned: NDArray[np.bool_] = np.any(truth, axis=0)
-    if len({sound.group for sound in sounds}) < 2 or not is_learned.any():
+    if len({recording.group for recording in recordings}) < 2 or not is_learned.any():
         return None
-    features = np.concatenate([sound.features[::step] for sound in sounds]).astype(np.float64)
-    zero_shot = np.concatenate([sound.zero_shot[::step] for sound in sounds])[:, is_learned].astype(np.float64)
+    features = np.concatenate([recording.features[::step] for recording in recordings]).astype(np.float64)
+    zero_shot = np.concatenate([recording.zero_shot[::step] for recording in recordings])[:, is_learned].astype(
+        np.float64
+    )
     centre = features.mean(0)
     scale = float(np.linalg.norm(features - centre, axis=1).mean()) or 1.0
     inputs = np.column_stack([(features - centre) / scale, np.ones(len(features))])
-    weights, zero_shot_weight = _fit(inputs, zero_shot, truth[:, is_learned].astype(np.float64))
+    learned = truth[:, is_learned].astype(np.float64)
+    with_texts, zero_shot_weight = _fit(inputs, zero_shot, learned)
+    without_texts, _ = _fit(inputs, np.zeros_like(zero_shot), learned)
+    weights, zero_shot_weight = (with_texts + without_texts) / 2, zero_shot_weight / 2
     return _head(weights[:-1] / scale, weights[-1], zero_shot_weight, centre, is_learned)
 
 

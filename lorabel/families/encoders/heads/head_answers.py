@@ -18,9 +18,12 @@ from lorabel.families.encoders.heads.head_features import FEATURE_MAPS, PRODUCTS
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead, probabilities
 from lorabel.families.encoders.heads.rating_scale import to_number
+from lorabel.families.relations.pair_features import feature_width, pair_features
+from lorabel.families.relations.pairs import MOST_PAIRS, SILENT, found_relations, nearest_pairs
 from lorabel.families.segments.found_segments import found_segments
 from lorabel.families.text_lines.learned_lines import LABELS
 from lorabel.region_contracts import EachInput
+from lorabel.relation_contracts import Relations, RelationsInput
 from lorabel.space_contracts import BoxesInput, TextLinesInput
 from lorabel.time_contracts import SegmentsInput
 
@@ -40,6 +43,13 @@ def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
         raise _misfit(f"was fitted on features of {head.space!r}, and these are of {space!r}")
     if head.feature_map not in FEATURE_MAPS:
         raise _misfit(f"has the unknown feature map {head.feature_map!r}")
+    expected = _shape(head, question, dim)
+    if head.weights.shape != expected:
+        raise _misfit(f"has weights of shape {head.weights.shape}, and the question needs {expected}")
+
+
+def _shape(head: LinearHead, question: Input, dim: int) -> tuple[int, int]:
+    """The (features, outputs) that a head for a question has."""
     outputs = 1
     if isinstance(question, LabelsInput | BoxesInput):
         outputs = len(question.labels)
@@ -47,14 +57,13 @@ def check_head(head: LinearHead, question: Input, space: str, dim: int) -> None:
         outputs = 1 + 2 * len(question.labels)
     if isinstance(question, TextLinesInput):
         outputs = LABELS + len(question.labels)
-    if isinstance(question, RankingInput):
-        features = dim * (2 if head.feature_map == PRODUCTS else 1)
-        if head.feature_map != MEAN and not question.has_query:
-            raise _misfit("needs a query, and the question has none")
-    else:
-        features = feature_count(head.feature_map, head.slots, dim)
-    if head.weights.shape != (features, outputs):
-        raise _misfit(f"has weights of shape {head.weights.shape}, and the question needs {(features, outputs)}")
+    if isinstance(question, RelationsInput):
+        return feature_width(question, dim), question.label_count
+    if not isinstance(question, RankingInput):
+        return feature_count(head.feature_map, head.slots, dim), outputs
+    if head.feature_map != MEAN and not question.has_query:
+        raise _misfit("needs a query, and the question has none")
+    return dim * (2 if head.feature_map == PRODUCTS else 1), outputs
 
 
 def answer_with_head(
@@ -76,7 +85,9 @@ def answer_with_head(
         )
     if isinstance(question, SegmentsInput):
         windows = logits.reshape(len(contents), -1)
-        return found_segments(probabilities(head, contents, windows, is_multiple=True))
+        return found_segments(probabilities(head, contents, windows, is_multiple=True), question.step_s)
+    if isinstance(question, RelationsInput):
+        return related(head, question, contents)
     if isinstance(question, RankingInput):
         items = item_features(head.feature_map, question, contents)
         scores = head.logits(items, query_similarities(question, contents))
@@ -89,6 +100,20 @@ def answer_with_head(
         raise _misfit(f"answers no questions of kind {question.kind!r}")
     scores = probabilities(head, features, logits[None], question.parents, question.is_multiple, temperature)
     return LabelScores(probabilities=tuple(scores[0].tolist()))
+
+
+def related(head: LinearHead | None, question: RelationsInput, rows: Array) -> Relations:
+    """Return the relations that a head finds; none without a head.
+
+    Args:
+        rows: what `pair_features` takes.
+    """
+    pairs = nearest_pairs(question.regions, MOST_PAIRS)
+    if head is None or not pairs:
+        return Relations(relations=())
+    features = pair_features(question, rows, pairs)
+    silence = np.full((len(pairs), question.label_count), SILENT, np.float32)
+    return found_relations(question, pairs, probabilities(head, features, silence, is_multiple=True))
 
 
 def head_word_logits(head: LinearHead, features: Array, logits: Array) -> Array:

@@ -33,7 +33,8 @@ class LinearHead:
         kind: `Contract.kind` of the questions that the head answers. Empty if it does not say.
         space: `Features.space` of the features that it was fitted on. Empty if it does not say.
         feature_map: how contents become features, see `lorabel.families.encoders.heads.head_features`.
-        slots: see `lorabel.families.encoders.heads.head_features`; empty for `mean`.
+        slots: see `lorabel.families.encoders.heads.head_features`; empty for `mean`. Of segments of series, for
+            each label whether it marks ranges or instants.
         lexicon: of lines of text: the words of the project. None for everything else.
     """
 

@@ -1,4 +1,4 @@
-"""The head of segments of a sound: the head for labels, applied to each window."""
+"""The head of segments of a recording: the head for labels, applied to each window."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from lorabel.families.encoders.heads.each import EachLabelHead
 from lorabel.families.encoders.heads.labels import TRAINING_SCALE
 from lorabel.families.encoders.label_logits import label_logits
 from lorabel.families.segments.found_segments import found_segments
-from lorabel.families.segments.sound_windows import window_shares
+from lorabel.families.segments.windows import window_truth
 from lorabel.feature_contracts import FeaturesInput
 from lorabel.time_contracts import SegmentScores, SegmentsInput, SegmentTarget
 
@@ -31,23 +31,23 @@ class SegmentHead(EachLabelHead):
     def output(self, question: SegmentsInput, contents: Tensor, parameters: HeadParameters) -> SegmentScores:
         """Find the segments of each label."""
         logits = self.logits(question, contents, parameters).view(len(contents), -1)
-        return found_segments(logits.sigmoid().float().cpu().numpy())
+        return found_segments(logits.sigmoid().float().cpu().numpy(), question.step_s)
 
     def losses(
         self, question: SegmentsInput, contents: Tensor, parameters: HeadParameters, targets: Sequence[Any]
     ) -> Tensor:
-        """Compute the loss of each sound: the binary cross-entropy, the mean over windows and labels.
+        """Compute the loss of each recording: the binary cross-entropy, the mean over windows and labels.
 
         Args:
-            contents: (batch, windows, dim); all sounds have as many windows.
+            contents: (batch, windows, dim); all recordings have as many windows.
             targets: each a `SegmentTarget`.
         """
         batch, windows, dim = contents.shape
         logits = self.logits(question, contents.reshape(batch * windows, dim), parameters)
         logits = logits.view(batch, windows, -1) * min(1.0, TRAINING_SCALE / parameters.scale)
-        truth = torch.stack([_truth(target, windows, logits.shape[2]) for target in targets]).to(logits.device)
+        truth = torch.stack([_truth(question, target, windows) for target in targets]).to(logits.device)
         return functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
 
 
-def _truth(target: SegmentTarget, windows: int, labels: int) -> Tensor:
-    return torch.from_numpy(window_shares(target, windows, labels))
+def _truth(question: SegmentsInput, target: SegmentTarget, windows: int) -> Tensor:
+    return torch.from_numpy(window_truth(question, target, windows))

@@ -1,0 +1,101 @@
+"""Turns the logits of windows into segments of a series. NumPy only.
+
+Of all ways to switch a label on and off, the likeliest is taken, where each switch costs SWITCH: neighbours are
+much alike, and without the cost a segment falls into pieces. A label for instants is found where it is likeliest.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorabel.families.series.cells import Cells
+from lorabel.families.series.windows import HOP, Float32
+from lorabel.series_contracts import FoundSegment, SeriesScores
+
+# In units of the logit.
+SWITCH = 7.0
+
+
+def found_series(
+    logits: Float32, cells: Cells, is_instant: Sequence[bool], switch: float = SWITCH
+) -> SeriesScores:
+    """Return the segments of each label.
+
+    Args:
+        logits: (windows, labels).
+        cells: of the series.
+        is_instant: of each label, whether it marks instants.
+        switch: what it costs to switch a label on or off.
+    """
+    probabilities = 0.5 * (1 + np.tanh(0.5 * logits))
+    is_on = _likeliest(logits, switch)
+    segments: list[FoundSegment] = []
+    for label, of_instants in enumerate(is_instant):
+        column = probabilities[:, label]
+        found = _instants(column) if of_instants else _ranges(column, is_on[:, label], len(cells.times))
+        segments += [
+            FoundSegment(
+                start=float(cells.times[first]), end=float(cells.times[last]), label=label, probability=probability
+            )
+            for first, last, probability in found
+        ]
+    segments.sort(key=lambda segment: (segment.start, segment.end, segment.label))
+    surest = float(probabilities.max(initial=0.0))
+    return SeriesScores(segments=tuple(segments), step=cells.step, no_segment_probability=1 - surest)
+
+
+def _likeliest(logits: Float32, switch: float) -> NDArray[np.bool_]:
+    """(windows, labels): the sequence of on and off with the largest sum of logits and costs (Viterbi)."""
+    windows, labels = logits.shape
+    gains = logits.astype(np.float64)
+    comes_from_on = np.zeros((windows, 2, labels), np.bool_)
+    off, on = np.zeros_like(gains[0]), gains[0]
+    for window in range(1, windows):
+        comes_from_on[window, 0] = on - switch > off
+        comes_from_on[window, 1] = on >= off - switch
+        off, on = np.maximum(off, on - switch), np.maximum(on, off - switch) + gains[window]
+    is_on = np.zeros((windows, labels), np.bool_)
+    state = on > off
+    for window in range(windows - 1, -1, -1):
+        is_on[window] = state
+        state = np.where(state, comes_from_on[window, 1], comes_from_on[window, 0])
+    return is_on
+
+
+def _runs(is_on: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """(first, after the last) window of each run."""
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], is_on, [False]]).astype(np.int8)))
+    yield from zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True)
+
+
+def _instants(column: Float32) -> Iterator[tuple[int, int, float]]:
+    """The cell of each instant, twice, and its probability."""
+    for first, after in _runs(column >= 0.5):
+        likeliest = column[first:after] >= column[first:after].max() - 1e-6
+        window = first + float(np.flatnonzero(likeliest).mean())
+        cell = round(window * HOP + (HOP - 1) / 2)
+        yield cell, cell, float(column[first:after].max())
+
+
+def _ranges(column: Float32, is_on: NDArray[np.bool_], cells: int) -> Iterator[tuple[int, int, float]]:
+    """The first and the last cell of each segment, and its probability."""
+    for first, after in _runs(is_on):
+        start = 0 if first == 0 else math.ceil(_middle(_crossing(column, first - 1)))
+        end = cells - 1 if after == len(column) else math.floor(_middle(_crossing(column, after - 1)))
+        if start <= end:
+            yield start, end, float(column[first:after].mean())
+
+
+def _middle(window: float) -> float:
+    """The cell at a place in windows, where a whole number is the middle of a window."""
+    return window * HOP + (HOP - 1) / 2
+
+
+def _crossing(column: Float32, window: int) -> float:
+    """Where a label goes on or off between a window and the next, in windows: at a half, or in the middle."""
+    before, after = float(column[window]), float(column[window + 1])
+    if (before >= 0.5) == (after >= 0.5):
+        return window + 0.5
+    return window + (0.5 - before) / (after - before)

@@ -1,0 +1,229 @@
+"""What the problems of segments in time share: parts of a recording with a label each.
+
+A subclass says how its control tag writes a part of a recording, and which other control tags mark such parts.
+Segments of several labels may overlap.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import isfinite
+from typing import Any, ClassVar, Self
+
+from lorabel.contracts import Contract, Input
+from lorabel.errors import MissingTargetError, UnservedError
+from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.segment_metrics import segment_metrics
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.regions import Region
+from lorabel.labeling.task_content import MODALITIES, WORDS, contents
+from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._choices import UNSERVED_ATTRIBUTES
+from lorabel.problems._rivals import refuse_unused, rivals_of
+from lorabel.problems.base import Prediction, Problem, TaskData, refuse_attributes
+from lorabel.time_contracts import Segment, SegmentScores, SegmentsInput, SegmentTarget, TimedLabel
+
+# Start and end in seconds.
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SegmentsProblem(Problem):
+    """Base class of problems of segments in time.
+
+    Attributes:
+        control_tag: the control tag that is served.
+        object_tag: the object tag of the recording.
+        marking: names of the control tags that mark something in such a recording, in small letters.
+        tag: the object tag of the recording.
+        labels: the labels that segments may have.
+        rivals: the other control tags that mark something in the recording.
+    """
+
+    control_tag: ClassVar[str]
+    object_tag: ClassVar[str]
+    marking: ClassVar[frozenset[str]]
+    input_type: ClassVar[type[Input]] = SegmentsInput
+    output_type: ClassVar[type[Contract]] = SegmentScores
+
+    tag: ObjectTag
+    labels: tuple[Label, ...]
+    rivals: tuple[str, ...] = ()
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        """Bind the control tag on one recording; see `Problem.match`."""
+        is_other = control.tag != cls.control_tag or not control.objects
+        if is_other or any(tag.tag != cls.object_tag for tag in control.objects):
+            return None
+        refuse_attributes(control, UNSERVED_ATTRIBUTES)
+        if len(control.objects) > 1:
+            names = ", ".join(repr(tag.name) for tag in control.objects)
+            word = WORDS[MODALITIES[cls.object_tag]]
+            raise UnservedError(f"toName names several {word}s ({names}), expected one")
+        if not control.labels:
+            raise UnservedError("it has no labels")
+        (tag,) = control.objects
+        return cls(control.name, tag.name, tag, control.labels, rivals_of(control, {control.name}, cls.marking))
+
+    @abstractmethod
+    def region(self, span: Span, length_s: float, label: str, data: TaskData) -> Region:
+        """Return the region of a segment.
+
+        Args:
+            length_s: of the recording; 0 if it is not known.
+        """
+
+    @abstractmethod
+    def spans(self, value: dict[str, Any], data: TaskData) -> list[Span]:
+        """Return the parts of the recording that a region marks, those without length included.
+
+        Args:
+            value: of the region.
+
+        Raises:
+            MissingTargetError: nobody knows which part is meant.
+        """
+
+    def length_of(self, region: Region) -> float:
+        """Return how long the recording is, in seconds, if the region says it; else 0."""
+        return 0.0
+
+    def frames_per_s(self, data: TaskData) -> float:
+        """Return how many frames of a video the editor counts in a second; 0 for a sound."""
+        return 0.0
+
+    def model_input(self, data: TaskData) -> SegmentsInput:
+        """Ask when in the recording each label fits."""
+        return SegmentsInput(contents=contents(self.tag, data), labels=tuple(label.texts for label in self.labels))
+
+    def prediction(self, output: SegmentScores, data: TaskData) -> Prediction:
+        """Predict the segments. The score is their mean probability, or the probability that there is none.
+
+        The margin is the expected overlap with what there is to find: tasks in which much is unsure come first.
+        """
+        if not output.segments:
+            return Prediction([], output.no_segment_probability, output.expected_overlap)
+        regions = [
+            {
+                **self.region(
+                    (segment.start_s, segment.end_s), output.length_s, self.labels[segment.label].value, data
+                ),
+                "score": segment.probability,
+            }
+            for segment in output.segments
+        ]
+        score = sum(segment.probability for segment in output.segments) / len(output.segments)
+        return Prediction(regions, score, output.expected_overlap)
+
+    def target(self, result: list[Region], data: TaskData) -> SegmentTarget:
+        """Return the segments of the annotation; none if nothing is marked.
+
+        A segment without length says nothing, and is left out.
+
+        Raises:
+            MissingTargetError: see `Problem.target`; also if nobody knows which part of the recording a region
+                means, and if only other control tags were used to mark something.
+        """
+        regions = regions_of(result)
+        refuse_unused(regions, self.claims, self.to_name, self.marking)
+        segments, lengths_s = set[TimedLabel](), [0.0]
+        for region in regions:
+            if region.get("from_name") != self.from_name:
+                continue
+            value = region.get("value", {})
+            if not isinstance(value, dict):
+                raise MissingTargetError(f"{self.from_name!r} has the value {shown(value)}, expected an object")
+            spans, indices = self.spans(value, data), self._labels_of(value)
+            segments |= {(start, end, index) for start, end in spans for index in indices if start < end}
+            lengths_s.append(self.length_of(region))
+        return SegmentTarget(tuple(sorted(segments)), max(lengths_s), self.frames_per_s(data))
+
+    def perfect_output(self, target: SegmentTarget) -> SegmentScores:
+        """Return the right segments, each with probability 1."""
+        return SegmentScores(
+            segments=tuple(
+                Segment(start_s=start, end_s=end, label=label) for start, end, label in target.segments
+            ),
+            length_s=target.length_s,
+        )
+
+    def metrics(self, targets: Sequence[SegmentTarget], outputs: Sequence[Any]) -> Metrics:
+        """Compute the metrics of `lorabel.evaluation.segment_metrics`.
+
+        What an annotator has marked after the end of the recording counts up to its end.
+        """
+        truth = [_until(target, output.length_s) for target, output in zip(targets, outputs, strict=True)]
+        predicted = [
+            [(segment.start_s, segment.end_s, segment.label) for segment in output.segments] for output in outputs
+        ]
+        rates = [target.frames_per_s for target in targets]
+        return segment_metrics(truth, predicted, [label.value for label in self.labels], rates)
+
+    def aggregate(self, targets: Sequence[SegmentTarget]) -> SegmentTarget:
+        """Keep the moments that more than half of the annotators gave a label; the newest decides on exactly half.
+
+        Moments that follow each other become one segment.
+        """
+        if len(targets) == 1:
+            return targets[0]
+        labels = sorted({label for target in targets for _, _, label in target.segments})
+        of_annotators = [target.segments for target in targets]
+        segments = [segment for label in labels for segment in agreed(of_annotators, label)]
+        length_s = max(target.length_s for target in targets)
+        return replace(targets[-1], segments=tuple(sorted(segments)), length_s=length_s)
+
+    def may_be_unused(self, target: SegmentTarget) -> bool:
+        """Return whether no segment is marked, and there are `rivals` to mark with."""
+        return bool(self.rivals) and not target.segments
+
+    def class_of(self, target: SegmentTarget) -> tuple[int, ...]:
+        """Return the labels that occur in the recording."""
+        return tuple(sorted({label for _, _, label in target.segments}))
+
+    def _labels_of(self, value: dict[str, Any]) -> list[int]:
+        names = list_in(value, self.control_tag.lower(), self.from_name)
+        found = [find_label(self.labels, name) if isinstance(name, str) else None for name in names]
+        indices = [index for index in found if index is not None]
+        if len(indices) < len(names):
+            raise MissingTargetError(
+                f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"
+            )
+        return indices
+
+
+def finite_number(value: Any) -> float | None:
+    """A number of a region; None if it is no number, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if isfinite(number) else None
+
+
+def _until(target: SegmentTarget, length_s: float) -> list[TimedLabel]:
+    """The segments of a target before the end of the recording; all of them if nobody knows it."""
+    if not length_s:
+        return list(target.segments)
+    return [(start, min(end, length_s), label) for start, end, label in target.segments if start < length_s]
+
+
+def agreed(of_annotators: Sequence[Sequence[TimedLabel]], label: int) -> list[TimedLabel]:
+    """The segments of a label on which annotators agree, see `SegmentsProblem.aggregate`.
+
+    Args:
+        of_annotators: the segments of each annotator, those of the newest last.
+    """
+    of_each = [[(start, end) for start, end, index in segments if index == label] for segments in of_annotators]
+    moments = sorted({moment for spans in of_each for span in spans for moment in span})
+    kept: list[TimedLabel] = []
+    for start, end in pairwise(moments):
+        votes = {number for number, spans in enumerate(of_each) if any(s <= start and end <= e for s, e in spans)}
+        if 2 * len(votes) + (len(of_each) - 1 in votes) <= len(of_each):
+            continue
+        begins = kept.pop()[0] if kept and kept[-1][1] == start else start
+        kept.append((begins, end, label))
+    return kept

@@ -1,0 +1,101 @@
+"""Tracks over the model server's HTTP API: window by window, among the rows of others."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from flask import Flask
+
+from lorabel.contracts import Content, MediaRef, Modality
+from lorabel.demo import DETECTOR_FOLDER
+from lorabel.demo.scenes import png
+from lorabel.families.base import NO_BATCH_ADAPTERS
+from lorabel.families.cache import FeatureCache
+from lorabel.families.tracker import Tracker
+from lorabel.inference import request_body
+from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
+from lorabel.settings import Settings
+from lorabel.space_contracts import Boxes, BoxesInput
+from lorabel.track_contracts import Tracks, TracksInput
+from model_server.app import create_app
+from model_server.engine import Engine
+from model_server.rows import Row, batch_rows
+from tests.e2e.courses import data_url
+from tests.moving_scenes import random_scenes
+from tests.questions import row
+
+pytestmark = pytest.mark.slow
+
+MODELS = {"detector": f"local-dir:{DETECTOR_FOLDER}"}
+LABELS = (("red circle",), ("blue square",))
+SCENES = random_scenes(11, 2)
+URLS = [data_url(scene.video, "video/mp4") for scene in SCENES]
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    monkeypatch.setattr("lorabel.families.detection.frames.MOST_IN_WINDOW", 4)
+    settings = Settings(data_dir=tmp_path, models=MODELS, families="", device="cpu", precision="float32")
+    app = create_app(settings)
+    yield app
+    app.extensions["engine"].close()
+
+
+def about(url: str) -> TracksInput:
+    video = Content(modality=Modality.VIDEO, media=MediaRef(url=url))
+    return TracksInput(contents=(video,), labels=LABELS, frames_per_s=25)
+
+
+def predict(app: Flask, rows: Sequence[PredictRow]) -> list[RowResult]:
+    body = request_body.encode(PredictRequest(rows=list(rows), timeout_s=60))
+    answer = app.test_client().post("/v1/predict", data=body)
+    assert answer.status_code == 200, answer.text
+    return PredictResponse.model_validate_json(answer.data).rows
+
+
+def test_tracks_are_those_of_the_family_alone_and_a_broken_video_fails_alone(app: Flask) -> None:
+    picture = Content(
+        modality=Modality.IMAGE, media=MediaRef(url=data_url(png(SCENES[0].picture(1)), "image/png"))
+    )
+    questions = [
+        about(URLS[0]),
+        about(data_url(b"no video", "video/mp4")),
+        BoxesInput(contents=(picture,), labels=LABELS),
+        about(URLS[1]),
+    ]
+    results = predict(app, [row(question) for question in questions])
+    assert results[1].error is not None and results[1].error.is_permanent
+    assert "no readable video" in results[1].error.reason
+    assert Boxes.model_validate(results[2].output).boxes
+    family = Tracker.load(MODELS["detector"], torch.device("cpu"), torch.float32, Settings())
+    for scene, result, question in zip(SCENES, results[::3], questions[::3], strict=True):
+        prepared = family.prepare(question, lambda _, scene=scene: scene.video)  # type: ignore[misc, arg-type]
+        (expected,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        assert isinstance(expected, Tracks)
+        tracks = Tracks.model_validate(result.output)
+        assert (tracks.frames, tracks.length_s) == (expected.frames, expected.length_s) == (50, 2.0)
+        assert [track.label for track in tracks.tracks] == [track.label for track in expected.tracks]
+        for track, other in zip(tracks.tracks, expected.tracks, strict=True):
+            assert [key.frame for key in track.keyframes] == [key.frame for key in other.keyframes]
+            assert track.probability == pytest.approx(other.probability, abs=1e-3)
+
+
+def test_windows_of_a_bulk_run_go_one_by_one_so_that_others_go_in_between(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = app.extensions["engine"]
+    frames: list[int] = []
+    counted: list[int] = []
+    forward = Engine._forward
+
+    def noted(self: Engine, batch: list[Row]) -> object:
+        frames.append(sum(len(each.example.pictures) for each in batch))
+        counted.append(batch_rows(batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(Engine, "_forward", noted)
+    request = PredictRequest(rows=[row(about(URLS[0]))], timeout_s=60, project=1, priority=Priority.BULK)
+    (waiting,) = engine.submit(request)
+    assert Tracks.model_validate(waiting.result(60).output).tracks
+    assert frames == counted == [4, 4, 3], "eleven frames in windows of four"
