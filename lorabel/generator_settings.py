@@ -1,4 +1,4 @@
-"""The settings of models that write texts. They are read as a part of `lorabel.settings.Settings`."""
+"""The settings of models that write texts or transcripts. They are a part of `lorabel.settings.Settings`."""
 
 from pathlib import Path
 from typing import Self
@@ -48,6 +48,15 @@ class GeneratorSettings(BaseSettings):
         "",
         description="Problems that the generator answers, e.g. `text_classification,named_entities,rating`; not "
         "with GENERATOR_URL.",
+    )
+
+    speech_max_s: float = Field(
+        1800.0,
+        ge=1,
+        description="Longest part of a recording that is transcribed, in seconds, from its beginning.",
+    )
+    speech_language: str = Field(
+        "", description="Language of all recordings, as a code such as `de`; default: as the model hears it."
     )
 
     @model_validator(mode="after")

@@ -29,14 +29,22 @@ class TextInput(Input):
         return self.model_copy(update={"instruction": template.replace("{}", self.instruction)})
 
 
+class TranscriptInput(Input):
+    """Asks for what is said in a sound. `contents` is that one sound. Answer: `WrittenText`."""
+
+    kind: ClassVar[str] = "transcript"
+    contents: tuple[Content, ...] = Field(min_length=1, max_length=1)
+
+
 class WrittenText(Contract):
-    """Answer to `TextInput`.
+    """Answer to `TextInput` and to `TranscriptInput`.
 
     Args:
         text: without control characters; "" if the model has nothing to say.
         probability: mean probability of the text's tokens, its end included, in [0, 1]. Where held-out tasks
             have calibrated it, the probability that the text is right.
-        is_complete: False if the text was cut at the largest number of new tokens.
+        is_complete: False if the text was cut at the largest number of new tokens, or a sound was not read to its
+            end.
         left_out_tokens: how many tokens of the contents were not read, since the prompt would have been too long.
         start: where a span begins in the content that the question names, in characters (code points): the first
             place where it is. None if the answer is no span.
@@ -52,7 +60,7 @@ class WrittenText(Contract):
 
 @dataclass(frozen=True)
 class TextTarget:
-    """Target for `TextInput`: the right text, which is not empty.
+    """Target for `TextInput` and `TranscriptInput`: the right text, which is not empty.
 
     Args:
         instruction: what a person has asked for in place of the question's instruction; None if nothing.

@@ -140,6 +140,21 @@ def fetch_model(
     model_folder.fetch_model(load_settings(), family, Path(folder), source, Console())
 
 
+@app.command(name="convert-model")
+def convert_model(
+    source: Annotated[str, typer.Argument(help="Folder of a Whisper model in the format of CTranslate2.")],
+    folder: Annotated[str, typer.Argument(help="A new folder for the model.")],
+) -> None:
+    """Write a speech model of faster-whisper as MODEL_SPEECH needs it."""
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from lorabel.commands import model_folder
+
+    model_folder.convert_model(Path(source), Path(folder), Console())
+
+
 @app.command()
 def connect(
     project: Annotated[int, typer.Option(help="The project's id in Label Studio.")],

@@ -1,10 +1,12 @@
-"""Base models in folders, for machines that reach no model hub: `lorabel fetch-model`, and a check for `up`."""
+"""Base models in folders: `lorabel fetch-model` for machines that reach no model hub, `lorabel convert-model` for
+files of other programs, and a check for `up`."""
 
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,18 +38,47 @@ def fetch_model(settings: Settings, family_name: str, folder: Path, source: str 
         SettingsError: there is no such family, the folder is not empty, or the model cannot be fetched or loaded.
     """
     family = _family(family_name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{str(folder)!r} is not empty; expected a new folder for the model")
+    _check_new(folder)
     source = source or settings.models.get(family.name, family.default_source)
     console.print(f"fetching {source} for {family.name} ...", soft_wrap=True)
     origin = _downloaded(family, source)
+    # A copy, since the hub's cache consists of links.
+    _write(family, folder, lambda unfinished: shutil.copytree(origin, unfinished), console)
+
+
+def convert_model(source: Path, folder: Path, console: Console) -> None:
+    """Write a Whisper model of CTranslate2 into a folder as the family `speech` loads it, and check that it does.
+
+    Raises:
+        SettingsError: the folder is not empty, or the source is no such model.
+    """
+    # Imported here because they import torch.
+    from lorabel.families.speech import Speech
+    from lorabel.families.transcription.conversion import convert
+
+    _check_new(folder)
+    console.print(f"converting {source} ...", soft_wrap=True)
+    _write(Speech, folder, lambda unfinished: convert(source, unfinished), console)
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{str(folder)!r} is not empty; expected a new folder for the model")
+
+
+def _write(family: "type[Family]", folder: Path, write: Callable[[Path], object], console: Console) -> None:
+    """Write a model into a folder, which is there only if the family loads it, and say how to use it.
+
+    Args:
+        write: writes the model into the folder that it is given.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as unfinished:
-        copied = Path(unfinished) / "model"
-        shutil.copytree(origin, copied)  # the hub's cache consists of links
+        written = Path(unfinished) / "model"
+        write(written)
         console.print("loading the model from its folder, without a hub ...")
-        _check(family, copied)
-        copied.replace(folder)
+        _check(family, written)
+        written.replace(folder)
     console.print(f"the model is in {folder.absolute()}; copy the folder if need be, and set", soft_wrap=True)
     console.print(f"MODEL_{family.name.upper()}=local-dir:{folder.absolute()}", soft_wrap=True)
 

@@ -24,8 +24,11 @@ class ReadLine:
     label: int | None
 
 
-def edit_distance(first: str, second: str) -> int:
-    """Return the least number of characters to insert, delete or replace to turn one text into the other."""
+def edit_distance(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return the least number of parts to insert, delete or replace to turn one text into the other.
+
+    The parts of a `str` are its characters; those of a list are its words.
+    """
     if first == second:
         return 0
     distances = list(range(len(second) + 1))

@@ -23,8 +23,8 @@ from typing import Any
 from lorabel.evaluation.metrics import Metrics
 
 # Of scripts that put no spaces between words (Thai, Lao, Khmer, kana, Chinese), each character is a word.
-_UNSPACED = r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-_WORD = re.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})[^\W_])+")
+UNSPACED = r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+_WORD = re.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})[^\W_])+")
 # What VQA's evaluation takes for the same.
 ARTICLES = frozenset({"a", "an", "the"})
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -138,7 +138,7 @@ def _bleu(answers: Sequence[Sequence[str]], texts: Sequence[str]) -> float:
 
     if not texts:
         return 0.0
-    is_unspaced = any(re.search(_UNSPACED, answer) for of_task in answers for answer in of_task)
+    is_unspaced = any(re.search(UNSPACED, answer) for of_task in answers for answer in of_task)
     bleu: Any = BLEU(tokenize="char" if is_unspaced else "13a", effective_order=True)
     most = max(map(len, answers))
     # One list for each annotator; tasks with fewer of them repeat the first.

@@ -5,13 +5,16 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lorabel.errors import SettingsError
 from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.loading import base_model_types
+from lorabel.families.speech import Speech
 from lorabel.families.text_encoder import TextEncoder
 from lorabel.settings import Settings
+from tests.ctranslate2_writer import write_ctranslate2
 from tests.lorabel.commands.conftest import RunLorabel
 from tests.servers import free_port
 from tests.serving import serving
@@ -148,3 +151,21 @@ def test_open_clips_names_lead_to_repositories() -> None:
     assert DualEncoder.hub_id("hf-hub:owner/name") == "owner/name"
     with pytest.raises(SettingsError, match="knows no repository on the model hub for 'ViT-B-32/nothing'"):
         DualEncoder.hub_id("ViT-B-32/nothing")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_model_of_ctranslate2_is_written_as_the_family_loads_it(tmp_path: Path, lorabel: RunLorabel) -> None:
+    original, target = tmp_path / "original", tmp_path / "new" / "converted"
+    source = Speech.tiny(original)
+    module = Speech.load(source, torch.device("cpu"), torch.float32, Settings()).module
+    write_ctranslate2(module, AutoTokenizer.from_pretrained(original), tmp_path / "ctranslate2")
+    result = lorabel("convert-model", str(tmp_path / "ctranslate2"), str(target))
+    assert f"MODEL_SPEECH=local-dir:{target}" in result.output, result.errors
+    converted, expected = weights(Speech, f"local-dir:{target}"), weights(Speech, source)
+    assert converted.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(converted[name], weight, atol=1e-3, rtol=1e-3)
+    assert "is not empty" in lorabel("convert-model", str(tmp_path / "ctranslate2"), str(target)).errors
+    assert "cannot be read" in lorabel("convert-model", str(original), str(tmp_path / "other")).errors
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,338 @@
+"""Whisper models of transformers, which write down what is said in a sound.
+
+Whisper (https://arxiv.org/abs/2212.04356) hears 30 s at once. A longer sound is cut into windows at its pauses,
+and their texts are joined. The states of the encoder are computed once for each window and remembered by its
+content. Texts are written step by step, greedily, without timestamps. LoRA goes on all linear layers of the
+decoder.
+
+Memory: keys and values of a window take 1500 positions, beside those of its text. Windows wait where they do not
+fit into GENERATOR_MEMORY_MB together.
+"""
+
+import logging
+import math
+from collections.abc import Collection, Hashable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from lorabel.contracts import BatchAdapters, Input, Modality
+from lorabel.errors import SettingsError, UnreadableError
+from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Fetch, transformers_name
+from lorabel.families.cache import EMBEDDINGS, FeatureCache
+from lorabel.families.generation.decoding import Decoder, Decoding, Draft
+from lorabel.families.generation.stepwise import Steps, StepwiseFamily
+from lorabel.families.lora_layers import linear_layers
+from lorabel.families.transcription.conversion import is_ctranslate2
+from lorabel.families.transcription.heard_sound import Hearing, Line, PreparedSound, Spans, Window
+from lorabel.families.transcription.listening import Listening
+from lorabel.families.transcription.sound_windows import speech_windows
+from lorabel.families.transcription.speech_tokens import SpeechTokens
+from lorabel.families.transcription.text_decoder import TextDecoder, window_inputs
+from lorabel.families.transcription.tiny_speech_model import write_speech_model
+from lorabel.families.transcription.window_texts import divided, joined
+from lorabel.media.audio import decode_beginning
+from lorabel.media.fetching import digest
+from lorabel.settings import Settings
+from lorabel.text_contracts import TextTarget, TranscriptInput, WrittenText
+
+log = logging.getLogger(__name__)
+
+MEGABYTE = 1024 * 1024
+DECODER = "model.decoder."
+# Windows that are written together, at most: a click may have to wait for a step.
+MOST_WINDOWS, CPU_MOST_WINDOWS = 32, 8
+# Quick speech has about 8 tokens a second. Without a limit, a model that begins to repeat itself never ends.
+TOKENS_PER_S, FEWEST_TOKENS = 15, 16
+# A window is without speech if the model says so, and does not believe what it has written (Whisper's own rule).
+NO_SPEECH_FROM, LEAST_LOG_PROBABILITY = 0.6, -1.0
+NOT_A_TARGET = -100
+SMALLEST = 1e-9
+# Prompts are so short that all of them are read in one step.
+ANY_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Speech(StepwiseFamily):
+    """Whisper models of transformers.
+
+    Attributes:
+        extractor: the feature extractor of transformers: samples -> mel spectrograms.
+        tokens: reads and writes texts.
+        most_s: longest part of a sound that is read, in seconds.
+        memory_bytes: for keys and values.
+    """
+
+    name: ClassVar[str] = "speech"
+    inputs: ClassVar[tuple[type[Input], ...]] = (TranscriptInput,)
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.AUDIO})
+    default_source: ClassVar[str] = "hf-hub:openai/whisper-small"
+    learning_rate_factor: ClassVar[float] = 0.2
+    most_train_batch: ClassVar[int | None] = 4
+    most_tested: ClassVar[int | None] = 50
+
+    source: str
+    module: Any
+    device: torch.device
+    dtype: torch.dtype
+    extractor: Any
+    tokens: SpeechTokens
+    most_s: float
+    memory_bytes: int
+
+    @classmethod
+    def load(cls, source: str, device: torch.device, dtype: torch.dtype, settings: Settings) -> Self:
+        """Load `hf-hub:owner/name` or `local-dir:folder`; see `Family.load`."""
+        name = transformers_name(source)
+        if is_ctranslate2(Path(name)):
+            raise SettingsError(
+                f"MODEL_SPEECH={source!r} is in the format of CTranslate2; `lorabel convert-model {name} FOLDER` "
+                "writes it as transformers reads it"
+            )
+        try:
+            module = WhisperForConditionalGeneration.from_pretrained(
+                name, dtype=LOAD_DTYPE, use_safetensors=True, attn_implementation="sdpa"
+            )
+            extractor = WhisperFeatureExtractor.from_pretrained(name)
+            tokens = SpeechTokens.of(AutoTokenizer.from_pretrained(name), module, settings.speech_language)
+        except Exception as error:
+            raise SettingsError(
+                f"MODEL_SPEECH={source!r} cannot be loaded: {error}; expected hf-hub:owner/name, or "
+                "local-dir:folder as transformers saves a Whisper model, its feature extractor and its tokenizer"
+            ) from error
+        module.requires_grad_(False).eval().to(device=device, dtype=dtype)
+        memory_bytes = settings.generator_memory_mb * MEGABYTE
+        return cls(source, module, device, dtype, extractor, tokens, settings.speech_max_s, memory_bytes)
+
+    @classmethod
+    def tiny(cls, folder: Path) -> str:
+        """Write a tiny Whisper whose tokens are bytes, and which hears a second at once; see `Family.tiny`."""
+        return write_speech_model(folder)
+
+    def prepare(self, question: TranscriptInput, fetch: Fetch) -> PreparedSound:
+        """Decode a sound, and compute the spectrograms of its windows; see `Family.prepare`."""
+        (content,) = question.contents
+        if content.media is None:
+            raise UnreadableError("the sound has no address", is_permanent=True)
+        file, rate_hz = fetch(content.media), self.extractor.sampling_rate
+        sound, length_s = decode_beginning(file, rate_hz, self.most_s)
+        is_cut = length_s > len(sound) / rate_hz + 1 / rate_hz
+        if is_cut:
+            log.info("a sound of %.0f s is transcribed up to %.0f s (SPEECH_MAX_S)", length_s, self.most_s)
+        spans = speech_windows(sound, rate_hz, self.extractor.n_samples)
+        if not spans:
+            raise UnreadableError("nothing is heard in the sound: all of it is silent", is_permanent=True)
+        parts = [sound[start:end] for start, end in spans]
+        mel: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"].float()
+        file_digest = digest(file)
+        windows = [
+            Window((file_digest, start, end), (end - start) / rate_hz, spectrogram.clone())
+            for (start, end), spectrogram in zip(spans, mel, strict=True)
+        ]
+        return PreparedSound(question, tuple(windows), is_cut)
+
+    def recall(
+        self,
+        question: TranscriptInput,
+        digest_of: DigestOf,
+        adapter: str | None,
+        bank: BatchAdapters,
+        cache: FeatureCache,
+    ) -> PreparedSound | None:
+        """Take what was heard in all windows from the cache; see `Family.recall`."""
+        (content,) = question.contents
+        file_digest = None if content.media is None else digest_of(content.media)
+        spans = None if file_digest is None else cache.get(EMBEDDINGS, self._spans_key(file_digest))
+        if not isinstance(spans, Spans):
+            return None
+        windows = tuple(
+            Window(key, length_s, hearing=cache.get(EMBEDDINGS, self._key(key))) for key, length_s in spans.windows
+        )
+        if any(window.hearing is None for window in windows):
+            return None
+        # An adapter that cannot be loaded fails here its own row, and not in the device's thread all that are in.
+        bank.effective_adapter(adapter, ())
+        return PreparedSound(question, windows, spans.is_cut)
+
+    def precompute(
+        self, prepared_inputs: Sequence[PreparedSound], trained: Collection[str], generator: torch.Generator | None
+    ) -> Sequence[PreparedSound]:
+        """Compute what is heard, which no adapter changes; see `Family.precompute`.
+
+        The windows of a long sound that is learned from are written once: `augment` finds out by these texts which
+        part of the right text each window has.
+        """
+        for prepared in prepared_inputs:
+            for window in prepared.windows:
+                self._hear(window, NO_BATCH_ADAPTERS.use([None]))
+            if generator is not None:
+                self._draft(prepared)
+        return prepared_inputs
+
+    def augment(
+        self, prepared_inputs: Sequence[PreparedSound], targets: Sequence[TextTarget], generator: torch.Generator
+    ) -> tuple[Sequence[PreparedSound], Sequence[TextTarget]]:
+        """Take a random window of each sound, and its part of the text; see `Family.augment`."""
+        pairs = []
+        for prepared, target in zip(prepared_inputs, targets, strict=True):
+            parts = self._parts(prepared, target)
+            window, text = parts[int(torch.randint(len(parts), (), generator=generator))]
+            pairs.append((replace(prepared, windows=(window,)), replace(target, text=text)))
+        return [prepared for prepared, _ in pairs], [target for _, target in pairs]
+
+    def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
+        """Return rows that are written together; see `StepwiseFamily.steps`."""
+        decoder = Decoder(
+            TextDecoder(self.module, self.tokens.never.to(self.device), self.tokens.not_first.to(self.device)),
+            self.device,
+            frozenset({self.tokens.end}),
+            0,  # Windows are admitted by their number.
+            self.memory_bytes,
+            ANY_TOKENS,
+            window_inputs,
+        )
+        most_windows = CPU_MOST_WINDOWS if self.device.type == "cpu" else MOST_WINDOWS
+        return Listening(
+            Decoding(decoder, bank, self._window_text),
+            partial(self._see, bank=bank, cache=cache),
+            self._line,
+            max(1, min(most_windows, self.memory_bytes // self._line_bytes)),
+            partial(self._output, cache=cache),
+        )
+
+    def loss(self, prepared_inputs: Sequence[PreparedSound], targets: Sequence[TextTarget]) -> Tensor:
+        """Compute the mean loss of the tokens of each text, its end included; see `Family.loss`."""
+        parts = [self._parts(*pair) for pair in zip(prepared_inputs, targets, strict=True)]
+        windows = [window for of_sound in parts for window, _ in of_sound]
+        hearings = [self._hear(window, NO_BATCH_ADAPTERS.use([None])) for window in windows]
+        answers = [
+            [*self.tokens.answer(text), self.tokens.end][: self._most_tokens(hearing)]
+            for hearing, (_, text) in zip(hearings, (part for of_sound in parts for part in of_sound), strict=True)
+        ]
+        rows = [[*hearing.prompt, *answer] for hearing, answer in zip(hearings, answers, strict=True)]
+        longest = max(map(len, rows))
+        tokens, right = (
+            torch.tensor([row + [pad] * (longest - len(row)) for row in table], device=self.device)
+            for table, pad in (
+                (rows, self.tokens.end),
+                (
+                    [[NOT_A_TARGET] * (len(row) - len(a)) + a for row, a in zip(rows, answers, strict=True)],
+                    NOT_A_TARGET,
+                ),
+            )
+        )
+        states = BaseModelOutput(last_hidden_state=torch.stack([hearing.states for hearing in hearings]))
+        logits = self.module(encoder_outputs=states, decoder_input_ids=tokens[:, :-1], use_cache=False).logits
+        losses = functional.cross_entropy(
+            logits.float().transpose(1, 2), right[:, 1:], ignore_index=NOT_A_TARGET, reduction="none"
+        ).sum(1)
+        counts = [len(of_sound) for of_sound in parts]
+        lengths = torch.tensor([len(answer) for answer in answers], device=self.device)
+        of_sounds = zip(torch.split(losses, counts), torch.split(lengths, counts), strict=True)
+        return torch.stack([of_windows.sum() / counted.sum() for of_windows, counted in of_sounds])
+
+    def lora_layers(self) -> list[str]:
+        """Return all linear layers of the decoder but the last, whose weights are the embedding's.
+
+        The encoder has none, so that what is heard is the same for all projects.
+        """
+        return [name for name in linear_layers(self.module) if name.startswith(DECODER)]
+
+    def _see(self, window: Window, bank: BatchAdapters, cache: FeatureCache) -> bool:
+        """Compute or remember what is heard in a window; False if that is known."""
+        if window.hearing is not None:
+            return False
+        hearing = cache.get(EMBEDDINGS, self._key(window.key))
+        if hearing is not None:
+            window.keep(hearing)
+            return False
+        cache.put(EMBEDDINGS, self._key(window.key), self._hear(window, bank.use([None])))
+        return True
+
+    @torch.no_grad()
+    def _hear(self, window: Window, without_adapter: AbstractContextManager[None]) -> Hearing:
+        """Encode a window, and find out its language, and whether anybody speaks."""
+        if window.hearing is None:
+            if window.mel is None:
+                raise RuntimeError("a window has neither a spectrogram nor states")
+            mel = window.mel[None].to(self.device, self.dtype)
+            states = self.module.model.encoder(mel).last_hidden_state
+            start = torch.tensor([[self.tokens.start]], device=self.device)
+            with without_adapter:
+                decoded = self.module.model.decoder(start, encoder_hidden_states=states, use_cache=False)
+            logits = self.module.proj_out(decoded.last_hidden_state)[0, -1].float()
+            window.keep(Hearing(states[0], self.tokens.prompt(logits), self.tokens.no_speech_probability(logits)))
+        return window.hearing  # type: ignore[return-value]
+
+    def _draft(self, prepared: PreparedSound) -> None:
+        """Let the model write about each of several windows, if it has not."""
+        windows = [window for window in prepared.windows if window.draft is None]
+        if len(prepared.windows) == 1 or not windows:
+            return
+        sounds = [replace(prepared, windows=(window,)) for window in windows]
+        outputs = self.predict(sounds, [None] * len(sounds), NO_BATCH_ADAPTERS, FeatureCache({}))
+        for window, output in zip(windows, outputs, strict=True):
+            window.draft = output.text  # type: ignore[attr-defined]
+
+    def _parts(self, prepared: PreparedSound, target: TextTarget) -> list[tuple[Window, str]]:
+        """The windows of a sound, each with its part of the right text."""
+        self._draft(prepared)
+        if len(prepared.windows) == 1:
+            return [(prepared.windows[0], target.text)]
+        drafts = [window.draft or "" for window in prepared.windows]
+        texts = divided(target.text, drafts, [window.length_s for window in prepared.windows])
+        return list(zip(prepared.windows, texts, strict=True))
+
+    def _line(self, window: Window) -> Line:
+        if window.hearing is None:
+            raise RuntimeError("a window is written before it was heard")
+        limit = FEWEST_TOKENS + math.ceil(TOKENS_PER_S * window.length_s)
+        return Line(window, window.hearing.prompt, min(limit, self._most_tokens(window.hearing)))
+
+    def _most_tokens(self, hearing: Hearing) -> int:
+        """Of a text, its end included: those for which the model has positions."""
+        return int(self.module.config.max_target_positions) - len(hearing.prompt)
+
+    def _window_text(self, draft: Draft) -> WrittenText:
+        line: Any = draft.prepared
+        probabilities = draft.probabilities
+        mean = sum(math.log(max(chance, SMALLEST)) for chance in probabilities) / len(probabilities)
+        is_silent = line.window.hearing.no_speech_probability > NO_SPEECH_FROM and mean < LEAST_LOG_PROBABILITY
+        return WrittenText(
+            text="" if is_silent else self.tokens.text(draft.tokens),
+            probability=sum(probabilities) / len(probabilities),
+            is_complete=draft.is_ended,
+        )
+
+    def _output(self, prepared: PreparedSound, texts: Sequence[WrittenText], cache: FeatureCache) -> WrittenText:
+        """The text of all windows. A window counts for the probability by the length of its text."""
+        windows = tuple((window.key, window.length_s) for window in prepared.windows)
+        cache.put(EMBEDDINGS, self._spans_key(windows[0][0][0]), Spans(windows, prepared.is_cut))
+        lengths = [max(1, len(text.text)) for text in texts]
+        weighted = sum(text.probability * length for text, length in zip(texts, lengths, strict=True))
+        return WrittenText(
+            text=joined([text.text for text in texts]),
+            probability=min(1.0, weighted / sum(lengths)),
+            is_complete=all(text.is_complete for text in texts) and not prepared.is_cut,
+        )
+
+    def _key(self, window: tuple[str, int, int]) -> Hashable:
+        return self.space, window
+
+    def _spans_key(self, file_digest: str) -> Hashable:
+        return self.space, file_digest
+
+    @cached_property
+    def _line_bytes(self) -> int:
+        """Bytes of the keys and values of a window and of the longest text."""
+        config = self.module.config
+        positions = config.max_source_positions + config.max_target_positions
+        return int(2 * config.decoder_layers * config.d_model * positions * self.dtype.itemsize)

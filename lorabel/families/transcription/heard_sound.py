@@ -1,0 +1,101 @@
+"""A sound that the family `speech` has made ready, window by window."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lorabel.text_contracts import TranscriptInput
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What a model has heard in a window before it writes. It depends on the sound alone, not on adapters.
+
+    Args:
+        states: (positions, width) of the encoder.
+        prompt: the tokens before the text: the start, the language and the task if the model knows several, and
+            that there are no timestamps.
+        no_speech_probability: that nobody speaks in the window.
+    """
+
+    states: Tensor
+    prompt: tuple[int, ...]
+    no_speech_probability: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.states.nbytes
+
+
+@dataclass(eq=False)
+class Window:
+    """A part of a sound that is not longer than a model hears at once.
+
+    Args:
+        key: names its content; equal for equal windows.
+        length_s: in seconds.
+        mel: (bands, frames) float32: its spectrogram; None once it was heard.
+        hearing: None until then.
+        draft: what the base model has written about it; None if it was not asked.
+    """
+
+    key: tuple[str, int, int]
+    length_s: float
+    mel: Tensor | None = None
+    hearing: Hearing | None = None
+    draft: str | None = None
+
+    def keep(self, hearing: Hearing) -> None:
+        """Keep what was heard, in place of the spectrogram."""
+        self.hearing, self.mel = hearing, None
+
+
+@dataclass(frozen=True)
+class PreparedSound:
+    """A question about a sound.
+
+    Args:
+        windows: in the order of time; at least one.
+        is_cut: whether the end of the sound was not read.
+    """
+
+    question: TranscriptInput
+    windows: tuple[Window, ...]
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where the windows of a sound are, for the cache.
+
+    Args:
+        windows: key and length in seconds of each.
+        is_cut: see `PreparedSound`.
+    """
+
+    windows: tuple[tuple[tuple[str, int, int], float], ...]
+    is_cut: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, about."""
+        return 200 * len(self.windows)
+
+
+@dataclass(eq=False)
+class Line:
+    """The text of a window while it is written; what `Decoding` takes for a prepared input.
+
+    Args:
+        prompt: see `Hearing`.
+        max_new_tokens: of the text.
+        keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until
+            the prompt was read.
+    """
+
+    window: Window
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    constraint: None = None

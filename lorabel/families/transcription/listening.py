@@ -1,0 +1,118 @@
+"""Sounds whose windows are written together, whatever their rows: a window is encoded in a step of its own."""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from lorabel.contracts import Contract
+from lorabel.families.generation.decoding import Decoding
+from lorabel.families.generation.stepwise import Steps
+from lorabel.families.transcription.heard_sound import Line, PreparedSound, Window
+from lorabel.text_contracts import WrittenText
+
+# A row of `Decoding`: the row here, and the number of the window.
+Key = tuple[Hashable, int]
+
+
+@dataclass
+class _Sound:
+    """A row.
+
+    Args:
+        waiting: the windows that are not being written yet, by their numbers.
+        texts: of the windows that are done.
+    """
+
+    prepared: PreparedSound
+    adapter: str | None
+    waiting: deque[int]
+    texts: dict[int, WrittenText] = field(default_factory=dict)
+
+
+class Listening(Steps):
+    """Rows whose windows are transcribed; see `Steps`.
+
+    Rows take turns in having a window begun, so that a short sound does not wait for all of a long one.
+
+    Args:
+        decoding: of `Line`s.
+        hear: computes what is heard in a window that lacks it; False if it lacks nothing.
+        line: makes the line of a window that was heard.
+        most_windows: that are written together.
+        output: makes the output of a row.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        hear: Callable[[Window], bool],
+        line: Callable[[Window], Line],
+        most_windows: int,
+        output: Callable[[PreparedSound, Sequence[WrittenText]], Contract],
+    ) -> None:
+        self._decoding, self._hear, self._line = decoding, hear, line
+        self._most_windows, self._output = most_windows, output
+        self._sounds: dict[Hashable, _Sound] = {}
+        self._turns: deque[Hashable] = deque()
+
+    @property
+    def rows(self) -> Sequence[Hashable]:
+        """The rows that are in; see `Steps.rows`."""
+        return tuple(self._sounds)
+
+    def has_room(self, prepared_input: Any) -> bool:
+        """True: windows wait until there is room for them."""
+        return True
+
+    def begin(self, row: Hashable, prepared_input: PreparedSound, adapter: str | None) -> None:
+        """Let a row join; see `Steps.begin`."""
+        windows = deque(range(len(prepared_input.windows)))
+        self._sounds[row] = _Sound(prepared_input, adapter, windows)
+        self._turns.append(row)
+
+    def step(self) -> Sequence[Hashable]:
+        """Encode a window, if one may begin; else write a token of each window that is written."""
+        while self._turns:
+            row = self._turns[0]
+            sound = self._sounds[row]
+            number = sound.waiting[0]
+            window = sound.prepared.windows[number]
+            if self._hear(window):
+                return ()
+            line = self._line(window)
+            is_full = len(self._decoding.rows) >= self._most_windows
+            if is_full or not self._decoding.has_room(line):
+                break
+            self._decoding.begin((row, number), line, sound.adapter)
+            sound.waiting.popleft()
+            self._turns.popleft()
+            if sound.waiting:
+                self._turns.append(row)
+        return self._write()
+
+    def _write(self) -> Sequence[Hashable]:
+        done: list[Hashable] = []
+        for key in self._decoding.step():
+            row, number = cast(Key, key)
+            sound = self._sounds[row]
+            sound.texts[number] = cast(WrittenText, self._decoding.finish(key))
+            if len(sound.texts) == len(sound.prepared.windows):
+                done.append(row)
+        return done
+
+    def finish(self, row: Hashable) -> Contract:
+        """Return what was written about a sound, which leaves; see `Steps.finish`."""
+        sound = self._sounds[row]
+        output = self._output(sound.prepared, [text for _, text in sorted(sound.texts.items())])
+        self.leave(row)
+        return output
+
+    def leave(self, row: Hashable) -> None:
+        """Let a row leave; see `Steps.leave`."""
+        for key in cast(Sequence[Key], self._decoding.rows):
+            if key[0] == row:
+                self._decoding.leave(key)
+        del self._sounds[row]
+        if row in self._turns:
+            self._turns.remove(row)

@@ -1,0 +1,47 @@
+"""Cuts a sound into windows that are as long as a model hears at once, at the quietest moments. NumPy only."""
+
+import numpy as np
+
+from lorabel.media.audio import Sound
+
+# A pause between words is about as long; so long is the moment that is cut.
+PAUSE_S = 0.2
+HOP_S = 0.02
+# A window is not shorter than this share of the longest, unless it is the last.
+SHORTEST_SHARE = 0.5
+# The root of the mean square of PAUSE_S, at most, of a sound without speech: 60 dB below the loudest possible.
+SILENT = 1e-3
+
+Span = tuple[int, int]
+
+
+def speech_windows(sound: Sound, rate_hz: int, longest: int) -> list[Span]:
+    """Return where the windows of a sound begin and end, in samples: one after the other, without silent ones.
+
+    Args:
+        longest: most samples of a window.
+    """
+    loudness, hop = _loudness(sound, rate_hz), round(HOP_S * rate_hz)
+    spans: list[Span] = []
+    start = 0
+    while start < len(sound):
+        end = len(sound)
+        if end - start > longest:
+            first, last = (start + round(SHORTEST_SHARE * longest)) // hop + 1, (start + longest) // hop
+            # Of equally quiet moments the last, so that there are few windows.
+            candidates = loudness[first : last + 1][::-1]
+            end = (last - int(np.argmin(candidates))) * hop if len(candidates) else start + longest
+        if loudness[start // hop : -(-end // hop)].max(initial=0.0) > SILENT:
+            spans.append((start, end))
+        start = end
+    return spans
+
+
+def _loudness(sound: Sound, rate_hz: int) -> Sound:
+    """(moments,): the root of the mean square of the PAUSE_S around each moment, one every HOP_S."""
+    hop, half = round(HOP_S * rate_hz), round(PAUSE_S * rate_hz / 2)
+    sums = np.concatenate([[0.0], np.cumsum(np.square(sound, dtype=np.float64))])
+    middles = np.arange(0, len(sound) + 1, hop)
+    begins, ends = np.maximum(middles - half, 0), np.minimum(middles + half, len(sound))
+    squares: Sound = np.sqrt((sums[ends] - sums[begins]) / np.maximum(ends - begins, 1))
+    return squares

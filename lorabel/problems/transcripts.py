@@ -1,0 +1,138 @@
+"""`<TextArea>` over an `<Audio>`: what is said in it.
+
+    <Audio name="audio" value="$audio"/>
+    <TextArea name="transcript" toName="audio"/>
+
+An annotation's answer is {"type": "textarea", "value": {"text": ["Good morning, this is Ann."]}}.
+
+A `TextArea` with `perRegion` asks about each segment, and is left to people.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from lorabel.contracts import Contract, Input
+from lorabel.errors import MissingTargetError, UnservedError
+from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.transcript_metrics import transcripts, word_error_rate
+from lorabel.labeling import regions
+from lorabel.labeling.label_config import ControlTag, ObjectTag
+from lorabel.labeling.task_content import contents
+from lorabel.problems import _correctness
+from lorabel.problems._answers import shown, values_of
+from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData
+from lorabel.text_contracts import TextTarget, TranscriptInput, WrittenText
+
+# A transcript counts as right if its word error rate is no higher.
+RIGHT_UP_TO = 0.1
+
+
+@dataclass(frozen=True)
+class Transcripts(Problem):
+    """Speech recognition: a transcript of a whole sound.
+
+    Attributes:
+        tag: the object tag of the sound.
+    """
+
+    name: ClassVar[str] = "transcripts"
+    zero_shot: ClassVar[str] = "A speech model writes what is said, in the language that it hears."
+    learns: ClassVar[str] = "Names, terms and spelling, from corrected transcripts."
+    input_type: ClassVar[type[Input]] = TranscriptInput
+    output_type: ClassVar[type[Contract]] = WrittenText
+    has_offset: ClassVar[bool] = True
+    SAMPLES: ClassVar[tuple[Sample, ...]] = (
+        Sample(
+            label_config='<View><Audio name="audio" value="$audio"/><Header value="Provide Transcription"/>'
+            '<TextArea name="transcript" toName="audio" rows="4" editable="true" maxSubmissions="1"/></View>',
+            data={"audio": "/data/upload/1/talk.wav"},
+            result=[regions.textarea("transcript", "audio", ["Good morning."])],
+            opposite=[regions.textarea("transcript", "audio", ["See you soon."])],
+        ),
+    )
+
+    tag: ObjectTag
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        """Bind `TextArea` on one sound; see `Problem.match`."""
+        if control.tag != "TextArea" or not control.objects or any(tag.tag != "Audio" for tag in control.objects):
+            return None
+        if len(control.objects) > 1:
+            names = ", ".join(repr(tag.name) for tag in control.objects)
+            raise UnservedError(f"toName names several sounds ({names}), expected one")
+        if control.attributes.get("value"):
+            raise UnservedError(
+                f"value={control.attributes['value']!r}: the editor fills it in, beside what is predicted"
+            )
+        earlier = [tag for tag in control.siblings if _may_be_transcript(tag) and tag.order < control.order]
+        if earlier:
+            raise UnservedError(f"the transcript goes into {earlier[0].name!r}")
+        is_required = control.attributes.get("required", "false").lower() == "true"
+        if not is_required and any(tag.tag != "TextArea" for tag in control.siblings):
+            raise UnservedError('it may be for notes beside other answers; set required="true" for a transcript')
+        (tag,) = control.objects
+        return cls(control.name, tag.name, tag)
+
+    def model_input(self, data: TaskData) -> TranscriptInput:
+        """Ask what is said in the sound."""
+        return TranscriptInput(contents=contents(self.tag, data))
+
+    def prediction(self, output: WrittenText, data: TaskData) -> Prediction:
+        """Predict the transcript; nothing if nobody speaks."""
+        if not output.text:
+            return Prediction([], 0.0)
+        return Prediction([regions.textarea(self.from_name, self.to_name, [output.text])], output.probability)
+
+    def target(self, result: list[regions.Region], data: TaskData) -> TextTarget:
+        """Return the transcript. Several texts of one TextArea are lines of it."""
+        texts = [text.strip() for value in values_of(result, self.from_name) for text in self._texts(value)]
+        transcript = "\n".join(filter(None, texts))
+        if not transcript:
+            raise MissingTargetError(f"{self.from_name!r} was left empty: there is no transcript to learn from")
+        return TextTarget(transcript)
+
+    def _texts(self, value: dict[str, Any]) -> list[str]:
+        """The texts in a value of the control tag. Imported annotations may have one that is not in a list."""
+        answer = value.get("text", [])
+        texts = [answer] if isinstance(answer, str) else answer
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise MissingTargetError(f"{self.from_name!r} was answered {shown(answer)}, expected texts")
+        return texts
+
+    def aggregate(self, targets: Sequence[TextTarget]) -> TextTarget:
+        """Return the newest transcript, with those of the other annotators."""
+        return replace(targets[-1], others=tuple(target.text for target in targets[:-1]))
+
+    def distributions(self, output: WrittenText) -> Sequence[Sequence[float]]:
+        """Return (right, not right)."""
+        return (_correctness.distribution(output),)
+
+    def cases(self, output: WrittenText, target: TextTarget) -> Sequence[Case]:
+        """Return whether the transcript was right; none for an empty one, of which nothing is predicted."""
+        if not output.text:
+            return ()
+        rate = min(word_error_rate(answer, output.text) for answer in (target.text, *target.others))
+        return (Case(_correctness.distribution(output), int(rate > RIGHT_UP_TO)),)
+
+    def calibrated(self, output: WrittenText, temperature: float) -> WrittenText:
+        """Return the output with temperature scaling; see `Problem.calibrated`."""
+        return _correctness.calibrated(output, temperature, 0.0)
+
+    def calibrated_with_offset(self, output: WrittenText, temperature: float, offset: float) -> WrittenText:
+        """Return the output with the calibrated probability that the transcript is right."""
+        return _correctness.calibrated(output, temperature, offset)
+
+    def perfect_output(self, target: TextTarget) -> WrittenText:
+        """Return the transcript itself with probability 1."""
+        return WrittenText(text=target.text, probability=1.0)
+
+    def metrics(self, targets: Sequence[TextTarget], outputs: Sequence[WrittenText]) -> Metrics:
+        """Compute the metrics of `lorabel.evaluation.transcript_metrics.transcripts`."""
+        texts, others = [target.text for target in targets], [target.others for target in targets]
+        return transcripts(texts, [output.text for output in outputs], others)
+
+
+def _may_be_transcript(tag: ControlTag) -> bool:
+    return tag.tag == "TextArea" and not tag.is_per_region
