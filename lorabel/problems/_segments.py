@@ -169,7 +169,8 @@ class SegmentsProblem(Problem):
         if len(targets) == 1:
             return targets[0]
         labels = sorted({label for target in targets for _, _, label in target.segments})
-        segments = [segment for label in labels for segment in _agreed(targets, label)]
+        of_annotators = [target.segments for target in targets]
+        segments = [segment for label in labels for segment in agreed(of_annotators, label)]
         length_s = max(target.length_s for target in targets)
         return replace(targets[-1], segments=tuple(sorted(segments)), length_s=length_s)
 
@@ -210,15 +211,19 @@ def _until(target: SegmentTarget, length_s: float) -> list[TimedLabel]:
     return [(start, min(end, length_s), label) for start, end, label in target.segments if start < length_s]
 
 
-def _agreed(targets: Sequence[SegmentTarget], label: int) -> list[TimedLabel]:
-    """The segments of a label on which annotators agree, see `SegmentsProblem.aggregate`."""
-    of_each = [[(start, end) for start, end, index in target.segments if index == label] for target in targets]
+def agreed(of_annotators: Sequence[Sequence[TimedLabel]], label: int) -> list[TimedLabel]:
+    """The segments of a label on which annotators agree, see `SegmentsProblem.aggregate`.
+
+    Args:
+        of_annotators: the segments of each annotator, those of the newest last.
+    """
+    of_each = [[(start, end) for start, end, index in segments if index == label] for segments in of_annotators]
     moments = sorted({moment for spans in of_each for span in spans for moment in span})
-    agreed: list[TimedLabel] = []
+    kept: list[TimedLabel] = []
     for start, end in pairwise(moments):
         votes = {number for number, spans in enumerate(of_each) if any(s <= start and end <= e for s, e in spans)}
-        if 2 * len(votes) + (len(targets) - 1 in votes) <= len(targets):
+        if 2 * len(votes) + (len(of_each) - 1 in votes) <= len(of_each):
             continue
-        begins = agreed.pop()[0] if agreed and agreed[-1][1] == start else start
-        agreed.append((begins, end, label))
-    return agreed
+        begins = kept.pop()[0] if kept and kept[-1][1] == start else start
+        kept.append((begins, end, label))
+    return kept

@@ -10,8 +10,6 @@ numbers. Segments of several labels may overlap.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import isfinite
 from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Contract, Input
@@ -25,6 +23,7 @@ from lorabel.media.time_format import TimeFormat
 from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import refuse_unused, rivals_of
+from lorabel.problems._segments import agreed, finite_number
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.series_contracts import FoundSegment, SeriesInput, SeriesScores, SeriesSegment, SeriesTarget
 
@@ -168,7 +167,8 @@ class SegmentsOfSeries(Problem):
         if len(targets) == 1:
             return targets[0]
         labels = sorted({label for target in targets for _, _, label in target.segments})
-        ranges = [segment for label in labels for segment in _agreed(targets, label)]
+        of_annotators = [target.segments for target in targets]
+        ranges = [segment for label in labels for segment in agreed(of_annotators, label)]
         instants = [segment for segment in targets[-1].segments if segment[0] == segment[1]]
         return SeriesTarget(tuple(sorted([*ranges, *instants])))
 
@@ -207,24 +207,4 @@ class SegmentsOfSeries(Problem):
                 return self._time_format.parse(value)
             except UnreadableError:
                 return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        try:
-            time = float(value)
-        except OverflowError:
-            return None
-        return time if isfinite(time) else None
-
-
-def _agreed(targets: Sequence[SeriesTarget], label: int) -> list[SeriesSegment]:
-    """The ranges of a label on which annotators agree, see `SegmentsOfSeries.aggregate`."""
-    of_each = [[(start, end) for start, end, index in target.segments if index == label] for target in targets]
-    moments = sorted({moment for spans in of_each for span in spans for moment in span})
-    agreed: list[SeriesSegment] = []
-    for start, end in pairwise(moments):
-        votes = {number for number, spans in enumerate(of_each) if any(s <= start and end <= e for s, e in spans)}
-        if 2 * len(votes) + (len(targets) - 1 in votes) <= len(targets):
-            continue
-        begins = agreed.pop()[0] if agreed and agreed[-1][1] == start else start
-        agreed.append((begins, end, label))
-    return agreed
+        return finite_number(value)
