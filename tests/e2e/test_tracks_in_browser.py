@@ -14,6 +14,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from lorabel.commands.connect import connect
 from lorabel.evaluation.box_matching import iou_matrix
 from lorabel.label_studio.client import LabelStudio
+from lorabel.labeling.results import is_same_result
 from lorabel.labeling.video_regions import keyframes_of, track_region
 from lorabel.space_contracts import Corners
 from lorabel.track_contracts import Keyframe, Track
@@ -121,9 +122,10 @@ def test_tracks_stand_on_the_things_in_the_frames_of_the_editor_and_are_submitte
 
     task_id = int(browser.execute_script("return window.Htx.task.id"))
     stream.submit()
-    submitted = WebDriverWait(browser, WAIT_S).until(
-        lambda _: client.call("GET", f"/api/tasks/{task_id}")["annotations"]
-    )[0]["result"]
+    WebDriverWait(browser, WAIT_S).until(lambda _: client.call("GET", f"/api/tasks/{task_id}")["annotations"])
+    task = client.call("GET", f"/api/tasks/{task_id}")
+    submitted, shown = task["annotations"][0]["result"], task["predictions"][-1]["result"]
+    assert is_same_result(submitted, shown), "what was submitted unchanged counts as accepted"
     assert sorted(region["value"]["labels"][0] for region in submitted) == sorted(NAMES)
     for region in submitted:
         assert region["type"] == "videorectangle" and region["value"]["framesCount"] == FRAMES
