@@ -49,6 +49,7 @@ def f1(learned: list[Example], tested: list[Example]) -> float:
     return float(relations([each.target.links for each in tested], links, ["owns", "knows"]).values["f1"])
 
 
+@pytest.mark.slow
 def test_relations_of_sentences_that_nobody_annotated_are_found() -> None:
     tested = [example(number) for number in range(500, 540)]
     few, more = ([example(number) for number in range(count)] for count in (4, 30))
