@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from lorabel.contracts import Content, Contract, Input, Modality
+from lorabel.contracts import Content, Input, Modality
 from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.written_text import written_texts
@@ -31,7 +31,8 @@ from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents, optional_contents
 from lorabel.problems import _correctness
 from lorabel.problems._answers import shown, values_of
-from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData
+from lorabel.problems._text_areas import TextArea
+from lorabel.problems.base import Case, Prediction, Sample, TaskData
 from lorabel.problems.instructions import own_instruction, project_instruction
 from lorabel.text_contracts import TextInput, TextTarget, WrittenText
 
@@ -40,7 +41,7 @@ RIGHT_FROM = "right_from"
 
 
 @dataclass(frozen=True)
-class GeneratedText(Problem):
+class GeneratedText(TextArea):
     """A text for texts and pictures: a summary, a translation, a caption, an answer.
 
     Attributes:
@@ -58,8 +59,6 @@ class GeneratedText(Problem):
     )
     learns: ClassVar[str] = "What annotators write for a task, word by word."
     input_type: ClassVar[type[Input]] = TextInput
-    output_type: ClassVar[type[Contract]] = WrittenText
-    has_offset: ClassVar[bool] = True
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         Sample(
             label_config='<View><Header value="Sum up."/><Text name="text" value="$text"/>'
@@ -275,33 +274,9 @@ class GeneratedText(Problem):
         others = [target.text for target in targets[:-1] if target.instruction == newest.instruction]
         return replace(newest, others=tuple(others))
 
-    def _texts(self, value: dict[str, Any]) -> list[str]:
-        """The texts in a value of the control tag. Imported annotations may have one that is not in a list."""
-        answer = value.get("text", [])
-        texts = [answer] if isinstance(answer, str) else answer
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise MissingTargetError(f"{self.from_name!r} was answered {shown(answer)}, expected texts")
-        return texts
-
-    def distributions(self, output: WrittenText) -> Sequence[Sequence[float]]:
-        """Return (right, not right)."""
-        return (_correctness.distribution(output),)
-
     def cases(self, output: WrittenText, target: TextTarget) -> Sequence[Case]:
         """Return whether the text was right; none for an empty text, of which nothing is predicted."""
         return (_correctness.case_of(output, target, self.right_from),) if output.text else ()
-
-    def calibrated(self, output: WrittenText, temperature: float) -> WrittenText:
-        """Return the output with temperature scaling; see `Problem.calibrated`."""
-        return _correctness.calibrated(output, temperature, 0.0)
-
-    def calibrated_with_offset(self, output: WrittenText, temperature: float, offset: float) -> WrittenText:
-        """Return the output with the calibrated probability that the text is right."""
-        return _correctness.calibrated(output, temperature, offset)
-
-    def perfect_output(self, target: TextTarget) -> WrittenText:
-        """Return the text itself with probability 1."""
-        return WrittenText(text=target.text, probability=1.0)
 
     def metrics(self, targets: Sequence[TextTarget], outputs: Sequence[WrittenText]) -> Metrics:
         """Compute the metrics of `lorabel.evaluation.written_text.written_texts`."""

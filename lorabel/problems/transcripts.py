@@ -10,9 +10,9 @@ A `TextArea` with `perRegion` asks about each segment, and is left to people.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-from lorabel.contracts import Contract, Input
+from lorabel.contracts import Input
 from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.transcript_metrics import transcripts, word_error_rate
@@ -20,8 +20,9 @@ from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.task_content import contents
 from lorabel.problems import _correctness
-from lorabel.problems._answers import shown, values_of
-from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData
+from lorabel.problems._answers import values_of
+from lorabel.problems._text_areas import TextArea
+from lorabel.problems.base import Case, Prediction, Sample, TaskData
 from lorabel.text_contracts import TextTarget, TranscriptInput, WrittenText
 
 # A transcript counts as right if its word error rate is no higher.
@@ -29,7 +30,7 @@ RIGHT_UP_TO = 0.1
 
 
 @dataclass(frozen=True)
-class Transcripts(Problem):
+class Transcripts(TextArea):
     """Speech recognition: a transcript of a whole sound.
 
     Attributes:
@@ -40,8 +41,6 @@ class Transcripts(Problem):
     zero_shot: ClassVar[str] = "A speech model writes what is said, in the language that it hears."
     learns: ClassVar[str] = "Names, terms and spelling, from corrected transcripts."
     input_type: ClassVar[type[Input]] = TranscriptInput
-    output_type: ClassVar[type[Contract]] = WrittenText
-    has_offset: ClassVar[bool] = True
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         Sample(
             label_config='<View><Audio name="audio" value="$audio"/><Header value="Provide Transcription"/>'
@@ -93,21 +92,9 @@ class Transcripts(Problem):
             raise MissingTargetError(f"{self.from_name!r} was left empty: there is no transcript to learn from")
         return TextTarget(transcript)
 
-    def _texts(self, value: dict[str, Any]) -> list[str]:
-        """The texts in a value of the control tag. Imported annotations may have one that is not in a list."""
-        answer = value.get("text", [])
-        texts = [answer] if isinstance(answer, str) else answer
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise MissingTargetError(f"{self.from_name!r} was answered {shown(answer)}, expected texts")
-        return texts
-
     def aggregate(self, targets: Sequence[TextTarget]) -> TextTarget:
         """Return the newest transcript, with those of the other annotators."""
         return replace(targets[-1], others=tuple(target.text for target in targets[:-1]))
-
-    def distributions(self, output: WrittenText) -> Sequence[Sequence[float]]:
-        """Return (right, not right)."""
-        return (_correctness.distribution(output),)
 
     def cases(self, output: WrittenText, target: TextTarget) -> Sequence[Case]:
         """Return whether the transcript was right; none for an empty one, of which nothing is predicted."""
@@ -115,18 +102,6 @@ class Transcripts(Problem):
             return ()
         rate = min(word_error_rate(answer, output.text) for answer in (target.text, *target.others))
         return (Case(_correctness.distribution(output), int(rate > RIGHT_UP_TO)),)
-
-    def calibrated(self, output: WrittenText, temperature: float) -> WrittenText:
-        """Return the output with temperature scaling; see `Problem.calibrated`."""
-        return _correctness.calibrated(output, temperature, 0.0)
-
-    def calibrated_with_offset(self, output: WrittenText, temperature: float, offset: float) -> WrittenText:
-        """Return the output with the calibrated probability that the transcript is right."""
-        return _correctness.calibrated(output, temperature, offset)
-
-    def perfect_output(self, target: TextTarget) -> WrittenText:
-        """Return the transcript itself with probability 1."""
-        return WrittenText(text=target.text, probability=1.0)
 
     def metrics(self, targets: Sequence[TextTarget], outputs: Sequence[WrittenText]) -> Metrics:
         """Compute the metrics of `lorabel.evaluation.transcript_metrics.transcripts`."""
