@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lorabel.contracts import Content, Input, Modality
-from lorabel.errors import UnservedError
+from lorabel.errors import MissingTargetError, UnservedError
+from lorabel.families.spans.words import find_words
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
@@ -79,7 +80,10 @@ class SpanRelations(RelationProblem):
     def place_of(self, parts: Sequence[Region], label: int, data: TaskData) -> RelatedRegion:
         """Return the characters of a span; see `RelationProblem.place_of`."""
         value = parts[0].get("value")
-        start, end = flat_text(self.tag, data).span(value if isinstance(value, dict) else {})
+        text = flat_text(self.tag, data)
+        start, end = text.span(value if isinstance(value, dict) else {})
+        if not find_words(text.text[start:end]):
+            raise MissingTargetError(f"no word is in the span from {start} to {end}")
         return RelatedRegion(label=label, start=start, end=end)
 
     def question(self, data: TaskData, regions: Sequence[RelatedRegion]) -> RelationsInput:

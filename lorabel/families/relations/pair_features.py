@@ -91,7 +91,7 @@ def _of_text(question: RelationsInput, rows: Array, pairs: Sequence[Pair]) -> li
         of_first, of_second = (sum(regions[other].label == label for other in others) for label in labels)
         near, back = ranks[first, second], ranks[second, first]
         flags.append((is_forward, not others, near == 0, back == 0, near == back == 0, not of_first + of_second))
-        gap, length = text[words[start - 1][1] : words[end][0]] if start < end else "", max(0, end - start)
+        gap, length = _gap_text(text, words, start, end), end - start
         numbers.append(
             (
                 is_forward,
@@ -173,6 +173,14 @@ def _gap(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
     """The words between two spans; none where they overlap."""
     before, after = sorted((first, second))
     return before[1], max(before[1], after[0])
+
+
+def _gap_text(text: str, words: Sequence[tuple[int, int]], start: int, end: int) -> str:
+    """The characters of a gap; the gap may begin before the first word, and end after the last one."""
+    if start == end:
+        return ""
+    first = words[start - 1][1] if start else 0
+    return text[first : words[end][0] if end < len(words) else len(text)]
 
 
 def _tokens(

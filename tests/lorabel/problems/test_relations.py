@@ -118,6 +118,17 @@ def test_a_relation_that_cannot_be_used_is_left_out_by_itself(
     assert reason in "; ".join(problem.left_out(target))
 
 
+def test_a_span_without_a_word_is_left_out_by_itself(problem: SpanRelations) -> None:
+    data = {"text": f"{DATA['text']}  \n "}
+    space = {**BOB, "id": "space", "value": {"start": 27, "end": 29, "labels": ["Person"]}}
+    target = problem.target([space, *SPANS, related("space", "car"), related("ada", "boat")], data)
+    assert [region.start for region in target.regions] == [0, 11, 17, 23] and target.links == ((0, 1, OWNS),)
+    assert problem.left_out(target) == (
+        "region 'space': no word is in the span from 27 to 29",
+        "a relation names the region 'space', which is none of 'entity'",
+    )
+
+
 def test_how_a_pair_is_related_by_a_label_that_is_gone_is_not_known(problem: SpanRelations) -> None:
     result = [*SPANS, related("ada", "boat", labels=["stole"]), related("bob", "car")]
     target = problem.target(result, DATA)

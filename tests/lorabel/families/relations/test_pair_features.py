@@ -83,6 +83,26 @@ def test_a_span_outside_of_the_words_that_were_read_has_features() -> None:
     assert np.isfinite(pair_features(question, np.zeros((1, DIM), np.float32), [(0, 1), (1, 0)])).all()
 
 
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("Ada in London  \n ", ((0, 3), (14, 16))),
+        ("  Ada in London", ((0, 1), (9, 15))),
+        (" Ada ", ((0, 1), (4, 5))),
+        ("  ", ((0, 1), (1, 2))),
+    ],
+)
+def test_a_span_without_a_word_has_features_wherever_it_is(text: str, spans: tuple[tuple[int, int], ...]) -> None:
+    regions = tuple(RelatedRegion(label=0, start=start, end=end) for start, end in spans)
+    question = asked(text).model_copy(update={"regions": regions})
+    assert np.isfinite(features_of(question, (0, 1), (1, 0))).all()
+
+
+def test_a_gap_that_ends_after_the_words_that_were_read_ends_with_the_text() -> None:
+    question = asked("Ada saw it. Bob owns a boat", ("Ada", 0), ("boat", 1))
+    assert np.isfinite(pair_features(question, np.zeros((3, DIM), np.float32), [(0, 1), (1, 0)])).all()
+
+
 @pytest.mark.parametrize("moved", [(0.3, 0.0), (0.0, 0.3)])
 def test_pairs_of_boxes_are_alike_wherever_they_are_in_the_picture(moved: tuple[float, float]) -> None:
     first, second = (0.1, 0.1, 0.2, 0.2), (0.3, 0.12, 0.4, 0.22)
