@@ -25,6 +25,7 @@ from lorabel.labeling import regions as build
 from lorabel.labeling.label_config import RELATIONS, ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import BOTH, LEFT, RELATION, RIGHT, Region
 from lorabel.problems._answers import known_labels, regions_of, shown
+from lorabel.problems._most_related import bounded_target
 from lorabel.problems.base import Prediction, Problem, TaskData
 from lorabel.relation_contracts import (
     MOST_RELATED,
@@ -190,8 +191,8 @@ class RelationProblem(Problem):
     def target(self, result: list[Region], data: TaskData) -> RelationTarget:
         """Return the regions of the annotation and how they are related.
 
-        A relation or a region that cannot be used is left out by itself. How a pair is related is not known where
-        one of its relations has no label that the label config has.
+        A relation or a region that cannot be used is left out by itself, and so are regions beyond MOST_RELATED.
+        How a pair is related is not known where one of its relations has no label that the label config has.
 
         Raises:
             MissingTargetError: see `Problem.target`; also if there are fewer than two regions, or if there are
@@ -217,8 +218,7 @@ class RelationProblem(Problem):
         if len(places) < 2:
             raise MissingTargetError(f"{len(places)} regions are marked, and relations are between two")
         unknown -= {(first, second) for first, second, _ in links}
-        regions = tuple(place for _, place in places)
-        return RelationTarget(regions, tuple(sorted(links)), tuple(sorted(unknown)), tuple(faults))
+        return bounded_target([place for _, place in places], sorted(links), sorted(unknown), faults)
 
     def left_out(self, target: RelationTarget) -> Sequence[str]:
         """Return why regions and relations are left out."""

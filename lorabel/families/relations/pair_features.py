@@ -158,8 +158,22 @@ def _ranks(regions: Sequence[RelatedRegion]) -> NDArray[np.intp]:
     places, labels = middles(regions), np.array([region.label for region in regions])
     distances = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(distances, np.inf)
-    is_nearer = distances[:, None, :] < distances[:, :, None]
-    ranks: NDArray[np.intp] = (is_nearer & (labels[None, None, :] == labels[None, :, None])).sum(2)
+    ranks = np.zeros(distances.shape, np.intp)
+    for label in np.unique(labels):
+        of_label = np.flatnonzero(labels == label)
+        ranks[:, of_label] = _ranks_in_rows(distances[:, of_label])
+    return ranks
+
+
+def _ranks_in_rows(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """(rows, columns): how many values of the row are smaller."""
+    order = np.argsort(values, axis=1)
+    ascending = np.take_along_axis(values, order, axis=1)
+    is_greater = np.zeros(values.shape, bool)
+    is_greater[:, 1:] = ascending[:, 1:] > ascending[:, :-1]
+    smaller = np.maximum.accumulate(np.where(is_greater, np.arange(values.shape[1]), 0), axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, smaller, axis=1)
     return ranks
 
 
@@ -266,15 +280,16 @@ def _nearest_ways(regions: Sequence[RelatedRegion], corners: NDArray[np.float64]
     labels = np.array([region.label for region in regions])
     middle, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
     offsets = middle[None] - middle[:, None]
-    is_same_label = labels[None, :, None] == labels[None, None, :]
     in_line, anywhere = [], []
     for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
         other = 1 - axis
         is_in_line = np.abs(offsets[..., other]) < half[:, None, other] + half[None, :, other]
         steps = np.where(sign * offsets[..., axis] > 0, sign * offsets[..., axis], np.inf)
         away = np.where(is_in_line, steps, np.inf)
-        is_nearer = (away[:, None, :] < away[:, :, None]) & is_same_label
-        in_line.append(np.isfinite(away) & ~is_nearer.any(2))
+        nearest = np.empty_like(away)
+        for label in np.unique(labels):
+            nearest[:, labels == label] = away[:, labels == label].min(1, keepdims=True)
+        in_line.append(np.isfinite(away) & (away == nearest))
         anywhere.append(np.isfinite(steps) & (steps == steps.min(1, keepdims=True)))
     return np.stack([*in_line, *anywhere])
 

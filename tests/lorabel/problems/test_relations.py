@@ -9,7 +9,7 @@ from lorabel.labeling.regions import Region
 from lorabel.problems._pictures import identified
 from lorabel.problems.binding import bind
 from lorabel.problems.relations import SpanRelations
-from lorabel.relation_contracts import Relation, Relations, RelationTarget
+from lorabel.relation_contracts import MOST_RELATED, Relation, Relations, RelationTarget
 from tests.related_sentences import LABEL_CONFIG, sentence
 
 DATA = {"text": "Ada owns a boat, Bob a car"}
@@ -140,6 +140,50 @@ def test_how_a_pair_is_related_by_a_label_that_is_gone_is_not_known(problem: Spa
 def test_an_annotation_with_fewer_than_two_regions_is_skipped_with_the_reason(problem: SpanRelations) -> None:
     with pytest.raises(MissingTargetError, match="1 regions are marked, and relations are between two"):
         problem.target([ADA], DATA)
+
+
+def many(count: int) -> tuple[list[Region], dict[str, str]]:
+    """Spans of one word each, in a text of as many words."""
+    spans = [
+        {**ADA, "id": str(number), "value": {"start": 2 * number, "end": 2 * number + 1, "labels": ["Person"]}}
+        for number in range(count)
+    ]
+    return spans, {"text": "a " * count}
+
+
+def test_of_very_many_regions_those_with_relations_and_the_nearest_to_them_are_kept(
+    problem: SpanRelations,
+) -> None:
+    spans, data = many(3 * MOST_RELATED)
+    items = [related("280", "30"), related("30", "290", labels=["stole"]), related("281", "282")]
+    target = problem.target([*spans, *items], data)
+    kept = [region.start // 2 for region in target.regions]
+    assert len(kept) == MOST_RELATED and {30, 280, 281, 282} < {*kept} and kept == sorted(kept)
+    assert {*range(20, 40), *range(270, 290)} < {*kept}
+    assert [(kept[first], kept[second], label) for first, second, label in target.links] == [
+        (280, 30, OWNS),
+        (281, 282, OWNS),
+    ]
+    assert [(kept[first], kept[second]) for first, second in target.unknown] == [(30, 290)]
+    assert "300 regions are marked, and relations between at most 100 are learned" in target.left_out
+    question = problem.asked_for(problem.model_input(data), target)
+    assert len(question.regions) == MOST_RELATED  # type: ignore[attr-defined]
+
+
+def test_of_very_many_relations_as_many_are_kept_as_regions(problem: SpanRelations) -> None:
+    spans, data = many(2 * MOST_RELATED + 2)
+    items = [related(str(number), str(number + 1)) for number in range(0, len(spans), 2)]
+    target = problem.target([*spans, *items], data)
+    assert target.links == tuple((number, number + 1, OWNS) for number in range(0, MOST_RELATED, 2))
+    assert len(target.regions) == MOST_RELATED
+    assert f"{len(items) - MOST_RELATED // 2} relations are between regions that are left out" in target.left_out
+
+
+def test_of_very_many_regions_without_a_relation_the_first_are_kept(problem: SpanRelations) -> None:
+    spans, data = many(MOST_RELATED + 1)
+    target = problem.target(spans, data)
+    assert [region.start // 2 for region in target.regions] == [*range(MOST_RELATED)]
+    assert problem.target(spans[:-1], data) == target and not problem.target(spans[:-1], data).left_out
 
 
 def test_predicted_relations_name_the_ids_of_the_predicted_regions(problem: SpanRelations) -> None:
