@@ -13,7 +13,7 @@ are related: each pair of regions that nobody related says that there is no rela
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -37,6 +37,10 @@ from lorabel.relation_contracts import (
     RelationsInput,
     RelationTarget,
 )
+
+# Returns a region as it is asked about, from the items of the result with its id and the index of its label among
+# those of all marks. Raises MissingTargetError if the region has no place that can be used.
+PlaceOf = Callable[[Sequence[Region], int], RelatedRegion]
 
 
 @dataclass(frozen=True)
@@ -125,16 +129,8 @@ class RelationProblem(Problem):
         """Return the binding of a control tag that marks regions between which relations are found; else None."""
 
     @abstractmethod
-    def place_of(self, parts: Sequence[Region], label: int, data: TaskData) -> RelatedRegion:
-        """Return a region of a result as it is asked about.
-
-        Args:
-            parts: the regions with its id.
-            label: index of its label among those of all `marks`.
-
-        Raises:
-            MissingTargetError: it has no place that can be used.
-        """
+    def places_in(self, data: TaskData) -> PlaceOf:
+        """Return the function that finds the regions of a task; what it reads of the task is read once."""
 
     @abstractmethod
     def question(self, data: TaskData, regions: Sequence[RelatedRegion]) -> RelationsInput:
@@ -319,10 +315,13 @@ class RelationProblem(Problem):
             if region.get("from_name") in by_name:
                 by_id.setdefault(id_ if isinstance(id_, str) else f" {number}", []).append(region)
         places: list[tuple[str, RelatedRegion]] = []
+        if not by_id:
+            return places
+        place_of = self.places_in(data)
         for id_, parts in by_id.items():
             try:
                 label = by_name[parts[0]["from_name"]].label_of(parts)
-                places.append((id_, self.place_of(parts, label, data)))
+                places.append((id_, place_of(parts, label)))
             except MissingTargetError as error:
                 faults.append(f"region {shown(id_)}: {error}")
         return places

@@ -1,5 +1,6 @@
 """Relations between spans: what an annotation says, what is predicted, and bad input."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -85,6 +86,44 @@ def test_the_direction_says_where_a_relation_goes(problem: SpanRelations, direct
 def test_a_relation_may_have_several_labels(problem: SpanRelations) -> None:
     links = links_of(problem, related("ada", "bob", labels=["owns", "knows"]))
     assert links == ((0, 2, OWNS), (0, 2, KNOWS))
+
+
+class Dialogue(list[dict[str, str]]):
+    """Counts how often it was read."""
+
+    reads = 0
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        self.reads += 1
+        return super().__iter__()
+
+
+def test_a_dialogue_is_read_as_often_for_many_regions_as_for_two() -> None:
+    problem = _problem(
+        '<View><Relations/><ParagraphLabels name="entity" toName="talk"><Label value="Person"/></ParagraphLabels>'
+        '<Paragraphs name="talk" value="$talk"/></View>'
+    )
+
+    def reads(count: int) -> int:
+        talk = Dialogue({"author": "A", "text": "Ada"} for _ in range(count))
+        places = [{"start": str(number), "end": str(number)} for number in range(count)]
+        spans = [
+            {
+                "id": str(number),
+                "from_name": "entity",
+                "to_name": "talk",
+                "type": "paragraphlabels",
+                "value": {**place, "startOffset": 0, "endOffset": 3, "paragraphlabels": ["Person"]},
+            }
+            for number, place in enumerate(places)
+        ]
+        target = problem.target([*spans, related("0", "1")], {"talk": talk})
+        assert len(target.regions) == count and target.regions[-1].start == 4 * (count - 1)
+        about = problem.about(spans)
+        assert about is not None and about.model_input({"talk": talk}).regions == target.regions
+        return talk.reads
+
+    assert reads(20) == reads(2)
 
 
 def test_regions_without_a_relation_say_that_there_is_none(problem: SpanRelations) -> None:
