@@ -13,7 +13,7 @@ are related: each pair of regions that nobody related says that there is no rela
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -165,20 +165,15 @@ class RelationProblem(Problem):
     def prediction(self, output: Relations, data: TaskData) -> Prediction:
         """Predict the relations. The score is their mean probability, or the probability that there is none.
 
-        Two relations of one label in both directions become one.
+        Two relations of one label in both directions become one where the editor keeps all labels of the pair.
         """
         ids = [id_ for id_, _ in self._places(self.regions, data, [])]
         found = {relation.link: relation.probability for relation in output.relations}
-        labels_of: dict[tuple[int, int, str], list[int]] = {}
-        for first, second, label in found:
-            is_both = (second, first, label) in found
-            if not (is_both and first > second):
-                labels_of.setdefault((first, second, BOTH if is_both else RIGHT), []).append(label)
         predicted = [
             build.relation(
                 ids[first], ids[second], direction, [self.labels[label].value for label in labels if self.labels]
             )
-            for (first, second, direction), labels in _one_for_each_pair(labels_of)
+            for first, second, direction, labels in _as_written(found)
         ]
         if not predicted:
             return Prediction([], output.no_relation_probability)
@@ -377,18 +372,23 @@ def _marks(served: Sequence[tuple[ControlTag, Problem | None]]) -> tuple[Marks, 
     return tuple(marks)
 
 
-def _one_for_each_pair(
-    labels_of: Mapping[tuple[int, int, str], Sequence[int]],
-) -> list[tuple[tuple[int, int, str], Sequence[int]]]:
-    """The relations as the editor keeps them. It has one relation from one region to another, with all its labels.
+def _as_written(links: Collection[Link]) -> list[tuple[int, int, str, list[int]]]:
+    """The relations as the editor keeps them: one from one region to another, with its direction and all labels.
 
-    Where a pair has a relation in both directions and another one from its first region to its second, the latter
-    is written from the second to the first.
+    The labels that two regions have both ways are one relation in both directions, and those of one way only
+    another one, which is written from the other end. Where there are labels of one way only for each of the two
+    ways, each way is a relation with all its labels.
     """
-    written = {(first, second) for first, second, direction in labels_of if direction == BOTH}
+    labels_of: dict[tuple[int, int], set[int]] = {}
+    for first, second, label in links:
+        labels_of.setdefault((first, second), set()).add(label)
     relations = []
-    for (first, second, direction), labels in labels_of.items():
-        is_taken = direction == RIGHT and (first, second) in written
-        key = (second, first, LEFT) if is_taken else (first, second, direction)
-        relations.append((key, sorted(labels)))
-    return sorted(relations)
+    for first, second in {(min(pair), max(pair)) for pair in labels_of}:
+        there, back = labels_of.get((first, second), set()), labels_of.get((second, first), set())
+        both = there & back if there <= back or back <= there else set()
+        relations += [
+            (first, second, BOTH, sorted(both)),
+            (second, first, LEFT, sorted(there - both)) if both else (first, second, RIGHT, sorted(there)),
+            (second, first, RIGHT, sorted(back - both)),
+        ]
+    return sorted(relation for relation in relations if relation[3])

@@ -258,6 +258,24 @@ def test_the_editor_gets_one_relation_from_one_region_to_another(problem: SpanRe
     assert set(problem.target([*SPANS, *written], DATA).links) == {*both, one}
 
 
+THREE_LABELS = LABEL_CONFIG.replace("</Relations>", '<Relation value="pays"/></Relations>')
+
+
+@pytest.mark.parametrize("present", range(64))
+def test_every_label_in_either_direction_is_written_so_that_the_editor_keeps_it(present: int) -> None:
+    """Three labels there and back: the editor keeps one relation from one region to another."""
+    problem = _problem(THREE_LABELS)
+    about = problem.about(SPANS)
+    assert about is not None
+    every = [(*pair, label) for pair in ((0, 2), (2, 0)) for label in range(3)]
+    links = [link for number, link in enumerate(every) if present >> number & 1]
+    found = Relations(relations=tuple(Relation(first=a, second=b, label=label) for a, b, label in links))
+    written = about.prediction(found, DATA).regions
+    kept = {(item["from_id"], item["to_id"]): item for item in reversed(written)}
+    assert len(kept) == len(written)
+    assert problem.target([*SPANS, *kept.values()], DATA).links == tuple(sorted(links))
+
+
 def test_nothing_is_asked_about_fewer_than_two_regions(problem: SpanRelations) -> None:
     assert problem.about([ADA]) is None
 
