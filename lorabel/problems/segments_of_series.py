@@ -20,10 +20,10 @@ from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import Region, series_segment
 from lorabel.labeling.series_content import series_content
 from lorabel.media.time_format import TimeFormat
-from lorabel.problems._answers import known_labels, list_in, regions_of, shown
+from lorabel.problems._answers import regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import refuse_unused, rivals_of
-from lorabel.problems._segments import agreed, finite_number
+from lorabel.problems._segments import agreed, finite_number, labels_in
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.series_contracts import FoundSegment, SeriesInput, SeriesScores, SeriesSegment, SeriesTarget
 
@@ -113,8 +113,8 @@ class SegmentsOfSeries(Problem):
         """Return the segments of the annotation; none if nothing is marked.
 
         Raises:
-            MissingTargetError: see `Problem.target`; also if a segment has no valid start and end, since then
-                nobody knows what is where, and if only other control tags were used to mark segments.
+            MissingTargetError: see `Problem.target`; also if a segment has no valid start and end, or no label,
+                since then nobody knows what is where, and if only other control tags were used to mark segments.
         """
         regions = regions_of(result)
         refuse_unused(regions, self.claims, self.to_name, TAGS)
@@ -131,9 +131,7 @@ class SegmentsOfSeries(Problem):
                     f"{self.from_name!r} was answered {shown(value)}, expected a start and an end as "
                     f"{self._time_form}, the start not after the end"
                 )
-            indices, unknown = known_labels(self.labels, list_in(value, TYPE, self.from_name), self.from_name)
-            if unknown:
-                raise MissingTargetError(unknown[0])
+            indices = labels_in(value, TYPE, self.labels, self.from_name)
             segments |= {(start, end, index) for index in indices}
         return SeriesTarget(tuple(sorted(segments)))
 

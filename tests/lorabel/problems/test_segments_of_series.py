@@ -76,6 +76,7 @@ def test_segments_may_overlap_and_have_several_labels() -> None:
         (DATED, region("01.01.1970", "02.01.1970"), "times of the format '%Y-%m-%d %H:%M:%S'"),
         ("", region(1, 5, ["Swim"]), "no longer has"),
         ("", region(1, 5, [None]), "no longer has"),
+        ("", region(1, 5, []), "no label"),
         ("", {**region(1, 5), "value": None}, "expected an object"),
     ],
 )
