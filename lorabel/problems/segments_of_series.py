@@ -4,8 +4,8 @@
      "value": {"start": "2024-05-01 12:30:00", "end": "2024-05-01 12:45:00", "instant": false,
                "timeserieslabels": ["Burst"]}}
 
-Label Studio 1.23.2 writes times as `timeFormat` says, also where there is no time column; without `timeFormat` as
-numbers. Segments of several labels may overlap.
+Label Studio 1.23.2 writes times as `timeFormat` says, without `timeFormat` as numbers. `timeFormat` without a time
+column is not served. Segments of several labels may overlap.
 """
 
 from collections.abc import Sequence
@@ -86,6 +86,11 @@ class SegmentsOfSeries(Problem):
         (tag,) = control.objects
         if not tag.channels:
             raise UnservedError(f"{tag.name!r} has no Channel with a column")
+        if tag.attributes.get("timeFormat", "") and not tag.attributes.get("timeColumn", ""):
+            raise UnservedError(
+                f"{tag.name!r} has timeFormat and no timeColumn, so the editor writes the indices of points as "
+                "dates that it cannot read back; add timeColumn, or remove timeFormat"
+            )
         unknown = TimeFormat(tag.attributes.get("timeFormat", "")).unknown_directive()
         if unknown is not None:
             raise UnservedError(f"timeFormat of {tag.name!r} has {unknown}, which is not read")
@@ -193,8 +198,8 @@ class SegmentsOfSeries(Problem):
         return series_segment(self.from_name, self.to_name, (start, end), [self.labels[segment.label].value])
 
     def _written(self, time: float) -> float | str:
-        """A time as the editor reads it: without a time column it takes texts for numbers."""
-        if self._time_format is not None and self.tag.attributes.get("timeColumn", ""):
+        """A time as the editor writes it."""
+        if self._time_format is not None:
             return self._time_format.format(time)
         return int(time) if time.is_integer() else time
 
