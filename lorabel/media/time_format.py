@@ -139,7 +139,7 @@ class TimeFormat:
             return MS_PER_S * float(parts["s"]) + fraction_ms
         try:
             day_s = _day_s(*_date(parts))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UnreadableError(f"it is no date: {error}", is_permanent=True) from error
         seconds = 3600 * _hour(parts) + 60 * int(parts.get("M", 0)) + int(parts.get("S", 0))
         return MS_PER_S * (day_s + seconds) + fraction_ms - MS_PER_MINUTE * _offset_minutes(parts.get("Z"))
