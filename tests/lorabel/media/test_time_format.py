@@ -79,6 +79,12 @@ def test_every_moment_that_is_read_can_be_written() -> None:
             TimeFormat(text).parse(written)
 
 
+def test_after_an_escaped_percent_comes_no_directive() -> None:
+    assert TimeFormat("%Y %%c %%x").format(0.0) == "1970 %c %x"
+    assert TimeFormat("%Y %%c").parse("1970 %c") == 0.0
+    assert TimeFormat("%c").format(0.0) == "1/1/1970, 12:00:00 AM"
+
+
 def test_a_directive_that_is_not_read_is_named() -> None:
     assert TimeFormat("%Y week %U").unknown_directive() == "%U"
     assert TimeFormat("%Y-%m-%d %c %%").unknown_directive() is None
