@@ -225,7 +225,12 @@ def _of_boxes(question: BoxesInput, target: object) -> Input:
 
 def _of_series(question: SeriesInput, target: object) -> Input:
     segments = target.segments if isinstance(target, SeriesTarget) else ()
-    return SeriesFeaturesInput(contents=question.contents, labels=question.labels, segments=segments)
+    return SeriesFeaturesInput(
+        contents=question.contents,
+        labels=question.labels,
+        segments=segments,
+        series_format=question.contents[0].series_format,
+    )
 
 
 def _of_tracks(question: TracksInput, target: object) -> Input:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorabel.content_formats import SeriesFormat
 from lorabel.contracts import Content, Contract, LabelTextsInput
 
 # A segment as (start, end, index of the label).
@@ -75,8 +76,11 @@ class SeriesFeaturesInput(LabelTextsInput):
 
     Args:
         segments: what annotators have marked.
+        series_format: that of the content. It is here, too, since a head for some columns must not answer about
+            others, and contents are taken for what differs from task to task.
     """
 
     kind: ClassVar[str] = "series_features"
     contents: tuple[Content, ...] = Field(min_length=1, max_length=1)
+    series_format: SeriesFormat | None = None
     segments: tuple[SeriesSegment, ...] = ()

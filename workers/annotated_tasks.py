@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from math import ceil
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, TaskFeatures
 from lorabel.families.encoders.heads.fit import Example
 from lorabel.families.segments.windows import count_windows
+from lorabel.families.series.windows import MOST_LEARNED, feature_count
 from lorabel.families.spans.words import find_words
 from lorabel.feature_contracts import HEADED, FeaturesInput
 from lorabel.mask_contracts import LabelledMasksInput
@@ -45,8 +47,9 @@ ANNOTATIONS_PER_TASK = 2
 # would take gigabytes, and minutes after each annotation.
 MOST_TEXTS = 300
 MOST_WORDS = 10_000
-# Most windows of all sounds or videos that are in memory for a head for segments. Each has features of some kB.
-MOST_WINDOWS = 20_000
+# Most windows of all sounds, videos or series that are in memory for a head for segments. Each has about USUAL_DIM
+# features, 2 kB; those of series have fewer, and count as parts of a window.
+MOST_WINDOWS, USUAL_DIM = 20_000, 512
 
 # Most contents that are asked about by themselves, such as regions of pictures, and that a head learns from. With
 # more, a fit after each annotation would take seconds.
@@ -74,6 +77,7 @@ class AnnotatedTask:
         space: of the features; empty without features.
         written_at: when the features were computed; None without features.
         example: the features and the target; None without features.
+        windows: the most windows whose features the task may have, see `_count_windows`.
     """
 
     state: State
@@ -86,6 +90,7 @@ class AnnotatedTask:
     space: str = ""
     written_at: datetime | None = None
     example: Example | None = None
+    windows: int = 0
 
     @cached_property
     def words(self) -> int:
@@ -98,15 +103,6 @@ class AnnotatedTask:
         """The number of contents that the question is about."""
         question = self.question or (self.example.question if self.example else None)
         return 0 if question is None else len(question.contents)
-
-    @property
-    def windows(self) -> int:
-        """The windows of the recording or series in which segments are looked for, as far as is known."""
-        if self.example is not None:
-            return len(self.example.features)
-        if isinstance(self.question, SegmentsInput) and isinstance(self.target, SegmentTarget):
-            return count_windows(self.target.length_s, self.question.step_s)
-        return 0
 
     @property
     def features_question(self) -> Input | None:
@@ -173,7 +169,9 @@ class AnnotatedTasks:
             examples, _ = make_examples(problem, bound.config, annotations, settings, project.renamed_labels or {})
             tasks |= {task_id: AnnotatedTask(states[task_id]) for task_id in stale}
             tasks |= {
-                example.task_id: _annotated(example, states[example.task_id], self.adapters.get(problem.from_name))
+                example.task_id: _annotated(
+                    example, states[example.task_id], self.adapters.get(problem.from_name), settings.segments_max_s
+                )
                 for example in examples
                 if _is_headed(example.question)
             }
@@ -193,7 +191,8 @@ class AnnotatedTasks:
         if problem.input_type in IN_TEXTS:
             chosen = _newest_within(chosen, lambda task: task.words, MOST_WORDS)
         if problem.input_type in (SegmentsInput, SeriesInput):
-            chosen = _newest_within(chosen, lambda task: task.windows, MOST_WINDOWS)
+            # A head needs two tasks, however large they are.
+            chosen = _newest_within(chosen, lambda task: min(task.windows, MOST_WINDOWS // 2), MOST_WINDOWS)
         if issubclass(problem.input_type, (EachInput, PictureRelationsInput)):
             chosen = _newest_within(chosen, lambda task: task.contents, MOST_CONTENTS)
         return dict(sorted(chosen.items()))
@@ -242,7 +241,9 @@ def _annotations(
     ]
 
 
-def _annotated(example: TrainingExample, state: State, adapter: str | None) -> AnnotatedTask:
+def _annotated(
+    example: TrainingExample, state: State, adapter: str | None, segments_max_s: float
+) -> AnnotatedTask:
     question = FeaturesInput.of(example.question, example.target)
     return AnnotatedTask(
         state,
@@ -252,7 +253,23 @@ def _annotated(example: TrainingExample, state: State, adapter: str | None) -> A
         task_features.labels_digest(question),
         example.target,
         example.label_class,
+        windows=_count_windows(example.question, example.target, segments_max_s),
     )
+
+
+def _count_windows(question: Input, target: object, segments_max_s: float) -> int:
+    """The most windows of a recording or series that a head may learn from; 0 of other tasks.
+
+    It is known without features, so that the same tasks are chosen before and after these were computed.
+    Annotations say how long a sound is, and not how long a video or a series is.
+    """
+    if isinstance(question, SegmentsInput):
+        length_s = target.length_s if isinstance(target, SegmentTarget) else 0.0
+        return count_windows(min(length_s or segments_max_s, segments_max_s), question.step_s)
+    if isinstance(question, SeriesInput) and question.contents[0].series_format is not None:
+        dim = feature_count(len(question.contents[0].series_format.channels))
+        return ceil(MOST_LEARNED * dim / USUAL_DIM)
+    return 0
 
 
 def _newest_balanced(tasks: Mapping[int, AnnotatedTask], most: int) -> dict[int, AnnotatedTask]:

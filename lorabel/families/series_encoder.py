@@ -117,7 +117,11 @@ class SeriesEncoder(Family):
         return STATISTICS
 
     def prepare(self, question: SeriesInput | SeriesFeaturesInput, fetch: Fetch) -> PreparedSeries:
-        """Read the series and compute the features of its windows; see `Family.prepare`."""
+        """Read the series and compute the features of its windows; see `Family.prepare`.
+
+        Raises:
+            UnreadableError: also if segments are annotated, and all of them outside the series.
+        """
         content = question.contents[0]
         if content.series_format is None:
             raise UnreadableError("nobody says which columns of the series are read", is_permanent=True)
@@ -127,7 +131,7 @@ class SeriesEncoder(Family):
         series_digest = content_digest(content, lambda _: digest(data if isinstance(data, bytes) else b""))
         features = window_features(cells)
         only_times = replace(cells, mean=_NOTHING, least=_NOTHING, most=_NOTHING, missing=_NOTHING.astype(bool))
-        return PreparedSeries(question, series_digest or "", SeriesWindows(only_times, features))
+        return _prepared(question, series_digest or "", SeriesWindows(only_times, features))
 
     def recall(
         self,
@@ -142,7 +146,7 @@ class SeriesEncoder(Family):
         windows = None if series_digest is None else cache.get(FEATURES, series_digest)
         if series_digest is None or windows is None:
             return None
-        return PreparedSeries(question, series_digest, windows)
+        return _prepared(question, series_digest, windows)
 
     @property
     def head_dim(self) -> int:
@@ -212,6 +216,23 @@ class SeriesEncoder(Family):
             float16=base64.b64encode(features.tobytes()).decode(),
             logits=tuple(shares[learned].ravel().tolist()),
         )
+
+
+def _prepared(
+    question: SeriesInput | SeriesFeaturesInput, series_digest: str, windows: SeriesWindows
+) -> PreparedSeries:
+    """The question about the series that was read.
+
+    Raises:
+        UnreadableError: for good; segments are annotated, and all of them outside the series.
+    """
+    segments = question.segments if isinstance(question, SeriesFeaturesInput) else ()
+    if segments and not any(windows.cells.has_any_of(start, end) for start, end, _ in segments):
+        raise UnreadableError(
+            f"all {len(segments)} annotated segments lie outside the series, as if its file had been replaced",
+            is_permanent=True,
+        )
+    return PreparedSeries(question, series_digest, windows)
 
 
 _NOTHING = np.zeros((0, 0))

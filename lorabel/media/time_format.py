@@ -27,7 +27,9 @@ MONTHS = (("January", "February", "March", "April", "May", "June", "July", "Augu
     "December",
 )
 # How d3 writes dates and times for people in the United States.
-COMPOSITES = (("%c", "%x, %X"), ("%x", "%-m/%-d/%Y"), ("%X", "%-I:%M:%S %p"))
+COMPOSITES: Mapping[str, str] = MappingProxyType(
+    {"%c": "%-m/%-d/%Y, %-I:%M:%S %p", "%x": "%-m/%-d/%Y", "%X": "%-I:%M:%S %p"}
+)
 DIRECTIVE = re.compile(r"%([-_0]?)([A-Za-z%])")
 # What a directive matches.
 PATTERNS: Mapping[str, str] = MappingProxyType(
@@ -112,10 +114,7 @@ class TimeFormat:
     @cached_property
     def _plain(self) -> str:
         """The format without directives that stand for others."""
-        text = self.text
-        for name, directives in COMPOSITES:
-            text = text.replace(name, directives)
-        return text
+        return DIRECTIVE.sub(lambda match: COMPOSITES.get(match[0], match[0]), self.text)
 
     @cached_property
     def _names(self) -> list[str]:
@@ -139,7 +138,7 @@ class TimeFormat:
             return MS_PER_S * float(parts["s"]) + fraction_ms
         try:
             day_s = _day_s(*_date(parts))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UnreadableError(f"it is no date: {error}", is_permanent=True) from error
         seconds = 3600 * _hour(parts) + 60 * int(parts.get("M", 0)) + int(parts.get("S", 0))
         return MS_PER_S * (day_s + seconds) + fraction_ms - MS_PER_MINUTE * _offset_minutes(parts.get("Z"))

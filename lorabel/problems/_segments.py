@@ -15,10 +15,10 @@ from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.segment_metrics import segment_metrics
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag, find_label
+from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import MODALITIES, WORDS, contents
-from lorabel.problems._answers import list_in, regions_of, shown
+from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import refuse_unused, rivals_of
 from lorabel.problems.base import Prediction, Problem, TaskData, refuse_attributes
@@ -124,7 +124,7 @@ class SegmentsProblem(Problem):
 
         Raises:
             MissingTargetError: see `Problem.target`; also if nobody knows which part of the recording a region
-                means, and if only other control tags were used to mark something.
+                means or which label it has, and if only other control tags were used to mark something.
         """
         regions = regions_of(result)
         refuse_unused(regions, self.claims, self.to_name, self.marking)
@@ -135,7 +135,8 @@ class SegmentsProblem(Problem):
             value = region.get("value", {})
             if not isinstance(value, dict):
                 raise MissingTargetError(f"{self.from_name!r} has the value {shown(value)}, expected an object")
-            spans, indices = self.spans(value, data), self._labels_of(value)
+            spans = self.spans(value, data)
+            indices = labels_in(value, self.control_tag.lower(), self.labels, self.from_name)
             segments |= {(start, end, index) for start, end in spans for index in indices if start < end}
             lengths_s.append(self.length_of(region))
         return SegmentTarget(tuple(sorted(segments)), max(lengths_s), self.frames_per_s(data))
@@ -182,15 +183,24 @@ class SegmentsProblem(Problem):
         """Return the labels that occur in the recording."""
         return tuple(sorted({label for _, _, label in target.segments}))
 
-    def _labels_of(self, value: dict[str, Any]) -> list[int]:
-        names = list_in(value, self.control_tag.lower(), self.from_name)
-        found = [find_label(self.labels, name) if isinstance(name, str) else None for name in names]
-        indices = [index for index in found if index is not None]
-        if len(indices) < len(names):
-            raise MissingTargetError(
-                f"{self.from_name!r} was answered {shown(names)}, which the label config no longer has"
-            )
-        return indices
+
+def labels_in(value: dict[str, Any], key: str, labels: Sequence[Label], from_name: str) -> list[int]:
+    """Return the labels of a region, as indices; at least one.
+
+    Args:
+        value: of the region.
+        key: under which the value has the labels.
+        labels: that the label config has.
+
+    Raises:
+        MissingTargetError: the region has no label, so that nobody knows what is there, or one that is gone.
+    """
+    indices, unknown = known_labels(labels, list_in(value, key, from_name), from_name)
+    if unknown:
+        raise MissingTargetError(unknown[0])
+    if not indices:
+        raise MissingTargetError(f"{from_name!r} was answered {shown(value)}, which has no label")
+    return indices
 
 
 def finite_number(value: Any) -> float | None:

@@ -4,8 +4,8 @@
      "value": {"start": "2024-05-01 12:30:00", "end": "2024-05-01 12:45:00", "instant": false,
                "timeserieslabels": ["Burst"]}}
 
-Label Studio 1.23.2 writes times as `timeFormat` says, also where there is no time column; without `timeFormat` as
-numbers. Segments of several labels may overlap.
+Label Studio 1.23.2 writes times as `timeFormat` says, without `timeFormat` as numbers. `timeFormat` without a time
+column is not served. Segments of several labels may overlap.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import Region, series_segment
 from lorabel.labeling.series_content import series_content
 from lorabel.media.time_format import TimeFormat
-from lorabel.problems._answers import known_labels, list_in, regions_of, shown
+from lorabel.problems._answers import regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import refuse_unused, rivals_of
-from lorabel.problems._segments import agreed, finite_number
+from lorabel.problems._segments import agreed, finite_number, labels_in
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
 from lorabel.series_contracts import FoundSegment, SeriesInput, SeriesScores, SeriesSegment, SeriesTarget
 
@@ -86,6 +86,11 @@ class SegmentsOfSeries(Problem):
         (tag,) = control.objects
         if not tag.channels:
             raise UnservedError(f"{tag.name!r} has no Channel with a column")
+        if tag.attributes.get("timeFormat", "") and not tag.attributes.get("timeColumn", ""):
+            raise UnservedError(
+                f"{tag.name!r} has timeFormat and no timeColumn, so the editor writes the indices of points as "
+                "dates that it cannot read back; add timeColumn, or remove timeFormat"
+            )
         unknown = TimeFormat(tag.attributes.get("timeFormat", "")).unknown_directive()
         if unknown is not None:
             raise UnservedError(f"timeFormat of {tag.name!r} has {unknown}, which is not read")
@@ -113,8 +118,8 @@ class SegmentsOfSeries(Problem):
         """Return the segments of the annotation; none if nothing is marked.
 
         Raises:
-            MissingTargetError: see `Problem.target`; also if a segment has no valid start and end, since then
-                nobody knows what is where, and if only other control tags were used to mark segments.
+            MissingTargetError: see `Problem.target`; also if a segment has no valid start and end, or no label,
+                since then nobody knows what is where, and if only other control tags were used to mark segments.
         """
         regions = regions_of(result)
         refuse_unused(regions, self.claims, self.to_name, TAGS)
@@ -131,9 +136,7 @@ class SegmentsOfSeries(Problem):
                     f"{self.from_name!r} was answered {shown(value)}, expected a start and an end as "
                     f"{self._time_form}, the start not after the end"
                 )
-            indices, unknown = known_labels(self.labels, list_in(value, TYPE, self.from_name), self.from_name)
-            if unknown:
-                raise MissingTargetError(unknown[0])
+            indices = labels_in(value, TYPE, self.labels, self.from_name)
             segments |= {(start, end, index) for index in indices}
         return SeriesTarget(tuple(sorted(segments)))
 
@@ -195,8 +198,8 @@ class SegmentsOfSeries(Problem):
         return series_segment(self.from_name, self.to_name, (start, end), [self.labels[segment.label].value])
 
     def _written(self, time: float) -> float | str:
-        """A time as the editor reads it: without a time column it takes texts for numbers."""
-        if self._time_format is not None and self.tag.attributes.get("timeColumn", ""):
+        """A time as the editor writes it."""
+        if self._time_format is not None:
             return self._time_format.format(time)
         return int(time) if time.is_integer() else time
 

@@ -9,10 +9,13 @@ from lorabel.database.adapter_folders import HEAD_FILE, heads_folder
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.labeling import regions
 from lorabel.labeling.image_regions import image_region
+from lorabel.problems.base import Sample
 from lorabel.problems.segments_in_time import SegmentsInTime
+from lorabel.problems.segments_of_series import SegmentsOfSeries
+from lorabel.problems.timelines import Timelines
 from tests.backend.fake_model_server import FakeModelServer
 from tests.workers.events import PROJECT, deletion, put
-from tests.workers.test_head_fitting import COLOURS, fit, fit_all, fitter_of, is_due, project, submitted
+from tests.workers.test_head_fitting import COLOURS, FITTERS, fit, fit_all, fitter_of, is_due, project, submitted
 from tests.workers.test_head_versions import services as services
 from workers import annotated_tasks
 from workers.collect import apply_pending
@@ -66,17 +69,65 @@ def test_long_texts_do_not_fill_the_memory(services: Services, monkeypatch: pyte
 def test_long_sounds_do_not_fill_the_memory(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sound of 1.5 s has seven windows."""
     monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", 14)
-    bodies = []
-    for number in range(1, 5):
-        body = submitted(number, "")
-        body["project"]["label_config"] = SegmentsInTime.SAMPLES[0].label_config
-        body["task"]["data"] = {"audio": f"http://sounds.test/{number}.wav"}
-        body["annotation"]["result"] = SegmentsInTime.SAMPLES[0].result
-        bodies.append(body)
-    fit(services, *bodies)
+    fit(services, *(segmented(SegmentsInTime.SAMPLES[0], number) for number in range(1, 5)))
     with services.store.read() as session:
         assert project_heads.of_project(session, PROJECT)["part"].annotation_ids == [3, 4]
         assert task_features.read(session, PROJECT, "part", range(9)).keys() == {3, 4}
+
+
+def test_of_long_sounds_what_is_read_counts(services: Services) -> None:
+    bodies = [segmented(SegmentsInTime.SAMPLES[0], number) for number in range(1, 6)]
+    for body in bodies:
+        for region in body["annotation"]["result"]:
+            region["original_length"] = 3600
+    fit(services, *bodies)
+    with services.store.read() as session:
+        assert project_heads.of_project(session, PROJECT)["part"].annotation_ids == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("sample", "windows"),
+    [
+        pytest.param(Timelines.SAMPLES[0], 481, id="120 s of a video, one every 0.25 s"),
+        pytest.param(SegmentsOfSeries.SAMPLES[0], 162, id="1500 windows of a series with 55 features of 512"),
+    ],
+)
+def test_which_recordings_of_unknown_length_are_learned_from_is_known_without_features(
+    services: Services,
+    model_server: FakeModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+    sample: Sample,
+    windows: int,
+) -> None:
+    """So nothing is computed that is thrown away, and the head is the same after the worker has started again."""
+    monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", 2 * windows)
+    fit(services, *(segmented(sample, number) for number in range(1, 5)))
+    assert learned_from(services) == [3, 4] and len(model_server.rows) == 2
+    FITTERS.clear()
+    fit(services, deletion(1))
+    assert learned_from(services) == [3, 4] and len(model_server.rows) == 2
+
+
+def test_a_head_learns_from_two_recordings_however_long_they_are(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", 100)
+    fit(services, *(segmented(Timelines.SAMPLES[0], number) for number in range(1, 4)))
+    assert learned_from(services) == [2, 3]
+
+
+def segmented(sample: Sample, number: int) -> dict[str, Any]:
+    body = submitted(number, "")
+    body["project"]["label_config"] = sample.label_config
+    body["task"]["data"] = dict.fromkeys(sample.data, f"http://recordings.test/{number}.wav")
+    body["annotation"]["result"] = [dict(region) for region in sample.result or []]
+    return body
+
+
+def learned_from(services: Services) -> list[int]:
+    with services.store.read() as session:
+        (head,) = project_heads.of_project(session, PROJECT).values()
+        return list(head.annotation_ids)
 
 
 def boxed(number: int, tag: str = "box", label: str = "red") -> dict[str, Any]:

@@ -45,6 +45,13 @@ class Cells:
         """Return the last cell at or before a time, or the first cell."""
         return max(int(np.searchsorted(self.times, end, "right")) - 1, 0)
 
+    def has_any_of(self, start: float, end: float) -> bool:
+        """Return whether the series has a part of a span of time.
+
+        A step after the last cell belongs to it: the last point may share the cell of the one before.
+        """
+        return bool(end >= self.times[0] and start <= self.times[-1] + self.step)
+
     @cached_property
     def nbytes(self) -> int:
         """Bytes in memory."""

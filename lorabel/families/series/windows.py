@@ -57,9 +57,14 @@ def feature_count(channels: int) -> int:
 
 
 def window_shares(cells: Cells, segments: Sequence[SeriesSegment], labels: int) -> Float32:
-    """Return (windows, labels) in [0, 1]: the share of each window's cells that segments of a label cover."""
+    """Return (windows, labels) in [0, 1]: the share of each window's cells that segments of a label cover.
+
+    Segments outside the series cover nothing.
+    """
     covered = np.zeros((len(cells.times), labels), np.float32)
     for start, end, label in segments:
+        if not cells.has_any_of(start, end):
+            continue
         first, last = cells.first(start), cells.last(end)
         first, last = min(first, last), max(first, last)
         if start == end:

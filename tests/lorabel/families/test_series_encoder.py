@@ -19,7 +19,7 @@ from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.families.series.windows import MOST_LEARNED
 from lorabel.families.series_encoder import SeriesEncoder
 from lorabel.media.fetching import digest
-from lorabel.series_contracts import SeriesInput, SeriesScores, SeriesTarget
+from lorabel.series_contracts import SeriesFeaturesInput, SeriesInput, SeriesScores, SeriesTarget
 from lorabel.settings import Settings
 from tests.series_scenes import BURST, COLUMNS, NAMES, SPIKE, STEP, DrawnSeries, drawn_series
 
@@ -121,6 +121,20 @@ def test_a_head_needs_two_series_and_a_segment(family: SeriesEncoder, examples: 
     assert fit_head([examples[0], examples[0]], family.space) is None
     nothing = [example(family, drawn_series(number), ()) for number in LEARNED[:2]]
     assert fit_head(nothing, family.space) is None
+
+
+def test_a_series_has_a_reason_for_good_if_all_that_is_marked_lies_outside_it(family: SeriesEncoder) -> None:
+    """As if the file had been replaced: nothing would be learned to be everywhere."""
+    file, cache = drawn_series(1).csv(), FeatureCache({FEATURES: 10**7})
+    outside = SeriesFeaturesInput(
+        contents=QUESTION.contents, labels=QUESTION.labels, segments=((-9e9, -8e9, 0), (8e9, 9e9, 1))
+    )
+    with pytest.raises(UnreadableError, match="2 annotated segments lie outside the series") as error:
+        family.prepare(outside, lambda _: file)
+    assert error.value.is_permanent
+    family.predict([prepare(family, file)], [None], NO_BATCH_ADAPTERS, cache)
+    with pytest.raises(UnreadableError, match="outside the series"):
+        family.recall(outside, lambda _: digest(file), None, NO_BATCH_ADAPTERS, cache)
 
 
 def test_a_label_that_nobody_has_used_is_not_found(family: SeriesEncoder) -> None:

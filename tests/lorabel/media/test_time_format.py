@@ -69,9 +69,20 @@ def test_every_moment_that_is_read_can_be_written() -> None:
     for moment in ("-62135596800001", "253402300800000", "9" * 400):
         with pytest.raises(UnreadableError, match="before the year 1 or after 9999"):
             time_format.parse(moment)
-    for text, written in (("%s", "9" * 400), ("%Y-%m-%dT%H:%M:%S%Z", "9999-12-31T23:00:00-02:00")):
+    for text, written in (
+        ("%s", "9" * 400),
+        ("%Y-%m-%dT%H:%M:%S%Z", "9999-12-31T23:00:00-02:00"),
+        ("%Y-%m-%d", "9999-12-99"),
+        ("%Y-%j", "9999-999"),
+    ):
         with pytest.raises(UnreadableError):
             TimeFormat(text).parse(written)
+
+
+def test_after_an_escaped_percent_comes_no_directive() -> None:
+    assert TimeFormat("%Y %%c %%x").format(0.0) == "1970 %c %x"
+    assert TimeFormat("%Y %%c").parse("1970 %c") == 0.0
+    assert TimeFormat("%c").format(0.0) == "1/1/1970, 12:00:00 AM"
 
 
 def test_a_directive_that_is_not_read_is_named() -> None:

@@ -64,6 +64,7 @@ def test_a_segment_without_length_is_left_out_and_one_before_the_beginning_is_cu
         ({"end": float("nan")}, "expected a start and an end in seconds"),
         ({"end": "1.5"}, "expected a start and an end in seconds"),
         ({"labels": ["Music"]}, "no longer has"),
+        ({"labels": []}, "no label"),
     ],
 )
 def test_a_segment_that_cannot_be_read_skips_the_annotation_with_the_reason(

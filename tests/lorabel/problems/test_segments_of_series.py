@@ -47,14 +47,6 @@ def test_what_the_editor_sends_is_read_and_written_alike(
     assert [{key: each[key] for key in regions[0]} for each in written] == regions
 
 
-def test_without_a_time_column_indices_that_the_editor_wrote_as_dates_are_read() -> None:
-    """1.23.2 writes them with `timeFormat`, and cannot read them back: it takes a text for a number."""
-    problem = bound('timeFormat="%Q"')
-    assert problem.target([region("3", "17")], DATA).segments == ((3.0, 17.0, 0),)
-    (written,) = problem.prediction(problem.perfect_output(SeriesTarget(((3.0, 17.0, 0),))), DATA).regions
-    assert (written["value"]["start"], written["value"]["end"]) == (3, 17)
-
-
 def test_an_annotation_without_segments_says_that_there_are_none() -> None:
     assert bound().target([], DATA).segments == ()
 
@@ -76,6 +68,7 @@ def test_segments_may_overlap_and_have_several_labels() -> None:
         (DATED, region("01.01.1970", "02.01.1970"), "times of the format '%Y-%m-%d %H:%M:%S'"),
         ("", region(1, 5, ["Swim"]), "no longer has"),
         ("", region(1, 5, [None]), "no longer has"),
+        ("", region(1, 5, []), "no label"),
         ("", {**region(1, 5), "value": None}, "expected an object"),
     ],
 )
@@ -118,6 +111,7 @@ def test_two_sets_of_labels_for_one_series_do_not_answer_for_each_other() -> Non
     [
         (config(channels=""), "has no Channel with a column"),
         (config('timeColumn="time" timeFormat="%Y week %U"'), "timeFormat of 'ts' has %U"),
+        (config('timeFormat="%Y"'), "'ts' has timeFormat and no timeColumn"),
         (
             config()
             .replace('toName="ts"', 'toName="ts,other"')

@@ -102,6 +102,16 @@ def test_a_label_that_is_gone_skips_the_annotation_with_the_reason(problem: Time
         problem.target([region(span(1, 24), timelinelabels=["Swim"])], DATA)
 
 
+@pytest.mark.parametrize("value", [{"timelinelabels": []}, {}])
+def test_a_range_without_a_label_skips_the_annotation_with_the_reason(
+    problem: Timelines, value: dict[str, Any]
+) -> None:
+    """Nobody knows what is there: that nothing is there would be learned else."""
+    broken = {**RECORDED, "value": {"ranges": [{"start": 1, "end": 24}], **value}}
+    with pytest.raises(MissingTargetError, match="no label"):
+        problem.target([RECORDED, broken], DATA)
+
+
 def test_a_range_past_the_end_counts_up_to_the_end(problem: Timelines) -> None:
     """The annotation does not say how long the video is: 2 s."""
     target = problem.target([region(span(25, 1000)), region(span(500, 600))], DATA)

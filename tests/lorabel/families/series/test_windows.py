@@ -42,10 +42,20 @@ def test_scale_and_offset_of_a_channel_change_the_level_alone() -> None:
 
 
 def test_shares_say_how_much_of_a_window_is_marked() -> None:
-    shares = window_shares(cells_of(series(20)), [(3.0, 6.0, 0), (10.0, 10.0, 1), (40.0, 50.0, 0)], 2)
+    shares = window_shares(cells_of(series(20)), [(3.0, 6.0, 0), (10.0, 10.0, 1), (17.0, 50.0, 0)], 2)
     assert shares[:5, 0].tolist() == [0.0, 0.5, 1.0, 0.5, 0.0]
     assert HOP * shares[:, 1].sum() == 1 + 2 * INSTANT_CELLS
-    assert shares[-1, 0] == 0.5, "what lies after the end is marked at the end"
+    assert shares[-3:, 0].tolist() == [0.0, 0.5, 1.0], "what goes on after the end is marked up to the end"
+
+
+def test_segments_before_and_after_the_series_mark_nothing() -> None:
+    outside = [(-9.0, -3.0, 0), (-3.0, -3.0, 0), (40.0, 50.0, 0), (40.0, 40.0, 0)]
+    assert window_shares(cells_of(series(20)), outside, 1).sum() == 0
+
+
+def test_a_last_point_that_shares_a_cell_is_in_the_series() -> None:
+    uneven = Series(np.array([0.0, 1.0, 2.0, 2.9, 3.4]), np.zeros((5, 1)))
+    assert window_shares(cells_of(uneven), [(3.4, 3.4, 0)], 1).sum() > 0
 
 
 def test_of_a_long_series_a_limited_number_of_windows_is_learned_from_and_all_segments_are_among_them() -> None:
