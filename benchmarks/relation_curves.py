@@ -29,6 +29,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
 from benchmarks.curve_report import CROSS_VALIDATED, HEAD, NEAREST, ON_DISTANCE, RELATIONS, ZERO_SHOT, Point
+from benchmarks.relation_results import metrics_of_results
 from lorabel.contracts import SpansInput
 from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.scenes import png
@@ -295,7 +296,7 @@ def whole_f1(subject: Subject, family: TokenClassifier, learned: Sequence[int], 
         results.append([*spans, *links])
     truths = [subject.tasks[index][1] for index in tested]
     data_of = [subject.tasks[index][0] for index in tested]
-    return float(subject.problem.metrics_of_results(truths, results, data_of).values["f1"])
+    return float(metrics_of_results(subject.problem, truths, results, data_of).values["f1"])
 
 
 def main() -> None:

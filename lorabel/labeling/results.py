@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from lorabel.labeling.regions import RELATION
+from lorabel.labeling.regions import RELATION, RIGHT
 
 NUMBER_TOLERANCE = 1e-6
 # Values that the editor writes where a prediction may leave them out.
@@ -35,6 +35,8 @@ DEFAULTS: Mapping[str, float] = {"rotation": 0, "channel": 0}
 FOLLOWS_FROM_MEDIA = frozenset({"framesCount", "duration"})
 XPATHS = frozenset({"start", "end", "startOffset", "endOffset"})
 GLOBAL_OFFSETS = frozenset({"globalOffsets"})
+# Where a relation has the ids of its regions.
+ENDS = frozenset({"from_id", "to_id"})
 
 
 def is_same_result(first: Sequence[Any], second: Sequence[Any]) -> bool:
@@ -103,12 +105,10 @@ def _is_copied(name: str, kinds: Set[str]) -> bool:
 
 def _relation_statement(item: dict[str, Any], statements_by_id: Mapping[Any, list[Any]]) -> dict[str, Any]:
     """A relation with what its two regions say in place of their ids, which the editor may change."""
-    ends = {
-        name: sorted(statements_by_id.get(str(item.get(name)), []), key=_sort_key) for name in ("from_id", "to_id")
-    }
+    ends = {name: sorted(statements_by_id.get(str(item.get(name)), []), key=_sort_key) for name in ENDS}
     labels = item.get("labels")
     names = sorted(labels, key=_sort_key) if isinstance(labels, list) else []
-    return {"type": RELATION, "direction": item.get("direction"), "labels": names, **ends}
+    return {"type": RELATION, "direction": item.get("direction", RIGHT), "labels": names, **ends}
 
 
 def _is_empty(item: dict[str, Any]) -> bool:
@@ -135,8 +135,16 @@ def _sort_key(value: Any) -> str:
 
 
 def _is_same_statement(first: Any, second: Any) -> bool:
-    """As `_is_same`, where regions of a page are compared by `globalOffsets` if both have them."""
+    """As `_is_same`, where regions of a page are compared by `globalOffsets` if both have them.
+
+    So are the regions at the ends of relations.
+    """
     if isinstance(first, dict) and isinstance(second, dict):
+        if first.get("type") == second.get("type") == RELATION:
+            return _is_same(_without(first, ENDS), _without(second, ENDS)) and all(
+                len(first[end]) == len(second[end]) and all(map(_is_same_statement, first[end], second[end]))
+                for end in ENDS
+            )
         value, other = first.get("value"), second.get("value")
         if isinstance(value, dict) and isinstance(other, dict):
             left_out = XPATHS if "globalOffsets" in value and "globalOffsets" in other else GLOBAL_OFFSETS

@@ -226,33 +226,8 @@ class RelationProblem(Problem):
             [relation.link for relation in output.relations if relation.link[:2] not in target.unknown]
             for target, output in zip(targets, outputs, strict=True)
         ]
-        return relation_metrics([target.links for target in targets], predicted, self._label_names)
-
-    def metrics_of_results(
-        self, truths: Sequence[Sequence[Region]], results: Sequence[Sequence[Region]], data: Sequence[TaskData]
-    ) -> Metrics:
-        """Compute the same metrics of whole results, with the regions that were predicted.
-
-        A relation is right if both its regions are (`same_regions`), and its label and direction.
-
-        Args:
-            truths: what annotators said of each task.
-            results: what was predicted, each with its regions.
-        """
-        right, predicted = list[Sequence[Link]](), list[Sequence[Link]]()
-        for truth, result, of_task in zip(truths, results, data, strict=True):
-            expected, found = (self._target_or_none(one, of_task) for one in (truth, result))
-            same = self.same_regions(found.regions, expected.regions)
-            right.append(expected.links)
-            # A region that is none of the true ones has an index that none of them has.
-            beyond = len(expected.regions)
-            predicted.append(
-                [
-                    (same.get(first, beyond + first), same.get(second, beyond + second), label)
-                    for first, second, label in found.links
-                ]
-            )
-        return relation_metrics(right, predicted, self._label_names)
+        names = [label.value for label in self.labels] or ["relation"]
+        return relation_metrics([target.links for target in targets], predicted, names)
 
     def aggregate(self, targets: Sequence[RelationTarget]) -> RelationTarget:
         """Keep the relations of more than half of the annotators, between the regions of the newest.
@@ -287,17 +262,6 @@ class RelationProblem(Problem):
     def class_of(self, target: RelationTarget) -> tuple[int, ...]:
         """Return the labels of the relations of the task."""
         return tuple(sorted({label for _, _, label in target.links}))
-
-    @property
-    def _label_names(self) -> list[str]:
-        return [label.value for label in self.labels] or ["relation"]
-
-    def _target_or_none(self, result: Sequence[Region], data: TaskData) -> RelationTarget:
-        """The target of a result; that of an empty one if it has no relations that can be used."""
-        try:
-            return self.target(list(result), data)
-        except MissingTargetError:
-            return RelationTarget((), ())
 
     def _places(
         self, regions: Sequence[Region], data: TaskData, faults: list[str]

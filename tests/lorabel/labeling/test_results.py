@@ -90,6 +90,16 @@ def related(*ids: str, **fields: Any) -> list[dict[str, Any]]:
     return [*spans, {"type": "relation", "from_id": ids[0], "to_id": ids[1], "direction": "right", **fields}]
 
 
+def related_on_page(first: str, second: str, *xpaths: str) -> list[dict[str, Any]]:
+    """Two spans of a page with these ids and XPaths, and a relation from the first to the second."""
+    offsets = ((0, 3), (9, 12))
+    spans = [
+        {**page_span(xpath, place), "id": id_}
+        for id_, xpath, place in zip((first, second), xpaths, offsets, strict=True)
+    ]
+    return [*spans, {"type": "relation", "from_id": first, "to_id": second, "direction": "right"}]
+
+
 BOX = {"x": 12.34565, "y": 25, "width": 35, "height": 40, "rectanglelabels": ["A"]}
 SAME = {
     "choices in another order": (
@@ -131,6 +141,14 @@ SAME = {
         [region("pairwise", {"selected": "left"}, to_name="it")],
     ),
     "relations between renamed regions": (related("1", "2", "3"), related("c", "b", "a")),
+    "relations between renamed regions with other XPaths": (
+        related_on_page("1", "2", "/p[1]/text()[1]", "/p[2]/text()[1]"),
+        related_on_page("b", "a", "/div[1]/p[1]/text()[1]", "/div[1]/p[2]/text()[1]")[::-1],
+    ),
+    "a relation with no direction, which goes right": (
+        related("1", "2", "3"),
+        [*related("1", "2", "3")[:3], {"type": "relation", "from_id": "1", "to_id": "2", "labels": []}],
+    ),
     "facts about the video": (
         [region("videorectangle", {"sequence": [{"frame": 1}]})],
         [region("videorectangle", {"sequence": [{"frame": 1}], "framesCount": 50, "duration": 2.0})],
@@ -164,6 +182,14 @@ OTHER = {
     "other global offsets": ([page_span("/p[1]/text()[1]", (0, 3))], [page_span("/p[1]/text()[1]", (4, 7))]),
     "another XPath": ([page_span("/p[1]/text()[1]", None)], [page_span("/p[2]/text()[1]", (9, 12))]),
     "a relation between other regions": (related("1", "2", "3"), related("1", "2", "3", to_id="3")),
+    "a relation the other way": (related("1", "2", "3"), related("a", "b", "c", direction="left")),
+    "a relation between other regions of a page": (
+        related_on_page("1", "2", "/p[1]/text()[1]", "/p[2]/text()[1]"),
+        [
+            *related_on_page("1", "2", "/p[1]/text()[1]", "/p[2]/text()[1]")[:2],
+            {"type": "relation", "from_id": "2", "to_id": "1", "direction": "right"},
+        ],
+    ),
     "a relation with a label": (related("1", "2", "3"), related("1", "2", "3", labels=["part of"])),
     "true for 1": ([region("number", {"number": 1})], [region("number", {"number": True})]),
     "what is no region": (["a"], [{"type": "choices"}]),
