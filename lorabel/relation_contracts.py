@@ -108,7 +108,7 @@ class RelationTarget:
     """Target for `RelationsInput`.
 
     Args:
-        regions: at least two, in the order of the annotation.
+        regions: at least two and at most MOST_RELATED, in the order of the annotation.
         links: the right relations; sorted. A relation in both directions is two.
         unknown: pairs of regions, from the first to the second, of which nobody knows how they are related;
             sorted. None of them has a link.

@@ -6,7 +6,7 @@ says.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -216,7 +216,8 @@ class TracksTarget:
         """At most MOST_LEARNED_FRAMES frames to learn from, and what they show.
 
         They are keyframes, where people have looked. If there are more, they are spread evenly. Without a track
-        they are spread over the video. Together they have at most MOST_PLACES boxes.
+        they are spread over the video. Together they have at most MOST_PLACES boxes; of a frame with more, nobody
+        knows what is in the others.
         """
         tracks = (*self.tracks, *self.unlabelled)
         keyframes = sorted({keyframe.frame for track in tracks for keyframe in track.keyframes})
@@ -227,6 +228,13 @@ class TracksTarget:
         learned: list[tuple[int, BoxTarget]] = []
         for frame in frames:
             target = self.boxes_at(frame)
+            if not learned and len(target.boxes) > MOST_PLACES:
+                others = tuple(corners for corners, _ in target.boxes[MOST_PLACES:])
+                target = replace(
+                    target,
+                    boxes=target.boxes[:MOST_PLACES],
+                    unlabelled=tuple(sorted((*target.unlabelled, *others))),
+                )
             if sum(len(shown.boxes) for _, shown in learned) + len(target.boxes) <= MOST_PLACES:
                 learned.append((frame, target))
         return tuple(learned)

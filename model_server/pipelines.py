@@ -76,6 +76,7 @@ def _ask(row: Row, question: Input, start: Callable[[Row], None], then: Callable
     part = replace(row, question=question, head=head, done=Future(), files={}, loaded=None, example=None)
 
     def go_on(done: "Future[RowResult]") -> None:
+        part.files, part.example = {}, None  # else the files and frames of all parts stay until the row ends
         if done.cancelled():
             return
         result = done.result()

@@ -13,7 +13,7 @@ are related: each pair of regions that nobody related says that there is no rela
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -25,6 +25,7 @@ from lorabel.labeling import regions as build
 from lorabel.labeling.label_config import RELATIONS, ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import BOTH, LEFT, RELATION, RIGHT, Region
 from lorabel.problems._answers import known_labels, regions_of, shown
+from lorabel.problems._most_related import bounded_target
 from lorabel.problems.base import Prediction, Problem, TaskData
 from lorabel.relation_contracts import (
     MOST_RELATED,
@@ -36,6 +37,10 @@ from lorabel.relation_contracts import (
     RelationsInput,
     RelationTarget,
 )
+
+# Returns a region as it is asked about, from the items of the result with its id and the index of its label among
+# those of all marks. Raises MissingTargetError if the region has no place that can be used.
+PlaceOf = Callable[[Sequence[Region], int], RelatedRegion]
 
 
 @dataclass(frozen=True)
@@ -124,16 +129,8 @@ class RelationProblem(Problem):
         """Return the binding of a control tag that marks regions between which relations are found; else None."""
 
     @abstractmethod
-    def place_of(self, parts: Sequence[Region], label: int, data: TaskData) -> RelatedRegion:
-        """Return a region of a result as it is asked about.
-
-        Args:
-            parts: the regions with its id.
-            label: index of its label among those of all `marks`.
-
-        Raises:
-            MissingTargetError: it has no place that can be used.
-        """
+    def places_in(self, data: TaskData) -> PlaceOf:
+        """Return the function that finds the regions of a task; what it reads of the task is read once."""
 
     @abstractmethod
     def question(self, data: TaskData, regions: Sequence[RelatedRegion]) -> RelationsInput:
@@ -168,20 +165,15 @@ class RelationProblem(Problem):
     def prediction(self, output: Relations, data: TaskData) -> Prediction:
         """Predict the relations. The score is their mean probability, or the probability that there is none.
 
-        Two relations of one label in both directions become one.
+        Two relations of one label in both directions become one where the editor keeps all labels of the pair.
         """
         ids = [id_ for id_, _ in self._places(self.regions, data, [])]
         found = {relation.link: relation.probability for relation in output.relations}
-        labels_of: dict[tuple[int, int, str], list[int]] = {}
-        for first, second, label in found:
-            is_both = (second, first, label) in found
-            if not (is_both and first > second):
-                labels_of.setdefault((first, second, BOTH if is_both else RIGHT), []).append(label)
         predicted = [
             build.relation(
                 ids[first], ids[second], direction, [self.labels[label].value for label in labels if self.labels]
             )
-            for (first, second, direction), labels in _one_for_each_pair(labels_of)
+            for first, second, direction, labels in _as_written(found)
         ]
         if not predicted:
             return Prediction([], output.no_relation_probability)
@@ -190,8 +182,8 @@ class RelationProblem(Problem):
     def target(self, result: list[Region], data: TaskData) -> RelationTarget:
         """Return the regions of the annotation and how they are related.
 
-        A relation or a region that cannot be used is left out by itself. How a pair is related is not known where
-        one of its relations has no label that the label config has.
+        A relation or a region that cannot be used is left out by itself, and so are regions beyond MOST_RELATED.
+        How a pair is related is not known where one of its relations has no label that the label config has.
 
         Raises:
             MissingTargetError: see `Problem.target`; also if there are fewer than two regions, or if there are
@@ -217,8 +209,7 @@ class RelationProblem(Problem):
         if len(places) < 2:
             raise MissingTargetError(f"{len(places)} regions are marked, and relations are between two")
         unknown -= {(first, second) for first, second, _ in links}
-        regions = tuple(place for _, place in places)
-        return RelationTarget(regions, tuple(sorted(links)), tuple(sorted(unknown)), tuple(faults))
+        return bounded_target([place for _, place in places], sorted(links), sorted(unknown), faults)
 
     def left_out(self, target: RelationTarget) -> Sequence[str]:
         """Return why regions and relations are left out."""
@@ -319,10 +310,13 @@ class RelationProblem(Problem):
             if region.get("from_name") in by_name:
                 by_id.setdefault(id_ if isinstance(id_, str) else f" {number}", []).append(region)
         places: list[tuple[str, RelatedRegion]] = []
+        if not by_id:
+            return places
+        place_of = self.places_in(data)
         for id_, parts in by_id.items():
             try:
                 label = by_name[parts[0]["from_name"]].label_of(parts)
-                places.append((id_, self.place_of(parts, label, data)))
+                places.append((id_, place_of(parts, label)))
             except MissingTargetError as error:
                 faults.append(f"region {shown(id_)}: {error}")
         return places
@@ -378,18 +372,23 @@ def _marks(served: Sequence[tuple[ControlTag, Problem | None]]) -> tuple[Marks, 
     return tuple(marks)
 
 
-def _one_for_each_pair(
-    labels_of: Mapping[tuple[int, int, str], Sequence[int]],
-) -> list[tuple[tuple[int, int, str], Sequence[int]]]:
-    """The relations as the editor keeps them. It has one relation from one region to another, with all its labels.
+def _as_written(links: Collection[Link]) -> list[tuple[int, int, str, list[int]]]:
+    """The relations as the editor keeps them: one from one region to another, with its direction and all labels.
 
-    Where a pair has a relation in both directions and another one from its first region to its second, the latter
-    is written from the second to the first.
+    The labels that two regions have both ways are one relation in both directions, and those of one way only
+    another one, which is written from the other end. Where there are labels of one way only for each of the two
+    ways, each way is a relation with all its labels.
     """
-    written = {(first, second) for first, second, direction in labels_of if direction == BOTH}
+    labels_of: dict[tuple[int, int], set[int]] = {}
+    for first, second, label in links:
+        labels_of.setdefault((first, second), set()).add(label)
     relations = []
-    for (first, second, direction), labels in labels_of.items():
-        is_taken = direction == RIGHT and (first, second) in written
-        key = (second, first, LEFT) if is_taken else (first, second, direction)
-        relations.append((key, sorted(labels)))
-    return sorted(relations)
+    for first, second in {(min(pair), max(pair)) for pair in labels_of}:
+        there, back = labels_of.get((first, second), set()), labels_of.get((second, first), set())
+        both = there & back if there <= back or back <= there else set()
+        relations += [
+            (first, second, BOTH, sorted(both)),
+            (second, first, LEFT, sorted(there - both)) if both else (first, second, RIGHT, sorted(there)),
+            (second, first, RIGHT, sorted(back - both)),
+        ]
+    return sorted(relation for relation in relations if relation[3])

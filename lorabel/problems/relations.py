@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lorabel.contracts import Content, Input, Modality
-from lorabel.errors import UnservedError
+from lorabel.errors import MissingTargetError, UnservedError
+from lorabel.families.spans.words import find_words
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.text_offsets import flat_text
-from lorabel.problems._relations import RelationProblem
+from lorabel.problems._relations import PlaceOf, RelationProblem
 from lorabel.problems.base import Problem, Sample, TaskData
 from lorabel.problems.named_entities import ADA, LABEL_TAGS, LONDON, PAGE_ADA, PAGE_LONDON, NamedEntities
 from lorabel.relation_contracts import RelatedRegion, RelationsInput, RelationTarget
@@ -76,11 +77,18 @@ class SpanRelations(RelationProblem):
         except UnservedError:
             return None
 
-    def place_of(self, parts: Sequence[Region], label: int, data: TaskData) -> RelatedRegion:
-        """Return the characters of a span; see `RelationProblem.place_of`."""
-        value = parts[0].get("value")
-        start, end = flat_text(self.tag, data).span(value if isinstance(value, dict) else {})
-        return RelatedRegion(label=label, start=start, end=end)
+    def places_in(self, data: TaskData) -> PlaceOf:
+        """Return the function that finds the characters of a span; see `RelationProblem.places_in`."""
+        text = flat_text(self.tag, data)
+
+        def place_of(parts: Sequence[Region], label: int) -> RelatedRegion:
+            value = parts[0].get("value")
+            start, end = text.span(value if isinstance(value, dict) else {})
+            if not find_words(text.text[start:end]):
+                raise MissingTargetError(f"no word is in the span from {start} to {end}")
+            return RelatedRegion(label=label, start=start, end=end)
+
+        return place_of
 
     def question(self, data: TaskData, regions: Sequence[RelatedRegion]) -> RelationsInput:
         """Ask about spans of the flat text of the task."""

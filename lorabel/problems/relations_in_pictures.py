@@ -17,7 +17,7 @@ from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.picture_part import Part
 from lorabel.problems._pictures import picture_of
-from lorabel.problems._relations import RelationProblem
+from lorabel.problems._relations import PlaceOf, RelationProblem
 from lorabel.problems.base import Problem, Sample, TaskData
 from lorabel.problems.boxes import DATA, FIRST, IMAGE, LABEL_TAGS, SECOND, SIZE, LabelledBoxes
 from lorabel.problems.text_in_pictures import TextInPictures
@@ -77,10 +77,9 @@ class PictureRelations(RelationProblem):
                 return binding
         return None
 
-    def place_of(self, parts: Sequence[Region], label: int, data: TaskData) -> RelatedRegion:
-        """Return the upright box around a region, and its text; see `RelationProblem.place_of`."""
-        texts = [text for part in parts if part.get("type") == "textarea" for text in _texts_of(part)]
-        return RelatedRegion(label=label, corners=_corners_of(parts), text=" ".join(texts)[:LONGEST_TEXT])
+    def places_in(self, data: TaskData) -> PlaceOf:
+        """Return the function that finds the upright box around a region, and its text; it reads no task."""
+        return _place_of
 
     def question(self, data: TaskData, regions: Sequence[RelatedRegion]) -> PictureRelationsInput:
         """Ask about parts of the picture of the task."""
@@ -110,6 +109,11 @@ class PictureRelations(RelationProblem):
             others = [_box(second[index]) for index in of_second]
             same |= {of_first[i]: of_second[k] for i, k in match_boxes(places, others)}
         return same
+
+
+def _place_of(parts: Sequence[Region], label: int) -> RelatedRegion:
+    texts = [text for part in parts if part.get("type") == "textarea" for text in _texts_of(part)]
+    return RelatedRegion(label=label, corners=_corners_of(parts), text=" ".join(texts)[:LONGEST_TEXT])
 
 
 def _cut_out(picture: Content, regions: Sequence[RelatedRegion]) -> tuple[Content, ...]:

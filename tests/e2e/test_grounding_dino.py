@@ -24,7 +24,7 @@ from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.test_boxes_in_browser import look_move_and_submit
 from tests.e2e.test_every_problem_learns import NEVER, annotate, predictions, train
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 FOLDER = Path(__file__).parents[1] / "data" / "grounding_detector"
 PART, SQUARE = "part 17", "blue square"

@@ -16,6 +16,7 @@ from lorabel.demo.project import create_project
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
 from lorabel.labeling.provenance import is_accepted, shown_prediction
+from lorabel.labeling.regions import RELATION
 from lorabel.problems.base import Sample
 from lorabel.problems.binding import problem_types
 from tests.e2e.courses import data_url
@@ -204,6 +205,9 @@ def picture(size: tuple[int, int]) -> bytes:
 
 
 def in_another_order(region: dict[str, Any]) -> dict[str, Any]:
+    """A region with its choices and labels the other way around. A relation has no value and stays as it is."""
+    if region["type"] == RELATION:
+        return region
     has_no_order = ("choices", "taxonomy", "labels", "hypertextlabels", "paragraphlabels")
     value = {name: part[::-1] if name in has_no_order else part for name, part in region["value"].items()}
     return {**region, "value": value}

@@ -1,5 +1,6 @@
 """Tracks over the model server's HTTP API: window by window, among the rows of others."""
 
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -87,11 +88,15 @@ def test_windows_of_a_bulk_run_go_one_by_one_so_that_others_go_in_between(
     engine = app.extensions["engine"]
     frames: list[int] = []
     counted: list[int] = []
+    windows: list[weakref.ref[object]] = []
+    alive: list[int] = []
     forward = Engine._forward
 
     def noted(self: Engine, batch: list[Row]) -> object:
         frames.append(sum(len(each.example.pictures) for each in batch))
         counted.append(batch_rows(batch))
+        alive.append(sum(reference() is not None for reference in windows))
+        windows.extend(weakref.ref(each.example) for each in batch)
         return forward(self, batch)
 
     monkeypatch.setattr(Engine, "_forward", noted)
@@ -99,3 +104,4 @@ def test_windows_of_a_bulk_run_go_one_by_one_so_that_others_go_in_between(
     (waiting,) = engine.submit(request)
     assert Tracks.model_validate(waiting.result(60).output).tracks
     assert frames == counted == [4, 4, 3], "eleven frames in windows of four"
+    assert alive == [0, 0, 0], "the frames of a window are in memory until it is answered"

@@ -91,7 +91,7 @@ def _of_text(question: RelationsInput, rows: Array, pairs: Sequence[Pair]) -> li
         of_first, of_second = (sum(regions[other].label == label for other in others) for label in labels)
         near, back = ranks[first, second], ranks[second, first]
         flags.append((is_forward, not others, near == 0, back == 0, near == back == 0, not of_first + of_second))
-        gap, length = text[words[start - 1][1] : words[end][0]] if start < end else "", max(0, end - start)
+        gap, length = _gap_text(text, words, start, end), end - start
         numbers.append(
             (
                 is_forward,
@@ -158,8 +158,22 @@ def _ranks(regions: Sequence[RelatedRegion]) -> NDArray[np.intp]:
     places, labels = middles(regions), np.array([region.label for region in regions])
     distances = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(distances, np.inf)
-    is_nearer = distances[:, None, :] < distances[:, :, None]
-    ranks: NDArray[np.intp] = (is_nearer & (labels[None, None, :] == labels[None, :, None])).sum(2)
+    ranks = np.zeros(distances.shape, np.intp)
+    for label in np.unique(labels):
+        of_label = np.flatnonzero(labels == label)
+        ranks[:, of_label] = _ranks_in_rows(distances[:, of_label])
+    return ranks
+
+
+def _ranks_in_rows(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """(rows, columns): how many values of the row are smaller."""
+    order = np.argsort(values, axis=1)
+    ascending = np.take_along_axis(values, order, axis=1)
+    is_greater = np.zeros(values.shape, bool)
+    is_greater[:, 1:] = ascending[:, 1:] > ascending[:, :-1]
+    smaller = np.maximum.accumulate(np.where(is_greater, np.arange(values.shape[1]), 0), axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, smaller, axis=1)
     return ranks
 
 
@@ -173,6 +187,14 @@ def _gap(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
     """The words between two spans; none where they overlap."""
     before, after = sorted((first, second))
     return before[1], max(before[1], after[0])
+
+
+def _gap_text(text: str, words: Sequence[tuple[int, int]], start: int, end: int) -> str:
+    """The characters of a gap; the gap may begin before the first word, and end after the last one."""
+    if start == end:
+        return ""
+    first = words[start - 1][1] if start else 0
+    return text[first : words[end][0] if end < len(words) else len(text)]
 
 
 def _tokens(
@@ -258,15 +280,16 @@ def _nearest_ways(regions: Sequence[RelatedRegion], corners: NDArray[np.float64]
     labels = np.array([region.label for region in regions])
     middle, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
     offsets = middle[None] - middle[:, None]
-    is_same_label = labels[None, :, None] == labels[None, None, :]
     in_line, anywhere = [], []
     for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
         other = 1 - axis
         is_in_line = np.abs(offsets[..., other]) < half[:, None, other] + half[None, :, other]
         steps = np.where(sign * offsets[..., axis] > 0, sign * offsets[..., axis], np.inf)
         away = np.where(is_in_line, steps, np.inf)
-        is_nearer = (away[:, None, :] < away[:, :, None]) & is_same_label
-        in_line.append(np.isfinite(away) & ~is_nearer.any(2))
+        nearest = np.empty_like(away)
+        for label in np.unique(labels):
+            nearest[:, labels == label] = away[:, labels == label].min(1, keepdims=True)
+        in_line.append(np.isfinite(away) & (away == nearest))
         anywhere.append(np.isfinite(steps) & (steps == steps.min(1, keepdims=True)))
     return np.stack([*in_line, *anywhere])
 

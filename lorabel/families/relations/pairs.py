@@ -1,7 +1,6 @@
 """Which pairs of regions are asked about, and what becomes of their probabilities. NumPy only."""
 
 from collections.abc import Sequence
-from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,12 @@ SILENT = -20.0
 
 def nearest_pairs(regions: Sequence[RelatedRegion], most: int) -> list[Pair]:
     """Return the pairs of different regions, each in both directions, sorted; of more than `most` the nearest."""
-    pairs = list(permutations(range(len(regions)), 2))
-    if len(pairs) > most:
-        distances = _distances(regions)
-        pairs = sorted(pairs, key=lambda pair: (distances[pair], sorted(pair), pair))[:most]
-    return sorted(pairs)
+    first, second = np.triu_indices(len(regions), 1)
+    places = middles(regions)
+    distances = np.linalg.norm(places[first] - places[second], axis=1)
+    nearest = np.argsort(distances, kind="stable")[: (most + 1) // 2]
+    both_ways = np.stack([first, second, second, first], axis=1)[nearest].reshape(-1, 2)
+    return sorted((start, end) for start, end in both_ways[:most].tolist())
 
 
 def found_relations(
@@ -57,9 +57,3 @@ def middles(regions: Sequence[RelatedRegion]) -> NDArray[np.float64]:
             for region in regions
         ]
     ).reshape(-1, 2)
-
-
-def _distances(regions: Sequence[RelatedRegion]) -> NDArray[np.float64]:
-    places = middles(regions)
-    distances: NDArray[np.float64] = np.linalg.norm(places[:, None] - places[None], axis=2)
-    return distances

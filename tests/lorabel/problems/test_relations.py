@@ -1,5 +1,6 @@
 """Relations between spans: what an annotation says, what is predicted, and bad input."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from lorabel.labeling.regions import Region
 from lorabel.problems._pictures import identified
 from lorabel.problems.binding import bind
 from lorabel.problems.relations import SpanRelations
-from lorabel.relation_contracts import Relation, Relations, RelationTarget
+from lorabel.relation_contracts import MOST_RELATED, Relation, Relations, RelationTarget
 from tests.related_sentences import LABEL_CONFIG, sentence
 
 DATA = {"text": "Ada owns a boat, Bob a car"}
@@ -87,6 +88,44 @@ def test_a_relation_may_have_several_labels(problem: SpanRelations) -> None:
     assert links == ((0, 2, OWNS), (0, 2, KNOWS))
 
 
+class Dialogue(list[dict[str, str]]):
+    """Counts how often it was read."""
+
+    reads = 0
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        self.reads += 1
+        return super().__iter__()
+
+
+def test_a_dialogue_is_read_as_often_for_many_regions_as_for_two() -> None:
+    problem = _problem(
+        '<View><Relations/><ParagraphLabels name="entity" toName="talk"><Label value="Person"/></ParagraphLabels>'
+        '<Paragraphs name="talk" value="$talk"/></View>'
+    )
+
+    def reads(count: int) -> int:
+        talk = Dialogue({"author": "A", "text": "Ada"} for _ in range(count))
+        places = [{"start": str(number), "end": str(number)} for number in range(count)]
+        spans = [
+            {
+                "id": str(number),
+                "from_name": "entity",
+                "to_name": "talk",
+                "type": "paragraphlabels",
+                "value": {**place, "startOffset": 0, "endOffset": 3, "paragraphlabels": ["Person"]},
+            }
+            for number, place in enumerate(places)
+        ]
+        target = problem.target([*spans, related("0", "1")], {"talk": talk})
+        assert len(target.regions) == count and target.regions[-1].start == 4 * (count - 1)
+        about = problem.about(spans)
+        assert about is not None and about.model_input({"talk": talk}).regions == target.regions
+        return talk.reads
+
+    assert reads(20) == reads(2)
+
+
 def test_regions_without_a_relation_say_that_there_is_none(problem: SpanRelations) -> None:
     assert links_of(problem) == ()
 
@@ -118,6 +157,17 @@ def test_a_relation_that_cannot_be_used_is_left_out_by_itself(
     assert reason in "; ".join(problem.left_out(target))
 
 
+def test_a_span_without_a_word_is_left_out_by_itself(problem: SpanRelations) -> None:
+    data = {"text": f"{DATA['text']}  \n "}
+    space = {**BOB, "id": "space", "value": {"start": 27, "end": 29, "labels": ["Person"]}}
+    target = problem.target([space, *SPANS, related("space", "car"), related("ada", "boat")], data)
+    assert [region.start for region in target.regions] == [0, 11, 17, 23] and target.links == ((0, 1, OWNS),)
+    assert problem.left_out(target) == (
+        "region 'space': no word is in the span from 27 to 29",
+        "a relation names the region 'space', which is none of 'entity'",
+    )
+
+
 def test_how_a_pair_is_related_by_a_label_that_is_gone_is_not_known(problem: SpanRelations) -> None:
     result = [*SPANS, related("ada", "boat", labels=["stole"]), related("bob", "car")]
     target = problem.target(result, DATA)
@@ -129,6 +179,50 @@ def test_how_a_pair_is_related_by_a_label_that_is_gone_is_not_known(problem: Spa
 def test_an_annotation_with_fewer_than_two_regions_is_skipped_with_the_reason(problem: SpanRelations) -> None:
     with pytest.raises(MissingTargetError, match="1 regions are marked, and relations are between two"):
         problem.target([ADA], DATA)
+
+
+def many(count: int) -> tuple[list[Region], dict[str, str]]:
+    """Spans of one word each, in a text of as many words."""
+    spans = [
+        {**ADA, "id": str(number), "value": {"start": 2 * number, "end": 2 * number + 1, "labels": ["Person"]}}
+        for number in range(count)
+    ]
+    return spans, {"text": "a " * count}
+
+
+def test_of_very_many_regions_those_with_relations_and_the_nearest_to_them_are_kept(
+    problem: SpanRelations,
+) -> None:
+    spans, data = many(3 * MOST_RELATED)
+    items = [related("280", "30"), related("30", "290", labels=["stole"]), related("281", "282")]
+    target = problem.target([*spans, *items], data)
+    kept = [region.start // 2 for region in target.regions]
+    assert len(kept) == MOST_RELATED and {30, 280, 281, 282} < {*kept} and kept == sorted(kept)
+    assert {*range(20, 40), *range(270, 290)} < {*kept}
+    assert [(kept[first], kept[second], label) for first, second, label in target.links] == [
+        (280, 30, OWNS),
+        (281, 282, OWNS),
+    ]
+    assert [(kept[first], kept[second]) for first, second in target.unknown] == [(30, 290)]
+    assert "300 regions are marked, and relations between at most 100 are learned" in target.left_out
+    question = problem.asked_for(problem.model_input(data), target)
+    assert len(question.regions) == MOST_RELATED  # type: ignore[attr-defined]
+
+
+def test_of_very_many_relations_as_many_are_kept_as_regions(problem: SpanRelations) -> None:
+    spans, data = many(2 * MOST_RELATED + 2)
+    items = [related(str(number), str(number + 1)) for number in range(0, len(spans), 2)]
+    target = problem.target([*spans, *items], data)
+    assert target.links == tuple((number, number + 1, OWNS) for number in range(0, MOST_RELATED, 2))
+    assert len(target.regions) == MOST_RELATED
+    assert f"{len(items) - MOST_RELATED // 2} relations are between regions that are left out" in target.left_out
+
+
+def test_of_very_many_regions_without_a_relation_the_first_are_kept(problem: SpanRelations) -> None:
+    spans, data = many(MOST_RELATED + 1)
+    target = problem.target(spans, data)
+    assert [region.start // 2 for region in target.regions] == [*range(MOST_RELATED)]
+    assert problem.target(spans[:-1], data) == target and not problem.target(spans[:-1], data).left_out
 
 
 def test_predicted_relations_name_the_ids_of_the_predicted_regions(problem: SpanRelations) -> None:
@@ -162,6 +256,24 @@ def test_the_editor_gets_one_relation_from_one_region_to_another(problem: SpanRe
     written = about.prediction(Relations(relations=tuple(links)), DATA).regions
     assert len({(item["from_id"], item["to_id"]) for item in written}) == len(written) == 2
     assert set(problem.target([*SPANS, *written], DATA).links) == {*both, one}
+
+
+THREE_LABELS = LABEL_CONFIG.replace("</Relations>", '<Relation value="pays"/></Relations>')
+
+
+@pytest.mark.parametrize("present", range(64))
+def test_every_label_in_either_direction_is_written_so_that_the_editor_keeps_it(present: int) -> None:
+    """Three labels there and back: the editor keeps one relation from one region to another."""
+    problem = _problem(THREE_LABELS)
+    about = problem.about(SPANS)
+    assert about is not None
+    every = [(*pair, label) for pair in ((0, 2), (2, 0)) for label in range(3)]
+    links = [link for number, link in enumerate(every) if present >> number & 1]
+    found = Relations(relations=tuple(Relation(first=a, second=b, label=label) for a, b, label in links))
+    written = about.prediction(found, DATA).regions
+    kept = {(item["from_id"], item["to_id"]): item for item in reversed(written)}
+    assert len(kept) == len(written)
+    assert problem.target([*SPANS, *kept.values()], DATA).links == tuple(sorted(links))
 
 
 def test_nothing_is_asked_about_fewer_than_two_regions(problem: SpanRelations) -> None:

@@ -6,6 +6,7 @@ from lorabel.errors import MissingTargetError, UnreadableError
 from lorabel.labeling.video_frames import DEFAULT_RATE
 from lorabel.problems.binding import bind
 from lorabel.problems.tracks import MovingThings
+from lorabel.space_contracts import MOST_PLACES
 from lorabel.track_contracts import Keyframe, Track, Tracks, TracksTarget
 
 CONFIG = """<View><Labels name="label" toName="video"><Label value="Car"/><Label value="Bus"/></Labels>
@@ -183,3 +184,12 @@ def test_nothing_takes_the_place_of_a_track_that_was_deleted(problem: MovingThin
 def test_labels_without_a_tag_that_draws_are_not_served() -> None:
     config = CONFIG.format("", "").replace('<VideoRectangle name="box" toName="video"/>', "")
     assert not bind(config).bindings
+
+
+def test_of_a_frame_with_more_boxes_than_are_learned_nobody_knows_what_is_in_the_others() -> None:
+    tracks = tuple(
+        Track(label=0, keyframes=(Keyframe(frame=1, corners=(0.0, 0.0, 0.5, 0.001 * (number + 1))),))
+        for number in range(MOST_PLACES + 1)
+    )
+    ((frame, shown),) = TracksTarget(tracks).learned_frames
+    assert (frame, len(shown.boxes), len(shown.unlabelled)) == (1, MOST_PLACES, 1)

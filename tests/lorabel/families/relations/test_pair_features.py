@@ -1,9 +1,12 @@
 """Features of pairs are checked by what they must tell apart, and must not."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from lorabel.contracts import Content, Modality
+from lorabel.families.relations import pair_features as module
 from lorabel.families.relations.pair_features import feature_width, pair_features
 from lorabel.families.spans.words import find_words
 from lorabel.relation_contracts import PictureRelationsInput, RelatedRegion, RelationsInput
@@ -83,6 +86,26 @@ def test_a_span_outside_of_the_words_that_were_read_has_features() -> None:
     assert np.isfinite(pair_features(question, np.zeros((1, DIM), np.float32), [(0, 1), (1, 0)])).all()
 
 
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("Ada in London  \n ", ((0, 3), (14, 16))),
+        ("  Ada in London", ((0, 1), (9, 15))),
+        (" Ada ", ((0, 1), (4, 5))),
+        ("  ", ((0, 1), (1, 2))),
+    ],
+)
+def test_a_span_without_a_word_has_features_wherever_it_is(text: str, spans: tuple[tuple[int, int], ...]) -> None:
+    regions = tuple(RelatedRegion(label=0, start=start, end=end) for start, end in spans)
+    question = asked(text).model_copy(update={"regions": regions})
+    assert np.isfinite(features_of(question, (0, 1), (1, 0))).all()
+
+
+def test_a_gap_that_ends_after_the_words_that_were_read_ends_with_the_text() -> None:
+    question = asked("Ada saw it. Bob owns a boat", ("Ada", 0), ("boat", 1))
+    assert np.isfinite(pair_features(question, np.zeros((3, DIM), np.float32), [(0, 1), (1, 0)])).all()
+
+
 @pytest.mark.parametrize("moved", [(0.3, 0.0), (0.0, 0.3)])
 def test_pairs_of_boxes_are_alike_wherever_they_are_in_the_picture(moved: tuple[float, float]) -> None:
     first, second = (0.1, 0.1, 0.2, 0.2), (0.3, 0.12, 0.4, 0.22)
@@ -103,3 +126,43 @@ def test_the_texts_of_lines_count() -> None:
     read = question.model_copy(update={"regions": (total, question.regions[1])})
     rows = np.zeros((2, DIM), np.float32)
     assert not np.array_equal(pair_features(question, rows, [(0, 1)]), pair_features(read, rows, [(0, 1)]))
+
+
+def scattered(count: int) -> list[RelatedRegion]:
+    """Boxes of one size on a grid, so that many are equally far away; some lie at the same place."""
+    places = np.random.default_rng(count).integers(0, 6, (count, 3)).tolist()
+    return [
+        RelatedRegion(label=label % 3, corners=(0.15 * x, 0.15 * y, 0.15 * x + 0.1, 0.15 * y + 0.1))
+        for x, y, label in places
+    ]
+
+
+def test_ranks_and_next_regions_are_those_that_a_search_through_all_regions_finds() -> None:
+    regions, count = scattered(14), 14
+    corners = np.array([region.corners for region in regions])
+    labels, middle = [region.label for region in regions], (corners[:, :2] + corners[:, 2:]) / 2
+    ranks, ways = module._ranks(regions), module._nearest_ways(regions, corners)
+    half = (corners[:, 2:] - corners[:, :2]) / 2
+    for first in range(count):
+        away = [np.inf if k == first else np.linalg.norm(middle[k] - middle[first]) for k in range(count)]
+        for second in range(count):
+            rivals = [other for other in range(count) if labels[other] == labels[second]]
+            assert ranks[first, second] == sum(away[other] < away[second] for other in rivals)
+            for way, (axis, sign) in enumerate(((0, 1), (0, -1), (1, 1), (1, -1))):
+                offsets = [sign * (middle[k] - middle[first])[axis] for k in range(count)]
+                ahead = {k: offset for k, offset in enumerate(offsets) if offset > 0}
+                across = np.abs(middle - middle[first])[:, 1 - axis] < (half + half[first])[:, 1 - axis]
+                in_line = {k: offset for k, offset in ahead.items() if across[k] and k in rivals}
+                for found, expected in ((ways[way], in_line), (ways[4 + way], ahead)):
+                    is_next = second in expected and expected[second] == min(expected.values())
+                    assert found[first, second] == is_next
+
+
+def test_memory_grows_with_the_square_of_the_regions() -> None:
+    regions = tuple(scattered(400))
+    picture = boxes((0.1, 0.1, 0.2, 0.2)).model_copy(update={"regions": regions, "region_labels": ("a", "b", "c")})
+    tracemalloc.start()
+    pair_features(picture, np.zeros((400, DIM), np.float32), [(0, 1)])
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 200 * 400**2 < 400**3
