@@ -3,10 +3,12 @@
 SciPy is imported inside the function: it takes long to import, and the backend never evaluates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorabel.evaluation.metrics import Metrics
 from lorabel.time_contracts import TimedLabel
@@ -71,10 +73,35 @@ def segment_metrics(
 
 def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel], frames_per_s: float | None) -> list[Pair]:
     """The pairs of true and predicted segments that count."""
+    return [pair for together in _clusters(truth, guess) for pair in _matched_in_cluster(*together, frames_per_s)]
+
+
+def _clusters(
+    truth: Sequence[TimedLabel], guess: Sequence[TimedLabel]
+) -> Iterator[tuple[list[TimedLabel], list[TimedLabel]]]:
+    """The true and the predicted segments of each stretch of time that some of them cover without a gap.
+
+    No segment overlaps one of another stretch, and a table of all pairs of a long recording would be too large.
+    """
+    cluster: tuple[list[TimedLabel], list[TimedLabel]] = ([], [])
+    end = -inf
+    for segment, is_true in sorted([(each, True) for each in truth] + [(each, False) for each in guess]):
+        if segment[0] >= end and any(cluster):
+            yield cluster
+            cluster = ([], [])
+        cluster[0 if is_true else 1].append(segment)
+        end = max(end, segment[1])
+    yield cluster
+
+
+def _matched_in_cluster(
+    truth: Sequence[TimedLabel], guess: Sequence[TimedLabel], frames_per_s: float | None
+) -> list[Pair]:
     from scipy.optimize import linear_sum_assignment
 
-    overlaps = np.array([[_overlap(true, found) for found in guess] for true in truth])
-    overlaps = overlaps.reshape(len(truth), len(guess))
+    if not truth or not guess:
+        return []
+    overlaps = _overlaps(np.array(truth), np.array(guess))
     # One more pair is worth more than any overlaps.
     worth = np.where(overlaps >= OVERLAP, 1 + overlaps / (1 + len(truth)), 0.0)
     rows, columns = linear_sum_assignment(worth, maximize=True)
@@ -85,10 +112,13 @@ def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel], frames_pe
     ]
 
 
-def _overlap(first: TimedLabel, second: TimedLabel) -> float:
-    """Intersection over union of two segments."""
-    both = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
-    return both / (first[1] - first[0] + second[1] - second[0] - both)
+def _overlaps(truth: NDArray[np.float64], guess: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of each true and each predicted segment, (truth, guess)."""
+    first, second = truth[:, None], guess[None, :]
+    both = np.minimum(first[..., 1], second[..., 1]) - np.maximum(first[..., 0], second[..., 0])
+    both = np.maximum(both, 0.0)
+    lengths = first[..., 1] - first[..., 0] + second[..., 1] - second[..., 0]
+    return np.asarray(both / (lengths - both))
 
 
 def _figures(pairs: Sequence[Pair], true_count: int, predicted_count: int) -> dict[str, float | None]:

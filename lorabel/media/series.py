@@ -164,6 +164,8 @@ def _read_rows(
         first = []
         check_deadline()
         for number, row in enumerate(batch):
+            if len(row) == width + 1 and not row[-1].strip():
+                row.pop()  # a separator after the last cell
             if len(row) != width:
                 raise _unreadable(
                     f"row {count + number + 1} of the series has {len(row)} columns, and others have {width}"
@@ -186,18 +188,23 @@ def _read_rows(
 
 def _lines(text: str) -> Iterator[str]:
     """The lines of a text one by one: io.StringIO would take four bytes for each character."""
-    start = 0
+    start, line_end = 0, _line_end(text)
     while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
+        end = text.find(line_end, start) + 1 or len(text)
         yield text[start:end]
         start = end
+
+
+def _line_end(text: str) -> str:
+    """The last character of a line: a carriage return alone in files of old Macs."""
+    return "\n" if "\n" in text else "\r"
 
 
 def _separator(text: str, separator: str) -> str:
     """The character between columns; `auto` is the one that the first two rows have as often, the oftenest."""
     if separator != "auto":
         return SEPARATORS.get(separator, separator[:1] or ",")
-    first, second = [line.strip() for line in [*text.split("\n", 2), ""][:2]]
+    first, second = [line.strip() for line in [*text.split(_line_end(text), 2), ""][:2]]
     counts = {each: first.count(each) if first.count(each) == second.count(each) else 0 for each in GUESSED}
     return max(counts, key=counts.__getitem__)
 

@@ -5,6 +5,7 @@ Segments of several labels may overlap.
 """
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -227,12 +228,20 @@ def agreed(of_annotators: Sequence[Sequence[TimedLabel]], label: int) -> list[Ti
     Args:
         of_annotators: the segments of each annotator, those of the newest last.
     """
-    of_each = [[(start, end) for start, end, index in segments if index == label] for segments in of_annotators]
-    moments = sorted({moment for spans in of_each for span in spans for moment in span})
+    changes: dict[float, list[tuple[int, int]]] = defaultdict(list)
+    for number, segments in enumerate(of_annotators):
+        for start, end, index in segments:
+            if index == label:
+                changes[start].append((number, 1))
+                changes[end].append((number, -1))
+    # How many segments of each annotator cover the moments from a change to the next.
+    covering = [0] * len(of_annotators)
     kept: list[TimedLabel] = []
-    for start, end in pairwise(moments):
-        votes = {number for number, spans in enumerate(of_each) if any(s <= start and end <= e for s, e in spans)}
-        if 2 * len(votes) + (len(of_each) - 1 in votes) <= len(of_each):
+    for start, end in pairwise(sorted(changes)):
+        for number, change in changes[start]:
+            covering[number] += change
+        votes = sum(map(bool, covering))
+        if 2 * votes + bool(covering[-1]) <= len(covering):
             continue
         begins = kept.pop()[0] if kept and kept[-1][1] == start else start
         kept.append((begins, end, label))

@@ -34,7 +34,7 @@ def found_series(
     segments: list[FoundSegment] = []
     for label, of_instants in enumerate(is_instant):
         column = probabilities[:, label]
-        found = _instants(column) if of_instants else _ranges(column, is_on[:, label], len(cells.times))
+        found = _instants(column) if of_instants else _ranges(column, is_on[:, label], cells)
         segments += [
             FoundSegment(
                 start=float(cells.times[first]), end=float(cells.times[last]), label=label, probability=probability
@@ -79,13 +79,27 @@ def _instants(column: Float32) -> Iterator[tuple[int, int, float]]:
         yield cell, cell, float(column[first:after].max())
 
 
-def _ranges(column: Float32, is_on: NDArray[np.bool_], cells: int) -> Iterator[tuple[int, int, float]]:
-    """The first and the last cell of each segment, and its probability."""
+def _ranges(column: Float32, is_on: NDArray[np.bool_], cells: Cells) -> Iterator[tuple[int, int, float]]:
+    """The first and the last cell of each segment, the last at a later time, and the segment's probability."""
+    last_cell = len(cells.times) - 1
     for first, after in _runs(is_on):
         start = 0 if first == 0 else math.ceil(_middle(_crossing(column, first - 1)))
-        end = cells - 1 if after == len(column) else math.floor(_middle(_crossing(column, after - 1)))
-        if start <= end:
+        end = last_cell if after == len(column) else math.floor(_middle(_crossing(column, after - 1)))
+        if start > end:
+            continue
+        start, end = _with_length(start, end, cells)
+        if cells.times[start] < cells.times[end]:
             yield start, end, float(column[first:after].mean())
+
+
+def _with_length(start: int, end: int, cells: Cells) -> tuple[int, int]:
+    """A range that goes on to the next time, or begins at the one before, if start and end are at one time."""
+    if cells.times[start] < cells.times[end]:
+        return start, end
+    later = int(np.searchsorted(cells.times, cells.times[end], "right"))
+    if later < len(cells.times):
+        return start, later
+    return max(0, int(np.searchsorted(cells.times, cells.times[start], "left")) - 1), end
 
 
 def _middle(window: float) -> float:

@@ -52,6 +52,20 @@ def test_as_many_segments_count_as_in_the_best_of_all_ways_to_match() -> None:
         assert round(values["recall"] * len(truth)) == _most_matched(truth, guess)
 
 
+def test_of_many_segments_each_is_matched() -> None:
+    """A table of all pairs would have 100 million entries."""
+    truth = [(2.0 * i, 2.0 * i + 1, 0) for i in range(10_000)]
+    late = [(start + 0.25, end + 0.25, label) for start, end, label in truth]
+    values = segment_metrics([truth], [late], ["a"]).values
+    assert values["f1"] == 1.0 and values["boundary_error_ms"] == pytest.approx(250)
+
+
+def test_segments_that_touch_are_matched_in_any_order() -> None:
+    truth = [(2.0, 3.0, 0), (0.0, 2.0, 0), (0.0, 9.0, 0)]
+    guess = [(0.0, 8.0, 0), (2.0, 3.5, 0), (0.5, 2.0, 0)]
+    assert segment_metrics([truth], [guess], ["a"]).values["f1"] == 1.0
+
+
 def _random_segments(rng: np.random.Generator) -> list[TimedLabel]:
     starts, lengths = rng.uniform(0, 1, 3), rng.uniform(0.3, 2, 3)
     return [(float(start), float(start + length), 0) for start, length in zip(starts, lengths, strict=True)]

@@ -69,6 +69,13 @@ def test_a_separator_may_be_guessed(separator: str) -> None:
     assert read(file, NUMBERED.model_copy(update={"separator": "auto"})).values.tolist() == [[5.0], [6.0]]
 
 
+@pytest.mark.parametrize("separator", [",", "auto"])
+def test_a_separator_after_the_last_cell_of_each_row_and_old_line_ends_are_read(separator: str) -> None:
+    read_as = NUMBERED.model_copy(update={"separator": separator})
+    assert read("time,load\r1,5\r2,6\r", read_as).values.tolist() == [[5.0], [6.0]]
+    assert read("time,load\n1,5,\n2,6, \n", NUMBERED).values.tolist() == [[5.0], [6.0]]
+
+
 def test_equal_times_and_quoted_cells_are_read() -> None:
     assert read('time,load\n"1","5"\n1,6\r\n').times.tolist() == [1.0, 1.0]
 
@@ -90,6 +97,7 @@ def test_equal_times_and_quoted_cells_are_read() -> None:
         ({"time": [1, 2], "load": 5}, "column 'load' of the series is no list"),
         ({"time": [1, 2], "load": [5]}, "not of one length"),
         ("time,load\n1,5\n2\n", "row 2 of the series has 1 columns"),
+        ("time,load\n1,5,7\n2,6,8\n", "row 1 of the series has 3 columns"),
         ("time,load\n1,\n2,\n", "column 'load' has no value"),
         ("time;load\n1;5\n2;6\n", "no column 'load'"),
         ("time,load\n" + "1,1\n" * 1001, "more than 1000 points (SERIES_MAX_POINTS)"),

@@ -5,7 +5,7 @@ import pytest
 
 from lorabel.families.series.cells import Cells, cells_of
 from lorabel.families.series.found_series import SWITCH, _likeliest, found_series
-from lorabel.families.series.windows import window_shares
+from lorabel.families.series.windows import HOP, window_shares
 from lorabel.media.series import Series
 
 
@@ -36,6 +36,22 @@ def test_an_instant_comes_back_as_an_instant() -> None:
     logits = np.log((shares + 1e-3) / (1 + 1e-3 - shares)).astype(np.float32)
     (found,) = found_series(logits, cells(100), [True]).segments
     assert found.start == found.end and abs(found.start - 150) <= 1
+
+
+@pytest.mark.parametrize("times", [[0, 1, 2, 3, 4], [0, 1, 900, 901, 902], [0, 900, 900, 900, 901]])
+@pytest.mark.parametrize("window", [0, 1, 2, 5])
+def test_a_label_of_ranges_is_never_found_as_an_instant(times: list[float], window: int) -> None:
+    """The editor shows a range without length as an instant. Several cells may have the time of one point."""
+    found_in = cells_of(Series(np.array(times, float), np.zeros((5, 1))))
+    logits = np.full((-(-len(found_in.times) // HOP), 1), -20.0, np.float32)
+    logits[min(window, len(logits) - 1)] = 20.0
+    (found,) = found_series(logits, found_in, [False]).segments
+    assert found.start < found.end and {found.start, found.end} <= set(times)
+
+
+def test_in_a_series_of_one_moment_there_is_no_range() -> None:
+    found_in = cells_of(Series(np.full(5, 3.0), np.zeros((5, 1))))
+    assert found_series(np.full((3, 1), 20.0, np.float32), found_in, [False]).segments == ()
 
 
 def test_labels_may_overlap_and_where_none_is_likely_there_is_no_segment() -> None:
