@@ -113,16 +113,16 @@ class MovingThings(Problem):
         )
 
     def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
-        """Refuse what the editor sends when a track was deleted: the other tracks of its label.
+        """Answer the editor with nothing: whatever it gets it adds to the annotation.
 
-        Label Studio 1.23.2 sends nothing when a box is drawn in a video. Whatever it gets as an answer to a
-        deletion it adds to the annotation, the deleted track, too.
+        In a video, Label Studio 1.23.2 asks a smart backend only when a track gets another label, and sends all
+        tracks of this label. It sends nothing when a box is drawn or a track is deleted.
 
         Raises:
             UnreadableError: for good; the context has a track.
         """
         if any(region.get("from_name") in self.claims for region in context):
-            raise UnreadableError("a track was deleted, and nothing is to take its place", is_permanent=True)
+            raise UnreadableError("a track got another label, and no other is to be added", is_permanent=True)
         return None
 
     def asked_for(self, question: Input, target: TracksTarget) -> Input:
