@@ -129,6 +129,10 @@ class MovingThings(Problem):
         """Name the frames that are learned from; see `Problem.asked_for`."""
         return question.model_copy(update={"learned": tuple(number for number, _ in target.learned_frames)})
 
+    def shown_from(self, question: Input, threshold: float) -> Input:
+        """Have tracks begin with boxes that are as unlikely as the tracks that are to be shown."""
+        return question.model_copy(update={"threshold": threshold})
+
     def prediction(self, output: Tracks, data: TaskData) -> Prediction:
         """Predict the tracks above the threshold. The score is their mean probability.
 
