@@ -146,6 +146,11 @@ class PredictParams(Body):
         is_list = isinstance(regions, list) and all(isinstance(region, dict) for region in regions)
         return list(regions) if is_list else []  # type: ignore[arg-type]
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether a smart tool asks although nothing is drawn."""
+        return (self.context or {}).get("result") == []
+
 
 class Predict(Body):
     """Body of `POST /predict`."""

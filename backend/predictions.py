@@ -89,6 +89,10 @@ def predict(services: Services, body: http_bodies.Predict, client: socket | None
         services.metrics.unserved_tasks.inc(len(body.tasks))
         log.info("project %d: nobody serves its control tags, %d tasks", live.project.id, len(body.tasks))
         entries: list[Entry] = [None] * len(body.tasks)
+    elif body.params.is_blank:
+        # Whatever the editor gets it adds to the annotation.
+        log.info("%s: a smart tool asks although nothing is drawn, and gets nothing", body.key)
+        entries = [None] * len(body.tasks)
     else:
         with prediction_slot(services):
             entries = _predict(services, live, body, deadline, client)

@@ -85,10 +85,12 @@ class TracksInput(LabelTextsInput):
     Args:
         frames_per_s: by which frames are counted.
         learned: the frames that are learned from, if it is known what they show.
+        threshold: see `FrameBoxesInput`.
     """
 
     kind: ClassVar[str] = "tracks"
     frames_per_s: float = Field(gt=0)
+    threshold: float | None = Field(None, ge=0, le=1)
     learned: tuple[int, ...] = ()
 
 
@@ -117,12 +119,15 @@ class FrameBoxesInput(BoxesInput):
         numbers: the frames, ascending; empty for those of a window.
         window: which part of the frames that are looked at is asked about, from 0. `FrameBoxes.windows` says how
             many there are.
+        threshold: smallest probability of a box that is shown, if it is less than the setting DETECTOR_THRESHOLD;
+            None for the setting.
     """
 
     kind: ClassVar[str] = "frame_boxes"
     frames_per_s: float = Field(gt=0)
     numbers: tuple[int, ...] = ()
     window: int = Field(0, ge=0)
+    threshold: float | None = Field(None, ge=0, le=1)
 
 
 class BoxInFrame(BaseModel):

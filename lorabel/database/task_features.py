@@ -32,7 +32,9 @@ def question_digest(question: Input, adapter: str | None) -> str:
 
 
 # Fields of questions for features that differ from task to task.
-OF_TASKS = frozenset({"contents", "boxes", "unlabelled", "segments", "regions", "numbers", "frames_per_s"})
+OF_TASKS = frozenset(
+    {"contents", "boxes", "unlabelled", "segments", "regions", "numbers", "frames_per_s", "threshold"}
+)
 
 
 def labels_digest(question: Input) -> str:

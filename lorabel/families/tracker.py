@@ -40,7 +40,11 @@ def window_question(question: TracksInput, window: int) -> FrameBoxesInput:
         window: from 0.
     """
     return FrameBoxesInput(
-        contents=question.contents, labels=question.labels, frames_per_s=question.frames_per_s, window=window
+        contents=question.contents,
+        labels=question.labels,
+        frames_per_s=question.frames_per_s,
+        window=window,
+        threshold=question.threshold,
     )
 
 

@@ -288,6 +288,8 @@ def _questions(
 def _question(model: ProjectModel, binding: Problem, data: TaskData, contract: Input) -> Question:
     """A head answers with the adapter that it was fitted with, and needs no temperature: it is calibrated."""
     name = binding.from_name
+    if model.threshold is not None:
+        contract = binding.shown_from(contract, model.threshold)
     head = model.heads.get(name)
     is_headed = isinstance(contract, HEADED)
     if head is not None and is_headed and labels_digest(FeaturesInput.of(contract)) == head.labels:

@@ -220,6 +220,13 @@ class Problem(ABC):
         """
         return question
 
+    def shown_from(self, question: Input, threshold: float) -> Input:
+        """Return the question with a project's threshold, where the model needs to know it; by default the same.
+
+        See `has_threshold`. What is shown in the end `with_threshold` says.
+        """
+        return question
+
     def for_project(self, extra_params: Mapping[str, Any]) -> Self:
         """Return the binding as a project's extra params change it; by default it is the same."""
         return self

@@ -113,21 +113,25 @@ class MovingThings(Problem):
         )
 
     def prompted(self, question: Input, context: Sequence[Region]) -> Input | None:
-        """Refuse what the editor sends when a track was deleted: the other tracks of its label.
+        """Answer the editor with nothing: whatever it gets it adds to the annotation.
 
-        Label Studio 1.23.2 sends nothing when a box is drawn in a video. Whatever it gets as an answer to a
-        deletion it adds to the annotation, the deleted track, too.
+        In a video, Label Studio 1.23.2 asks a smart backend only when a track gets another label, and sends all
+        tracks of this label. It sends nothing when a box is drawn or a track is deleted.
 
         Raises:
             UnreadableError: for good; the context has a track.
         """
         if any(region.get("from_name") in self.claims for region in context):
-            raise UnreadableError("a track was deleted, and nothing is to take its place", is_permanent=True)
+            raise UnreadableError("a track got another label, and no other is to be added", is_permanent=True)
         return None
 
     def asked_for(self, question: Input, target: TracksTarget) -> Input:
         """Name the frames that are learned from; see `Problem.asked_for`."""
         return question.model_copy(update={"learned": tuple(number for number, _ in target.learned_frames)})
+
+    def shown_from(self, question: Input, threshold: float) -> Input:
+        """Have tracks begin with boxes that are as unlikely as the tracks that are to be shown."""
+        return question.model_copy(update={"threshold": threshold})
 
     def prediction(self, output: Tracks, data: TaskData) -> Prediction:
         """Predict the tracks above the threshold. The score is their mean probability.

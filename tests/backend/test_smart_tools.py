@@ -62,6 +62,19 @@ def test_a_second_click_comes_with_the_first_and_with_its_sign(
     assert [point.is_positive for point in prompt.points] == [True, False]
 
 
+def test_an_empty_context_gets_nothing_since_nothing_was_drawn(
+    client: FlaskClient, model_server: FakeModelServer
+) -> None:
+    """Whatever the editor gets it adds to the annotation."""
+    tracks = (
+        '<View><Video name="video" value="$image"/><VideoRectangle name="box" toName="video" smart="true"/>'
+        f'<Labels name="label" toName="video">{LABELS}</Labels></View>'
+    )
+    for label_config in (tracks, requests.CONFIG, BRUSH):
+        assert ask(client, {"result": []}, label_config)["result"] == []
+    assert model_server.rows == []
+
+
 def test_of_several_boxes_the_last_is_the_prompt(client: FlaskClient, model_server: FakeModelServer) -> None:
     ask(client, context("05-rectangle-predict"))
     [prompt] = prompts(model_server)

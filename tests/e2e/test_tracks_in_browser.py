@@ -1,6 +1,7 @@
 """An annotator in Chromium sees tracks on the things in the frames of a video, and submits them.
 
-Before that: what an annotator drew in one frame is found in all frames of the same video, and in others.
+Before that: what an annotator drew in one frame is found in all frames of the same video, and in others. And
+what an annotator does with tracks while Auto-Annotation is on brings no others.
 """
 
 import time
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.commands.connect import connect
@@ -39,6 +41,10 @@ SCENE = MovingScene(
     FRAMES,
     RATE,
 )
+TWO_SQUARES = (
+    Mover("blue", "square", ((1, 0.15, 0.15), (FRAMES, 0.8, 0.15)), 0.13),
+    Mover("blue", "square", ((1, 0.8, 0.85), (FRAMES, 0.2, 0.8)), 0.13),
+)
 PART = "part 17"
 TIMEOUT_S = 30.0
 
@@ -66,6 +72,23 @@ return [[left, top, left + box.width / layer.scaleX() / width, top + box.height 
         Array.from(colour).slice(0, 3)]
 """
 )
+SELECT = (
+    VIDEO
+    + "annotation.unselectAll();"
+    + "annotation.selectArea(video.regs.find(region => region.labels[0] === arguments[0]))"
+)
+# Keep what the editor asks of the backend as a smart tool, and what it gets.
+LISTEN = """
+window.asked = [];
+const send = window.fetch;
+window.fetch = (...request) => {
+  const answer = send(...request);
+  if (String(request[0]).includes('interactive-annotating'))
+    answer.then(response => response.clone().json())
+      .then(json => window.asked.push([JSON.parse(request[1].body), json]));
+  return answer;
+};
+"""
 
 
 def file_of(scene: MovingScene) -> str:
@@ -75,9 +98,18 @@ def file_of(scene: MovingScene) -> str:
 
 
 def connected_project(
-    lorabel: Lorabel, label_studio: Server, client: LabelStudio, labels: tuple[str, ...], scenes: list[MovingScene]
+    lorabel: Lorabel,
+    label_studio: Server,
+    client: LabelStudio,
+    labels: tuple[str, ...],
+    scenes: list[MovingScene],
+    drawn_by: str = "",
 ) -> tuple[int, list[int]]:
-    """The project's id, and the ids of its tasks in the order of the scenes."""
+    """The project's id, and the ids of its tasks in the order of the scenes.
+
+    Args:
+        drawn_by: attributes of the tag that draws.
+    """
     colours = [name.split()[0] if name.split()[0] in SHADES else "magenta" for name in labels]
     tags = "".join(
         f'<Label value="{name}" background="{colour}"/>' for name, colour in zip(labels, colours, strict=True)
@@ -85,7 +117,7 @@ def connected_project(
     config = (
         f'<View><Labels name="label" toName="video">{tags}</Labels>'
         f'<Video name="video" value="$video" frameRate="{RATE}"/>'
-        '<VideoRectangle name="box" toName="video"/></View>'
+        f'<VideoRectangle name="box" toName="video" {drawn_by}/></View>'
     )
     body = {"title": "tracks", "label_config": config, "show_collab_predictions": True}
     project_id = int(client.call("POST", "/api/projects/", json=body)["id"])
@@ -133,6 +165,42 @@ def test_tracks_stand_on_the_things_in_the_frames_of_the_editor_and_are_submitte
         track = Track(label=0, keyframes=keyframes_of(region))
         for frame in range(1, FRAMES + 1):
             assert overlap(track.at(frame), mover.corners(frame)) > 0.5, (mover.name, frame)
+
+
+def test_with_smart_tags_deleting_asks_nothing_and_another_label_brings_nothing_new(
+    lorabel_up: Lorabel, label_studio: Server, client: LabelStudio, browser: Chrome, artifacts: Path
+) -> None:
+    """The editor sends all tracks of a label that it gives to a track, and adds whatever it gets."""
+    scene = MovingScene((SCENE.movers[1], *TWO_SQUARES), FRAMES, RATE)
+    project_id, _ = connected_project(lorabel_up, label_studio, client, NAMES, [scene], 'smart="true"')
+    stream = LabelingStream(browser, label_studio.url, project_id)
+    stream.log_in()
+    browser.get(f"{label_studio.url}/projects/{project_id}/data?labeling=1")
+    _, labels = WebDriverWait(browser, WAIT_S).until(lambda _: browser.execute_script(REGIONS))
+    assert sorted(labels) == ["blue square", "blue square", "green star"]
+    # The browser remembers it.
+    if not browser.execute_script("return window.Htx.autoAnnotation"):
+        browser.find_element(By.XPATH, "//*[contains(text(), 'Auto-Annotation')]").click()
+    WebDriverWait(browser, WAIT_S).until(lambda _: browser.execute_script("return window.Htx.autoAnnotation"))
+    browser.execute_script(LISTEN + "document.activeElement.blur()")
+
+    browser.execute_script(SELECT, "blue square")
+    ActionChains(browser).send_keys(Keys.BACKSPACE).perform()
+    WebDriverWait(browser, WAIT_S).until(
+        lambda _: sorted(browser.execute_script(REGIONS)[1]) == ["blue square", "green star"]
+    )
+    browser.execute_script(SELECT, "blue square")
+    labels = browser.find_elements(By.CSS_SELECTOR, ".lsf-label")
+    next(label for label in labels if "green star" in label.text).click()
+    WebDriverWait(browser, WAIT_S).until(lambda _: browser.execute_script("return window.asked.length"))
+    ((asked, answer),) = browser.execute_script("return window.asked")
+    assert [region["value"]["labels"] for region in asked["context"]["result"]] == [["green star"]] * 2
+    assert answer["data"]["result"] == []
+    WebDriverWait(browser, WAIT_S).until(
+        lambda _: browser.execute_script("return !window.Htx.awaitingSuggestions")
+    )
+    assert browser.execute_script(REGIONS)[1] == ["green star"] * 2
+    browser.save_screenshot(str(artifacts / "tracks-with-another-label.png"))
 
 
 def is_on(browser: Chrome, mover: Mover, frame: int) -> bool:

@@ -113,6 +113,8 @@ def frame_boxes(
     boxes: list[BoxInFrame] = []
     rows: list[Tensor] = []
     threshold = settings.detector_threshold
+    if prepared.question.threshold is not None:
+        threshold = min(threshold, prepared.question.threshold)
     for number, of_frame, own_places, own_directions in zip(
         prepared.numbers, found, places, directions, strict=True
     ):

@@ -13,6 +13,8 @@ from lorabel.track_contracts import FrameBoxes, Track, Tracks
 FEWEST_BOXES = 3
 # Seconds without a box in which a thing is taken to be seen, behind another one perhaps.
 BRIDGED_S = 1.5
+# Most tracks of a video, the likeliest: with a low threshold a project asks for everything that might be a thing.
+MOST_TRACKS = 500
 
 
 class TrackFinder:
@@ -53,7 +55,7 @@ class TrackFinder:
         likeliest_first = sorted(tracks, key=lambda track: -track.probability)
         newest = self._newest
         return Tracks(
-            tracks=tuple(likeliest_first),
+            tracks=tuple(likeliest_first[:MOST_TRACKS]),
             frames=newest.frames,
             length_s=newest.length_s,
             threshold=newest.threshold,

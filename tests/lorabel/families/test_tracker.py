@@ -88,6 +88,23 @@ def test_the_windows_of_a_long_video_give_what_one_window_gives(
         assert [key.frame for key in track.keyframes] == [key.frame for key in other.keyframes]
 
 
+def test_a_project_that_shows_unlikely_things_has_tracks_begin_with_them() -> None:
+    """Nothing is as likely as the setting says. A project's threshold above the setting changes nothing here."""
+    scene, strict = random_scenes(11, 1)[0], load(Settings(detector_threshold=1.0))
+
+    def tracks(tracker: Tracker, threshold: float | None) -> Tracks:
+        asked = question().model_copy(update={"threshold": threshold})
+        prepared = tracker.prepare(asked, lambda _: scene.video)
+        (output,) = tracker.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+        assert isinstance(output, Tracks)
+        return output
+
+    usual = load()
+    assert not tracks(strict, None).tracks
+    assert tracks(strict, 0.2) == tracks(usual, None) == tracks(usual, 0.7)
+    assert len(tracks(usual, 0.02).tracks) >= len(tracks(usual, None).tracks) > 0
+
+
 def test_in_a_long_video_frames_are_looked_at_further_apart() -> None:
     settings = Settings(tracks_max_frames=31)
     tracker, numbers = load(settings), looked_at(300, 25.0, settings)

@@ -20,6 +20,7 @@ from lorabel.region_contracts import EachEstimate, EachLabelScores
 from lorabel.settings import Settings
 from lorabel.space_contracts import Box, Boxes
 from lorabel.text_contracts import WrittenText
+from lorabel.track_contracts import Keyframe, Track, Tracks
 
 TAXONOMY = """<View><Text name="t" value="$t"/><Taxonomy name="code" toName="t">
   <Choice value="a"><Choice value="x"/><Choice value="y"/><Choice value="z"/></Choice>
@@ -100,6 +101,30 @@ def test_a_threshold_of_the_project_is_for_calibrated_scores_of_boxes(
     (answer,) = ask(caller(output), [asked])
     assert isinstance(answer, Prediction)
     assert [region["score"] for region in answer.regions] == pytest.approx(expected, abs=1e-3)
+
+
+TRACKS = """<View><Video name="v" value="$v"/><VideoRectangle name="b" toName="v"/><Labels name="l" toName="v">
+  <Label value="x"/></Labels></View>"""
+
+
+def test_a_threshold_of_the_project_is_for_tracks_above_and_below_the_setting(settings: Settings) -> None:
+    tracks = tuple(
+        Track(label=0, keyframes=(Keyframe(frame=1, corners=(0.1, 0.1, 0.4, 0.4)),), probability=probability)
+        for probability in (0.9, 0.3, 0.1)
+    )
+    output = Tracks(tracks=tracks, frames=10, length_s=1.0, threshold=0.2).model_dump()
+    asked: list[float | None] = []
+
+    def answer(rows: Sequence[PredictRow], *_: Any) -> list[RowResult]:
+        asked.extend(row.input["threshold"] for row in rows)
+        return [RowResult(output=output)] * len(rows)
+
+    client = PredictionCaller(cast(Any, SimpleNamespace(predict=answer)), 1, Priority.BULK, monotonic() + 10)
+    for threshold, shown in ((None, 2), (0.05, 3), (0.5, 1)):
+        model = ProjectModel(1, "p1.v0", {}, {}, {}, bind(TRACKS), settings, threshold)
+        (prediction,) = predict(model, [{"v": "https://example.org/1.mp4"}], lambda media: media, client)
+        assert len(prediction.regions) == shown
+    assert asked == [None, 0.05, 0.5]
 
 
 def test_a_threshold_of_the_project_changes_nothing_where_regions_have_no_scores() -> None:

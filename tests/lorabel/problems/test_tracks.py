@@ -173,10 +173,10 @@ def test_most_annotators_decide_which_tracks_there_are(problem: MovingThings) ->
     assert problem.aggregate([first, bus]).tracks == bus.tracks
 
 
-def test_nothing_takes_the_place_of_a_track_that_was_deleted(problem: MovingThings) -> None:
-    """The editor sends the other tracks of its label, and adds whatever is answered."""
+def test_a_track_that_gets_another_label_brings_no_others(problem: MovingThings) -> None:
+    """The editor sends the tracks of this label, and adds whatever is answered."""
     question = problem.model_input(DATA)
-    with pytest.raises(UnreadableError, match="was deleted"):
+    with pytest.raises(UnreadableError, match="got another label"):
         problem.prompted(question, [region(point(1))])
     assert problem.prompted(question, [{"from_name": "other"}]) is None
 
