@@ -88,8 +88,9 @@ class Line:
     """The text of a window while it is written; what `Decoding` takes for a prepared input.
 
     Args:
-        prompt: see `Hearing`.
+        prompt: that of `Hearing`, and the words before it.
         max_new_tokens: of the text.
+        words: names and terms that the prompt begins with, in its order and without case.
         keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until
             the prompt was read.
     """
@@ -97,5 +98,6 @@ class Line:
     window: Window
     prompt: tuple[int, ...]
     max_new_tokens: int
+    words: tuple[str, ...] = ()
     keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     constraint: None = None
