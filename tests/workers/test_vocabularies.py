@@ -13,7 +13,9 @@ from workers.collect import apply_pending
 CONFIG = '<View><Audio name="audio" value="$audio"/><TextArea name="text" toName="audio"/></View>'
 
 
-def corrected(number: int, text: str, shown: str | None, project_id: int = PROJECT, **changed: Any) -> dict[str, Any]:
+def corrected(
+    number: int, text: str, shown: str | None, project_id: int = PROJECT, **changed: Any
+) -> dict[str, Any]:
     """The event of an annotation; Label Studio names the prediction that was shown if `shown` is a text."""
     event = annotation(number, number, "", number, **changed)
     event["annotation"]["result"] = [textarea("text", "audio", [text])]
@@ -35,7 +37,11 @@ def test_words_are_kept_at_once_of_every_project_its_own(store: Store) -> None:
     projects.upsert(store, PROJECT, label_config=CONFIG)
     projects.upsert(store, PROJECT + 1, label_config=CONFIG)
     assert words(store) == {}
-    put(store, corrected(1, "Call Zorvek now.", "Call four now."), corrected(2, "Zorvek met Tashnovi.", "he met her"))
+    put(
+        store,
+        corrected(1, "Call Zorvek now.", "Call four now."),
+        corrected(2, "Zorvek met Tashnovi.", "he met her"),
+    )
     put(store, corrected(3, "Brelquin", "barrel", PROJECT + 1), project_id=PROJECT + 1)
     apply_pending(store)
     assert words(store) == {"text": ["Zorvek", "Tashnovi"]}

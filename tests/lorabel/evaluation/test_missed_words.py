@@ -2,7 +2,7 @@ from lorabel.evaluation.missed_words import LONGEST_WORD, missed_words, most_imp
 
 
 def test_words_keep_their_spelling_and_lose_their_punctuation() -> None:
-    text = 'O\'Neill said: "Zorvek-2, Łódź – and Nimue\'s" (3 %).'
+    text = "O'Neill said: \"Zorvek-2, Łódź – and Nimue's\" (3 %)."
     assert words_of(text) == ["O'Neill", "said", "Zorvek-2", "Łódź", "and", "Nimue's", "3"]
 
 
