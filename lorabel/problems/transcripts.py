@@ -5,7 +5,8 @@
 
 An annotation's answer is {"type": "textarea", "value": {"text": ["Good morning, this is Ann."]}}.
 
-Names and terms may stand after a colon in the tag's `prompt`, `hint` or `placeholder`: `hint="Names: Ann, Zorvek"`.
+Names and terms may stand after a colon in the tag's `prompt`, `hint` or `placeholder`, as in
+`hint="Names: Ann, Zorvek"`.
 
 A `TextArea` with `perRegion` asks about each segment, and is left to people.
 """
