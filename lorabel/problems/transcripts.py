@@ -44,7 +44,10 @@ class Transcripts(Problem):
 
     name: ClassVar[str] = "transcripts"
     zero_shot: ClassVar[str] = "A speech model writes what is said, in the language that it hears."
-    learns: ClassVar[str] = "Names, terms and spelling, from corrected transcripts."
+    learns: ClassVar[str] = (
+        "Names, terms and spelling, from corrected transcripts. Before any run, rare words that people have put "
+        "into them, or that the tag's `hint` lists after a colon, are told to the model."
+    )
     input_type: ClassVar[type[Input]] = TranscriptInput
     output_type: ClassVar[type[Contract]] = WrittenText
     has_offset: ClassVar[bool] = True
