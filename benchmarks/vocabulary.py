@@ -9,15 +9,16 @@ error rate and the share of names that are wrong, as the base model writes and a
 words. It prints the same of sentences without names, and what is written about sounds in which nobody speaks.
 """
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
 import numpy as np
 
+from lorabel.contracts import MediaRef
+from lorabel.database.vocabularies import MOST_WORDS
 from lorabel.evaluation.missed_words import most_important, words_of
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
@@ -35,7 +36,6 @@ from tests.audio_files import RATE_HZ, Samples, encoded, noise, tone
 
 CONFIG = '<View><Audio name="audio" value="$audio"/><TextArea name="transcript" toName="audio"/></View>'
 CORRECTED = 5
-MOST_WORDS = 300
 
 
 def main() -> None:
@@ -74,9 +74,13 @@ def main() -> None:
 def write(family: Speech, binding: Transcripts, files: Sequence[bytes]) -> list[str]:
     """Return what the model writes about each file."""
     question = binding.model_input({"audio": "/data/sound.wav"})
-    inputs = [family.prepare(question, lambda _, file=file: file) for file in files]  # type: ignore[misc]
+    inputs = [family.prepare(question, _always(file)) for file in files]
     outputs = family.predict(inputs, [None] * len(inputs), NO_BATCH_ADAPTERS, FeatureCache({}))
     return [cast(WrittenText, output).text for output in outputs]
+
+
+def _always(file: bytes) -> Callable[[MediaRef], bytes]:
+    return lambda _: file
 
 
 def region(text: str) -> dict[str, object]:
@@ -88,7 +92,7 @@ def error_rate(binding: Transcripts, sentences: Sequence[str], texts: Sequence[s
     """Return the word error rate of all texts together."""
     outputs = [WrittenText(text=text, probability=1.0) for text in texts]
     metrics = binding.metrics([TextTarget(sentence) for sentence in sentences], outputs)
-    return metrics.values["word_error_rate"]
+    return float(metrics.values["word_error_rate"])
 
 
 def wrong_names(sentences: Sequence[str], texts: Sequence[str]) -> float:
@@ -111,4 +115,4 @@ def speechless() -> dict[str, Samples]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

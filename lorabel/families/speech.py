@@ -38,7 +38,7 @@ from lorabel.families.transcription.sound_windows import speech_windows
 from lorabel.families.transcription.speech_tokens import SpeechTokens
 from lorabel.families.transcription.text_decoder import TextDecoder, window_inputs
 from lorabel.families.transcription.tiny_speech_model import write_speech_model
-from lorabel.families.transcription.told_words import is_of_words
+from lorabel.families.transcription.told_words import NOTHING, Told, is_of_words
 from lorabel.families.transcription.window_texts import divided, joined
 from lorabel.media.audio import decode_beginning
 from lorabel.media.fetching import digest
@@ -140,7 +140,7 @@ class Speech(StepwiseFamily):
             Window((file_digest, start, end), (end - start) / rate_hz, spectrogram.clone())
             for (start, end), spectrogram in zip(spans, mel, strict=True)
         ]
-        return PreparedSound(question, tuple(windows), is_cut)
+        return PreparedSound(question, tuple(windows), is_cut, self._told(question))
 
     def recall(
         self,
@@ -163,7 +163,7 @@ class Speech(StepwiseFamily):
             return None
         # An adapter that cannot be loaded fails here its own row, and not in the device's thread all that are in.
         bank.effective_adapter(adapter, ())
-        return PreparedSound(question, windows, spans.is_cut)
+        return PreparedSound(question, windows, spans.is_cut, self._told(question))
 
     def precompute(
         self, prepared_inputs: Sequence[PreparedSound], trained: Collection[str], generator: torch.Generator | None
@@ -295,26 +295,23 @@ class Speech(StepwiseFamily):
         texts = divided(target.text, drafts, [window.length_s for window in prepared.windows])
         return list(zip(prepared.windows, texts, strict=True))
 
-    def _line(self, window: Window, words: Sequence[str] = ()) -> Line:
-        """A window in which hardly anybody speaks gets no words: a model writes them where it hears nothing."""
+    def _told(self, question: TranscriptInput) -> Told:
+        return self.tokens.told(question.words, int(self.module.config.max_target_positions * WORDS_SHARE))
+
+    def _line(self, window: Window, told: Told = NOTHING) -> Line:
+        """Nothing is told about a window in which hardly anybody speaks: a model writes what it was told there."""
         hearing = window.hearing
         if hearing is None:
             raise RuntimeError("a window is written before it was heard")
+        if hearing.no_speech_probability > NO_SPEECH_FROM:
+            told = NOTHING
         limit = FEWEST_TOKENS + math.ceil(TOKENS_PER_S * window.length_s)
-        listed, tokens = self.tokens.listed(
-            words if hearing.no_speech_probability <= NO_SPEECH_FROM else (),
-            int(self.module.config.max_target_positions * WORDS_SHARE),
-        )
-        return Line(
-            window,
-            (*tokens, *hearing.prompt),
-            min(limit, self._most_tokens(hearing) - len(tokens)),
-            tuple(word.casefold() for word in listed),
-        )
+        most = self._most_tokens(hearing) - len(told.tokens)
+        return Line(window, (*told.tokens, *hearing.prompt), min(limit, most), told)
 
     def _written_anew(self, line: Line, text: WrittenText) -> Line | None:
-        """The window without words, if a text is not of what is said but of the words."""
-        return self._line(line.window) if line.words and is_of_words(text, line.words) else None
+        """The window without the words, if a text is not of what is said but of the words."""
+        return self._line(line.window) if line.told.words and is_of_words(text, line.told) else None
 
     def _most_tokens(self, hearing: Hearing) -> int:
         """Of a text, its end included: those for which the model has positions."""

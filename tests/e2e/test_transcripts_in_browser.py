@@ -27,7 +27,7 @@ CONFIG = (
     '<View><Audio name="audio" value="$audio"/><Header value="Provide Transcription"/>'
     '<TextArea name="transcript" toName="audio" rows="4" editable="true" maxSubmissions="1"/></View>'
 )
-SENTENCES = ("I spoke with Zorvek about the contract yesterday.", "Please send the report to Zorvek before noon.")
+SENTENCES = ("Please send the report to Zorvek before noon.", "I spoke with Zorvek about the contract yesterday.")
 FIELD = "[data-testid='htx-textbox-input']"
 SHOWN = """
 return window.Htx.annotationStore.selected.results.filter(r => r.type === 'textarea').flatMap(r => r.value.text)
@@ -76,7 +76,7 @@ def test_a_transcript_is_corrected_in_the_editor_and_the_next_sound_has_the_name
     stream.open()
     texts = WebDriverWait(browser, WAIT_S).until(lambda browser: browser.execute_script(SHOWN))
     browser.save_screenshot(str(artifacts / "transcript-with-the-name.png"))
-    assert "Zorvek" in texts[0]
+    assert "Zorvek" in texts[0], texts
 
 
 def _import(client: LabelStudio, project_id: int, sentence: str) -> None:

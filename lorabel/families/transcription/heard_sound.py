@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from lorabel.families.transcription.told_words import NOTHING, Told
 from lorabel.text_contracts import TranscriptInput
 
 
@@ -58,11 +59,13 @@ class PreparedSound:
     Args:
         windows: in the order of time; at least one.
         is_cut: whether the end of the sound was not read.
+        told: the names and terms of the question.
     """
 
     question: TranscriptInput
     windows: tuple[Window, ...]
     is_cut: bool = False
+    told: Told = NOTHING
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Line:
     Args:
         prompt: that of `Hearing`, and the words before it.
         max_new_tokens: of the text.
-        words: names and terms that the prompt begins with, in its order and without case.
+        told: names and terms with which the prompt begins.
         keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until
             the prompt was read.
     """
@@ -98,6 +101,6 @@ class Line:
     window: Window
     prompt: tuple[int, ...]
     max_new_tokens: int
-    words: tuple[str, ...] = ()
+    told: Told = NOTHING
     keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     constraint: None = None

@@ -9,6 +9,7 @@ from lorabel.contracts import Contract
 from lorabel.families.generation.decoding import Decoding
 from lorabel.families.generation.stepwise import Steps
 from lorabel.families.transcription.heard_sound import Line, PreparedSound, Window
+from lorabel.families.transcription.told_words import Told
 from lorabel.text_contracts import WrittenText
 
 # A row of `Decoding`: the row here, and the number of the window.
@@ -40,7 +41,7 @@ class Listening(Steps):
     Args:
         decoding: of `Line`s.
         hear: computes what is heard in a window that lacks it; False if it lacks nothing.
-        line: makes the line of a window that was heard, with the words of the question.
+        line: makes the line of a window that was heard, with what the model is told.
         written_anew: makes the line by which a window is written again, where its text cannot be right; else None.
         most_windows: that are written together.
         output: makes the output of a row.
@@ -50,7 +51,7 @@ class Listening(Steps):
         self,
         decoding: Decoding,
         hear: Callable[[Window], bool],
-        line: Callable[[Window, Sequence[str]], Line],
+        line: Callable[[Window, Told], Line],
         written_anew: Callable[[Line, WrittenText], Line | None],
         most_windows: int,
         output: Callable[[PreparedSound, Sequence[WrittenText]], Contract],
@@ -84,7 +85,7 @@ class Listening(Steps):
             window = sound.prepared.windows[number]
             if self._hear(window):
                 return ()
-            line = self._line(window, sound.prepared.question.words)
+            line = self._line(window, sound.prepared.told)
             is_full = len(self._decoding.rows) >= self._most_windows
             if is_full or not self._decoding.has_room(line):
                 break

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lorabel.evaluation.written_text import UNSPACED
 from lorabel.families.generation.prompts import CONTROL_CHARACTERS
+from lorabel.families.transcription.told_words import NOTHING, Told
 
 # Models with fewer tokens know English only (https://github.com/openai/whisper, `is_multilingual`).
 MULTILINGUAL_FROM = 51865
@@ -103,7 +104,7 @@ class SpeechTokens:
         language = max(self.languages, key=lambda token: float(logits[token]))
         return self.start, language, self.transcribe, self.no_timestamps
 
-    def listed(self, words: Sequence[str], most_tokens: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    def told(self, words: Sequence[str], most_tokens: int) -> Told:
         """Return rare words, and tokens that list them as a text that came before a window.
 
         A model spells names and terms as it has done before (https://arxiv.org/abs/2212.04356, section 2.3).
@@ -111,9 +112,6 @@ class SpeechTokens:
         Args:
             words: the most important first. They are listed last, where they count most.
             most_tokens: of the list.
-
-        Returns:
-            The words in the order of the list, and the tokens; both are empty if there is nothing to list.
         """
         chosen: dict[str, str] = {}
         left = most_tokens - 1
@@ -126,9 +124,10 @@ class SpeechTokens:
                 break
             chosen[word.casefold()] = word
         if not chosen or self.previous is None:
-            return (), ()
+            return NOTHING
         in_order = list(chosen.values())[::-1]
-        return tuple(in_order), (self.previous, *self.answer(f"{', '.join(in_order)}."))
+        tokens = (self.previous, *self.answer(f"{', '.join(in_order)}."))
+        return Told(tuple(word.casefold() for word in in_order), tokens)
 
     def no_speech_probability(self, logits: Tensor) -> float:
         """Return the probability that nobody speaks; 0 if the model does not tell it.

@@ -1,9 +1,9 @@
 import pytest
 
-from lorabel.families.transcription.told_words import is_of_words
+from lorabel.families.transcription.told_words import Told, is_of_words
 from lorabel.text_contracts import WrittenText
 
-LISTED = ("tashnovi", "brelquin", "zorvek")
+TOLD = Told(("tashnovi", "brelquin", "zorvek"))
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,7 @@ LISTED = ("tashnovi", "brelquin", "zorvek")
         ("Please send it to Zorvek.", False),
         ("Zorvek met Brelquin and Tashnovi.", False),
         ("", False),
+        ("我昨天和 Zorvek 说了", False),
         ("Zorvek.", True),
         ("Zorvek, Zorvek, Zorvek.", True),
         ("Power colleagues, Tashnovi, Brelquin", True),
@@ -19,8 +20,8 @@ LISTED = ("tashnovi", "brelquin", "zorvek")
     ],
 )
 def test_texts_that_come_from_the_list_are_known(text: str, is_so: bool) -> None:
-    assert is_of_words(WrittenText(text=text, probability=0.9), LISTED) is is_so
+    assert is_of_words(WrittenText(text=text, probability=0.9), TOLD) is is_so
 
 
 def test_a_text_without_an_end_is_not_trusted() -> None:
-    assert is_of_words(WrittenText(text="I spoke with", probability=0.9, is_complete=False), LISTED)
+    assert is_of_words(WrittenText(text="I spoke with", probability=0.9, is_complete=False), TOLD)
