@@ -30,10 +30,15 @@ class TextInput(Input):
 
 
 class TranscriptInput(Input):
-    """Asks for what is said in a sound. `contents` is that one sound. Answer: `WrittenText`."""
+    """Asks for what is said in a sound. `contents` is that one sound. Answer: `WrittenText`.
+
+    Args:
+        words: names and terms that may be said, the most important first. A model need not use all of them.
+    """
 
     kind: ClassVar[str] = "transcript"
     contents: tuple[Content, ...] = Field(min_length=1, max_length=1)
+    words: tuple[str, ...] = ()
 
 
 class WrittenText(Contract):

@@ -16,7 +16,15 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database import instructions, project_heads, projects, task_embeddings, task_features, training_runs
+from lorabel.database import (
+    instructions,
+    project_heads,
+    projects,
+    task_embeddings,
+    task_features,
+    training_runs,
+    vocabularies,
+)
 from lorabel.database.jobs import COLLECT_LINGER_S
 from lorabel.database.store import Store, is_transient
 from lorabel.database.tables import Event, EventState, Project, TrainingRun, now
@@ -191,6 +199,7 @@ def _apply(store: Store, session: Session, events: Sequence[Event]) -> None:
                     _apply_other(store, session, project, event)
         if any(event.state == EventState.APPLIED and event.action in CHANGES for event in events):
             project_heads.count_change(project)
+            vocabularies.renew(session, project)
 
 
 def _apply_submissions(session: Session, project: Project, events: Sequence[Event]) -> None:

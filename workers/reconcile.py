@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
-from lorabel.database import project_heads, projects, training_runs
+from lorabel.database import project_heads, projects, training_runs, vocabularies
 from lorabel.database.store import id_chunks
 from lorabel.database.tables import Annotation, Project, now
 from lorabel.errors import LabelStudioError
@@ -167,6 +167,7 @@ def _compare_tasks(
         deleted = delete_annotations(session, project_id, deleted_ids)
         if deleted:
             project_heads.count_change(project)
+            vocabularies.renew(session, project)
     return Difference(added, deleted)
 
 
@@ -176,4 +177,5 @@ def _add(services: Services, project_id: int, batch: list[Received]) -> int:
         added = sum(apply_annotations(session, project_id, batch))
         if added:
             project_heads.count_change(project)
+            vocabularies.renew(session, project)
         return added

@@ -17,7 +17,7 @@ from lorabel.database import projects
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Project, TypedInstruction
 from lorabel.errors import storable
-from lorabel.problems.instructions import INSTRUCTION
+from lorabel.problems.instructions import INSTRUCTION, WORDS
 
 # Tasks on which the answer was submitted unchanged: one alone may have asked about something of that task only.
 KEPT_AFTER = 2
@@ -128,8 +128,9 @@ def current(project: Project) -> dict[str, str]:
 
 
 def parameters(project: Project) -> dict[str, Any]:
-    """The project's extra params with the instructions that it keeps beside those that the extra params have."""
+    """The project's extra params, with its instructions beside those that the extra params have, and its words."""
     extra = project.extra_params if isinstance(project.extra_params, dict) else {}
+    extra = {**extra, WORDS: (project.instructions or {}).get(WORDS, {})}
     given = extra.get(INSTRUCTION)
     if isinstance(given, str) and given.strip():
         return extra

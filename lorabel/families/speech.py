@@ -38,6 +38,7 @@ from lorabel.families.transcription.sound_windows import speech_windows
 from lorabel.families.transcription.speech_tokens import SpeechTokens
 from lorabel.families.transcription.text_decoder import TextDecoder, window_inputs
 from lorabel.families.transcription.tiny_speech_model import write_speech_model
+from lorabel.families.transcription.told_words import NOTHING, Told, is_of_words
 from lorabel.families.transcription.window_texts import divided, joined
 from lorabel.media.audio import decode_beginning
 from lorabel.media.fetching import digest
@@ -52,6 +53,8 @@ DECODER = "model.decoder."
 MOST_WINDOWS, CPU_MOST_WINDOWS = 32, 8
 # Quick speech has about 8 tokens a second. Without a limit, a model that begins to repeat itself never ends.
 TOKENS_PER_S, FEWEST_TOKENS = 15, 16
+# Of the positions of a model, most that names and terms may take which are told it.
+WORDS_SHARE = 0.25
 # A window is without speech if the model says so, and does not believe what it has written (Whisper's own rule).
 NO_SPEECH_FROM, LEAST_LOG_PROBABILITY = 0.6, -1.0
 NOT_A_TARGET = -100
@@ -137,7 +140,7 @@ class Speech(StepwiseFamily):
             Window((file_digest, start, end), (end - start) / rate_hz, spectrogram.clone())
             for (start, end), spectrogram in zip(spans, mel, strict=True)
         ]
-        return PreparedSound(question, tuple(windows), is_cut)
+        return PreparedSound(question, tuple(windows), is_cut, self._told(question))
 
     def recall(
         self,
@@ -160,7 +163,7 @@ class Speech(StepwiseFamily):
             return None
         # An adapter that cannot be loaded fails here its own row, and not in the device's thread all that are in.
         bank.effective_adapter(adapter, ())
-        return PreparedSound(question, windows, spans.is_cut)
+        return PreparedSound(question, windows, spans.is_cut, self._told(question))
 
     def precompute(
         self, prepared_inputs: Sequence[PreparedSound], trained: Collection[str], generator: torch.Generator | None
@@ -204,6 +207,7 @@ class Speech(StepwiseFamily):
             Decoding(decoder, bank, self._window_text),
             partial(self._see, bank=bank, cache=cache),
             self._line,
+            self._written_anew,
             max(1, min(most_windows, self.memory_bytes // self._line_bytes)),
             partial(self._output, cache=cache),
         )
@@ -291,11 +295,23 @@ class Speech(StepwiseFamily):
         texts = divided(target.text, drafts, [window.length_s for window in prepared.windows])
         return list(zip(prepared.windows, texts, strict=True))
 
-    def _line(self, window: Window) -> Line:
-        if window.hearing is None:
+    def _told(self, question: TranscriptInput) -> Told:
+        return self.tokens.told(question.words, int(self.module.config.max_target_positions * WORDS_SHARE))
+
+    def _line(self, window: Window, told: Told = NOTHING) -> Line:
+        """Nothing is told about a window in which hardly anybody speaks: a model writes what it was told there."""
+        hearing = window.hearing
+        if hearing is None:
             raise RuntimeError("a window is written before it was heard")
+        if hearing.no_speech_probability > NO_SPEECH_FROM:
+            told = NOTHING
         limit = FEWEST_TOKENS + math.ceil(TOKENS_PER_S * window.length_s)
-        return Line(window, window.hearing.prompt, min(limit, self._most_tokens(window.hearing)))
+        most = self._most_tokens(hearing) - len(told.tokens)
+        return Line(window, (*told.tokens, *hearing.prompt), min(limit, most), told)
+
+    def _written_anew(self, line: Line, text: WrittenText) -> Line | None:
+        """The window without the words, if a text is not of what is said but of the words."""
+        return self._line(line.window) if line.told.words and is_of_words(text, line.told) else None
 
     def _most_tokens(self, hearing: Hearing) -> int:
         """Of a text, its end included: those for which the model has positions."""

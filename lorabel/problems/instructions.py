@@ -14,6 +14,8 @@ INSTRUCTION_ATTRIBUTES = ("prompt", "hint", "placeholder")
 # Keys of a project's extra params: its own instruction, which goes before those of the label config, and the
 # control tags that the generator answers.
 INSTRUCTION, GENERATOR = "instruction", "generator"
+# By control tag the words of a project's transcripts, which `lorabel.database.vocabularies` keeps.
+WORDS = "words"
 
 
 @dataclass(frozen=True)

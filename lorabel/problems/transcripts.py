@@ -5,16 +5,20 @@
 
 An annotation's answer is {"type": "textarea", "value": {"text": ["Good morning, this is Ann."]}}.
 
+Names and terms may stand after a colon in the tag's `prompt`, `hint` or `placeholder`, as in
+`hint="Names: Ann, Zorvek"`.
+
 A `TextArea` with `perRegion` asks about each segment, and is left to people.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from lorabel.contracts import Input
 from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
+from lorabel.evaluation.missed_words import missed_words, words_of
 from lorabel.evaluation.transcript_metrics import transcripts, word_error_rate
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
@@ -23,6 +27,7 @@ from lorabel.problems import _correctness
 from lorabel.problems._answers import values_of
 from lorabel.problems._text_areas import TextArea
 from lorabel.problems.base import Case, Prediction, Sample, TaskData
+from lorabel.problems.instructions import WORDS, own_instruction
 from lorabel.text_contracts import TextTarget, TranscriptInput, WrittenText
 
 # A transcript counts as right if its word error rate is no higher.
@@ -35,11 +40,15 @@ class Transcripts(TextArea):
 
     Attributes:
         tag: the object tag of the sound.
+        words: names and terms that may be said, the most important first.
     """
 
     name: ClassVar[str] = "transcripts"
     zero_shot: ClassVar[str] = "A speech model writes what is said, in the language that it hears."
-    learns: ClassVar[str] = "Names, terms and spelling, from corrected transcripts."
+    learns: ClassVar[str] = (
+        "Names, terms and spelling, from corrected transcripts. Before any run, rare words that people have put "
+        "into them, or that the tag's `hint` lists after a colon, are told to the model."
+    )
     input_type: ClassVar[type[Input]] = TranscriptInput
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         Sample(
@@ -52,6 +61,7 @@ class Transcripts(TextArea):
     )
 
     tag: ObjectTag
+    words: tuple[str, ...] = ()
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
@@ -72,11 +82,34 @@ class Transcripts(TextArea):
         if not is_required and any(tag.tag != "TextArea" for tag in control.siblings):
             raise UnservedError('it may be for notes beside other answers; set required="true" for a transcript')
         (tag,) = control.objects
-        return cls(control.name, tag.name, tag)
+        _, _, listed = own_instruction(control).partition(":")
+        return cls(control.name, tag.name, tag, tuple(words_of(listed)))
+
+    def for_project(self, extra_params: Mapping[str, Any]) -> Self:
+        """Return the binding with the words of the project's transcripts after those of the label config."""
+        words = extra_params.get(WORDS)
+        of_tag = words.get(self.from_name) if isinstance(words, Mapping) else None
+        return replace(self, words=(*self.words, *of_tag)) if of_tag else self
 
     def model_input(self, data: TaskData) -> TranscriptInput:
         """Ask what is said in the sound."""
-        return TranscriptInput(contents=contents(self.tag, data))
+        return TranscriptInput(contents=contents(self.tag, data), words=self.words)
+
+    def asked_for(self, question: Input, target: TextTarget) -> Input:
+        """Ask without words: they may come from the very transcripts that are learned or held out."""
+        return question.model_copy(update={"words": ()})
+
+    def missed_words(self, result: Any, shown: Any) -> list[str]:
+        """Return the words of an annotation's transcript that were not in what the annotator was shown.
+
+        Args:
+            result: of the annotation.
+            shown: the result of the prediction; None if it is not known. Then these are all words.
+        """
+        try:
+            return missed_words(self._transcript(result), None if shown is None else self._transcript(shown))
+        except MissingTargetError:
+            return []
 
     def prediction(self, output: WrittenText, data: TaskData) -> Prediction:
         """Predict the transcript; nothing if nobody speaks."""
@@ -86,11 +119,14 @@ class Transcripts(TextArea):
 
     def target(self, result: list[regions.Region], data: TaskData) -> TextTarget:
         """Return the transcript. Several texts of one TextArea are lines of it."""
-        texts = [text.strip() for value in values_of(result, self.from_name) for text in self._texts(value)]
-        transcript = "\n".join(filter(None, texts))
+        transcript = self._transcript(result)
         if not transcript:
             raise MissingTargetError(f"{self.from_name!r} was left empty: there is no transcript to learn from")
         return TextTarget(transcript)
+
+    def _transcript(self, result: Any) -> str:
+        texts = [text.strip() for value in values_of(result, self.from_name) for text in self._texts(value)]
+        return "\n".join(filter(None, texts))
 
     def aggregate(self, targets: Sequence[TextTarget]) -> TextTarget:
         """Return the newest transcript, with those of the other annotators."""

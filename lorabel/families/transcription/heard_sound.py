@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from lorabel.families.transcription.told_words import NOTHING, Told
 from lorabel.text_contracts import TranscriptInput
 
 
@@ -58,11 +59,13 @@ class PreparedSound:
     Args:
         windows: in the order of time; at least one.
         is_cut: whether the end of the sound was not read.
+        told: the names and terms of the question.
     """
 
     question: TranscriptInput
     windows: tuple[Window, ...]
     is_cut: bool = False
+    told: Told = NOTHING
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ class Line:
     """The text of a window while it is written; what `Decoding` takes for a prepared input.
 
     Args:
-        prompt: see `Hearing`.
+        prompt: that of `Hearing`, and the words before it.
         max_new_tokens: of the text.
+        told: names and terms with which the prompt begins.
         keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until
             the prompt was read.
     """
@@ -97,5 +101,6 @@ class Line:
     window: Window
     prompt: tuple[int, ...]
     max_new_tokens: int
+    told: Told = NOTHING
     keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     constraint: None = None

@@ -9,6 +9,7 @@ from lorabel.contracts import Contract
 from lorabel.families.generation.decoding import Decoding
 from lorabel.families.generation.stepwise import Steps
 from lorabel.families.transcription.heard_sound import Line, PreparedSound, Window
+from lorabel.families.transcription.told_words import Told
 from lorabel.text_contracts import WrittenText
 
 # A row of `Decoding`: the row here, and the number of the window.
@@ -21,12 +22,14 @@ class _Sound:
 
     Args:
         waiting: the windows that are not being written yet, by their numbers.
+        lines: of the windows that are being written.
         texts: of the windows that are done.
     """
 
     prepared: PreparedSound
     adapter: str | None
     waiting: deque[int]
+    lines: dict[int, Line] = field(default_factory=dict)
     texts: dict[int, WrittenText] = field(default_factory=dict)
 
 
@@ -38,7 +41,8 @@ class Listening(Steps):
     Args:
         decoding: of `Line`s.
         hear: computes what is heard in a window that lacks it; False if it lacks nothing.
-        line: makes the line of a window that was heard.
+        line: makes the line of a window that was heard, with what the model is told.
+        written_anew: makes the line by which a window is written again, where its text cannot be right; else None.
         most_windows: that are written together.
         output: makes the output of a row.
     """
@@ -47,12 +51,13 @@ class Listening(Steps):
         self,
         decoding: Decoding,
         hear: Callable[[Window], bool],
-        line: Callable[[Window], Line],
+        line: Callable[[Window, Told], Line],
+        written_anew: Callable[[Line, WrittenText], Line | None],
         most_windows: int,
         output: Callable[[PreparedSound, Sequence[WrittenText]], Contract],
     ) -> None:
         self._decoding, self._hear, self._line = decoding, hear, line
-        self._most_windows, self._output = most_windows, output
+        self._written_anew, self._most_windows, self._output = written_anew, most_windows, output
         self._sounds: dict[Hashable, _Sound] = {}
         self._turns: deque[Hashable] = deque()
 
@@ -80,23 +85,33 @@ class Listening(Steps):
             window = sound.prepared.windows[number]
             if self._hear(window):
                 return ()
-            line = self._line(window)
+            line = self._line(window, sound.prepared.told)
             is_full = len(self._decoding.rows) >= self._most_windows
             if is_full or not self._decoding.has_room(line):
                 break
-            self._decoding.begin((row, number), line, sound.adapter)
+            self._begin(row, number, line)
             sound.waiting.popleft()
             self._turns.popleft()
             if sound.waiting:
                 self._turns.append(row)
         return self._write()
 
+    def _begin(self, row: Hashable, number: int, line: Line) -> None:
+        sound = self._sounds[row]
+        sound.lines[number] = line
+        self._decoding.begin((row, number), line, sound.adapter)
+
     def _write(self) -> Sequence[Hashable]:
         done: list[Hashable] = []
         for key in self._decoding.step():
             row, number = cast(Key, key)
             sound = self._sounds[row]
-            sound.texts[number] = cast(WrittenText, self._decoding.finish(key))
+            text = cast(WrittenText, self._decoding.finish(key))
+            again = self._written_anew(sound.lines.pop(number), text)
+            if again is not None:
+                self._begin(row, number, again)
+                continue
+            sound.texts[number] = text
             if len(sound.texts) == len(sound.prepared.windows):
                 done.append(row)
         return done

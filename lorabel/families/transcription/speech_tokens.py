@@ -13,13 +13,17 @@ from torch import Tensor
 
 from lorabel.evaluation.written_text import UNSPACED
 from lorabel.families.generation.prompts import CONTROL_CHARACTERS
+from lorabel.families.transcription.told_words import NOTHING, Told
 
 # Models with fewer tokens know English only (https://github.com/openai/whisper, `is_multilingual`).
 MULTILINGUAL_FROM = 51865
 START, END, NO_TIMESTAMPS = "<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>"
+PREVIOUS = "<|startofprev|>"
 TRANSCRIBE, TRANSLATE = "<|transcribe|>", "<|translate|>"
 # Older files have the second name.
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
+# Words of one token are common: a model knows them.
+RARE_FROM = 2
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
@@ -32,6 +36,7 @@ class SpeechTokens:
         data_tokens: tokenizes texts; it knows no special tokens.
         start, end, no_timestamps: begin and end a transcript, and say that it has no timestamps.
         no_speech: says that nobody speaks; None if the model has no such token.
+        previous: begins the text that came before the window; None if the model has no such token.
         transcribe: says that nothing is translated; None if the model knows one language.
         languages: of which the model chooses one; empty if it knows one.
         never: (vocabulary,) bool: the tokens that no transcript has.
@@ -44,6 +49,7 @@ class SpeechTokens:
     end: int
     no_timestamps: int
     no_speech: int | None
+    previous: int | None
     transcribe: int | None
     languages: tuple[int, ...]
     never: Tensor
@@ -80,6 +86,7 @@ class SpeechTokens:
             end,
             known[NO_TIMESTAMPS],
             next((known[name] for name in NO_SPEECH if name in known), None),
+            known.get(PREVIOUS),
             known[TRANSCRIBE] if is_multilingual else None,
             _languages(known, language, is_multilingual),
             never,
@@ -96,6 +103,31 @@ class SpeechTokens:
             return self.start, self.no_timestamps
         language = max(self.languages, key=lambda token: float(logits[token]))
         return self.start, language, self.transcribe, self.no_timestamps
+
+    def told(self, words: Sequence[str], most_tokens: int) -> Told:
+        """Return rare words, and tokens that list them as a text that came before a window.
+
+        A model spells names and terms as it has done before (https://arxiv.org/abs/2212.04356, section 2.3).
+
+        Args:
+            words: the most important first. They are listed last, where they count most.
+            most_tokens: of the list.
+        """
+        chosen: dict[str, str] = {}
+        left = most_tokens - 1
+        for word in words if self.previous is not None else ():
+            count = len(self.answer(word))
+            if count < RARE_FROM or word.casefold() in chosen:
+                continue
+            left -= count + 1
+            if left < 0:
+                break
+            chosen[word.casefold()] = word
+        if not chosen or self.previous is None:
+            return NOTHING
+        in_order = list(chosen.values())[::-1]
+        tokens = (self.previous, *self.answer(f"{', '.join(in_order)}."))
+        return Told(tuple(word.casefold() for word in in_order), tokens)
 
     def no_speech_probability(self, logits: Tensor) -> float:
         """Return the probability that nobody speaks; 0 if the model does not tell it.

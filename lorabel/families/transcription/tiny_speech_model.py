@@ -15,12 +15,13 @@ from lorabel.families.transcription.speech_tokens import (
     END,
     NO_SPEECH,
     NO_TIMESTAMPS,
+    PREVIOUS,
     START,
     TRANSCRIBE,
     TRANSLATE,
 )
 
-SPECIAL_TOKENS = (END, START, "<|en|>", "<|de|>", TRANSLATE, TRANSCRIBE, NO_SPEECH[0], NO_TIMESTAMPS)
+SPECIAL_TOKENS = (END, START, "<|en|>", "<|de|>", TRANSLATE, TRANSCRIBE, PREVIOUS, NO_SPEECH[0], NO_TIMESTAMPS)
 HEARD_S = 1
 FRAMES_PER_S, BANDS = 100, 16
 

@@ -2,8 +2,10 @@
 gets alone."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.speech import Speech
 from lorabel.families.transcription.heard_sound import PreparedSound
 from lorabel.families.transcription.tiny_speech_model import write_speech_model
+from lorabel.families.transcription.told_words import NOTHING
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextTarget, TranscriptInput, WrittenText
@@ -43,7 +46,7 @@ ADAPTERS = (1, 2, None, 3, None, 1)
 
 @pytest.fixture(scope="module", params=[True, False], ids=["multilingual", "english"])
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     return write_speech_model(tmp_path_factory.mktemp("model") / "base", is_multilingual=request.param)
 
 
@@ -185,6 +188,9 @@ def test_what_was_heard_is_remembered_by_content_and_the_file_is_not_needed_agai
     recalled = family.recall(QUESTION, lambda _: known, None, NO_BATCH_ADAPTERS, cache)
     assert recalled is not None and all(window.mel is None for window in recalled.windows)
     assert family.predict([recalled], [None], NO_BATCH_ADAPTERS, cache) == first
+    question = QUESTION.model_copy(update={"words": ("Zorvek",)})
+    with_words = family.recall(question, lambda _: known, None, NO_BATCH_ADAPTERS, cache)
+    assert with_words is not None and with_words.told.words == ("zorvek",), "words are not remembered, but asked"
     assert family.recall(QUESTION, lambda _: None, None, NO_BATCH_ADAPTERS, cache) is None
 
 
@@ -280,3 +286,68 @@ def test_a_model_that_cannot_be_loaded_has_a_reason(tmp_path: Path) -> None:
         load(f"local-dir:{tmp_path}")
     with pytest.raises(SettingsError, match="MODEL_SPEECH"):
         load(f"local-dir:{tmp_path / 'none'}")
+
+
+def told(family: Speech, sound: Samples, *words: str) -> PreparedSound:
+    return family.prepare(QUESTION.model_copy(update={"words": words}), lambda _: encoded(sound))
+
+
+def test_words_come_before_the_prompt_the_most_important_last_and_no_more_than_have_room(source: str) -> None:
+    family = load(source)
+    prepared = told(family, SOUNDS[0], "Zorvek", "Ada", "zorvek", "Tashnovi")
+    hearing = family._hear(prepared.windows[0], NO_BATCH_ADAPTERS.use([None]))
+    line = family._line(prepared.windows[0], prepared.told)
+    assert line.told.words == ("ada", "zorvek")
+    previous = family.tokens.previous
+    assert line.prompt == (previous, *family.tokens.answer("Ada, Zorvek."), *hearing.prompt)
+    assert len(line.prompt) + line.max_new_tokens <= family.module.config.max_target_positions
+    common = replace(family.tokens, data_tokens=_WholeWords())
+    assert common.told(("Ada",), 16) == NOTHING, "a word of one token is common"
+    assert replace(family.tokens, previous=None).told(("Zorvek",), 16) == NOTHING
+
+
+class _WholeWords:
+    """A tokenizer that knows each word."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> Any:
+        return SimpleNamespace(ids=[0 for _ in text.split()])
+
+
+def test_rows_with_words_of_their_own_get_the_text_that_each_gets_alone(
+    source: str, adapter_folders: AdapterFolders
+) -> None:
+    """No row is written with the words of another, also where both ask about the same sound."""
+    family = load(source)
+    bank = AdapterBank(family, adapter_folders, 10**9)
+    words = (("Zorvek",), (), ("Tashnovi",), ("Brelquin",), (), ("Ada", "Bo"))
+    inputs = [told(family, sound, *row) for sound, row in zip(SOUNDS, words, strict=True)]
+    adapters = [name(project) for project in ADAPTERS]
+    together = family.predict(inputs, adapters, bank, FeatureCache({}))
+    for prepared, adapter, output in zip(inputs, adapters, together, strict=True):
+        (alone,) = family.predict([prepared], [adapter], bank, FeatureCache({}))
+        assert isinstance(output, WrittenText) and isinstance(alone, WrittenText)
+        assert output.text == alone.text
+        assert output.probability == pytest.approx(alone.probability, abs=1e-4)
+
+
+def test_a_text_that_comes_from_the_words_is_written_again_without_them(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = load(source)
+    prepared = prepare(family, SOUNDS[1])
+    (plain,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    for is_of_words in (True, False):
+        monkeypatch.setattr("lorabel.families.speech.is_of_words", lambda text, words, answer=is_of_words: answer)
+        (output,) = family.predict(
+            [told(family, SOUNDS[1], "Zorvek")], [None], NO_BATCH_ADAPTERS, FeatureCache({})
+        )
+        assert (output == plain) is is_of_words
+
+
+def test_a_window_in_which_nobody_speaks_is_told_no_words(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = load(source)
+    prepared = told(family, SOUNDS[1], "Zorvek")
+    family._hear(prepared.windows[0], NO_BATCH_ADAPTERS.use([None]))
+    assert family._line(prepared.windows[0], prepared.told).told.words == ("zorvek",)
+    monkeypatch.setattr("lorabel.families.speech.NO_SPEECH_FROM", -1.0)
+    assert family._line(prepared.windows[0], prepared.told).told == NOTHING

@@ -3,8 +3,9 @@ import pytest
 from lorabel.errors import MissingTargetError
 from lorabel.labeling.regions import textarea
 from lorabel.problems.binding import bind
+from lorabel.problems.instructions import WORDS
 from lorabel.problems.transcripts import Transcripts
-from lorabel.text_contracts import TextTarget, WrittenText
+from lorabel.text_contracts import TextTarget, TranscriptInput, WrittenText
 
 AUDIO = '<Audio name="audio" value="$audio"/>'
 TEXT = '<TextArea name="text" toName="audio"{}/>'
@@ -78,3 +79,29 @@ def test_a_score_is_calibrated_by_whether_at_most_a_tenth_of_the_words_was_wrong
         (case,) = binding.cases(WrittenText(text=text, probability=0.8), target)
         assert case.true_index == index and case.distribution == pytest.approx((0.8, 0.2))
     assert binding.cases(WrittenText(text="", probability=0.8), target) == ()
+
+
+def test_the_words_of_the_config_come_before_those_of_the_project() -> None:
+    config = "<View>" + AUDIO + TEXT.format(' hint="Names: Zorvek, O\'Neill"') + "</View>"
+    words = {WORDS: {"text": ["Tashnovi"], "other": ["Brelquin"]}}
+    (binding,) = bind(config).for_project(words).bindings
+    question = binding.model_input(DATA)
+    assert isinstance(question, TranscriptInput) and question.words == ("Zorvek", "O'Neill", "Tashnovi")
+    (binding,) = bind(config.replace("Names: ", "Write down ")).for_project(None).bindings
+    assert isinstance(binding, Transcripts) and binding.words == (), "a hint without a colon lists nothing"
+
+
+def test_training_and_evaluation_ask_without_words() -> None:
+    binding = served(AUDIO + TEXT.format(' hint="Names: Zorvek"'))
+    asked = binding.asked_for(binding.model_input(DATA), TextTarget("Call Zorvek."))
+    assert isinstance(asked, TranscriptInput) and asked.words == ()
+
+
+def test_missed_words_of_annotations_that_cannot_be_read_are_none() -> None:
+    binding = served(AUDIO + TEXT.format(""))
+    right, shown = [textarea("text", "audio", ["Call Zorvek."])], [textarea("text", "audio", ["Call four."])]
+    assert binding.missed_words(right, shown) == ["Zorvek"]
+    assert binding.missed_words(right, None) == binding.missed_words(right, []) == ["Call", "Zorvek"]
+    assert binding.missed_words([textarea("other", "audio", ["Zorvek"])], None) == []
+    assert binding.missed_words([{"from_name": "text", "value": None}], None) == []
+    assert binding.missed_words("broken", shown) == []
