@@ -17,7 +17,8 @@ from lorabel.labeling.regions import Region
 from lorabel.labeling.renamed_labels import NO_RENAMES, Renames, with_current_names
 from lorabel.labeling.visible_when import regions_shown_to, shown_controls
 from lorabel.problems._answers import regions_of
-from lorabel.problems.base import Problem, TaskData, build_input, with_resolved_media
+from lorabel.problems.base import Problem, TaskData
+from lorabel.problems.task_questions import build_input, with_resolved_media
 from lorabel.settings import Settings
 
 if TYPE_CHECKING:  # the light worker makes examples without torch

@@ -20,7 +20,8 @@ from lorabel.feature_contracts import Features
 from lorabel.inference import requests
 from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
-from lorabel.problems.base import Problem, with_resolved_media
+from lorabel.problems.base import Problem
+from lorabel.problems.task_questions import with_resolved_media
 from workers.annotated_tasks import AnnotatedTask, AnnotatedTasks
 from workers.services import Services
 

@@ -29,8 +29,9 @@ from lorabel.labeling.label_config import RELATIONS_NAME
 from lorabel.labeling.regions import Region
 from lorabel.media.deadline import deadline, is_deadline_over
 from lorabel.problems._pictures import identified
-from lorabel.problems.base import Prediction, Problem, TaskData, build_input, with_resolved_media
+from lorabel.problems.base import Prediction, Problem, TaskData
 from lorabel.problems.binding import BoundConfig, bind
+from lorabel.problems.task_questions import build_input, with_resolved_media
 from lorabel.settings import Settings
 
 log = logging.getLogger(__name__)

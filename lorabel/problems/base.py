@@ -6,18 +6,16 @@ names, labels and data keys.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from lorabel.contracts import Contract, Input, MediaRef
+from lorabel.contracts import Contract, Input
 from lorabel.errors import UnservedError
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region
 from lorabel.problems.instructions import Asking
-from lorabel.settings import Settings
-from lorabel.time_contracts import SegmentsInput
 
 TaskData = dict[str, Any]
 
@@ -352,40 +350,6 @@ class Problem(ABC):
     def default_temperature(self, output: Any) -> float:
         """Return the temperature for an output that no held-out tasks have calibrated; 1 changes nothing."""
         return 1.0
-
-
-def build_input(binding: Problem, data: TaskData, settings: Settings) -> Input:
-    """Return the question about a task with what the settings say of it: the label template, the step of windows.
-
-    Where the project or the settings choose it, the question is one for a model that writes; see
-    `Problem.written`. It has no label template.
-
-    Prediction and training both use this, so that a model is trained on what it is asked.
-
-    Raises:
-        UnreadableError: see `Problem.model_input`.
-    """
-    question = binding.model_input(data)
-    if isinstance(question, SegmentsInput):
-        question = question.model_copy(update={"step_s": settings.segments_step_s})
-    is_written = binding.asking.is_written
-    if is_written is None:
-        is_written = binding.name in [name.strip() for name in settings.generator_problems.split(",")]
-    written = binding.written(question, data) if is_written else None
-    return question.with_template(settings.template(binding.name)) if written is None else written
-
-
-def with_resolved_media(question: Input, resolve: Callable[[MediaRef], MediaRef]) -> Input:
-    """Return a copy of the question in which each `MediaRef` is replaced by what `resolve` returns for it.
-
-    Args:
-        resolve: turns an address as written in a task into a full URL, with the token that it needs.
-    """
-    contents = tuple(
-        content if content.media is None else content.model_copy(update={"media": resolve(content.media)})
-        for content in question.contents
-    )
-    return question.model_copy(update={"contents": contents})
 
 
 def refuse_attributes(control: ControlTag, reasons: Mapping[str, str]) -> None:

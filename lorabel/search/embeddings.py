@@ -23,8 +23,9 @@ from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.labeling.label_config import RELATIONS
 from lorabel.labeling.task_content import MODALITIES
-from lorabel.problems.base import TaskData, with_resolved_media
+from lorabel.problems.base import TaskData
 from lorabel.problems.binding import BoundConfig
+from lorabel.problems.task_questions import with_resolved_media
 from lorabel.search.vector_index import VECTOR_DTYPE
 
 log = logging.getLogger(__name__)

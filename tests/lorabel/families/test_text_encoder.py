@@ -17,8 +17,8 @@ from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, FeatureCache
 from lorabel.families.encoders.heads.labels import NEUTRAL_TEXTS
 from lorabel.families.text_encoder import MAX_TOKENS, SCALE, TextEncoder
-from lorabel.problems.base import build_input
 from lorabel.problems.binding import bind
+from lorabel.problems.task_questions import build_input
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
 from tests.model_server.test_adapters import save_random_adapter

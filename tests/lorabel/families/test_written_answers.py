@@ -14,8 +14,8 @@ from lorabel.errors import UnreadableError
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.generator import Generator
-from lorabel.problems.base import build_input
 from lorabel.problems.binding import bind
+from lorabel.problems.task_questions import build_input
 from lorabel.settings import Settings
 from lorabel.text_contracts import Written, WrittenText
 from tests.lorabel.families.test_generator import load, prepare
