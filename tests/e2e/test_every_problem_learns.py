@@ -24,8 +24,6 @@ from tests.e2e.lorabel_processes import Lorabel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-# Others train in the real Label Studio too: tests/e2e/test_browser.py with pictures. `make test-long` has all.
-SHORT = ("text_choices",)
 # A fitted head answers these, and LoRA could change none of its answers: a run trains nothing and says so.
 BY_HEAD_ALONE = ("entities", "ranking", "rating")
 # So are these, by moments that are never exactly those of the annotators.
@@ -57,9 +55,8 @@ def _variables(names: Sequence[str], folders: pytest.TempPathFactory) -> dict[st
     return variables
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in SHORT else pytest.mark.long) for name in courses.names()]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", courses.names())
 def test_a_run_is_promoted_and_the_held_out_tasks_are_answered_better(
     name: str, shared_lorabel: Lorabel, label_studio: Server, client: LabelStudio
 ) -> None:
