@@ -13,7 +13,9 @@ Overlaps = Callable[[Sequence[Place], Sequence[Place]], NDArray[np.float64]]
 """Returns the IoU of each place of the first set with each of the second."""
 
 
-def iou_matrix(first: Sequence[Corners], second: Sequence[Corners]) -> NDArray[np.float64]:
+def iou_matrix(
+    first: Sequence[Corners] | NDArray[np.float64], second: Sequence[Corners] | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the IoU of each box of the first set with each of the second.
 
     Args:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lorabel.evaluation.box_matching import iou_matrix
 from lorabel.track_contracts import BoxInFrame
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,7 @@ class Weights:
 WEIGHTS = Weights()
 
 
-@dataclass
+@dataclass(eq=False)
 class OpenTrack:
     """A thing that is followed.
 
@@ -158,7 +159,7 @@ def _costs(
     size = np.sqrt(np.maximum(_area(expected), TINY))
     distances = np.linalg.norm(_middle(corners) - _middle(expected), axis=-1) / size
     cosines = looks[list(chosen)] @ track.look / max(float(np.linalg.norm(track.look)), TINY)
-    costs = weights.overlap * (1 - _iou(expected, corners)) + weights.distance * distances
+    costs = weights.overlap * (1 - iou_matrix(expected, corners)[0]) + weights.distance * distances
     costs += weights.look * (1 - cosines)
     is_same_label = np.array([boxes[index].label == track.label for index in chosen])
     is_near = distances <= MOST_DISTANCE + MORE_DISTANCE * (track.misses - 1)
@@ -175,11 +176,3 @@ def _middle(corners: Floats) -> Floats:
 def _area(corners: Floats) -> Floats:
     area: Floats = np.prod(np.clip(corners[..., 2:] - corners[..., :2], 0, None), axis=-1)
     return area
-
-
-def _iou(box: Floats, corners: Floats) -> Floats:
-    """(boxes,): IoU of a box with each of (boxes, 4)."""
-    low, high = np.maximum(box[:2], corners[:, :2]), np.minimum(box[2:], corners[:, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=1)
-    overlap: Floats = common / np.maximum(_area(box) + _area(corners) - common, TINY)
-    return overlap

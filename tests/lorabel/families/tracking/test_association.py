@@ -102,3 +102,12 @@ def test_frames_without_boxes_are_no_frames_with_boxes() -> None:
     for frame in (1, 6, 11):
         association.add(frame, [], np.zeros((0, 3)))
     assert association.tracks == []
+
+
+def test_boxes_that_are_equal_in_all_but_their_looks_are_two_things() -> None:
+    association = Association(0.3, RATE)
+    for frame in range(1, 16, STEP):
+        box = BoxInFrame(frame=frame, corners=(0.1, 0.1, 0.2, 0.2), label=0, probability=0.9)
+        association.add(frame, [box, box.model_copy()], LOOKS[:2])
+    association.add(round(LOST_S * RATE) + 20, [], LOOKS[:0])
+    assert [len(track.seen) for track in association.tracks] == [3, 3]
