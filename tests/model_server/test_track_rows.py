@@ -13,7 +13,7 @@ from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.scenes import png
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
-from lorabel.families.tracker import Tracker
+from lorabel.families.track_pipeline import TrackPipeline
 from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
 from lorabel.settings import Settings
@@ -69,7 +69,7 @@ def test_tracks_are_those_of_the_family_alone_and_a_broken_video_fails_alone(app
     assert results[1].error is not None and results[1].error.is_permanent
     assert "no readable video" in results[1].error.reason
     assert Boxes.model_validate(results[2].output).boxes
-    family = Tracker.load(MODELS["detector"], torch.device("cpu"), torch.float32, Settings())
+    family = TrackPipeline.load(MODELS["detector"], torch.device("cpu"), torch.float32, Settings())
     for scene, result, question in zip(SCENES, results[::3], questions[::3], strict=True):
         prepared = family.prepare(question, lambda _, scene=scene: scene.video)  # type: ignore[misc, arg-type]
         (expected,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
