@@ -86,7 +86,9 @@ def _ask(row: Row, question: Input, start: Callable[[Row], None], then: Callable
     """
     head = row.head if isinstance(question, BoxesInput) else None
     adapter = None if isinstance(question, FollowedTracksInput) else row.adapter
-    part = replace(row, question=question, adapter=adapter, head=head, done=Future(), files={}, loaded=None, example=None)
+    part = replace(
+        row, question=question, adapter=adapter, head=head, done=Future(), files={}, loaded=None, example=None
+    )
 
     def go_on(done: "Future[RowResult]") -> None:
         part.files, part.example = {}, None  # else the files and frames of all parts stay until the row ends

@@ -68,9 +68,7 @@ def with_followed(found: Tracks, followed: Tracks) -> Tracks:
     A found track of the same label in the same places as a followed one is the same thing, and is left out.
     """
     overlaps = track_overlaps(found.tracks, followed.tracks)
-    others = [
-        track for track, row in zip(found.tracks, overlaps, strict=True) if not (row >= SAME_OVERLAP).any()
-    ]
+    others = [track for track, row in zip(found.tracks, overlaps, strict=True) if not (row >= SAME_OVERLAP).any()]
     shown = [
         track.model_copy(update={"probability": max(track.probability, found.threshold)})
         for track in followed.tracks

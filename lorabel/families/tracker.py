@@ -156,9 +156,11 @@ class Tracker(StepwiseFamily):
     @classmethod
     def tiny(cls, folder: Path) -> str:
         """Write a tiny SAM 2 for videos with frames of 32 x 32 pixels; see `Family.tiny`."""
-        small = small_config(32, (8, 16, 24, 32), 32)
+        small = small_config(
+            32, (8, 16, 24, 32), 128
+        )  # transformers takes 64 channels of memory, and more of these
         side = small.vision_config.backbone_feature_sizes[-1][0]
-        memory = {f"memory_{name}_hidden_size": 32 for name in ("attention", "attention_feed_forward", "encoder")}
+        memory = {f"memory_{name}_hidden_size": 128 for name in ("attention", "attention_feed_forward", "encoder")}
         config = Sam2VideoConfig(
             vision_config=small.vision_config.to_dict(),
             prompt_encoder_config=small.prompt_encoder_config.to_dict(),
@@ -166,10 +168,10 @@ class Tracker(StepwiseFamily):
             image_size=32,
             memory_attention_num_layers=1,
             memory_attention_rope_feat_sizes=[side, side],
-            memory_encoder_output_channels=8,
-            mask_downsampler_embed_dim=32,
+            memory_encoder_output_channels=64,
+            mask_downsampler_embed_dim=128,
             memory_fuser_num_layers=1,
-            memory_fuser_embed_dim=32,
+            memory_fuser_embed_dim=128,
             memory_fuser_intermediate_dim=32,
             **memory,
         )

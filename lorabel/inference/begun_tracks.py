@@ -15,9 +15,7 @@ from lorabel.problems.base import Problem
 TRACKER = "tracker"
 
 
-def results_to_go_on_with(
-    store: Store, model: ProjectModel, task_ids: Sequence[int]
-) -> list[list[list[Region]]]:
+def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[int]) -> list[list[list[Region]]]:
     """Return for each task the results of its annotations as they are now, the oldest annotation first.
 
     Empty without the setting MODEL_TRACKER, and where no control tag is gone on with.

@@ -89,7 +89,9 @@ class VideoMemory:
         self._model, self._total, self._is_backwards = model, total, is_backwards
         self._added = 0
         kind = _BoundedEdgeTam if isinstance(model, EdgeTamVideoModel) else _BoundedSam2
-        self._session: Any = kind(inference_device=model.device, inference_state_device=model.device)
+        self._session: Any = kind(
+            inference_device=model.device, inference_state_device=model.device, dtype=model.dtype
+        )
         self._session.total = total
         side = int(model.config.prompt_encoder_config.image_size)
         labels = torch.tensor([[[LEFT_TOP, RIGHT_BOTTOM]]], dtype=torch.int32)

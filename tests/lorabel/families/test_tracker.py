@@ -28,19 +28,28 @@ from lorabel.track_contracts import FollowedTracksInput, Keyframe, Track, Tracks
 from tests.moving_scenes import random_scenes
 
 CPU = torch.device("cpu")
-SCENE = random_scenes(5, 1, frames=100)[0]
+SCENE = random_scenes(5, 1, frames=30)[0]
+FRAMES = 30
 BOXES: tuple[Corners, ...] = ((0.1, 0.2, 0.5, 0.6), (0.3, 0.3, 0.9, 0.8))
 
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    """A tiny model whose random weights are large enough for what was seen before to matter."""
-    source = Tracker.tiny(tmp_path_factory.mktemp("tracker"))
-    tracker = Tracker.load(source, CPU, torch.float32, Settings(tracks_frames_per_s=25, tracks_tolerance_percent=0))
+    """A tiny model with weights so large that what was seen before matters: it loses things and sees them again."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        source = Tracker.tiny(tmp_path_factory.mktemp("tracker"))
+    tracker = Tracker.load(
+        source, CPU, torch.float32, Settings(tracks_frames_per_s=25, tracks_tolerance_percent=0)
+    )
     generator = torch.Generator().manual_seed(0)
-    for name, weight in tracker.module.named_parameters():
-        if not name.startswith("vision_encoder"):
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.15)
+    for weight in tracker.module.parameters():
+        weight.add_(torch.randn(weight.shape, generator=generator) * 0.15)
+    frames = tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(9, FRAMES + 1))
+    memory = VideoMemory(tracker.module, BOXES, len(frames), False)
+    scores = [seen.score for frame in frames for seen in memory.add(tracker.normalised(frame))]
+    bias = dict(tracker.module.named_parameters())["mask_decoder.pred_obj_score_head.proj_out.bias"]
+    bias -= torch.tensor(scores).median()
     return tracker
 
 
@@ -85,12 +94,15 @@ def test_frames_that_come_and_go_give_the_masks_of_a_session_with_the_whole_vide
     tracker: Tracker, is_backwards: bool
 ) -> None:
     frames = torch.stack(
-        [tracker.normalised(each) for each in tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(1, 41))]
+        [
+            tracker.normalised(each)
+            for each in tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(1, FRAMES + 1))
+        ]
     )
-    start = 39 if is_backwards else 0
+    start = FRAMES - 1 if is_backwards else 0
     expected = reference(tracker.module, frames, start, BOXES, is_backwards)
-    assert len(expected) == 40
-    memory = VideoMemory(tracker.module, BOXES, 40, is_backwards)
+    assert len(expected) == FRAMES
+    memory = VideoMemory(tracker.module, BOXES, FRAMES, is_backwards)
     session: Any = memory._session
     held: list[int] = []
     for index in sorted(expected, reverse=is_backwards):
@@ -101,24 +113,24 @@ def test_frames_that_come_and_go_give_the_masks_of_a_session_with_the_whole_vide
         assert not session.processed_frames
         held.append(sum(map(len, session.output_dict_per_obj[0].values())))
     assert held[-1] == held[20] <= 17, "what older frames have left is dropped"
-    last, alone = expected[0 if is_backwards else 39][0], VideoMemory(tracker.module, BOXES, 40, is_backwards)
-    assert (alone.add(frames[0 if is_backwards else 39])[0].logits - last[0]).abs().max() > 1e-3, "it remembers"
+    last, alone = 0 if is_backwards else FRAMES - 1, VideoMemory(tracker.module, BOXES, FRAMES, is_backwards)
+    assert alone.add(frames[last])[0].score != pytest.approx(float(expected[last][1][0]), abs=1e-2), "it remembers"
 
 
 def test_tracks_are_the_boxes_of_the_masks_forwards_and_backwards_whatever_the_windows(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracks = [begun(30, BOXES[0]), begun(30, BOXES[1], 1), begun(61, BOXES[1], 2), begun(101, BOXES[0], 3)]
+    tracks = [begun(9, BOXES[0]), begun(9, BOXES[1], 1), begun(21, BOXES[1], 2), begun(31, BOXES[0], 3)]
     monkeypatch.setattr("lorabel.families.tracker.MOST_DECODED", 7)
     output = followed(tracker, tracks)
-    assert (output.frames, [track.label for track in output.tracks]) == (100, [0, 1, 2]), "frame 101 is not there"
+    assert (output.frames, [track.label for track in output.tracks]) == (30, [0, 1, 2]), "frame 31 is not there"
     monkeypatch.setattr("lorabel.families.tracker.MOST_DECODED", 1000)
     assert followed(tracker, tracks) == output
-    all_frames = tracker.decoded(prepared(tracker, tracks), range(1, 101))
+    all_frames = tracker.decoded(prepared(tracker, tracks), range(1, FRAMES + 1))
     frames = torch.stack([tracker.normalised(each) for each in all_frames])
     seen_in: list[set[int]] = []
     for track, (start, boxes, place) in zip(
-        output.tracks, [(30, BOXES, 0), (30, BOXES, 1), (61, BOXES[1:], 0)], strict=True
+        output.tracks, [(9, BOXES, 0), (9, BOXES, 1), (21, BOXES[1:], 0)], strict=True
     ):
         masks = {
             index: (logits[place], float(scores[place]))
@@ -127,13 +139,14 @@ def test_tracks_are_the_boxes_of_the_masks_forwards_and_backwards_whatever_the_w
                 tracker.module, frames, start - 1, boxes, is_backwards
             ).items()
         }
-        seen = {number for number in range(1, 101) if track.at(number) is not None}
-        expected = {index + 1 for index, (mask, score) in masks.items() if score > 0 and (mask > 0).any()} | {start}
-        # The editor shows the box in the frame of a keyframe that is not enabled, but not after it.
+        seen = {number for number in range(1, FRAMES + 1) if track.at(number) is not None}
+        expected = {index + 1 for index, (mask, score) in masks.items() if score > 0 and (mask > 0).any()} | {
+            start
+        }
         assert seen == expected
+        assert track.at(start) == pytest.approx(boxes[place], abs=0.3)
         seen_in.append(seen)
-        assert track.at(start) is not None
-    assert any(0 < len(seen) for seen in seen_in)
+    assert any(3 < len(seen) < FRAMES - 3 for seen in seen_in)
 
 
 def test_rows_take_turns_and_a_step_is_one_frame(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,22 +169,23 @@ def test_rows_take_turns_and_a_step_is_one_frame(tracker: Tracker, monkeypatch: 
         before = len(computed)
         outputs += [steps.finish(row) for row in steps.step()]
         assert len(computed) - before <= 1
-    assert len(computed) == 400 and outputs == [outputs[0]] * 4
-    assert {computed.count(memory) for memory in computed[100:300]} == {100}
+    assert len(computed) == 4 * FRAMES and outputs == [outputs[0]] * 4
+    turns = computed[FRAMES : 2 * FRAMES]
+    assert {turns.count(memory) for memory in turns} <= {7, 8}, "each row has its turn"
 
 
 def test_a_frame_that_fails_can_be_tried_again(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = followed(tracker, [begun(50, BOXES[0])])
+    expected = followed(tracker, [begun(15, BOXES[0])])
     steps, add, calls = FollowingSteps(tracker), VideoMemory.add, [0]
 
     def failing(memory: VideoMemory, pixels: Tensor) -> Any:
         calls[0] += 1
-        if calls[0] in (1, 70):
+        if calls[0] in (1, 25):
             raise RuntimeError("out of memory")
         return add(memory, pixels)
 
     monkeypatch.setattr(VideoMemory, "add", failing)
-    steps.begin("row", prepared(tracker, [begun(50, BOXES[0])]), None)
+    steps.begin("row", prepared(tracker, [begun(15, BOXES[0])]), None)
     failures, outputs = 0, list[Any]()
     while steps.rows:
         try:
@@ -187,7 +201,7 @@ def test_a_video_that_cannot_be_decoded_any_more_fails_alone(
     steps, decoded = FollowingSteps(tracker), Tracker.decoded
 
     def failing(family: Tracker, question: PreparedFollowing, numbers: Sequence[int]) -> list[Tensor]:
-        if question.question.begun[0].label == 7 and 40 in numbers:
+        if question.question.begun[0].label == 7 and 20 in numbers:
             raise UnreadableError("too many frames", is_permanent=True)
         return decoded(family, question, numbers)
 
