@@ -1,8 +1,8 @@
 """Rows that are answered by several questions, one after the other.
 
 Of masks the detector is asked first, and then the segmenter about what was found. Of tracks the detector is asked
-about one window of the video after the other, and then the tracker about tracks that are begun. Each of these questions is a row of its own, with the same adapter:
-it shares its batch with rows of others.
+about one window of the video after the other, and then the tracker about tracks that are begun. Each of these
+questions is a row of its own, with the same adapter: it shares its batch with rows of others.
 """
 
 from collections.abc import Callable
@@ -81,8 +81,8 @@ def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None]) 
 def _ask(row: Row, question: Input, start: Callable[[Row], None], then: Callable[[RowResult], None]) -> None:
     """Have a question computed for a row, and call `then` with its output.
 
-    An error is the row's result. If the row is cancelled, the question is too. A head is for the boxes. The tracker
-    has no adapters.
+    An error is the row's result. If the row is cancelled, the question is too. A head is for the boxes. The
+    tracker has no adapters.
     """
     head = row.head if isinstance(question, BoxesInput) else None
     adapter = None if isinstance(question, FollowedTracksInput) else row.adapter

@@ -35,7 +35,6 @@ from lorabel.track_contracts import (
     TracksTarget,
 )
 
-
 # IoU over time from which on two tracks of a label are the same thing.
 SAME_OVERLAP = 0.5
 

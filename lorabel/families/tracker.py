@@ -196,7 +196,7 @@ class Tracker(StepwiseFamily):
             return PreparedFollowing(question, file, numbers, video.count, video.length_s)
 
     def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
-        """Return steps of a frame each; see `StepwiseFamily.steps`. There are no adapters, and nothing is cached."""
+        """Return steps of a frame each; see `StepwiseFamily.steps`. There are no adapters; nothing is cached."""
         return FollowingSteps(self)
 
     def decoded(self, prepared: PreparedFollowing, numbers: Sequence[int]) -> list[Tensor]:

@@ -226,7 +226,7 @@ class Problem(ABC):
         return question
 
     def going_on(self, question: Input, data: TaskData, results: Sequence[list[Region]]) -> Input:
-        """Return the question with what annotators have begun in the task, to be gone on with; by default the same.
+        """Return the question with what annotators have begun in the task, to go on with; by default the same.
 
         Called only where the settings name a model for it (MODEL_TRACKER).
 

@@ -135,7 +135,7 @@ class MovingThings(Problem):
         return question.model_copy(update={"threshold": threshold})
 
     def going_on(self, question: Input, data: TaskData, results: Sequence[list[Region]]) -> Input:
-        """Have tracks followed of which one box was drawn; see `Problem.going_on`. The first MOST_BEGUN of them."""
+        """Have tracks followed of which one box was drawn, MOST_BEGUN at most; see `Problem.going_on`."""
         begun: dict[Track, None] = {}
         for result in results:
             with suppress(MissingTargetError):  # nothing can be used, which the training runs report

@@ -1,8 +1,8 @@
 """Follows boxes from one frame of a video to the others with a model that remembers what it has seen.
 
 SAM 2 (https://arxiv.org/abs/2408.00714) and EdgeTAM (https://arxiv.org/abs/2501.07256) of transformers: a frame is
-compared with the frame of the boxes and with the last few frames. What older frames have left is dropped, so memory
-does not grow with the video.
+compared with the frame of the boxes and with the last few frames. What older frames have left is dropped, so
+memory does not grow with the video.
 """
 
 from collections.abc import Sequence

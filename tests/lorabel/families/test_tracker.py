@@ -27,6 +27,8 @@ from lorabel.space_contracts import Corners
 from lorabel.track_contracts import FollowedTracksInput, Keyframe, Track, Tracks
 from tests.moving_scenes import random_scenes
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SCENE = random_scenes(5, 1, frames=30)[0]
 FRAMES = 30
@@ -35,7 +37,7 @@ BOXES: tuple[Corners, ...] = ((0.1, 0.2, 0.5, 0.6), (0.3, 0.3, 0.9, 0.8))
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    """A tiny model with weights so large that what was seen before matters: it loses things and sees them again."""
+    """A tiny model with weights so large that memories matter; it sees things in some frames only."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         source = Tracker.tiny(tmp_path_factory.mktemp("tracker"))
