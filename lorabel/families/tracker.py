@@ -199,6 +199,10 @@ class Tracker(StepwiseFamily):
         """Return steps of a frame each; see `StepwiseFamily.steps`. There are no adapters; nothing is cached."""
         return FollowingSteps(self)
 
+    def lora_layers(self) -> list[str]:
+        """Return none: a drawn box says nothing of how the thing moves on."""
+        return []
+
     def decoded(self, prepared: PreparedFollowing, numbers: Sequence[int]) -> list[Tensor]:
         """(3, side, side) uint8 RGB: frames of the video.
 
