@@ -23,6 +23,7 @@ from lorabel.database.project_keys import ProjectKey
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
+from lorabel.inference.begun_tracks import results_to_go_on_with
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel
@@ -122,7 +123,7 @@ def _predict(
     )
     try:
         prompted = _prompted(services, model, body, resolve, caller)
-        predictions = prompted or prediction.predict(model, [task.data for task in body.tasks], resolve, caller)
+        predictions = prompted or _unprompted(services, model, body, resolve, caller)
     except ModelServerError:
         if priority == Priority.BULK and _predict_later(services, project, [task.id for task in body.tasks]):
             return [None] * len(body.tasks)
@@ -146,6 +147,18 @@ def _predict(
     return [
         _entry(model, task_prediction) if task_prediction.is_final else None for task_prediction in predictions
     ]
+
+
+def _unprompted(
+    services: Services,
+    model: ProjectModel,
+    body: http_bodies.Predict,
+    resolve: Callable[[MediaRef], MediaRef],
+    caller: PredictionCaller,
+) -> list[TaskPrediction]:
+    """The predictions of the tasks, which go on with what annotators have begun."""
+    annotated = results_to_go_on_with(services.store, model, [task.id for task in body.tasks])
+    return prediction.predict(model, [task.data for task in body.tasks], resolve, caller, annotated)
 
 
 def _prompted(

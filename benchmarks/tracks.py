@@ -23,7 +23,7 @@ from lorabel.demo import DETECTOR_FOLDER
 from lorabel.evaluation.track_metrics import track_metrics
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
-from lorabel.families.tracker import Tracker, window_question
+from lorabel.families.track_pipeline import TrackPipeline, window_question
 from lorabel.families.tracking.association import WEIGHTS, Weights
 from lorabel.families.tracking.found_tracks import TrackFinder
 from lorabel.settings import Settings
@@ -40,7 +40,7 @@ NAMES = tuple(f"{colour} {shape}" for colour, shape in PAIRS)
 TIMES = 10
 
 
-def windows_of(tracker: Tracker, video: bytes) -> list[FrameBoxes]:
+def windows_of(tracker: TrackPipeline, video: bytes) -> list[FrameBoxes]:
     """What the detector finds in each window."""
     question = TracksInput(
         contents=(Content(modality=Modality.VIDEO, media=MediaRef(url="video")),),
@@ -84,7 +84,7 @@ def main() -> None:
     count = parser.parse_args().videos
     torch.set_num_threads(1)
     settings, memory = Settings(device="cpu", precision="float32"), ResidentMemory(os.getpid())
-    tracker = Tracker.load(f"local-dir:{DETECTOR_FOLDER}", torch.device("cpu"), torch.float32, settings)
+    tracker = TrackPipeline.load(f"local-dir:{DETECTOR_FOLDER}", torch.device("cpu"), torch.float32, settings)
     print(describe(settings).line, flush=True)
     scenes = random_scenes(21, count)
     sets = {

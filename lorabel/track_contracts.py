@@ -11,11 +11,13 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lorabel.contracts import Contract, LabelTextsInput
+from lorabel.contracts import Content, Contract, Input, LabelTextsInput
 from lorabel.space_contracts import MOST_PLACES, BoxesInput, BoxTarget, Corners
 
 # Frames of an annotated video that are learned from.
 MOST_LEARNED_FRAMES = 8
+# Tracks of a video that are followed from a drawn box.
+MOST_BEGUN = 50
 
 
 class Keyframe(BaseModel):
@@ -86,12 +88,29 @@ class TracksInput(LabelTextsInput):
         frames_per_s: by which frames are counted.
         learned: the frames that are learned from, if it is known what they show.
         threshold: see `FrameBoxesInput`.
+        begun: tracks of which an annotator has drawn one box, to be followed from there (`Track.is_begun`).
     """
 
     kind: ClassVar[str] = "tracks"
     frames_per_s: float = Field(gt=0)
     threshold: float | None = Field(None, ge=0, le=1)
     learned: tuple[int, ...] = ()
+    begun: tuple[Track, ...] = Field((), max_length=MOST_BEGUN)
+
+
+class FollowedTracksInput(Input):
+    """Asks how things move of each of which a box in one frame is known. Answer: `Tracks`, in the same order.
+
+    Args:
+        contents: one video.
+        frames_per_s: by which frames are counted.
+        begun: each with one keyframe. Those in frames that the video does not have are not answered.
+    """
+
+    kind: ClassVar[str] = "followed_tracks"
+    contents: tuple[Content, ...] = Field(min_length=1)
+    frames_per_s: float = Field(gt=0)
+    begun: tuple[Track, ...] = Field(min_length=1, max_length=MOST_BEGUN)
 
 
 class Tracks(Contract):

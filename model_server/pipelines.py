@@ -1,8 +1,8 @@
 """Rows that are answered by several questions, one after the other.
 
 Of masks the detector is asked first, and then the segmenter about what was found. Of tracks the detector is asked
-about one window of the video after the other. Each of these questions is a row of its own, with the same adapter:
-it shares its batch with rows of others.
+about one window of the video after the other, and then the tracker about tracks that are begun. Each of these
+questions is a row of its own, with the same adapter: it shares its batch with rows of others.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from lorabel.contracts import Input
 from lorabel.families.mask_pipeline import answer_of, boxes_question, masks_question
-from lorabel.families.tracker import window_question
+from lorabel.families.track_pipeline import following_question, window_question, with_followed
 from lorabel.families.tracking.found_tracks import TrackFinder
 from lorabel.inference.messages import RowResult
 from lorabel.mask_contracts import LabelledMasksInput, Masks
 from lorabel.space_contracts import Boxes, BoxesInput
-from lorabel.track_contracts import FrameBoxes, TracksInput
+from lorabel.track_contracts import FollowedTracksInput, FrameBoxes, Tracks, TracksInput
 from model_server.rows import Row, errors_as_result
 
 
@@ -50,7 +50,9 @@ def _ask_both(row: Row, question: LabelledMasksInput, start: Callable[[Row], Non
 
 
 def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None]) -> None:
-    """Ask the detector about each window of the video; the row gets the tracks, or the first error."""
+    """Ask the detector about each window of the video, then the tracker; the row gets the tracks, or the first
+    error.
+    """
     finder = TrackFinder(question.frames_per_s)
 
     def ask(window: int) -> None:
@@ -59,10 +61,19 @@ def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None]) 
             finder.add(boxes)
             if window + 1 < boxes.windows:
                 ask(window + 1)
+            elif question.begun:
+                ask_tracker(finder.tracks())
             else:
                 row.finish(RowResult(output=finder.tracks().model_dump()))
 
         _ask(row, window_question(question, window), start, add)
+
+    def ask_tracker(tracks: Tracks) -> None:
+        def answer(followed: RowResult) -> None:
+            output = with_followed(tracks, Tracks.model_validate(followed.output))
+            row.finish(RowResult(output=output.model_dump()))
+
+        _ask(row, following_question(question), start, answer)
 
     ask(0)
 
@@ -70,10 +81,14 @@ def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None]) 
 def _ask(row: Row, question: Input, start: Callable[[Row], None], then: Callable[[RowResult], None]) -> None:
     """Have a question computed for a row, and call `then` with its output.
 
-    An error is the row's result. If the row is cancelled, the question is too. A head is for the boxes.
+    An error is the row's result. If the row is cancelled, the question is too. A head is for the boxes. The
+    tracker has no adapters.
     """
     head = row.head if isinstance(question, BoxesInput) else None
-    part = replace(row, question=question, head=head, done=Future(), files={}, loaded=None, example=None)
+    adapter = None if isinstance(question, FollowedTracksInput) else row.adapter
+    part = replace(
+        row, question=question, adapter=adapter, head=head, done=Future(), files={}, loaded=None, example=None
+    )
 
     def go_on(done: "Future[RowResult]") -> None:
         part.files, part.example = {}, None  # else the files and frames of all parts stay until the row ends

@@ -22,6 +22,7 @@ from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.database.versions import is_current, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
+from lorabel.inference.begun_tracks import results_to_go_on_with
 from lorabel.inference.requests import Unreadable
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
@@ -202,7 +203,9 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     if not tasks:
         return True
     resolve = context.resolver()
-    predictions = prediction.predict(model, [task.data for task in tasks], resolve, context.caller())
+    annotated = results_to_go_on_with(context.services.store, model, [task.task_id for task in tasks])
+    data = [task.data for task in tasks]
+    predictions = prediction.predict(model, data, resolve, context.caller(), annotated)
     by_task = {task.task_id: predicted for task, predicted in zip(tasks, predictions, strict=True)}
     final = {task_id: predicted for task_id, predicted in by_task.items() if predicted.is_final}
     old_ids = {task.task_id: _current_ids(task, context.model.version) for task in tasks}

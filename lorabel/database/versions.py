@@ -30,6 +30,8 @@ OVER_HEAD = "over_head"
 IN_PLACE_OF_HEAD = "in_place_of_head"
 # The family of adapters that answer in place of heads.
 BOXES, MASKS = "detector", "mask_pipeline"
+# What versions call a family -> its name since then. Nothing is trained of what is named `tracker` now.
+RENAMED = {"tracker": "track_pipeline"}
 
 
 def names(session: Session, project_id: int) -> list[str]:
@@ -122,7 +124,7 @@ def families(version: ModelVersion) -> dict[str, str]:
     A control tag is missing if its adapter was trained before versions recorded this.
     """
     names: dict[str, str] = version.metrics.get("families", {})
-    return names
+    return {tag: RENAMED.get(name, name) for tag, name in names.items()}
 
 
 def tags_beside_head(version: ModelVersion) -> frozenset[str]:

@@ -6,6 +6,7 @@ Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks be
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from math import isfinite
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -141,11 +142,14 @@ def predict(
     tasks: Sequence[TaskData],
     resolve: Callable[[MediaRef], MediaRef],
     caller: PredictionCaller,
+    annotated: Sequence[Sequence[list[Region]]] = (),
 ) -> list[TaskPrediction]:
     """Predict tasks with one version of a project's model.
 
     Args:
         tasks: `data` of each task. Nothing else of a task is read.
+        annotated: for each task the results of its annotations that are gone on with, see `results_to_go_on_with`;
+            empty if there are none.
         resolve: adds the host and the token to a task's media, see `Authorizations.resolver`.
 
     Returns:
@@ -157,7 +161,11 @@ def predict(
     bindings = [binding for binding in model.bound.bindings if not binding.is_per_region]
     now = monotonic()
     with deadline(now + READING_PART * (caller.deadline - now)):
-        questions = [question for data in tasks for question in _questions(model, bindings, data, resolve)]
+        questions = [
+            question
+            for data, results in zip_longest(tasks, annotated, fillvalue=())
+            for question in _questions(model, bindings, data, resolve, results)
+        ]
     answers = iter(ask(caller, questions))
     by_task: list[Answers] = [{binding.from_name: next(answers) for binding in bindings} for _ in tasks]
     _answer_about_regions(model, tasks, by_task, resolve, caller)
@@ -272,13 +280,22 @@ def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) ->
 
 
 def _questions(
-    model: ProjectModel, bindings: Sequence[Problem], data: TaskData, resolve: Callable[[MediaRef], MediaRef]
+    model: ProjectModel,
+    bindings: Sequence[Problem],
+    data: TaskData,
+    resolve: Callable[[MediaRef], MediaRef],
+    results: Sequence[list[Region]] = (),
 ) -> list[Question | Unreadable]:
-    """One question per binding, in the order of the bindings."""
+    """One question per binding, in the order of the bindings.
+
+    Args:
+        results: see `Problem.going_on`.
+    """
     questions: list[Question | Unreadable] = []
     for binding in bindings:
         try:
             contract = with_resolved_media(build_input(binding, data, model.settings), resolve)
+            contract = binding.going_on(contract, data, results) if results else contract
         except UnreadableError as error:
             questions.append(Unreadable(str(error), error.is_permanent, _is_late(error)))
         else:

@@ -225,6 +225,17 @@ class Problem(ABC):
         """
         return question
 
+    def going_on(self, question: Input, data: TaskData, results: Sequence[list[Region]]) -> Input:
+        """Return the question with what annotators have begun in the task, to go on with; by default the same.
+
+        Called only where the settings name a model for it (MODEL_TRACKER).
+
+        Args:
+            question: from `model_input`.
+            results: of the task's annotations as they are now.
+        """
+        return question
+
     def for_project(self, extra_params: Mapping[str, Any]) -> Self:
         """Return the binding as a project's extra params change it; by default it is the same."""
         return self

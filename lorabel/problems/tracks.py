@@ -8,6 +8,7 @@ Predicted tracks have few keyframes, between which the editor moves the box even
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -25,7 +26,7 @@ from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import ON_VIDEOS, refuse_unused, rivals_of
 from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
-from lorabel.track_contracts import Keyframe, Track, Tracks, TracksInput, TracksTarget
+from lorabel.track_contracts import MOST_BEGUN, Keyframe, Track, Tracks, TracksInput, TracksTarget
 
 SAMPLE_EXTENT = (48, 2.0)
 SAMPLE_RATE = 24.0
@@ -132,6 +133,14 @@ class MovingThings(Problem):
     def shown_from(self, question: Input, threshold: float) -> Input:
         """Have tracks begin with boxes that are as unlikely as the tracks that are to be shown."""
         return question.model_copy(update={"threshold": threshold})
+
+    def going_on(self, question: Input, data: TaskData, results: Sequence[list[Region]]) -> Input:
+        """Have tracks followed of which one box was drawn, MOST_BEGUN at most; see `Problem.going_on`."""
+        begun: dict[Track, None] = {}
+        for result in results:
+            with suppress(MissingTargetError):  # nothing can be used, which the training runs report
+                begun |= dict.fromkeys(track for track in self.target(result, data).tracks if track.is_begun)
+        return question.model_copy(update={"begun": tuple(begun)[:MOST_BEGUN]})
 
     def prediction(self, output: Tracks, data: TaskData) -> Prediction:
         """Predict the tracks above the threshold. The score is their mean probability.

@@ -13,12 +13,13 @@ from lorabel.demo import DETECTOR_FOLDER
 from lorabel.demo.scenes import png
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
+from lorabel.families.track_pipeline import TrackPipeline, with_followed
 from lorabel.families.tracker import Tracker
 from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput
-from lorabel.track_contracts import Tracks, TracksInput
+from lorabel.track_contracts import FollowedTracksInput, Keyframe, Track, Tracks, TracksInput
 from model_server.app import create_app
 from model_server.engine import Engine
 from model_server.rows import Row, batch_rows
@@ -39,6 +40,14 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     monkeypatch.setattr("lorabel.families.detection.frames.MOST_IN_WINDOW", 4)
     settings = Settings(data_dir=tmp_path, models=MODELS, families="", device="cpu", precision="float32")
     app = create_app(settings)
+    yield app
+    app.extensions["engine"].close()
+
+
+@pytest.fixture
+def tracking_app(tmp_path: Path) -> Iterator[Flask]:
+    models = MODELS | {"tracker": Tracker.tiny(tmp_path / "tracker")}
+    app = create_app(Settings(data_dir=tmp_path, models=models, families="", device="cpu", precision="float32"))
     yield app
     app.extensions["engine"].close()
 
@@ -69,7 +78,7 @@ def test_tracks_are_those_of_the_family_alone_and_a_broken_video_fails_alone(app
     assert results[1].error is not None and results[1].error.is_permanent
     assert "no readable video" in results[1].error.reason
     assert Boxes.model_validate(results[2].output).boxes
-    family = Tracker.load(MODELS["detector"], torch.device("cpu"), torch.float32, Settings())
+    family = TrackPipeline.load(MODELS["detector"], torch.device("cpu"), torch.float32, Settings())
     for scene, result, question in zip(SCENES, results[::3], questions[::3], strict=True):
         prepared = family.prepare(question, lambda _, scene=scene: scene.video)  # type: ignore[misc, arg-type]
         (expected,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
@@ -105,3 +114,35 @@ def test_windows_of_a_bulk_run_go_one_by_one_so_that_others_go_in_between(
     assert Tracks.model_validate(waiting.result(60).output).tracks
     assert frames == counted == [4, 4, 3], "eleven frames in windows of four"
     assert alive == [0, 0, 0], "the frames of a window are in memory until it is answered"
+
+
+def test_a_begun_track_is_followed_beside_what_the_detector_finds(tracking_app: Flask, tmp_path: Path) -> None:
+    corners = (0.2, 0.2, 0.6, 0.7)
+    begun = Track(label=1, keyframes=(Keyframe(frame=11, corners=corners),))
+    questions = [about(URLS[0]), about(URLS[0]).model_copy(update={"begun": (begun,)})]
+    plain, going_on = (
+        Tracks.model_validate(each.output) for each in predict(tracking_app, [*map(row, questions)])
+    )
+    family = Tracker.load(f"local-dir:{tmp_path / 'tracker'}", torch.device("cpu"), torch.float32, Settings())
+    question = FollowedTracksInput(contents=questions[0].contents, frames_per_s=25, begun=(begun,))
+    prepared = family.prepare(question, lambda _: SCENES[0].video)
+    (expected,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    assert isinstance(expected, Tracks)
+    (followed,) = expected.tracks
+    assert followed.label == 1 and followed.at(11) is not None
+    others = [track.keyframes for track in going_on.tracks if track.keyframes != followed.keyframes]
+    assert len(others) == len(going_on.tracks) - 1
+    assert others == [track.keyframes for track in plain.tracks if track.keyframes in others]
+    assert all(track.probability >= going_on.threshold for track in going_on.tracks if track.label == 1)
+
+
+def test_what_the_detector_finds_where_a_begun_track_is_followed_is_the_same_thing() -> None:
+    def track(label: int, left: float, frames: Sequence[int] = (1, 50)) -> Track:
+        corners = (left, 0.2, left + 0.4, 0.6)
+        keyframes = tuple(Keyframe(frame=frame, corners=corners) for frame in frames)
+        return Track(label=label, keyframes=keyframes, probability=0.9 - left)
+
+    found = Tracks(tracks=(track(0, 0.0), track(0, 0.5), track(1, 0.05)), frames=50, length_s=2, threshold=0.1)
+    joined = with_followed(found, Tracks(tracks=(track(0, 0.06),), frames=50, length_s=2))
+    assert joined.tracks == (track(1, 0.05), track(0, 0.06), track(0, 0.5))
+    assert (joined.frames, joined.threshold) == (50, 0.1)

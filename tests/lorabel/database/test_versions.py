@@ -37,3 +37,8 @@ def test_an_adapter_for_boxes_from_before_heads_of_boxes_answers_in_place_of_a_h
     assert versions.tags_in_place_of_head(ModelVersion(metrics={"families": families})) == {"box"}
     compared = {"families": families, versions.IN_PLACE_OF_HEAD: []}
     assert versions.tags_in_place_of_head(ModelVersion(metrics=compared)) == frozenset()
+
+
+def test_an_adapter_of_tracks_belongs_to_the_pipeline_that_was_called_tracker_before() -> None:
+    version = ModelVersion(metrics={"families": {"label": "tracker", "kind": "dual_encoder"}})
+    assert versions.families(version) == {"label": "track_pipeline", "kind": "dual_encoder"}

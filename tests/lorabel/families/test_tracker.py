@@ -1,184 +1,233 @@
-"""The demo's detector on drawn videos whose tracks are known."""
+"""The tracker gives what transformers' own sessions give, which have the whole video in memory."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import (
+    Sam2ImageProcessor,
+    Sam2Model,
+    Sam2VideoModel,
+    Sam2VideoProcessor,
+    Sam2VideoVideoProcessor,
+)
 
 from lorabel.contracts import Content, MediaRef, Modality
-from lorabel.demo import DETECTOR_FOLDER
-from lorabel.errors import UnreadableError
-from lorabel.evaluation.track_metrics import track_metrics
+from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
-from lorabel.families.detection.frames import looked_at
-from lorabel.families.encoders.heads.fit import Example, fit_head
-from lorabel.families.tracker import Tracker
-from lorabel.feature_contracts import Features
+from lorabel.families.segmentation.small_sam2 import save_model, small_config
+from lorabel.families.tracker import FollowingSteps, PreparedFollowing, Tracker
+from lorabel.families.tracking.video_memory import VideoMemory
 from lorabel.settings import Settings
-from lorabel.track_contracts import Keyframe, Track, Tracks, TracksInput, TracksTarget
-from tests.audio_files import encoded as encoded_sound
-from tests.audio_files import tone
-from tests.moving_scenes import CROSSING, MovingScene, random_scenes
-from tests.video_files import encoded
-
-NAMES = ("red circle", "blue square", "green star")
-GRADE = "grade A"
+from lorabel.space_contracts import Corners
+from lorabel.track_contracts import FollowedTracksInput, Keyframe, Track, Tracks
+from tests.moving_scenes import random_scenes
 
 pytestmark = pytest.mark.slow
 
-
-def load(settings: Settings | None = None) -> Tracker:
-    source = f"local-dir:{DETECTOR_FOLDER}"
-    return Tracker.load(source, torch.device("cpu"), torch.float32, settings or Settings())
+CPU = torch.device("cpu")
+SCENE = random_scenes(5, 1, frames=30)[0]
+FRAMES = 30
+BOXES: tuple[Corners, ...] = ((0.1, 0.2, 0.5, 0.6), (0.3, 0.3, 0.9, 0.8))
 
 
 @pytest.fixture(scope="module")
-def tracker() -> Tracker:
-    return load()
-
-
-def question(labels: Sequence[str] = NAMES, learned: tuple[int, ...] = ()) -> TracksInput:
-    video = Content(modality=Modality.VIDEO, media=MediaRef(url="video"))
-    return TracksInput(
-        contents=(video,), labels=tuple((label,) for label in labels), frames_per_s=25, learned=learned
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    """A tiny model with weights so large that memories matter; it sees things in some frames only."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        source = Tracker.tiny(tmp_path_factory.mktemp("tracker"))
+    tracker = Tracker.load(
+        source, CPU, torch.float32, Settings(tracks_frames_per_s=25, tracks_tolerance_percent=0)
     )
+    generator = torch.Generator().manual_seed(0)
+    for weight in tracker.module.parameters():
+        weight.add_(torch.randn(weight.shape, generator=generator) * 0.15)
+    frames = tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(9, FRAMES + 1))
+    memory = VideoMemory(tracker.module, BOXES, len(frames), False)
+    scores = [seen.score for frame in frames for seen in memory.add(tracker.normalised(frame))]
+    bias = dict(tracker.module.named_parameters())["mask_decoder.pred_obj_score_head.proj_out.bias"]
+    bias -= torch.tensor(scores).median()
+    return tracker
 
 
-def found(tracker: Tracker, scene: MovingScene, labels: Sequence[str] = NAMES) -> Tracks:
-    prepared = tracker.prepare(question(labels), lambda _: scene.video)
-    (output,) = tracker.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+def asked(begun: Sequence[Track]) -> FollowedTracksInput:
+    video = Content(modality=Modality.VIDEO, media=MediaRef(url="video"))
+    return FollowedTracksInput(contents=(video,), frames_per_s=25, begun=tuple(begun))
+
+
+def begun(frame: int, corners: Corners, label: int = 0) -> Track:
+    return Track(label=label, keyframes=(Keyframe(frame=frame, corners=corners),))
+
+
+def prepared(tracker: Tracker, tracks: Sequence[Track], video: bytes = SCENE.video) -> PreparedFollowing:
+    return tracker.prepare(asked(tracks), lambda _: video)
+
+
+def followed(tracker: Tracker, tracks: Sequence[Track], video: bytes = SCENE.video) -> Tracks:
+    question = prepared(tracker, tracks, video)
+    (output,) = tracker.predict([question], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
     assert isinstance(output, Tracks)
     return output
 
 
-def idf1(targets: Sequence[TracksTarget], outputs: Sequence[Tracks], labels: Sequence[str] = NAMES) -> float:
-    shown = [[track for track in output.tracks if track.probability >= output.threshold] for output in outputs]
-    return float(track_metrics(targets, shown, labels).values["idf1"])
+def reference(
+    model: Sam2VideoModel, frames: Tensor, start: int, boxes: Sequence[Corners], is_backwards: bool
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Masks and scores of each frame by transformers, with all frames in one session."""
+    size = {"height": frames.shape[2], "width": frames.shape[3]}
+    processor = Sam2VideoProcessor(Sam2ImageProcessor(size=size), Sam2VideoVideoProcessor(size=size))
+    processor.target_size = frames.shape[2]
+    session = processor.init_video_session()
+    session.processed_frames = dict(enumerate(frames))
+    session.video_height, session.video_width = frames.shape[2:]
+    in_pixels = [[[value * frames.shape[2] - 0.5 for value in corners] for corners in boxes]]
+    processor.add_inputs_to_inference_session(session, start, list(range(len(boxes))), input_boxes=in_pixels)
+    outputs = model.propagate_in_video_iterator(session, start, reverse=is_backwards)
+    return {each.frame_idx: (each.pred_masks[:, 0], each.object_score_logits.flatten()) for each in outputs}
 
 
-def test_three_things_that_cross_are_followed_and_one_of_them_leaves(tracker: Tracker) -> None:
-    output = found(tracker, CROSSING)
-    assert (output.frames, output.length_s) == (300, pytest.approx(12.0))
-    assert idf1([TracksTarget(CROSSING.tracks(NAMES), 300)], [output]) >= 0.9
-    longest = {
-        label: max((track for track in output.tracks if track.label == label), key=_length) for label in range(3)
-    }
-    star = longest[NAMES.index("green star")]
-    last = max(frame for frame in range(1, 301) if CROSSING.movers[2].corners(frame) is not None)
-    assert not star.keyframes[-1].is_seen and abs(star.keyframes[-1].frame - last) <= 15
-    assert all(longest[label].at(300) is not None for label in (0, 1))
-    assert all(len(track.keyframes) <= 15 for track in output.tracks), "few keyframes"
+@pytest.mark.parametrize("is_backwards", [False, True])
+def test_frames_that_come_and_go_give_the_masks_of_a_session_with_the_whole_video(
+    tracker: Tracker, is_backwards: bool
+) -> None:
+    frames = torch.stack(
+        [
+            tracker.normalised(each)
+            for each in tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(1, FRAMES + 1))
+        ]
+    )
+    start = FRAMES - 1 if is_backwards else 0
+    expected = reference(tracker.module, frames, start, BOXES, is_backwards)
+    assert len(expected) == FRAMES
+    memory = VideoMemory(tracker.module, BOXES, FRAMES, is_backwards)
+    session: Any = memory._session
+    held: list[int] = []
+    for index in sorted(expected, reverse=is_backwards):
+        masks, scores = expected[index]
+        for seen, mask, score in zip(memory.add(frames[index]), masks, scores, strict=True):
+            torch.testing.assert_close(seen.logits, mask)
+            assert seen.score == pytest.approx(float(score), abs=1e-5)
+        assert not session.processed_frames
+        held.append(sum(map(len, session.output_dict_per_obj[0].values())))
+    assert held[-1] == held[20] <= 17, "what older frames have left is dropped"
+    last, alone = 0 if is_backwards else FRAMES - 1, VideoMemory(tracker.module, BOXES, FRAMES, is_backwards)
+    assert alone.add(frames[last])[0].score != pytest.approx(float(expected[last][1][0]), abs=1e-2), "it remembers"
 
 
-def _length(track: object) -> int:
-    keyframes = track.keyframes  # type: ignore[attr-defined]
-    return int(keyframes[-1].frame - keyframes[0].frame)
-
-
-def test_the_windows_of_a_long_video_give_what_one_window_gives(
+def test_tracks_are_the_boxes_of_the_masks_forwards_and_backwards_whatever_the_windows(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = found(tracker, CROSSING)
-    monkeypatch.setattr("lorabel.families.detection.frames.MOST_IN_WINDOW", 7)
-    in_windows = found(tracker, CROSSING)
-    assert in_windows.frames == whole.frames
-    assert [track.label for track in in_windows.tracks] == [track.label for track in whole.tracks]
-    for track, other in zip(in_windows.tracks, whole.tracks, strict=True):
-        assert [key.frame for key in track.keyframes] == [key.frame for key in other.keyframes]
+    tracks = [begun(9, BOXES[0]), begun(9, BOXES[1], 1), begun(21, BOXES[1], 2), begun(31, BOXES[0], 3)]
+    monkeypatch.setattr("lorabel.families.tracker.MOST_DECODED", 7)
+    output = followed(tracker, tracks)
+    assert (output.frames, [track.label for track in output.tracks]) == (30, [0, 1, 2]), "frame 31 is not there"
+    monkeypatch.setattr("lorabel.families.tracker.MOST_DECODED", 1000)
+    assert followed(tracker, tracks) == output
+    all_frames = tracker.decoded(prepared(tracker, tracks), range(1, FRAMES + 1))
+    frames = torch.stack([tracker.normalised(each) for each in all_frames])
+    seen_in: list[set[int]] = []
+    for track, (start, boxes, place) in zip(
+        output.tracks, [(9, BOXES, 0), (9, BOXES, 1), (21, BOXES[1:], 0)], strict=True
+    ):
+        masks = {
+            index: (logits[place], float(scores[place]))
+            for is_backwards in (True, False)
+            for index, (logits, scores) in reference(
+                tracker.module, frames, start - 1, boxes, is_backwards
+            ).items()
+        }
+        seen = {number for number in range(1, FRAMES + 1) if track.at(number) is not None}
+        expected = {index + 1 for index, (mask, score) in masks.items() if score > 0 and (mask > 0).any()} | {
+            start
+        }
+        assert seen == expected
+        assert track.at(start) == pytest.approx(boxes[place], abs=0.3)
+        seen_in.append(seen)
+    assert any(3 < len(seen) < FRAMES - 3 for seen in seen_in)
 
 
-def test_a_project_that_shows_unlikely_things_has_tracks_begin_with_them() -> None:
-    """Nothing is as likely as the setting says. A project's threshold above the setting changes nothing here."""
-    scene, strict = random_scenes(11, 1)[0], load(Settings(detector_threshold=1.0))
+def test_rows_take_turns_and_a_step_is_one_frame(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    add = VideoMemory.add
 
-    def tracks(tracker: Tracker, threshold: float | None) -> Tracks:
-        asked = question().model_copy(update={"threshold": threshold})
-        prepared = tracker.prepare(asked, lambda _: scene.video)
-        (output,) = tracker.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
-        assert isinstance(output, Tracks)
-        return output
+    def noted(memory: VideoMemory, pixels: Tensor) -> Any:
+        computed.append(id(memory))
+        return add(memory, pixels)
 
-    usual = load()
-    assert not tracks(strict, None).tracks
-    assert tracks(strict, 0.2) == tracks(usual, None) == tracks(usual, 0.7)
-    assert len(tracks(usual, 0.02).tracks) >= len(tracks(usual, None).tracks) > 0
-
-
-def test_in_a_long_video_frames_are_looked_at_further_apart() -> None:
-    settings = Settings(tracks_max_frames=31)
-    tracker, numbers = load(settings), looked_at(300, 25.0, settings)
-    assert len(numbers) <= 32 and (numbers[0], numbers[-1]) == (1, 300)
-    assert idf1([TracksTarget(CROSSING.tracks(NAMES), 300)], [found(tracker, CROSSING)]) >= 0.8
-
-
-def test_a_head_learns_from_annotated_tracks_what_a_label_means_that_no_words_say(tracker: Tracker) -> None:
-    labels = [GRADE, "blue square"]
-    scenes = random_scenes(3, 9)
-    targets = [_graded(scene, labels) for scene in scenes]
-    examples = []
-    for scene, target in zip(scenes[:3], targets[:3], strict=True):
-        asked = tracker.for_features(tracker.prepare(question(labels), lambda _, s=scene: s.video), target)  # type: ignore[misc]
-        (features,) = tracker.predict([asked], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
-        assert isinstance(features, Features)
-        examples.append(Example.of(question(labels), features, target))
-    head = fit_head(examples, tracker.space)
-    assert head is not None
-    tested = list(zip(scenes[3:], targets[3:], strict=True))
-    before = [found(tracker, scene, labels) for scene, _ in tested]
-    after = []
-    for scene, _ in tested:
-        prepared = tracker.with_head(tracker.prepare(question(labels), lambda _, s=scene: s.video), head)  # type: ignore[misc]
-        (output,) = tracker.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
-        after.append(output)
-    truth = [target for _, target in tested]
-    figures = idf1(truth, before, labels), idf1(truth, after, labels)  # type: ignore[arg-type]
-    assert figures[1] >= 0.7 > figures[0] + 0.1, figures
+    monkeypatch.setattr(VideoMemory, "add", noted)
+    steps = FollowingSteps(tracker)
+    question = prepared(tracker, [begun(1, BOXES[0])])
+    for row in range(4):
+        assert steps.has_room(question)
+        steps.begin(row, question, None)
+    assert not steps.has_room(question)
+    outputs: list[Any] = []
+    while steps.rows:
+        before = len(computed)
+        outputs += [steps.finish(row) for row in steps.step()]
+        assert len(computed) - before <= 1
+    assert len(computed) == 4 * FRAMES and outputs == [outputs[0]] * 4
+    turns = computed[FRAMES : 2 * FRAMES]
+    assert {turns.count(memory) for memory in turns} <= {7, 8}, "each row has its turn"
 
 
-def test_a_box_drawn_in_one_frame_becomes_a_track_forwards_and_backwards(tracker: Tracker) -> None:
-    """The words of the label say nothing; the head has the one box to go by."""
-    labels = ["part 17"]
-    whole = TracksTarget(CROSSING.tracks(["red circle"]), CROSSING.frames)
-    drawn = Keyframe(frame=100, corners=whole.tracks[0].at(100) or (0, 0, 0, 0))
-    target = TracksTarget((Track(label=0, keyframes=(drawn,)),), CROSSING.frames)
-    prepared = tracker.prepare(question(labels), lambda _: CROSSING.video)
-    asked = tracker.for_features(prepared, target)
-    (features,) = tracker.predict([asked], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
-    assert isinstance(features, Features)
-    head = fit_head([Example.of(question(labels), features, target)], tracker.space)
-    headed = tracker.with_head(prepared, head)
-    before, after = (
-        tracker.predict([each], [None], NO_BATCH_ADAPTERS, FeatureCache({}))[0] for each in (prepared, headed)
-    )
-    assert isinstance(before, Tracks) and isinstance(after, Tracks)
-    likeliest = [output.model_copy(update={"tracks": output.tracks[:1]}) for output in (before, after)]
-    assert idf1([whole], likeliest[:1], labels) < 0.5
-    assert idf1([whole], likeliest[1:], labels) >= 0.9
+def test_a_frame_that_fails_can_be_tried_again(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = followed(tracker, [begun(15, BOXES[0])])
+    steps, add, calls = FollowingSteps(tracker), VideoMemory.add, [0]
+
+    def failing(memory: VideoMemory, pixels: Tensor) -> Any:
+        calls[0] += 1
+        if calls[0] in (1, 25):
+            raise RuntimeError("out of memory")
+        return add(memory, pixels)
+
+    monkeypatch.setattr(VideoMemory, "add", failing)
+    steps.begin("row", prepared(tracker, [begun(15, BOXES[0])]), None)
+    failures, outputs = 0, list[Any]()
+    while steps.rows:
+        try:
+            outputs += [steps.finish(row) for row in steps.step()]
+        except RuntimeError:
+            failures += 1
+    assert (failures, outputs) == (2, [expected])
 
 
-def _graded(scene: MovingScene, labels: Sequence[str]) -> TracksTarget:
-    """Red circles are of grade A."""
-    names = ["red circle", *labels[1:]]
-    return TracksTarget(scene.tracks(names), scene.frames)
+def test_a_video_that_cannot_be_decoded_any_more_fails_alone(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, decoded = FollowingSteps(tracker), Tracker.decoded
+
+    def failing(family: Tracker, question: PreparedFollowing, numbers: Sequence[int]) -> list[Tensor]:
+        if question.question.begun[0].label == 7 and 20 in numbers:
+            raise UnreadableError("too many frames", is_permanent=True)
+        return decoded(family, question, numbers)
+
+    monkeypatch.setattr(Tracker, "decoded", failing)
+    for label in (7, 0):
+        steps.begin(label, prepared(tracker, [begun(1, BOXES[0], label)]), None)
+    done: list[Any] = []
+    while steps.rows:
+        for row in steps.step():
+            if row == 7:
+                with pytest.raises(UnreadableError, match="too many frames"):
+                    steps.finish(row)
+            else:
+                done.append(steps.finish(row))
+    assert len(done) == 1 and done[0].tracks
 
 
-@pytest.mark.parametrize(
-    ("file", "reason"),
-    [(b"no video", "no readable video"), (encoded_sound(tone(440, length_s=0.2), "aac", "mp4"), "but no video")],
-)
-def test_what_has_no_frames_is_refused_for_good(tracker: Tracker, file: bytes, reason: str) -> None:
-    with pytest.raises(UnreadableError, match=reason) as refused:
-        tracker.prepare(question(), lambda _: file)
-    assert refused.value.is_permanent
+def test_bytes_that_are_no_video_are_refused_for_good(tracker: Tracker) -> None:
+    with pytest.raises(UnreadableError, match="no readable video") as error:
+        prepared(tracker, [begun(1, BOXES[0])], b"nothing")
+    assert error.value.is_permanent
 
 
-def test_a_video_that_breaks_off_is_followed_as_far_as_it_can_be_read(tracker: Tracker) -> None:
-    scene = random_scenes(8, 1)[0]
-    pictures = [scene.picture(frame).draw() for frame in range(1, scene.frames + 1)]
-    file = encoded(pictures, "libvpx", "webm", keyframe_every=5)
-    prepared = tracker.prepare(question(), lambda _: file[: len(file) // 2])
-    (output,) = tracker.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
-    assert isinstance(output, Tracks)
-    assert 10 < output.frames < 40
-    assert all(track.keyframes[-1].frame <= output.frames for track in output.tracks)
+def test_a_sam_2_for_pictures_is_refused_since_it_remembers_nothing(tmp_path: Path) -> None:
+    save_model(Sam2Model(small_config(32, (8, 16, 24, 32), 32)), tmp_path)
+    with pytest.raises(SettingsError, match="MODEL_TRACKER"):
+        Tracker.load(f"local-dir:{tmp_path}", CPU, torch.float32, Settings())

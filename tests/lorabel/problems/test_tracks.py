@@ -7,7 +7,7 @@ from lorabel.labeling.video_frames import DEFAULT_RATE
 from lorabel.problems.binding import bind
 from lorabel.problems.tracks import MovingThings
 from lorabel.space_contracts import MOST_PLACES
-from lorabel.track_contracts import Keyframe, Track, Tracks, TracksTarget
+from lorabel.track_contracts import MOST_BEGUN, Keyframe, Track, Tracks, TracksInput, TracksTarget
 
 CONFIG = """<View><Labels name="label" toName="video"><Label value="Car"/><Label value="Bus"/></Labels>
   <Video name="video" value="$video" {}/><VideoRectangle name="box" toName="video"/>{}</View>"""
@@ -193,3 +193,14 @@ def test_of_a_frame_with_more_boxes_than_are_learned_nobody_knows_what_is_in_the
     )
     ((frame, shown),) = TracksTarget(tracks).learned_frames
     assert (frame, len(shown.boxes), len(shown.unlabelled)) == (1, MOST_PLACES, 1)
+
+
+def test_tracks_of_which_one_box_was_drawn_are_gone_on_with(problem: MovingThings) -> None:
+    question = problem.model_input(DATA)
+    begun = Track(label=1, keyframes=(Keyframe(frame=7, corners=CORNERS),))
+    drawn, done = region(point(7), labels=("Bus",)), region(point(1), point(25))
+    results = [[done, drawn], [region(point(7, rotation=30))], [drawn], [region(point(9, enabled=False))]]
+    assert problem.going_on(question, DATA, results) == question.model_copy(update={"begun": (begun,)})
+    many = [region(point(frame)) for frame in range(1, 100)]
+    going_on = problem.going_on(question, DATA, [many])
+    assert isinstance(going_on, TracksInput) and len(going_on.begun) == MOST_BEGUN
