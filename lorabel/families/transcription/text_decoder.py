@@ -1,8 +1,8 @@
 """The decoder of Whisper in the form in which `Decoding` asks a language model.
 
-Keys and values of the window are computed once: with the adapter of its row when its prompt is read, or, for a row
-without an adapter, when the window was heard. They lie in one batch for all lines, which is put together anew only when
-lines join or leave.
+Keys and values of a window are computed once for a row without an adapter, when the window is heard. For a row
+with an adapter they are computed when its prompt is read. All lines have them in one batch, which is put together
+anew only when lines join or leave, and is not copied in the steps between.
 """
 
 from collections.abc import Mapping, Sequence
