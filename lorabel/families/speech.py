@@ -21,7 +21,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    DynamicCache,
+    EncoderDecoderCache,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from lorabel.contracts import BatchAdapters, Input, Modality
@@ -258,21 +264,32 @@ class Speech(StepwiseFamily):
         if hearing is not None:
             window.keep(hearing)
             return False
-        cache.put(EMBEDDINGS, self._key(window.key), self._hear(window, bank.use([None])))
+        cache.put(EMBEDDINGS, self._key(window.key), self._hear(window, bank.use([None]), is_written=True))
         return True
 
     @torch.no_grad()
-    def _hear(self, window: Window, without_adapter: AbstractContextManager[None]) -> Hearing:
-        """Encode a window, and find out its language, and whether anybody speaks."""
+    def _hear(
+        self, window: Window, without_adapter: AbstractContextManager[None], *, is_written: bool = False
+    ) -> Hearing:
+        """Encode a window, and find out its language, and whether anybody speaks.
+
+        Args:
+            is_written: whether the window is written next, so that keys and values are kept for it.
+        """
         if window.hearing is None:
             if window.mel is None:
                 raise RuntimeError("a window has neither a spectrogram nor states")
             mel = window.mel[None].to(self.device, self.dtype)
             states = self.module.model.encoder(mel).last_hidden_state
             start = torch.tensor([[self.tokens.start]], device=self.device)
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
             with without_adapter:
-                decoded = self.module.model.decoder(start, encoder_hidden_states=states, use_cache=False)
+                decoded = self.module.model.decoder(
+                    start, encoder_hidden_states=states, past_key_values=cache, use_cache=True
+                )
             logits = self.module.proj_out(decoded.last_hidden_state)[0, -1].float()
+            if is_written:
+                window.keys = [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
             window.keep(Hearing(states[0], self.tokens.prompt(logits), self.tokens.no_speech_probability(logits)))
         return window.hearing  # type: ignore[return-value]
 

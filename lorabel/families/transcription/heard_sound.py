@@ -7,6 +7,9 @@ from torch import Tensor
 from lorabel.families.transcription.told_words import NOTHING, Told
 from lorabel.text_contracts import TranscriptInput
 
+# Of each layer of the decoder, keys and values (1, heads, positions, dim) of a window.
+Keys = list[tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class Hearing:
@@ -39,6 +42,7 @@ class Window:
         mel: (bands, frames) float32: its spectrogram; None once it was heard.
         hearing: None until then.
         draft: what the base model has written about it; None if it was not asked.
+        keys: those of `Line`, of the base model, from when the window was heard until it is written.
     """
 
     key: tuple[str, int, int]
@@ -46,6 +50,7 @@ class Window:
     mel: Tensor | None = None
     hearing: Hearing | None = None
     draft: str | None = None
+    keys: Keys = field(default_factory=list)
 
     def keep(self, hearing: Hearing) -> None:
         """Keep what was heard, in place of the spectrogram."""
@@ -95,12 +100,12 @@ class Line:
         max_new_tokens: of the text.
         told: names and terms with which the prompt begins.
         keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until
-            the prompt was read.
+            the prompt was read, unless the base model has computed them when it heard the window.
     """
 
     window: Window
     prompt: tuple[int, ...]
     max_new_tokens: int
     told: Told = NOTHING
-    keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    keys: Keys = field(default_factory=list)
     constraint: None = None

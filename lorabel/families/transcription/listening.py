@@ -99,6 +99,9 @@ class Listening(Steps):
     def _begin(self, row: Hashable, number: int, line: Line) -> None:
         sound = self._sounds[row]
         sound.lines[number] = line
+        if sound.adapter is None:
+            line.keys = line.window.keys
+        line.window.keys = []
         self._decoding.begin((row, number), line, sound.adapter)
 
     def _write(self) -> Sequence[Hashable]:

@@ -1,7 +1,8 @@
 """The decoder of Whisper in the form in which `Decoding` asks a language model.
 
-Keys and values of the window are computed once, when its prompt is read, with the adapter of its row. They lie in
-one batch for all lines, which is put together anew only when lines join or leave.
+Keys and values of a window are computed once for a row without an adapter, when the window is heard. For a row
+with an adapter they are computed when its prompt is read. All lines have them in one batch, which is put together
+anew only when lines join or leave, and is not copied in the steps between.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ class TextDecoder:
     def __init__(self, module: Any, never: Tensor, not_first: Tensor) -> None:
         self._module, self._never, self._not_first = module, never, not_first
         self._lines: list[Line] = []
-        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._cross = DynamicCache()
 
     def __call__(
         self,
@@ -46,13 +47,13 @@ class TextDecoder:
         logits_to_keep: int,
     ) -> Any:
         """Read tokens. Returns `logits` (lines, 1, vocabulary) after the last one."""
-        are_new = not lines[0].keys
-        cross, states = DynamicCache(), None
-        if are_new:
-            states = torch.stack([line.window.hearing.states for line in lines if line.window.hearing is not None])
+        are_new = past_key_values.get_seq_length() == 0
+        states = None
+        if all(line.keys for line in lines):
+            cross = self._of_batch(lines)
         else:
-            for index, (keys, values) in enumerate(self._keys(lines)):
-                cross.update(keys, values, index)
+            cross = DynamicCache()
+            states = torch.stack([line.window.hearing.states for line in lines if line.window.hearing is not None])
         decoder = self._module.model.decoder
         hidden = decoder(
             input_ids=input_ids,
@@ -65,25 +66,24 @@ class TextDecoder:
         ).last_hidden_state
         banned = self._never | self._not_first if are_new else self._never
         logits = self._module.proj_out(hidden[:, -logits_to_keep:]).masked_fill(banned, float("-inf"))
-        if are_new:
-            self._share(lines, [(layer.keys, layer.values) for layer in cross.layers])
+        if states is not None:
+            self._share(lines, cross)
         return SimpleNamespace(logits=logits)
 
-    def _keys(self, lines: Sequence[Line]) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of each layer, of all lines."""
+    def _of_batch(self, lines: Sequence[Line]) -> DynamicCache:
+        """Keys and values of all lines, which are put together only if the lines are others than before."""
         if list(lines) != self._lines:
-            layers = zip(*(line.keys for line in lines), strict=True)
-            self._share(
-                lines,
-                [
-                    (torch.cat([keys for keys, _ in of_lines]), torch.cat([values for _, values in of_lines]))
-                    for of_lines in layers
-                ],
-            )
-        return self._layers
+            cross = DynamicCache()
+            for index, layers in enumerate(zip(*(line.keys for line in lines), strict=True)):
+                cross.update(
+                    torch.cat([keys for keys, _ in layers]), torch.cat([values for _, values in layers]), index
+                )
+            self._share(lines, cross)
+        return self._cross
 
-    def _share(self, lines: Sequence[Line], layers: list[tuple[Tensor, Tensor]]) -> None:
+    def _share(self, lines: Sequence[Line], cross: DynamicCache) -> None:
         """Keep the batch, and let the lines refer to their parts of it, so that no other batch stays in memory."""
-        self._lines, self._layers = list(lines), layers
+        self._lines, self._cross = list(lines), cross
         for index, line in enumerate(lines):
-            line.keys = [(keys[index : index + 1], values[index : index + 1]) for keys, values in layers]
+            of_line = slice(index, index + 1)
+            line.keys = [(layer.keys[of_line], layer.values[of_line]) for layer in cross.layers]

@@ -135,6 +135,16 @@ def test_sounds_that_join_and_leave_at_different_steps_get_the_text_that_peft_wr
     assert outputs[0].text != outputs[4].text, "the same sound with another adapter"
 
 
+def test_keys_and_values_of_a_window_are_computed_once_for_rows_without_an_adapter(source: str) -> None:
+    """Otherwise hearing a window, and reading its prompt, would compute the same."""
+    family = load(source)
+    attention = family.module.model.decoder.layers[0].encoder_attn
+    computed: list[int] = []
+    attention.k_proj.register_forward_hook(lambda module, inputs, output: computed.append(len(output)))
+    transcribe(family, SOUNDS[0], SOUNDS[1])
+    assert computed == [1, 1]
+
+
 def test_a_long_sound_is_written_as_its_windows_are_alone(source: str) -> None:
     """Three seconds with pauses: each of the windows, which are a second at most, is written by itself."""
     family = load(source)
