@@ -34,6 +34,16 @@ class MediaSettings(BaseSettings):
         "mean",
         description="How the features of frames are combined: `max` if a single frame can decide the label.",
     )
+    video_sound: bool = Field(
+        True,
+        description="Answer questions about whole videos also by their sound, once annotations show that it "
+        "counts. Loads `audio_text_encoder` when the first annotated video has a sound.",
+    )
+    video_speech: bool = Field(
+        True,
+        description="Answer them also by what is said: by the video's subtitles, else by the transcript. Loads "
+        "`text_encoder`, and `speech` for videos without subtitles.",
+    )
     audio_max_s: float = Field(
         30.0, ge=1, description="Longest part of a recording that is read, in seconds, around its middle."
     )

@@ -26,6 +26,7 @@ from lorabel.families.base import DigestOf
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
+from lorabel.settings import Settings
 from model_server.batch_sizes import BatchSizes
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
@@ -38,6 +39,7 @@ from model_server.prepared_memory import PreparedMemory
 from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, batch_rows, errors_as_result, failure_of, rows_of
 from model_server.stepping import Stepping
+from model_server.video_parts import VideoParts
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Engine:
         heads: the fitted heads that rows name.
         max_batch: most rows per forward pass.
         max_waiting: most rows per priority that may wait, and so most rows of a request.
+        settings: say whether videos are also understood by their sound and by what is said in them; None: by
+            their frames alone.
         on_failure: called once, in a thread of the engine, when that thread cannot go on, e.g. since the device is
             lost. Only a new process can compute again.
     """
@@ -78,6 +82,7 @@ class Engine:
         *,
         max_batch: int,
         max_waiting: int,
+        settings: Settings | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.sizes = BatchSizes(max_batch, metrics)
@@ -98,6 +103,9 @@ class Engine:
         self._prepared_memory = PreparedMemory(PREPARED_BYTES, self._to_prepare.put)
         self._ready: FairQueue[Row] = FairQueue()
         self._stepping = Stepping(max_batch)
+        self._video_parts = settings and VideoParts(
+            settings, files, family_pool, heads, metrics, self._start_when_loaded
+        )
         loops = [self._run_prepare] * (THREADS_PER_CORE * cores) + [self._run_device]
         self._threads = [
             threading.Thread(target=self._run, args=(loop,), name=loop.__name__, daemon=True) for loop in loops
@@ -133,11 +141,15 @@ class Engine:
             done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
             with errors_as_result(done, row.kind):
-                begin(self._row(row, request, deadline, done), self._start_when_loaded)
+                new_row = self._row(row, request, deadline, done)
+                if self._video_parts is None or not self._video_parts.begin(new_row):
+                    begin(new_row, self._start_when_loaded)
         return futures
 
     def close(self) -> None:
         """End the threads. Rows that wait are not answered."""
+        if self._video_parts is not None:
+            self._video_parts.close()
         self._files.close()
         self._to_prepare.close()
         self._ready.close()
@@ -242,7 +254,9 @@ class Engine:
             if is_last:
                 self._to_prepare.put(row)
 
-        row.files = {media: self._files.get(row.project, media, row.priority) for media in media_refs}
+        row.files = {
+            media: row.held.get(media) or self._files.get(row.project, media, row.priority) for media in media_refs
+        }
         for file in list(row.files.values()):
             file.add_done_callback(count_file)
         if not media_refs:

@@ -43,7 +43,9 @@ def encoded(
         for picture in pictures:
             container.mux(video.encode(av.VideoFrame.from_ndarray(np.asarray(picture))))
         if sound is not None:
-            frame = av.AudioFrame.from_ndarray(np.atleast_2d(sound).astype(np.float32), format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                np.atleast_2d(sound).astype(np.float32), format="fltp", layout="mono"
+            )
             frame.rate, frame.pts = rate_hz, 0
             container.mux(audio.encode(frame))
         for stream in streams:

@@ -1,4 +1,4 @@
-"""The bytes of a video file -> the text of its first track of subtitles. Its pictures and sound are not decoded."""
+"""The bytes of a video file -> the text of its first track of subtitles, without decoding pictures or sound."""
 
 import re
 
@@ -26,7 +26,9 @@ def read_subtitles(data: bytes) -> str:
                     track.container.seek(0)
                     if text := _text(track.container.demux(stream), stream.name):
                         return text
-    except UnreadableError:
+    except UnreadableError as error:
+        if not error.is_permanent:
+            raise
         return ""  # the file holds no pictures; what is wrong with it is said where they are decoded
     return ""
 

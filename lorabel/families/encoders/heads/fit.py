@@ -67,9 +67,10 @@ class Example:
 
     @classmethod
     def of(cls, question: Input, features: Features, target: Any, group: Hashable = None) -> Self:
-        """Return an example with the features that a family has answered, or several about the parts of a video."""
+        """Return an example with the features that a family, or several about a video, have answered."""
         half = np.frombuffer(base64.b64decode(features.float16), "<f2").reshape(-1, max(1, features.dim))
-        logits, rows = np.array(features.logits, np.float32), half.astype(np.float32)
+        logits = np.array(features.logits, np.float32)
+        rows: Array = half.astype(np.float32)
         if is_of_parts(features.space):
             question, rows = with_parts(question, rows)
         return cls(question, rows, logits, target, group, features.lines)

@@ -53,7 +53,7 @@ class _Side:
         blocks = [
             scaling.apply(part) * (part[:, :1] > 0) for scaling, part in zip(self.scalings, rows, strict=True)
         ]
-        return np.concatenate(blocks, axis=1).astype(np.float32)
+        return np.asarray(np.concatenate(blocks, axis=1), np.float32)
 
     def unmix(self, head: LinearHead) -> LinearHead:
         """Return the head for the parts as they are that computes what this one does for features of the fit."""
