@@ -62,3 +62,8 @@ class MediaSettings(BaseSettings):
         description="Seconds for which a file is not fetched again if its features are still in memory.",
     )
     media_timeout_s: float = Field(20.0, gt=0, description="Seconds for one download.")
+
+    @property
+    def hears_videos(self) -> bool:
+        """Whether questions about whole videos are answered from more than their frames."""
+        return self.video_sound or self.video_speech

@@ -103,9 +103,9 @@ class Engine:
         self._prepared_memory = PreparedMemory(PREPARED_BYTES, self._to_prepare.put)
         self._ready: FairQueue[Row] = FairQueue()
         self._stepping = Stepping(max_batch)
-        self._video_parts = settings and VideoParts(
-            settings, files, family_pool, heads, metrics, self._start_when_loaded
-        )
+        self._video_parts: VideoParts | None = None
+        if settings is not None and settings.hears_videos:
+            self._video_parts = VideoParts(settings, files, family_pool, heads, metrics, self._start_when_loaded)
         loops = [self._run_prepare] * (THREADS_PER_CORE * cores) + [self._run_device]
         self._threads = [
             threading.Thread(target=self._run, args=(loop,), name=loop.__name__, daemon=True) for loop in loops

@@ -19,12 +19,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from cachetools import LRUCache
 
-from lorabel.contracts import Content, Input, LabelsInput, MediaRef, Modality, RatingInput
+from lorabel.contracts import Content, Input, MediaRef, Modality
 from lorabel.errors import NotFoundError, UnreadableError
 from lorabel.families.base import Family
 from lorabel.families.encoders.heads.head_answers import answer_with_head, check_head
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
-from lorabel.families.encoders.heads.parts import as_table, is_of_parts, of_width, space_of_parts, with_parts
+from lorabel.families.encoders.heads.parts import (
+    as_table,
+    has_parts,
+    is_of_parts,
+    of_width,
+    space_of_parts,
+    with_parts,
+)
 from lorabel.families.loading import family_for
 from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.inference.messages import Priority, RowResult
@@ -97,7 +104,7 @@ class VideoParts:
         self._lock = threading.Lock()
         self._queues: dict[bool, FairQueue[Row]] = {True: FairQueue(), False: FairQueue()}
         for is_person, queue in self._queues.items():
-            for _ in range(THREADS if settings.video_sound or settings.video_speech else 0):
+            for _ in range(THREADS):
                 name = f"videos-{'people' if is_person else 'background'}"
                 threading.Thread(target=self._work, args=(queue,), name=name, daemon=True).start()
 
@@ -114,14 +121,9 @@ class VideoParts:
             queue.close()
 
     def _is_for_parts(self, row: Row) -> bool:
-        if not (self._settings.video_sound or self._settings.video_speech):
+        if not has_parts(row.question) or row.question.contents[0].media is None:
             return False
-        contents = row.question.contents
-        if len(contents) != 1 or contents[0].modality != Modality.VIDEO or contents[0].media is None:
-            return False
-        if type(row.question) is FeaturesInput:
-            return True
-        return type(row.question) in (LabelsInput, RatingInput) and self._head(row) is not None
+        return isinstance(row.question, FeaturesInput) or self._head(row) is not None
 
     def _head(self, row: Row) -> LinearHead | None:
         """The head of a row if it was fitted on parts; what is wrong with another is said where it is applied."""

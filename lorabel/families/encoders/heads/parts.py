@@ -14,12 +14,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lorabel.contracts import Content, Input, Modality
+from lorabel.contracts import Content, Input, LabelsInput, Modality, RatingInput
 from lorabel.families.encoders.heads.linear_head import Array
+from lorabel.feature_contracts import FeaturesInput
 
 PARTS = (Modality.VIDEO, Modality.AUDIO, Modality.TEXT)
 # Between the spaces of the models whose features are the rows of one table.
 AND = " & "
+
+
+def has_parts(question: Input) -> bool:
+    """Whether a question is about one whole video, and answered by a head on its parts."""
+    is_video = [content.modality for content in question.contents] == [Modality.VIDEO]
+    return is_video and type(question) in (LabelsInput, RatingInput, FeaturesInput)
 
 
 def space_of_parts(spaces: Sequence[str]) -> str:
