@@ -1,4 +1,4 @@
-"""Videos with equal pictures in the real Label Studio: what is heard and said in them decides, and heads learn it."""
+"""Videos with equal pictures in the real Label Studio: heads learn what is heard and what is said in them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ SAID = (
     (
         "The pump is broken again.",
         "This machine does not work at all.",
-        "The parcel came too late and was damaged.",
+        "The parcel was damaged.",
     ),
     ("Thank you, all is well.", "I am very happy with the new chair.", "What a wonderful day we had."),
 )
