@@ -5,6 +5,8 @@ row with such a head, and a row that asks for what heads are fitted on, becomes 
 the dual encoder, the sound for the audio encoder, and what is said for the text encoder. What is said are the
 subtitles of the file, else the transcript by the family `speech`; it is written once per content and remembered.
 
+A text about a video is asked for together with what is said in it. What is said may also be asked for by itself.
+
 All other rows about videos are answered from their frames, as nothing has been learned yet about what is heard.
 """
 
@@ -39,7 +41,7 @@ from lorabel.media.audio import decode_audio
 from lorabel.media.deadline import deadline
 from lorabel.media.subtitles import read_subtitles
 from lorabel.settings import Settings
-from lorabel.text_contracts import TranscriptInput
+from lorabel.text_contracts import TextInput, TranscriptInput, WrittenText, is_about_video, with_words
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import FamilyPool
 from model_server.files import File, Files
@@ -121,6 +123,8 @@ class VideoParts:
             queue.close()
 
     def _is_for_parts(self, row: Row) -> bool:
+        if is_about_video(row.question) or _asks_for_words(row.question):
+            return self._settings.video_speech
         if not has_parts(row.question) or row.question.contents[0].media is None:
             return False
         return isinstance(row.question, FeaturesInput) or self._head(row) is not None
@@ -154,17 +158,34 @@ class VideoParts:
         return True
 
     def _answer(self, row: Row) -> None:
-        (content,) = row.question.contents
-        media = content.media
-        assert media is not None
+        videos = [content.media for content in row.question.contents if content.modality == Modality.VIDEO]
+        media = videos[0]
+        if media is None:
+            raise UnreadableError("the video has no address", is_permanent=True)
         video = _Video(self, row, media)
-        frames = video.ask(_features_question(row.question))
+        if isinstance(row.question, TextInput):
+            row.question = with_words(row.question, self._words(video))
+            row.held = video.held
+            self._start(row)
+        elif isinstance(row.question, TranscriptInput):
+            row.finish(RowResult(output=WrittenText(text=self._words(video), probability=1.0).model_dump()))
+        else:
+            self._answer_from_parts(row, video)
+
+    def _words(self, video: "_Video") -> str:
+        """What is said in a video."""
         heard = self._heard_in(video)
-        sound = video.ask_if(self._settings.video_sound and heard.has_sound, Modality.AUDIO)
         if heard.words is None:
             heard = replace(heard, words=self._transcript(video))
             self._keep(video.digest, heard)
-        words = video.ask_if(bool(heard.words), Modality.TEXT, heard.words)
+        return heard.words or ""
+
+    def _answer_from_parts(self, row: Row, video: "_Video") -> None:
+        frames = video.ask(_features_question(row.question))
+        heard = self._heard_in(video)
+        sound = video.ask_if(self._settings.video_sound and heard.has_sound, Modality.AUDIO)
+        said = self._words(video) if self._settings.video_speech else ""
+        words = video.ask_if(bool(said), Modality.TEXT, said)
         of_frames = Features.model_validate(_output(frames, row))
         rows = {Modality.VIDEO: _row_of(of_frames)}
         for part, asked in ((Modality.AUDIO, sound), (Modality.TEXT, words)):
@@ -275,6 +296,11 @@ class _Video:
         self.digest = file.digest
         return file
 
+    @property
+    def held(self) -> "dict[MediaRef, Future[File]]":
+        """The file, if it was fetched."""
+        return {} if self._fetched is None else {self.media: self._fetched}
+
     def ask(self, question: Input) -> "Future[RowResult]":
         """Begin a row for a part; an adapter changes the frames alone."""
         is_frames = question.contents[0].modality == Modality.VIDEO
@@ -285,7 +311,7 @@ class _Video:
             head=None,
             done=Future(),
             files={},
-            held={} if self._fetched is None else {self.media: self._fetched},
+            held=self.held,
             loaded=None,
             example=None,
         )
@@ -307,6 +333,11 @@ class _Video:
 
 def _features_question(question: Input) -> Input:
     return question if isinstance(question, FeaturesInput) else FeaturesInput.of(question)
+
+
+def _asks_for_words(question: Input) -> bool:
+    """Whether it is asked what is said in a video, which no family answers."""
+    return isinstance(question, TranscriptInput) and Modality.VIDEO in question.modalities
 
 
 def _family_of(modality: Modality) -> type[Family]:

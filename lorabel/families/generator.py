@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality, media_of
+from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
@@ -42,6 +42,7 @@ from lorabel.families.generation.pictures import (
     Picture,
     PictureReader,
     compute_features,
+    frame_digest,
     rope_positions,
 )
 from lorabel.families.generation.prepared import PreparedInput
@@ -69,6 +70,8 @@ STEP_TOKENS, CPU_STEP_TOKENS = 512, 256
 # Rows whose labels are scored together.
 SCORED_ROWS = 8
 NOT_A_TARGET = -100
+# The modalities of contents that become pictures.
+SHOWN = frozenset({Modality.IMAGE, Modality.VIDEO})
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Generator(StepwiseFamily):
         WrittenSpansInput,
         WrittenNumberInput,
     )
-    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT, Modality.IMAGE})
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT, Modality.IMAGE, Modality.VIDEO})
     default_source: ClassVar[str] = "hf-hub:HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
     learning_rate_factor: ClassVar[float] = 0.2
     most_train_batch: ClassVar[int | None] = 4
@@ -136,8 +139,16 @@ class Generator(StepwiseFamily):
 
     def prepare(self, question: Written, fetch: Fetch) -> PreparedInput:
         """Read texts and pictures, and make the prompt; see `Family.prepare`."""
-        urls = [content.media for content in question.contents if content.modality == Modality.IMAGE]
-        pictures = [self._picture(fetch(media), len(urls)) for media in urls if media is not None]
+        count = self._picture_count(question)
+        shown = [
+            content for content in question.contents if content.modality in SHOWN and content.media is not None
+        ]
+        pictures = [
+            picture
+            for content in shown
+            if content.media is not None
+            for picture in self._pictures(content.modality, fetch(content.media), count)
+        ]
         return self._prepared(question, pictures, fetch)
 
     def recall(
@@ -149,14 +160,19 @@ class Generator(StepwiseFamily):
         cache: FeatureCache,
     ) -> PreparedInput | None:
         """Make the prompt with pictures whose features are known; see `Family.recall`."""
-        digests = [digest_of(media) for media in media_of(question)]
-        if not digests or any(content.text_format is not None for content in question.contents):
+        count = self._picture_count(question)
+        if not count or any(content.text_format is not None for content in question.contents):
             return None
+        digests: list[str] = []
+        for content in question.contents:
+            file_digest = None if content.media is None else digest_of(content.media)
+            if content.media is not None and file_digest is None:
+                return None
+            if file_digest is not None:
+                digests += self._shown_digests(content.modality, file_digest)
         pictures: list[Picture] = []
         for file_digest in digests:
-            if file_digest is None:
-                return None
-            features = cache.get(EMBEDDINGS, self._key(file_digest, len(digests)))
+            features = cache.get(EMBEDDINGS, self._key(file_digest, count))
             if features is None:
                 return None
             pictures.append(Picture.remembered(file_digest, features))
@@ -178,8 +194,23 @@ class Generator(StepwiseFamily):
             for prepared in prepared_inputs
         ]
 
-    def _picture(self, file: bytes, count: int) -> Picture:
-        """Read a picture.
+    def _picture_count(self, question: Written) -> int:
+        """How many pictures a question has; each frame that is read of a video is one."""
+        modalities = [content.modality for content in question.contents]
+        return modalities.count(Modality.IMAGE) + self._video_frames * modalities.count(Modality.VIDEO)
+
+    @property
+    def _video_frames(self) -> int:
+        return 1 if self.reader is None else self.reader.settings.generator_video_frames
+
+    def _shown_digests(self, modality: Modality, file_digest: str) -> list[str]:
+        """The digests of the pictures of a file: its own, or of a video those of frames."""
+        if modality == Modality.IMAGE:
+            return [file_digest]
+        return [frame_digest(file_digest, number) for number in range(self._video_frames)]
+
+    def _pictures(self, modality: Modality, file: bytes, count: int) -> list[Picture]:
+        """Read a picture, or the frames of a video.
 
         Args:
             count: how many pictures the question has.
@@ -189,7 +220,8 @@ class Generator(StepwiseFamily):
                 f"MODEL_GENERATOR={self.source!r} reads no pictures; a vision-language model is needed",
                 is_permanent=False,
             )
-        return self.reader.read(file, count)
+        is_video = modality == Modality.VIDEO
+        return self.reader.read_video(file, count) if is_video else [self.reader.read(file, count)]
 
     def _key(self, file_digest: str, count: int) -> Hashable:
         """The key of the features of one of some pictures, which depend on how many tokens it may take."""

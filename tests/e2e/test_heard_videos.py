@@ -34,9 +34,9 @@ LABELS = ("zeta", "delta")
 ANNOTATED, UNSEEN = 20, 12
 TIMEOUT_S = 300.0
 CONFIG = (
-    '<View><Video name="video" value="$video"/><Choices name="label" toName="video">'
+    '<View><Choices name="label" toName="video">'  # first, so that a screenshot has them
     + "".join(f'<Choice value="{label}"/>' for label in LABELS)
-    + "</Choices></View>"
+    + '</Choices><Video name="video" value="$video"/></View>'
 )
 # Of each label: complaints and praise, which a text encoder tells apart.
 SAID = (

@@ -19,6 +19,7 @@ from lorabel.demo import MODEL_FOLDER
 from lorabel.demo.pictures import SHAPES, Picture
 from lorabel.families.audio_text_encoder import AudioTextEncoder
 from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.generator import Generator
 from lorabel.families.speech import Speech
 from lorabel.families.text_encoder import TextEncoder
 from lorabel.families.transcription.tiny_speech_model import write_speech_model
@@ -26,6 +27,7 @@ from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, RowResult
 from lorabel.settings import Settings
+from lorabel.text_contracts import TextInput, TranscriptInput, WrittenText
 from model_server.app import create_app
 from tests.audio_files import Samples, noise, tone
 from tests.e2e.courses import data_url
@@ -231,3 +233,26 @@ def test_without_a_head_a_video_is_answered_from_its_frames(make_app: Make) -> N
         assert app.test_client().get("/v1/models").json["families"][0]["name"] == "dual_encoder"
         assert len(app.test_client().get("/v1/models").json["families"]) == 1
     assert answers[0] == answers[1]
+
+
+def test_a_text_about_a_video_is_asked_for_together_with_its_words(
+    make_app: Make, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    prepare = Generator.prepare
+
+    def noted(self: Generator, question: Any, fetch: Any) -> Any:
+        read.append("".join(content.text or "" for content in question.contents))
+        return prepare(self, question, fetch)
+
+    monkeypatch.setattr(Generator, "prepare", noted)
+    models = {**models, "generator": Generator.tiny(tmp_path / "generator")}
+    app = make_app(models=models, generator_max_new_tokens=4)
+    video = encoded(pictures("red", 1), noise(1), ["The pump leaks."])
+    silent = encoded(pictures("red", 2), np.zeros(8000, np.float32))
+    media = [about(file).contents[0] for file in (video, silent)]
+    results = ask(app, [TextInput(contents=(content,), instruction="Describe it.") for content in media])
+    assert not [result.error for result in results if result.error]
+    assert sorted(read) == ["", "Said in the video: The pump leaks."]
+    said = ask(app, [TranscriptInput(contents=(content,)) for content in media])
+    assert [WrittenText.model_validate(result.output).text for result in said] == ["The pump leaks.", ""]
