@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from lorabel.contracts import Contract, MediaRef, media_of
-from lorabel.errors import ModelServerBusyError, RequestTooLargeError
+from lorabel.errors import ModelServerBusyError
 from lorabel.families.base import DigestOf
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
@@ -40,10 +40,10 @@ from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, batch_rows, errors_as_result, failure_of, rows_of
 from model_server.stepping import Stepping
 from model_server.video_parts import VideoParts
+from model_server.waiting import RETRY_AFTER_S, WaitingRows
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 2
 # Background rows of one project between the start of their fetch and their answer: enough to keep every stage
 # busy, and a limit to the files in memory.
 MAX_IN_PROGRESS = 128
@@ -87,8 +87,7 @@ class Engine:
     ) -> None:
         self.sizes = BatchSizes(max_batch, metrics)
         self.family_pool, self._heads = family_pool, heads
-        self._files, self._metrics, self._max_waiting = files, metrics, max_waiting
-        self._waiting: Counter[Priority] = Counter()
+        self._files, self._metrics, self._waiting = files, metrics, WaitingRows(max_waiting, metrics)
         self._lock = threading.Lock()
         self._on_failure, self._has_failed = on_failure, False
         cores = os.cpu_count() or 1
@@ -162,20 +161,7 @@ class Engine:
             raise ModelServerBusyError(
                 "the device is lost; the model server starts anew", retry_after_s=RETRY_AFTER_S
             )
-        if rows > self._max_waiting:
-            raise RequestTooLargeError(
-                f"the request has {rows} rows, and at most {self._max_waiting} may wait (MAX_WAITING)"
-            )
-        with self._lock:
-            waiting = self._waiting[priority]
-            if waiting + rows > self._max_waiting:
-                raise ModelServerBusyError(
-                    f"{waiting} rows are waiting, at most {self._max_waiting} may (MAX_WAITING); "
-                    f"the request has {rows}",
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            self._waiting[priority] += rows
-            self._metrics.waiting.labels(priority).set(self._waiting[priority])
+        self._waiting.reserve(priority, rows)
 
     def _run(self, loop: Callable[[], None]) -> None:
         """Run a thread's loop. An exception that leaves it is a failure of the engine."""
@@ -407,8 +393,6 @@ class Engine:
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:
-        with self._lock:
-            self._waiting[priority] -= 1
-            self._metrics.waiting.labels(priority).set(self._waiting[priority])
+        self._waiting.release(priority)
         outcome = "cancelled" if done.cancelled() else "error" if done.result().error else "ok"
         self._metrics.rows.labels(priority, outcome).inc()

@@ -42,11 +42,11 @@ from lorabel.families.generation.pictures import (
     Picture,
     PictureReader,
     compute_features,
-    frame_digest,
     rope_positions,
 )
 from lorabel.families.generation.prepared import PreparedInput
 from lorabel.families.generation.prompts import CHARACTERS_PER_TOKEN, ChatTokenizer
+from lorabel.families.generation.shown_contents import picture_count, picture_digests, read_pictures
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.generation.tiny_models import write_vision_language_model
 from lorabel.families.generation.vocabulary import Vocabulary
@@ -70,8 +70,6 @@ STEP_TOKENS, CPU_STEP_TOKENS = 512, 256
 # Rows whose labels are scored together.
 SCORED_ROWS = 8
 NOT_A_TARGET = -100
-# The modalities of contents that become pictures.
-SHOWN = frozenset({Modality.IMAGE, Modality.VIDEO})
 
 
 @dataclass(frozen=True)
@@ -139,16 +137,14 @@ class Generator(StepwiseFamily):
 
     def prepare(self, question: Written, fetch: Fetch) -> PreparedInput:
         """Read texts and pictures, and make the prompt; see `Family.prepare`."""
-        count = self._picture_count(question)
-        shown = [
-            content for content in question.contents if content.modality in SHOWN and content.media is not None
-        ]
-        pictures = [
-            picture
-            for content in shown
-            if content.media is not None
-            for picture in self._pictures(content.modality, fetch(content.media), count)
-        ]
+        pictures: list[Picture] = []
+        if picture_count(question, self._video_frames):
+            if self.reader is None:
+                raise UnreadableError(
+                    f"MODEL_GENERATOR={self.source!r} reads no pictures; a vision-language model is needed",
+                    is_permanent=False,
+                )
+            pictures = list(read_pictures(question, fetch, self.reader))
         return self._prepared(question, pictures, fetch)
 
     def recall(
@@ -160,16 +156,12 @@ class Generator(StepwiseFamily):
         cache: FeatureCache,
     ) -> PreparedInput | None:
         """Make the prompt with pictures whose features are known; see `Family.recall`."""
-        count = self._picture_count(question)
+        count = picture_count(question, self._video_frames)
         if not count or any(content.text_format is not None for content in question.contents):
             return None
-        digests: list[str] = []
-        for content in question.contents:
-            file_digest = None if content.media is None else digest_of(content.media)
-            if content.media is not None and file_digest is None:
-                return None
-            if file_digest is not None:
-                digests += self._shown_digests(content.modality, file_digest)
+        digests = picture_digests(question, digest_of, self._video_frames)
+        if digests is None:
+            return None
         pictures: list[Picture] = []
         for file_digest in digests:
             features = cache.get(EMBEDDINGS, self._key(file_digest, count))
@@ -194,34 +186,9 @@ class Generator(StepwiseFamily):
             for prepared in prepared_inputs
         ]
 
-    def _picture_count(self, question: Written) -> int:
-        """How many pictures a question has; each frame that is read of a video is one."""
-        modalities = [content.modality for content in question.contents]
-        return modalities.count(Modality.IMAGE) + self._video_frames * modalities.count(Modality.VIDEO)
-
     @property
     def _video_frames(self) -> int:
         return 1 if self.reader is None else self.reader.settings.generator_video_frames
-
-    def _shown_digests(self, modality: Modality, file_digest: str) -> list[str]:
-        """The digests of the pictures of a file: its own, or of a video those of frames."""
-        if modality == Modality.IMAGE:
-            return [file_digest]
-        return [frame_digest(file_digest, number) for number in range(self._video_frames)]
-
-    def _pictures(self, modality: Modality, file: bytes, count: int) -> list[Picture]:
-        """Read a picture, or the frames of a video.
-
-        Args:
-            count: how many pictures the question has.
-        """
-        if self.reader is None:
-            raise UnreadableError(
-                f"MODEL_GENERATOR={self.source!r} reads no pictures; a vision-language model is needed",
-                is_permanent=False,
-            )
-        is_video = modality == Modality.VIDEO
-        return self.reader.read_video(file, count) if is_video else [self.reader.read(file, count)]
 
     def _key(self, file_digest: str, count: int) -> Hashable:
         """The key of the features of one of some pictures, which depend on how many tokens it may take."""

@@ -1,4 +1,4 @@
-"""`<TextArea>` over texts (`<Text>`, `<HyperText>`, `<Paragraphs>`), `<Image>`, `<Video>`: a model writes about them.
+"""`<TextArea>` over texts (`<Text>`, `<HyperText>`, `<Paragraphs>`), `<Image>`, `<Video>`: a model writes of them.
 
 <Header value="Sum the ticket up: product; problem; urgency"/>
 <Text name="ticket" value="$ticket"/>
