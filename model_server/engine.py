@@ -240,8 +240,9 @@ class Engine:
             if is_last:
                 self._to_prepare.put(row)
 
+        held, row.held = row.held, {}
         row.files = {
-            media: row.held.get(media) or self._files.get(row.project, media, row.priority) for media in media_refs
+            media: held.get(media) or self._files.get(row.project, media, row.priority) for media in media_refs
         }
         for file in list(row.files.values()):
             file.add_done_callback(count_file)

@@ -165,7 +165,10 @@ class VideoParts:
         video = _Video(self, row, media)
         if isinstance(row.question, TextInput):
             row.question = with_words(row.question, self._words(video))
-            row.held = video.held
+            if row.priority == Priority.INTERACTIVE:
+                row.held = (
+                    video.held
+                )  # of background rows, hundreds may wait, so that their files are fetched again
             self._start(row)
         elif isinstance(row.question, TranscriptInput):
             row.finish(RowResult(output=WrittenText(text=self._words(video), probability=1.0).model_dump()))
