@@ -14,6 +14,9 @@ class GeneratorSettings(BaseSettings):
         2048, ge=16, description="Most tokens of a prompt; a text loses its end, a dialogue its beginning."
     )
     generator_max_picture_tokens: int = Field(512, ge=1, description="Most tokens of a picture in a prompt.")
+    generator_video_frames: int = Field(
+        4, ge=1, le=64, description="Frames of a video in a prompt, at even distances; each is a picture."
+    )
     generator_max_new_tokens: int = Field(256, ge=1, description="Most tokens that a model writes for a task.")
     generator_beams: int = Field(
         1,

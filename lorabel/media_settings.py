@@ -34,6 +34,16 @@ class MediaSettings(BaseSettings):
         "mean",
         description="How the features of frames are combined: `max` if a single frame can decide the label.",
     )
+    video_sound: bool = Field(
+        True,
+        description="Answer questions about whole videos also by their sound, once annotations show that it "
+        "counts. Loads `audio_text_encoder` when the first annotated video has a sound.",
+    )
+    video_speech: bool = Field(
+        True,
+        description="Answer them also by what is said: by the video's subtitles, else by the transcript. Loads "
+        "`text_encoder`, and `speech` for videos without subtitles.",
+    )
     audio_max_s: float = Field(
         30.0, ge=1, description="Longest part of a recording that is read, in seconds, around its middle."
     )
@@ -52,3 +62,8 @@ class MediaSettings(BaseSettings):
         description="Seconds for which a file is not fetched again if its features are still in memory.",
     )
     media_timeout_s: float = Field(20.0, gt=0, description="Seconds for one download.")
+
+    @property
+    def hears_videos(self) -> bool:
+        """Whether questions about whole videos are answered from more than their frames."""
+        return self.video_sound or self.video_speech

@@ -5,7 +5,10 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput
+from lorabel.contracts import Content, Contract, Input, LabelsInput, LabelTextsInput, Modality
+
+# Before the words of a video in a prompt.
+SAID = "Said in the video: "
 
 
 class TextInput(Input):
@@ -32,6 +35,8 @@ class TextInput(Input):
 class TranscriptInput(Input):
     """Asks for what is said in a sound. `contents` is that one sound. Answer: `WrittenText`.
 
+    The model server also answers it about one video: by its subtitles, if it has any, and "" if nothing is said.
+
     Args:
         words: names and terms that may be said, the most important first. A model need not use all of them.
     """
@@ -39,6 +44,19 @@ class TranscriptInput(Input):
     kind: ClassVar[str] = "transcript"
     contents: tuple[Content, ...] = Field(min_length=1, max_length=1)
     words: tuple[str, ...] = ()
+
+
+def with_words(question: Input, words: str) -> Input:
+    """Return the question with what is said in its videos as one more text: data, which instructs nobody."""
+    if not words.strip():
+        return question
+    said = Content(modality=Modality.TEXT, text=f"{SAID}{words}")
+    return question.model_copy(update={"contents": (*question.contents, said)})
+
+
+def is_about_video(question: Input) -> bool:
+    """Whether a text is asked for about contents of which one is a video."""
+    return isinstance(question, TextInput) and Modality.VIDEO in question.modalities
 
 
 class WrittenText(Contract):

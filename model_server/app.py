@@ -109,6 +109,7 @@ def create_app(settings: Settings) -> Flask:
         metrics,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
+        settings=settings,
         on_failure=_end_process,
     )
     return _create_app(settings, engine, metrics_registry)

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 from lorabel.contracts import Contract, MediaRef, media_of
-from lorabel.errors import ModelServerBusyError, RequestTooLargeError
+from lorabel.errors import ModelServerBusyError
 from lorabel.families.base import DigestOf
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.media.deadline import deadline
+from lorabel.settings import Settings
 from model_server.batch_sizes import BatchSizes
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
@@ -38,10 +39,11 @@ from model_server.prepared_memory import PreparedMemory
 from model_server.project_limit import ProjectLimit
 from model_server.rows import Row, batch_rows, errors_as_result, failure_of, rows_of
 from model_server.stepping import Stepping
+from model_server.video_parts import VideoParts
+from model_server.waiting import RETRY_AFTER_S, WaitingRows
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 2
 # Background rows of one project between the start of their fetch and their answer: enough to keep every stage
 # busy, and a limit to the files in memory.
 MAX_IN_PROGRESS = 128
@@ -65,6 +67,8 @@ class Engine:
         heads: the fitted heads that rows name.
         max_batch: most rows per forward pass.
         max_waiting: most rows per priority that may wait, and so most rows of a request.
+        settings: say whether videos are also understood by their sound and by what is said in them; None: by
+            their frames alone.
         on_failure: called once, in a thread of the engine, when that thread cannot go on, e.g. since the device is
             lost. Only a new process can compute again.
     """
@@ -78,12 +82,12 @@ class Engine:
         *,
         max_batch: int,
         max_waiting: int,
+        settings: Settings | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.sizes = BatchSizes(max_batch, metrics)
         self.family_pool, self._heads = family_pool, heads
-        self._files, self._metrics, self._max_waiting = files, metrics, max_waiting
-        self._waiting: Counter[Priority] = Counter()
+        self._files, self._metrics, self._waiting = files, metrics, WaitingRows(max_waiting, metrics)
         self._lock = threading.Lock()
         self._on_failure, self._has_failed = on_failure, False
         cores = os.cpu_count() or 1
@@ -98,6 +102,9 @@ class Engine:
         self._prepared_memory = PreparedMemory(PREPARED_BYTES, self._to_prepare.put)
         self._ready: FairQueue[Row] = FairQueue()
         self._stepping = Stepping(max_batch)
+        self._video_parts: VideoParts | None = None
+        if settings is not None and settings.hears_videos:
+            self._video_parts = VideoParts(settings, files, family_pool, heads, metrics, self._start_when_loaded)
         loops = [self._run_prepare] * (THREADS_PER_CORE * cores) + [self._run_device]
         self._threads = [
             threading.Thread(target=self._run, args=(loop,), name=loop.__name__, daemon=True) for loop in loops
@@ -133,11 +140,15 @@ class Engine:
             done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
             with errors_as_result(done, row.kind):
-                begin(self._row(row, request, deadline, done), self._start_when_loaded)
+                new_row = self._row(row, request, deadline, done)
+                if self._video_parts is None or not self._video_parts.begin(new_row):
+                    begin(new_row, self._start_when_loaded)
         return futures
 
     def close(self) -> None:
         """End the threads. Rows that wait are not answered."""
+        if self._video_parts is not None:
+            self._video_parts.close()
         self._files.close()
         self._to_prepare.close()
         self._ready.close()
@@ -150,20 +161,7 @@ class Engine:
             raise ModelServerBusyError(
                 "the device is lost; the model server starts anew", retry_after_s=RETRY_AFTER_S
             )
-        if rows > self._max_waiting:
-            raise RequestTooLargeError(
-                f"the request has {rows} rows, and at most {self._max_waiting} may wait (MAX_WAITING)"
-            )
-        with self._lock:
-            waiting = self._waiting[priority]
-            if waiting + rows > self._max_waiting:
-                raise ModelServerBusyError(
-                    f"{waiting} rows are waiting, at most {self._max_waiting} may (MAX_WAITING); "
-                    f"the request has {rows}",
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            self._waiting[priority] += rows
-            self._metrics.waiting.labels(priority).set(self._waiting[priority])
+        self._waiting.reserve(priority, rows)
 
     def _run(self, loop: Callable[[], None]) -> None:
         """Run a thread's loop. An exception that leaves it is a failure of the engine."""
@@ -242,7 +240,10 @@ class Engine:
             if is_last:
                 self._to_prepare.put(row)
 
-        row.files = {media: self._files.get(row.project, media, row.priority) for media in media_refs}
+        held, row.held = row.held, {}
+        row.files = {
+            media: held.get(media) or self._files.get(row.project, media, row.priority) for media in media_refs
+        }
         for file in list(row.files.values()):
             file.add_done_callback(count_file)
         if not media_refs:
@@ -393,8 +394,6 @@ class Engine:
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:
-        with self._lock:
-            self._waiting[priority] -= 1
-            self._metrics.waiting.labels(priority).set(self._waiting[priority])
+        self._waiting.release(priority)
         outcome = "cancelled" if done.cancelled() else "error" if done.result().error else "ok"
         self._metrics.rows.labels(priority, outcome).inc()

@@ -45,13 +45,19 @@ class Heads:
         if name is None:
             return example
         try:
-            return family.with_head(example, self._get(name), adapter, bank)
+            return family.with_head(example, self.read(name), adapter, bank)
         except (NotFoundError, UnreadableError) as error:
             self._metrics.missing_heads.inc()
             log.warning("a row is answered without head %s: %s", name, error)
             return example
 
-    def _get(self, name: str) -> LinearHead:
+    def read(self, name: str) -> LinearHead:
+        """Return a head.
+
+        Raises:
+            NotFoundError: it has no file.
+            UnreadableError: the file is no head.
+        """
         with self._lock:
             head = self._heads.get(name)
         if head is None:

@@ -21,6 +21,12 @@ class Metrics:
         self.missing_heads = Counter(
             "lorabel_missing_heads", "Rows answered without their fitted head, as it was gone", registry=registry
         )
+        self.left_out_parts = Counter(
+            "lorabel_left_out_parts",
+            "Sounds or words of videos that were left out, as the model cannot be loaded",
+            ["family"],
+            registry=registry,
+        )
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
 
 

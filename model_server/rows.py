@@ -28,6 +28,7 @@ class Row:
         deadline: `time.monotonic` after which nobody waits for the answer.
         done: gets the result.
         files: the row's files while they are fetched.
+        held: files that need not be fetched, since the row that this one is a part of has them.
         loaded: set once the row's family is loaded.
         example: set once the question is prepared.
     """
@@ -40,6 +41,7 @@ class Row:
     deadline: float
     done: "Future[RowResult]"
     files: dict[MediaRef, "Future[File]"] = field(default_factory=dict)
+    held: dict[MediaRef, "Future[File]"] = field(default_factory=dict)
     loaded: LoadedFamily | None = None
     example: Any = None
 

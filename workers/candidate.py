@@ -18,6 +18,7 @@ from workers.beside_head import make_candidate_beside_head
 from workers.calibration import calibrate
 from workers.reading import Limits, Reading, read
 from workers.services import Services
+from workers.spoken_words import with_spoken_words
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def _read(
 ) -> list[Reading]:
     """Read the new, the replayed and the newest held-out examples. Each kind gets its share of the limits."""
     settings = services.settings
+    plan = with_spoken_words(services, plan, context)
     new = [example for example in plan.train if example.is_new]
     replayed = [example for example in plan.train if not example.is_new]
     most_tested = min(settings.evaluate_max_tasks, family.most_tested or settings.evaluate_max_tasks)

@@ -21,6 +21,7 @@ from lorabel.database.tables import (
 )
 from lorabel.errors import ConflictError, NotFoundError
 from lorabel.families.encoders.heads.fit import Example, fit_head
+from lorabel.families.encoders.heads.parts import has_parts
 from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.inference import promotion
 from lorabel.media.fetching import digest
@@ -56,7 +57,9 @@ def write_version(
 def keep_features(services: Services, version: ModelVersion, attempts: dict[str, Attempt]) -> None:
     """Write what the heads are to be fitted on, so that the model server need not compute it for each task."""
     for tag, candidate in candidates(attempts).items():
-        if candidate.judgement.is_accepted and candidate.is_beside_head:
+        # LoRA is judged by the frames of videos; their heads also have features of what is heard in them.
+        is_of_parts = services.settings.hears_videos and any(has_parts(e.question) for e, _ in candidate.features)
+        if candidate.judgement.is_accepted and candidate.is_beside_head and not is_of_parts:
             adapter = version.adapters[tag]
             questions = {
                 example.task_id: task_features.question_digest(FeaturesInput.of(example.question), adapter)

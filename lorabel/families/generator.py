@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality, media_of
+from lorabel.contracts import BatchAdapters, Contract, Input, MediaRef, Modality
 from lorabel.errors import UnreadableError
 from lorabel.families.base import DigestOf, Fetch
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
@@ -46,6 +46,7 @@ from lorabel.families.generation.pictures import (
 )
 from lorabel.families.generation.prepared import PreparedInput
 from lorabel.families.generation.prompts import CHARACTERS_PER_TOKEN, ChatTokenizer
+from lorabel.families.generation.shown_contents import picture_count, picture_digests, read_pictures
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.generation.tiny_models import write_vision_language_model
 from lorabel.families.generation.vocabulary import Vocabulary
@@ -93,7 +94,7 @@ class Generator(StepwiseFamily):
         WrittenSpansInput,
         WrittenNumberInput,
     )
-    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT, Modality.IMAGE})
+    modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.TEXT, Modality.IMAGE, Modality.VIDEO})
     default_source: ClassVar[str] = "hf-hub:HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
     learning_rate_factor: ClassVar[float] = 0.2
     most_train_batch: ClassVar[int | None] = 4
@@ -136,8 +137,14 @@ class Generator(StepwiseFamily):
 
     def prepare(self, question: Written, fetch: Fetch) -> PreparedInput:
         """Read texts and pictures, and make the prompt; see `Family.prepare`."""
-        urls = [content.media for content in question.contents if content.modality == Modality.IMAGE]
-        pictures = [self._picture(fetch(media), len(urls)) for media in urls if media is not None]
+        pictures: list[Picture] = []
+        if picture_count(question, self._video_frames):
+            if self.reader is None:
+                raise UnreadableError(
+                    f"MODEL_GENERATOR={self.source!r} reads no pictures; a vision-language model is needed",
+                    is_permanent=False,
+                )
+            pictures = list(read_pictures(question, fetch, self.reader))
         return self._prepared(question, pictures, fetch)
 
     def recall(
@@ -149,14 +156,15 @@ class Generator(StepwiseFamily):
         cache: FeatureCache,
     ) -> PreparedInput | None:
         """Make the prompt with pictures whose features are known; see `Family.recall`."""
-        digests = [digest_of(media) for media in media_of(question)]
-        if not digests or any(content.text_format is not None for content in question.contents):
+        count = picture_count(question, self._video_frames)
+        if not count or any(content.text_format is not None for content in question.contents):
+            return None
+        digests = picture_digests(question, digest_of, self._video_frames)
+        if digests is None:
             return None
         pictures: list[Picture] = []
         for file_digest in digests:
-            if file_digest is None:
-                return None
-            features = cache.get(EMBEDDINGS, self._key(file_digest, len(digests)))
+            features = cache.get(EMBEDDINGS, self._key(file_digest, count))
             if features is None:
                 return None
             pictures.append(Picture.remembered(file_digest, features))
@@ -178,18 +186,9 @@ class Generator(StepwiseFamily):
             for prepared in prepared_inputs
         ]
 
-    def _picture(self, file: bytes, count: int) -> Picture:
-        """Read a picture.
-
-        Args:
-            count: how many pictures the question has.
-        """
-        if self.reader is None:
-            raise UnreadableError(
-                f"MODEL_GENERATOR={self.source!r} reads no pictures; a vision-language model is needed",
-                is_permanent=False,
-            )
-        return self.reader.read(file, count)
+    @property
+    def _video_frames(self) -> int:
+        return 1 if self.reader is None else self.reader.settings.generator_video_frames
 
     def _key(self, file_digest: str, count: int) -> Hashable:
         """The key of the features of one of some pictures, which depend on how many tokens it may take."""

@@ -1,4 +1,4 @@
-"""`<TextArea>` over texts (`<Text>`, `<HyperText>`, `<Paragraphs>`) and `<Image>`: a model writes about them.
+"""`<TextArea>` over texts (`<Text>`, `<HyperText>`, `<Paragraphs>`), `<Image>`, `<Video>`: a model writes of them.
 
 <Header value="Sum the ticket up: product; problem; urgency"/>
 <Text name="ticket" value="$ticket"/>
@@ -9,6 +9,8 @@ With a picture it is a caption, and with a question beside the picture its answe
 <Image name="photo" value="$photo"/>
 <Text name="question" value="$question"/>
 <TextArea name="answer" toName="photo" prompt="Answer the question."/>
+
+Of a video it reads some frames, and what is said in it: its subtitles, else its transcript.
 
 The instruction is that of the project's extra params, else the tag's `prompt`, `hint` or `placeholder`, else the
 `<Header>` before it. An annotation's answer is {"type": "textarea", "value": {"text": ["Pump P3; leak; high"]}}.
@@ -28,7 +30,7 @@ from lorabel.evaluation.metrics import Metrics
 from lorabel.evaluation.written_text import written_texts
 from lorabel.labeling import regions
 from lorabel.labeling.label_config import ControlTag, ObjectTag
-from lorabel.labeling.task_content import MODALITIES, NothingShownError, contents, optional_contents
+from lorabel.labeling.task_content import MODALITIES, WORDS, NothingShownError, contents, optional_contents
 from lorabel.problems import _correctness
 from lorabel.problems._answers import shown, values_of
 from lorabel.problems._text_areas import TextArea
@@ -42,7 +44,7 @@ RIGHT_FROM = "right_from"
 
 @dataclass(frozen=True)
 class GeneratedText(TextArea):
-    """A text for texts and pictures: a summary, a translation, a caption, an answer.
+    """A text for texts, pictures and videos: a summary, a translation, a caption, an answer.
 
     Attributes:
         objects: the object tags that the control tag names, then those that none names, such as a question.
@@ -55,7 +57,7 @@ class GeneratedText(TextArea):
     name: ClassVar[str] = "generated_text"
     zero_shot: ClassVar[str] = (
         "A language model follows the instruction: the tag's `prompt`, `hint` or `placeholder`, or the `<Header>` "
-        "before it. For pictures it is a vision-language model."
+        "before it. For pictures and videos it is a vision-language model."
     )
     learns: ClassVar[str] = "What annotators write for a task, word by word."
     input_type: ClassVar[type[Input]] = TextInput
@@ -113,6 +115,13 @@ class GeneratedText(TextArea):
             result=[regions.textarea("answer", "image", ["the valve"])],
             opposite=[regions.textarea("answer", "image", ["nothing"])],
         ),
+        Sample(
+            label_config='<View><Video name="video" value="$video"/>'
+            '<TextArea name="description" toName="video" prompt="Describe the video."/></View>',
+            data={"video": "/data/upload/1/pump.mp4"},
+            result=[regions.textarea("description", "video", ["a pump is repaired"])],
+            opposite=[regions.textarea("description", "video", ["two valves"])],
+        ),
     )
 
     objects: tuple[ObjectTag, ...]
@@ -123,7 +132,7 @@ class GeneratedText(TextArea):
 
     @classmethod
     def match(cls, control: ControlTag) -> Self | None:
-        """Bind `TextArea` on texts and pictures; see `Problem.match`."""
+        """Bind `TextArea` on texts, pictures and videos; see `Problem.match`."""
         if control.tag != "TextArea" or not control.objects or not all(map(_is_read, control.objects)):
             return None
         if control.attributes.get("value"):
@@ -132,9 +141,7 @@ class GeneratedText(TextArea):
             )
         unread = [tag for tag in control.context if not _is_read(tag)]
         if unread:
-            raise UnservedError(
-                f"the task also shows {unread[0].tag} {unread[0].name!r}, and only texts and pictures are read"
-            )
+            raise UnservedError(f"the task also shows {unread[0].tag} {unread[0].name!r}, which is not read")
         answers = _answer_tags(control)
         if control.is_smart and answers:
             return None  # what is typed here is answered there
@@ -148,7 +155,7 @@ class GeneratedText(TextArea):
                 "it may be for notes beside other answers; say in `prompt` what a model should write, or set "
                 'required="true"'
             )
-        object_word = "text" if _is_text(control.objects[0]) else "picture"
+        object_word = WORDS[MODALITIES[control.objects[0].tag]]
         instruction = instruction or control.header or f"Write the {control.name} of the {object_word}."
         if is_extractive and not _is_text(control.objects[0]):
             raise UnservedError("extractive='true': the answer can only be a span of a text")
@@ -300,4 +307,4 @@ def _is_text(tag: ObjectTag) -> bool:
 
 
 def _is_read(tag: ObjectTag) -> bool:
-    return MODALITIES.get(tag.tag) in (Modality.TEXT, Modality.IMAGE)
+    return MODALITIES.get(tag.tag) in (Modality.TEXT, Modality.IMAGE, Modality.VIDEO)

@@ -1,4 +1,8 @@
-"""`<Choices>`, single or multiple, over a `<Video>`: labels for the whole video."""
+"""`<Choices>`, single or multiple, over a `<Video>`: labels for the whole video.
+
+Before anything is annotated they are scored by its frames. Heads then also learn from its sound and from what is
+said in it: its subtitles, else its transcript (VIDEO_SOUND, VIDEO_SPEECH).
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -20,6 +20,7 @@ from lorabel.errors import UnreadableError
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
 from lorabel.media.image import decoded_image
+from lorabel.media.video import decode_video
 from lorabel.settings import Settings
 
 # Model types of transformers whose pictures are read. Each is checked against its own `generate`.
@@ -126,6 +127,27 @@ class PictureReader:
         with decoded_image(file, self.settings.media_max_megapixels, ENOUGH_PX, memory) as image:
             return self._read(image, digest(file), self.most_tokens(count))
 
+    def read_video(self, file: bytes, count: int) -> list[Picture]:
+        """Make the pixels and the tokens of frames of a video, GENERATOR_VIDEO_FRAMES at even distances.
+
+        Args:
+            count: see `read`; each frame is a picture.
+
+        Raises:
+            UnreadableError: see `lorabel.media.video.decode_video` and `read`.
+        """
+        settings, file_digest = self.settings, digest(file)
+        frames = decode_video(
+            file,
+            settings.generator_video_frames,
+            settings.video_clip_s,
+            settings.media_max_megapixels,
+            ENOUGH_PX,
+            decode_memory(settings.media_decode_mb),
+        )
+        most = self.most_tokens(count)
+        return [self._read(image, frame_digest(file_digest, i), most) for i, image in enumerate(frames)]
+
     def most_tokens(self, count: int) -> int:
         """Most tokens of each of some pictures in a prompt."""
         of_prompt = int(SHARE_OF_PICTURES * self.max_prompt_tokens / max(1, count))
@@ -162,6 +184,11 @@ class PictureReader:
             tile = int(images.max_image_size["longest_edge"])
             for tiles in range(math.ceil(size["longest_edge"] / tile) - 1, 0, -1):
                 yield {"longest_edge": tiles * tile}
+
+
+def frame_digest(file_digest: str, number: int) -> str:
+    """Return what stands for the digest of a frame of a video; numbers begin at 0."""
+    return f"{file_digest} frame {number}"
 
 
 def compute_features(module: Any, picture: Picture) -> PictureFeatures:

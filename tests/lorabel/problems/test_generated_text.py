@@ -94,8 +94,7 @@ def test_a_template_of_the_settings_stands_around_the_instruction() -> None:
     [
         (TEXT + CHOICES + AREA, "it may be for notes beside other answers"),
         (TEXT + '<TextArea name="summary" toName="text" value="$draft"/>', "the editor fills it in"),
-        ('<Video name="film" value="$film"/>' + TEXT + AREA, "the task also shows Video 'film'"),
-        ('<Video name="text" value="$video"/>' + AREA, "no problem serves TextArea on Video"),
+        ('<Audio name="song" value="$song"/>' + TEXT + AREA, "the task also shows Audio 'song'"),
         (IMAGE + CAPTION.replace("/>", ' perRegion="true"/>'), "perRegion"),
         (IMAGE + CAPTION + CHOICES.replace('"text"', '"image"'), "it may be for notes beside other answers"),
         (TEXT + '<TextArea name="summary" toName="text" perRegion="true"/>', "perRegion"),

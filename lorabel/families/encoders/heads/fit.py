@@ -15,17 +15,19 @@ import numpy as np
 from lorabel.contracts import Input, LabelsInput, LabelTarget, RankingInput, RatingInput, SpansInput
 from lorabel.families.detection.fit_boxes import AnnotatedPlaces, fit_boxes
 from lorabel.families.encoders.heads.averaging import mean_with_base
+from lorabel.families.encoders.heads.fit_parts import fit_parts
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
 from lorabel.families.encoders.heads.fit_rating import RatingFit
 from lorabel.families.encoders.heads.fit_relations import RelatedTask, fit_relations
 from lorabel.families.encoders.heads.fit_segments import AnnotatedRecording, fit_segments
 from lorabel.families.encoders.heads.fit_series import AnnotatedSeries, fit_series
 from lorabel.families.encoders.heads.fit_spans import fit_spans
-from lorabel.families.encoders.heads.fusion_choice import TaskContents, fit_fused
+from lorabel.families.encoders.heads.fusion_choice import HeadFit, TaskContents, fit_fused
 from lorabel.families.encoders.heads.head_features import PRODUCTS
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
 from lorabel.families.encoders.heads.label_fit import LabelFit
 from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead
+from lorabel.families.encoders.heads.parts import is_of_parts, with_parts
 from lorabel.families.encoders.heads.rating_scale import to_position
 from lorabel.families.segments.windows import window_truth
 from lorabel.families.spans.word_targets import word_targets
@@ -65,10 +67,13 @@ class Example:
 
     @classmethod
     def of(cls, question: Input, features: Features, target: Any, group: Hashable = None) -> Self:
-        """Return an example with the features that a family has answered."""
-        rows = np.frombuffer(base64.b64decode(features.float16), "<f2").reshape(-1, max(1, features.dim))
+        """Return an example with the features that a family, or several about a video, have answered."""
+        half = np.frombuffer(base64.b64decode(features.float16), "<f2").reshape(-1, max(1, features.dim))
         logits = np.array(features.logits, np.float32)
-        return cls(question, rows.astype(np.float32), logits, target, group, features.lines)
+        rows: Array = half.astype(np.float32)
+        if is_of_parts(features.space):
+            question, rows = with_parts(question, rows)
+        return cls(question, rows, logits, target, group, features.lines)
 
     @property
     def each(self) -> "Sequence[Example]":
@@ -115,9 +120,9 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     question = examples[0].question
     if type(question) not in FITS:
         raise TypeError(f"no heads are fitted for questions of kind {kind!r}")
-    fit = FITS[type(question)]
+    fit = _fit_parts if is_of_parts(space) else FITS[type(question)]
     head = fit(sorted(examples, key=_sort_key))
-    if is_with_adapter(space):
+    if is_with_adapter(space) and not is_of_parts(space):
         bases = map(_with_base_features, examples)
         head = mean_with_base(head, len(examples), lambda: fit(sorted(bases, key=_sort_key)))
     return None if head is None else replace(head, kind=kind, space=space)
@@ -146,15 +151,22 @@ def _contents(examples: Sequence[Example]) -> list[TaskContents]:
     ]
 
 
+def _fit_parts(examples: Sequence[Example]) -> LinearHead | None:
+    is_rating = isinstance(examples[0].question, RatingInput)
+    return fit_parts(_contents(examples), _rating_fit(examples) if is_rating else _label_fit(examples))
+
+
 def _fit_labels(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_fused(_contents(examples), _label_fit(examples))
+
+
+def _label_fit(examples: Sequence[Example]) -> HeadFit:
     question = examples[0].question
     assert isinstance(question, LabelsInput)
     zero_shot = np.stack([example.logits for example in examples])
     shares = np.stack([_shares(example.target, len(question.labels)) for example in examples])
     groups = [_group(example) for example in examples]
-    return fit_fused(
-        _contents(examples), LabelFit(zero_shot, shares, question.parents, question.is_multiple, groups)
-    )
+    return LabelFit(zero_shot, shares, question.parents, question.is_multiple, groups)
 
 
 def _shares(target: LabelTarget, labels: int) -> Array:
@@ -167,14 +179,16 @@ def _shares(target: LabelTarget, labels: int) -> Array:
 
 
 def _fit_rating(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_fused(_contents(examples), _rating_fit(examples))
+
+
+def _rating_fit(examples: Sequence[Example]) -> HeadFit:
     positions = [
         to_position(example.question, example.target.value)
         for example in examples
         if isinstance(example.question, RatingInput)
     ]
-    return fit_fused(
-        _contents(examples), RatingFit(np.array(positions), [_group(example) for example in examples])
-    )
+    return RatingFit(np.array(positions), [_group(example) for example in examples])
 
 
 def _fit_ranking(examples: Sequence[Example]) -> LinearHead | None:
