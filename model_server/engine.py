@@ -325,7 +325,10 @@ class Engine:
         if wanted_rows and isinstance(wanted_rows[0].loaded_family.family, StepwiseFamily):
             self._stepping.add(wanted_rows)
         elif wanted_rows:
+            began_at, cpu_began_at = time.monotonic(), time.thread_time()
             self._compute_or_fail(wanted_rows)
+            self._metrics.device.inc(time.monotonic() - began_at)
+            self._metrics.device_cpu.inc(time.thread_time() - cpu_began_at)
             if wanted_rows[0].priority == Priority.INTERACTIVE:
                 return True  # other people's batches go before the next step, too
         self._stepping.step()

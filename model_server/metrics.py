@@ -18,6 +18,16 @@ class Metrics:
         sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
         self.batch = Histogram("lorabel_batch_rows", "Rows per forward pass", buckets=sizes, registry=registry)
         self.forward = Histogram("lorabel_forward_seconds", "Time of a forward pass", registry=registry)
+        self.device = Counter(
+            "lorabel_device_seconds",
+            "Time that the device's thread had batches, forward passes included",
+            registry=registry,
+        )
+        self.device_cpu = Counter(
+            "lorabel_device_cpu_seconds",
+            "CPU time of the device's thread in its batches; the rest it waits: for the GPU, the GIL or a core",
+            registry=registry,
+        )
         self.missing_heads = Counter(
             "lorabel_missing_heads", "Rows answered without their fitted head, as it was gone", registry=registry
         )
