@@ -65,8 +65,7 @@ class Engine:
         heads: the fitted heads that rows name.
         max_batch: most rows per forward pass.
         max_waiting: most rows per priority that may wait, and so most rows of a request.
-        on_failure: called once, in a thread of the engine, when that thread cannot go on, e.g. since the device is
-            lost. Only a new process can compute again.
+        on_failure: called once, in a thread that cannot go on (the device is lost); only a new process can compute.
     """
 
     def __init__(
@@ -312,7 +311,7 @@ class Engine:
 
     def _run_device(self) -> None:
         while self._compute_next():
-            """The body is a separate function so that the waiting thread holds no reference to the last batch."""
+            """A separate function, so that the waiting thread holds no reference to the last batch."""
 
     def _compute_next(self) -> bool:
         is_idle = not self._stepping.has_rows
@@ -325,10 +324,7 @@ class Engine:
         if wanted_rows and isinstance(wanted_rows[0].loaded_family.family, StepwiseFamily):
             self._stepping.add(wanted_rows)
         elif wanted_rows:
-            began_at, cpu_began_at = time.monotonic(), time.thread_time()
             self._compute_or_fail(wanted_rows)
-            self._metrics.device.inc(time.monotonic() - began_at)
-            self._metrics.device_cpu.inc(time.thread_time() - cpu_began_at)
             if wanted_rows[0].priority == Priority.INTERACTIVE:
                 return True  # other people's batches go before the next step, too
         self._stepping.step()
@@ -345,7 +341,8 @@ class Engine:
     def _compute(self, batch: list[Row]) -> None:
         """Compute a batch. If memory ran out, and not for a single row only, later batches are smaller."""
         failed_sizes: list[int] = []
-        largest_size = self._try(batch, failed_sizes)
+        with self._metrics.counting_device_time():
+            largest_size = self._try(batch, failed_sizes)
         if not failed_sizes:
             self.sizes.grow(batch_rows(batch))
         elif largest_size < self.sizes.max_batch and min(failed_sizes) > 1:

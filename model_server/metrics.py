@@ -1,6 +1,8 @@
 """What Prometheus reads from the model server at /metrics."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -32,6 +34,16 @@ class Metrics:
             "lorabel_missing_heads", "Rows answered without their fitted head, as it was gone", registry=registry
         )
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
+
+    @contextmanager
+    def counting_device_time(self) -> Iterator[None]:
+        """A context in which the device's thread has a batch."""
+        began_at, cpu_began_at = time.monotonic(), time.thread_time()
+        try:
+            yield
+        finally:
+            self.device.inc(time.monotonic() - began_at)
+            self.device_cpu.inc(time.thread_time() - cpu_began_at)
 
 
 class FeatureCacheCollector(Collector):
