@@ -65,7 +65,7 @@ class Engine:
         heads: the fitted heads that rows name.
         max_batch: most rows per forward pass.
         max_waiting: most rows per priority that may wait, and so most rows of a request.
-        on_failure: called once, in a thread that cannot go on (the device is lost); only a new process can compute.
+        on_failure: called once, in a thread that cannot go on: the device is lost. Only a new process can compute.
     """
 
     def __init__(

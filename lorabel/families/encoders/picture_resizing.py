@@ -51,6 +51,6 @@ def _resized(pixels: Tensor, steps: Sequence[Any]) -> Tensor:
             pixels = functional.resize(pixels, size, step.interpolation, step.max_size, antialias=True)
         elif isinstance(step, CenterCrop):
             pixels = functional.center_crop(pixels, list(step.size))
-    # A copy, so that what was cut off is not kept in memory. By numpy: torch would copy in several threads for each
-    # thread that prepares.
+    # A copy, so that what was cut off is not kept in memory. Numpy makes it, since torch would start more threads
+    # for each thread that prepares.
     return torch.from_numpy(np.array(pixels.permute(1, 2, 0).numpy(), order="C")).permute(2, 0, 1)
