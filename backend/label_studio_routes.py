@@ -16,7 +16,6 @@ from backend.extra_params import read_extra_params
 from backend.http_bodies import read_body
 from backend.services import Services, services
 from lorabel.database import projects, versions, webhook_secrets
-from lorabel.database.project_keys import ProjectKey
 from lorabel.database.tables import Project
 from lorabel.errors import LabelConfigError
 from lorabel.problems.binding import bind
@@ -58,7 +57,7 @@ def predict() -> Answer:
     body = http_bodies.parse(http_bodies.Predict, read_body())
     entries = predictions.predict(services(), body, request.environ.get("gunicorn.socket"))
     if predictions.is_opened_by_annotator(body):
-        _look_ahead(services(), body.key, body.tasks[0].id)
+        _look_ahead(services(), body)
     return {"results": [[] if entry is None else entry.model_dump() for entry in entries]}
 
 
@@ -81,17 +80,15 @@ def list_versions() -> Answer:
     return http_bodies.VersionsAnswer(versions=names).model_dump()
 
 
-def _look_ahead(services: Services, key: ProjectKey, task_id: int) -> None:
+def _look_ahead(services: Services, body: http_bodies.Predict) -> None:
     """Enqueue the look-ahead after the answer is sent, so that the annotator does not wait for Redis."""
-    with services.store.read() as session:
-        project = projects.find(session, key)
-    if project is None:
+    project_id = services.live_projects.looked_ahead_id(body.key, body.label_config)
+    if project_id is None:
         return
-    project_id = project.id
 
     @after_this_request
     def enqueue_when_sent(answer: Response) -> Response:
-        answer.call_on_close(lambda: services.jobs.look_ahead(project_id, after=task_id))
+        answer.call_on_close(lambda: services.jobs.look_ahead(project_id, after=body.tasks[0].id))
         return answer
 
 

@@ -8,18 +8,16 @@ rest.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from socket import socket
 from time import monotonic
-from typing import Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend import http_bodies
+from backend.live_projects import LiveProject
 from backend.services import Services, prediction_slot
 from lorabel.contracts import MediaRef
-from lorabel.database import bulk_runs, instructions, projects
-from lorabel.database.project_keys import ProjectKey
+from lorabel.database import bulk_runs, instructions
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
@@ -35,34 +33,6 @@ from lorabel.problems.binding import bind
 log = logging.getLogger(__name__)
 
 Entry = http_bodies.PredictionEntry | None
-
-
-@dataclass(frozen=True)
-class _LiveProject:
-    """A project as the database knows it at the time of the request.
-
-    Attributes:
-        unreadable_task_ids: the tasks that could not be read when they were last predicted.
-    """
-
-    project: Project
-    model: ProjectModel
-    unreadable_task_ids: frozenset[int]
-
-    @classmethod
-    def load(cls, services: Services, key: ProjectKey, label_config: str) -> Self:
-        """Load the project, and write the label config of the request to it if that is new.
-
-        Smart tools and test requests come without /setup, so the project may be new too.
-        """
-        with services.store.read() as session:
-            project = projects.find(session, key)
-            if project is not None and project.label_config == label_config:
-                model = ProjectModel.of(session, project, services.settings)
-                return cls(project, model, unreadable_tasks.known(session, project.id))
-        project = projects.resolve(services.store, key)
-        projects.upsert(services.store, project.id, label_config=label_config)
-        return cls.load(services, key, label_config)
 
 
 def predict(services: Services, body: http_bodies.Predict, client: socket | None = None) -> list[Entry]:
@@ -85,7 +55,7 @@ def predict(services: Services, body: http_bodies.Predict, client: socket | None
     except LabelConfigError as error:
         log.error("%s: no predictions, %s", body.key, error)
         return [None] * len(body.tasks)
-    live = _LiveProject.load(services, body.key, body.label_config)
+    live = services.live_projects.get(body.key, body.label_config)
     if not live.model.bound.bindings:
         services.metrics.unserved_tasks.inc(len(body.tasks))
         log.info("project %d: nobody serves its control tags, %d tasks", live.project.id, len(body.tasks))
@@ -110,7 +80,7 @@ def _is_smart_tool(body: http_bodies.Predict) -> bool:
 
 
 def _predict(
-    services: Services, live: _LiveProject, body: http_bodies.Predict, deadline: float, client: socket | None
+    services: Services, live: LiveProject, body: http_bodies.Predict, deadline: float, client: socket | None
 ) -> list[Entry]:
     project, model = live.project, live.model
     resolve = services.authorizations.resolver(

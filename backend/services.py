@@ -9,6 +9,7 @@ from typing import cast
 from flask import current_app
 
 from backend.event_writer import EventWriter
+from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
@@ -40,6 +41,7 @@ class Services:
     metrics: Metrics
     searcher: Searcher
     prediction_slots: BoundedSemaphore
+    live_projects: LiveProjects
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -57,6 +59,7 @@ class Services:
             Metrics(settings),
             Searcher(settings, store, model_client, authorizations),
             BoundedSemaphore(settings.threads - RESERVED_THREADS),
+            LiveProjects(store, settings),
         )
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # Of the fields after the program's name: user and system time of the process, and of its children that have ended.
 TIMES = slice(11, 15)
 FORWARD, BATCHES = "lorabel_forward_seconds", "lorabel_batch_rows"
+DEVICE, DEVICE_CPU = "lorabel_device_seconds_total", "lorabel_device_cpu_seconds_total"
 COMPUTE_APPS = ("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
 
 
@@ -35,6 +36,8 @@ class Costs:
         batches: forward passes.
         rows: rows in these passes.
         clock_s: the time of the reading, or between two readings.
+        device_s: seconds that the device's thread had batches, forward passes included.
+        device_cpu_s: seconds of them in which it ran on a core.
     """
 
     cpu_s: Mapping[str, float]
@@ -42,6 +45,8 @@ class Costs:
     batches: float
     rows: float
     clock_s: float
+    device_s: float = 0.0
+    device_cpu_s: float = 0.0
 
     def __sub__(self, earlier: "Costs") -> "Costs":
         return Costs(
@@ -50,6 +55,8 @@ class Costs:
             self.batches - earlier.batches,
             self.rows - earlier.rows,
             self.clock_s - earlier.clock_s,
+            self.device_s - earlier.device_s,
+            self.device_cpu_s - earlier.device_cpu_s,
         )
 
 
@@ -63,6 +70,8 @@ def read_costs(lorabel: Lorabel) -> Costs:
         sums.get(f"{BATCHES}_count", 0.0),
         sums.get(f"{BATCHES}_sum", 0.0),
         time.monotonic(),
+        sums.get(DEVICE, 0.0),
+        sums.get(DEVICE_CPU, 0.0),
     )
 
 

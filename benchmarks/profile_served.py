@@ -2,24 +2,25 @@
 
     python -m benchmarks.profile_served --clients 32 --seconds 20
     python -m benchmarks.profile_served --clients 16 --detections
+    python -m benchmarks.profile_served --clients 4 --tasks 100 --weightless
 
-Both servers run under `benchmarks.profiled` with the model and the photographs of the throughput figures, or of
-the detections. For each server this prints the functions that cost most, with and without what they call, in
-milliseconds of CPU per task. Profiling slows Python down, and torch's own threads are not profiled: compare
-functions, not seconds.
+Both servers run under `benchmarks.profiled` with the photographs and the model of the throughput figures, of
+the overhead, or of the detections. For each server this prints the functions that cost most, with and without
+what they call, in milliseconds of CPU per task. Profiling slows Python down, and torch's own threads are not
+profiled: compare functions, not seconds.
 """
 
 import argparse
 import os
 import pstats
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import servers
 from benchmarks.load import Load, offer
-from benchmarks.models import owlv2, vit_b_32
+from benchmarks.models import owlv2, vit_b_32, weightless
 from benchmarks.plan import Plan
 from benchmarks.question import BOXES_CONFIG, LABEL_CONFIG
 from lorabel.commands.supervisor import PATIENCE, gunicorn_config
@@ -37,22 +38,23 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--detections", action="store_true", help="boxes of an OWLv2 in place of choices")
+    parser.add_argument("--weightless", action="store_true", help="a model that computes next to nothing")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
     plan = Plan(options.out.absolute(), options.seconds, False, "auto", "auto")
     with TemporaryDirectory(prefix="lorabel-bench-") as folder:
-        tasks = _run(plan, Load(options.clients, options.tasks), options.detections, Path(folder))
+        encoder = weightless if options.weightless else vit_b_32
+        models, config = {"MODEL_DUAL_ENCODER": encoder(plan.folder)}, LABEL_CONFIG
+        if options.detections:
+            models, config = {"MODEL_DETECTOR": owlv2(plan.folder), "FAMILIES": "detector"}, BOXES_CONFIG
+        tasks = _run(plan, Load(options.clients, options.tasks), models, config, Path(folder))
         for name in ("model_server", "backend"):
             _show(name, sorted(Path(folder).glob(f"{name}.prof.*")), tasks)
 
 
-def _run(plan: Plan, load: Load, is_of_boxes: bool, folder: Path) -> float:
+def _run(plan: Plan, load: Load, models: Mapping[str, str], config: str, folder: Path) -> float:
     """Returns the number of tasks that were served. Afterwards the profiles are in the folder."""
     port, model_port = free_port(), free_port()
-    if is_of_boxes:
-        models, config = {"MODEL_DETECTOR": owlv2(plan.folder), "FAMILIES": "detector"}, BOXES_CONFIG
-    else:
-        models, config = {"MODEL_DUAL_ENCODER": vit_b_32(plan.folder)}, LABEL_CONFIG
     with servers.photo_server() as photos:
         variables = {
             **PATIENCE,

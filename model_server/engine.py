@@ -67,10 +67,8 @@ class Engine:
         heads: the fitted heads that rows name.
         max_batch: most rows per forward pass.
         max_waiting: most rows per priority that may wait, and so most rows of a request.
-        settings: say whether videos are also understood by their sound and by what is said in them; None: by
-            their frames alone.
-        on_failure: called once, in a thread of the engine, when that thread cannot go on, e.g. since the device is
-            lost. Only a new process can compute again.
+        settings: say whether videos are also understood by their sound and what is said in them; None: by frames.
+        on_failure: called once, in a thread that cannot go on: the device is lost. Only a new process can compute.
     """
 
     def __init__(
@@ -313,7 +311,7 @@ class Engine:
 
     def _run_device(self) -> None:
         while self._compute_next():
-            """The body is a separate function so that the waiting thread holds no reference to the last batch."""
+            """A separate function, so that the waiting thread holds no reference to the last batch."""
 
     def _compute_next(self) -> bool:
         is_idle = not self._stepping.has_rows
@@ -343,7 +341,8 @@ class Engine:
     def _compute(self, batch: list[Row]) -> None:
         """Compute a batch. If memory ran out, and not for a single row only, later batches are smaller."""
         failed_sizes: list[int] = []
-        largest_size = self._try(batch, failed_sizes)
+        with self._metrics.counting_device_time():
+            largest_size = self._try(batch, failed_sizes)
         if not failed_sizes:
             self.sizes.grow(batch_rows(batch))
         elif largest_size < self.sizes.max_batch and min(failed_sizes) > 1:

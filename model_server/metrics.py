@@ -1,6 +1,8 @@
 """What Prometheus reads from the model server at /metrics."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,6 +20,16 @@ class Metrics:
         sizes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
         self.batch = Histogram("lorabel_batch_rows", "Rows per forward pass", buckets=sizes, registry=registry)
         self.forward = Histogram("lorabel_forward_seconds", "Time of a forward pass", registry=registry)
+        self.device = Counter(
+            "lorabel_device_seconds",
+            "Time that the device's thread had batches, forward passes included",
+            registry=registry,
+        )
+        self.device_cpu = Counter(
+            "lorabel_device_cpu_seconds",
+            "CPU time of the device's thread in its batches; the rest it waits: for the GPU, the GIL or a core",
+            registry=registry,
+        )
         self.missing_heads = Counter(
             "lorabel_missing_heads", "Rows answered without their fitted head, as it was gone", registry=registry
         )
@@ -28,6 +40,16 @@ class Metrics:
             registry=registry,
         )
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
+
+    @contextmanager
+    def counting_device_time(self) -> Iterator[None]:
+        """A context in which the device's thread has a batch."""
+        began_at, cpu_began_at = time.monotonic(), time.thread_time()
+        try:
+            yield
+        finally:
+            self.device.inc(time.monotonic() - began_at)
+            self.device_cpu.inc(time.thread_time() - cpu_began_at)
 
 
 class FeatureCacheCollector(Collector):

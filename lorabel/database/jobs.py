@@ -5,11 +5,13 @@ the job on its queue again.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from cachetools import TTLCache
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -40,6 +42,8 @@ LOOKAHEAD_JOB = "workers.lookahead.look_ahead"
 # A worker calls no other function, whatever somebody writes to Redis (`workers/worker.py`).
 JOB_FUNCTIONS = frozenset({COLLECT_JOB, FINETUNE_JOB, *BULK_JOBS.values(), LOOKAHEAD_JOB})
 FAILURE_TTL_S = 24 * 3600
+LOOKAHEAD_PAUSE_S = 1.0
+MOST_LOOKED_AHEAD = 10_000
 COLLECT_LINGER_S = 0.2  # from the time when the job first reads pending events to the last time
 
 
@@ -52,6 +56,9 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self._is_looking_ahead = settings.ahead_tasks > 0
         self._collected_until = 0.0
+        # Projects whose look-ahead was queued, or found waiting, a moment ago.
+        self._looked_ahead: TTLCache[str, bool] = TTLCache(MOST_LOOKED_AHEAD, LOOKAHEAD_PAUSE_S, time.monotonic)
+        self._looked_ahead_lock = threading.Lock()
         self.redis = Redis.from_url(
             settings.redis,
             socket_connect_timeout=0.2,
@@ -97,8 +104,8 @@ class Jobs:
     def look_ahead(self, project_id: int, *, after: int = 0, event_id: int | None = None) -> bool:
         """Have tasks predicted before an annotator opens them.
 
-        At most one such job per project waits (and one per event). A lost job is not replaced, because nobody
-        waits for its predictions.
+        At most one such job per project waits (and one per event), and Redis is not asked again for
+        LOOKAHEAD_PAUSE_S. A lost job is not replaced, because nobody waits for its predictions.
 
         Args:
             after: predict the next open tasks after this task id.
@@ -110,6 +117,10 @@ class Jobs:
         if not self._is_looking_ahead:
             return False
         job_id = f"lookahead-{project_id}" if event_id is None else f"lookahead-{project_id}-{event_id}"
+        with self._looked_ahead_lock:
+            if job_id in self._looked_ahead:
+                return True
+            self._looked_ahead[job_id] = True
         arguments = [project_id, after, event_id]
         return self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id, lambda queue: job_id in queue.job_ids)
 

@@ -21,18 +21,20 @@ from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms import Compose
-from torchvision.transforms.functional import normalize, pil_to_tensor
+from torchvision.transforms.functional import normalize
 
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.encoders.attention import separate_attention
+from lorabel.families.encoders.picture_resizing import resized
 from lorabel.families.encoders.pooling import pool_features
 from lorabel.families.encoders.segmenting import SegmentingEncoder, WindowedRecording
 from lorabel.families.lora_layers import trained_modalities
 from lorabel.media.cut_out import cut_out, on_square
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.image import decoded_image
+from lorabel.media.pixels import decoded_pixels
+from lorabel.media.plain_jpeg import Pixels
 from lorabel.media.video import decode_beginning, decode_video
 from lorabel.picture_part import Part
 from lorabel.settings import Settings
@@ -128,7 +130,7 @@ class DualEncoder(SegmentingEncoder):
         if modality == Modality.VIDEO:
             frames = decode_video(file, settings.video_frames, settings.video_clip_s, *limits)
             return torch.stack([self._pixels(frame) for frame in frames])
-        with decoded_image(file, *limits) as image:
+        with decoded_pixels(file, *limits) as image:
             return self._pixels(image)
 
     def read_parts(self, file: bytes, parts: Sequence[Part]) -> Sequence[Tensor]:
@@ -204,10 +206,9 @@ class DualEncoder(SegmentingEncoder):
         bias = self.module.logit_bias
         return float(bias.detach().float()) if isinstance(bias, Tensor) else None
 
-    def _pixels(self, image: Image) -> Tensor:
+    def _pixels(self, image: Pixels | Image) -> Tensor:
         """(3, height, width) uint8 at the model's resolution."""
-        pixels: Tensor = pil_to_tensor(Compose(self.transform.transforms[:-2])(image))
-        return pixels
+        return resized(image, self.transform.transforms[:-2])
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Scale and normalise (..., 3, height, width) uint8 as the end of open_clip's transform does, to float32.

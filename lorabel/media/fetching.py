@@ -25,6 +25,7 @@ import httpcore
 from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
 from lorabel.media import data_url
+from lorabel.media.connections import Connections
 from lorabel.media.label_studio_paths import is_local_file, local_file_path, media_base
 from lorabel.media.proxy_tunnel import open_tunnel
 from lorabel.media.public_addresses import ForbiddenAddressError, public_addresses, resolved
@@ -49,8 +50,8 @@ class Fetcher:
             proxy_for(f"{scheme}://media.example")  # a wrong variable is an error here, not of each download
         allowed_hosts = [host.strip().lower() for host in settings.media_allowed_hosts.split(",") if host.strip()]
         self._limit = _Limit()
-        self._guarded = _pool(_Backend(frozenset(allowed_hosts), self._limit))
-        self._trusted = _pool(_Backend(None, self._limit))
+        self._guarded = Connections(_Backend(frozenset(allowed_hosts), self._limit))
+        self._trusted = Connections(_Backend(None, self._limit))
 
     def fetch(self, media: MediaRef) -> bytes:
         """Fetch a file: from its data URL, from LOCAL_FILES_DOCUMENT_ROOT, or over http(s).
@@ -86,10 +87,10 @@ class Fetcher:
         self._limit.ends_at = time.monotonic() + self._settings.media_timeout_s
         for _ in range(MOST_REDIRECTS + 1):
             is_trusted = media.is_trusted and origin(url) == origin(media.url)
-            pool = self._trusted if is_trusted else self._guarded
+            connections = self._trusted if is_trusted else self._guarded
             self._limit.scheme = urlsplit(url).scheme
             try:
-                with pool.stream("GET", url, headers=_headers(media, url), extensions=self._timeouts()) as answer:
+                with connections.get(url, _headers(media, url), self._timeouts()) as answer:
                     if answer.status not in REDIRECTS:
                         return self._read(answer, _reached(media, url))
                     url = _redirected(url, answer, _reached(media, url))
@@ -266,13 +267,6 @@ class _Backend(httpcore.NetworkBackend):
         seconds_left = self._limit.seconds_left(timeout)
         stream = self._plain.connect_tcp(address, port, seconds_left, local_address, socket_options)
         return _TimedStream(stream, self._limit)
-
-
-def _pool(backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
-    # The pool does not limit connections: the callers limit how many downloads run at the same time for each host.
-    return httpcore.ConnectionPool(
-        ssl_context=tls_context(), max_connections=None, max_keepalive_connections=32, network_backend=backend
-    )
 
 
 def ascii_url(url: str) -> str:

@@ -81,11 +81,11 @@ def decode_image(data: bytes, most_megapixels: int, enough_px: int | None = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            _check_pixels(_webp_pixels(data), most_megapixels)
+            check_pixels(_webp_pixels(data), most_megapixels)
             image: Image.Image = Image.open(_File(data), formats=PICTURE_FORMATS)
-            _check_pixels(image.width * image.height, most_megapixels)
+            check_pixels(image.width * image.height, most_megapixels)
             if isinstance(image, JpegImageFile):  # also of the format MPO
-                _check_scans(data)
+                check_scans(data)
             return _upright_rgb(image, enough_px)
     except BROKEN as error:
         # Not the error itself, which may quote the file.
@@ -139,13 +139,13 @@ def decoded_bytes(data: bytes, most_megapixels: int, enough_px: int) -> int:
         UnreadableError: for good; the picture has more than `most_megapixels`.
     """
     if (webp_pixels := _webp_pixels(data)) is not None:
-        _check_pixels(webp_pixels, most_megapixels)
+        check_pixels(webp_pixels, most_megapixels)
         return webp_pixels * WEBP_PIXEL_BYTES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image: Image.Image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
-            _check_pixels(image.width * image.height, most_megapixels)
+            check_pixels(image.width * image.height, most_megapixels)
             return _estimate(image, enough_px)
     except BROKEN:
         return 0  # `decode_image` says what is wrong
@@ -190,7 +190,8 @@ def _shrinking(image: Image.Image, enough_px: int) -> int:
     return max(1, min(image.size) // enough_px) if is_large else 1
 
 
-def _check_pixels(pixels: int | None, most_megapixels: int) -> None:
+def check_pixels(pixels: int | None, most_megapixels: int) -> None:
+    """Raise an UnreadableError, for good, if the picture is too large."""
     if pixels is not None and pixels > most_megapixels * 1e6:
         raise UnreadableError(
             f"picture of {pixels / 1e6:.1f} megapixels, more than {most_megapixels} (MEDIA_MAX_MEGAPIXELS)",
@@ -206,7 +207,7 @@ class _File(io.BytesIO):
         return super().read(size)
 
 
-def _check_scans(jpeg: bytes) -> None:
+def check_scans(jpeg: bytes) -> None:
     """Raise an UnreadableError, for good, if the JPEG has more than MOST_SCANS.
 
     The markers are described in https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B.

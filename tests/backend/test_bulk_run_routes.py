@@ -185,6 +185,7 @@ def test_without_a_token_unanswered_tasks_become_no_bulk_run_and_are_logged(
     assert "44 tasks stay without a prediction: project 1: predictions cannot be written back" in caplog.text
 
 
+@pytest.mark.usefixtures("connected")
 def test_opening_a_task_enqueues_the_look_ahead_after_the_answer_is_sent(
     client: FlaskClient, jobs: FakeJobs, model_server: FakeModelServer
 ) -> None:
@@ -196,6 +197,23 @@ def test_opening_a_task_enqueues_the_look_ahead_after_the_answer_is_sent(
     assert model_server.requests[0].priority == Priority.INTERACTIVE
 
 
+def test_nothing_is_enqueued_without_a_token_since_nobody_can_say_which_tasks_come_next(
+    client: FlaskClient, jobs: FakeJobs
+) -> None:
+    answer = client.post("/predict", json=requests.predict(picture(7, "red")))
+    answer.close()
+    assert answer.json["results"][0]["result"] and jobs.looked_ahead == []
+
+
+@pytest.mark.usefixtures("connected")
+def test_nothing_is_enqueued_if_no_control_tag_is_served(client: FlaskClient, jobs: FakeJobs) -> None:
+    unserved = '<View><Image name="i" value="$image"/><MagicWand name="w" toName="i"/></View>'
+    answer = client.post("/predict", json={**requests.predict(picture(7, "red")), "label_config": unserved})
+    answer.close()
+    assert answer.json == {"results": [[]]} and jobs.looked_ahead == []
+
+
+@pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize(("tasks", "parts"), [(1, {"context": {"result": []}}), (2, {})])
 def test_smart_tools_and_requests_for_many_tasks_enqueue_no_look_ahead(
     client: FlaskClient, jobs: FakeJobs, tasks: int, parts: dict[str, Any]

@@ -1,0 +1,121 @@
+"""What a prediction needs to know of a project, kept in memory as long as the database says the same.
+
+A project's row has a new `updated_at` after each change: a promotion, a rollback, heads that were fitted, another
+label config, other extra params. So a request reads the times of the rows that its key may mean, one query without
+objects, and only if one has changed, the project with its version, heads and label config. Other processes and
+other machines need not tell this one anything.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+
+from cachetools import LRUCache
+from sqlalchemy import Connection, bindparam, select
+
+from lorabel.database import projects
+from lorabel.database.project_keys import ProjectKey
+from lorabel.database.store import Store
+from lorabel.database.tables import Project, UnreadableTask
+from lorabel.inference import unreadable_tasks
+from lorabel.inference.prediction import ProjectModel
+from lorabel.label_studio.access import api_access
+from lorabel.settings import Settings
+
+# Projects whose models are kept. Each takes some ten kilobytes.
+MOST_KEPT = 512
+
+Stamps = tuple[tuple[int, datetime, int, int], ...]
+"""Of each row that a key may mean: id, time of the last change, live version, newest head."""
+
+# Of the tables, not of the classes: the answers are plain rows.
+_PROJECTS, _UNREADABLE = Project.__table__.c, UnreadableTask.__table__.c
+STAMPS = (
+    select(_PROJECTS.id, _PROJECTS.updated_at, _PROJECTS.live_number, _PROJECTS.head_number)
+    .where(_PROJECTS.label_studio_id == bindparam("label_studio_id"))
+    .order_by(_PROJECTS.id)
+)
+UNREADABLE = select(_UNREADABLE.task_id).where(_UNREADABLE.project_id == bindparam("project_id"))
+
+
+@dataclass(frozen=True)
+class LiveProject:
+    """A project as the database knows it at the time of the request.
+
+    Attributes:
+        project: the row, which belongs to no session, and which nobody changes.
+        unreadable_task_ids: the tasks that could not be read when they were last predicted.
+    """
+
+    project: Project
+    model: ProjectModel
+    unreadable_task_ids: frozenset[int]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    stamps: Stamps
+    project: Project
+    model: ProjectModel
+
+
+class LiveProjects:
+    """The projects of requests, with the models that answer now. Thread-safe."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+        self._kept: LRUCache[tuple[ProjectKey, str], _Kept] = LRUCache(MOST_KEPT)
+        self._lock = Lock()
+
+    def get(self, key: ProjectKey, label_config: str) -> LiveProject:
+        """The project of a request. The label config of the request is written to it if that is new.
+
+        Smart tools and test requests come without /setup, so the project may be new, too.
+
+        Raises:
+            ConflictError: it cannot be told which project the key means.
+            LabelConfigError: the label config cannot be read.
+        """
+        # A session would take longer than the queries.
+        with self._store.engine.connect() as connection:
+            # Before anything else is read: what is kept may be newer than its stamps, and never older.
+            stamps = _stamps(connection, key)
+            with self._lock:
+                kept = self._kept.get((key, label_config))
+            if kept is not None and kept.stamps == stamps:
+                unreadable = connection.execute(UNREADABLE, {"project_id": kept.project.id}).scalars()
+                return LiveProject(kept.project, kept.model, frozenset(unreadable))
+        loaded = self._load(key, label_config, stamps)
+        if loaded is not None:
+            return loaded
+        project = projects.resolve(self._store, key)
+        projects.upsert(self._store, project.id, label_config=label_config)
+        return self.get(key, label_config)
+
+    def looked_ahead_id(self, key: ProjectKey, label_config: str) -> int | None:
+        """As `get` found it: our id of the project if its tasks can be predicted before they are opened.
+
+        They can if we serve a control tag, and have a token to ask Label Studio which tasks come next.
+        """
+        with self._lock:
+            kept = self._kept.get((key, label_config))
+        if kept is None or not kept.model.bound.bindings or api_access(kept.project, self._settings) is None:
+            return None
+        return kept.project.id
+
+    def _load(self, key: ProjectKey, label_config: str, stamps: Stamps) -> LiveProject | None:
+        """None if the database does not know the project, or knows another label config of it."""
+        with self._store.read() as session:
+            project = projects.find(session, key)
+            if project is None or project.label_config != label_config:
+                return None
+            model = ProjectModel.of(session, project, self._settings)
+            unreadable = unreadable_tasks.known(session, project.id)
+        with self._lock:
+            self._kept[key, label_config] = _Kept(stamps, project, model)
+        return LiveProject(project, model, unreadable)
+
+
+def _stamps(connection: Connection, key: ProjectKey) -> Stamps:
+    rows = connection.execute(STAMPS, {"label_studio_id": key.label_studio_id})
+    return tuple((row[0], row[1], row[2], row[3]) for row in rows)

@@ -1,0 +1,55 @@
+"""The bytes of a plain JPEG -> RGB pixels, by libjpeg-turbo directly (https://pypi.org/project/simplejpeg/).
+
+Most pictures of most projects are plain: YCbCr, upright, of a usual size, and whole. They need no scaled decoding,
+no turning and no conversion of colours, and libjpeg-turbo writes them into an array without the GIL. Everything
+else, also what is broken, is left to `lorabel.media.image`, which says what is wrong with it.
+"""
+
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from lorabel.media.deadline import check_deadline
+from lorabel.media.image import check_scans
+
+# Larger pictures have more use of scaled decoding, and must not be copied.
+MOST_PX = 2_000_000
+# Three coefficients of 2 bytes, if the JPEG is progressive; the pixels, and a copy of them for the model.
+PIXEL_BYTES = 3 * 2 + 2 * 3
+START = b"\xff\xd8\xff"
+# Names an orientation, or nothing that matters; only Pillow knows.
+EXIF = b"Exif\x00\x00"
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def plain_jpeg_size(data: bytes, enough_px: int) -> tuple[int, int] | None:
+    """Width and height of a plain JPEG; None for other files.
+
+    Args:
+        enough_px: as for `decode_image`; a JPEG that is at least twice as large is not plain.
+    """
+    if not data.startswith(START) or EXIF in data:
+        return None
+    try:
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    is_plain = color_space == "YCbCr" and width * height <= MOST_PX and min(width, height) < 2 * enough_px
+    return (width, height) if is_plain else None
+
+
+def decode_plain_jpeg(data: bytes) -> Pixels | None:
+    """Decode a JPEG to (height, width, 3) uint8 RGB; None if anything is wrong with it.
+
+    Raises:
+        UnreadableError: for good; it has too many scans. For now; the deadline has passed.
+    """
+    check_scans(data)
+    check_deadline()
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    return pixels

@@ -1,0 +1,132 @@
+"""Real HTTP on localhost."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpcore
+import pytest
+
+from lorabel.media.connections import MOST_IDLE, Connections
+
+
+class CountingBackend(httpcore.SyncBackend):
+    """Counts the connections that are opened."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore.NetworkStream:
+        self.opened += 1
+        return super().connect_tcp(*arguments, **options)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        if self.path == "/last":
+            self.close_connection = True  # without saying so
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_: object) -> None:
+        """Requests are not logged."""
+
+
+@contextmanager
+def site() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with site() as address:
+        yield address
+
+
+@pytest.fixture
+def backend() -> CountingBackend:
+    return CountingBackend()
+
+
+@pytest.fixture
+def connections(backend: CountingBackend) -> Iterator[Connections]:
+    made = Connections(backend)
+    yield made
+    made.close()
+
+
+def read(connections: Connections, url: str) -> bytes:
+    with connections.get(url, {"Host": "x"}, {"timeout": {"connect": 5.0, "read": 5.0}}) as answer:
+        return b"".join(answer.iter_stream())
+
+
+def test_a_connection_is_used_again(connections: Connections, backend: CountingBackend, url: str) -> None:
+    assert [read(connections, f"{url}/{number}") for number in range(3)] == [b"hello"] * 3
+    assert backend.opened == 1
+
+
+def test_a_connection_is_kept_for_its_own_origin(
+    connections: Connections, backend: CountingBackend, url: str
+) -> None:
+    with site() as other:
+        assert [read(connections, each) for each in (url, other, url, other)] == [b"hello"] * 4
+    assert backend.opened == 2
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again(
+    connections: Connections, backend: CountingBackend, url: str
+) -> None:
+    assert read(connections, f"{url}/last") == b"hello"
+    (kept,) = connections._idle
+    while not kept.has_expired():
+        """The server's end of the connection arrives a moment later."""
+    assert read(connections, url) == b"hello"
+    assert backend.opened == 2
+
+
+def test_a_connection_whose_answer_was_not_read_is_closed(
+    connections: Connections, backend: CountingBackend, url: str
+) -> None:
+    with connections.get(url, {"Host": "x"}, {}) as answer:
+        assert answer.status == 200
+    with pytest.raises(ValueError, match="enough"), connections.get(url, {"Host": "x"}, {}):
+        raise ValueError("enough")
+    assert read(connections, url) == b"hello"
+    assert backend.opened == 3
+
+
+def test_requests_at_the_same_time_have_a_connection_each_and_some_are_kept(
+    connections: Connections, backend: CountingBackend, url: str
+) -> None:
+    barrier = threading.Barrier(MOST_IDLE + 5)
+
+    def download() -> None:
+        with connections.get(url, {"Host": "x"}, {}) as answer:
+            barrier.wait(20)
+            assert b"".join(answer.iter_stream()) == b"hello"
+
+    threads = [threading.Thread(target=download) for _ in range(MOST_IDLE + 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert backend.opened == MOST_IDLE + 5
+    assert len(connections._idle) == MOST_IDLE
+
+
+def test_other_schemes_are_refused(connections: Connections) -> None:
+    with pytest.raises(httpcore.UnsupportedProtocol), connections.get("ftp://host/file", {}, {}):
+        pass
