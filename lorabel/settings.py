@@ -296,7 +296,7 @@ class Settings(MediaSettings, TrackSettings, GeneratorSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment. There are no files of settings, and to look for them takes half the time."""
+        """Arguments, then the environment. Other sources, which are not used, would take half the time."""
         return init_settings, env_settings
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
 """Tests in several processes that share what was imported: `pytest --processes N`.
 
 The session collects the tests once and then forks. Each process takes a group of tests, and another group when it
-has run the first. Its reports are logged by the first process as if that process had run the tests. The processes of
-pytest-xdist each import and collect everything again, which takes 15 s of CPU in each of them.
+has run the first. Its reports are logged by the first process as if that process had run the tests. The processes
+of pytest-xdist each import and collect everything again, which takes 15 s of CPU in each of them.
 
 Warnings of tests are not shown, since they are errors here.
 """
@@ -20,7 +20,7 @@ import pytest
 
 # Number of a forked process, from 0; absent in the first process.
 PROCESS_NUMBER = pytest.StashKey[int]()
-# `(nodeid) -> name`: tests with the same name run one after the other in the same process. By default those of a file.
+# `(nodeid) -> name of its group`, whose tests run one after the other in the same process. By default its file.
 GROUP_OF = pytest.StashKey[Callable[[str], str]]()
 GROUP_NUMBER = struct.Struct("i")
 
@@ -101,7 +101,7 @@ def _groups(session: pytest.Session) -> list[list[int]]:
 
 
 def _queue(count: int) -> int:
-    """The reading end of a pipe with the numbers up to `count`. To read GROUP_NUMBER.size bytes is to take a number."""
+    """The reading end of a pipe with the numbers up to `count`. To take one is to read GROUP_NUMBER.size bytes."""
     reading, writing = os.pipe()
     os.write(writing, b"".join(map(GROUP_NUMBER.pack, range(count))))
     os.close(writing)
@@ -146,7 +146,7 @@ def _run_groups(
         status = 0
     except KeyboardInterrupt:
         session._setupstate.teardown_exact(None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the first process reports it
         connection.send(traceback.format_exc())
     finally:
         os._exit(status)  # to free all modules takes seconds

@@ -112,7 +112,7 @@ class Store:
             ) from error
 
     def _is_newest(self) -> bool:
-        """Whether the schema has the revision of the newest file in `migrations/versions`, whose name begins with it.
+        """Whether the schema has the revision with which the name of the newest file of migrations begins.
 
         False for a database that cannot be read, so that the upgrade says why.
         """
