@@ -35,7 +35,7 @@ style: setup
 	$(BIN)/ruff format --check .
 
 types: setup
-	$(BIN)/mypy
+	nice $(BIN)/mypy
 
 # The tests of `check` run together with the others, and with those against PostgreSQL and Redis: each run of pytest
 # takes 15 s of CPU to import and to collect. At its end it says what was skipped and what to install for
@@ -45,7 +45,7 @@ test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # tests that need it wait
 	$(MAKE) style
-	$(MAKE) --jobs=2 tests types # mypy takes a minute without its cache; the first tests mostly wait
+	$(MAKE) --jobs=2 tests types # mypy takes a minute without its cache, and tests wait now and then
 	@$(BIN)/python -m tests.skipped
 
 tests: setup
