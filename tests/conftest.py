@@ -5,11 +5,9 @@ REDIS_URL_FOR_TESTS (see tests/servers.py) quick tests of what uses a database r
 servers, of which the Redis is emptied for each test.
 """
 
-import atexit
 import gc
 import os
 import shutil
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,14 +18,14 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, create_engine, make_url, text
+from xdist.scheduler import LoadFileScheduling
 
 from lorabel.database.store import Store
 from lorabel.database.tables import Table
 from lorabel.settings import Settings
-from tests import forked_processes, skipped
+from tests import skipped
 from tests.backend import fake_model_server
 from tests.backend.fake_model_server import FakeModelServer
-from tests.forked_processes import pytest_addoption, pytest_runtestloop  # noqa: F401 - hooks of pytest
 
 POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
 TESTS = Path(__file__).parent
@@ -65,20 +63,23 @@ LONGEST_FIRST += (TESTS / "test_every_family.py", TESTS / "test_plugins.py", TES
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _group_of(nodeid: str) -> str:
-    """Name of the group of tests that run in one process, by default all tests of a file.
+class FilesOfOneLorabel(LoadFileScheduling):
+    """Gives all tests of a file to one process, and so all files that use the same running Lorabel.
 
-    A Lorabel takes long to start, and each process that needs one starts its own: so all files that use the same
-    running Lorabel are one group. Tests of SPLIT_BY_PARAMETER are grouped by their first parameter.
+    A Lorabel takes long to start, and each process of pytest-xdist starts its own. (The marker `xdist_group` has
+    no effect with pytest 9.2 and pytest-xdist 3.8.) Tests of SPLIT_BY_PARAMETER go by their first parameter.
     """
-    file, _, name = nodeid.partition("::")
-    if file in SPLIT_BY_PARAMETER:
-        return f"{file}[{name.partition('[')[2].removesuffix(']').partition('-')[0]}]"
-    return SHARED_LORABELS.get(file, file)
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        if file in SPLIT_BY_PARAMETER:
+            return f"{file}[{nodeid.partition('[')[2].removesuffix(']').partition('-')[0]}]"
+        return SHARED_LORABELS.get(file, file)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[forked_processes.GROUP_OF] = _group_of
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfOneLorabel:
+    return FilesOfOneLorabel(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -96,15 +97,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the process at once: to free all modules takes 8 s."""
-    session: Any = config.pluginmanager.get_plugin("session")
-    if session is None:
-        return
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(int(session.exitstatus))
+def pytest_unconfigure() -> None:
+    """End a process of pytest-xdist at once: its results are sent, and to free all modules takes 10 s."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os._exit(0)
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -200,8 +197,8 @@ def settings(
     if not is_on_servers:
         shutil.copy(migrated, tmp_path)
         return Settings(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/no-redis.sock")
-    # Each process empties a database of its own.
-    number = request.config.stash.get(forked_processes.PROCESS_NUMBER, 0)
+    # Each process of pytest-xdist (gw0, gw1, ...) empties a database of its own.
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     redis_url = f"{os.environ['REDIS_URL_FOR_TESTS'].rpartition('/')[0]}/{number}"
     with Redis.from_url(redis_url) as redis:
         redis.flushdb()
