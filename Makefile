@@ -4,13 +4,15 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
 LOCK := requirements.lock
-PYTEST := $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+# The processes of pytest-xdist import and collect everything, which takes 15 s of CPU in each of them. Tests of
+# `make test` wait for other processes now and then, those of `make check` hardly do.
+PYTEST := $(BIN)/pytest -q --dist loadfile --no-loadscope-reorder
 FAST := not e2e and not slow and not ray and not scale
 # Compiled modules are kept whatever the environment says. Without them each start of `lorabel up`, of which the tests
 # make many, compiles all modules again: 59 s of CPU in place of 23 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup check lint test test-long test-ray docs lock bench bench-quick curves clean
+.PHONY: demo setup check lint style types test tests test-long test-ray docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -20,30 +22,35 @@ setup: $(READY)
 $(READY): $(LOCK) pyproject.toml
 	@command -v $(UV) >/dev/null || (python3 -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv)
 	$(UV) venv --quiet --allow-existing --python python3 $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode -r $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
 	@touch $@
 	@echo 'installed; next: $(BIN)/lorabel up'
 
 check: lint
-	$(PYTEST) -m "$(FAST)" --ignore=tests/e2e
+	$(PYTEST) -n 3 -m "$(FAST)" --ignore=tests/e2e
 
-lint: setup
-	@$(BIN)/pytest -q --collect-only --ignore=tests/e2e >/dev/null & # compiles the tests while mypy takes one core
+lint: style types
+
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
-# The tests of `check` run together with the others, and with those against PostgreSQL and Redis: each run of pytest
-# takes 15 s of CPU for imports in each of its processes. At its end it says what was skipped and what to install for
-# it (tests/skipped.py).
+types: setup
+	nice $(BIN)/mypy
+
+# The tests of `check` run together with the others, and with those against PostgreSQL and Redis. At its end it says
+# what was skipped and what to install for it (tests/skipped.py).
 test: export SKIPPED_IN_THIS_TEST = $(CURDIR)/artifacts/skipped.txt
 test: setup
 	@mkdir -p artifacts && rm -f artifacts/skipped.txt
 	@$(BIN)/python -m tests.e2e.label_studio_server >artifacts/label-studio.log 2>&1 & # tests that need it wait
-	$(MAKE) lint
-	$(BIN)/python -m tests.servers -- $(PYTEST) -m "not long and not ray and not scale" --durations=15
+	$(MAKE) style
+	$(MAKE) --jobs=2 tests types # mypy takes a minute without its cache, and tests wait now and then
 	@$(BIN)/python -m tests.skipped
+
+tests: setup
+	$(BIN)/python -m tests.servers -- $(PYTEST) -n 4 -m "not long and not ray and not scale" --durations=15
 
 # What takes a minute or more: the whole demo, most kinds of labeling in the real Label Studio and its editor, two Label
 # Studios at once, large media.

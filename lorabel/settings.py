@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lorabel.generator_settings import GeneratorSettings
 from lorabel.media_settings import MediaSettings
@@ -286,6 +286,18 @@ class Settings(MediaSettings, TrackSettings, GeneratorSettings):
         description="Days after which folders in DATA_DIR that nothing names any more are removed; 0 keeps them "
         "for ever.",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment. Other sources, which are not used, would take half the time."""
+        return init_settings, env_settings
 
     @model_validator(mode="after")
     def check_basic_auth(self) -> Self:

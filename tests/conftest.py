@@ -29,7 +29,7 @@ from tests.backend.fake_model_server import FakeModelServer
 
 POSTGRES = os.environ.get("DATABASE_URL_FOR_TESTS")
 TESTS = Path(__file__).parent
-# Whose quick tests run against real servers, too.
+# Whose quick tests, and those marked `servers`, run against real servers, too.
 ROOMS = ("database", "label_studio", "inference", "search", "curation", "commands")
 STATEFUL = (TESTS / "backend", TESTS / "workers", *(TESTS / "lorabel" / room for room in ROOMS))
 WITHOUT_STORE = (TESTS / "backend" / "test_recordings.py", TESTS / "lorabel" / "commands" / "test_model_folder.py")
@@ -110,14 +110,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run quick tests of what uses a database against real servers, too, where there are some."""
+    """Run tests of what uses a database against real servers, too, where there are some: see STATEFUL."""
     path = metafunc.definition.path
     if (
         POSTGRES is not None
         and "is_on_servers" in metafunc.fixturenames
         and any(folder in path.parents for folder in STATEFUL)
         and path not in WITHOUT_STORE
-        and not any(metafunc.definition.get_closest_marker(name) for name in NOT_QUICK)
+        and (
+            metafunc.definition.get_closest_marker("servers")
+            or not any(metafunc.definition.get_closest_marker(name) for name in NOT_QUICK)
+        )
     ):
         metafunc.parametrize("is_on_servers", [False, True], ids=["SQLite", "servers"], indirect=True)
 

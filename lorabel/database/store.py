@@ -22,6 +22,7 @@ from lorabel.settings import Settings
 BUSY_TIMEOUT_S = 15
 MIGRATION_LOCK = 0x10AABE1
 IDS_PER_QUERY = 500
+MIGRATIONS = Path(__file__).parent / "migrations"
 # How SQLite says that a table or column is missing, and PostgreSQL's codes: undefined_table, undefined_column.
 MISSING_IN_SQLITE = re.compile("no such (table|column)|table .* has no column named")
 MISSING_STATES = frozenset({"42P01", "42703"})
@@ -95,7 +96,9 @@ class Store:
             DatabaseUnusableError: the database cannot be opened or written, or is not a database of this version
                 of Lorabel.
         """
-        # Alembic takes a part of a second to import, and only a start migrates.
+        if self._is_newest():
+            return
+        # Alembic takes a part of a second to import, and most starts find nothing to upgrade.
         from alembic.util import CommandError
 
         try:
@@ -108,12 +111,26 @@ class Store:
                 "or set DATABASE_URL or DATA_DIR to another"
             ) from error
 
+    def _is_newest(self) -> bool:
+        """Whether the schema has the revision with which the name of the newest file of migrations begins.
+
+        False for a database that cannot be read, so that the upgrade says why.
+        """
+        files = (MIGRATIONS / "versions").glob("[0-9]*.py")
+        newest = max(path.name.partition("_")[0] for path in files)
+        try:
+            with self.engine.connect() as connection:
+                revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+        except DBAPIError:
+            return False
+        return revisions == [newest]
+
     def _upgrade(self) -> None:
         from alembic import command
         from alembic.config import Config
 
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("script_location", str(MIGRATIONS))
         with self._writing.connect() as connection, connection.begin():
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")

@@ -21,6 +21,8 @@ from tests.questions import about_picture
 from workers import lora
 from workers.examples import PreparedExample, TrainingExample
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("red", "blue")
 QUESTION = about_picture("x", TEXTS)
 WEIGHTS = "adapter_model.safetensors"

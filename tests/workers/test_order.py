@@ -16,6 +16,8 @@ from tests.workers.conftest import add_tasks
 from workers import order, retries
 from workers.services import Services
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 BACKEND = "http://127.0.0.1:9090"
 # The probability of red, by a part of the picture's name.
 RED = {"red-a": 0.55, "red-b": 0.95, "blue-c": 0.3, "red-d": 0.8}

@@ -17,6 +17,8 @@ from workers import preannotate, retries
 from workers.bulk_runs import Pace
 from workers.services import Services
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 NAMES = ["red", "blue"] * 30
 
 

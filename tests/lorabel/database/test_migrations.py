@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session, undefer
 
@@ -86,6 +87,24 @@ def test_projects_and_annotations_of_an_older_version_are_kept_and_adopted(store
     ]
     adopted = projects.resolve(store, ProjectKey.parse("1.1795324321", "http://labels.example.com"))
     assert (adopted.live_version, adopted.label_config) == ("p1.v2", "<View/>")
+
+
+def test_every_file_of_a_migration_begins_with_its_revision() -> None:
+    """`Store.migrate` compares the name of the newest file with the database's revision."""
+    scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    assert all(Path(script.path).name.startswith(f"{script.revision}_") for script in scripts)
+
+
+def test_a_migrated_database_is_not_upgraded_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("Alembic has nothing to do here, and takes long to import")
+
+    monkeypatch.setattr(command, "upgrade", fail)
+    store.migrate()
+    with store.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0014'"))
+    with pytest.raises(AssertionError, match="nothing to do"):
+        store.migrate()
 
 
 def test_two_projects_may_have_annotations_and_deleted_tasks_with_the_same_ids(store: Store) -> None:

@@ -16,6 +16,8 @@ from tests.backend.fake_model_server import FakeModelServer
 from tests.lorabel.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serve
 from tests.workers.conftest import add_tasks
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
 NAMES = ["blue-star", "red-star", "green-star", "red-circle", "blue-circle"]
 
 

@@ -23,6 +23,8 @@ from lorabel.families.encoders.picture_resizing import MOST_PX, resized
 from lorabel.media.image import decode_image
 from lorabel.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chelsea", "rocket", "coffee", "astronaut", "cat", "retina", "hubble_deep_field")
 PHOTOS = [Image.fromarray(getattr(data, name)()[..., :3]) for name in NAMES]
 CLIP = open_clip.image_transform((224, 224), is_train=False)

@@ -21,6 +21,8 @@ from lorabel.families.encoders.heads.head_answers import answer_with_head, check
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.parts import as_table, of_width, space_of_parts, with_parts
 
+pytestmark = pytest.mark.slow
+
 VIDEO = Content(modality=Modality.VIDEO, media=MediaRef(url="video"))
 QUESTION = LabelsInput(contents=(VIDEO,), labels=(("zeta",), ("delta",)))
 SPACE = space_of_parts(["frames", "sounds", "texts"])
