@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,8 +152,8 @@ class VideoParts:
                     self._answer(row)
                 except _FailedError as failed:
                     row.finish(failed.result)
-                except TimeoutError:
-                    if row.is_wanted():  # else it has timed out, which was said
+                except (TimeoutError, CancelledError):
+                    if row.is_wanted():  # else it has timed out, which was said, or was cancelled
                         raise
         return True
 

@@ -5,6 +5,7 @@ Sounds are tones for a CLAP with random weights; words are subtitles."""
 import base64
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,29 @@ def test_what_is_said_outside_the_part_that_is_heard_is_written(make_app: Make, 
     said_at_first = np.concatenate([noise(1, 0.9), np.zeros(3 * RATE_HZ, np.float32)])
     ask(app, [TranscriptInput(contents=about(encoded(pictures("red", 1), said_at_first)).contents)])
     assert len(transcribed) == 1
+
+
+def test_a_row_that_is_cancelled_frees_its_thread_without_a_word(
+    make_app: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_asked, may_go_on = threading.Event(), threading.Event()
+    predict = TextEncoder.predict
+
+    def waiting(self: TextEncoder, *arguments: Any) -> Any:
+        is_asked.set()
+        assert may_go_on.wait(60)
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(TextEncoder, "predict", waiting)
+    app = make_app()
+    first, second = (FeaturesInput.of(about(encoded(pictures("red", 1), None, [word]))) for word in "ab")
+    request = PredictRequest(rows=[row(first)], timeout_s=60)
+    (cancelled,) = app.extensions["engine"].submit(request)
+    assert is_asked.wait(20)
+    assert cancelled.cancel()
+    may_go_on.set()
+    assert ask(app, [second])[0].output is not None
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_transcript_is_written_once_its_model_can_be_loaded(
