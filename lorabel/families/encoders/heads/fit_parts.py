@@ -91,20 +91,28 @@ def _choose(tasks: Sequence[TaskContents], head_fit: HeadFit) -> Slots:
         return FRAMES
     of_frames = _cross_validate(FRAMES, tasks, head_fit)
     losses = {slots: _cross_validate(slots, tasks, head_fit) for slots in others}
-    best = min(others, key=lambda slots: losses[slots].mean())
+    comparable = [slots for slots in others if np.isfinite(losses[slots]).all()]
+    if not comparable:
+        return FRAMES
+    best = min(comparable, key=lambda slots: losses[slots].mean())
     gains = of_frames - losses[best]
     least = STANDARD_ERRORS * gains.std() / np.sqrt(len(gains))
     return best if gains.mean() > least else FRAMES
 
 
 def _cross_validate(slots: Slots, tasks: Sequence[TaskContents], head_fit: HeadFit) -> Float64:
-    """(compared videos,): the loss of each video with a head that was fitted without its fold."""
+    """(compared videos,): the loss of each video with a head that was fitted without its fold.
+
+    It is infinite where no video outside of the fold has a part: what it is worth cannot be known.
+    """
     chosen = np.unique(np.linspace(0, len(tasks) - 1, min(len(tasks), MOST_COMPARED)).astype(np.intp))
     folds: NDArray[np.intp] = fold_of_each([tasks[index].group for index in chosen])
     rows, losses = _rows(slots, tasks), np.zeros(len(tasks))
     for fold in range(FOLDS):
         test, train = chosen[folds == fold], chosen[folds != fold]
-        if not len(test) or not (rows[:, train, 0] > 0).any(1).all():
+        if not (rows[:, train, 0] > 0).any(1).all():
+            losses[test] = np.inf
+        if not len(test) or np.isinf(losses[test]).any():
             continue
         side = _Side.of(slots, rows[:, train])
         head = head_fit.fit(side.mix(rows[:, train]), train)
