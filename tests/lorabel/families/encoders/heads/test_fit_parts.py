@@ -82,11 +82,12 @@ def test_where_nothing_decides_the_frames_answer() -> None:
 
 
 @pytest.mark.parametrize("decides", [Modality.VIDEO, None])
-def test_a_part_that_only_one_video_has_is_not_chosen(decides: Modality | None) -> None:
-    """Nothing can be said of the part where it is tested, since no other video has it."""
+@pytest.mark.parametrize("having", [1, 3, 5])
+def test_a_part_that_few_videos_have_is_not_chosen(having: int, decides: Modality | None) -> None:
+    """If only one video has it, nothing can even be said of the part where it is tested."""
     labels = LABELS[:30]
     complete, bare = tables(labels, decides), tables(labels, decides, lacking=[Modality.AUDIO, Modality.TEXT])
-    examples = [example(*pair) for pair in zip([complete[0], *bare[1:]], labels, strict=True)]
+    examples = [example(*pair) for pair in zip([*complete[:having], *bare[having:]], labels, strict=True)]
     head = fit_head(examples, SPACE)
     assert head is not None and head.slots == (Modality.VIDEO,)
 
