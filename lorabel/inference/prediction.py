@@ -6,7 +6,6 @@ Used by `/predict`, by bulk runs, and by the look-ahead, which predicts tasks be
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from math import isfinite
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -163,7 +162,7 @@ def predict(
     with deadline(now + READING_PART * (caller.deadline - now)):
         questions = [
             question
-            for data, results in zip_longest(tasks, annotated, fillvalue=())
+            for data, results in zip(tasks, annotated or [()] * len(tasks), strict=True)
             for question in _questions(model, bindings, data, resolve, results)
         ]
     answers = iter(ask(caller, questions))

@@ -92,12 +92,14 @@ def test_fifty_texts_of_a_real_model_are_answered_before_label_studio_gives_up(
     )
     project_id = _connected(lorabel, label_studio, client, "Write a long story that begins so.")
     assert _seconds_to_retrieve(client, project_id) < LABEL_STUDIO_WAITS_S
-    in_time = sum(bool(versions) for versions in versions_of(client, project_id).values())
     store = Store.open(lorabel.settings)
-    run = newest(store, project_id)
+    with store.read() as session:
+        runs = [(run.reason, set(run.task_ids or ())) for run in bulk_runs.list_of(session, project_id)]
     store.close()
-    assert run.reason == "what one request for predictions had no time for"
-    assert run.task_ids is not None and len(run.task_ids) >= TASKS - in_time > 0
+    # A fast machine writes all fifty in time; then no run is needed.
+    late = {task_id for task_id, versions in versions_of(client, project_id).items() if not versions}
+    assert late <= {task_id for _, task_ids in runs for task_id in task_ids}
+    assert {reason for reason, _ in runs} <= {"what one request for predictions had no time for"}
 
 
 def _connected(lorabel: Lorabel, label_studio: Server, client: LabelStudio, instruction: str) -> int:

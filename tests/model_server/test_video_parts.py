@@ -169,6 +169,7 @@ def test_where_the_sound_decides_it_is_learned(make_app: Make, tmp_path: Path) -
     assert together >= max(0.9, alone + 0.2), (alone, together)
 
 
+@pytest.mark.long
 def test_where_words_decide_they_are_learned(make_app: Make, tmp_path: Path) -> None:
     words = ("the pump leaks again", "all is well today"), ("in hall", "at gate")
 
@@ -180,6 +181,7 @@ def test_where_words_decide_they_are_learned(make_app: Make, tmp_path: Path) -> 
     assert together >= max(0.9, alone + 0.2), (alone, together)
 
 
+@pytest.mark.long
 def test_where_pictures_decide_nothing_is_lost(make_app: Make, tmp_path: Path) -> None:
     def make(label: int, seed: int) -> Video:
         said = [f"{seed * 7919 % 101} words"]

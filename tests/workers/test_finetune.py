@@ -34,8 +34,6 @@ from workers import finetune
 from workers.examples import is_held_out
 from workers.services import Services
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers]
-
 PROJECT = 1
 SOURCE = f"local-dir:{MODEL_FOLDER}"
 

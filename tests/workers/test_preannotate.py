@@ -18,7 +18,6 @@ from workers.bulk_runs import Pace
 from workers.services import Services
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
-
 NAMES = ["red", "blue"] * 30
 
 

@@ -7,7 +7,7 @@ memory does not grow with the video.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 
 from lorabel.space_contracts import Corners
 
-VideoModel = Sam2VideoModel | EdgeTamVideoModel
+VideoModel: TypeAlias = Sam2VideoModel | EdgeTamVideoModel
 # Labels of the two corners of a box among the points of a prompt.
 LEFT_TOP, RIGHT_BOTTOM = 2, 3
 # What is needed of an output only while its frame is computed: 4 MB at a side of 1024 pixels.
@@ -25,7 +25,7 @@ UNUSED_OUTPUTS = ("high_res_masks", "pred_masks")
 MEMORIES = ("maskmem_features", "maskmem_pos_enc")
 
 
-class _BoundedSam2(Sam2VideoInferenceSession):
+class _BoundedSam2(Sam2VideoInferenceSession):  # type: ignore[misc] # untyped in transformers
     """A session in which frames come and go.
 
     Attributes:
@@ -40,7 +40,7 @@ class _BoundedSam2(Sam2VideoInferenceSession):
         return self.total
 
 
-class _BoundedEdgeTam(EdgeTamVideoInferenceSession):
+class _BoundedEdgeTam(EdgeTamVideoInferenceSession):  # type: ignore[misc] # untyped in transformers
     """As `_BoundedSam2`, for EdgeTAM."""
 
     total = 0

@@ -102,6 +102,7 @@ def boxed(scene: MaskScene) -> Masks:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_lora_on_the_decoder_learns_how_people_outline_things(family: Segmenter) -> None:
     unseen, annotated = scenes(15), scenes(20, seed=UNSEEN_SEED + 1)
 
