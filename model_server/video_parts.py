@@ -1,9 +1,10 @@
 """Questions about whole videos that are answered from frames, sound and speech together.
 
 A fitted head of such a question has learned from the features of all these parts (`lorabel...heads.parts`). So a
-row with such a head, and a row that asks for what heads are fitted on, becomes a row for each part: the frames for
-the dual encoder, the sound for the audio encoder, and what is said for the text encoder. What is said are the
-subtitles of the file, else the transcript by the family `speech`; it is written once per content and remembered.
+row that asks for what heads are fitted on becomes a row for each part, and a row with such a head a row for each
+part that counts in it: the frames for the dual encoder, the sound for the audio encoder, and what is said for the
+text encoder. What is said are the subtitles of the file, else the transcript by the family `speech`; it is written
+once per content and remembered.
 
 A text about a video is asked for together with what is said in it. What is said may also be asked for by itself.
 
@@ -15,7 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from lorabel.families.base import Family
 from lorabel.families.encoders.heads.head_answers import answer_with_head, check_head
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
 from lorabel.families.encoders.heads.parts import (
+    PARTS,
     as_table,
     has_parts,
     is_of_parts,
@@ -37,8 +39,8 @@ from lorabel.families.encoders.heads.parts import (
 from lorabel.families.loading import family_for
 from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.inference.messages import Priority, RowResult
-from lorabel.media.audio import decode_audio
 from lorabel.media.deadline import deadline
+from lorabel.media.silence import is_beginning_heard, is_middle_heard
 from lorabel.media.subtitles import read_subtitles
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TranscriptInput, WrittenText, is_about_video, with_words
@@ -55,9 +57,6 @@ log = logging.getLogger(__name__)
 THREADS = 8
 # Characters of all texts that are remembered.
 MOST_CHARACTERS = 16 * 2**20
-# Sounds in which nothing is louder are silent. 16 bits cannot say less than a third of this.
-SILENCE = 1e-4
-PROBE_RATE_HZ = 8000
 
 Start = Callable[[Row], None]
 
@@ -153,8 +152,9 @@ class VideoParts:
                     self._answer(row)
                 except _FailedError as failed:
                     row.finish(failed.result)
-                except TimeoutError:
-                    row.is_wanted()  # says that it has timed out
+                except (TimeoutError, CancelledError):
+                    if row.is_wanted():  # else it has timed out, which was said, or was cancelled
+                        raise
         return True
 
     def _answer(self, row: Row) -> None:
@@ -178,16 +178,20 @@ class VideoParts:
     def _words(self, video: "_Video") -> str:
         """What is said in a video."""
         heard = self._heard_in(video)
-        if heard.words is None:
-            heard = replace(heard, words=self._transcript(video))
-            self._keep(video.digest, heard)
-        return heard.words or ""
+        words = heard.words
+        if words is None:
+            words = self._transcript(video)
+            if words is not None:
+                self._keep(video.digest, replace(heard, words=words))
+        return words or ""
 
     def _answer_from_parts(self, row: Row, video: "_Video") -> None:
+        head, settings = self._head(row), self._settings
+        wanted = PARTS if head is None else head.slots
         frames = video.ask(_features_question(row.question))
-        heard = self._heard_in(video)
-        sound = video.ask_if(self._settings.video_sound and heard.has_sound, Modality.AUDIO)
-        said = self._words(video) if self._settings.video_speech else ""
+        is_heard = Modality.AUDIO in wanted and settings.video_sound and self._heard_in(video).has_sound
+        sound = video.ask_if(is_heard, Modality.AUDIO)
+        said = self._words(video) if Modality.TEXT in wanted and settings.video_speech else ""
         words = video.ask_if(bool(said), Modality.TEXT, said)
         of_frames = Features.model_validate(_output(frames, row))
         rows = {Modality.VIDEO: _row_of(of_frames)}
@@ -241,10 +245,15 @@ class VideoParts:
             video.digest = known_digest
             return heard
         file = video.file()
-        has_sound = _has_sound(file.data, self._settings.audio_max_s)
-        subtitles = read_subtitles(file.data) if self._settings.video_speech else ""
-        is_silent = not (has_sound and self._settings.video_speech)
-        heard = _Heard(has_sound, subtitles or ("" if is_silent else None))
+        settings = self._settings
+        has_sound = is_middle_heard(file.data, settings.audio_max_s)
+        words: str | None = ""
+        if settings.video_speech:
+            words = read_subtitles(file.data)
+            # The transcript is of another part of the file than the sound.
+            if not words and (has_sound or is_beginning_heard(file.data, settings.speech_max_s)):
+                words = None
+        heard = _Heard(has_sound, words)
         self._keep(file.digest, heard)
         return heard
 
@@ -252,10 +261,13 @@ class VideoParts:
         with self._lock:
             self._heard[digest] = heard
 
-    def _transcript(self, video: "_Video") -> str:
+    def _transcript(self, video: "_Video") -> str | None:
+        """What the family `speech` writes; None if it cannot be loaded now."""
         content = Content(modality=Modality.AUDIO, media=video.media)
         asked = video.ask_if_loaded(TranscriptInput(contents=(content,)))
-        written = None if asked is None else _output_or_nothing(asked, video.row)
+        if asked is None:
+            return None
+        written = _output_or_nothing(asked, video.row)
         return "" if written is None else str(written["text"])
 
     def load(self, question: Input, row: Row) -> bool:
@@ -265,9 +277,9 @@ class VideoParts:
         """
         try:
             self._family_pool.get_or_load(question).result(_left_s(row))
-        except TimeoutError:
-            raise
-        except Exception:  # noqa: BLE001 - whatever a model could not be loaded for
+        except Exception as error:
+            if isinstance(error, TimeoutError) and not row.is_wanted():
+                raise  # the row waits no longer, whether or not the model is loaded later
             name = family_for(question).name
             self._metrics.left_out_parts.labels(name).inc()
             log.warning("what %s would hear in a video is left out, as it cannot be loaded", name)
@@ -371,13 +383,3 @@ def _output_or_nothing(asked: "Future[RowResult]", row: Row) -> dict[str, object
 def _row_of(features: Features) -> Array:
     """The features of a part's only content."""
     return np.frombuffer(base64.b64decode(features.float16), "<f2").astype(np.float32)
-
-
-def _has_sound(data: bytes, most_s: float) -> bool:
-    """Whether something can be heard in a file. A sound that cannot be decoded cannot."""
-    try:
-        return bool(np.abs(decode_audio(data, PROBE_RATE_HZ, most_s)).max() > SILENCE)
-    except UnreadableError as error:
-        if not error.is_permanent:
-            raise
-        return False

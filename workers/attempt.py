@@ -81,12 +81,14 @@ class TrainingContext:
         needs_new: whether there is nothing to learn where live exists and no example to train on is new. Also
             whether too few annotated tasks end the run; a run that a person asked for needs neither.
         is_against_head: whether the candidate is compared with a fitted head, which answers now or will soon.
+        project_id: for which the model server fetches files: those of projects are kept apart.
     """
 
     live: Path | None
     resolve: Callable[[MediaRef], MediaRef]
     needs_new: bool = False
     is_against_head: bool = False
+    project_id: int = 0
 
 
 def save_adapter(model: PeftModel, family: Family, folder: Path) -> None:

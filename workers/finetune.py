@@ -163,7 +163,9 @@ def _train_problem(
     # connected. Not where people went back to a version without heads.
     is_headless = live is not None or project.heads_restored_at is not None
     is_against_head = family.adapters_rival_heads and (has_head or not is_headless)
-    context = TrainingContext(live, resolve, training_runs.is_for_new_annotations(run), is_against_head)
+    context = TrainingContext(
+        live, resolve, training_runs.is_for_new_annotations(run), is_against_head, project.id
+    )
     folder = scratch / tag_folder(problem.from_name)
     report = _reporter(services, run)
     parameters = {

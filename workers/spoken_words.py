@@ -54,7 +54,7 @@ def _words(services: Services, examples: Sequence[TrainingExample], context: Tra
             continue  # said where the video is read
         rows[example.task_id] = PredictRow(kind=question.kind, input=question.model_dump(mode="json"))
     deadline = monotonic() + services.settings.train_read_s
-    caller = PredictionCaller(services.model_client, 0, Priority.LOOKAHEAD, deadline)
+    caller = PredictionCaller(services.model_client, context.project_id, Priority.LOOKAHEAD, deadline)
     try:
         outputs = requests.send(caller, list(rows.values()), LATE)
     except ModelServerError as error:

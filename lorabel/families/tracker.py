@@ -321,7 +321,8 @@ class FollowingSteps(Steps):
         for track, seen in zip(prepared.question.begun, following.seen, strict=True):
             boxes = [seen[number] for number in sorted(seen)]
             if boxes[0].frame <= prepared.count:
-                keyframes = keyframes_of(boxes, tolerance, int(step), prepared.count)
+                drawn = {track.keyframes[0].frame}
+                keyframes = keyframes_of(boxes, tolerance, int(step), prepared.count, drawn)
                 probability = sum(box.probability for box in boxes) / len(boxes)
                 tracks.append(Track(label=track.label, keyframes=keyframes, probability=probability))
         return Tracks(tracks=tuple(tracks), frames=prepared.count, length_s=prepared.length_s)

@@ -3,7 +3,9 @@
 Sounds are tones for a CLAP with random weights; words are subtitles."""
 
 import base64
+import json
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, RowResult
 from lorabel.settings import Settings
 from lorabel.text_contracts import TextInput, TranscriptInput, WrittenText
+from model_server import family_pool
 from model_server.app import create_app
-from tests.audio_files import Samples, noise, tone
+from tests.audio_files import RATE_HZ, Samples, noise, tone
 from tests.e2e.courses import data_url
 from tests.heard_videos import encoded
 from tests.questions import row
@@ -70,6 +73,20 @@ def make_app(models: dict[str, str], tmp_path: Path) -> Iterator[Make]:
         app.extensions["engine"].close()
 
 
+@pytest.fixture
+def transcribed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One item for each time that rows of the family `speech` begin to be written."""
+    written: list[int] = []
+    steps = Speech.steps
+
+    def counted(self: Speech, *arguments: Any) -> Any:
+        written.append(1)
+        return steps(self, *arguments)
+
+    monkeypatch.setattr(Speech, "steps", counted)
+    return written
+
+
 def pictures(colour: str, seed: int) -> list[np.ndarray[Any, Any]]:
     shape = random.Random(seed).choice(list(SHAPES))
     return [np.asarray(Picture(colour, shape, seed=seed).draw())] * 4
@@ -86,6 +103,11 @@ def ask(app: Flask, questions: Sequence[Any], head: str | None = None) -> list[R
     answer = app.test_client().post("/v1/predict", data=body)
     assert answer.status_code == 200, answer.text
     return PredictResponse.model_validate_json(answer.data).rows
+
+
+def loaded_by(app: Flask) -> list[str]:
+    """The names of the families that are loaded."""
+    return [family["name"] for family in json.loads(app.test_client().get("/v1/models").text)["families"]]
 
 
 def about(video: Video) -> LabelsInput:
@@ -210,20 +232,76 @@ def test_a_model_that_cannot_be_loaded_is_done_without(
     assert 'lorabel_left_out_parts_total{family="audio_text_encoder"} 2.0' in left_out
 
 
-def test_a_transcript_is_written_once_for_each_content(make_app: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int] = []
-    steps = Speech.steps
+def test_a_head_that_counts_frames_alone_does_not_wait_for_what_is_heard(make_app: Make, tmp_path: Path) -> None:
+    videos = [encoded(pictures(("red", "blue")[seed % 2], seed), noise(seed, 0.9)) for seed in range(4)]
+    head = learn(make_app(), tmp_path, videos, [0, 1, 0, 1])
+    app = make_app()
+    assert accuracy(app, head, videos, [0, 1, 0, 1]) == 1
+    assert loaded_by(app) == ["dual_encoder"]
 
-    def counted(self: Speech, *arguments: Any) -> Any:
-        written.append(1)
-        return steps(self, *arguments)
 
-    monkeypatch.setattr(Speech, "steps", counted)
+def test_a_model_whose_loading_took_too_long_is_done_without(
+    make_app: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any) -> None:
+        raise TimeoutError("the hub does not answer")
+
+    monkeypatch.setattr(AudioTextEncoder, "load", load)
+    app = make_app()
+    (features,) = features_of(app, [encoded(pictures("red", 1), sound(0, 1), ["words"])])
+    table = np.frombuffer(base64.b64decode(features.float16), "<f2").reshape(3, -1)
+    assert table[:, 0].tolist() == [1, 0, 1]
+
+
+def test_what_is_said_outside_the_part_that_is_heard_is_written(make_app: Make, transcribed: list[int]) -> None:
+    app = make_app(audio_max_s=1.0)
+    said_at_first = np.concatenate([noise(1, 0.9), np.zeros(3 * RATE_HZ, np.float32)])
+    ask(app, [TranscriptInput(contents=about(encoded(pictures("red", 1), said_at_first)).contents)])
+    assert len(transcribed) == 1
+
+
+def test_a_row_that_is_cancelled_frees_its_thread_without_a_word(
+    make_app: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_asked, may_go_on = threading.Event(), threading.Event()
+    predict = TextEncoder.predict
+
+    def waiting(self: TextEncoder, *arguments: Any) -> Any:
+        is_asked.set()
+        assert may_go_on.wait(60)
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(TextEncoder, "predict", waiting)
+    app = make_app()
+    first, second = (FeaturesInput.of(about(encoded(pictures("red", 1), None, [word]))) for word in "ab")
+    request = PredictRequest(rows=[row(first)], timeout_s=60)
+    (cancelled,) = app.extensions["engine"].submit(request)
+    assert is_asked.wait(20)
+    assert cancelled.cancel()
+    may_go_on.set()
+    assert ask(app, [second])[0].output is not None
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_transcript_is_written_once_its_model_can_be_loaded(
+    make_app: Make, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transcribed: list[int]
+) -> None:
+    monkeypatch.setattr(family_pool, "RETRY_AFTER_S", 0.0)
+    folder = tmp_path / "speech"
+    app = make_app(models={**models, "speech": f"local-dir:{folder}"})
+    question = TranscriptInput(contents=about(encoded(pictures("red", 1), noise(1, 0.9))).contents)
+    assert ask(app, [question])[0].output == WrittenText(text="", probability=1.0).model_dump()
+    write_speech_model(folder)
+    ask(app, [question])
+    assert len(transcribed) == 1
+
+
+def test_a_transcript_is_written_once_for_each_content(make_app: Make, transcribed: list[int]) -> None:
     app = make_app()
     video = encoded(pictures("red", 1), noise(1, 0.9))
     first, second = features_of(app, [video]), features_of(app, [video])
     assert first == second
-    assert len(written) == 1
+    assert len(transcribed) == 1
 
 
 def test_without_a_head_a_video_is_answered_from_its_frames(make_app: Make) -> None:
@@ -232,8 +310,7 @@ def test_without_a_head_a_video_is_answered_from_its_frames(make_app: Make) -> N
     for is_on in (True, False):
         app = make_app(video_sound=is_on, video_speech=is_on)
         answers.append(ask(app, [about(video)])[0].output)
-        assert app.test_client().get("/v1/models").json["families"][0]["name"] == "dual_encoder"
-        assert len(app.test_client().get("/v1/models").json["families"]) == 1
+        assert loaded_by(app) == ["dual_encoder"]
     assert answers[0] == answers[1]
 
 

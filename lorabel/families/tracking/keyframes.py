@@ -1,6 +1,6 @@
 """From the boxes of a track to few keyframes, between which the editor lets the thing move evenly."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 from lorabel.track_contracts import BoxInFrame, Keyframe
 
 Floats = NDArray[np.float64]
-# A box is the mean of this many on each side of it and itself, since detectors jitter.
-SMOOTHED = 1
+# How much the boxes before and after a box count in its place, since detectors jitter.
+SMOOTHING = 2 / 3
 
 
 def keyframes_of(
-    seen: Sequence[BoxInFrame], tolerance: float, longest_gap: int, last_frame: int
+    seen: Sequence[BoxInFrame],
+    tolerance: float,
+    longest_gap: int,
+    last_frame: int,
+    drawn: Collection[int] = (),
 ) -> tuple[Keyframe, ...]:
     """Return the keyframes of a track.
 
@@ -22,6 +26,7 @@ def keyframes_of(
         tolerance: how far a side may be off between keyframes, as a fraction of the picture.
         longest_gap: frames from one box to the next up to which the thing is taken to be seen in between.
         last_frame: of the frames that were looked at. A thing that is found there is seen to the end.
+        drawn: frames whose boxes people have drawn; they are not smoothed.
     """
     parts: list[list[BoxInFrame]] = []
     for box in seen:
@@ -32,7 +37,7 @@ def keyframes_of(
     keyframes: list[Keyframe] = []
     for part in parts:
         frames = np.array([box.frame for box in part])
-        corners = _smoothed(np.array([box.corners for box in part]))
+        corners = _smoothed(frames, np.array([box.corners for box in part]), np.isin(frames, list(drawn)))
         for index in chosen(frames, corners, tolerance):
             left, top, right, bottom = np.clip(corners[index], 0, 1).tolist()
             keyframes.append(Keyframe(frame=int(frames[index]), corners=(left, top, right, bottom)))
@@ -65,10 +70,13 @@ def chosen(frames: NDArray[np.int_], corners: Floats, tolerance: float) -> list[
     return sorted(kept)
 
 
-def _smoothed(corners: Floats) -> Floats:
-    """(boxes, 4): each box as the mean of those around it; fewer at the ends, so that they stay where they are."""
-    means = corners.copy()
-    for index in range(len(corners)):
-        side = min(SMOOTHED, index, len(corners) - 1 - index)
-        means[index] = corners[index - side : index + side + 1].mean(axis=0)
-    return means
+def _smoothed(frames: NDArray[np.int_], corners: Floats, is_drawn: NDArray[np.bool_]) -> Floats:
+    """(boxes, 4): each box moved towards the line between those around it, which even motion leaves where it is.
+
+    The first and the last stay, and those that people have drawn.
+    """
+    shares = (frames[1:-1] - frames[:-2]) / (frames[2:] - frames[:-2])
+    line = corners[:-2] + (corners[2:] - corners[:-2]) * shares[:, None]
+    smoothed = corners.copy()
+    smoothed[1:-1] += SMOOTHING * (line - corners[1:-1])
+    return np.where(is_drawn[:, None], corners, smoothed)

@@ -7,6 +7,7 @@ A part that a video lacks is left out: its place has the mean of the videos that
 for no label. `LinearHead` computes this since the first feature of a part is 1 where the part is there.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -84,27 +85,42 @@ def fit_parts(tasks: Sequence[TaskContents], head_fit: HeadFit) -> LinearHead | 
 
 
 def _choose(tasks: Sequence[TaskContents], head_fit: HeadFit) -> Slots:
-    """The parts that count."""
-    every = slots_of(task.modalities for task in tasks)
+    """The parts that count. One that fewer than FEWEST_TASKS videos have says too little of what it is worth."""
+    compared = [tasks[index] for index in _compared(tasks)]
+    counts = Counter(str(modality) for task in compared for modality in task.modalities)
+    every = [slot for slot in slots_of(task.modalities for task in compared) if counts[slot] >= FEWEST_TASKS]
     others = [slots for size in range(1, 1 + len(every)) for slots in combinations(every, size) if slots != FRAMES]
     if len(tasks) < FEWEST_TASKS or not others:
         return FRAMES
     of_frames = _cross_validate(FRAMES, tasks, head_fit)
     losses = {slots: _cross_validate(slots, tasks, head_fit) for slots in others}
-    best = min(others, key=lambda slots: losses[slots].mean())
+    comparable = [slots for slots in others if np.isfinite(losses[slots]).all()]
+    if not comparable:
+        return FRAMES
+    best = min(comparable, key=lambda slots: losses[slots].mean())
     gains = of_frames - losses[best]
     least = STANDARD_ERRORS * gains.std() / np.sqrt(len(gains))
     return best if gains.mean() > least else FRAMES
 
 
+def _compared(tasks: Sequence[TaskContents]) -> NDArray[np.intp]:
+    """The indices of the videos on which subsets of the parts are compared."""
+    return np.unique(np.linspace(0, len(tasks) - 1, min(len(tasks), MOST_COMPARED)).astype(np.intp))
+
+
 def _cross_validate(slots: Slots, tasks: Sequence[TaskContents], head_fit: HeadFit) -> Float64:
-    """(compared videos,): the loss of each video with a head that was fitted without its fold."""
-    chosen = np.unique(np.linspace(0, len(tasks) - 1, min(len(tasks), MOST_COMPARED)).astype(np.intp))
+    """(compared videos,): the loss of each video with a head that was fitted without its fold.
+
+    It is infinite where no video outside of the fold has a part: what it is worth cannot be known.
+    """
+    chosen = _compared(tasks)
     folds: NDArray[np.intp] = fold_of_each([tasks[index].group for index in chosen])
     rows, losses = _rows(slots, tasks), np.zeros(len(tasks))
     for fold in range(FOLDS):
         test, train = chosen[folds == fold], chosen[folds != fold]
-        if not len(test) or not (rows[:, train, 0] > 0).any(1).all():
+        if not (rows[:, train, 0] > 0).any(1).all():
+            losses[test] = np.inf
+        if not len(test) or np.isinf(losses[test]).any():
             continue
         side = _Side.of(slots, rows[:, train])
         head = head_fit.fit(side.mix(rows[:, train]), train)

@@ -68,3 +68,15 @@ def test_a_thing_that_is_hidden_for_a_moment_goes_on_and_one_found_last_is_seen_
 def test_a_thing_found_once_is_shown_in_that_frame() -> None:
     (keyframe,) = keyframes_of(boxes({7: 0.1}), 0.01, longest_gap=20, last_frame=9)
     assert (keyframe.frame, keyframe.is_seen) == (7, False)
+
+
+def test_even_motion_stays_where_it_is_though_frames_are_at_uneven_distances() -> None:
+    places = {frame: 0.1 + 0.01 * frame for frame in (1, 6, 9, 11, 16, 20)}
+    keyframes = keyframes_of(boxes(places), 0.001, longest_gap=5, last_frame=20)
+    assert [key.frame for key in keyframes] == [1, 20]
+
+
+def test_a_drawn_box_is_where_it_was_drawn() -> None:
+    places = {1: 0.3, 6: 0.3, 9: 0.2, 11: 0.3, 16: 0.3}
+    keyframes = keyframes_of(boxes(places), 0.01, longest_gap=5, last_frame=16, drawn={9})
+    assert Track(label=0, keyframes=keyframes).at(9) == pytest.approx((0.2, 0.1, 0.3, 0.2))

@@ -81,6 +81,17 @@ def test_where_nothing_decides_the_frames_answer() -> None:
     assert fitted(LABELS[:30], None).slots == (Modality.VIDEO,)
 
 
+@pytest.mark.parametrize("decides", [Modality.VIDEO, None])
+@pytest.mark.parametrize("having", [1, 3, 5])
+def test_a_part_that_few_videos_have_is_not_chosen(having: int, decides: Modality | None) -> None:
+    """If only one video has it, nothing can even be said of the part where it is tested."""
+    labels = LABELS[:30]
+    complete, bare = tables(labels, decides), tables(labels, decides, lacking=[Modality.AUDIO, Modality.TEXT])
+    examples = [example(*pair) for pair in zip([*complete[:having], *bare[having:]], labels, strict=True)]
+    head = fit_head(examples, SPACE)
+    assert head is not None and head.slots == (Modality.VIDEO,)
+
+
 def test_with_few_annotations_the_frames_answer() -> None:
     assert fitted(LABELS[:8], Modality.AUDIO).slots == (Modality.VIDEO,)
 
@@ -116,7 +127,7 @@ def test_a_rating_is_learned_from_the_sound() -> None:
     errors = []
     for (asked, features), value in zip(rows[30:], values[30:], strict=True):
         answer = answer_with_head(
-            head, asked, of_width(features, len(head.weights) // len(head.slots)), np.empty(0)
+            head, asked, of_width(features, len(head.weights) // len(head.slots)), np.empty(0, np.float32)
         )
         assert isinstance(answer, Estimate) and answer.value is not None
         errors.append(abs(answer.value - value))
