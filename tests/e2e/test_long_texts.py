@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lorabel.commands.connect import connect
+from lorabel.database import bulk_runs
 from lorabel.database.store import Store
 from lorabel.database.tables import RunState
 from lorabel.families.generator import Generator
