@@ -122,7 +122,11 @@ class Jobs:
                 return True
             self._looked_ahead[job_id] = True
         arguments = [project_id, after, event_id]
-        return self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id, lambda queue: job_id in queue.job_ids)
+        if self._enqueue(LOOKAHEAD, LOOKAHEAD_JOB, arguments, job_id, lambda queue: job_id in queue.job_ids):
+            return True
+        with self._looked_ahead_lock:
+            self._looked_ahead.pop(job_id, None)
+        return False
 
     def is_reachable(self) -> bool:
         """Whether Redis answers."""

@@ -18,8 +18,8 @@ MOST_PX = 2_000_000
 # Three coefficients of 2 bytes, if the JPEG is progressive; the pixels, and a copy of them for the model.
 PIXEL_BYTES = 3 * 2 + 2 * 3
 START = b"\xff\xd8\xff"
-# Names an orientation, or nothing that matters; only Pillow knows.
-EXIF = b"Exif\x00\x00"
+# What may name an orientation, in EXIF and in XMP; only Pillow knows.
+ORIENTATIONS = (b"Exif\x00\x00", b"tiff:Orientation")
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -30,7 +30,7 @@ def plain_jpeg_size(data: bytes, enough_px: int) -> tuple[int, int] | None:
     Args:
         enough_px: as for `decode_image`; a JPEG that is at least twice as large is not plain.
     """
-    if not data.startswith(START) or EXIF in data:
+    if not data.startswith(START) or any(name in data for name in ORIENTATIONS):
         return None
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)

@@ -96,5 +96,6 @@ def test_without_redis_no_call_raises_and_each_is_logged(tmp_path: Path, caplog:
     jobs = Jobs(Settings(redis_url=f"unix://{tmp_path}/none.sock"))
     with caplog.at_level(logging.WARNING):
         assert not jobs.collect(1) and not jobs.collect(2) and not jobs.is_reachable()
+        assert not jobs.look_ahead(1) and not jobs.look_ahead(1)
     assert "collect-1 waits for the next sweep, Redis cannot be reached" in caplog.text
     assert "collect-2 waits" in caplog.text, "the first failure does not count as a queued job"

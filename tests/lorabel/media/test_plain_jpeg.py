@@ -31,6 +31,11 @@ def exif(orientation: int) -> Image.Exif:
     return exif
 
 
+def with_xmp(file: bytes, orientation: int) -> bytes:
+    xmp = f'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="{orientation}"/>'.encode()
+    return file[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + file[2:]
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
 def test_the_pixels_of_a_plain_jpeg_are_those_of_pillow(options: dict[str, Any]) -> None:
     file = jpeg(**options)
@@ -47,6 +52,7 @@ def test_the_pixels_of_a_plain_jpeg_are_those_of_pillow(options: dict[str, Any])
         pytest.param(jpeg(PHOTO.convert("CMYK")), id="CMYK"),
         pytest.param(jpeg(PHOTO.convert("L")), id="gray"),
         pytest.param(jpeg(exif=exif(6)), id="on its side"),
+        pytest.param(with_xmp(jpeg(), 6), id="on its side by XMP"),
         pytest.param(jpeg(PHOTO.resize((2000, 1500))), id="large"),
         pytest.param(jpeg(PHOTO.resize((400, 300))), id="twice the model's side, so scaled while it is decoded"),
         pytest.param(jpeg()[:40], id="cut off in its header"),
