@@ -131,7 +131,7 @@ def _flat(value: Any) -> list[float]:
 
 
 def test_every_family_answers_the_questions_of_some_problem() -> None:
-    # The tracker is asked by a pipeline, for tracks that people have begun: model_server/test_track_rows.py.
+    # The tracker is asked by a pipeline, for tracks that people have begun: tests/model_server/test_track_rows.py.
     names = {param.values[0].name for param in SERVED} | {Tracker.name}
     assert {family_type.name for family_type in family_types()} == names
 
