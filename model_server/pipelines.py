@@ -16,7 +16,7 @@ from lorabel.families.tracking.found_tracks import TrackFinder
 from lorabel.inference.messages import RowResult
 from lorabel.mask_contracts import LabelledMasksInput, Masks
 from lorabel.space_contracts import Boxes, BoxesInput
-from lorabel.track_contracts import FollowedTracksInput, FrameBoxes, Tracks, TracksInput
+from lorabel.track_contracts import FrameBoxes, Tracks, TracksInput
 from model_server.rows import Row, errors_as_result
 
 
@@ -73,7 +73,8 @@ def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None]) 
             output = with_followed(tracks, Tracks.model_validate(followed.output))
             row.finish(RowResult(output=output.model_dump()))
 
-        _ask(row, following_question(question), start, answer)
+        without_adapter = replace(row, adapter=None)  # adapters are the detector's
+        _ask(without_adapter, following_question(question), start, answer)
 
     ask(0)
 
@@ -81,14 +82,10 @@ def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None]) 
 def _ask(row: Row, question: Input, start: Callable[[Row], None], then: Callable[[RowResult], None]) -> None:
     """Have a question computed for a row, and call `then` with its output.
 
-    An error is the row's result. If the row is cancelled, the question is too. A head is for the boxes. The
-    tracker has no adapters.
+    An error is the row's result. If the row is cancelled, the question is too. A head is for the boxes.
     """
     head = row.head if isinstance(question, BoxesInput) else None
-    adapter = None if isinstance(question, FollowedTracksInput) else row.adapter
-    part = replace(
-        row, question=question, adapter=adapter, head=head, done=Future(), files={}, loaded=None, example=None
-    )
+    part = replace(row, question=question, head=head, done=Future(), files={}, loaded=None, example=None)
 
     def go_on(done: "Future[RowResult]") -> None:
         part.files, part.example = {}, None  # else the files and frames of all parts stay until the row ends

@@ -61,19 +61,21 @@ def following_question(question: TracksInput) -> FollowedTracksInput:
     )
 
 
-def with_followed(found: Tracks, followed: Tracks) -> Tracks:
+def with_followed(detected: Tracks, followed: Tracks) -> Tracks:
     """Return what the tracker followed, and what the detector found beside it.
 
-    A found track of the same label in the same places as a followed one is the same thing, and is left out.
+    A detected track of the same label in the same places as a followed one is the same thing, and is left out.
     """
-    overlaps = track_overlaps(found.tracks, followed.tracks)
-    others = [track for track, row in zip(found.tracks, overlaps, strict=True) if not (row >= SAME_OVERLAP).any()]
+    overlaps = track_overlaps(detected.tracks, followed.tracks)
+    others = [
+        track for track, ious in zip(detected.tracks, overlaps, strict=True) if not (ious >= SAME_OVERLAP).any()
+    ]
     shown = [
-        track.model_copy(update={"probability": max(track.probability, found.threshold)})
+        track.model_copy(update={"probability": max(track.probability, detected.threshold)})
         for track in followed.tracks
     ]
     tracks = sorted((*shown, *others), key=lambda track: -track.probability)
-    return found.model_copy(update={"tracks": tuple(tracks)})
+    return detected.model_copy(update={"tracks": tuple(tracks)})
 
 
 @dataclass(frozen=True)

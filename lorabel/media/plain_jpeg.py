@@ -1,4 +1,4 @@
-"""The bytes of a plain JPEG -> RGB pixels, by libjpeg-turbo directly (https://pypi.org/project/simplejpeg/).
+"""The bytes of a plain JPEG -> RGB pixels, by libjpeg-turbo directly (https://gitlab.com/jfolz/simplejpeg).
 
 Most pictures of most projects are plain: YCbCr, upright, of a usual size, and whole. They need no scaled decoding,
 no turning and no conversion of colours, and libjpeg-turbo writes them into an array without the GIL. Everything

@@ -2,6 +2,8 @@
 
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,18 @@ from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput
-from lorabel.track_contracts import FollowedTracksInput, Keyframe, Track, Tracks, TracksInput
+from lorabel.track_contracts import (
+    FollowedTracksInput,
+    FrameBoxes,
+    FrameBoxesInput,
+    Keyframe,
+    Track,
+    Tracks,
+    TracksInput,
+)
 from model_server.app import create_app
 from model_server.engine import Engine
+from model_server.pipelines import begin
 from model_server.rows import Row, batch_rows
 from tests.e2e.courses import data_url
 from tests.moving_scenes import random_scenes
@@ -146,3 +157,25 @@ def test_what_the_detector_finds_where_a_begun_track_is_followed_is_the_same_thi
     joined = with_followed(found, Tracks(tracks=(track(0, 0.06),), frames=50, length_s=2))
     assert joined.tracks == (track(1, 0.05), track(0, 0.06), track(0, 0.5))
     assert (joined.frames, joined.threshold) == (50, 0.1)
+
+
+def test_the_tracker_is_asked_without_the_adapter_of_the_detector() -> None:
+    begun = Track(label=1, keyframes=(Keyframe(frame=1, corners=(0.2, 0.2, 0.6, 0.7)),))
+    question = about(URLS[0]).model_copy(update={"begun": (begun,)})
+    boxes = FrameBoxes(
+        numbers=(), boxes=(), dim=0, float16="", windows=1, frames=50, length_s=2, threshold=0.1, tolerance=0.01
+    )
+    answers = {
+        FrameBoxesInput: boxes,
+        FollowedTracksInput: Tracks(tracks=(begun,), frames=50, length_s=2),
+    }
+    asked: list[tuple[str, str | None]] = []
+
+    def start(part: Row) -> None:
+        asked.append((part.question.kind, part.adapter))
+        part.finish(RowResult(output=answers[type(part.question)].model_dump()))
+
+    whole = Row(question, "p1.v1/box", None, 1, Priority.BULK, inf, Future())
+    begin(whole, start)
+    assert asked == [(FrameBoxesInput.kind, "p1.v1/box"), (FollowedTracksInput.kind, None)]
+    assert [track.label for track in Tracks.model_validate(whole.done.result(0).output).tracks] == [1]

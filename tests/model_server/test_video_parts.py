@@ -22,8 +22,8 @@ from lorabel.demo.pictures import SHAPES, Picture
 from lorabel.families.audio_text_encoder import AudioTextEncoder
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.generator import Generator
-from lorabel.families.speech import Speech
 from lorabel.families.text_encoder import TextEncoder
+from lorabel.families.transcription.listening import Listening
 from lorabel.families.transcription.tiny_speech_model import write_speech_model
 from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.inference import request_body
@@ -75,15 +75,15 @@ def make_app(models: dict[str, str], tmp_path: Path) -> Iterator[Make]:
 
 @pytest.fixture
 def transcribed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One item for each time that rows of the family `speech` begin to be written."""
+    """One item for each sound that the family `speech` begins to transcribe."""
     written: list[int] = []
-    steps = Speech.steps
+    begin = Listening.begin
 
-    def counted(self: Speech, *arguments: Any) -> Any:
+    def counted(self: Listening, *arguments: Any) -> None:
         written.append(1)
-        return steps(self, *arguments)
+        begin(self, *arguments)
 
-    monkeypatch.setattr(Speech, "steps", counted)
+    monkeypatch.setattr(Listening, "begin", counted)
     return written
 
 

@@ -1,6 +1,7 @@
 """Heads of videos on features in which the truth is known: which part decides, and what a missing part adds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,19 @@ def test_a_part_that_few_videos_have_is_not_chosen(having: int, decides: Modalit
     complete, bare = tables(labels, decides), tables(labels, decides, lacking=[Modality.AUDIO, Modality.TEXT])
     examples = [example(*pair) for pair in zip([*complete[:having], *bare[having:]], labels, strict=True)]
     head = fit_head(examples, SPACE)
+    assert head is not None and head.slots == (Modality.VIDEO,)
+
+
+def test_a_part_that_only_one_group_has_is_not_chosen() -> None:
+    """All its videos are in one fold: where the part is tested, no head has learned of it."""
+    labels, having = LABELS[:30], 12
+    complete = tables(labels, Modality.VIDEO)
+    bare = tables(labels, Modality.VIDEO, lacking=[Modality.AUDIO, Modality.TEXT])
+    of_group = [
+        replace(example(*pair), group="one") for pair in zip(complete[:having], labels[:having], strict=True)
+    ]
+    others = [example(*pair) for pair in zip(bare[having:], labels[having:], strict=True)]
+    head = fit_head([*of_group, *others], SPACE)
     assert head is not None and head.slots == (Modality.VIDEO,)
 
 
