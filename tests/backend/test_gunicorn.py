@@ -1,5 +1,6 @@
 """The backend as it is deployed: gunicorn with backend/gunicorn.conf.py."""
 
+import json
 import os
 import signal
 import subprocess
@@ -68,6 +69,21 @@ def test_gunicorn_serves_the_requests_of_label_studio(settings: Settings, model_
         assert entry["result"][0]["value"] == {"choices": ["red"]}
         assert client.post("/webhook", json=requests.event("START_TRAINING")).json()["job"]
         assert client.post("/predict", content=b"x" * (65 * 2**20)).status_code == 413
+
+
+@pytest.mark.slow
+def test_the_first_setup_imports_nothing_of_ours_or_of_the_sdk(settings: Settings) -> None:
+    """In a new installation, imports take longer than Label Studio waits for /setup."""
+    program = (
+        "import json, sys; from backend.wsgi import app; client = app().test_client(); before = set(sys.modules)\n"
+        "print(client.post('/setup', json=json.loads(sys.argv[1])).status_code)\n"
+        "new = set(sys.modules) - before\n"
+        "print([name for name in new if name.startswith(('lorabel', 'label_studio_sdk'))])"
+    )
+    environment = os.environ | {"DATA_DIR": str(settings.data_dir), "REDIS_URL": settings.redis}
+    command = [sys.executable, "-c", program, json.dumps(requests.setup())]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["200", "[]"]
 
 
 @pytest.mark.slow
