@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Exists, Select, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Exists, Select, case, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lorabel.database import leases, projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Project, RunState, TrainingRun, now
-from lorabel.errors import LabelConfigError, NotFoundError
+from lorabel.errors import ConflictError, LabelConfigError, NotFoundError
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
@@ -124,6 +124,25 @@ def finish(session: Session, run: TrainingRun, state: RunState, **columns: Any) 
     leases.finish(session, run, state, seconds_left=None, **columns)
 
 
+def cancel(store: Store, project_id: int, run_id: int) -> TrainingRun:
+    """Cancel a run. Its worker stops at its next report, and makes no version; the annotations stay new.
+
+    The next run is due when there are enough annotations that have arrived since: see `request_due`.
+
+    Raises:
+        NotFoundError: no such run.
+        ConflictError: the run has already ended in another way.
+    """
+    with store.write() as session:
+        active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
+        cancelling = update(TrainingRun).where(TrainingRun.id == run_id, TrainingRun.project_id == project_id, active)
+        session.execute(cancelling.values(state=RunState.CANCELLED, finished_at=now(), seconds_left=None))
+        run = get(session, project_id, run_id)
+        if run.state != RunState.CANCELLED:
+            raise ConflictError(f"training run {run_id} of project {project_id} has {run.state} already")
+        return run
+
+
 def requeue_killed(store: Store, settings: Settings) -> None:
     """Queue the runs again whose worker was killed; a run whose worker was killed twice fails instead.
 
@@ -181,6 +200,8 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
     - for a while after a failed run: one minute, and twice as long after each further failure;
     - where no problem serves the label config.
 
+    After a cancelled run, only annotations that have arrived since count, until another run has ended.
+
     After a refused run, which made nothing better, the project's annotations must first have grown by GROWTH, or
     to LORA_MIN_TASKS.
 
@@ -229,7 +250,12 @@ def _reason_if_due(store: Store, project: Project, new: NewAnnotations, settings
     with store.read() as session:
         if _is_pausing(session, project.id):
             return None
-        count = _count(session, project.id, new, settings)
+        cancelled_at = _cancelled_at(session, project.id)
+        if cancelled_at is not None:
+            is_since = (Annotation.run_id.is_(None), Annotation.received_at > cancelled_at)
+            count = _annotations(session, project.id, *is_since)
+        else:
+            count = _count(session, project.id, new, settings)
     if count >= policy.train_after_annotations:
         return f"{count} new annotations"
     has_waited = (now() - new.newest_at).total_seconds() > policy.train_after_seconds
@@ -291,6 +317,13 @@ def _can_learn(project: Project) -> bool:
         return bool(bind(project.label_config or "").bindings)
     except LabelConfigError:
         return False
+
+
+def _cancelled_at(session: Session, project_id: int) -> datetime | None:
+    """When the newest run was cancelled; None if it ended in another way, or there is none."""
+    newest_first = select(TrainingRun.state, TrainingRun.finished_at).where(TrainingRun.project_id == project_id)
+    row = session.execute(newest_first.order_by(TrainingRun.id.desc()).limit(1)).first()
+    return row[1] if row is not None and row[0] == RunState.CANCELLED else None
 
 
 def _is_pausing(session: Session, project_id: int) -> bool:
