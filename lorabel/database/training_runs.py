@@ -7,13 +7,14 @@ At most one run of a project is queued and at most one is running; two unique in
 import logging
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ColumnElement, Exists, Select, case, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from lorabel.database import leases, projects
 from lorabel.database.store import Store
@@ -37,6 +38,8 @@ GROWTH = 1.25
 IS_USABLE = (Annotation.is_deleted.is_(False), Annotation.was_cancelled.is_(False))
 IS_NEW = (Annotation.run_id.is_(None), *IS_USABLE)
 IS_LEARNED = (Annotation.run_id.is_not(None), *IS_USABLE)
+# What is not read for lists of runs.
+LONG = tuple(map(defer, (TrainingRun.config, TrainingRun.metrics, TrainingRun.annotation_ids, TrainingRun.losses)))
 NEW_ANNOTATIONS = re.compile(r"\d+ new annotations\b.*")
 # Whole numbers above 0. Python refuses to read numbers of thousands of digits.
 WHOLE_NUMBER = re.compile(r"0*[1-9][0-9]{0,999}")
@@ -178,6 +181,28 @@ def list_of(session: Session, project_id: int) -> list[TrainingRun]:
             select(TrainingRun).where(TrainingRun.project_id == project_id).order_by(TrainingRun.id.desc())
         )
     )
+
+
+def page_of(session: Session, project_id: int | None, offset: int, limit: int) -> list[TrainingRun]:
+    """Some runs of a project, or of all projects (None), newest first. What is long in them is read when asked."""
+    runs = select(TrainingRun) if project_id is None else select(TrainingRun).where(TrainingRun.project_id == project_id)
+    return list(session.scalars(runs.options(*LONG).order_by(TrainingRun.id.desc()).offset(offset).limit(limit)))
+
+
+def list_active(session: Session, limit: int) -> list[TrainingRun]:
+    """Queued and running runs of all projects, oldest first, as `page_of`."""
+    is_active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
+    return list(session.scalars(select(TrainingRun).options(*LONG).where(is_active).order_by(TrainingRun.id).limit(limit)))
+
+
+def count_new(session: Session, project_ids: Sequence[int]) -> dict[int, int]:
+    """Project id -> how many annotations no accepted version has learned from."""
+    counts = select(Annotation.project_id, func.count(Annotation.id)).where(
+        Annotation.project_id.in_(project_ids), *IS_NEW
+    )
+    return dict.fromkeys(project_ids, 0) | {
+        project_id: count for project_id, count in session.execute(counts.group_by(Annotation.project_id))
+    }
 
 
 def newest(session: Session, project_id: int) -> TrainingRun | None:
