@@ -30,9 +30,7 @@ def keep_token(answer: Response) -> None:
     token = g.get("form_token")
     if token is not None and request.cookies.get(COOKIE) != token:
         path = f"{request.script_root}/ui"
-        answer.set_cookie(
-            COOKIE, token, path=path, httponly=True, samesite="Strict", secure=request.is_secure
-        )
+        answer.set_cookie(COOKIE, token, path=path, httponly=True, samesite="Strict", secure=request.is_secure)
 
 
 def check_form() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from flask import request, url_for
+
 from backend.project_routes import read_number
 
 T = TypeVar("T")
@@ -33,3 +35,9 @@ def read_page(name: str, read: Callable[[int, int], Sequence[T]]) -> Page[T]:
     number = max(1, read_number(name, 1, LAST_PAGE))
     rows = read((number - 1) * PER_PAGE, PER_PAGE + 1)
     return Page(rows[:PER_PAGE], number, len(rows) > PER_PAGE, name)
+
+
+def page_url(name: str, number: int) -> str:
+    """The address of this page with another page of its list `name`."""
+    fields = {**request.args.to_dict(), **(request.view_args or {}), name: number}
+    return url_for(str(request.endpoint), **fields)

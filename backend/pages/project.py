@@ -23,7 +23,7 @@ from lorabel.database.version_scores import Score
 from lorabel.errors import BadRequestError
 from lorabel.evaluation.agreement import Confusion, LabelFigures, Outcome, Spread, confusion, label_figures, spread
 from lorabel.evaluation.proportions import Interval, cases_needed, wilson
-from lorabel.label_studio.access import data_manager_link, label_studio_access, task_link
+from lorabel.label_studio.access import data_manager_link, label_studio_access
 
 # So many of the newest annotations are looked at.
 MOST_ANSWERS = 1000
@@ -31,7 +31,6 @@ MOST_BUCKETS = 12
 SMALLEST_BUCKET = 10
 MOST_LABELS = 100
 MOST_CONFUSED = 12
-MOST_CELL_TASKS = 200
 NEWEST_RUNS = 6
 TARGETS = (0.8, 0.9, 0.95, 0.98)
 DEFAULT_TARGET = 0.9
@@ -169,49 +168,23 @@ def read_project(services: Services, project_id: int) -> ProjectPage:
 
 
 @dataclass(frozen=True)
-class CellPage:
-    """The tasks of a cell of the confusion matrix. `tasks`: id and address in Label Studio."""
+class TrainingQuestion:
+    """What a training run would learn from, for the page that asks. `run`: one that waits or goes on already."""
 
     project: Project
     title: str | None
-    tag: str
-    annotated: str
-    predicted: str
-    tasks: Sequence[tuple[int, str | None]]
-    count: int
-    looked_at: int
+    new: int
+    run: RunRow | None
 
 
-def read_cell(services: Services, project_id: int) -> CellPage:
-    """Read the tasks that the URL's `tag`, `annotated` and `predicted` name.
-
-    Raises:
-        NotFoundError: no such project.
-        BadRequestError: one of the three is missing.
-    """
-    names = [request.args.get(name) for name in ("tag", "annotated", "predicted")]
-    if not all(names):
-        raise BadRequestError("expected ?tag=...&annotated=...&predicted=...")
-    tag, annotated, predicted = (str(name) for name in names)
+def read_training(services: Services, project_id: int) -> TrainingQuestion:
+    """Read what a training run would learn from. Raises NotFoundError if there is no such project."""
     with services.store.read() as session:
         project = project_rows.get(session, project_id)
-        answers = newest_answers.newest(session, project_id, MOST_ANSWERS)
-    shown = [case for answer in answers if (case := answer.shown) is not None]
-    # Every label, so that a cell is found whose label has no row now.
-    task_ids = confusion(shown, tag, len(shown)).task_ids.get((annotated, predicted), ())
-    access = label_studio_access(project, services.settings)
-    url = None if access is None else access.public_url or access.url
-    tasks = [(task_id, None if url is None else task_link(project, url, task_id)) for task_id in task_ids]
-    return CellPage(
-        project,
-        services.vitals.title(project_id),
-        tag,
-        annotated,
-        predicted,
-        tasks[:MOST_CELL_TASKS],
-        len(tasks),
-        len(answers),
-    )
+        new = training_runs.count_new(session, [project_id])[project_id]
+        newest = [of_training(run) for run in training_runs.page_of(session, project_id, 0, 1)]
+    active = next((run for run in newest if run.is_active), None)
+    return TrainingQuestion(project, services.vitals.title(project_id), new, active)
 
 
 def link_of(services: Services, project: Project) -> str | None:

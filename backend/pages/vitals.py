@@ -103,7 +103,10 @@ class Vitals:
             rows = Worker.all(connection=redis, serializer=JSONSerializer)[:MOST_WORKERS]
             workers = [
                 WorkerState(
-                    f"{row.hostname or '?'}:{row.pid or '?'}", row.queue_names(), str(row.state), _utc(row.last_heartbeat)
+                    f"{row.hostname or '?'}:{row.pid or '?'}",
+                    row.queue_names(),
+                    str(row.state),
+                    _utc(row.last_heartbeat),
                 )
                 for row in rows
             ]

@@ -138,7 +138,9 @@ def cancel(store: Store, project_id: int, run_id: int) -> TrainingRun:
     """
     with store.write() as session:
         active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
-        cancelling = update(TrainingRun).where(TrainingRun.id == run_id, TrainingRun.project_id == project_id, active)
+        cancelling = update(TrainingRun).where(
+            TrainingRun.id == run_id, TrainingRun.project_id == project_id, active
+        )
         session.execute(cancelling.values(state=RunState.CANCELLED, finished_at=now(), seconds_left=None))
         run = get(session, project_id, run_id)
         if run.state != RunState.CANCELLED:
@@ -185,14 +187,20 @@ def list_of(session: Session, project_id: int) -> list[TrainingRun]:
 
 def page_of(session: Session, project_id: int | None, offset: int, limit: int) -> list[TrainingRun]:
     """Some runs of a project, or of all projects (None), newest first. What is long in them is read when asked."""
-    runs = select(TrainingRun) if project_id is None else select(TrainingRun).where(TrainingRun.project_id == project_id)
+    runs = (
+        select(TrainingRun)
+        if project_id is None
+        else select(TrainingRun).where(TrainingRun.project_id == project_id)
+    )
     return list(session.scalars(runs.options(*LONG).order_by(TrainingRun.id.desc()).offset(offset).limit(limit)))
 
 
 def list_active(session: Session, limit: int) -> list[TrainingRun]:
     """Queued and running runs of all projects, oldest first, as `page_of`."""
     is_active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
-    return list(session.scalars(select(TrainingRun).options(*LONG).where(is_active).order_by(TrainingRun.id).limit(limit)))
+    return list(
+        session.scalars(select(TrainingRun).options(*LONG).where(is_active).order_by(TrainingRun.id).limit(limit))
+    )
 
 
 def count_new(session: Session, project_ids: Sequence[int]) -> dict[int, int]:
