@@ -1,4 +1,4 @@
-"""The geometry of charts, which `charts.html` draws as SVG: no script, readable without colours, with a table behind.
+"""The geometry of charts, which `charts.html` draws as SVG: no script, readable without colours.
 
 Coordinates are in units of the SVG's view box, the origin at the top left.
 """

@@ -119,7 +119,7 @@ def _received(session: Session, project_ids: Sequence[int] | None) -> dict[int, 
     )
     if project_ids is not None:
         counts = counts.where(Annotation.project_id.in_(project_ids))
-    return {project_id: count for project_id, count in session.execute(counts.group_by(Annotation.project_id))}
+    return {row[0]: row[1] for row in session.execute(counts.group_by(Annotation.project_id))}
 
 
 def _figure(newest: Sequence[ModelVersion]) -> tuple[Score | None, Spark | None]:

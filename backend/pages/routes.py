@@ -28,7 +28,7 @@ PROJECT = f"/projects/{NUMBER}project_id>"
 # The browser asks for news so often, in milliseconds. Each answer is complete at once, so it holds no thread.
 RETRY_MS = 2000
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS: Mapping[str, str] = MappingProxyType(

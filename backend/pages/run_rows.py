@@ -108,7 +108,7 @@ def of_bulk(run: BulkRun) -> RunRow:
 class ActiveRuns:
     """The runs that wait or go on now. Thread-safe.
 
-    Whoever asks first after LIFETIME_S reads the database, for all: one reader a process, however many pages are open.
+    Whoever asks first after LIFETIME_S reads the database, for all: one reader a process, whatever pages are open.
     """
 
     def __init__(self, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Values that take long to find out, kept for a while and renewed in the background, so that no page waits for them."""
+"""Values that take long to find out, kept for a while and renewed in the background: no page waits for them."""
 
 import logging
 import threading

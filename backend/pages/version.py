@@ -216,16 +216,11 @@ def _evaluations(row: ModelVersion) -> list[TagEvaluation]:
     for tag, values in row.metrics.get("candidate", {}).items():
         live = row.metrics.get("live", {}).get(tag, {})
         score = by_tag.get(tag)
+        deciding = None if score is None else score.metric
         rows = [
-            ScoreRow(
-                metric,
-                _number(values.get(metric)),
-                _number(live.get(metric)),
-                score is not None and metric == score.metric,
-            )
+            ScoreRow(metric, _number(values.get(metric)), _number(live.get(metric)), metric == deciding)
             for metric in {**values, **live}
-            if metric != "tasks"
-            and (_number(values.get(metric)) is not None or _number(live.get(metric)) is not None)
+            if metric != "tasks" and (_number(values.get(metric)), _number(live.get(metric))) != (None, None)
         ]
         rows.sort(key=lambda row: not row.is_deciding)
         labels, table = _confusion(values)

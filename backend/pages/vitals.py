@@ -101,17 +101,10 @@ class Vitals:
                 for name in QUEUES
             ]
             rows = Worker.all(connection=redis, serializer=JSONSerializer)[:MOST_WORKERS]
-            workers = [
-                WorkerState(
-                    f"{row.hostname or '?'}:{row.pid or '?'}",
-                    row.queue_names(),
-                    str(row.state),
-                    _utc(row.last_heartbeat),
-                )
-                for row in rows
-            ]
+            workers = [_state_of(row) for row in Worker.all(connection=redis, serializer=JSONSerializer)]
         except RedisError as error:
             return [], [], f"Redis cannot be reached: {error}"
+        workers = workers[:MOST_WORKERS]
         return queues, sorted(workers, key=lambda worker: (list(worker.queues), worker.name)), None
 
     def _find_titles(self) -> dict[int, str]:
@@ -124,6 +117,11 @@ class Vitals:
         from lorabel.commands.doctor import examine
 
         return examine(self._settings)
+
+
+def _state_of(worker: Worker) -> WorkerState:
+    name = f"{worker.hostname or '?'}:{worker.pid or '?'}"
+    return WorkerState(name, worker.queue_names(), str(worker.state), _utc(worker.last_heartbeat))
 
 
 def _utc(time: datetime | None) -> datetime | None:

@@ -38,6 +38,7 @@ GROWTH = 1.25
 IS_USABLE = (Annotation.is_deleted.is_(False), Annotation.was_cancelled.is_(False))
 IS_NEW = (Annotation.run_id.is_(None), *IS_USABLE)
 IS_LEARNED = (Annotation.run_id.is_not(None), *IS_USABLE)
+ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 # What is not read for lists of runs.
 LONG = tuple(map(defer, (TrainingRun.config, TrainingRun.metrics, TrainingRun.annotation_ids, TrainingRun.losses)))
 NEW_ANNOTATIONS = re.compile(r"\d+ new annotations\b.*")
@@ -137,10 +138,8 @@ def cancel(store: Store, project_id: int, run_id: int) -> TrainingRun:
         ConflictError: the run has already ended in another way.
     """
     with store.write() as session:
-        active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
-        cancelling = update(TrainingRun).where(
-            TrainingRun.id == run_id, TrainingRun.project_id == project_id, active
-        )
+        is_run = (TrainingRun.id == run_id, TrainingRun.project_id == project_id)
+        cancelling = update(TrainingRun).where(*is_run, TrainingRun.state.in_(ACTIVE))
         session.execute(cancelling.values(state=RunState.CANCELLED, finished_at=now(), seconds_left=None))
         run = get(session, project_id, run_id)
         if run.state != RunState.CANCELLED:
@@ -187,20 +186,16 @@ def list_of(session: Session, project_id: int) -> list[TrainingRun]:
 
 def page_of(session: Session, project_id: int | None, offset: int, limit: int) -> list[TrainingRun]:
     """Some runs of a project, or of all projects (None), newest first. What is long in them is read when asked."""
-    runs = (
-        select(TrainingRun)
-        if project_id is None
-        else select(TrainingRun).where(TrainingRun.project_id == project_id)
-    )
-    return list(session.scalars(runs.options(*LONG).order_by(TrainingRun.id.desc()).offset(offset).limit(limit)))
+    runs = select(TrainingRun).options(*LONG).order_by(TrainingRun.id.desc())
+    if project_id is not None:
+        runs = runs.where(TrainingRun.project_id == project_id)
+    return list(session.scalars(runs.offset(offset).limit(limit)))
 
 
 def list_active(session: Session, limit: int) -> list[TrainingRun]:
     """Queued and running runs of all projects, oldest first, as `page_of`."""
-    is_active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
-    return list(
-        session.scalars(select(TrainingRun).options(*LONG).where(is_active).order_by(TrainingRun.id).limit(limit))
-    )
+    active = select(TrainingRun).options(*LONG).where(TrainingRun.state.in_(ACTIVE))
+    return list(session.scalars(active.order_by(TrainingRun.id).limit(limit)))
 
 
 def count_new(session: Session, project_ids: Sequence[int]) -> dict[int, int]:
@@ -209,7 +204,7 @@ def count_new(session: Session, project_ids: Sequence[int]) -> dict[int, int]:
         Annotation.project_id.in_(project_ids), *IS_NEW
     )
     return dict.fromkeys(project_ids, 0) | {
-        project_id: count for project_id, count in session.execute(counts.group_by(Annotation.project_id))
+        row[0]: row[1] for row in session.execute(counts.group_by(Annotation.project_id))
     }
 
 
@@ -371,8 +366,7 @@ def _is_pausing(session: Session, project_id: int) -> bool:
 
 
 def _is_training() -> Exists:
-    active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
-    return exists().where(TrainingRun.project_id == Project.id, active)
+    return exists().where(TrainingRun.project_id == Project.id, TrainingRun.state.in_(ACTIVE))
 
 
 def _of(project_id: int, state: RunState) -> Select[TrainingRun]:

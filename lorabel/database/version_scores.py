@@ -55,7 +55,7 @@ def scores(metrics: Mapping[str, Any]) -> list[Score]:
 
 
 def _primary(metrics: Mapping[str, Any], tag: str) -> str | None:
-    """The deciding metric of a control tag. Versions from before it was recorded name it where they were judged."""
+    """The deciding metric of a control tag. Versions from before PRIMARY name it where they were judged."""
     recorded = metrics.get(PRIMARY, {}).get(tag) or metrics.get(versions.OVER_HEAD, {}).get(tag, {}).get("metric")
     if recorded:
         return str(recorded)

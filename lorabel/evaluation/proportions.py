@@ -33,7 +33,7 @@ def wilson(successes: int, cases: int) -> Interval:
 
 
 def cases_needed(share: float, least: float, most: int = 100_000) -> int | None:
-    """From how many cases on `wilson` lies above `least`, if the share stays as it is. None if more than `most`."""
+    """From how many cases on `wilson` lies above `least`, if the share stays. None if more than `most`."""
     if share <= least:
         return None
     low, high = 1, most
