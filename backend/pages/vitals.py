@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
 
 from backend.pages.snapshots import Snapshot
 from lorabel.database import projects
@@ -100,7 +101,6 @@ class Vitals:
                 QueueLength(name, Queue(name, connection=redis, serializer=JSONSerializer).count)
                 for name in QUEUES
             ]
-            rows = Worker.all(connection=redis, serializer=JSONSerializer)[:MOST_WORKERS]
             workers = [_state_of(row) for row in Worker.all(connection=redis, serializer=JSONSerializer)]
         except RedisError as error:
             return [], [], f"Redis cannot be reached: {error}"
@@ -119,7 +119,7 @@ class Vitals:
         return examine(self._settings)
 
 
-def _state_of(worker: Worker) -> WorkerState:
+def _state_of(worker: BaseWorker) -> WorkerState:
     name = f"{worker.hostname or '?'}:{worker.pid or '?'}"
     return WorkerState(name, worker.queue_names(), str(worker.state), _utc(worker.last_heartbeat))
 

@@ -4,7 +4,7 @@ In the field's words, prequential accuracy (test, then train).
 """
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
@@ -40,7 +40,7 @@ def by_base_models(session: Session, project_id: int) -> Shown:
     return Shown() if row is None else Shown(row[1], row[2])
 
 
-def _counts(project_id: int) -> Select[str, int, int]:
+def _counts(project_id: int) -> Select[str | None, int, Any]:
     """The name of a prediction's version, how many predictions were shown, and how many were accepted."""
     return (
         select(
