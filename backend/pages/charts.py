@@ -13,6 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 34.0
 SPARK_WIDTH, SPARK_HEIGHT = 96.0, 24.0
 MOST_X_TICKS = 6
 Y_STEPS = 4
+SMALLEST_SHARES = 0.1
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,8 @@ def line_chart(
         )
         for point in points
     ]
-    steps = [low + (high - low) * step / Y_STEPS for step in range(Y_STEPS + 1)]
-    digits = 0 if is_share else max(0, 2 - math.floor(math.log10(high - low)))
-    y_ticks = [Tick(y_of(y), f"{100 * y:.0f} %" if is_share else f"{y:.{min(digits, 4)}f}") for y in steps]
+    digits = max(0, -math.floor(math.log10(_step(low, high))))
+    y_ticks = [Tick(y_of(y), f"{100 * y:.0f} %" if is_share else f"{y:.{digits}f}") for y in _y_ticks(low, high)]
     return LineChart(
         title,
         x_label,
@@ -163,14 +163,24 @@ def _range(points: Sequence[Point], base: tuple[float, str] | None, is_share: bo
     values = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
     values += [] if base is None else [base[0]]
     low, high = min(values), max(values)
-    if is_share:
-        low, high = math.floor(low * 10) / 10, math.ceil(high * 10) / 10
-        # Steps of whole percents.
-        width = max(0.2, math.ceil((high - low) * 5 - 1e-9) / 5)
-        high = min(1.0, low + width)
-        return max(0.0, high - width), high
-    margin = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
-    return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
+    smallest = SMALLEST_SHARES if is_share else max(abs(low), abs(high), 1e-6) / 20
+    if high - low < smallest:
+        low, high = low - smallest / 2, high + smallest / 2
+    step = _step(low, high)
+    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return (max(0.0, low), min(1.0, high)) if is_share else (low, high)
+
+
+def _step(low: float, high: float) -> float:
+    """The distance of the ticks of the y axis: 1, 2 or 5 times a power of ten."""
+    wanted = (high - low) / Y_STEPS
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return power * next(factor for factor in (1, 2, 5, 10) if factor * power >= wanted * (1 - 1e-9))
+
+
+def _y_ticks(low: float, high: float) -> list[float]:
+    step = _step(low, high)
+    return [low + step * number for number in range(round((high - low) / step) + 1)]
 
 
 def _x_ticks(values: Sequence[float]) -> list[float]:

@@ -68,10 +68,19 @@ def moment(time: datetime | None) -> Markup:
     )
 
 
+def codes(text: str) -> Markup:
+    """What stands between backticks as `<code>`, as the doctor writes commands."""
+    parts = (
+        f"<code>{escape(part)}</code>" if place % 2 else escape(part) for place, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(Markup(part) for part in parts)
+
+
 FILTERS = {
     "integer": integer,
     "percent": percent,
     "score": score,
     "duration": duration,
     "moment": moment,
+    "codes": codes,
 }
