@@ -91,7 +91,7 @@ def line_chart(
     """
     if not points:
         return None
-    low, high = _range(points, base, is_share)
+    low, high, step = _range(points, base, is_share)
     first, last = points[0].x, points[-1].x
     across = (last - first) or 1.0
 
@@ -113,8 +113,10 @@ def line_chart(
         )
         for point in points
     ]
-    digits = max(0, -math.floor(math.log10(_step(low, high))))
-    y_ticks = [Tick(y_of(y), f"{100 * y:.0f} %" if is_share else f"{y:.{digits}f}") for y in _y_ticks(low, high)]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    y_ticks = [
+        Tick(y_of(y), f"{100 * y:.0f} %" if is_share else f"{y:.{digits}f}") for y in _y_ticks(low, high, step)
+    ]
     return LineChart(
         title,
         x_label,
@@ -158,8 +160,8 @@ def spark(values: Sequence[float], text: str) -> Spark | None:
     return Spark(_path(dots), (dots[-1].x, dots[-1].y), text)
 
 
-def _range(points: Sequence[Point], base: tuple[float, str] | None, is_share: bool) -> tuple[float, float]:
-    """The lowest and highest value of the y axis, on steps that are easy to read."""
+def _range(points: Sequence[Point], base: tuple[float, str] | None, is_share: bool) -> tuple[float, float, float]:
+    """The lowest and highest value of the y axis, and the distance of its ticks, on which both lie."""
     values = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
     values += [] if base is None else [base[0]]
     low, high = min(values), max(values)
@@ -168,7 +170,7 @@ def _range(points: Sequence[Point], base: tuple[float, str] | None, is_share: bo
         low, high = low - smallest / 2, high + smallest / 2
     step = _step(low, high)
     low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    return (max(0.0, low), min(1.0, high)) if is_share else (low, high)
+    return (max(0.0, low), min(1.0, high), step) if is_share else (low, high, step)
 
 
 def _step(low: float, high: float) -> float:
@@ -178,8 +180,7 @@ def _step(low: float, high: float) -> float:
     return power * next(factor for factor in (1, 2, 5, 10) if factor * power >= wanted * (1 - 1e-9))
 
 
-def _y_ticks(low: float, high: float) -> list[float]:
-    step = _step(low, high)
+def _y_ticks(low: float, high: float, step: float) -> list[float]:
     return [low + step * number for number in range(round((high - low) / step) + 1)]
 
 
