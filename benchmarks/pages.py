@@ -11,6 +11,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def main() -> None:
         began_at = time.perf_counter()
         fill(services.store, options.projects, options.versions, options.annotations)
         print(
-            f"{options.projects} projects, {options.versions} versions and runs, {options.annotations} annotations "
-            f"in {services.store.engine.dialect.name}, filled in {time.perf_counter() - began_at:.0f} s"
+            f"{options.projects} projects, {options.versions} versions and runs, {options.annotations} "
+            f"annotations in {services.store.engine.dialect.name}, filled in {time.perf_counter() - began_at:.0f} s"
         )
         services.vitals.checks.get(wait_s=600)
         print(f"{'page':20} {'p50 ms':>8} {'p95 ms':>8} {'queries':>8}")
@@ -106,8 +107,7 @@ def fill(store: Store, projects: int, versions: int, annotations: int) -> None:
     rows = _annotations(projects, annotations)
     for _ in range(0, annotations, ROWS_PER_TRANSACTION):
         with store.write() as session:
-            part = [row for row, _ in zip(rows, range(ROWS_PER_TRANSACTION), strict=False)]
-            session.execute(insert(Annotation), part)
+            session.execute(insert(Annotation), list(islice(rows, ROWS_PER_TRANSACTION)))
     with store.write() as session:
         session.execute(text("ANALYZE"))
 
