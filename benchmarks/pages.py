@@ -1,7 +1,7 @@
 """How quickly the pages answer with many projects, versions, runs and annotations.
 
-`python -m benchmarks.pages` fills an SQLite database; with `--database-url` an empty database of PostgreSQL. One project
-has half of the annotations, and the others share the rest.
+`python -m benchmarks.pages` fills an SQLite database; with `--database-url` an empty database of PostgreSQL. One
+project has half of the annotations, and the others share the rest.
 """
 
 import random
