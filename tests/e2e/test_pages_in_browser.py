@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import axe_selenium_python
+import axe_core_python
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
@@ -42,7 +42,7 @@ PAGES = {
     "missing": "/ui/projects/77",
 }
 DEVICES = {"desktop": (1280, 900), "phone": (390, 844)}
-AXE = Path(axe_selenium_python.__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 RUN_AXE = """
 const done = arguments[arguments.length - 1];
 const fail = (error) => done([{impact: "critical", id: String(error)}]);
