@@ -67,6 +67,7 @@ class VersionRow:
 
     @property
     def accepted_interval(self) -> Interval:
+        """Of the share of its shown predictions that were accepted."""
         return wilson(self.shown.accepted, self.shown.shown)
 
 
@@ -104,10 +105,12 @@ class ProjectPage:
 
     @property
     def shown(self) -> int:
+        """How many of the newest predictions have a known outcome."""
         return sum(self.outcomes.values())
 
     @property
     def live_interval(self) -> Interval:
+        """Of the share of the live version's shown predictions that were accepted."""
         return wilson(self.live_shown.accepted, self.live_shown.shown)
 
 

@@ -51,10 +51,12 @@ class RunRow:
 
     @property
     def is_active(self) -> bool:
+        """Whether it waits or goes on."""
         return self.state in (RunState.QUEUED, RunState.RUNNING)
 
     @property
     def unit(self) -> str:
+        """What `done` and `total` count."""
         return "steps" if self.is_training else "tasks"
 
     @property

@@ -34,6 +34,7 @@ class ScoreRow:
 
     @property
     def difference(self) -> float | None:
+        """By how much the candidate is higher; None if one of the two is missing."""
         return None if self.candidate is None or self.live is None else self.candidate - self.live
 
 
@@ -86,14 +87,17 @@ class VersionPage:
 
     @property
     def is_live(self) -> bool:
+        """Whether it answers now."""
         return self.number == self.project.live_number
 
     @property
     def accepted_interval(self) -> Interval:
+        """Of the share of its shown predictions that were accepted."""
         return wilson(self.shown.accepted, self.shown.shown)
 
     @property
     def decision(self) -> str:
+        """Why it was promoted or rejected; empty for the base models."""
         return "" if self.row is None else str(self.row.metrics.get("decision", ""))
 
 
