@@ -7,7 +7,7 @@ again.
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpcore
@@ -18,6 +18,8 @@ from lorabel.network import tls_context
 MOST_IDLE = 32
 Origin = tuple[bytes, bytes, int]
 """Scheme, host and port."""
+# How a kept connection fails that the server closes at the moment when it is used.
+STALE = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
 
 class Connections:
@@ -45,9 +47,8 @@ class Connections:
         request = httpcore.Request("GET", url, headers=headers, extensions=extensions)
         if request.url.scheme not in (b"http", b"https"):
             raise httpcore.UnsupportedProtocol("the address is not of http or https")
-        connection = self._take(request.url.origin)
+        connection, response = self._begin(request)
         try:
-            response = connection.handle_request(request)
             try:
                 yield response
             finally:
@@ -64,17 +65,24 @@ class Connections:
         for connection in idle:
             connection.close()
 
-    def _take(self, origin: httpcore.Origin) -> httpcore.HTTPConnection:
-        """The idle connection that was used last and that the server has not closed, or a new one."""
+    def _begin(self, request: httpcore.Request) -> tuple[httpcore.HTTPConnection, httpcore.Response]:
+        """Send the request, and read the beginning of the answer. On a kept connection a failure is no answer."""
+        kept = self._take(request.url.origin)
+        if kept is not None:
+            with suppress(*STALE):
+                return kept, _ask(kept, request)
+        new = httpcore.HTTPConnection(request.url.origin, self._tls, network_backend=self._backend)
+        return new, _ask(new, request)
+
+    def _take(self, origin: httpcore.Origin) -> httpcore.HTTPConnection | None:
+        """The idle connection that was used last and that the server has not closed; None if there is none."""
         while True:
             with self._lock:
                 of_origin = (each for each in reversed(self._idle) if self._idle[each] == _key(origin))
                 connection = next(of_origin, None)
                 if connection is not None:
                     del self._idle[connection]
-            if connection is None:
-                return httpcore.HTTPConnection(origin, self._tls, network_backend=self._backend)
-            if not connection.has_expired():
+            if connection is None or not connection.has_expired():
                 return connection
             connection.close()
 
@@ -90,6 +98,14 @@ class Connections:
             self._idle[connection] = _key(origin)
         if oldest is not None:
             oldest.close()
+
+
+def _ask(connection: httpcore.HTTPConnection, request: httpcore.Request) -> httpcore.Response:
+    try:
+        return connection.handle_request(request)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _key(origin: httpcore.Origin) -> Origin:
