@@ -4,6 +4,7 @@ The features are those of the demo's encoder, which is trained, so that small di
 """
 
 import io
+import itertools
 import resource
 from collections.abc import Callable
 from typing import Any
@@ -114,8 +115,14 @@ def family() -> DualEncoder:
     return DualEncoder.load(f"local-dir:{MODEL_FOLDER}", torch.device("cpu"), torch.float32, Settings())
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("times", [0.4, 1.7, 3.7])
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        *itertools.product(FILES, (0.4, 1.7, 3.7)),
+        # Decoded whole, at a half and at a quarter.
+        *itertools.product(["JPEG"], (4.1, 8.1, 16.1)),
+    ],
+)
 def test_the_features_of_a_file_are_those_of_open_clips_pipeline(
     family: DualEncoder, name: str, times: float
 ) -> None:
