@@ -81,7 +81,7 @@ def connections(backend: CountingBackend) -> Iterator[Connections]:
 
 
 def read(connections: Connections, url: str) -> bytes:
-    with connections.get(url, {"Host": "x"}, {"timeout": {"connect": 5.0, "read": 5.0}}) as answer:
+    with connections.get(url, {"Host": "x"}, 5.0) as answer:
         return b"".join(answer.iter_stream())
 
 
@@ -104,7 +104,7 @@ def test_a_connection_that_the_server_has_closed_is_not_used_again(
 ) -> None:
     assert read(connections, f"{url}/last") == b"hello"
     (kept,) = connections._idle
-    while not kept.has_expired():
+    while not kept.get_extra_info("is_readable"):
         """The server's end of the connection arrives a moment later."""
     assert read(connections, url) == b"hello"
     assert backend.opened == 2
@@ -135,9 +135,9 @@ def test_a_request_that_a_new_connection_does_not_answer_is_not_repeated(
 def test_a_connection_whose_answer_was_not_read_is_closed(
     connections: Connections, backend: CountingBackend, url: str
 ) -> None:
-    with connections.get(url, {"Host": "x"}, {}) as answer:
+    with connections.get(url, {"Host": "x"}, 5.0) as answer:
         assert answer.status == 200
-    with pytest.raises(ValueError, match="enough"), connections.get(url, {"Host": "x"}, {}):
+    with pytest.raises(ValueError, match="enough"), connections.get(url, {"Host": "x"}, 5.0):
         raise ValueError("enough")
     assert read(connections, url) == b"hello"
     assert backend.opened == 3
@@ -149,7 +149,7 @@ def test_requests_at_the_same_time_have_a_connection_each_and_some_are_kept(
     barrier = threading.Barrier(MOST_IDLE + 5)
 
     def download() -> None:
-        with connections.get(url, {"Host": "x"}, {}) as answer:
+        with connections.get(url, {"Host": "x"}, 5.0) as answer:
             barrier.wait(20)
             assert b"".join(answer.iter_stream()) == b"hello"
 
@@ -163,5 +163,15 @@ def test_requests_at_the_same_time_have_a_connection_each_and_some_are_kept(
 
 
 def test_other_schemes_are_refused(connections: Connections) -> None:
-    with pytest.raises(httpcore.UnsupportedProtocol), connections.get("ftp://host/file", {}, {}):
+    with pytest.raises(httpcore.UnsupportedProtocol), connections.get("ftp://host/file", {}, 5.0):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("/a b", "x"), ("/\r\nX: y", "x"), ("/\u00fc", "x"), ("/", "x\r\nX: y"), ("/", "x\n"), ("/", "\u0142")],
+)
+def test_nothing_in_a_request_ends_its_line(connections: Connections, url: str, path: str, value: str) -> None:
+    """urlsplit drops line ends from addresses by itself."""
+    with pytest.raises(httpcore.LocalProtocolError), connections.get(url + path, {"Authorization": value}, 5.0):
         pass
