@@ -1,8 +1,8 @@
 """HTTP connections to the hosts of media, kept open between downloads.
 
-The connections of an origin are a stack: the last that was used is used again. httpcore's own pool looks at each of
-its connections before and after each request, which with 32 of them takes more time than the request. Its network
-streams are used here, and its exceptions.
+The connections of an origin are a stack: the last that was used is used again. httpcore's own pool looks at each
+of its connections before and after each request, which with 32 of them takes more time than the request. Its
+network streams are used here, and its exceptions.
 """
 
 import re

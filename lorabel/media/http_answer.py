@@ -1,7 +1,7 @@
 """The answer to a GET request, read from a network stream (RFC 9112).
 
-h11, which httpcore uses, takes three times as much CPU time for it, all of it under Python's lock. Nothing but GET is
-sent here, so there is no state of a request to be kept, and no upgrade.
+h11, which httpcore uses, takes three times as much CPU time, all of it under Python's lock. Only GET is sent here,
+so there is no state of a request to be kept, and no upgrade.
 """
 
 import re
