@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lorabel.media.audio import decode_beginning
-from lorabel.media.voice_activity import RATE_HZ, VoiceActivity
+from lorabel.families.segments.voice_activity import RATE_HZ, VoiceActivity
 from tests import whisper_tiny
 from tests.audio_files import Samples, noise, tone
 

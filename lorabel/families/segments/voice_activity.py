@@ -1,13 +1,14 @@
 """Where people speak in a sound, by silero-vad (https://github.com/snakers4/silero-vad, MIT).
 
-Its model, 1.2 MB of ONNX, is a file of the package, so nothing is downloaded. A second of sound takes 2 ms of a CPU.
-Noise, tones and music without a voice are no speech.
+Its model, 1.2 MB of ONNX, is a file of the package, so nothing is downloaded. A second of sound takes 2 ms
+of a CPU. Noise, tones and music without a voice are no speech.
 """
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
 
 from lorabel.media.audio import Sound
 
@@ -48,9 +49,7 @@ class VoiceActivity:
 
     @classmethod
     def load(cls) -> Self:
-        """Load the model of the package, which takes about 50 ms, and seconds where torch is not loaded yet."""
-        import torch
-
+        """Load the model of the package, which takes about 50 ms."""
         # The package sets the number of torch's threads to 1 when it is imported.
         threads = torch.get_num_threads()
         import silero_vad
