@@ -1,5 +1,7 @@
 """Cuts a sound into windows that are as long as a model hears at once, at the quietest moments. NumPy only."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lorabel.media.audio import Sound
@@ -35,6 +37,29 @@ def speech_windows(sound: Sound, rate_hz: int, longest: int) -> list[Span]:
             spans.append((start, end))
         start = end
     return spans
+
+
+def segment_windows(
+    sound: Sound, rate_hz: int, longest: int, segments: Sequence[tuple[float, float]]
+) -> tuple[list[Span], tuple[int, ...]]:
+    """Return where the windows of some segments are, in samples, and how many of them each segment has.
+
+    A segment is a window, unless it is too long. One that begins after the end of the sound has none.
+
+    Args:
+        longest: most samples of a window.
+        segments: start and end of each, in seconds.
+    """
+    spans: list[Span] = []
+    counts: list[int] = []
+    for start_s, end_s in segments:
+        start, end = round(start_s * rate_hz), min(round(end_s * rate_hz), len(sound))
+        of_segment = [(start, end)] if start < end else []
+        if end - start > longest:
+            of_segment = [(start + a, start + b) for a, b in speech_windows(sound[start:end], rate_hz, longest)]
+        spans += of_segment
+        counts.append(len(of_segment))
+    return spans, tuple(counts)
 
 
 def _loudness(sound: Sound, rate_hz: int) -> Sound:

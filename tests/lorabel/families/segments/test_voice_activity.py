@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lorabel.media.audio import decode_beginning
 from lorabel.families.segments.voice_activity import RATE_HZ, VoiceActivity
+from lorabel.media.audio import decode_beginning
 from tests import whisper_tiny
 from tests.audio_files import Samples, noise, tone
 
