@@ -53,7 +53,10 @@ def _sample_result(*texts: str) -> list[Region]:
         for number, span in enumerate(SAMPLE_SPANS)
     ]
     answers = [regions.textarea("transcript", "audio", [text]) for text in texts]
-    return [*segments, *map(about_segment, segments, answers)]
+    said = [
+        {**about_segment(segment, answer), "score": 1.0} for segment, answer in zip(segments, answers, strict=True)
+    ]
+    return [*segments, *said]
 
 
 @dataclass(frozen=True)
@@ -123,15 +126,17 @@ class TranscriptsOfSegments(Problem):
         return self.one.missed_words(result, shown)
 
     def about(self, regions: Sequence[Region]) -> Self | None:
-        """Ask about the segments of `drawn_by` without a text, at most MOST_SEGMENTS; see `Problem.about`."""
-        given = tuple(region for region in regions if region.get("from_name") == self.from_name)
+        """Ask about the segments of `drawn_by`, at most MOST_SEGMENTS; see `Problem.about`.
+
+        If some of them have a text already, as those of `begun` do, only the others are asked about.
+        """
+        drawn = [region for region in regions if region.get("from_name") in self.drawn_by]
+        given = [region for region in regions if region.get("from_name") == self.from_name]
         answered = {region["id"] for region in given}
-        segments = [
-            region
-            for region in regions
-            if region.get("from_name") in self.drawn_by and region["id"] not in answered
-        ]
-        return replace(self, segments=tuple(segments[:MOST_SEGMENTS]), given=given) if segments else None
+        segments = [region for region in drawn if region["id"] not in answered]
+        if not segments:
+            segments, given = drawn, []
+        return replace(self, segments=tuple(segments[:MOST_SEGMENTS]), given=tuple(given)) if segments else None
 
     def begun(self, results: Sequence[list[Region]]) -> list[Region]:
         """Return the segments of the newest annotation, if one lacks a text; see `Problem.begun`."""

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from lorabel.families.segments.voice_activity import RATE_HZ, VoiceActivity
-from lorabel.media.audio import decode_beginning
 from tests import whisper_tiny
 from tests.audio_files import Samples, noise, tone
+from tests.spoken_scenes import sentence, with_pauses
 
-PAUSE = np.zeros(round(0.8 * RATE_HZ), np.float32)
 NEAR_S = 0.25
 
 
@@ -18,29 +17,12 @@ def voice() -> VoiceActivity:
     return VoiceActivity.load()
 
 
-def _spoken(text: str, gain: float = 1.0) -> Samples:
-    """A sentence without the silence around it."""
-    sound, _ = decode_beginning(whisper_tiny.spoken(text), RATE_HZ, 60.0)
-    loud = np.flatnonzero(np.abs(sound) > 0.003)
-    return gain * sound[loud[0] : loud[-1] + 1]
-
-
-def _with_pauses(parts: list[Samples]) -> tuple[Samples, list[tuple[float, float]]]:
-    """The parts with a pause before, between and after them, and where they are, in seconds."""
-    pieces, truth, at = [PAUSE], [], len(PAUSE)
-    for part in parts:
-        truth.append((at / RATE_HZ, (at + len(part)) / RATE_HZ))
-        pieces += [part, PAUSE]
-        at += len(part) + len(PAUSE)
-    return np.concatenate(pieces), truth
-
-
 @pytest.mark.parametrize(("hiss", "second_speaker"), [(0.0, 1.0), (0.02, 1.0), (0.002, 0.1)])
 def test_sentences_are_found_with_noise_and_where_the_second_speaker_is_softer(
     voice: VoiceActivity, hiss: float, second_speaker: float
 ) -> None:
-    sentences = [_spoken(text) for text in whisper_tiny.SENTENCES]
-    sound, truth = _with_pauses([sentences[0], second_speaker * sentences[1], sentences[2]])
+    sentences = [sentence(text) for text in whisper_tiny.SENTENCES]
+    sound, truth = with_pauses([sentences[0], second_speaker * sentences[1], sentences[2]])
     sound += (hiss * np.random.default_rng(0).standard_normal(len(sound))).astype(np.float32)
     spans = voice.spans(sound)
     found = np.array([(span.start_s, span.end_s) for span in spans])
@@ -56,12 +38,13 @@ def test_nobody_speaks_in_silence_noise_or_tones(voice: VoiceActivity, sound: Sa
 
 
 def test_long_speech_is_divided_at_a_pause(voice: VoiceActivity) -> None:
-    sentence = _spoken(whisper_tiny.SENTENCES[0])
-    sound = np.concatenate([sentence, PAUSE[: len(PAUSE) // 4], sentence])
+    spoken = sentence(whisper_tiny.SENTENCES[0])
+    pause = np.zeros(round(0.2 * RATE_HZ), np.float32)
+    sound = np.concatenate([spoken, pause, spoken])
     (whole,) = voice.spans(sound)
-    first, second = voice.spans(sound, longest_s=1.5 * len(sentence) / RATE_HZ)
+    first, second = voice.spans(sound, longest_s=1.5 * len(spoken) / RATE_HZ)
     assert whole.start_s == first.start_s and whole.end_s == second.end_s
-    assert first.end_s == pytest.approx(len(sentence) / RATE_HZ, abs=NEAR_S)
+    assert first.end_s == pytest.approx(len(spoken) / RATE_HZ, abs=NEAR_S)
 
 
 def test_torch_keeps_its_threads() -> None:
