@@ -37,10 +37,11 @@ from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.lora_layers import linear_layers
+from lorabel.families.segments.voice_activity import VoiceActivity
 from lorabel.families.transcription.conversion import is_ctranslate2
 from lorabel.families.transcription.heard_sound import Hearing, Line, PreparedSound, Spans, Window
 from lorabel.families.transcription.listening import Listening
-from lorabel.families.transcription.segment_texts import divided_among, joined_texts, of_windows
+from lorabel.families.transcription.segment_texts import divided_among, joined_texts, nothing_heard, of_windows
 from lorabel.families.transcription.sound_windows import segment_windows, speech_windows
 from lorabel.families.transcription.speech_tokens import SpeechTokens
 from lorabel.families.transcription.text_decoder import TextDecoder, window_inputs
@@ -147,11 +148,13 @@ class Speech(StepwiseFamily):
             log.info("a sound of %.0f s is transcribed up to %.0f s (SPEECH_MAX_S)", length_s, self.most_s)
         counts: tuple[int, ...] = ()
         if isinstance(question, SegmentTranscriptsInput):
-            spans, counts = segment_windows(sound, rate_hz, self.extractor.n_samples, question.segments)
+            spans, counts = segment_windows(
+                sound, rate_hz, self.extractor.n_samples, question.segments, self._voice
+            )
         else:
-            spans = speech_windows(sound, rate_hz, self.extractor.n_samples)
+            spans = speech_windows(sound, rate_hz, self.extractor.n_samples, self._voice)
         if not spans:
-            raise UnreadableError(_nothing_heard(question, len(sound) / rate_hz), is_permanent=True)
+            raise UnreadableError(nothing_heard(question, len(sound) / rate_hz), is_permanent=True)
         parts = [sound[start:end] for start, end in spans]
         mel: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"].float()
         file_digest = digest(file)
@@ -381,15 +384,12 @@ class Speech(StepwiseFamily):
         return self.space, file_digest, segments
 
     @cached_property
+    def _voice(self) -> VoiceActivity:
+        return VoiceActivity.load()
+
+    @cached_property
     def _line_bytes(self) -> int:
         """Bytes of the keys and values of a window and of the longest text."""
         config = self.module.config
         positions = config.max_source_positions + config.max_target_positions
         return int(2 * config.decoder_layers * config.d_model * positions * self.dtype.itemsize)
-
-
-def _nothing_heard(question: TranscriptInput, read_s: float) -> str:
-    """Why a sound has no windows."""
-    if isinstance(question, SegmentTranscriptsInput):
-        return f"none of {len(question.segments)} segments begins in the {read_s:.1f} s that are read of the sound"
-    return "nothing is heard in the sound: all of it is silent"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lorabel.families.transcription.heard_sound import PreparedSound, Window
 from lorabel.families.transcription.window_texts import divided, joined
-from lorabel.text_contracts import TranscriptInput, WrittenText
+from lorabel.text_contracts import SegmentTranscriptsInput, TranscriptInput, WrittenText
 
 
 def of_windows(prepared: PreparedSound, windows: tuple[Window, ...]) -> PreparedSound:
@@ -35,3 +35,14 @@ def joined_texts(texts: Sequence[WrittenText]) -> WrittenText:
         probability=min(1.0, weighted / sum(lengths)),
         is_complete=all(text.is_complete for text in texts),
     )
+
+
+def nothing_heard(question: TranscriptInput, read_s: float) -> str:
+    """Return why a sound has no windows.
+
+    Args:
+        read_s: how much of it was read, in seconds.
+    """
+    if isinstance(question, SegmentTranscriptsInput):
+        return f"none of {len(question.segments)} segments begins in the {read_s:.1f} s that are read of the sound"
+    return "nothing is heard in the sound: all of it is silent"
