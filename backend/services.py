@@ -71,6 +71,7 @@ class Services:
 
     def close(self) -> None:
         """Close all connections."""
+        self.vitals.close()
         self.authorizations.close()
         self.model_client.close()
         self.jobs.redis.close()

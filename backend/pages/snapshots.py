@@ -35,7 +35,7 @@ class Snapshot(Generic[T]):
         self._load, self._lifetime_s, self._name = load, lifetime_s, name
         self._taken: Taken[T] | None = None
         self._started_at: float | None = None
-        self._is_loading = False
+        self._is_loading = self._is_closed = False
         self._condition = threading.Condition()
 
     def get(self, wait_s: float = 0.0) -> Taken[T] | None:
@@ -61,11 +61,17 @@ class Snapshot(Generic[T]):
         with self._condition:
             return self._is_loading
 
+    def close(self, timeout_s: float) -> None:
+        """Find no value any more, and wait for the one that is being found, at most `timeout_s`."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.wait_for(lambda: not self._is_loading, timeout_s)
+
     def _is_old(self) -> bool:
         return self._started_at is None or time.monotonic() - self._started_at > self._lifetime_s
 
     def _start_if(self, is_wanted: bool) -> None:
-        if is_wanted and not self._is_loading:
+        if is_wanted and not self._is_loading and not self._is_closed:
             self._is_loading, self._started_at = True, time.monotonic()
             threading.Thread(target=self._run, name=f"snapshot of {self._name}", daemon=True).start()
 

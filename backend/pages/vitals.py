@@ -31,6 +31,7 @@ TITLES_LIFETIME_S = 60.0
 # The doctor asks each project's Label Studio.
 DOCTOR_LIFETIME_S = 600.0
 MOST_WORKERS = 100
+CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ class Vitals:
         """The project's title in Label Studio; None if it is not known (yet)."""
         taken = self.titles.get(wait_s=0.3)
         return None if taken is None else taken.value.get(project_id)
+
+    def close(self) -> None:
+        """Use the database, Redis and the model server no more. The doctor has connections of its own."""
+        self.checks.close(timeout_s=0.0)
+        for snapshot in (self.parts, self.titles):
+            snapshot.close(CLOSE_TIMEOUT_S)
 
     def _find_parts(self) -> Parts:
         queues, workers, redis_fault = self._queues_and_workers()

@@ -79,7 +79,7 @@ def version(
 
 
 def run(number: int, state: RunState, **more: Any) -> TrainingRun:
-    """A training run of project 1."""
+    """A training run of project 1; in an empty database the runs must be added in the order of their numbers."""
     begun = now() - timedelta(days=max(0, 4 - number), hours=3)
     ended = None if state in (RunState.RUNNING, RunState.QUEUED) else begun + timedelta(seconds=95)
     losses = {"shape": [[step, 2.0 / (1 + step / 8) + 0.05 * (step % 3)] for step in range(1, 61)]}
@@ -96,7 +96,7 @@ def run(number: int, state: RunState, **more: Any) -> TrainingRun:
         "finished_at": ended,
         "heartbeat_at": now() + timedelta(days=1),
     }
-    return TrainingRun(id=number, project_id=1, state=state, **{**columns, **more})
+    return TrainingRun(project_id=1, state=state, **{**columns, **more})
 
 
 def write(store: Store, *, is_running: bool = True) -> None:
@@ -129,7 +129,6 @@ def write(store: Store, *, is_running: bool = True) -> None:
             session.add(run(5, RunState.RUNNING, step=18, seconds_left=42.0, metrics=None))
         session.add(
             BulkRun(
-                id=1,
                 project_id=1,
                 state=RunState.FINISHED,
                 kind=BulkRunKind.PREDICTIONS,
