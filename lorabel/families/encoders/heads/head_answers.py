@@ -85,7 +85,8 @@ def answer_with_head(
         )
     if isinstance(question, SegmentsInput):
         windows = logits.reshape(len(contents), -1)
-        return found_segments(probabilities(head, contents, windows, is_multiple=True), question.step_s)
+        chances = probabilities(head, contents, windows, is_multiple=True)
+        return found_segments(chances, question.step_s, head.score_scales)
     if isinstance(question, RelationsInput):
         return related(head, question, contents)
     if isinstance(question, RankingInput):
