@@ -94,9 +94,9 @@ def track_metrics(
 def right_tracks(target: TracksTarget, predicted: Sequence[Track]) -> list[bool | None]:
     """Return for each predicted track of a video whether it is right.
 
-    Half of its boxes are, and they are half of those of a true track, or more. Each true track counts for at most one predicted track of its label, as for IDF1. None if nobody knows: the
-    label has things at unknown places, or a track that is only begun, or the track is nowhere in the frames that
-    are compared.
+    It is if at least half of its boxes, and half of those of a true track of its label, are the same. Each true
+    track counts for at most one predicted track, as for IDF1. None if nobody knows: the label has things at
+    unknown places, or a track that is only begun, or the track is nowhere in the frames that are compared.
     """
     is_right: list[bool | None] = [None] * len(predicted)
     for label in {track.label for track in predicted} - {*target.incomplete}:

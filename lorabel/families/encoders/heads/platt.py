@@ -13,7 +13,7 @@ Float64 = NDArray[np.float64]
 
 # Precisions of the prior of factor and shift, and how many times as large they are for a label beside all labels.
 OF_FACTOR, OF_SHIFT = 4.0, 1.0
-OF_LABEL = 10.0
+OF_LABEL = 4.0
 LEAST_FACTOR = 0.1
 # Scores of findings are calibrated from so many tasks on. With fewer, a head that lacks a fold finds much less,
 # and scores would be too low.
