@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from lorabel.evaluation.segment_metrics import right_segments
 from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead, probabilities
-from lorabel.families.encoders.heads.platt import FOLDS, ScoredFinding, group_numbers, score_scales
+from lorabel.families.encoders.heads.platt import FOLDS, MOST_TESTED, ScoredFinding, group_numbers, score_scales
 from lorabel.families.encoders.heads.ridge import Float64
 from lorabel.families.segments.found_segments import found_segments
 from lorabel.time_contracts import TimedLabel
@@ -29,6 +29,8 @@ OF_WEIGHTS, OF_BIAS, OF_ZERO_SHOT = 0.03, 0.01, 1.0
 # Most windows that a head is fitted on. Of more, every second, third, ... of each recording is taken: neighbours
 # are much alike.
 MOST_ROWS = 4000
+# The same where scores are calibrated, so that a fit takes no more than twice as long.
+MOST_FOLD_ROWS = 1000
 # Mean of p (1 - p), by which the curvature of the loss is guessed: how fast the maximum is found, not where it is.
 CURVATURE = 0.05
 MOST_STEPS = 100
@@ -77,7 +79,7 @@ class _Rows:
     truth: Float64
     groups: NDArray[np.intp]
 
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> "_Rows":
+    def __getitem__(self, chosen: NDArray[np.intp]) -> "_Rows":
         return _Rows(self.features[chosen], self.zero_shot[chosen], self.truth[chosen], self.groups[chosen])
 
 
@@ -152,10 +154,11 @@ def fit_segments(recordings: Sequence[AnnotatedRecording]) -> LinearHead | None:
     fit = _fit(rows, space.basis.precision)
 
     def found_without(fold: int) -> Iterator[ScoredFinding]:
-        learned = rows[rows.groups % FOLDS != fold]
+        learned = rows[np.flatnonzero(rows.groups % FOLDS != fold)]
+        learned = learned[np.arange(0, len(learned.groups), -(-len(learned.groups) // MOST_FOLD_ROWS))]
         head = space.head(_fit(learned, space.basis.precision, fit), learned.truth.any(axis=0))
         for recording, group in zip(recordings, groups, strict=True):
-            if group % FOLDS == fold:
+            if group % FOLDS == fold and group < MOST_TESTED:
                 yield from _found(head, recording)
 
     scales = score_scales(groups, len(is_learned), found_without)

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from lorabel.evaluation.series_metrics import right_series_segments
 from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
-from lorabel.families.encoders.heads.platt import FOLDS, ScoredFinding, group_numbers, score_scales
+from lorabel.families.encoders.heads.platt import FOLDS, MOST_TESTED, ScoredFinding, group_numbers, score_scales
 from lorabel.families.encoders.heads.ridge import Float64
 from lorabel.families.series.found_series import found_runs, marked_runs
 from lorabel.families.series.windows import HOP, MOST_LEARNED
@@ -81,7 +81,7 @@ def fit_series(examples: Sequence[AnnotatedSeries]) -> LinearHead | None:
         found = _fit(rows[is_kept], truth[is_kept][:, is_learned], basis.precision, fitted)
         head = head_of(found, truth[is_kept].any(axis=0))
         for example, group in zip(examples, groups, strict=True):
-            if group % FOLDS == fold and len(example.features) < MOST_LEARNED:
+            if group % FOLDS == fold and group < MOST_TESTED and len(example.features) < MOST_LEARNED:
                 yield from _found(head, example)
 
     head = head_of(fitted, is_learned)

@@ -18,6 +18,8 @@ LEAST_FACTOR = 0.1
 # Scores of findings are calibrated from so many tasks on. With fewer, a head that lacks a fold finds much less,
 # and scores would be too low.
 FEWEST_CALIBRATED, FOLDS = 10, 5
+# Most groups of tasks in which is looked for findings: a few hundred findings say enough.
+MOST_TESTED = 100
 # Scores are not believed to be surer than this.
 SMALLEST = 1e-3
 
@@ -80,7 +82,8 @@ def score_scales(
     Args:
         groups: of each task, numbered from 0; those of a group are left out together, in fold `group % FOLDS`.
         labels: how many there are. Those without a finding keep their scores.
-        found_without: what a head finds in the tasks of a fold that was fitted on all others.
+        found_without: what a head finds in the tasks of a fold, of groups below MOST_TESTED, that was fitted on
+            all others.
 
     Returns:
         Nothing if the tasks are few or nothing was found in them.
