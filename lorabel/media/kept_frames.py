@@ -1,12 +1,14 @@
 """Opens a video for its frames; those of a short one are decoded once, however many questions are about it.
 
 A task may ask what a video shows as a whole, when something happens in it, and how things move, window by window.
-Each question looks at frames of its own. So all frames from a keyframe to the next are decoded together and kept,
-until the memory for decoding is needed. Of long videos nothing is kept.
+Each question looks at frames of its own. So where several are asked together (`shared_frames`), all frames from a
+keyframe to the next are decoded together and kept, until the memory for decoding is needed. Keeping takes time, and
+a question alone does not need all frames; so for one question, and of long videos, nothing is kept.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -19,14 +21,30 @@ from lorabel.media.kept_videos import Frames, KeptVideo
 MOST_KEPT = 5000
 
 
+_are_shared: ContextVar[bool] = ContextVar("shared_frames", default=False)
+
+
+@contextmanager
+def shared_frames(are_shared: bool = True) -> Iterator[None]:
+    """A context in which the frames of videos are kept, since other questions are about the same videos.
+
+    It is a context variable and not a parameter, so that the families of other packages need not pass it on.
+    """
+    token = _are_shared.set(are_shared)
+    try:
+        yield
+    finally:
+        _are_shared.reset(token)
+
+
 @contextmanager
 def opened_frames(data: bytes, limits: FrameLimits) -> Iterator[Frames]:
-    """Open a video as `opened` does. Frames of a short one that were decoded before come from memory.
+    """Open a video as `opened` does. In `shared_frames`, frames that were decoded before come from memory.
 
     Raises:
         UnreadableError: see `opened` and `KeptVideos.one_at_a_time`.
     """
-    if limits.memory is None:
+    if limits.memory is None or not _are_shared.get():
         with opened(data, "video", limits) as track:
             yield track
         return

@@ -23,6 +23,7 @@ from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
 from lorabel.media.container import Track
 from lorabel.media.fetching import digest
+from lorabel.media.kept_frames import shared_frames
 from lorabel.settings import Settings
 from lorabel.time_contracts import SegmentScores, SegmentsInput, SegmentTarget
 from lorabel.track_contracts import FrameBoxesInput
@@ -186,14 +187,15 @@ def test_all_questions_of_a_task_about_a_video_decode_its_frames_once(
 
     monkeypatch.setattr(Track, "frames", counted)
     drawn, _ = drawn_video(500)
-    prepare(family, drawn, QUESTION)
-    family.prepare(LabelsInput(contents=QUESTION.contents, labels=QUESTION.labels), lambda _: drawn)
-    window, windows = 0, 1
-    while window < windows:
-        asked = FrameBoxesInput(
-            contents=QUESTION.contents, labels=QUESTION.labels, frames_per_s=FRAMES_PER_S, window=window
-        )
-        found = read_frames(asked, drawn, 64, lambda image: (torch.zeros(3, 64, 64), (1.0, 1.0)), family.settings)
-        window, windows = window + 1, found.windows
+    with shared_frames():
+        prepare(family, drawn, QUESTION)
+        family.prepare(LabelsInput(contents=QUESTION.contents, labels=QUESTION.labels), lambda _: drawn)
+        window, windows = 0, 1
+        while window < windows:
+            asked = FrameBoxesInput(
+                contents=QUESTION.contents, labels=QUESTION.labels, frames_per_s=FRAMES_PER_S, window=window
+            )
+            found = read_frames(asked, drawn, 64, lambda _: (torch.zeros(3, 64, 64), (1.0, 1.0)), family.settings)
+            window, windows = window + 1, found.windows
     assert windows > 3 and len(counts) == 6 * FRAMES_PER_S
     assert set(counts.values()) == {1}

@@ -14,6 +14,7 @@ from lorabel.media import kept_frames
 from lorabel.media.container import Track
 from lorabel.media.deadline import deadline
 from lorabel.media.decode_memory import MEGABYTE, DecodeMemory
+from lorabel.media.kept_frames import shared_frames
 from lorabel.media.video import decode_beginning, decode_video, numbered_frames
 from tests.video_files import brightening, encoded
 
@@ -39,6 +40,12 @@ def in_windows(data: bytes, memory: DecodeMemory | None) -> Pictures:
 
 
 QUESTIONS = (as_a_whole, at_each_step, in_windows)
+
+
+@pytest.fixture(autouse=True)
+def _several_questions() -> Iterator[None]:
+    with shared_frames():
+        yield
 
 
 @pytest.fixture
@@ -83,7 +90,12 @@ def test_each_frame_is_decoded_once_for_all_questions(
 
 def test_questions_at_the_same_time_decode_each_frame_once(decoded: Counter[int]) -> None:
     data, shared = video(), memory()
-    threads = [threading.Thread(target=question, args=(data, shared)) for question in 3 * QUESTIONS]
+
+    def ask(question: Any) -> None:
+        with shared_frames():
+            question(data, shared)
+
+    threads = [threading.Thread(target=ask, args=(question,)) for question in 3 * QUESTIONS]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -141,7 +153,7 @@ def test_who_waits_for_a_video_stops_at_the_deadline() -> None:
     next(first)
 
     def wait() -> None:
-        with deadline(0.0), pytest.raises(UnreadableError) as raised:
+        with shared_frames(), deadline(0.0), pytest.raises(UnreadableError) as raised:
             as_a_whole(data, shared)
         assert not raised.value.is_permanent
         seen.append(True)
@@ -152,6 +164,13 @@ def test_who_waits_for_a_video_stops_at_the_deadline() -> None:
     thread.join()
     first.close()  # type: ignore[attr-defined]
     assert seen and as_a_whole(data, shared)
+
+
+def test_for_a_question_alone_nothing_is_kept() -> None:
+    data, shared = video(), memory()
+    with shared_frames(False):
+        as_a_whole(data, shared)
+    assert shared.kept.nbytes == 0
 
 
 def test_a_broken_part_is_left_out_as_without_keeping() -> None:
