@@ -2,8 +2,8 @@
 
 A task may ask what a video shows as a whole, when something happens in it, and how things move, window by window.
 Each question looks at frames of its own. So where several are asked together (`shared_frames`), all frames from a
-keyframe to the next are decoded together and kept, until the memory for decoding is needed. Keeping takes time, and
-a question alone does not need all frames; so for one question, and of long videos, nothing is kept.
+keyframe to the next are decoded together and kept, until the memory for decoding is needed. Keeping takes time,
+and a question alone does not need all frames; so for one question, and of long videos, nothing is kept.
 """
 
 from collections.abc import Callable, Iterator, Sequence
