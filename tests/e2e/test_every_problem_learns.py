@@ -111,7 +111,7 @@ def _check_threshold(client: LabelStudio, project_id: int, before: dict[int, lis
     assert scores[0] < threshold < 1
     (backend,) = client.call("GET", "/api/ml/", params={"project": project_id})
     changed = {"project": project_id, "extra_params": {"detector_threshold": threshold}}
-    client.call("PATCH", f"/api/ml/{backend['id']}/", json=changed)
+    client.call("PATCH", f"/api/ml/{backend['id']}", json=changed)
     delete = {"selectedItems": {"all": False, "included": list(before)}}
     client.call(
         "POST", "/api/dm/actions", params={"id": "delete_tasks_predictions", "project": project_id}, json=delete
