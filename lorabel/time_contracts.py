@@ -61,6 +61,7 @@ class SegmentScores(Contract):
         no_segment_probability: the probability in [0, 1] that there is none. Only used if `segments` is empty.
         expected_overlap: how much of the segments and of what there is to find the model expects to be the same,
             in [0, 1]; 1 where every moment is sure.
+        threshold: the smallest probability of a segment that is shown.
     """
 
     kind: ClassVar[str] = "segment_scores"
@@ -68,6 +69,7 @@ class SegmentScores(Contract):
     length_s: float = 0.0
     no_segment_probability: float = 1.0
     expected_overlap: float = 1.0
+    threshold: float = 0.0
 
     def within(self, read_s: float, length_s: float) -> Self:
         """Return the answer with segments that end where reading ended, and with the length of the recording.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lorabel.families.encoders.heads.linear_head import Array
+from lorabel.families.encoders.heads.platt import Scale
 from lorabel.families.segments.found_segments import found_segments
 from lorabel.time_contracts import Segment, SegmentScores, SegmentsInput, SpokenPart
 
@@ -18,19 +19,22 @@ LEAST_FIT = 0.25
 MOST_SPOKEN = 0.5
 
 
-def answered_segments(question: SegmentsInput, probabilities: Array, *, is_taught: bool) -> SegmentScores:
+def answered_segments(
+    question: SegmentsInput, probabilities: Array, *, is_taught: bool, scales: Sequence[Scale] = ()
+) -> SegmentScores:
     """Return the segments that a question asks for.
 
     Args:
         probabilities: (windows, labels) in [0, 1].
         is_taught: whether they are of a head that was fitted to what people have marked.
+        scales: calibrate the scores of what is found by windows, see `found_segments`.
     """
     if question.spoken is None:
-        return found_segments(probabilities, question.step_s)
+        return found_segments(probabilities, question.step_s, scales)
     segments = list(_spoken(question.spoken, probabilities, question.step_s, is_taught))
     if is_taught and len(question.labels) > 1:
         # What people mark beside speech, such as noise.
-        others = found_segments(probabilities, question.step_s).segments
+        others = found_segments(probabilities, question.step_s, scales).segments
         segments += [segment for segment in others if not _is_spoken(segment, question.spoken)]
     segments.sort(key=lambda segment: (segment.start_s, segment.end_s, segment.label))
     chances = [segment.probability for segment in segments]

@@ -86,7 +86,7 @@ def answer_with_head(
     if isinstance(question, SegmentsInput):
         windows = logits.reshape(len(contents), -1)
         chances = probabilities(head, contents, windows, is_multiple=True)
-        return answered_segments(question, chances, is_taught=True)
+        return answered_segments(question, chances, is_taught=True, scales=head.score_scales)
     if isinstance(question, RelationsInput):
         return related(head, question, contents)
     if isinstance(question, RankingInput):
