@@ -45,7 +45,8 @@ from lorabel.families.lora_layers import trains_all_towers
 from lorabel.feature_contracts import BoxFeaturesInput, Features, FeaturesInput
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
-from lorabel.media.image import decoded_image, shown_size
+from lorabel.media.image import shown_size
+from lorabel.media.pixels import decoded_pixels
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
 from lorabel.track_contracts import FrameBoxesInput, TrackFeaturesInput
@@ -129,7 +130,7 @@ class Detector(Family):
             return read_frames(question, file, self.module.longest_px, self.module.prepare, self.settings)
         memory = decode_memory(self.settings.media_decode_mb)
         enough_px = DRAFT_SCALE * self.module.longest_px
-        with decoded_image(file, self.settings.media_max_megapixels, enough_px, memory) as image:
+        with decoded_pixels(file, self.settings.media_max_megapixels, enough_px, memory) as image:
             pixels, extent = self.module.prepare(image)
         height, width = pixels.shape[1:]
         picture = Picture(shown_size(file), extent, (height, width))
