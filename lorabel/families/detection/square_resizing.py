@@ -27,7 +27,8 @@ def resized_to_square(pixels: Tensor, side: int) -> Tensor:
     rows = torch.sparse.mm(_sampling(square, height, side), pixels.reshape(height, -1).float())
     columns = rows.reshape(side, width, channels).permute(1, 2, 0).reshape(width, -1)
     sampled = torch.sparse.mm(_sampling(square, width, side), columns).reshape(side, channels, side)
-    return sampled.permute(1, 2, 0).round_().clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
+    rounded: Tensor = sampled.permute(1, 2, 0).round_().clamp_(0, 255)
+    return rounded.to(torch.uint8, memory_format=torch.contiguous_format)
 
 
 @lru_cache(maxsize=SIZES)
