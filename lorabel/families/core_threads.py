@@ -9,28 +9,39 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from threading import Barrier
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-Compute = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 
 
-def on_all_cores(compute: Compute, rows: Tensor) -> Tensor:
-    """Return what `compute` makes of the rows, in their order.
-
-    The rows are divided in inference mode on a CPU, if there are at least as many as torch has threads here.
+def on_all_cores(compute: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Return what `compute` makes of the rows, in their order; see `parts_on_all_cores`.
 
     Args:
-        compute: (n, ...) -> (n, ...); what it makes of a row does not depend on the others. Many threads call it.
+        compute: (n, ...) -> (n, ...).
+    """
+    parts = parts_on_all_cores(compute, rows)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def parts_on_all_cores(compute: Callable[[Tensor], T], rows: Tensor) -> list[T]:
+    """Return what `compute` makes of the rows, in their order, a part for each core.
+
+    There is one part, unless this is inference mode on a CPU with at least as many rows as torch has threads.
+
+    Args:
+        compute: takes (n, ...); what it makes of a row does not depend on the others. Many threads call it.
     """
     threads = torch.get_num_threads()
     if not 1 < threads <= len(rows) or rows.device.type != "cpu" or not torch.is_inference_mode_enabled():
-        return compute(rows)
-    return torch.cat(list(_pool(threads).map(partial(_infer, compute), rows.tensor_split(threads))))
+        return [compute(rows)]
+    return list(_pool(threads).map(partial(_infer, compute), rows.tensor_split(threads)))
 
 
-def _infer(compute: Compute, rows: Tensor) -> Tensor:
+def _infer(compute: Callable[[Tensor], T], rows: Tensor) -> T:
     with torch.inference_mode():  # a thread begins without it
         return compute(rows)
 
