@@ -389,7 +389,7 @@ class Engine:
         outputs = family.predict([row.example for row in batch], [row.adapter for row in batch], bank, cache)
         forward_s = time.monotonic() - started
         self._metrics.forward.observe(forward_s)
-        self.sizes.learn(family.name, batch_rows(batch), forward_s)
+        self.sizes.learn(family, batch_rows(batch), forward_s)
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:
