@@ -56,7 +56,8 @@ def opened_frames(data: bytes, limits: FrameLimits) -> Iterator[Frames]:
         def open_track() -> Track:
             return stack.enter_context(opened(data, "video", limits))
 
-        video, track = memory.kept.get(key), None
+        video = memory.kept.get(key)
+        track: Track | None = None
         if video is None:
             track = open_track()
             video = _to_keep(track)
