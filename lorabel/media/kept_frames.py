@@ -45,8 +45,8 @@ def opened_frames(data: bytes, limits: FrameLimits) -> Iterator[Frames]:
         UnreadableError: see `opened` and `KeptVideos.one_at_a_time`.
     """
     if limits.memory is None or not _are_shared.get():
-        with opened(data, "video", limits) as track:
-            yield track
+        with opened(data, "video", limits) as unshared:
+            yield unshared
         return
     memory, key = limits.memory, (digest(data), limits.most_megapixels)
     with ExitStack() as stack:
