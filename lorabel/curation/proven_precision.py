@@ -5,8 +5,8 @@ at most `1 - precision` of the open tasks with such scores are predicted wrongly
 from annotated tasks that were predicted by a model that has not learned from them.
 
 If cases and open tasks are exchangeable, then among all tasks from a score on it is pure chance which are cases.
-So the number of errors among the cases is hypergeometric. `probability_of_luck` says how probable so few errors
-are at most, if there are too many errors among the open tasks.
+So the number of errors among the cases is hypergeometric. `probability_of_luck` says how probable so few
+errors are at most, if there are too many errors among the open tasks.
 
 Looking at many scores and taking the one that looks best breaks such a test. So at most MOST_SCORES scores are
 tried, which are chosen without looking at what is right, and the permitted probability is divided between them

@@ -83,10 +83,10 @@ def is_right(problem: Problem, regions: Sequence[Region], data: Mapping[str, Any
     assert isinstance(target, BoxTarget)
     if target.left_out or target.unlabelled or target.incomplete:
         return None
-    return _are_same_boxes(predicted, target)
+    return is_same_boxes(predicted, target)
 
 
-def _are_same_boxes(first: BoxTarget, second: BoxTarget) -> bool:
+def is_same_boxes(first: BoxTarget, second: BoxTarget) -> bool:
     """Whether each box has its counterpart with the same label and an IoU of at least a half."""
     for label in {label for _, label in (*first.boxes, *second.boxes)}:
         boxes, others = (
