@@ -25,8 +25,8 @@ Answer = dict[str, Any]
 
 class Accept(Body):
     """Body of `POST .../acceptances`. `precision`: the part of the accepted tasks that must be right, with the
-    probability `confidence`. `together`: one promise about all labels, not one for each. `user`: e-mail of the user
-    whose annotations the accepted predictions become; without it, nothing is written."""
+    probability `confidence`. `together`: one promise about all labels, not one for each. `user`: e-mail of the
+    user whose annotations the accepted predictions become; without it, nothing is written."""
 
     precision: Part = 0.98
     confidence: Part = 0.95
@@ -35,10 +35,11 @@ class Accept(Body):
 
 
 class LabelProof(Record):
-    """What is proved about a label; `label` is empty for all labels together. Predictions with at least `score` may
-    be accepted; null if nothing is proved, for `reason`, and about `needed` more cases would prove it. `cases` with
-    such scores, `errors` of them wrong; open `tasks` with such scores, of which `expected_errors` are probably wrong,
-    and with the confidence asked for not more than `most_errors`, so that at least the part `bound` is right."""
+    """What is proved about a label; `label` is empty for all labels together. Predictions with at least `score`
+    may be accepted; null if nothing is proved, for `reason`, and about `needed` more cases would prove it. `cases`
+    with such scores, `errors` of them wrong; open `tasks` with such scores, of which `expected_errors` are
+    probably wrong, and with the confidence asked for not more than `most_errors`, so that at least the part
+    `bound` is right."""
 
     label: str
     score: float | None
@@ -54,9 +55,9 @@ class LabelProof(Record):
 
 class AcceptanceRecord(Record):
     """An acceptance. `run_id` and `undo_run_id`: its bulk runs, see `preannotations`. `labels`: null until the run
-    has found what is proved. `tasks`: by state the number of tasks: `planned`, `written`, `annotated` (somebody had
-    annotated the task meanwhile), and after an undo `removed`, `changed` (left, since somebody has changed it), and
-    `gone`."""
+    has found what is proved. `tasks`: by state the number of tasks: `planned`, `written`, `annotated` (somebody
+    had annotated the task meanwhile), and after an undo `removed`, `changed` (left, since somebody has changed
+    it), and `gone`."""
 
     id: int
     run_id: int

@@ -9,11 +9,11 @@ fitted on all. Then `prove` chooses scores, and the truth about the open tasks t
 
 - of each label: the promise is about each label by itself. Of all labels that something was accepted of, in all
   seeds, the part whose promise was missed.
-- together: the promise is about all that is accepted. Of all seeds that anything was accepted in, the part in which
-  it was missed.
+- together: the promise is about all that is accepted. Of all seeds that anything was accepted in, the part in
+  which it was missed.
 
-The goal: no more than 5% of the seeds, which is what the promise permits. Seeds in which nothing was accepted count
-as kept; how many these are is printed, as is the part of the open tasks that is accepted (coverage).
+The goal: no more than 5% of the seeds, which is what the promise permits. Seeds in which nothing was accepted
+count as kept; how many these are is printed, as is the part of the open tasks that is accepted (coverage).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`lorabel accept` with its arguments and options; `lorabel/commands/cli.py` adds it. Imports nothing that takes long."""
+"""`lorabel accept` with its arguments and options. Imports nothing that takes long (`lorabel/commands/cli.py`)."""
 
 from typing import Annotated
 

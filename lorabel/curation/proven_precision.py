@@ -10,8 +10,8 @@ errors are at most, if there are too many errors among the open tasks.
 
 Looking at many scores and taking the one that looks best breaks such a test. So at most MOST_SCORES scores are
 tried, which are chosen without looking at what is right, and the permitted probability is divided between them
-(Bonferroni), as in Learn then Test (Angelopoulos et al., https://arxiv.org/abs/2110.01052). The fixed-sequence test
-there would need fewer cases, but its proof is about the mean over tasks to come.
+(Bonferroni), as in Learn then Test (Angelopoulos et al., https://arxiv.org/abs/2110.01052). The fixed-sequence
+test there would need fewer cases, but its proof is about the mean over tasks to come.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,11 +13,11 @@ def promise(acceptance: Acceptance) -> str:
     """What is promised, with what method, and what has to be true for it; one sentence each."""
     about = "all that is accepted together" if acceptance.is_together else "each label by itself, not all together"
     return (
-        f"promised: with {acceptance.confidence:.0%} confidence, at least {acceptance.precision:.1%} of the accepted "
-        f"tasks are right, of {about}. Method: exact hypergeometric test of the open tasks against the cases, "
-        "Bonferroni over the scores that were tried. Assumed: annotated and open tasks are exchangeable, as if drawn "
-        "at random from one pile; the annotations of the cases are right; and a head that has learned from all cases "
-        "is no worse than one that has learned from nine tenths."
+        f"promised: with {acceptance.confidence:.0%} confidence, at least {acceptance.precision:.1%} of the "
+        f"accepted tasks are right, of {about}. Method: exact hypergeometric test of the open tasks against the "
+        "cases, Bonferroni over the scores that were tried. Assumed: annotated and open tasks are exchangeable, "
+        "as if drawn at random from one pile; the annotations of the cases are right; and a head that has learned "
+        "from all cases is no worse than one that has learned from nine tenths."
     )
 
 

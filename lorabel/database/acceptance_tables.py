@@ -14,8 +14,9 @@ class AcceptedState(StrEnum):
     """What became of a task that was to be accepted.
 
     `planned`: Label Studio has not been asked to write it yet, or its answer was lost. `written`: the annotation
-    is in Label Studio. `annotated`: somebody had annotated or skipped the task before. `removed`: undone. `changed`:
-    not undone, since somebody has changed the annotation. `gone`: somebody had deleted it before it was undone.
+    is in Label Studio. `annotated`: somebody had annotated or skipped the task before. `removed`: undone.
+    `changed`: not undone, since somebody has changed the annotation. `gone`: somebody had deleted it before it was
+    undone.
     """
 
     PLANNED = "planned"
