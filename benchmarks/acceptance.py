@@ -268,7 +268,7 @@ def _box_answer(output: Boxes, target: BoxTarget) -> Answer | None:
 
 DATA_SETS: Mapping[str, Callable[[Path], DataSet]] = MappingProxyType(
     {
-        "digits": lambda folder: _course("digits", 800, (0.95, 0.98), folder),
+        "digits": lambda folder: _course("digits", 500, (0.95, 0.98), folder),
         "tickets": lambda folder: _course("tickets", 400, (0.95, 0.98), folder),
         BOXES: lambda folder: _boxes(350, (0.8, 0.9, 0.95), folder),
     }

@@ -18,7 +18,7 @@ from lorabel.curation import whole_answers
 from lorabel.curation.proven_precision import Case, Proof, prove
 from lorabel.curation.whole_answers import ALL_LABELS
 from lorabel.database import acceptances, leases
-from lorabel.database.tables import Acceptance, AcceptedState, AcceptedTask, BulkRun, BulkRunKind, RunState
+from lorabel.database.tables import Acceptance, AcceptedState, AcceptedTask, BulkRun, BulkRunKind, RunState, now
 from lorabel.errors import LorabelError
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.task_prediction import TaskPrediction
@@ -80,7 +80,7 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
         if acceptance.is_written and _is_proved(proofs, answer, is_together=acceptance.is_together)
     }
     with context.services.store.write() as session:
-        leases.update_claimed(session, context.run)
+        leases.update_claimed(session, context.run, heartbeat_at=now())
         row = acceptances.get(session, acceptance.project_id, acceptance.id)
         row.labels = [{"label": label, **asdict(proof), "bound": proof.bound} for label, proof in proofs.items()]
         row.version, row.cases_from, row.warnings = model.version, found.source, _warnings(context)

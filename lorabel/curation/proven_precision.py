@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-MOST_SCORES = 4
+MOST_SCORES = 6
 # The lowest number of cases that could prove anything is exceeded by this factor, since chance divides cases and
 # open tasks.
 SLACK = 1.1
@@ -158,7 +158,7 @@ def _tried_scores(
     pooled = -np.sort(-np.concatenate([scores, unseen]))
     size = len(pooled)
     first = _first_size(size, len(scores) / size, precision, allowed / MOST_SCORES)
-    sizes = [size] if first >= size else np.geomspace(first, size, MOST_SCORES).round().astype(int).tolist()
+    sizes = [size] if first >= size else np.linspace(first, size, MOST_SCORES).round().astype(int).tolist()
     return sorted({float(pooled[of_size - 1]) for of_size in sizes}, reverse=True)
 
 
