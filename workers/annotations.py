@@ -70,10 +70,16 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
 
 
 def delete_annotations(session: Session, project_id: int, ids: Sequence[int]) -> int:
-    """Mark annotations as deleted, also those that we have never seen. Returns how many that changed."""
+    """Mark annotations as deleted, also those that we have never seen. Returns how many that changed.
+
+    Those that only an acceptance has written have no rows, and get none.
+    """
     rows = _rows_by_id(session, project_id, ids)
+    accepted_ids = acceptances.annotation_ids_among(session, project_id, set(ids) - rows.keys())
     changed = 0
     for annotation_id in dict.fromkeys(ids):
+        if annotation_id in accepted_ids:
+            continue
         row = rows.get(annotation_id)
         if row is None:
             session.add(Annotation(id=annotation_id, project_id=project_id, is_deleted=True, times_applied=1))

@@ -135,6 +135,17 @@ def find_accepted(session: Session, project_id: int, task_ids: Collection[int]) 
     ]
 
 
+def annotation_ids_among(session: Session, project_id: int, annotation_ids: Collection[int]) -> set[int]:
+    """Those of some annotations that acceptances of a project have written."""
+    of_project = select(AcceptedTask.annotation_id).where(AcceptedTask.project_id == project_id)
+    return {
+        annotation_id
+        for chunk in id_chunks(sorted(annotation_ids))
+        for annotation_id in session.scalars(of_project.where(AcceptedTask.annotation_id.in_(chunk)))
+        if annotation_id is not None
+    }
+
+
 def is_work_of(accepted: AcceptedTask, annotation: Mapping[str, Any]) -> bool:
     """Whether an annotation came from an acceptance, whatever people have made of it since."""
     result = annotation.get("result")
