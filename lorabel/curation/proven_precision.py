@@ -95,9 +95,9 @@ def prove(
     proved = [proof for proof in proofs if proof is not None]
     if proved:
         return max(proved, key=lambda proof: proof.tasks)
-    needed = _needed(tried, scores, are_right, unseen, precision, allowed)
-    reason = "too few cases" if needed is not None else "too many of the cases are wrong, whatever their score"
-    return _unproved(scores, are_right, unseen, confidence, reason, needed)
+    more = _needed(tried, scores, are_right, unseen, precision, allowed)
+    reason = "too few cases" if more is not None else "too many of the cases are wrong, whatever their score"
+    return _unproved(scores, are_right, unseen, confidence, reason, more)
 
 
 def probability_of_luck(errors: int, cases: int, tasks: int, too_many: int) -> float:
