@@ -331,7 +331,12 @@ DESCRIPTIONS: Mapping[int, str] = {
 def _parameters(operation: Operation) -> list[Json]:
     of_path = [
         {"name": name, "in": "path", "required": True, "schema": {"type": kind}}
-        for name, kind in (("project_id", "integer"), ("version", "string"), ("run_id", "integer"))
+        for name, kind in (
+            ("project_id", "integer"),
+            ("version", "string"),
+            ("run_id", "integer"),
+            ("acceptance_id", "integer"),
+        )
         if f"{{{name}}}" in operation.path
     ]
     of_query = [
