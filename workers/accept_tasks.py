@@ -18,7 +18,8 @@ from lorabel.curation import whole_answers
 from lorabel.curation.proven_precision import Case, Proof, prove
 from lorabel.curation.whole_answers import ALL_LABELS
 from lorabel.database import acceptances, leases
-from lorabel.database.tables import Acceptance, AcceptedState, AcceptedTask, BulkRun, BulkRunKind, RunState, now
+from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
+from lorabel.database.tables import Acceptance, BulkRun, BulkRunKind, RunState, now
 from lorabel.errors import LorabelError
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.task_prediction import TaskPrediction

@@ -12,8 +12,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, undefer
 
 from lorabel.database import acceptances, instructions, task_embeddings, task_features
+from lorabel.database.acceptance_tables import AcceptedTask
 from lorabel.database.store import Store, id_chunks
-from lorabel.database.tables import AcceptedTask, Annotation, DeletedTask, UnreadableTask, now
+from lorabel.database.tables import Annotation, DeletedTask, UnreadableTask, now
 from lorabel.labeling import provenance
 
 MOST_CLOCK_SKEW = timedelta(minutes=5)

@@ -10,8 +10,9 @@ from lorabel.commands.heading import print_heading
 from lorabel.commands.progress import report
 from lorabel.database import acceptances, projects
 from lorabel.database.acceptance_records import acceptance_record, promise
+from lorabel.database.acceptance_tables import AcceptedState
 from lorabel.database.base_table import Json
-from lorabel.database.tables import Acceptance, AcceptedState, BulkRun, RunState
+from lorabel.database.tables import Acceptance, BulkRun, RunState
 from lorabel.label_studio.access import require_api_access
 
 COLUMNS = ("label", "score", "cases", "wrong", "tasks", "right, at least", "errors expected", "needed")

@@ -8,15 +8,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lorabel.database import projects
+from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
 from lorabel.database.store import Store, id_chunks
-from lorabel.database.tables import (
-    Acceptance,
-    AcceptedState,
-    AcceptedTask,
-    BulkRun,
-    BulkRunKind,
-    RunState,
-)
+from lorabel.database.tables import Acceptance, BulkRun, BulkRunKind, RunState
 from lorabel.errors import ConflictError, NotFoundError
 from lorabel.labeling.results import is_same_result
 

@@ -5,8 +5,9 @@ from typing import Any
 from sqlalchemy import select
 
 from lorabel.database import acceptances, projects
+from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
 from lorabel.database.store import Store
-from lorabel.database.tables import Acceptance, AcceptedState, AcceptedTask, Annotation, now
+from lorabel.database.tables import Acceptance, Annotation, now
 from workers.annotations import Received, apply_annotations, delete_annotations
 
 PROJECT, TASK, WRITER, PERSON = 1, 10, 7, 8
