@@ -1,7 +1,7 @@
 """Drawn clips of things that move, cross and leave, with the mask of each: what the demo's tracker learns from.
 
-The things are those of `lorabel.demo.mask_scenes`, solid or outlined. Some look like another one. A mask is what is
-seen of a thing, so it is empty where the thing has left the picture or is behind another one.
+The things are those of `lorabel.demo.mask_scenes`, solid or outlined. Some look like another one. A mask is what
+is seen of a thing, so it is empty where the thing has left the picture or is behind another one.
 """
 
 from collections.abc import Iterator

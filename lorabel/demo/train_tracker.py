@@ -1,15 +1,15 @@
 """Trains the demo's tracker: `python -m lorabel.demo.train_tracker --out FOLDER --minutes 15`.
 
-A small SAM 2 for videos learns on drawn clips (`lorabel.demo.moving_clips`) to follow what was in a box. It begins as
-the demo's segmenter, which obeys boxes. What it computes of a frame alone stays as it is, so it is computed once.
-The memory and the decoder learn, through ever more frames. Many clips go through one session of transformers, as if
-they were one: what is trained is what is used.
+A small SAM 2 for videos learns on drawn clips (`lorabel.demo.moving_clips`) to follow what was in a box. It begins
+as the demo's segmenter, which obeys boxes. What it computes of a frame alone stays as it is, so it is computed once.
+The memory and the decoder learn, through ever more frames. Many clips go through one session of transformers, as
+if they were one: what is trained is what is used.
 """
 
 import argparse
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -241,7 +241,9 @@ def train(minutes: float, out: Path, start_folder: Path | None = None, rate: flo
     seed = SEED if start_folder is None else SEED + 2
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = new_model() if start_folder is None else Sam2VideoModel.from_pretrained(start_folder, dtype=torch.float32)
+    model = (
+        new_model() if start_folder is None else Sam2VideoModel.from_pretrained(start_folder, dtype=torch.float32)
+    )
     model.eval()  # there is nothing random in it, and transformers gives the scores in this mode alone
     clips = encoded(model, islice(moving_clips(seed, SIDE_PX, FRAMES), CLIPS))
     unseen = encoded(model, islice(moving_clips(UNSEEN_SEED, SIDE_PX, TESTED_FRAMES), TESTED))

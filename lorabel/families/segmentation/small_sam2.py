@@ -115,7 +115,7 @@ def copy_widened(small: Sam2Model, wide: Sam2VideoModel) -> None:
         target.copy_(weight)
     for name, layer in wide.mask_decoder.named_modules():
         # Twice the channels double a product of two features; of queries and keys it is divided by a larger root.
-        if name.endswith("q_proj") or name.startswith("output_hypernetworks_mlps") and name.endswith("proj_out"):
+        if name.endswith("q_proj") or (name.startswith("output_hypernetworks_mlps") and name.endswith("proj_out")):
             factor = 0.5**0.5 if name.endswith("q_proj") else 0.5
             layer.weight.mul_(factor)
             layer.bias.mul_(factor)
