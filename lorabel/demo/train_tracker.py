@@ -1,7 +1,7 @@
 """Trains the demo's tracker: `python -m lorabel.demo.train_tracker --out FOLDER --minutes 15`.
 
 A small SAM 2 for videos learns on drawn clips (`lorabel.demo.moving_clips`) to follow what was in a box. It begins
-as the demo's segmenter, which obeys boxes. What it computes of a frame alone stays as it is, so it is computed once.
+as the demo's segmenter, which obeys boxes. What it computes of a frame alone stays as it is, and is computed once.
 The memory and the decoder learn, through ever more frames. Many clips go through one session of transformers, as
 if they were one: what is trained is what is used.
 """
