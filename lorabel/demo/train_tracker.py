@@ -29,11 +29,11 @@ from lorabel.families.segmentation.small_sam2 import READING, copy_widened, save
 
 SEED, UNSEEN_SEED = 0, 1
 SIDE_PX, HIDDEN = 64, 128
-CLIPS, FRAMES = 900, 9
-TESTED, TESTED_FRAMES = 24, 36
+CLIPS, FRAMES = 400, 9
+TESTED, TESTED_FRAMES = 16, 36
 MEMORIES = 4
 """Frames that a frame is compared with: the first, and the three before."""
-PLAN = ((0.15, 24, 2), (0.4, 16, 4), (1.0, 12, 7))
+PLAN = ((0.2, 24, 2), (0.5, 16, 4), (1.0, 12, 6))
 """Until which part of the time how many clips of how many frames are in a step."""
 RATE, WARM_UP_STEPS = 1e-3, 50
 MOST_GRADIENT = 1.0
@@ -195,7 +195,8 @@ def encoded(model: Sam2VideoModel, clips: Iterable[Clip]) -> EncodedClips:
 
 def batch_of(clips: EncodedClips, count: int, frames: int, rng: np.random.Generator) -> Batch:
     """Random things in parts of random clips, half of which are played backwards."""
-    chosen, boxes, masks = [], [], []
+    chosen: list[list[Tensor]] = []
+    boxes, masks = [], []
     while len(chosen) < count:
         clip = int(rng.integers(len(clips.masks)))
         things, length = clips.masks[clip].shape[:2]
@@ -268,7 +269,7 @@ def train(minutes: float, out: Path, start_folder: Path | None = None, rate: flo
             average[name].lerp_(weight, share)
         if step % EVERY == 0:
             print(f"step {step}: {passed:.0%} of the time, {frames} frames, loss {loss.item():.3f}", flush=True)
-        if step % (6 * EVERY) == 0:
+        if step % (4 * EVERY) == 0:
             _save(model, average, tested, out)
     _save(model, average, tested, out)
 
