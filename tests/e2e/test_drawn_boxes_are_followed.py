@@ -163,7 +163,7 @@ def assert_on_the_things(regions: Sequence[dict[str, Any]]) -> None:
     names = [mover.name for mover in SCENE.movers]
     truth = TracksTarget(SCENE.tracks(names), FRAMES)
     metrics = track_metrics([truth], [tracks], LABELS).values
-    assert metrics["idf1"] >= 0.9, metrics
+    assert metrics["idf1"] >= 0.9, (metrics, tracks)
     for label, mover in enumerate(SCENE.movers):
         best = max(
             (track for track in tracks if track.label == label), key=lambda track: mean_overlap(track, mover)
