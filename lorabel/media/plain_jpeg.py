@@ -34,7 +34,7 @@ def plain_jpeg_size(data: bytes, enough_px: int) -> tuple[int, int] | None:
         return None
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: it has no name for how the colours are subsampled, such as 4:4:1
         return None
     is_plain = color_space == "YCbCr" and width * height <= MOST_PX and min(width, height) < 2 * enough_px
     return (width, height) if is_plain else None

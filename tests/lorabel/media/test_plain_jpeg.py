@@ -31,6 +31,13 @@ def exif(orientation: int) -> Image.Exif:
     return exif
 
 
+def with_tall_chroma() -> bytes:
+    """Each value of chroma is for four rows (4:4:1), as after a lossless turn of 4:1:1."""
+    file = jpeg(subsampling=0)
+    luma = file.index(b"\x01\x11\x00", file.index(b"\xff\xc0"))
+    return file[: luma + 1] + b"\x14" + file[luma + 2 :]
+
+
 def with_xmp(file: bytes, orientation: int) -> bytes:
     xmp = f'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="{orientation}"/>'.encode()
     return file[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + file[2:]
@@ -55,6 +62,7 @@ def test_the_pixels_of_a_plain_jpeg_are_those_of_pillow(options: dict[str, Any])
         pytest.param(with_xmp(jpeg(), 6), id="on its side by XMP"),
         pytest.param(jpeg(PHOTO.resize((2000, 1500))), id="large"),
         pytest.param(jpeg(PHOTO.resize((400, 300))), id="twice the model's side, so scaled while it is decoded"),
+        pytest.param(with_tall_chroma(), id="4:4:1"),
         pytest.param(jpeg()[:40], id="cut off in its header"),
         pytest.param(b"\xff\xd8\xff" + bytes(100), id="no JPEG"),
         pytest.param(b"", id="empty"),
