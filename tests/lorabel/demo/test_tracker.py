@@ -58,17 +58,20 @@ def test_the_file_is_small() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("things", [1, 2])
-def test_things_are_followed_from_a_box_in_one_frame_through_forty(tracker: Tracker, things: int) -> None:
-    scenes = scenes_of(things, 6)
-    assert len(scenes) == 6
+@pytest.mark.parametrize(("things", "expected"), [(1, 0.9), (2, 0.55)])
+def test_things_are_followed_from_a_box_in_one_frame_through_forty(
+    tracker: Tracker, things: int, expected: float
+) -> None:
+    """Two things are mixed up now and then; docs/decisions/0051 says why."""
+    scenes = scenes_of(things, 5)
+    assert len(scenes) == 5
     labels = [f"thing {number}" for number in range(things)]
     targets = []
     for scene in scenes:
         names = [mover.name for mover in scene.movers]
         targets.append(TracksTarget(scene.tracks(names), FRAMES))
     outputs = [followed(tracker, scene).tracks for scene in scenes]
-    assert track_metrics(targets, outputs, labels).values["idf1"] >= 0.9
+    assert track_metrics(targets, outputs, labels).values["idf1"] >= expected
 
 
 @pytest.mark.slow
