@@ -11,7 +11,7 @@ from datetime import datetime
 from threading import Lock
 
 from cachetools import LRUCache
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, exists, select
 
 from lorabel.database import projects
 from lorabel.database.project_keys import ProjectKey
@@ -31,7 +31,13 @@ Stamps = tuple[tuple[int, datetime, int, int], ...]
 # Of the tables, not of the classes: the answers are plain rows.
 _PROJECTS, _UNREADABLE = Project.__table__.c, UnreadableTask.__table__.c
 STAMPS = (
-    select(_PROJECTS.id, _PROJECTS.updated_at, _PROJECTS.live_number, _PROJECTS.head_number)
+    select(
+        _PROJECTS.id,
+        _PROJECTS.updated_at,
+        _PROJECTS.live_number,
+        _PROJECTS.head_number,
+        exists().where(_UNREADABLE.project_id == _PROJECTS.id),
+    )
     .where(_PROJECTS.label_studio_id == bindparam("label_studio_id"))
     .order_by(_PROJECTS.id)
 )

@@ -63,6 +63,10 @@ def test_the_pixels_of_a_plain_jpeg_are_those_of_pillow(options: dict[str, Any])
         pytest.param(jpeg(PHOTO.resize((2000, 1500))), id="large"),
         pytest.param(jpeg(PHOTO.resize((400, 300))), id="twice the model's side, so scaled while it is decoded"),
         pytest.param(with_tall_chroma(), id="4:4:1"),
+        pytest.param(with_xmp(b"\xff\xd8\xff\xff" + jpeg()[3:], 6), id="on its side by XMP, before a fill byte"),
+        pytest.param(jpeg(exif=exif(6), comment=b"x" * 65_000), id="on its side, with a long comment"),
+        pytest.param(jpeg()[:2] + b"\xff\xd0" + jpeg()[2:], id="a marker where none is"),
+        pytest.param(jpeg()[:2] + b"\xff\xfe\x00\x00" + jpeg()[2:], id="a length of nothing"),
         pytest.param(jpeg()[:40], id="cut off in its header"),
         pytest.param(b"\xff\xd8\xff" + bytes(100), id="no JPEG"),
         pytest.param(b"", id="empty"),
@@ -70,6 +74,11 @@ def test_the_pixels_of_a_plain_jpeg_are_those_of_pillow(options: dict[str, Any])
 )
 def test_what_is_not_plain_is_left_to_pillow(file: bytes) -> None:
     assert plain_jpeg_size(file, 150) is None
+
+
+def test_a_scan_may_hold_what_looks_like_a_name_of_an_orientation() -> None:
+    file = jpeg(comment=b"x") + b"Exif\x00\x00"
+    assert plain_jpeg_size(file, 150) == PHOTO.size
 
 
 def test_a_jpeg_that_is_cut_off_has_the_reason_that_pillow_gives() -> None:
