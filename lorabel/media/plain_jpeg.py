@@ -20,8 +20,9 @@ PIXEL_BYTES = 3 * 2 + 2 * 3
 START = b"\xff\xd8\xff"
 # What may name an orientation, in EXIF and in XMP; only Pillow knows.
 ORIENTATIONS = (b"Exif\x00\x00", b"tiff:Orientation")
-# Kinds of frames whose scans need not cost a byte for each block (T.81, table B.1).
+# Frames of several scans, whatever their scans say (T.81, table B.1).
 PROGRESSIVE = (b"\xff\xc2", b"\xff\xca")
+COLORS = 3
 SCAN, FILL = 0xDA, 0xFF
 # Markers without a length, of which none comes before a scan.
 ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
@@ -52,7 +53,7 @@ def decode_plain_jpeg(data: bytes) -> Pixels | None:
     Raises:
         UnreadableError: for good; it has too many scans. For now; the deadline has passed.
     """
-    if any(kind in (_head(data) or data) for kind in PROGRESSIVE):
+    if not _has_one_scan(data):
         check_scans(data)
     check_deadline()
     try:
@@ -60,6 +61,15 @@ def decode_plain_jpeg(data: bytes) -> Pixels | None:
     except ValueError:
         return None
     return pixels
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether libjpeg reads one scan only, since it is of all colours. Counting scans takes longer than this."""
+    head = _head(data)
+    if head is None or any(kind in head for kind in PROGRESSIVE):
+        return False
+    # After the scan's marker and length comes the number of its components.
+    return data[len(head) + 4 : len(head) + 5] == bytes([COLORS])
 
 
 def _head(data: bytes) -> bytes | None:

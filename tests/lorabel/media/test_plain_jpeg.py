@@ -108,3 +108,12 @@ def test_memory_is_reserved_while_the_pixels_are_used() -> None:
 def test_a_plain_jpeg_of_many_scans_is_refused() -> None:
     with pytest.raises(UnreadableError, match="more than 64 scans"):
         decode_plain_jpeg(with_scans(MOST_SCANS + 1))
+
+
+def test_many_scans_of_a_single_colour_are_refused_also_where_the_frame_is_not_progressive() -> None:
+    """libjpeg fills up a scan without data, so each costs a pass over the picture."""
+    file = jpeg()
+    first = file.index(b"\xff\xda")
+    scan_of_luma = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+    with pytest.raises(UnreadableError, match="more than 64 scans"):
+        decode_plain_jpeg(file[:first] + scan_of_luma * MOST_SCANS + file[first:])
