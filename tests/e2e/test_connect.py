@@ -100,6 +100,7 @@ def test_the_error_for_an_unreachable_backend_names_its_url(
         connect(settings, label_studio.url, label_studio.token, project_id, backend_url="http://127.0.0.1:1")
 
 
+@pytest.mark.long  # three starts of Label Studio
 def test_errors_name_the_ssrf_settings_and_a_later_connect_completes_the_connection(
     start_label_studio: Callable[..., Server], guarded_lorabel: Lorabel, tmp_path: Path
 ) -> None:

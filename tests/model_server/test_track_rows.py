@@ -1,10 +1,12 @@
 """Tracks over the model server's HTTP API: window by window, among the rows of others."""
 
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,8 @@ from lorabel.families.track_pipeline import TrackPipeline, with_followed
 from lorabel.families.tracker import Tracker
 from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
+from lorabel.media import container
+from lorabel.media.decode_memory import decode_memory
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput
 from lorabel.track_contracts import (
@@ -33,7 +37,7 @@ from lorabel.track_contracts import (
 from model_server.app import create_app
 from model_server.engine import Engine
 from model_server.pipelines import begin
-from model_server.rows import Row, batch_rows
+from model_server.rows import Row, batch_rows, shared_videos
 from tests.e2e.courses import data_url
 from tests.moving_scenes import random_scenes
 from tests.questions import row
@@ -179,3 +183,33 @@ def test_the_tracker_is_asked_without_the_adapter_of_the_detector() -> None:
     begin(whole, start)
     assert asked == [(FrameBoxesInput.kind, "p1.v1/box"), (FollowedTracksInput.kind, None)]
     assert [track.label for track in Tracks.model_validate(whole.done.result(0).output).tracks] == [1]
+
+
+def test_a_video_that_several_rows_ask_about_is_decoded_once(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two control tags ask how things move, each window by window. A video of one row is not kept."""
+    counts: Counter[tuple[int, int]] = Counter()
+    frames = container.Track.frames
+
+    def counted(track: container.Track, keyframe: int) -> Iterator[Any]:
+        for frame in frames(track, keyframe):
+            counts[track.end, frame.pts] += 1
+            yield frame
+
+    monkeypatch.setattr(container.Track, "frames", counted)
+    with monkeypatch.context() as alone:
+        alone.setattr("model_server.engine.shared_videos", lambda _: frozenset())
+        expected = predict(app, [row(about(URLS[0])), row(about(URLS[0]))])
+    assert max(counts.values()) > 2
+    counts.clear()
+    kept = decode_memory(Settings().media_decode_mb).kept
+    kept.clear()
+    assert predict(app, [row(about(URLS[0])), row(about(URLS[0]))]) == expected
+    assert sum(counts.values()) <= 1.1 * len(counts)
+    size = kept.nbytes
+    predict(app, [row(about(URLS[1]))])
+    assert kept.nbytes == size > 0
+    assert shared_videos([row(about(url)) for url in (URLS[0], URLS[1], URLS[0])]) == {URLS[0]}
+    assert (
+        shared_videos([PredictRow(kind="tracks", input={"contents": wrong}) for wrong in (None, [1], [{}])])
+        == set()
+    )

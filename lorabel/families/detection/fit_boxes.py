@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.platt import platt
 from lorabel.families.encoders.heads.ridge import Float64
 from lorabel.space_contracts import MOST_PLACES, BoxTarget
 
@@ -33,10 +34,8 @@ FEWEST_OTHERS = 8
 # Precisions of the prior, for features whose rows have length 1 on average. The weight of the zero-shot logit is
 # near 1 before anything is known, and everything else near 0.
 OF_WEIGHTS, OF_BIAS, OF_ZERO_SHOT = 0.1, 0.1, 1.0
-# Scores are calibrated where there are as many pictures as folds. The precisions hold factor and shift at 1 and 0.
+# Scores are calibrated where there are as many pictures as folds.
 FOLDS = 3
-OF_FACTOR, OF_SHIFT = 4.0, 1.0
-LEAST_FACTOR = 0.1
 MOST_STEPS = 200
 # Mean of p (1 - p), by which the curvature of the loss is guessed: how fast the maximum is found, not where it is.
 CURVATURE = 0.03
@@ -245,19 +244,5 @@ def _calibration(rows: _Rows, fit: _Fit, precision: Array) -> tuple[Float64, Flo
     for label in range(labels):
         judged = is_known[:, label]
         if rows.truth[judged, label].any():
-            factor[label], shift[label] = _platt(logits[judged, label], rows.truth[judged, label])
+            factor[label], shift[label] = platt(logits[judged, label], rows.truth[judged, label])
     return factor, shift
-
-
-def _platt(logits: Array, truth: Array) -> tuple[float, float]:
-    """Factor and shift with which the logits predict the truth best (Platt scaling), held near 1 and 0."""
-    from scipy.optimize import minimize
-
-    def loss(values: Float64) -> float:
-        scaled = values[0] * logits + values[1]
-        prior = 0.5 * (OF_FACTOR * (values[0] - 1) ** 2 + OF_SHIFT * values[1] ** 2)
-        return float((np.logaddexp(0, scaled) - truth * scaled).sum() + prior)
-
-    bounds = [(LEAST_FACTOR, None), (None, None)]
-    factor, shift = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=bounds).x
-    return float(factor), float(shift)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpcore
 import pytest
 
-from lorabel.media.http_answer import LONGEST_HEAD, LONGEST_LINE, Answer
+from lorabel.media.http_answer import LONGEST_HEAD, Answer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -38,7 +38,6 @@ def at_once(request: pytest.FixtureRequest) -> Iterator[int]:
     ("data", "body", "is_lasting"),
     [
         pytest.param(LENGTH + b"\r\nhello", b"hello", True, id="length"),
-        pytest.param(LENGTH + b"Content-Length: 5, 5\r\n\r\nhello", b"hello", True, id="the same length twice"),
         pytest.param(LENGTH + b"Connection: Keep-Alive , CLOSE\r\n\r\nhello", b"hello", False, id="close"),
         pytest.param(LENGTH + b"\r\nhello and more", b"hello", False, id="more than was said"),
         pytest.param(LENGTH.replace(b"\r", b"") + b"\nhello", b"hello", True, id="bare line feeds"),
@@ -89,7 +88,7 @@ def test_the_body_and_whether_the_connection_lasts(
         pytest.param(b"SSH-2.0-OpenSSH\r\n\r\n", id="another protocol"),
         pytest.param(b"HTTP/1.1 101 Switching\r\n\r\n", id="another protocol than was asked for"),
         pytest.param(OK + b"X: " + b"y" * LONGEST_HEAD * 9 + b"\r\n\r\n", id="a long head"),
-        pytest.param(CHUNKED + b"5;" + b"x" * LONGEST_LINE * 9 + b"\r\n", id="a long line"),
+        pytest.param(CHUNKED + b"5;" + b"x" * LONGEST_HEAD * 9 + b"\r\n", id="a long line"),
     ],
 )
 def test_what_is_broken_raises(data: bytes, at_once: int) -> None:
@@ -104,14 +103,11 @@ def test_a_head_is_not_read_to_its_end_if_it_is_too_long() -> None:
     assert stream.given < 5 * LONGEST_HEAD
 
 
-def test_headers_have_names_in_lower_case_and_may_be_folded() -> None:
-    answer, _ = read(OK + b"Location:\t/a\r\nLOCATION: /b\r\nX-Long: one\r\n  two\r\nContent-Length: 0\r\n\r\n")
+def test_headers_have_names_in_lower_case() -> None:
+    answer, _ = read(OK + b"Location:\t/a\r\nLOCATION: /b\r\nContent-Length: 0\r\n\r\n")
     assert (answer.status, answer.header(b"location"), answer.header(b"gone")) == (200, b"/a", None)
-    assert answer.header(b"x-long") == b"one two"
 
 
 def test_a_body_that_was_not_read_makes_the_connection_end() -> None:
     answer = Answer(Sent(LENGTH + b"\r\nhello"), 1.0)
-    assert not answer.is_lasting
-    next(answer.iter_stream())
     assert not answer.is_lasting

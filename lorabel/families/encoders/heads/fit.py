@@ -234,7 +234,8 @@ def _recording(example: Example) -> AnnotatedRecording:
     assert isinstance(question, SegmentsInput)
     zero_shot = example.logits.reshape(-1, len(question.labels))
     truth = window_truth(question, example.target, len(zero_shot))
-    return AnnotatedRecording(example.features, zero_shot, truth, _group(example))
+    segments, step_s = example.target.segments, question.step_s
+    return AnnotatedRecording(example.features, zero_shot, truth, _group(example), segments, step_s)
 
 
 def _fit_series(examples: Sequence[Example]) -> LinearHead | None:
