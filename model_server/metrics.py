@@ -27,8 +27,8 @@ class Metrics:
         )
         self.device_cpu = Counter(
             "lorabel_device_cpu_seconds",
-            "CPU time of the device's thread in its batches; the rest it waits: for the GPU, the GIL, a core, or threads "
-            "that compute rows for it",
+            "CPU time of the device's thread in its batches; the rest it waits: for the GPU, the GIL, a core, or "
+            "threads that compute rows for it",
             registry=registry,
         )
         self.missing_heads = Counter(
