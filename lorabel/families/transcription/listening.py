@@ -1,11 +1,11 @@
 """Sounds whose windows are written together, whatever their rows: a window is encoded in a step of its own.
 
-While a window is encoded, nothing is written. So a sound that is almost written waits for one window of each longer
-sound at most, and for none of a row in the background.
+While a window is encoded, nothing is written. So a sound that is almost written waits for one window of each
+longer sound at most, and for none of a row in the background.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -51,8 +51,8 @@ class _Sound:
 class Listening(Steps):
     """Rows whose windows are transcribed; see `Steps`.
 
-    Rows take turns in having a window begun, so that a short sound does not wait for all of a long one. A row that is
-    almost written when a longer one has a window begun is written before that one has its next window begun.
+    Rows take turns in having a window begun, so that a short sound does not wait for all of a long one. A row that
+    is almost written when a longer one has a window begun is written before that one has its next window begun.
 
     Args:
         decoding: of `Line`s.
@@ -113,9 +113,7 @@ class Listening(Steps):
             self._turns.remove(row)
             if sound.waiting:
                 self._turns.append(row)
-            sound.almost_written = frozenset(
-                other for other, of_other in self._sounds.items() if other != row and of_other.is_almost_written
-            )
+            sound.almost_written = frozenset(self._almost_written(row))
         return self._write()
 
     def _next_row(self) -> Hashable | None:
@@ -126,6 +124,12 @@ class Listening(Steps):
             if sound.is_background == in_background and not sound.almost_written & self._sounds.keys():
                 return row
         return None
+
+    def _almost_written(self, row: Hashable) -> Iterator[Hashable]:
+        """Rows for which a row waits before it has its next window begun; none that themselves wait for it."""
+        for other, sound in self._sounds.items():
+            if other != row and sound.is_almost_written and sound.is_background <= self._sounds[row].is_background:
+                yield other
 
     def _begin(self, row: Hashable, number: int, line: Line) -> None:
         sound = self._sounds[row]

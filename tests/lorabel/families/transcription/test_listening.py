@@ -117,3 +117,12 @@ def test_a_person_s_sound_begins_at_the_next_step_whoever_came_first(room: Room)
     room.begin("short", 0.8)
     room.step(2)
     assert [key[0] for key in room.steps._decoding.rows] == ["short"]
+
+
+def test_a_person_s_long_sound_does_not_wait_for_a_short_one_in_the_background(room: Room) -> None:
+    """Each would wait for the other."""
+    room.begin("short", 0.8, is_background=True)
+    room.begin("long", 3.0)
+    room.until_done("long")
+    assert "short" in room.steps.rows
+    room.until_done("short")
