@@ -1,4 +1,4 @@
-"""Sounds of several projects in the model server: each gets the text that it gets alone, whatever else is there."""
+"""Sounds of several projects in the model server: each gets the text that it gets alone."""
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
