@@ -2,7 +2,7 @@
 
 The long sound is of five minutes, with the priority of bulk runs, again and again without a break: another part of
 the sentences each time, so that nothing of it is remembered. A step is the longest one there is: a window of it is
-encoded. Clicks are calls of `/predict` for one picture. Short sounds are a sentence with different pauses before it.
+encoded. Clicks are calls of `/predict` for one picture. Short sounds are one sentence with other pauses before it.
 """
 
 import itertools
