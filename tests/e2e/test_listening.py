@@ -19,12 +19,12 @@ from lorabel.media.audio import decode_audio
 from tests import whisper_tiny
 from tests.audio_files import RATE_HZ, Samples, noise
 from tests.audio_files import encoded as encoded_sound
+from tests.e2e import test_order
 from tests.e2e.courses import Course, LabeledTask, data_url, videos
 from tests.e2e.label_studio_server import Server
 from tests.e2e.lorabel_processes import Lorabel
 from tests.e2e.processes import wait_until
 from tests.e2e.test_every_problem_learns import NEVER, annotate, right_answers
-from tests.e2e.test_order import order, written
 from tests.heard_videos import encoded
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -78,17 +78,18 @@ def create(client: LabelStudio, lorabel: Lorabel, server: Server, label_config: 
 
 
 def test_transcripts_that_are_probably_wrong_come_first_in_the_order(
-    lorabel: Lorabel, label_studio: Server, client: LabelStudio
+    lorabel: Lorabel, label_studio: Server, client: LabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every second sound has so much noise that its transcript is wrong."""
+    monkeypatch.setattr(test_order, "TIMEOUT_S", 600.0)
     clear = [spoken(sentence) for sentence in whisper_tiny.SENTENCES]
     garbled = [np.clip(sound + LOUD * noise(seed, 30.0)[: len(sound)], -1, 1) for seed, sound in enumerate(clear)]
     sounds = [sound for pair in zip(clear, garbled, strict=True) for sound in pair]
     data: list[object] = [{"data": {"audio": data_url(encoded_sound(sound), "audio/wav")}} for sound in sounds]
     project_id = create(client, lorabel, label_studio, TRANSCRIPTS, data)
     tasks = sorted(task.task_id for task in client.tasks(project_id))
-    assert f"{len(sounds)} tasks ordered by margin, 0 failed" in order(lorabel, project_id, "margin")
-    scores = written(client, project_id, TITLE)
+    assert f"{len(sounds)} tasks ordered by margin, 0 failed" in test_order.order(lorabel, project_id, "margin")
+    scores = test_order.written(client, project_id, TITLE)
     first = sorted(scores, key=scores.__getitem__)[: len(garbled)]
     assert sorted(first) == tasks[1::2]
     answers = predict(client, project_id, tasks)
