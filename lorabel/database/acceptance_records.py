@@ -11,7 +11,8 @@ FIELDS += ("version", "cases_from", "labels", "warnings", "created_at")
 
 def promise(acceptance: Acceptance) -> str:
     """What is promised, with what method, and what has to be true for it; one sentence each."""
-    about = "all that is accepted together" if acceptance.is_together else "each label by itself, not all together"
+    is_together = [proof["label"] for proof in acceptance.labels or ()] == [""] or acceptance.is_together
+    about = "all that is accepted together" if is_together else "each label by itself, not all together"
     return (
         f"promised: with {acceptance.confidence:.0%} confidence, at least {acceptance.precision:.1%} of the "
         f"accepted tasks are right, of {about}. Method: exact hypergeometric test of the open tasks against the "
