@@ -28,6 +28,7 @@ from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.model_client import ModelClient
 from lorabel.media.audio import Sound, decode_audio
 from lorabel.problems.binding import bind
+from lorabel.text_contracts import TranscriptInput
 from tests import whisper_tiny
 from tests.audio_files import RATE_HZ, encoded
 from tests.e2e.courses import data_url
@@ -85,7 +86,9 @@ def _encoding_s(family: Speech, spoken: Sound) -> float:
     """The median seconds of the steps in which windows are encoded."""
     (problem,) = bind(CONFIG).bindings
     file = encoded(spoken[: round(LONG_S * RATE_HZ)])
-    prepared = family.prepare(problem.model_input({"audio": "sound"}), lambda _: file)
+    question = problem.model_input({"audio": "sound"})
+    assert isinstance(question, TranscriptInput)
+    prepared = family.prepare(question, lambda _: file)
     seconds = []
     for window in prepared.windows:
         began = time.perf_counter()

@@ -26,6 +26,7 @@ from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio import annotations
 from lorabel.label_studio.records import AnnotatedTask
 from lorabel.labeling.regions import Region
+from lorabel.problems._choices import ChoicesProblem
 from lorabel.problems.base import Problem
 from workers.bulk_runs import ConnectedContext, carry_out_connected, is_transient, pause_s
 from workers.retries import try_again
@@ -104,7 +105,7 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
 class _Answer:
     """The prediction of an open task, with its label and score; the label is None if nothing is predicted."""
 
-    def __init__(self, problem: Problem, predicted: TaskPrediction, data: Mapping[str, Any]) -> None:
+    def __init__(self, problem: Problem, predicted: TaskPrediction, data: dict[str, Any]) -> None:
         self.regions = predicted.regions
         self.label = whole_answers.label_of(problem, predicted.regions, data)
         self.score = whole_answers.score_of(problem, predicted.regions, predicted.score)
@@ -133,7 +134,7 @@ def _prove(
 
 
 def _labels(problem: Problem) -> list[str]:
-    return [label.value for label in problem.labels] if hasattr(problem, "taxonomy") else [ALL_LABELS]
+    return [label.value for label in problem.labels] if isinstance(problem, ChoicesProblem) else [ALL_LABELS]
 
 
 def _is_proved(proofs: Mapping[str, Proof], answer: _Answer, *, is_together: bool) -> bool:

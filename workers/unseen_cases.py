@@ -58,7 +58,7 @@ class UnseenCases:
 @dataclass(frozen=True)
 class _Annotated:
     example: TrainingExample
-    data: Mapping[str, Any]
+    data: dict[str, Any]
 
 
 def find_cases(context: BulkRunContext, model: ProjectModel, problem: Problem) -> UnseenCases:

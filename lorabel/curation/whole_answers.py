@@ -3,7 +3,7 @@
 What is accepted unseen is the whole task, so nothing in it may be wrong or missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lorabel.contracts import LabelsInput, LabelTarget
@@ -11,7 +11,7 @@ from lorabel.errors import LorabelError, MissingTargetError
 from lorabel.evaluation.box_matching import match_boxes
 from lorabel.labeling.regions import Region
 from lorabel.problems._choices import ChoicesProblem
-from lorabel.problems.base import Problem
+from lorabel.problems.base import Problem, TaskData
 from lorabel.problems.binding import BoundConfig
 from lorabel.problems.boxes import LabelledBoxes
 from lorabel.space_contracts import BoxTarget
@@ -44,7 +44,7 @@ def acceptable(bound: BoundConfig) -> Problem:
     return problem
 
 
-def label_of(problem: Problem, regions: Sequence[Region], data: Mapping[str, Any]) -> str | None:
+def label_of(problem: Problem, regions: Sequence[Region], data: TaskData) -> str | None:
     """The label that a task is predicted to have; ALL_LABELS for boxes; None if nothing is predicted."""
     if not regions:
         return None
@@ -65,7 +65,7 @@ def score_of(problem: Problem, regions: Sequence[Region], score: float) -> float
     return min((float(region.get("score", score)) for region in regions), default=score)
 
 
-def is_right(problem: Problem, regions: Sequence[Region], data: Mapping[str, Any], target: Any) -> bool | None:
+def is_right(problem: Problem, regions: Sequence[Region], data: TaskData, target: Any) -> bool | None:
     """Whether predicted regions say what the annotators say.
 
     Args:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from lorabel.database.base_table import Json
 from lorabel.database.tables import Acceptance
 
-FIELDS = ("id", "run_id", "undo_run_id", "precision", "confidence", "is_together", "is_written", "user_email")
-FIELDS += ("version", "cases_from", "labels", "warnings", "created_at")
+FIELDS: tuple[str, ...] = ("id", "run_id", "undo_run_id", "precision", "confidence", "is_together", "is_written")
+FIELDS += ("user_email", "version", "cases_from", "labels", "warnings", "created_at")
 
 
 def promise(acceptance: Acceptance) -> str:
