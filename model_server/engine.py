@@ -140,7 +140,7 @@ class Engine:
                 new_row = self._row(row, request, deadline, done)
                 new_row.shared_videos = shared
                 if self._video_parts is None or not self._video_parts.begin(new_row):
-                    begin(new_row, self._start_when_loaded)
+                    begin(new_row, self._start_when_loaded, self._metrics)
         return futures
 
     def close(self) -> None:

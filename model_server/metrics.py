@@ -40,6 +40,11 @@ class Metrics:
             ["family"],
             registry=registry,
         )
+        self.not_followed = Counter(
+            "lorabel_not_followed",
+            "Videos of which the tracker followed no drawn box, as it failed or was too slow",
+            registry=registry,
+        )
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
 
     @contextmanager

@@ -395,6 +395,6 @@ class Detector(Family):
             shown = torch.stack([given[row] for row in rows]).to(self.device)
             encode = self.module.encode_pictures
             with bank.use(used):  # by the place of a row in the batch, which is divided only if all have the same
-                encoded = on_all_cores(encode, shown) if len(set(used)) == 1 else encode(shown)
+                encoded = on_all_cores(encode, shown, self.device) if len(set(used)) == 1 else encode(shown)
             states.update(zip(rows, encoded, strict=True))
         return [states[row] for row in range(len(given))]
