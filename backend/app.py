@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend import (
+    acceptance_routes,
     bulk_run_routes,
     instruction_routes,
     label_studio_routes,
@@ -64,6 +65,7 @@ NOT_MIGRATED = "the schema of the database is not that of this version of Lorabe
 ROUTE_MODULES = (
     label_studio_routes,
     project_routes,
+    acceptance_routes,
     bulk_run_routes,
     search_routes,
     version_routes,

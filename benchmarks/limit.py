@@ -99,7 +99,7 @@ class Loop:
 
     def _answer(self, pixels: Tensor, setup: Setup) -> None:
         if setup.is_divided:
-            parts_on_all_cores(self._model.answer, pixels)
+            parts_on_all_cores(self._model.answer, pixels, torch.device("cpu"))
         else:
             self._model.answer(pixels)
 

@@ -140,7 +140,7 @@ class Engine:
                 new_row = self._row(row, request, deadline, done)
                 new_row.shared_videos = shared
                 if self._video_parts is None or not self._video_parts.begin(new_row):
-                    begin(new_row, self._start_when_loaded)
+                    begin(new_row, self._start_when_loaded, self._metrics)
         return futures
 
     def close(self) -> None:
@@ -389,7 +389,7 @@ class Engine:
         outputs = family.predict([row.example for row in batch], [row.adapter for row in batch], bank, cache)
         forward_s = time.monotonic() - started
         self._metrics.forward.observe(forward_s)
-        self.sizes.learn(family.name, batch_rows(batch), forward_s)
+        self.sizes.learn(family, batch_rows(batch), forward_s)
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
-from lorabel.inference.messages import RowResult
+from lorabel.inference.messages import Priority, RowResult
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.fair_queue import FairQueue
 from model_server.family_pool import LoadedFamily
@@ -55,7 +55,8 @@ class Stepping:
     """The rows of all families that answer step by step. Used by the thread that owns the device only.
 
     Args:
-        max_rows: most rows of a family that are computed together.
+        max_rows: most rows of a family that are computed together; as many of people beside those in the
+            background.
     """
 
     def __init__(self, max_rows: int) -> None:
@@ -102,12 +103,20 @@ class Stepping:
         if not family.steps.rows:
             family.max_rows = self._max_rows
         max_rows = family.max_rows if family.step_s <= STEP_S else min(FEWEST_ROWS, family.max_rows)
-        while len(family.steps.rows) < max_rows:
-            row = family.waiting.take_next(lambda row: not row.is_wanted() or family.steps.has_room(row.example))
-            if row is None:
-                return
+
+        def may_begin(row: Row) -> bool:
+            if not row.is_wanted():
+                return True
+            # People do not wait for rows in the background, which may be long, unless memory ran out.
+            is_ahead = row.priority == Priority.INTERACTIVE and family.max_rows == self._max_rows
+            rows = [other for other in family.rows if not is_ahead or other.priority == Priority.INTERACTIVE]
+            return len(rows) < max_rows and family.steps.has_room(row.example)
+
+        while (row := family.waiting.take_next(may_begin)) is not None:
             if row.is_wanted():
                 family.steps.begin(row, row.example, row.adapter)
+                if row.priority != Priority.INTERACTIVE:
+                    family.steps.set_background(row)
 
     def _compute(self, family: _Stepping) -> None:
         try:

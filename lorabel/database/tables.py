@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from lorabel.database.acceptance_tables import Acceptance as Acceptance
 from lorabel.database.base_table import NEWEST_COLUMNS, Json, index_of_shown, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
 from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex

@@ -71,15 +71,11 @@ class Detector(Family):
     """
 
     name: ClassVar[str] = "detector"
-    inputs: ClassVar[tuple[type[Input], ...]] = (
-        BoxesInput,
-        BoxFeaturesInput,
-        FrameBoxesInput,
-        TrackFeaturesInput,
-    )
+    inputs: ClassVar[tuple[type[Input], ...]] = (BoxesInput, BoxFeaturesInput, FrameBoxesInput, TrackFeaturesInput)
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.VIDEO})
     default_source: ClassVar[str] = "hf-hub:google/owlv2-base-patch16-ensemble"
     adapters_rival_heads: ClassVar[bool] = True
+    divides_rows: ClassVar[bool] = True
 
     source: str
     module: BoxModel
@@ -160,6 +156,11 @@ class Detector(Family):
     def batch_rows(self, prepared_input: PreparedInput | PreparedFrames) -> int:
         """Return the number of pictures, or of frames; see `Family.batch_rows`."""
         return len(prepared_input.pictures) if isinstance(prepared_input, PreparedFrames) else 1
+
+    @property
+    def most_rows(self) -> int:
+        """Return how many pictures go through the model at a time; see `Family.most_rows`."""
+        return self.module.most_rows
 
     @property
     def head_dim(self) -> int:
@@ -394,6 +395,6 @@ class Detector(Family):
             shown = torch.stack([given[row] for row in rows]).to(self.device)
             encode = self.module.encode_pictures
             with bank.use(used):  # by the place of a row in the batch, which is divided only if all have the same
-                encoded = on_all_cores(encode, shown) if len(set(used)) == 1 else encode(shown)
+                encoded = on_all_cores(encode, shown, self.device) if len(set(used)) == 1 else encode(shown)
             states.update(zip(rows, encoded, strict=True))
         return [states[row] for row in range(len(given))]

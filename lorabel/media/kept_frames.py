@@ -45,8 +45,8 @@ def opened_frames(data: bytes, limits: FrameLimits) -> Iterator[Frames]:
         UnreadableError: see `opened` and `KeptVideos.one_at_a_time`.
     """
     if limits.memory is None or not _are_shared.get():
-        with opened(data, "video", limits) as track:
-            yield track
+        with opened(data, "video", limits) as unshared:
+            yield unshared
         return
     memory, key = limits.memory, (digest(data), limits.most_megapixels)
     with ExitStack() as stack:
@@ -56,7 +56,8 @@ def opened_frames(data: bytes, limits: FrameLimits) -> Iterator[Frames]:
         def open_track() -> Track:
             return stack.enter_context(opened(data, "video", limits))
 
-        video, track = memory.kept.get(key), None
+        video = memory.kept.get(key)
+        track: Track | None = None
         if video is None:
             track = open_track()
             video = _to_keep(track)

@@ -68,6 +68,10 @@ REQUESTS = [
     ("post", "/api/v1/projects/1/preannotate", {"task_ids": [1]}),
     ("post", "/api/v1/projects/1/label-errors", None),
     ("get", "/api/v1/projects/1/label-errors", None),
+    ("post", "/api/v1/projects/1/acceptances", {"precision": 0.9}),
+    ("post", "/api/v1/projects/1/acceptances", {"precision": 1.5}),
+    ("get", "/api/v1/projects/1/acceptances", None),
+    ("post", "/api/v1/projects/1/acceptances/1/undo", None),
     ("get", "/api/v1/projects/1/preannotations", None),
     ("get", "/api/v1/projects/1/preannotations/1", None),
     ("post", "/api/v1/projects/1/preannotations/1/cancel", None),
@@ -89,7 +93,9 @@ def test_answers_fit_their_description(
     answer = client.open(path, method=method.upper(), json=body)
     assert answer.status_code != 500
     template = re.sub(r"/projects/\d", "/projects/{project_id}", path).replace("/v0", "/{version}")
-    template = template.replace("/preannotations/1", "/preannotations/{run_id}")
+    template = template.replace("/preannotations/1", "/preannotations/{run_id}").replace(
+        "/acceptances/1", "/acceptances/{acceptance_id}"
+    )
     described = document["paths"][template.partition("?")[0]][method]["responses"]
     schema = described[str(answer.status_code)]["content"]["application/json"]["schema"]
     Draft202012Validator(schema | {"components": document["components"]}).validate(answer.json)

@@ -239,6 +239,23 @@ def test_rows_wait_while_there_is_no_memory_and_people_go_first(tmp_path: Path) 
     writer.engine.close()
 
 
+def test_a_person_s_text_does_not_wait_for_the_end_of_texts_in_the_background(tmp_path: Path) -> None:
+    """Two rows may be written together, and two of a bulk run are; two of people join them, and a third waits."""
+    writer = Writer(tmp_path, max_batch=2)
+    bulk = writer.ask("a text", "another text", "a text that waits")
+    writer.steps.let(2)
+    assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)
+    urgent = writer.ask("urgent", "urgent, too", "a third", priority=Priority.INTERACTIVE)
+    wait_until(lambda: writer.has_all(6))
+    writer.steps.let_all()
+    for text, answer in zip(("urgent", "urgent, too", "a third"), urgent, strict=True):
+        writer.check(text, answer)
+    for text, answer in zip(("a text", "another text", "a text that waits"), bulk, strict=True):
+        writer.check(text, answer)
+    assert max(writer.steps.steps) == 4
+    writer.engine.close()
+
+
 @pytest.mark.parametrize(("longest_step_s", "most"), [(0.0, FEWEST_ROWS), (60.0, 12)])
 def test_many_rows_are_computed_together_only_while_steps_are_quick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_step_s: float, most: int

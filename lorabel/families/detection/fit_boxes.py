@@ -34,6 +34,9 @@ FEWEST_OTHERS = 8
 # Precisions of the prior, for features whose rows have length 1 on average. The weight of the zero-shot logit is
 # near 1 before anything is known, and everything else near 0.
 OF_WEIGHTS, OF_BIAS, OF_ZERO_SHOT = 0.1, 0.1, 1.0
+# That of the weights in videos. A thing looks more alike in two frames than two things of a label do in two
+# pictures, so features count for more. With OF_WEIGHTS one drawn box leaves other things above the threshold.
+OF_WEIGHTS_IN_FRAMES = 0.03
 # Scores are calibrated where there are as many pictures as folds.
 FOLDS = 3
 MOST_STEPS = 200
@@ -118,10 +121,13 @@ class _Fit:
         return logits
 
 
-def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
+def fit_boxes(pictures: Sequence[AnnotatedPlaces], of_weights: float = OF_WEIGHTS) -> LinearHead | None:
     """Fit the head; None if no picture has a box.
 
     Labels that no picture has are not learned: they keep their zero-shot probability.
+
+    Args:
+        of_weights: precision of the prior of the weights.
     """
     chosen = _chosen(pictures)
     truth = np.concatenate([picture.truth()[rows] for picture, rows in chosen])
@@ -131,7 +137,7 @@ def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
     features = np.concatenate([picture.features[rows] for picture, rows in chosen]).astype(np.float64)
     scale = float(np.linalg.norm(features, axis=1).mean()) or 1.0
     inputs = np.column_stack([features / scale, np.ones(len(features))])
-    basis = EvenBasis.of(inputs, OF_WEIGHTS, OF_BIAS, CURVATURE)
+    basis = EvenBasis.of(inputs, of_weights, OF_BIAS, CURVATURE)
     precision = basis.precision.astype(np.float32)
     rows = _Rows(
         (inputs @ basis.matrix).astype(np.float32),

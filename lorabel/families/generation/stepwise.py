@@ -29,6 +29,12 @@ class Steps(ABC):
             row: names the row here; not the name of another row that is in.
         """
 
+    def set_background(self, row: Hashable) -> None:  # noqa: B027
+        """Note that no person waits for a row that has just begun.
+
+        Families whose steps are long for one row let it give way to others. By default nothing is noted.
+        """
+
     @abstractmethod
     def step(self) -> Sequence[Hashable]:
         """Compute the next step of the rows, or of those that have joined.

@@ -1,7 +1,11 @@
-"""Sounds whose windows are written together, whatever their rows: a window is encoded in a step of its own."""
+"""Sounds whose windows are written together, whatever their rows: a window is encoded in a step of its own.
+
+While a window is encoded, nothing is written. So a sound that is almost written waits for one window of each
+longer sound at most, and for none of a row in the background.
+"""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,6 +18,8 @@ from lorabel.text_contracts import WrittenText
 
 # A row of `Decoding`: the row here, and the number of the window.
 Key = tuple[Hashable, int]
+# Of the windows that are written together, those that rows in the background leave to others.
+KEPT_WINDOWS = 1
 
 
 @dataclass
@@ -24,6 +30,8 @@ class _Sound:
         waiting: the windows that are not being written yet, by their numbers.
         lines: of the windows that are being written.
         texts: of the windows that are done.
+        is_background: whether it gives way to rows that are not in the background.
+        almost_written: the rows that were almost written when this one last had a window begun.
     """
 
     prepared: PreparedSound
@@ -31,12 +39,20 @@ class _Sound:
     waiting: deque[int]
     lines: dict[int, Line] = field(default_factory=dict)
     texts: dict[int, WrittenText] = field(default_factory=dict)
+    is_background: bool = False
+    almost_written: frozenset[Hashable] = frozenset()
+
+    @property
+    def is_almost_written(self) -> bool:
+        """Whether its only window, or its last one, is written now or begins soon."""
+        return not self.waiting or len(self.prepared.windows) == 1
 
 
 class Listening(Steps):
     """Rows whose windows are transcribed; see `Steps`.
 
-    Rows take turns in having a window begun, so that a short sound does not wait for all of a long one.
+    Rows take turns in having a window begun, so that a short sound does not wait for all of a long one. A row that
+    is almost written when a longer one has a window begun is written before that one has its next window begun.
 
     Args:
         decoding: of `Line`s.
@@ -76,25 +92,44 @@ class Listening(Steps):
         self._sounds[row] = _Sound(prepared_input, adapter, windows)
         self._turns.append(row)
 
+    def set_background(self, row: Hashable) -> None:
+        """Let a row give way to others; see `Steps.set_background`."""
+        self._sounds[row].is_background = True
+
     def step(self) -> Sequence[Hashable]:
         """Encode a window, if one may begin; else write a token of each window that is written."""
-        while self._turns:
-            row = self._turns[0]
+        while (row := self._next_row()) is not None:
             sound = self._sounds[row]
             number = sound.waiting[0]
             window = sound.prepared.windows[number]
             if self._hear(window):
                 return ()
             line = self._line(window, sound.prepared.told)
-            is_full = len(self._decoding.rows) >= self._most_windows
-            if is_full or not self._decoding.has_room(line):
+            most_windows = max(1, self._most_windows - KEPT_WINDOWS * sound.is_background)
+            if len(self._decoding.rows) >= most_windows or not self._decoding.has_room(line):
                 break
             self._begin(row, number, line)
             sound.waiting.popleft()
-            self._turns.popleft()
+            self._turns.remove(row)
             if sound.waiting:
                 self._turns.append(row)
+            sound.almost_written = frozenset(self._almost_written(row))
         return self._write()
+
+    def _next_row(self) -> Hashable | None:
+        """The row of which a window begins next; None if none may begin before others are written."""
+        in_background = all(sound.is_background for sound in self._sounds.values())
+        for row in self._turns:
+            sound = self._sounds[row]
+            if sound.is_background == in_background and not sound.almost_written & self._sounds.keys():
+                return row
+        return None
+
+    def _almost_written(self, row: Hashable) -> Iterator[Hashable]:
+        """Rows for which a row waits before it has its next window begun; none that themselves wait for it."""
+        for other, sound in self._sounds.items():
+            if other != row and sound.is_almost_written and sound.is_background <= self._sounds[row].is_background:
+                yield other
 
     def _begin(self, row: Hashable, number: int, line: Line) -> None:
         sound = self._sounds[row]

@@ -10,6 +10,7 @@ from torch import Tensor
 from lorabel.families.core_threads import on_all_cores
 
 THREADS = 3
+CPU = torch.device("cpu")
 
 
 class Recording:
@@ -41,7 +42,7 @@ def torch_threads() -> Iterator[None]:
 def test_rows_are_divided_among_threads_that_compute_at_the_same_time(count: int) -> None:
     compute, rows = Recording(), torch.arange(2.0 * count).reshape(count, 2)
     with torch.inference_mode():
-        assert torch.equal(on_all_cores(compute, rows), 2 * rows)
+        assert torch.equal(on_all_cores(compute, rows, CPU), 2 * rows)
     assert len({name for name, _, _ in compute.parts}) == THREADS
     assert {threads for _, _, threads in compute.parts} == {1}
     sizes = [size for _, size, _ in compute.parts]
@@ -52,7 +53,7 @@ def test_rows_are_divided_among_threads_that_compute_at_the_same_time(count: int
 
 def test_threads_that_begin_later_have_as_many_of_torchs_threads_as_before() -> None:
     with torch.inference_mode():
-        on_all_cores(Recording(), torch.zeros(THREADS, 1))
+        on_all_cores(Recording(), torch.zeros(THREADS, 1), CPU)
     seen: list[int] = []
     thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     thread.start()
@@ -63,8 +64,8 @@ def test_threads_that_begin_later_have_as_many_of_torchs_threads_as_before() -> 
 def test_few_rows_and_rows_with_gradients_are_not_divided() -> None:
     compute = Recording()
     with torch.inference_mode():
-        on_all_cores(compute, torch.zeros(THREADS - 1, 1))
-    on_all_cores(compute, torch.zeros(THREADS, 1))
+        on_all_cores(compute, torch.zeros(THREADS - 1, 1), CPU)
+    on_all_cores(compute, torch.zeros(THREADS, 1), CPU)
     here = threading.current_thread().name
     assert compute.parts == [(here, THREADS - 1, THREADS), (here, THREADS, THREADS)]
 
@@ -74,4 +75,4 @@ def test_an_error_in_a_thread_is_raised() -> None:
         raise torch.OutOfMemoryError("no memory")
 
     with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError, match="no memory"):
-        on_all_cores(fail, torch.zeros(THREADS, 1))
+        on_all_cores(fail, torch.zeros(THREADS, 1), CPU)

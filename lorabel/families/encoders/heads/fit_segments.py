@@ -156,7 +156,8 @@ def fit_segments(recordings: Sequence[AnnotatedRecording]) -> LinearHead | None:
     def found_without(fold: int) -> Iterator[ScoredFinding]:
         learned = rows[np.flatnonzero(rows.groups % FOLDS != fold)]
         learned = learned[np.arange(0, len(learned.groups), -(-len(learned.groups) // MOST_FOLD_ROWS))]
-        head = space.head(_fit(learned, space.basis.precision, fit), learned.truth.any(axis=0))
+        is_known: NDArray[np.bool_] = np.any(learned.truth, axis=0)
+        head = space.head(_fit(learned, space.basis.precision, fit), is_known)
         for recording, group in zip(recordings, groups, strict=True):
             if group % FOLDS == fold and group < MOST_TESTED:
                 yield from _found(head, recording)

@@ -1,0 +1,128 @@
+"""Which windows are encoded while other sounds are written: a step that encodes keeps all others waiting."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorabel.contracts import Content, MediaRef, Modality
+from lorabel.families.base import NO_BATCH_ADAPTERS
+from lorabel.families.cache import FeatureCache
+from lorabel.families.speech import CPU_MOST_WINDOWS, Speech
+from lorabel.families.transcription.tiny_speech_model import write_speech_model
+from lorabel.settings import Settings
+from lorabel.text_contracts import TranscriptInput
+from tests.audio_files import encoded, noise
+
+pytestmark = pytest.mark.slow
+
+QUESTION = TranscriptInput(contents=(Content(modality=Modality.AUDIO, media=MediaRef(url="sound")),))
+# The tiny model hears a second at once, so this has nine windows or more.
+LONG_S = 9.0
+
+
+class Room:
+    """Sounds that are transcribed, and what each step did: the rows that were in, and whether a window was
+    encoded."""
+
+    def __init__(self, family: Speech) -> None:
+        self._family = family
+        self.steps: Any = family.steps(NO_BATCH_ADAPTERS, FeatureCache({}))
+        self.log: list[tuple[frozenset[Hashable], bool]] = []
+        self._encoded = 0
+        family.module.model.encoder.register_forward_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self._encoded += 1
+
+    def begin(self, row: str, length_s: float, *, is_background: bool = False) -> None:
+        file = encoded(noise(sum(map(ord, row)), length_s))
+        self.steps.begin(row, self._family.prepare(QUESTION, lambda _: file), None)
+        if is_background:
+            self.steps.set_background(row)
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            before, rows = self._encoded, frozenset(self.steps.rows)
+            for row in self.steps.step():
+                self.steps.finish(row)
+            self.log.append((rows, self._encoded > before))
+
+    def until_done(self, row: str) -> None:
+        for _ in range(5000):
+            if row not in self.steps.rows:
+                return
+            self.step()
+        raise AssertionError(f"{row} is never done; in are {self.steps.rows}")
+
+    def encoded_beside(self, row: str) -> int:
+        """How many windows were encoded while a row was in, its own among them."""
+        return sum(is_encoded for rows, is_encoded in self.log if row in rows)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    torch.manual_seed(2)
+    source = write_speech_model(tmp_path / "base", is_multilingual=False)
+    return Room(Speech.load(source, torch.device("cpu"), torch.float32, Settings()))
+
+
+@pytest.mark.parametrize("steps_before", [1, 2, 5, 40])
+def test_a_short_sound_waits_for_one_window_of_a_long_one_at_most(room: Room, steps_before: int) -> None:
+    """Also while the long one has not yet as many windows begun as it may have."""
+    room.begin("long", LONG_S)
+    room.step(steps_before)
+    room.begin("short", 0.8)
+    room.until_done("short")
+    assert room.encoded_beside("short") <= 2, "its own window, and one of the long sound"
+    assert "long" in room.steps.rows
+    room.until_done("long")
+
+
+def test_a_long_sound_goes_on_while_short_ones_come_without_an_end(room: Room) -> None:
+    """None of them waits for more than one of its windows."""
+    room.begin("long", LONG_S)
+    names = []
+    for number in range(200):
+        if "long" not in room.steps.rows:
+            break
+        names.append(f"short {number}")
+        room.begin(names[-1], 0.5)
+        room.step(10)
+    assert "long" not in room.steps.rows, "it is done before the stream of short ones ends"
+    for name in names:
+        room.until_done(name)
+        others = {row for rows, _ in room.log if name in rows for row in rows if row != "long"}
+        assert room.encoded_beside(name) <= len(others) + 1, "each short one has one window"
+
+
+def test_sounds_in_the_background_begin_no_window_while_one_of_a_person_is_written(room: Room) -> None:
+    """Eight long sounds are being written when it comes; a place among the windows is kept for it."""
+    for number in range(8):
+        room.begin(f"long {number}", LONG_S, is_background=True)
+    room.step(60)
+    assert len(room.steps._decoding.rows) == CPU_MOST_WINDOWS - 1
+    room.begin("short", 0.8)
+    room.until_done("short")
+    assert room.encoded_beside("short") == 1
+    room.step(60)
+    assert len(room.steps._decoding.rows) == CPU_MOST_WINDOWS - 1, "they go on"
+
+
+def test_a_person_s_sound_begins_at_the_next_step_whoever_came_first(room: Room) -> None:
+    for number in range(4):
+        room.begin(f"long {number}", LONG_S, is_background=True)
+    room.begin("short", 0.8)
+    room.step(2)
+    assert [key[0] for key in room.steps._decoding.rows] == ["short"]
+
+
+def test_a_person_s_long_sound_does_not_wait_for_a_short_one_in_the_background(room: Room) -> None:
+    """Each would wait for the other."""
+    room.begin("short", 0.8, is_background=True)
+    room.begin("long", 3.0)
+    room.until_done("long")
+    assert "short" in room.steps.rows
+    room.until_done("short")
