@@ -27,6 +27,8 @@ from tests.skipped import skip_or_fail
 pytestmark = pytest.mark.e2e
 
 WAIT_S = 30
+# axe-core computes for long where many programs share the cores.
+SCRIPT_TIMEOUT_S = 300
 PAGES = {
     "home": "/ui/",
     "project": "/ui/projects/1",
@@ -71,6 +73,7 @@ def watched(tmp_path: Path) -> Iterator[Chrome]:
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     chrome = Chrome(options=options, service=ChromeService(CHROMEDRIVER))
+    chrome.set_script_timeout(SCRIPT_TIMEOUT_S)
     yield chrome
     chrome.quit()
     shutil.rmtree(tmp_path / "profile", ignore_errors=True)
