@@ -112,6 +112,7 @@ def test_clips_in_one_session_are_followed_as_each_alone_in_the_family() -> None
             torch.testing.assert_close(seen.logits, logits[frame, number], atol=0.05, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_clips_have_one_to_four_things_whose_masks_are_what_is_seen_and_are_the_same_for_a_seed() -> None:
     clips, again = (list(islice(moving_clips(7, 32, 3), 20)) for _ in range(2))
     assert {len(clip.masks) for clip in clips} == set(range(FEWEST_THINGS, MOST_THINGS + 1))
