@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend import (
+    acceptance_routes,
     bulk_run_routes,
     instruction_routes,
     label_studio_routes,
@@ -22,12 +23,14 @@ from backend import (
     search_routes,
     version_routes,
 )
+from backend.pages import routes as page_routes
 from backend.services import EXTENSION, Services, services
 from lorabel.database.store import is_schema_missing, reason_of
 from lorabel.errors import (
     BadRequestError,
     ConflictError,
     DatabaseUnusableError,
+    ForbiddenFormError,
     ForgedEventError,
     LabelStudioError,
     LorabelError,
@@ -45,6 +48,7 @@ log = logging.getLogger(__name__)
 STATUS_CODES: dict[type[Exception], int] = {
     BadRequestError: 400,
     ForgedEventError: 401,
+    ForbiddenFormError: 403,
     NotFoundError: 404,
     ConflictError: 409,
     UnreadableError: 422,
@@ -61,6 +65,7 @@ NOT_MIGRATED = "the schema of the database is not that of this version of Lorabe
 ROUTE_MODULES = (
     label_studio_routes,
     project_routes,
+    acceptance_routes,
     bulk_run_routes,
     search_routes,
     version_routes,
@@ -80,8 +85,8 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = Services.open(settings)
     _observe_requests(app)
     require_basic_auth(app, settings, OPEN_PATHS)
-    for module in ROUTE_MODULES:
-        app.register_blueprint(module.blueprint)
+    for blueprint in (*(module.blueprint for module in ROUTE_MODULES), page_routes.root, page_routes.blueprint):
+        app.register_blueprint(blueprint)
     app.register_error_handler(RequestEntityTooLarge, _refuse_size)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_error)

@@ -15,9 +15,10 @@ class FailureRecord(Record):
 
 
 class BulkRunRecord(Record):
-    """A bulk run. `kind`: `predictions`, `order`, `order_renewal` or `label_errors`. `done`, `skipped` and
-    `failed` are numbers of tasks, of `total`. All tasks up to the id `cursor` are processed. `failures` has the
-    first 100 failed tasks. `label_studio_s`: seconds that Label Studio took to answer. `strategy`: of an order."""
+    """A bulk run. `kind`: `predictions`, `order`, `order_renewal`, `label_errors`, `acceptance` or
+    `acceptance_undo`. `done`, `skipped` and `failed` are numbers of tasks, of `total`. All tasks up to the id
+    `cursor` are processed. `failures` has the first 100 failed tasks. `label_studio_s`: seconds that Label Studio
+    took to answer. `strategy`: of an order."""
 
     id: int
     kind: str

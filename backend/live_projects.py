@@ -1,9 +1,9 @@
 """What a prediction needs to know of a project, kept in memory as long as the database says the same.
 
 A project's row has a new `updated_at` after each change: a promotion, a rollback, heads that were fitted, another
-label config, other extra params. So a request reads the times of the rows that its key may mean, one query without
-objects, and only if one has changed, the project with its version, heads and label config. Other processes and
-other machines need not tell this one anything.
+label config, other extra params. So a request reads the times of the rows that its key may mean, in one query
+without objects, and only if one has changed, the project with its version, heads and label config. Other
+processes and other machines need not tell this one anything.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from datetime import datetime
 from threading import Lock
 
 from cachetools import LRUCache
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, exists, select
 
 from lorabel.database import projects
 from lorabel.database.project_keys import ProjectKey
@@ -30,8 +30,15 @@ Stamps = tuple[tuple[int, datetime, int, int], ...]
 
 # Of the tables, not of the classes: the answers are plain rows.
 _PROJECTS, _UNREADABLE = Project.__table__.c, UnreadableTask.__table__.c
+# The last column says whether some of the project's tasks could not be read.
 STAMPS = (
-    select(_PROJECTS.id, _PROJECTS.updated_at, _PROJECTS.live_number, _PROJECTS.head_number)
+    select(
+        _PROJECTS.id,
+        _PROJECTS.updated_at,
+        _PROJECTS.live_number,
+        _PROJECTS.head_number,
+        exists().where(_UNREADABLE.project_id == _PROJECTS.id),
+    )
     .where(_PROJECTS.label_studio_id == bindparam("label_studio_id"))
     .order_by(_PROJECTS.id)
 )
@@ -79,12 +86,15 @@ class LiveProjects:
         # A session would take longer than the queries.
         with self._store.engine.connect() as connection:
             # Before anything else is read: what is kept may be newer than its stamps, and never older.
-            stamps = _stamps(connection, key)
+            rows = connection.execute(STAMPS, {"label_studio_id": key.label_studio_id}).all()
+            stamps = tuple((row[0], row[1], row[2], row[3]) for row in rows)
             with self._lock:
                 kept = self._kept.get((key, label_config))
             if kept is not None and kept.stamps == stamps:
-                unreadable = connection.execute(UNREADABLE, {"project_id": kept.project.id}).scalars()
-                return LiveProject(kept.project, kept.model, frozenset(unreadable))
+                project_id = kept.project.id
+                has_unreadable = any(row[0] == project_id and row[4] for row in rows)
+                ids = connection.scalars(UNREADABLE, {"project_id": project_id}) if has_unreadable else ()
+                return LiveProject(kept.project, kept.model, frozenset(ids))
         loaded = self._load(key, label_config, stamps)
         if loaded is not None:
             return loaded
@@ -114,8 +124,3 @@ class LiveProjects:
         with self._lock:
             self._kept[key, label_config] = _Kept(stamps, project, model)
         return LiveProject(project, model, unreadable)
-
-
-def _stamps(connection: Connection, key: ProjectKey) -> Stamps:
-    rows = connection.execute(STAMPS, {"label_studio_id": key.label_studio_id})
-    return tuple((row[0], row[1], row[2], row[3]) for row in rows)

@@ -12,7 +12,7 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import bulk_run_responses, http_bodies, rest_responses
+from backend import acceptance_routes, bulk_run_responses, http_bodies, rest_responses
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -184,6 +184,30 @@ OPERATIONS = (
         errors=(404,),
     ),
     Operation(
+        "post",
+        f"{PROJECT}/acceptances",
+        "Find which predictions may be accepted unseen, and make them annotations of a user.",
+        acceptance_routes.AcceptanceRecord,
+        acceptance_routes.Accept,
+        status=202,
+        errors=(400, 404, 409, 413),
+    ),
+    Operation(
+        "get",
+        f"{PROJECT}/acceptances",
+        "List the acceptances of a project: what is proved of each label, and what was written.",
+        acceptance_routes.AcceptanceList,
+        errors=(404,),
+    ),
+    Operation(
+        "post",
+        f"{PROJECT}/acceptances/{{acceptance_id}}/undo",
+        "Take back the annotations of an acceptance that nobody has changed.",
+        acceptance_routes.AcceptanceRecord,
+        status=202,
+        errors=(404, 409),
+    ),
+    Operation(
         "get",
         "/api/v1/events",
         "List the events that Label Studio sent, the newest first.",
@@ -307,7 +331,12 @@ DESCRIPTIONS: Mapping[int, str] = {
 def _parameters(operation: Operation) -> list[Json]:
     of_path = [
         {"name": name, "in": "path", "required": True, "schema": {"type": kind}}
-        for name, kind in (("project_id", "integer"), ("version", "string"), ("run_id", "integer"))
+        for name, kind in (
+            ("project_id", "integer"),
+            ("version", "string"),
+            ("run_id", "integer"),
+            ("acceptance_id", "integer"),
+        )
         if f"{{{name}}}" in operation.path
     ]
     of_query = [

@@ -21,7 +21,7 @@ from lorabel.database import bulk_runs, instructions
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.begun_tracks import results_to_go_on_with
+from lorabel.inference.begun import results_to_go_on_with
 from lorabel.inference.disconnect import is_disconnected
 from lorabel.inference.messages import Priority
 from lorabel.inference.prediction import ProjectModel

@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database import instructions, project_heads
+from lorabel.database import instructions, project_heads, training_runs
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import (
-    Annotation,
     ModelVersion,
     Project,
     TrainingRun,
@@ -356,12 +355,6 @@ def describe(session: Session, project: Project) -> ProjectRecord:
 
 
 def _summary(session: Session, project: Project) -> dict[str, Any]:
-    is_new = (
-        Annotation.project_id == project.id,
-        Annotation.run_id.is_(None),
-        Annotation.is_deleted.is_(False),
-        Annotation.was_cancelled.is_(False),
-    )
     is_unreadable = UnreadableTask.project_id == project.id
     return {
         "id": project.id,
@@ -369,7 +362,7 @@ def _summary(session: Session, project: Project) -> dict[str, Any]:
         "label_studio_created_at": project.label_studio_created_at,
         "live_version": project.live_version,
         "is_deleted": project.is_deleted,
-        "new_annotations": session.scalar(select(func.count(Annotation.id)).where(*is_new)),
+        "new_annotations": training_runs.count_new(session, [project.id])[project.id],
         "unread_tasks": session.scalar(select(func.count()).select_from(UnreadableTask).where(is_unreadable)),
         "created_at": project.created_at,
         "updated_at": project.updated_at,

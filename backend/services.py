@@ -11,6 +11,8 @@ from flask import current_app
 from backend.event_writer import EventWriter
 from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
+from backend.pages.run_rows import ActiveRuns
+from backend.pages.vitals import Vitals
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.errors import ModelServerBusyError
@@ -42,6 +44,8 @@ class Services:
     searcher: Searcher
     prediction_slots: BoundedSemaphore
     live_projects: LiveProjects
+    active_runs: ActiveRuns
+    vitals: Vitals
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -49,21 +53,25 @@ class Services:
         store = Store.open(settings)
         store.migrate()
         model_client, authorizations = ModelClient(settings), Authorizations()
+        jobs = Jobs(settings)
         return cls(
             settings,
             store,
             EventWriter(store),
-            Jobs(settings),
+            jobs,
             model_client,
             authorizations,
             Metrics(settings),
             Searcher(settings, store, model_client, authorizations),
             BoundedSemaphore(settings.threads - RESERVED_THREADS),
             LiveProjects(store, settings),
+            ActiveRuns(store),
+            Vitals(settings, store, jobs, model_client),
         )
 
     def close(self) -> None:
         """Close all connections."""
+        self.vitals.close()
         self.authorizations.close()
         self.model_client.close()
         self.jobs.redis.close()

@@ -133,11 +133,12 @@ def with_features(
         for each in family.precompute(prepared[start : start + BATCH], (), None)
     ]
     asked = [family.for_features(each, target) for each, target in zip(known, targets, strict=True)]
-    features = cast(list[Features], _predict(family, asked))
+    features = cast(list[Features], predict(family, asked))
     return [Annotated(*parts) for parts in zip(known, targets, features, strict=True)]
 
 
-def _predict(family: Detector, prepared: Sequence[PreparedInput]) -> list[object]:
+def predict(family: Detector, prepared: Sequence[PreparedInput]) -> list[object]:
+    """The detector's answers, batch by batch."""
     outputs: list[object] = []
     for start in range(0, len(prepared), BATCH):
         batch = prepared[start : start + BATCH]
@@ -175,7 +176,7 @@ def mean_of(pictures: Sequence[Annotated]) -> LinearHead:
 def answers(family: Detector, head: LinearHead | None, tested: Sequence[Annotated]) -> list[Boxes]:
     """The boxes that a head finds; None: the label texts."""
     asked = [replace(each.prepared, fitted_head=head) for each in tested]
-    return cast(list[Boxes], _predict(family, asked))
+    return cast(list[Boxes], predict(family, asked))
 
 
 def figures(of_set: Set, tested: Sequence[Annotated], outputs: Sequence[Boxes]) -> dict[str, list[float]]:

@@ -40,6 +40,7 @@ from lorabel.families.encoders.heads.fit import Example
 from lorabel.families.encoders.heads.head_features import PRODUCTS, map_features, slots_of
 from lorabel.families.encoders.heads.item_features import item_features, query_similarities
 from lorabel.families.encoders.heads.linear_head import MEAN
+from lorabel.families.encoders.heads.platt import Scale
 from lorabel.families.encoders.heads.rating_scale import to_number, to_position
 from lorabel.families.segments.found_segments import found_segments
 from lorabel.families.segments.windows import window_truth
@@ -180,15 +181,18 @@ def segments_cross_validated(learned: Sequence[Example], unseen: Sequence[Exampl
     return [segments_of(example, probabilities(example).astype(np.float32)) for example in unseen]
 
 
-def segments_of(example: Example, probabilities: NDArray[np.float32]) -> SegmentScores:
+def segments_of(
+    example: Example, probabilities: NDArray[np.float32], scales: Sequence[Scale] = ()
+) -> SegmentScores:
     """The segments of a recording that ends with the middle of its last window.
 
     Args:
         probabilities: (windows, labels).
+        scales: see `found_segments`.
     """
     step_s = cast(SegmentsInput, example.question).step_s
     length_s = (len(probabilities) - 1) * step_s
-    return found_segments(probabilities, step_s).within(length_s, length_s)
+    return found_segments(probabilities, step_s, scales).within(length_s, length_s)
 
 
 def _shares(example: Example) -> NDArray[np.float32]:

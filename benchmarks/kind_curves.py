@@ -30,6 +30,7 @@ from benchmarks.kind_baselines import Learn
 from benchmarks.kind_courses import CHOICE, MULTIPLE, RANKING, RATING, SEGMENTS, SPANS, TAXONOMY, KindCourse
 from lorabel.contracts import Contract, Estimate, ItemScores, LabelScores, LabelsInput, RankingInput, SpansInput
 from lorabel.contracts import SpanScores as Spans
+from lorabel.evaluation.segment_metrics import right_segments
 from lorabel.families.base import NoBatchAdapters
 from lorabel.families.cache import FEATURES, TEXTS, FeatureCache
 from lorabel.families.encoders.heads.fit import Example, fit_head
@@ -43,7 +44,7 @@ from lorabel.feature_contracts import Features, FeaturesInput
 from lorabel.problems.base import Problem
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
-from lorabel.time_contracts import SegmentsInput
+from lorabel.time_contracts import SegmentScores, SegmentsInput
 from tests.e2e.courses import LabeledTask
 from workers.services import Services
 
@@ -102,7 +103,7 @@ def _answer(head: LinearHead | None, example: Example) -> Contract:
     if isinstance(question, SegmentsInput):
         windows = example.logits.reshape(len(example.features), -1)
         chances = probabilities(head, example.features, windows, is_multiple=True)
-        return kind_baselines.segments_of(example, chances)
+        return kind_baselines.segments_of(example, chances, () if head is None else head.score_scales)
     if head is not None:
         return answer_with_head(head, question, example.features, example.logits)
     if isinstance(question, LabelsInput):
@@ -178,7 +179,8 @@ def _point(
 def calibration_error_of(test: Sequence[Example], answers: Sequence[Contract]) -> float | None:
     """The error of the labels' probabilities, or of the order of each pair; None for estimates and spans.
 
-    Multiple choice: of each label by itself. Taxonomies: of the whole path, which is right or wrong.
+    Multiple choice: of each label by itself. Taxonomies: of the whole path, which is right or wrong. Segments: of
+    each that was found.
     """
     claims: list[tuple[float, bool]] = []
     for example, answer in zip(test, answers, strict=True):
@@ -192,6 +194,10 @@ def calibration_error_of(test: Sequence[Example], answers: Sequence[Contract]) -
         elif isinstance(answer, ItemScores) and answer.scores:
             gaps = [answer.scores[better] - answer.scores[worse] for better, worse in target.pairs]
             claims += [(float(1 / (1 + np.exp(-min(abs(gap), 500)))), gap > 0) for gap in gaps]
+        elif isinstance(answer, SegmentScores):
+            found = [(each.start_s, each.end_s, each.label) for each in answer.segments]
+            scores = [each.probability for each in answer.segments]
+            claims += zip(scores, right_segments(target.segments, found), strict=True)
     return calibration_error(*zip(*claims, strict=True)) if claims else None
 
 

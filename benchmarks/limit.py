@@ -3,9 +3,9 @@
     python -m benchmarks.limit --family dual_encoder --model local-dir:FOLDER --device cpu --seconds 10
 
 Plain open_clip or transformers (`benchmarks/loop_models.py`) on JPEGs in memory, in a loop without a queue,
-network or protocol. Decoding overlaps in threads. Precision, batch size, and whether libjpeg decodes at a
-reduced scale are tried first; the best setup is measured. Prints JSON. This is a process of its own, so that
-torch's threads are set as in the model server.
+network or protocol. Decoding overlaps in threads. Precision, batch size, whether libjpeg decodes at a reduced
+scale, and whether each core computes pictures of its own are tried first; the best setup is measured. Prints
+JSON. This is a process of its own, so that torch's threads are set as in the model server.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from torch import Tensor
 from benchmarks.loop_models import MODELS, LoopModel
 from benchmarks.photos import Photos
 from benchmarks.rates import Request, tasks_per_second
+from lorabel.families.core_threads import parts_on_all_cores
 
 BATCHES_AHEAD = 2
 SHARE_OF_TRIAL = 0.1
@@ -41,22 +42,33 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Setup:
-    """`is_scaled`: libjpeg decodes at 1/2, 1/4 or 1/8 if the model's input is that much smaller than the JPEG."""
+    """What the loop may choose.
+
+    Attributes:
+        is_scaled: libjpeg decodes at 1/2, 1/4 or 1/8 if the model's input is that much smaller than the JPEG.
+        is_divided: each core computes pictures of its own, instead of all cores sharing each layer.
+    """
 
     precision: str
     batch: int
     is_scaled: bool
+    is_divided: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.precision}, batch {self.batch}, {'scaled' if self.is_scaled else 'full'} decoding"
+        divided = ", each core its own" if self.is_divided else ""
+        return f"{self.precision}, batch {self.batch}, {'scaled' if self.is_scaled else 'full'} decoding{divided}"
 
 
 class Loop:
-    """A model, and JPEGs whose numbers count up so that no photograph is read twice."""
+    """A model, and JPEGs whose numbers count up so that no photograph is read twice.
 
-    def __init__(self, model: LoopModel) -> None:
-        self._model = model
+    Args:
+        device: cpu or cuda.
+    """
+
+    def __init__(self, model: LoopModel, device: str) -> None:
+        self._model, self.has_cores = model, device == "cpu"
         self._photos, self._number = Photos(), 0
 
     def measure(self, setup: Setup, seconds: float) -> list[float]:
@@ -68,7 +80,7 @@ class Loop:
             batches = self._decoded(setup, threads)
             until = began + seconds
             while (start := time.perf_counter()) < until or len(done) < LEAST_BATCHES:
-                self._model.answer(torch.stack([pixels.result() for pixels in next(batches)]))
+                self._answer(torch.stack([pixels.result() for pixels in next(batches)]), setup)
                 done.append(Request(start, time.perf_counter(), setup.batch))
             threads.shutdown(cancel_futures=True)
         return _windows(done)
@@ -81,9 +93,15 @@ class Loop:
         until = time.perf_counter() + seconds
         with torch.inference_mode():
             while (start := time.perf_counter()) < until or len(done) < LEAST_BATCHES:
-                self._model.answer(pixels)
+                self._answer(pixels, setup)
                 done.append(Request(start, time.perf_counter(), setup.batch))
         return _windows(done)
+
+    def _answer(self, pixels: Tensor, setup: Setup) -> None:
+        if setup.is_divided:
+            parts_on_all_cores(self._model.answer, pixels, torch.device("cpu"))
+        else:
+            self._model.answer(pixels)
 
     def _decoded(self, setup: Setup, threads: ThreadPoolExecutor) -> Iterator[list[Future[Tensor]]]:
         """Endless batches. The next BATCHES_AHEAD batches are decoded in the threads meanwhile."""
@@ -110,7 +128,7 @@ def _windows(done: Sequence[Request]) -> list[float]:
 def find_best(
     loop: Loop, batches: Sequence[int], seconds: float, is_quick: bool
 ) -> tuple[Setup, dict[str, float]]:
-    """Try precisions and decoding with the first batch size, then the batch sizes with the best of them.
+    """Try precisions and decoding with the first batch size, then batch sizes and division with the best of them.
 
     Returns:
         The fastest setup, and the best rate of each setup by name.
@@ -120,9 +138,14 @@ def find_best(
     tried = _compare(
         loop, [Setup(name, first, is_scaled) for name in names for is_scaled in (False, True)], seconds
     )
-    if not is_quick:
-        best = max(tried, key=lambda setup: tried[setup])
-        tried |= _compare(loop, [replace(best, batch=size) for size in (first, *others)], seconds)
+    best = max(tried, key=lambda setup: tried[setup])
+    sizes = (first,) if is_quick else (first, *others)
+    divisions = (False, True) if loop.has_cores else (False,)
+    tried |= _compare(
+        loop,
+        [replace(best, batch=size, is_divided=is_divided) for size in sizes for is_divided in divisions],
+        seconds,
+    )
     return max(tried, key=lambda setup: tried[setup]), {setup.name: rate for setup, rate in tried.items()}
 
 
@@ -141,7 +164,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="try one batch size only")
     parser.add_argument("--setup", type=json.loads, help="measure this setup, in the JSON that was printed")
     options = parser.parse_args()
-    loop = Loop(MODELS[options.family](options.model, torch.device(options.device)))
+    loop = Loop(MODELS[options.family](options.model, torch.device(options.device)), options.device)
     figures: dict[str, Any] = {}
     if options.setup is None:
         trial_s = options.seconds * SHARE_OF_TRIAL

@@ -34,6 +34,7 @@ class Limit:
         note = f"{setup['precision']}, batch {setup['batch']}" + (
             ", scaled decoding" if setup["is_scaled"] else ""
         )
+        note += ", each core its own pictures" if setup["is_divided"] else ""
         return [
             row_of(f"{name}: plain loop over JPEGs in memory", self.images_per_second, "tasks/s", note=note),
             row_of(

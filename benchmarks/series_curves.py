@@ -31,9 +31,10 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.calibration import calibration_error
 from benchmarks.curve_report import CROSS_VALIDATED, HEAD, SERIES, ZERO_SHOT, Point
 from benchmarks.patchtst import Encode, trained_encoder
-from lorabel.evaluation.series_metrics import series_metrics
+from lorabel.evaluation.series_metrics import right_series_segments, series_metrics
 from lorabel.families.encoders.heads.fit_series import INSTANT, AnnotatedSeries, fit_series
 from lorabel.families.encoders.heads.linear_head import Array
 from lorabel.families.series.cells import Cells, cells_of
@@ -121,7 +122,7 @@ def by_head(features_of: Callable[[Drawn], Array]) -> Learn:
         def answer(drawn: Drawn) -> SeriesScores:
             logits = head.logits(features_of(drawn), np.zeros((1, len(NAMES)), np.float32))
             logits[:, ~head.is_learned] = NEVER
-            return found_series(logits, drawn.cells, is_instant)
+            return found_series(logits, drawn.cells, is_instant, scales=head.score_scales)
 
         return answer
 
@@ -193,18 +194,29 @@ def measure(name: str, counts: Sequence[int], seeds: int) -> list[Point]:
     for way in (HEAD, CROSS_VALIDATED):
         for count in counts:
             for seed in range(seeds):
-                f1, _, seconds = _measured(WAYS[way], drawn, count, seed)
-                points.append(Point(name, way, seed, count, f1, None, seconds, SERIES))
+                f1, _, error, seconds = _measured(WAYS[way], drawn, count, seed)
+                points.append(Point(name, way, seed, count, f1, error, seconds, SERIES))
     return points
 
 
-def _measured(learn: Learn, drawn: Sequence[Drawn], count: int, seed: int) -> tuple[float, float, float]:
-    """F1, error of boundaries in steps, and CPU seconds of the fit."""
+def _measured(learn: Learn, drawn: Sequence[Drawn], count: int, seed: int) -> tuple[float, ...]:
+    """F1, error of boundaries in steps, error of the scores, and CPU seconds of the fit."""
     order = np.random.default_rng(seed).permutation(TO_ANNOTATE)[:count]
     began = time.thread_time()
     answer = learn([drawn[index] for index in order])
     seconds = time.thread_time() - began
-    return (*figures(answer, drawn[TO_ANNOTATE:]), seconds)
+    unseen = drawn[TO_ANNOTATE:]
+    return (*figures(answer, unseen), _calibration_error(answer, unseen), seconds)
+
+
+def _calibration_error(answer: Answer, unseen: Sequence[Drawn]) -> float:
+    scores, is_right = list[float](), list[bool]()
+    for each in unseen:
+        output = answer(each)
+        found = [(segment.start, segment.end, segment.label) for segment in output.segments]
+        scores += [segment.probability for segment in output.segments]
+        is_right += right_series_segments(each.drawn.events, found, output.step)
+    return calibration_error(scores, is_right)
 
 
 def main() -> None:
@@ -222,8 +234,8 @@ def main() -> None:
     for count in (2, *COUNTS):
         for name, learn in ways.items():
             measured = [_measured(learn, drawn, count, seed) for seed in range(options.seeds)]
-            f1, steps, seconds = np.nanmean(measured, axis=0)
-            fit = f"fit {1000 * seconds:5.0f} ms"
+            f1, steps, error, seconds = np.nanmean(measured, axis=0)
+            fit = f"scores {error:.3f}  fit {1000 * seconds:5.0f} ms"
             print(f"{count:3} series  {name:44} F1 {f1:.3f}  boundaries {steps:4.1f} steps  {fit}", flush=True)
 
 

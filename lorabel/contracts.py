@@ -10,6 +10,7 @@ from collections.abc import Collection, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -135,8 +136,12 @@ class LabelTextsInput(Input):
 
     def with_template(self, template: str) -> Self:
         """Return the question with the template applied to each text of each label."""
-        labels = tuple(tuple(template.replace("{}", text) for text in texts) for texts in self.labels)
-        return self.model_copy(update={"labels": labels})
+        return self.model_copy(update={"labels": _in_template(self.labels, template)})
+
+
+@lru_cache(maxsize=64)  # all tasks of a project have the same labels
+def _in_template(labels: tuple[tuple[str, ...], ...], template: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(template.replace("{}", text) for text in texts) for texts in labels)
 
 
 class LabelsInput(LabelTextsInput):

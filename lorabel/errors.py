@@ -42,6 +42,10 @@ class ForgedEventError(LorabelError):
     """A webhook event without the secret of its project's webhook. Nothing was stored."""
 
 
+class ForbiddenFormError(LorabelError):
+    """A form was not sent from a page of ours."""
+
+
 class NotFoundError(LorabelError):
     """A project, version, run or adapter does not exist."""
 

@@ -50,12 +50,14 @@ class SeriesScores(Contract):
         segments: in the order of time. Those of one label do not overlap, those of several may.
         step: the median time from a point to the next; 0 if it is not known.
         no_segment_probability: the probability in [0, 1] that there is none. Only used if `segments` is empty.
+        threshold: the smallest probability of a segment that is shown.
     """
 
     kind: ClassVar[str] = "series_scores"
     segments: tuple[FoundSegment, ...] = ()
     step: float = 0.0
     no_segment_probability: float = 0.0
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)

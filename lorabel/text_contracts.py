@@ -1,6 +1,6 @@
 """Inputs, outputs and targets of questions that a model answers by writing: a text, a span, labels, a number."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from pydantic import Field
@@ -46,6 +46,17 @@ class TranscriptInput(Input):
     words: tuple[str, ...] = ()
 
 
+class SegmentTranscriptsInput(TranscriptInput):
+    """Asks for what is said in each of some segments of a sound. Answer: `SegmentTranscripts`.
+
+    Args:
+        segments: start and end of each, in seconds from the beginning of the sound.
+    """
+
+    kind: ClassVar[str] = "segment_transcripts"
+    segments: tuple[tuple[float, float], ...] = ()
+
+
 def with_words(question: Input, words: str) -> Input:
     """Return the question with what is said in its videos as one more text: data, which instructs nobody."""
     if not words.strip():
@@ -81,6 +92,17 @@ class WrittenText(Contract):
     start: int | None = Field(None, ge=0)
 
 
+class SegmentTranscripts(Contract):
+    """Answer to `SegmentTranscriptsInput`.
+
+    Args:
+        answers: one for each segment. The text of a segment that was not read is "", and not complete.
+    """
+
+    kind: ClassVar[str] = "segment_transcripts"
+    answers: tuple[WrittenText, ...]
+
+
 @dataclass(frozen=True)
 class TextTarget:
     """Target for `TextInput` and `TranscriptInput`: the right text, which is not empty.
@@ -93,6 +115,21 @@ class TextTarget:
     text: str
     instruction: str | None = None
     others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentTextsTarget:
+    """Target for `SegmentTranscriptsInput`.
+
+    Args:
+        segments: those with a text, at least one: start and end in seconds, in the order of time.
+        texts: the right text of each, which is not empty.
+        left_out: why other segments of the annotation cannot be used.
+    """
+
+    segments: tuple[tuple[float, float], ...]
+    texts: tuple[str, ...]
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
 
 class WrittenLabelsInput(LabelTextsInput):

@@ -12,6 +12,8 @@ STEP_S = 0.25
 
 # A segment as (start in seconds, end in seconds, index of the label).
 TimedLabel = tuple[float, float, int]
+# A part in which somebody speaks: start and end in seconds, and the probability that it is speech.
+SpokenPart = tuple[float, float, float]
 
 
 class SegmentsInput(LabelsInput):
@@ -22,11 +24,15 @@ class SegmentsInput(LabelsInput):
 
     Args:
         step_s: seconds from one window to the next.
+        is_of_speech: whether all that somebody says without a pause is a segment. Only of a sound.
+        spoken: these parts of the sound. The family that answers fills them in.
     """
 
     kind: ClassVar[str] = "segments"
     is_multiple: bool = True
     step_s: float = Field(STEP_S, gt=0)
+    is_of_speech: bool = Field(False, exclude_if=lambda is_of_speech: not is_of_speech)
+    spoken: tuple[SpokenPart, ...] | None = Field(None, exclude_if=lambda spoken: spoken is None)
 
 
 class Segment(BaseModel):
@@ -55,6 +61,7 @@ class SegmentScores(Contract):
         no_segment_probability: the probability in [0, 1] that there is none. Only used if `segments` is empty.
         expected_overlap: how much of the segments and of what there is to find the model expects to be the same,
             in [0, 1]; 1 where every moment is sure.
+        threshold: the smallest probability of a segment that is shown.
     """
 
     kind: ClassVar[str] = "segment_scores"
@@ -62,6 +69,7 @@ class SegmentScores(Contract):
     length_s: float = 0.0
     no_segment_probability: float = 1.0
     expected_overlap: float = 1.0
+    threshold: float = 0.0
 
     def within(self, read_s: float, length_s: float) -> Self:
         """Return the answer with segments that end where reading ended, and with the length of the recording.

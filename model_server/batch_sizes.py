@@ -4,6 +4,9 @@ import logging
 import math
 import time
 
+import torch
+
+from lorabel.families.base import Family
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import Priority
 from model_server.metrics import Metrics
@@ -42,17 +45,23 @@ class BatchSizes:
     def most(self, first: Row) -> int:
         """Size limit of a batch that begins with this row: 1 until it is known how long a background row takes."""
         family = first.loaded_family.family
+        most = min(self.max_batch, family.most_rows or self.max_batch)
         if first.priority == Priority.INTERACTIVE or isinstance(family, StepwiseFamily):
-            return self.max_batch
+            return most
         is_undisturbed = time.monotonic() - self._person_asked > PEOPLE_STAY_S
         batch_s = UNDISTURBED_BATCH_S if is_undisturbed else BACKGROUND_BATCH_S
         row_s = self.row_s.get(family.name, batch_s)
-        return min(self.max_batch, max(1, int(batch_s / max(row_s, SHORTEST_ROW_S))))
+        return min(most, max(1, int(batch_s / max(row_s, SHORTEST_ROW_S))))
 
-    def learn(self, family: str, rows: int, seconds: float) -> None:
-        """Remember what a batch took on the device."""
-        row_s = seconds / rows
-        self.row_s[family] = (self.row_s.get(family, row_s) + row_s) / 2
+    def learn(self, family: Family, rows: int, seconds: float) -> None:
+        """Remember what a batch took on the device. Called by the device's thread.
+
+        As many rows as there are cores take as long as one, if each is computed on a core of its own. Else a row
+        that takes more than half of the time that a batch may take would keep all batches at one row.
+        """
+        is_divided = family.divides_rows and family.device.type == "cpu"
+        row_s = seconds / (max(rows, torch.get_num_threads()) if is_divided else rows)
+        self.row_s[family.name] = (self.row_s.get(family.name, row_s) + row_s) / 2
 
     def grow(self, rows: int) -> None:
         """Double a reduced `max_batch` after GROW_AFTER full batches: other processes may have freed memory."""

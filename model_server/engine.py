@@ -25,7 +25,6 @@ from lorabel.errors import ModelServerBusyError
 from lorabel.families.base import DigestOf
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
-from lorabel.media.deadline import deadline
 from lorabel.settings import Settings
 from model_server.batch_sizes import BatchSizes
 from model_server.device_errors import is_device_lost, is_out_of_memory
@@ -37,7 +36,7 @@ from model_server.metrics import Metrics
 from model_server.pipelines import begin
 from model_server.prepared_memory import PreparedMemory
 from model_server.project_limit import ProjectLimit
-from model_server.rows import Row, batch_rows, errors_as_result, failure_of, rows_of
+from model_server.rows import Row, batch_rows, errors_as_result, failure_of, preparing, rows_of, shared_videos
 from model_server.stepping import Stepping
 from model_server.video_parts import VideoParts
 from model_server.waiting import RETRY_AFTER_S, WaitingRows
@@ -132,15 +131,16 @@ class Engine:
         if priority == Priority.INTERACTIVE:
             self.sizes.note_person()
         deadline = time.monotonic() + request.timeout_s
-        futures = []
+        futures, shared = [], shared_videos(request.rows)
         for row in request.rows:
             done: Future[RowResult] = Future()
             done.add_done_callback(lambda done: self._count(done, priority))
             futures.append(done)
             with errors_as_result(done, row.kind):
                 new_row = self._row(row, request, deadline, done)
+                new_row.shared_videos = shared
                 if self._video_parts is None or not self._video_parts.begin(new_row):
-                    begin(new_row, self._start_when_loaded)
+                    begin(new_row, self._start_when_loaded, self._metrics)
         return futures
 
     def close(self) -> None:
@@ -279,7 +279,7 @@ class Engine:
         if self._may_be_prepared(row):
             files, row.files = row.files, {}
             if row.is_wanted():
-                with errors_as_result(row.done, row.question.kind), deadline(row.deadline):
+                with preparing(row):
                     self._prepare(row, {media: file.result() for media, file in files.items()})
         self._end(self._preparing, row)
         return True
@@ -389,7 +389,7 @@ class Engine:
         outputs = family.predict([row.example for row in batch], [row.adapter for row in batch], bank, cache)
         forward_s = time.monotonic() - started
         self._metrics.forward.observe(forward_s)
-        self.sizes.learn(family.name, batch_rows(batch), forward_s)
+        self.sizes.learn(family, batch_rows(batch), forward_s)
         return list(zip(batch, outputs, strict=True))
 
     def _count(self, done: "Future[RowResult]", priority: Priority) -> None:

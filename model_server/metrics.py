@@ -27,7 +27,8 @@ class Metrics:
         )
         self.device_cpu = Counter(
             "lorabel_device_cpu_seconds",
-            "CPU time of the device's thread in its batches; the rest it waits: for the GPU, the GIL or a core",
+            "CPU time of the device's thread in its batches; the rest it waits: for the GPU, the GIL, a core, or "
+            "threads that compute rows for it",
             registry=registry,
         )
         self.missing_heads = Counter(
@@ -37,6 +38,11 @@ class Metrics:
             "lorabel_left_out_parts",
             "Sounds or words of videos that were left out, as the model cannot be loaded",
             ["family"],
+            registry=registry,
+        )
+        self.not_followed = Counter(
+            "lorabel_not_followed",
+            "Videos of which the tracker followed no drawn box, as it failed or was too slow",
             registry=registry,
         )
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)

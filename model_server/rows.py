@@ -3,15 +3,18 @@
 import logging
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorabel.contracts import Input, MediaRef
+from lorabel.contracts import Input, MediaRef, Modality, media_of
 from lorabel.errors import MOST_REASON_CHARACTERS, LorabelError, SettingsError, UnreadableError
-from lorabel.inference.messages import Priority, RowError, RowResult
+from lorabel.inference.messages import PredictRow, Priority, RowError, RowResult
+from lorabel.media.deadline import deadline
+from lorabel.media.kept_frames import shared_frames
 from model_server.device_errors import is_device_lost, is_out_of_memory
 from model_server.family_pool import LoadedFamily
 from model_server.files import File
@@ -31,6 +34,7 @@ class Row:
         held: files that need not be fetched, since the row that this one is a part of has them.
         loaded: set once the row's family is loaded.
         example: set once the question is prepared.
+        shared_videos: addresses of videos that several rows of the request are about.
     """
 
     question: Input
@@ -44,11 +48,17 @@ class Row:
     held: dict[MediaRef, "Future[File]"] = field(default_factory=dict)
     loaded: LoadedFamily | None = None
     example: Any = None
+    shared_videos: frozenset[str] = frozenset()
 
     @property
     def loaded_family(self) -> LoadedFamily:
         assert self.loaded is not None
         return self.loaded
+
+    @property
+    def shares_video(self) -> bool:
+        """Whether other rows of the request are about its video."""
+        return any(media.url in self.shared_videos for media in media_of(self.question))
 
     def is_wanted(self) -> bool:
         """Whether somebody waits for the answer. A row whose deadline has passed is finished with an error."""
@@ -59,6 +69,20 @@ class Row:
     def finish(self, result: RowResult) -> None:
         with suppress(InvalidStateError):  # the request was cancelled at this moment
             self.done.set_result(result)
+
+
+def shared_videos(rows: Sequence[PredictRow]) -> frozenset[str]:
+    """The addresses of the videos that several rows are about."""
+    counts = Counter(url for row in rows for url in set(_videos(row.input.get("contents"))))
+    return frozenset(url for url, count in counts.items() if count > 1)
+
+
+def _videos(contents: Any) -> Iterator[str]:
+    """The addresses of the videos among the contents of a row, which may be wrong in any way."""
+    for content in contents if isinstance(contents, list) else ():
+        media = content.get("media") if isinstance(content, dict) else None
+        if isinstance(media, dict) and content.get("modality") == Modality.VIDEO:
+            yield str(media.get("url"))
 
 
 def rows_of(row: Row) -> int:
@@ -86,6 +110,14 @@ def errors_as_result(done: "Future[RowResult]", kind: str) -> Iterator[None]:
             done.set_result(failure_of(error))
         if is_device_lost(error):
             raise
+
+
+@contextmanager
+def preparing(row: Row) -> Iterator[None]:
+    """A context in which a row is prepared: as long as it is wanted, and with the frames of other rows' videos."""
+    sharing = shared_frames(row.shares_video)
+    with errors_as_result(row.done, row.question.kind), deadline(row.deadline), sharing:
+        yield
 
 
 def failure_of(error: Exception) -> RowResult:

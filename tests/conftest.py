@@ -40,6 +40,7 @@ SHARED_LORABELS = {
     "tests/e2e/test_clicks_in_browser.py": "lorabel_up",
     "tests/e2e/test_heads.py": "lorabel_up",
     "tests/e2e/test_heads_in_browser.py": "lorabel_up",
+    "tests/e2e/test_accept.py": "lorabel_up",
     "tests/e2e/test_label_errors.py": "lorabel_up",
     "tests/e2e/test_label_studio_ml.py": "lorabel_up",
     "tests/e2e/test_large_request.py": "lorabel_up",

@@ -44,18 +44,19 @@ def folder() -> Path:
 
 
 @cache
-def spoken(text: str, speed: int = 150) -> bytes:
+def spoken(text: str, speed: int = 150, voice: str = "en") -> bytes:
     """A WAV file in which espeak-ng speaks a text. The test is skipped where it is not installed.
 
     Args:
         speed: words per minute.
+        voice: of espeak-ng.
     """
     program = shutil.which("espeak-ng")
     if program is None:
         skip_or_fail("espeak-ng is not installed: apt-get install espeak-ng")
     with TemporaryDirectory() as written:
         path = Path(written) / "spoken.wav"
-        subprocess.run([program, "-s", str(speed), "-w", str(path), text], check=True, timeout=60)
+        subprocess.run([program, "-v", voice, "-s", str(speed), "-w", str(path), text], check=True, timeout=60)
         return path.read_bytes()
 
 

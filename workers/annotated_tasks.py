@@ -77,7 +77,7 @@ class AnnotatedTask:
         space: of the features; empty without features.
         written_at: when the features were computed; None without features.
         example: the features and the target; None without features.
-        windows: the most windows whose features the task may have, see `_count_windows`.
+        most_windows: the most windows whose features the task may have, see `_count_windows`.
     """
 
     state: State
@@ -90,7 +90,15 @@ class AnnotatedTask:
     space: str = ""
     written_at: datetime | None = None
     example: Example | None = None
-    windows: int = 0
+    most_windows: int = 0
+
+    @property
+    def windows(self) -> int:
+        """The windows of a recording or series that are learned from; without features the most there may be."""
+        if self.example is None or not self.most_windows:
+            return self.most_windows
+        rows, dim = self.example.features.shape
+        return rows if isinstance(self.example.question, SegmentsInput) else ceil(rows * dim / USUAL_DIM)
 
     @cached_property
     def words(self) -> int:
@@ -191,8 +199,15 @@ class AnnotatedTasks:
         if problem.input_type in IN_TEXTS:
             chosen = _newest_within(chosen, lambda task: task.words, MOST_WORDS)
         if problem.input_type in (SegmentsInput, SeriesInput):
-            # A head needs two tasks, however large they are.
-            chosen = _newest_within(chosen, lambda task: min(task.windows, MOST_WINDOWS // 2), MOST_WINDOWS)
+            # A head needs two tasks, however large they are. There must be room for the most that a task may have,
+            # so that it does not depend on the task's features whether they are computed.
+            most_of_task = MOST_WINDOWS // 2
+            chosen = _newest_within(
+                chosen,
+                lambda task: min(task.windows, most_of_task),
+                MOST_WINDOWS,
+                lambda task: min(task.most_windows, most_of_task),
+            )
         if issubclass(problem.input_type, (EachInput, PictureRelationsInput)):
             chosen = _newest_within(chosen, lambda task: task.contents, MOST_CONTENTS)
         return dict(sorted(chosen.items()))
@@ -253,15 +268,14 @@ def _annotated(
         task_features.labels_digest(question),
         example.target,
         example.label_class,
-        windows=_count_windows(example.question, example.target, segments_max_s),
+        most_windows=_count_windows(example.question, example.target, segments_max_s),
     )
 
 
 def _count_windows(question: Input, target: object, segments_max_s: float) -> int:
     """The most windows of a recording or series that a head may learn from; 0 of other tasks.
 
-    It is known without features, so that the same tasks are chosen before and after these were computed.
-    Annotations say how long a sound is, and not how long a video or a series is.
+    It is known without features. Annotations say how long a sound is, and not how long a video or a series is.
     """
     if isinstance(question, SegmentsInput):
         length_s = target.length_s if isinstance(target, SegmentTarget) else 0.0
@@ -288,14 +302,20 @@ def _newest_balanced(tasks: Mapping[int, AnnotatedTask], most: int) -> dict[int,
 
 
 def _newest_within(
-    tasks: Mapping[int, AnnotatedTask], size_of: Callable[[AnnotatedTask], int], most: int
+    tasks: Mapping[int, AnnotatedTask],
+    size_of: Callable[[AnnotatedTask], int],
+    most: int,
+    room_for: Callable[[AnnotatedTask], int] | None = None,
 ) -> dict[int, AnnotatedTask]:
-    """The newest tasks that have a size of `most` together. A task that has more alone is left out."""
+    """The newest tasks that have a size of `most` together. A task that has more alone is left out.
+
+    Args:
+        room_for: what must be left for a task; None: its size.
+    """
     chosen: dict[int, AnnotatedTask] = {}
     left = most
     for task_id, task in sorted(tasks.items(), key=lambda item: (-max(item[1].annotation_ids), item[0])):
-        size = size_of(task)
-        if size <= left:
+        if (room_for or size_of)(task) <= left:
             chosen[task_id] = task
-            left -= size
+            left -= size_of(task)
     return chosen

@@ -6,12 +6,13 @@ tasks with the same ids.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, undefer
 
-from lorabel.database import instructions, task_embeddings, task_features
+from lorabel.database import acceptances, instructions, task_embeddings, task_features
+from lorabel.database.acceptance_tables import AcceptedTask
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Annotation, DeletedTask, UnreadableTask, now
 from lorabel.labeling import provenance
@@ -34,7 +35,9 @@ class Received(NamedTuple):
 def apply_annotations(session: Session, project_id: int, received: Iterable[Received]) -> list[bool]:
     """Store the annotations that are newer than ours. The caller has locked the project's row.
 
-    Of the others only what we did not know is stored: what the annotator was shown, and how long it took.
+    Those that an acceptance has written, and that nobody has changed, are not stored: the model must not learn
+    from itself, and they say nothing about how often it is right. Of the others only what we did not know is
+    stored: what the annotator was shown, and how long it took.
 
     Returns:
         For each annotation whether it was newer.
@@ -44,8 +47,12 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
     deleted_tasks = _deleted_tasks(
         session, project_id, {item.task_id for item in received if item.task_id is not None}
     )
+    accepted = _AcceptedTasks.of(session, project_id, received)
     are_newer = []
     for item in received:
+        if item.annotation["id"] not in rows and accepted.wrote(item):
+            are_newer.append(False)
+            continue
         annotation_id = item.annotation["id"]
         row = rows.get(annotation_id)
         updated_at = datetime.fromisoformat(item.annotation["updated_at"])
@@ -64,10 +71,16 @@ def apply_annotations(session: Session, project_id: int, received: Iterable[Rece
 
 
 def delete_annotations(session: Session, project_id: int, ids: Sequence[int]) -> int:
-    """Mark annotations as deleted, also those that we have never seen. Returns how many that changed."""
+    """Mark annotations as deleted, also those that we have never seen. Returns how many that changed.
+
+    Those that only an acceptance has written have no rows, and get none.
+    """
     rows = _rows_by_id(session, project_id, ids)
+    accepted_ids = acceptances.annotation_ids_among(session, project_id, set(ids) - rows.keys())
     changed = 0
     for annotation_id in dict.fromkeys(ids):
+        if annotation_id in accepted_ids:
+            continue
         row = rows.get(annotation_id)
         if row is None:
             session.add(Annotation(id=annotation_id, project_id=project_id, is_deleted=True, times_applied=1))
@@ -98,6 +111,29 @@ def delete_tasks(store: Store, session: Session, project_id: int, task_ids: Coll
             changed += 1
     session.add_all(DeletedTask(task_id=task_id, project_id=project_id) for task_id in new_ids)
     return changed + len(new_ids)
+
+
+class _AcceptedTasks:
+    """What acceptances have written for the tasks of some annotations."""
+
+    def __init__(self, accepted: Sequence[AcceptedTask], writers: Mapping[int, int | None]) -> None:
+        self._accepted, self._writers = accepted, writers
+
+    @classmethod
+    def of(cls, session: Session, project_id: int, received: Iterable[Received]) -> Self:
+        """Read them. The writers are the users whose tokens have written."""
+        task_ids = {item.task_id for item in received if item.task_id is not None}
+        accepted = acceptances.find_accepted(session, project_id, task_ids)
+        ids = {row.acceptance_id for row in accepted}
+        return cls(accepted, {id_: acceptances.get(session, project_id, id_).writer_id for id_ in ids})
+
+    def wrote(self, received: Received) -> bool:
+        """Whether an annotation is as an acceptance has written it."""
+        return any(
+            row.task_id == received.task_id
+            and acceptances.is_unchanged(row, received.annotation, self._writers[row.acceptance_id])
+            for row in self._accepted
+        )
 
 
 def _is_newer(row: Annotation, received: Received, updated_at: datetime) -> bool:

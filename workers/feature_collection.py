@@ -66,7 +66,18 @@ class Collected:
 def collect_features(
     services: Services, project: Project, problem: Problem, annotated: AnnotatedTasks
 ) -> Collected:
-    """Return the tasks of a control tag with the features that are in memory or in the database."""
+    """Return the tasks of a control tag with the features that are in memory or in the database.
+
+    Features say how long a recording is, so more tasks may be chosen once they are there.
+    """
+    most = services.settings.head_max_tasks
+    collected = _collect(services, project, problem, annotated)
+    while not collected.is_outdated and collected.chosen != annotated.chosen(problem, most).keys():
+        collected = _collect(services, project, problem, annotated)
+    return collected
+
+
+def _collect(services: Services, project: Project, problem: Problem, annotated: AnnotatedTasks) -> Collected:
     tag = problem.from_name
     tasks = annotated.chosen(problem, services.settings.head_max_tasks)
     without = {task_id: task for task_id, task in tasks.items() if task.example is None}

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.database import instructions, project_heads, projects, training_runs, versions
 from lorabel.database.adapter_folders import tag_folder
+from lorabel.database.loss_curves import LossCurve
 from lorabel.database.tables import (
     Annotation,
     ModelVersion,
@@ -167,7 +168,7 @@ def _train_problem(
         live, resolve, training_runs.is_for_new_annotations(run), is_against_head, project.id
     )
     folder = scratch / tag_folder(problem.from_name)
-    report = _reporter(services, run)
+    report = _reporter(services, run, problem.from_name)
     parameters = {
         **asdict(recipe),
         "family": family.name,
@@ -355,21 +356,25 @@ def _mark(session: Session, run: TrainingRun, annotations: list[Annotation], **c
         session.connection().execute(update(Annotation).where(*is_unchanged).values(**columns), parameters)
 
 
-def _reporter(services: Services, run: TrainingRun) -> Callable[[lora.Progress], None]:
+def _reporter(services: Services, run: TrainingRun, from_name: str) -> Callable[[lora.Progress], None]:
     """A callback that writes the progress to the run's row, every REPORT_EVERY_S and after the last step."""
     reported_at = 0.0
+    curve = LossCurve()
 
     def report(progress: lora.Progress) -> None:
         nonlocal reported_at
+        curve.add(progress.step, progress.loss)
         if time.monotonic() - reported_at < REPORT_EVERY_S and progress.step < progress.steps:
             return
         reported_at = time.monotonic()
+        run.losses = {**(run.losses or {}), from_name: curve.points()}
         training_runs.report(
             services.store,
             run,
             step=progress.step,
             steps=progress.steps,
             loss=progress.loss,
+            losses=run.losses,
             seconds_left=progress.seconds_left,
         )
 

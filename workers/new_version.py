@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from lorabel.database import project_heads, projects, task_features, versions
+from lorabel.database import project_heads, projects, task_features, version_scores, versions
 from lorabel.database.adapter_folders import HEAD_FILE, tag_folder
 from lorabel.database.tables import (
     ModelVersion,
@@ -147,6 +147,7 @@ def metrics(attempts: dict[str, Attempt]) -> dict[str, Any]:
     return {
         "candidate": {tag: judgement.candidate.values for tag, judgement in judgements.items()},
         "live": {tag: judgement.live.values for tag, judgement in judgements.items()},
+        version_scores.PRIMARY: {tag: judgement.candidate.primary for tag, judgement in judgements.items()},
         versions.OVER_HEAD: {tag: {**asdict(gain), "is_sure": gain.is_sure} for tag, gain in gains.items()},
     }
 

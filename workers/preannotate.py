@@ -22,7 +22,7 @@ from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.database.versions import is_current, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.begun_tracks import results_to_go_on_with
+from lorabel.inference.begun import results_to_go_on_with
 from lorabel.inference.requests import Unreadable
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction

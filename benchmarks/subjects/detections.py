@@ -20,8 +20,15 @@ from lorabel.demo import DETECTOR_FOLDER
 from lorabel.families.device import choose_device
 
 FAMILY = "detector"
-LOADS = (Load(1), Load(16), Load(2, 16))
-QUICK_LOADS = (Load(16),)
+MANY_TASKS = Load(2, 16)
+# In this order: requests for one task count as a person's, for whom other requests get short batches for a minute.
+LOADS = {
+    f"{MANY_TASKS.name}, no person asks": MANY_TASKS,
+    Load(1).name: Load(1),
+    Load(16).name: Load(16),
+    f"{MANY_TASKS.name}, a person has just asked": MANY_TASKS,
+}
+QUICK_LOADS = {Load(16).name: Load(16)}
 OF_LIMIT = Goal(">=", 0.9)
 
 
@@ -45,25 +52,28 @@ def _of_model(plan: Plan, name: str, model: str, blocks: Iterator[int]) -> list[
         }
         with servers.lorabel(plan, variables) as lorabel:
             served = {
-                load: offer(lorabel.url, photos, load, plan, next(blocks), label_config=BOXES_CONFIG)
-                for load in loads
+                load_name: offer(lorabel.url, photos, load, plan, next(blocks), label_config=BOXES_CONFIG)
+                for load_name, load in loads.items()
             }
     # The loop is measured before and after, because the machine may get other work in between.
     limit = before + measure_limit(plan, FAMILY, model, device, before.setup)
     return [
         *limit.rows(f"{name}, limit"),
-        *(row for load, measured in served.items() for row in _rows(name, load, measured, limit)),
+        *(row for load_name, measured in served.items() for row in _rows(name, load_name, measured, limit)),
     ]
 
 
-def _rows(name: str, load: Load, measured: Measured, limit: Limit) -> list[Row]:
+def _rows(name: str, load_name: str, measured: Measured, limit: Limit) -> list[Row]:
     """The goal is for a model that computes for longer than a request takes, and for many tasks at a time."""
     refused = f"{measured.refused} times 503" if measured.refused else ""
-    goal = OF_LIMIT if name == "OWLv2" and load.clients * load.tasks > 1 else None
+    goal = OF_LIMIT if name == "OWLv2" and load_name != Load(1).name else None
     return [
-        row_of(f"{name}, served, {load.name}", measured.tasks_per_second, "tasks/s", note=refused),
-        row_of(f"{name}, served, {load.name}: p50", measured.median_ms, "ms"),
+        row_of(f"{name}, served, {load_name}", measured.tasks_per_second, "tasks/s", note=refused),
+        row_of(f"{name}, served, {load_name}: p50", measured.median_ms, "ms"),
         ratio_of(
-            f"{name}, served of limit, {load.name}", measured.tasks_per_second, limit.images_per_second, goal
+            f"{name}, served of limit, {load_name}",
+            measured.tasks_per_second,
+            limit.images_per_second,
+            goal,
         ),
     ]

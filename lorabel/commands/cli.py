@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lorabel.commands.accept_command import accept
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import LorabelError
 
@@ -276,6 +277,9 @@ def find_label_errors(
         label_errors.show_last(project, limit=limit, is_json=json)
         return
     label_errors.find_label_errors(project, limit=limit, is_detached=detach, is_json=json)
+
+
+app.command()(accept)
 
 
 @app.command()

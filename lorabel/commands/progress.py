@@ -67,5 +67,9 @@ def _counts(run: BulkRun) -> str:
         case BulkRunKind.LABEL_ERRORS:
             skipped = f", {run.skipped} not compared" if run.skipped else ""
             return f"{run.done} annotated tasks compared{skipped}"
+        case BulkRunKind.ACCEPTANCE:
+            return f"{run.done} open tasks predicted"
+        case BulkRunKind.ACCEPTANCE_UNDO:
+            return f"{run.done} annotations taken back, {run.skipped} left, since somebody has changed them"
         case _:
             return f"{run.done} tasks predicted, {run.skipped} had a prediction already"

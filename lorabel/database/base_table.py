@@ -60,3 +60,17 @@ def index_of_usable(name: str, columns: tuple[str, ...], condition: str) -> Inde
         sqlite_where=text(f"{condition} AND is_deleted IS 0 AND was_cancelled IS 0"),
         postgresql_where=text(f"{condition} AND is_deleted IS false AND was_cancelled IS false"),
     )
+
+
+def index_of_shown(name: str) -> Index:
+    """An index in which the shown predictions of each version, and how many were accepted, are counted.
+
+    As with `index_of_usable`, SQLite uses it for the same conditions in the same words.
+    """
+    condition = "is_accepted IS NOT NULL AND prediction_version IS NOT NULL AND is_deleted IS"
+    return Index(
+        name,
+        *("project_id", "prediction_version", "is_accepted", "is_deleted"),
+        sqlite_where=text(f"{condition} 0"),
+        postgresql_where=text(f"{condition} false"),
+    )

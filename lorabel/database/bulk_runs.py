@@ -7,7 +7,7 @@ Whether a project's predictions can be written to Label Studio at all is checked
 from collections.abc import Iterable
 
 from sqlalchemy import Select, exists, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from lorabel.database import leases, projects
 from lorabel.database.store import Store
@@ -16,6 +16,8 @@ from lorabel.errors import ConflictError, NotFoundError
 from lorabel.settings import Settings
 
 MOST_KILLS = 3
+# What is not read for lists of runs.
+LONG = (defer(BulkRun.task_ids), defer(BulkRun.failures))
 
 
 def request(
@@ -123,6 +125,18 @@ def get(session: Session, project_id: int, run_id: int) -> BulkRun:
 def list_of(session: Session, project_id: int) -> list[BulkRun]:
     """All runs of a project, newest first."""
     return list(session.scalars(_of(project_id).order_by(BulkRun.id.desc())))
+
+
+def page_of(session: Session, project_id: int | None, offset: int, limit: int) -> list[BulkRun]:
+    """Some runs of a project, or of all projects (None), newest first, without `task_ids` and `failures`."""
+    runs = select(BulkRun) if project_id is None else _of(project_id)
+    return list(session.scalars(runs.options(*LONG).order_by(BulkRun.id.desc()).offset(offset).limit(limit)))
+
+
+def list_active(session: Session, limit: int) -> list[BulkRun]:
+    """Queued and running runs of all projects, oldest first, as `page_of`."""
+    is_active = BulkRun.state.in_((RunState.QUEUED, RunState.RUNNING))
+    return list(session.scalars(select(BulkRun).options(*LONG).where(is_active).order_by(BulkRun.id).limit(limit)))
 
 
 def newest(session: Session, project_id: int, kind: BulkRunKind) -> BulkRun | None:

@@ -36,6 +36,8 @@ BULK_JOBS: Mapping[str, str] = MappingProxyType(
         BulkRunKind.ORDER: "workers.order.order",
         BulkRunKind.ORDER_RENEWAL: "workers.order.order",
         BulkRunKind.LABEL_ERRORS: "workers.label_errors.find_label_errors",
+        BulkRunKind.ACCEPTANCE: "workers.accept_tasks.accept_tasks",
+        BulkRunKind.ACCEPTANCE_UNDO: "workers.accept_tasks.undo",
     }
 )
 LOOKAHEAD_JOB = "workers.lookahead.look_ahead"

@@ -47,6 +47,12 @@ def list_all(session: Session) -> list[Project]:
     return list(session.scalars(select(Project).where(Project.is_deleted.is_(False)).order_by(Project.id)))
 
 
+def page_of(session: Session, offset: int, limit: int) -> list[Project]:
+    """Some projects that were not deleted in Label Studio, the one that changed last first."""
+    rows = select(Project).where(Project.is_deleted.is_(False)).order_by(Project.updated_at.desc(), Project.id)
+    return list(session.scalars(rows.offset(offset).limit(limit)))
+
+
 def find(session: Session, key: ProjectKey) -> Project | None:
     """The project with this key, or None.
 

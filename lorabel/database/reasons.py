@@ -23,15 +23,16 @@ class Reason(NamedTuple):
 def list_of(session: Session, project_id: int, limit: int) -> list[Reason]:
     """The reasons of a project, newest first, at most `limit`."""
     reasons = [
-        *(reason for run in training_runs.list_of(session, project_id) for reason in _of_training(run)),
-        *(reason for run in bulk_runs.list_of(session, project_id) for reason in _of_bulk_run(run)),
+        *(reason for run in training_runs.list_of(session, project_id) for reason in of_training(run)),
+        *(reason for run in bulk_runs.list_of(session, project_id) for reason in of_bulk_run(run)),
         *_of_tasks(session, project_id, limit),
         *_of_events(session, project_id, limit),
     ]
     return sorted(reasons, key=attrgetter("at"), reverse=True)[:limit]
 
 
-def _of_training(run: TrainingRun) -> Iterator[Reason]:
+def of_training(run: TrainingRun) -> Iterator[Reason]:
+    """Why a run began and how it ended, and what it did not learn from."""
     at = _last_time(run)
     asked = f"{run.state}, begun for: {run.reason}"
     outcome = run.error or run.decision
@@ -44,7 +45,8 @@ def _of_training(run: TrainingRun) -> Iterator[Reason]:
             yield Reason(at, f"annotation {annotation_id}", f"learned from in part, {tag}: {reason}")
 
 
-def _of_bulk_run(run: BulkRun) -> Iterator[Reason]:
+def of_bulk_run(run: BulkRun) -> Iterator[Reason]:
+    """Why a run began and how it ended, and which tasks failed."""
     at = _last_time(run)
     asked = f"{run.state}, begun for: {run.reason}"
     yield Reason(at, f"bulk run {run.id}", f"{asked}; {run.error}" if run.error else asked)

@@ -4,12 +4,12 @@ In the field's words, prequential accuracy (test, then train).
 """
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
-from lorabel.database.tables import Annotation
+from lorabel.database.tables import Annotation, version_name
 from lorabel.database.versions import without_heads
 
 
@@ -25,7 +25,24 @@ def by_version(session: Session, project_id: int) -> dict[str, Shown]:
 
     Annotations whose prediction Label Studio has not told, and skipped tasks, do not count.
     """
-    query = (
+    shown: Counter[str] = Counter()
+    accepted: Counter[str] = Counter()
+    for name, shown_count, accepted_count in session.execute(_counts(project_id)):
+        shown[without_heads(name)] += shown_count
+        accepted[without_heads(name)] += accepted_count
+    return {name: Shown(shown[name], accepted[name]) for name in shown}
+
+
+def by_base_models(session: Session, project_id: int) -> Shown:
+    """As `by_version`, of predictions that the base models made alone, without adapters and fitted heads."""
+    name = version_name(project_id, 0)
+    row = session.execute(_counts(project_id).where(Annotation.prediction_version == name)).first()
+    return Shown() if row is None else Shown(row[1], row[2])
+
+
+def _counts(project_id: int) -> Select[str | None, int, Any]:
+    """The name of a prediction's version, how many predictions were shown, and how many were accepted."""
+    return (
         select(
             Annotation.prediction_version,
             func.count(),
@@ -39,9 +56,3 @@ def by_version(session: Session, project_id: int) -> dict[str, Shown]:
         )
         .group_by(Annotation.prediction_version)
     )
-    shown: Counter[str] = Counter()
-    accepted: Counter[str] = Counter()
-    for name, shown_count, accepted_count in session.execute(query):
-        shown[without_heads(name)] += shown_count
-        accepted[without_heads(name)] += accepted_count
-    return {name: Shown(shown[name], accepted[name]) for name in shown}

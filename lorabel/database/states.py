@@ -8,13 +8,17 @@ class BulkRunKind(StrEnum):
 
     `predictions`: predicts tasks and writes the predictions to Label Studio. `order`: puts the tasks without an
     annotation into an order, and writes that. `order_renewal`: does that again after new annotations, and writes
-    what has changed. `label_errors`: looks for annotations that are probably wrong.
+    what has changed. `label_errors`: looks for annotations that are probably wrong. `acceptance`: finds the scores
+    from which on enough predictions are proved to be right, and makes those annotations. `acceptance_undo`: takes
+    these back.
     """
 
     PREDICTIONS = "predictions"
     ORDER = "order"
     ORDER_RENEWAL = "order_renewal"
     LABEL_ERRORS = "label_errors"
+    ACCEPTANCE = "acceptance"
+    ACCEPTANCE_UNDO = "acceptance_undo"
 
 
 class EventState(StrEnum):

@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lorabel.database.base_table import NEWEST_COLUMNS, Json, index_of_usable, own_id
+from lorabel.database.acceptance_tables import Acceptance as Acceptance
+from lorabel.database.base_table import NEWEST_COLUMNS, Json, index_of_shown, index_of_usable, own_id
 from lorabel.database.base_table import Table as Table
 from lorabel.database.embedding_tables import EmbeddingIndex as EmbeddingIndex
 from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
@@ -188,6 +189,8 @@ class Annotation(Table):
         index_of_usable("annotation_newest", NEWEST_COLUMNS, "task_id IS NOT NULL"),
         index_of_usable("annotation_new", ("project_id", "tries", "received_at", "id"), "run_id IS NULL"),
         index_of_usable("annotation_learned", ("project_id", "id", "task_id"), "run_id IS NOT NULL"),
+        index_of_shown("annotation_shown"),
+        Index("annotation_received", "received_at", "project_id", "is_deleted"),
     )
 
 
@@ -249,6 +252,7 @@ class TrainingRun(Table):
         attempt: 1, and one more each time the run is queued again because its worker was killed.
         step: optimizer steps done, of `steps`.
         loss: training loss of the last step.
+        losses: from_name -> `[step, loss]` of steps at even distances, see `lorabel.database.loss_curves`.
         seconds_left: estimate of the time until the run ends; None when it has ended.
         config: the training recipe, and under `compared` what the comparison with Label Studio found.
         metrics: those of the version that the run made. By from_name and annotation id, `skipped` has why one was
@@ -268,6 +272,7 @@ class TrainingRun(Table):
     step: Mapped[int] = mapped_column(default=0)
     steps: Mapped[int] = mapped_column(default=0)
     loss: Mapped[float | None]
+    losses: Mapped[Json | None]
     seconds_left: Mapped[float | None]
     config: Mapped[Json | None]
     metrics: Mapped[Json | None]
@@ -280,15 +285,19 @@ class TrainingRun(Table):
     heartbeat_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
-    __table_args__ = tuple(
-        Index(
-            f"training_run_one_{state}",
-            "project_id",
-            unique=True,
-            sqlite_where=text(f"state = '{state}'"),
-            postgresql_where=text(f"state = '{state}'"),
-        )
-        for state in (RunState.QUEUED, RunState.RUNNING)
+    __table_args__ = (
+        *(
+            Index(
+                f"training_run_one_{state}",
+                "project_id",
+                unique=True,
+                sqlite_where=text(f"state = '{state}'"),
+                postgresql_where=text(f"state = '{state}'"),
+            )
+            for state in (RunState.QUEUED, RunState.RUNNING)
+        ),
+        Index("training_run_state", "state"),
+        Index("training_run_project", "project_id", "id"),
     )
 
 
@@ -352,6 +361,7 @@ class BulkRun(Table):
             postgresql_where=text("state = 'running'"),
         ),
         Index("bulk_run_state", "state"),
+        Index("bulk_run_project", "project_id", "id"),
     )
 
 

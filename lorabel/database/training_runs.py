@@ -7,18 +7,19 @@ At most one run of a project is queued and at most one is running; two unique in
 import logging
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Exists, Select, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Exists, Select, case, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from lorabel.database import leases, projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation, Project, RunState, TrainingRun, now
-from lorabel.errors import LabelConfigError, NotFoundError
+from lorabel.errors import ConflictError, LabelConfigError, NotFoundError
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 
@@ -37,6 +38,9 @@ GROWTH = 1.25
 IS_USABLE = (Annotation.is_deleted.is_(False), Annotation.was_cancelled.is_(False))
 IS_NEW = (Annotation.run_id.is_(None), *IS_USABLE)
 IS_LEARNED = (Annotation.run_id.is_not(None), *IS_USABLE)
+ACTIVE = (RunState.QUEUED, RunState.RUNNING)
+# What is not read for lists of runs.
+LONG = tuple(map(defer, (TrainingRun.config, TrainingRun.metrics, TrainingRun.annotation_ids, TrainingRun.losses)))
 NEW_ANNOTATIONS = re.compile(r"\d+ new annotations\b.*")
 # Whole numbers above 0. Python refuses to read numbers of thousands of digits.
 WHOLE_NUMBER = re.compile(r"0*[1-9][0-9]{0,999}")
@@ -124,6 +128,25 @@ def finish(session: Session, run: TrainingRun, state: RunState, **columns: Any) 
     leases.finish(session, run, state, seconds_left=None, **columns)
 
 
+def cancel(store: Store, project_id: int, run_id: int) -> TrainingRun:
+    """Cancel a run. Its worker stops at its next report, and makes no version; the annotations stay new.
+
+    The next run is due when there are enough annotations that have arrived since: see `request_due`.
+
+    Raises:
+        NotFoundError: no such run.
+        ConflictError: the run has already ended in another way.
+    """
+    with store.write() as session:
+        is_run = (TrainingRun.id == run_id, TrainingRun.project_id == project_id)
+        cancelling = update(TrainingRun).where(*is_run, TrainingRun.state.in_(ACTIVE))
+        session.execute(cancelling.values(state=RunState.CANCELLED, finished_at=now(), seconds_left=None))
+        run = get(session, project_id, run_id)
+        if run.state != RunState.CANCELLED:
+            raise ConflictError(f"training run {run_id} of project {project_id} has {run.state} already")
+        return run
+
+
 def requeue_killed(store: Store, settings: Settings) -> None:
     """Queue the runs again whose worker was killed; a run whose worker was killed twice fails instead.
 
@@ -161,6 +184,30 @@ def list_of(session: Session, project_id: int) -> list[TrainingRun]:
     )
 
 
+def page_of(session: Session, project_id: int | None, offset: int, limit: int) -> list[TrainingRun]:
+    """Some runs of a project, or of all projects (None), newest first. What is long in them is read when asked."""
+    runs = select(TrainingRun).options(*LONG).order_by(TrainingRun.id.desc())
+    if project_id is not None:
+        runs = runs.where(TrainingRun.project_id == project_id)
+    return list(session.scalars(runs.offset(offset).limit(limit)))
+
+
+def list_active(session: Session, limit: int) -> list[TrainingRun]:
+    """Queued and running runs of all projects, oldest first, as `page_of`."""
+    active = select(TrainingRun).options(*LONG).where(TrainingRun.state.in_(ACTIVE))
+    return list(session.scalars(active.order_by(TrainingRun.id).limit(limit)))
+
+
+def count_new(session: Session, project_ids: Sequence[int]) -> dict[int, int]:
+    """Project id -> how many annotations no accepted version has learned from."""
+    counts = select(Annotation.project_id, func.count(Annotation.id)).where(
+        Annotation.project_id.in_(project_ids), *IS_NEW
+    )
+    return dict.fromkeys(project_ids, 0) | {
+        row[0]: row[1] for row in session.execute(counts.group_by(Annotation.project_id))
+    }
+
+
 def newest(session: Session, project_id: int) -> TrainingRun | None:
     """The newest run of a project; None if the project has none."""
     of_project = select(TrainingRun).where(TrainingRun.project_id == project_id)
@@ -180,6 +227,8 @@ def request_due(store: Store, settings: Settings) -> list[TrainingRun]:
       from count as new until it ends;
     - for a while after a failed run: one minute, and twice as long after each further failure;
     - where no problem serves the label config.
+
+    After a cancelled run, only annotations that have arrived since count, until another run has ended.
 
     After a refused run, which made nothing better, the project's annotations must first have grown by GROWTH, or
     to LORA_MIN_TASKS.
@@ -229,7 +278,12 @@ def _reason_if_due(store: Store, project: Project, new: NewAnnotations, settings
     with store.read() as session:
         if _is_pausing(session, project.id):
             return None
-        count = _count(session, project.id, new, settings)
+        cancelled_at = _cancelled_at(session, project.id)
+        if cancelled_at is not None:
+            is_since = (Annotation.run_id.is_(None), Annotation.received_at > cancelled_at)
+            count = _annotations(session, project.id, *is_since)
+        else:
+            count = _count(session, project.id, new, settings)
     if count >= policy.train_after_annotations:
         return f"{count} new annotations"
     has_waited = (now() - new.newest_at).total_seconds() > policy.train_after_seconds
@@ -293,6 +347,13 @@ def _can_learn(project: Project) -> bool:
         return False
 
 
+def _cancelled_at(session: Session, project_id: int) -> datetime | None:
+    """When the newest run was cancelled; None if it ended in another way, or there is none."""
+    newest_first = select(TrainingRun.state, TrainingRun.finished_at).where(TrainingRun.project_id == project_id)
+    row = session.execute(newest_first.order_by(TrainingRun.id.desc()).limit(1)).first()
+    return row[1] if row is not None and row[0] == RunState.CANCELLED else None
+
+
 def _is_pausing(session: Session, project_id: int) -> bool:
     """Whether the newest runs failed and the pause after them is not over."""
     states = select(TrainingRun.state, TrainingRun.finished_at).where(TrainingRun.project_id == project_id)
@@ -305,8 +366,7 @@ def _is_pausing(session: Session, project_id: int) -> bool:
 
 
 def _is_training() -> Exists:
-    active = TrainingRun.state.in_((RunState.QUEUED, RunState.RUNNING))
-    return exists().where(TrainingRun.project_id == Project.id, active)
+    return exists().where(TrainingRun.project_id == Project.id, TrainingRun.state.in_(ACTIVE))
 
 
 def _of(project_id: int, state: RunState) -> Select[TrainingRun]:

@@ -6,11 +6,12 @@ no row.
 
 import logging
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session, defer, load_only
 
 from lorabel.database.tables import ModelVersion, Project, VersionState, now, version_name
 from lorabel.errors import ConflictError, NotFoundError
@@ -45,6 +46,34 @@ def list_of(session: Session, project_id: int) -> list[ModelVersion]:
     """All versions of a project except v0, newest first."""
     of_project = select(ModelVersion).where(ModelVersion.project_id == project_id)
     return list(session.scalars(of_project.order_by(ModelVersion.number.desc())))
+
+
+def page_of(session: Session, project_id: int, offset: int, limit: int) -> list[tuple[ModelVersion, int]]:
+    """Some versions of a project, newest first, each with on how many annotations it was trained."""
+    rows = select(ModelVersion, func.json_array_length(ModelVersion.trained_on)).where(
+        ModelVersion.project_id == project_id
+    )
+    without_ids = rows.options(defer(ModelVersion.trained_on)).order_by(ModelVersion.number.desc())
+    return [(row[0], row[1]) for row in session.execute(without_ids.offset(offset).limit(limit))]
+
+
+def newest_of_each(session: Session, project_ids: Sequence[int], most: int) -> dict[int, list[ModelVersion]]:
+    """Project id -> its newest versions, at most `most`, newest first, without `trained_on`."""
+    place = func.row_number().over(partition_by=ModelVersion.project_id, order_by=ModelVersion.number.desc())
+    ranked = (
+        select(ModelVersion.id, place.label("place")).where(ModelVersion.project_id.in_(project_ids)).subquery()
+    )
+    rows = (
+        select(ModelVersion)
+        .join(ranked, ranked.c.id == ModelVersion.id)
+        .where(ranked.c.place <= most)
+        .options(defer(ModelVersion.trained_on))
+        .order_by(ModelVersion.number.desc())
+    )
+    found: dict[int, list[ModelVersion]] = {project_id: [] for project_id in project_ids}
+    for version in session.scalars(rows):
+        found[version.project_id].append(version)
+    return found
 
 
 def get(session: Session, project_id: int, number: int) -> ModelVersion:

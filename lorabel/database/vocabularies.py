@@ -16,6 +16,7 @@ from lorabel.errors import LabelConfigError, storable
 from lorabel.evaluation.missed_words import most_important
 from lorabel.problems.binding import bind
 from lorabel.problems.instructions import WORDS
+from lorabel.problems.segment_transcripts import TranscriptsOfSegments
 from lorabel.problems.transcripts import Transcripts
 
 MOST_ANNOTATIONS = 300
@@ -28,7 +29,7 @@ def renew(session: Session, project: Project) -> None:
         bindings = bind(project.label_config or "").bindings
     except LabelConfigError:
         return
-    transcripts = [binding for binding in bindings if isinstance(binding, Transcripts)]
+    transcripts = [binding for binding in bindings if isinstance(binding, Transcripts | TranscriptsOfSegments)]
     if not transcripts:
         return
     session.flush()
@@ -45,6 +46,6 @@ def renew(session: Session, project: Project) -> None:
         project.instructions = {**stored, WORDS: words}
 
 
-def _words(binding: Transcripts, rows: Sequence[tuple[Any, Any]]) -> list[str]:
+def _words(binding: Transcripts | TranscriptsOfSegments, rows: Sequence[tuple[Any, Any]]) -> list[str]:
     missed = [binding.missed_words(result, shown) for result, shown in rows]
     return [storable(word) for word in most_important(missed, MOST_WORDS)]

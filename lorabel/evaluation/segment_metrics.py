@@ -71,6 +71,15 @@ def segment_metrics(
     )
 
 
+def right_segments(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel]) -> list[bool]:
+    """Return for each predicted segment of a recording whether it is right, as `segment_metrics` counts."""
+    right: set[TimedLabel] = set()
+    for label in {segment[2] for segment in guess}:
+        of_label = [[segment for segment in segments if segment[2] == label] for segments in (truth, guess)]
+        right |= {pair.found for pair in _matched(of_label[0], of_label[1], None)}
+    return [segment in right for segment in guess]
+
+
 def _matched(truth: Sequence[TimedLabel], guess: Sequence[TimedLabel], frames_per_s: float | None) -> list[Pair]:
     """The pairs of true and predicted segments that count."""
     return [pair for together in _clusters(truth, guess) for pair in _matched_in_cluster(*together, frames_per_s)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorabel.evaluation.metrics import Metrics
-from lorabel.evaluation.segment_metrics import MS_PER_S, segment_metrics
+from lorabel.evaluation.segment_metrics import MS_PER_S, right_segments, segment_metrics
 from lorabel.series_contracts import SeriesSegment
 
 # An instant counts as so many steps before and after it: it is right if it is at most two thirds of them away.
@@ -37,6 +37,17 @@ def series_metrics(
     values = _renamed(metrics.values)
     values["per_class"] = {label: _renamed(figures) for label, figures in values["per_class"].items()}
     return Metrics(metrics.primary, values)
+
+
+def right_series_segments(
+    truth: Sequence[SeriesSegment], guess: Sequence[SeriesSegment], step: float
+) -> list[bool]:
+    """Return for each predicted segment of a series whether it is right, as `series_metrics` counts.
+
+    Args:
+        step: of the series; 0 counts as 1.
+    """
+    return right_segments(*([_in_steps(segment, step or 1.0) for segment in each] for each in (truth, guess)))
 
 
 def _in_steps(segment: SeriesSegment, step: float) -> SeriesSegment:

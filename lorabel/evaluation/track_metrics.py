@@ -91,6 +91,33 @@ def track_metrics(
     )
 
 
+def right_tracks(target: TracksTarget, predicted: Sequence[Track]) -> list[bool | None]:
+    """Return for each predicted track of a video whether it is right.
+
+    It is if at least half of its boxes, and half of those of a true track of its label, are the same. Each true
+    track counts for at most one predicted track, as for IDF1. None if nobody knows: the label has things at
+    unknown places, or a track that is only begun, or the track is nowhere in the frames that are compared.
+    """
+    is_right: list[bool | None] = [None] * len(predicted)
+    for label in {track.label for track in predicted} - {*target.incomplete}:
+        if any(track.is_begun for track in target.tracks if track.label == label):
+            continue
+        indices = [index for index, track in enumerate(predicted) if track.label == label]
+        video = _video(target, predicted, label)
+        true_boxes, found_boxes = np.zeros(video.true, int), np.zeros(video.found, int)
+        for frame in video.frames:
+            true_boxes[frame.true] += 1
+            found_boxes[frame.found] += 1
+        rows, columns, right = _pairing(video)
+        halves = np.maximum(true_boxes[rows], found_boxes[columns]) / 2
+        hits = {
+            int(column) for column, is_hit in zip(columns, right >= np.maximum(halves, 1), strict=True) if is_hit
+        }
+        for number, index in enumerate(indices):
+            is_right[index] = number in hits if found_boxes[number] else None
+    return is_right
+
+
 def _video(target: TracksTarget, found: Sequence[Track], label: int) -> _Video:
     true = [track for track in target.tracks if track.label == label]
     guess = [track for track in found if track.label == label]
@@ -133,13 +160,18 @@ def _figures(videos: Sequence[_Video]) -> dict[str, float | int]:
 
 def _right_boxes(video: _Video) -> int:
     """The boxes that are right, if whole tracks are paired so that they are as many as possible."""
+    return int(_pairing(video)[2].sum())
+
+
+def _pairing(video: _Video) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int_]]:
+    """The true and the predicted tracks of each pair, and how many boxes are right in it: as many as possible."""
     from scipy.optimize import linear_sum_assignment
 
     counts = np.zeros((video.true, video.found), int)
     for frame in video.frames:
         counts[np.ix_(frame.true, frame.found)] += frame.overlaps >= OVERLAP
     rows, columns = linear_sum_assignment(counts, maximize=True)
-    return int(counts[rows, columns].sum())
+    return rows, columns, counts[rows, columns]
 
 
 def _hota(videos: Sequence[_Video]) -> float:

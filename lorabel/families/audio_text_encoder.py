@@ -35,12 +35,16 @@ from lorabel.families.base import LOAD_DTYPE, transformers_name
 from lorabel.families.encoders.pooling import pool_features
 from lorabel.families.encoders.segmenting import SegmentingEncoder, WindowedRecording
 from lorabel.families.lora_layers import trained_modalities
+from lorabel.families.segments.voice_activity import RATE_HZ, VoiceActivity
 from lorabel.families.segments.windows import count_windows
 from lorabel.media.audio import decode_audio, decode_beginning, windows
 from lorabel.settings import Settings
+from lorabel.time_contracts import SpokenPart
 
 # Length of the windows in which segments are found.
 WINDOW_S = 1.0
+# Longer speech without a pause is divided: speech models hear so much at once.
+LONGEST_SPEECH_S = 30.0
 # Prefix of the names of the audio tower's layers.
 AUDIO_TOWER = "audio_"
 # Most that `jitter` shifts a sound, as a share of its length, and how much louder or softer it gets.
@@ -156,6 +160,12 @@ class AudioTextEncoder(SegmentingEncoder):
         starts = [round(number * step_s * rate_hz / hop) for number in range(count_windows(read_s, step_s))]
         return WindowedRecording([frames[:, :, start : start + size] for start in starts], read_s, length_s)
 
+    def find_speech(self, file: bytes) -> Sequence[SpokenPart]:
+        """Return where somebody speaks, as far as the sound is read; see `SegmentingEncoder.find_speech`."""
+        sound, _ = decode_beginning(file, RATE_HZ, self.settings.segments_max_s)
+        spans = self._voice.spans(sound, longest_s=LONGEST_SPEECH_S)
+        return [(span.start_s, span.end_s, span.probability) for span in spans]
+
     def encode(self, modality: Modality, data: Sequence[Any]) -> Tensor:
         """Compute the features of sounds or texts; see `ContentEncoder.encode`."""
         if modality == Modality.TEXT:
@@ -209,6 +219,10 @@ class AudioTextEncoder(SegmentingEncoder):
         """Repeat a spectrogram until it is as long as the model reads."""
         repeats = -(-self._mel_frames // mel.shape[2])
         return mel if repeats < 2 else mel.repeat(1, 1, repeats, 1)[:, :, : self._mel_frames]
+
+    @cached_property
+    def _voice(self) -> VoiceActivity:
+        return VoiceActivity.load()
 
     @cached_property
     def _audio_layers(self) -> frozenset[str]:

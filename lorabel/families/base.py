@@ -72,6 +72,7 @@ class Family(ABC):
         learning_rate_factor: by which LEARNING_RATE is multiplied.
         most_train_batch: most examples in a step of training; None for what the settings say.
         most_tested: most held-out tasks in an evaluation, where each takes long; None for what the settings say.
+        divides_rows: whether the cores of a CPU compute rows of their own, see `lorabel.families.core_threads`.
         source: the base model that was loaded.
         module: the base model; adapters go on its linear layers.
         device: where `module` is.
@@ -88,6 +89,7 @@ class Family(ABC):
     learning_rate_factor: ClassVar[float] = 1.0
     most_train_batch: ClassVar[int | None] = None
     most_tested: ClassVar[int | None] = None
+    divides_rows: ClassVar[bool] = False
 
     source: str
     module: nn.Module
@@ -293,6 +295,14 @@ class Family(ABC):
     def batch_rows(self, prepared_input: Any) -> int:
         """Return how many rows of a batch an input takes, at least 1: how long it keeps the device busy."""
         return 1
+
+    @property
+    def most_rows(self) -> int | None:
+        """Return how many rows are computed together, whatever the size of a batch; None: all of them.
+
+        A larger batch is no faster, and its first rows wait for the last.
+        """
+        return None
 
     def lora_layers(self) -> list[str]:
         """Return the names of all layers that an adapter may be on: all linear layers of `module`."""

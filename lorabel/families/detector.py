@@ -23,6 +23,7 @@ from lorabel.contracts import BatchAdapters, Contract, Input, Modality
 from lorabel.errors import SettingsError
 from lorabel.families.base import NO_BATCH_ADAPTERS, DigestOf, Family, Fetch, transformers_name
 from lorabel.families.cache import FEATURES, FeatureCache
+from lorabel.families.core_threads import on_all_cores
 from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches
 from lorabel.families.detection.examples import example_features, others_than
 from lorabel.families.detection.found_boxes import BoxLimits, find_boxes
@@ -45,7 +46,8 @@ from lorabel.families.lora_layers import trains_all_towers
 from lorabel.feature_contracts import BoxFeaturesInput, Features, FeaturesInput
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import digest
-from lorabel.media.image import decoded_image, shown_size
+from lorabel.media.image import shown_size
+from lorabel.media.pixels import decoded_pixels
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput, BoxTarget
 from lorabel.track_contracts import FrameBoxesInput, TrackFeaturesInput
@@ -69,15 +71,11 @@ class Detector(Family):
     """
 
     name: ClassVar[str] = "detector"
-    inputs: ClassVar[tuple[type[Input], ...]] = (
-        BoxesInput,
-        BoxFeaturesInput,
-        FrameBoxesInput,
-        TrackFeaturesInput,
-    )
+    inputs: ClassVar[tuple[type[Input], ...]] = (BoxesInput, BoxFeaturesInput, FrameBoxesInput, TrackFeaturesInput)
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.IMAGE, Modality.VIDEO})
     default_source: ClassVar[str] = "hf-hub:google/owlv2-base-patch16-ensemble"
     adapters_rival_heads: ClassVar[bool] = True
+    divides_rows: ClassVar[bool] = True
 
     source: str
     module: BoxModel
@@ -129,7 +127,7 @@ class Detector(Family):
             return read_frames(question, file, self.module.longest_px, self.module.prepare, self.settings)
         memory = decode_memory(self.settings.media_decode_mb)
         enough_px = DRAFT_SCALE * self.module.longest_px
-        with decoded_image(file, self.settings.media_max_megapixels, enough_px, memory) as image:
+        with decoded_pixels(file, self.settings.media_max_megapixels, enough_px, memory) as image:
             pixels, extent = self.module.prepare(image)
         height, width = pixels.shape[1:]
         picture = Picture(shown_size(file), extent, (height, width))
@@ -158,6 +156,11 @@ class Detector(Family):
     def batch_rows(self, prepared_input: PreparedInput | PreparedFrames) -> int:
         """Return the number of pictures, or of frames; see `Family.batch_rows`."""
         return len(prepared_input.pictures) if isinstance(prepared_input, PreparedFrames) else 1
+
+    @property
+    def most_rows(self) -> int:
+        """Return how many pictures go through the model at a time; see `Family.most_rows`."""
+        return self.module.most_rows
 
     @property
     def head_dim(self) -> int:
@@ -388,7 +391,10 @@ class Detector(Family):
         given = [picture for picture in pixels if picture is not None]
         states: dict[int, Tensor] = {}
         for rows in batches([picture.shape for picture in given], self.module.most_rows):
-            with bank.use([adapters[row] for row in rows]):
-                encoded = self.module.encode_pictures(torch.stack([given[row] for row in rows]).to(self.device))
+            used = [bank.effective_adapter(adapters[row], self._encoder_layers) for row in rows]
+            shown = torch.stack([given[row] for row in rows]).to(self.device)
+            encode = self.module.encode_pictures
+            with bank.use(used):  # by the place of a row in the batch, which is divided only if all have the same
+                encoded = on_all_cores(encode, shown, self.device) if len(set(used)) == 1 else encode(shown)
             states.update(zip(rows, encoded, strict=True))
         return [states[row] for row in range(len(given))]

@@ -204,7 +204,8 @@ class SeriesEncoder(Family):
         labels = len(question.labels)
         logits = head.logits(windows.features.astype(np.float32), np.zeros((1, labels), np.float32))
         logits[:, ~head.is_learned] = NEVER
-        return found_series(logits, windows.cells, [slot == INSTANT for slot in head.slots])
+        is_instant = [slot == INSTANT for slot in head.slots]
+        return found_series(logits, windows.cells, is_instant, scales=head.score_scales)
 
     def _features(self, windows: SeriesWindows, question: SeriesFeaturesInput) -> Features:
         shares = window_shares(windows.cells, question.segments, len(question.labels))

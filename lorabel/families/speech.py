@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -37,21 +37,31 @@ from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.lora_layers import linear_layers
+from lorabel.families.segments.voice_activity import VoiceActivity
 from lorabel.families.transcription.conversion import is_ctranslate2
 from lorabel.families.transcription.heard_sound import Hearing, Line, PreparedSound, Spans, Window
 from lorabel.families.transcription.listening import Listening
-from lorabel.families.transcription.sound_windows import speech_windows
+from lorabel.families.transcription.segment_texts import divided_among, joined_texts, nothing_heard, of_windows
+from lorabel.families.transcription.sound_windows import segment_windows, speech_windows
 from lorabel.families.transcription.speech_tokens import SpeechTokens
 from lorabel.families.transcription.text_decoder import TextDecoder, window_inputs
 from lorabel.families.transcription.tiny_speech_model import write_speech_model
 from lorabel.families.transcription.told_words import NOTHING, Told, is_of_words
-from lorabel.families.transcription.window_texts import divided, joined
 from lorabel.media.audio import decode_beginning
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
-from lorabel.text_contracts import TextTarget, TranscriptInput, WrittenText
+from lorabel.text_contracts import (
+    SegmentTextsTarget,
+    SegmentTranscripts,
+    SegmentTranscriptsInput,
+    TextTarget,
+    TranscriptInput,
+    WrittenText,
+)
 
 log = logging.getLogger(__name__)
+
+SpokenTarget = TextTarget | SegmentTextsTarget
 
 MEGABYTE = 1024 * 1024
 DECODER = "model.decoder."
@@ -81,7 +91,7 @@ class Speech(StepwiseFamily):
     """
 
     name: ClassVar[str] = "speech"
-    inputs: ClassVar[tuple[type[Input], ...]] = (TranscriptInput,)
+    inputs: ClassVar[tuple[type[Input], ...]] = (TranscriptInput, SegmentTranscriptsInput)
     modalities: ClassVar[frozenset[Modality]] = frozenset({Modality.AUDIO})
     default_source: ClassVar[str] = "hf-hub:openai/whisper-small"
     learning_rate_factor: ClassVar[float] = 0.2
@@ -136,9 +146,15 @@ class Speech(StepwiseFamily):
         is_cut = length_s > len(sound) / rate_hz + 1 / rate_hz
         if is_cut:
             log.info("a sound of %.0f s is transcribed up to %.0f s (SPEECH_MAX_S)", length_s, self.most_s)
-        spans = speech_windows(sound, rate_hz, self.extractor.n_samples)
+        counts: tuple[int, ...] = ()
+        if isinstance(question, SegmentTranscriptsInput):
+            spans, counts = segment_windows(
+                sound, rate_hz, self.extractor.n_samples, question.segments, self._voice
+            )
+        else:
+            spans = speech_windows(sound, rate_hz, self.extractor.n_samples, self._voice)
         if not spans:
-            raise UnreadableError("nothing is heard in the sound: all of it is silent", is_permanent=True)
+            raise UnreadableError(nothing_heard(question, len(sound) / rate_hz), is_permanent=True)
         parts = [sound[start:end] for start, end in spans]
         mel: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"].float()
         file_digest = digest(file)
@@ -146,7 +162,7 @@ class Speech(StepwiseFamily):
             Window((file_digest, start, end), (end - start) / rate_hz, spectrogram.clone())
             for (start, end), spectrogram in zip(spans, mel, strict=True)
         ]
-        return PreparedSound(question, tuple(windows), is_cut, self._told(question))
+        return PreparedSound(question, tuple(windows), is_cut, self._told(question), counts)
 
     def recall(
         self,
@@ -159,7 +175,7 @@ class Speech(StepwiseFamily):
         """Take what was heard in all windows from the cache; see `Family.recall`."""
         (content,) = question.contents
         file_digest = None if content.media is None else digest_of(content.media)
-        spans = None if file_digest is None else cache.get(EMBEDDINGS, self._spans_key(file_digest))
+        spans = None if file_digest is None else cache.get(EMBEDDINGS, self._spans_key(file_digest, question))
         if not isinstance(spans, Spans):
             return None
         windows = tuple(
@@ -169,7 +185,7 @@ class Speech(StepwiseFamily):
             return None
         # An adapter that cannot be loaded fails here its own row, and not in the device's thread all that are in.
         bank.effective_adapter(adapter, ())
-        return PreparedSound(question, windows, spans.is_cut, self._told(question))
+        return PreparedSound(question, windows, spans.is_cut, self._told(question), spans.counts)
 
     def precompute(
         self, prepared_inputs: Sequence[PreparedSound], trained: Collection[str], generator: torch.Generator | None
@@ -187,14 +203,14 @@ class Speech(StepwiseFamily):
         return prepared_inputs
 
     def augment(
-        self, prepared_inputs: Sequence[PreparedSound], targets: Sequence[TextTarget], generator: torch.Generator
+        self, prepared_inputs: Sequence[PreparedSound], targets: Sequence[SpokenTarget], generator: torch.Generator
     ) -> tuple[Sequence[PreparedSound], Sequence[TextTarget]]:
         """Take a random window of each sound, and its part of the text; see `Family.augment`."""
         pairs = []
         for prepared, target in zip(prepared_inputs, targets, strict=True):
             parts = self._parts(prepared, target)
             window, text = parts[int(torch.randint(len(parts), (), generator=generator))]
-            pairs.append((replace(prepared, windows=(window,)), replace(target, text=text)))
+            pairs.append((of_windows(prepared, (window,)), TextTarget(text)))
         return [prepared for prepared, _ in pairs], [target for _, target in pairs]
 
     def steps(self, bank: BatchAdapters, cache: FeatureCache) -> Steps:
@@ -218,7 +234,7 @@ class Speech(StepwiseFamily):
             partial(self._output, cache=cache),
         )
 
-    def loss(self, prepared_inputs: Sequence[PreparedSound], targets: Sequence[TextTarget]) -> Tensor:
+    def loss(self, prepared_inputs: Sequence[PreparedSound], targets: Sequence[SpokenTarget]) -> Tensor:
         """Compute the mean loss of the tokens of each text, its end included; see `Family.loss`."""
         parts = [self._parts(*pair) for pair in zip(prepared_inputs, targets, strict=True)]
         windows = [window for of_sound in parts for window, _ in of_sound]
@@ -294,23 +310,25 @@ class Speech(StepwiseFamily):
         return window.hearing  # type: ignore[return-value]
 
     def _draft(self, prepared: PreparedSound) -> None:
-        """Let the model write about each of several windows, if it has not."""
-        windows = [window for window in prepared.windows if window.draft is None]
-        if len(prepared.windows) == 1 or not windows:
+        """Let the model write about each of several windows of one text, if it has not."""
+        of_texts = prepared.of_segments(prepared.windows) if prepared.counts else [prepared.windows]
+        windows = [
+            window for of_text in of_texts if len(of_text) > 1 for window in of_text if window.draft is None
+        ]
+        if not windows:
             return
-        sounds = [replace(prepared, windows=(window,)) for window in windows]
+        sounds = [of_windows(prepared, (window,)) for window in windows]
         outputs = self.predict(sounds, [None] * len(sounds), NO_BATCH_ADAPTERS, FeatureCache({}))
         for window, output in zip(windows, outputs, strict=True):
             window.draft = output.text  # type: ignore[attr-defined]
 
-    def _parts(self, prepared: PreparedSound, target: TextTarget) -> list[tuple[Window, str]]:
+    def _parts(self, prepared: PreparedSound, target: SpokenTarget) -> list[tuple[Window, str]]:
         """The windows of a sound, each with its part of the right text."""
         self._draft(prepared)
-        if len(prepared.windows) == 1:
-            return [(prepared.windows[0], target.text)]
-        drafts = [window.draft or "" for window in prepared.windows]
-        texts = divided(target.text, drafts, [window.length_s for window in prepared.windows])
-        return list(zip(prepared.windows, texts, strict=True))
+        if isinstance(target, SegmentTextsTarget):
+            pairs = zip(prepared.of_segments(prepared.windows), target.texts, strict=True)
+            return [part for windows, text in pairs for part in divided_among(windows, text)]
+        return divided_among(prepared.windows, target.text)
 
     def _told(self, question: TranscriptInput) -> Told:
         return self.tokens.told(question.words, int(self.module.config.max_target_positions * WORDS_SHARE))
@@ -345,23 +363,29 @@ class Speech(StepwiseFamily):
             is_complete=draft.is_ended,
         )
 
-    def _output(self, prepared: PreparedSound, texts: Sequence[WrittenText], cache: FeatureCache) -> WrittenText:
-        """The text of all windows. A window counts for the probability by the length of its text."""
+    def _output(
+        self, prepared: PreparedSound, texts: Sequence[WrittenText], cache: FeatureCache
+    ) -> WrittenText | SegmentTranscripts:
+        """The text of all windows, or those of each segment."""
         windows = tuple((window.key, window.length_s) for window in prepared.windows)
-        cache.put(EMBEDDINGS, self._spans_key(windows[0][0][0]), Spans(windows, prepared.is_cut))
-        lengths = [max(1, len(text.text)) for text in texts]
-        weighted = sum(text.probability * length for text, length in zip(texts, lengths, strict=True))
-        return WrittenText(
-            text=joined([text.text for text in texts]),
-            probability=min(1.0, weighted / sum(lengths)),
-            is_complete=all(text.is_complete for text in texts) and not prepared.is_cut,
-        )
+        key = self._spans_key(windows[0][0][0], prepared.question)
+        cache.put(EMBEDDINGS, key, Spans(windows, prepared.is_cut, prepared.counts))
+        if prepared.counts:
+            return SegmentTranscripts(answers=tuple(map(joined_texts, prepared.of_segments(texts))))
+        joined_text = joined_texts(texts)
+        is_complete = joined_text.is_complete and not prepared.is_cut
+        return joined_text.model_copy(update={"is_complete": is_complete})
 
     def _key(self, window: tuple[str, int, int]) -> Hashable:
         return self.space, window
 
-    def _spans_key(self, file_digest: str) -> Hashable:
-        return self.space, file_digest
+    def _spans_key(self, file_digest: str, question: TranscriptInput) -> Hashable:
+        segments = question.segments if isinstance(question, SegmentTranscriptsInput) else None
+        return self.space, file_digest, segments
+
+    @cached_property
+    def _voice(self) -> VoiceActivity:
+        return VoiceActivity.load()
 
     @cached_property
     def _line_bytes(self) -> int:

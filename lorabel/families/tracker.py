@@ -22,7 +22,6 @@ from transformers import (
     AutoConfig,
     EdgeTamVideoModel,
     Sam2ImageProcessor,
-    Sam2VideoConfig,
     Sam2VideoModel,
 )
 
@@ -32,7 +31,7 @@ from lorabel.families.base import LOAD_DTYPE, Fetch, transformers_name
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detection.frames import looked_at
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
-from lorabel.families.segmentation.small_sam2 import small_config
+from lorabel.families.segmentation.small_sam2 import save_model, small_video_config
 from lorabel.families.tracking.keyframes import keyframes_of
 from lorabel.families.tracking.video_memory import Seen, VideoMemory, VideoModel
 from lorabel.media.decode_memory import decode_memory
@@ -156,28 +155,7 @@ class Tracker(StepwiseFamily):
     @classmethod
     def tiny(cls, folder: Path) -> str:
         """Write a tiny SAM 2 for videos with frames of 32 x 32 pixels; see `Family.tiny`."""
-        small = small_config(
-            32, (8, 16, 24, 32), 128
-        )  # transformers takes 64 channels of memory, and more of these
-        side = small.vision_config.backbone_feature_sizes[-1][0]
-        memory = {f"memory_{name}_hidden_size": 128 for name in ("attention", "attention_feed_forward", "encoder")}
-        config = Sam2VideoConfig(
-            vision_config=small.vision_config.to_dict(),
-            prompt_encoder_config=small.prompt_encoder_config.to_dict(),
-            mask_decoder_config=small.mask_decoder_config.to_dict(),
-            image_size=32,
-            memory_attention_num_layers=1,
-            memory_attention_rope_feat_sizes=[side, side],
-            memory_encoder_output_channels=64,
-            mask_downsampler_embed_dim=128,
-            memory_fuser_num_layers=1,
-            memory_fuser_embed_dim=128,
-            memory_fuser_intermediate_dim=32,
-            **memory,
-        )
-        Sam2VideoModel(config).save_pretrained(folder)
-        size, half = {"height": 32, "width": 32}, [0.5] * 3
-        Sam2ImageProcessor(size=size, image_mean=half, image_std=half).save_pretrained(folder)
+        save_model(Sam2VideoModel(small_video_config(32, (8, 16, 24, 32), 128)), folder)
         return f"local-dir:{folder}"
 
     @property

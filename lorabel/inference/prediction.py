@@ -24,7 +24,14 @@ from lorabel.inference import requests
 from lorabel.inference.answering_heads import answering_heads
 from lorabel.inference.messages import PredictRow
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
-from lorabel.inference.task_prediction import Answers, TaskPrediction, merge, merge_answers, shown_about_regions
+from lorabel.inference.task_prediction import (
+    Answers,
+    TaskPrediction,
+    merge,
+    merge_answers,
+    put_begun,
+    shown_about_regions,
+)
 from lorabel.labeling.label_config import RELATIONS_NAME
 from lorabel.labeling.regions import Region
 from lorabel.media.deadline import deadline, is_deadline_over
@@ -39,6 +46,7 @@ log = logging.getLogger(__name__)
 # Part of the time that is left in which texts of tasks are read; the rest is for the model server.
 READING_PART = 0.5
 THRESHOLD = "detector_threshold"
+TRACKER = "tracker"
 LATE = "the time for one prediction is up (PREDICT_TIMEOUT_S)"
 
 
@@ -167,7 +175,7 @@ def predict(
         ]
     answers = iter(ask(caller, questions))
     by_task: list[Answers] = [{binding.from_name: next(answers) for binding in bindings} for _ in tasks]
-    _answer_about_regions(model, tasks, by_task, resolve, caller)
+    _answer_about_regions(model, tasks, by_task, resolve, caller, annotated)
     return [merge(model.project_id, model.bound, of_task) for of_task in by_task]
 
 
@@ -177,6 +185,7 @@ def _answer_about_regions(
     answers: Sequence[Answers],
     resolve: Callable[[MediaRef], MediaRef],
     caller: PredictionCaller,
+    annotated: Sequence[Sequence[list[Region]]] = (),
 ) -> None:
     """Add what the bindings say that ask about each region, of the regions that the others have predicted.
 
@@ -184,10 +193,13 @@ def _answer_about_regions(
 
     Args:
         answers: of each task. Regions that are asked about get an id there, which the answers share.
+        annotated: as for `predict`; see `Problem.begun`.
     """
     per_region = [binding for binding in model.bound.bindings if binding.is_per_region]
     asked: list[tuple[Answers, str, Question | Unreadable]] = []
-    for data, of_task in zip(tasks, answers, strict=True) if per_region else ():
+    all_results = annotated or [()] * len(tasks)
+    for data, of_task, results in zip(tasks, answers, all_results, strict=True) if per_region else ():
+        put_begun(of_task, per_region, results)
         predicted = {name: answer for name, answer in of_task.items() if isinstance(answer, Prediction)}
         with_ids = {name: replace(each, regions=identified(each.regions)) for name, each in predicted.items()}
         regions = [region for prediction in with_ids.values() for region in prediction.regions]
@@ -294,7 +306,8 @@ def _questions(
     for binding in bindings:
         try:
             contract = with_resolved_media(build_input(binding, data, model.settings), resolve)
-            contract = binding.going_on(contract, data, results) if results else contract
+            if results and TRACKER in model.settings.models:
+                contract = binding.going_on(contract, data, results)
         except UnreadableError as error:
             questions.append(Unreadable(str(error), error.is_permanent, _is_late(error)))
         else:

@@ -8,7 +8,7 @@ from lorabel.inference.requests import Unreadable
 from lorabel.labeling.label_config import RELATIONS_NAME, LabelConfig
 from lorabel.labeling.regions import Region, is_relation
 from lorabel.labeling.visible_when import regions_shown_to, shown_controls
-from lorabel.problems.base import Prediction
+from lorabel.problems.base import Prediction, Problem
 from lorabel.problems.binding import BoundConfig
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,18 @@ class TaskPrediction:
     def is_final(self) -> bool:
         """Whether asking again would give the same, so that Label Studio may keep it."""
         return self.unreadable is None or self.unreadable.is_permanent
+
+
+def put_begun(answers: Answers, per_region: Sequence[Problem], results: Sequence[list[Region]]) -> None:
+    """Predict regions that annotators drew, see `Problem.begun`, in place of those that were found.
+
+    Args:
+        per_region: the bindings that ask about each region.
+        results: of the task's annotations.
+    """
+    begun = [region for binding in per_region for region in binding.begun(results)]
+    for name in {region["from_name"] for region in begun}:
+        answers[name] = Prediction([region for region in begun if region["from_name"] == name], 1.0)
 
 
 def merge(project_id: int, bound: BoundConfig, answers: Answers) -> TaskPrediction:

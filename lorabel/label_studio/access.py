@@ -49,6 +49,16 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
     return None
 
 
+def task_link(project: Project, url: str, task_id: int) -> str:
+    """The address of a task in the Data Manager of the Label Studio at `url`."""
+    return f"{data_manager_link(project, url)}?task={task_id}"
+
+
+def data_manager_link(project: Project, url: str) -> str:
+    """The address of a project's Data Manager in the Label Studio at `url`."""
+    return f"{url.rstrip('/')}/projects/{project.label_studio_id}/data"
+
+
 def is_web_address(text: str) -> bool:
     """Whether a text is the address of a web server: http or https, a host, and a port that exists if any."""
     try:

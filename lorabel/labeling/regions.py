@@ -124,6 +124,18 @@ def sound_segment(
     }
 
 
+def about_segment(region: Region, answer: Region) -> Region:
+    """An answer about a segment of a sound, as `<TextArea perRegion="true">` gives it.
+
+    Args:
+        region: of the segment, with an id; the answer gets its id and place.
+        answer: as if it were about the whole sound.
+    """
+    place: Region = {key: region["value"][key] for key in ("start", "end", "channel") if key in region["value"]}
+    of_sound: Region = {key: region[key] for key in ("id", "original_length") if key in region}
+    return {**answer, **of_sound, "value": {**place, **answer["value"]}}
+
+
 def is_relation(region: Region) -> bool:
     """Whether an item of a result is a relation between two of its regions."""
     return region.get("type") == RELATION

@@ -52,7 +52,7 @@ def _id(region: Region) -> str | None:
 
 def _has_place(region: Region) -> bool:
     value = region.get("value")
-    return isinstance(value, Mapping) and not {"x", "points"}.isdisjoint(value)
+    return isinstance(value, Mapping) and not {"x", "points", "start"}.isdisjoint(value)
 
 
 def shown_controls(config: LabelConfig, answers: Mapping[str, Sequence[Region]]) -> frozenset[str]:

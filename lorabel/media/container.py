@@ -6,7 +6,6 @@ that is named inside of the file is opened: FFmpeg would fetch all that a playli
 
 import errno
 import io
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from av.stream import Disposition
 from lorabel.errors import UnreadableError
 from lorabel.media.deadline import check_deadline
 from lorabel.media.decode_memory import DecodeMemory
+from lorabel.media.kept_videos import Frames
 
 Kind = Literal["video", "audio"]
 # FFmpeg's names of MP4 and MOV, WebM and Matroska, and Ogg; for sound also of formats that hold nothing else.
@@ -72,29 +72,23 @@ class FrameLimits:
 
 
 @dataclass(frozen=True)
-class Track:
+class Track(Frames):
     """The first stream of a file that has the kind asked for. Not thread-safe.
 
     Args:
-        unit_s: the stream's unit of time, in seconds.
-        start, end: moments at which the stream begins and ends, in units of `unit_s`.
-        keyframes: sorted moments at which decoding can begin, in units of `unit_s`.
+        packets: of the stream.
     """
 
     container: InputContainer
     stream: Any
-    unit_s: float
-    start: int
-    end: int
-    keyframes: list[int]
+    packets: int
 
     @property
-    def length_s(self) -> float:
-        return (self.end - self.start) * self.unit_s
-
-    def keyframe(self, moment: float) -> int:
-        """The last keyframe that is not after the moment; the first keyframe if all are later."""
-        return self.keyframes[max(0, bisect_right(self.keyframes, moment) - 1)]
+    def frame_size(self) -> tuple[int, float]:
+        """Pixels and bytes of a frame of a video, as the decoder gives it."""
+        codec = self.stream.codec_context
+        bits = codec.format.padded_bits_per_pixel if codec.format else 8 * MOST_PIXEL_BYTES
+        return codec.width * codec.height, codec.width * codec.height * bits / 8
 
     def frames(self, keyframe: int) -> Iterator[Any]:
         """Decode frames from the keyframe on, in the order of time. Broken packets are left out, as players do.
@@ -199,7 +193,7 @@ def _track(container: InputContainer, stream: Any) -> Track:
 
     The length in a file's header is not used, since it may be absent or a guess.
     """
-    start, end, keyframes = None, 0, []
+    start, end, keyframes, packets = None, 0, [], 0
     for count, packet in enumerate(container.demux(stream)):
         check_deadline()
         if count > MOST_PACKETS:
@@ -207,10 +201,11 @@ def _track(container: InputContainer, stream: Any) -> Track:
         moment = packet.dts if packet.pts is None else packet.pts
         if moment is None:
             continue
+        packets += 1
         start = moment if start is None else min(start, moment)
         end = max(end, moment + (packet.duration or 0))
         if packet.is_keyframe:
             keyframes.append(moment)
     if start is None or not keyframes:
         raise UnreadableError("the file has no packet from which on it can be decoded", is_permanent=True)
-    return Track(container, stream, float(stream.time_base), start, end, sorted(keyframes))
+    return Track(float(stream.time_base), start, end, sorted(keyframes), container, stream, packets)

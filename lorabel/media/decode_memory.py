@@ -15,6 +15,7 @@ from time import monotonic
 
 from lorabel.errors import UnreadableError
 from lorabel.media.deadline import check_deadline, seconds_left
+from lorabel.media.kept_videos import KeptVideo, KeptVideos, Key
 
 MEGABYTE = 1024 * 1024
 MOST_WAIT_S = 60.0
@@ -22,6 +23,8 @@ MOST_WAIT_S = 60.0
 TRIM_BYTES = 64 * MEGABYTE
 # The part of the memory that is kept for small files. What needs more than this part is large.
 SMALL_PART = 8
+# The part of the memory that decoded frames of videos may take that are kept for further questions.
+KEPT_PART = 8
 
 
 class DecodeMemory:
@@ -32,10 +35,14 @@ class DecodeMemory:
 
     Args:
         limit_bytes: most bytes that are reserved at a time.
+
+    Attributes:
+        kept: videos whose frames are kept while nobody needs the memory.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
+        self.kept = KeptVideos(limit_bytes // KEPT_PART)
         self._small, self._large = _Sizes(), _Sizes()
         self._small_part_bytes = limit_bytes // SMALL_PART
         self._changed = threading.Condition()
@@ -48,6 +55,14 @@ class DecodeMemory:
     def most_bytes(self) -> int:
         """Most bytes of one reservation."""
         return self.limit_bytes - self._small_part_bytes
+
+    def keep(self, key: Key, video: KeptVideo) -> bool:
+        """Keep the frames of a video, until the memory is needed. False if there is no room for them now."""
+        with self._changed:
+            if video.nbytes > self.kept.most_bytes or self.reserved_bytes + video.nbytes > self.limit_bytes:
+                return False
+            self.kept.keep(key, video)
+            return True
 
     @contextmanager
     def reserve(self, size_bytes: int) -> Iterator[None]:
@@ -99,6 +114,15 @@ class DecodeMemory:
         )
 
     def _has_room(self, size_bytes: int, sizes: "_Sizes") -> bool:
+        """Whether there is room; frames of videos that are kept make it."""
+        if self._fits(size_bytes + self.kept.nbytes, sizes):
+            return True
+        if not self._fits(size_bytes, sizes):
+            return False
+        self.kept.clear()
+        return True
+
+    def _fits(self, size_bytes: int, sizes: "_Sizes") -> bool:
         if sizes is self._large:
             for_small_bytes = max(self._small.reserved_bytes, self._small_part_bytes)
             return self._large.reserved_bytes + size_bytes + for_small_bytes <= self.limit_bytes

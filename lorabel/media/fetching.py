@@ -26,6 +26,7 @@ from lorabel.contracts import MediaRef
 from lorabel.errors import UnreadableError
 from lorabel.media import data_url
 from lorabel.media.connections import Connections
+from lorabel.media.http_answer import Answer
 from lorabel.media.label_studio_paths import is_local_file, local_file_path, media_base
 from lorabel.media.proxy_tunnel import open_tunnel
 from lorabel.media.public_addresses import ForbiddenAddressError, public_addresses, resolved
@@ -90,7 +91,7 @@ class Fetcher:
             connections = self._trusted if is_trusted else self._guarded
             self._limit.scheme = urlsplit(url).scheme
             try:
-                with connections.get(url, _headers(media, url), self._timeouts()) as answer:
+                with connections.get(url, _headers(media, url), self._settings.media_timeout_s) as answer:
                     if answer.status not in REDIRECTS:
                         return self._read(answer, _reached(media, url))
                     url = _redirected(url, answer, _reached(media, url))
@@ -112,15 +113,14 @@ class Fetcher:
             f"{_shown(media.url)} redirects more than {MOST_REDIRECTS} times", is_permanent=False
         )
 
-    def _read(self, answer: httpcore.Response, name: str) -> bytes:
+    def _read(self, answer: Answer, name: str) -> bytes:
         if answer.status >= 300:
             raise UnreadableError(f"{name} answered status {answer.status}", is_permanent=answer.status == GONE)
-        parts, size = [], 0
+        data = bytearray()
         for part in answer.iter_stream():
-            size += len(part)
-            self._check_size(size, name)
-            parts.append(part)
-        return b"".join(parts)
+            data += part
+            self._check_size(len(data), name)
+        return bytes(data)
 
     def _read_local(self, url: str, root: Path) -> bytes:
         """Read a file that Label Studio would serve as `/data/local-files/?d=folder/file.png`.
@@ -147,10 +147,6 @@ class Fetcher:
             raise UnreadableError(
                 f"{name} is larger than {self._settings.media_max_mb} MB (MEDIA_MAX_MB)", is_permanent=True
             )
-
-    def _timeouts(self) -> dict[str, dict[str, float]]:
-        limit = self._settings.media_timeout_s
-        return {"timeout": {"connect": min(limit, 5.0), "read": limit, "write": limit, "pool": limit}}
 
 
 def digest(data: bytes) -> str:
@@ -292,21 +288,21 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def _headers(media: MediaRef, url: str) -> dict[bytes | str, bytes | str]:
+def _headers(media: MediaRef, url: str) -> dict[str, str]:
     """The headers of a request for `url`, the media's own or where it was redirected.
 
     The token is sent to Label Studio's media paths only, also after redirects.
     """
-    headers: dict[bytes | str, bytes | str] = {"Host": _host_header(url)}
+    headers = {"Host": _host_header(url)}
     base = media_base(media.url)
     if media.authorization and base is not None and (origin(url), media_base(url)) == (origin(media.url), base):
         headers["Authorization"] = media.authorization
     return headers
 
 
-def _redirected(url: str, answer: httpcore.Response, name: str) -> str:
+def _redirected(url: str, answer: Answer, name: str) -> str:
     """The address to which the answer redirects."""
-    location = next((value for key, value in answer.headers if key.lower() == b"location"), None)
+    location = answer.header(b"location")
     if location is None:
         raise UnreadableError(f"{name} redirects to nowhere", is_permanent=False)
     try:

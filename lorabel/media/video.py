@@ -7,12 +7,15 @@ from math import floor
 from typing import Generic, TypeVar
 
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from lorabel.errors import UnreadableError
-from lorabel.media.container import FrameLimits, Track, opened
+from lorabel.media.container import FrameLimits
 from lorabel.media.decode_memory import DecodeMemory
 from lorabel.media.image import LARGE_PX
+from lorabel.media.kept_frames import opened_frames
+from lorabel.media.kept_videos import Frames
 
 # Frames between a keyframe and the frame that is shown must be decoded, too. At hundreds of frames a second, this
 # limit is about half a minute. Videos with a keyframe every ten seconds stay far below it, however long they are.
@@ -73,7 +76,7 @@ def decode_video(
         UnreadableError: for good; the file is broken, too many frames would have to be decoded, or the frames are
             beyond the limits.
     """
-    with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
+    with opened_frames(data, FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
         for frame in _shown(track, _moments(track, frames, clip_s)):
             yield _picture(frame, enough_px)
 
@@ -98,7 +101,7 @@ def decode_beginning(
         convert: is called with each picture, upright and RGB.
         most_megapixels: see `decode_video`, also for the other arguments and what is raised.
     """
-    with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
+    with opened_frames(data, FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
         length_s = track.length_s
         read_s = min(length_s, most_s)
         count = int((read_s + TINY_S) / step_s) + 1
@@ -124,7 +127,7 @@ class NumberedFrames:
 
     count: int
     length_s: float
-    _track: Track
+    _track: Frames
     _frames_per_s: float
     _enough_px: int | None
 
@@ -157,7 +160,7 @@ def numbered_frames(
     Args:
         frames_per_s: of the label config, which may differ from the file's.
     """
-    with opened(data, "video", FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
+    with opened_frames(data, FrameLimits(most_megapixels, memory, PICTURE_BYTES)) as track:
         count = max(1, floor(track.length_s * frames_per_s + 0.5))
         yield NumberedFrames(count, track.length_s, track, frames_per_s, enough_px)
 
@@ -176,12 +179,14 @@ def _picture(frame: VideoFrame, enough_px: int | None) -> Image.Image:
     is_large = enough_px is not None and frame.width * frame.height > LARGE_PX
     shrinking = max(1, min(frame.width, frame.height) // (enough_px or 1)) if is_large else 1
     size = {} if shrinking == 1 else {"width": frame.width // shrinking, "height": frame.height // shrinking}
-    image: Image.Image = frame.to_image(**size)  # type: ignore[no-untyped-call]
+    # A frame that is kept would keep the reformatter of its own `to_image`, too.
+    converted = VideoReformatter().reformat(frame, format="rgb24", **size)
+    image: Image.Image = converted.to_image()  # type: ignore[no-untyped-call]
     # PyAV and Pillow both count angles counterclockwise.
     return image.rotate(frame.rotation, expand=True)
 
 
-def _moments(track: Track, count: int, clip_s: float) -> list[float]:
+def _moments(track: Frames, count: int, clip_s: float) -> list[float]:
     """The middles of the parts, in units of the track."""
     length = track.end - track.start
     clip = min(length, clip_s / track.unit_s) if clip_s else length
@@ -189,7 +194,7 @@ def _moments(track: Track, count: int, clip_s: float) -> list[float]:
     return [first + (i + 0.5) * clip / count for i in range(count)]
 
 
-def _shown(track: Track, moments: list[float]) -> Iterator[VideoFrame]:
+def _shown(track: Frames, moments: list[float]) -> Iterator[VideoFrame]:
     """For each moment, the frame that is on the screen then."""
     frames: Iterator[VideoFrame] = iter(())
     shown: VideoFrame | None = None

@@ -15,14 +15,16 @@ from typing import Any, ClassVar, Self
 from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnservedError
 from lorabel.evaluation.metrics import Metrics
-from lorabel.evaluation.segment_metrics import segment_metrics
+from lorabel.evaluation.segment_metrics import right_segments, segment_metrics
 from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import MODALITIES, WORDS, contents
 from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import refuse_unused, rivals_of
-from lorabel.problems.base import Prediction, Problem, TaskData, refuse_attributes
+from lorabel.problems._scored_findings import ScoredFindings
+from lorabel.problems.base import Prediction, TaskData, refuse_attributes
+from lorabel.series_contracts import SeriesScores
 from lorabel.time_contracts import Segment, SegmentScores, SegmentsInput, SegmentTarget, TimedLabel
 
 # Start and end in seconds.
@@ -30,7 +32,7 @@ Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class SegmentsProblem(Problem):
+class SegmentsProblem(ScoredFindings):
     """Base class of problems of segments in time.
 
     Attributes:
@@ -47,9 +49,9 @@ class SegmentsProblem(Problem):
     marking: ClassVar[frozenset[str]]
     input_type: ClassVar[type[Input]] = SegmentsInput
     output_type: ClassVar[type[Contract]] = SegmentScores
+    findings: ClassVar[str] = "segments"
 
     tag: ObjectTag
-    labels: tuple[Label, ...]
     rivals: tuple[str, ...] = ()
 
     @classmethod
@@ -66,7 +68,8 @@ class SegmentsProblem(Problem):
         if not control.labels:
             raise UnservedError("it has no labels")
         (tag,) = control.objects
-        return cls(control.name, tag.name, tag, control.labels, rivals_of(control, {control.name}, cls.marking))
+        rivals = rivals_of(control, {control.name}, cls.marking)
+        return cls(control.name, tag.name, control.labels, tag, rivals)
 
     @abstractmethod
     def region(self, span: Span, length_s: float, label: str, data: TaskData) -> Region:
@@ -104,8 +107,9 @@ class SegmentsProblem(Problem):
 
         The margin is the expected overlap with what there is to find: tasks in which much is unsure come first.
         """
-        if not output.segments:
-            return Prediction([], output.no_segment_probability, output.expected_overlap)
+        segments = self.shown(output).segments
+        if not segments:
+            return Prediction([], no_finding(output), output.expected_overlap)
         regions = [
             {
                 **self.region(
@@ -113,9 +117,9 @@ class SegmentsProblem(Problem):
                 ),
                 "score": segment.probability,
             }
-            for segment in output.segments
+            for segment in segments
         ]
-        score = sum(segment.probability for segment in output.segments) / len(output.segments)
+        score = sum(segment.probability for segment in segments) / len(segments)
         return Prediction(regions, score, output.expected_overlap)
 
     def target(self, result: list[Region], data: TaskData) -> SegmentTarget:
@@ -157,11 +161,13 @@ class SegmentsProblem(Problem):
         What an annotator has marked after the end of the recording counts up to its end.
         """
         truth = [_until(target, output.length_s) for target, output in zip(targets, outputs, strict=True)]
-        predicted = [
-            [(segment.start_s, segment.end_s, segment.label) for segment in output.segments] for output in outputs
-        ]
+        predicted = [_timed(self.shown(output)) for output in outputs]
         rates = [target.frames_per_s for target in targets]
         return segment_metrics(truth, predicted, [label.value for label in self.labels], rates)
+
+    def right(self, output: SegmentScores, target: SegmentTarget) -> Sequence[bool]:
+        """Return for each segment whether it is right, as the metrics count."""
+        return right_segments(_until(target, output.length_s), _timed(output))
 
     def aggregate(self, targets: Sequence[SegmentTarget]) -> SegmentTarget:
         """Keep the moments that more than half of the annotators gave a label; the newest decides on exactly half.
@@ -213,6 +219,15 @@ def finite_number(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if isfinite(number) else None
+
+
+def no_finding(output: SegmentScores | SeriesScores) -> float:
+    """The probability that there is no segment where none is shown."""
+    return 1 - max((segment.probability for segment in output.segments), default=1 - output.no_segment_probability)
+
+
+def _timed(output: SegmentScores) -> list[TimedLabel]:
+    return [(segment.start_s, segment.end_s, segment.label) for segment in output.segments]
 
 
 def _until(target: SegmentTarget, length_s: float) -> list[TimedLabel]:

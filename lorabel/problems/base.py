@@ -236,6 +236,17 @@ class Problem(ABC):
         """
         return question
 
+    def begun(self, results: Sequence[list[Region]]) -> list[Region]:
+        """Return regions that annotators drew and left without this binding's answer; by default none.
+
+        They are then predicted in place of what other bindings find, and `about` asks about them. Only called if
+        `is_per_region`.
+
+        Args:
+            results: of the task's annotations as they are now, the newest last.
+        """
+        return []
+
     def for_project(self, extra_params: Mapping[str, Any]) -> Self:
         """Return the binding as a project's extra params change it; by default it is the same."""
         return self

@@ -18,15 +18,15 @@ from lorabel.evaluation.box_metrics import boxes as box_metrics
 from lorabel.evaluation.box_metrics import right_boxes
 from lorabel.evaluation.metrics import Metrics
 from lorabel.labeling.image_regions import PICTURE_FIELDS, corners_of, ellipse_region, image_region, size_of
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
+from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
-from lorabel.problems._label_scores import tempered
 from lorabel.problems._masks import answer_tag
 from lorabel.problems._pictures import group_id, picture_of, refuse_several_pictures
 from lorabel.problems._rivals import ON_PICTURES, refuse_unused, rivals_of
-from lorabel.problems.base import Case, Prediction, Problem, Sample, TaskData, refuse_attributes
+from lorabel.problems._scored_findings import ScoredFindings
+from lorabel.problems.base import Prediction, Sample, TaskData, refuse_attributes
 from lorabel.space_contracts import MOST_EXAMPLES, Box, Boxes, BoxesInput, BoxTarget, Corners
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _sample(tag: str, kind: str) -> Sample:
 
 
 @dataclass(frozen=True)
-class LabelledBoxes(Problem):
+class LabelledBoxes(ScoredFindings):
     """Object detection: boxes around what the labels name.
 
     Attributes:
@@ -94,6 +94,7 @@ class LabelledBoxes(Problem):
     )
     input_type: ClassVar[type[Input]] = BoxesInput
     output_type: ClassVar[type[Contract]] = Boxes
+    findings: ClassVar[str] = "boxes"
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         _sample("RectangleLabels", "rectanglelabels"),
         _sample("EllipseLabels", "ellipselabels"),
@@ -109,7 +110,6 @@ class LabelledBoxes(Problem):
     tag: ObjectTag
     drawn_by: str
     shape: str
-    labels: tuple[Label, ...]
     rivals: tuple[str, ...] = ()
 
     @classmethod
@@ -133,7 +133,7 @@ class LabelledBoxes(Problem):
         (tag,) = control.objects
         refuse_several_pictures(tag)
         rivals = rivals_of(control, {control.name, drawn_by}, ON_PICTURES)
-        return cls(control.name, tag.name, tag, drawn_by, shape, control.labels, rivals)
+        return cls(control.name, tag.name, control.labels, tag, drawn_by, shape, rivals)
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -255,52 +255,9 @@ class LabelledBoxes(Problem):
         """Return the labels that occur in the picture."""
         return frozenset(self.labels[label].value for _, label in target.boxes)
 
-    def distributions(self, output: Boxes) -> Sequence[Sequence[float]]:
-        """Return for each box the probabilities that it is wrong and that it is right."""
-        return [(1 - box.probability, box.probability) for box in output.boxes]
-
-    def cases(self, output: Boxes, target: BoxTarget) -> Sequence[Case]:
-        """Return for each box that is shown whether it is right: whether it meets a true box of its own.
-
-        Boxes of which nobody knows it are left out.
-        """
-        boxes = zip(output.boxes, self.distributions(output), right_boxes(target, output), strict=True)
-        return [
-            Case(tuple(distribution), int(is_right), self.labels[box.label].value)
-            for box, distribution, is_right in boxes
-            if box.probability >= output.threshold and is_right is not None
-        ]
-
-    def calibrated(self, output: Boxes, temperature: float) -> Boxes:
-        """Apply the temperature to each box, and to the threshold: the same boxes are shown."""
-        boxes = tuple(
-            box.model_copy(update={"probability": _tempered(box.probability, temperature)}) for box in output.boxes
-        )
-        threshold = _tempered(output.threshold, temperature) if output.threshold > 0 else 0.0
-        return output.model_copy(update={"boxes": boxes, "threshold": threshold})
-
-    def calibrated_by_label(
-        self, output: Boxes, temperature: float, by_label: Mapping[str, float], *, is_for_threshold: bool
-    ) -> Boxes:
-        """Apply to each box the temperature of its label; see `Problem.calibrated_by_label`."""
-        kept = [box for box in output.boxes if is_for_threshold or box.probability >= output.threshold]
-        if not kept:
-            return self.calibrated(output, temperature)
-        temperatures = [by_label.get(label.value, temperature) for label in self.labels]
-        boxes = tuple(
-            box.model_copy(update={"probability": _tempered(box.probability, temperatures[box.label])})
-            for box in kept
-        )
-        return output.model_copy(update={"boxes": boxes, "threshold": 0.0})
-
-    @property
-    def has_threshold(self) -> bool:
-        """Return True: boxes have scores, and unlikely ones are not shown."""
-        return True
-
-    def with_threshold(self, output: Boxes, threshold: float) -> Boxes:
-        """Return the output with another threshold."""
-        return output.model_copy(update={"threshold": threshold})
+    def right(self, output: Boxes, target: BoxTarget) -> Sequence[bool | None]:
+        """Return for each box whether it is right: whether it meets a true box of its own."""
+        return right_boxes(target, output)
 
     def _regions(self, box: Box, output: Boxes) -> Iterator[Region]:
         """The region of a box; of a group, the shape's and the label's, which share an id."""
@@ -345,10 +302,6 @@ def _asks_for_masks(control: ControlTag) -> bool:
     """Whether it is a smart tool whose boxes become masks of another kind of control tag."""
     answer = answer_tag(control)
     return answer is not None and answer.tag not in LABELLED_SHAPES
-
-
-def _tempered(probability: float, temperature: float) -> float:
-    return tempered((1 - probability, probability), temperature)[1]
 
 
 def _agreed(votes: Sequence[tuple[Corners, int]]) -> tuple[Corners, int]:

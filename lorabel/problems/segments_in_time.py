@@ -5,17 +5,22 @@
 
 Segments of several labels may overlap. The channels of a sound are heard together, and predictions are for channel
 0, which is where the editor shows segments of the whole sound.
+
+Beside a `<TextArea perRegion="true">`, which `lorabel.problems.segment_transcripts` serves, segments are what
+somebody says without a pause.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from lorabel.errors import MissingTargetError
+from lorabel.labeling.label_config import ControlTag
 from lorabel.labeling.regions import Region, sound_segment
 from lorabel.problems._answers import shown
 from lorabel.problems._rivals import ON_TEXTS
 from lorabel.problems._segments import SegmentsProblem, Span, finite_number
 from lorabel.problems.base import Sample, TaskData
+from lorabel.time_contracts import SegmentsInput
 
 SAMPLE_LENGTH_S = 1.5
 
@@ -29,10 +34,17 @@ def _sample_result(first: str, second: str) -> list[Region]:
 
 @dataclass(frozen=True)
 class SegmentsInTime(SegmentsProblem):
-    """Sound event detection: segments of a sound."""
+    """Sound event detection: segments of a sound.
+
+    Attributes:
+        is_of_speech: see `SegmentsInput`.
+    """
 
     name: ClassVar[str] = "segments_in_time"
-    zero_shot: ClassVar[str] = "Each moment is compared with the texts of the labels, by the second around it."
+    zero_shot: ClassVar[str] = (
+        "Each moment is compared with the texts of the labels, by the second around it. Beside a `TextArea` with "
+        "`perRegion`, whatever is said without a pause is a segment."
+    )
     learns: ClassVar[str] = (
         "What each label sounds like, at once after each annotation; LoRA learns if LORA_TOWERS is text or both."
     )
@@ -48,6 +60,20 @@ class SegmentsInTime(SegmentsProblem):
             opposite=_sample_result("Noise", "Speech"),
         ),
     )
+
+    is_of_speech: bool = False
+
+    @classmethod
+    def match(cls, control: ControlTag) -> Self | None:
+        """Bind `Labels` on one sound; see `Problem.match`."""
+        binding = super().match(control)
+        asks_for_texts = any(tag.tag == "TextArea" and tag.is_per_region for tag in control.siblings)
+        return None if binding is None else replace(binding, is_of_speech=asks_for_texts)
+
+    def model_input(self, data: TaskData) -> SegmentsInput:
+        """Ask when in the sound each label fits."""
+        question = super().model_input(data)
+        return question.model_copy(update={"is_of_speech": True}) if self.is_of_speech else question
 
     def region(self, span: Span, length_s: float, label: str, data: TaskData) -> Region:
         """Return the region of a segment, on channel 0."""

@@ -15,16 +15,17 @@ from typing import Any, ClassVar, Self
 from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.metrics import Metrics
-from lorabel.evaluation.series_metrics import series_metrics
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
+from lorabel.evaluation.series_metrics import right_series_segments, series_metrics
+from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.regions import Region, series_segment
 from lorabel.labeling.series_content import series_content
 from lorabel.media.time_format import TimeFormat
 from lorabel.problems._answers import regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import refuse_unused, rivals_of
-from lorabel.problems._segments import agreed, finite_number, labels_in
-from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
+from lorabel.problems._scored_findings import ScoredFindings
+from lorabel.problems._segments import agreed, finite_number, labels_in, no_finding
+from lorabel.problems.base import Prediction, Sample, TaskData, refuse_attributes
 from lorabel.series_contracts import FoundSegment, SeriesInput, SeriesScores, SeriesSegment, SeriesTarget
 
 TYPE = "timeserieslabels"
@@ -39,7 +40,7 @@ def _sample_result(first: str, second: str) -> list[Region]:
 
 
 @dataclass(frozen=True)
-class SegmentsOfSeries(Problem):
+class SegmentsOfSeries(ScoredFindings):
     """Segmentation of time series.
 
     Attributes:
@@ -56,6 +57,7 @@ class SegmentsOfSeries(Problem):
     )
     input_type: ClassVar[type[Input]] = SeriesInput
     output_type: ClassVar[type[Contract]] = SeriesScores
+    findings: ClassVar[str] = "segments"
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         Sample(
             label_config='<View><TimeSeriesLabels name="event" toName="ts"><Label value="Burst"/>'
@@ -68,7 +70,6 @@ class SegmentsOfSeries(Problem):
     )
 
     tag: ObjectTag
-    labels: tuple[Label, ...]
     rivals: tuple[str, ...] = ()
 
     @classmethod
@@ -94,7 +95,8 @@ class SegmentsOfSeries(Problem):
         unknown = TimeFormat(tag.attributes.get("timeFormat", "")).unknown_directive()
         if unknown is not None:
             raise UnservedError(f"timeFormat of {tag.name!r} has {unknown}, which is not read")
-        return cls(control.name, tag.name, tag, control.labels, rivals_of(control, {control.name}, TAGS))
+        rivals = rivals_of(control, {control.name}, TAGS)
+        return cls(control.name, tag.name, control.labels, tag, rivals)
 
     @property
     def is_silent_until_taught(self) -> bool:
@@ -109,10 +111,11 @@ class SegmentsOfSeries(Problem):
 
     def prediction(self, output: SeriesScores, data: TaskData) -> Prediction:
         """Predict the segments. The score is their mean probability, or the probability that there is none."""
-        if not output.segments:
-            return Prediction([], output.no_segment_probability)
-        regions = [{**self._region(segment), "score": segment.probability} for segment in output.segments]
-        return Prediction(regions, sum(segment.probability for segment in output.segments) / len(output.segments))
+        segments = self.shown(output).segments
+        if not segments:
+            return Prediction([], no_finding(output))
+        regions = [{**self._region(segment), "score": segment.probability} for segment in segments]
+        return Prediction(regions, sum(segment.probability for segment in segments) / len(segments))
 
     def target(self, result: list[Region], data: TaskData) -> SeriesTarget:
         """Return the segments of the annotation; none if nothing is marked.
@@ -151,15 +154,16 @@ class SegmentsOfSeries(Problem):
 
     def metrics(self, targets: Sequence[SeriesTarget], outputs: Sequence[Any]) -> Metrics:
         """Compute the metrics of `lorabel.evaluation.series_metrics`."""
-        predicted = [
-            [(segment.start, segment.end, segment.label) for segment in output.segments] for output in outputs
-        ]
         return series_metrics(
             [target.segments for target in targets],
-            predicted,
+            [_timed(self.shown(output)) for output in outputs],
             [output.step for output in outputs],
             [label.value for label in self.labels],
         )
+
+    def right(self, output: SeriesScores, target: SeriesTarget) -> Sequence[bool]:
+        """Return for each segment whether it is right, as the metrics count."""
+        return right_series_segments(target.segments, _timed(output), output.step)
 
     def aggregate(self, targets: Sequence[SeriesTarget]) -> SeriesTarget:
         """Keep the moments that more than half of the annotators gave a label; the newest decides on exactly half.
@@ -211,3 +215,7 @@ class SegmentsOfSeries(Problem):
             except UnreadableError:
                 return None
         return finite_number(value)
+
+
+def _timed(output: SeriesScores) -> list[SeriesSegment]:
+    return [(segment.start, segment.end, segment.label) for segment in output.segments]

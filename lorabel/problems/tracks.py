@@ -16,8 +16,8 @@ from lorabel.contracts import Contract, Input
 from lorabel.errors import MissingTargetError, UnreadableError, UnservedError
 from lorabel.evaluation.box_matching import agreed_places
 from lorabel.evaluation.metrics import Metrics
-from lorabel.evaluation.track_metrics import track_metrics, track_overlaps
-from lorabel.labeling.label_config import ControlTag, Label, ObjectTag
+from lorabel.evaluation.track_metrics import right_tracks, track_metrics, track_overlaps
+from lorabel.labeling.label_config import ControlTag, ObjectTag
 from lorabel.labeling.regions import Region
 from lorabel.labeling.task_content import contents
 from lorabel.labeling.video_frames import frame_rate
@@ -25,7 +25,8 @@ from lorabel.labeling.video_regions import extent_of, keyframes_of, track_region
 from lorabel.problems._answers import known_labels, list_in, regions_of, shown
 from lorabel.problems._choices import UNSERVED_ATTRIBUTES
 from lorabel.problems._rivals import ON_VIDEOS, refuse_unused, rivals_of
-from lorabel.problems.base import Prediction, Problem, Sample, TaskData, refuse_attributes
+from lorabel.problems._scored_findings import ScoredFindings
+from lorabel.problems.base import Prediction, Sample, TaskData, refuse_attributes
 from lorabel.track_contracts import MOST_BEGUN, Keyframe, Track, Tracks, TracksInput, TracksTarget
 
 SAMPLE_EXTENT = (48, 2.0)
@@ -47,7 +48,7 @@ def _sample_result(first: str, second: str) -> list[Region]:
 
 
 @dataclass(frozen=True)
-class MovingThings(Problem):
+class MovingThings(ScoredFindings):
     """Object tracking: boxes around what the labels name, through a video.
 
     Attributes:
@@ -67,6 +68,7 @@ class MovingThings(Problem):
     )
     input_type: ClassVar[type[Input]] = TracksInput
     output_type: ClassVar[type[Contract]] = Tracks
+    findings: ClassVar[str] = "tracks"
     SAMPLES: ClassVar[tuple[Sample, ...]] = (
         Sample(
             label_config='<View><Video name="video" value="$video"/><VideoRectangle name="box" toName="video"/>'
@@ -79,7 +81,6 @@ class MovingThings(Problem):
 
     tag: ObjectTag
     drawn_by: str
-    labels: tuple[Label, ...]
     rivals: tuple[str, ...] = ()
 
     @classmethod
@@ -98,7 +99,7 @@ class MovingThings(Problem):
             raise UnservedError("it has no labels")
         (tag,) = control.objects
         rivals = rivals_of(control, {control.name, drawn_by}, ON_VIDEOS)
-        return cls(control.name, tag.name, tag, drawn_by, control.labels, rivals)
+        return cls(control.name, tag.name, control.labels, tag, drawn_by, rivals)
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -147,7 +148,7 @@ class MovingThings(Problem):
 
         If there is none, it is the probability that the likeliest track is not there.
         """
-        found = [track for track in output.tracks if track.probability >= output.threshold]
+        found = self.shown(output).tracks
         if not found:
             return Prediction([], 1 - max((track.probability for track in output.tracks), default=0.0))
         rate, extent = frame_rate(self.tag, data), (output.frames, output.length_s)
@@ -210,9 +211,7 @@ class MovingThings(Problem):
 
     def metrics(self, targets: Sequence[TracksTarget], outputs: Sequence[Any]) -> Metrics:
         """Compute the metrics of `lorabel.evaluation.track_metrics`."""
-        predicted = [
-            [track for track in output.tracks if track.probability >= output.threshold] for output in outputs
-        ]
+        predicted = [self.shown(output).tracks for output in outputs]
         return track_metrics(targets, predicted, [label.value for label in self.labels])
 
     def aggregate(self, targets: Sequence[TracksTarget]) -> TracksTarget:
@@ -250,14 +249,9 @@ class MovingThings(Problem):
         """Return the labels that occur in the video."""
         return frozenset(self.labels[track.label].value for track in target.tracks)
 
-    @property
-    def has_threshold(self) -> bool:
-        """Return True: tracks have scores, and unlikely ones are not shown."""
-        return True
-
-    def with_threshold(self, output: Tracks, threshold: float) -> Tracks:
-        """Return the output with another threshold."""
-        return output.model_copy(update={"threshold": threshold})
+    def right(self, output: Tracks, target: TracksTarget) -> Sequence[bool | None]:
+        """Return for each track whether it follows a true track of its own, see `right_tracks`."""
+        return right_tracks(target, output.tracks)
 
     def _labels_of(self, region: Region) -> tuple[list[int], list[str]]:
         """The labels of a track, as indices, and why others of its labels cannot be used."""

@@ -8,7 +8,7 @@ An annotation's answer is {"type": "textarea", "value": {"text": ["Good morning,
 Names and terms may stand after a colon in the tag's `prompt`, `hint` or `placeholder`, as in
 `hint="Names: Ann, Zorvek"`.
 
-A `TextArea` with `perRegion` asks about each segment, and is left to people.
+A `TextArea` with `perRegion` asks about each segment: `lorabel.problems.segment_transcripts`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ class Transcripts(TextArea):
             shown: the result of the prediction; None if it is not known. Then these are all words.
         """
         try:
-            return missed_words(self._transcript(result), None if shown is None else self._transcript(shown))
+            return missed_words(self.transcript(result), None if shown is None else self.transcript(shown))
         except MissingTargetError:
             return []
 
@@ -119,12 +119,17 @@ class Transcripts(TextArea):
 
     def target(self, result: list[regions.Region], data: TaskData) -> TextTarget:
         """Return the transcript. Several texts of one TextArea are lines of it."""
-        transcript = self._transcript(result)
+        transcript = self.transcript(result)
         if not transcript:
             raise MissingTargetError(f"{self.from_name!r} was left empty: there is no transcript to learn from")
         return TextTarget(transcript)
 
-    def _transcript(self, result: Any) -> str:
+    def transcript(self, result: Any) -> str:
+        """Return the texts of a result as one.
+
+        Raises:
+            MissingTargetError: nobody knows what is meant.
+        """
         texts = [text.strip() for value in values_of(result, self.from_name) for text in self._texts(value)]
         return "\n".join(filter(None, texts))
 

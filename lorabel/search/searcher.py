@@ -21,7 +21,7 @@ from lorabel.errors import ConflictError, LabelStudioError, ModelServerError, No
 from lorabel.inference.messages import Priority
 from lorabel.inference.model_client import ModelClient
 from lorabel.inference.requests import PredictionCaller, Unreadable
-from lorabel.label_studio.access import api_access, label_studio_access, require_api_access
+from lorabel.label_studio.access import api_access, label_studio_access, require_api_access, task_link
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.media_authorizations import Authorizations
 from lorabel.label_studio.project_identity import project_client
@@ -214,9 +214,7 @@ class Searcher:
 def task_links(project: Project, settings: Settings, hits: Sequence[Hit]) -> list[str | None]:
     """The address of each task in Label Studio's Data Manager; None if Label Studio's address is not known."""
     access = label_studio_access(project, settings)
-    if access is None:
-        return [None] * len(hits)
-    return [f"{access.url.rstrip('/')}/projects/{project.label_studio_id}/data?task={hit.task_id}" for hit in hits]
+    return [None if access is None else task_link(project, access.url, hit.task_id) for hit in hits]
 
 
 def _cursor(session: Session, project_id: int, space: str | None, task_count: int) -> int | None:

@@ -65,14 +65,14 @@ def make_live(store: Store, number: int) -> None:
         versions.make_live(session, projects.get(session, 1, is_locked=True), number)
 
 
-def test_an_unchanged_project_is_read_with_two_queries_of_a_few_columns(
+def test_an_unchanged_project_is_read_with_one_query_of_a_few_columns(
     live: LiveProjects, statements: list[str]
 ) -> None:
     first = live.get(KEY, CONFIG)
     del statements[:]
     second = live.get(KEY, CONFIG)
     assert second.model is first.model
-    assert len(statements) == 2
+    assert len(statements) == 1
     assert not any("label_config" in statement for statement in statements)
 
 

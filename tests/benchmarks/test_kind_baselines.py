@@ -31,7 +31,7 @@ from lorabel.contracts import (
     SpanTarget,
 )
 from lorabel.families.encoders.heads.fit import Example
-from lorabel.time_contracts import STEP_S, SegmentScores, SegmentsInput, SegmentTarget
+from lorabel.time_contracts import STEP_S, Segment, SegmentScores, SegmentsInput, SegmentTarget
 
 DIM = 6
 TEXT = Content(modality=Modality.TEXT, text="a text")
@@ -231,3 +231,14 @@ def test_calibration_of_a_ranking_is_that_of_each_pair() -> None:
 
 def test_estimates_have_no_calibration_error() -> None:
     assert calibration_error_of(rated(2, 0), [Estimate(value=3.0)] * 2) is None
+
+
+def test_calibration_of_segments_is_that_of_each_that_was_found() -> None:
+    question = SegmentsInput(contents=(Content(modality=Modality.AUDIO, text=""),), labels=(("a",),))
+    example = Example(question, np.zeros((9, 2), np.float32), np.zeros(9), SegmentTarget(((0.0, 1.0, 0),)))
+    found = tuple(
+        Segment(start_s=start, end_s=start + 1, label=0, probability=score)
+        for start, score in ((0, 0.9), (5, 0.6))
+    )
+    error = calibration_error_of([example], [SegmentScores(segments=found, length_s=9.0)])
+    assert error == pytest.approx((0.1 + 0.6) / 2)

@@ -203,9 +203,13 @@ def test_with_smart_tags_deleting_asks_nothing_and_another_label_brings_nothing_
     browser.save_screenshot(str(artifacts / "tracks-with-another-label.png"))
 
 
-def is_on(browser: Chrome, mover: Mover, frame: int) -> bool:
-    """Whether the box of a thing stands on it in a frame, and the video on the screen shows it there."""
-    seen = browser.execute_script(SEEN, mover.name, SIZE)
+def is_on(browser: Chrome, mover: Mover, frame: int, label: str | None = None) -> bool:
+    """Whether the box of a thing stands on it in a frame, and the video on the screen shows it there.
+
+    Args:
+        label: of the box; None: the thing's name.
+    """
+    seen = browser.execute_script(SEEN, label or mover.name, SIZE)
     if not seen:
         return False
     place, colour = seen

@@ -37,6 +37,7 @@ class FakeFamily:
     """Answers with the length of the file, as if it were a probability.
 
     Args:
+        most_rows, divides_rows: see `Family`.
         memory_rows: larger batches run out of memory.
         too_large: a batch with this example runs out of memory.
         row_s: seconds that a row takes on the device.
@@ -52,6 +53,9 @@ class FakeFamily:
     """
 
     name: str = "dual_encoder"
+    most_rows: int | None = None
+    divides_rows: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     memory_rows: int = 1000
     too_large: int | None = None
     row_s: float = 0.0

@@ -1,15 +1,18 @@
 """The adapter bank against PEFT: each row of a mixed batch equals what PEFT computes with that adapter alone."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torchvision.transforms.functional import to_pil_image
 
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.errors import NotFoundError, UnreadableError
 from lorabel.families.base import Family
+from lorabel.families.cache import FeatureCache
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
@@ -43,6 +46,12 @@ def save_random_adapter(
     return f"{version}/label"
 
 
+def png(pixels: torch.Tensor) -> bytes:
+    file = io.BytesIO()
+    to_pil_image(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def linear_layers(family: Family) -> list[torch.nn.Linear]:
     return [layer for layer in family.module.modules() if isinstance(layer, torch.nn.Linear)]
 
@@ -71,6 +80,36 @@ def test_each_row_of_a_mixed_batch_equals_peft_alone_for_ranks_4_8_and_16(source
         torch.testing.assert_close(mixed[i], alone, rtol=1e-4, atol=1e-5)
     base = peft_features(source, None, pixels)
     assert not torch.allclose(mixed[0], base[0], atol=1e-2), "the adapter must change something"
+
+
+@pytest.mark.parametrize("is_mixed", [False, True], ids=["divided", "mixed"])
+def test_pictures_that_all_cores_compute_get_the_adapter_of_their_row(
+    source: str, tmp_path: Path, is_mixed: bool
+) -> None:
+    adapter_folders = AdapterFolders(tmp_path / "adapters")
+    name = save_random_adapter(load(source), adapter_folders, "p1.v1", 4)
+    family = load(source)
+    bank = AdapterBank(family, adapter_folders, memory_bytes=10**9)
+    pictures = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
+    files = [png(picture) for picture in pictures]
+    prepared = [family.prepare(about_picture("x", ("red", "blue")), lambda _, file=file: file) for file in files]  # type: ignore[misc]
+    adapters = [name, None if is_mixed else name, name, name, name]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with torch.inference_mode():
+            answers = family.predict(prepared, adapters, bank, FeatureCache({}))
+            torch.set_num_threads(1)
+            alone = [
+                family.predict([row], [adapter], bank, FeatureCache({}))[0]
+                for row, adapter in zip(prepared, adapters, strict=True)
+            ]
+            without = family.predict(prepared, [None] * 5, bank, FeatureCache({}))
+    finally:
+        torch.set_num_threads(threads)
+    for answer, expected in zip(answers, alone, strict=True):
+        assert answer.probabilities == pytest.approx(expected.probabilities, rel=1e-4)
+    assert answers[0].probabilities != pytest.approx(without[0].probabilities, rel=1e-2)
 
 
 def test_the_least_recently_used_adapters_are_evicted_when_memory_is_full(source: str, tmp_path: Path) -> None:

@@ -128,3 +128,27 @@ def test_adapters_have_the_precision_of_their_layers(folder: Path, tmp_path: Pat
         assert isinstance(found, Boxes)
         for box, other in zip(found.boxes[:5], expected.boxes[:5], strict=True):
             assert box.probability == pytest.approx(other.probability, abs=0.05)
+
+
+@pytest.mark.parametrize("adapter_of", [("tower",) * 4, ("tower", None, "tower", None)], ids=["divided", "mixed"])
+def test_pictures_on_several_cores_get_the_adapter_of_their_row(
+    folder: Path, tmp_path: Path, adapter_of: tuple[str | None, ...]
+) -> None:
+    folders = AdapterFolders(tmp_path / "adapters")
+    tower = write_adapter(folder, folders, "p1.v1", "both")
+    family = load(folder)
+    bank = AdapterBank(family, folders, memory_bytes=10**9)
+    files = [file(seed, (64, 64)) for seed in range(1, 5)]
+    prepared = [family.prepare(question(FEW), lambda _, picture=picture: picture) for picture in files]  # type: ignore[misc]
+    adapters = [name and tower for name in adapter_of]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        answers = family.predict(prepared, adapters, bank, FeatureCache({}))
+    finally:
+        torch.set_num_threads(threads)
+    for picture, adapter, found in zip(files, adapters, answers, strict=True):
+        expected = alone(folder, adapter and folders.path(adapter), picture, FEW)
+        assert isinstance(found, Boxes)
+        for box, other in zip(found.boxes[:5], expected.boxes[:5], strict=True):
+            assert box.probability == pytest.approx(other.probability, abs=1e-4)

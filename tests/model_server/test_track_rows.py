@@ -1,14 +1,17 @@
 """Tracks over the model server's HTTP API: window by window, among the rows of others."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from flask import Flask
+from prometheus_client import CollectorRegistry
 
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import DETECTOR_FOLDER
@@ -16,9 +19,11 @@ from lorabel.demo.scenes import png
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.track_pipeline import TrackPipeline, with_followed
-from lorabel.families.tracker import Tracker
+from lorabel.families.tracker import FollowingSteps, Tracker
 from lorabel.inference import request_body
 from lorabel.inference.messages import PredictRequest, PredictResponse, PredictRow, Priority, RowResult
+from lorabel.media import container
+from lorabel.media.decode_memory import decode_memory
 from lorabel.settings import Settings
 from lorabel.space_contracts import Boxes, BoxesInput
 from lorabel.track_contracts import (
@@ -32,8 +37,9 @@ from lorabel.track_contracts import (
 )
 from model_server.app import create_app
 from model_server.engine import Engine
+from model_server.metrics import Metrics
 from model_server.pipelines import begin
-from model_server.rows import Row, batch_rows
+from model_server.rows import Row, batch_rows, shared_videos
 from tests.e2e.courses import data_url
 from tests.moving_scenes import random_scenes
 from tests.questions import row
@@ -147,6 +153,27 @@ def test_a_begun_track_is_followed_beside_what_the_detector_finds(tracking_app: 
     assert all(track.probability >= going_on.threshold for track in going_on.tracks if track.label == 1)
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_the_detector_found_is_answered_if_the_tracker_fails_or_is_too_slow(
+    tracking_app: Flask, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    def fail(steps: FollowingSteps) -> Sequence[Hashable]:
+        if not is_late:
+            raise RuntimeError("no kernel for this device")
+        for waiting in steps.rows:
+            waiting.deadline = -inf  # type: ignore[attr-defined]
+        return []
+
+    monkeypatch.setattr(FollowingSteps, "step", fail)
+    begun = Track(label=1, keyframes=(Keyframe(frame=11, corners=(0.2, 0.2, 0.6, 0.7)),))
+    questions = [about(URLS[0]), about(URLS[0]).model_copy(update={"begun": (begun,)})]
+    plain, going_on = predict(tracking_app, [*map(row, questions)])
+    assert going_on.error is None and plain.output is not None and plain.output["tracks"]
+    assert going_on == plain
+    text = tracking_app.test_client().get("/metrics").text
+    assert "lorabel_not_followed_total 1.0" in text
+
+
 def test_what_the_detector_finds_where_a_begun_track_is_followed_is_the_same_thing() -> None:
     def track(label: int, left: float, frames: Sequence[int] = (1, 50)) -> Track:
         corners = (left, 0.2, left + 0.4, 0.6)
@@ -176,6 +203,36 @@ def test_the_tracker_is_asked_without_the_adapter_of_the_detector() -> None:
         part.finish(RowResult(output=answers[type(part.question)].model_dump()))
 
     whole = Row(question, "p1.v1/box", None, 1, Priority.BULK, inf, Future())
-    begin(whole, start)
+    begin(whole, start, Metrics(CollectorRegistry()))
     assert asked == [(FrameBoxesInput.kind, "p1.v1/box"), (FollowedTracksInput.kind, None)]
     assert [track.label for track in Tracks.model_validate(whole.done.result(0).output).tracks] == [1]
+
+
+def test_a_video_that_several_rows_ask_about_is_decoded_once(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two control tags ask how things move, each window by window. A video of one row is not kept."""
+    counts: Counter[tuple[int, int]] = Counter()
+    frames = container.Track.frames
+
+    def counted(track: container.Track, keyframe: int) -> Iterator[Any]:
+        for frame in frames(track, keyframe):
+            counts[track.end, frame.pts] += 1
+            yield frame
+
+    monkeypatch.setattr(container.Track, "frames", counted)
+    with monkeypatch.context() as alone:
+        alone.setattr("model_server.engine.shared_videos", lambda _: frozenset())
+        expected = predict(app, [row(about(URLS[0])), row(about(URLS[0]))])
+    assert max(counts.values()) > 2
+    counts.clear()
+    kept = decode_memory(Settings().media_decode_mb).kept
+    kept.clear()
+    assert predict(app, [row(about(URLS[0])), row(about(URLS[0]))]) == expected
+    assert sum(counts.values()) <= 1.1 * len(counts)
+    size = kept.nbytes
+    predict(app, [row(about(URLS[1]))])
+    assert kept.nbytes == size > 0
+    assert shared_videos([row(about(url)) for url in (URLS[0], URLS[1], URLS[0])]) == {URLS[0]}
+    assert (
+        shared_videos([PredictRow(kind="tracks", input={"contents": wrong}) for wrong in (None, [1], [{}])])
+        == set()
+    )

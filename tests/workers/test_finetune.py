@@ -95,7 +95,7 @@ def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Se
     annotate(store, 1, 50)
     put_head(services, b"what answers now", annotation_ids=[1, 2])
     run = train(store)
-    assert run.state == RunState.FINISHED
+    assert run.state == RunState.FINISHED and run.losses["grade"][-1] == [run.steps, run.loss]
     version = version_of(store, run)
     folder = services.adapter_folders.path(version.adapters["grade"])
     assert (folder / "head.safetensors").read_bytes() == b"what answers now"
@@ -106,7 +106,7 @@ def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Se
     assert candidate["accuracy"] >= 0.8 > live["accuracy"]
     assert version.state == VersionState.LIVE
     assert version.trained_on == [i for i in range(1, 51) if not is_held_out(i, 20)]
-    assert version.base_models == {"grade": SOURCE}
+    assert (version.base_models, version.metrics["primary"]) == ({"grade": SOURCE}, {"grade": "accuracy"})
     calibration = version.metrics["calibration"]["grade"]
     assert (calibration["tasks"], calibration["reason"]) == (candidate["tasks"], "")
     assert versions.temperatures(version) == {"grade": calibration["temperature"]} != {"grade": 1.0}

@@ -86,32 +86,42 @@ def test_of_long_sounds_what_is_read_counts(services: Services) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sample", "windows"),
+    ("sample", "most", "learned"),
     [
-        pytest.param(Timelines.SAMPLES[0], 481, id="120 s of a video, one every 0.25 s"),
-        pytest.param(SegmentsOfSeries.SAMPLES[0], 162, id="1500 windows of a series with 55 features of 512"),
+        # There must be room for 20 windows, and each video has 7. After three of them 19 are left.
+        pytest.param(Timelines.SAMPLES[0], 40, [7, 8, 9], id="videos"),
+        # There must be room for 4, and each series has less than one. After five of them 3 are left.
+        pytest.param(SegmentsOfSeries.SAMPLES[0], 8, [5, 6, 7, 8, 9], id="series"),
     ],
 )
-def test_which_recordings_of_unknown_length_are_learned_from_is_known_without_features(
+def test_recordings_of_unknown_length_count_as_long_as_they_are(
     services: Services,
     model_server: FakeModelServer,
     monkeypatch: pytest.MonkeyPatch,
     sample: Sample,
-    windows: int,
+    most: int,
+    learned: list[int],
 ) -> None:
-    """So nothing is computed that is thrown away, and the head is the same after the worker has started again."""
-    monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", 2 * windows)
-    fit(services, *(segmented(sample, number) for number in range(1, 5)))
-    assert learned_from(services) == [3, 4] and len(model_server.rows) == 2
+    """Nothing is computed in vain, and the head is the same after the worker has started again."""
+    monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", most)
+    fit(services, *(segmented(sample, number) for number in range(1, 10)))
+    assert learned_from(services) == learned and len(model_server.rows) == len(learned)
     FITTERS.clear()
     fit(services, deletion(1))
-    assert learned_from(services) == [3, 4] and len(model_server.rows) == 2
+    assert learned_from(services) == learned and len(model_server.rows) == len(learned)
+
+
+def test_more_than_41_short_videos_are_learned_from(services: Services, model_server: FakeModelServer) -> None:
+    """So many of 120 s have as many windows as may be in memory. Those in the test have 1.5 s."""
+    bodies = [segmented(Timelines.SAMPLES[0], number) for number in range(1, 61)]
+    fit(services, *bodies)
+    assert learned_from(services) == list(range(1, 61)) and len(model_server.rows) == 60
 
 
 def test_a_head_learns_from_two_recordings_however_long_they_are(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", 100)
+    monkeypatch.setattr(annotated_tasks, "MOST_WINDOWS", 10)
     fit(services, *(segmented(Timelines.SAMPLES[0], number) for number in range(1, 4)))
     assert learned_from(services) == [2, 3]
 

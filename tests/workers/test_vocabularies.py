@@ -87,3 +87,15 @@ def test_broken_results_add_no_words_and_lose_no_annotation(store: Store) -> Non
     assert words(store) == {"text": ["Zorvek"]}
     with store.read() as session:
         assert session.get(Annotation, (PROJECT, 1)) is not None
+
+
+def test_texts_of_segments_teach_words_as_whole_transcripts_do(store: Store) -> None:
+    segments = CONFIG.replace(
+        "<TextArea ", '<Labels name="label" toName="audio"><Label value="a"/></Labels><TextArea '
+    )
+    event = corrected(1, "Call Zorvek now.", "Call four now.")
+    event["project"]["label_config"] = segments.replace("/></View>", ' perRegion="true"/></View>')
+    projects.upsert(store, PROJECT, label_config=event["project"]["label_config"])
+    put(store, event)
+    apply_pending(store)
+    assert words(store) == {"text": ["Zorvek"]}

@@ -13,6 +13,7 @@ from lorabel.contracts import BatchAdapters
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detection.views import Picture
 from lorabel.families.lora_layers import linear_layers
+from lorabel.media.plain_jpeg import Pixels
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,12 @@ class BoxModel(nn.Module, ABC):
         """The number of features of a place."""
 
     @abstractmethod
-    def prepare(self, image: Image.Image) -> tuple[Tensor, tuple[float, float]]:
-        """(3, height, width) uint8 as the model reads it, and the part of width and height that is the picture."""
+    def prepare(self, image: Pixels | Image.Image) -> tuple[Tensor, tuple[float, float]]:
+        """(3, height, width) uint8 as the model reads it, and the part of width and height that is the picture.
+
+        Args:
+            image: RGB; an array is (height, width, 3) uint8.
+        """
 
     @abstractmethod
     def encode_pictures(self, pixels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lorabel.families.encoders.heads.even_basis import EvenBasis
 from lorabel.families.encoders.heads.linear_head import Array, LinearHead
+from lorabel.families.encoders.heads.platt import platt
 from lorabel.families.encoders.heads.ridge import Float64
 from lorabel.space_contracts import MOST_PLACES, BoxTarget
 
@@ -33,10 +34,11 @@ FEWEST_OTHERS = 8
 # Precisions of the prior, for features whose rows have length 1 on average. The weight of the zero-shot logit is
 # near 1 before anything is known, and everything else near 0.
 OF_WEIGHTS, OF_BIAS, OF_ZERO_SHOT = 0.1, 0.1, 1.0
-# Scores are calibrated where there are as many pictures as folds. The precisions hold factor and shift at 1 and 0.
+# That of the weights in videos. A thing looks more alike in two frames than two things of a label do in two
+# pictures, so features count for more. With OF_WEIGHTS one drawn box leaves other things above the threshold.
+OF_WEIGHTS_IN_FRAMES = 0.03
+# Scores are calibrated where there are as many pictures as folds.
 FOLDS = 3
-OF_FACTOR, OF_SHIFT = 4.0, 1.0
-LEAST_FACTOR = 0.1
 MOST_STEPS = 200
 # Mean of p (1 - p), by which the curvature of the loss is guessed: how fast the maximum is found, not where it is.
 CURVATURE = 0.03
@@ -119,10 +121,13 @@ class _Fit:
         return logits
 
 
-def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
+def fit_boxes(pictures: Sequence[AnnotatedPlaces], of_weights: float = OF_WEIGHTS) -> LinearHead | None:
     """Fit the head; None if no picture has a box.
 
     Labels that no picture has are not learned: they keep their zero-shot probability.
+
+    Args:
+        of_weights: precision of the prior of the weights.
     """
     chosen = _chosen(pictures)
     truth = np.concatenate([picture.truth()[rows] for picture, rows in chosen])
@@ -132,7 +137,7 @@ def fit_boxes(pictures: Sequence[AnnotatedPlaces]) -> LinearHead | None:
     features = np.concatenate([picture.features[rows] for picture, rows in chosen]).astype(np.float64)
     scale = float(np.linalg.norm(features, axis=1).mean()) or 1.0
     inputs = np.column_stack([features / scale, np.ones(len(features))])
-    basis = EvenBasis.of(inputs, OF_WEIGHTS, OF_BIAS, CURVATURE)
+    basis = EvenBasis.of(inputs, of_weights, OF_BIAS, CURVATURE)
     precision = basis.precision.astype(np.float32)
     rows = _Rows(
         (inputs @ basis.matrix).astype(np.float32),
@@ -245,19 +250,5 @@ def _calibration(rows: _Rows, fit: _Fit, precision: Array) -> tuple[Float64, Flo
     for label in range(labels):
         judged = is_known[:, label]
         if rows.truth[judged, label].any():
-            factor[label], shift[label] = _platt(logits[judged, label], rows.truth[judged, label])
+            factor[label], shift[label] = platt(logits[judged, label], rows.truth[judged, label])
     return factor, shift
-
-
-def _platt(logits: Array, truth: Array) -> tuple[float, float]:
-    """Factor and shift with which the logits predict the truth best (Platt scaling), held near 1 and 0."""
-    from scipy.optimize import minimize
-
-    def loss(values: Float64) -> float:
-        scaled = values[0] * logits + values[1]
-        prior = 0.5 * (OF_FACTOR * (values[0] - 1) ** 2 + OF_SHIFT * values[1] ** 2)
-        return float((np.logaddexp(0, scaled) - truth * scaled).sum() + prior)
-
-    bounds = [(LEAST_FACTOR, None), (None, None)]
-    factor, shift = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=bounds).x
-    return float(factor), float(shift)

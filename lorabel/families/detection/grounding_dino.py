@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_convert
-from torchvision.transforms.functional import pil_to_tensor
 from transformers import (
     AutoConfig,
     AutoModelForZeroShotObjectDetection,
@@ -31,6 +31,7 @@ from lorabel.families.base import LOAD_DTYPE
 from lorabel.families.cache import FeatureCache
 from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches, normalised
 from lorabel.families.detection.prompts import Prompt, PromptWriter
+from lorabel.media.plain_jpeg import Pixels
 
 # The logit of a label at a query of another prompt: probability 0.00005.
 NOT_ASKED = -10.0
@@ -99,10 +100,11 @@ class GroundingDino(BoxModel):
         """The width of a query, and the offset of its logits."""
         return int(self.model_config.d_model) + 1
 
-    def prepare(self, image: Image.Image) -> tuple[Tensor, tuple[float, float]]:
+    def prepare(self, image: Pixels | Image.Image) -> tuple[Tensor, tuple[float, float]]:
         """(3, height, width) uint8, resized as the image processor says, and not padded."""
-        pixels = self.processor(pil_to_tensor(image), do_normalize=False, do_pad=False, return_tensors="pt")
-        return (pixels["pixel_values"][0] * 255).round().clamp(0, 255).to(torch.uint8), (1.0, 1.0)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        prepared = self.processor(pixels, do_normalize=False, do_pad=False, return_tensors="pt")
+        return (prepared["pixel_values"][0] * 255).round().clamp(0, 255).to(torch.uint8), (1.0, 1.0)
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """(pictures, positions, d_model): the projected maps of all levels, the finest first, row by row.

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_convert
-from torchvision.transforms.functional import pil_to_tensor
 from transformers import (
     AutoTokenizer,
     Owlv2Config,
@@ -23,11 +23,14 @@ from transformers import (
     Owlv2ImageProcessor,
     PreTrainedTokenizerFast,
 )
+from transformers.image_utils import PILImageResampling
 
 from lorabel.contracts import BatchAdapters
 from lorabel.families.base import LOAD_DTYPE
 from lorabel.families.cache import TEXTS, FeatureCache
 from lorabel.families.detection.box_model import Asked, BoxModel, Places, batches, normalised
+from lorabel.families.detection.square_resizing import resized_to_square
+from lorabel.media.plain_jpeg import Pixels
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,23 @@ class Owlv2(BoxModel):
         """The numbers of a class embedding, and the shift."""
         return int(self.model.class_head.dense0.out_features) + 1
 
-    def prepare(self, image: Image.Image) -> tuple[Tensor, tuple[float, float]]:
+    def prepare(self, image: Pixels | Image.Image) -> tuple[Tensor, tuple[float, float]]:
         """(3, side, side) uint8, padded to a square, and the part of it that the picture covers."""
-        pixels = pil_to_tensor(image)
-        prepared = self.processor(pixels, do_normalize=False, return_tensors="pt")["pixel_values"][0]
-        height, width = pixels.shape[1:]
+        pixels = torch.from_numpy(np.array(image))
+        height, width, _ = pixels.shape
         extent = width / max(width, height), height / max(width, height)
-        return (prepared * 255).round().clamp(0, 255).to(torch.uint8), extent
+        if self._pads_and_samples:
+            return resized_to_square(pixels, self.longest_px), extent
+        prepared = self.processor(pixels.permute(2, 0, 1), do_normalize=False, return_tensors="pt")
+        return (prepared["pixel_values"][0] * 255).round().clamp(0, 255).to(torch.uint8), extent
+
+    @cached_property
+    def _pads_and_samples(self) -> bool:
+        """Whether `preprocessor_config.json` asks for what all published models ask for."""
+        size, steps = self.processor.size, ("do_pad", "do_resize", "do_rescale")
+        has_steps = all(getattr(self.processor, step) for step in steps)
+        is_bilinear = self.processor.resample == PILImageResampling.BILINEAR
+        return has_steps and is_bilinear and size["height"] == size["width"]
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
         """(pictures, patches, width): the states of the patches.

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from lorabel.contracts import BatchAdapters, Content, Input, MediaRef, Modality
 from lorabel.families.base import DigestOf, Family, Fetch
 from lorabel.families.cache import DECODED, FEATURES, FeatureCache
+from lorabel.families.core_threads import on_all_cores
 from lorabel.families.encoders.prepared_input import (
     PreparedContent,
     PreparedInput,
@@ -335,8 +337,13 @@ class ContentEncoder(Family):
             size = max(1, FEATURE_BATCH // row_count)
             for batch in batches(group, size):
                 computed = batch if modality == Modality.TEXT else filled_up(batch, size, self.device)
-                with bank.use([member.adapter for member in computed]):
-                    encoded = self.encode(modality, [member.content.data for member in computed])
+                adapters = [member.adapter for member in computed]
+                encode = partial(self.encode, modality)
+                data = [member.content.data for member in computed]
+                # Adapters go by the place of a row in the batch, and the padding of texts by the longest.
+                is_divided = modality != Modality.TEXT and len(set(adapters)) == 1
+                with bank.use(adapters):
+                    encoded = on_all_cores(encode, data, self.device) if is_divided else encode(data)
                 rows = encoded[: len(batch)].cpu()
                 # Rows are cloned: a view of a row would keep the whole batch in memory.
                 features |= {member.key: row.clone() for member, row in zip(batch, rows, strict=True)}

@@ -20,6 +20,9 @@ from lorabel.media.plain_jpeg import Pixels
 
 # Steps that are done here; MaybeConvertMode has nothing to do, since pictures are RGB.
 RESIZING = (Resize, CenterCrop, MaybeConvertMode)
+# Of pictures that are longer, in widths, and of which only the middle is used, the rest is cut off before they are
+# resized: as a whole, one of 2 x 60,000 pixels, a file of a few kilobytes, takes 4.5 GB.
+LONGEST = 16
 # Larger pictures are not copied into a tensor: Pillow resizes them.
 MOST_PX = 2_000_000
 
@@ -35,6 +38,7 @@ def resized(image: Pixels | Image.Image, steps: Sequence[Any]) -> Tensor:
         (3, height, width) uint8, a view of an array of (height, width, 3).
     """
     if all(isinstance(step, RESIZING) for step in steps):
+        image = _middle(image, steps)
         if isinstance(image, Image.Image) and image.width * image.height <= MOST_PX:
             image = np.array(image)
         if isinstance(image, np.ndarray):
@@ -42,6 +46,20 @@ def resized(image: Pixels | Image.Image, steps: Sequence[Any]) -> Tensor:
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     pixels: Tensor = pil_to_tensor(Compose(list(steps))(picture))
     return pixels
+
+
+def _middle(image: Pixels | Image.Image, steps: Sequence[Any]) -> Pixels | Image.Image:
+    """Cut the ends off a very long picture, equally, if the steps use its middle only."""
+    height, width = image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
+    most = LONGEST * min(height, width)
+    scales_shorter = any(isinstance(step, Resize) and isinstance(step.size, int) for step in steps)
+    is_cropped = any(isinstance(step, CenterCrop) for step in steps)
+    if max(height, width) <= most or not (scales_shorter and is_cropped):
+        return image
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    if isinstance(image, np.ndarray):
+        return image[top : height - top, left : width - left]
+    return image.crop((left, top, width - left, height - top))
 
 
 def _resized(pixels: Tensor, steps: Sequence[Any]) -> Tensor:

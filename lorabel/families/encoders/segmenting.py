@@ -22,7 +22,7 @@ from lorabel.families.encoders.prepared_input import PreparedContent, PreparedIn
 from lorabel.families.segments.windows import count_windows
 from lorabel.feature_contracts import SegmentFeaturesInput
 from lorabel.media.fetching import digest
-from lorabel.time_contracts import SegmentScores, SegmentsInput
+from lorabel.time_contracts import SegmentScores, SegmentsInput, SpokenPart
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,14 @@ class SegmentingEncoder(Encoder):
                 permanent.
         """
 
+    def find_speech(self, file: bytes) -> Sequence[SpokenPart]:
+        """Return the parts of a recording in which somebody speaks.
+
+        Raises:
+            UnreadableError: as `read_windows`; also if this family finds none in such recordings.
+        """
+        raise UnreadableError(f"{self.name} finds no speech", is_permanent=True)
+
     def prepare(self, question: Input, fetch: Fetch) -> PreparedInput:
         """Read and decode the contents of a question; see `Family.prepare`."""
         if not isinstance(question, SegmentsInput | SegmentFeaturesInput):
@@ -85,6 +93,8 @@ class SegmentingEncoder(Encoder):
             raise UnreadableError("the recording has no address", is_permanent=True)
         file = fetch(media)
         read, file_digest = self.read_windows(file, question.step_s), digest(file)
+        if _is_of_speech(question):
+            question = question.model_copy(update={"spoken": tuple(self.find_speech(file))})
         contents = (
             PreparedContent(
                 self.window_modality,
@@ -108,6 +118,11 @@ class SegmentingEncoder(Encoder):
         if file_digest is None or lengths is None:
             return None
         read_s, length_s = lengths.tolist()
+        if _is_of_speech(question):
+            spoken = cache.get(FEATURES, _spoken_key(file_digest))
+            if spoken is None:
+                return None
+            question = question.model_copy(update={"spoken": tuple(map(tuple, spoken.tolist()))})
         contents = []
         for number in range(count_windows(read_s, step_s)):
             window_digest = _window_digest(file_digest, number * step_s)
@@ -144,6 +159,9 @@ class SegmentingEncoder(Encoder):
             if isinstance(prepared, PreparedRecording):
                 lengths = torch.tensor([prepared.read_s, prepared.length_s], dtype=torch.float64)
                 cache.put(FEATURES, _lengths_key(prepared.digest, question.step_s), lengths)
+                if isinstance(question, SegmentsInput) and question.spoken is not None:
+                    spoken = torch.tensor(question.spoken, dtype=torch.float64)
+                    cache.put(FEATURES, _spoken_key(prepared.digest), spoken)
         return outputs
 
     def _output(
@@ -161,6 +179,14 @@ class SegmentingEncoder(Encoder):
 
 def _window_digest(file_digest: str, moment_s: float) -> str:
     return f"{file_digest} at {moment_s:.6f} s"
+
+
+def _is_of_speech(question: Input) -> bool:
+    return isinstance(question, SegmentsInput) and question.is_of_speech
+
+
+def _spoken_key(file_digest: str) -> tuple[Any, ...]:
+    return "speech in a recording", file_digest
 
 
 def _lengths_key(file_digest: str, step_s: float) -> tuple[Any, ...]:

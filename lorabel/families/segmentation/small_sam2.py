@@ -4,11 +4,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model
+from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 from transformers.models.sam2.modeling_sam2 import Sam2Attention
 
 # See `with_initial_weights`.
 SHARPNESS = 2.4
+# Channels of the memory of a frame. transformers takes no other number, and more of them in the decoder.
+MEMORY_CHANNELS = 64
+# Layers of which each output is a sum over inputs.
+READING = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def small_config(side_px: int, widths: tuple[int, int, int, int], hidden: int) -> Sam2Config:
@@ -54,6 +58,69 @@ def small_config(side_px: int, widths: tuple[int, int, int, int], hidden: int) -
     return Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
 
 
+def small_video_config(
+    side_px: int, widths: tuple[int, int, int, int], hidden: int, layers: int = 1, **changes: bool | float
+) -> Sam2VideoConfig:
+    """Return the configuration of a small SAM 2 for videos; see `small_config`.
+
+    Args:
+        hidden: more than MEMORY_CHANNELS.
+        layers: of the attention to the memories.
+        changes: of the configuration.
+    """
+    small = small_config(side_px, widths, hidden)
+    side = small.vision_config.backbone_feature_sizes[-1][0]
+    memory = {f"memory_{name}_hidden_size": hidden for name in ("attention", "attention_feed_forward", "encoder")}
+    return Sam2VideoConfig(
+        vision_config=small.vision_config.to_dict(),
+        prompt_encoder_config=small.prompt_encoder_config.to_dict(),
+        mask_decoder_config=small.mask_decoder_config.to_dict(),
+        image_size=side_px,
+        memory_attention_num_layers=layers,
+        memory_attention_rope_feat_sizes=[side, side],
+        memory_encoder_output_channels=MEMORY_CHANNELS,
+        mask_downsampler_embed_dim=hidden,
+        memory_fuser_num_layers=1,
+        memory_fuser_embed_dim=hidden,
+        memory_fuser_intermediate_dim=32,
+        **memory,
+        **changes,
+    )
+
+
+@torch.no_grad()
+def copy_widened(small: Sam2Model, wide: Sam2VideoModel) -> None:
+    """Give a model for videos everything that a model for pictures has, so that it draws the same masks.
+
+    Each channel of the decoder is there twice, and counts half where it is read (Net2Net,
+    https://arxiv.org/abs/1511.05641). What only videos need stays as it is.
+
+    Args:
+        small: of `small_config`.
+        wide: of `small_video_config`, as wide, with a decoder that is twice as wide.
+    """
+    reads_rows = {
+        f"{name}.weight" for name, layer in wide.named_modules() if isinstance(layer, nn.ConvTranspose2d)
+    }
+    weights = wide.state_dict()
+    for name, weight in small.state_dict().items():
+        target = weights[name]
+        inputs = 0 if name in reads_rows else 1
+        for axis, (old, new) in enumerate(zip(weight.shape, target.shape, strict=True)):
+            if new == old:
+                continue
+            weight = weight.repeat_interleave(2, dim=axis)
+            if axis == inputs and isinstance(wide.get_submodule(name.rpartition(".")[0]), READING):
+                weight = weight / 2
+        target.copy_(weight)
+    for name, layer in wide.mask_decoder.named_modules():
+        # Twice the channels double a product of two features; of queries and keys it is divided by a larger root.
+        if name.endswith("q_proj") or (name.startswith("output_hypernetworks_mlps") and name.endswith("proj_out")):
+            factor = 0.5**0.5 if name.endswith("q_proj") else 0.5
+            layer.weight.mul_(factor)
+            layer.bias.mul_(factor)
+
+
 @torch.no_grad()
 def with_initial_weights(model: Sam2Model) -> Sam2Model:
     """Give a new model weights from which it learns to obey clicks.
@@ -83,7 +150,7 @@ def with_initial_weights(model: Sam2Model) -> Sam2Model:
     return model
 
 
-def save_model(model: Sam2Model, folder: Path) -> None:
+def save_model(model: Sam2Model | Sam2VideoModel, folder: Path) -> None:
     """Write a model that `small_config` describes, with the description of its pictures."""
     model.save_pretrained(folder)
     side = model.config.prompt_encoder_config.image_size

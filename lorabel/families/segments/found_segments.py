@@ -4,17 +4,18 @@ Between the middles of two windows the probability of a label is taken to change
 at least THRESHOLD, so that boundaries are finer than the step from window to window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lorabel.families.encoders.heads.linear_head import Array
+from lorabel.families.encoders.heads.platt import Scale, scaled
 from lorabel.time_contracts import Segment, SegmentScores
 
 THRESHOLD = 0.5
 
 
-def found_segments(probabilities: Array, step_s: float) -> SegmentScores:
+def found_segments(probabilities: Array, step_s: float, scales: Sequence[Scale] = ()) -> SegmentScores:
     """Return the segments of each label.
 
     The last window stands for what comes after its middle, too; `SegmentScores.within` ends it with the recording.
@@ -22,9 +23,14 @@ def found_segments(probabilities: Array, step_s: float) -> SegmentScores:
     Args:
         probabilities: (windows, labels) in [0, 1].
         step_s: seconds from one window to the next.
+        scales: calibrate the scores of each label, see `LinearHead.score_scales`.
     """
     segments = sorted(
-        (segment for label, column in enumerate(probabilities.T) for segment in _of_label(column, label, step_s)),
+        (
+            segment
+            for label, column in enumerate(probabilities.T)
+            for segment in _of_label(column, label, step_s, scales)
+        ),
         key=lambda segment: (segment.start_s, segment.end_s, segment.label),
     )
     return SegmentScores(
@@ -44,7 +50,7 @@ def _expected_overlap(probabilities: Array) -> float:
     return (2 * right + 1) / (int(is_in.sum()) + float(probabilities.sum()) + 1)
 
 
-def _of_label(column: Array, label: int, step_s: float) -> Iterator[Segment]:
+def _of_label(column: Array, label: int, step_s: float, scales: Sequence[Scale]) -> Iterator[Segment]:
     """The segments of a label, from its probabilities, (windows,)."""
     is_in = np.concatenate([[False], column >= THRESHOLD, [False]])
     changes = np.flatnonzero(is_in[1:] != is_in[:-1])
@@ -52,7 +58,7 @@ def _of_label(column: Array, label: int, step_s: float) -> Iterator[Segment]:
         start = 0.0 if first == 0 else _crossing(column, first - 1)
         end = float(after) if after == len(column) else _crossing(column, after - 1)
         if start < end:
-            probability = float(column[first:after].mean())
+            probability = scaled(float(column[first:after].mean()), scales, label)
             yield Segment(start_s=start * step_s, end_s=end * step_s, label=label, probability=probability)
 
 

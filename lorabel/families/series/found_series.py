@@ -6,10 +6,12 @@ much alike, and without the cost a segment falls into pieces. A label for instan
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lorabel.families.encoders.heads.platt import Scale, scaled
 from lorabel.families.series.cells import Cells
 from lorabel.families.series.windows import HOP, Float32
 from lorabel.series_contracts import FoundSegment, SeriesScores
@@ -18,8 +20,27 @@ from lorabel.series_contracts import FoundSegment, SeriesScores
 SWITCH = 7.0
 
 
+class Run(NamedTuple):
+    """Windows in which a label is on.
+
+    Args:
+        start, end: first window, and the one after the last. Of an instant both are its place, which may be
+            between the middles of two windows.
+        probability: that the label fits there.
+    """
+
+    start: float
+    end: float
+    label: int
+    probability: float
+
+
 def found_series(
-    logits: Float32, cells: Cells, is_instant: Sequence[bool], switch: float = SWITCH
+    logits: Float32,
+    cells: Cells,
+    is_instant: Sequence[bool],
+    switch: float = SWITCH,
+    scales: Sequence[Scale] = (),
 ) -> SeriesScores:
     """Return the segments of each label.
 
@@ -28,22 +49,50 @@ def found_series(
         cells: of the series.
         is_instant: of each label, whether it marks instants.
         switch: what it costs to switch a label on or off.
+        scales: calibrate the scores of each label, see `LinearHead.score_scales`.
     """
-    probabilities = 0.5 * (1 + np.tanh(0.5 * logits))
-    is_on = _likeliest(logits, switch)
+    probabilities = _sigmoid(logits)
     segments: list[FoundSegment] = []
-    for label, of_instants in enumerate(is_instant):
-        column = probabilities[:, label]
-        found = _instants(column) if of_instants else _ranges(column, is_on[:, label], cells)
-        segments += [
-            FoundSegment(
-                start=float(cells.times[first]), end=float(cells.times[last]), label=label, probability=probability
-            )
-            for first, last, probability in found
-        ]
+    for run in found_runs(logits, is_instant, switch):
+        place = _instant(run) if is_instant[run.label] else _range(run, probabilities[:, run.label], cells)
+        if place is not None:
+            first, last = (float(cells.times[cell]) for cell in place)
+            probability = scaled(run.probability, scales, run.label)
+            segments.append(FoundSegment(start=first, end=last, label=run.label, probability=probability))
     segments.sort(key=lambda segment: (segment.start, segment.end, segment.label))
     surest = float(probabilities.max(initial=0.0))
     return SeriesScores(segments=tuple(segments), step=cells.step, no_segment_probability=1 - surest)
+
+
+def found_runs(logits: Float32, is_instant: Sequence[bool], switch: float = SWITCH) -> Iterator[Run]:
+    """Yield where each label is on; see `found_series`."""
+    probabilities, is_on = _sigmoid(logits), _likeliest(logits, switch)
+    for label, of_instants in enumerate(is_instant):
+        column = probabilities[:, label]
+        for first, after in _runs(column >= 0.5 if of_instants else is_on[:, label]):
+            within = column[first:after]
+            if of_instants:
+                place = first + float(np.flatnonzero(within >= within.max() - 1e-6).mean())
+                yield Run(place, place, label, float(within.max()))
+            else:
+                yield Run(first, after, label, float(within.mean()))
+
+
+def marked_runs(shares: Float32, is_instant: Sequence[bool]) -> Iterator[Run]:
+    """Yield where annotators have marked each label.
+
+    Args:
+        shares: (windows, labels), see `window_shares`.
+        is_instant: of each label, whether it marks instants.
+    """
+    for label, of_instants in enumerate(is_instant):
+        for first, after in _runs(shares[:, label] >= 0.5):
+            middle = (first + after - 1) / 2
+            yield Run(middle, middle, label, 1.0) if of_instants else Run(first, after, label, 1.0)
+
+
+def _sigmoid(logits: Float32) -> Float32:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
 
 
 def _likeliest(logits: Float32, switch: float) -> NDArray[np.bool_]:
@@ -70,26 +119,25 @@ def _runs(is_on: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     yield from zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True)
 
 
-def _instants(column: Float32) -> Iterator[tuple[int, int, float]]:
-    """The cell of each instant, twice, and its probability."""
-    for first, after in _runs(column >= 0.5):
-        likeliest = column[first:after] >= column[first:after].max() - 1e-6
-        window = first + float(np.flatnonzero(likeliest).mean())
-        cell = round(window * HOP + (HOP - 1) / 2)
-        yield cell, cell, float(column[first:after].max())
+def _instant(run: Run) -> tuple[int, int]:
+    """The cell of an instant, twice."""
+    cell = round(_middle(run.start))
+    return cell, cell
 
 
-def _ranges(column: Float32, is_on: NDArray[np.bool_], cells: Cells) -> Iterator[tuple[int, int, float]]:
-    """The first and the last cell of each segment, the last at a later time, and the segment's probability."""
-    last_cell = len(cells.times) - 1
-    for first, after in _runs(is_on):
-        start = 0 if first == 0 else math.ceil(_middle(_crossing(column, first - 1)))
-        end = last_cell if after == len(column) else math.floor(_middle(_crossing(column, after - 1)))
-        if start > end:
-            continue
-        start, end = _with_length(start, end, cells)
-        if cells.times[start] < cells.times[end]:
-            yield start, end, float(column[first:after].mean())
+def _range(run: Run, column: Float32, cells: Cells) -> tuple[int, int] | None:
+    """The first and the last cell of a segment, the last at a later time; None if there is none.
+
+    Args:
+        column: (windows,): probabilities of its label.
+    """
+    first, after, last_cell = round(run.start), round(run.end), len(cells.times) - 1
+    start = 0 if first == 0 else math.ceil(_middle(_crossing(column, first - 1)))
+    end = last_cell if after == len(column) else math.floor(_middle(_crossing(column, after - 1)))
+    if start > end:
+        return None
+    start, end = _with_length(start, end, cells)
+    return (start, end) if cells.times[start] < cells.times[end] else None
 
 
 def _with_length(start: int, end: int, cells: Cells) -> tuple[int, int]:

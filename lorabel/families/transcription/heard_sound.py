@@ -1,12 +1,16 @@
 """A sound that the family `speech` has made ready, window by window."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import TypeVar
 
 from torch import Tensor
 
 from lorabel.families.transcription.told_words import NOTHING, Told
 from lorabel.text_contracts import TranscriptInput
 
+T = TypeVar("T")
 # Of each layer of the decoder, keys and values (1, heads, positions, dim) of a window.
 Keys = list[tuple[Tensor, Tensor]]
 
@@ -65,12 +69,19 @@ class PreparedSound:
         windows: in the order of time; at least one.
         is_cut: whether the end of the sound was not read.
         told: the names and terms of the question.
+        counts: how many windows each segment has that is asked about; none for one that was not read.
     """
 
     question: TranscriptInput
     windows: tuple[Window, ...]
     is_cut: bool = False
     told: Told = NOTHING
+    counts: tuple[int, ...] = ()
+
+    def of_segments(self, of_windows: Sequence[T]) -> list[Sequence[T]]:
+        """Return what belongs to the windows as what belongs to those of each segment."""
+        starts = [0, *accumulate(self.counts)]
+        return [of_windows[start:end] for start, end in pairwise(starts)]
 
 
 @dataclass(frozen=True)
@@ -80,10 +91,12 @@ class Spans:
     Args:
         windows: key and length in seconds of each.
         is_cut: see `PreparedSound`.
+        counts: see `PreparedSound`.
     """
 
     windows: tuple[tuple[tuple[str, int, int], float], ...]
     is_cut: bool
+    counts: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:

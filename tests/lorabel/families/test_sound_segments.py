@@ -24,8 +24,10 @@ from lorabel.families.segments.windows import window_shares
 from lorabel.media.fetching import digest
 from lorabel.settings import Settings
 from lorabel.time_contracts import STEP_S, SegmentScores, SegmentsInput, SegmentTarget
+from tests import whisper_tiny
 from tests.audio_files import RATE_HZ, Samples, chirp, encoded, noise, tone
 from tests.sound_scenes import NAMES, drawn_sound
+from tests.spoken_scenes import scene
 
 pytestmark = pytest.mark.slow
 
@@ -244,3 +246,27 @@ def test_windows_of_a_sound_share_its_spectrogram(family: AudioTextEncoder) -> N
     prepared = prepare(family, drawn_sound(0)[0])
     assert isinstance(prepared, PreparedRecording)
     assert len({content.data.untyped_storage().data_ptr() for content in prepared.contents}) == 1
+
+
+def test_what_is_said_is_found_in_a_sound_and_remembered_with_its_windows(family: AudioTextEncoder) -> None:
+    file, spans, length_s = scene(whisper_tiny.SENTENCES)
+    question = QUESTION.model_copy(update={"is_of_speech": True})
+    cache = FeatureCache({FEATURES: 10**6, TEXTS: 10**6, DECODED: 10**6})
+    (answer,) = family.predict([family.prepare(question, lambda _: file)], [None], NO_BATCH_ADAPTERS, cache)
+    assert isinstance(answer, SegmentScores) and answer.length_s == pytest.approx(length_s)
+    found = np.array([(segment.start_s, segment.end_s) for segment in answer.segments])
+    assert found == pytest.approx(np.array(spans), abs=0.25)
+    recalled = family.recall(question, lambda _: digest(file), None, NO_BATCH_ADAPTERS, cache)
+    assert recalled is not None
+    assert family.answer(recalled, None, NO_BATCH_ADAPTERS, cache) == answer
+    # The same windows without the parts that are spoken: as always.
+    plain = family.recall(QUESTION, lambda _: digest(file), None, NO_BATCH_ADAPTERS, cache)
+    assert plain is not None and plain.question.spoken is None
+
+
+@pytest.mark.parametrize("sound", [np.zeros(RATE_HZ, np.float32), noise(1, 2.0), tone(300, 2.0)])
+def test_nobody_speaks_in_silence_noise_and_tones(family: AudioTextEncoder, sound: Samples) -> None:
+    question = QUESTION.model_copy(update={"is_of_speech": True})
+    prepared = family.prepare(question, lambda _: encoded(sound, "pcm_f32le"))
+    (answer,) = family.predict([prepared], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
+    assert isinstance(answer, SegmentScores) and answer.segments == () and answer.expected_overlap == 1.0

@@ -155,6 +155,10 @@ def test_a_box_drawn_in_one_frame_becomes_a_track_forwards_and_backwards(tracker
     likeliest = [output.model_copy(update={"tracks": output.tracks[:1]}) for output in (before, after)]
     assert idf1([whole], likeliest[:1], labels) < 0.5
     assert idf1([whole], likeliest[1:], labels) >= 0.9
+    shown = [track for track in after.tracks if track.probability >= after.threshold]
+    assert idf1([whole], [after.model_copy(update={"tracks": tuple(shown)})], labels) >= 0.9, (
+        "and nothing beside it"
+    )
 
 
 def _graded(scene: MovingScene, labels: Sequence[str]) -> TracksTarget:

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    EdgeTamVideoConfig,
+    EdgeTamVideoModel,
     Sam2ImageProcessor,
     Sam2Model,
     Sam2VideoModel,
     Sam2VideoProcessor,
     Sam2VideoVideoProcessor,
 )
+from transformers.models.edgetam_video.modeling_edgetam_video import EdgeTamVideoInferenceSession
 
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.errors import SettingsError, UnreadableError
@@ -41,6 +44,48 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         source = Tracker.tiny(tmp_path_factory.mktemp("tracker"))
+    return with_large_weights(source)
+
+
+@pytest.fixture(scope="module")
+def edgetam(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    """As `tracker`, a tiny EdgeTAM. Its tower is another small one of timm, in place of RepViT."""
+    hidden, folder = 128, tmp_path_factory.mktemp("edgetam")
+    backbone = {
+        "model_type": "timm_wrapper",
+        "architecture": "test_convnext",
+        "num_classes": 0,
+        "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    }
+    memory = {f"memory_{name}_hidden_size": hidden for name in ("attention", "attention_mlp", "encoder")}
+    config = EdgeTamVideoConfig(
+        vision_config={
+            "model_type": "edgetam_vision_model",
+            "backbone_config": backbone,
+            "backbone_channel_list": [64, 48, 32, 24],
+            "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+            "fpn_hidden_size": hidden,
+        },
+        prompt_encoder_config={"hidden_size": hidden, "image_size": 128},
+        mask_decoder_config={"hidden_size": hidden, "mlp_dim": hidden, "iou_head_hidden_dim": hidden},
+        image_size=128,
+        memory_attention_rope_feat_sizes=[8, 8],
+        memory_attention_rope_k_sizes=[2, 2],
+        mask_downsampler_embed_dim=hidden,
+        memory_fuser_embed_dim=hidden,
+        memory_fuser_intermediate_dim=32,
+        perceiver_resampler_num_latents=4,
+        perceiver_resampler_num_latents_2d=4,
+        **memory,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        EdgeTamVideoModel(config).save_pretrained(folder)
+    Sam2ImageProcessor(size={"height": 128, "width": 128}).save_pretrained(folder)
+    return with_large_weights(f"local-dir:{folder}")
+
+
+def with_large_weights(source: str) -> Tracker:
     tracker = Tracker.load(
         source, CPU, torch.float32, Settings(tracks_frames_per_s=25, tracks_tolerance_percent=0)
     )
@@ -76,13 +121,19 @@ def followed(tracker: Tracker, tracks: Sequence[Track], video: bytes = SCENE.vid
 
 
 def reference(
-    model: Sam2VideoModel, frames: Tensor, start: int, boxes: Sequence[Corners], is_backwards: bool
+    model: Sam2VideoModel | EdgeTamVideoModel,
+    frames: Tensor,
+    start: int,
+    boxes: Sequence[Corners],
+    is_backwards: bool,
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Masks and scores of each frame by transformers, with all frames in one session."""
     size = {"height": frames.shape[2], "width": frames.shape[3]}
     processor = Sam2VideoProcessor(Sam2ImageProcessor(size=size), Sam2VideoVideoProcessor(size=size))
     processor.target_size = frames.shape[2]
-    session = processor.init_video_session()
+    is_edgetam = isinstance(model, EdgeTamVideoModel)
+    session = EdgeTamVideoInferenceSession() if is_edgetam else processor.init_video_session()
+    session.dtype = torch.float32
     session.processed_frames = dict(enumerate(frames))
     session.video_height, session.video_width = frames.shape[2:]
     in_pixels = [[[value * frames.shape[2] - 0.5 for value in corners] for corners in boxes]]
@@ -92,9 +143,11 @@ def reference(
 
 
 @pytest.mark.parametrize("is_backwards", [False, True])
+@pytest.mark.parametrize("model", ["tracker", "edgetam"])
 def test_frames_that_come_and_go_give_the_masks_of_a_session_with_the_whole_video(
-    tracker: Tracker, is_backwards: bool
+    model: str, is_backwards: bool, request: pytest.FixtureRequest
 ) -> None:
+    tracker = request.getfixturevalue(model)
     frames = torch.stack(
         [
             tracker.normalised(each)
@@ -149,6 +202,22 @@ def test_tracks_are_the_boxes_of_the_masks_forwards_and_backwards_whatever_the_w
         assert track.at(start) == pytest.approx(boxes[place], abs=0.3)
         seen_in.append(seen)
     assert any(3 < len(seen) < FRAMES - 3 for seen in seen_in)
+
+
+def test_a_box_is_followed_by_edgetam_through_the_door_of_the_family(edgetam: Tracker) -> None:
+    output = followed(edgetam, [begun(9, BOXES[0]), begun(9, BOXES[1], 1)])
+    all_frames = edgetam.decoded(prepared(edgetam, [begun(9, BOXES[0])]), range(1, FRAMES + 1))
+    frames = torch.stack([edgetam.normalised(each) for each in all_frames])
+    for place, track in enumerate(output.tracks):
+        expected = {9}
+        for is_backwards in (True, False):
+            of_frames = reference(edgetam.module, frames, 8, BOXES, is_backwards)
+            expected |= {
+                index + 1
+                for index, (logits, scores) in of_frames.items()
+                if scores[place] > 0 and (logits[place] > 0).any()
+            }
+        assert {number for number in range(1, FRAMES + 1) if track.at(number) is not None} == expected
 
 
 def test_rows_take_turns_and_a_step_is_one_frame(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Segments of drawn videos, found by the demo's model: its features against open_clip's, and what heads learn."""
 
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av
@@ -10,18 +11,22 @@ import open_clip
 import pytest
 import torch
 
-from lorabel.contracts import Content, MediaRef, Modality
+from lorabel.contracts import Content, LabelsInput, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
 from lorabel.errors import UnreadableError
 from lorabel.evaluation.segment_metrics import segment_metrics
 from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import DECODED, FEATURES, TEXTS, FeatureCache
+from lorabel.families.detection.frames import read_frames
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.encoders.heads.fit import Example, fit_head
 from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.media.container import Track
 from lorabel.media.fetching import digest
+from lorabel.media.kept_frames import shared_frames
 from lorabel.settings import Settings
 from lorabel.time_contracts import SegmentScores, SegmentsInput, SegmentTarget
+from lorabel.track_contracts import FrameBoxesInput
 from tests import audio_files
 from tests.audio_files import tone
 from tests.video_files import encoded
@@ -166,3 +171,31 @@ def test_a_video_without_frames_or_a_broken_one_has_a_reason(family: DualEncoder
         with pytest.raises(UnreadableError) as error:
             prepare(family, file)
         assert error.value.is_permanent and str(error.value)
+
+
+def test_all_questions_of_a_task_about_a_video_decode_its_frames_once(
+    family: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it shows as a whole, when something is seen, and how things move, for which windows are looked at."""
+    counts: Counter[int] = Counter()
+    frames = Track.frames
+
+    def counted(track: Track, keyframe: int) -> Iterator[Any]:
+        for frame in frames(track, keyframe):
+            counts[frame.pts] += 1
+            yield frame
+
+    monkeypatch.setattr(Track, "frames", counted)
+    drawn, _ = drawn_video(500)
+    with shared_frames():
+        prepare(family, drawn, QUESTION)
+        family.prepare(LabelsInput(contents=QUESTION.contents, labels=QUESTION.labels), lambda _: drawn)
+        window, windows = 0, 1
+        while window < windows:
+            asked = FrameBoxesInput(
+                contents=QUESTION.contents, labels=QUESTION.labels, frames_per_s=FRAMES_PER_S, window=window
+            )
+            found = read_frames(asked, drawn, 64, lambda _: (torch.zeros(3, 64, 64), (1.0, 1.0)), family.settings)
+            window, windows = window + 1, found.windows
+    assert windows > 3 and len(counts) == 6 * FRAMES_PER_S
+    assert set(counts.values()) == {1}

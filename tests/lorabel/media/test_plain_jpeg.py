@@ -31,6 +31,13 @@ def exif(orientation: int) -> Image.Exif:
     return exif
 
 
+def with_tall_chroma() -> bytes:
+    """Each value of chroma is for four rows (4:4:1), as after a lossless turn of 4:1:1."""
+    file = jpeg(subsampling=0)
+    luma = file.index(b"\x01\x11\x00", file.index(b"\xff\xc0"))
+    return file[: luma + 1] + b"\x14" + file[luma + 2 :]
+
+
 def with_xmp(file: bytes, orientation: int) -> bytes:
     xmp = f'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="{orientation}"/>'.encode()
     return file[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + file[2:]
@@ -55,6 +62,11 @@ def test_the_pixels_of_a_plain_jpeg_are_those_of_pillow(options: dict[str, Any])
         pytest.param(with_xmp(jpeg(), 6), id="on its side by XMP"),
         pytest.param(jpeg(PHOTO.resize((2000, 1500))), id="large"),
         pytest.param(jpeg(PHOTO.resize((400, 300))), id="twice the model's side, so scaled while it is decoded"),
+        pytest.param(with_tall_chroma(), id="4:4:1"),
+        pytest.param(with_xmp(b"\xff\xd8\xff\xff" + jpeg()[3:], 6), id="on its side by XMP, before a fill byte"),
+        pytest.param(jpeg(exif=exif(6), comment=b"x" * 65_000), id="on its side, with a long comment"),
+        pytest.param(jpeg()[:2] + b"\xff\xd0" + jpeg()[2:], id="a marker where none is"),
+        pytest.param(jpeg()[:2] + b"\xff\xfe\x00\x00" + jpeg()[2:], id="a length of nothing"),
         pytest.param(jpeg()[:40], id="cut off in its header"),
         pytest.param(b"\xff\xd8\xff" + bytes(100), id="no JPEG"),
         pytest.param(b"", id="empty"),
@@ -62,6 +74,11 @@ def test_the_pixels_of_a_plain_jpeg_are_those_of_pillow(options: dict[str, Any])
 )
 def test_what_is_not_plain_is_left_to_pillow(file: bytes) -> None:
     assert plain_jpeg_size(file, 150) is None
+
+
+def test_a_scan_may_hold_what_looks_like_a_name_of_an_orientation() -> None:
+    file = jpeg(comment=b"x") + b"Exif\x00\x00"
+    assert plain_jpeg_size(file, 150) == PHOTO.size
 
 
 def test_a_jpeg_that_is_cut_off_has_the_reason_that_pillow_gives() -> None:
@@ -91,3 +108,12 @@ def test_memory_is_reserved_while_the_pixels_are_used() -> None:
 def test_a_plain_jpeg_of_many_scans_is_refused() -> None:
     with pytest.raises(UnreadableError, match="more than 64 scans"):
         decode_plain_jpeg(with_scans(MOST_SCANS + 1))
+
+
+def test_many_scans_of_a_single_colour_are_refused_also_where_the_frame_is_not_progressive() -> None:
+    """libjpeg fills up a scan without data, so each costs a pass over the picture."""
+    file = jpeg()
+    first = file.index(b"\xff\xda")
+    scan_of_luma = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+    with pytest.raises(UnreadableError, match="more than 64 scans"):
+        decode_plain_jpeg(file[:first] + scan_of_luma * MOST_SCANS + file[first:])

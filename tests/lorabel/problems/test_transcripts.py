@@ -41,7 +41,7 @@ def test_a_text_area_of_a_whole_sound_is_its_transcript(config: str) -> None:
             "it may be for notes",
         ),
         (TEXT.format(' value="$draft"'), "the editor fills it in"),
-        (TEXT.format(' perRegion="true"'), "perRegion"),
+        (TEXT.format(' perRegion="true"'), "perRegion: no <Labels> draws segments on 'audio'"),
     ],
 )
 def test_other_text_areas_are_left_to_people_with_the_reason(config: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from lorabel.contracts import Input, LabelsInput, LabelTarget, RankingInput, RatingInput, SpansInput
-from lorabel.families.detection.fit_boxes import AnnotatedPlaces, fit_boxes
+from lorabel.families.detection.fit_boxes import OF_WEIGHTS_IN_FRAMES, AnnotatedPlaces, fit_boxes
 from lorabel.families.encoders.heads.averaging import mean_with_base
 from lorabel.families.encoders.heads.fit_parts import fit_parts
 from lorabel.families.encoders.heads.fit_ranking import RankedItems, fit_best_ranking
@@ -83,7 +83,10 @@ class Example:
         masks is one of the boxes around them, that of tracks one of the boxes in the frames that are learned from.
         """
         if isinstance(self.question, TracksInput):
-            question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
+            tracks = self.question
+            question: BoxesInput = FrameBoxesInput(
+                contents=tracks.contents, labels=tracks.labels, frames_per_s=tracks.frames_per_s
+            )
             return [replace(self, question=question, target=self.target.learned_boxes)]
         if isinstance(self.question, LabelledMasksInput):
             question = BoxesInput(contents=self.question.contents, labels=self.question.labels)
@@ -234,7 +237,8 @@ def _recording(example: Example) -> AnnotatedRecording:
     assert isinstance(question, SegmentsInput)
     zero_shot = example.logits.reshape(-1, len(question.labels))
     truth = window_truth(question, example.target, len(zero_shot))
-    return AnnotatedRecording(example.features, zero_shot, truth, _group(example))
+    segments, step_s = example.target.segments, question.step_s
+    return AnnotatedRecording(example.features, zero_shot, truth, _group(example), segments, step_s)
 
 
 def _fit_series(examples: Sequence[Example]) -> LinearHead | None:
@@ -257,17 +261,23 @@ def _fit_text_lines(examples: Sequence[Example]) -> LinearHead | None:
 
 
 def _fit_boxes(examples: Sequence[Example]) -> LinearHead | None:
-    return fit_boxes(
-        [
-            AnnotatedPlaces(
-                example.features,
-                example.logits.reshape(len(example.features), len(example.question.labels)),
-                example.target,
-            )
-            for example in examples
-            if isinstance(example.question, BoxesInput)
-        ]
-    )
+    return fit_boxes(_places(examples))
+
+
+def _fit_boxes_in_frames(examples: Sequence[Example]) -> LinearHead | None:
+    return fit_boxes(_places(examples), OF_WEIGHTS_IN_FRAMES)
+
+
+def _places(examples: Sequence[Example]) -> list[AnnotatedPlaces]:
+    return [
+        AnnotatedPlaces(
+            example.features,
+            example.logits.reshape(len(example.features), len(example.question.labels)),
+            example.target,
+        )
+        for example in examples
+        if isinstance(example.question, BoxesInput)
+    ]
 
 
 def _fit_relations(examples: Sequence[Example]) -> LinearHead | None:
@@ -293,6 +303,7 @@ FITS: Mapping[type[Input], Callable[[Sequence[Example]], LinearHead | None]] = M
         SpansInput: _fit_spans,
         TextLinesInput: _fit_text_lines,
         BoxesInput: _fit_boxes,
+        FrameBoxesInput: _fit_boxes_in_frames,
         SegmentsInput: _fit_segments,
         SeriesInput: _fit_series,
         RelationsInput: _fit_relations,

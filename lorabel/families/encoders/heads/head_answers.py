@@ -20,7 +20,7 @@ from lorabel.families.encoders.heads.linear_head import MEAN, Array, LinearHead,
 from lorabel.families.encoders.heads.rating_scale import to_number
 from lorabel.families.relations.pair_features import feature_width, pair_features
 from lorabel.families.relations.pairs import MOST_PAIRS, SILENT, found_relations, nearest_pairs
-from lorabel.families.segments.found_segments import found_segments
+from lorabel.families.segments.spoken_segments import answered_segments
 from lorabel.families.text_lines.learned_lines import LABELS
 from lorabel.region_contracts import EachInput
 from lorabel.relation_contracts import Relations, RelationsInput
@@ -85,7 +85,8 @@ def answer_with_head(
         )
     if isinstance(question, SegmentsInput):
         windows = logits.reshape(len(contents), -1)
-        return found_segments(probabilities(head, contents, windows, is_multiple=True), question.step_s)
+        chances = probabilities(head, contents, windows, is_multiple=True)
+        return answered_segments(question, chances, is_taught=True, scales=head.score_scales)
     if isinstance(question, RelationsInput):
         return related(head, question, contents)
     if isinstance(question, RankingInput):

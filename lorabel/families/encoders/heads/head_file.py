@@ -9,6 +9,7 @@ __metadata__      {"head": '{"expected_error": 0.0, "feature_map": "mean", "kind
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lorabel.errors import UnreadableError
+from lorabel.families.encoders.heads.platt import Scale
 from lorabel.families.text_lines.lexicon import Lexicon
 
 METADATA = "head"
@@ -25,6 +27,8 @@ FIELDS = {"expected_error": float, "kind": str, "space": str, "feature_map": str
 # A field that only heads of lines of text have, and the types in it.
 LEXICON = "lexicon"
 LEXICON_FIELDS = {"words": list, "below": float, "errors_before": int, "errors_after": int, "characters": int}
+# A field that only heads have whose findings have calibrated scores: [factor, shift] of each label.
+SCALES = "score_scales"
 # Bytes of the number that a safetensors file begins with: the length of its header.
 LENGTH_BYTES = 8
 
@@ -49,6 +53,7 @@ def read_head_file(file: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(f"{type(error).__name__}: {error}") from error
     types.pop(LEXICON, None)
+    types.pop(SCALES, None)
     if types != FIELDS or not all(isinstance(slot, str) for slot in fields["slots"]):
         raise _unreadable(f"its fields are {types!r}")
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
@@ -73,6 +78,22 @@ def read_lexicon(fields: Mapping[str, Any]) -> Lexicon | None:
     if not is_lexicon or not all(isinstance(word, str) for word in lexicon["words"]):
         raise _unreadable("its lexicon has other fields")
     return Lexicon(**{**lexicon, "words": tuple(lexicon["words"])})
+
+
+def read_scales(fields: Mapping[str, Any], outputs: int) -> tuple[Scale, ...]:
+    """Return the scales of the scores of each label; none if the head has none.
+
+    Raises:
+        UnreadableError: they are no scales of so many labels.
+    """
+    scales = fields.get(SCALES, [])
+    if not isinstance(scales, list) or len(scales) not in (0, outputs) or not all(map(_is_scale, scales)):
+        raise _unreadable("its scores have no factor and shift for each label")
+    return tuple(Scale(*scale) for scale in scales)
+
+
+def _is_scale(scale: Any) -> bool:
+    return isinstance(scale, list) and len(scale) == 2 and all(isinstance(x, float) and isfinite(x) for x in scale)
 
 
 def _check(tensors: Mapping[str, NDArray[Any]], expected_error: float) -> None:

@@ -4,6 +4,7 @@ If a question has contents of several modalities, the head learns how much each 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -23,6 +24,10 @@ TRAINING_SCALE = 10.0
 WORDINGS = ("{}", "a {}", "the {}.", "{} thing", "a picture of {}")
 # Most labels of a question whose wordings are compared: each of them costs five texts.
 MOST_WORDED_LABELS = 4
+# Sets of labels whose texts are remembered: all rows of a project have the same.
+MOST_REMEMBERED = 64
+Labels = tuple[tuple[str, ...], ...]
+"""The texts of each label."""
 
 
 class LabelHead(Head):
@@ -39,14 +44,12 @@ class LabelHead(Head):
 
     def texts(self, question: LabelsInput | FeaturesInput) -> tuple[str, ...]:
         """Return the texts of each label in turn; in multiple choice, then the neutral texts."""
-        label_texts = tuple(text for texts in question.labels for text in texts)
+        label_texts = _label_texts(question.labels)
         return label_texts + NEUTRAL_TEXTS if question.is_multiple else label_texts
 
     def wordings(self, question: LabelsInput | FeaturesInput) -> tuple[str, ...]:
         """Return each of WORDINGS in turn for some of the labels, evenly chosen."""
-        step = max(1, len(question.labels) // MOST_WORDED_LABELS)
-        labels = [texts[0] for texts in question.labels[::step][:MOST_WORDED_LABELS]]
-        return tuple(wording.replace("{}", label) for wording in WORDINGS for label in labels)
+        return _wordings(question.labels)
 
     def temperature(self, wording_features: Tensor, scale: float) -> Tensor:
         """Compute 1 + the variance of the difference between two labels' logits over the wordings.
@@ -79,6 +82,18 @@ class LabelHead(Head):
         """Compute the cross-entropy over the labels; in multiple choice, the mean binary cross-entropy."""
         logits = _logits(question, contents, parameters) * min(1.0, TRAINING_SCALE / parameters.scale)
         return label_losses(logits, question, targets)
+
+
+@lru_cache(MOST_REMEMBERED)
+def _label_texts(labels: Labels) -> tuple[str, ...]:
+    return tuple(text for texts in labels for text in texts)
+
+
+@lru_cache(MOST_REMEMBERED)
+def _wordings(labels: Labels) -> tuple[str, ...]:
+    step = max(1, len(labels) // MOST_WORDED_LABELS)
+    worded = [texts[0] for texts in labels[::step][:MOST_WORDED_LABELS]]
+    return tuple(wording.replace("{}", label) for wording in WORDINGS for label in worded)
 
 
 def _logits(question: LabelsInput | FeaturesInput, contents: Tensor, parameters: HeadParameters) -> Tensor:

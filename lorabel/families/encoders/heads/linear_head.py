@@ -11,7 +11,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lorabel.families.encoders.heads.head_file import LEXICON, read_head_file, read_lexicon, write_head_file
+from lorabel.families.encoders.heads.head_file import (
+    LEXICON,
+    SCALES,
+    read_head_file,
+    read_lexicon,
+    read_scales,
+    write_head_file,
+)
+from lorabel.families.encoders.heads.platt import Scale
 from lorabel.families.text_lines.lexicon import Lexicon
 
 Array = NDArray[np.float32]
@@ -36,6 +44,7 @@ class LinearHead:
         slots: see `lorabel.families.encoders.heads.head_features`; empty for `mean`. Of segments of series, for
             each label whether it marks ranges or instants.
         lexicon: of lines of text: the words of the project. None for everything else.
+        score_scales: of segments: how the scores of each label are calibrated. Empty if they are not.
     """
 
     weights: Array
@@ -48,6 +57,7 @@ class LinearHead:
     feature_map: str = MEAN
     slots: tuple[str, ...] = ()
     lexicon: Lexicon | None = None
+    score_scales: tuple[Scale, ...] = ()
 
     def logits(self, features: Array, zero_shot: Array) -> Array:
         """Compute the logits of some inputs.
@@ -79,6 +89,7 @@ class LinearHead:
                 "feature_map": self.feature_map,
                 "slots": list(self.slots),
                 **({} if self.lexicon is None else {LEXICON: asdict(self.lexicon)}),
+                **({SCALES: [list(scale) for scale in self.score_scales]} if self.score_scales else {}),
             },
         )
 
@@ -101,6 +112,7 @@ class LinearHead:
             fields["feature_map"],
             tuple(fields["slots"]),
             read_lexicon(fields),
+            read_scales(fields, len(tensors["bias"])),
         )
 
 

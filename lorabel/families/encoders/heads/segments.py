@@ -12,7 +12,7 @@ from lorabel.families.encoders.heads.base import HeadParameters
 from lorabel.families.encoders.heads.each import EachLabelHead
 from lorabel.families.encoders.heads.labels import TRAINING_SCALE
 from lorabel.families.encoders.label_logits import label_logits
-from lorabel.families.segments.found_segments import found_segments
+from lorabel.families.segments.spoken_segments import answered_segments
 from lorabel.families.segments.windows import window_truth
 from lorabel.feature_contracts import FeaturesInput
 from lorabel.time_contracts import SegmentScores, SegmentsInput, SegmentTarget
@@ -31,7 +31,7 @@ class SegmentHead(EachLabelHead):
     def output(self, question: SegmentsInput, contents: Tensor, parameters: HeadParameters) -> SegmentScores:
         """Find the segments of each label."""
         logits = self.logits(question, contents, parameters).view(len(contents), -1)
-        return found_segments(logits.sigmoid().float().cpu().numpy(), question.step_s)
+        return answered_segments(question, logits.sigmoid().float().cpu().numpy(), is_taught=False)
 
     def losses(
         self, question: SegmentsInput, contents: Tensor, parameters: HeadParameters, targets: Sequence[Any]

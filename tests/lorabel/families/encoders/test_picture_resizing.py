@@ -4,6 +4,8 @@ The features are those of the demo's encoder, which is trained, so that small di
 """
 
 import io
+import itertools
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +60,26 @@ def test_pictures_that_must_not_be_copied_are_resized_by_pillow() -> None:
     assert int(difference.abs().max()) <= 1
 
 
+@pytest.mark.parametrize("size", [(9, 1200), (1201, 8), (700, 43)])
+def test_of_a_very_long_picture_the_middle_is_resized(size: tuple[int, int]) -> None:
+    steps = CLIP.transforms[:-2]
+    picture = PHOTOS[1].resize(size)
+    expected = pil_to_tensor(Compose(steps)(picture)).int()
+    for pixels in (resized(np.array(picture), steps), resized(picture, steps)):
+        assert float((pixels.int() - expected).abs().float().mean()) < 1
+
+
+@pytest.mark.parametrize("size", [(2, 60_000), (60_000, 3)])
+def test_a_very_long_picture_takes_little_memory(size: tuple[int, int]) -> None:
+    """4.5 GB for the picture as a whole."""
+    picture = Image.new("RGB", size, "red")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for each in (np.array(picture), picture):
+        pixels = resized(each, CLIP.transforms[:-2])
+        assert torch.equal(pixels, torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 224, 224))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "kilobytes"
+
+
 def test_a_step_that_is_not_known_is_left_to_pillow() -> None:
     pixels = resized(np.array(PHOTOS[0]), [Pad(3)])
     assert pixels.shape == (3, PHOTOS[0].height + 6, PHOTOS[0].width + 6)
@@ -93,8 +115,14 @@ def family() -> DualEncoder:
     return DualEncoder.load(f"local-dir:{MODEL_FOLDER}", torch.device("cpu"), torch.float32, Settings())
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("times", [0.4, 1.7, 3.7])
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        *itertools.product(FILES, (0.4, 1.7, 3.7)),
+        # Decoded whole, at a half and at a quarter.
+        *itertools.product(["JPEG"], (4.1, 8.1, 16.1)),
+    ],
+)
 def test_the_features_of_a_file_are_those_of_open_clips_pipeline(
     family: DualEncoder, name: str, times: float
 ) -> None:

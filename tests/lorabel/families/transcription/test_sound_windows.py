@@ -2,8 +2,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from lorabel.families.segments.voice_activity import VoiceActivity
 from lorabel.families.transcription.sound_windows import speech_windows
+from tests import whisper_tiny
 from tests.audio_files import RATE_HZ, Samples, noise
+from tests.spoken_scenes import sentence, with_pauses
 
 LONGEST = 3 * RATE_HZ
 
@@ -46,3 +49,19 @@ def test_silent_windows_are_left_out() -> None:
     assert windows_s(silence(10.0)) == windows_s(1e-4 * noise(1, 10.0)) == []
     spans = windows_s(silence(6.0), noise(1, 1.0), silence(6.0))
     assert len(spans) == 1 and spans[0][0] <= 6.0 and spans[0][1] >= 7.0
+
+
+def test_a_sound_is_cut_where_nobody_speaks_and_not_at_quiet_moments_of_a_sentence() -> None:
+    """Noise fills the pauses, louder than the quiet moments within a sentence."""
+    spoken = [sentence(text) for text in whisper_tiny.SENTENCES]
+    sound, spans = with_pauses(spoken)
+    hum = np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32) * 0.1
+    for start, end in spans:
+        hum[round(start * RATE_HZ) : round(end * RATE_HZ)] = 0
+    longest = round((spans[1][1] + 0.4) * RATE_HZ)
+    by_loudness, by_voice = (
+        [end / RATE_HZ for _, end in speech_windows(sound + hum, RATE_HZ, longest, voice)][:-1]
+        for voice in (None, VoiceActivity.load())
+    )
+    assert any(start < cut < end for cut in by_loudness for start, end in spans)
+    assert by_voice and not any(start < cut < end for cut in by_voice for start, end in spans)

@@ -1,6 +1,7 @@
 """The file of a fitted head."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.numpy import load, save
 
 from lorabel.errors import UnreadableError
 from lorabel.families.encoders.heads.linear_head import LinearHead
+from lorabel.families.encoders.heads.platt import Scale
 
 HEAD = LinearHead(
     np.arange(6, dtype=np.float32).reshape(3, 2),
@@ -83,6 +85,22 @@ def test_a_file_with_wrong_fields_is_refused(metadata: dict[str, str] | None) ->
     file = save(load(HEAD.to_bytes()), metadata)
     with pytest.raises(UnreadableError, match="no file of a head"):
         LinearHead.from_bytes(file)
+
+
+@pytest.mark.parametrize(
+    "scales", [[[1.0, 0.0]], [[1.0], [1.0]], [[1.0, "0"], [1.0, 0.0]], [[math.nan, 0.0]] * 2, {}]
+)
+def test_a_file_with_wrong_scales_of_scores_is_refused(scales: object) -> None:
+    fields = {**json.loads(_fields()), "score_scales": scales}
+    file = save(load(HEAD.to_bytes()), {"head": json.dumps(fields)})
+    with pytest.raises(UnreadableError, match="factor and shift for each label"):
+        LinearHead.from_bytes(file)
+
+
+def test_scales_of_scores_are_read_again() -> None:
+    head = replace(HEAD, score_scales=(Scale(0.5, -1.0), Scale()))
+    assert LinearHead.from_bytes(head.to_bytes()).score_scales == head.score_scales
+    assert b"score_scales" not in HEAD.to_bytes(), "heads without them have the file that they had before"
 
 
 def _fields() -> str:

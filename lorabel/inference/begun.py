@@ -1,4 +1,7 @@
-"""What annotators have begun in a task, for a model that goes on with it: boxes that were drawn in one frame."""
+"""What annotators have begun in a task, for a model that goes on with it.
+
+Boxes that were drawn in one frame, and segments of a sound without their texts.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,20 +11,19 @@ from sqlalchemy import select
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
 from lorabel.database.training_runs import IS_USABLE
-from lorabel.inference.prediction import ProjectModel
+from lorabel.inference.prediction import TRACKER, ProjectModel
 from lorabel.labeling.regions import Region
 from lorabel.problems.base import Problem
-
-TRACKER = "tracker"
 
 
 def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[int]) -> list[list[list[Region]]]:
     """Return for each task the results of its annotations as they are now, the oldest annotation first.
 
-    Empty without the setting MODEL_TRACKER, and where no control tag is gone on with.
+    Empty where no control tag is gone on with; tracks are only with the setting MODEL_TRACKER.
     """
-    goes_on = any(type(each).going_on is not Problem.going_on for each in model.bound.bindings)
-    if TRACKER not in model.settings.models or not goes_on:
+    kinds = [type(each) for each in model.bound.bindings]
+    follows = TRACKER in model.settings.models and any(kind.going_on is not Problem.going_on for kind in kinds)
+    if not follows and all(kind.begun is Problem.begun for kind in kinds):
         return []
     query = (
         select(Annotation.task_id, Annotation.result)

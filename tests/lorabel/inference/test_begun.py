@@ -7,12 +7,15 @@ import pytest
 from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
-from lorabel.inference.begun_tracks import results_to_go_on_with
+from lorabel.inference.begun import results_to_go_on_with
 from lorabel.inference.messages import PredictRow, Priority, RowResult
 from lorabel.inference.prediction import ProjectModel, predict
 from lorabel.inference.requests import PredictionCaller
+from lorabel.labeling.regions import about_segment, sound_segment, textarea
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
+from lorabel.text_contracts import SegmentTranscripts, WrittenText
+from lorabel.time_contracts import Segment, SegmentScores
 from lorabel.track_contracts import Tracks
 
 CONFIG = """<View><Labels name="label" toName="video"><Label value="Car"/></Labels>
@@ -69,3 +72,57 @@ def test_the_model_server_is_asked_to_follow_what_was_drawn_in_each_task(annotat
     predict(model(TRACKING), tasks, lambda media: media, caller)
     assert [len(row.input["begun"]) for row in rows] == [0, 2, 0, 0]
     assert [track["keyframes"][0]["corners"][0] for track in rows[1].input["begun"]] == [0.0, 0.3]
+
+
+SPEECH = """<View><Labels name="label" toName="audio"><Label value="Speech"/><Label value="Noise"/></Labels>
+  <Audio name="audio" value="$audio"/>
+  <TextArea name="text" toName="audio" perRegion="true" whenLabelValue="Speech"/></View>"""
+
+
+def listening(asked: list[PredictRow], *_: Any) -> list[RowResult]:
+    """A model server that finds speech and noise in every sound, and hears the start of each segment."""
+    found = (Segment(start_s=0, end_s=1, label=0), Segment(start_s=2, end_s=3, label=1))
+    segments = SegmentScores(segments=found, length_s=9.0)
+    return [
+        RowResult(output=segments.model_dump())
+        if row.kind == "segments"
+        else RowResult(
+            output=SegmentTranscripts(
+                answers=tuple(
+                    WrittenText(text=f"at {start}", probability=0.5) for start, _ in row.input["segments"]
+                )
+            ).model_dump()
+        )
+        for row in asked
+    ]
+
+
+def test_segments_are_found_and_then_written_down_where_their_label_asks_for_a_text() -> None:
+    caller = PredictionCaller(cast(Any, SimpleNamespace(predict=listening)), 1, Priority.BULK, monotonic() + 10)
+    (prediction,) = predict(
+        model(Settings(), SPEECH), [{"audio": "http://a.test/a.wav"}], lambda media: media, caller
+    )
+    speech, noise, text = prediction.regions
+    assert [region["value"]["labels"] for region in (speech, noise)] == [["Speech"], ["Noise"]]
+    assert text["id"] == speech["id"] != noise["id"] and text["value"]["text"] == ["at 0.0"]
+    assert text["original_length"] == 9.0 and prediction.dropped_regions == 0
+
+
+def test_drawn_segments_without_a_text_are_predicted_with_one_in_place_of_what_is_found(store: Store) -> None:
+    projects.upsert(store, 1, label_config=SPEECH)
+    first, second = (
+        {**sound_segment("label", "audio", span, 9.0, ["Speech"]), "id": id_}
+        for id_, span in (("a", (4.0, 5.0)), ("b", (6.0, 7.0)))
+    )
+    given = about_segment(first, textarea("text", "audio", ["Hello."]))
+    with store.write() as session:
+        session.add(Annotation(id=1, project_id=1, task_id=7, result=[first, given, second]))
+        session.add(Annotation(id=2, project_id=1, task_id=8, result=[first, given]))
+    results = results_to_go_on_with(store, model(Settings(models={}), SPEECH), [7, 8])
+    assert [len(of_task) for of_task in results] == [1, 1]
+    caller = PredictionCaller(cast(Any, SimpleNamespace(predict=listening)), 1, Priority.BULK, monotonic() + 10)
+    tasks = [{"audio": "http://a.test/a.wav"}, {"audio": "http://a.test/b.wav"}]
+    begun, complete = predict(model(Settings(), SPEECH), tasks, lambda media: media, caller, results)
+    assert begun.regions[:3] == [first, second, given]
+    assert begun.regions[3]["id"] == "b" and begun.regions[3]["value"]["text"] == ["at 6.0"]
+    assert [region["value"]["start"] for region in complete.regions] == [0.0, 2.0, 0.0]

@@ -1,0 +1,135 @@
+"""REST routes of acceptances: predictions that become annotations where cases prove that enough are right."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from flask import Blueprint
+from pydantic import Field
+
+from backend import http_bodies
+from backend.http_bodies import Body, read_body
+from backend.project_routes import PROJECT, as_json
+from backend.rest_responses import Record
+from backend.services import services
+from lorabel.database import acceptances, projects
+from lorabel.database.acceptance_records import acceptance_record
+from lorabel.database.tables import Acceptance, BulkRun
+from lorabel.label_studio.access import require_api_access
+
+blueprint = Blueprint("acceptances", __name__, url_prefix="/api/v1")
+ACCEPTANCES = f"{PROJECT}/acceptances"
+LONGEST_EMAIL = 254
+Part = Annotated[float, Field(gt=0, lt=1)]
+Answer = dict[str, Any]
+
+
+class Accept(Body):
+    """Body of `POST .../acceptances`. `precision`: the part of the accepted tasks that must be right, with the
+    probability `confidence`. `together`: one promise about all labels, not one for each. `user`: e-mail of the
+    user whose annotations the accepted predictions become; without it, nothing is written."""
+
+    precision: Part = 0.98
+    confidence: Part = 0.95
+    together: bool = False
+    user: Annotated[str, Field(min_length=1, max_length=LONGEST_EMAIL)] | None = None
+
+
+class LabelProof(Record):
+    """What is proved about a label; `label` is empty for all labels together. Predictions with at least `score`
+    may be accepted; null if nothing is proved, for `reason`, and about `needed` more cases would prove it. `cases`
+    with such scores, `errors` of them wrong; open `tasks` with such scores, of which `expected_errors` are
+    probably wrong, and with the confidence asked for not more than `most_errors`, so that at least the part
+    `bound` is right."""
+
+    label: str
+    score: float | None
+    cases: int
+    errors: int
+    tasks: int
+    expected_errors: float
+    most_errors: int
+    bound: float
+    needed: int | None
+    reason: str
+
+
+class AcceptanceRecord(Record):
+    """An acceptance. `run_id` and `undo_run_id`: its bulk runs, see `preannotations`. `labels`: null until the run
+    has found what is proved. `tasks`: by state the number of tasks: `planned`, `written`, `annotated` (somebody
+    had annotated the task meanwhile), and after an undo `removed`, `changed` (left, since somebody has changed
+    it), and `gone`."""
+
+    id: int
+    run_id: int
+    undo_run_id: int | None
+    precision: float
+    confidence: float
+    is_together: bool
+    is_written: bool
+    user_email: str | None
+    version: str | None
+    cases_from: str | None
+    labels: list[LabelProof] | None
+    warnings: list[str]
+    created_at: datetime
+    promise: str
+    tasks: dict[str, int]
+
+
+class AcceptanceList(Record):
+    """The acceptances of a project, the newest first."""
+
+    acceptances: list[AcceptanceRecord]
+
+
+@blueprint.post(ACCEPTANCES)
+def accept(project_id: int) -> tuple[Answer, int]:
+    """Queue a bulk run that finds which predictions may be accepted, and writes these if a user is named."""
+    body = http_bodies.parse(Accept, read_body() or b"{}")
+    _require_api_access(project_id)
+    acceptance, run = acceptances.request(
+        services().store,
+        project_id,
+        "asked for over REST",
+        precision=body.precision,
+        confidence=body.confidence,
+        is_together=body.together,
+        user_email=body.user,
+    )
+    return _start(acceptance, run)
+
+
+@blueprint.get(ACCEPTANCES)
+def list_acceptances(project_id: int) -> Answer:
+    """List the acceptances of a project, the newest first."""
+    with services().store.read() as session:
+        projects.get(session, project_id)
+        rows = acceptances.list_of(session, project_id)
+        records = [_record(row, acceptances.count_states(session, row.id)) for row in rows]
+    return as_json(AcceptanceList(acceptances=records))
+
+
+@blueprint.post(f"{ACCEPTANCES}/<int(max={http_bodies.LARGEST_ID}):acceptance_id>/undo")
+def undo(project_id: int, acceptance_id: int) -> tuple[Answer, int]:
+    """Queue a bulk run that takes back what an acceptance has written, as far as nobody has changed it."""
+    _require_api_access(project_id)
+    return _start(
+        *acceptances.request_undo(services().store, project_id, acceptance_id, "asked for over REST: undo")
+    )
+
+
+def _start(acceptance: Acceptance, run: BulkRun) -> tuple[Answer, int]:
+    services().jobs.carry_out(run)
+    with services().store.read() as session:
+        counts = acceptances.count_states(session, acceptance.id)
+    return as_json(_record(acceptance, counts)), 202
+
+
+def _record(acceptance: Acceptance, counts: dict[str, int]) -> AcceptanceRecord:
+    return AcceptanceRecord.model_validate(acceptance_record(acceptance, counts))
+
+
+def _require_api_access(project_id: int) -> None:
+    """Refuse what could not be written to Label Studio, nor read from there."""
+    with services().store.read() as session:
+        require_api_access(projects.get(session, project_id), services().settings)

@@ -1,0 +1,63 @@
+"""The page of a cell of the confusion matrix: its tasks, each of which opens in Label Studio."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flask import request
+
+from backend.pages.project import MOST_ANSWERS
+from backend.services import Services
+from lorabel.database import newest_answers
+from lorabel.database import projects as project_rows
+from lorabel.database.tables import Project
+from lorabel.errors import BadRequestError
+from lorabel.evaluation.agreement import confusion
+from lorabel.label_studio.access import label_studio_access, task_link
+
+MOST_CELL_TASKS = 200
+
+
+@dataclass(frozen=True)
+class CellPage:
+    """The tasks of a cell of the confusion matrix. `tasks`: id and address in Label Studio."""
+
+    project: Project
+    title: str | None
+    tag: str
+    annotated: str
+    predicted: str
+    tasks: Sequence[tuple[int, str | None]]
+    count: int
+    looked_at: int
+
+
+def read_cell(services: Services, project_id: int) -> CellPage:
+    """Read the tasks that the URL's `tag`, `annotated` and `predicted` name.
+
+    Raises:
+        NotFoundError: no such project.
+        BadRequestError: one of the three is missing.
+    """
+    names = [request.args.get(name) for name in ("tag", "annotated", "predicted")]
+    if not all(names):
+        raise BadRequestError("expected ?tag=...&annotated=...&predicted=...")
+    tag, annotated, predicted = (str(name) for name in names)
+    with services.store.read() as session:
+        project = project_rows.get(session, project_id)
+        answers = newest_answers.newest(session, project_id, MOST_ANSWERS)
+    shown = [case for answer in answers if (case := answer.shown) is not None]
+    # Every label, so that a cell is found whose label has no row now.
+    task_ids = confusion(shown, tag, len(shown)).task_ids.get((annotated, predicted), ())
+    access = label_studio_access(project, services.settings)
+    url = None if access is None else access.public_url or access.url
+    tasks = [(task_id, None if url is None else task_link(project, url, task_id)) for task_id in task_ids]
+    return CellPage(
+        project,
+        services.vitals.title(project_id),
+        tag,
+        annotated,
+        predicted,
+        tasks[:MOST_CELL_TASKS],
+        len(tasks),
+        len(answers),
+    )

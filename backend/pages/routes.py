@@ -1,0 +1,234 @@
+"""The routes of the pages, below `/ui`. A route reads what a page shows and renders its template.
+
+Every answer forbids the browser to load anything from another host, or to run what is written into the page.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from flask import Blueprint, Response, redirect, render_template, request, url_for
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response as AnyResponse
+
+from backend import http_bodies
+from backend.pages import cells, home, project, runs, version
+from backend.pages.formats import FILTERS
+from backend.pages.forms import FIELD, check_form, form_token, keep_token
+from backend.pages.paging import page_url
+from backend.services import services
+from lorabel.database import bulk_runs, training_runs, versions
+from lorabel.inference import promotion
+
+blueprint = Blueprint("pages", __name__, url_prefix="/ui", template_folder="templates", static_folder="static")
+root = Blueprint("root", __name__)
+NUMBER = f"<int(max={http_bodies.LARGEST_ID}):"
+PROJECT = f"/projects/{NUMBER}project_id>"
+# The browser asks for news so often, in milliseconds. Each answer is complete at once, so it holds no thread.
+RETRY_MS = 2000
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+)
+EVENTS_TYPE = "text/event-stream"
+ERROR_TITLES: Mapping[int, str] = MappingProxyType(
+    {
+        400: "This address cannot be read",
+        401: "User and password are needed",
+        403: "This form was not accepted",
+        404: "There is no such page",
+        409: "This cannot be done now",
+        503: "This cannot be answered now",
+    }
+)
+"""By status code; others are `Something went wrong`."""
+
+
+@root.get("/")
+def enter() -> AnyResponse:
+    """Send people who open the backend's address to its pages."""
+    return redirect(url_for("pages.show_home"))
+
+
+@blueprint.before_request
+def check_forms() -> None:
+    """Refuse a form that another site sent."""
+    if request.method == "POST":
+        check_form()
+
+
+@blueprint.after_request
+def protect(answer: Response) -> Response:
+    """Write errors as pages, and limit what the browser does with an answer."""
+    if answer.status_code >= 400 and answer.is_json:
+        body = answer.get_json()
+        title = ERROR_TITLES.get(answer.status_code, "Something went wrong")
+        answer.set_data(render_template("error.html", title=title, message=body["error"]))
+        answer.mimetype = "text/html"
+    is_static = request.endpoint == "pages.static" and answer.status_code < 400
+    for name, value in HEADERS.items():
+        if not (is_static and name == "Cache-Control"):
+            answer.headers[name] = value
+    keep_token(answer)
+    return answer
+
+
+@blueprint.context_processor
+def provide() -> dict[str, Any]:
+    """What every template may use."""
+    return {"form_token": form_token, "form_field": FIELD, "page_url": page_url}
+
+
+@blueprint.record_once
+def add_filters(state: Any) -> None:
+    """Let templates write numbers and times."""
+    state.app.jinja_env.filters.update(FILTERS)
+    state.app.jinja_env.trim_blocks = state.app.jinja_env.lstrip_blocks = True
+
+
+@blueprint.get("/")
+def show_home() -> str:
+    """Show all projects, what goes on, and what is wrong."""
+    view = home.read_home(services())
+    return render_template("home.html", view=view, titles=runs.titles(services()))
+
+
+@blueprint.post("/checks")
+def examine() -> AnyResponse:
+    """Have the doctor look again."""
+    services().vitals.checks.renew()
+    return _see("pages.show_home")
+
+
+@blueprint.get(PROJECT)
+def show_project(project_id: int) -> str:
+    """Show a project's figures."""
+    return render_template("project.html", view=project.read_project(services(), project_id))
+
+
+@blueprint.get(f"{PROJECT}/cell")
+def show_cell(project_id: int) -> str:
+    """Show the tasks of a cell of the confusion matrix."""
+    return render_template("cell.html", view=cells.read_cell(services(), project_id))
+
+
+@blueprint.route(f"{PROJECT}/train", methods=["GET", "POST"])
+def train(project_id: int) -> str | AnyResponse:
+    """Ask whether to train now; queue a training run."""
+    if request.method == "GET":
+        return render_template("train.html", view=project.read_training(services(), project_id))
+    run = training_runs.request(services().store, project_id, "asked for on the page")
+    services().jobs.train(run.id, run.attempt)
+    services().active_runs.forget()
+    return _see("pages.show_training_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.get(f"{PROJECT}/versions/<name>")
+def show_version(project_id: int, name: str) -> str:
+    """Show a version."""
+    return render_template("version.html", view=version.read_version(services(), project_id, name))
+
+
+@blueprint.route(f"{PROJECT}/versions/<name>/promote", methods=["GET", "POST"])
+def promote(project_id: int, name: str) -> str | AnyResponse:
+    """Say what making a version live would do; do it."""
+    if request.method == "GET":
+        return render_template("promote.html", view=version.read_promotion(services(), project_id, name))
+    number = versions.parse_number(project_id, name)
+    learns_from_all = "all_annotations" in request.form
+    promotion.promote(
+        services().store, services().model_client, project_id, number, learns_from_all=learns_from_all
+    )
+    services().jobs.look_ahead(project_id)
+    return _see("pages.show_version", project_id=project_id, name=f"v{number}")
+
+
+@blueprint.route(f"{PROJECT}/rollback", methods=["GET", "POST"])
+def roll_back(project_id: int) -> str | AnyResponse:
+    """Say what going back to the parent of the live version would do; do it."""
+    if request.method == "GET":
+        return render_template("promote.html", view=version.read_promotion(services(), project_id, None))
+    promotion.rollback(services().store, services().model_client, project_id)
+    services().jobs.look_ahead(project_id)
+    return _see("pages.show_project", project_id=project_id)
+
+
+@blueprint.get("/runs")
+def show_runs() -> str:
+    """Show the runs of all projects."""
+    return render_template("runs.html", view=runs.read_runs(services(), None))
+
+
+@blueprint.get(f"{PROJECT}/runs")
+def show_project_runs(project_id: int) -> str:
+    """Show the runs of a project."""
+    return render_template("runs.html", view=runs.read_runs(services(), project_id))
+
+
+@blueprint.get(f"{PROJECT}/training/{NUMBER}run_id>")
+def show_training_run(project_id: int, run_id: int) -> str:
+    """Show a training run with its loss and its log."""
+    return render_template("run.html", view=runs.read_training_run(services(), project_id, run_id))
+
+
+@blueprint.get(f"{PROJECT}/bulk/{NUMBER}run_id>")
+def show_bulk_run(project_id: int, run_id: int) -> str:
+    """Show a bulk run with its log."""
+    return render_template("run.html", view=runs.read_bulk_run(services(), project_id, run_id))
+
+
+@blueprint.route(f"{PROJECT}/training/{NUMBER}run_id>/cancel", methods=["GET", "POST"])
+def cancel_training(project_id: int, run_id: int) -> str | AnyResponse:
+    """Say what cancelling a training run would do; do it."""
+    if request.method == "GET":
+        return render_template("cancel.html", view=runs.read_training_run(services(), project_id, run_id))
+    training_runs.cancel(services().store, project_id, run_id)
+    services().active_runs.forget()
+    return _see("pages.show_training_run", project_id=project_id, run_id=run_id)
+
+
+@blueprint.route(f"{PROJECT}/bulk/{NUMBER}run_id>/cancel", methods=["GET", "POST"])
+def cancel_bulk(project_id: int, run_id: int) -> str | AnyResponse:
+    """Say what cancelling a bulk run would do; do it."""
+    if request.method == "GET":
+        return render_template("cancel.html", view=runs.read_bulk_run(services(), project_id, run_id))
+    bulk_runs.cancel(services().store, project_id, run_id)
+    services().active_runs.forget()
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run_id)
+
+
+@blueprint.get("/events")
+def stream_events() -> Response:
+    """The active runs as a server-sent event, if they have changed since the last one; `?project=12` for one.
+
+    The answer ends at once, and the browser asks again after RETRY_MS: an open stream would hold a thread.
+    """
+    asked = request.args.get("project", type=int)
+    active = runs.active_of(services(), asked)
+    html = render_template("active_runs.html", active=active, titles=runs.titles(services()), project_id=asked)
+    number = hashlib.sha256(html.encode()).hexdigest()[:16]
+    event = f"retry: {RETRY_MS}\n"
+    if request.headers.get("Last-Event-ID") != number:
+        lines = "".join(f"data: {line}\n" for line in html.splitlines())
+        event += f"id: {number}\n{lines}"
+    return Response(f"{event}\n", content_type=EVENTS_TYPE)
+
+
+@blueprint.get("/<path:_>")
+def refuse(_: str) -> str:
+    """Answer unknown addresses below the pages' with a page."""
+    raise NotFound("there is no page at this address")
+
+
+def _see(endpoint: str, **values: Any) -> AnyResponse:
+    """Send the browser to a page after a form."""
+    return redirect(url_for(endpoint, **values), 303)

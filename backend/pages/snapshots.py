@@ -1,0 +1,87 @@
+"""Values that take long to find out, kept for a while and renewed in the background: no page waits for them."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from lorabel.database.tables import now
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Taken(Generic[T]):
+    """A value and when it was found."""
+
+    value: T
+    at: datetime
+
+
+class Snapshot(Generic[T]):
+    """A value that is renewed in a thread when somebody asks for it and it is old. Thread-safe.
+
+    Args:
+        load: finds the value. An exception is logged, and the old value stays.
+        lifetime_s: a younger value is not renewed.
+        name: for the log.
+    """
+
+    def __init__(self, load: Callable[[], T], lifetime_s: float, name: str) -> None:
+        self._load, self._lifetime_s, self._name = load, lifetime_s, name
+        self._taken: Taken[T] | None = None
+        self._started_at: float | None = None
+        self._is_loading = self._is_closed = False
+        self._condition = threading.Condition()
+
+    def get(self, wait_s: float = 0.0) -> Taken[T] | None:
+        """The newest value; None if there is none yet.
+
+        Args:
+            wait_s: how long to wait for the first value.
+        """
+        with self._condition:
+            self._start_if(self._is_old())
+            if self._taken is None and wait_s:
+                self._condition.wait_for(lambda: not self._is_loading, wait_s)
+            return self._taken
+
+    def renew(self) -> None:
+        """Find the value anew, however young it is."""
+        with self._condition:
+            self._start_if(True)
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a new value is being found."""
+        with self._condition:
+            return self._is_loading
+
+    def close(self, timeout_s: float) -> None:
+        """Find no value any more, and wait for the one that is being found, at most `timeout_s`."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.wait_for(lambda: not self._is_loading, timeout_s)
+
+    def _is_old(self) -> bool:
+        return self._started_at is None or time.monotonic() - self._started_at > self._lifetime_s
+
+    def _start_if(self, is_wanted: bool) -> None:
+        if is_wanted and not self._is_loading and not self._is_closed:
+            self._is_loading, self._started_at = True, time.monotonic()
+            threading.Thread(target=self._run, name=f"snapshot of {self._name}", daemon=True).start()
+
+    def _run(self) -> None:
+        taken = None
+        try:
+            taken = Taken(self._load(), now())
+        except Exception:
+            log.exception("%s cannot be found out", self._name)
+        with self._condition:
+            self._taken = taken or self._taken
+            self._is_loading = False
+            self._condition.notify_all()

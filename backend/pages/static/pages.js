@@ -1,0 +1,26 @@
+// Replaces the runs that go on when the server says that they have changed. Each answer of the server ends at once,
+// and the browser asks again by itself, so no connection is held.
+"use strict";
+
+for (const place of document.querySelectorAll("[data-events]")) {
+  const source = new EventSource(place.dataset.events);
+  let shown = null;
+  source.addEventListener("message", (event) => {
+    if (event.data === shown) return;
+    const isFirst = shown === null;
+    shown = event.data;
+    if (isFirst && place.innerHTML.trim() === event.data.trim()) return;
+    const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    place.innerHTML = event.data;
+    if (focused !== null) {
+      for (const link of place.querySelectorAll("a")) {
+        if (link.getAttribute("href") === focused) link.focus();
+      }
+    }
+  });
+  // A browser keeps few connections to a host: a page that nobody looks at asks nothing.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) source.close();
+    else if (source.readyState === EventSource.CLOSED) location.reload();
+  });
+}

@@ -1,0 +1,98 @@
+"""A project's newest annotations, each with the prediction that its annotator was shown."""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, case, cast, func, null, select
+from sqlalchemy.orm import Session
+
+from lorabel.database.tables import Annotation
+from lorabel.database.training_runs import IS_USABLE
+from lorabel.evaluation.agreement import Outcome, Shown
+from lorabel.labeling.named_labels import named_labels
+
+# Longer results, as of many drawn masks, are not read; their labels count nowhere.
+LONGEST_RESULT = 20_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An annotation of a task.
+
+    Attributes:
+        at: when it reached its newest state.
+        lead_time_s: seconds that the annotator had the task open; None if not known.
+        has_prediction: whether the annotator was shown a prediction.
+        version: of the prediction; None, as `outcome`, where Label Studio has not told what it was.
+        predicted, annotated: from_name -> labels; None where the result is not known, or too long.
+    """
+
+    task_id: int
+    at: datetime
+    lead_time_s: float | None
+    has_prediction: bool
+    version: str | None
+    outcome: Outcome | None
+    predicted: Mapping[str, Set[str]] | None
+    annotated: Mapping[str, Set[str]] | None
+
+    @property
+    def shown(self) -> Shown | None:
+        """The prediction with what became of it; None if that is not known."""
+        if self.outcome is None:
+            return None
+        return Shown(self.task_id, self.outcome, self.predicted, self.annotated)
+
+
+def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
+    """The newest `limit` usable annotations of a project, the newest first."""
+    predicted, annotated = (_if_short(column) for column in (Annotation.prediction_result, Annotation.result))
+    query = (
+        select(
+            Annotation.task_id,
+            func.coalesce(Annotation.updated_at, Annotation.received_at),
+            Annotation.lead_time_s,
+            Annotation.prediction_id,
+            Annotation.prediction_version,
+            Annotation.is_accepted,
+            predicted,
+            annotated,
+        )
+        .where(Annotation.project_id == project_id, Annotation.task_id.is_not(None), *IS_USABLE)
+        .order_by(Annotation.updated_at.desc(), Annotation.id.desc())
+        .limit(limit)
+    )
+    return [_answer(*row) for row in session.execute(query)]
+
+
+def _if_short(column: Any) -> ColumnElement[Any]:
+    """The JSON of a column; null if it is long, so that the database does not send it."""
+    return case((func.length(cast(column, Text)) <= LONGEST_RESULT, column), else_=null())
+
+
+def _answer(
+    task_id: int,
+    at: datetime,
+    lead_time_s: float | None,
+    prediction_id: int | None,
+    version: str | None,
+    is_accepted: bool | None,
+    predicted: Any,
+    annotated: Any,
+) -> Answer:
+    outcome = None
+    if is_accepted is not None and version is not None:
+        emptied = annotated == [] and predicted != []
+        outcome = Outcome.UNCHANGED if is_accepted else Outcome.EMPTIED if emptied else Outcome.CORRECTED
+    return Answer(
+        task_id,
+        at,
+        lead_time_s,
+        prediction_id is not None,
+        version,
+        outcome,
+        None if predicted is None else named_labels(predicted),
+        None if annotated is None else named_labels(annotated),
+    )

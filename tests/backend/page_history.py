@@ -1,0 +1,175 @@
+"""A project with a history whose figures are known: what its pages must say."""
+
+from datetime import timedelta
+from typing import Any
+
+from lorabel.database.store import Store
+from lorabel.database.tables import (
+    Annotation,
+    BulkRun,
+    BulkRunKind,
+    ModelVersion,
+    Project,
+    RunState,
+    TrainingRun,
+    VersionState,
+    now,
+)
+
+LABELS = ("circle", "square", "star")
+CONFIG = (
+    '<View><Image name="image" value="$image"/><Choices name="shape" toName="image">'
+    + "".join(f'<Choice value="{label}"/>' for label in LABELS)
+    + "</Choices></View>"
+)
+ADDRESS = "http://labels.example.com:8080"
+# Annotated label, label that was shown (None: no pre-annotation), version, how often.
+BY_BASE = (("circle", "circle", 12), ("circle", "square", 8), ("square", "square", 10), ("star", "circle", 10))
+BY_V3 = (("circle", "circle", 60), ("square", "square", 50), ("star", "star", 20), ("star", "square", 2))
+BY_HAND = 30
+EMPTIED = 3
+
+
+def result(label: str | None) -> list[dict[str, Any]]:
+    """The result of an annotation or prediction with a choice; empty without."""
+    if label is None:
+        return []
+    return [{"from_name": "shape", "to_name": "image", "type": "choices", "value": {"choices": [label]}}]
+
+
+def scores(accuracy: float, tasks: int = 40) -> dict[str, Any]:
+    """Metrics as a run stores them."""
+    right = round(accuracy * tasks)
+    return {
+        "tasks": tasks,
+        "accuracy": right / tasks,
+        "macro_f1": right / tasks,
+        "per_class": {label: {"precision": 0.9, "recall": 0.8, "f1": 0.85, "support": 13} for label in LABELS},
+        "labels": list(LABELS),
+        "confusion": [[12, 1, 0], [0, 13, 0], [tasks - right - 1, 0, 14]],
+        "log_loss": 1 - accuracy / 2,
+    }
+
+
+def version(
+    number: int, parent: int, state: VersionState, accuracy: float, live: float, **more: Any
+) -> ModelVersion:
+    """A version of project 1."""
+    verdict = "better than" if accuracy > live else "worse than"
+    decision = f"shape: accuracy {accuracy:.3f} is {verdict} live's {live:.3f} on 40 held-out tasks"
+    return ModelVersion(
+        project_id=1,
+        number=number,
+        parent=parent,
+        state=state,
+        base_models={"shape": "hf-hub:base"},
+        adapters={"shape": f"p1.v{number}/shape"},
+        metrics={
+            "candidate": {"shape": scores(accuracy)},
+            "live": {"shape": scores(live)},
+            "primary": {"shape": "accuracy"},
+            "decision": decision,
+        },
+        trained_on=list(range(1, 40 * number)),
+        run_id=number,
+        created_at=now() - timedelta(days=4 - number, hours=2),
+        promoted_at=None if state == VersionState.REJECTED else now() - timedelta(days=4 - number, hours=1),
+        **more,
+    )
+
+
+def run(number: int, state: RunState, **more: Any) -> TrainingRun:
+    """A training run of project 1; in an empty database the runs must be added in the order of their numbers."""
+    begun = now() - timedelta(days=max(0, 4 - number), hours=3)
+    ended = None if state in (RunState.RUNNING, RunState.QUEUED) else begun + timedelta(seconds=95)
+    losses = {"shape": [[step, 2.0 / (1 + step / 8) + 0.05 * (step % 3)] for step in range(1, 61)]}
+    columns: dict[str, Any] = {
+        "reason": "40 new annotations",
+        "step": 60,
+        "steps": 60,
+        "loss": 0.24,
+        "losses": losses,
+        "config": {"rank": 8, "learning_rate": 0.0005, "steps": 60, "compared": "nothing differs"},
+        "metrics": {"skipped": {"shape": {"7": "the picture cannot be read"}}, "left_out": {}},
+        "created_at": begun,
+        "started_at": begun,
+        "finished_at": ended,
+        "heartbeat_at": now() + timedelta(days=1),
+    }
+    return TrainingRun(project_id=1, state=state, **{**columns, **more})
+
+
+def write(store: Store, *, is_running: bool = True) -> None:
+    """Write the project: versions v1 to v3 (v2 rejected), runs (one failed, one running), and annotations."""
+    with store.write() as session:
+        session.add(
+            Project(
+                id=1,
+                label_config=CONFIG,
+                label_studio_url=ADDRESS,
+                hostname=ADDRESS,
+                live_number=3,
+            )
+        )
+        session.flush()
+        session.add_all(
+            [
+                version(1, 0, VersionState.RETIRED, 0.75, 0.55),
+                version(2, 1, VersionState.REJECTED, 0.7, 0.75),
+                version(3, 1, VersionState.LIVE, 0.925, 0.75),
+            ]
+        )
+        session.add_all(
+            [
+                *(run(number, RunState.FINISHED, version_number=number, decision="made") for number in (1, 2, 3)),
+                run(4, RunState.FAILED, error="the device has no memory left", loss=None, losses=None),
+            ]
+        )
+        if is_running:
+            session.add(run(5, RunState.RUNNING, step=18, seconds_left=42.0, metrics=None))
+        session.add(
+            BulkRun(
+                project_id=1,
+                state=RunState.FINISHED,
+                kind=BulkRunKind.PREDICTIONS,
+                reason="lorabel preannotate",
+                only_unlabeled=True,
+                total=120,
+                done=118,
+                failed=2,
+                failures=[{"task_id": 9, "reason": "the picture cannot be read"}],
+                created_at=now() - timedelta(hours=5),
+                started_at=now() - timedelta(hours=5),
+                finished_at=now() - timedelta(hours=4, minutes=58),
+            )
+        )
+        session.add_all(_annotations())
+
+
+def _annotations() -> list[Annotation]:
+    """The newest are of the last hours. Tasks with a pre-annotation take 6 s, others 15 s."""
+    cases: list[tuple[str | None, str | None, str | None]] = [(LABELS[i % 3], None, None) for i in range(BY_HAND)]
+    for name, rows in (("p1.v0", BY_BASE), ("p1.v3.h2", BY_V3)):
+        # One of each kind after the other, so that the course is even.
+        counted = [[(truth, guess, name)] * count for truth, guess, count in rows]
+        mixed = [(i / len(kind), case) for kind in counted for i, case in enumerate(kind)]
+        cases += [case for _, case in sorted(mixed, key=lambda pair: pair[0])]
+    cases += [(None, "star", "p1.v3.h2")] * EMPTIED
+    begun = now() - timedelta(minutes=10 * len(cases))
+    return [
+        Annotation(
+            project_id=1,
+            id=number,
+            task_id=1000 + number,
+            task_data={"image": f"/data/{number}.png"},
+            result=result(truth),
+            lead_time_s=15.0 if guess is None else 6.0,
+            prediction_id=None if guess is None else number,
+            prediction_version=name,
+            prediction_result=None if guess is None else result(guess),
+            is_accepted=None if guess is None else truth == guess,
+            updated_at=begun + timedelta(minutes=10 * number),
+            received_at=begun + timedelta(minutes=10 * number),
+        )
+        for number, (truth, guess, name) in enumerate(cases, 1)
+    ]

@@ -1,0 +1,179 @@
+"""A team lead opens every page in Chromium: light and dark, on a desktop and a phone, and uses the buttons."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import axe_core_python
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from lorabel.database import training_runs
+from lorabel.database.store import Store
+from lorabel.database.tables import Project, RunState, TrainingRun
+from lorabel.settings import Settings
+from tests.backend import page_history
+from tests.backend.fake_model_server import FakeModelServer
+from tests.backend.test_gunicorn import gunicorn
+from tests.e2e.conftest import BROWSER_OPTIONS, CHROMEDRIVER, CHROMIUM
+from tests.skipped import skip_or_fail
+
+pytestmark = pytest.mark.e2e
+
+WAIT_S = 30
+PAGES = {
+    "home": "/ui/",
+    "project": "/ui/projects/1",
+    "version": "/ui/projects/1/versions/v3",
+    "base-models": "/ui/projects/1/versions/v0",
+    "runs": "/ui/runs",
+    "running": "/ui/projects/1/training/5",
+    "failed": "/ui/projects/1/training/4",
+    "bulk": "/ui/projects/1/bulk/1",
+    "tasks": "/ui/projects/1/cell?tag=shape&annotated=star&predicted=square",
+    "promote": "/ui/projects/1/versions/v2/promote",
+    "cancel": "/ui/projects/1/training/5/cancel",
+    "missing": "/ui/projects/77",
+}
+DEVICES = {"desktop": (1280, 900), "phone": (390, 844)}
+AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
+RUN_AXE = """
+const done = arguments[arguments.length - 1];
+const fail = (error) => done([{impact: "critical", id: String(error)}]);
+axe.run(document).then((found) => done(found.violations), fail);
+"""
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture
+def address(settings: Settings, store: Store, model_server: FakeModelServer) -> Iterator[str]:
+    """The address of a backend with the history, as it is deployed."""
+    page_history.write(store)
+    settings = settings.model_copy(update={"model_server_url": model_server.url})
+    with gunicorn(settings) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Chrome]:
+    """A browser that logs every request."""
+    if not Path(CHROMIUM).exists() or not Path(CHROMEDRIVER).exists():
+        skip_or_fail(f"{CHROMIUM} and {CHROMEDRIVER} are missing: apt-get install chromium chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in (*BROWSER_OPTIONS, "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    chrome = Chrome(options=options, service=ChromeService(CHROMEDRIVER))
+    yield chrome
+    chrome.quit()
+    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+
+
+def requested_hosts(browser: Chrome) -> set[str]:
+    """Where the browser's pages have sent requests to since the last call."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [
+        event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+    ]
+    return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme in ("http", "https", "ws")}
+
+
+def text_of(browser: Chrome, selector: str) -> str:
+    """The text of an element; empty while the page is not there."""
+    return str(browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
+
+
+def look_like(browser: Chrome, scheme: str, device: str, height: int | None = None) -> None:
+    width, screen_height = DEVICES[device]
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    metrics = {
+        "width": width,
+        "height": height or screen_height,
+        "deviceScaleFactor": 1,
+        "mobile": device == "phone",
+    }
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def serious_faults(browser: Chrome) -> list[str]:
+    """What axe-core finds that keeps people from using the page."""
+    browser.execute_script(AXE.read_text())
+    found: list[dict[str, Any]] = browser.execute_async_script(RUN_AXE)
+    return [
+        f"{fault['id']}: {node['html'][:120]}"
+        for fault in found
+        if fault["impact"] in SERIOUS
+        for node in fault.get("nodes", [{"html": ""}])
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_every_page_is_readable_light_and_dark_on_a_desktop_and_a_phone(
+    address: str, watched: Chrome, artifacts: Path
+) -> None:
+    watched.get(f"{address}/ui/")
+    requested_hosts(watched)  # what the browser itself asks for at its start
+    faults = []
+    for scheme in ("light", "dark"):
+        for device, (width, _) in DEVICES.items():
+            for name, path in PAGES.items():
+                look_like(watched, scheme, device)
+                watched.get(address + path)
+                page_width, height = watched.execute_script(
+                    "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+                )
+                if page_width > width:
+                    faults.append(f"{name} is {page_width} px wide on a {device}")
+                # On a phone the same elements have the same colours; only the widths differ.
+                if device == "desktop":
+                    faults += [f"{name}, {scheme}: {fault}" for fault in serious_faults(watched)]
+                look_like(watched, scheme, device, height)
+                watched.save_screenshot(str(artifacts / f"page-{name}-{scheme}-{device}.png"))
+    assert faults == []
+    assert requested_hosts(watched) == {urlsplit(address).netloc}
+    # The page that does not exist is the only error that the browser reports.
+    assert {
+        entry["message"] for entry in watched.get_log("browser") if "/ui/projects/77" not in entry["message"]
+    } == set()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_lead_follows_a_run_cancels_it_and_rolls_back_by_keyboard(
+    address: str, watched: Chrome, store: Store
+) -> None:
+    wait = WebDriverWait(watched, WAIT_S)
+    watched.get(f"{address}/ui/")
+    watched.find_element(By.LINK_TEXT, "Project 1").click()
+    wait.until(lambda browser: "Project 1" in browser.title)
+    watched.find_element(By.LINK_TEXT, "Runs").click()
+    wait.until(lambda browser: "18 of 60 steps" in text_of(browser, ".live"))
+    with store.read() as session:
+        run = session.get_one(TrainingRun, 5)
+    training_runs.report(store, run, step=40, loss=0.125, seconds_left=12.0)
+    wait.until(lambda browser: "40 of 60 steps" in text_of(browser, ".live"))
+    assert "loss 0.125" in watched.find_element(By.CLASS_NAME, "live").text
+
+    watched.find_element(By.LINK_TEXT, "Cancel…").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "Cancel Training 5?" in text_of(browser, "h1"))
+    watched.find_element(By.CSS_SELECTOR, "main button").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "cancelled" in text_of(browser, "h1"))
+
+    watched.get(f"{address}/ui/projects/1")
+    watched.find_element(By.LINK_TEXT, "Roll back…").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "Roll back to p1.v1?" in text_of(browser, "h1"))
+    watched.find_element(By.CSS_SELECTOR, "main button").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "p1.v1" in text_of(browser, ".tiles"))
+    with store.read() as session:
+        assert session.get_one(Project, 1).live_number == 1
+        assert session.get_one(TrainingRun, 5).state == RunState.CANCELLED

@@ -1,0 +1,83 @@
+"""The promise of `prove`, against scipy's hypergeometric distribution and against cases whose truth is known."""
+
+import numpy as np
+import pytest
+from scipy.stats import hypergeom
+
+from lorabel.curation.proven_precision import Case, probability_of_luck, prove, smallest_breach
+
+
+def cases(right: int, wrong: int, score: float = 0.9) -> list[Case]:
+    return [Case(score, True)] * right + [Case(score, False)] * wrong
+
+
+@pytest.mark.parametrize(
+    ("errors", "count", "tasks", "too_many"), [(0, 150, 300, 7), (3, 400, 90, 2), (5, 50, 50, 9)]
+)
+def test_luck_is_the_hypergeometric_probability_and_is_largest_with_the_fewest_errors_that_break_the_promise(
+    errors: int, count: int, tasks: int, too_many: int
+) -> None:
+    luck = probability_of_luck(errors, count, tasks, too_many)
+    assert luck == pytest.approx(hypergeom.cdf(errors, count + tasks, errors + too_many, count))
+    for all_errors in range(too_many, count + tasks + 1):
+        most_unseen = min(errors, all_errors - too_many)
+        assert hypergeom.cdf(most_unseen, count + tasks, all_errors, count) <= luck + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("tasks", "precision", "breach"), [(100, 0.98, 3), (50, 0.98, 2), (49, 0.98, 1), (10, 0.9, 2)]
+)
+def test_a_promise_is_broken_by_more_errors_than_it_permits(tasks: int, precision: float, breach: int) -> None:
+    assert smallest_breach(tasks, precision) == breach
+    assert (tasks - breach) / tasks < precision <= (tasks - breach + 1) / tasks
+
+
+def test_enough_right_cases_prove_the_promise_and_one_case_in_fifty_does_not() -> None:
+    proof = prove(cases(400, 0), [0.9] * 500, 0.98)
+    assert (proof.score, proof.cases, proof.errors, proof.tasks, proof.needed) == (0.9, 400, 0, 500, None)
+    assert proof.most_errors <= 10 and proof.bound >= 0.98
+    assert 0 < proof.expected_errors < 1
+    few = prove(cases(50, 0), [0.9] * 500, 0.98)
+    assert few.score is None and few.reason == "too few cases"
+    assert few.needed is not None
+    assert prove(cases(50 + few.needed, 0), [0.9] * 500, 0.98).score == 0.9
+    assert prove(cases(50 + few.needed // 2, 0), [0.9] * 500, 0.98).score is None
+
+
+def test_wrong_cases_with_low_scores_leave_the_high_scores_proved() -> None:
+    mixed = [*cases(600, 0, 0.9), *cases(100, 100, 0.3)]
+    proof = prove(mixed, [0.9] * 600 + [0.3] * 200, 0.98)
+    assert (proof.score, proof.errors, proof.tasks) == (0.9, 0, 600)
+
+
+def test_no_number_of_cases_helps_a_model_that_is_wrong_too_often() -> None:
+    proof = prove(cases(80, 20), [0.9] * 100, 0.98)
+    assert proof.score is None and proof.needed is None
+    assert "too many of the cases are wrong" in proof.reason
+
+
+def test_without_cases_it_says_how_many_are_needed_and_without_open_tasks_that_there_are_none() -> None:
+    none = prove([], [0.9] * 500, 0.98)
+    assert none.score is None and none.needed is not None
+    assert prove(cases(none.needed, 0), [0.9] * 500, 0.98).score == 0.9
+    assert prove(cases(10, 0), [], 0.98).reason == "no open task is predicted so"
+
+
+@pytest.mark.parametrize(("count", "tasks", "rate", "precision"), [(600, 300, 0.03, 0.95), (300, 400, 0.06, 0.9)])
+def test_the_promise_is_missed_in_no_more_than_five_of_a_hundred_draws(
+    count: int, tasks: int, rate: float, precision: float
+) -> None:
+    """A small version of `python -m benchmarks.acceptance`."""
+    generator = np.random.default_rng(7)
+    draws, accepted, missed = 40, 0, 0
+    for _ in range(draws):
+        scores = generator.random(count + tasks)
+        wrong = generator.random(count + tasks) < 2 * rate * (1.2 - scores)
+        drawn = [Case(score, not is_wrong) for score, is_wrong in zip(scores[:count], wrong[:count], strict=True)]
+        proof = prove(drawn, scores[count:].tolist(), precision)
+        if proof.score is not None:
+            accepted += 1
+            errors = int(wrong[count:][scores[count:] >= proof.score].sum())
+            missed += errors >= smallest_breach(proof.tasks, precision)
+    assert accepted > 0.1 * draws, "nothing was tested"
+    assert missed <= 0.05 * draws

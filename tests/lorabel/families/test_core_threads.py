@@ -1,0 +1,78 @@
+"""Rows of a batch that are computed on all cores."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorabel.families.core_threads import on_all_cores
+
+THREADS = 3
+CPU = torch.device("cpu")
+
+
+class Recording:
+    """Doubles rows, and notes in which thread, how many of them, and with how many of torch's threads."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, int, int]] = []
+        self.is_inference = True
+        self._all_busy = threading.Barrier(THREADS)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        name = threading.current_thread().name
+        self.parts.append((name, len(rows), torch.get_num_threads()))
+        self.is_inference &= torch.is_inference_mode_enabled()
+        if name.startswith("core"):
+            self._all_busy.wait(10)
+        return 2 * rows
+
+
+@pytest.fixture(autouse=True)
+def torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [3, 4, 8])
+def test_rows_are_divided_among_threads_that_compute_at_the_same_time(count: int) -> None:
+    compute, rows = Recording(), torch.arange(2.0 * count).reshape(count, 2)
+    with torch.inference_mode():
+        assert torch.equal(on_all_cores(compute, rows, CPU), 2 * rows)
+    assert len({name for name, _, _ in compute.parts}) == THREADS
+    assert {threads for _, _, threads in compute.parts} == {1}
+    sizes = [size for _, size, _ in compute.parts]
+    assert sum(sizes) == count and max(sizes) - min(sizes) <= 1
+    assert compute.is_inference
+    assert torch.get_num_threads() == THREADS
+
+
+def test_threads_that_begin_later_have_as_many_of_torchs_threads_as_before() -> None:
+    with torch.inference_mode():
+        on_all_cores(Recording(), torch.zeros(THREADS, 1), CPU)
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert seen == [THREADS]
+
+
+def test_few_rows_and_rows_with_gradients_are_not_divided() -> None:
+    compute = Recording()
+    with torch.inference_mode():
+        on_all_cores(compute, torch.zeros(THREADS - 1, 1), CPU)
+    on_all_cores(compute, torch.zeros(THREADS, 1), CPU)
+    here = threading.current_thread().name
+    assert compute.parts == [(here, THREADS - 1, THREADS), (here, THREADS, THREADS)]
+
+
+def test_an_error_in_a_thread_is_raised() -> None:
+    def fail(rows: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        on_all_cores(fail, torch.zeros(THREADS, 1), CPU)

@@ -1,0 +1,60 @@
+"""How many rows may be computed together."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, cast
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+
+from lorabel.families.cache import FeatureCache
+from lorabel.inference.messages import Priority
+from model_server.batch_sizes import BACKGROUND_BATCH_S, BatchSizes
+from model_server.family_pool import LoadedFamily
+from model_server.metrics import Metrics
+from model_server.rows import Row
+from tests.model_server.fake_engine import FakeFamily
+
+
+@pytest.fixture
+def sizes() -> BatchSizes:
+    sizes = BatchSizes(32, Metrics(CollectorRegistry()))
+    sizes.note_person()
+    return sizes
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def first_row(family: FakeFamily, priority: Priority) -> Row:
+    loaded = LoadedFamily(cast(Any, family), cast(Any, None), FeatureCache({}))
+    return Row(cast(Any, None), None, None, 1, priority, 0.0, Future(), loaded=loaded)
+
+
+def test_rows_of_their_own_cores_are_tried_together_if_one_takes_more_than_half_of_the_time(
+    sizes: BatchSizes,
+) -> None:
+    """Before, batches stayed at one row on two cores, of which one had nothing to do."""
+    shared, divided = FakeFamily("shared"), FakeFamily("divided", divides_rows=True)
+    for family in (shared, divided):
+        sizes.learn(cast(Any, family), 1, 0.7 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(shared, Priority.BULK)) == 1
+    assert sizes.most(first_row(divided, Priority.BULK)) == 2
+    for _ in range(3):
+        sizes.learn(cast(Any, divided), 2, 1.6 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(divided, Priority.BULK)) == 1, "two rows take too long"
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_batches_have_no_more_rows_than_the_family_computes_together(
+    sizes: BatchSizes, priority: Priority
+) -> None:
+    family = FakeFamily(most_rows=8)
+    sizes.learn(cast(Any, family), 8, 0.001)
+    assert sizes.most(first_row(family, priority)) == 8
