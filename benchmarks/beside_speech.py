@@ -20,6 +20,7 @@ from benchmarks.drawn_tasks import PROJECT, project_key
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, percentile
 from benchmarks.subjects.latency import PREDICT, TIMEOUT_S, Stream
+from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import MODEL_FOLDER
 from lorabel.errors import LorabelError
 from lorabel.families.base import NO_BATCH_ADAPTERS
@@ -84,11 +85,9 @@ def measure(plan: Plan, family: Speech, source: str) -> list[Row]:
 
 def _encoding_s(family: Speech, spoken: Sound) -> float:
     """The median seconds of the steps in which windows are encoded."""
-    (problem,) = bind(CONFIG).bindings
     file = encoded(spoken[: round(LONG_S * RATE_HZ)])
-    question = problem.model_input({"audio": "sound"})
-    assert isinstance(question, TranscriptInput)
-    prepared = family.prepare(question, lambda _: file)
+    content = Content(modality=Modality.AUDIO, media=MediaRef(url="sound"))
+    prepared = family.prepare(TranscriptInput(contents=(content,)), lambda _: file)
     seconds = []
     for window in prepared.windows:
         began = time.perf_counter()

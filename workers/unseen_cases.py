@@ -97,7 +97,7 @@ def find_cases(context: BulkRunContext, model: ProjectModel, problem: Problem) -
 def predict_all(
     context: BulkRunContext,
     model: ProjectModel,
-    tasks: Mapping[int, Mapping[str, Any]],
+    tasks: Mapping[int, dict[str, Any]],
 ) -> dict[int, TaskPrediction]:
     """Predict tasks, page by page. Tasks that cannot be read are left out.
 

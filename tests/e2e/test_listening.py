@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lorabel.commands.connect import TITLE, connect
+from lorabel.database.project_keys import LabelStudioId
 from lorabel.demo import CAPTIONER_FOLDER, MODEL_FOLDER
 from lorabel.demo.counted_scenes import counted_scenes, kinds
 from lorabel.demo.predicting_and_training import predict
@@ -70,11 +71,13 @@ def spoken(sentence: str) -> Samples:
     return decode_audio(whisper_tiny.spoken(sentence), RATE_HZ, 30.0)
 
 
-def create(client: LabelStudio, lorabel: Lorabel, server: Server, label_config: str, data: list[object]) -> int:
+def create(
+    client: LabelStudio, lorabel: Lorabel, server: Server, label_config: str, data: list[object]
+) -> LabelStudioId:
     project = client.call("POST", "/api/projects/", json={"title": "heard", "label_config": label_config})
     client.call("POST", f"/api/projects/{project['id']}/import", json=data, timeout_s=120.0)
     connect(lorabel.settings, server.url, server.token, project["id"])
-    return int(project["id"])
+    return LabelStudioId(project["id"])
 
 
 def test_transcripts_that_are_probably_wrong_come_first_in_the_order(
@@ -137,7 +140,7 @@ def test_videos_are_sorted_into_a_taxonomy(lorabel: Lorabel, label_studio: Serve
     project_id, before = annotate(client, "taxonomy of videos", course, lorabel, label_studio)
 
     def right() -> int:
-        answers = predict(client, project_id, list(before))
+        answers = predict(client, LabelStudioId(project_id), list(before))
         return right_answers(course, [answers[task_id]["result"] for task_id in before])
 
     was = right_answers(course, list(before.values()))

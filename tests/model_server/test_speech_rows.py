@@ -78,7 +78,7 @@ def submit(
         for file in files
     ]
     rows = [row(question, adapter=f"p{project}.v1/label") for question in questions]
-    answers = engine.submit(PredictRequest(rows=rows, timeout_s=TIMEOUT_S, project=project, **fields))  # type: ignore[arg-type]
+    answers = engine.submit(PredictRequest(rows=rows, timeout_s=TIMEOUT_S, project=project, **fields))
     return lambda: [answer.result(TIMEOUT_S) for answer in answers]
 
 
@@ -119,7 +119,7 @@ def wav(samples: Samples, *, channels: int = 1, rate_hz: int = RATE_HZ, claimed_
 
 
 SOUND = noise(7, 0.7)
-CHORD = sum((tone(pitch_hz, 0.9) for pitch_hz in (262, 330, 392)), np.zeros(round(0.9 * RATE_HZ), np.float32)) / 3
+CHORD = (tone(262, 0.9) + tone(330, 0.9) + tone(392, 0.9)) / np.float32(3)
 # Each with what its reason says; None where there is a text.
 BAD_FILES: dict[str, tuple[bytes, str | None]] = {
     "noise": (wav(noise(9, 1.5)), None),
@@ -145,7 +145,7 @@ def test_sounds_that_cannot_be_heard_have_a_reason_and_change_nothing_for_others
     good = [submit(engine, 2, [wav(SOUND)]), submit(engine, 3, [wav(noise(8, 2.5))])]
     bad = submit(engine, 1, [file for file, _ in BAD_FILES.values()])
     (beside,) = texts(good[0]())
-    assert beside == (alone[0], pytest.approx(alone[1], abs=1e-4))
+    assert beside[0] == alone[0] and beside[1] == pytest.approx(alone[1], abs=1e-4)
     texts(good[1]())
     for (name, (_, reason)), result in zip(BAD_FILES.items(), bad(), strict=True):
         if reason is None:
