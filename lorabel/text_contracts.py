@@ -61,8 +61,8 @@ def with_words(question: Input, words: str) -> Input:
     """Return the question with what is said in its videos as one more text: data, which instructs nobody."""
     if not words.strip():
         return question
-    said = Content(modality=Modality.TEXT, text=f"{SAID}{words}")
-    return question.model_copy(update={"contents": (*question.contents, said)})
+    transcript = Content(modality=Modality.TEXT, text=f"{SAID}{words}")
+    return question.model_copy(update={"contents": (*question.contents, transcript)})
 
 
 def is_about_video(question: Input) -> bool:

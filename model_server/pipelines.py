@@ -42,8 +42,8 @@ def begin(row: Row, start: Callable[[Row], None], metrics: Metrics) -> None:
 def _ask_both(row: Row, question: LabelledMasksInput, start: Callable[[Row], None]) -> None:
     """Ask the detector, then the segmenter; the row gets the answer of both, or the first error."""
 
-    def ask_segmenter(found: RowResult) -> None:
-        boxes = Boxes.model_validate(found.output)
+    def ask_segmenter(detected: RowResult) -> None:
+        boxes = Boxes.model_validate(detected.output)
 
         def answer(drawn: RowResult) -> None:
             masks = answer_of(boxes, Masks.model_validate(drawn.output))
@@ -61,8 +61,8 @@ def _ask_windows(row: Row, question: TracksInput, start: Callable[[Row], None], 
     finder = TrackFinder(question.frames_per_s)
 
     def ask(window: int) -> None:
-        def add(found: RowResult) -> None:
-            boxes = FrameBoxes.model_validate(found.output)
+        def add(detected: RowResult) -> None:
+            boxes = FrameBoxes.model_validate(detected.output)
             finder.add(boxes)
             if window + 1 < boxes.windows:
                 ask(window + 1)

@@ -191,8 +191,8 @@ class VideoParts:
         frames = video.ask(_features_question(row.question))
         is_heard = Modality.AUDIO in wanted and settings.video_sound and self._heard_in(video).has_sound
         sound = video.ask_if(is_heard, Modality.AUDIO)
-        said = self._words(video) if Modality.TEXT in wanted and settings.video_speech else ""
-        words = video.ask_if(bool(said), Modality.TEXT, said)
+        transcript = self._words(video) if Modality.TEXT in wanted and settings.video_speech else ""
+        words = video.ask_if(bool(transcript), Modality.TEXT, transcript)
         of_frames = Features.model_validate(_output(frames, row))
         rows = {Modality.VIDEO: _row_of(of_frames)}
         for part, asked in ((Modality.AUDIO, sound), (Modality.TEXT, words)):

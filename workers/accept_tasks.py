@@ -173,9 +173,9 @@ def _users(context: ConnectedContext, acceptance: Acceptance) -> dict[str, int]:
         return {"user_id": user_id, "writer_id": annotations.own_id(context.client)}
 
 
-def _open_tasks(context: ConnectedContext) -> dict[int, Mapping[str, Any]]:
+def _open_tasks(context: ConnectedContext) -> dict[int, dict[str, Any]]:
     """Task id -> data of all tasks that nobody has annotated or skipped."""
-    tasks: dict[int, Mapping[str, Any]] = {}
+    tasks: dict[int, dict[str, Any]] = {}
     cursor, size, project_id = 0, context.services.settings.bulk_page, context.project.label_studio_id
 
     def read(after: int) -> list[AnnotatedTask]:

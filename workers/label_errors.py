@@ -70,19 +70,19 @@ def _find(context: BulkRunContext) -> None:
         leases.report(context.services.store, context.run)
         return monotonic() - began_at < CHECK_LIMIT_S
 
-    found = label_errors.find(tasks.answers, vectors, context.services.settings.seed, has_time)
-    _store(context, found, compared=len(vectors), not_compared=len(arrays) - len(vectors))
+    errors = label_errors.find(tasks.answers, vectors, context.services.settings.seed, has_time)
+    _store(context, errors, compared=len(vectors), not_compared=len(arrays) - len(vectors))
 
 
-def _store(context: BulkRunContext, found: LabelErrors, *, compared: int, not_compared: int) -> None:
+def _store(context: BulkRunContext, errors: LabelErrors, *, compared: int, not_compared: int) -> None:
     """Store the result and end the run, in one transaction. Annotations deleted meanwhile are left out."""
     run = context.run
     with context.services.store.write() as session:
         leases.finish(session, run, RunState.FINISHED, done=compared, skipped=not_compared)
-        known_ids = _not_deleted(session, run.project_id, {error.annotation_id for error in found.errors})
-        known = [asdict(error) for error in found.errors if error.annotation_id in known_ids]
-        label_error_reports.write(session, run, found.checked, known, found.left_out)
-    log.info("project %d: %d of %d annotations are probably wrong", run.project_id, len(known), found.checked)
+        known_ids = _not_deleted(session, run.project_id, {error.annotation_id for error in errors.errors})
+        known = [asdict(error) for error in errors.errors if error.annotation_id in known_ids]
+        label_error_reports.write(session, run, errors.checked, known, errors.left_out)
+    log.info("project %d: %d of %d annotations are probably wrong", run.project_id, len(known), errors.checked)
 
 
 def _not_deleted(session: Session, project_id: int, annotation_ids: Collection[int]) -> set[int]:

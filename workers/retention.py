@@ -118,7 +118,9 @@ def _remove_rejected_adapters(services: Services) -> bool:
         return False
     with services.store.read() as session:
         project_ids = session.scalars(select(Project.id).order_by(Project.id)).all()
-        project_ids = [one for one in project_ids if versions.list_removable(session, one, days, kept)]
+        project_ids = [
+            known_id for known_id in project_ids if versions.list_removable(session, known_id, days, kept)
+        ]
     names: list[str] = []
     for project_id in project_ids:
         with services.store.write() as session:

@@ -39,8 +39,8 @@ def with_spoken_words(services: Services, plan: TrainingPlan, context: TrainingC
 
 
 def _with(example: TrainingExample, words: dict[int, str]) -> TrainingExample:
-    said = words.get(example.task_id, "")
-    return replace(example, question=with_words(example.question, said)) if said else example
+    transcript = words.get(example.task_id, "")
+    return replace(example, question=with_words(example.question, transcript)) if transcript else example
 
 
 def _words(services: Services, examples: Sequence[TrainingExample], context: TrainingContext) -> dict[int, str]:

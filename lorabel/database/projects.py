@@ -170,9 +170,9 @@ def _fitting(rows: Sequence[Project], key: ProjectKey) -> list[Project]:
     return same or [project for project in undated if not _contradicts(project, key)]
 
 
-def _check_same_moment(project: Project, known: datetime, key: ProjectKey, said: datetime) -> None:
+def _check_same_moment(project: Project, known: datetime, key: ProjectKey, told_at: datetime) -> None:
     """`/predict` tells only the second, so two projects of one second could not be told apart later."""
-    if known.microsecond and said.microsecond and known != said:
+    if known.microsecond and told_at.microsecond and known != told_at:
         raise ConflictError(
             f"{key} has the id and was created in the same second as project {project.both_ids} here, and they "
             "cannot be told apart; create the project anew in one of the two Label Studios"
@@ -182,7 +182,7 @@ def _check_same_moment(project: Project, known: datetime, key: ProjectKey, said:
 def _contradicts(project: Project, key: ProjectKey) -> bool:
     """Whether the row is known to be of another Label Studio than the key's."""
     pairs = ((project.hostname, key.hostname), (project.label_studio_url, key.url))
-    return any(row and said and row.rstrip("/") != said.rstrip("/") for row, said in pairs)
+    return any(row and address and row.rstrip("/") != address.rstrip("/") for row, address in pairs)
 
 
 def _news(project: Project, key: ProjectKey) -> dict[str, Any]:

@@ -153,11 +153,11 @@ def _match_label(
     for picture in pictures:
         truth = [place for place, true_label in picture.truth if true_label == label]
         of_label = [finding for finding in picture.findings if finding.label == label]
-        found = [finding for finding in of_label if finding.is_shown or not is_shown_only]
-        found = sorted(found, key=lambda finding: -finding.probability)[:MOST_FINDINGS]
-        probabilities += [finding.probability for finding in found]
-        is_right.append(_assign(overlaps([finding.place for finding in found], truth), IOUS))
-        counts.append(is_right[-1] | ~picture.are_unclear(found, overlaps))
+        findings = [finding for finding in of_label if finding.is_shown or not is_shown_only]
+        findings = sorted(findings, key=lambda finding: -finding.probability)[:MOST_FINDINGS]
+        probabilities += [finding.probability for finding in findings]
+        is_right.append(_assign(overlaps([finding.place for finding in findings], truth), IOUS))
+        counts.append(is_right[-1] | ~picture.are_unclear(findings, overlaps))
         true_places += len(truth)
     order = np.argsort(-np.array(probabilities), kind="stable")
     return _Matches(
@@ -170,11 +170,11 @@ def _match_label(
 
 def _assign(overlaps: NDArray[np.float64], ious: Sequence[float]) -> NDArray[np.bool_]:
     """(IoUs, findings): the likeliest finding goes first, and takes the free true place that it overlaps most."""
-    found, true_places = overlaps.shape
-    is_right = np.zeros((len(ious), found), bool)
+    findings, true_places = overlaps.shape
+    is_right = np.zeros((len(ious), findings), bool)
     for row, iou in enumerate(ious):
         is_free = np.ones(true_places, bool)
-        for column in range(found):
+        for column in range(findings):
             candidates = np.where(is_free, overlaps[column], -1.0)
             # Of equally good true places pycocotools takes the last.
             best = true_places - 1 - int(np.argmax(candidates[::-1])) if true_places else -1

@@ -53,9 +53,9 @@ def labelled_masks(targets: Sequence[MasksTarget], outputs: Sequence[Masks], lab
     ious, edges = [], []
     for target, picture in zip(targets, pictures, strict=True):
         for right_runs, found_runs in _matched(picture):
-            right, found = (mask_of(runs, target.width, target.height) for runs in (right_runs, found_runs))
-            ious.append(iou(right, found))
-            edges.append(boundary_f(right, found))
+            right, predicted = (mask_of(runs, target.width, target.height) for runs in (right_runs, found_runs))
+            ious.append(iou(right, predicted))
+            edges.append(boundary_f(right, predicted))
     is_empty = not any(target.masks for target in targets)
     figures: dict[str, Any] = {
         "mean_iou": 1.0 if is_empty else _mean(ious),
@@ -118,8 +118,8 @@ def _matched(picture: Picture[Runs]) -> list[tuple[Runs, Runs]]:
     pairs = []
     for label in {label for _, label in picture.truth}:
         right = [runs for runs, true_label in picture.truth if true_label == label]
-        found = [each.place for each in picture.findings if each.label == label and each.is_shown]
-        pairs += [(right[i], found[j]) for i, j in match_places(mask_ious(right, found))]
+        places = [each.place for each in picture.findings if each.label == label and each.is_shown]
+        pairs += [(right[i], places[j]) for i, j in match_places(mask_ious(right, places))]
     return pairs
 
 

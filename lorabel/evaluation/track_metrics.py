@@ -69,10 +69,10 @@ def track_metrics(
         predicted: for each video its tracks.
     """
     of_label: list[list[_Video]] = [[] for _ in labels]
-    for target, found in zip(targets, predicted, strict=True):
+    for target, tracks in zip(targets, predicted, strict=True):
         for label in range(len(labels)):
             if label not in target.incomplete:
-                of_label[label].append(_video(target, found, label))
+                of_label[label].append(_video(target, tracks, label))
     per_class = {label: _figures(videos) for label, videos in zip(labels, of_label, strict=True)}
     occurring = [
         float(per_class[label]["idf1"])
@@ -118,9 +118,9 @@ def right_tracks(target: TracksTarget, predicted: Sequence[Track]) -> list[bool 
     return is_right
 
 
-def _video(target: TracksTarget, found: Sequence[Track], label: int) -> _Video:
+def _video(target: TracksTarget, tracks: Sequence[Track], label: int) -> _Video:
     true = [track for track in target.tracks if track.label == label]
-    guess = [track for track in found if track.label == label]
+    guess = [track for track in tracks if track.label == label]
     ends = [target.last_frame, *(track.keyframes[-1].frame for track in guess)]
     last = target.frames or max(ends)
     numbers = np.unique(np.linspace(1, last, min(last, MOST_FRAMES)).round().astype(int)).tolist()
@@ -129,9 +129,9 @@ def _video(target: TracksTarget, found: Sequence[Track], label: int) -> _Video:
     return _Video(len(true), len(guess), [_frame(true, guess, target.unlabelled, number) for number in numbers])
 
 
-def _frame(true: Sequence[Track], found: Sequence[Track], unlabelled: Sequence[Track], number: int) -> _Frame:
+def _frame(true: Sequence[Track], tracks: Sequence[Track], unlabelled: Sequence[Track], number: int) -> _Frame:
     true_places = {index: place for index, track in enumerate(true) if (place := track.at(number)) is not None}
-    places = {index: place for index, track in enumerate(found) if (place := track.at(number)) is not None}
+    places = {index: place for index, track in enumerate(tracks) if (place := track.at(number)) is not None}
     unclear = [place for track in unlabelled if (place := track.at(number)) is not None]
     overlaps = iou_matrix([*true_places.values()], [*places.values()])
     if unclear and places:
@@ -144,14 +144,14 @@ def _frame(true: Sequence[Track], found: Sequence[Track], unlabelled: Sequence[T
 
 def _figures(videos: Sequence[_Video]) -> dict[str, float | int]:
     true = sum(len(frame.true) for video in videos for frame in video.frames)
-    found = sum(len(frame.found) for video in videos for frame in video.frames)
+    predicted = sum(len(frame.found) for video in videos for frame in video.frames)
     support = sum(video.true for video in videos)
-    if not true and not found:
+    if not true and not predicted:
         return {"idf1": 1.0, "idp": 1.0, "idr": 1.0, "hota": 1.0, "support": support}
     right = sum(map(_right_boxes, videos))
     return {
-        "idf1": 2 * right / (true + found),
-        "idp": right / found if found else 0.0,
+        "idf1": 2 * right / (true + predicted),
+        "idp": right / predicted if predicted else 0.0,
         "idr": right / true if true else 0.0,
         "hota": _hota(videos),
         "support": support,

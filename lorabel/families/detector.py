@@ -298,8 +298,8 @@ class Detector(Family):
             true_labels = torch.tensor([label for _, label in target.boxes], dtype=torch.long).to(self.device)
             with torch.autocast(self.device.type, enabled=False):
                 attempts = [
-                    matching_loss(logits, found, corners, true_labels, unlabelled, target.incomplete)
-                    for logits, found in (*places.stages, (places.logits, places.corners))
+                    matching_loss(logits, stage_corners, corners, true_labels, unlabelled, target.incomplete)
+                    for logits, stage_corners in (*places.stages, (places.logits, places.corners))
                 ]
             losses.append(torch.stack(attempts).mean())
         return torch.stack(losses)
@@ -327,8 +327,8 @@ class Detector(Family):
             prototypes = example_features(corners, directions, picture.extent, examples)
             cosines = directions @ torch.stack(list(prototypes.values())).T
             logits = self.module.logits_of_likeness(features, cosines)
-            found = find_boxes(corners, logits.sigmoid(), picture.extent, picture.size, limits)
-            return others_than(found, examples, tuple(prototypes))
+            boxes = find_boxes(corners, logits.sigmoid(), picture.extent, picture.size, limits)
+            return others_than(boxes, examples, tuple(prototypes))
         logits = places.logits
         if prepared.fitted_head is not None:
             logits = with_head(prepared.fitted_head, places.features(), logits)

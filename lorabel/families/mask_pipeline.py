@@ -54,8 +54,8 @@ def answer_of(boxes: Boxes, masks: Masks) -> Masks:
     Args:
         masks: the answer to `masks_question`.
     """
-    found = zip(_masked(boxes), masks.masks, strict=True)
-    with_probabilities = tuple(mask.model_copy(update={"probability": box.probability}) for box, mask in found)
+    pairs = zip(_masked(boxes), masks.masks, strict=True)
+    with_probabilities = tuple(mask.model_copy(update={"probability": box.probability}) for box, mask in pairs)
     return masks.model_copy(update={"masks": with_probabilities, "threshold": boxes.threshold})
 
 
@@ -238,15 +238,15 @@ class MaskPipeline(Family):
         outputs = self.detector.predict([each.boxes for each in prepared_inputs], adapters, of_detector, cache)
         if all(isinstance(each.boxes.question, BoxFeaturesInput) for each in prepared_inputs):
             return outputs
-        found = [Boxes.model_validate(output) for output in outputs]
+        boxes = [Boxes.model_validate(output) for output in outputs]
         asked = [
             replace(each.masks, question=masks_question(each.question, own_boxes))
-            for each, own_boxes in zip(prepared_inputs, found, strict=True)
+            for each, own_boxes in zip(prepared_inputs, boxes, strict=True)
         ]
         masks = self.segmenter.predict(asked, adapters, of_segmenter, cache)
         return [
             answer_of(own_boxes, Masks.model_validate(own_masks))
-            for own_boxes, own_masks in zip(found, masks, strict=True)
+            for own_boxes, own_masks in zip(boxes, masks, strict=True)
         ]
 
     def loss(

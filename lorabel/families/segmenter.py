@@ -214,7 +214,7 @@ class Segmenter(Family):
             for index, prepared in enumerate(embedded)
             for place, prompt in enumerate(prepared.question.prompts)
         ]
-        found: dict[tuple[int, int], Mask] = {}
+        masks: dict[tuple[int, int], Mask] = {}
         for group in _by_layout(prompts):
             rows = [index for index, _, _ in group]
             with bank.use([adapters[row] for row in rows]):
@@ -223,9 +223,9 @@ class Segmenter(Family):
                 group, logits.cpu().numpy(), ious.tolist(), strict=True
             ):
                 runs = runs_at_size(row_logits, embedded[index].width, embedded[index].height)
-                found[index, place] = Mask(label=prompt.label, runs=runs, probability=min(max(iou, 0.0), 1.0))
+                masks[index, place] = Mask(label=prompt.label, runs=runs, probability=min(max(iou, 0.0), 1.0))
         return [
-            self._output(prepared, [found[index, place] for place in range(len(prepared.question.prompts))])
+            self._output(prepared, [masks[index, place] for place in range(len(prepared.question.prompts))])
             for index, prepared in enumerate(embedded)
         ]
 

@@ -217,9 +217,9 @@ class TextReader(Family):
         """
         with self.lock:
             check_deadline()  # the picture may have waited for others
-            found = self.engine(_padded(pixels))
+            lines = self.engine(_padded(pixels))
         height, width = pixels.shape[:2]
-        boxes, texts, scores = (() if part is None else part for part in (found.boxes, found.txts, found.scores))
+        boxes, texts, scores = (() if part is None else part for part in (lines.boxes, lines.txts, lines.scores))
         return tuple(
             TextLine(corners=corners, text=text.strip(), probability=float(min(max(score, 0.0), 1.0)))
             for box, text, score in zip(boxes, texts, scores, strict=True)

@@ -269,9 +269,9 @@ class TrackPipeline(Family):
         window, windows = 0, 1
         while window < windows:
             question = window_question(prepared.question, window)
-            found = FrameBoxes.model_validate(self._ask(prepared, question, adapter, bank, cache))
-            finder.add(found)
-            window, windows = window + 1, found.windows
+            boxes = FrameBoxes.model_validate(self._ask(prepared, question, adapter, bank, cache))
+            finder.add(boxes)
+            window, windows = window + 1, boxes.windows
         return finder.tracks()
 
     def _ask(

@@ -352,9 +352,9 @@ class FollowingSteps(Steps):
         number, pixels = way.frames[0]
         is_mixed = family.compute_dtype != family.dtype
         with torch.autocast(family.device.type, family.compute_dtype, enabled=is_mixed):
-            found = way.memory.add(family.normalised(pixels))
+            views = way.memory.add(family.normalised(pixels))
         del way.frames[0]
-        for thing, seen in zip(way.leg.things, found, strict=True):
+        for thing, seen in zip(way.leg.things, views, strict=True):
             self._note(following, thing, number, seen)
 
     @staticmethod

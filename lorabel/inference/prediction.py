@@ -211,10 +211,10 @@ def _answer_about_regions(
     if not asked:
         return
     try:
-        said = ask(caller, [question for _, _, question in asked])
+        region_answers = ask(caller, [question for _, _, question in asked])
     except ModelServerError as error:
-        said = [Unreadable(str(error), is_permanent=False, is_late=True)] * len(asked)
-    for (of_task, name, _), answer in zip(asked, said, strict=True):
+        region_answers = [Unreadable(str(error), is_permanent=False, is_late=True)] * len(asked)
+    for (of_task, name, _), answer in zip(asked, region_answers, strict=True):
         of_task[name] = answer
 
 
@@ -263,10 +263,12 @@ def predict_prompted(
     predictions = {
         name: each for name, each in of_task.items() if isinstance(each, Prediction) and name != RELATIONS_NAME
     }
-    found = predictions.pop(binding.from_name)
-    said = shown_about_regions(model.bound.config, found.regions, predictions)
-    found = replace(found, regions=[*binding.repeated(context), *found.regions])
-    return merge_answers(model.project_id, model.bound.config, [found], [found, *said.values()])
+    prompted = predictions.pop(binding.from_name)
+    answers_about_regions = shown_about_regions(model.bound.config, prompted.regions, predictions)
+    prompted = replace(prompted, regions=[*binding.repeated(context), *prompted.regions])
+    return merge_answers(
+        model.project_id, model.bound.config, [prompted], [prompted, *answers_about_regions.values()]
+    )
 
 
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:

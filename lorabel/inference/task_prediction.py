@@ -65,8 +65,8 @@ def merge(project_id: int, bound: BoundConfig, answers: Answers) -> TaskPredicti
     about_task = {name: each.regions for name, each in predictions.items() if name not in per_region}
     shown_names = shown_controls(config, about_task)
     shown = {name: each for name, each in predictions.items() if name in shown_names}
-    said = [region for each in shown.values() for region in each.regions]
-    ids = {region.get("id") for region in said}
+    shown_regions = [region for each in shown.values() for region in each.regions]
+    ids = {region.get("id") for region in shown_regions}
     answered = {name: predictions[name] for name in per_region}
     answered = {
         name: replace(
@@ -74,7 +74,7 @@ def merge(project_id: int, bound: BoundConfig, answers: Answers) -> TaskPredicti
         )
         for name, each in answered.items()
     }
-    shown |= shown_about_regions(config, said, answered)
+    shown |= shown_about_regions(config, shown_regions, answered)
     return merge_answers(project_id, config, list(answers.values()), list(shown.values()))
 
 
@@ -87,13 +87,13 @@ def shown_about_regions(
         regions: that the answers are about.
         answers: by control tag with `perRegion`, or RELATIONS_NAME.
     """
-    said = [*regions, *(region for each in answers.values() for region in each.regions)]
+    shown_regions = [*regions, *(region for each in answers.values() for region in each.regions)]
     return {
         name: replace(
             each,
             regions=[
                 region
-                for region in regions_shown_to(config, name, said)
+                for region in regions_shown_to(config, name, shown_regions)
                 if region.get("from_name", RELATIONS_NAME) == name
             ],
         )

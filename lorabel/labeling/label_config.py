@@ -61,8 +61,8 @@ def find_label(labels: Sequence[Label], name: str, candidates: Iterable[int] | N
     if (index := find_exact_label(labels, name, indices)) is not None:
         return index
     folded = name.casefold()
-    found = [i for i in indices if folded in (labels[i].value.casefold(), labels[i].title.casefold())]
-    return found[0] if len(found) == 1 else None
+    matching = [i for i in indices if folded in (labels[i].value.casefold(), labels[i].title.casefold())]
+    return matching[0] if len(matching) == 1 else None
 
 
 def find_exact_label(labels: Sequence[Label], name: str, candidates: Iterable[int] | None = None) -> int | None:

@@ -44,7 +44,9 @@ def find_renames(before: LabelConfig, after: LabelConfig) -> dict[str, list[tupl
     return renames
 
 
-def add_renames(known: Renames, found: Mapping[str, Sequence[tuple[Path, Path]]], after: LabelConfig) -> Renames:
+def add_renames(
+    known: Renames, new_renames: Mapping[str, Sequence[tuple[Path, Path]]], after: LabelConfig
+) -> Renames:
     """What is known of former label configs, and what was found now: names of then -> names of now.
 
     A name that the label config has (again) means its own label.
@@ -54,8 +56,8 @@ def add_renames(known: Renames, found: Mapping[str, Sequence[tuple[Path, Path]]]
         for control in after.controls
     }
     renames: dict[str, list[list[list[str]]]] = {}
-    for tag in sorted(known.keys() | found.keys()):
-        new = dict(found.get(tag, ()))
+    for tag in sorted(known.keys() | new_renames.keys()):
+        new = dict(new_renames.get(tag, ()))
         former = {tuple(then): tuple(now) for then, now in known.get(tag, ())}
         pairs = {then: new.get(now, now) for then, now in former.items()} | new
         kept = {then: now for then, now in pairs.items() if then not in current.get(tag, ())}
@@ -155,5 +157,5 @@ def _most_alike(old: ControlTag, new: ControlTag, gone: list[int], added: list[i
     return pairs
 
 
-def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, one.casefold(), other.casefold(), autojunk=False).ratio()
+def _likeness(name: str, other: str) -> float:
+    return SequenceMatcher(None, name.casefold(), other.casefold(), autojunk=False).ratio()

@@ -213,13 +213,13 @@ def check_scans(jpeg: bytes) -> None:
     The markers are described in https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B.
     """
     scans = 0
-    found = MARKER.search(jpeg)
-    while found is not None and found[0][1] != END_OF_IMAGE:
-        scans += found[0][1] == START_OF_SCAN
+    marker = MARKER.search(jpeg)
+    while marker is not None and marker[0][1] != END_OF_IMAGE:
+        scans += marker[0][1] == START_OF_SCAN
         if scans > MOST_SCANS:
             raise UnreadableError(f"it is a JPEG of more than {MOST_SCANS} scans", is_permanent=True)
-        length = int.from_bytes(jpeg[found.end() : found.end() + 2])
-        found = MARKER.search(jpeg, found.end() + length)
+        length = int.from_bytes(jpeg[marker.end() : marker.end() + 2])
+        marker = MARKER.search(jpeg, marker.end() + length)
 
 
 def _webp_pixels(data: bytes) -> int | None:

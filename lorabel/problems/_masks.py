@@ -74,7 +74,8 @@ def target_of(result: Sequence[Region], answer: ControlTag) -> MasksTarget:
                 by_size.setdefault(size, []).append((runs, labels))
         left_out += dict.fromkeys(reasons)
     masks_of = {
-        size: [(runs, label) for runs, labels in found for label in labels] for size, found in by_size.items()
+        size: [(runs, label) for runs, labels in size_masks for label in labels]
+        for size, size_masks in by_size.items()
     }
     first, *others = sorted(masks_of.items(), key=lambda item: -len(item[1])) or [((0, 0), [])]
     (width, height), masks = first
@@ -86,7 +87,7 @@ def target_of(result: Sequence[Region], answer: ControlTag) -> MasksTarget:
         f"a region of {answer.name!r} is on a picture of {size[0]} x {size[1]} pixels, most on {width} x {height}"
         for size, _ in others
     ]
-    incomplete |= {label for _, found in others for _, label in found}
+    incomplete |= {label for _, size_masks in others for _, label in size_masks}
     unlabelled = tuple(runs for runs, labels in by_size.get((width, height), ()) if not labels)
     return MasksTarget(tuple(masks), width, height, tuple(left_out), unlabelled, tuple(sorted(incomplete)))
 

@@ -59,15 +59,15 @@ class RegionProblem(Problem):
         """Bind a tag with `perRegion` on one picture, beside tags that draw boxes; see `Problem.match`."""
         if [tag.tag for tag in control.objects] != ["Image"]:
             return None
-        one = cls.about_one.match(replace(control, context=()))
-        if one is None:
+        about_one = cls.about_one.match(replace(control, context=()))
+        if about_one is None:
             return None
         (tag,) = control.objects
         refuse_several_pictures(tag)
         drawn_by = tuple(sibling.name for sibling in control.siblings if sibling.tag in SHAPES)
         if not drawn_by:
             raise UnservedError(f"perRegion: no control tag draws boxes, ellipses or polygons on {tag.name!r}")
-        return cls(control.name, tag.name, tag, drawn_by, one)
+        return cls(control.name, tag.name, tag, drawn_by, about_one)
 
     def about(self, regions: Sequence[Region]) -> Self | None:
         """Ask about the regions of `drawn_by`, at most MOST_REGIONS; see `Problem.about`."""

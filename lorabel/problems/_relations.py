@@ -168,16 +168,16 @@ class RelationProblem(Problem):
         Two relations of one label in both directions become one where the editor keeps all labels of the pair.
         """
         ids = [id_ for id_, _ in self._places(self.regions, data, [])]
-        found = {relation.link: relation.probability for relation in output.relations}
+        probabilities = {relation.link: relation.probability for relation in output.relations}
         predicted = [
             build.relation(
                 ids[first], ids[second], direction, [self.labels[label].value for label in labels if self.labels]
             )
-            for first, second, direction, labels in _as_written(found)
+            for first, second, direction, labels in _as_written(probabilities)
         ]
         if not predicted:
             return Prediction([], output.no_relation_probability)
-        return Prediction(predicted, sum(found.values()) / len(found))
+        return Prediction(predicted, sum(probabilities.values()) / len(probabilities))
 
     def target(self, result: list[Region], data: TaskData) -> RelationTarget:
         """Return the regions of the annotation and how they are related.

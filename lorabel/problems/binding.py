@@ -88,11 +88,11 @@ def problem_types() -> tuple[type[Problem], ...]:
 @lru_cache(maxsize=512)
 def _bind(label_config: str) -> BoundConfig:
     config = parse(label_config)
-    found = {control.name: _claims(control, problem_types()) for control in config.controls}
-    bindings = _without_overlaps({control.name: found[control.name][0] for control in config.controls})
+    claims = {control.name: _claims(control, problem_types()) for control in config.controls}
+    bindings = _without_overlaps({control.name: claims[control.name][0] for control in config.controls})
     owners = {name: binding.from_name for binding in bindings.values() for name in binding.claims}
     unclaimed = [
-        Unclaimed(control, _reason(control, *found[control.name], owners))
+        Unclaimed(control, _reason(control, *claims[control.name], owners))
         for control in config.controls
         if control.name not in owners
     ]

@@ -169,11 +169,11 @@ class LabelledBoxes(ScoredFindings):
 
         If there is none, it is the probability that the likeliest box is not there.
         """
-        found = [box for box in output.boxes if box.probability >= output.threshold]
-        if not found:
+        shown_boxes = [box for box in output.boxes if box.probability >= output.threshold]
+        if not shown_boxes:
             return Prediction([], 1 - max((box.probability for box in output.boxes), default=0.0))
-        regions = [region for box in found for region in self._regions(box, output)]
-        return Prediction(regions, sum(box.probability for box in found) / len(found))
+        regions = [region for box in shown_boxes for region in self._regions(box, output)]
+        return Prediction(regions, sum(box.probability for box in shown_boxes) / len(shown_boxes))
 
     def target(self, result: list[Region], data: TaskData) -> BoxTarget:
         """Return the upright boxes of the annotation with their labels; none if the picture shows none.

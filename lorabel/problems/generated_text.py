@@ -196,19 +196,19 @@ class GeneratedText(TextArea):
         """
         if self.is_extractive:
             return self._span_input(data)
-        found: list[Content] = []
+        parts: list[Content] = []
         nothing: NothingShownError | None = None
         for tag in self.objects:
             try:
-                found += contents(tag, data)
+                parts += contents(tag, data)
             except NothingShownError as error:
                 if tag.name == self.to_name and not _is_text(tag):
                     raise
                 nothing = nothing or error
-        if nothing is not None and not found:
+        if nothing is not None and not parts:
             raise nothing
         is_dialogue = all(tag.tag == "Paragraphs" for tag in self.objects)
-        return TextInput(contents=tuple(found), instruction=self.instruction, is_end_kept=is_dialogue)
+        return TextInput(contents=tuple(parts), instruction=self.instruction, is_end_kept=is_dialogue)
 
     def _span_input(self, data: TaskData) -> TextInput:
         """Ask for a span of the text, which is the first object tag's."""

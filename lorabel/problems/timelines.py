@@ -58,18 +58,18 @@ class Timelines(SegmentsProblem):
     def spans(self, value: dict[str, Any], data: TaskData) -> list[Span]:
         """Return the parts of the video that a region marks; see `SegmentsProblem.spans`."""
         ranges = list_in(value, "ranges", self.from_name)
-        return [self._span(one, self.frames_per_s(data)) for one in ranges]
+        return [self._span(time_range, self.frames_per_s(data)) for time_range in ranges]
 
     def frames_per_s(self, data: TaskData) -> float:
         """Return how many frames the editor counts in a second."""
         return frame_rate(self.tag, data)
 
-    def _span(self, found: Any, frames_per_s: float) -> Span:
-        edges = (found.get("start"), found.get("end")) if isinstance(found, dict) else (None, None)
+    def _span(self, time_range: Any, frames_per_s: float) -> Span:
+        edges = (time_range.get("start"), time_range.get("end")) if isinstance(time_range, dict) else (None, None)
         start, end = map(finite_number, edges)
         if start is None or end is None or start > end:
             raise MissingTargetError(
-                f"{self.from_name!r} was answered with the range {shown(found)}, expected a start and an end in "
-                "frames, the start not after the end"
+                f"{self.from_name!r} was answered with the range {shown(time_range)}, expected a start and an end "
+                "in frames, the start not after the end"
             )
         return seconds_of((start, end), frames_per_s)

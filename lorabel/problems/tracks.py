@@ -148,8 +148,8 @@ class MovingThings(ScoredFindings):
 
         If there is none, it is the probability that the likeliest track is not there.
         """
-        found = self.shown(output).tracks
-        if not found:
+        shown_tracks = self.shown(output).tracks
+        if not shown_tracks:
             return Prediction([], 1 - max((track.probability for track in output.tracks), default=0.0))
         rate, extent = frame_rate(self.tag, data), (output.frames, output.length_s)
         regions = [
@@ -159,9 +159,9 @@ class MovingThings(ScoredFindings):
                 ),
                 "score": track.probability,
             }
-            for track in found
+            for track in shown_tracks
         ]
-        return Prediction(regions, sum(track.probability for track in found) / len(found))
+        return Prediction(regions, sum(track.probability for track in shown_tracks) / len(shown_tracks))
 
     def target(self, result: list[Region], data: TaskData) -> TracksTarget:
         """Return the tracks of the annotation; none if nothing is marked.

@@ -38,17 +38,17 @@ def example_features(
     }
 
 
-def others_than(found: Boxes, examples: Sequence[Example], labels: Sequence[int]) -> Boxes:
+def others_than(candidates: Boxes, examples: Sequence[Example], labels: Sequence[int]) -> Boxes:
     """Return the boxes that are not the examples themselves, with the labels of the question.
 
     Args:
         labels: the label that each label of `found` stands for.
     """
-    corners = torch.tensor([box.corners for box in found.boxes]).reshape(-1, 4)
+    corners = torch.tensor([box.corners for box in candidates.boxes]).reshape(-1, 4)
     overlaps = box_iou(corners, torch.tensor([box for box, _ in examples])).amax(dim=1)
     others = tuple(
         box.model_copy(update={"label": labels[box.label]})
-        for box, overlap in zip(found.boxes, overlaps.tolist(), strict=True)
+        for box, overlap in zip(candidates.boxes, overlaps.tolist(), strict=True)
         if overlap < SAME
     )
-    return found.model_copy(update={"boxes": others})
+    return candidates.model_copy(update={"boxes": others})

@@ -223,8 +223,8 @@ def _fit(rows: _Rows, precision: Array, start: _Fit | None = None) -> _Fit:
     if start is not None:
         begin = np.vstack([start.weights, (start.zero_shot_weight - 1) / unit]).astype(np.float64)
     options = {"maxiter": MOST_STEPS, "gtol": 1e-3}
-    found = minimize(loss_and_gradient, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
-    values = found.x.reshape(dim + 1, labels).astype(np.float32)
+    minimum = minimize(loss_and_gradient, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
+    values = minimum.x.reshape(dim + 1, labels).astype(np.float32)
     return _Fit(values[:dim], 1 + unit * values[dim])
 
 

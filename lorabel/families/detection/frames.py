@@ -98,7 +98,7 @@ def read_frames(
 
 def frame_boxes(
     prepared: PreparedFrames,
-    found: Sequence[Boxes],
+    boxes_of_frames: Sequence[Boxes],
     places: Sequence[Tensor],
     directions: Sequence[Tensor],
     settings: Settings,
@@ -116,7 +116,7 @@ def frame_boxes(
     if prepared.question.threshold is not None:
         threshold = min(threshold, prepared.question.threshold)
     for number, of_frame, own_places, own_directions in zip(
-        prepared.numbers, found, places, directions, strict=True
+        prepared.numbers, boxes_of_frames, places, directions, strict=True
     ):
         least = LEAST_OF_THRESHOLD * threshold
         kept = [box for box in of_frame.boxes if box.probability >= least][:MOST_FOLLOWED]

@@ -142,10 +142,10 @@ class GroundingDino(BoxModel):
                 bank.use([adapters[index] for index, _ in asked]),
                 torch.autocast(self.device.type, enabled=False),
             ):
-                found = self._fuse(
+                fused = self._fuse(
                     states, shapes[batch[0]], [(prompt, len(questions[index].labels)) for index, prompt in asked]
                 )
-            of_row.update(zip(batch, found, strict=True))
+            of_row.update(zip(batch, fused, strict=True))
         for row, (index, _) in enumerate(rows):
             answers[index].append(of_row[row])
         return [_joined(of_prompts) for of_prompts in answers]

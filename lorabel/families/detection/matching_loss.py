@@ -48,9 +48,9 @@ def matching_loss(
     is_known[:, list(incomplete)] = 0
     is_known[patches] = 1
     class_loss = (sigmoid_focal_loss(logits, right, ALPHA, GAMMA) * is_known).sum()
-    found, truth = corners[patches], true_corners[boxes]
-    l1_loss = (_centred(found) - _centred(truth)).abs().sum()
-    giou_loss = generalized_box_iou_loss(found, truth, reduction="sum")
+    predicted, truth = corners[patches], true_corners[boxes]
+    l1_loss = (_centred(predicted) - _centred(truth)).abs().sum()
+    giou_loss = generalized_box_iou_loss(predicted, truth, reduction="sum")
     total = CLASS_WEIGHT * class_loss + L1_WEIGHT * l1_loss + GIOU_WEIGHT * giou_loss
     loss: Tensor = total / max(1, len(true_labels))
     return loss

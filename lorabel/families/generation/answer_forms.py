@@ -154,11 +154,11 @@ class LabelledSpansForm:
 
     def output(self, answered: Answered) -> Contract:
         """The spans; the probability of each is the mean of its line's tokens."""
-        found = self._grammar.read(self.vocabulary.written(answered.tokens))
+        answer_spans = self._grammar.read(self.vocabulary.written(answered.tokens))
         lines = self._line_probabilities(answered)
         spans = tuple(
             Span(start=start, end=end, label=label, probability=lines[min(index, len(lines) - 1)])
-            for index, (start, end, label) in enumerate(found)
+            for index, (start, end, label) in enumerate(answer_spans)
         )
         return SpanScores(spans=spans, no_span_probability=answered.probability)
 

@@ -92,11 +92,13 @@ class Constraint:
         written = self.vocabulary.written(tokens)
         place = self.grammar.any_span(written)
         if place is None:
-            found = list(self.vocabulary.beginnings(self.grammar.continuations(written)))
+            allowed_tokens = list(self.vocabulary.beginnings(self.grammar.continuations(written)))
         else:
-            found = self._beginnings[place.before].after(place.after)
+            allowed_tokens = self._beginnings[place.before].after(place.after)
         # Where the vocabulary lacks a byte, nothing goes on, and the answer is what there is.
-        return sorted({*found, *ends} if not found or self.grammar.may_end(written) else found)
+        return sorted(
+            {*allowed_tokens, *ends} if not allowed_tokens or self.grammar.may_end(written) else allowed_tokens
+        )
 
     @cached_property
     def _beginnings(self) -> "dict[bytes, _Beginnings]":
@@ -239,16 +241,16 @@ class LabelledSpansGrammar(Grammar):
     def read(self, written: bytes) -> list[tuple[int, int, int]]:
         """Return the spans that are written as (start, end, label), in characters. A line that was cut off is not
         a span if it ends where none can."""
-        found, after = [], 0
+        spans, after = [], 0
         for line in written.split(b"\n"):
             label = self._label_of(line)
             if label is None:
                 continue
             place = self.spans.place(line[len(label) + len(BETWEEN) + len(SPACE) :].rstrip(), after)
             if place is not None:
-                found.append((*self.spans.characters(place), self.labels.index(label.decode())))
+                spans.append((*self.spans.characters(place), self.labels.index(label.decode())))
                 after = place[1]
-        return found
+        return spans
 
     def _end_of(self, lines: Sequence[bytes]) -> int:
         """Byte offset after the last span of lines that are complete."""

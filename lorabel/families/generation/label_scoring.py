@@ -238,8 +238,8 @@ class Scoring:
         if logits is None:
             return []
         self._batch = None
-        found = path_scores([prepared for _, prepared, _ in batch.rows], logits)
-        self._scores |= {row: each for (row, _, _), each in zip(batch.rows, found, strict=True)}
+        scores = path_scores([prepared for _, prepared, _ in batch.rows], logits)
+        self._scores |= {row: each for (row, _, _), each in zip(batch.rows, scores, strict=True)}
         return [row for row, _, _ in batch.rows]
 
     def finish(self, row: Hashable) -> Tensor:

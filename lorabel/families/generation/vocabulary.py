@@ -55,16 +55,16 @@ class Vocabulary:
 
     def beginnings(self, texts: Iterable[bytes]) -> set[int]:
         """Return all tokens with which one of the texts begins."""
-        found: set[int] = set()
+        tokens: set[int] = set()
         for text in texts:
             for length in range(1, min(len(text), LONGEST_TOKEN) + 1):
                 beginning = text[:length]
                 token = self.token_of.get(beginning)
                 if token is not None:
-                    found.add(token)
+                    tokens.add(token)
                 if beginning not in self._begun:
                     break
-        return found
+        return tokens
 
     @cached_property
     def _begun(self) -> frozenset[bytes]:

@@ -35,16 +35,16 @@ def found_relations(
     Args:
         probabilities: (pairs, labels).
     """
-    found = []
+    relations = []
     for (first, second), of_pair in zip(pairs, probabilities.tolist(), strict=True):
         labels = [label for label, probability in enumerate(of_pair) if probability >= THRESHOLD]
         if question.is_single and labels:
             labels = [int(np.argmax(of_pair))]
-        found += [
+        relations += [
             Relation(first=first, second=second, label=label, probability=of_pair[label]) for label in labels
         ]
     likeliest = float(probabilities.max()) if probabilities.size else 0.0
-    return Relations(relations=tuple(found), no_relation_probability=1 - likeliest)
+    return Relations(relations=tuple(relations), no_relation_probability=1 - likeliest)
 
 
 def middles(regions: Sequence[RelatedRegion]) -> NDArray[np.float64]:

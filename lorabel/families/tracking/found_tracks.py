@@ -30,18 +30,18 @@ class TrackFinder:
         self._looked_at: list[int] = []
         self._newest: FrameBoxes | None = None
 
-    def add(self, found: FrameBoxes) -> None:
+    def add(self, boxes: FrameBoxes) -> None:
         """Add the next window."""
         if self._association is None:
-            self._association = Association(found.threshold, self._frames_per_s, self._weights)
-        looks = np.frombuffer(base64.b64decode(found.float16), "<f2").astype(float)
-        looks = looks.reshape(len(found.boxes), found.dim)
-        frames = np.array([box.frame for box in found.boxes])
-        for number in found.numbers:
+            self._association = Association(boxes.threshold, self._frames_per_s, self._weights)
+        looks = np.frombuffer(base64.b64decode(boxes.float16), "<f2").astype(float)
+        looks = looks.reshape(len(boxes.boxes), boxes.dim)
+        frames = np.array([box.frame for box in boxes.boxes])
+        for number in boxes.numbers:
             rows = np.flatnonzero(frames == number)
-            self._association.add(number, [found.boxes[row] for row in rows], looks[rows])
-        self._looked_at += found.numbers
-        self._newest = found
+            self._association.add(number, [boxes.boxes[row] for row in rows], looks[rows])
+        self._looked_at += boxes.numbers
+        self._newest = boxes
 
     def tracks(self) -> Tracks:
         """All tracks, once every window was added."""

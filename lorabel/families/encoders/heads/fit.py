@@ -119,7 +119,7 @@ def fit_head(examples: Sequence[Example], space: str) -> LinearHead | None:
     if not examples:
         return None
     kind = ASKED_OF_DETECTOR.get(type(examples[0].question), type(examples[0].question)).kind
-    examples = [one for example in examples for one in example.each]
+    examples = [item_example for example in examples for item_example in example.each]
     question = examples[0].question
     if type(question) not in FITS:
         raise TypeError(f"no heads are fitted for questions of kind {kind!r}")
@@ -222,8 +222,8 @@ def _fit_spans(examples: Sequence[Example]) -> LinearHead | None:
         logits = example.logits if len(example.logits) else np.zeros(words * columns)
         features.append(example.features)
         zero_shot.append(np.concatenate([np.zeros((words, 1)), logits.reshape(words, columns)], axis=1))
-        found = find_words(question.contents[0].text or "")
-        targets.append(word_targets(found, example.target, len(question.labels)))
+        text_words = find_words(question.contents[0].text or "")
+        targets.append(word_targets(text_words, example.target, len(question.labels)))
         texts += [_group(example)] * words
     return fit_spans(np.concatenate(features), np.concatenate(zero_shot), np.concatenate(targets), texts)
 

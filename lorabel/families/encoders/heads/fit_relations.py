@@ -88,6 +88,8 @@ def _fit(features: Float64, truth: Float64) -> Float64:
         prior = 0.5 * (precision * weights**2).sum()
         return float(cross_entropy + prior), (rows.T @ errors + precision * weights).ravel()
 
-    found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS}).x
-    weights: Float64 = basis.matrix @ found.reshape(shape)
+    minimum = minimize(
+        loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS}
+    ).x
+    weights: Float64 = basis.matrix @ minimum.reshape(shape)
     return weights

@@ -185,9 +185,9 @@ def _fit(rows: _Rows, precision: Float64, start: _Fit | None = None) -> _Fit:
     silent = replace(rows, zero_shot=np.zeros_like(rows.zero_shot))
     origin = np.concatenate([np.zeros(dim * labels), np.ones(labels)])
     starts = (origin, origin) if start is None else start.found
-    found = _maximum(rows, precision, starts[0]), _maximum(silent, precision, starts[1])
-    weights, without_texts = (each[:-labels].reshape(dim, labels) for each in found)
-    return _Fit((weights + without_texts) / 2, found[0][-labels:] / 2, found)
+    minimum = _maximum(rows, precision, starts[0]), _maximum(silent, precision, starts[1])
+    weights, without_texts = (each[:-labels].reshape(dim, labels) for each in minimum)
+    return _Fit((weights + without_texts) / 2, minimum[0][-labels:] / 2, minimum)
 
 
 def _maximum(rows: _Rows, precision: Float64, start: Float64) -> Float64:

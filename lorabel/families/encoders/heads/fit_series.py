@@ -117,8 +117,8 @@ def _fit(rows: Float64, truth: Float64, precision: Float64, start: Float64 | Non
         return float(cross_entropy + prior), (rows.T @ errors + precisions * weights).ravel()
 
     begin = np.zeros(rows.shape[1] * labels) if start is None else start.ravel()
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS}).x
-    return np.asarray(found.reshape(-1, labels))
+    minimum = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": MOST_STEPS}).x
+    return np.asarray(minimum.reshape(-1, labels))
 
 
 def _slot(targets: Sequence[SeriesTarget], label: int) -> str:

@@ -81,7 +81,10 @@ def answer_with_head(
         rows = logits.reshape(len(contents), -1 if len(logits) else 0)
         pairs = zip(question.each, contents, rows, strict=True)
         return question.joined(
-            [answer_with_head(head, one, content[None], row, temperature) for one, content, row in pairs]
+            [
+                answer_with_head(head, item_question, content[None], row, temperature)
+                for item_question, content, row in pairs
+            ]
         )
     if isinstance(question, SegmentsInput):
         windows = logits.reshape(len(contents), -1)
