@@ -264,11 +264,9 @@ def predict_prompted(
         name: each for name, each in of_task.items() if isinstance(each, Prediction) and name != RELATIONS_NAME
     }
     prompted = predictions.pop(binding.from_name)
-    answers_about_regions = shown_about_regions(model.bound.config, prompted.regions, predictions)
+    of_regions = shown_about_regions(model.bound.config, prompted.regions, predictions)
     prompted = replace(prompted, regions=[*binding.repeated(context), *prompted.regions])
-    return merge_answers(
-        model.project_id, model.bound.config, [prompted], [prompted, *answers_about_regions.values()]
-    )
+    return merge_answers(model.project_id, model.bound.config, [prompted], [prompted, *of_regions.values()])
 
 
 def ask(caller: PredictionCaller, questions: Sequence[Question | Unreadable]) -> list[Prediction | Unreadable]:
