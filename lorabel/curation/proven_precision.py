@@ -20,7 +20,6 @@ from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 MOST_SCORES = 6
 # The lowest number of cases that could prove anything is exceeded by this factor, since chance divides cases and
@@ -125,20 +124,9 @@ def smallest_breach(tasks: int, precision: float) -> int:
 
 def _at_most(errors: int, cases: int, tasks: int, all_errors: int) -> float:
     """The probability of at most `errors` errors among `cases`, drawn from `cases + tasks` with `all_errors`."""
-    drawn = np.arange(max(0, all_errors - tasks), min(errors, cases) + 1)
-    if not len(drawn):
-        return 0.0
-    logs = (
-        _log_choose(all_errors, drawn)
-        + _log_choose(cases + tasks - all_errors, cases - drawn)
-        - _log_choose(cases + tasks, np.array([cases]))
-    )
-    return float(min(1.0, np.exp(logs).sum()))
+    from scipy.stats import hypergeom  # takes a second
 
-
-def _log_choose(whole: int, parts: NDArray[np.intp]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = gammaln(whole + 1) - gammaln(parts + 1) - gammaln(whole - parts + 1)
-    return result
+    return float(hypergeom.cdf(errors, cases + tasks, all_errors, cases))
 
 
 def _sorted(cases: Sequence[Case]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
