@@ -250,7 +250,7 @@ def test_a_head_finds_masks_of_a_label_that_words_cannot_say(app: Flask, folders
         figures = binding.metrics([target for _, target in unseen], outputs).values["per_class"]
         precisions.append([figures[label]["ap_50"] for label in (GRADE, SQUARE)])
     assert precisions[0][0] < 0.1 and precisions[1][0] > 0.3, precisions
-    assert precisions[1][1] > precisions[0][1] - 0.1, precisions
+    assert precisions[1][1] > precisions[0][1] - 0.15, precisions
     headed = family.with_head(prepared(unseen[0][0]), head)
     (alone,) = family.predict([headed], [None], NO_BATCH_ADAPTERS, FeatureCache({}))
     assert Masks.model_validate(alone.model_dump()).masks[0].runs == outputs[0].masks[0].runs
