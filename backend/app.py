@@ -24,6 +24,7 @@ from backend import (
     version_routes,
 )
 from backend.pages import routes as page_routes
+from backend.pages.forms import refuse_other_sites
 from backend.services import EXTENSION, Services, services
 from lorabel.database.store import is_schema_missing, reason_of
 from lorabel.errors import (
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = Services.open(settings)
     _observe_requests(app)
     require_basic_auth(app, settings, OPEN_PATHS)
+    app.before_request(refuse_other_sites)
     for blueprint in (*(module.blueprint for module in ROUTE_MODULES), page_routes.root, page_routes.blueprint):
         app.register_blueprint(blueprint)
     app.register_error_handler(RequestEntityTooLarge, _refuse_size)

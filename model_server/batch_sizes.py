@@ -59,8 +59,10 @@ class BatchSizes:
         As many rows as there are cores take as long as one, if each is computed on a core of its own. Else a row
         that takes more than half of the time that a batch may take would keep all batches at one row.
         """
-        is_divided = family.divides_rows and family.device.type == "cpu"
-        row_s = seconds / (max(rows, torch.get_num_threads()) if is_divided else rows)
+        threads = torch.get_num_threads()
+        may_divide = family.divides_rows and threads <= (family.most_rows or self.max_batch)
+        is_divided = may_divide and family.device.type == "cpu"
+        row_s = seconds / (max(rows, threads) if is_divided else rows)
         self.row_s[family.name] = (self.row_s.get(family.name, row_s) + row_s) / 2
 
     def grow(self, rows: int) -> None:

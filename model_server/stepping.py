@@ -33,12 +33,14 @@ class _Stepping:
 
     Args:
         max_rows: most rows that are computed together: fewer than usual once memory ran out, until all are done.
+        ran_out: whether it did.
         step_s: seconds of the last step.
         waiting: rows that have not begun.
     """
 
     steps: Steps
     max_rows: int
+    ran_out: bool = False
     step_s: float = math.inf
     waiting: FairQueue[Row] = field(default_factory=FairQueue)
 
@@ -101,14 +103,14 @@ class Stepping:
     def _admit(self, family: _Stepping) -> None:
         """Begin waiting rows, in the queue's order, while there is room for the next."""
         if not family.steps.rows:
-            family.max_rows = self._max_rows
+            family.max_rows, family.ran_out = self._max_rows, False
         max_rows = family.max_rows if family.step_s <= STEP_S else min(FEWEST_ROWS, family.max_rows)
 
         def may_begin(row: Row) -> bool:
             if not row.is_wanted():
                 return True
             # People do not wait for rows in the background, which may be long, unless memory ran out.
-            is_ahead = row.priority == Priority.INTERACTIVE and family.max_rows == self._max_rows
+            is_ahead = row.priority == Priority.INTERACTIVE and not family.ran_out
             rows = [other for other in family.rows if not is_ahead or other.priority == Priority.INTERACTIVE]
             return len(rows) < max_rows and family.steps.has_room(row.example)
 
@@ -136,7 +138,7 @@ class Stepping:
                 log.warning("memory ran out with %d rows; the newest one waits: %s", len(rows), error)
                 family.steps.leave(rows[-1])
                 family.waiting.put_back(rows[-1])
-                family.max_rows = len(rows) - 1
+                family.max_rows, family.ran_out = len(rows) - 1, True
             else:
                 log.exception("a step failed")
                 self._fail(family, rows, error)

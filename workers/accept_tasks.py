@@ -6,20 +6,20 @@ recognised (`workers/annotations.py`), a killed run goes on with the rest, and n
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from secrets import token_urlsafe
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from lorabel.curation import whole_answers
 from lorabel.curation.proven_precision import Case, Proof, prove
 from lorabel.curation.whole_answers import ALL_LABELS
 from lorabel.database import acceptances, leases
 from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
-from lorabel.database.tables import Acceptance, BulkRun, BulkRunKind, RunState, now
+from lorabel.database.tables import Acceptance, Annotation, BulkRun, BulkRunKind, RunState, now
 from lorabel.errors import LorabelError
 from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.task_prediction import TaskPrediction
@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 ORDERED = (
     "the tasks were put into an order (`lorabel order`), so the annotated ones may differ from the open ones, and "
     "the promise does not hold for sure"
+)
+
+SKIPPED = (
+    "{} times an annotator skipped a task; tasks that have no right answer are among the open ones as well, and "
+    "the promise does not count them as wrong"
 )
 
 
@@ -75,7 +80,10 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
     _check_heads(context, model)
     leases.report(context.services.store, context.run, done=len(predictions), failed=len(tasks) - len(predictions))
     answers = {task_id: _Answer(problem, predicted, tasks[task_id]) for task_id, predicted in predictions.items()}
-    proofs = _prove(acceptance, found.by_label, list(answers.values()), _labels(problem))
+    earlier = _accepted_before(context)
+    predicted_now = predict_all(context, model, earlier)
+    taken = [_Answer(problem, predicted, earlier[task_id]) for task_id, predicted in predicted_now.items()]
+    proofs = _prove(acceptance, found.by_label, list(answers.values()), taken, _labels(problem))
     accepted = {
         task_id: as_annotated(answer.regions)
         for task_id, answer in answers.items()
@@ -85,7 +93,8 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
         leases.update_claimed(session, context.run, heartbeat_at=now())
         row = acceptances.get(session, acceptance.project_id, acceptance.id)
         row.labels = [{"label": label, **asdict(proof), "bound": proof.bound} for label, proof in proofs.items()]
-        row.version, row.cases_from, row.warnings = model.version, found.source, _warnings(context)
+        row.version, row.cases_from = model.version, found.source
+        row.warnings = _warnings(context)
         for name, value in users.items():
             setattr(row, name, value)
         session.add_all(
@@ -115,22 +124,28 @@ def _prove(
     acceptance: Acceptance,
     cases: Mapping[str, Sequence[Case]],
     answers: Sequence[_Answer],
+    taken: Sequence[_Answer],
     labels: Sequence[str],
 ) -> dict[str, Proof]:
-    """By label what is proved; under ALL_LABELS if all are taken together."""
+    """By label what is proved; under ALL_LABELS if all are taken together.
+
+    Args:
+        taken: predictions of tasks that were accepted before.
+    """
+    precision, confidence = acceptance.precision, acceptance.confidence
     if acceptance.is_together or labels == [ALL_LABELS]:
         pooled = [case for of_label in cases.values() for case in of_label]
-        scores = [answer.score for answer in answers if answer.label is not None]
-        return {ALL_LABELS: prove(pooled, scores, acceptance.precision, acceptance.confidence)}
-    return {
-        label: prove(
-            cases.get(label, []),
-            [answer.score for answer in answers if answer.label == label],
-            acceptance.precision,
-            acceptance.confidence,
+        scores, taken_scores = (
+            [answer.score for answer in some if answer.label is not None] for some in (answers, taken)
         )
-        for label in labels
-    }
+        return {ALL_LABELS: prove(pooled, scores, precision, confidence, taken_scores)}
+    proofs = {}
+    for label in labels:
+        scores, taken_scores = (
+            [answer.score for answer in some if answer.label == label] for some in (answers, taken)
+        )
+        proofs[label] = prove(cases.get(label, []), scores, precision, confidence, taken_scores)
+    return proofs
 
 
 def _labels(problem: Problem) -> list[str]:
@@ -189,6 +204,23 @@ def _open_tasks(context: ConnectedContext) -> dict[int, dict[str, Any]]:
     return tasks
 
 
+def _accepted_before(context: ConnectedContext) -> dict[int, dict[str, Any]]:
+    """Task id -> data of the tasks that earlier acceptances have annotated."""
+    with context.services.store.read() as session:
+        ids = [row.task_id for row in acceptances.written_of(session, context.project.id)]
+    tasks: dict[int, dict[str, Any]] = {}
+    size = context.services.settings.bulk_page
+    for start in range(0, len(ids), size):
+
+        def read(start: int = start) -> list[AnnotatedTask]:
+            leases.report(context.services.store, context.run)
+            with context.pace.request():
+                return context.client.tasks_of(context.project.label_studio_id, ids[start : start + size])
+
+        tasks |= {task.task_id: task.data for task in _try(context, read)}
+    return tasks
+
+
 def _check_heads(context: ConnectedContext, model: ProjectModel) -> None:
     """Raises LorabelError if the files of the heads are gone, so that some tasks were answered without them."""
     root = context.services.adapter_folders.root
@@ -197,37 +229,46 @@ def _check_heads(context: ConnectedContext, model: ProjectModel) -> None:
 
 
 def _warnings(context: ConnectedContext) -> list[str]:
+    """What makes the promise doubtful."""
     is_order = BulkRun.kind.in_((BulkRunKind.ORDER, BulkRunKind.ORDER_RENEWAL))
     finished = select(BulkRun.id).where(
         BulkRun.project_id == context.project.id, is_order, BulkRun.state == RunState.FINISHED
     )
     with context.services.store.read() as session:
-        return [ORDERED] if session.scalar(finished.limit(1)) is not None else []
+        warnings = [ORDERED] if session.scalar(finished.limit(1)) is not None else []
+        skipped = session.scalar(
+            select(func.count(Annotation.id)).where(
+                Annotation.project_id == context.project.id, Annotation.was_cancelled
+            )
+        )
+    return [*warnings, *([SKIPPED.format(skipped)] if skipped else [])]
 
 
 def _write(context: ConnectedContext, acceptance: Acceptance) -> int:
     """Write the planned annotations that are not written yet. Returns how many were written."""
-    written = 0
     with context.services.store.read() as session:
         planned = acceptances.tasks_in(session, acceptance.id, AcceptedState.PLANNED)
-    for row, task in _with_tasks(context, planned):
-        ours = [
-            annotation
-            for annotation in (task.annotations if task else ())
-            if acceptances.is_work_of(row, annotation)
-        ]
-        if ours:  # the answer to an earlier request was lost
-            _keep(context, row, AcceptedState.WRITTEN, ours[0]["id"])
-        elif task is None or task.annotations:
-            _keep(context, row, AcceptedState.ANNOTATED if task else AcceptedState.GONE)
-        else:
-            with context.pace.request():
-                annotation_id = annotations.add_annotation(
-                    context.client, row.task_id, row.result, acceptance.user_id or 0
-                )
-            _keep(context, row, AcceptedState.WRITTEN, annotation_id)
-            written += 1
-    return written
+    return sum(_try(context, partial(_write_one, context, acceptance, row)) for row in planned)
+
+
+def _write_one(context: ConnectedContext, acceptance: Acceptance, row: AcceptedTask) -> bool:
+    """Write an annotation, unless the task has one. Returns whether it was written now."""
+    task = _task_of(context, row)
+    ours = [
+        annotation for annotation in (task.annotations if task else ()) if acceptances.is_work_of(row, annotation)
+    ]
+    if ours:  # the answer to an earlier request was lost
+        _keep(context, row, AcceptedState.WRITTEN, ours[0]["id"])
+        return False
+    if task is None or task.annotations:
+        _keep(context, row, AcceptedState.ANNOTATED if task else AcceptedState.GONE)
+        return False
+    with context.pace.request():
+        annotation_id = annotations.add_annotation(
+            context.client, row.task_id, row.result, acceptance.user_id or 0
+        )
+    _keep(context, row, AcceptedState.WRITTEN, annotation_id)
+    return True
 
 
 def _undo(context: ConnectedContext) -> None:
@@ -237,8 +278,8 @@ def _undo(context: ConnectedContext) -> None:
         rows = acceptances.tasks_in(session, acceptance.id, AcceptedState.PLANNED, AcceptedState.WRITTEN)
     leases.report(store, run, total=len(rows))
     done = skipped = 0
-    for row, task in _with_tasks(context, rows):
-        state = _take_back(context, row, task, acceptance.writer_id)
+    for row in rows:
+        state = _try(context, partial(_take_back, context, row, acceptance.writer_id))
         _keep(context, row, state, row.annotation_id)
         done, skipped = done + (state == AcceptedState.REMOVED), skipped + (state == AcceptedState.CHANGED)
         leases.report(store, run, done=done, skipped=skipped)
@@ -246,39 +287,33 @@ def _undo(context: ConnectedContext) -> None:
         leases.finish(session, run, RunState.FINISHED, label_studio_s=context.pace.spent_s)
 
 
-def _take_back(
-    context: ConnectedContext, row: AcceptedTask, task: AnnotatedTask | None, writer_id: int | None
-) -> AcceptedState:
-    found = [
+def _take_back(context: ConnectedContext, row: AcceptedTask, writer_id: int | None) -> AcceptedState:
+    """Delete an annotation that nobody has changed. Returns what has become of it."""
+    task = _task_of(context, row)
+    of_row = [
         annotation
         for annotation in (task.annotations if task else ())
         if annotation["id"] == row.annotation_id or acceptances.is_work_of(row, annotation)
     ]
-    if not found:
+    if not of_row:
         return AcceptedState.GONE
-    if not acceptances.is_unchanged(row, found[0], writer_id):
+    if not acceptances.is_unchanged(row, of_row[0], writer_id):
         return AcceptedState.CHANGED
     with context.pace.request():
-        annotations.delete_annotation(context.client, found[0]["id"])
+        annotations.delete_annotation(context.client, of_row[0]["id"])
     return AcceptedState.REMOVED
 
 
-def _with_tasks(
-    context: ConnectedContext, rows: Sequence[AcceptedTask]
-) -> Iterator[tuple[AcceptedTask, AnnotatedTask | None]]:
-    """Each row with its task as it is in Label Studio now; None if it is gone. Read page by page."""
-    size = context.services.settings.bulk_page
-    for start in range(0, len(rows), size):
-        page = rows[start : start + size]
+def _task_of(context: ConnectedContext, row: AcceptedTask) -> AnnotatedTask | None:
+    """The task as it is in Label Studio now; None if it is gone.
 
-        def read(page: Sequence[AcceptedTask] = page) -> dict[int, AnnotatedTask]:
-            leases.report(context.services.store, context.run)
-            with context.pace.request():
-                tasks = context.client.tasks_of(context.project.label_studio_id, [row.task_id for row in page])
-            return {task.task_id: task for task in tasks}
-
-        tasks = _try(context, read)
-        yield from ((row, tasks.get(row.task_id)) for row in page)
+    It is read directly before it is written to, since people go on labeling, and a retry must see what the last
+    attempt has done.
+    """
+    leases.report(context.services.store, context.run, kills=0)
+    with context.pace.request():
+        tasks = context.client.tasks_of(context.project.label_studio_id, [row.task_id])
+    return next(iter(tasks), None)
 
 
 def _keep(

@@ -2,8 +2,9 @@
 
 Which these are depends on what answers now:
 
-- a fitted head: the annotated tasks are divided into FOLDS parts, and each part is predicted by a head that was
-  fitted without it, by the model server, in the way in which the head that answers was fitted;
+- a fitted head: the tasks that it was fitted on are divided into FOLDS parts, and each part is predicted by a head
+  that was fitted without it, by the model server, in the way in which the head that answers was fitted. Annotated
+  tasks that no head learns from, since there are too many, are predicted by one of these;
 - an adapter, with or without a head: only tasks that no run has read yet. A run has trained on the others, or has
   calibrated or chosen the adapter on them;
 - the base model alone: all annotated tasks.
@@ -192,6 +193,14 @@ def _cross_validated(
             tested = [task_ids.get(collected.tasks[index].annotation_ids) for index in fold]
             data = {task_id: cases[task_id].data for task_id in tested if task_id is not None}
             predictions |= predict_all(context, _with_head(model, problem, head, name), data)
+        # Heads learn from as many tasks of each class. No fold head has learned from the others, and without them
+        # the cases would have rare classes more often than the open tasks.
+        in_folds = {task.annotation_ids for task in collected.tasks}
+        left = {
+            task_id: each.data for task_id, each in cases.items() if each.example.annotation_ids not in in_folds
+        }
+        fitted = next((name for name in names if name is not None), None)
+        predictions |= predict_all(context, _with_head(model, problem, head, fitted), left)
     return predictions
 
 

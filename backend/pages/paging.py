@@ -39,5 +39,6 @@ def read_page(name: str, read: Callable[[int, int], Sequence[T]]) -> Page[T]:
 
 def page_url(name: str, number: int) -> str:
     """The address of this page with another page of its list `name`."""
-    fields = {**request.args.to_dict(), **(request.view_args or {}), name: number}
-    return url_for(str(request.endpoint), **fields)
+    # Names that begin with an underscore, and this one, mean something else to `url_for`.
+    given = {key: value for key, value in request.args.items() if key != "endpoint" and not key.startswith("_")}
+    return url_for(str(request.endpoint), **{**given, **(request.view_args or {}), name: number})

@@ -8,6 +8,9 @@ If cases and open tasks are exchangeable, then among all tasks from a score on i
 So the number of errors among the cases is hypergeometric. `probability_of_luck` says how probable so few
 errors are at most, if there are too many errors among the open tasks.
 
+An acceptance takes tasks away whose scores are high. The others are no longer like the cases. So tasks that were
+accepted before count among those from which the cases were drawn, but nothing is promised about them.
+
 Looking at many scores and taking the one that looks best breaks such a test. So at most MOST_SCORES scores are
 tried, which are chosen without looking at what is right, and the permitted probability is divided between them
 (Bonferroni), as in Learn then Test (Angelopoulos et al., https://arxiv.org/abs/2110.01052). The fixed-sequence
@@ -71,7 +74,11 @@ class Proof:
 
 
 def prove(
-    cases: Sequence[Case], open_scores: Sequence[float], precision: float, confidence: float = 0.95
+    cases: Sequence[Case],
+    open_scores: Sequence[float],
+    precision: float,
+    confidence: float = 0.95,
+    taken_scores: Sequence[float] = (),
 ) -> Proof:
     """Find the lowest score from which on predictions are proved to be right often enough.
 
@@ -80,6 +87,7 @@ def prove(
         open_scores: scores of the open tasks that are predicted to have this label.
         precision: in (0, 1): the part of the accepted tasks that must be right.
         confidence: in (0, 1): the least probability with which that holds.
+        taken_scores: of tasks that were accepted before. Without them open tasks are no longer like cases.
     """
     scores, are_right = _sorted(cases)
     unseen = -np.sort(-np.asarray(open_scores, np.float64))
@@ -88,13 +96,14 @@ def prove(
     if not len(scores):
         needed = _fewest_cases(len(unseen), precision, 1 - confidence)
         return _unproved(scores, are_right, unseen, confidence, "there are no cases", needed)
-    tried = _tried_scores(scores, unseen, precision, 1 - confidence)
+    taken = np.asarray(taken_scores, np.float64)
+    tried = _tried_scores(scores, np.concatenate([unseen, taken]), precision, 1 - confidence)
     allowed = (1 - confidence) / len(tried)
-    proofs = [_at(score, scores, are_right, unseen, precision, allowed) for score in tried]
+    proofs = [_at(score, scores, are_right, unseen, taken, precision, allowed) for score in tried]
     proved = [proof for proof in proofs if proof is not None]
     if proved:
         return max(proved, key=lambda proof: proof.tasks)
-    more = _needed(tried, scores, are_right, unseen, precision, allowed)
+    more = _needed(tried, scores, are_right, unseen, taken, precision, allowed)
     reason = "too few cases" if more is not None else "too many of the cases are wrong, whatever their score"
     return _unproved(scores, are_right, unseen, confidence, reason, more)
 
@@ -167,15 +176,17 @@ def _at(
     scores: NDArray[np.float64],
     are_right: NDArray[np.bool_],
     unseen: NDArray[np.float64],
+    taken: NDArray[np.float64],
     precision: float,
     allowed: float,
 ) -> Proof | None:
     """What is proved about all predictions from a score on; None if it is less than was asked for."""
     cases, tasks = int((scores >= score).sum()), int((unseen >= score).sum())
     errors = int((~are_right[:cases]).sum())
-    if not tasks or probability_of_luck(errors, cases, tasks, smallest_breach(tasks, precision)) > allowed:
+    others = tasks + int((taken >= score).sum())
+    if not tasks or probability_of_luck(errors, cases, others, smallest_breach(tasks, precision)) > allowed:
         return None
-    most = _most_errors(errors, cases, tasks, allowed)
+    most = min(tasks, _most_errors(errors, cases, others, allowed))
     return Proof(score, cases, errors, tasks, _expected_errors(errors, cases, tasks), most)
 
 
@@ -219,11 +230,12 @@ def _needed(
     scores: NDArray[np.float64],
     are_right: NDArray[np.bool_],
     unseen: NDArray[np.float64],
+    taken: NDArray[np.float64],
     precision: float,
     allowed: float,
 ) -> int | None:
     """How many more cases would do, if as many of them were right as of those that there are."""
-    counts = [(int((scores >= score).sum()), int((unseen >= score).sum())) for score in tried]
+    counts = [tuple(int((some >= score).sum()) for some in (scores, unseen, taken)) for score in tried]
     wrong = np.concatenate([[0], np.cumsum(~are_right)])
     size = len(scores)
 
@@ -231,10 +243,13 @@ def _needed(
         times = all_cases / size
         return any(
             probability_of_luck(
-                ceil(times * wrong[cases] - TINY), round(times * cases), tasks, smallest_breach(tasks, precision)
+                ceil(times * wrong[cases] - TINY),
+                round(times * cases),
+                tasks + accepted,
+                smallest_breach(tasks, precision),
             )
             <= allowed
-            for cases, tasks in counts
+            for cases, tasks, accepted in counts
             if cases and tasks
         )
 

@@ -113,6 +113,14 @@ def tasks_in(session: Session, acceptance_id: int, *states: AcceptedState) -> li
     return list(session.scalars(of_acceptance.order_by(AcceptedTask.task_id)))
 
 
+def written_of(session: Session, project_id: int) -> list[AcceptedTask]:
+    """The tasks whose annotations all acceptances of a project have written, and nobody has changed."""
+    of_project = select(AcceptedTask).where(
+        AcceptedTask.project_id == project_id, AcceptedTask.state == AcceptedState.WRITTEN
+    )
+    return list(session.scalars(of_project.order_by(AcceptedTask.task_id)))
+
+
 def count_states(session: Session, acceptance_id: int) -> dict[str, int]:
     """By state how many tasks of an acceptance are in it."""
     counts = select(AcceptedTask.state, func.count()).where(AcceptedTask.acceptance_id == acceptance_id)
@@ -149,7 +157,8 @@ def is_work_of(accepted: AcceptedTask, annotation: Mapping[str, Any]) -> bool:
 def is_unchanged(accepted: AcceptedTask, annotation: Mapping[str, Any], writer_id: int | None) -> bool:
     """Whether an annotation is as the acceptance has written it.
 
-    An annotation that somebody else has saved is changed even if it says the same: a person has looked at it.
+    An annotation that somebody else has saved, or that was made a ground truth, is changed even if it says the
+    same: a person has looked at it.
 
     Args:
         annotation: as an event or Label Studio's API has it.
@@ -160,7 +169,8 @@ def is_unchanged(accepted: AcceptedTask, annotation: Mapping[str, Any], writer_i
     if not isinstance(result, list) or _ids(result) != _ids(accepted.result):
         return False
     is_by_writer = saved_by is None or writer_id is None or saved_by == writer_id
-    return is_by_writer and not annotation.get("was_cancelled") and is_same_result(accepted.result, result)
+    is_marked = bool(annotation.get("was_cancelled") or annotation.get("ground_truth"))
+    return is_by_writer and not is_marked and is_same_result(accepted.result, result)
 
 
 def _ids(result: list[Any]) -> set[str]:

@@ -348,9 +348,11 @@ def _can_learn(project: Project) -> bool:
 
 
 def _cancelled_at(session: Session, project_id: int) -> datetime | None:
-    """When the newest run was cancelled; None if it ended in another way, or there is none."""
-    newest_first = select(TrainingRun.state, TrainingRun.finished_at).where(TrainingRun.project_id == project_id)
-    row = session.execute(newest_first.order_by(TrainingRun.id.desc()).limit(1)).first()
+    """When the run that ended last was cancelled; None if it ended in another way, or there is none."""
+    ended = select(TrainingRun.state, TrainingRun.finished_at).where(
+        TrainingRun.project_id == project_id, TrainingRun.finished_at.is_not(None)
+    )
+    row = session.execute(ended.order_by(TrainingRun.finished_at.desc(), TrainingRun.id.desc()).limit(1)).first()
     return row[1] if row is not None and row[0] == RunState.CANCELLED else None
 
 

@@ -7,10 +7,10 @@ that has just woken them: two of them were no faster than one, while two rows at
 
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache, partial
 from threading import Barrier
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -38,8 +38,10 @@ def parts_on_all_cores(compute: Callable[[R], T], rows: R, device: torch.device)
     if not 1 < threads <= len(rows) or device.type != "cpu" or not torch.is_inference_mode_enabled():
         return [compute(rows)]
     bounds = [len(rows) * part // threads for part in range(threads + 1)]
-    parts = [rows[start:end] for start, end in itertools.pairwise(bounds)]
-    return list(_pool(threads).map(partial(_infer, compute), parts))
+    parts = [cast(R, rows[start:end]) for start, end in itertools.pairwise(bounds)]
+    futures = [_pool(threads).submit(partial(_infer, compute, part)) for part in parts]
+    wait(futures)  # also after an error: no thread computes on with what the caller is about to change
+    return [future.result() for future in futures]
 
 
 def _infer(compute: Callable[[R], T], rows: R) -> T:

@@ -43,6 +43,7 @@ from lorabel.families.transcription.heard_sound import Hearing, Line, PreparedSo
 from lorabel.families.transcription.listening import Listening
 from lorabel.families.transcription.segment_texts import divided_among, joined_texts, nothing_heard, of_windows
 from lorabel.families.transcription.sound_windows import segment_windows, speech_windows
+from lorabel.families.transcription.spectrograms import spectrograms
 from lorabel.families.transcription.speech_tokens import SpeechTokens
 from lorabel.families.transcription.text_decoder import TextDecoder, window_inputs
 from lorabel.families.transcription.tiny_speech_model import write_speech_model
@@ -156,11 +157,10 @@ class Speech(StepwiseFamily):
         if not spans:
             raise UnreadableError(nothing_heard(question, len(sound) / rate_hz), is_permanent=True)
         parts = [sound[start:end] for start, end in spans]
-        mel: Tensor = self.extractor(parts, sampling_rate=rate_hz, return_tensors="pt")["input_features"].float()
         file_digest = digest(file)
         windows = [
-            Window((file_digest, start, end), (end - start) / rate_hz, spectrogram.clone())
-            for (start, end), spectrogram in zip(spans, mel, strict=True)
+            Window((file_digest, start, end), (end - start) / rate_hz, spectrogram)
+            for (start, end), spectrogram in zip(spans, spectrograms(self.extractor, parts), strict=True)
         ]
         return PreparedSound(question, tuple(windows), is_cut, self._told(question), counts)
 

@@ -65,7 +65,9 @@ def opened_frames(data: bytes, limits: FrameLimits) -> Iterator[Frames]:
                 turn.close()  # others need not wait
                 yield track
                 return
-        parts = _Parts(video, track, open_track, lambda: memory.kept.drop(key))
+        parts = _Parts(
+            video, track, open_track, lambda: memory.kept.drop(key), lambda: memory.kept.is_kept(key, video)
+        )
         yield _KeptFrames(video.unit_s, video.start, video.end, video.keyframes, parts)
 
 
@@ -95,12 +97,19 @@ class _Parts:
         track: the open video; None if it need not be open so far.
         open_track: opens it.
         drop: is called if frames are larger than was expected, so that the video is not to be kept.
+        is_kept: whether the memory is not needed for something else in the meantime.
     """
 
     def __init__(
-        self, video: KeptVideo, track: Track | None, open_track: Callable[[], Track], drop: Callable[[], None]
+        self,
+        video: KeptVideo,
+        track: Track | None,
+        open_track: Callable[[], Track],
+        drop: Callable[[], None],
+        is_kept: Callable[[], bool],
     ) -> None:
-        self._video, self._track, self._open_track, self._drop = video, track, open_track, drop
+        self._video, self._track, self._open_track = video, track, open_track
+        self._drop, self._is_kept = drop, is_kept
         # What the decoder gives next, the part that it belongs to, and the frame that came after the part before.
         self._decoding: Iterator[Any] = iter(())
         self._next_part, self._ahead = -1, None
@@ -111,11 +120,16 @@ class _Parts:
         Raises:
             UnreadableError: see `Track.frames`.
         """
-        if index not in self._video.parts:
-            self._video.parts[index] = list(self._decoded(index))
-            if any(frame.width * frame.height > self._video.pixels for frame in self._video.parts[index]):
+        part = self._video.parts.get(index)
+        if part is None:
+            part = list(self._decoded(index))
+            if any(frame.width * frame.height > self._video.pixels for frame in part):
                 self._drop()
-        return self._video.parts[index]
+            if self._is_kept():
+                self._video.parts[index] = part
+            else:
+                self._video.parts.clear()
+        return part
 
     def _decoded(self, index: int) -> Iterator[Any]:
         keyframes = self._video.keyframes

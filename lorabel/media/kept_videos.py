@@ -103,6 +103,11 @@ class KeptVideos:
             while self._nbytes() > self.most_bytes:
                 self._videos.popitem(last=False)
 
+    def is_kept(self, key: Key, video: KeptVideo) -> bool:
+        """Whether a video still is kept, and so counted in `nbytes`."""
+        with self._lock:
+            return self._videos.get(key) is video
+
     def drop(self, key: Key) -> None:
         """Keep a video no longer."""
         with self._lock:

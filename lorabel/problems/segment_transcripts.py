@@ -130,7 +130,13 @@ class TranscriptsOfSegments(Problem):
 
         If some of them have a text already, as those of `begun` do, only the others are asked about.
         """
-        drawn = [region for region in regions if region.get("from_name") in self.drawn_by]
+        # A region that several tags label has several results, with one id.
+        of_id = {
+            region["id"]: region
+            for region in reversed(regions)
+            if region.get("from_name") in self.drawn_by and _span_of([region]) is not None
+        }
+        drawn = list(of_id.values())[::-1]
         given = [region for region in regions if region.get("from_name") == self.from_name]
         answered = {region["id"] for region in given}
         segments = [region for region in drawn if region["id"] not in answered]
@@ -140,9 +146,12 @@ class TranscriptsOfSegments(Problem):
 
     def begun(self, results: Sequence[list[Region]]) -> list[Region]:
         """Return the segments of the newest annotation, if one lacks a text; see `Problem.begun`."""
-        groups = _groups(results[-1], {self.from_name, *self.drawn_by}) if results else []
-        drawn = [parts for parts in groups if _span_of(parts) is not None and self._is_drawn(parts)]
-        if all(self.one.transcript(parts) for parts in drawn):
+        try:
+            groups = _groups(results[-1], {self.from_name, *self.drawn_by}) if results else []
+            drawn = [parts for parts in groups if _span_of(parts) is not None and self._is_drawn(parts)]
+            if all(self.one.transcript(parts) for parts in drawn):
+                return []
+        except MissingTargetError:  # nobody knows what is meant, as in `target`
             return []
         kept = []
         for parts in drawn:

@@ -4,6 +4,7 @@ Its model, 1.2 MB of ONNX, is a file of the package, so nothing is downloaded. A
 of a CPU. Noise, tones and music without a voice are no speech.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ PAUSE_S = 0.35
 MARGIN_S = 0.03
 # Samples of a frame, of which the model says how likely it is speech.
 FRAME = 512
+IMPORTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class VoiceActivity:
     def load(cls) -> Self:
         """Load the model of the package, which takes about 50 ms."""
         # The package sets the number of torch's threads to 1 when it is imported.
-        threads = torch.get_num_threads()
-        import silero_vad
+        with IMPORTING:
+            threads = torch.get_num_threads()
+            import silero_vad
 
-        torch.set_num_threads(threads)
+            torch.set_num_threads(threads)
         return cls(silero_vad.load_silero_vad(sequence=True))
 
     def spans(self, sound: Sound, *, longest_s: float = float("inf")) -> list[SpokenSpan]:
