@@ -225,6 +225,7 @@ def test_lists_are_read_a_page_at_a_time(client: FlaskClient, services: Services
     assert [len(names) for names in runs] == [25, 14]
     assert "Training 39" in runs[0] and "Training 1" in runs[1]
     assert client.get("/ui/runs?training=x").status_code == 400
+    assert client.get("/ui/runs?training=1&endpoint=x&_method=POST&_external=1").status_code == 200
 
 
 def test_events_are_sent_when_the_active_runs_have_changed(
@@ -308,6 +309,18 @@ def test_a_form_of_another_site_is_refused(
     with services.store.read() as session:
         assert session.get_one(Project, 1).live_number == 3
         assert session.get_one(TrainingRun, 5).state == RunState.RUNNING
+
+
+@pytest.mark.parametrize("path", ["rollback", "promote", "train", "acceptances"])
+def test_what_a_page_of_another_site_makes_a_browser_send_to_rest_is_refused(
+    client: FlaskClient, services: Services, history: None, path: str
+) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}
+    answer = client.post(f"/api/v1/projects/1/{path}", data='{"version": 1, "precision": 0.5}', headers=headers)
+    assert answer.status_code == 403
+    assert "another site" in answer.get_json()["error"]
+    with services.store.read() as session:
+        assert session.get_one(Project, 1).live_number == 3
 
 
 def test_the_token_of_forms_is_for_our_own_pages_alone(client: FlaskClient, history: None) -> None:

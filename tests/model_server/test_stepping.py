@@ -290,6 +290,26 @@ def test_when_memory_runs_out_the_newest_row_waits_and_the_others_go_on(writer: 
     assert failures
 
 
+def test_a_person_s_row_beside_which_memory_runs_out_waits_until_another_is_done(tmp_path: Path) -> None:
+    """There is memory for as many rows as may be in the background, and it must not be tried again and again."""
+    writer = Writer(tmp_path, max_batch=2)
+
+    def out_of_memory(_: Any, args: Any, kwargs: Any) -> None:
+        if kwargs["input_ids"].shape[0] > 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    writer.gated.module.register_forward_pre_hook(out_of_memory, with_kwargs=True)
+    bulk = writer.ask("a text", "another text")
+    writer.steps.let(2)
+    assert writer.steps.waiting.acquire(timeout=TIMEOUT_S)
+    (urgent,) = writer.ask("urgent", priority=Priority.INTERACTIVE)
+    wait_until(lambda: writer.has_all(3))
+    writer.steps.let_all()
+    for text, answer in zip(("a text", "another text", "urgent"), (*bulk, urgent), strict=True):
+        writer.check(text, answer)
+    writer.engine.close()
+
+
 def test_a_step_that_fails_for_another_reason_fails_its_rows_and_not_the_next(writer: Writer) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("unlucky")

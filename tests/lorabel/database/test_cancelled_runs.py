@@ -56,6 +56,19 @@ def test_after_a_cancelled_run_only_annotations_that_arrive_later_count(store: S
     assert [run.reason for run in training_runs.request_due(store, settings)] == ["10 new annotations"]
 
 
+def test_a_cancelled_follower_does_not_hide_what_arrived_while_another_run_went_on(
+    store: Store, settings: Settings
+) -> None:
+    settings = settings.model_copy(update={"train_after_annotations": 10})
+    running = training_runs.claim(store, training_runs.request(store, 1, "first").id)
+    assert running is not None
+    annotate(store, 1, 30, age_s=0)
+    training_runs.cancel(store, 1, training_runs.request(store, 1, "second").id)
+    with store.write() as session:
+        training_runs.finish(session, running, RunState.FINISHED)
+    assert [run.reason for run in training_runs.request_due(store, settings)] == ["30 new annotations"]
+
+
 def test_a_person_can_ask_for_a_run_after_a_cancelled_one(store: Store) -> None:
     cancelled = training_runs.cancel(store, 1, training_runs.request(store, 1, "test").id)
     assert training_runs.request(store, 1, "test").id != cancelled.id

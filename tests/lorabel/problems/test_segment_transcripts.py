@@ -149,6 +149,23 @@ def test_drawn_segments_without_a_text_are_gone_on_with_and_keep_the_texts_that_
     ]
 
 
+@pytest.mark.parametrize("text", [5, [5], None, {"text": 1}, [None]])
+def test_of_an_annotation_with_a_text_that_is_none_nothing_is_gone_on_with(text: Any) -> None:
+    odd = about_segment(segment("a", 0, 1), textarea("text", "audio", []))
+    odd["value"]["text"] = text
+    assert served().begun([[segment("a", 0, 1), odd, segment("b", 1, 2)]]) == []
+
+
+def test_a_region_that_two_tags_label_is_asked_about_once() -> None:
+    who = '<Labels name="who" toName="audio"><Label value="A"/></Labels>'
+    binding = served(LABELS + who + AUDIO + TEXT.format(""))
+    both = [segment("a", 0, 1), {**segment("a", 0, 1), "from_name": "who"}, segment("b", 1, 2), segment("c", 2, 2)]
+    asked = binding.about(both)
+    assert asked is not None and asked.model_input(DATA).segments == ((0.0, 1.0), (1.0, 2.0))
+    predicted = asked.prediction(answer("Yes.", "No."), DATA).regions
+    assert [region["id"] for region in predicted] == ["a", "b"]
+
+
 def test_words_that_people_put_into_texts_are_told() -> None:
     result = [*said("a", 0, 1, "Ask Zorvek."), *said("b", 1, 2, "He knows Tashnovi.")]
     missed = served().missed_words(result, said("a", 0, 1, "Ask the. He knows"))
