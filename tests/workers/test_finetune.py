@@ -37,6 +37,8 @@ from workers.services import Services
 PROJECT = 1
 SOURCE = f"local-dir:{MODEL_FOLDER}"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def demo_settings(settings: Settings) -> Settings:
@@ -90,7 +92,6 @@ def version_of(store: Store, run: TrainingRun) -> ModelVersion:
         return versions.get(session, PROJECT, run.version_number)
 
 
-@pytest.mark.slow
 def test_a_run_learns_what_labels_mean_and_its_version_becomes_live(services: Services, store: Store) -> None:
     annotate(store, 1, 50)
     put_head(services, b"what answers now", annotation_ids=[1, 2])
@@ -179,7 +180,6 @@ def check_a_worse_candidate_is_rejected(services: Services, store: Store) -> Non
         assert projects.get(session, PROJECT).live_version == "p1.v1"
 
 
-@pytest.mark.slow
 def test_each_of_several_labels_is_learned(services: Services, store: Store) -> None:
     """`Code 1` means solid, `Code 2` large, `Code 3` striped; a picture may have any number of them."""
     codes = "".join(f'<Choice value="Code {i}"/>' for i in (1, 2, 3))
@@ -257,7 +257,6 @@ def test_a_run_without_new_annotations_ends_with_a_reason(
     assert run.version_number is None
 
 
-@pytest.mark.slow
 def test_a_run_with_nothing_new_and_nothing_held_out_is_scored_on_what_it_learned(
     services: Services, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +276,6 @@ def test_a_label_config_that_is_not_served_fails_the_run_with_a_reason(services:
     assert "no control tag of project 1's label config is served" in str(run.error)
 
 
-@pytest.mark.slow
 def test_a_killed_run_leaves_no_version_and_is_finished_by_the_next_worker(
     services: Services, store: Store, demo_settings: Settings
 ) -> None:
@@ -365,7 +363,6 @@ def test_annotations_whose_media_cannot_be_downloaded_stay_new_and_are_learned_w
     assert version_of(store, train(store, "20 new annotations")).state == VersionState.LIVE
 
 
-@pytest.mark.slow
 def test_a_run_for_new_annotations_that_are_all_unusable_makes_no_version_of_old_ones(
     services: Services, store: Store
 ) -> None:
@@ -379,7 +376,6 @@ def test_a_run_for_new_annotations_that_are_all_unusable_makes_no_version_of_old
     assert train(store, "a person's").version_number == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("status", [404, 409])
 def test_a_version_whose_adapters_the_model_server_refuses_is_rejected_with_its_reason(
     services: Services, store: Store, model_server: FakeModelServer, monkeypatch: pytest.MonkeyPatch, status: int

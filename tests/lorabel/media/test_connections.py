@@ -10,6 +10,7 @@ import httpcore
 import pytest
 
 from lorabel.media.connections import MOST_IDLE, Connections
+from tests.serving import serving
 
 
 class CountingBackend(httpcore.SyncBackend):
@@ -49,12 +50,8 @@ def site() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.dropped = 0  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
