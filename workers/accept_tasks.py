@@ -77,11 +77,11 @@ def _find_scores(context: ConnectedContext, acceptance: Acceptance) -> Acceptanc
     tasks = _open_tasks(context)
     leases.report(context.services.store, context.run, total=len(tasks))
     predictions = predict_all(context, model, tasks)
-    _check_heads(context, model)
     leases.report(context.services.store, context.run, done=len(predictions), failed=len(tasks) - len(predictions))
     answers = {task_id: _Answer(problem, predicted, tasks[task_id]) for task_id, predicted in predictions.items()}
     earlier = _accepted_before(context)
     predicted_now = predict_all(context, model, earlier)
+    _check_heads(context, model)
     taken = [_Answer(problem, predicted, earlier[task_id]) for task_id, predicted in predicted_now.items()]
     proofs = _prove(acceptance, found.by_label, list(answers.values()), taken, _labels(problem))
     accepted = {

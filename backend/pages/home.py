@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SPARK_VERSIONS = 12
 DAY = timedelta(days=1)
-MOST_FAULTS = 20
 FIRST_WAIT_S = 1.0
 
 

@@ -19,6 +19,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
         BulkRunKind.ORDER: "Order of tasks",
         BulkRunKind.ORDER_RENEWAL: "Renewal of the order",
         BulkRunKind.LABEL_ERRORS: "Label errors",
+        BulkRunKind.ACCEPTANCE: "Acceptance",
+        BulkRunKind.ACCEPTANCE_UNDO: "Undoing an acceptance",
     }
 )
 
@@ -93,7 +95,7 @@ def of_bulk(run: BulkRun) -> RunRow:
         run.id,
         run.project_id,
         False,
-        KINDS.get(run.kind, run.kind),
+        KINDS[run.kind],
         run.state,
         run.done + run.skipped + run.failed,
         run.total,

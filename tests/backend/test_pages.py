@@ -10,8 +10,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from backend.app import create_app
+from backend.pages.run_rows import KINDS
 from backend.services import EXTENSION, Services
-from lorabel.database.tables import Annotation, Project, RunState, TrainingRun, VersionState, now
+from lorabel.database.tables import Annotation, BulkRunKind, Project, RunState, TrainingRun, VersionState, now
 from lorabel.settings import Settings
 from tests.backend import page_history
 
@@ -390,3 +391,7 @@ def test_pages_need_the_password(settings: Settings) -> None:
         assert app.test_client().get("/ui/", auth=("lead", "secret")).status_code == 200
     finally:
         app.extensions[EXTENSION].close()
+
+
+def test_every_kind_of_bulk_run_has_a_name() -> None:
+    assert set(KINDS) == set(BulkRunKind)

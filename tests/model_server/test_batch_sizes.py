@@ -51,6 +51,15 @@ def test_rows_of_their_own_cores_are_tried_together_if_one_takes_more_than_half_
     assert sizes.most(first_row(divided, Priority.BULK)) == 1, "two rows take too long"
 
 
+def test_rows_are_not_taken_for_divided_where_there_are_more_cores_than_rows_go_through_the_model(
+    sizes: BatchSizes,
+) -> None:
+    torch.set_num_threads(4)
+    family = FakeFamily(divides_rows=True, most_rows=3)
+    sizes.learn(cast(Any, family), 1, 0.7 * BACKGROUND_BATCH_S)
+    assert sizes.most(first_row(family, Priority.BULK)) == 1
+
+
 @pytest.mark.parametrize("priority", Priority)
 def test_batches_have_no_more_rows_than_the_family_computes_together(
     sizes: BatchSizes, priority: Priority

@@ -92,4 +92,5 @@ def test_an_annotation_is_found_to_be_of_an_acceptance_by_the_ids_of_its_regions
     assert acceptances.is_work_of(row, {"result": [region("blue")]})
     assert not acceptances.is_work_of(row, {"result": [region("red", "another")]})
     assert not acceptances.is_unchanged(row, {"result": [region("blue")], "updated_by": WRITER}, WRITER)
-    assert not acceptances.is_unchanged(row, {"result": [region("red")], "was_cancelled": True}, WRITER)
+    for mark in ("was_cancelled", "ground_truth"):
+        assert not acceptances.is_unchanged(row, {"result": [region("red")], mark: True}, WRITER)

@@ -1,6 +1,7 @@
 """Rows of a batch that are computed on all cores."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -76,3 +77,19 @@ def test_an_error_in_a_thread_is_raised() -> None:
 
     with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError, match="no memory"):
         on_all_cores(fail, torch.zeros(THREADS, 1), CPU)
+
+
+def test_no_part_computes_on_when_another_has_failed() -> None:
+    """The caller changes the adapters then, and tries fewer rows."""
+    ended = []
+
+    def compute(rows: Tensor) -> Tensor:
+        if rows[0, 0] == 0:
+            raise torch.OutOfMemoryError("no memory")
+        time.sleep(0.1)
+        ended.append(1)
+        return rows
+
+    with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError):
+        on_all_cores(compute, torch.arange(float(THREADS))[:, None], CPU)
+    assert len(ended) == THREADS - 1

@@ -104,7 +104,7 @@ def test_a_head_is_not_read_to_its_end_if_it_is_too_long() -> None:
 
 
 def test_headers_have_names_in_lower_case() -> None:
-    answer, _ = read(OK + b"Location:\t/a\r\nLOCATION: /b\r\nContent-Length: 0\r\n\r\n")
+    answer, _ = read(OK + b"Location:\t/a \t\r\nLOCATION: /b\r\nContent-Length: 0\r\n\r\n")
     assert (answer.status, answer.header(b"location"), answer.header(b"gone")) == (200, b"/a", None)
 
 
