@@ -179,3 +179,16 @@ def test_a_broken_part_is_left_out_as_without_keeping() -> None:
     broken, shared = bytes(data), memory()
     for question in QUESTIONS:
         np.testing.assert_array_equal(question(broken, None), question(broken, shared))
+
+
+def test_a_video_that_is_kept_no_longer_takes_no_more_frames() -> None:
+    """Nothing would count them, and the memory was wanted for something else."""
+    shared = memory()
+    with numbered_frames(video(), FRAMES_PER_S, MOST_MEGAPIXELS, memory=shared) as opened:
+        first = [np.asarray(image) for image in opened.pictures([2])]
+        (kept,) = shared.kept._videos.values()
+        assert kept.parts
+        shared.kept.clear()
+        later = [np.asarray(image) for image in opened.pictures([45])]
+        assert not kept.parts
+    assert first[0].mean() < later[0].mean()
