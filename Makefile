@@ -12,7 +12,7 @@ FAST := not e2e and not slow and not ray and not scale
 # make many, compiles all modules again: 59 s of CPU in place of 23 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup check lint style types test tests test-long test-ray docs lock bench bench-quick curves clean
+.PHONY: demo setup check lint style types test tests test-long test-ray test-tracking docs lock bench bench-quick curves clean
 
 demo: setup
 	$(BIN)/lorabel demo $(if $(HEADLESS),--headless)
@@ -66,6 +66,14 @@ test-ray:
 	.venv-ray/bin/mypy
 	RAY_USAGE_STATS_ENABLED=0 .venv-ray/bin/pytest -q -m "ray or scale"
 
+# Training runs reported to MLflow and Weights & Biases, which need packages that nothing else needs. MLflow's server
+# wants some of ours in other versions, so it has an environment of its own.
+test-tracking:
+	$(MAKE) setup VENV=.venv-tracking LOCK=requirements-tracking.lock
+	$(UV) venv --quiet --allow-existing --python python3 .venv-mlflow
+	VIRTUAL_ENV=.venv-mlflow $(UV) pip install --quiet mlflow==$$(sed -n 's/^mlflow-skinny==//p' requirements-tracking.lock)
+	.venv-tracking/bin/pytest -q tests/workers/test_tracking_services.py
+
 # BENCH has options: make bench BENCH="--only throughput --device cuda", make bench BENCH=--docs
 # Packages with weights as in test-long.
 bench: setup
@@ -88,6 +96,8 @@ lock:
 		--no-annotate pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra ray --no-emit-index-url --no-header \
 		--no-annotate --constraints requirements.lock pyproject.toml -o requirements-ray.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra tracking --no-emit-index-url --no-header \
+		--no-annotate --constraints requirements.lock pyproject.toml -o requirements-tracking.lock
 
 clean:
-	rm -rf $(VENV) .venv-uv .venv-ray .lorabel build *.egg-info
+	rm -rf $(VENV) .venv-uv .venv-ray .venv-tracking .venv-mlflow .lorabel build *.egg-info

@@ -2,6 +2,7 @@
 
 from flask import Blueprint, Response
 
+from backend import state_metrics
 from backend.services import services
 
 blueprint = Blueprint("monitoring", __name__)
@@ -17,4 +18,5 @@ def livez() -> dict[str, str]:
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """The backend's metrics in Prometheus' text format."""
-    return Response(services().metrics.render(), content_type=METRICS_TYPE)
+    text = services().metrics.render() + state_metrics.render(services().store, services().vitals)
+    return Response(text, content_type=METRICS_TYPE)

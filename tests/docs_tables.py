@@ -38,7 +38,11 @@ SET_IN_COMPOSE = frozenset({"DATABASE_URL", "REDIS_URL", "DATA_DIR", "LABEL_STUD
 NOT_IN_COMPOSE = frozenset({"LABEL_STUDIO_PORT", "RAY_ADDRESS"}) | frozenset(
     {"REPLICAS_MIN", "REPLICAS_MAX", "REPLICA_REQUESTS", "REPLICA_CPUS"}
 )
-METRIC_FILES = {"backend": "backend/metrics.py", "model server": "model_server/metrics.py"}
+METRIC_FILES = (
+    ("backend", "backend/metrics.py"),
+    ("backend", "backend/state_metrics.py"),
+    ("model server", "model_server/metrics.py"),
+)
 
 
 def _fields() -> list[tuple[str, FieldInfo]]:
@@ -107,7 +111,7 @@ def rest() -> str:
 
 def metrics() -> str:
     rows = []
-    for process, path in METRIC_FILES.items():
+    for process, path in METRIC_FILES:
         for call in ast.walk(ast.parse((ROOT / path).read_text())):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in METRICS:
                 name, what, *labels = [ast.literal_eval(arg) for arg in call.args]

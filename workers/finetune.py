@@ -184,7 +184,7 @@ def _train_problem(
 
         attempt = make_candidate(services, problem, family, plan, context, recipe, folder, report_step)
         if attempt.judgement is not None:
-            tracker.conclude(attempt.judgement)
+            tracker.conclude(attempt.judgement, folder if attempt.candidate is not None else None)
     return attempt
 
 

@@ -5,6 +5,8 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.services import Services
+from lorabel.database.states import RunState
+from lorabel.database.tables import TrainingRun
 from tests.backend import requests
 
 
@@ -57,3 +59,21 @@ def test_a_request_writes_one_line_to_the_log(client: FlaskClient, caplog: pytes
     lines = [record.message for record in caplog.records if record.name == "backend.app"]
     assert len(lines) == 1
     assert lines[0].startswith("POST /setup 200 ")
+
+
+def test_what_waits_and_what_runs_is_counted_at_each_scrape(client: FlaskClient, services: Services) -> None:
+    client.post("/setup", json=requests.setup())
+    with services.store.write() as session:
+        for state in (RunState.RUNNING, RunState.FAILED, RunState.FAILED):
+            session.add(TrainingRun(project_id=1, state=state, reason="test"))
+    text = client.get("/metrics").text
+    values = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert (values["lorabel_training_runs", "running"], values["lorabel_training_runs", "failed"]) == (1, 2)
+    assert values[("lorabel_projects",)] == 1 and values[("lorabel_pending_events",)] == 0
+    parts = services.vitals.parts.get(wait_s=5.0)
+    if parts is not None and parts.value.redis_fault is None:
+        assert values["lorabel_queue_jobs", "train"] == 0

@@ -101,7 +101,7 @@ def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
     metrics = Metrics("accuracy", {"accuracy": 1.0})
     with tracked(Settings(data_dir=tmp_path), "p1.run1/label", torch.device("cpu"), {}) as tracker:
         tracker.report(Progress(1, 60, 0.5, 1.0))
-        tracker.conclude(Judgement(True, "", metrics, metrics))
+        tracker.conclude(Judgement(True, "", metrics, metrics), None)
     assert list(tmp_path.iterdir()) == []
 
 
