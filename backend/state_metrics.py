@@ -28,6 +28,7 @@ class StateCollector(Collector):
         self._store, self._vitals = store, vitals
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
         jobs = GaugeMetricFamily("lorabel_queue_jobs", "Jobs that wait on a queue", labels=["queue"])
         workers = GaugeMetricFamily("lorabel_workers", "Workers by their queues", labels=["queues"])
         projects = GaugeMetricFamily("lorabel_projects", "Projects with a label config")
