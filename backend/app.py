@@ -20,6 +20,7 @@ from backend import (
     monitoring_routes,
     openapi,
     project_routes,
+    rule_routes,
     search_routes,
     version_routes,
 )
@@ -71,6 +72,7 @@ ROUTE_MODULES = (
     search_routes,
     version_routes,
     instruction_routes,
+    rule_routes,
     monitoring_routes,
     openapi,
 )

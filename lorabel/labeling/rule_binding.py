@@ -141,7 +141,7 @@ def _find(config: LabelConfig, label: LabelName, tag: str | None = None) -> TagL
         return tag, _names(control)[index]
     fitting = [(control, index) for control in controls if (index := _index(control, name)) is not None]
     if not fitting:
-        known = [name for control in controls for name in _names(control)]
+        known = list(dict.fromkeys(name for control in controls for name in _names(control)))
         raise RulesError(f"the label config has no label {name!r}; it has {_listed(known)}")
     if len(fitting) > 1:
         tags = [control.name for control, _ in fitting]

@@ -295,17 +295,18 @@ def test_a_file_that_is_wrong_is_refused_with_the_place(text: str, reason: str) 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('[[exclusive]]\nname = "a"\nlabels = ["Car", "Cat"]', r"\[\[exclusive\]\] \('a'\): .*no label 'Cat'; it has 'Car'"),
+        ('[[exclusive]]\nname = "a"\nlabels = ["Car", "Cat"]', r"\('a'\): .*no label 'Cat'; it has 'Car'"),
         ('[[exclusive]]\nname = "a"\nlabels = ["Car", "Car"]', "'Car' is named twice"),
         ('[[exclusive]]\nname = "a"\nlabels = ["animal", "animal / cat"]', "'animal / cat' is below 'animal'"),
         ('[[exclusive]]\nname = "a"\nlabels = ["new", "Car"]', "some of the labels are about a region"),
         ('[[needs]]\nname = "a"\nlabel = "Car"\nneeds = "Car"', "'Car' needs itself"),
         ('[[minimum_size]]\nname = "a"\ntag = "boxes"\nwidth_px = 3', "no control tag 'boxes'; it has 'box'"),
-        ('[[minimum_size]]\nname = "a"\ntag = "box"\nseconds = 3', "seconds does not fit control tag 'box', which has width"),
+        ('[[minimum_size]]\nname = "a"\ntag = "box"\nseconds = 3', "seconds does not fit control tag 'box'"),
         ('[[minimum_size]]\nname = "a"\nlabels = ["day"]\nwidth_px = 3', "no size that is known"),
         ('[[pattern]]\nname = "a"\ntag = "box"\nmatches = "a"', "is <RectangleLabels>; a pattern is for texts"),
         (
-            '[[exclusive]]\nname = "a"\nlabels = ["Car", "Plate"]\n[[needs]]\nname = "b"\nlabel = "day"\nneeds = "Plate"\n'
+            '[[exclusive]]\nname = "a"\nlabels = ["Car", "Plate"]\n'
+            '[[needs]]\nname = "b"\nlabel = "day"\nneeds = "Plate"\n'
             '[[needs]]\nname = "c"\nlabel = "Plate"\nneeds = "Car"',
             "rules 'b' and 'a' contradict each other: 'day' could never be predicted",
         ),
@@ -317,7 +318,7 @@ def test_a_file_that_is_wrong_is_refused_with_the_place(text: str, reason: str) 
         (
             '[[field]]\nname = "a"\nfield = "f"\nis = 1\nallowed = ["Car"]\n'
             '[[needs]]\nname = "b"\nlabel = "Car"\nneeds = "Plate"',
-            "rules 'b' and 'a' contradict each other: 'Car' is allowed where f is '1', and needs 'Plate', which is not",
+            "'b' and 'a' contradict each other: 'Car' is allowed where f is '1', and needs 'Plate', which is not",
         ),
     ],
 )  # fmt: skip
