@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from backend import (
     acceptance_routes,
     bulk_run_routes,
+    group_routes,
     instruction_routes,
     label_studio_routes,
     monitoring_routes,
@@ -73,6 +74,7 @@ ROUTE_MODULES = (
     version_routes,
     instruction_routes,
     rule_routes,
+    group_routes,
     monitoring_routes,
     openapi,
 )

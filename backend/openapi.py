@@ -12,7 +12,7 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import acceptance_routes, bulk_run_responses, http_bodies, rest_responses, rule_routes
+from backend import acceptance_routes, bulk_run_responses, group_routes, http_bodies, rest_responses, rule_routes
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -263,6 +263,14 @@ OPERATIONS = (
         errors=(400, 404, 409, 413),
     ),
     Operation("delete", f"{PROJECT}/rules", "Remove the rules.", rule_routes.RulesRecord, errors=(404,)),
+    Operation(
+        "get",
+        f"{PROJECT}/groups",
+        "Show what annotators did with predictions, by a field of the tasks' data, and which groups differ.",
+        group_routes.GroupsRecord,
+        errors=(400, 404),
+        query=("field",),
+    ),
     Operation(
         "post",
         f"{PROJECT}/promote",

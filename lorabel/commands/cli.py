@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lorabel.commands.accept_command import accept
-from lorabel.commands.rules_command import rules
+from lorabel.commands.rules_command import groups, rules
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import LorabelError
 
@@ -282,6 +282,7 @@ def find_label_errors(
 
 app.command()(accept)
 app.command()(rules)
+app.command()(groups)
 
 
 @app.command()

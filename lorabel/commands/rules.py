@@ -25,8 +25,9 @@ def set_file(project_id: int, file: Path) -> None:
     with open_context() as context:
         project = rules.set_file(context.store, project_id, _read(file))
         count = len(list(rules.read_of(project).in_order))
+        counted = "1 rule" if count == 1 else f"{count} rules"
         context.console.print(
-            f"project {project_id} has {count} rule{'' if count == 1 else 's'} now; the next predictions follow them. "
+            f"project {project_id} has {counted} now, which the next predictions follow; "
             f"`lorabel preannotate {project_id}` renews those that Label Studio has",
             highlight=False,
         )

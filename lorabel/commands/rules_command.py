@@ -44,3 +44,14 @@ def rules(
         rules_of_projects.delete(project)
     elif file is not None:
         rules_of_projects.set_file(project, file)
+
+
+def groups(
+    project: ProjectId,
+    field: Annotated[str, typer.Option(help="A field of the tasks' data, e.g. country or meta.country.")],
+    json: AsJson = False,
+) -> None:
+    """Show what annotators did with predictions by group, and where groups differ by more than chance."""
+    from lorabel.commands import groups as groups_of_projects
+
+    groups_of_projects.show(project, field, is_json=json)
