@@ -32,11 +32,12 @@ def shown_by_group(session: Session, project_id: int, field: str) -> list[tuple[
     Raises:
         BadRequestError: no field can be named so.
     """
-    if not field or len(field) > LONGEST_FIELD or field.startswith("$") or not set(field).isdisjoint('"\\\x00'):
+    if not field or len(field) > LONGEST_FIELD or not set(field).isdisjoint('"\\\x00'):
         raise BadRequestError(
             f"{field[:LONGEST_GROUP]!r} names no field; expected a field of the tasks' data, e.g. country"
         )
-    whole, nested = _part((field,)), _part(field.split("."))
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    whole, nested = _part((field,), is_sqlite), _part(field.split("."), is_sqlite)
     query = (
         select(
             whole,
@@ -67,14 +68,15 @@ def shown_by_group(session: Session, project_id: int, field: str) -> list[tuple[
     return list(newest.values())
 
 
-def _part(names: Iterable[str]) -> ColumnElement[Any]:
+def _part(names: Iterable[str], is_sqlite: bool) -> ColumnElement[Any]:
     """What a task's data has under a name, and under a name in that.
 
-    The operator is the same in both databases. SQLAlchemy's own way makes the number 1 of `true` in SQLite.
+    SQLAlchemy's own way makes the number 1 of `true` in SQLite.
     """
     part: ColumnElement[Any] = Annotation.__table__.c.task_data
     for name in names:
-        part = part.op("->", return_type=JSON())(literal(name, String()))
+        key = f'$."{name}"' if is_sqlite else name
+        part = part.op("->", return_type=JSON())(literal(key, String()))
     return part
 
 

@@ -70,7 +70,7 @@ def test_only_what_is_known_counts_and_of_each_task_the_newest(store: Store) -> 
     assert (group, shown.task_id, shown.annotated) == ("FR", 9, {"tag": {"red"}})
 
 
-@pytest.mark.parametrize("field", ["", 'a"b', "a\\b", "a\x00", "$a", "x" * 201])
+@pytest.mark.parametrize("field", ["", 'a"b', "a\\b", "a\x00", "x" * 201])
 def test_a_name_that_no_field_has_is_refused(store: Store, field: str) -> None:
     with pytest.raises(BadRequestError, match="names no field"):
         groups(store, field)

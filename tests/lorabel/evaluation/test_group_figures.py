@@ -81,8 +81,7 @@ def test_nothing_shown_is_no_group() -> None:
 
 
 def test_differences_are_seldom_found_where_there_are_none() -> None:
-    """Of 60 projects whose four groups are equal, at most 5% may get a warning; by the binomial distribution that is
-    hardly ever more than 8."""
+    """Of 60 projects whose four groups are equal, at most 5% may get a warning: hardly ever more than 8."""
     chance = random.Random(3)
     warned = 0
     for _ in range(60):
