@@ -163,6 +163,7 @@ def test_what_was_removed_is_forgotten_with_the_task_and_the_project(
         assert rule_effects.newest(session, 1, 10) == []
 
 
+@pytest.mark.changes_schema
 def test_a_prediction_is_answered_although_nothing_can_be_stored(
     client: FlaskClient, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
