@@ -11,6 +11,8 @@ from lorabel.database.rule_effects import RuleCount
 from lorabel.evaluation.group_figures import Groups, compare_groups
 from lorabel.evaluation.group_records import difference_text
 
+MOST_DIFFERENCES = 10
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -21,7 +23,7 @@ class Limits:
         faults: why rules are not applied.
         field: of the tasks' data by which figures are grouped; "" before one was chosen.
         groups: None before a field was chosen.
-        differences: which groups differ by more than chance, in words.
+        differences: which groups differ by more than chance, in words; the surest MOST_DIFFERENCES.
     """
 
     rules: Sequence[RuleCount]
@@ -44,5 +46,7 @@ def read_limits(project_id: int) -> Limits:
         counts = rule_effects.counts(session, project_id) if rules.file_of(project) else []
         shown = group_answers.shown_by_group(session, project_id, field) if field else []
     groups = compare_groups(shown) if field else None
-    differences = [difference_text(field, each) for each in groups.differences] if groups else []
+    differences = (
+        [difference_text(field, each) for each in groups.differences[:MOST_DIFFERENCES]] if groups else []
+    )
     return Limits(counts, rules.faults_of(project) if counts else (), field, groups, differences)

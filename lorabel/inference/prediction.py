@@ -113,9 +113,11 @@ class ProjectModel:
         }
         by_label = {} if version is None else versions.label_temperatures(version)
         offsets = {} if version is None else versions.offsets(version)
-        calibration = temperatures, bound, settings, _threshold(project.extra_params), by_label, offsets
-        named = project.id, served_name(project, number)
-        return cls(*named, adapters, heads, *calibration, rules.bound(project, bound.config))
+        model = cls(project.id, served_name(project, number), adapters, heads, temperatures, bound, settings)
+        ruled = replace(
+            model, threshold=_threshold(project.extra_params), rules=rules.bound(project, bound.config)
+        )
+        return replace(ruled, label_temperatures=by_label, offsets=offsets)
 
 
 @dataclass(frozen=True)

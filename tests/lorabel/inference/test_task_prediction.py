@@ -56,9 +56,7 @@ def test_what_is_hidden_counts_in_no_rule_and_goes_with_what_showed_it() -> None
     both = Prediction([choices("kinds", "image", ["day", "night"])], 0.9, None, {"day": 0.9, "night": 0.6})
     gone = ruled(file, {"kinds": both, "light": Prediction([lamp], 0.9)})
     assert gone.regions == [choices("kinds", "image", ["day"])]
-    assert [removal.what for removal in gone.removals] == ["night"], (
-        "no rule removes the lamp"
-    )
+    assert [removal.what for removal in gone.removals] == ["night"], "no rule removes the lamp"
 
 
 def test_answers_and_relations_of_a_removed_region_go() -> None:
