@@ -114,10 +114,8 @@ class ProjectModel:
         by_label = {} if version is None else versions.label_temperatures(version)
         offsets = {} if version is None else versions.offsets(version)
         model = cls(project.id, served_name(project, number), adapters, heads, temperatures, bound, settings)
-        ruled = replace(
-            model, threshold=_threshold(project.extra_params), rules=rules.bound(project, bound.config)
-        )
-        return replace(ruled, label_temperatures=by_label, offsets=offsets)
+        ruled = replace(model, offsets=offsets, rules=rules.bound(project, bound.config))
+        return replace(ruled, threshold=_threshold(project.extra_params), label_temperatures=by_label)
 
 
 @dataclass(frozen=True)
