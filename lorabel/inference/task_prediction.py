@@ -91,8 +91,10 @@ def merge_ruled(
     until they remove nothing more.
     """
     merged, removals = merge(project_id, bound, answers), list[Removal]()
+    if not rules.rules:
+        return merged
     per_region = {control.name for control in bound.config.controls if control.is_per_region}
-    while rules.rules:
+    while True:
         shown = {id(region) for region in merged.regions}
         of_answers = [
             (name, region)
