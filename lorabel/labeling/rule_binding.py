@@ -28,6 +28,7 @@ from lorabel.labeling.rules import (
     BoundRule,
     BoundRules,
     TagLabel,
+    named_by,
 )
 
 MOST_NAMED = 20
@@ -42,7 +43,7 @@ def bind_rules(file: RuleFile, config: LabelConfig) -> BoundRules:
             rules.append(BINDERS[kind](rule, config))
         except RulesError as error:
             faults.append(f"[[{kind}]] ({rule.name!r}): {error}")
-    return BoundRules(tuple(rules), (*faults, *_contradictions(rules)))
+    return BoundRules(tuple(rules), (*faults, *_contradictions(rules, config)))
 
 
 def require_fit(file: RuleFile, config: LabelConfig) -> BoundRules:
@@ -64,7 +65,7 @@ def _bind_exclusive(rule: Exclusive, config: LabelConfig) -> BoundExclusive:
         raise RulesError(f"label {twice[0][1]!r} is named twice")
     for label in labels:
         for other in labels:
-            if label[0] == other[0] and other[1].startswith(label[1] + BELOW):
+            if label != other and label in named_by(other, _is_taxonomy(config, other)):
                 raise RulesError(f"label {other[1]!r} is below {label[1]!r}, so they cannot exclude each other")
     scopes = {_tag(config, tag).is_per_region for tag, _ in labels}
     if len(scopes) > 1:
@@ -161,6 +162,10 @@ def _index(control: ControlTag, name: str) -> int | None:
     return paths.index(name) if name in paths else None
 
 
+def _is_taxonomy(config: LabelConfig, label: TagLabel) -> bool:
+    return _tag(config, label[0]).tag == "Taxonomy"
+
+
 def _names(control: ControlTag) -> list[str]:
     """The labels of a control tag by their names in results; those of a taxonomy by their paths."""
     if control.tag == "Taxonomy":
@@ -173,7 +178,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown
 
 
-def _contradictions(rules: Sequence[BoundRule]) -> Iterator[str]:
+def _contradictions(rules: Sequence[BoundRule], config: LabelConfig) -> Iterator[str]:
     """Rules by which some label could never be predicted, a sentence for each."""
     needs = [rule for rule in rules if isinstance(rule, BoundNeeds)]
     for rule in needs:
@@ -186,7 +191,7 @@ def _contradictions(rules: Sequence[BoundRule]) -> Iterator[str]:
                     f"never be predicted, since it needs {both[-1][1]!r}, which {both[0][1]!r} excludes"
                 )
         for field_rule in (rule for rule in rules if isinstance(rule, BoundFieldRule)):
-            lacking = [label for label in needed if not _permits(field_rule, label)]
+            lacking = [label for label in needed if not _permits(field_rule, label, config)]
             if rule.label in field_rule.allowed and lacking:
                 yield (
                     f"rules {rule.name!r} and {field_rule.name!r} contradict each other: {rule.label[1]!r} is "
@@ -204,13 +209,11 @@ def _needed(label: TagLabel, rules: Sequence[BoundNeeds]) -> list[TagLabel]:
     return needed
 
 
-def _permits(rule: BoundFieldRule, label: TagLabel) -> bool:
+def _permits(rule: BoundFieldRule, label: TagLabel, config: LabelConfig) -> bool:
     """Whether a label may be predicted where the field has one of the rule's values."""
-    tag, name = label
-    parts = name.split(BELOW)
-    named = {(tag, BELOW.join(parts[: end + 1])) for end in range(len(parts))}
-    tags = {tag for tag, _ in rule.allowed}
-    return named.isdisjoint(rule.forbidden) and (tag not in tags or not named.isdisjoint(rule.allowed))
+    named, tags = named_by(label, _is_taxonomy(config, label)), {tag for tag, _ in rule.allowed}
+    is_allowed = label[0] not in tags or not named.isdisjoint(rule.allowed)
+    return is_allowed and named.isdisjoint(rule.forbidden)
 
 
 def _contradicting_fields(rules: Sequence[BoundFieldRule]) -> Iterator[str]:

@@ -10,6 +10,7 @@ Rules are about the whole task. Only labels of control tags with `perRegion` exc
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lorabel.labeling.region_sizes import size_in
@@ -25,6 +26,19 @@ LONGEST_SHOWN = 80
 
 TagLabel = tuple[str, str]
 """A control tag and a label. A label of a taxonomy is its path: `animal / cat`."""
+
+
+def named_by(label: TagLabel, is_path: bool) -> frozenset[TagLabel]:
+    """A label, and those above it in a taxonomy.
+
+    Args:
+        is_path: whether it is the label of a taxonomy. Others may have BELOW in their names.
+    """
+    tag, name = label
+    if not is_path:
+        return frozenset((label,))
+    parts = name.split(BELOW)
+    return frozenset((tag, BELOW.join(parts[: end + 1])) for end in range(len(parts)))
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Statement:
         text: None for what is no text.
         score: of the label.
         has_place: whether the region itself is a place, which nothing is said about without its labels.
+        is_path: whether the label is a path in a taxonomy.
     """
 
     region: int
@@ -66,23 +81,25 @@ class Statement:
     text: str | None
     score: float
     has_place: bool
+    is_path: bool
 
     @property
     def value(self) -> str | None:
         """The label or the text."""
         return self.text if self.label is None else self.label
 
-    @property
-    def named(self) -> set[TagLabel]:
+    @cached_property
+    def named(self) -> frozenset[TagLabel]:
         """What is named: the label, and those above it in a taxonomy."""
         if self.label is None:
-            return set()
-        parts = self.label.split(BELOW)
-        return {(self.from_name, BELOW.join(parts[: end + 1])) for end in range(len(parts))}
+            return frozenset()
+        return named_by((self.from_name, self.label), self.is_path)
 
 
 @dataclass(frozen=True)
 class BoundFieldRule:
+    """See `lorabel.labeling.rule_file.FieldRule`."""
+
     name: str
     field: str
     values: frozenset[str]
@@ -90,6 +107,7 @@ class BoundFieldRule:
     forbidden: frozenset[TagLabel]
 
     def apply(self, left: "Left", data: Any) -> None:
+        """Remove what the rule forbids in a task with this data."""
         value = field_text(data, self.field)
         if value is None or value not in self.values:
             return
@@ -105,12 +123,15 @@ class BoundFieldRule:
 
 @dataclass(frozen=True)
 class BoundMinimumSize:
+    """See `lorabel.labeling.rule_file.MinimumSize`. Regions of `tags` are measured, in each unit of `sizes`."""
+
     name: str
     tags: frozenset[str]
     labels: frozenset[TagLabel] | None
     sizes: Mapping[str, float]
 
     def apply(self, left: "Left", data: Any) -> None:
+        """Remove what the rule forbids in a task with this data."""
         for number, statement in left.numbered():
             is_meant = self.labels is None or not statement.named.isdisjoint(self.labels)
             if statement.from_name in self.tags and is_meant:
@@ -128,11 +149,14 @@ class BoundMinimumSize:
 
 @dataclass(frozen=True)
 class BoundPattern:
+    """See `lorabel.labeling.rule_file.Pattern`."""
+
     name: str
     tag: str
     matches: str
 
     def apply(self, left: "Left", data: Any) -> None:
+        """Remove what the rule forbids in a task with this data."""
         pattern = compile_pattern(self.matches)
         for number, statement in left.numbered():
             if statement.from_name != self.tag or statement.text is None:
@@ -145,11 +169,14 @@ class BoundPattern:
 
 @dataclass(frozen=True)
 class BoundNeeds:
+    """See `lorabel.labeling.rule_file.Needs`."""
+
     name: str
     label: TagLabel
     needs: TagLabel
 
     def apply(self, left: "Left", data: Any) -> None:
+        """Remove what the rule forbids in a task with this data."""
         if left.names(self.needs):
             return
         for number, statement in left.numbered():
@@ -159,11 +186,14 @@ class BoundNeeds:
 
 @dataclass(frozen=True)
 class BoundExclusive:
+    """See `lorabel.labeling.rule_file.Exclusive`. `is_per_region`: the labels are answers about regions."""
+
     name: str
     labels: tuple[TagLabel, ...]
     is_per_region: bool
 
     def apply(self, left: "Left", data: Any) -> None:
+        """Remove what the rule forbids in a task with this data."""
         groups: defaultdict[str | None, list[tuple[int, Statement]]] = defaultdict(list)
         for number, statement in left.numbered():
             if not statement.named.isdisjoint(self.labels):
@@ -299,7 +329,8 @@ def _statements(
 
     def statement(label: str | None, text: str | None) -> Statement:
         score = 0.0 if label is None else score_of(region, label)
-        return Statement(index, id_ if isinstance(id_, str) else None, from_name, label, text, score, has_place)
+        id_text, is_path = id_ if isinstance(id_, str) else None, region.get("type") == "taxonomy"
+        return Statement(index, id_text, from_name, label, text, score, has_place, is_path)
 
     values = [_shown(item) for item in _values(region)]
     if region.get("type") == "textarea":

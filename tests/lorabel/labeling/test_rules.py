@@ -349,3 +349,14 @@ def test_a_label_of_several_control_tags_is_named_with_its_tag() -> None:
     rules = require_fit(read_rules('[[needs]]\nname = "n"\nlabel = {tag = "b", label = "x"}\nneeds = "y"'), config)
     left, _ = rules.apply([choices("a", "i", ["x"]), choices("b", "i", ["x"])], {}, (), lambda *_: 1.0)
     assert left == [choices("a", "i", ["x"]), None]
+
+
+def test_a_label_with_a_slash_is_no_path() -> None:
+    config = parse(
+        '<View><Image name="i" value="$i"/><Choices name="a" toName="i" choice="multiple">'
+        '<Choice value="cat"/><Choice value="cat / dog"/></Choices></View>'
+    )
+    rules = require_fit(read_rules('[[exclusive]]\nname = "n"\nlabels = ["cat", "cat / dog"]'), config)
+    scores = {"cat": 0.6, "cat / dog": 0.9}
+    (left,), _ = rules.apply([choices("a", "i", list(scores))], {}, (), lambda _, label: scores[label])
+    assert left == choices("a", "i", ["cat / dog"])
