@@ -84,7 +84,9 @@ def _bind_needs(rule: Needs, config: LabelConfig) -> BoundNeeds:
 
 def _bind_minimum_size(rule: MinimumSize, config: LabelConfig) -> BoundMinimumSize:
     labels = None if rule.labels is None else frozenset(_find(config, label, rule.tag) for label in rule.labels)
-    tags = {tag for tag, _ in labels or ()} | ({rule.tag} if rule.tag is not None else set())
+    tags = {tag for tag, _ in labels or ()}
+    if rule.tag is not None:
+        tags.add(_drawn_by(_tag(config, rule.tag)))
     for name in tags:
         units = units_of(_tag(config, name))
         for unit in rule.sizes:
@@ -139,7 +141,7 @@ def _find(config: LabelConfig, label: LabelName, tag: str | None = None) -> TagL
         control = _tag(config, tag)
         if (index := _index(control, name)) is None:
             raise RulesError(f"control tag {tag!r} has no label {name!r}; it has {_listed(_names(control))}")
-        return tag, _names(control)[index]
+        return _drawn_by(control), _names(control)[index]
     fitting = [(control, index) for control in controls if (index := _index(control, name)) is not None]
     if not fitting:
         known = list(dict.fromkeys(name for control in controls for name in _names(control)))
@@ -151,7 +153,13 @@ def _find(config: LabelConfig, label: LabelName, tag: str | None = None) -> TagL
             f'{{tag = "{tags[0]}", label = "{name}"}}'
         )
     ((control, index),) = fitting
-    return control.name, _names(control)[index]
+    return _drawn_by(control), _names(control)[index]
+
+
+def _drawn_by(control: ControlTag) -> str:
+    """The control tag of the regions that have the labels of a control tag: of things in videos, another one."""
+    boxes = [tag.name for tag in control.siblings if tag.tag == "VideoRectangle"]
+    return boxes[0] if control.tag == "Labels" and boxes else control.name
 
 
 def _index(control: ControlTag, name: str) -> int | None:

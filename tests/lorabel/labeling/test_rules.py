@@ -12,6 +12,8 @@ from lorabel.labeling.regions import Region, choices, labels, relation, sound_se
 from lorabel.labeling.rule_binding import bind_rules, require_fit
 from lorabel.labeling.rule_file import read_rules
 from lorabel.labeling.rules import BoundRules, Removal
+from lorabel.labeling.video_regions import track_region
+from lorabel.track_contracts import Keyframe
 
 CONFIG = parse(
     """<View><Image name="image" value="$image"/><Text name="text" value="$text"/>
@@ -360,3 +362,23 @@ def test_a_label_with_a_slash_is_no_path() -> None:
     scores = {"cat": 0.6, "cat / dog": 0.9}
     (left,), _ = rules.apply([choices("a", "i", list(scores))], {}, (), lambda _, label: scores[label])
     assert left == choices("a", "i", ["cat / dog"])
+
+
+def test_things_in_videos_have_the_labels_of_another_control_tag() -> None:
+    config = parse(
+        '<View><Video name="v" value="$v"/><Labels name="thing" toName="v">'
+        '<Label value="Car"/><Label value="Dog"/></Labels><VideoRectangle name="box" toName="v"/></View>'
+    )
+    tracks = [
+        {**track_region("box", "v", (Keyframe(frame=1, corners=(0.1, 0.1, right, 0.3)),), 25.0, (10, 0.4), [name])}
+        for name, right in (("Car", 0.2), ("Dog", 0.5), ("Dog", 0.6))
+    ]
+
+    def left(file: str) -> list[Region | None]:
+        return require_fit(read_rules(file), config).apply(tracks, {"n": 1}, (), lambda *_: 0.5)[0]
+
+    small = '[[minimum_size]]\nname = "s"\n{}\nwidth_percent = 45'
+    assert left(small.format('tag = "thing"')) == left(small.format('tag = "box"')) == [None, None, tracks[2]]
+    assert left(small.format('labels = ["Dog"]')) == [tracks[0], None, tracks[2]]
+    assert left('[[field]]\nname = "f"\nfield = "n"\nis = 1\nallowed = ["Dog"]') == [None, tracks[1], tracks[2]]
+    assert left('[[exclusive]]\nname = "e"\nlabels = ["Dog", "Car"]') == [None, tracks[1], tracks[2]]
