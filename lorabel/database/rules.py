@@ -53,13 +53,7 @@ def read_of(project: Project) -> RuleFile:
 
 def bound(project: Project, config: LabelConfig) -> BoundRules:
     """The rules that predictions of a project follow. Those that do not fit its label config are logged."""
-    text = file_of(project)
-    if text is None:
-        return NO_RULES
-    try:
-        rules = bind_rules(read_rules(text), config)
-    except RulesError as error:
-        rules = BoundRules(faults=(str(error),))
+    rules = _bind(project, config)
     for fault in rules.faults:
         log.warning("project %d: a rule is not applied: %s", project.id, fault)
     return rules
@@ -67,7 +61,17 @@ def bound(project: Project, config: LabelConfig) -> BoundRules:
 
 def faults_of(project: Project) -> tuple[str, ...]:
     """Why rules of a project are not applied."""
-    return bound(project, parse(project.label_config)).faults if project.label_config else ()
+    return _bind(project, parse(project.label_config)).faults if project.label_config else ()
+
+
+def _bind(project: Project, config: LabelConfig) -> BoundRules:
+    text = file_of(project)
+    if text is None:
+        return NO_RULES
+    try:
+        return bind_rules(read_rules(text), config)
+    except RulesError as error:
+        return BoundRules(faults=(str(error),))
 
 
 def check(session: Session, project_id: int, text: str) -> RuleFile:
