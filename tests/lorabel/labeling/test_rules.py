@@ -1,6 +1,7 @@
 """Rules: each kind against what it must remove, and properties that hold for any prediction."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from lorabel.labeling.image_regions import image_region
 from lorabel.labeling.label_config import parse
 from lorabel.labeling.regions import Region, choices, labels, relation, sound_segment, taxonomy, textarea
 from lorabel.labeling.rule_binding import bind_rules, require_fit
-from lorabel.labeling.rule_file import read_rules
+from lorabel.labeling.rule_file import RuleFile, read_rules
 from lorabel.labeling.rules import BoundRules, Removal
 from lorabel.labeling.video_regions import track_region
 from lorabel.track_contracts import Keyframe
@@ -382,3 +383,9 @@ def test_things_in_videos_have_the_labels_of_another_control_tag() -> None:
     assert left(small.format('labels = ["Dog"]')) == [tracks[0], None, tracks[2]]
     assert left('[[field]]\nname = "f"\nfield = "n"\nis = 1\nallowed = ["Dog"]') == [None, tracks[1], tracks[2]]
     assert left('[[exclusive]]\nname = "e"\nlabels = ["Dog", "Car"]') == [None, tracks[1], tracks[2]]
+
+
+def test_the_example_in_the_documentation_is_a_file_of_every_kind() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
+    file = read_rules(page.partition("```toml\n")[2].partition("```")[0])
+    assert {kind for kind, _ in file.in_order} == set(RuleFile.model_fields)
