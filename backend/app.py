@@ -15,11 +15,13 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from backend import (
     acceptance_routes,
     bulk_run_routes,
+    group_routes,
     instruction_routes,
     label_studio_routes,
     monitoring_routes,
     openapi,
     project_routes,
+    rule_routes,
     search_routes,
     version_routes,
 )
@@ -71,6 +73,8 @@ ROUTE_MODULES = (
     search_routes,
     version_routes,
     instruction_routes,
+    rule_routes,
+    group_routes,
     monitoring_routes,
     openapi,
 )

@@ -45,6 +45,12 @@ class Metrics:
             "Predicted regions that were dropped, since they do not fit the label config.",
             registry=registry,
         )
+        self.rule_removals = Counter(
+            "lorabel_rule_removals",
+            "Labels, regions and texts that rules have removed from predictions of /predict.",
+            ["project", "rule"],
+            registry=registry,
+        )
         self.events = Counter("lorabel_events", "Webhook events stored.", ["action", "state"], registry=registry)
         self.refused_events = Counter(
             "lorabel_refused_events",

@@ -12,7 +12,7 @@ from flask import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from backend import acceptance_routes, bulk_run_responses, http_bodies, rest_responses
+from backend import acceptance_routes, bulk_run_responses, group_routes, http_bodies, rest_responses, rule_routes
 
 blueprint = Blueprint("openapi", __name__)
 Json = dict[str, Any]
@@ -245,6 +245,31 @@ OPERATIONS = (
         rest_responses.Instructions,
         http_bodies.ChangeInstructions,
         errors=(400, 404, 413),
+    ),
+    Operation(
+        "get",
+        f"{PROJECT}/rules",
+        "Show the rules that limit predictions, and what each has removed from the predictions of which tasks.",
+        rule_routes.RulesRecord,
+        errors=(400, 404),
+        query=("limit", "task"),
+    ),
+    Operation(
+        "put",
+        f"{PROJECT}/rules",
+        "Set the rules that limit predictions.",
+        rule_routes.RulesRecord,
+        rule_routes.SetRules,
+        errors=(400, 404, 409, 413),
+    ),
+    Operation("delete", f"{PROJECT}/rules", "Remove the rules.", rule_routes.RulesRecord, errors=(404,)),
+    Operation(
+        "get",
+        f"{PROJECT}/groups",
+        "Show what annotators did with predictions, by a field of the tasks' data, and which groups differ.",
+        group_routes.GroupsRecord,
+        errors=(400, 404),
+        query=("field",),
     ),
     Operation(
         "post",

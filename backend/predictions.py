@@ -17,7 +17,7 @@ from backend import http_bodies
 from backend.live_projects import LiveProject
 from backend.services import Services, prediction_slot
 from lorabel.contracts import MediaRef
-from lorabel.database import bulk_runs, instructions
+from lorabel.database import bulk_runs, instructions, rule_effects
 from lorabel.database.tables import Project
 from lorabel.errors import ConflictError, LabelConfigError, ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
@@ -128,7 +128,9 @@ def _unprompted(
 ) -> list[TaskPrediction]:
     """The predictions of the tasks, which go on with what annotators have begun."""
     annotated = results_to_go_on_with(services.store, model, [task.id for task in body.tasks])
-    return prediction.predict(model, [task.data for task in body.tasks], resolve, caller, annotated)
+    predictions = prediction.predict(model, [task.data for task in body.tasks], resolve, caller, annotated)
+    _note_removals(services, model, body, predictions)
+    return predictions
 
 
 def _prompted(
@@ -181,6 +183,17 @@ def _note_typed(
         )
     except SQLAlchemyError:
         log.exception("project %d, task %d: an instruction cannot be remembered", model.project_id, task_id)
+
+
+def _note_removals(
+    services: Services, model: ProjectModel, body: http_bodies.Predict, predictions: Sequence[TaskPrediction]
+) -> None:
+    """Count what the project's rules have removed, and store it so that people see it."""
+    by_task = dict(zip((task.id for task in body.tasks), predictions, strict=True))
+    removals = {task_id: each.removals for task_id, each in by_task.items() if each.is_final}
+    rule_effects.write(services.store, model.project_id, model.version, removals)
+    for removal in (removal for of_task in removals.values() for removal in of_task):
+        services.metrics.rule_removals.labels(model.project_id, removal.rule).inc()
 
 
 def _count(services: Services, predictions: Sequence[TaskPrediction]) -> None:

@@ -31,6 +31,10 @@ class LabelConfigError(BadRequestError):
     """The label config cannot be parsed, or two problems claim the same control tag."""
 
 
+class RulesError(BadRequestError):
+    """The file of a project's rules cannot be read, or does not fit its label config. A line for each fault."""
+
+
 class UnservedError(LorabelError):
     """No problem can serve a control tag of the label config. The tag is skipped; the message is the reason."""
 

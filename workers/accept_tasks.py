@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from lorabel.curation import whole_answers
 from lorabel.curation.proven_precision import Case, Proof, prove
 from lorabel.curation.whole_answers import ALL_LABELS
-from lorabel.database import acceptances, leases
+from lorabel.database import acceptances, leases, projects, rules, versions
 from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
 from lorabel.database.tables import Acceptance, Annotation, BulkRun, BulkRunKind, RunState, now
 from lorabel.errors import LorabelError
@@ -251,8 +251,20 @@ def _write(context: ConnectedContext, acceptance: Acceptance) -> int:
     return sum(_try(context, partial(_write_one, context, acceptance, row)) for row in planned)
 
 
+def _check_rules(context: ConnectedContext, acceptance: Acceptance) -> None:
+    """Raises LorabelError if the rules that the accepted predictions follow were changed since."""
+    with context.services.store.read() as session:
+        project = projects.get(session, acceptance.project_id)
+    if rules.served_number(project) != versions.rules_number(acceptance.version or ""):
+        raise LorabelError(
+            f"the rules of project {project.id} were changed since the predictions of acceptance {acceptance.id} "
+            "were made; what is not written yet stays unwritten; accept again"
+        )
+
+
 def _write_one(context: ConnectedContext, acceptance: Acceptance, row: AcceptedTask) -> bool:
     """Write an annotation, unless the task has one. Returns whether it was written now."""
+    _check_rules(context, acceptance)
     task = _task_of(context, row)
     ours = [
         annotation for annotation in (task.annotations if task else ()) if acceptances.is_work_of(row, annotation)

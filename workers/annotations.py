@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, undefer
 
-from lorabel.database import acceptances, instructions, task_embeddings, task_features
+from lorabel.database import acceptances, instructions, rule_effects, task_embeddings, task_features
 from lorabel.database.acceptance_tables import AcceptedTask
 from lorabel.database.store import Store, id_chunks
 from lorabel.database.tables import Annotation, DeletedTask, UnreadableTask, now
@@ -97,6 +97,7 @@ def delete_tasks(store: Store, session: Session, project_id: int, task_ids: Coll
     task_embeddings.delete_tasks(store, session, project_id, task_ids)
     task_features.delete_tasks(session, project_id, task_ids)
     instructions.forget_tasks(session, project_id, task_ids)
+    rule_effects.forget_tasks(session, project_id, task_ids)
     new_ids = set(task_ids)
     changed = 0
     for chunk in id_chunks(task_ids):

@@ -20,6 +20,7 @@ from lorabel.database import (
     instructions,
     project_heads,
     projects,
+    rule_effects,
     task_embeddings,
     task_features,
     training_runs,
@@ -247,6 +248,7 @@ def _apply_other(store: Store, session: Session, project: Project, event: Event)
             task_embeddings.delete_all(store, session, project.id)
             task_features.delete_all(session, project.id)
             instructions.forget_all(session, project.id)
+            rule_effects.forget_all(session, project.id)
             event.state = _state(not project.is_deleted)
             project.is_deleted = True
         case "START_TRAINING":

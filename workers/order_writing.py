@@ -15,7 +15,7 @@ tasks at random. It also takes any of the tasks with a position, whatever their 
 from collections.abc import Sequence
 
 from lorabel.curation.strategy import Strategy
-from lorabel.database import leases
+from lorabel.database import leases, rule_effects
 from lorabel.database.tables import BulkRunKind
 from lorabel.errors import LabelStudioError, LorabelError
 from lorabel.inference.task_prediction import TaskPrediction
@@ -46,6 +46,8 @@ def write_order(
         NewPrediction(task.task_id, predicted.regions, position / len(first), title)
         for position, (task, predicted) in enumerate(first, start=1)
     ]
+    removals = {task.task_id: predicted.removals for task, predicted in first}
+    rule_effects.write(context.services.store, context.project.id, context.model.version, removals)
     former = {task.task_id: task.prediction_ids[title] for task, _ in predicted_tasks if title in task.versions}
     if context.run.kind == BulkRunKind.ORDER_RENEWAL:
         _add(context, [row for row in rows if row.task_id not in former])

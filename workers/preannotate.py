@@ -17,7 +17,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any, Self
 
-from lorabel.database import bulk_runs, leases
+from lorabel.database import bulk_runs, leases, rule_effects
 from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.database.versions import is_current, without_heads
 from lorabel.errors import ModelServerError
@@ -213,6 +213,8 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     new = {task_id: row for task_id, row in final.items() if row.unreadable is None or not old_ids[task_id]}
     if new:
         _write(context, new, model.version)
+        removals = {task_id: predicted.removals for task_id, predicted in new.items()}
+        rule_effects.write(context.services.store, context.project.id, model.version, removals)
     for task in tasks:
         if task.task_id in new:
             _delete(context, [*old_ids[task.task_id], *_superseded_ids(task, context.model.version)])

@@ -16,6 +16,7 @@ from backend import http_bodies
 from backend.pages import cells, home, project, runs, version
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
+from backend.pages.limits import read_limits
 from backend.pages.paging import page_url
 from backend.services import services
 from lorabel.database import bulk_runs, training_runs, versions
@@ -85,7 +86,7 @@ def protect(answer: Response) -> Response:
 @blueprint.context_processor
 def provide() -> dict[str, Any]:
     """What every template may use."""
-    return {"form_token": form_token, "form_field": FIELD, "page_url": page_url}
+    return {"form_token": form_token, "form_field": FIELD, "page_url": page_url, "read_limits": read_limits}
 
 
 @blueprint.record_once

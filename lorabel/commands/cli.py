@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lorabel.commands.accept_command import accept
+from lorabel.commands.rules_command import groups, rules
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import LorabelError
 
@@ -280,6 +281,8 @@ def find_label_errors(
 
 
 app.command()(accept)
+app.command()(rules)
+app.command()(groups)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from lorabel.commands.connect import (
 )
 from lorabel.commands.webhook_connection import check_webhook
 from lorabel.contracts import media_of
+from lorabel.database import rules
 from lorabel.database.project_keys import LabelStudioId
 from lorabel.database.tables import Project
 from lorabel.label_studio.access import LabelStudioAccess, label_studio_access, resolve_media
@@ -29,6 +30,7 @@ from lorabel.settings import Settings
 
 MOST_CLOCK_SKEW_S = 30.0
 REFUSED_EVENTS = "lorabel_refused_events_total"
+RULES_REMEDY = "correct the rules, and set them with `lorabel rules"
 MEDIA_REMEDY = "open the task in Label Studio; media on another private host needs MEDIA_ALLOWED_HOSTS=<host>"
 
 
@@ -49,6 +51,8 @@ class ProjectDoctor:
     def checks(self) -> Iterator[Check]:
         """Run the checks one after the other."""
         remedy = connect_again(self.project.label_studio_id)
+        if rules.file_of(self.project) is not None:
+            yield check(self._name("rules"), self._rules, f"{RULES_REMEDY} {self.project.id} set FILE`")
         if self.access is None:
             yield Check(self._name("Label Studio"), False, "its address is not known", remedy)
             return
@@ -78,6 +82,13 @@ class ProjectDoctor:
     def _backend_url(self) -> str:
         """The backend's address as Label Studio sees it: what `lorabel connect` was told, else HOST and PORT."""
         return self.project.backend_url or default_backend_url(self.settings)
+
+    def _rules(self) -> str:
+        """Check that all rules of the project are applied."""
+        faults = rules.faults_of(self.project)
+        if faults:
+            raise CheckFailed("; ".join(faults), f"{RULES_REMEDY} {self.project.id} set FILE`")
+        return f"all {len(list(rules.read_of(self.project).in_order))} fit the label config"
 
     def _token(self, label_studio: LabelStudio) -> str:
         email = label_studio.email()

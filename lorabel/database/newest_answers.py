@@ -48,7 +48,7 @@ class Answer:
 
 def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
     """The newest `limit` usable annotations of a project, the newest first."""
-    predicted, annotated = (_if_short(column) for column in (Annotation.prediction_result, Annotation.result))
+    predicted, annotated = (if_short(column) for column in (Annotation.prediction_result, Annotation.result))
     query = (
         select(
             Annotation.task_id,
@@ -64,15 +64,15 @@ def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
         .order_by(Annotation.updated_at.desc(), Annotation.id.desc())
         .limit(limit)
     )
-    return [_answer(*row) for row in session.execute(query)]
+    return [answer_of(*row) for row in session.execute(query)]
 
 
-def _if_short(column: Any) -> ColumnElement[Any]:
+def if_short(column: Any) -> ColumnElement[Any]:
     """The JSON of a column; null if it is long, so that the database does not send it."""
     return case((func.length(cast(column, Text)) <= LONGEST_RESULT, column), else_=null())
 
 
-def _answer(
+def answer_of(
     task_id: int,
     at: datetime,
     lead_time_s: float | None,
@@ -82,6 +82,7 @@ def _answer(
     predicted: Any,
     annotated: Any,
 ) -> Answer:
+    """An answer as the columns of a query say it, in the order of `newest`."""
     outcome = None
     if is_accepted is not None and version is not None:
         emptied = annotated == [] and predicted != []

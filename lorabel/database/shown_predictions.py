@@ -35,9 +35,10 @@ def by_version(session: Session, project_id: int) -> dict[str, Shown]:
 
 def by_base_models(session: Session, project_id: int) -> Shown:
     """As `by_version`, of predictions that the base models made alone, without adapters and fitted heads."""
-    name = version_name(project_id, 0)
-    row = session.execute(_counts(project_id).where(Annotation.prediction_version == name)).first()
-    return Shown() if row is None else Shown(row[1], row[2])
+    name, version = version_name(project_id, 0), Annotation.prediction_version
+    is_base = (version == name) | version.startswith(f"{name}.r", autoescape=True)
+    rows = session.execute(_counts(project_id).where(is_base)).all()
+    return Shown(sum(row[1] for row in rows), sum(row[2] for row in rows))
 
 
 def _counts(project_id: int) -> Select[str | None, int, Any]:

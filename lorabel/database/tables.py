@@ -19,7 +19,9 @@ from lorabel.database.embedding_tables import TaskEmbedding as TaskEmbedding
 from lorabel.database.head_tables import ProjectHead as ProjectHead
 from lorabel.database.head_tables import TaskFeatures as TaskFeatures
 from lorabel.database.instruction_tables import TypedInstruction as TypedInstruction
+from lorabel.database.label_error_tables import LabelErrorReport as LabelErrorReport
 from lorabel.database.project_keys import LabelStudioId
+from lorabel.database.rule_tables import RuleEffect as RuleEffect
 from lorabel.database.states import BulkRunKind as BulkRunKind
 from lorabel.database.states import EventState as EventState
 from lorabel.database.states import RunState as RunState
@@ -67,6 +69,7 @@ class Project(Table):
         setup_token: token in the last `/setup` request, a legacy one.
         extra_params: the "extra params" that `/setup` sends; they override the training policy of the settings.
         instructions: by control tag what a model that writes is told; `kept` from annotators, or set `by_hand`.
+        rules: what predictions are limited by, see `lorabel/database/rules.py`; None before rules were set.
         label_studio_url: address of Label Studio, as given to `lorabel connect`.
         api_key: token for Label Studio's API, as given to `lorabel connect`.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
@@ -94,6 +97,7 @@ class Project(Table):
     setup_token: Mapped[str | None]
     extra_params: Mapped[Json | None]
     instructions: Mapped[Json | None]
+    rules: Mapped[Json | None]
     label_studio_url: Mapped[str | None]
     api_key: Mapped[str | None]
     backend_url: Mapped[str | None]
@@ -124,7 +128,7 @@ class Project(Table):
 
     @property
     def served_version(self) -> str:
-        """Name of what answers now, which Label Studio stores with predictions: `p12.v3.h7`, or `p12.v3`."""
+        """Name of what answers now, which Label Studio stores with predictions: `p12.v3.h7.r2`, or `p12.v3`."""
         return served_name(self, self.live_number)
 
     @property
@@ -365,34 +369,12 @@ class BulkRun(Table):
     )
 
 
-class LabelErrorReport(Table):
-    """The annotations of a project that the newest finished run of this kind found to be probably wrong.
-
-    Attributes:
-        run_id: the bulk run. Its row may be gone.
-        version_number: number of the version that was live at the start of the run.
-        checked: how many annotations were checked.
-        found: how many of them are probably wrong.
-        errors: the worst of these first, with the fields of `lorabel.curation.label_errors.LabelError`. At most
-            `label_error_reports.MOST_STORED`.
-        left_out: which labels were not checked, and why; a sentence each.
-    """
-
-    __tablename__ = "label_error_report"
-    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True, autoincrement=False)
-    run_id: Mapped[int]
-    version_number: Mapped[int]
-    found_at: Mapped[datetime] = mapped_column(default=now)
-    checked: Mapped[int]
-    found: Mapped[int]
-    errors: Mapped[list[Json]]
-    left_out: Mapped[list[str]]
-
-
 def served_name(project: Project, number: int) -> str:
-    """The name under which Label Studio stores predictions of a version with the heads that answer now."""
+    """The name under which Label Studio stores predictions of a version with the heads and rules of now."""
     name = version_name(project.id, number)
-    return f"{name}.h{project.head_number}" if project.has_heads else name
+    name = f"{name}.h{project.head_number}" if project.has_heads else name
+    rules = project.rules or {}
+    return f"{name}.r{rules['number']}" if rules.get("file") else name
 
 
 def version_name(project_id: int, number: int) -> str:

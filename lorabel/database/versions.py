@@ -22,6 +22,10 @@ OfVersion = TypeVar("OfVersion")
 
 NUMBER = re.compile(r"[0-9]{1,9}")
 FULL_NAME = re.compile(r"p(?P<project>[0-9]{1,9})\.v(?P<number>[0-9]{1,9})")
+# What a prediction is stored under: a version, of a project or alone, with its heads and rules.
+SERVED_NAME = re.compile(
+    r"(?P<version>(?:p[0-9]{1,9}\.)?v?[0-9]{1,9})(?:\.h(?P<heads>[0-9]{1,9}))?(?:\.r(?P<rules>[0-9]{1,9}))?"
+)
 LONGEST_SHOWN_NAME = 40
 # Key in a version's metrics, see `tags_beside_head`.
 BESIDE_HEAD = "beside_head"
@@ -202,7 +206,7 @@ def parse_number(project_id: int, name: str | int) -> int:
         version = without_heads(text)
         if version != text and NUMBER.fullmatch(version):
             raise NotFoundError(
-                f"{shown!r} names the heads that answered at some time, which follow the annotations and are not "
+                f"{shown!r} names the heads or rules of some time, which follow the annotations and are not "
                 f"asked for; name the version p{project_id}.v{version}, which keeps the heads of when it was made"
             )
         raise NotFoundError(f"{shown!r} names no version of project {project_id}; expected p{project_id}.v<n>")
@@ -224,27 +228,35 @@ def parse_name(name: str) -> tuple[int, int]:
 
 
 def is_current(name: str, first: str) -> bool:
-    """Whether a prediction was made by the version `first`, with the same heads or with newer ones.
+    """Whether a prediction was made by the version `first` and its rules, with the same heads or with newer ones.
 
     Args:
         name: the version of the prediction.
-        first: a served version, e.g. `p12.v3.h7` or `p12.v3` (see `Project.served_version`).
+        first: a served version, e.g. `p12.v3.h7.r2` or `p12.v3` (see `Project.served_version`).
     """
     if name == first:
         return True
-    is_same_version = without_heads(name) == without_heads(first)
-    return is_same_version and 0 < _heads_number(first) <= _heads_number(name)
+    version, heads, rules = _parts(name)
+    first_version, first_heads, first_rules = _parts(first)
+    return (version, rules) == (first_version, first_rules) and 0 < first_heads <= heads
 
 
 def without_heads(name: str) -> str:
-    """`p12.v3.h7` -> `p12.v3`."""
-    return name.partition(".h")[0] if _heads_number(name) else name
+    """`p12.v3.h7.r2` -> `p12.v3`. A name that is none of ours stays."""
+    return _parts(name)[0]
 
 
-def _heads_number(name: str) -> int:
-    """`p12.v3.h7` -> 7; 0 for a name without heads."""
-    number = name.partition(".h")[2]
-    return int(number) if NUMBER.fullmatch(number) else 0
+def rules_number(name: str) -> int:
+    """`p12.v3.h7.r2` -> 2; 0 for a name without rules."""
+    return _parts(name)[2]
+
+
+def _parts(name: str) -> tuple[str, int, int]:
+    """Version, number of the heads and number of the rules; 0 for none."""
+    match = SERVED_NAME.fullmatch(name)
+    return (
+        (name, 0, 0) if match is None else (match["version"], int(match["heads"] or 0), int(match["rules"] or 0))
+    )
 
 
 def next_number(session: Session, project_id: int) -> int:

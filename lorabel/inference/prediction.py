@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from lorabel.contracts import Input, MediaRef
-from lorabel.database import instructions, versions
+from lorabel.database import instructions, rules, versions
 from lorabel.database.adapter_folders import tag_folder
 from lorabel.database.tables import Project, served_name
 from lorabel.database.task_features import labels_digest
@@ -27,13 +27,14 @@ from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.inference.task_prediction import (
     Answers,
     TaskPrediction,
-    merge,
     merge_answers,
+    merge_ruled,
     put_begun,
     shown_about_regions,
 )
 from lorabel.labeling.label_config import RELATIONS_NAME
-from lorabel.labeling.regions import Region
+from lorabel.labeling.regions import Region, without_scores
+from lorabel.labeling.rules import NO_RULES, BoundRules
 from lorabel.media.deadline import deadline, is_deadline_over
 from lorabel.problems._pictures import identified
 from lorabel.problems.base import Prediction, Problem, TaskData
@@ -79,6 +80,7 @@ class ProjectModel:
         bound: the label config with the problems that serve it.
         threshold: smallest score of a region that is shown, from the project's extra params; None without one.
         offsets: by control tag the offset that goes with its temperature, see `Problem.has_offset`.
+        rules: of the project, for predictions of whole tasks.
     """
 
     project_id: int
@@ -91,6 +93,7 @@ class ProjectModel:
     threshold: float | None = None
     label_temperatures: dict[str, dict[str, float]] = field(default_factory=dict)
     offsets: dict[str, float] = field(default_factory=dict)
+    rules: BoundRules = NO_RULES
 
     @classmethod
     def of(cls, session: Session, project: Project, settings: Settings, number: int | None = None) -> Self:
@@ -108,11 +111,11 @@ class ProjectModel:
             from_name: Head(f"{row.folder}/{tag_folder(from_name)}", row.labels, row.adapter)
             for from_name, row in answering_heads(session, project, version).items()
         }
-        name = served_name(project, number)
-        threshold = _threshold(project.extra_params)
         by_label = {} if version is None else versions.label_temperatures(version)
         offsets = {} if version is None else versions.offsets(version)
-        return cls(project.id, name, adapters, heads, temperatures, bound, settings, threshold, by_label, offsets)
+        model = cls(project.id, served_name(project, number), adapters, heads, temperatures, bound, settings)
+        ruled = replace(model, offsets=offsets, rules=rules.bound(project, bound.config))
+        return replace(ruled, threshold=_threshold(project.extra_params), label_temperatures=by_label)
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,8 @@ def predict(
     answers = iter(ask(caller, questions))
     by_task: list[Answers] = [{binding.from_name: next(answers) for binding in bindings} for _ in tasks]
     _answer_about_regions(model, tasks, by_task, resolve, caller, annotated)
-    return [merge(model.project_id, model.bound, of_task) for of_task in by_task]
+    of_project = model.project_id, model.bound, model.rules
+    return [merge_ruled(*of_project, *pair) for pair in zip(by_task, tasks, strict=True)]
 
 
 def _answer_about_regions(
@@ -384,12 +388,8 @@ def _scored(question: Question, output: Any) -> Prediction:
     if calibrated_output is output:
         return prediction
     calibrated = binding.prediction(calibrated_output, question.data)
-    is_same = _without_scores(calibrated.regions) == _without_scores(prediction.regions)
+    is_same = without_scores(calibrated.regions) == without_scores(prediction.regions)
     return calibrated if is_same else replace(calibrated, regions=prediction.regions)
-
-
-def _without_scores(regions: Sequence[Region]) -> list[Region]:
-    return [{key: value for key, value in region.items() if key != "score"} for region in regions]
 
 
 def _broken(question: Question, what: str) -> Unreadable:

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lorabel.inference.requests import Unreadable
 from lorabel.labeling.label_config import RELATIONS_NAME, LabelConfig
 from lorabel.labeling.regions import Region, is_relation
+from lorabel.labeling.rules import BoundRules, Removal
 from lorabel.labeling.visible_when import regions_shown_to, shown_controls
-from lorabel.problems.base import Prediction, Problem
+from lorabel.problems.base import Prediction, Problem, TaskData
 from lorabel.problems.binding import BoundConfig
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class TaskPrediction:
         unreadable: why a control tag has no answer, or None if all have one. Of several reasons this is one that
             may pass, if there is such a reason.
         dropped_regions: number of regions that did not fit the label config.
+        removals: what the project's rules have removed. Score and margin are those of the model, before the rules.
     """
 
     regions: list[Region]
@@ -36,6 +39,7 @@ class TaskPrediction:
     margin: float
     unreadable: Unreadable | None
     dropped_regions: int
+    removals: tuple[Removal, ...] = ()
 
     @property
     def is_final(self) -> bool:
@@ -76,6 +80,61 @@ def merge(project_id: int, bound: BoundConfig, answers: Answers) -> TaskPredicti
     }
     shown |= shown_about_regions(config, shown_regions, answered)
     return merge_answers(project_id, config, list(answers.values()), list(shown.values()))
+
+
+def merge_ruled(
+    project_id: int, bound: BoundConfig, rules: BoundRules, answers: Answers, data: TaskData
+) -> TaskPrediction:
+    """Merge the answers of one task as `merge` does, without what the project's rules remove.
+
+    The rules see what is shown. What they remove may hide other control tags, or show them, so they are applied
+    until they remove nothing more.
+    """
+    merged, removals = merge(project_id, bound, answers), list[Removal]()
+    if not rules.rules:
+        return merged
+    per_region = {control.name for control in bound.config.controls if control.is_per_region}
+    while True:
+        shown = {id(region) for region in merged.regions}
+        of_answers = [
+            (name, region)
+            for name, answer in answers.items()
+            if isinstance(answer, Prediction)
+            for region in answer.regions
+        ]
+        names = {id(region): name for name, region in of_answers}
+        regions = [region for _, region in of_answers if id(region) in shown]
+        left, removed = rules.apply(regions, data, per_region, partial(_score_of, answers, names))
+        if not removed:
+            break
+        removals += removed
+        by_id = {id(region): ruled for region, ruled in zip(regions, left, strict=True)}
+        answers = {name: _replaced(answer, by_id) for name, answer in answers.items()}
+        merged = merge(project_id, bound, answers)
+    return replace(merged, removals=tuple(removals))
+
+
+def _score_of(answers: Answers, names: Mapping[int, str], region: Region, label: str) -> float:
+    """How likely a label of a region is: by the region, else by the label, else by the whole answer.
+
+    Args:
+        names: the control tag whose answer has the region, by the region's `id()`.
+    """
+    answer = answers[names[id(region)]]
+    assert isinstance(answer, Prediction)
+    return float(region.get("score", answer.label_scores.get(label, answer.score)))
+
+
+def _replaced(answer: Prediction | Unreadable, by_id: Mapping[int, Region | None]) -> Prediction | Unreadable:
+    """An answer with the regions as the rules have left them.
+
+    Args:
+        by_id: by the `id()` of a region what is left of it; others stay.
+    """
+    if isinstance(answer, Unreadable):
+        return answer
+    left = (by_id.get(id(region), region) for region in answer.regions)
+    return replace(answer, regions=[region for region in left if region is not None])
 
 
 def shown_about_regions(

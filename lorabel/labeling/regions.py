@@ -136,6 +136,11 @@ def about_segment(region: Region, answer: Region) -> Region:
     return {**answer, **of_sound, "value": {**place, **answer["value"]}}
 
 
+def without_scores(regions: Sequence[Region]) -> list[Region]:
+    """Regions as they are without their scores."""
+    return [{key: value for key, value in region.items() if key != "score"} for region in regions]
+
+
 def is_relation(region: Region) -> bool:
     """Whether an item of a result is a relation between two of its regions."""
     return region.get("type") == RELATION

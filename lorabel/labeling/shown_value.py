@@ -44,6 +44,12 @@ def shown_value(value: str, data: Any) -> Any:
     return VARIABLE.sub(lambda match: _replaced(parts[match.group()]), value)
 
 
+def value_at(data: Any, name: str) -> Any:
+    """What a task's data has under a name or a path, such as `chat[0].text`; None if it has nothing there."""
+    value = _get(data, name)
+    return None if value is UNDEFINED else value
+
+
 def _replaced(part: Any) -> str:
     return "undefined" if part is UNDEFINED else as_text(part)
 

@@ -138,7 +138,9 @@ class ChoicesProblem(Problem):
             return Prediction([regions.taxonomy(self.from_name, self.to_name, paths)], confidence)
         values = [self.labels[index].value for index in indices]
         predicted = [regions.choices(self.from_name, self.to_name, values)] if values else []
-        return Prediction(predicted, confidence, _label_scores.margin(self.distributions(output)))
+        named = zip((label.value for label in self.labels), output.probabilities, strict=True)
+        scores = dict(named) if self.is_multiple else {}
+        return Prediction(predicted, confidence, _label_scores.margin(self.distributions(output)), scores)
 
     def target(self, result: list[regions.Region], data: TaskData) -> LabelTarget:
         """Return the labels of the annotation; of a taxonomy also the labels above them."""

@@ -49,11 +49,13 @@ class Prediction:
         score: the model's confidence in the regions, in [0, 1].
         margin: how much likelier they are than the next best answer, in [0, 1]. None if the problem cannot say.
             The order of tasks for active learning uses it.
+        label_scores: probability of each label, where a region has several and no score of its own.
     """
 
     regions: list[Region]
     score: float
     margin: float | None = None
+    label_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

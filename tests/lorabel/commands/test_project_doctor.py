@@ -86,3 +86,20 @@ def test_a_backend_that_label_studio_cannot_reach_is_named_with_what_to_do(
     connection = checks["project 1: connection"]
     assert connection.finding == "Label Studio cannot reach the backend at http://127.0.0.1:9090"
     assert "lorabel up" in connection.remedy and "--backend-url" in connection.remedy
+
+
+def test_rules_that_the_label_config_has_left_behind_are_a_fault(
+    fake: FakeLabelStudio, settings: Settings
+) -> None:
+    file = '[[field]]\nname = "no cats"\nfield = "n"\nis = 1\nforbidden = ["cat"]'
+
+    def rules_check(label_config: str) -> Check:
+        project = Project(id=1, label_studio_id=1, label_config=label_config, rules={"number": 1, "file": file})
+        return next(iter(ProjectDoctor(settings, project).checks()))
+
+    fitting = rules_check(PICTURE_CONFIG)
+    assert (fitting.name, fitting.is_ok) == ("project 1: rules", True)
+    assert fitting.finding == "all 1 fit the label config"
+    changed = rules_check(PICTURE_CONFIG.replace('"cat"', '"tiger"'))
+    assert not changed.is_ok and "no label 'cat'; it has 'tiger', 'dog'" in changed.finding
+    assert changed.remedy == "correct the rules, and set them with `lorabel rules 1 set FILE`"

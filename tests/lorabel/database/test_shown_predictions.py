@@ -9,6 +9,9 @@ def test_what_annotators_accepted_is_counted_by_version_whatever_the_head(store:
         ("p1.v3.h7", True, False),
         ("p1.v3.h8", True, False),
         ("p1.v3", False, False),
+        ("p1.v3.h9.r2", True, False),
+        ("p1.v3.r12", False, False),
+        ("p1.v0.r2", True, False),
         ("p1.v0", False, False),
         ("p1.v0", None, False),  # skipped, or not known
         ("p1.v0", True, True),  # deleted
@@ -29,7 +32,8 @@ def test_what_annotators_accepted_is_counted_by_version_whatever_the_head(store:
                 )
     with store.read() as session:
         assert shown_predictions.by_version(session, 1) == {
-            "p1.v3": Shown(3, 2),
-            "p1.v0": Shown(1, 0),
+            "p1.v3": Shown(5, 3),
+            "p1.v0": Shown(2, 1),
             "of-another-model": Shown(1, 1),
         }
+        assert shown_predictions.by_base_models(session, 1) == Shown(2, 1)

@@ -42,3 +42,41 @@ def test_an_adapter_for_boxes_from_before_heads_of_boxes_answers_in_place_of_a_h
 def test_an_adapter_of_tracks_belongs_to_the_pipeline_that_was_called_tracker_before() -> None:
     version = ModelVersion(metrics={"families": {"label": "tracker", "kind": "dual_encoder"}})
     assert versions.families(version) == {"label": "track_pipeline", "kind": "dual_encoder"}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "is_as_new"),
+    [
+        ("p1.v3.h7", "p1.v3.h7", True),
+        ("p1.v3.h8", "p1.v3.h7", True),
+        ("p1.v3.h6", "p1.v3.h7", False),
+        ("p1.v3.h7", "p1.v3", False),
+        ("p1.v3", "p1.v3.h7", False),
+        ("p1.v3.h8.r2", "p1.v3.h7.r2", True),
+        ("p1.v3.h8.r1", "p1.v3.h7.r2", False),
+        ("p1.v3.h8.r3", "p1.v3.h7.r2", False),
+        ("p1.v3.h8", "p1.v3.h7.r2", False),
+        ("p1.v3.h8.r2", "p1.v3.h7", False),
+        ("p1.v3.r2", "p1.v3.r2", True),
+        ("p1.v3.r2", "p1.v3", False),
+        ("p1.v4.h8.r2", "p1.v3.h7.r2", False),
+        ("resnet.r50", "resnet", False),
+    ],
+)
+def test_a_prediction_is_current_by_newer_heads_and_the_same_rules(name: str, first: str, is_as_new: bool) -> None:
+    assert versions.is_current(name, first) == is_as_new
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "rules"),
+    [
+        ("p12.v3.h7.r2", "p12.v3", 2),
+        ("p12.v3.r10", "p12.v3", 10),
+        ("p12.v3.h7", "p12.v3", 0),
+        ("p12.v3", "p12.v3", 0),
+        ("resnet.r50", "resnet.r50", 0),
+        ("p12.v3.r2.h7", "p12.v3.r2.h7", 0),
+    ],
+)
+def test_a_served_name_has_a_version_and_the_number_of_the_rules(name: str, version: str, rules: int) -> None:
+    assert (versions.without_heads(name), versions.rules_number(name)) == (version, rules)

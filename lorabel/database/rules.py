@@ -1,0 +1,119 @@
+"""The rules of a project: set, removed, and bound to the label config that it has now.
+
+The file is kept as people wrote it, and read each time. Each change has a number, which is a part of the name
+under which Label Studio stores predictions (`p12.v3.r2`): so the labeling stream asks for new ones, and bulk runs
+replace those by earlier rules. Without rules the name is the one of before. A change also renews the project's
+`updated_at`, by which every process sees at its next request that what it keeps in memory is old.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from lorabel.database import projects
+from lorabel.database.store import Store
+from lorabel.database.tables import Project, RuleEffect
+from lorabel.errors import ConflictError, RulesError
+from lorabel.labeling.label_config import LabelConfig, parse
+from lorabel.labeling.rule_binding import bind_rules, require_fit
+from lorabel.labeling.rule_file import RuleFile, read_rules
+from lorabel.labeling.rules import NO_RULES, BoundRules
+
+log = logging.getLogger(__name__)
+
+FILE, NUMBER = "file", "number"
+
+
+def file_of(project: Project) -> str | None:
+    """The file as people wrote it; None if the project has no rules."""
+    text: str | None = (project.rules or {}).get(FILE)
+    return text
+
+
+def number_of(project: Project) -> int:
+    """How often the rules of the project were changed."""
+    return int((project.rules or {}).get(NUMBER, 0))
+
+
+def served_number(project: Project) -> int:
+    """The number of the rules that predictions follow now; 0 for none."""
+    return number_of(project) if file_of(project) else 0
+
+
+def read_of(project: Project) -> RuleFile:
+    """The project's rules; an empty file if it has none, or if they cannot be read any more."""
+    try:
+        return read_rules(file_of(project) or "")
+    except RulesError:
+        return RuleFile()
+
+
+def bound(project: Project, config: LabelConfig) -> BoundRules:
+    """The rules that predictions of a project follow. Those that do not fit its label config are logged."""
+    rules = _bind(project, config)
+    for fault in rules.faults:
+        log.warning("project %d: a rule is not applied: %s", project.id, fault)
+    return rules
+
+
+def faults_of(project: Project) -> tuple[str, ...]:
+    """Why rules of a project are not applied."""
+    return _bind(project, parse(project.label_config)).faults if project.label_config else ()
+
+
+def _bind(project: Project, config: LabelConfig) -> BoundRules:
+    text = file_of(project)
+    if text is None:
+        return NO_RULES
+    try:
+        return bind_rules(read_rules(text), config)
+    except RulesError as error:
+        return BoundRules(faults=(str(error),))
+
+
+def check(session: Session, project_id: int, text: str) -> RuleFile:
+    """Check a file against a project's label config.
+
+    Raises:
+        NotFoundError: no such project.
+        ConflictError: its label config is not known yet.
+        RulesError: the file cannot be read, does not fit the label config, or contradicts itself.
+    """
+    label_config = projects.get(session, project_id).label_config
+    if label_config is None:
+        raise ConflictError(f"the label config of project {project_id} is not known yet; open it in Label Studio")
+    file = read_rules(text)
+    require_fit(file, parse(label_config))
+    return file
+
+
+def set_file(store: Store, project_id: int, text: str) -> Project:
+    """Set a project's rules. The next prediction follows them; what earlier rules have removed is counted no more.
+
+    Raises: as `check`; nothing is changed then.
+    """
+    with store.write() as session:
+        check(session, project_id, text)
+        return _change(session, project_id, {FILE: text})
+
+
+def remove(store: Store, project_id: int) -> Project:
+    """Remove a project's rules.
+
+    Raises:
+        NotFoundError: no such project.
+    """
+    with store.write() as session:
+        return _change(session, project_id, {FILE: None})
+
+
+def _change(session: Session, project_id: int, changed: Mapping[str, Any]) -> Project:
+    project = projects.get(session, project_id, is_locked=True)
+    if file_of(project) != changed[FILE]:
+        project.rules = {NUMBER: number_of(project) + 1, **changed}
+        session.execute(delete(RuleEffect).where(RuleEffect.project_id == project_id))
+        session.flush()
+    return project

@@ -1,0 +1,60 @@
+"""The figures of groups as JSON, for REST and `lorabel groups --json`."""
+
+from typing import Any
+
+from lorabel.evaluation.group_figures import Difference, GroupFigures, Groups, Share
+
+Record = dict[str, Any]
+
+
+def groups_record(field: str, groups: Groups) -> Record:
+    """All figures. A share is null where there are too few cases to state it."""
+    return {
+        "field": field,
+        "groups": [_group(group) for group in groups.groups],
+        "left_out": groups.left_out,
+        "comparisons": groups.comparisons,
+        "differences": [
+            {**vars(difference), "here": _share(difference.here), "elsewhere": _share(difference.elsewhere)}
+            | {"text": difference_text(field, difference)}
+            for difference in groups.differences
+        ],
+    }
+
+
+def difference_text(field: str, difference: Difference) -> str:
+    """A difference in words."""
+    here, elsewhere = difference.here, difference.elsewhere
+    what = f"{difference.measure} of {difference.label!r}" if difference.label else "predictions left unchanged"
+    return (
+        f"{field} {difference.group!r}: {what} {_counted(here)}, elsewhere {_counted(elsewhere)}, "
+        f"p = {difference.p:.2g}"
+    )
+
+
+def _counted(share: Share) -> str:
+    return f"{share.right} of {share.cases} ({share.right / share.cases:.0%})"
+
+
+def _group(group: GroupFigures) -> Record:
+    return {
+        "group": group.group,
+        "tasks": group.unchanged.cases,
+        "unchanged": _share(group.unchanged),
+        "precision": _share(group.precision),
+        "recall": _share(group.recall),
+        "labels": [
+            {
+                "control_tag": figures.control_tag,
+                "label": figures.label,
+                "precision": _share(Share(figures.right, figures.predicted)),
+                "recall": _share(Share(figures.right, figures.support)),
+            }
+            for figures in group.labels
+        ],
+    }
+
+
+def _share(share: Share) -> Record:
+    low, high = share.interval
+    return {"value": share.value, "right": share.right, "cases": share.cases, "low": low, "high": high}
