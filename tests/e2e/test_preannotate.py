@@ -26,7 +26,7 @@ from tests.workers.pictures import data_url, pictures, result
 
 pytestmark = pytest.mark.e2e
 
-TASKS = 60
+TASKS = 30
 PAGE = 5
 LOOKAHEAD = 6
 # Rows that the look-ahead sends per task: one for the prediction, one for the embedding.

@@ -83,12 +83,9 @@ def test_a_killed_up_leaves_no_process_and_the_next_gets_ready(running: Lorabel)
         end(successor)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("local-dir:/usr", "cannot be loaded"),
-        pytest.param("hf-hub:nobody/nothing", "cannot be loaded", marks=pytest.mark.long),
-    ],
+    ("source", "reason"), [("local-dir:/usr", "cannot be loaded"), ("hf-hub:nobody/nothing", "cannot be loaded")]
 )
 def test_up_names_a_base_model_that_is_not_to_be_had_and_ends_and_the_doctor_says_the_same(
     tmp_path: Path, source: str, reason: str

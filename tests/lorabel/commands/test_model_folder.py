@@ -12,7 +12,6 @@ from lorabel.families.base import Family
 from lorabel.families.dual_encoder import DualEncoder
 from lorabel.families.loading import base_model_types
 from lorabel.families.speech import Speech
-from lorabel.families.text_encoder import TextEncoder
 from lorabel.settings import Settings
 from tests.ctranslate2_writer import write_ctranslate2
 from tests.lorabel.commands.conftest import RunLorabel
@@ -20,8 +19,8 @@ from tests.servers import free_port
 from tests.serving import serving
 
 COMMIT = "0" * 40
-# One that open_clip loads, one that transformers loads.
-USUAL = (DualEncoder, TextEncoder)
+# The other families' tests take a minute together.
+USUAL = (DualEncoder,)
 
 
 def put_into_cache(cache: Path, owner_and_name: str, files: Path) -> None:
