@@ -216,6 +216,9 @@ def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is
     with store.write() as session:
         project = projects.get(session, project_id, is_locked=True)
         if _is_overtaken(project, read) or (not is_changed and project.head_number != number):
+            if is_changed and number:
+                # What these heads have learned from may be forgotten by now.
+                services.adapter_folders.empty(heads_folder(project_id, number))
             return
         rows = {
             tag: ProjectHead(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lorabel.commands.accept_command import accept
+from lorabel.commands.forget_command import forget
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import LorabelError
 
@@ -280,6 +281,7 @@ def find_label_errors(
 
 
 app.command()(accept)
+app.command()(forget)
 
 
 @app.command()

@@ -85,6 +85,16 @@ class Store:
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
+    @contextmanager
+    def exclusive_connection(self) -> Iterator[Any]:
+        """SQLite's own connection, outside of transactions; no other thread of this process writes meanwhile."""
+        with self._write_lock:
+            connection = self.engine.raw_connection()
+            try:
+                yield connection.driver_connection
+            finally:
+                connection.close()
+
     def insert(self, table: type[Table]) -> Any:
         """An INSERT statement in the database's own dialect, which has ON CONFLICT."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
