@@ -53,6 +53,11 @@ class Settings(MediaSettings, TrackSettings, GeneratorSettings):
         None,
         description="Personal access token (or legacy token) of a Label Studio user who sees the projects.",
     )
+    lorabel_secret_key: SecretStr | None = Field(
+        None,
+        description="Keys that encrypt stored tokens, comma-separated, the newest first (`lorabel keys new`); "
+        "default: DATA_DIR/secret.key.",
+    )
     label_studio_port: int = Field(8080, description="Port of the Label Studio that `lorabel demo` starts.")
     basic_auth_user: str | None = Field(None, description="User name that every endpoint requires.")
     basic_auth_pass: SecretStr | None = Field(None, description="Password that every endpoint requires.")

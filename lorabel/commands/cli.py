@@ -11,6 +11,7 @@ import typer
 
 from lorabel.commands.accept_command import accept
 from lorabel.commands.forget_command import forget
+from lorabel.commands.keys_command import keys
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import LorabelError
 
@@ -282,6 +283,7 @@ def find_label_errors(
 
 app.command()(accept)
 app.command()(forget)
+app.add_typer(keys, name="keys", help="Keys that encrypt stored tokens.")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from lorabel.errors import ConflictError, UnreadableError
 from lorabel.media.data_url import is_data_url
 from lorabel.media.fetching import ascii_url, origin
 from lorabel.media.label_studio_paths import media_base
+from lorabel.secret_keys import Keyring
 from lorabel.settings import Settings
 
 
@@ -36,17 +37,24 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
 
     Returns:
         None if none of the three names an address.
+
+    Raises:
+        SecretKeyError: the token was encrypted with another key.
     """
     public_url = project.hostname if project.hostname and is_web_address(project.hostname) else None
     if project.label_studio_url:
-        return LabelStudioAccess(project.label_studio_url, project.api_key, True, public_url)
+        return LabelStudioAccess(project.label_studio_url, _opened(project.api_key, settings), True, public_url)
     key = settings.label_studio_api_key
     if settings.label_studio_url:
-        token = key.get_secret_value() if key else project.setup_token
+        token = key.get_secret_value() if key else _opened(project.setup_token, settings)
         return LabelStudioAccess(settings.label_studio_url, token, True, public_url)
     if public_url is not None:
-        return LabelStudioAccess(public_url, project.setup_token, False, public_url)
+        return LabelStudioAccess(public_url, _opened(project.setup_token, settings), False, public_url)
     return None
+
+
+def _opened(stored: str | None, settings: Settings) -> str | None:
+    return None if stored is None else Keyring.of(settings).open(stored)
 
 
 def task_link(project: Project, url: str, task_id: int) -> str:
