@@ -58,7 +58,7 @@ pytestmark = pytest.mark.servers
 
 MARKER = "Zyxomarker-4711"
 TASK = 987654321098
-ANNOTATION = 876543210
+ANNOTATION = 335577991
 ANNOTATOR = 550011
 OTHERS = range(1, 7)
 
