@@ -289,7 +289,7 @@ def _conclude(
 
 @contextmanager
 def _emptied_if_lost(services: Services, version: ModelVersion | None) -> Iterator[None]:
-    """Empty the version's folder if the run was lost, or its project: what it has learned may be forgotten by now."""
+    """Empty the version's folder if the run or its project is gone: what it learned may be forgotten by now."""
     try:
         yield
     except (RunLostError, NotFoundError):
