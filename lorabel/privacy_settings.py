@@ -22,8 +22,7 @@ class PrivacySettings(BaseSettings):
         "`credit_card`, `ip`; see docs/privacy.md.",
     )
     redact_patterns: dict[str, str] = Field(
-        default_factory=dict,
-        description='Own regular expressions that are masked, too, by name: `{"customer": "C-[0-9]{6}"}`.',
+        {}, description='Own regular expressions that are masked, too, by name: `{"customer": "C-[0-9]{6}"}`.'
     )
 
     @model_validator(mode="after")

@@ -150,14 +150,17 @@ class Redactor:
         Args:
             counts: kind, or name of a pattern -> how many were masked; is added to.
         """
-        for kind, (start, end) in self._found(text):
-            part = text[start:end]
-            mask = masked_characters(part)
-            if mask != part:
-                text = text[:start] + mask + text[end:]
+        found = self._found(text)
+        if not found:
+            return text
+        characters = list(text)
+        for kind, (start, end) in found:
+            mask = masked_characters(text[start:end])
+            if mask != text[start:end]:
+                characters[start:end] = mask
                 if counts is not None:
                     counts[kind] += 1
-        return text
+        return "".join(characters)
 
     def secrets(self, text: str) -> list[str]:
         """The parts of a text that are masked."""

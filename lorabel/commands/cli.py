@@ -283,7 +283,11 @@ def find_label_errors(
 
 app.command()(accept)
 app.command()(forget)
-app.add_typer(keys, name="keys", help="Keys that encrypt stored tokens.")
+app.add_typer(
+    keys,
+    name="keys",
+    help="Print a new key for stored tokens (new), or encrypt all of them with a new one (rotate).",
+)
 
 
 @app.command()

@@ -12,10 +12,11 @@ from sqlalchemy import select
 from backend.services import Services
 from lorabel import logs
 from lorabel.database.base_table import Table
-from lorabel.database.tables import Event
+from lorabel.database.tables import Annotation, Event
 from lorabel.problems.binding import bind
 from lorabel.settings import Settings
 from tests.backend import requests
+from workers.collect import apply_pending
 
 EMAIL = "anna.bell@mail.example.com"
 TEXT = f"Mail {EMAIL} or call Anna Bell at +49 30 1234567."
@@ -48,6 +49,7 @@ def event() -> dict[str, Any]:
 
 def test_an_event_is_stored_without_personal_data(client: FlaskClient, services: Services, metric: Any) -> None:
     assert client.post("/webhook", json=event()).status_code == 200
+    apply_pending(services.store)
     with services.store.read() as session:
         payload = json.loads(session.scalars(select(Event.payload)).one())
         for table in Table.metadata.sorted_tables:
@@ -64,6 +66,9 @@ def test_an_event_is_stored_without_personal_data(client: FlaskClient, services:
     for region in regions:
         value = region["value"]
         assert value["text"] == masked[value["start"] : value["end"]]
+    with services.store.read() as session:
+        stored = session.scalars(select(Annotation)).one()
+    assert stored.result == payload["annotation"]["result"] and stored.task_data == payload["task"]["data"]
     assert metric("lorabel_redacted_total", kind="email") > 0
     assert metric("lorabel_redacted_total", kind="phone") == 1
 
