@@ -19,7 +19,7 @@ class PrivacySettings(BaseSettings):
     redact: str = Field(
         "",
         description="What is masked in texts before they are stored, comma-separated: `email`, `phone`, `iban`, "
-        "`credit_card`, `ip`; see docs/privacy.md.",
+        "`credit_card`, `ip`.",
     )
     redact_patterns: dict[str, str] = Field(
         {}, description='Own regular expressions that are masked, too, by name: `{"customer": "C-[0-9]{6}"}`.'

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from lorabel.database import forgotten_events, forgotten_learning, projects, vocabularies
 from lorabel.database.acceptance_tables import AcceptedTask
 from lorabel.database.base_table import Table as Base
-from lorabel.database.forgotten_events import Subject
+from lorabel.database.forgotten_events import Seen, Subject
 from lorabel.database.forgotten_learning import Learned
 from lorabel.database.instructions import KEPT
 from lorabel.database.store import Store, id_chunks
@@ -70,18 +70,32 @@ def forget(
     Raises:
         NotFoundError: no such project.
     """
-    if subject.is_project and not is_dry:
-        return _forget_project(store, project_id)
+    if subject.is_project:
+        return _count_project(store, project_id) if is_dry else _forget_project(store, project_id)
+    with store.read() as session:
+        # Before the lock: to read all events of a project may take long.
+        seen = forgotten_events.look(session, projects.get(session, project_id), subject)
     with store.write() as session:
         project = projects.get(session, project_id, is_locked=True)
-        forgotten = (
-            _delete_project(session, project) if subject.is_project else _Part(session, project, subject).forget()
-        )
+        forgotten = _Part(session, project, subject, seen).forget()
         if is_retraining and forgotten.learned:
             forgotten.retraining = forgotten_learning.retire(session, project, forgotten.learned)
         if is_dry:
             session.flush()
             session.rollback()
+    return forgotten
+
+
+def _count_project(store: Store, project_id: int) -> Forgotten:
+    forgotten = Forgotten()
+    with store.read() as session:
+        project = projects.get(session, project_id)
+        forgotten.learned = _learned(session, project)
+        forgotten.rows["event"] = len(forgotten_events.early_event_ids(session, project))
+        for table, is_mine in _tables_of(project_id):
+            forgotten.rows[table.name] += (
+                session.scalar(select(func.count()).select_from(table).where(is_mine)) or 0
+            )
     return forgotten
 
 
@@ -91,38 +105,26 @@ def _forget_project(store: Store, project_id: int) -> Forgotten:
         project = projects.get(session, project_id, is_locked=True)
         # No worker begins anything for it any more, and none that has begun can end it.
         project.is_deleted = True
-        forgotten.learned = forgotten_learning.learned_versions(
-            session, project, _annotation_ids(session, project)
-        )
+        forgotten.learned = _learned(session, project)
         forgotten.active_runs = _delete_active_runs(session, project)
+    for table, is_mine in _tables_of(project_id):
+        if table is not _table(Project):
+            with store.write() as session:
+                forgotten.rows[table.name] += _delete(session, table, is_mine)
     with store.write() as session:
-        project = projects.get(session, project_id, is_locked=True)
-        forgotten.rows["event"] = forgotten_events.remove(session, project, Subject())
-    for table in _tables_with("project_id"):
-        with store.write() as session:
-            forgotten.rows[table.name] += _delete(session, table, table.c.project_id == project_id)
-    with store.write() as session:
+        early = forgotten_events.early_event_ids(session, projects.get(session, project_id, is_locked=True))
+        for chunk in id_chunks(early):
+            forgotten.rows["event"] += _delete(session, _table(Event), _table(Event).c.id.in_(chunk))
+        _clear_index(session, project_id)
         # With what has arrived meanwhile.
-        last = _delete_project(session, projects.get(session, project_id, is_locked=True))
-    forgotten.rows += last.rows
-    forgotten.active_runs += last.active_runs
+        for table, is_mine in _tables_of(project_id):
+            forgotten.rows[table.name] += _delete(session, table, is_mine)
     return forgotten
 
 
-def _delete_project(session: Session, project: Project) -> Forgotten:
-    forgotten = Forgotten()
-    forgotten.learned = forgotten_learning.learned_versions(session, project, _annotation_ids(session, project))
-    forgotten.active_runs = _delete_active_runs(session, project)
-    forgotten.rows["event"] = forgotten_events.remove(session, project, Subject())
-    for table in _tables_with("project_id"):
-        forgotten.rows[table.name] += _delete(session, table, table.c.project_id == project.id)
-    forgotten.rows["project"] = _delete(session, _table(Project), _table(Project).c.id == project.id)
-    session.expunge(project)
-    return forgotten
-
-
-def _annotation_ids(session: Session, project: Project) -> set[int]:
-    return set(session.scalars(select(Annotation.id).where(Annotation.project_id == project.id)))
+def _learned(session: Session, project: Project) -> list[Learned]:
+    ids = set(session.scalars(select(Annotation.id).where(Annotation.project_id == project.id)))
+    return forgotten_learning.learned_versions(session, project, ids)
 
 
 def _delete_active_runs(session: Session, project: Project) -> int:
@@ -136,8 +138,8 @@ def _delete_active_runs(session: Session, project: Project) -> int:
 class _Part:
     """Forgets a task, or what an annotator did. The project's row is locked."""
 
-    def __init__(self, session: Session, project: Project, subject: Subject) -> None:
-        self.session, self.project, self.subject = session, project, subject
+    def __init__(self, session: Session, project: Project, subject: Subject, seen: Seen) -> None:
+        self.session, self.project, self.subject, self.seen = session, project, subject, seen
         self.rows: Counter[str] = Counter()
         mine = [Annotation.project_id == project.id]
         if subject.task_id is not None:
@@ -145,8 +147,7 @@ class _Part:
         if subject.annotator_id is not None:
             mine.append(Annotation.completed_by == subject.annotator_id)
         annotations = session.execute(select(Annotation.id, Annotation.task_id).where(*mine)).all()
-        of_events = forgotten_events.annotation_ids(session, project, subject)
-        self.annotation_ids = frozenset(row.id for row in annotations) | of_events
+        self.annotation_ids = frozenset(row.id for row in annotations) | seen.annotation_ids
         named = set() if subject.task_id is None else {subject.task_id}
         self.task_ids = frozenset(row.task_id for row in annotations if row.task_id is not None) | named
 
@@ -158,9 +159,8 @@ class _Part:
         active_runs = _delete(session, training, training.c.project_id == project.id, training.c.state.in_(ACTIVE))
         self.rows["training_run"] += active_runs
         self._forget_in_runs()
-        self.rows["event"] += forgotten_events.remove(
-            session, project, Subject(self.subject.task_id, self.subject.annotator_id, self.annotation_ids)
-        )
+        subject = Subject(self.subject.task_id, self.subject.annotator_id, self.annotation_ids)
+        self.rows["event"] += forgotten_events.remove(session, project, subject, self.seen)
         self._forget_instructions()
         self._delete_rows()
         self.rows["model_version"] += forgotten_learning.strip(session, project, self.annotation_ids)
@@ -178,9 +178,7 @@ class _Part:
         self._delete_in(_table(Annotation), "id", self.annotation_ids)
         self._delete_in(_table(AcceptedTask), "annotation_id", self.annotation_ids)
         if self.rows["task_embedding"]:
-            index = self.session.get_one(EmbeddingIndex, self.project.id, with_for_update=True)
-            index.version += 1
-            index.deleted_at = index.version
+            _clear_index(self.session, self.project.id)
         if self.subject.annotator_id is not None:
             mine = (Acceptance.project_id == self.project.id, Acceptance.user_id == self.subject.annotator_id)
             self.rows["acceptance"] += _count(
@@ -255,20 +253,30 @@ class _Part:
                     self.session.delete(run)
 
 
-def count_rows(store: Store, project_id: int) -> int:
-    """How many rows any table has of a project; 0 after it was forgotten."""
-    with store.read() as session:
-        return sum(
-            session.scalar(select(func.count()).select_from(table).where(table.c.project_id == project_id)) or 0
-            for table in _tables_with("project_id")
-        )
-
-
 def tables() -> list[str]:
     """The names of the tables that may have something of a project, for what is done with them on the disk."""
-    return sorted(
-        {table.name for table in _tables_with("project_id")} | {Event.__tablename__, Project.__tablename__}
-    )
+    return sorted({table.name for table, _ in _tables_of(0)})
+
+
+def _tables_of(project_id: int) -> list[tuple[Table, ColumnElement[bool]]]:
+    """Every table with rows of projects, and which of them are this project's; the table of projects at last.
+
+    Without the index of vectors, whose row only has numbers: `_clear_index` says why it stays.
+    """
+    project, index = _table(Project), _table(EmbeddingIndex)
+    of_projects = [table for table in _tables_with("project_id") if table is not index]
+    return [
+        *((table, table.c.project_id == project_id) for table in of_projects),
+        (project, project.c.id == project_id),
+    ]
+
+
+def _clear_index(session: Session, project_id: int) -> None:
+    """Have readers of vectors forget those that they keep in memory, also if a project gets this id again."""
+    index = session.get(EmbeddingIndex, project_id, with_for_update=True)
+    if index is not None:
+        index.version += 1
+        index.deleted_at, index.cursor, index.space = index.version, 0, None
 
 
 def _tables_with(*columns: str) -> list[Table]:

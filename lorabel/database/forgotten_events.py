@@ -7,9 +7,10 @@ waits, or that failed, the other tasks and annotations stay: `ANNOTATIONS_CREATE
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from lorabel.database.store import id_chunks
@@ -18,6 +19,7 @@ from lorabel.labeling.provenance import reference_id
 
 DONE = frozenset({EventState.APPLIED, EventState.STALE, EventState.IGNORED})
 EVENTS_AT_A_TIME = 200
+DELETION = "ANNOTATIONS_DELETED"
 Json = dict[str, Any]
 
 
@@ -55,23 +57,55 @@ class Subject:
         )
 
 
-def annotation_ids(session: Session, project: Project, subject: Subject) -> set[int]:
-    """The annotations that events say belong to a task or an annotator, also those that were deleted since."""
-    return {
-        annotation["id"]
-        for event in _events(session, project)
-        for annotation, task_id in _annotations(json.loads(event.payload))
-        if isinstance(annotation.get("id"), int) and subject.has_annotation(annotation, task_id)
-    }
+class Seen(NamedTuple):
+    """What a look at the events has found, before the project's row is locked.
+
+    Attributes:
+        event_ids: events that have something of the subject.
+        annotation_ids: of the subject, also those that were deleted since.
+        newest: id of the newest event that was looked at.
+    """
+
+    event_ids: frozenset[int]
+    annotation_ids: frozenset[int]
+    newest: int
 
 
-def remove(session: Session, project: Project, subject: Subject) -> int:
-    """Delete the events, or take out of them what is to be forgotten. Returns how many were deleted or changed."""
+def look(session: Session, project: Project, subject: Subject) -> Seen:
+    """Find the events that have something of a task or an annotator. Reads all events of the project."""
+    event_ids, mine, newest = set(), set(subject.annotation_ids), 0
+    deletions: dict[int, set[int]] = {}
+    for event in _events(session, project, _is_of(project)):
+        newest = event.id
+        body = json.loads(event.payload)
+        annotations = list(_annotations(body))
+        ids = {each["id"] for each, task_id in annotations if subject.has_annotation(each, task_id)}
+        mine |= {id_ for id_ in ids if isinstance(id_, int)}
+        if without(body, subject) != body:
+            event_ids.add(event.id)
+        elif event.action == DELETION:
+            deletions[event.id] = {each.get("id", 0) for each, _ in annotations}
+    event_ids |= {event_id for event_id, ids in deletions.items() if ids & mine}
+    return Seen(frozenset(event_ids), frozenset(mine), newest)
+
+
+def remove(session: Session, project: Project, subject: Subject, seen: Seen) -> int:
+    """Delete events, or take out of them what is to be forgotten. Returns how many were deleted or changed.
+
+    Args:
+        seen: what `look` found; events that have arrived since are looked at, too.
+    """
     deleted: list[int] = []
     changed: dict[int, str] = {}
-    for event in _events(session, project):
+    newer = _events(session, project, and_(_is_of(project), Event.id > seen.newest))
+    known = (
+        event
+        for chunk in id_chunks(sorted(seen.event_ids))
+        for event in _events(session, project, Event.id.in_(chunk))
+    )
+    for event in chain(known, newer):
         body = json.loads(event.payload)
-        rest = None if subject.is_project else without(body, subject)
+        rest = without(body, subject)
         if rest is None or (rest != body and event.state in DONE):
             deleted.append(event.id)
         elif rest != body:
@@ -82,6 +116,11 @@ def remove(session: Session, project: Project, subject: Subject) -> int:
         event = session.get_one(Event, event_id)
         event.payload, event.error = payload, None
     return len(deleted) + len(changed)
+
+
+def early_event_ids(session: Session, project: Project) -> list[int]:
+    """The events that arrived before the project was known here, which belong to none."""
+    return [event.id for event in _events(session, project, Event.project_id.is_(None))]
 
 
 def without(body: Json, subject: Subject) -> Json | None:
@@ -108,9 +147,13 @@ def _is_task(task: Json, subject: Subject) -> bool:
     return subject.task_id is not None and task.get("id") == subject.task_id
 
 
-def _events(session: Session, project: Project) -> Iterator[Event]:
-    """The events of a project, those included that arrived before it was known here."""
-    rows = select(Event).where(or_(Event.project_id == project.id, Event.project_id.is_(None))).order_by(Event.id)
+def _is_of(project: Project) -> ColumnElement[bool]:
+    return or_(Event.project_id == project.id, Event.project_id.is_(None))
+
+
+def _events(session: Session, project: Project, condition: ColumnElement[bool]) -> Iterator[Event]:
+    """Events of a project by id, those included that arrived before it was known here."""
+    rows = select(Event).where(condition).order_by(Event.id)
     after = 0
     while events := session.scalars(rows.where(Event.id > after).limit(EVENTS_AT_A_TIME)).all():
         after = events[-1].id
