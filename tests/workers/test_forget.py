@@ -48,7 +48,7 @@ from lorabel.settings import Settings
 from tests.backend import requests
 from tests.backend.fake_model_server import FakeModelServer
 from tests.servers import MissingServerError, redis_server
-from tests.workers.events import PROJECT, annotation, put
+from tests.workers.events import PROJECT, annotation, deletion, put
 from tests.workers.test_requeue_sweep import RecordedJobs
 from workers.collect import apply_pending
 from workers.head_fitting import FittedHead, HeadFitter, _keep
@@ -131,7 +131,13 @@ def fill(services: Services) -> None:
         "tasks": [{"id": TASK, "data": {"t": MARKER}}, {"id": 77, "data": {"t": "kept"}}],
     }
     del two["annotation"], two["task"]
-    put(store, failed, two)
+    put(store, failed, two, deletion(ANNOTATION), deletion(ANNOTATION + 2))
+    early = submitted(5, TASK, ANNOTATION + 3, note=MARKER)
+    early["project"]["id"] = PROJECT
+    with store.write() as session:
+        session.add(
+            Event(action="ANNOTATION_CREATED", project_id=None, payload=json.dumps(early), state="ignored")
+        )
     with store.write() as session:
         project = session.get_one(Project, PROJECT)
         project.instructions = {"kept": {"label": f"Ask {MARKER}"}, "by_hand": {}}
@@ -164,7 +170,7 @@ def fill(services: Services) -> None:
         heads = project_heads.answering_with_annotation_ids(session, project)
         assert ANNOTATION in heads["label"].annotation_ids
         project_heads.store_with(versions.get(session, PROJECT, 1), project, heads)
-        failed_event = session.scalars(select(Event).order_by(Event.id.desc()).offset(1)).first()
+        failed_event = session.scalars(select(Event).where(Event.payload == json.dumps(failed))).first()
         assert failed_event is not None
         failed_event.state, failed_event.error = EventState.FAILED, f"KeyError: {MARKER}"
     services.adapter_folders.write(f"p{PROJECT}.v1", partial(write_adapter, MARKER))
@@ -261,7 +267,9 @@ def test_a_task_leaves_no_trace_and_the_others_stay(services: Services) -> None:
     with services.store.read() as session:
         left = session.scalars(select(Annotation.id).order_by(Annotation.id)).all()
         created = session.scalars(select(Event).where(Event.action == "TASKS_CREATED")).one()
+        deletions = session.scalars(select(Event).where(Event.action == "ANNOTATIONS_DELETED")).all()
     assert list(left) == list(OTHERS)
+    assert [json.loads(event.payload)["annotations"] for event in deletions] == [[{"id": ANNOTATION + 2}]]
     assert [task["id"] for task in json.loads(created.payload)["tasks"]] == [77]
 
 
