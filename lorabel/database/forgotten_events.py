@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from lorabel.database.store import id_chunks
@@ -63,7 +63,7 @@ class Seen(NamedTuple):
     Attributes:
         event_ids: events that have something of the subject.
         annotation_ids: of the subject, also those that were deleted since.
-        newest: id of the newest event that was looked at.
+        newest: id of the newest event at that time.
     """
 
     event_ids: frozenset[int]
@@ -72,11 +72,13 @@ class Seen(NamedTuple):
 
 
 def look(session: Session, project: Project, subject: Subject) -> Seen:
-    """Find the events that have something of a task or an annotator. Reads all events of the project."""
-    event_ids, mine, newest = set(), set(subject.annotation_ids), 0
+    """Find the events that have something of a task or an annotator, among all events of the project."""
+    event_ids, mine = set(), set(subject.annotation_ids)
+    newest = session.scalar(select(func.max(Event.id))) or 0
+    # Those that cannot name the subject are not read: an event may have megabytes.
+    may_name = or_(Event.action == DELETION, Event.payload.contains(str(subject.task_id or subject.annotator_id)))
     deletions: dict[int, set[int]] = {}
-    for event in _events(session, project, _is_of(project)):
-        newest = event.id
+    for event in _events(session, project, and_(_is_of(project), Event.id <= newest, may_name)):
         body = json.loads(event.payload)
         annotations = list(_annotations(body))
         ids = {each["id"] for each, task_id in annotations if subject.has_annotation(each, task_id)}

@@ -69,7 +69,7 @@ def test_nothing_is_left_of_a_task_and_then_of_its_project(
         others.start()
         said = run(lorabel, "forget", str(project_id), "--task", str(ids[0]), "--yes")
         others.join()
-        assert "table annotation" in said and "table task_embedding" in said
+        assert "table annotation" in said and "table event" in said
         wait_until(lambda: annotations() == TASKS - 1, TIMEOUT_S, "no event of the others is lost")
         assert files_with(data_dir, MARKER) == []
         assert files_with(data_dir, label_studio.token) == []
