@@ -63,7 +63,7 @@ def forget(
         if is_dry or not is_confirmed:
             planned = _plan(context, project_id, subject, is_retraining=is_retraining)
             if not is_json:
-                _show(context.console, f"would be deleted of {name}", planned, Places())
+                _show(context.console, name, planned, Places(), is_dry=True)
             elif is_dry:
                 print_json(_record(planned, Places()))
         if is_dry:
@@ -74,7 +74,7 @@ def forget(
         if is_json:
             print_json(_record(forgotten, places))
         else:
-            _show(context.console, f"deleted of {name}", forgotten, places)
+            _show(context.console, name, forgotten, places)
             _advise(context.console, project_id, subject, forgotten)
         if places.left:
             raise typer.Exit(1)
@@ -128,7 +128,7 @@ def _delete(
     left = erase_deleted(context.store, forgetting.tables())
     places.left += [] if left is None or not context.store.is_sqlite else [left]
     if left is not None and not context.store.is_sqlite:
-        context.console.print(left, highlight=False)
+        context.console.print(left, highlight=False, soft_wrap=True)
     if forgotten.retraining is not None:
         _queue(context.settings, forgotten)
     return forgotten, places
@@ -182,19 +182,20 @@ def _queue(settings: Settings, forgotten: Forgotten) -> None:
     jobs.redis.close()
 
 
-def _show(console: Console, title: str, forgotten: Forgotten, places: Places) -> None:
+def _show(console: Console, name: str, forgotten: Forgotten, places: Places, *, is_dry: bool = False) -> None:
+    title = f"{'would be deleted' if is_dry else 'deleted'} or changed of {name}"
     rows = {f"table {table}": count for table, count in sorted(forgotten.rows.items())} | places.deleted
     cells = [(place, str(count)) for place, count in rows.items() if count]
     if cells:
         console.print(new_table((title, "how many"), cells, wrapped=(title,)))
     else:
-        console.print(f"nothing is kept: {title}")
+        console.print(f"nothing is kept of {name}", highlight=False)
     for version in forgotten.learned:
-        console.print(f"adapters have learned from it: {version}", highlight=False)
+        console.print(f"adapters have learned from it: {version}", highlight=False, soft_wrap=True)
     if forgotten.active_runs:
         console.print(f"queued and running runs that are ended: {forgotten.active_runs}", highlight=False)
     for sentence in places.left:
-        console.print(f"[red]left:[/red] {sentence}", highlight=False)
+        console.print(f"[red]left:[/red] {sentence}", highlight=False, soft_wrap=True)
 
 
 def _advise(console: Console, project_id: int, subject: Subject, forgotten: Forgotten) -> None:
@@ -207,8 +208,10 @@ def _advise(console: Console, project_id: int, subject: Subject, forgotten: Forg
         console.print(
             f"to remove these adapters and train without it: lorabel forget {project_id} {option} --retrain",
             highlight=False,
+            soft_wrap=True,
         )
-    console.print("what Label Studio still has comes back with its next event or comparison: delete it there, too")
+    advice = "what Label Studio still has comes back with its next event or comparison: delete it there, too"
+    console.print(advice, soft_wrap=True)
 
 
 def _record(forgotten: Forgotten, places: Places) -> dict[str, Any]:

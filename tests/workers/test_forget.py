@@ -54,7 +54,7 @@ from workers.collect import apply_pending
 from workers.head_fitting import FittedHead, HeadFitter, _keep
 from workers.services import Services
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 MARKER = "Zyxomarker-4711"
 TASK = 987654321098
