@@ -285,6 +285,20 @@ def test_heads_are_fitted_again_without_the_task(services: Services) -> None:
     assert traces(services, MARKER) == []
 
 
+def test_a_version_that_is_made_live_again_gets_its_head_without_the_task(services: Services) -> None:
+    fill(services)
+    forget("--task", str(TASK), "--yes")
+    assert not (services.adapter_folders.root / f"p{PROJECT}.v1" / "label" / "head.safetensors").exists()
+    with services.store.write() as session:
+        project = projects.get(session, PROJECT, is_locked=True)
+        versions.make_live(session, project, 1)
+        project_heads.restore(session, project)
+    fit(services)
+    with services.store.read() as session:
+        heads = project_heads.answering_with_annotation_ids(session, session.get_one(Project, PROJECT))
+    assert [head.annotation_ids for head in heads.values()] == [list(OTHERS)]
+
+
 def test_an_annotator_leaves_no_trace(services: Services) -> None:
     fill(services)
     with services.store.write() as session:
@@ -314,6 +328,29 @@ def test_what_is_forgotten_twice_says_that_nothing_is_kept(services: Services) -
     assert "annotation" not in forget("--task", str(TASK), "--yes").replace("annotations", "")
     forget("--yes")
     assert "nothing is kept" in forget("--yes")
+
+
+@pytest.mark.parametrize("calls", [1, 4, 9])
+def test_a_project_that_is_half_deleted_is_deleted_by_the_next_call(
+    services: Services, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(services)
+    real, left = forgetting._delete, iter(range(calls))
+
+    def killed(*arguments: Any) -> int:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(forgetting, "_delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        forgetting.forget(services.store, PROJECT, Subject())
+    monkeypatch.undo()
+    monkeypatch.setenv("DATA_DIR", str(services.settings.data_dir))
+    monkeypatch.setenv("REDIS_URL", services.settings.redis)
+    monkeypatch.setenv("DATABASE_URL", services.settings.database)
+    forget("--yes")
+    assert traces(services, MARKER, str(TASK)) == []
 
 
 def test_an_event_that_comes_later_is_new_data(services: Services) -> None:
