@@ -53,13 +53,22 @@ class Keyring:
         Raises:
             SecretKeyError: LORABEL_SECRET_KEY has something that is no key.
         """
-        if settings.lorabel_secret_key is None:
-            return cls((), settings.data_dir.absolute() / FILE)
-        named = settings.lorabel_secret_key.get_secret_value().split(",")
-        keys = [key.strip() for key in named if key.strip()]
-        for key in keys:
+        key = settings.lorabel_secret_key
+        return cls.of_parts(None if key is None else key.get_secret_value(), settings.data_dir)
+
+    @classmethod
+    def of_parts(cls, keys: str | None, data_dir: Path) -> Self:
+        """As `of`.
+
+        Args:
+            keys: the value of LORABEL_SECRET_KEY; None: they are in the file in `data_dir`.
+        """
+        if keys is None:
+            return cls((), data_dir.absolute() / FILE)
+        named = [key.strip() for key in keys.split(",") if key.strip()]
+        for key in named or [""]:
             _check(key, VARIABLE)
-        return cls(keys, None)
+        return cls(named, None)
 
     @classmethod
     def of_this_process(cls) -> Self:

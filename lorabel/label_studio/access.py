@@ -1,6 +1,8 @@
 """The address and token of a project's Label Studio, and which media addresses they apply to."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from lorabel.contracts import MediaRef
@@ -9,8 +11,11 @@ from lorabel.errors import ConflictError, UnreadableError
 from lorabel.media.data_url import is_data_url
 from lorabel.media.fetching import ascii_url, origin
 from lorabel.media.label_studio_paths import media_base
-from lorabel.secret_keys import Keyring
+from lorabel.secret_keys import Keyring, is_sealed
 from lorabel.settings import Settings
+
+# Whose decrypted values are kept in memory.
+MOST_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,16 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
 
 
 def _opened(stored: str | None, settings: Settings) -> str | None:
-    return None if stored is None else Keyring.of(settings).open(stored)
+    if stored is None or not is_sealed(stored):
+        return stored
+    key = settings.lorabel_secret_key
+    return _decrypted(stored, None if key is None else key.get_secret_value(), settings.data_dir)
+
+
+@lru_cache(MOST_TOKENS)
+def _decrypted(stored: str, keys: str | None, data_dir: Path) -> str:
+    """Kept, since every prediction needs it. Under other keys a token is stored differently."""
+    return Keyring.of_parts(keys, data_dir).open(stored)
 
 
 def task_link(project: Project, url: str, task_id: int) -> str:

@@ -77,6 +77,8 @@ def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SecretKeyError, match=r"LORABEL_SECRET_KEY has something that is no key") as caught:
         Keyring.of(keys_in("my-pass-phrase", folder=tmp_path))
     assert "my-pass-phrase" not in str(caught.value)
+    with pytest.raises(SecretKeyError, match="has something that is no key"):
+        Keyring.of(keys_in(" ", " ", folder=tmp_path))
 
 
 def test_a_new_first_key_encrypts_and_the_former_one_decrypts(tmp_path: Path) -> None:
