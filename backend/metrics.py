@@ -58,6 +58,12 @@ class Metrics:
             ["project", "reason"],
             registry=registry,
         )
+        self.redacted = Counter(
+            "lorabel_redacted",
+            "Personal data masked in events before they were stored.",
+            ["kind"],
+            registry=registry,
+        )
         self.refused_tokens = Counter(
             "lorabel_refused_tokens",
             "Requests whose media were fetched without a token, since Label Studio refused it.",

@@ -28,6 +28,7 @@ from lorabel.inference.prediction import ProjectModel
 from lorabel.inference.requests import PredictionCaller
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.access import require_api_access
+from lorabel.labeling.redacted_bodies import RedactedBody
 from lorabel.problems.binding import bind
 
 log = logging.getLogger(__name__)
@@ -177,10 +178,10 @@ def _note_typed(
     instruction = None if binding is None else binding.typed_instruction(context)
     if binding is None or instruction is None:
         return
+    instruction = services.redactor.masked(instruction)
+    regions = RedactedBody(services.redactor).of({"result": answer.regions})["result"]
     try:
-        instructions.note_typed(
-            services.store, model.project_id, task_id, binding.from_name, instruction, answer.regions
-        )
+        instructions.note_typed(services.store, model.project_id, task_id, binding.from_name, instruction, regions)
     except SQLAlchemyError:
         log.exception("project %d, task %d: an instruction cannot be remembered", model.project_id, task_id)
 

@@ -18,6 +18,7 @@ from lorabel.database.store import Store
 from lorabel.errors import ModelServerBusyError
 from lorabel.inference.model_client import ModelClient
 from lorabel.label_studio.media_authorizations import Authorizations
+from lorabel.redaction import Redactor
 from lorabel.search.searcher import Searcher
 from lorabel.settings import Settings
 
@@ -46,6 +47,7 @@ class Services:
     live_projects: LiveProjects
     active_runs: ActiveRuns
     vitals: Vitals
+    redactor: Redactor
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -67,6 +69,7 @@ class Services:
             LiveProjects(store, settings),
             ActiveRuns(store),
             Vitals(settings, store, jobs, model_client),
+            Redactor(settings.redacted_kinds, settings.redact_patterns),
         )
 
     def close(self) -> None:

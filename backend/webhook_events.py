@@ -1,11 +1,12 @@
 """Receives webhook events: `POST /webhook` -> a row in the table `event` -> a job.
 
 Label Studio waits 1 s for the answer and never sends an event again, so the row is committed before anything else
-happens. `workers/collect.py` applies the event later. The payload is stored as it came.
+happens. `workers/collect.py` applies the event later. The payload is stored as it came, unless REDACT is set.
 
 {"action": "ANNOTATION_CREATED", "annotation": {"id": 7, ...}, "task": {"id": 3, ...}, "project": {"id": 1}}
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from backend.services import Services
 from lorabel.database import projects, training_runs, webhook_secrets
 from lorabel.database.tables import Event, EventState, Project, now
 from lorabel.errors import BadRequestError, ForgedEventError
+from lorabel.labeling.redacted_bodies import RedactedBody
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def receive(services: Services, raw: bytes, secret: str | None) -> http_bodies.W
     envelope = _parse(raw)
     project = _find_project(services, envelope)
     _check_secret(services, envelope, project, secret)
-    event = _store(services, envelope, project, raw.decode())
+    event = _store(services, envelope, project, _redacted(services, envelope, raw))
     services.metrics.events.labels(_label(envelope.action), event.state).inc()
     if event.state != EventState.PENDING or envelope.project is None or event.project_id is None:
         return http_bodies.WebhookAnswer()
@@ -142,6 +144,20 @@ def _has_label_config(envelope: http_bodies.Envelope, project: Project | None) -
         return False
     brought = envelope.project.label_config if envelope.project else None
     return bool(brought or (project and project.label_config))
+
+
+def _redacted(services: Services, envelope: http_bodies.Envelope, raw: bytes) -> str:
+    """The body as it is stored: as it came, or with personal data masked (REDACT)."""
+    if not services.redactor.is_on:
+        return raw.decode()
+    redacted = RedactedBody(services.redactor)
+    payload = json.dumps(redacted.of(json.loads(raw)))
+    for kind, count in redacted.counts.items():
+        services.metrics.redacted.labels(kind).inc(count)
+    if redacted.counts:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(redacted.counts.items()))
+        log.info("%s: masked in %s: %s", _name(envelope.project), _label(envelope.action), counts)
+    return payload
 
 
 def _name(reference: http_bodies.ProjectReference | None) -> str:

@@ -62,6 +62,10 @@ class SettingsError(LorabelError):
     """A setting is wrong or contradicts another setting."""
 
 
+class SecretKeyError(SettingsError):
+    """A token in the database cannot be decrypted with the keys of this process, or there is no such key."""
+
+
 class DatabaseUnusableError(LorabelError):
     """The database cannot be opened, or is no database of this version of Lorabel."""
 

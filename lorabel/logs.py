@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from lorabel.errors import cut
+from lorabel.redaction import Redactor
 from lorabel.settings import Settings
 
 # Longer messages of ours, and lines of tracebacks, are cut: what they quote can have megabytes.
@@ -22,11 +23,19 @@ class SafeFormatter(logging.Formatter):
     """Puts a message of ours on one line, with its control characters as escapes such as `\\n`.
 
     Tracebacks, and messages of libraries, keep their lines; all but the first are indented.
+
+    Args:
+        redactor: masks personal data.
     """
+
+    def __init__(self, line_format: str, redactor: Redactor) -> None:
+        super().__init__(line_format)
+        self._redactor = redactor
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - named by logging
         """Called by `format`, which then appends the traceback."""
         is_ours = record.name.partition(".")[0] in OURS
+        record.message = self._redactor.masked(record.message)
         record.message = (
             _escape(cut(record.message, MOST_CHARACTERS))
             if is_ours
@@ -36,7 +45,7 @@ class SafeFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - named by logging
         """Called by `format`."""
-        return _indent(super().formatException(ei))
+        return _indent(self._redactor.masked(super().formatException(ei)))
 
 
 def configure(settings: Settings, handler: logging.Handler | None = None) -> None:
@@ -50,7 +59,8 @@ def configure(settings: Settings, handler: logging.Handler | None = None) -> Non
     """
     line_format = FORMAT if handler is None else "%(message)s"
     handler = handler or logging.StreamHandler()
-    handler.setFormatter(SafeFormatter(line_format))
+    redactor = Redactor(settings.redacted_kinds, settings.redact_patterns)
+    handler.setFormatter(SafeFormatter(line_format, redactor))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in OURS:
         logging.getLogger(name).setLevel(settings.log_level.upper())

@@ -1,7 +1,7 @@
 """Every environment variable, typed and documented. Nothing else reads the environment.
 
 Those of media are in `lorabel/media_settings.py`, those of tracks in `lorabel/track_settings.py`, those of models
-that write in `lorabel/generator_settings.py`.
+that write in `lorabel/generator_settings.py`, those of privacy in `lorabel/privacy_settings.py`.
 
 The README's table of settings is made from this file (`tests/test_docs.py` compares them).
 """
@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from lorabel.generator_settings import GeneratorSettings
 from lorabel.media_settings import MediaSettings
+from lorabel.privacy_settings import PrivacySettings
 from lorabel.private_folders import is_private
 from lorabel.track_settings import TrackSettings
 
@@ -41,7 +42,7 @@ def certificate_files() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-class Settings(MediaSettings, TrackSettings, GeneratorSettings):
+class Settings(PrivacySettings, MediaSettings, TrackSettings, GeneratorSettings):
     """The settings of all processes. The field `host` is the environment variable HOST, and so on."""
 
     model_config = SettingsConfigDict(

@@ -169,7 +169,7 @@ def _fill(row: Annotation, received: Received, updated_at: datetime) -> None:
     row.result = annotation["result"]
     row.was_cancelled = bool(annotation.get("was_cancelled"))
     row.ground_truth = bool(annotation.get("ground_truth"))
-    row.completed_by = reference_id(annotation.get("completed_by"))
+    row.completed_by = provenance.reference_id(annotation.get("completed_by"))
     row.lead_time_s = provenance.lead_time_s(annotation)
     shown = provenance.shown_prediction(annotation, received.predictions)
     if shown is not None:
@@ -199,11 +199,6 @@ def _keep_shown(row: Annotation, shown: provenance.ShownPrediction) -> None:
     row.prediction_id = shown.id
     row.prediction_version, row.prediction_score = shown.model_version, shown.score
     row.prediction_result = shown.result
-
-
-def reference_id(value: Any) -> int | None:
-    """The id of a user or task, which Label Studio sends either as the id or as an object with the key `id`."""
-    return value.get("id") if isinstance(value, dict) else value
 
 
 def _rows_by_id(session: Session, project_id: int, ids: Collection[int]) -> dict[int, Annotation]:

@@ -30,13 +30,13 @@ from lorabel.database.jobs import COLLECT_LINGER_S
 from lorabel.database.store import Store, is_transient
 from lorabel.database.tables import Event, EventState, Project, TrainingRun, now
 from lorabel.errors import cut
+from lorabel.labeling.provenance import reference_id
 from workers import order_renewal
 from workers.annotations import (
     Received,
     apply_annotations,
     delete_annotations,
     delete_tasks,
-    reference_id,
 )
 from workers.services import Services
 

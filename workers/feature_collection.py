@@ -22,6 +22,7 @@ from lorabel.inference.messages import PredictRow, Priority
 from lorabel.inference.requests import Output, PredictionCaller, Unreadable
 from lorabel.problems.base import Problem
 from lorabel.problems.task_questions import with_resolved_media
+from lorabel.redaction import Redactor
 from workers.annotated_tasks import AnnotatedTask, AnnotatedTasks
 from workers.services import Services
 
@@ -123,8 +124,19 @@ def ask_for_features(
     asked = sorted(missing, reverse=True)[:MOST_ASKED]
     answers = _ask(services, project, adapter, {task_id: missing[task_id].features_question for task_id in asked})
     digests = {task_id: task.digest for task_id, task in missing.items()}
+    redactor = Redactor(services.settings.redacted_kinds, services.settings.redact_patterns)
+    if redactor.is_on:
+        answers = {task_id: _masked(answer, redactor) for task_id, answer in answers.items()}
     task_features.write(services.store, project.id, from_name, digests, answers)
     return len(answers)
+
+
+def _masked(answer: Features | str, redactor: Redactor) -> Features | str:
+    """What the model server answered, with lines that it has read in pictures as REDACT says."""
+    if isinstance(answer, str):
+        return redactor.masked(answer)
+    lines = (line.model_copy(update={"text": redactor.masked(line.text)}) for line in answer.lines)
+    return answer.model_copy(update={"lines": tuple(lines)})
 
 
 def _spaces(tasks: Mapping[int, AnnotatedTask]) -> set[str]:

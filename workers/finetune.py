@@ -10,7 +10,8 @@ after the evaluation, so a kill before that changes nothing.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
@@ -32,7 +33,7 @@ from lorabel.database.tables import (
     VersionState,
     version_name,
 )
-from lorabel.errors import LorabelError, RunLostError, short_reason
+from lorabel.errors import LorabelError, NotFoundError, RunLostError, short_reason
 from lorabel.families.base import Family
 from lorabel.families.device import choose_device, choose_precision
 from lorabel.families.loading import family_for
@@ -255,8 +256,8 @@ def _conclude(
     version = new_version.write_version(services, run, project, attempts, scratch) if candidates else None
     left = frozenset[int]().union(*(attempt.left for attempt in attempts.values()))
     read = [annotation for annotation in new if annotation.id not in left]
-    with services.store.write() as session:
-        project = session.get_one(Project, project.id, with_for_update=True)
+    with _emptied_if_lost(services, version), services.store.write() as session:
+        project = projects.get(session, project.id, is_locked=True)
         if version is not None and version.parent != project.live_number:
             new_version.reject(
                 version, f"{project.live_version} became live while this was made from v{version.parent}"
@@ -284,6 +285,18 @@ def _conclude(
     if version is not None and version.state == VersionState.LIVE:
         new_version.keep_features(services, version, attempts)
         services.jobs.look_ahead(project.id)
+
+
+@contextmanager
+def _emptied_if_lost(services: Services, version: ModelVersion | None) -> Iterator[None]:
+    """Empty the version's folder if the run or its project is gone: what it learned may be forgotten by now."""
+    try:
+        yield
+    except (RunLostError, NotFoundError):
+        if version is not None:
+            with suppress(FileNotFoundError):
+                services.adapter_folders.empty(version.name)
+        raise
 
 
 def _is_refused(attempts: dict[str, Attempt]) -> bool:

@@ -8,6 +8,7 @@ leaves nothing but a folder that nothing names; the project is still due, and th
 import logging
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,6 +217,10 @@ def _keep(services: Services, read: Project, heads: dict[str, FittedHead], *, is
     with store.write() as session:
         project = projects.get(session, project_id, is_locked=True)
         if _is_overtaken(project, read) or (not is_changed and project.head_number != number):
+            if is_changed and number:
+                # What these heads have learned from may be forgotten by now.
+                with suppress(FileNotFoundError):
+                    services.adapter_folders.empty(heads_folder(project_id, number))
             return
         rows = {
             tag: ProjectHead(

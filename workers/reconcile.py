@@ -24,6 +24,9 @@ from lorabel.errors import LabelStudioError
 from lorabel.label_studio.access import api_access
 from lorabel.label_studio.client import LabelStudio
 from lorabel.label_studio.project_identity import check_identity
+from lorabel.label_studio.records import AnnotatedTask
+from lorabel.labeling.redacted_bodies import RedactedBody
+from lorabel.redaction import Redactor
 from workers.annotations import Received, apply_annotations, delete_annotations
 from workers.collect import apply_pending
 from workers.services import Services
@@ -134,11 +137,10 @@ def _compare_tasks(
     task_ids: list[int] = []
     added = 0
     batch: list[Received] = []
+    redactor = Redactor(services.settings.redacted_kinds, services.settings.redact_patterns)
     for task in client.annotated_tasks(project.label_studio_id, changed_since):
         task_ids.append(task.task_id)
-        batch += [
-            Received(annotation, task.task_id, task.data, task.predictions) for annotation in task.annotations
-        ]
+        batch += _received(task, redactor)
         seen_ids.update(annotation["id"] for annotation in task.annotations)
         if len(batch) >= TASKS_PER_TRANSACTION:
             added += _add(services, project_id, batch)
@@ -169,6 +171,14 @@ def _compare_tasks(
             project_heads.count_change(project)
             vocabularies.renew(session, project)
     return Difference(added, deleted)
+
+
+def _received(task: AnnotatedTask, redactor: Redactor) -> list[Received]:
+    data, annotations, predictions = task.data, task.annotations, task.predictions
+    if redactor.is_on:
+        body = {"data": data, "annotations": annotations, "predictions": predictions}
+        data, annotations, predictions = RedactedBody(redactor).of(body).values()
+    return [Received(annotation, task.task_id, data, predictions) for annotation in annotations]
 
 
 def _add(services: Services, project_id: int, batch: list[Received]) -> int:

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from lorabel.commands.accept_command import accept
+from lorabel.commands.forget_command import forget
+from lorabel.commands.keys_command import keys
 from lorabel.commands.rules_command import groups, rules
 from lorabel.curation.strategy import Strategy
 from lorabel.errors import LorabelError
@@ -283,6 +285,12 @@ def find_label_errors(
 app.command()(accept)
 app.command()(rules)
 app.command()(groups)
+app.command()(forget)
+app.add_typer(
+    keys,
+    name="keys",
+    help="Print a new key for stored tokens (new), or encrypt all of them with a new one (rotate).",
+)
 
 
 @app.command()

@@ -16,12 +16,12 @@ from lorabel.commands.model_folder import check_model_folders
 from lorabel.commands.part_log import MODEL_SERVER, log_file, newest_message
 from lorabel.commands.project_doctor import ProjectDoctor, connect_again
 from lorabel.commands.training_check import training_checks
-from lorabel.database import versions
+from lorabel.database import stored_tokens, versions
 from lorabel.database.adapter_folders import AdapterFolders
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.database.tables import Project
-from lorabel.errors import ModelServerError, NotFoundError, SettingsError
+from lorabel.errors import ModelServerError, NotFoundError, SecretKeyError, SettingsError
 from lorabel.inference import unreadable_tasks
 from lorabel.inference.messages import ModelsResponse
 from lorabel.inference.model_client import ModelClient
@@ -58,6 +58,7 @@ class _Doctor:
 
     def checks(self, project_id: int | None) -> Iterator[Check]:
         yield check("database", self.database, "run `lorabel up`, or set DATABASE_URL to a database that answers")
+        yield check("tokens", self.tokens, "see `lorabel keys`")
         yield check("redis", self.redis, "run `lorabel up`, or set REDIS_URL to a Redis that answers")
         yield check("backend", self.backend, RUN)
         model_server = check("model server", self.device, NO_MODEL_SERVER)
@@ -71,6 +72,14 @@ class _Doctor:
         with self.store.read() as session:
             revision = session.scalar(text("SELECT version_num FROM alembic_version"))
         return f"{self.store.engine.url.render_as_string(hide_password=True)} at revision {revision}"
+
+    def tokens(self) -> str:
+        """Check that the tokens in the database are encrypted, with keys that are known here."""
+        try:
+            count = stored_tokens.check(self.store)
+            return f"{count} are encrypted, keys: {self.store.keyring.check()}"
+        except SecretKeyError as error:
+            raise CheckFailed(str(error), "see `lorabel keys`") from error
 
     def redis(self) -> str:
         if not self.jobs.is_reachable():

@@ -24,6 +24,8 @@ from lorabel.labeling.label_config import parse
 log = logging.getLogger(__name__)
 
 FIRST_OWN_ID = 1_000_000
+# Columns that are stored encrypted (`lorabel/secret_keys.py`).
+TOKENS = ("api_key", "setup_token")
 
 
 def get(session: Session, project_id: int, *, is_locked: bool = False) -> Project:
@@ -119,21 +121,29 @@ def ensure(store: Store, session: Session, project_id: int) -> Project:
 
 
 def upsert(store: Store, project_id: int, **columns: Any) -> Project:
-    """Update columns of a project's row, inserted if it is missing.
+    """Update columns of a project's row, inserted if it is missing. Tokens are encrypted before they are stored.
 
     Where the row has these values already, it is only read: a read waits for no other transaction.
     """
     with store.read() as session:
         project = session.get(Project, project_id)
-        if project is not None and all(getattr(project, name) == value for name, value in columns.items()):
+        if project is not None and all(_has(store, project, *column) for column in columns.items()):
             return project
     with store.write() as session:
         project = ensure(store, session, project_id)
         if "label_config" in columns:
             set_label_config(project, columns.pop("label_config"))
         for name, value in columns.items():
-            setattr(project, name, value)
+            if not _has(store, project, name, value):
+                is_secret = name in TOKENS and value is not None
+                setattr(project, name, store.keyring.seal(value) if is_secret else value)
     return project
+
+
+def _has(store: Store, project: Project, name: str, value: Any) -> bool:
+    """Whether a column has a value. Tokens are stored encrypted, each time differently."""
+    stored = getattr(project, name)
+    return store.keyring.fits(stored, value) if name in TOKENS else bool(stored == value)
 
 
 def set_label_config(project: Project, label_config: str | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -17,9 +18,12 @@ from sqlalchemy.orm import Session
 from lorabel.database.tables import Table
 from lorabel.errors import DatabaseUnusableError
 from lorabel.private_folders import make_private
+from lorabel.secret_keys import Keyring
 from lorabel.settings import Settings
 
 BUSY_TIMEOUT_S = 15
+CHECKPOINT_S = 30.0
+CHECKPOINT_PAUSE_S = 0.1
 MIGRATION_LOCK = 0x10AABE1
 IDS_PER_QUERY = 500
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -35,12 +39,14 @@ class Store:
 
     Args:
         url: an SQLAlchemy URL; the folder of an SQLite file is created if it is missing.
+        keyring: encrypts the tokens in it; default: a key that no other process has.
 
     Raises:
         DatabaseUnusableError: the URL is malformed, or the folder cannot be created.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keyring: Keyring | None = None) -> None:
+        self.keyring = keyring or Keyring.of_this_process()
         try:
             parsed = make_url(url)
             if parsed.drivername == "postgresql":
@@ -67,11 +73,12 @@ class Store:
         """The database that the settings name (`DATABASE_URL`). The default is in DATA_DIR, which is made private.
 
         Raises:
-            SettingsError: the database is in DATA_DIR, and DATA_DIR is not a folder or cannot be created.
+            SettingsError: the database is in DATA_DIR, and DATA_DIR is not a folder or cannot be created; or
+                LORABEL_SECRET_KEY has something that is no key.
         """
         if settings.database_url is None:
             make_private(settings.data_dir)
-        return cls(settings.database)
+        return cls(settings.database, Keyring.of(settings))
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -84,6 +91,21 @@ class Store:
         """A transaction for reading; changes that are made in it are discarded."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
+
+    def compact(self) -> bool:
+        """Write an SQLite file anew, without the bytes of what was deleted, and empty its write-ahead log.
+
+        Other processes that write wait for as long as it takes to copy the file twice, BUSY_TIMEOUT_S at most.
+
+        Returns:
+            False if a reader has kept the log from being emptied for CHECKPOINT_S.
+        """
+        with self._write_lock:
+            connection = self.engine.raw_connection()
+            try:
+                return _compact(connection)
+            finally:
+                connection.close()
 
     def insert(self, table: type[Table]) -> Any:
         """An INSERT statement in the database's own dialect, which has ON CONFLICT."""
@@ -102,7 +124,9 @@ class Store:
         from alembic.util import CommandError
 
         try:
-            self._upgrade()
+            has_sealed = self._upgrade()
+            if has_sealed and self.is_sqlite:
+                self.compact()
         except (DBAPIError, CommandError) as error:
             address = self.engine.url.render_as_string(hide_password=True)
             reason = reason_of(error) if isinstance(error, DBAPIError) else str(error)
@@ -125,7 +149,8 @@ class Store:
             return False
         return revisions == [newest]
 
-    def _upgrade(self) -> None:
+    def _upgrade(self) -> bool:
+        """Returns whether tokens were encrypted that were stored as plain text before."""
         from alembic import command
         from alembic.config import Config
 
@@ -135,7 +160,9 @@ class Store:
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             config.attributes["connection"] = connection
+            config.attributes["keyring"] = self.keyring
             command.upgrade(config, "head")
+            return bool(config.attributes.get("has_sealed"))
 
     def close(self) -> None:
         """Close all connections."""
@@ -168,6 +195,16 @@ def id_chunks(ids: Collection[int]) -> Iterator[list[int]]:
     remaining = iter(ids)
     while chunk := list(islice(remaining, IDS_PER_QUERY)):
         yield chunk
+
+
+def _compact(connection: Any) -> bool:
+    connection.execute("VACUUM")
+    deadline = monotonic() + CHECKPOINT_S
+    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if monotonic() > deadline:
+            return False
+        sleep(CHECKPOINT_PAUSE_S)
+    return True
 
 
 def _make_folder(folder: Path) -> None:

@@ -66,12 +66,12 @@ class Project(Table):
         label_config: XML of the labeling interface; None until a request or event has brought it.
         renamed_labels: names that labels had before, see `lorabel.labeling.renamed_labels`; or None.
         hostname: address of Label Studio in the last `/setup` request. Nobody has checked it.
-        setup_token: token in the last `/setup` request, a legacy one.
+        setup_token: token in the last `/setup` request, a legacy one; encrypted.
         extra_params: the "extra params" that `/setup` sends; they override the training policy of the settings.
         instructions: by control tag what a model that writes is told; `kept` from annotators, or set `by_hand`.
         rules: what predictions are limited by, see `lorabel/database/rules.py`; None before rules were set.
         label_studio_url: address of Label Studio, as given to `lorabel connect`.
-        api_key: token for Label Studio's API, as given to `lorabel connect`.
+        api_key: token for Label Studio's API, as given to `lorabel connect`; encrypted.
         backend_url: our own address as Label Studio sees it, as given to `lorabel connect`.
         live_number: n of the live version `p<id>.v<n>`; 0 for the base models.
         secret_hash: hash of the webhook's secret, or None; see `lorabel/database/webhook_secrets.py`.

@@ -1,6 +1,8 @@
 """The address and token of a project's Label Studio, and which media addresses they apply to."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from lorabel.contracts import MediaRef
@@ -9,7 +11,11 @@ from lorabel.errors import ConflictError, UnreadableError
 from lorabel.media.data_url import is_data_url
 from lorabel.media.fetching import ascii_url, origin
 from lorabel.media.label_studio_paths import media_base
+from lorabel.secret_keys import Keyring, is_sealed
 from lorabel.settings import Settings
+
+# Whose decrypted values are kept in memory.
+MOST_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -36,17 +42,33 @@ def label_studio_access(project: Project, settings: Settings) -> LabelStudioAcce
 
     Returns:
         None if none of the three names an address.
+
+    Raises:
+        SecretKeyError: the token was encrypted with another key.
     """
     public_url = project.hostname if project.hostname and is_web_address(project.hostname) else None
     if project.label_studio_url:
-        return LabelStudioAccess(project.label_studio_url, project.api_key, True, public_url)
+        return LabelStudioAccess(project.label_studio_url, _opened(project.api_key, settings), True, public_url)
     key = settings.label_studio_api_key
     if settings.label_studio_url:
-        token = key.get_secret_value() if key else project.setup_token
+        token = key.get_secret_value() if key else _opened(project.setup_token, settings)
         return LabelStudioAccess(settings.label_studio_url, token, True, public_url)
     if public_url is not None:
-        return LabelStudioAccess(public_url, project.setup_token, False, public_url)
+        return LabelStudioAccess(public_url, _opened(project.setup_token, settings), False, public_url)
     return None
+
+
+def _opened(stored: str | None, settings: Settings) -> str | None:
+    if stored is None or not is_sealed(stored):
+        return stored
+    key = settings.lorabel_secret_key
+    return _decrypted(stored, None if key is None else key.get_secret_value(), settings.data_dir)
+
+
+@lru_cache(MOST_TOKENS)
+def _decrypted(stored: str, keys: str | None, data_dir: Path) -> str:
+    """Kept, since every prediction needs it. Under other keys a token is stored differently."""
+    return Keyring.of_parts(keys, data_dir).open(stored)
 
 
 def task_link(project: Project, url: str, task_id: int) -> str:

@@ -96,3 +96,8 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, str) or "\x00" in value or value.encode(errors="ignore").decode() != value:
         return None
     return value
+
+
+def reference_id(value: Any) -> int | None:
+    """The id of a user or task, which Label Studio sends either as the id or as an object with the key `id`."""
+    return value.get("id") if isinstance(value, dict) else value

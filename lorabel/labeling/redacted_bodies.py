@@ -1,0 +1,119 @@
+"""Masks personal data in what Label Studio sends: the texts of tasks, of annotations and of predictions.
+
+Masked are all texts in a task's `data`, and in regions the texts that people or models have written (`value.text`,
+`meta`). E-mail addresses are masked everywhere else, too, as those of accounts. Labels, ids, times, label configs
+and addresses of media stay as they are.
+"""
+
+import re
+from collections import Counter
+from typing import Any
+
+from lorabel.redaction import Redactor, masked_part
+
+# Addresses of media: a part of them cannot be changed.
+ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}://|data:|/)\S*")
+KEPT = frozenset({"label_config", "parsed_label_config", "action"})
+# In regions: what people or models have written.
+WRITTEN = ("text", "meta", "html")
+
+
+class RedactedBody:
+    """Masks the bodies of events, and the tasks and annotations of Label Studio's API. Not thread-safe.
+
+    Attributes:
+        counts: kind -> how many were masked.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor, self._emails = redactor, redactor.only("email")
+        self.counts: Counter[str] = Counter()
+        self._texts: dict[str, str] = {}
+        self._secrets: list[str] = []
+
+    def of(self, body: Any) -> Any:
+        """The body with everything masked; `body` itself stays as it is.
+
+        The tasks' data must be in the same body as their annotations, or be given before: a region's text may
+        begin inside of something that is masked.
+        """
+        self._read(body)
+        return self._walk(body)
+
+    def _read(self, body: Any) -> None:
+        """Note the texts of tasks, and what is masked in them."""
+        if isinstance(body, list):
+            for entry in body:
+                self._read(entry)
+        elif isinstance(body, dict):
+            for key, value in body.items():
+                if key == "data":
+                    self._note(value)
+                elif key not in KEPT:
+                    self._read(value)
+
+    def _note(self, data: Any) -> None:
+        for text in _texts(data):
+            if text not in self._texts and not ADDRESS.fullmatch(text):
+                self._texts[text] = self._redactor.masked(text, self.counts)
+                self._secrets += self._redactor.secrets(text)
+
+    def _walk(self, body: Any) -> Any:
+        if isinstance(body, list):
+            return [self._walk(entry) for entry in body]
+        if isinstance(body, str):
+            return self._emails.masked(body, self.counts)
+        if not isinstance(body, dict):
+            return body
+        return {key: self._entry(key, value) for key, value in body.items()}
+
+    def _entry(self, key: str, value: Any) -> Any:
+        if key in KEPT:
+            return value
+        if key == "data":
+            return self._data(value)
+        if key == "result" and isinstance(value, list):
+            return [self._region(region) if isinstance(region, dict) else region for region in value]
+        return self._walk(value)
+
+    def _data(self, data: Any) -> Any:
+        if isinstance(data, str):
+            return self._texts.get(data, data)
+        if isinstance(data, list):
+            return [self._data(entry) for entry in data]
+        return {key: self._data(value) for key, value in data.items()} if isinstance(data, dict) else data
+
+    def _region(self, region: dict[str, Any]) -> dict[str, Any]:
+        value = region.get("value")
+        masked = {key: self._written(region[key], {}) for key in WRITTEN if key in region}
+        if isinstance(value, dict):
+            of_value = {key: self._written(value[key], value) for key in WRITTEN if key in value}
+            masked["value"] = {**value, **of_value}
+        return {**region, **masked}
+
+    def _written(self, written: Any, value: dict[str, Any]) -> Any:
+        if isinstance(written, str):
+            return self._span(written, value)
+        if isinstance(written, list):
+            return [self._written(entry, {}) for entry in written]
+        return (
+            {key: self._written(each, {}) for key, each in written.items()}
+            if isinstance(written, dict)
+            else written
+        )
+
+    def _span(self, text: str, value: dict[str, Any]) -> str:
+        """A region's text; where it is a span of a task's text, as that has it in this place."""
+        start, end = value.get("start"), value.get("end")
+        if isinstance(start, int) and isinstance(end, int):
+            for whole, masked in self._texts.items():
+                if whole[start:end] == text:
+                    return masked[start:end]
+        return masked_part(self._redactor.masked(text, self.counts), self._secrets)
+
+
+def _texts(data: Any) -> list[str]:
+    if isinstance(data, str):
+        return [data]
+    entries = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return [text for entry in entries for text in _texts(entry)]

@@ -1,0 +1,104 @@
+"""Masks hide what they should, keep every offset, and leave ordinary text alone."""
+
+import time
+from collections import Counter
+
+import pytest
+
+from lorabel.redaction import KINDS, TIMED_OUT, Redactor, compile_pattern, masked_part
+from lorabel.settings import Settings
+
+ALL = Redactor(KINDS, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "secret"),
+    [
+        ("email", "anna.b+tag@mail.example.com"),
+        ("email", "jürgen@müller.de"),
+        ("phone", "+49 30 1234567"),
+        ("phone", "0049-30-1234567"),
+        ("phone", "(030) 123 45 67"),
+        ("phone", "555-123-4567"),
+        ("iban", "DE89 3704 0044 0532 0130 00"),
+        ("iban", "GB82WEST12345698765432"),
+        ("credit_card", "4111 1111 1111 1111"),
+        ("credit_card", "378282246310005"),
+        ("ip", "192.168.17.42"),
+        ("ip", "2001:db8::ff00:42:8329"),
+    ],
+)
+def test_each_kind_is_masked_and_nothing_around_it(kind: str, secret: str) -> None:
+    text = f"Écrit 😀 to {secret}, or write to the shop."
+    counts: Counter[str] = Counter()
+    masked = Redactor([kind], {}).masked(text, counts)
+    assert masked.startswith("Écrit 😀 to ") and masked.endswith(", or write to the shop.")
+    assert secret not in masked
+    kept = [
+        (was, now) for was, now in zip(text, masked, strict=True) if was.isalnum() and was != "x" and was == now
+    ]
+    assert {was for was, _ in kept if was not in "Écrittoorwritetotheshop0"} == set()
+    assert len(masked.encode("utf-16")) == len(text.encode("utf-16"))
+    assert counts == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The meeting on 2026-11-28 at 10:00:00 took 45 minutes.",
+        "Version 1.2.3 of 12 packages, 1234567 bytes, order 20261128.",
+        "4111 1111 1111 1112 has a wrong check digit, and so has DE88 3704 0044 0532 0130 00.",
+        "999.1.1.1 is no address; std::vector::size neither.",
+        "a@b, @home, me@ and user@localhost",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    assert ALL.masked(text) == text
+
+
+def test_what_is_masked_is_not_counted_again() -> None:
+    text = "anna@mail.com +49 30 1234567 4111 1111 1111 1111"
+    once = ALL.masked(text)
+    counts: Counter[str] = Counter()
+    assert ALL.masked(once, counts) == once and not counts
+
+
+def test_an_own_pattern_is_masked_under_its_name() -> None:
+    counts: Counter[str] = Counter()
+    redactor = Redactor([], {"customer": r"C-\d{6}"})
+    assert redactor.masked("for C-123456 and 🔑", counts) == "for X-000000 and 🔑"
+    assert counts == {"customer": 1}
+
+
+def test_a_pattern_that_takes_too_long_has_the_whole_text_masked() -> None:
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    masked = Redactor([], {"runaway": r"(a+)+b$"}).masked("a" * 5000 + " secret", counts)
+    assert "secret" not in masked and counts == {TIMED_OUT: 1}
+    assert time.monotonic() - began < 60
+
+
+def test_no_built_in_kind_takes_long_in_a_long_text() -> None:
+    for text in ("a." * 50_000, "1 " * 50_000, "@" * 100_000, "DE12" * 25_000, "1:" * 50_000, "+1" * 50_000):
+        began = time.process_time()
+        ALL.masked(text)
+        assert time.process_time() - began < 20, text[:4]
+
+
+def test_a_pattern_that_fits_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match="fits an empty text"):
+        compile_pattern("x*")
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="REDACT has 'emial'; expected some of email"):
+        Settings(redact="emial")
+    with pytest.raises(ValueError, match="'mine' is no regular expression"):
+        Settings(redact_patterns={"mine": "("})
+
+
+def test_a_part_that_begins_inside_of_a_secret_shows_nothing_of_it() -> None:
+    secrets = ALL.secrets("mail anna@mail.com now")
+    assert masked_part("mail.com now", secrets) == "xxxx.xxx now"
+    assert masked_part("mail anna@", secrets) == "mail xxxx@"
+    assert masked_part("anna", secrets) == "xxxx"

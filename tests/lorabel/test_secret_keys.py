@@ -1,0 +1,111 @@
+"""Tokens are in the database encrypted only, with keys that can be changed, and a wrong key says what to do."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from lorabel.commands.cli import app
+from lorabel.database import projects, stored_tokens
+from lorabel.database.store import Store
+from lorabel.errors import SecretKeyError
+from lorabel.label_studio.access import label_studio_access
+from lorabel.secret_keys import FILE, Keyring, new_key
+from lorabel.settings import Settings
+from tests.backend import requests
+
+TOKEN = "hush-4711-token"
+URL = "http://labels.test"
+
+
+def keys_in(*keys: str, folder: Path) -> Settings:
+    return Settings(data_dir=folder, lorabel_secret_key=SecretStr(",".join(keys)))
+
+
+def in_files(folder: Path, word: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+
+
+def opened(store: Store, settings: Settings) -> str | None:
+    with store.read() as session:
+        access = label_studio_access(projects.get(session, 1), settings)
+    assert access is not None
+    return access.api_key
+
+
+def test_a_token_is_in_no_file_as_plain_text(settings: Settings, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, api_key=TOKEN, setup_token=TOKEN)
+    assert opened(store, settings) == TOKEN
+    store.close()
+    assert in_files(settings.data_dir, TOKEN) == []
+    key = settings.data_dir / FILE
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_the_same_token_is_not_written_again(store: Store) -> None:
+    first = projects.upsert(store, 1, api_key=TOKEN)
+    assert projects.upsert(store, 1, api_key=TOKEN).api_key == first.api_key
+    assert projects.upsert(store, 1, api_key=None).api_key is None
+
+
+def test_tokens_of_an_older_version_are_encrypted_by_the_migration(settings: Settings, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, label_config=requests.CONFIG)
+    with store.write() as session:
+        session.execute(text(f"UPDATE project SET api_key = '{TOKEN}', setup_token = 'plain-setup-1'"))
+        session.execute(text("UPDATE alembic_version SET version_num = '0017'"))
+    assert opened(store, settings) == TOKEN
+    assert in_files(settings.data_dir, TOKEN)
+    store.migrate()
+    assert in_files(settings.data_dir, TOKEN) == in_files(settings.data_dir, "plain-setup-1") == []
+    assert opened(store, settings) == TOKEN
+
+
+def test_a_wrong_key_says_what_to_do(settings: Settings, store: Store) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, api_key=TOKEN)
+    with pytest.raises(SecretKeyError, match=r"another key than LORABEL_SECRET_KEY has; add the former key"):
+        opened(store, keys_in(new_key(), folder=settings.data_dir))
+    (settings.data_dir / FILE).rename(settings.data_dir / "elsewhere")
+    with pytest.raises(SecretKeyError, match=r"is missing; put the file back"):
+        opened(store, settings)
+
+
+def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SecretKeyError, match=r"LORABEL_SECRET_KEY has something that is no key") as caught:
+        Keyring.of(keys_in("my-pass-phrase", folder=tmp_path))
+    assert "my-pass-phrase" not in str(caught.value)
+    with pytest.raises(SecretKeyError, match="has something that is no key"):
+        Keyring.of(keys_in(" ", " ", folder=tmp_path))
+
+
+def test_a_new_first_key_encrypts_and_the_former_one_decrypts(tmp_path: Path) -> None:
+    former, newer = new_key(), new_key()
+    sealed = Keyring.of(keys_in(former, folder=tmp_path)).seal(TOKEN)
+    both = Keyring.of(keys_in(newer, former, folder=tmp_path))
+    assert both.open(sealed) == TOKEN
+    assert Keyring.of(keys_in(newer, folder=tmp_path)).open(both.seal(TOKEN)) == TOKEN
+
+
+def test_two_processes_that_need_the_first_key_get_the_same(tmp_path: Path) -> None:
+    keyrings = [Keyring.of(Settings(data_dir=tmp_path)) for _ in range(2)]
+    sealed = [keyring.seal(TOKEN) for keyring in keyrings]
+    assert [keyring.open(text) for keyring, text in zip(keyrings, reversed(sealed), strict=True)] == [TOKEN] * 2
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_rotate_encrypts_every_token_with_a_new_key(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projects.upsert(store, 1, label_studio_url=URL, api_key=TOKEN)
+    former = (settings.data_dir / FILE).read_text()
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    if settings.database_url is not None:
+        monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    result = CliRunner().invoke(app, ["keys", "rotate"], env=dict(os.environ))
+    assert result.exit_code == 0 and "1 tokens are encrypted" in result.output
+    assert former.strip() not in (settings.data_dir / FILE).read_text()
+    assert opened(store, settings) == TOKEN
+    assert stored_tokens.check(store) == 1
