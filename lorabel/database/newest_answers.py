@@ -48,7 +48,9 @@ class Answer:
 
 def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
     """The newest `limit` usable annotations of a project, the newest first."""
-    predicted, annotated = (_if_short(column) for column in (Annotation.prediction_result, Annotation.result))
+    annotated = _if_short(Annotation.result)
+    # What was accepted says the same as the annotation, and needs not be read twice.
+    predicted = case((Annotation.is_accepted.is_(True), null()), else_=_if_short(Annotation.prediction_result))
     query = (
         select(
             Annotation.task_id,
@@ -86,6 +88,8 @@ def _answer(
     if is_accepted is not None and version is not None:
         emptied = annotated == [] and predicted != []
         outcome = Outcome.UNCHANGED if is_accepted else Outcome.EMPTIED if emptied else Outcome.CORRECTED
+    annotated_labels = None if annotated is None else named_labels(annotated)
+    predicted_labels = None if predicted is None else named_labels(predicted)
     return Answer(
         task_id,
         at,
@@ -93,6 +97,6 @@ def _answer(
         prediction_id is not None,
         version,
         outcome,
-        None if predicted is None else named_labels(predicted),
-        None if annotated is None else named_labels(annotated),
+        annotated_labels if is_accepted else predicted_labels,
+        annotated_labels,
     )
