@@ -12,6 +12,8 @@ from backend.event_writer import EventWriter
 from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
 from backend.pages.run_rows import ActiveRuns
+from backend.pages.task_previews import TaskPreviews
+from backend.pages.thumbnails import Thumbnails
 from backend.pages.vitals import Vitals
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
@@ -46,6 +48,8 @@ class Services:
     live_projects: LiveProjects
     active_runs: ActiveRuns
     vitals: Vitals
+    previews: TaskPreviews
+    thumbnails: Thumbnails
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -67,11 +71,14 @@ class Services:
             LiveProjects(store, settings),
             ActiveRuns(store),
             Vitals(settings, store, jobs, model_client),
+            TaskPreviews(settings, store),
+            Thumbnails(settings, authorizations),
         )
 
     def close(self) -> None:
         """Close all connections."""
         self.vitals.close()
+        self.thumbnails.close()
         self.authorizations.close()
         self.model_client.close()
         self.jobs.redis.close()

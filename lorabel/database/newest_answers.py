@@ -26,6 +26,7 @@ class Answer:
         lead_time_s: seconds that the annotator had the task open; None if not known.
         has_prediction: whether the annotator was shown a prediction.
         version: of the prediction; None, as `outcome`, where Label Studio has not told what it was.
+        score: of the prediction; None if it has none.
         predicted, annotated: from_name -> labels; None where the result is not known, or too long.
     """
 
@@ -34,6 +35,7 @@ class Answer:
     lead_time_s: float | None
     has_prediction: bool
     version: str | None
+    score: float | None
     outcome: Outcome | None
     predicted: Mapping[str, Set[str]] | None
     annotated: Mapping[str, Set[str]] | None
@@ -48,9 +50,9 @@ class Answer:
 
 def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
     """The newest `limit` usable annotations of a project, the newest first."""
-    annotated = _if_short(Annotation.result)
+    annotated = if_short(Annotation.result)
     # What was accepted says the same as the annotation, and needs not be read twice.
-    predicted = case((Annotation.is_accepted.is_(True), null()), else_=_if_short(Annotation.prediction_result))
+    predicted = case((Annotation.is_accepted.is_(True), null()), else_=if_short(Annotation.prediction_result))
     query = (
         select(
             Annotation.task_id,
@@ -58,6 +60,7 @@ def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
             Annotation.lead_time_s,
             Annotation.prediction_id,
             Annotation.prediction_version,
+            Annotation.prediction_score,
             Annotation.is_accepted,
             predicted,
             annotated,
@@ -69,7 +72,7 @@ def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
     return [_answer(*row) for row in session.execute(query)]
 
 
-def _if_short(column: Any) -> ColumnElement[Any]:
+def if_short(column: Any) -> ColumnElement[Any]:
     """The JSON of a column; null if it is long, so that the database does not send it."""
     return case((func.length(cast(column, Text)) <= LONGEST_RESULT, column), else_=null())
 
@@ -80,6 +83,7 @@ def _answer(
     lead_time_s: float | None,
     prediction_id: int | None,
     version: str | None,
+    score: float | None,
     is_accepted: bool | None,
     predicted: Any,
     annotated: Any,
@@ -96,6 +100,7 @@ def _answer(
         lead_time_s,
         prediction_id is not None,
         version,
+        score,
         outcome,
         annotated_labels if is_accepted else predicted_labels,
         annotated_labels,
