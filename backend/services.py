@@ -11,6 +11,7 @@ from flask import current_app
 from backend.event_writer import EventWriter
 from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
+from backend.pages.project_counts import ProjectCounts
 from backend.pages.run_rows import ActiveRuns
 from backend.pages.task_previews import TaskPreviews
 from backend.pages.thumbnails import Thumbnails
@@ -48,6 +49,7 @@ class Services:
     live_projects: LiveProjects
     active_runs: ActiveRuns
     vitals: Vitals
+    project_counts: ProjectCounts
     previews: TaskPreviews
     thumbnails: Thumbnails
 
@@ -71,6 +73,7 @@ class Services:
             LiveProjects(store, settings),
             ActiveRuns(store),
             Vitals(settings, store, jobs, model_client),
+            ProjectCounts(store),
             TaskPreviews(settings, store),
             Thumbnails(settings, authorizations),
         )
@@ -78,6 +81,7 @@ class Services:
     def close(self) -> None:
         """Close all connections."""
         self.vitals.close()
+        self.project_counts.close()
         self.thumbnails.close()
         self.authorizations.close()
         self.model_client.close()

@@ -28,7 +28,7 @@ CONFIG = (
     + "</Choices></View>"
 )
 # Each annotation takes one of the labels by its number; of ten predictions one has another label. An annotation
-# arrives every 30 seconds, the last one now. The newest 2000 are new.
+# arrives every 30 seconds, the last one now. Some tasks of the first project have two. The newest 2000 are new.
 ANNOTATIONS = """
 WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < :annotations),
 drawn AS (
@@ -40,7 +40,7 @@ INSERT INTO annotation (
     is_accepted, updated_at, received_at, run_id, was_cancelled, ground_truth, is_deleted, tries, times_applied
 )
 SELECT
-    CASE WHEN n % 2 = 1 THEN 1 ELSE n / 2 % :projects + 1 END, n, n,
+    CASE WHEN n % 2 = 1 THEN 1 ELSE n / 2 % :projects + 1 END, n, CASE WHEN n % 100 = 1 THEN n + 2 ELSE n END,
     {json}('{{"image": "http://pictures.test/' || n || '.jpg"}}'{as_json}),
     {json}('[{{"from_name": "kind", "to_name": "image", "type": "choices", "value": {{"choices": ["label '
         || truth || '"]}}}}]'{as_json}),
@@ -67,6 +67,9 @@ PAGES = {
     "project": "/ui/projects/1",
     "project, page 2": "/ui/projects/1?page=2",
     "cell": "/ui/projects/1/cell?tag=kind&annotated=label+1&predicted=label+1",
+    "tasks": "/ui/projects/1/tasks",
+    "tasks, corrected": "/ui/projects/1/tasks?show=model",
+    "tasks, contradicted": "/ui/projects/1/tasks?show=annotators",
     "version": "/ui/projects/1/versions/v40",
     "promote": "/ui/projects/1/versions/v40/promote",
     "runs": "/ui/runs",
@@ -156,7 +159,7 @@ def _copy_to_other_projects(table: type[TrainingRun | ModelVersion], per_project
     """Statement that gives every other project the rows of the first, with ids of their own."""
     offset = (Project.id - 1) * per_project
     names = [column.name for column in table.__table__.columns]
-    changed = {"id": table.id + offset, "project_id": Project.id}
+    changed: dict[str, Any] = {"id": table.id + offset, "project_id": Project.id}
     if table is ModelVersion:
         changed["run_id"] = ModelVersion.run_id + offset
     rows = select(*(changed.get(name, table.__table__.c[name]) for name in names)).join(Project, Project.id > 1)

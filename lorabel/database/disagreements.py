@@ -57,7 +57,7 @@ def among_newest(session: Session, project_id: int, limit: int) -> list[Disagree
         .order_by(func.max(Annotation.id).desc())
         .limit(MOST_TASKS)
     )
-    task_ids = list(session.scalars(several))
+    task_ids = [task_id for task_id in session.scalars(several) if task_id is not None]
     if not task_ids:
         return []
     rows = session.execute(

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from lorabel.database import versions
 from lorabel.database.tables import ModelVersion
+from lorabel.evaluation.learning_curve import Measured
 from lorabel.evaluation.proportions import Interval, wilson
 
 # Key in a version's metrics: by control tag, the name of the metric that decides.
@@ -108,6 +109,28 @@ def courses(session: Session, newest: Mapping[int, Score], most: int) -> dict[in
         if value is not None:
             found[project_id].append(float(value))
     return found
+
+
+def measured(session: Session, project_id: int, control_tag: str, metric: str, most: int) -> list[Measured]:
+    """A metric of a project's newest versions, at most `most`, with how many annotations they learned from."""
+    if not PLAIN_NAME.fullmatch(control_tag):
+        return []
+    metrics: Any = ModelVersion.metrics
+    rows = (
+        select(
+            func.json_array_length(ModelVersion.trained_on),
+            metrics["candidate", control_tag, metric].as_float(),
+            metrics["candidate", control_tag, "tasks"].as_float(),
+        )
+        .where(ModelVersion.project_id == project_id)
+        .order_by(ModelVersion.number.desc())
+        .limit(most)
+    )
+    return [
+        Measured(annotations, float(value), int(tasks))
+        for annotations, value, tasks in session.execute(rows)
+        if value is not None and tasks is not None and 0 <= value <= 1
+    ]
 
 
 def _primary(metrics: Mapping[str, Any], tag: str) -> str | None:
