@@ -14,7 +14,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from backend import http_bodies
-from backend.pages import cells, home, project, runs, tasks, version
+from backend.pages import accept, cells, home, project, runs, tasks, version
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
 from backend.pages.paging import page_url
@@ -240,6 +240,39 @@ def cancel_bulk(project_id: int, run_id: int) -> str | AnyResponse:
     bulk_runs.cancel(services().store, project_id, run_id)
     services().active_runs.forget()
     return _see("pages.show_bulk_run", project_id=project_id, run_id=run_id)
+
+
+@blueprint.get(f"{PROJECT}/accept")
+def show_accept(project_id: int) -> str:
+    """Show what may be accepted without a look, and what was."""
+    return render_template("accept.html", view=accept.read_accept(services(), project_id))
+
+
+@blueprint.post(f"{PROJECT}/accept/find")
+def find_acceptable(project_id: int) -> AnyResponse:
+    """Queue a bulk run that finds what may be accepted, and writes nothing."""
+    run = accept.ask(services(), project_id, accept.read_wish(request.form), None)
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.route(f"{PROJECT}/accept/write", methods=["GET", "POST"])
+def accept_tasks(project_id: int) -> str | AnyResponse:
+    """Say what accepting would do; do it."""
+    if request.method == "GET":
+        return render_template("accept_tasks.html", view=accept.read_writing(services(), project_id))
+    email = request.form.get("email", "").strip()
+    run = accept.ask(services(), project_id, accept.read_wish(request.form), email)
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.route(f"{PROJECT}/accept/{NUMBER}acceptance_id>/undo", methods=["GET", "POST"])
+def undo_acceptance(project_id: int, acceptance_id: int) -> str | AnyResponse:
+    """Say what undoing an acceptance would do; do it."""
+    if request.method == "GET":
+        view = accept.read_undoing(services(), project_id, acceptance_id)
+        return render_template("accept_undo.html", view=view)
+    run = accept.undo(services(), project_id, acceptance_id)
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.get("/events")

@@ -34,6 +34,8 @@ PAGES = (
     f"{P1}/cell?tag=shape&annotated=star&predicted=square",
     f"{P1}/tasks",
     f"{P1}/tasks?show=model",
+    f"{P1}/accept",
+    f"{P1}/accept/write",
 )
 HOSTILE = '"><script>alert(1)</script>'
 

@@ -32,12 +32,18 @@ SCRIPT_TIMEOUT_S = 300
 PAGES = {
     "home": "/ui/",
     "project": "/ui/projects/1",
+    "growth": "/ui/projects/2?target=0.95",
     "version": "/ui/projects/1/versions/v3",
     "base-models": "/ui/projects/1/versions/v0",
     "runs": "/ui/runs",
     "running": "/ui/projects/1/training/5",
     "failed": "/ui/projects/1/training/4",
     "bulk": "/ui/projects/1/bulk/1",
+    "search": "/ui/projects/1/tasks",
+    "corrected": "/ui/projects/1/tasks?show=model",
+    "contradicted": "/ui/projects/1/tasks?show=annotators",
+    "label-errors": "/ui/projects/1/tasks?show=errors",
+    "unsure": "/ui/projects/1/tasks?show=unsure",
     "tasks": "/ui/projects/1/cell?tag=shape&annotated=star&predicted=square",
     "promote": "/ui/projects/1/versions/v2/promote",
     "cancel": "/ui/projects/1/training/5/cancel",
@@ -57,6 +63,7 @@ SERIOUS = ("serious", "critical")
 def address(settings: Settings, store: Store, model_server: FakeModelServer) -> Iterator[str]:
     """The address of a backend with the history, as it is deployed."""
     page_history.write(store)
+    page_history.write_reviews(store)
     settings = settings.model_copy(update={"model_server_url": model_server.url})
     with gunicorn(settings) as client:
         yield str(client.base_url).rstrip("/")
