@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 460.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 34.0
 SPARK_WIDTH, SPARK_HEIGHT = 96.0, 24.0
 MOST_X_TICKS = 6
+TICK_WIDTH = 32.0
 Y_STEPS = 4
 SMALLEST_SHARES = 0.1
 # The ticks of axes that go from 0 to 1.
@@ -142,7 +143,7 @@ def line_chart(
         x_label,
         "" if fitted else _path([(dot.x, dot.y) for dot in dots if not dot.is_hollow]),
         dots,
-        [Tick(x_of(x), f"{100 * x:.0f} %" if is_x_share else f"{x:,.0f}") for x in _x_ticks(x_values)],
+        _apart([Tick(x_of(x), f"{100 * x:.0f} %" if is_x_share else f"{x:,.0f}") for x in _x_ticks(x_values)]),
         y_ticks,
         None if base is None else Tick(y_of(base[0]), base[1]),
         _path([(x_of(place.x), y_of(place.y)) for place in fitted]),
@@ -215,6 +216,15 @@ def _x_ticks(values: Sequence[float]) -> list[float]:
         return list(values)
     step = (len(values) - 1) / (MOST_X_TICKS - 1)
     return [values[round(step * number)] for number in range(MOST_X_TICKS)]
+
+
+def _apart(ticks: Sequence[Tick]) -> list[Tick]:
+    """The ticks without those whose texts would lie over the next. The last stays."""
+    kept: list[Tick] = []
+    for tick in reversed(ticks):
+        if not kept or kept[-1].at - tick.at >= TICK_WIDTH:
+            kept.append(tick)
+    return kept[::-1]
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:

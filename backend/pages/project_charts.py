@@ -19,7 +19,7 @@ from lorabel.evaluation.learning_curve import Expected, LearningCurve, Needed, f
 from lorabel.evaluation.proportions import Interval, wilson
 
 MOST_BINS, FEWEST_IN_BIN = 10, 20
-MOST_DAYS = 14
+MOST_DAYS = 7
 MOST_VERSIONS = 50
 # How far the curve is drawn beyond the last version, and at how many places.
 BEYOND, PLACES = 2.0, 40
