@@ -16,6 +16,7 @@ from backend.pages.run_rows import ActiveRuns
 from backend.pages.task_previews import TaskPreviews
 from backend.pages.thumbnails import Thumbnails
 from backend.pages.vitals import Vitals
+from backend.traffic import Traffic
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.errors import ModelServerBusyError
@@ -52,6 +53,7 @@ class Services:
     project_counts: ProjectCounts
     previews: TaskPreviews
     thumbnails: Thumbnails
+    traffic: Traffic
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -76,6 +78,7 @@ class Services:
             ProjectCounts(store),
             TaskPreviews(settings, store),
             Thumbnails(settings, authorizations),
+            Traffic(),
         )
 
     def close(self) -> None:

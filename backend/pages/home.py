@@ -16,6 +16,7 @@ from backend.pages.run_rows import RunRow
 from backend.pages.snapshots import Taken
 from backend.pages.vitals import Parts
 from backend.services import Services
+from backend.traffic import LastHour
 from lorabel.database import projects, training_runs, version_scores
 from lorabel.database.tables import Annotation, Event, EventState, Project, now
 from lorabel.database.version_scores import Score
@@ -50,7 +51,8 @@ class ProjectRow:
 
 @dataclass(frozen=True)
 class Home:
-    """What the page shows. `faults` and `parts` are None while they are not known yet."""
+    """What the page shows. `faults` and `parts` are None while they are not known yet. `traffic` is of one of
+    `processes` of the backend."""
 
     projects: Page[ProjectRow]
     active_runs: Sequence[RunRow]
@@ -59,6 +61,8 @@ class Home:
     faults: "Taken[list[Check]] | None"
     is_examining: bool
     parts: Taken[Parts] | None
+    traffic: LastHour
+    processes: int
 
 
 def read_home(services: Services) -> Home:
@@ -84,6 +88,8 @@ def read_home(services: Services) -> Home:
         checks,
         services.vitals.checks.is_loading,
         services.vitals.parts.get(FIRST_WAIT_S),
+        services.traffic.last_hour(),
+        services.settings.workers,
     )
 
 
@@ -115,10 +121,12 @@ def _rows(
 
 def _received(session: Session) -> dict[int, int]:
     """Project id -> annotations whose newest state arrived within 24 hours."""
-    counts = select(Annotation.project_id, func.count()).where(
+    # An expression, since SQLite would read all annotations in the order of their projects, and not the last ones.
+    project_id = (Annotation.project_id + 0).label("project_id")
+    counts = select(project_id, func.count()).where(
         Annotation.received_at > now() - DAY, Annotation.is_deleted.is_(False)
     )
-    return {row[0]: row[1] for row in session.execute(counts.group_by(Annotation.project_id))}
+    return {row[0]: row[1] for row in session.execute(counts.group_by(project_id))}
 
 
 def _line(score: Score | None, values: Sequence[float]) -> Spark | None:

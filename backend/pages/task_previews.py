@@ -94,7 +94,7 @@ class TaskPreviews:
                     Annotation.task_id.in_(chunk),
                     Annotation.is_deleted.is_(False),
                 )
-                data |= {row[0]: row[1] for row in session.execute(rows.order_by(Annotation.id)) if row[0]}
+                data |= {row[0]: row[1] for row in session.execute(rows) if row[0]}
         return data
 
     def _ask(self, project: Project, task_ids: Sequence[int]) -> dict[int, Any]:

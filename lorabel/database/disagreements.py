@@ -41,10 +41,10 @@ def among_newest(session: Session, project_id: int, limit: int) -> list[Disagree
     At most MOST_TASKS tasks that have several annotations are compared. Results that are too long to be read
     (see `newest_answers`) are left out.
     """
-    is_usable = (Annotation.project_id == project_id, Annotation.task_id.is_not(None), *IS_USABLE)
+    is_usable = (Annotation.project_id == project_id, *IS_USABLE)
     newest = (
         select(Annotation.task_id)
-        .where(*is_usable)
+        .where(Annotation.task_id.is_not(None), *is_usable)
         .order_by(Annotation.updated_at.desc(), Annotation.id.desc())
         .limit(limit)
         .subquery()
@@ -61,12 +61,13 @@ def among_newest(session: Session, project_id: int, limit: int) -> list[Disagree
     if not task_ids:
         return []
     rows = session.execute(
-        select(Annotation.task_id, Annotation.id, Annotation.completed_by, if_short(Annotation.result))
-        .where(*is_usable, Annotation.task_id.in_(task_ids))
-        .order_by(Annotation.id)
-    )
+        select(Annotation.task_id, Annotation.id, Annotation.completed_by, if_short(Annotation.result)).where(
+            *is_usable, Annotation.task_id.in_(task_ids)
+        )
+    ).all()
     opinions: dict[int, list[Opinion]] = defaultdict(list)
-    for task_id, annotation_id, annotator, result in rows:
+    # Not sorted by SQLite, which would read all annotations in the order of their ids.
+    for task_id, annotation_id, annotator, result in sorted(rows, key=lambda row: row[1]):
         if isinstance(result, list) and len(opinions[task_id]) < MOST_PER_TASK:
             opinions[task_id].append(Opinion(annotation_id, annotator, result))
     return [Disagreement(task_id, opinions[task_id]) for task_id in task_ids if _differ(opinions[task_id])]
