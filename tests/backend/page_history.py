@@ -9,8 +9,10 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from lorabel.database import label_error_reports
+from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
 from lorabel.database.store import Store
 from lorabel.database.tables import (
+    Acceptance,
     Annotation,
     BulkRun,
     BulkRunKind,
@@ -34,6 +36,7 @@ BY_BASE = (("circle", "circle", 12), ("circle", "square", 8), ("square", "square
 BY_V3 = (("circle", "circle", 60), ("square", "square", 50), ("star", "star", 20), ("star", "square", 2))
 BY_HAND = 30
 EMPTIED = 3
+PICTURE_SIZE = (120, 90)
 
 
 def result(label: str | None) -> list[dict[str, Any]]:
@@ -46,7 +49,7 @@ def result(label: str | None) -> list[dict[str, Any]]:
 @cache
 def picture(label: str | None) -> str:
     """The address of a picture of a shape, which is in the address itself."""
-    image = Image.new("RGB", (120, 90), "white")
+    image = Image.new("RGB", PICTURE_SIZE, "white")
     draw = ImageDraw.Draw(image)
     if label == "circle":
         draw.ellipse((30, 15, 90, 75), fill="teal")
@@ -169,9 +172,18 @@ def write(store: Store, *, is_running: bool = True) -> None:
 
 
 def write_reviews(store: Store) -> None:
-    """Write what makes people look at tasks: a second annotator's other opinion, and label errors. And project 2,
-    whose error falls with the root of the number of annotations."""
+    """Write what makes people look at tasks: a second annotator's other opinion, and label errors; an acceptance;
+    and project 2, whose error falls with the root of the number of annotations."""
     with store.write() as session:
+        session.get_one(Project, 1).api_key = "a token"
+        session.add(_acceptance())
+        session.flush()
+        session.add_all(
+            [
+                AcceptedTask(acceptance_id=1, task_id=number, project_id=1, result=[], state=AcceptedState.WRITTEN)
+                for number in range(1, 42)
+            ]
+        )
         first = session.get_one(Annotation, (1, 200))
         columns = {"task_data": first.task_data, "updated_at": now(), "completed_by": 8, "task_id": first.task_id}
         session.add(Annotation(project_id=1, id=900, result=result("star"), **columns))
@@ -197,6 +209,27 @@ def write_reviews(store: Store) -> None:
             row.trained_on = list(range(40 * 2 ** (number - 1)))
             row.metrics = {**row.metrics, "candidate": {"shape": measured}}
             session.add(row)
+
+
+def _acceptance() -> Acceptance:
+    proof = {"cases": 71, "errors": 0, "tasks": 41, "expected_errors": 0.4, "most_errors": 2, "bound": 0.951}
+    missing = {**proof, "score": None, "cases": 32, "errors": 3, "needed": 210, "reason": "32 cases are too few"}
+    return Acceptance(
+        project_id=1,
+        run_id=1,
+        precision=0.95,
+        confidence=0.95,
+        is_together=False,
+        is_written=True,
+        user_email="machine@example.com",
+        version="p1.v3",
+        cases_from="the tasks that no training run has read yet, answered by the live version",
+        labels=[
+            {"label": "circle", "score": 0.913, "needed": None, "reason": "", **proof},
+            {"label": "star", **missing},
+        ],
+        warnings=[],
+    )
 
 
 def _annotations() -> list[Annotation]:
