@@ -37,10 +37,12 @@ class Bin:
 
     @property
     def share(self) -> float:
+        """Of the shown predictions, those that were accepted unchanged."""
         return self.accepted / self.shown
 
     @property
     def interval(self) -> Interval:
+        """Of `share`."""
         return wilson(self.accepted, self.shown)
 
 

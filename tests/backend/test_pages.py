@@ -32,10 +32,7 @@ PAGES = (
     f"{P1}/train",
     f"{P1}/training/5/cancel",
     f"{P1}/cell?tag=shape&annotated=star&predicted=square",
-    f"{P1}/tasks",
-    f"{P1}/tasks?show=model",
-    f"{P1}/accept",
-    f"{P1}/accept/write",
+    *(f"{P1}/{path}" for path in ("tasks", "tasks?show=model", "accept", "accept/write")),
 )
 HOSTILE = '"><script>alert(1)</script>'
 
