@@ -4,6 +4,7 @@ Pictures are fetched as for predictions, from the addresses and with the token t
 anew as JPEG, so a browser gets nothing of the file itself.
 """
 
+import hashlib
 import io
 import threading
 import time
@@ -38,7 +39,7 @@ class Thumbnails:
 
     def __init__(self, settings: Settings, authorizations: Authorizations) -> None:
         self._settings, self._authorizations = settings, authorizations
-        self._kept: LRUCache[tuple[int, str], bytes] = LRUCache(KEPT_BYTES, getsizeof=len)
+        self._kept: LRUCache[tuple[int, bytes], bytes] = LRUCache(KEPT_BYTES, getsizeof=len)
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 
@@ -51,7 +52,8 @@ class Thumbnails:
         Raises:
             UnreadableError: the picture cannot be fetched or read, or too many others are being made.
         """
-        key = (project.id, url)
+        # A data URL may have many MB.
+        key = (project.id, hashlib.sha256(url.encode(errors="surrogatepass")).digest())
         with self._lock:
             kept = self._kept.get(key)
         if kept is not None:
