@@ -70,6 +70,7 @@ PAGES = {
     "tasks": "/ui/projects/1/tasks",
     "tasks, corrected": "/ui/projects/1/tasks?show=model",
     "tasks, contradicted": "/ui/projects/1/tasks?show=annotators",
+    "accept": "/ui/projects/1/accept",
     "version": "/ui/projects/1/versions/v40",
     "promote": "/ui/projects/1/versions/v40/promote",
     "runs": "/ui/runs",
