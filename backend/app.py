@@ -23,6 +23,7 @@ from backend import (
     project_routes,
     rule_routes,
     search_routes,
+    traffic,
     version_routes,
 )
 from backend.pages import routes as page_routes
@@ -111,6 +112,8 @@ def _observe_requests(app: Flask) -> None:
         seconds = time.perf_counter() - g.started_at
         endpoint = request.url_rule.rule if request.url_rule else "unknown"
         metrics = services().metrics
+        if endpoint == traffic.ENDPOINT:
+            services().traffic.add(seconds, answer.status_code)
         metrics.requests.labels(endpoint, answer.status_code).inc()
         metrics.request_seconds.labels(endpoint).observe(seconds)
         level = logging.DEBUG if request.path in QUIET_PATHS else logging.INFO

@@ -11,8 +11,12 @@ from flask import current_app
 from backend.event_writer import EventWriter
 from backend.live_projects import LiveProjects
 from backend.metrics import Metrics
+from backend.pages.project_counts import ProjectCounts
 from backend.pages.run_rows import ActiveRuns
+from backend.pages.task_previews import TaskPreviews
+from backend.pages.thumbnails import Thumbnails
 from backend.pages.vitals import Vitals
+from backend.traffic import Traffic
 from lorabel.database.jobs import Jobs
 from lorabel.database.store import Store
 from lorabel.errors import ModelServerBusyError
@@ -48,6 +52,10 @@ class Services:
     active_runs: ActiveRuns
     vitals: Vitals
     redactor: Redactor
+    project_counts: ProjectCounts
+    previews: TaskPreviews
+    thumbnails: Thumbnails
+    traffic: Traffic
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -70,11 +78,17 @@ class Services:
             ActiveRuns(store),
             Vitals(settings, store, jobs, model_client),
             Redactor(settings.redacted_kinds, settings.redact_patterns),
+            ProjectCounts(store),
+            TaskPreviews(settings, store),
+            Thumbnails(settings, authorizations),
+            Traffic(),
         )
 
     def close(self) -> None:
         """Close all connections."""
         self.vitals.close()
+        self.project_counts.close()
+        self.thumbnails.close()
         self.authorizations.close()
         self.model_client.close()
         self.jobs.redis.close()

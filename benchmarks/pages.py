@@ -4,24 +4,21 @@
 project has half of the annotations, and the others share the rest.
 """
 
-import random
 import statistics
 import tempfile
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from flask.testing import FlaskClient
-from sqlalchemy import event, insert, text
+from sqlalchemy import event, insert, select, text
 
 from backend.app import create_app
 from backend.services import EXTENSION
 from lorabel.database.store import Store
-from lorabel.database.tables import Annotation, ModelVersion, Project, RunState, TrainingRun, VersionState
+from lorabel.database.tables import ModelVersion, Project, RunState, TrainingRun, VersionState
 from lorabel.settings import Settings
 
 LABELS = tuple(f"label {number}" for number in range(20))
@@ -30,7 +27,39 @@ CONFIG = (
     + "".join(f'<Choice value="{label}"/>' for label in LABELS)
     + "</Choices></View>"
 )
-ROWS_PER_TRANSACTION = 5000
+# Each annotation takes one of the labels by its number; of ten predictions one has another label. An annotation
+# arrives every 30 seconds, the last one now. Some tasks of the first project have two. The newest 2000 are new.
+ANNOTATIONS = """
+WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < :annotations),
+drawn AS (
+    SELECT n, n / 3 % 20 AS truth, CASE WHEN n % 10 = 0 THEN n / 7 % 20 ELSE n / 3 % 20 END AS guess
+    FROM series
+)
+INSERT INTO annotation (
+    project_id, id, task_id, task_data, result, lead_time_s, prediction_id, prediction_version, prediction_result,
+    is_accepted, updated_at, received_at, run_id, was_cancelled, ground_truth, is_deleted, tries, times_applied
+)
+SELECT
+    CASE WHEN n % 2 = 1 THEN 1 ELSE n / 2 % :projects + 1 END, n, CASE WHEN n % 100 = 1 THEN n + 2 ELSE n END,
+    {json}('{{"image": "http://pictures.test/' || n || '.jpg"}}'{as_json}),
+    {json}('[{{"from_name": "kind", "to_name": "image", "type": "choices", "value": {{"choices": ["label '
+        || truth || '"]}}}}]'{as_json}),
+    5.0, n, 'p1.v' || n % 50 || '.h' || n % 500,
+    {json}('[{{"from_name": "kind", "to_name": "image", "type": "choices", "value": {{"choices": ["label '
+        || guess || '"]}}}}]'{as_json}),
+    truth = guess, {at}, {at}, CASE WHEN n < :annotations - 2000 THEN 1 END, FALSE, FALSE, FALSE, 0, 0
+FROM drawn
+"""
+POSTGRESQL = {
+    "json": "CAST",
+    "as_json": " AS JSON",
+    "at": "now() - (:annotations - n) * interval '30 seconds'",
+}
+SQLITE = {
+    "json": "",
+    "as_json": "",
+    "at": "strftime('%Y-%m-%d %H:%M:%f000', 'now', (30 * (n - :annotations)) || ' seconds')",
+}
 REQUESTS = 40
 PAGES = {
     "home": "/ui/",
@@ -38,6 +67,10 @@ PAGES = {
     "project": "/ui/projects/1",
     "project, page 2": "/ui/projects/1?page=2",
     "cell": "/ui/projects/1/cell?tag=kind&annotated=label+1&predicted=label+1",
+    "tasks": "/ui/projects/1/tasks",
+    "tasks, corrected": "/ui/projects/1/tasks?show=model",
+    "tasks, contradicted": "/ui/projects/1/tasks?show=annotators",
+    "accept": "/ui/projects/1/accept",
     "version": "/ui/projects/1/versions/v40",
     "promote": "/ui/projects/1/versions/v40/promote",
     "runs": "/ui/runs",
@@ -100,92 +133,77 @@ def measure(store: Store, client: FlaskClient, path: str) -> tuple[list[float], 
 
 
 def fill(store: Store, projects: int, versions: int, annotations: int) -> None:
-    """Insert the rows. The first project has half of the annotations."""
-    live = versions // projects
+    """Insert the rows. The first project has half of the annotations.
+
+    The rows of the first project are written here; the database copies them, and makes the annotations.
+    """
+    per_project = versions // projects
     with store.write() as session:
         session.execute(
             insert(Project),
-            [{"id": n, "label_config": CONFIG, "live_number": live} for n in range(1, projects + 1)],
+            [{"id": n, "label_config": CONFIG, "live_number": per_project} for n in range(1, projects + 1)],
         )
-        session.execute(insert(TrainingRun), list(_runs(projects, versions)))
-        session.execute(insert(ModelVersion), list(_versions(projects, versions)))
-    rows = _annotations(projects, annotations)
-    for _ in range(0, annotations, ROWS_PER_TRANSACTION):
+        numbers = range(1, per_project + 1)
+        session.execute(insert(TrainingRun), [_run(number) for number in numbers])
+        session.execute(insert(ModelVersion), [_version(number, per_project) for number in numbers])
+    for table in (TrainingRun, ModelVersion):
         with store.write() as session:
-            session.execute(insert(Annotation), list(islice(rows, ROWS_PER_TRANSACTION)))
+            session.execute(_copy_to_other_projects(table, per_project))
     with store.write() as session:
-        session.execute(text("ANALYZE"))
+        rows = ANNOTATIONS.format(**(SQLITE if store.is_sqlite else POSTGRESQL))
+        session.execute(text(rows), {"annotations": annotations, "projects": projects})
+    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE" if store.is_sqlite else "VACUUM ANALYZE")
 
 
-def _runs(projects: int, versions: int) -> Iterator[dict[str, Any]]:
-    begun = datetime.now(UTC) - timedelta(minutes=versions)
-    for number in range(versions):
-        at = begun + timedelta(minutes=number)
-        # The first runs of all are those of project 1, so that the benchmark knows the ids.
-        yield {
-            "id": number + 1,
-            "project_id": number // (versions // projects) + 1,
-            "state": RunState.FINISHED,
-            "reason": "40 new annotations",
-            "decision": "kind: accuracy 0.900 is better than live's 0.880 on 50 held-out tasks",
-            "metrics": {"skipped": {}, "left_out": {}},
-            "annotation_ids": list(range(400)),
-            "losses": {"kind": [[step, 1 / (step + 1)] for step in range(200)]},
-            "created_at": at,
-            "started_at": at,
-            "finished_at": at,
-        }
+def _copy_to_other_projects(table: type[TrainingRun | ModelVersion], per_project: int) -> Any:
+    """Statement that gives every other project the rows of the first, with ids of their own."""
+    offset = (Project.id - 1) * per_project
+    names = [column.name for column in table.__table__.columns]
+    changed: dict[str, Any] = {"id": table.id + offset, "project_id": Project.id}
+    if table is ModelVersion:
+        changed["run_id"] = ModelVersion.run_id + offset
+    rows = select(*(changed.get(name, table.__table__.c[name]) for name in names)).join(Project, Project.id > 1)
+    return insert(table).from_select(names, rows.where(table.project_id == 1))
 
 
-def _versions(projects: int, versions: int) -> Iterator[dict[str, Any]]:
-    for number in range(versions):
-        of_project = number % (versions // projects) + 1
-        scores = {
-            "tasks": 50,
-            "accuracy": 0.5 + 0.4 * of_project * projects / versions,
-            "per_class": {label: {"precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 10} for label in LABELS},
-            "labels": list(LABELS),
-            "confusion": [[1] * len(LABELS) for _ in LABELS],
-        }
-        yield {
-            "project_id": number // (versions // projects) + 1,
-            "number": of_project,
-            "parent": of_project - 1,
-            "state": VersionState.LIVE if of_project == versions // projects else VersionState.RETIRED,
-            "base_models": {"kind": "hf-hub:base"},
-            "adapters": {"kind": "p1.v1/kind"},
-            "metrics": {"candidate": {"kind": scores}, "live": {"kind": scores}, "primary": {"kind": "accuracy"}},
-            "trained_on": list(range(400)),
-            "run_id": number + 1,
-        }
+def _run(number: int) -> dict[str, Any]:
+    at = datetime.now(UTC) - timedelta(hours=1000 - number)
+    return {
+        "id": number,
+        "project_id": 1,
+        "state": RunState.FINISHED,
+        "reason": "40 new annotations",
+        "decision": "kind: accuracy 0.900 is better than live's 0.880 on 50 held-out tasks",
+        "metrics": {"skipped": {}, "left_out": {}},
+        "annotation_ids": list(range(400)),
+        "losses": {"kind": [[step, 1 / (step + 1)] for step in range(200)]},
+        "created_at": at,
+        "started_at": at,
+        "finished_at": at,
+    }
 
 
-def _annotations(projects: int, annotations: int) -> Iterator[dict[str, Any]]:
-    draw = random.Random(0)
-    begun = datetime.now(UTC) - timedelta(seconds=30 * annotations)
-    for number in range(annotations):
-        truth, guess = draw.choice(LABELS), draw.choice(LABELS)
-        guess = truth if draw.random() < 0.9 else guess
-        at = begun + timedelta(seconds=30 * number)
-        yield {
-            "project_id": 1 if number % 2 else number // 2 % projects + 1,
-            "id": number + 1,
-            "task_id": number + 1,
-            "task_data": {"image": f"http://pictures.test/{number}.jpg"},
-            "result": _result(truth),
-            "lead_time_s": 5.0,
-            "prediction_id": number,
-            "prediction_version": f"p1.v{number % 50}.h{number % 500}",
-            "prediction_result": _result(guess),
-            "is_accepted": truth == guess,
-            "updated_at": at,
-            "received_at": at,
-            "run_id": 1 if number < annotations - 2000 else None,
-        }
-
-
-def _result(label: str) -> list[dict[str, Any]]:
-    return [{"from_name": "kind", "to_name": "image", "type": "choices", "value": {"choices": [label]}}]
+def _version(number: int, newest: int) -> dict[str, Any]:
+    scores = {
+        "tasks": 50,
+        "accuracy": 0.5 + 0.4 * number / newest,
+        "per_class": {label: {"precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 10} for label in LABELS},
+        "labels": list(LABELS),
+        "confusion": [[1] * len(LABELS) for _ in LABELS],
+    }
+    return {
+        "id": number,
+        "project_id": 1,
+        "number": number,
+        "parent": number - 1,
+        "state": VersionState.LIVE if number == newest else VersionState.RETIRED,
+        "base_models": {"kind": "hf-hub:base"},
+        "adapters": {"kind": "p1.v1/kind"},
+        "metrics": {"candidate": {"kind": scores}, "live": {"kind": scores}, "primary": {"kind": "accuracy"}},
+        "trained_on": list(range(400)),
+        "run_id": number,
+    }
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ WIDTH, HEIGHT = 460.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 34.0
 SPARK_WIDTH, SPARK_HEIGHT = 96.0, 24.0
 MOST_X_TICKS = 6
+TICK_WIDTH = 32.0
 Y_STEPS = 4
 SMALLEST_SHARES = 0.1
+# The ticks of axes that go from 0 to 1.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Tick(NamedTuple):
     text: str
 
 
+class Fitted(NamedTuple):
+    """A place of a fitted curve, and the ends of its band there."""
+
+    x: float
+    low: float
+    y: float
+    high: float
+
+
 class Dot(NamedTuple):
     """A drawn point; `top` and `bottom` are the ends of its interval."""
 
@@ -59,6 +71,7 @@ class LineChart:
     Attributes:
         path: the `d` of the line.
         base: the level that the line is compared with, and its text; None if there is none.
+        curve, band: the `d` of a fitted curve and of its band; empty if there is none.
     """
 
     title: str
@@ -68,6 +81,8 @@ class LineChart:
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
     base: Tick | None
+    curve: str = ""
+    band: str = ""
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
@@ -82,17 +97,23 @@ def line_chart(
     base: tuple[float, str] | None = None,
     *,
     is_share: bool = True,
+    fitted: Sequence[Fitted] = (),
+    is_x_share: bool = False,
 ) -> LineChart | None:
     """Place points on axes; None if there are none.
 
     Args:
         base: a level to compare with, and its text.
         is_share: whether the values are shares, which are written in percent and end at 0 and 1.
+        fitted: a curve that is drawn beside the points, from left to right. Points have no line then.
+        is_x_share: whether both axes are shares, and go from 0 to 1.
     """
     if not points:
         return None
-    low, high, step = _range(points, base, is_share)
-    first, last = points[0].x, points[-1].x
+    low, high, step = (0.0, 1.0, SHARES[1]) if is_x_share else _range(points, fitted, base, is_share)
+    ends = [place.x for place in (*fitted[:1], *fitted[-1:])]
+    x_values = SHARES if is_x_share else sorted({*(point.x for point in points), *ends})
+    first, last = x_values[0], x_values[-1]
     across = (last - first) or 1.0
 
     def x_of(x: float) -> float:
@@ -120,11 +141,13 @@ def line_chart(
     return LineChart(
         title,
         x_label,
-        _path([dot for dot in dots if not dot.is_hollow]),
+        "" if fitted else _path([(dot.x, dot.y) for dot in dots if not dot.is_hollow]),
         dots,
-        [Tick(x_of(x), f"{x:,.0f}") for x in _x_ticks([point.x for point in points])],
+        _apart([Tick(x_of(x), f"{100 * x:.0f} %" if is_x_share else f"{x:,.0f}") for x in _x_ticks(x_values)]),
         y_ticks,
         None if base is None else Tick(y_of(base[0]), base[1]),
+        _path([(x_of(place.x), y_of(place.y)) for place in fitted]),
+        _band([(x_of(place.x), y_of(place.low), y_of(place.high)) for place in fitted]),
     )
 
 
@@ -156,13 +179,16 @@ def spark(values: Sequence[float], text: str) -> Spark | None:
         share = 0.5 if high == low else (high - value) / (high - low)
         return margin + (SPARK_HEIGHT - 2 * margin) * share
 
-    dots = [Dot(margin + step * i, y_of(value), None, None, "", False) for i, value in enumerate(values)]
-    return Spark(_path(dots), (dots[-1].x, dots[-1].y), text)
+    places = [(margin + step * i, y_of(value)) for i, value in enumerate(values)]
+    return Spark(_path(places), places[-1], text)
 
 
-def _range(points: Sequence[Point], base: tuple[float, str] | None, is_share: bool) -> tuple[float, float, float]:
+def _range(
+    points: Sequence[Point], fitted: Sequence[Fitted], base: tuple[float, str] | None, is_share: bool
+) -> tuple[float, float, float]:
     """The lowest and highest value of the y axis, and the distance of its ticks, on which both lie."""
     values = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
+    values += [value for place in fitted for value in (place.low, place.high)]
     values += [] if base is None else [base[0]]
     low, high = min(values), max(values)
     smallest = SMALLEST_SHARES if is_share else max(abs(low), abs(high), 1e-6) / 20
@@ -192,5 +218,20 @@ def _x_ticks(values: Sequence[float]) -> list[float]:
     return [values[round(step * number)] for number in range(MOST_X_TICKS)]
 
 
-def _path(dots: Sequence[Dot]) -> str:
-    return " ".join(f"{'L' if number else 'M'}{dot.x:.1f} {dot.y:.1f}" for number, dot in enumerate(dots))
+def _apart(ticks: Sequence[Tick]) -> list[Tick]:
+    """The ticks without those whose texts would lie over the next. The last stays."""
+    kept: list[Tick] = []
+    for tick in reversed(ticks):
+        if not kept or kept[-1].at - tick.at >= TICK_WIDTH:
+            kept.append(tick)
+    return kept[::-1]
+
+
+def _path(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{'L' if number else 'M'}{x:.1f} {y:.1f}" for number, (x, y) in enumerate(places))
+
+
+def _band(places: Sequence[tuple[float, float, float]]) -> str:
+    """The outline of a band whose lower and upper ends are given for each x."""
+    outline = [*((x, high) for x, _, high in places), *((x, low) for x, low, _ in reversed(places))]
+    return f"{_path(outline)} Z" if outline else ""

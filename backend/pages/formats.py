@@ -39,6 +39,13 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600}\u00a0h {whole % 3600 // 60}\u00a0min"
 
 
+def latency(seconds: float | None) -> str:
+    """`0.0473` -> `47 ms`, `1.32` -> `1.3 s`."""
+    if seconds is None or seconds >= 1:
+        return duration(seconds)
+    return f"{1000 * seconds:.0f}\u00a0ms"
+
+
 def ago(time: datetime | None, since: datetime | None = None) -> str:
     """How long ago a time was, in its largest unit.
 
@@ -81,6 +88,7 @@ FILTERS = {
     "percent": percent,
     "score": score,
     "duration": duration,
+    "latency": latency,
     "moment": moment,
     "codes": codes,
 }

@@ -1,7 +1,7 @@
 """The page of all projects: what is live, how good it is, what goes on, and what is wrong."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -16,8 +16,9 @@ from backend.pages.run_rows import RunRow
 from backend.pages.snapshots import Taken
 from backend.pages.vitals import Parts
 from backend.services import Services
-from lorabel.database import projects, training_runs, version_scores, versions
-from lorabel.database.tables import Annotation, Event, EventState, ModelVersion, Project, now
+from backend.traffic import LastHour
+from lorabel.database import projects, training_runs, version_scores
+from lorabel.database.tables import Annotation, Event, EventState, Project, now
 from lorabel.database.version_scores import Score
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class ProjectRow:
 
 @dataclass(frozen=True)
 class Home:
-    """What the page shows. `faults` and `parts` are None while they are not known yet."""
+    """What the page shows. `faults` and `parts` are None while they are not known yet. `traffic` is of one of
+    `processes` of the backend."""
 
     projects: Page[ProjectRow]
     active_runs: Sequence[RunRow]
@@ -59,6 +61,8 @@ class Home:
     faults: "Taken[list[Check]] | None"
     is_examining: bool
     parts: Taken[Parts] | None
+    traffic: LastHour
+    processes: int
 
 
 def read_home(services: Services) -> Home:
@@ -71,10 +75,10 @@ def read_home(services: Services) -> Home:
     active_runs = services.active_runs.get()
     with services.store.read() as session:
         page = read_page("page", lambda offset, limit: projects.page_of(session, offset, limit))
-        rows = _rows(session, page.rows, {} if titles is None else titles.value, active_runs)
+        today = _received(session)
+        rows = _rows(session, page.rows, {} if titles is None else titles.value, active_runs, today)
         is_pending = select(func.count(Event.id)).where(Event.state == EventState.PENDING)
         pending_events = session.scalar(is_pending) or 0
-        today = _received(session, None)
     checks = services.vitals.checks.get()
     return Home(
         Page(rows, page.number, page.has_more, page.name),
@@ -84,64 +88,56 @@ def read_home(services: Services) -> Home:
         checks,
         services.vitals.checks.is_loading,
         services.vitals.parts.get(FIRST_WAIT_S),
+        services.traffic.last_hour(),
+        services.settings.workers,
     )
 
 
 def _rows(
-    session: Session, page: Sequence[Project], titles: dict[int, str], active_runs: Sequence[RunRow]
+    session: Session,
+    page: Sequence[Project],
+    titles: dict[int, str],
+    active_runs: Sequence[RunRow],
+    today: Mapping[int, int],
 ) -> list[ProjectRow]:
     ids = [project.id for project in page]
-    today, new = _received(session, ids), training_runs.count_new(session, ids)
-    newest = versions.newest_of_each(session, ids, SPARK_VERSIONS)
+    new = training_runs.count_new(session, ids)
+    newest = version_scores.newest_of_each(session, ids)
+    courses = version_scores.courses(session, newest, SPARK_VERSIONS)
     active = Counter(run.project_id for run in active_runs)
-    rows = []
-    for project in page:
-        score, line = _figure(newest[project.id])
-        rows.append(
-            ProjectRow(
-                project,
-                titles.get(project.id),
-                score,
-                line,
-                today.get(project.id, 0),
-                new[project.id],
-                active[project.id],
-            )
+    return [
+        ProjectRow(
+            project,
+            titles.get(project.id),
+            newest.get(project.id),
+            _line(newest.get(project.id), courses.get(project.id, ())),
+            today.get(project.id, 0),
+            new[project.id],
+            active[project.id],
         )
-    return rows
+        for project in page
+    ]
 
 
-def _received(session: Session, project_ids: Sequence[int] | None) -> dict[int, int]:
-    """Project id -> annotations whose newest state arrived within 24 hours; None for all projects."""
-    counts = select(Annotation.project_id, func.count()).where(
+def _received(session: Session) -> dict[int, int]:
+    """Project id -> annotations whose newest state arrived within 24 hours."""
+    # An expression, since SQLite would read all annotations in the order of their projects, and not the last ones.
+    project_id = (Annotation.project_id + 0).label("project_id")
+    counts = select(project_id, func.count()).where(
         Annotation.received_at > now() - DAY, Annotation.is_deleted.is_(False)
     )
-    if project_ids is not None:
-        counts = counts.where(Annotation.project_id.in_(project_ids))
-    return {row[0]: row[1] for row in session.execute(counts.group_by(Annotation.project_id))}
+    return {row[0]: row[1] for row in session.execute(counts.group_by(project_id))}
 
 
-def _figure(newest: Sequence[ModelVersion]) -> tuple[Score | None, Spark | None]:
-    """The newest score, and the line of the same metric of the same control tag.
-
-    Args:
-        newest: the newest version first.
-    """
-    all_scores = [version_scores.scores(version.metrics) for version in newest]
-    last = next((scores[0] for scores in all_scores if scores), None)
-    if last is None:
-        return None, None
-    values = [
-        score.value
-        for scores in reversed(all_scores)
-        for score in scores
-        if (score.control_tag, score.metric) == (last.control_tag, last.metric)
-    ]
-    text = f"{last.metric} of {last.control_tag} in the last {len(values)} versions: {_course(values)}"
-    return last, spark(values, text)
+def _line(score: Score | None, values: Sequence[float]) -> Spark | None:
+    """The course of a figure. `values`: the oldest first."""
+    if score is None:
+        return None
+    versions = f"the last {len(values)} versions"
+    return spark(values, f"{score.metric} of {score.control_tag} in {versions}: {_course(values)}")
 
 
 def _course(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return percent(values[0])
+    if len(values) < 2:
+        return "".join(map(percent, values))
     return f"from {percent(values[0])} to {percent(values[-1])}"

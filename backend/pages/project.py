@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flask import request
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backend.pages.charts import LineChart, Point, line_chart
 from backend.pages.formats import percent
 from backend.pages.paging import Page, read_page
+from backend.pages.project_charts import Calibration, Growth, calibration, growth, outcomes_by_day
 from backend.pages.run_rows import RunRow, of_bulk, of_training
 from backend.services import Services
-from lorabel.database import bulk_runs, newest_answers, shown_predictions, training_runs, version_scores, versions
+from lorabel.database import bulk_runs, newest_answers, training_runs, version_scores, versions
 from lorabel.database import projects as project_rows
 from lorabel.database.newest_answers import Answer
 from lorabel.database.shown_predictions import Shown
-from lorabel.database.tables import Annotation, ModelVersion, Project, VersionState
+from lorabel.database.tables import ModelVersion, Project, VersionState
 from lorabel.database.version_scores import Score
 from lorabel.errors import BadRequestError
 from lorabel.evaluation.agreement import Confusion, LabelFigures, Outcome, Spread, confusion, label_figures, spread
@@ -95,6 +95,9 @@ class ProjectPage:
     scores_chart: LineChart | None
     accepted_chart: LineChart | None
     accepted_rows: Sequence[tuple[str, int, int, Interval]]
+    days: Sequence[tuple[str, Mapping[Outcome, int], int]]
+    calibration: Calibration
+    growth: Growth | None
     tags: Sequence[str]
     tag: str | None
     target: float
@@ -121,45 +124,47 @@ def read_project(services: Services, project_id: int) -> ProjectPage:
         NotFoundError: no such project.
         BadRequestError: a field of the URL is none that is known.
     """
-    target = _read_target()
+    target, counts = _read_target(), services.project_counts.get(project_id)
     with services.store.read() as session:
         project = project_rows.get(session, project_id)
         answers = newest_answers.newest(session, project_id, MOST_ANSWERS)
-        annotations = _count_annotations(session, project_id)
-        by_version = shown_predictions.by_version(session, project_id)
-        base = shown_predictions.by_base_models(session, project_id)
-        page = read_page("page", lambda offset, limit: _versions(session, project, by_version, offset, limit))
+        page = read_page(
+            "page", lambda offset, limit: _versions(session, project, counts.by_version, offset, limit)
+        )
         runs = [
             *map(of_training, training_runs.page_of(session, project_id, 0, NEWEST_RUNS)),
             *map(of_bulk, bulk_runs.page_of(session, project_id, 0, NEWEST_RUNS)),
         ]
-    shown = [case for answer in answers if (case := answer.shown) is not None]
-    figures = label_figures(shown)
-    tags = list(
-        dict.fromkeys(
-            [score.control_tag for row in page.rows for score in row.scores]
-            + [figure.control_tag for figure in figures]
+        shown = [case for answer in answers if (case := answer.shown) is not None]
+        figures = label_figures(shown)
+        all_scores = [score for row in page.rows for score in row.scores]
+        tags = list(
+            dict.fromkeys([score.control_tag for score in all_scores] + [figure.control_tag for figure in figures])
         )
-    )
-    asked = request.args.get("tag")
-    tag = asked if asked in tags else next(iter(tags), None)
+        asked = request.args.get("tag")
+        tag = asked if asked in tags else next(iter(tags), None)
+        newest = next((score for score in all_scores if score.control_tag == tag), None)
+        grown = growth(session, project_id, newest, target)
     of_tag = [figure for figure in figures if figure.control_tag == tag]
-    buckets = _buckets(answers, annotations)
+    buckets = _buckets(answers, counts.annotations)
     return ProjectPage(
         project,
         services.vitals.title(project_id),
         link_of(services, project),
-        annotations,
+        counts.annotations,
         len(answers),
-        by_version.get(project.live_version, Shown()),
-        base,
+        counts.by_version.get(project.live_version, Shown()),
+        counts.base,
         Counter(case.outcome for case in shown),
         spread([answer.lead_time_s for answer in answers if _is_timed(answer) and answer.has_prediction]),  # type: ignore[misc]
         spread([answer.lead_time_s for answer in answers if _is_timed(answer) and not answer.has_prediction]),  # type: ignore[misc]
         page,
         _scores_chart(page.rows, tag),
-        _accepted_chart(buckets, base),
+        _accepted_chart(buckets, counts.base),
         buckets,
+        outcomes_by_day(answers),
+        calibration(project, answers),
+        grown,
         tags,
         tag,
         target,
@@ -201,11 +206,6 @@ def _read_target() -> float:
     if text not in map(str, TARGETS):
         raise BadRequestError(f"target={text[:20]!r} is none of {', '.join(map(str, TARGETS))}")
     return float(text)
-
-
-def _count_annotations(session: Session, project_id: int) -> int:
-    usable = (Annotation.project_id == project_id, Annotation.task_id.is_not(None), *training_runs.IS_USABLE)
-    return session.scalar(select(func.count(Annotation.id)).where(*usable)) or 0
 
 
 def _versions(

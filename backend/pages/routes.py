@@ -4,6 +4,7 @@ Every answer forbids the browser to load anything from another host, or to run w
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,15 +14,18 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from backend import http_bodies
-from backend.pages import cells, home, project, runs, version
+from backend.pages import accept, cells, home, project, runs, tasks, version
 from backend.pages.formats import FILTERS
 from backend.pages.forms import FIELD, check_form, form_token, keep_token
 from backend.pages.limits import read_limits
 from backend.pages.paging import page_url
 from backend.services import services
 from lorabel.database import bulk_runs, training_runs, versions
+from lorabel.database.tables import BulkRunKind
+from lorabel.errors import UnreadableError
 from lorabel.inference import promotion
 
+log = logging.getLogger(__name__)
 blueprint = Blueprint("pages", __name__, url_prefix="/ui", template_folder="templates", static_folder="static")
 root = Blueprint("root", __name__)
 NUMBER = f"<int(max={http_bodies.LARGEST_ID}):"
@@ -41,6 +45,8 @@ HEADERS: Mapping[str, str] = MappingProxyType(
     }
 )
 EVENTS_TYPE = "text/event-stream"
+# A browser asks again for a picture after so many seconds, and sooner for one that could not be read.
+THUMBNAIL_S, NO_THUMBNAIL_S = 3600, 60
 ERROR_TITLES: Mapping[int, str] = MappingProxyType(
     {
         400: "This address cannot be read",
@@ -75,9 +81,9 @@ def protect(answer: Response) -> Response:
         title = ERROR_TITLES.get(answer.status_code, "Something went wrong")
         answer.set_data(render_template("error.html", title=title, message=body["error"]))
         answer.mimetype = "text/html"
-    is_static = request.endpoint == "pages.static" and answer.status_code < 400
     for name, value in HEADERS.items():
-        if not (is_static and name == "Cache-Control"):
+        # Pictures and static files say themselves how long they are kept.
+        if name != "Cache-Control" or answer.status_code >= 400 or name not in answer.headers:
             answer.headers[name] = value
     keep_token(answer)
     return answer
@@ -120,6 +126,36 @@ def show_project(project_id: int) -> str:
 def show_cell(project_id: int) -> str:
     """Show the tasks of a cell of the confusion matrix."""
     return render_template("cell.html", view=cells.read_cell(services(), project_id))
+
+
+@blueprint.get(f"{PROJECT}/tasks")
+def show_tasks(project_id: int) -> str:
+    """Show the tasks that are searched for, or worth a look."""
+    view = tasks.read_tasks(services(), project_id)
+    return render_template("tasks.html", view=view, names=tasks.NAMES)
+
+
+@blueprint.get(f"{PROJECT}/tasks/{NUMBER}task_id>/thumbnail")
+def show_thumbnail(project_id: int, task_id: int) -> Response:
+    """A small picture of a task; one that says that there is none, if it cannot be read."""
+    try:
+        thumbnail, kept_s = tasks.read_thumbnail(services(), project_id, task_id), THUMBNAIL_S
+    except UnreadableError as error:
+        log.info("project %d: task %d has no thumbnail: %s", project_id, task_id, error)
+        answer, kept_s = blueprint.send_static_file("no-picture.svg"), NO_THUMBNAIL_S
+    else:
+        answer = Response(thumbnail, content_type="image/jpeg")
+    answer.headers["Cache-Control"] = f"private, max-age={kept_s}"
+    return answer
+
+
+@blueprint.post(f"{PROJECT}/label-errors")
+def find_label_errors(project_id: int) -> AnyResponse:
+    """Queue a bulk run that looks for label errors."""
+    run = bulk_runs.request(services().store, project_id, "asked for on the page", kind=BulkRunKind.LABEL_ERRORS)
+    services().jobs.carry_out(run)
+    services().active_runs.forget()
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.route(f"{PROJECT}/train", methods=["GET", "POST"])
@@ -205,6 +241,39 @@ def cancel_bulk(project_id: int, run_id: int) -> str | AnyResponse:
     bulk_runs.cancel(services().store, project_id, run_id)
     services().active_runs.forget()
     return _see("pages.show_bulk_run", project_id=project_id, run_id=run_id)
+
+
+@blueprint.get(f"{PROJECT}/accept")
+def show_accept(project_id: int) -> str:
+    """Show what may be accepted without a look, and what was."""
+    return render_template("accept.html", view=accept.read_accept(services(), project_id))
+
+
+@blueprint.post(f"{PROJECT}/accept/find")
+def find_acceptable(project_id: int) -> AnyResponse:
+    """Queue a bulk run that finds what may be accepted, and writes nothing."""
+    run = accept.ask(services(), project_id, accept.read_wish(request.form), None)
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.route(f"{PROJECT}/accept/write", methods=["GET", "POST"])
+def accept_tasks(project_id: int) -> str | AnyResponse:
+    """Say what accepting would do; do it."""
+    if request.method == "GET":
+        return render_template("accept_tasks.html", view=accept.read_writing(services(), project_id))
+    email = request.form.get("email", "").strip()
+    run = accept.ask(services(), project_id, accept.read_wish(request.form), email)
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
+
+
+@blueprint.route(f"{PROJECT}/accept/{NUMBER}acceptance_id>/undo", methods=["GET", "POST"])
+def undo_acceptance(project_id: int, acceptance_id: int) -> str | AnyResponse:
+    """Say what undoing an acceptance would do; do it."""
+    if request.method == "GET":
+        view = accept.read_undoing(services(), project_id, acceptance_id)
+        return render_template("accept_undo.html", view=view)
+    run = accept.undo(services(), project_id, acceptance_id)
+    return _see("pages.show_bulk_run", project_id=project_id, run_id=run.id)
 
 
 @blueprint.get("/events")

@@ -29,12 +29,13 @@ class Snapshot(Generic[T]):
         load: finds the value. An exception is logged, and the old value stays.
         lifetime_s: a younger value is not renewed.
         name: for the log.
+        first: a value that was found just now.
     """
 
-    def __init__(self, load: Callable[[], T], lifetime_s: float, name: str) -> None:
+    def __init__(self, load: Callable[[], T], lifetime_s: float, name: str, first: Taken[T] | None = None) -> None:
         self._load, self._lifetime_s, self._name = load, lifetime_s, name
-        self._taken: Taken[T] | None = None
-        self._started_at: float | None = None
+        self._taken = first
+        self._started_at = None if first is None else time.monotonic()
         self._is_loading = self._is_closed = False
         self._condition = threading.Condition()
 

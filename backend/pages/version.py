@@ -10,7 +10,7 @@ from backend.pages.charts import LineChart, Point, line_chart
 from backend.pages.project import link_of
 from backend.pages.run_rows import RunRow, of_training
 from backend.services import Services
-from lorabel.database import project_heads, shown_predictions, version_scores, versions
+from lorabel.database import project_heads, version_scores, versions
 from lorabel.database import projects as project_rows
 from lorabel.database.shown_predictions import Shown
 from lorabel.database.tables import ModelVersion, Project, TrainingRun, VersionState, version_name
@@ -134,7 +134,7 @@ def read_version(services: Services, project_id: int, name: str) -> VersionPage:
         number = versions.parse_number(project_id, name)
         row = versions.get(session, project_id, number) if number else None
         run = None if row is None or row.run_id is None else session.get(TrainingRun, row.run_id)
-        shown = shown_predictions.by_version(session, project_id).get(version_name(project_id, number), Shown())
+    by_version = services.project_counts.get(project_id).by_version
     base_state = VersionState.RETIRED if project.live_number else VersionState.LIVE
     trained_on = [] if row is None else row.trained_on
     return VersionPage(
@@ -152,7 +152,7 @@ def read_version(services: Services, project_id: int, name: str) -> VersionPage:
         {} if row is None else row.metrics.get(project_heads.VERSION_HEADS, {}),
         [] if row is None else _evaluations(row),
         [] if run is None else loss_charts(run.losses),
-        shown,
+        by_version.get(version_name(project_id, number), Shown()),
     )
 
 

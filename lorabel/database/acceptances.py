@@ -1,7 +1,6 @@
 """Rows of acceptances: requested, undone, and which annotations are theirs. See `workers/accept_tasks.py`."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -123,8 +122,19 @@ def written_of(session: Session, project_id: int) -> list[AcceptedTask]:
 
 def count_states(session: Session, acceptance_id: int) -> dict[str, int]:
     """By state how many tasks of an acceptance are in it."""
-    counts = select(AcceptedTask.state, func.count()).where(AcceptedTask.acceptance_id == acceptance_id)
-    return dict(Counter(dict(session.execute(counts.group_by(AcceptedTask.state)).tuples().all())))
+    return count_states_of(session, [acceptance_id])[acceptance_id]
+
+
+def count_states_of(session: Session, acceptance_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """As `count_states`, by the id of each acceptance."""
+    counts = select(AcceptedTask.acceptance_id, AcceptedTask.state, func.count()).where(
+        AcceptedTask.acceptance_id.in_(acceptance_ids)
+    )
+    states: dict[int, dict[str, int]] = {acceptance_id: {} for acceptance_id in acceptance_ids}
+    rows = counts.group_by(AcceptedTask.acceptance_id, AcceptedTask.state).order_by(AcceptedTask.state)
+    for acceptance_id, state, count in session.execute(rows):
+        states[acceptance_id][state] = count
+    return states
 
 
 def find_accepted(session: Session, project_id: int, task_ids: Collection[int]) -> list[AcceptedTask]:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, ColumnElement, String, literal, select
 from sqlalchemy.orm import Session
 
-from lorabel.database.newest_answers import answer_of, if_short
+from lorabel.database.newest_answers import ANSWER_COLUMNS, answer_of
 from lorabel.database.tables import Annotation
 from lorabel.database.training_runs import IS_USABLE
 from lorabel.errors import BadRequestError
@@ -42,14 +42,7 @@ def shown_by_group(session: Session, project_id: int, field: str) -> list[tuple[
         select(
             whole,
             nested,
-            Annotation.task_id,
-            Annotation.updated_at,
-            Annotation.lead_time_s,
-            Annotation.prediction_id,
-            Annotation.prediction_version,
-            Annotation.is_accepted,
-            if_short(Annotation.prediction_result),
-            if_short(Annotation.result),
+            *ANSWER_COLUMNS,
         )
         .where(
             Annotation.project_id == project_id,

@@ -26,6 +26,7 @@ class Answer:
         lead_time_s: seconds that the annotator had the task open; None if not known.
         has_prediction: whether the annotator was shown a prediction.
         version: of the prediction; None, as `outcome`, where Label Studio has not told what it was.
+        score: of the prediction; None if it has none.
         predicted, annotated: from_name -> labels; None where the result is not known, or too long.
     """
 
@@ -34,6 +35,7 @@ class Answer:
     lead_time_s: float | None
     has_prediction: bool
     version: str | None
+    score: float | None
     outcome: Outcome | None
     predicted: Mapping[str, Set[str]] | None
     annotated: Mapping[str, Set[str]] | None
@@ -48,18 +50,8 @@ class Answer:
 
 def newest(session: Session, project_id: int, limit: int) -> list[Answer]:
     """The newest `limit` usable annotations of a project, the newest first."""
-    predicted, annotated = (if_short(column) for column in (Annotation.prediction_result, Annotation.result))
     query = (
-        select(
-            Annotation.task_id,
-            func.coalesce(Annotation.updated_at, Annotation.received_at),
-            Annotation.lead_time_s,
-            Annotation.prediction_id,
-            Annotation.prediction_version,
-            Annotation.is_accepted,
-            predicted,
-            annotated,
-        )
+        select(*ANSWER_COLUMNS)
         .where(Annotation.project_id == project_id, Annotation.task_id.is_not(None), *IS_USABLE)
         .order_by(Annotation.updated_at.desc(), Annotation.id.desc())
         .limit(limit)
@@ -72,28 +64,46 @@ def if_short(column: Any) -> ColumnElement[Any]:
     return case((func.length(cast(column, Text)) <= LONGEST_RESULT, column), else_=null())
 
 
+# What `answer_of` reads. What was accepted says the same as the annotation, and needs not be read twice.
+ANSWER_COLUMNS = (
+    Annotation.task_id,
+    func.coalesce(Annotation.updated_at, Annotation.received_at),
+    Annotation.lead_time_s,
+    Annotation.prediction_id,
+    Annotation.prediction_version,
+    Annotation.prediction_score,
+    Annotation.is_accepted,
+    case((Annotation.is_accepted.is_(True), null()), else_=if_short(Annotation.prediction_result)),
+    if_short(Annotation.result),
+)
+
+
 def answer_of(
     task_id: int,
     at: datetime,
     lead_time_s: float | None,
     prediction_id: int | None,
     version: str | None,
+    score: float | None,
     is_accepted: bool | None,
     predicted: Any,
     annotated: Any,
 ) -> Answer:
-    """An answer as the columns of a query say it, in the order of `newest`."""
+    """An answer as ANSWER_COLUMNS say it."""
     outcome = None
     if is_accepted is not None and version is not None:
         emptied = annotated == [] and predicted != []
         outcome = Outcome.UNCHANGED if is_accepted else Outcome.EMPTIED if emptied else Outcome.CORRECTED
+    annotated_labels = None if annotated is None else named_labels(annotated)
+    predicted_labels = None if predicted is None else named_labels(predicted)
     return Answer(
         task_id,
         at,
         lead_time_s,
         prediction_id is not None,
         version,
+        score,
         outcome,
-        None if predicted is None else named_labels(predicted),
-        None if annotated is None else named_labels(annotated),
+        annotated_labels if is_accepted else predicted_labels,
+        annotated_labels,
     )

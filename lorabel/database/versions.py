@@ -63,6 +63,8 @@ def page_of(session: Session, project_id: int, offset: int, limit: int) -> list[
 
 def newest_of_each(session: Session, project_ids: Sequence[int], most: int) -> dict[int, list[ModelVersion]]:
     """Project id -> its newest versions, at most `most`, newest first, without `trained_on`."""
+    if not project_ids:
+        return {}
     place = func.row_number().over(partition_by=ModelVersion.project_id, order_by=ModelVersion.number.desc())
     ranked = (
         select(ModelVersion.id, place.label("place")).where(ModelVersion.project_id.in_(project_ids)).subquery()

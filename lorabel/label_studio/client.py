@@ -225,6 +225,14 @@ class LabelStudio:
         selected = {"all": False, "included": list(task_ids)}
         return self._page(project_id, [], len(task_ids), selectedItems=selected).tasks if task_ids else []
 
+    def open_tasks_by_score(self, project_id: LabelStudioId, page_size: int) -> TaskPage:
+        """The tasks without an annotation in the order of Label Studio's column "Prediction score", lowest first.
+
+        Tasks without a score come last.
+        """
+        ordering = ["tasks:predictions_score"]
+        return self._page(project_id, [_equal("total_annotations", 0)], page_size, ordering=ordering)
+
     def add_predictions(self, project_id: LabelStudioId, predictions: Sequence[NewPrediction]) -> None:
         """Add predictions: all of them or, on an error, none. Label Studio adds up to 500 in one transaction."""
         rows = [

@@ -1,10 +1,18 @@
 """A project with a history whose figures are known: what its pages must say."""
 
+import base64
+import io
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
+from PIL import Image, ImageDraw
+
+from lorabel.database import label_error_reports
+from lorabel.database.acceptance_tables import AcceptedState, AcceptedTask
 from lorabel.database.store import Store
 from lorabel.database.tables import (
+    Acceptance,
     Annotation,
     BulkRun,
     BulkRunKind,
@@ -28,6 +36,7 @@ BY_BASE = (("circle", "circle", 12), ("circle", "square", 8), ("square", "square
 BY_V3 = (("circle", "circle", 60), ("square", "square", 50), ("star", "star", 20), ("star", "square", 2))
 BY_HAND = 30
 EMPTIED = 3
+PICTURE_SIZE = (120, 90)
 
 
 def result(label: str | None) -> list[dict[str, Any]]:
@@ -35,6 +44,22 @@ def result(label: str | None) -> list[dict[str, Any]]:
     if label is None:
         return []
     return [{"from_name": "shape", "to_name": "image", "type": "choices", "value": {"choices": [label]}}]
+
+
+@cache
+def picture(label: str | None) -> str:
+    """The address of a picture of a shape, which is in the address itself."""
+    image = Image.new("RGB", PICTURE_SIZE, "white")
+    draw = ImageDraw.Draw(image)
+    if label == "circle":
+        draw.ellipse((30, 15, 90, 75), fill="teal")
+    elif label == "square":
+        draw.rectangle((32, 17, 88, 73), fill="firebrick")
+    else:
+        draw.regular_polygon((60, 45, 34), 3, fill="goldenrod")
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
 def scores(accuracy: float, tasks: int = 40) -> dict[str, Any]:
@@ -146,6 +171,67 @@ def write(store: Store, *, is_running: bool = True) -> None:
         session.add_all(_annotations())
 
 
+def write_reviews(store: Store) -> None:
+    """Write what makes people look at tasks: a second annotator's other opinion, and label errors; an acceptance;
+    and project 2, whose error falls with the root of the number of annotations."""
+    with store.write() as session:
+        session.get_one(Project, 1).api_key = "a token"
+        session.add(_acceptance())
+        session.flush()
+        session.add_all(
+            [
+                AcceptedTask(acceptance_id=1, task_id=number, project_id=1, result=[], state=AcceptedState.WRITTEN)
+                for number in range(1, 42)
+            ]
+        )
+        first = session.get_one(Annotation, (1, 200))
+        columns = {"task_data": first.task_data, "updated_at": now(), "completed_by": 8, "task_id": first.task_id}
+        session.add(Annotation(project_id=1, id=900, result=result("star"), **columns))
+        errors = [
+            {
+                "from_name": "shape",
+                "task_id": 1000 + number,
+                "annotation_id": number,
+                "given": LABELS[number % 3],
+                "suggested": LABELS[(number + 1) % 3],
+                "score": number / 1000,
+            }
+            for number in range(11, 15)
+        ]
+        run = session.get_one(BulkRun, 1)
+        label_error_reports.write(session, run, checked=205, errors=errors, left_out=[])
+        session.add(Project(id=2, label_config=CONFIG, label_studio_url=ADDRESS, hostname=ADDRESS, live_number=6))
+        session.flush()
+        for number in range(1, 7):
+            measured = scores(1 - 0.5 * 2 ** -((number - 1) / 2), tasks=200)
+            row = version(number, number - 1, VersionState.RETIRED, 0.9, 0.8)
+            row.project_id, row.run_id = 2, None
+            row.trained_on = list(range(40 * 2 ** (number - 1)))
+            row.metrics = {**row.metrics, "candidate": {"shape": measured}}
+            session.add(row)
+
+
+def _acceptance() -> Acceptance:
+    proof = {"cases": 71, "errors": 0, "tasks": 41, "expected_errors": 0.4, "most_errors": 2, "bound": 0.951}
+    missing = {**proof, "score": None, "cases": 32, "errors": 3, "needed": 210, "reason": "32 cases are too few"}
+    return Acceptance(
+        project_id=1,
+        run_id=1,
+        precision=0.95,
+        confidence=0.95,
+        is_together=False,
+        is_written=True,
+        user_email="machine@example.com",
+        version="p1.v3",
+        cases_from="the tasks that no training run has read yet, answered by the live version",
+        labels=[
+            {"label": "circle", "score": 0.913, "needed": None, "reason": "", **proof},
+            {"label": "star", **missing},
+        ],
+        warnings=[],
+    )
+
+
 def _annotations() -> list[Annotation]:
     """The newest are of the last hours. Tasks with a pre-annotation take 6 s, others 15 s."""
     cases: list[tuple[str | None, str | None, str | None]] = [(LABELS[i % 3], None, None) for i in range(BY_HAND)]
@@ -161,11 +247,12 @@ def _annotations() -> list[Annotation]:
             project_id=1,
             id=number,
             task_id=1000 + number,
-            task_data={"image": f"/data/{number}.png"},
+            task_data={"image": picture(truth)},
             result=result(truth),
             lead_time_s=15.0 if guess is None else 6.0,
             prediction_id=None if guess is None else number,
             prediction_version=name,
+            prediction_score=None if guess is None else 0.6 + 0.4 * (number * 37 % 100) / 100,
             prediction_result=None if guess is None else result(guess),
             is_accepted=None if guess is None else truth == guess,
             updated_at=begun + timedelta(minutes=10 * number),

@@ -1,6 +1,8 @@
+from itertools import pairwise
+
 import pytest
 
-from backend.pages.charts import Point, line_chart, spark
+from backend.pages.charts import Fitted, Point, line_chart, spark
 
 
 def test_points_are_placed_between_the_axes_and_their_intervals_around_them() -> None:
@@ -54,3 +56,17 @@ def test_equal_values_are_a_level_line() -> None:
     line = spark([0.5, 0.5, 0.5], "t")
     assert line is not None
     assert line.last[1] == line.height / 2
+
+
+def test_texts_of_ticks_do_not_lie_over_each_other() -> None:
+    points = [Point(count, 0.5) for count in (40, 80, 160, 640, 1280)]
+    fitted = [Fitted(40, 0.3, 0.4, 0.5), Fitted(2560, 0.7, 0.8, 0.9)]
+    chart = line_chart("growth", "annotations", points, fitted=fitted)
+    assert chart is not None
+    places = [tick.at for tick in chart.x_ticks]
+    assert chart.x_ticks[-1].text == "2,560"
+    assert all(right - left >= 30 for left, right in pairwise(places))
+    # The curve begins at the first point and ends right of the last, with the band around it.
+    assert chart.path == ""
+    assert chart.curve.startswith(f"M{chart.dots[0].x:.1f} ")
+    assert chart.band.endswith("Z") and chart.band.count("L") == 3

@@ -32,6 +32,7 @@ PAGES = (
     f"{P1}/train",
     f"{P1}/training/5/cancel",
     f"{P1}/cell?tag=shape&annotated=star&predicted=square",
+    *(f"{P1}/{path}" for path in ("tasks", "tasks?show=model", "accept", "accept/write")),
 )
 HOSTILE = '"><script>alert(1)</script>'
 
@@ -269,11 +270,11 @@ def test_pages_load_nothing_from_elsewhere_and_run_nothing_that_is_written_into_
         assert answer.headers["Cache-Control"] == "no-store"
         assert not re.search(r'<script(?![^>]* src=)| style="| on\w+="|<style', answer.text), path
         loaded = re.findall(r'<(?:script|img|link)[^>]* (?:src|href)="([^"]+)"', answer.text)
-        assert loaded and all(url.startswith("/ui/static/") for url in loaded)
+        assert loaded and all(url.startswith("/ui/") for url in loaded)
 
 
 def test_static_files_are_served(client: FlaskClient) -> None:
-    for name in ("pages.css", "pages.js", "icon.svg"):
+    for name in ("pages.css", "pages.js", "icon.svg", "no-picture.svg"):
         with client.get(f"/ui/static/{name}") as answer:
             assert answer.status_code == 200
 

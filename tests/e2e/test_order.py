@@ -1,5 +1,6 @@
 """The labeling stream of the real Label Studio follows the order that Lorabel writes."""
 
+import re
 import subprocess
 from typing import Any
 
@@ -63,6 +64,9 @@ def test_the_labeling_stream_follows_the_order_and_a_new_order_replaces_the_old(
     output = order(lorabel_up, project_id, "margin")
     assert f"{TASKS} tasks ordered by margin, 0 failed" in output
     order_scores = written(client, project_id, TITLE)
+    page = httpx.get(f"{lorabel_up.url}/ui/projects/{project_id}/tasks?show=unsure", trust_env=False)
+    listed = [int(task_id) for task_id in re.findall(r'<th scope="row"><a [^>]*>task (\d+)<', page.text)]
+    assert listed == sorted(order_scores, key=order_scores.__getitem__)
     least_certain_first = label_next(client, project_id, 5)
     assert (
         least_certain_first == sorted(order_scores, key=order_scores.__getitem__)[:5] != sorted(order_scores)[:5]

@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lorabel.database import training_runs
 from lorabel.database.store import Store
-from lorabel.database.tables import Project, RunState, TrainingRun
+from lorabel.database.tables import Acceptance, Project, RunState, TrainingRun
 from lorabel.settings import Settings
 from tests.backend import page_history
 from tests.backend.fake_model_server import FakeModelServer
@@ -32,12 +32,21 @@ SCRIPT_TIMEOUT_S = 300
 PAGES = {
     "home": "/ui/",
     "project": "/ui/projects/1",
+    "growth": "/ui/projects/2?target=0.95",
     "version": "/ui/projects/1/versions/v3",
     "base-models": "/ui/projects/1/versions/v0",
     "runs": "/ui/runs",
     "running": "/ui/projects/1/training/5",
     "failed": "/ui/projects/1/training/4",
     "bulk": "/ui/projects/1/bulk/1",
+    "search": "/ui/projects/1/tasks",
+    "corrected": "/ui/projects/1/tasks?show=model",
+    "contradicted": "/ui/projects/1/tasks?show=annotators",
+    "label-errors": "/ui/projects/1/tasks?show=errors",
+    "unsure": "/ui/projects/1/tasks?show=unsure",
+    "accept": "/ui/projects/1/accept",
+    "accept-question": "/ui/projects/1/accept/write?precision=0.95",
+    "undo-question": "/ui/projects/1/accept/1/undo",
     "tasks": "/ui/projects/1/cell?tag=shape&annotated=star&predicted=square",
     "promote": "/ui/projects/1/versions/v2/promote",
     "cancel": "/ui/projects/1/training/5/cancel",
@@ -57,6 +66,7 @@ SERIOUS = ("serious", "critical")
 def address(settings: Settings, store: Store, model_server: FakeModelServer) -> Iterator[str]:
     """The address of a backend with the history, as it is deployed."""
     page_history.write(store)
+    page_history.write_reviews(store)
     settings = settings.model_copy(update={"model_server_url": model_server.url})
     with gunicorn(settings) as client:
         yield str(client.base_url).rstrip("/")
@@ -180,3 +190,29 @@ def test_a_lead_follows_a_run_cancels_it_and_rolls_back_by_keyboard(
     with store.read() as session:
         assert session.get_one(Project, 1).live_number == 1
         assert session.get_one(TrainingRun, 5).state == RunState.CANCELLED
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_lead_looks_at_tasks_and_undoes_an_acceptance(address: str, watched: Chrome, store: Store) -> None:
+    wait = WebDriverWait(watched, WAIT_S)
+    watched.get(f"{address}/ui/projects/1")
+    watched.find_element(By.LINK_TEXT, "Tasks").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "Tasks" in text_of(browser, "h1"))
+    watched.find_element(By.LINK_TEXT, "Model was corrected").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "task 1054" in text_of(browser, "tbody tr"))
+    # It is the task's picture, and not the one that stands for a missing one, which has another size.
+    shown = "const picture = document.querySelector('td img'); return picture.complete ? picture.naturalWidth : 0"
+    wait.until(lambda browser: browser.execute_script(shown) == page_history.PICTURE_SIZE[0])
+    watched.find_element(By.LINK_TEXT, "Probable label errors").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "tasks like this one are" in text_of(browser, "tbody"))
+    watched.find_element(By.XPATH, "//button[text()='Look for label errors now']").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "Label errors 2" in text_of(browser, "h1"))
+
+    watched.get(f"{address}/ui/projects/1/accept")
+    watched.find_element(By.LINK_TEXT, "Undo…").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "Undo acceptance 1?" in text_of(browser, "h1"))
+    watched.find_element(By.CSS_SELECTOR, "main button").send_keys(Keys.ENTER)
+    wait.until(lambda browser: "Undoing an acceptance 3" in text_of(browser, "h1"))
+    with store.read() as session:
+        assert session.get_one(Acceptance, 1).undo_run_id == 3

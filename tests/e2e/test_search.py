@@ -1,5 +1,6 @@
 """Search in the real Label Studio: pictures are found by a text or a similar picture until they are deleted."""
 
+import re
 import subprocess
 from typing import Any
 
@@ -64,6 +65,12 @@ def test_pictures_are_found_by_text_and_by_similarity_until_they_are_deleted(
     assert {hit["task_id"] for hit in similar} == set(red_stars[1:])
     page = httpx.get(similar[0]["url"], trust_env=False, follow_redirects=True, timeout=TIMEOUT_S)
     assert page.status_code == httpx.codes.OK
+
+    tasks_page = f"{lorabel_up.url}/ui/projects/{project}/tasks"
+    listed = httpx.get(tasks_page, params={"q": "a blue circle"}, trust_env=False, timeout=TIMEOUT_S).text
+    assert re.search(r">task (\d+)<", listed)[1] in map(str, tasks_of_kind["blue", "circle"])  # type: ignore[index]
+    picture = httpx.get(f"{tasks_page}/{red_stars[0]}/thumbnail", trust_env=False, timeout=TIMEOUT_S)
+    assert picture.headers["Content-Type"] == "image/jpeg"
 
     output = command(lorabel_up, "search", str(project), "a blue circle", "--limit", "1")
     assert any(f"task={task}" in output for task in tasks_of_kind["blue", "circle"])

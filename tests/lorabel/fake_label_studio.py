@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import operator
 import ssl
 import time
@@ -141,6 +142,8 @@ class FakeLabelStudio:
             tasks = [task for task in tasks if matches(task[column], task_filter["value"])]
         if selected := query.get("selectedItems"):
             tasks = [task for task in tasks if task["id"] in selected["included"]]
+        if query["ordering"] == ["tasks:predictions_score"]:
+            tasks.sort(key=_mean_score)
         annotation_count = sum(task.get("total_annotations", 0) for task in tasks)
         return {"tasks": tasks[:size], "total": len(tasks), "total_annotations": annotation_count}
 
@@ -184,6 +187,12 @@ class FakeLabelStudio:
             )
         self.import_sizes.append(len(predictions))
         return 201, {"created": len(predictions)}
+
+
+def _mean_score(task: dict[str, Any]) -> float:
+    """Tasks without a prediction come last."""
+    scores = [row["score"] for row in task["predictions"]]
+    return sum(scores) / len(scores) if scores else math.inf
 
 
 @contextmanager

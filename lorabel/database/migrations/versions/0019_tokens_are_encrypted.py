@@ -5,8 +5,8 @@ from alembic import context, op
 
 from lorabel.secret_keys import Keyring, is_sealed
 
-revision = "0020"
-down_revision = "0019"
+revision = "0019"
+down_revision = "0018"
 
 
 def upgrade() -> None:
