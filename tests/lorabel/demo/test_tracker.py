@@ -11,6 +11,7 @@ from transformers import Sam2Model, Sam2VideoModel
 
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import SEGMENTER_FOLDER, TRACKER_FOLDER
+from lorabel.demo.likeness_weights import compare_by_likeness
 from lorabel.demo.moving_clips import FEWEST_THINGS, MOST_THINGS, moving_clips
 from lorabel.demo.train_segmenter import normalised
 from lorabel.demo.train_tracker import batch_of, box_of, encoded, follow, new_model
@@ -86,6 +87,21 @@ def test_a_new_model_draws_the_masks_of_the_segmenter() -> None:
             segmenter(**asked).pred_masks[0, 0, 0],
         )
     torch.testing.assert_close(masks, expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_place_of_a_new_model_looks_at_the_place_of_a_memory_that_looks_like_it() -> None:
+    """Places of the plain ground look alike, so not all do."""
+    model = new_model().eval()
+    features = encoded(model, islice(moving_clips(8, 64, 4), 8)).features[-1].float()
+    compare_by_likeness(model, features.flatten(0, 2))
+    clip, (layer,) = features[0], model.memory_attention.layers
+    frame, mask = clip[:1].transpose(1, 2).reshape(1, -1, 8, 8), torch.full((1, 1, 128, 128), -10.0)
+    with torch.inference_mode():
+        memory = model.memory_encoder(frame, mask)[0].flatten(2)[0].T
+        queries = layer.cross_attn_image.q_proj(layer.layer_norm2(clip[0]))
+        likeness = queries @ layer.cross_attn_image.k_proj(memory).T
+    assert (likeness.argmax(dim=1) == torch.arange(64)).float().mean() > 0.6
 
 
 @pytest.mark.slow
