@@ -79,7 +79,12 @@ return Array.from(map.querySelectorAll('.lsf-minimap__region')).map(region =>
     return [(box.left - whole.left) / whole.width, (Math.min(box.right, whole.right) - whole.left) / whole.width];
   }));
 """
-SHOW_PREDICTION = "window.Htx.annotationStore.selectPrediction(window.Htx.annotationStore.predictions.at(-1).id)"
+SHOW_PREDICTION = """
+const store = window.Htx?.annotationStore, prediction = store?.predictions?.at(-1);
+if (!prediction) return false;
+store.selectPrediction(prediction.id);
+return store.selected?.id === prediction.id;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -116,18 +121,19 @@ def test_boxes_drawn_in_one_frame_are_followed_by_the_next_prediction_and_a_bulk
     for number, task_id in enumerate(task_ids):
         assert_on_the_thing(followed(lambda t=task_id: predicted(client, project_id, t), number), number)  # type: ignore[misc]
 
+    for task_id in task_ids:
+        for prediction in client.call("GET", f"/api/tasks/{task_id}")["predictions"]:
+            client.delete_prediction(prediction["id"])
     environment = {**bare_environment(), **following_lorabel.environment}
-    subprocess.run([str(PROGRAM), "preannotate", str(project_id)], env=environment, check=True, timeout=TIMEOUT_S)
+    command = [str(PROGRAM), "preannotate", str(project_id), "--all"]
+    subprocess.run(command, env=environment, check=True, timeout=TIMEOUT_S)
     for number, task_id in enumerate(task_ids):
-        newest = max(client.call("GET", f"/api/tasks/{task_id}")["predictions"], key=lambda each: each["id"])
-        assert_on_the_thing(newest["result"], number)
+        (prediction,) = client.call("GET", f"/api/tasks/{task_id}")["predictions"]
+        assert_on_the_thing(prediction["result"], number)
 
     for number, frame in ((0, 50), (1, 35)):
         browser.get(f"{label_studio.url}/projects/{project_id}/data?task={task_ids[number]}")
-        WebDriverWait(browser, WAIT_S).until(
-            lambda _: browser.execute_script("return window.Htx?.annotationStore?.predictions?.length")
-        )
-        browser.execute_script(SHOW_PREDICTION)
+        WebDriverWait(browser, WAIT_S).until(lambda _: browser.execute_script(SHOW_PREDICTION))
         WebDriverWait(browser, WAIT_S).until(lambda _: browser.execute_script(REGIONS))
         browser.execute_script(VIDEO + "video.setFrame(arguments[0])", frame)
         (mover,) = SCENES[number].movers
