@@ -141,6 +141,7 @@ def test_boxes_drawn_in_one_frame_are_followed_by_the_next_prediction_and_a_bulk
             lambda _, m=mover, f=frame, n=LABELS[number]: is_on(browser, m, f, n)  # type: ignore[misc]
         )
         assert_timeline_ends_where_it_leaves(browser.execute_script(SEEN_PARTS), mover)
+        browser.execute_script("document.querySelector('.lsf-minimap').scrollIntoView({block: 'end'})")
         browser.save_screenshot(str(artifacts / f"followed-frame-{frame}.png"))
 
 
