@@ -179,8 +179,7 @@ def test_things_that_were_drawn_apart_share_no_place_and_remember_none(
     tracker = request.getfixturevalue(model)
     boxes: tuple[Corners, ...] = ((0.1, 0.2, 0.5, 0.6), (0.5, 0.3, 0.9, 0.8))
     frames = [
-        tracker.normalised(each)
-        for each in tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(1, 11))
+        tracker.normalised(each) for each in tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(1, 11))
     ]
     together, forgetful = (VideoMemory(tracker.module, boxes, FRAMES, False) for _ in range(2))
     monkeypatch.setattr(forgetful, "_remember", lambda *_: None)
