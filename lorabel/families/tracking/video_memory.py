@@ -4,8 +4,9 @@ SAM 2 (https://arxiv.org/abs/2408.00714) and EdgeTAM (https://arxiv.org/abs/2501
 compared with the frame of the boxes and with the last few frames. What older frames have left is dropped, so
 memory does not grow with the video.
 
-Each thing is followed by itself, so two may end up as the same one. Things that were drawn apart share no place: it
-belongs to the one that the model is surer of, as SAM 2 does with `non_overlap_masks`, also in what is remembered.
+Each thing is followed by itself, so two may end up as the same one. Things that were drawn apart share no place: a
+place belongs to the thing of which the model is surer, also in what is remembered, as with SAM 2's
+`non_overlap_masks_for_mem_enc`.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ LEFT_TOP, RIGHT_BOTTOM = 2, 3
 # What is needed of an output only while its frame is computed: 4 MB at a side of 1024 pixels.
 UNUSED_OUTPUTS = ("high_res_masks", "pred_masks")
 MEMORIES = ("maskmem_features", "maskmem_pos_enc")
-# Part of the smaller of two boxes that may be in the other one if both were drawn apart. If more is, the things may
-# be parts of each other, or the same, drawn by two people.
+# Part of the smaller of two boxes from which on they were not drawn apart: the things may be parts of each other, or
+# the same one, drawn by two people.
 MOST_SHARED = 0.25
 # Logit of a place that belongs to another thing, as in SAM 2.
 OTHERS_LOGIT = -10.0
