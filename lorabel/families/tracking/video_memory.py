@@ -28,8 +28,8 @@ LEFT_TOP, RIGHT_BOTTOM = 2, 3
 # What is needed of an output only while its frame is computed: 4 MB at a side of 1024 pixels.
 UNUSED_OUTPUTS = ("high_res_masks", "pred_masks")
 MEMORIES = ("maskmem_features", "maskmem_pos_enc")
-# Part of the smaller of two boxes from which on they were not drawn apart: they may show parts of each other, or the
-# same thing, drawn by two people.
+# Part of the smaller of two boxes that may be in the other one if they were drawn apart. More of it is in boxes of
+# things that are parts of each other, or of a thing that two people have drawn.
 MOST_SHARED = 0.25
 # Logit of a place that belongs to another thing, as in SAM 2.
 OTHERS_LOGIT = -10.0
