@@ -106,7 +106,7 @@ def test_a_place_of_a_new_model_looks_at_the_place_of_a_memory_that_looks_like_i
 
 @pytest.mark.slow
 def test_clips_in_one_session_are_followed_as_each_alone_in_the_family() -> None:
-    """What is trained is what is used."""
+    """What is trained is what is used, but for features in float16, where logits are up to 40."""
     model: Sam2VideoModel = Sam2VideoModel.from_pretrained(TRACKER_FOLDER, dtype=torch.float32).eval()
     clips = list(islice(moving_clips(6, 64, 5), 3))
     batch = batch_of(encoded(model, clips), 3, 5, np.random.default_rng(0))
@@ -125,7 +125,7 @@ def test_clips_in_one_session_are_followed_as_each_alone_in_the_family() -> None
         for frame, pixels in enumerate(normalised(found.copy())):
             (seen,) = memory.add(pixels)
             assert seen.score == pytest.approx(float(scores[frame, number]), abs=1e-2)
-            torch.testing.assert_close(seen.logits, logits[frame, number], atol=0.05, rtol=0.02)
+            torch.testing.assert_close(seen.logits, logits[frame, number], atol=0.2, rtol=0.02)
 
 
 @pytest.mark.slow
