@@ -22,7 +22,7 @@ from lorabel.database.tables import BulkRun, RunState, now
 from lorabel.database.versions import is_current, without_heads
 from lorabel.errors import ModelServerError
 from lorabel.inference import prediction, unreadable_tasks
-from lorabel.inference.begun import results_to_go_on_with
+from lorabel.inference.begun import is_begun_since, results_to_go_on_with
 from lorabel.inference.requests import Unreadable
 from lorabel.inference.task_prediction import TaskPrediction
 from lorabel.label_studio.records import AnnotatedTask, NewPrediction
@@ -195,10 +195,7 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
         task
         for task in page.tasks
         if task.task_id in unread_ids
-        or (
-            task.task_id not in outcome.written_ids
-            and not any(is_current(version, context.model.version) for version in task.versions)
-        )
+        or (task.task_id not in outcome.written_ids and not _is_up_to_date(context, task))
     ]
     if not tasks:
         return True
@@ -223,6 +220,15 @@ def _predict_missing(context: ConnectedContext, page: Page, outcome: Outcome) ->
     _keep_embeddings(context, tasks, resolve)
     reasons = [predicted.unreadable for predicted in predictions]
     return not any(reason is not None and reason.is_late for reason in reasons)
+
+
+def _is_up_to_date(context: ConnectedContext, task: AnnotatedTask) -> bool:
+    """Whether Label Studio has a prediction that knows of everything that annotators have begun in the task."""
+    current = [row for row in task.predictions if is_current(str(row["model_version"]), context.model.version)]
+    if not current:
+        return False
+    predicted_at = max(datetime.fromisoformat(row["created_at"]) for row in current)
+    return not is_begun_since(context.model, task.data, task.annotations, predicted_at)
 
 
 def _current_ids(task: AnnotatedTask, version: str) -> list[int]:

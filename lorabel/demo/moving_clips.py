@@ -20,13 +20,13 @@ RADII = (0.09, 0.2)
 """Lowest and highest radius of a thing, as a share of the picture's side."""
 ASPECTS = (0.6, 1.1)
 """Lowest and highest width of a thing by its height: videos are wide, and are made square."""
-MOST_SPEED = 0.1
-"""Of a thing, in sides of the picture from one frame to the next."""
+MOST_SPEED = 0.25
+"""Of a thing, in sides of the picture from one frame to the next: few frames of a second are looked at."""
 MOST_TURN = 0.5
 """Of the way of a thing from one frame to the next, in radians."""
 LEAVES = 0.3
 """Share of the things that go on at the picture's edge; the others turn round."""
-ALIKE, SAME_COLOUR = 0.2, 0.4
+ALIKE, SAME_COLOUR = 0.1, 0.25
 """Share of the things that look just like the one before, and of those that have its colour at least."""
 OUTLINED = 0.2
 

@@ -23,6 +23,7 @@ from transformers import Sam2Model, Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from lorabel.demo import SEGMENTER_FOLDER
+from lorabel.demo.likeness_weights import compare_by_likeness
 from lorabel.demo.moving_clips import Clip, moving_clips
 from lorabel.demo.train_segmenter import WIDTHS, normalised
 from lorabel.families.segmentation.small_sam2 import READING, copy_widened, save_model, small_video_config
@@ -33,7 +34,7 @@ CLIPS, FRAMES = 400, 9
 TESTED, TESTED_FRAMES = 16, 36
 MEMORIES = 4
 """Frames that a frame is compared with: the first, and the three before."""
-PLAN = ((0.2, 24, 2), (0.5, 16, 4), (1.0, 12, 6))
+PLAN = ((0.15, 24, 2), (0.4, 16, 4), (1.0, 12, 6))
 """Until which part of the time how many clips of how many frames are in a step."""
 RATE, WARM_UP_STEPS = 1e-3, 50
 MOST_GRADIENT = 1.0
@@ -247,6 +248,8 @@ def train(minutes: float, out: Path, start_folder: Path | None = None, rate: flo
     )
     model.eval()  # there is nothing random in it, and transformers gives the scores in this mode alone
     clips = encoded(model, islice(moving_clips(seed, SIDE_PX, FRAMES), CLIPS))
+    if start_folder is None:
+        compare_by_likeness(model, clips.features[-1][::8].float().flatten(0, 2))
     unseen = encoded(model, islice(moving_clips(UNSEEN_SEED, SIDE_PX, TESTED_FRAMES), TESTED))
     tested = batch_of(unseen, TESTED, TESTED_FRAMES, np.random.default_rng(UNSEEN_SEED))
     learning = [weight for part in learning_parts(model) for weight in part.parameters()]

@@ -4,16 +4,19 @@ Boxes that were drawn in one frame, and segments of a sound without their texts.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
 from lorabel.database.training_runs import IS_USABLE
+from lorabel.errors import UnreadableError
 from lorabel.inference.prediction import TRACKER, ProjectModel
 from lorabel.labeling.regions import Region
-from lorabel.problems.base import Problem
+from lorabel.problems.base import Problem, TaskData
 
 
 def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[int]) -> list[list[list[Region]]]:
@@ -21,9 +24,7 @@ def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[
 
     Empty where no control tag is gone on with; tracks are only with the setting MODEL_TRACKER.
     """
-    kinds = [type(each) for each in model.bound.bindings]
-    follows = TRACKER in model.settings.models and any(kind.going_on is not Problem.going_on for kind in kinds)
-    if not follows and all(kind.begun is Problem.begun for kind in kinds):
+    if not any(_follows(model, each) or _has_begun(each) for each in model.bound.bindings):
         return []
     query = (
         select(Annotation.task_id, Annotation.result)
@@ -35,3 +36,45 @@ def results_to_go_on_with(store: Store, model: ProjectModel, task_ids: Sequence[
         for task_id, result in session.execute(query):
             by_task[task_id] += [result] if isinstance(result, list) else []
     return [by_task[task_id] for task_id in task_ids]
+
+
+def is_begun_since(
+    model: ProjectModel, data: TaskData, annotations: Sequence[Mapping[str, Any]], predicted_at: datetime
+) -> bool:
+    """Whether annotators have begun something in a task that an older prediction could not go on with.
+
+    The name of the version does not always say so: where an adapter answers in place of the heads, it stays the
+    same after an annotation.
+
+    Args:
+        annotations: of the task, as Label Studio gives them, skipped ones too.
+        predicted_at: when the newest prediction was written, by Label Studio's clock.
+    """
+    results = [
+        annotation["result"]
+        for annotation in annotations
+        if isinstance(annotation["result"], list)
+        and not annotation["was_cancelled"]
+        and datetime.fromisoformat(annotation["updated_at"]) > predicted_at
+    ]
+    return bool(results) and any(_is_begun(model, each, data, results) for each in model.bound.bindings)
+
+
+def _is_begun(model: ProjectModel, binding: Problem, data: TaskData, results: list[list[Region]]) -> bool:
+    if _has_begun(binding) and binding.begun(results):
+        return True
+    if not _follows(model, binding):
+        return False
+    try:
+        question = binding.model_input(data)
+    except UnreadableError:  # of which the next prediction says why
+        return False
+    return binding.going_on(question, data, results) != question
+
+
+def _follows(model: ProjectModel, binding: Problem) -> bool:
+    return TRACKER in model.settings.models and type(binding).going_on is not Problem.going_on
+
+
+def _has_begun(binding: Problem) -> bool:
+    return type(binding).begun is not Problem.begun

@@ -60,7 +60,8 @@ class MovingThings(ScoredFindings):
 
     name: ClassVar[str] = "tracks"
     zero_shot: ClassVar[str] = (
-        "What the texts of the labels describe (open vocabulary) is found in frames and followed over time."
+        "What the texts of the labels describe (open vocabulary) is found in frames and followed over time; with "
+        "MODEL_TRACKER, also what is in a box that an annotator drew in one frame."
     )
     learns: ClassVar[str] = (
         "What each label means, from the keyframes of annotated tracks: at once, which things look like those in "

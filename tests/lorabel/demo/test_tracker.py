@@ -11,6 +11,7 @@ from transformers import Sam2Model, Sam2VideoModel
 
 from lorabel.contracts import Content, MediaRef, Modality
 from lorabel.demo import SEGMENTER_FOLDER, TRACKER_FOLDER
+from lorabel.demo.likeness_weights import compare_by_likeness
 from lorabel.demo.moving_clips import FEWEST_THINGS, MOST_THINGS, moving_clips
 from lorabel.demo.train_segmenter import normalised
 from lorabel.demo.train_tracker import batch_of, box_of, encoded, follow, new_model
@@ -58,11 +59,11 @@ def test_the_file_is_small() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("things", "expected"), [(1, 0.9), (2, 0.55)])
+@pytest.mark.parametrize(("things", "expected"), [(1, 0.9), (2, 0.7)])
 def test_things_are_followed_from_a_box_in_one_frame_through_forty(
     tracker: Tracker, things: int, expected: float
 ) -> None:
-    """Two things are mixed up now and then; docs/decisions/0051 says why."""
+    """Two things are mixed up now and then; see docs/decisions/0057."""
     scenes = scenes_of(things, 5)
     assert len(scenes) == 5
     labels = [f"thing {number}" for number in range(things)]
@@ -89,8 +90,23 @@ def test_a_new_model_draws_the_masks_of_the_segmenter() -> None:
 
 
 @pytest.mark.slow
+def test_a_place_of_a_new_model_looks_at_the_place_of_a_memory_that_looks_like_it() -> None:
+    """Places of the plain ground look alike, so not all do."""
+    model = new_model().eval()
+    features = encoded(model, islice(moving_clips(8, 64, 4), 8)).features[-1].float()
+    compare_by_likeness(model, features.flatten(0, 2))
+    clip, (layer,) = features[0], model.memory_attention.layers
+    frame, mask = clip[:1].transpose(1, 2).reshape(1, -1, 8, 8), torch.full((1, 1, 128, 128), -10.0)
+    with torch.inference_mode():
+        memory = model.memory_encoder(frame, mask)[0].flatten(2)[0].T
+        queries = layer.cross_attn_image.q_proj(layer.layer_norm2(clip[0]))
+        likeness = queries @ layer.cross_attn_image.k_proj(memory).T
+    assert (likeness.argmax(dim=1) == torch.arange(64)).float().mean() > 0.6
+
+
+@pytest.mark.slow
 def test_clips_in_one_session_are_followed_as_each_alone_in_the_family() -> None:
-    """What is trained is what is used."""
+    """What is trained is what is used, but for features in float16, where logits are up to 40."""
     model: Sam2VideoModel = Sam2VideoModel.from_pretrained(TRACKER_FOLDER, dtype=torch.float32).eval()
     clips = list(islice(moving_clips(6, 64, 5), 3))
     batch = batch_of(encoded(model, clips), 3, 5, np.random.default_rng(0))
@@ -109,7 +125,7 @@ def test_clips_in_one_session_are_followed_as_each_alone_in_the_family() -> None
         for frame, pixels in enumerate(normalised(found.copy())):
             (seen,) = memory.add(pixels)
             assert seen.score == pytest.approx(float(scores[frame, number]), abs=1e-2)
-            torch.testing.assert_close(seen.logits, logits[frame, number], atol=0.05, rtol=0.02)
+            torch.testing.assert_close(seen.logits, logits[frame, number], atol=0.2, rtol=0.02)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from lorabel.families.base import NO_BATCH_ADAPTERS
 from lorabel.families.cache import FeatureCache
 from lorabel.families.segmentation.small_sam2 import save_model, small_config
 from lorabel.families.tracker import FollowingSteps, PreparedFollowing, Tracker
-from lorabel.families.tracking.video_memory import VideoMemory
+from lorabel.families.tracking.video_memory import Seen, VideoMemory
 from lorabel.settings import Settings
 from lorabel.space_contracts import Corners
 from lorabel.track_contracts import FollowedTracksInput, Keyframe, Track, Tracks
@@ -170,6 +170,34 @@ def test_frames_that_come_and_go_give_the_masks_of_a_session_with_the_whole_vide
     assert held[-1] == held[20] <= 17, "what older frames have left is dropped"
     last, alone = 0 if is_backwards else FRAMES - 1, VideoMemory(tracker.module, BOXES, FRAMES, is_backwards)
     assert alone.add(frames[last])[0].score != pytest.approx(float(expected[last][1][0]), abs=1e-2), "it remembers"
+
+
+@pytest.mark.parametrize("model", ["tracker", "edgetam"])
+def test_things_that_were_drawn_apart_share_no_place_and_remember_none(
+    model: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = request.getfixturevalue(model)
+    boxes: tuple[Corners, ...] = ((0.1, 0.2, 0.5, 0.6), (0.5, 0.3, 0.9, 0.8))
+    frames = [
+        tracker.normalised(each) for each in tracker.decoded(prepared(tracker, [begun(1, BOXES[0])]), range(1, 11))
+    ]
+    together, forgetful = (VideoMemory(tracker.module, boxes, FRAMES, False) for _ in range(2))
+    monkeypatch.setattr(forgetful, "_remember", lambda *_: None)
+    alone = [VideoMemory(tracker.module, [box], FRAMES, False) for box in boxes]
+    share, share_alone, changes = [], [], []
+    for frame in frames:
+        views, views_alone = together.add(frame), [memory.add(frame)[0] for memory in alone]
+        share.append(has_common_place(views))
+        share_alone.append(has_common_place(views_alone))
+        pairs = zip(views, forgetful.add(frame), strict=True)
+        changes.append(any(not torch.equal(view.logits, other.logits) for view, other in pairs))
+    assert any(share_alone[1:]) and not any(share[1:])
+    assert any(changes), "what is remembered is changed, too"
+
+
+def has_common_place(views: Sequence[Seen]) -> bool:
+    first, second = (view.logits > 0 for view in views)
+    return bool((first & second).any())
 
 
 def test_tracks_are_the_boxes_of_the_masks_forwards_and_backwards_whatever_the_windows(

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,7 +8,7 @@ import pytest
 from lorabel.database import projects
 from lorabel.database.store import Store
 from lorabel.database.tables import Annotation
-from lorabel.inference.begun import results_to_go_on_with
+from lorabel.inference.begun import is_begun_since, results_to_go_on_with
 from lorabel.inference.messages import PredictRow, Priority, RowResult
 from lorabel.inference.prediction import ProjectModel, predict
 from lorabel.inference.requests import PredictionCaller
@@ -72,6 +73,26 @@ def test_the_model_server_is_asked_to_follow_what_was_drawn_in_each_task(annotat
     predict(model(TRACKING), tasks, lambda media: media, caller)
     assert [len(row.input["begun"]) for row in rows] == [0, 2, 0, 0]
     assert [track["keyframes"][0]["corners"][0] for track in rows[1].input["begun"]] == [0.0, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_begun"),
+    [
+        ({}, True),
+        ({"updated_at": "2026-11-28T09:59:59Z"}, False),
+        ({"was_cancelled": True}, False),
+        ({"result": []}, False),
+        ({"result": None}, False),
+        ({"result": [{"nonsense": 1}]}, False),
+    ],
+)
+def test_a_box_that_was_drawn_after_the_prediction_is_begun_since(changed: dict[str, Any], is_begun: bool) -> None:
+    predicted_at = datetime(2026, 11, 28, 10, tzinfo=UTC)
+    annotation = {"result": drawn(0), "was_cancelled": False, "updated_at": "2026-11-28T10:00:01.5Z", **changed}
+    data = {"video": "http://v.test/a.mp4"}
+    assert is_begun_since(model(TRACKING), data, [annotation], predicted_at) == is_begun
+    assert not is_begun_since(model(Settings(models={})), data, [annotation], predicted_at)
+    assert not is_begun_since(model(TRACKING), {}, [annotation], predicted_at), "there is no video"
 
 
 SPEECH = """<View><Labels name="label" toName="audio"><Label value="Speech"/><Label value="Noise"/></Labels>
