@@ -15,7 +15,7 @@ import pickle
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
@@ -100,27 +100,35 @@ class Decoders:
             process.end()
 
     def _ask(self, kind: str, request: tuple[Any, ...], file: bytes = b"") -> tuple[dict[str, Any], Bytes]:
-        head = pickle.dumps(request)
-        used: _Decoder | None = None
-        for _ in range(TRIES):
-            chosen = self._least_busy(kind, used)
+        head, lost = pickle.dumps(request), list[_Decoder]()
+        # Each decoder may have ended before it got the request, which then says nothing about the file.
+        for _ in range(TRIES + len(self._decoders)):
+            chosen, is_sent = self._least_busy(kind, lost), False
             try:
                 with chosen.connection(kind) as stream:
                     send(stream, head, file)
+                    is_sent = True
                     answer_head, body = receive(stream)
             except (EOFError, OSError):
-                used = chosen
+                lost += [chosen] if is_sent else []
+                if len(lost) == TRIES:
+                    raise UnreadableError(
+                        f"{TRIES} decoders ended while they had the file", is_permanent=False
+                    ) from None
                 continue
             answer = json.loads(answer_head)
             if "reason" in answer:
                 raise UnreadableError(answer["reason"], is_permanent=answer["is_permanent"])
             return answer, body
-        raise UnreadableError(f"{TRIES} decoders ended while they had the file", is_permanent=False)
+        raise UnreadableError("no decoder can be started", is_permanent=False)
 
-    def _least_busy(self, kind: str, used: "_Decoder | None") -> "_Decoder":
-        """The decoder with the fewest requests of a kind; another than `used`, if there is one."""
-        others = [process for process in self._decoders if process is not used]
-        return min(others or self._decoders, key=lambda process: process.busy[kind])
+    def _least_busy(self, kind: str, lost: Sequence["_Decoder"]) -> "_Decoder":
+        """The decoder with the fewest requests of a kind; another than those that are `lost`, if there is one.
+
+        One that is being started comes last: requests would pile up before it.
+        """
+        others = [process for process in self._decoders if process not in lost]
+        return min(others or self._decoders, key=lambda process: (process.is_starting, process.busy[kind]))
 
 
 @dataclass(eq=False)
@@ -160,6 +168,11 @@ class _Decoder:
     def pid(self) -> int:
         with self._lock:
             return self._started().process.pid or 0
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a process is being started, or, for a moment, another request begins or ends."""
+        return self._lock.locked()
 
     def start(self) -> None:
         with self._lock:
