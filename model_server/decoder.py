@@ -29,7 +29,7 @@ from lorabel.media.deadline import deadline
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
-from model_server.decoder_messages import Bytes, receive, send
+from model_server.decoder_messages import receive, send
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _answer_next(stream: socket.socket, fetcher: Fetcher, settings: Settings) ->
         head, file = receive(stream)
     except (EOFError, OSError):
         return False
-    body: bytes | Bytes = b""
+    body: bytes | memoryview = b""
     try:
         answer, body = _answered(pickle.loads(head), file, fetcher, settings)
     except UnreadableError as error:
@@ -82,8 +82,8 @@ def _answer_next(stream: socket.socket, fetcher: Fetcher, settings: Settings) ->
 
 
 def _answered(
-    request: tuple[Any, ...], file: Bytes, fetcher: Fetcher, settings: Settings
-) -> tuple[dict[str, Any], bytes | Bytes]:
+    request: tuple[Any, ...], file: memoryview, fetcher: Fetcher, settings: Settings
+) -> tuple[dict[str, Any], bytes | memoryview]:
     match request:
         case (kind, media) if kind == FETCH:
             return {}, fetcher.fetch(media)
@@ -91,7 +91,7 @@ def _answered(
             with deadline(monotonic() + seconds_left):
                 pixels = _reader(reader).read_here(file.tobytes(), decode_memory(settings.media_decode_mb))
             array = pixels.permute(1, 2, 0).contiguous().numpy()
-            return {"shape": array.shape}, array
+            return {"shape": array.shape}, array.data
     raise ValueError(f"{request[0]!r} is no request")
 
 

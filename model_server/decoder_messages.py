@@ -6,17 +6,14 @@ here.
 
 import socket
 import struct
-from typing import Any
 
 import numpy as np
 
 # Bytes of the head, and of the body.
 LENGTHS = struct.Struct("=QQ")
 
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
-
-def send(stream: socket.socket, head: bytes, body: bytes | Bytes = b"") -> None:
+def send(stream: socket.socket, head: bytes, body: bytes | memoryview = b"") -> None:
     """Send a message.
 
     Raises:
@@ -28,7 +25,7 @@ def send(stream: socket.socket, head: bytes, body: bytes | Bytes = b"") -> None:
         stream.sendall(body)
 
 
-def receive(stream: socket.socket) -> tuple[bytes, Bytes]:
+def receive(stream: socket.socket) -> tuple[bytes, memoryview]:
     """Wait for a message; returns its head and its body.
 
     Raises:
@@ -38,13 +35,13 @@ def receive(stream: socket.socket) -> tuple[bytes, Bytes]:
     return _received(stream, head_length).tobytes(), _received(stream, length)
 
 
-def _received(stream: socket.socket, length: int) -> Bytes:
+def _received(stream: socket.socket, length: int) -> memoryview:
     """The next bytes of a stream. The kernel collects them, without the GIL."""
-    data = np.empty(length, np.uint8)
-    view = memoryview(data)
-    while view:
-        count = stream.recv_into(view, flags=socket.MSG_WAITALL)
+    data = np.empty(length, np.uint8).data
+    position = 0
+    while position < length:
+        count = stream.recv_into(data[position:], flags=socket.MSG_WAITALL)
         if not count:
             raise EOFError("the other process has ended")
-        view = view[count:]
+        position += count
     return data

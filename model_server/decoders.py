@@ -31,7 +31,7 @@ from lorabel.families.encoders.picture_reading import PictureReader
 from lorabel.media.deadline import seconds_left
 from lorabel.settings import Settings
 from model_server import decoder
-from model_server.decoder_messages import Bytes, receive, send
+from model_server.decoder_messages import receive, send
 from model_server.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Decoders:
             UnreadableError: see `PictureReader.read`; for now, if two decoders ended.
         """
         answer, pixels = self._ask(decoder.READ, (decoder.READ, reader.pickled, seconds_left(math.inf)), file)
-        return torch.from_numpy(pixels.reshape(answer["shape"])).permute(2, 0, 1)
+        return torch.frombuffer(pixels, dtype=torch.uint8).view(answer["shape"]).permute(2, 0, 1)
 
     def close(self) -> None:
         """End the processes."""
@@ -99,7 +99,7 @@ class Decoders:
         for process in self._decoders:
             process.end()
 
-    def _ask(self, kind: str, request: tuple[Any, ...], file: bytes = b"") -> tuple[dict[str, Any], Bytes]:
+    def _ask(self, kind: str, request: tuple[Any, ...], file: bytes = b"") -> tuple[dict[str, Any], memoryview]:
         head, lost = pickle.dumps(request), list[_Decoder]()
         # Each decoder may have ended before it got the request, which then says nothing about the file.
         for _ in range(TRIES + len(self._decoders)):
