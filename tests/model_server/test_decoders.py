@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -78,7 +78,7 @@ class _Site(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.on_request = lambda: None
+        self.on_request: Callable[[], None] = lambda: None
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
