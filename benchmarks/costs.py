@@ -23,6 +23,8 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 TIMES = slice(11, 15)
 FORWARD, BATCHES = "lorabel_forward_seconds", "lorabel_batch_rows"
 DEVICE, DEVICE_CPU = "lorabel_device_seconds_total", "lorabel_device_cpu_seconds_total"
+# In the command of the model server's decoders, and of the process that they are forked from.
+DECODER = "multiprocessing.forkserver"
 COMPUTE_APPS = ("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
 
 
@@ -31,7 +33,7 @@ class Costs:
     """What was spent since the processes began, or between two readings.
 
     Args:
-        cpu_s: CPU seconds by part (a key of COMMANDS), children included.
+        cpu_s: CPU seconds by part (a key of COMMANDS, or `decoders`), children included.
         forward_s: seconds that the model server's device thread was in forward passes.
         batches: forward passes.
         rows: rows in these passes.
@@ -108,7 +110,18 @@ def _processes(lorabel: Lorabel) -> Iterator[tuple[str, list[int]]]:
     for part in COMMANDS:
         pid = pid_of(lorabel, part)
         if pid is not None:
-            yield part, [pid, *descendants(pid)]
+            pids = [pid, *descendants(pid)]
+            decoders = [pid for pid in pids if DECODER in _command(pid)]
+            yield part, [pid for pid in pids if pid not in decoders]
+            if decoders:
+                yield "decoders", decoders
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _metrics(lorabel: Lorabel) -> dict[str, float]:

@@ -24,6 +24,12 @@ class MediaSettings(BaseSettings):
         description="Most memory of a process for decoding pictures and videos, in MB; others wait meanwhile. An "
         "eighth is kept for small ones.",
     )
+    decoders: int | None = Field(
+        None,
+        ge=0,
+        description="Processes of the model server that fetch files and decode pictures; 0: its own threads do. "
+        "Default: 0 with one or two cores and on Ray, else one less than there are cores, at most 4.",
+    )
     video_frames: int = Field(8, ge=1, le=64, description="Frames that are read from a video, at even distances.")
     video_clip_s: float = Field(
         0.0,

@@ -51,6 +51,7 @@ from lorabel.inference.messages import (
 from lorabel.media.fetching import Fetcher
 from lorabel.settings import Settings
 from model_server.adapters import AdapterBank
+from model_server.decoders import Decoders, decoder_count
 from model_server.engine import Engine
 from model_server.family_pool import FamilyPool, LoadedFamily
 from model_server.files import Files
@@ -82,6 +83,10 @@ def create_app(settings: Settings) -> Flask:
         SettingsError: FAMILIES or MODEL_<FAMILY> names something that cannot be loaded.
     """
     adapter_folders = AdapterFolders(settings.adapters_dir)
+    metrics_registry = CollectorRegistry()
+    metrics = Metrics(metrics_registry)
+    count = decoder_count(settings)
+    decoders = Decoders(count, settings, metrics) if count else None
 
     def load(family_type: type[Family]) -> LoadedFamily:
         is_remote = family_type is Generator and settings.generator_url is not None
@@ -95,16 +100,16 @@ def create_app(settings: Settings) -> Flask:
         return LoadedFamily(family, adapter_bank, _feature_cache(settings))
 
     family_pool = FamilyPool(load, [load(family_type) for family_type in families_named(settings)])
-    metrics_registry = CollectorRegistry()
     metrics_registry.register(
         FeatureCacheCollector(
             lambda: {loaded.family.name: loaded.cache.figures() for loaded in family_pool.loaded}
         )
     )
-    metrics = Metrics(metrics_registry)
+    if decoders is not None:
+        decoders.start()
     engine = Engine(
         family_pool,
-        Files(Fetcher(settings).fetch, settings.media_fresh_s),
+        Files(Fetcher(settings).fetch, settings.media_fresh_s, decoders),
         Heads(adapter_folders, metrics),
         metrics,
         max_batch=settings.max_batch,

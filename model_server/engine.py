@@ -23,6 +23,7 @@ import torch
 from lorabel.contracts import Contract, MediaRef, media_of
 from lorabel.errors import ModelServerBusyError
 from lorabel.families.base import DigestOf
+from lorabel.families.encoders.picture_reading import reading_by
 from lorabel.families.generation.stepwise import StepwiseFamily
 from lorabel.inference.messages import PredictRequest, PredictRow, Priority, RowResult
 from lorabel.settings import Settings
@@ -267,8 +268,9 @@ class Engine:
         return True
 
     def _run_prepare(self) -> None:
-        while self._prepare_next():
-            """The body is a separate function so that a waiting thread holds no reference to the last files."""
+        with reading_by(self._files.read_picture):
+            while self._prepare_next():
+                """A separate function, so that the waiting thread holds no reference to the last files."""
 
     def _prepare_next(self) -> bool:
         row = self._to_prepare.get()

@@ -18,6 +18,7 @@ from cachetools import TTLCache
 from lorabel.contracts import MediaRef
 from lorabel.inference.messages import Priority
 from lorabel.media.fetching import digest
+from model_server.decoders import Decoders
 from model_server.fair_queue import FairQueue
 
 THREADS = 128
@@ -66,10 +67,18 @@ class Files:
     Args:
         fetch: downloads one file; is called from many threads.
         fresh_s: seconds for which the digest of a file is taken to be still right.
+        decoders: download the files instead; are closed with this.
+
+    Attributes:
+        read_picture: reads a picture in another process; None without decoders.
     """
 
-    def __init__(self, fetch: Callable[[MediaRef], bytes], fresh_s: float) -> None:
-        self._fetch = fetch
+    def __init__(
+        self, fetch: Callable[[MediaRef], bytes], fresh_s: float, decoders: Decoders | None = None
+    ) -> None:
+        self._fetch = fetch if decoders is None else decoders.fetch
+        self.read_picture = None if decoders is None else decoders.read
+        self._decoders = decoders
         self._digests: TTLCache[tuple[int, str], str] = TTLCache(MAX_DIGESTS, max(fresh_s, 1e-9), time.monotonic)
         self._waiting: dict[Key, _Download] = {}
         self._running: dict[Key, Future[File]] = {}
@@ -108,6 +117,8 @@ class Files:
     def close(self) -> None:
         """Let the threads end after the downloads that they have begun. Downloads that wait are not begun."""
         self._queue.close()
+        if self._decoders is not None:
+            self._decoders.close()
 
     def _work(self) -> None:
         while self._run_next():

@@ -45,6 +45,15 @@ class Metrics:
             "Videos of which the tracker followed no drawn box, as it failed or was too slow",
             registry=registry,
         )
+        self.decoder_requests = Counter(
+            "lorabel_decoder_requests",
+            "Files fetched, and pictures read, by each decoder",
+            ["decoder", "kind"],
+            registry=registry,
+        )
+        self.decoder_restarts = Counter(
+            "lorabel_decoder_restarts", "Decoders that ended and were started again", registry=registry
+        )
         self.max_batch = Gauge("lorabel_max_batch", "Most rows per forward pass", registry=registry)
 
     @contextmanager

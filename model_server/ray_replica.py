@@ -52,6 +52,8 @@ class Replica:
 
         self._arrived_at, self._is_client_gone = ARRIVED_AT, IS_CLIENT_GONE
         logs.configure(settings)
+        # Other replicas have the same cores, so each has decoders only if somebody wants them.
+        settings = settings.model_copy(update={"decoders": settings.decoders or 0})
         self._client = Client(create_app(settings), use_cookies=False)
         self._threads = ThreadPoolExecutor(MAX_ONGOING, thread_name_prefix="answer")
         self._name: str = serve.get_replica_context().replica_id.unique_id

@@ -78,6 +78,7 @@ def variables(address: str) -> dict[str, str]:
     return {
         "MODEL_DUAL_ENCODER": f"local-dir:{MODEL_FOLDER}",
         "DEVICE": "cpu",
+        "DECODERS": "0",  # all that is decoded is in the process whose memory is measured
         "MEDIA_ALLOWED_HOSTS": address.removeprefix("http://"),
     }
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 import open_clip
 import torch
+from open_clip.transform import MaybeConvertMode
 from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from torch.nn import functional
 from lorabel.contracts import Modality
 from lorabel.errors import SettingsError
 from lorabel.families.encoders.attention import separate_attention
+from lorabel.families.encoders.picture_reading import PictureReader
 from lorabel.families.encoders.picture_resizing import resized
 from lorabel.families.encoders.pooling import pool_features
 from lorabel.families.encoders.segmenting import SegmentingEncoder, WindowedRecording
@@ -32,7 +34,6 @@ from lorabel.families.lora_layers import trained_modalities
 from lorabel.media.cut_out import cut_out, on_square
 from lorabel.media.decode_memory import decode_memory
 from lorabel.media.image import decoded_image
-from lorabel.media.pixels import decoded_pixels
 from lorabel.media.plain_jpeg import Pixels
 from lorabel.media.video import decode_beginning, decode_video
 from lorabel.picture_part import Part
@@ -123,14 +124,13 @@ class DualEncoder(SegmentingEncoder):
 
     def read(self, modality: Modality, file: bytes) -> Tensor:
         """Decode a picture or a video to uint8 pixels at the model's resolution; see `ContentEncoder.read`."""
-        settings, enough_px = self.settings, DRAFT_SCALE * self._side_px
+        settings, reader = self.settings, self._picture_reader
         memory = decode_memory(settings.media_decode_mb)
-        limits = (settings.media_max_megapixels, enough_px, memory)
         if modality == Modality.VIDEO:
+            limits = (settings.media_max_megapixels, reader.enough_px, memory)
             frames = decode_video(file, settings.video_frames, settings.video_clip_s, *limits)
             return torch.stack([self._pixels(frame) for frame in frames])
-        with decoded_pixels(file, *limits) as image:
-            return self._pixels(image)
+        return reader.read(file, memory)
 
     def read_parts(self, file: bytes, parts: Sequence[Part]) -> Sequence[Tensor]:
         """Decode a picture to its parts, each in the middle of a grey square; see `ContentEncoder.read_parts`."""
@@ -207,7 +207,16 @@ class DualEncoder(SegmentingEncoder):
 
     def _pixels(self, image: Pixels | Image) -> Tensor:
         """(3, height, width) uint8 at the model's resolution."""
-        return resized(image, self.transform.transforms[:-2])
+        return resized(image, self._picture_reader.steps)
+
+    @cached_property
+    def _picture_reader(self) -> PictureReader:
+        """Reads a picture as the first steps of open_clip's transform do.
+
+        MaybeConvertMode is left out: it has nothing to do, since pictures are RGB.
+        """
+        steps = [step for step in self.transform.transforms[:-2] if not isinstance(step, MaybeConvertMode)]
+        return PictureReader(steps, self.settings.media_max_megapixels, DRAFT_SCALE * self._side_px)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Scale and normalise (..., 3, height, width) uint8 as the end of open_clip's transform does, to float32.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from PIL import Image
 
 from lorabel.media.decode_memory import DecodeMemory
-from lorabel.media.image import check_pixels, decoded_image
+from lorabel.media.image import check_pixels, decoded_bytes, decoded_image
 from lorabel.media.plain_jpeg import PIXEL_BYTES, Pixels, decode_plain_jpeg, plain_jpeg_size
 
 
@@ -34,3 +34,16 @@ def decoded_pixels(
                 return
     with decoded_image(data, most_megapixels, enough_px, memory) as image:
         yield image
+
+
+def needed_bytes(data: bytes, most_megapixels: int, enough_px: int) -> int:
+    """Bytes that `decoded_pixels` reserves, estimated from the file's header.
+
+    Raises:
+        UnreadableError: for good; the picture has more than `most_megapixels`.
+    """
+    size = plain_jpeg_size(data, enough_px)
+    if size is None:
+        return decoded_bytes(data, most_megapixels, enough_px)
+    check_pixels(size[0] * size[1], most_megapixels)
+    return size[0] * size[1] * PIXEL_BYTES

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from open_clip.transform import MaybeConvertMode
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, Resize
@@ -18,8 +17,8 @@ from torchvision.transforms.v2 import functional
 
 from lorabel.media.plain_jpeg import Pixels
 
-# Steps that are done here; MaybeConvertMode has nothing to do, since pictures are RGB.
-RESIZING = (Resize, CenterCrop, MaybeConvertMode)
+# Steps that are done here.
+RESIZING = (Resize, CenterCrop)
 # Of pictures that are longer, in widths, and of which only the middle is used, the rest is cut off before they are
 # resized: as a whole, one of 2 x 60,000 pixels, a file of a few kilobytes, takes 4.5 GB.
 LONGEST = 16
@@ -37,7 +36,7 @@ def resized(image: Pixels | Image.Image, steps: Sequence[Any]) -> Tensor:
     Returns:
         (3, height, width) uint8, a view of an array of (height, width, 3).
     """
-    if all(isinstance(step, RESIZING) for step in steps):
+    if is_resized_here(steps):
         image = _middle(image, steps)
         if isinstance(image, Image.Image) and image.width * image.height <= MOST_PX:
             image = np.array(image)
@@ -46,6 +45,11 @@ def resized(image: Pixels | Image.Image, steps: Sequence[Any]) -> Tensor:
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     pixels: Tensor = pil_to_tensor(Compose(list(steps))(picture))
     return pixels
+
+
+def is_resized_here(steps: Sequence[Any]) -> bool:
+    """Whether `resized` needs nothing but torchvision for these steps."""
+    return all(isinstance(step, RESIZING) for step in steps)
 
 
 def _middle(image: Pixels | Image.Image, steps: Sequence[Any]) -> Pixels | Image.Image:
