@@ -1,6 +1,6 @@
-"""Sounds whose windows are written together, whatever their rows: a window is encoded in a step of its own.
+"""Sounds whose windows are written together, whatever their rows: windows are encoded in steps of their own.
 
-While a window is encoded, nothing is written. So a sound that is almost written waits for one window of each
+While windows are encoded, nothing is written. So a sound that is almost written waits for one window of each
 longer sound at most, and for none of a row in the background.
 """
 
@@ -56,24 +56,27 @@ class Listening(Steps):
 
     Args:
         decoding: of `Line`s.
-        hear: computes what is heard in a window that lacks it; False if it lacks nothing.
+        hear: computes what is heard in windows that lack it; False if the first of them lacks nothing.
         line: makes the line of a window that was heard, with what the model is told.
         written_anew: makes the line by which a window is written again, where its text cannot be right; else None.
         most_windows: that are written together.
+        most_heard: windows that are heard in a step, at most.
         output: makes the output of a row.
     """
 
     def __init__(
         self,
         decoding: Decoding,
-        hear: Callable[[Window], bool],
+        hear: Callable[[Sequence[Window]], bool],
         line: Callable[[Window, Told], Line],
         written_anew: Callable[[Line, WrittenText], Line | None],
         most_windows: int,
+        most_heard: int,
         output: Callable[[PreparedSound, Sequence[WrittenText]], Contract],
     ) -> None:
         self._decoding, self._hear, self._line = decoding, hear, line
-        self._written_anew, self._most_windows, self._output = written_anew, most_windows, output
+        self._written_anew, self._output = written_anew, output
+        self._most_windows, self._most_heard = most_windows, most_heard
         self._sounds: dict[Hashable, _Sound] = {}
         self._turns: deque[Hashable] = deque()
 
@@ -97,12 +100,13 @@ class Listening(Steps):
         self._sounds[row].is_background = True
 
     def step(self) -> Sequence[Hashable]:
-        """Encode a window, if one may begin; else write a token of each window that is written."""
-        while (row := self._next_row()) is not None:
+        """Encode the windows that may begin next; else write a token of each window that is written."""
+        while rows := self._next_rows():
+            row = rows[0]
             sound = self._sounds[row]
             number = sound.waiting[0]
             window = sound.prepared.windows[number]
-            if self._hear(window):
+            if self._hear(self._next_windows(rows)):
                 return ()
             line = self._line(window, sound.prepared.told)
             most_windows = max(1, self._most_windows - KEPT_WINDOWS * sound.is_background)
@@ -116,14 +120,30 @@ class Listening(Steps):
             sound.almost_written = frozenset(self._almost_written(row))
         return self._write()
 
-    def _next_row(self) -> Hashable | None:
-        """The row of which a window begins next; None if none may begin before others are written."""
+    def _next_rows(self) -> list[Hashable]:
+        """The rows of which a window may begin now, in the order of their turns."""
         in_background = all(sound.is_background for sound in self._sounds.values())
-        for row in self._turns:
-            sound = self._sounds[row]
-            if sound.is_background == in_background and not sound.almost_written & self._sounds.keys():
-                return row
-        return None
+        return [
+            row
+            for row in self._turns
+            if self._sounds[row].is_background == in_background
+            and not self._sounds[row].almost_written & self._sounds.keys()
+        ]
+
+    def _next_windows(self, rows: Sequence[Hashable]) -> list[Window]:
+        """The windows of these rows that begin next, at least one of them and at most `most_heard`."""
+        windows = [self._waiting_window(row, 0) for row in rows]
+        windows += [
+            self._waiting_window(row, 1)
+            for row in rows
+            if len(self._sounds[row].waiting) > 1 and not list(self._almost_written(row))
+        ]
+        room = self._most_windows - len(self._decoding.rows)
+        return windows[: max(1, min(self._most_heard, room))]
+
+    def _waiting_window(self, row: Hashable, place: int) -> Window:
+        sound = self._sounds[row]
+        return sound.prepared.windows[sound.waiting[place]]
 
     def _almost_written(self, row: Hashable) -> Iterator[Hashable]:
         """Rows for which a row waits before it has its next window begun; none that themselves wait for it."""
