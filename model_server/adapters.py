@@ -13,7 +13,6 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,9 +93,8 @@ class _Batch:
 class AdapterBank:
     """The adapters of one family that are on the device; the least recently used ones are evicted.
 
-    `load` and `effective_adapter` may be called from any thread, also while a batch is computed. `use` applies to
-    forward passes in the same context (`contextvars`): in the thread that called it, and in those to which it has
-    handed its context.
+    `load` and `effective_adapter` may be called from any thread, also while a batch is computed. `use` and the
+    forward passes inside it belong to one thread.
 
     Args:
         adapter_folders: where adapters are read from.
@@ -110,7 +108,7 @@ class AdapterBank:
         self._pins: Counter[str] = Counter()
         self._stacks = _Stacks()
         self._lock = threading.Lock()
-        self._batch: ContextVar[_Batch | None] = ContextVar("batch", default=None)
+        self._batch: _Batch | None = None
         modules = dict(family.module.named_modules())
         self._layers = {name: modules[name] for name in family.lora_layers()}
         for name, layer in self._layers.items():
@@ -186,12 +184,11 @@ class AdapterBank:
             for name in {name for name in adapters if name is not None}:
                 self._pin(name)
                 pinned.append(name)
-            token = self._batch.set(self._index(adapters) if pinned else None)
-            try:
-                yield
-            finally:
-                self._batch.reset(token)
+            if pinned:
+                self._batch = self._index(adapters)
+            yield
         finally:
+            self._batch = None
             with self._lock:
                 self._pins -= Counter(pinned)
 
@@ -208,7 +205,7 @@ class AdapterBank:
         x is (rows, ..., in), or (rows * k, ..., in) if a tower splits each picture into k windows; the windows of
         a row then follow each other.
         """
-        batch = self._batch.get()
+        batch = self._batch
         if batch is None or name not in batch.stacks.layers:
             return None
         a, b = batch.stacks.layers[name]

@@ -8,7 +8,6 @@ that has just woken them: two of them were no faster than one, while two rows at
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextvars import copy_context
 from functools import cache
 from threading import Barrier
 from typing import Any, TypeVar, cast
@@ -50,7 +49,7 @@ def all_at_once(compute: Callable[[S], T], items: Sequence[S], device: torch.dev
     and where gradients are wanted.
 
     Args:
-        compute: many threads call it, with the context variables and the inference mode of this one.
+        compute: many threads call it, in inference mode if this thread is.
         device: on which it computes.
 
     Raises:
@@ -65,7 +64,7 @@ def all_at_once(compute: Callable[[S], T], items: Sequence[S], device: torch.dev
         with torch.inference_mode(is_inference), torch.no_grad():  # a thread begins without them
             return compute(item)
 
-    futures = [pool.submit(copy_context().run, compute_alone, item) for item in items]
+    futures = [pool.submit(compute_alone, item) for item in items]
     wait(futures)  # also after an error: no thread computes on with what the caller is about to change
     return [future.result() for future in futures]
 

@@ -34,8 +34,7 @@ from lorabel.families.generation.answer_forms import (
     form_of,
 )
 from lorabel.families.generation.checkpointing import checkpointed
-from lorabel.families.generation.decoding import Decoder
-from lorabel.families.generation.drafts import Draft
+from lorabel.families.generation.decoding import Decoder, Draft
 from lorabel.families.generation.label_scoring import Scoring
 from lorabel.families.generation.models import load_model
 from lorabel.families.generation.picture_inputs import picture_inputs

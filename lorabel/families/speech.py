@@ -28,8 +28,7 @@ from lorabel.errors import SettingsError, UnreadableError
 from lorabel.families.base import LOAD_DTYPE, NO_BATCH_ADAPTERS, DigestOf, Fetch, transformers_name
 from lorabel.families.cache import EMBEDDINGS, FeatureCache
 from lorabel.families.core_threads import all_at_once
-from lorabel.families.generation.decoding import Decoder, Decoding
-from lorabel.families.generation.drafts import Draft
+from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 from lorabel.families.generation.stepwise import Steps, StepwiseFamily
 from lorabel.families.lora_layers import linear_layers
 from lorabel.families.segments.voice_activity import VoiceActivity
@@ -64,8 +63,8 @@ MEGABYTE = 1024 * 1024
 DECODER = "model.decoder."
 # Windows that are written together, at most: a click may have to wait for a step.
 MOST_WINDOWS, CPU_MOST_WINDOWS = 32, 8
-# Of a CPU's cores, shares of which each encodes a window, and writes some of the windows.
-CORE_SHARES = 2
+# Windows that a CPU encodes at once, each on an equal share of its cores.
+MOST_HEARD = 2
 # Quick speech has about 8 tokens a second. Without a limit, a model that begins to repeat itself never ends.
 TOKENS_PER_S, FEWEST_TOKENS = 15, 16
 # Of the positions of a model, most that names and terms may take which are told it.
@@ -194,8 +193,8 @@ class Speech(StepwiseFamily):
         part of the right text each window has.
         """
         for prepared in prepared_inputs:
-            for first in range(0, len(prepared.windows), self._shares):
-                self._hear_all(prepared.windows[first : first + self._shares])
+            for first in range(0, len(prepared.windows), self._most_heard):
+                self._hear_all(prepared.windows[first : first + self._most_heard])
             if generator is not None:
                 self._draft(prepared)
         return prepared_inputs
@@ -221,7 +220,6 @@ class Speech(StepwiseFamily):
             self.memory_bytes,
             ANY_TOKENS,
             window_inputs,
-            parts=self._shares,
         )
         most_windows = CPU_MOST_WINDOWS if self.device.type == "cpu" else MOST_WINDOWS
         return Listening(
@@ -230,7 +228,7 @@ class Speech(StepwiseFamily):
             self._line,
             self._written_anew,
             max(1, min(most_windows, self.memory_bytes // self._line_bytes)),
-            self._shares,
+            self._most_heard,
             partial(self._output, cache=cache),
         )
 
@@ -289,7 +287,7 @@ class Speech(StepwiseFamily):
 
     @torch.no_grad()
     def _hear_all(self, windows: Sequence[Window], *, are_written: bool = False) -> list[Hearing]:
-        """Hear some windows by the base model, at most `_shares` of them at once.
+        """Hear some windows by the base model, at most `_most_heard` of them at once.
 
         Args:
             are_written: whether they are written next, so that keys and values are kept for them.
@@ -374,8 +372,8 @@ class Speech(StepwiseFamily):
         return self.space, file_digest, segments
 
     @property
-    def _shares(self) -> int:
-        return min(CORE_SHARES, torch.get_num_threads()) if self.device.type == "cpu" else 1
+    def _most_heard(self) -> int:
+        return min(MOST_HEARD, torch.get_num_threads()) if self.device.type == "cpu" else 1
 
     @cached_property
     def _voice(self) -> VoiceActivity:

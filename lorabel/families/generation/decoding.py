@@ -2,26 +2,40 @@
 
 It is greedy, or a beam search (`lorabel/families/generation/beams.py`): a row then has several lines in the batch.
 
-The prompts of rows that join are computed by themselves, a part in each step, and then join the batch: a long
-prompt keeps nobody waiting for longer than that. The rows may be divided into several such batches.
+Rows are padded on the left, so the last column is the newest token of each row. The prompts of rows that join are
+computed by themselves, a part in each step, and then join the batch: a long prompt keeps nobody
+waiting for longer than that. Keys and values lie in the cache classes of transformers.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from lorabel.contracts import BatchAdapters, Contract
-from lorabel.families.core_threads import all_at_once
 from lorabel.families.generation.beams import BeamSearch
-from lorabel.families.generation.constraints import constrained
-from lorabel.families.generation.drafts import Batch, Draft, Prompted, divided, without
+from lorabel.families.generation.constraints import Constraint, constrained
 from lorabel.families.generation.stepwise import Steps
+
+
+class Prompted(Protocol):
+    """What decoding reads of a prepared input."""
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        """Return all tokens up to where the model writes."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Return the most tokens of the answer."""
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """Return what may be written; None for any text."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,6 @@ class Decoder:
         inputs: returns what the model reads beside tokens and mask: for prepared inputs, their mask (rows, length)
             int64, and the first column that is read now.
         beams: lines of a row in a beam search; 1 for greedy decoding.
-        parts: batches into which the rows are divided; on a CPU each is computed on cores of its own.
     """
 
     module: Any
@@ -48,7 +61,69 @@ class Decoder:
     step_tokens: int
     inputs: Callable[[Sequence[Any], Tensor, int], Mapping[str, Any]]
     beams: int = 1
-    parts: int = 1
+
+
+@dataclass(eq=False)
+class Draft:
+    """A row that is being written.
+
+    Args:
+        tokens: what was written so far, without its end.
+        probabilities: of these tokens, and of the end.
+        is_ended: whether the model has ended it.
+        search: its beam search, of whose best line the tokens are; None for greedy decoding.
+    """
+
+    row: Hashable
+    prepared: Prompted
+    adapter: str | None
+    tokens: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    is_ended: bool = False
+    search: BeamSearch | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the text has an end, or as many tokens as it may have."""
+        if self.search is not None:
+            return self.search.is_done
+        return self.is_ended or len(self.tokens) >= self.prepared.max_new_tokens
+
+    def settle(self) -> None:
+        """Take what the beam search has found to be the best so far."""
+        if self.search is not None:
+            best = self.search.best
+            self.tokens, self.probabilities = [*best.tokens], [*best.probabilities]
+            self.is_ended = best.is_ended
+
+    @property
+    def largest_length(self) -> int:
+        """Tokens of the prompt and of the longest answer."""
+        return len(self.prepared.prompt) + self.prepared.max_new_tokens
+
+
+@dataclass
+class _Batch:
+    """Sequences whose keys and values have the same length.
+
+    Args:
+        sequences: of each line; the lines of a row in a beam search follow each other.
+        cache: keys and values of `mask`; None before the first step.
+        mask: (lines, length) int64: 0 for padding on the left.
+        waiting: (lines, tokens) int64: tokens that the model has not read yet, padded on the left.
+        waiting_mask: (lines, tokens) int64.
+    """
+
+    sequences: list[Draft]
+    cache: DynamicCache
+    mask: Tensor
+    waiting: Tensor
+    waiting_mask: Tensor
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether each row has its first token."""
+        return all(sequence.probabilities for sequence in self.sequences)
 
 
 class Decoding(Steps):
@@ -62,8 +137,8 @@ class Decoding(Steps):
         self._decoder, self._bank, self._output = decoder, bank, output
         self._sequences: dict[Hashable, Draft] = {}
         self._new: list[Draft] = []
-        self._joining: list[Batch] = []
-        self._running: list[Batch] = []
+        self._joining: _Batch | None = None
+        self._running: _Batch | None = None
 
     @property
     def rows(self) -> Sequence[Hashable]:
@@ -91,20 +166,20 @@ class Decoding(Steps):
     @torch.inference_mode()
     def step(self) -> Sequence[Hashable]:
         """Read the next part of the prompts of rows that join; if none joins, write a token of each row."""
-        if self._joining and all(batch.is_begun for batch in self._joining):
-            self._running = divided([*self._running, *self._joining], self._decoder.parts)
-            self._joining = []
-        if not self._joining and self._new:
-            self._joining, self._new = divided([self._prompts(self._new)], self._decoder.parts), []
-        batches = [batch for batch in self._joining if not batch.is_begun] or self._running
-        if not batches:
+        if self._joining is not None and self._joining.is_begun:
+            joined = self._joining if self._running is None else _merged(self._running, self._joining)
+            self._running, self._joining = joined, None
+        if self._joining is None and self._new:
+            self._joining, self._new = self._prompts(self._new), []
+        batch = self._joining or self._running
+        if batch is None:
             return ()
-        columns = max(1, self._decoder.step_tokens // sum(len(batch.sequences) for batch in batches))
+        columns = max(1, self._decoder.step_tokens // len(batch.sequences))
+        logits = self._forward(batch, columns)
+        if logits is None:
+            return ()
         append = self._append if self._decoder.beams == 1 else self._append_to_lines
-        done: list[Hashable] = []
-        for batch, logits in zip(batches, self._read(batches, columns), strict=True):
-            if logits is not None:
-                done += append(batch, logits)
+        done = append(batch, logits)
         self._take_out(done)
         return done
 
@@ -124,11 +199,9 @@ class Decoding(Steps):
     def _take_out(self, rows: Sequence[Hashable]) -> None:
         """Take rows out of the batch that each is in, if it is still in one."""
         self._new = [sequence for sequence in self._new if sequence.row not in rows]
-        self._joining = [rest for batch in self._joining if (rest := without(batch, rows)) is not None]
-        self._running = [rest for batch in self._running if (rest := without(batch, rows)) is not None]
-        self._running = divided(self._running, self._decoder.parts)
+        self._joining, self._running = _without(self._joining, rows), _without(self._running, rows)
 
-    def _prompts(self, sequences: list[Draft]) -> Batch:
+    def _prompts(self, sequences: list[Draft]) -> _Batch:
         """A batch of rows of which nothing is computed yet."""
         longest = max(len(sequence.prepared.prompt) for sequence in sequences)
         paddings = [longest - len(sequence.prepared.prompt) for sequence in sequences]
@@ -136,49 +209,39 @@ class Decoding(Steps):
         mask = [[0] * n + [1] * (longest - n) for n in paddings]
         waiting = torch.tensor(tokens, device=self._decoder.device)
         waiting_mask = torch.tensor(mask, device=self._decoder.device)
-        return Batch(sequences, DynamicCache(), waiting[:, :0], waiting, waiting_mask)
+        return _Batch(sequences, DynamicCache(), waiting[:, :0], waiting, waiting_mask)
 
-    def _read(self, batches: list[Batch], columns: int) -> list[Tensor | None]:
-        """Read the next tokens that wait, of all batches at once.
+    def _forward(self, batch: _Batch, columns: int) -> Tensor | None:
+        """Read the next tokens that wait.
 
         Returns:
-            For each batch the logits after the last token: (rows, vocabulary) float32; None while others wait.
+            The logits after the last token: (rows, vocabulary) float32; None while other tokens wait.
         """
-        adapters = [sequence.adapter for batch in batches for sequence in batch.sequences]
-        forward = partial(self._forward, columns=columns, has_several_adapters=len(set(adapters)) > 1)
-        try:
-            with self._bank.use(adapters):
-                logits = all_at_once(forward, batches, self._decoder.device)
-        except Exception:
-            for batch in batches:
-                batch.undo()
-            raise
-        for batch in batches:
-            batch.take_as_read(columns)
-        return logits
-
-    def _forward(self, batch: Batch, columns: int, has_several_adapters: bool) -> Tensor | None:
-        module = self._decoder.module
+        length, module = batch.mask.shape[1], self._decoder.module
         is_last = columns >= batch.waiting.shape[1]
         # The last layer is as wide as the vocabulary, so it is left out where nobody needs its logits.
         model, logits_only = (module, {"logits_to_keep": 1}) if is_last else (module.base_model, {})
-        mask = torch.cat([batch.mask, batch.waiting_mask[:, :columns]], dim=1)
-        prepared = [sequence.prepared for sequence in batch.sequences]
-        inputs = self._decoder.inputs(prepared, mask, batch.mask.shape[1])
-        adapters = [sequence.adapter for sequence in batch.sequences]
-        # Adapters go by the place of a row: in all batches together, or in this one.
-        with self._bank.use(adapters) if has_several_adapters else nullcontext():
-            output = model(
-                input_ids=batch.waiting[:, :columns],
-                attention_mask=mask,
-                past_key_values=batch.cache,
-                use_cache=True,
-                **inputs,
-                **logits_only,
-            )
+        new_mask = batch.waiting_mask[:, :columns]
+        mask = torch.cat([batch.mask, new_mask], dim=1)
+        inputs = self._decoder.inputs([sequence.prepared for sequence in batch.sequences], mask, length)
+        try:
+            with self._bank.use([sequence.adapter for sequence in batch.sequences]):
+                output = model(
+                    input_ids=batch.waiting[:, :columns],
+                    attention_mask=mask,
+                    past_key_values=batch.cache,
+                    use_cache=True,
+                    **inputs,
+                    **logits_only,
+                )
+        except Exception:
+            _cut(batch.cache, length)
+            raise
+        batch.mask = mask
+        batch.waiting, batch.waiting_mask = batch.waiting[:, columns:], batch.waiting_mask[:, columns:]
         return output.logits[:, -1].float() if is_last else None
 
-    def _append(self, batch: Batch, logits: Tensor) -> list[Hashable]:
+    def _append(self, batch: _Batch, logits: Tensor) -> list[Hashable]:
         """Append the likeliest token to each row. Returns the rows that are done."""
         rows = [(sequence.prepared.constraint, sequence.tokens) for sequence in batch.sequences]
         logits = constrained(logits, rows, self._decoder.ends)
@@ -194,7 +257,7 @@ class Decoding(Steps):
         batch.waiting_mask = torch.ones_like(batch.waiting)
         return [sequence.row for sequence in batch.sequences if sequence.is_done]
 
-    def _append_to_lines(self, batch: Batch, logits: Tensor) -> list[Hashable]:
+    def _append_to_lines(self, batch: _Batch, logits: Tensor) -> list[Hashable]:
         """Append a token to the lines of each row, as its beam search chooses. Returns the rows that are done."""
         lines = [
             (sequence.prepared.constraint, line.tokens)
@@ -224,3 +287,65 @@ class Decoding(Steps):
         batch.waiting = torch.tensor(tokens, device=self._decoder.device)[:, None]
         batch.waiting_mask = torch.ones_like(batch.waiting)
         return [sequence.row for sequence in dict.fromkeys(sequences) if sequence.is_done]
+
+
+def _cut(cache: DynamicCache, length: int) -> None:
+    """Take what a failed step has left out of the cache, of which some layers may have read the new tokens."""
+    for layer in cache.layers:
+        excess = layer.get_seq_length() - length
+        if excess > 0:
+            layer.crop(-excess)
+
+
+def _merged(first: _Batch, second: _Batch) -> _Batch:
+    """One batch of both, each of which has one token waiting for each row."""
+    length = max(first.mask.shape[1], second.mask.shape[1])
+    both = [
+        tuple(
+            torch.cat([pad(a, (0, 0, length - a.shape[2], 0)), pad(b, (0, 0, length - b.shape[2], 0))])
+            for a, b in zip(layers[0], layers[1], strict=True)
+        )
+        for layers in zip(_layers(first.cache), _layers(second.cache), strict=True)
+    ]
+    masks = [pad(batch.mask, (length - batch.mask.shape[1], 0)) for batch in (first, second)]
+    return _Batch(
+        [*first.sequences, *second.sequences],
+        _cache(both),
+        torch.cat(masks),
+        torch.cat([first.waiting, second.waiting]),
+        torch.cat([first.waiting_mask, second.waiting_mask]),
+    )
+
+
+def _without(batch: _Batch | None, rows: Sequence[Hashable]) -> _Batch | None:
+    """The batch without some rows, and without columns that are padding in all others; None if no row is left."""
+    if batch is None:
+        return None
+    kept = [index for index, sequence in enumerate(batch.sequences) if sequence.row not in rows]
+    if len(kept) == len(batch.sequences):
+        return batch
+    if not kept:
+        return None
+    mask, waiting_mask = batch.mask[kept], batch.waiting_mask[kept]
+    is_used = torch.cat([mask, waiting_mask], dim=1).any(0)
+    first = int(is_used.int().argmax())
+    in_cache = min(first, mask.shape[1])
+    return _Batch(
+        [batch.sequences[index] for index in kept],
+        _cache([(keys[kept, :, in_cache:], values[kept, :, in_cache:]) for keys, values in _layers(batch.cache)]),
+        mask[:, in_cache:],
+        batch.waiting[kept, first - in_cache :],
+        waiting_mask[:, first - in_cache :],
+    )
+
+
+def _layers(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values (rows, heads, length, dim) of each layer."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _cache(layers: Sequence[tuple[Tensor, ...]]) -> DynamicCache:
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        cache.update(keys, values, index)
+    return cache

@@ -4,8 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from lorabel.contracts import BatchAdapters, Contract
-from lorabel.families.generation.decoding import Decoder, Decoding
-from lorabel.families.generation.drafts import Draft
+from lorabel.families.generation.decoding import Decoder, Decoding, Draft
 
 
 class PictureDecoding(Decoding):

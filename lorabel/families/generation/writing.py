@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lorabel.contracts import BatchAdapters, Contract
-from lorabel.families.generation.decoding import Decoder
-from lorabel.families.generation.drafts import Draft
+from lorabel.families.generation.decoding import Decoder, Draft
 from lorabel.families.generation.label_scoring import Scoring
 from lorabel.families.generation.picture_decoding import PictureDecoding
 

@@ -6,7 +6,6 @@ from itertools import accumulate, pairwise
 from typing import TypeVar
 
 from torch import Tensor
-from transformers import DynamicCache
 
 from lorabel.families.transcription.told_words import NOTHING, Told
 from lorabel.text_contracts import TranscriptInput
@@ -115,8 +114,6 @@ class Line:
         told: names and terms with which the prompt begins.
         keys: of each layer of the decoder, keys and values (1, heads, positions, dim) of the window; empty until
             the prompt was read, unless the base model has computed them when it heard the window.
-        cross: keys and values of the lines of a batch, of which `keys` are a part; None before the first step.
-        place: of the line among these.
     """
 
     window: Window
@@ -124,6 +121,4 @@ class Line:
     max_new_tokens: int
     told: Told = NOTHING
     keys: Keys = field(default_factory=list)
-    cross: DynamicCache | None = None
-    place: int = 0
     constraint: None = None

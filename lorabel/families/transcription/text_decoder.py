@@ -1,8 +1,8 @@
 """The decoder of Whisper in the form in which `Decoding` asks a language model.
 
 Keys and values of a window are computed once for a row without an adapter, when the window is heard. For a row
-with an adapter they are computed when its prompt is read. The lines of a batch have them together, put together
-anew only when lines join or leave, and not copied in the steps between.
+with an adapter they are computed when its prompt is read. All lines have them in one batch, which is put together
+anew only when lines join or leave, and is not copied in the steps between.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def window_inputs(lines: Sequence[Line], mask: Tensor, first: int) -> Mapping[st
 
 
 class TextDecoder:
-    """Computes the next tokens of lines. Several threads may compute those of different lines.
+    """Computes the next tokens of lines.
 
     Args:
         module: `WhisperForConditionalGeneration`.
@@ -34,6 +34,8 @@ class TextDecoder:
         self._module = module
         self._never = never.nonzero()[:, 0]
         self._never_first = (never | not_first).nonzero()[:, 0]
+        self._lines: list[Line] = []
+        self._cross = DynamicCache()
 
     def __call__(
         self,
@@ -50,7 +52,7 @@ class TextDecoder:
         are_new = past_key_values.get_seq_length() == 0
         states = None
         if all(line.keys for line in lines):
-            cross = _of_batch(lines)
+            cross = self._of_batch(lines)
         else:
             cross = DynamicCache()
             states = torch.stack([line.window.hearing.states for line in lines if line.window.hearing is not None])
@@ -64,11 +66,29 @@ class TextDecoder:
             past_key_values=EncoderDecoderCache(past_key_values, cross),
             use_cache=use_cache,
         ).last_hidden_state
-        logits = last_logits(self._module, hidden)
+        logits = last_logits(self._module, hidden[:, -logits_to_keep:])
         logits.index_fill_(1, self._never_first if are_new else self._never, float("-inf"))
         if states is not None:
-            _share(lines, cross)
+            self._share(lines, cross)
         return SimpleNamespace(logits=logits[:, None])
+
+    def _of_batch(self, lines: Sequence[Line]) -> DynamicCache:
+        """Keys and values of all lines, which are put together only if the lines are others than before."""
+        if list(lines) != self._lines:
+            cross = DynamicCache()
+            for index, layers in enumerate(zip(*(line.keys for line in lines), strict=True)):
+                cross.update(
+                    torch.cat([keys for keys, _ in layers]), torch.cat([values for _, values in layers]), index
+                )
+            self._share(lines, cross)
+        return self._cross
+
+    def _share(self, lines: Sequence[Line], cross: DynamicCache) -> None:
+        """Keep the batch, and let the lines refer to their parts of it, so that no other batch stays in memory."""
+        self._lines, self._cross = list(lines), cross
+        for index, line in enumerate(lines):
+            of_line = slice(index, index + 1)
+            line.keys = [(layer.keys[of_line], layer.values[of_line]) for layer in cross.layers]
 
 
 def last_logits(module: Any, states: Tensor) -> Tensor:
@@ -81,25 +101,3 @@ def last_logits(module: Any, states: Tensor) -> Tensor:
         states: (lines, tokens, width) of the decoder.
     """
     return (module.proj_out.weight @ states[:, -1].T).T.contiguous().float()
-
-
-def _of_batch(lines: Sequence[Line]) -> DynamicCache:
-    """Keys and values of all lines, which are put together only if the lines are others than before."""
-    cross = lines[0].cross
-    is_of_these = all(line.cross is cross and line.place == place for place, line in enumerate(lines))
-    if cross is not None and is_of_these and len(cross.layers[0].keys) == len(lines):
-        return cross
-    cross = DynamicCache()
-    for index, layers in enumerate(zip(*(line.keys for line in lines), strict=True)):
-        keys, values = (torch.cat(tensors) for tensors in zip(*layers, strict=True))
-        cross.update(keys, values, index)
-    _share(lines, cross)
-    return cross
-
-
-def _share(lines: Sequence[Line], cross: DynamicCache) -> None:
-    """Let the lines refer to their parts of the batch, so that no other batch stays in memory."""
-    for place, line in enumerate(lines):
-        line.cross, line.place = cross, place
-        of_line = slice(place, place + 1)
-        line.keys = [(layer.keys[of_line], layer.values[of_line]) for layer in cross.layers]
